@@ -1,0 +1,5 @@
+"""The snaketune library: pure functions behind the rules of the workflow.
+
+A script in ``scripts/`` is a door (it parses arguments, calls one function and writes the result), this
+package is the house. Nothing here knows Snakemake, parses arguments or reads the user's configuration file.
+"""

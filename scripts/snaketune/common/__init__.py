@@ -1,0 +1,1 @@
+"""What every stage needs: errors, canonical JSON, atomic writing, manifests, digests and locks."""

@@ -1,0 +1,31 @@
+"""Errors that a user can act on: one sentence with the place, the value and the fix."""
+
+
+class SnaketuneError(Exception):
+    """Base of all errors caused by input, configuration or circumstances rather than by a defect."""
+
+    exit_code = 1
+
+
+class ConfigError(SnaketuneError):
+    """The configuration asks for something impossible or unknown."""
+
+    exit_code = 2
+
+
+class DataError(SnaketuneError):
+    """The data cannot be used as they are."""
+
+    exit_code = 3
+
+
+class PlanError(SnaketuneError):
+    """The run does not fit the budget or the machine."""
+
+    exit_code = 4
+
+
+class TrainingError(SnaketuneError):
+    """Training, evaluation or merging ended in a state that must not be published."""
+
+    exit_code = 5

@@ -1,0 +1,57 @@
+"""Manifests: a small deterministic account of what a stage made, checked before anything uses it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from snaketune.common.atomic import write_json
+from snaketune.common.canonical import read_json
+from snaketune.common.digests import file_digest, files_under
+from snaketune.common.errors import DataError
+
+
+def describe_files(paths: Iterable[str | Path], root: str | Path) -> dict[str, dict[str, Any]]:
+    """Return ``{path relative to root: {bytes, digest}}`` for the files at or under ``paths``."""
+    root = Path(root)
+    files = sorted({file for path in paths for file in files_under(path)})
+    return {
+        file.relative_to(root).as_posix(): {"bytes": file.stat().st_size, "digest": file_digest(file)} for file in files
+    }
+
+
+def write_manifest(path: str | Path, stage: str, outputs: Iterable[str | Path], facts: dict[str, Any]) -> None:
+    """Write the manifest of a stage: the digests of ``outputs`` and the stage's own ``facts``.
+
+    Paths are stored relative to the manifest's folder, so that a results folder can be moved. There is no
+    clock, no host and no absolute path in it: the same content gives the same bytes.
+    """
+    path = Path(path)
+    write_json(path, {"stage": stage, "files": describe_files(outputs, path.parent), **facts})
+
+
+def damaged_files(manifest: str | Path, digest=file_digest) -> list[str]:
+    """Return the files of ``manifest`` that are missing or whose content differs, relative to its folder."""
+    manifest = Path(manifest)
+    bad = []
+    for name, entry in read_json(manifest)["files"].items():
+        file = manifest.parent / name
+        if not file.is_file() or file.stat().st_size != entry["bytes"] or digest(file) != entry["digest"]:
+            bad.append(name)
+    return bad
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """Return the manifest at ``path`` after checking every file it lists.
+
+    Raises:
+        DataError: if a file is missing or damaged. The manifest is removed first, so that the same command,
+            given again, rebuilds the stage.
+    """
+    path = Path(path)
+    if bad := damaged_files(path):
+        path.unlink()
+        raise DataError(
+            f"{path.parent / bad[0]} does not have the content its manifest records (deleted, edited or damaged on"
+            " disk): its manifest was removed, run the same command again and the stage is rebuilt."
+        )
+    return read_json(path)
