@@ -1,30 +1,37 @@
 """The frame of every script: arguments in, one call, one sentence on an error, no orphan left behind."""
 
 import argparse
+import contextlib
 import os
 import select
+import socket
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
 from snaketune.common.errors import SnaketuneError
 
-PARENT_VARIABLE = "SNAKETUNE_PARENT_PID"
+PARENT_VARIABLE = "SNAKETUNE_PARENT"
 
 
 def parse_arguments(description: str, *names: str, optional: tuple[str, ...] = ()) -> argparse.Namespace:
-    """Parse ``--spec JSON`` and one ``--name VALUE`` per name; ``cfg`` is the configuration slice of the spec."""
+    """Parse ``--spec JSON`` and one ``--name VALUE`` per name; ``cfg`` is the configuration slice of the spec.
+
+    ``settings``, where a script takes them, are operational: JSON that never changes a result.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--spec", required=True, help="canonical JSON with stage, code and cfg, as the rule passes it")
     for name in names:
         parser.add_argument(f"--{name}", required=True)
     for name in optional:
-        parser.add_argument(f"--{name}")
+        parser.add_argument(f"--{name}", nargs="?", help="may be empty")
     arguments = parser.parse_args()
     arguments.cfg = orjson.loads(arguments.spec)["cfg"]
+    if hasattr(arguments, "settings"):
+        arguments.settings = orjson.loads(arguments.settings)
     return arguments
 
 
@@ -51,18 +58,22 @@ def _describe_os_error(error: OSError) -> str:
     return f"{type(error).__name__}: {error.strerror or error}{place}; free space or fix permissions, then run again."
 
 
-def stop_with_parent(pid: str | None) -> None:
+def stop_with_parent(parent: str | None) -> None:
     """End this process when the workflow that started it is gone.
 
     Snakemake's shell outlives a ``kill -9`` of Snakemake, so a training would go on as an orphan and the next
     run would meet it. Everything a stage publishes is renamed into place, so ending at any instant is safe.
+
+    Args:
+        parent: ``host:pid`` of the workflow; another host (a cluster node's) is not watched.
     """
-    if not pid:
+    host, _, pid = (parent or "").rpartition(":")
+    if host != socket.gethostname() or not hasattr(os, "pidfd_open"):
         return
     try:
         descriptor = os.pidfd_open(int(pid))
-    except (OSError, ValueError, AttributeError):
-        return
+    except ProcessLookupError:
+        _exit_as_orphan()
     threading.Thread(target=_wait_and_exit, args=(descriptor,), daemon=True).start()
 
 
@@ -70,5 +81,10 @@ def _wait_and_exit(descriptor: int) -> None:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     poll.poll()
-    print("The workflow that started this job is gone: stopping.", file=sys.stderr, flush=True)
+    _exit_as_orphan()
+
+
+def _exit_as_orphan() -> NoReturn:
+    with contextlib.suppress(OSError):
+        print("The workflow that started this job is gone: stopping.", file=sys.stderr, flush=True)
     os._exit(75)

@@ -1,0 +1,48 @@
+"""Fine-tune a language model on your own data: `snakemake --cores 8 train`."""
+
+from snakemake.utils import min_version
+
+min_version("9.22")
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/model.smk"
+include: "rules/train.smk"
+include: "rules/merge.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"
+
+
+# Every stage's manifest is a target: what a failed job deleted is then missed, and nothing stale survives.
+rule train:
+    default_target: True
+    input:
+        DATA_MANIFESTS,
+        MODEL_MANIFESTS,
+        RUN_FILES,
+
+
+rule data:
+    input:
+        DATA_MANIFESTS,
+
+
+rule prune:
+    output:
+        update("work/prune.txt"),
+    log:
+        "logs/prune.log",
+    conda:
+        "envs/data.yaml"
+    params:
+        spec=prune_spec,
+    message:
+        "Looking for variants that no configured run uses"
+    shell:
+        "python scripts/prune.py --spec {params.spec:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+onstart:
+    take_workflow_lock()
+    write_resolved_runs()

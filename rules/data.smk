@@ -1,0 +1,160 @@
+"""From raw JSONL to packed rows; `rightsize` is the one checkpoint of the workflow."""
+
+
+rule stage_sources:
+    output:
+        stage="<results>/data/stage_sources/{id}/stage.json",
+        manifest="<results>/data/stage_sources/{id}/manifest.json",
+    log:
+        "logs/stage_sources/{id}.log",
+    benchmark:
+        "benchmarks/stage_sources/{id}.tsv"
+    conda:
+        "../envs/data.yaml"
+    params:
+        spec=spec("stage_sources"),
+        settings=settings,
+    message:
+        "Staging sources"
+    shell:
+        "python scripts/stage_sources.py --spec {params.spec:q} --settings {params.settings:q}"
+        " --output {output.stage:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+
+
+rule read_records:
+    input:
+        stage=made_by("stage_sources", "stage.json"),
+    output:
+        records="<results>/data/read_records/{id}/records.jsonl",
+        quarantine="<results>/data/read_records/{id}/quarantine.jsonl",
+        manifest="<results>/data/read_records/{id}/manifest.json",
+    log:
+        "logs/read_records/{id}.log",
+    benchmark:
+        "benchmarks/read_records/{id}.tsv"
+    conda:
+        "../envs/data.yaml"
+    params:
+        spec=spec("read_records"),
+        settings=settings,
+    message:
+        "Reading records"
+    shell:
+        "python scripts/read_records.py --spec {params.spec:q} --settings {params.settings:q}"
+        " --stage {input.stage:q} --records {output.records:q} --quarantine {output.quarantine:q}"
+        " --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+
+
+rule dedupe_records:
+    input:
+        records=made_by("read_records", "records.jsonl"),
+    output:
+        kept="<results>/data/dedupe_records/{id}/kept.jsonl",
+        duplicates="<results>/data/dedupe_records/{id}/duplicates.jsonl",
+        manifest="<results>/data/dedupe_records/{id}/manifest.json",
+    log:
+        "logs/dedupe_records/{id}.log",
+    benchmark:
+        "benchmarks/dedupe_records/{id}.tsv"
+    conda:
+        "../envs/data.yaml"
+    params:
+        spec=spec("dedupe_records"),
+    message:
+        "Removing duplicates"
+    shell:
+        "python scripts/dedupe_records.py --spec {params.spec:q} --records {input.records:q}"
+        " --kept {output.kept:q} --duplicates {output.duplicates:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+
+
+rule split_records:
+    input:
+        records=made_by("dedupe_records", "kept.jsonl"),
+    output:
+        train="<results>/data/split_records/{id}/train.jsonl",
+        eval="<results>/data/split_records/{id}/eval.jsonl",
+        manifest="<results>/data/split_records/{id}/manifest.json",
+    log:
+        "logs/split_records/{id}.log",
+    benchmark:
+        "benchmarks/split_records/{id}.tsv"
+    conda:
+        "../envs/data.yaml"
+    params:
+        spec=spec("split_records"),
+    message:
+        "Holding out the evaluation split"
+    shell:
+        "python scripts/split_records.py --spec {params.spec:q} --records {input.records:q}"
+        " --train {output.train:q} --eval {output.eval:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+
+
+rule tokenize_records:
+    input:
+        train=made_by("split_records", "train.jsonl"),
+        eval=made_by("split_records", "eval.jsonl"),
+        model=made_by("prepare_model", "manifest.json"),
+    output:
+        train=directory("<results>/data/tokenize_records/{id}/train"),
+        eval=directory("<results>/data/tokenize_records/{id}/eval"),
+        template="<results>/data/tokenize_records/{id}/chat_template.jinja",
+        manifest="<results>/data/tokenize_records/{id}/manifest.json",
+    log:
+        "logs/tokenize_records/{id}.log",
+    benchmark:
+        "benchmarks/tokenize_records/{id}.tsv"
+    conda:
+        "../envs/data.yaml"
+    params:
+        spec=spec("tokenize_records"),
+    message:
+        "Tokenising records"
+    shell:
+        "python scripts/tokenize_records.py --spec {params.spec:q} --train {input.train:q} --eval {input.eval:q}"
+        " --model {input.model:q} --output-train {output.train:q} --output-eval {output.eval:q}"
+        " --template {output.template:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+
+
+checkpoint rightsize:
+    input:
+        tokens=made_by("tokenize_records", "manifest.json"),
+        model=made_by("prepare_model", "manifest.json"),
+    output:
+        rightsize="<results>/data/rightsize/{id}/rightsize.json",
+    log:
+        "logs/rightsize/{id}.log",
+    benchmark:
+        "benchmarks/rightsize/{id}.tsv"
+    conda:
+        "../envs/data.yaml"
+    params:
+        spec=spec("rightsize"),
+    message:
+        "Choosing the maximum length"
+    shell:
+        "python scripts/rightsize.py --spec {params.spec:q} --tokens {input.tokens:q} --model {input.model:q}"
+        " --output {output.rightsize:q} 2>&1 | tee {log:q}"
+
+
+rule pack_rows:
+    input:
+        rightsize=rightsized,
+        tokens=ancient(made_by("tokenize_records", "manifest.json")),
+    output:
+        train="<results>/data/pack_rows/{id}/train.arrow",
+        eval="<results>/data/pack_rows/{id}/eval.arrow",
+        manifest="<results>/data/pack_rows/{id}/manifest.json",
+    log:
+        "logs/pack_rows/{id}.log",
+    benchmark:
+        "benchmarks/pack_rows/{id}.tsv"
+    conda:
+        "../envs/data.yaml"
+    params:
+        spec=spec("pack_rows"),
+    message:
+        "Packing rows"
+    shell:
+        "python scripts/pack_rows.py --spec {params.spec:q} --rightsize {input.rightsize:q}"
+        " --tokens {input.tokens:q} --train {output.train:q} --eval {output.eval:q}"
+        " --manifest {output.manifest:q} 2>&1 | tee {log:q}"

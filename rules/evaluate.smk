@@ -1,0 +1,34 @@
+"""Base, tuned and merged model on the held-out split."""
+
+
+rule evaluate_model:
+    input:
+        rightsize=rightsized,
+        adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
+        merged=merged_manifest,
+        rows=made_by("pack_rows", "manifest.json"),
+        model=ancient(made_by("prepare_model", "manifest.json")),
+        tokens=ancient(made_by("tokenize_records", "manifest.json")),
+        records=ancient(made_by("split_records", "manifest.json")),
+    output:
+        evaluation="<results>/runs/{run}/{id}/evaluation.json",
+        generations="<results>/runs/{run}/{id}/generations.jsonl",
+        documents="<results>/runs/{run}/{id}/documents.jsonl",
+    log:
+        "logs/evaluate_model/{run}-{id}.log",
+    benchmark:
+        "benchmarks/evaluate_model/{run}-{id}.tsv"
+    conda:
+        "../envs/model.yaml"
+    threads: cpu_threads
+    resources:
+        gpu=1,
+    params:
+        spec=run_spec("evaluate_model"),
+    message:
+        "Evaluating {wildcards.run}"
+    shell:
+        "python scripts/evaluate_model.py --spec {params.spec:q} --model {input.model:q} --adapter {input.adapter:q}"
+        " --merged {input.merged:q} --tokens {input.tokens:q} --rows {input.rows:q} --records {input.records:q}"
+        " --output {output.evaluation:q} --generations {output.generations:q} --documents {output.documents:q}"
+        " 2>&1 | tee {log:q}"

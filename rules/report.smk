@@ -1,0 +1,67 @@
+"""What a run is and what came out of it: run.json and report.html, made from fact files alone."""
+
+
+rule describe_run:
+    input:
+        rightsize=rightsized,
+        stage=made_by("stage_sources", "stage.json"),
+        tokens=made_by("tokenize_records", "manifest.json"),
+        rows=made_by("pack_rows", "manifest.json"),
+        model=made_by("prepare_model", "manifest.json"),
+        adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
+        merged=merged_manifest,
+    output:
+        run="<results>/runs/{run}/{id}/run.json",
+    log:
+        "logs/describe_run/{run}-{id}.log",
+    conda:
+        "../envs/report.yaml"
+    params:
+        spec=description_spec,
+        resolved=resolved_file,
+    message:
+        "Describing {wildcards.run}"
+    shell:
+        "python scripts/describe_run.py --spec {params.spec:q} --resolved {params.resolved:q}"
+        " --rightsize {input.rightsize:q} --stage {input.stage:q} --tokens {input.tokens:q} --rows {input.rows:q}"
+        " --model {input.model:q} --adapter {input.adapter:q} --merged {input.merged:q} --output {output.run:q}"
+        " 2>&1 | tee {log:q}"
+
+
+rule render_report:
+    input:
+        rightsize=rightsized,
+        run="<results>/runs/{run}/{id}/run.json",
+        reading=made_by("read_records", "manifest.json"),
+        quarantine=made_by("read_records", "quarantine.jsonl"),
+        dedupe=made_by("dedupe_records", "manifest.json"),
+        duplicates=made_by("dedupe_records", "duplicates.jsonl"),
+        split=made_by("split_records", "manifest.json"),
+        tokens=made_by("tokenize_records", "manifest.json"),
+        pack=made_by("pack_rows", "manifest.json"),
+        adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
+        metrics="<results>/runs/{run}/{id}/metrics.jsonl",
+        evaluation="<results>/runs/{run}/{id}/evaluation.json",
+        generations="<results>/runs/{run}/{id}/generations.jsonl",
+        merged=merged_manifest,
+    output:
+        report=report(
+            "<results>/runs/{run}/{id}/report.html",
+            caption="../docs/captions/report.rst",
+            category="Runs",
+            labels={"run": "{run}", "variant": "{id}"},
+        ),
+    log:
+        "logs/render_report/{run}-{id}.log",
+    conda:
+        "../envs/report.yaml"
+    params:
+        spec=report_spec,
+    message:
+        "Rendering the report of {wildcards.run}"
+    shell:
+        "python scripts/render_report.py --spec {params.spec:q} --run {input.run:q} --reading {input.reading:q}"
+        " --quarantine {input.quarantine:q} --dedupe {input.dedupe:q} --duplicates {input.duplicates:q}"
+        " --split {input.split:q} --tokens {input.tokens:q} --rightsize {input.rightsize:q} --pack {input.pack:q}"
+        " --adapter {input.adapter:q} --metrics {input.metrics:q} --evaluation {input.evaluation:q}"
+        " --generations {input.generations:q} --merged {input.merged:q} --output {output.report:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,32 @@
+"""Training: resumable state lives in work/, only the finished adapter is an output."""
+
+
+rule train_model:
+    input:
+        rightsize=rightsized,
+        rows=made_by("pack_rows", "manifest.json"),
+        model=ancient(made_by("prepare_model", "manifest.json")),
+    output:
+        adapter=directory("<results>/runs/{run}/{id}/adapter"),
+        metrics="<results>/runs/{run}/{id}/metrics.jsonl",
+        info="<results>/runs/{run}/{id}/run_info.json",
+        manifest="<results>/runs/{run}/{id}/adapter.manifest.json",
+    log:
+        "logs/train_model/{run}-{id}.log",
+    benchmark:
+        "benchmarks/train_model/{run}-{id}.tsv"
+    conda:
+        "../envs/model.yaml"
+    threads: cpu_threads
+    resources:
+        gpu=1,
+    params:
+        spec=run_spec("train_model"),
+        settings=loader_settings,
+    message:
+        "Training {wildcards.run}"
+    shell:
+        "python scripts/train_model.py --spec {params.spec:q} --settings {params.settings:q}"
+        " --rightsize {input.rightsize:q} --rows {input.rows:q} --model {input.model:q} --work work"
+        " --adapter {output.adapter:q} --metrics {output.metrics:q} --info {output.info:q}"
+        " --manifest {output.manifest:q} 2>&1 | tee {log:q}"

@@ -1,0 +1,39 @@
+"""Pack the documents of both splits into fixed-size rows."""
+
+from pathlib import Path
+
+from snaketune.common.door import parse_arguments, run
+
+
+def main() -> None:
+    """Pack, write and account for both splits."""
+    arguments = parse_arguments(__doc__, "rightsize", "tokens", "train", "eval", "manifest")
+    import numpy as np
+
+    from snaketune.common.canonical import read_json
+    from snaketune.common.manifest import read_manifest, write_manifest
+    from snaketune.data.packing import one_per_row, pack
+    from snaketune.data.rows import write_rows
+    from snaketune.data.token_store import TokenStore
+
+    manifest = read_manifest(arguments.tokens)
+    settings, sizes = arguments.cfg["tokens"], read_json(arguments.rightsize)
+    row_length = sizes["max_length"]
+    accounts = {}
+    for split, output in (("train", arguments.train), ("eval", arguments.eval)):
+        store = TokenStore(Path(arguments.tokens).parent / split)
+        keeps_all = settings["on_too_long"] == "truncate"
+        chosen = np.flatnonzero(keeps_all | (store.lengths <= row_length))
+        lengths = np.minimum(store.lengths[chosen], row_length)
+        rows = pack(lengths, row_length) if settings["packing"] else one_per_row(lengths)
+        accounts[split] = write_rows(output, store, (chosen[row] for row in rows), row_length, manifest["pad_id"])
+    write_manifest(
+        arguments.manifest,
+        "pack_rows",
+        [arguments.train, arguments.eval],
+        {"row_length": row_length, "packing": settings["packing"], "splits": accounts},
+    )
+
+
+if __name__ == "__main__":
+    run(main)

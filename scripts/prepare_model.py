@@ -1,0 +1,21 @@
+"""Prepare the base model: fetch it, link it or train a tiny one, check its weights and write what it is."""
+
+from pathlib import Path
+
+from snaketune.common.door import parse_arguments, run
+from snaketune.common.manifest import write_manifest
+
+
+def main() -> None:
+    """Fill the model folder and write its manifest."""
+    arguments = parse_arguments(__doc__, "output", "manifest", optional=("corpus",))
+    from snaketune.model.prepare import prepare_model
+
+    output = Path(arguments.output)
+    corpus = Path(arguments.corpus) if arguments.corpus else None
+    facts = prepare_model(arguments.cfg, output, corpus)
+    write_manifest(arguments.manifest, "prepare_model", [output], facts)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,31 @@
+"""Choose the maximum length from the data and write the small file that everything after depends on."""
+
+from pathlib import Path
+
+from snaketune.common.door import parse_arguments, run
+
+
+def main() -> None:
+    """Measure the lengths, decide, and fingerprint data and model."""
+    arguments = parse_arguments(__doc__, "tokens", "model", "output")
+    from snaketune.common.atomic import write_json
+    from snaketune.common.canonical import digest_of, read_json
+    from snaketune.common.manifest import read_manifest
+    from snaketune.data.rightsizing import LengthPolicy, rightsize
+    from snaketune.data.token_store import TokenStore
+
+    tokens, model = read_manifest(arguments.tokens), read_json(arguments.model)
+    folder = Path(arguments.tokens).parent
+    facts = rightsize(
+        TokenStore(folder / "train").lengths,
+        TokenStore(folder / "eval").lengths,
+        LengthPolicy(**arguments.cfg["tokens"]),
+        model["context_length"],
+    )
+    digests = {name: model[name] for name in ("weights_digest", "tokenizer_digest")}
+    facts["fingerprint"] = digest_of({"data": tokens["files"], "model": digests, "max_length": facts["max_length"]})
+    write_json(arguments.output, facts)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Configuration: the schema, the layers it is resolved from, and the identity of each stage."""

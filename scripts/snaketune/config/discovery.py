@@ -1,0 +1,106 @@
+"""What lies outside the workflow: sources behind globs, model folders, template files, and their digests."""
+
+import glob
+import sys
+from pathlib import Path
+from typing import Any
+
+from snaketune.common.digests import DigestCache
+from snaketune.common.errors import ConfigError
+from snaketune.config.schema import RunConfig
+
+BUILTIN = "builtin:"
+BUILTIN_SOURCES = ("builtin:quickstart",)
+SUFFIXES = (".jsonl", ".jsonl.gz")
+# Reading more than this takes long enough to say what is going on.
+NOTABLE_BYTES = 2_000_000_000
+
+
+class Discovery:
+    """Looks up what configurations point at; unchanged files are not read again."""
+
+    def __init__(self, cache: str | Path):
+        self._cache = DigestCache(cache)
+        self._sources: dict[tuple[str, ...], list[dict[str, str]]] = {}
+        self._outside: dict[str, Any] = {}
+
+    def look_up(self, config: RunConfig) -> None:
+        """Find and digest everything that ``config`` points at.
+
+        Raises:
+            ConfigError: if a source, a model folder or a template file cannot be used.
+        """
+        key = tuple(config.data.sources)
+        if key not in self._sources:
+            self._sources[key] = [self._describe(path) for path in expand(config.data.sources)]
+        for path in (config.model.name_or_path, config.tokens.chat_template or ""):
+            if path and path not in self._outside:
+                self._outside[path] = self._digest_outside(path)
+
+    def sources(self, config: RunConfig) -> list[dict[str, str]]:
+        """Return ``[{path, digest}]`` of the run's source files, in the order of the configuration."""
+        return self._sources[tuple(config.data.sources)]
+
+    def outside(self, stage: str, config: RunConfig) -> dict[str, Any]:
+        """Return what a stage's spec needs to know about content outside the workflow."""
+        if stage == "stage_sources":
+            return {"sources": self.sources(config)}
+        if stage == "prepare_model" and self._outside.get(config.model.name_or_path):
+            return {"digest": self._outside[config.model.name_or_path]}
+        template = config.tokens.chat_template
+        if stage == "tokenize_records" and template and self._outside.get(template):
+            return {"digest": self._outside[template]}
+        return {}
+
+    def save(self) -> None:
+        """Keep the digests for the next invocation."""
+        self._cache.save()
+
+    def _describe(self, path: str) -> dict[str, str]:
+        return {"path": path, "digest": "builtin" if path.startswith(BUILTIN) else self._digest(Path(path))}
+
+    def _digest(self, path: Path) -> str:
+        try:
+            if path.stat().st_size > NOTABLE_BYTES and not self._cache.knows(path):
+                print(f"Reading {path} once to know its content ({path.stat().st_size / 1e9:.1f} GB).", file=sys.stderr)
+            return self._cache.digest(path)
+        except OSError as error:
+            raise ConfigError(
+                f"data.sources: {path} cannot be read ({error.strerror}): check its permissions."
+            ) from None
+
+    def _digest_outside(self, name: str) -> str | None:
+        path = Path(name)
+        if path.is_dir():
+            return self._cache.folder_digest(path)
+        return self._cache.digest(path) if path.suffix == ".jinja" and path.is_file() else None
+
+
+def expand(sources: list[str]) -> list[str]:
+    """Return the files behind paths and globs: in the given order, a glob's matches sorted, none twice.
+
+    Raises:
+        ConfigError: if a source does not exist, matches nothing, is a folder or has an unknown suffix.
+    """
+    return list(dict.fromkeys(path for source in sources for path in _expand_one(source)))
+
+
+def _expand_one(source: str) -> list[str]:
+    if source.startswith(BUILTIN):
+        if source not in BUILTIN_SOURCES:
+            raise ConfigError(f"data.sources: there is no {source!r}: use {BUILTIN_SOURCES[0]} or a path.")
+        return [source]
+    path = Path(source).expanduser()
+    if path.is_dir():
+        raise ConfigError(
+            f"data.sources: {source} is a folder: name its files, for example {source.rstrip('/')}/*.jsonl."
+        )
+    found = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - a pattern may be absolute
+    if not found:
+        raise ConfigError(
+            f"data.sources: {source} does not exist: check the path; relative paths start at {Path.cwd().name}/."
+        )
+    for name in found:
+        if not name.endswith(SUFFIXES):
+            raise ConfigError(f"data.sources: {name} is not {' or '.join(SUFFIXES)}: convert it to JSON lines first.")
+    return found

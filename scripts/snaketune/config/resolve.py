@@ -1,0 +1,236 @@
+"""From layers to runs: defaults < preset < configuration file < run < command line, each value with its origin."""
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from snaketune.common.errors import ConfigError
+from snaketune.config.aliases import OTHER_NAMES
+from snaketune.config.schema import FileConfig, RunConfig
+from snaketune.config.strict_yaml import load_yaml
+
+RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+DEFAULT_RUN = "default"
+COMMAND_LINE = "--config"
+# A mapping that is one value: a later layer replaces it as a whole.
+LEAF_MAPPINGS = {"data.columns"}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """Values from one place; ``name`` is what errors and the report call it."""
+
+    name: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedRun:
+    """One run after resolution: checked values and, for every flat key, where its value comes from."""
+
+    name: str
+    config: RunConfig
+    origins: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+    def flat(self) -> dict[str, dict[str, Any]]:
+        """Return ``{dotted key: {value, origin}}`` over all keys."""
+        values = flatten(self.config.model_dump(mode="json"))
+        return {key: {"value": value, "origin": self.origins.get(key, "default")} for key, value in values.items()}
+
+
+def resolve_runs(file: Layer, command_line: dict[str, Any], presets: str | Path) -> list[ResolvedRun]:
+    """Return the runs that the configuration asks for, sorted by name.
+
+    Args:
+        file: the parsed configuration file and its name.
+        command_line: what ``--config`` gave; its values are texts and are coerced by the schema.
+        presets: folder of the preset files.
+
+    Raises:
+        ConfigError: naming the place, the value and the fix.
+    """
+    override = Layer(COMMAND_LINE, _nulls(command_line))
+    for layer in (file, override):
+        check_keys(layer, FileConfig, layer.values)
+        for name in _runs_of(layer):
+            check_run_name(name, layer.name)
+    runs = {**_runs_of(file), **_runs_of(override)} or {DEFAULT_RUN: {}}
+    return [_resolve_run(name, values, file, override, Path(presets)) for name, values in sorted(runs.items())]
+
+
+def _resolve_run(name: str, values: dict, file: Layer, override: Layer, presets: Path) -> ResolvedRun:
+    preset = _first_set("preset", override.values, values, file.values)
+    layers = [load_preset(str(preset), presets)] if preset else []
+    layers += [file, Layer(f"runs.{name} in {file.name}", values), override]
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        own = {key: value for key, value in layer.values.items() if key not in ("preset", "runs") and value is not None}
+        for key in flatten(own):
+            origins[key] = layer.name
+        merged = merge(merged, own)
+    config = _validate(merged, origins, file.name)
+    return ResolvedRun(name, config, origins, notes_for(preset, origins, config))
+
+
+def notes_for(preset: Any, origins: dict[str, str], config: RunConfig) -> tuple[str, ...]:
+    """Return sentences about choices that are allowed but rarely meant."""
+    if preset == "quickstart" and config.model.name_or_path != "tiny":
+        return (
+            f"preset: quickstart trains {config.model.name_or_path} with settings made for the built-in tiny model"
+            f" (learning rate {config.train.learning_rate:g}): remove the preset line to use the defaults.",
+        )
+    return ()
+
+
+def load_preset(name: str, folder: Path) -> Layer:
+    """Return the preset ``name`` as a layer.
+
+    Raises:
+        ConfigError: if there is no such preset; the existing ones are named.
+    """
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        raise ConfigError(f"preset: there is no preset {name!r}: use one of {', '.join(known)} or remove the line.")
+    layer = Layer(f"preset {name}", load_yaml(folder / f"{name}.yaml", f"config/presets/{name}.yaml"))
+    check_keys(layer, RunConfig, layer.values)
+    return layer
+
+
+def merge(below: dict[str, Any], above: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Return ``below`` overlaid with ``above``: mappings are merged key by key, everything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        full = f"{path}{key}"
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value, f"{full}.") if both and full not in LEAF_MAPPINGS else value
+    return merged
+
+
+def flatten(values: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Return the values by dotted key; lists and leaf mappings stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        full = f"{path}{key}"
+        if isinstance(value, dict) and full not in LEAF_MAPPINGS:
+            flat.update(flatten(value, f"{full}."))
+        else:
+            flat[full] = value
+    return flat
+
+
+def check_run_name(name: str, place: str) -> None:
+    """Refuse run names that are not plain folder names.
+
+    Raises:
+        ConfigError: for anything but letters, digits, ``.``, ``_`` and ``-``.
+    """
+    if not RUN_NAME.match(name) or ".." in name or name == "latest":
+        raise ConfigError(
+            f"{place}: runs has the name {name!r}: use up to 64 letters, digits, '.', '_' or '-', starting with a"
+            " letter or digit, for example lora-r16."
+        )
+
+
+def check_keys(layer: Layer, model: type[BaseModel], values: dict[str, Any], path: str = "") -> None:
+    """Refuse keys that ``model`` does not have, teaching the right one.
+
+    Raises:
+        ConfigError: naming the place, the key and the nearest or the equivalent key.
+    """
+    for key, value in values.items():
+        field = model.model_fields.get(key)
+        if field is None:
+            raise ConfigError(f"{layer.name}: {path}{key} is not a key here. {suggestion(key, model)}")
+        section = _section_of(field.annotation)
+        if section is None or value is None:
+            continue
+        if not isinstance(value, dict):
+            raise ConfigError(
+                f"{layer.name}: {path}{key} is {value!r} but holds keys: write it as `{key}:` with indented keys below,"
+                f" for example {next(iter(section.model_fields))}."
+            )
+        check_keys(layer, section, value, f"{path}{key}.")
+    if path == "" and model is FileConfig:
+        for name, run in _runs_of(layer).items():
+            check_keys(layer, FileConfig, run, f"runs.{name}.")
+
+
+def suggestion(key: str, model: type[BaseModel]) -> str:
+    """Return the sentence that teaches: another tool's name, the nearest key, or the keys there are."""
+    if key in OTHER_NAMES:
+        ours, tools = OTHER_NAMES[key]
+        return f"It is {tools}'s name; here it is {ours}."
+    everywhere = {path.rsplit(".", 1)[-1]: path for path in reversed(all_keys())}
+    if near := difflib.get_close_matches(key, list(model.model_fields), n=1, cutoff=0.6):
+        return f"Did you mean {near[0]}?"
+    if key in everywhere:
+        return f"It belongs to another section: {everywhere[key]}."
+    if near := difflib.get_close_matches(key, list(everywhere), n=1, cutoff=0.8):
+        return f"Did you mean {everywhere[near[0]]}?"
+    return f"The keys here are {', '.join(model.model_fields)}."
+
+
+def all_keys(model: type[BaseModel] = RunConfig, path: str = "") -> list[str]:
+    """Return every dotted key of the configuration of a run, in the order of the schema."""
+    keys = []
+    for key, field in model.model_fields.items():
+        section = _section_of(field.annotation)
+        keys += all_keys(section, f"{path}{key}.") if section else [f"{path}{key}"]
+    return keys
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _runs_of(layer: Layer) -> dict[str, dict]:
+    runs = layer.values.get("runs") or {}
+    if not isinstance(runs, dict):
+        raise ConfigError(f"{layer.name}: runs is {runs!r}: write it as run names with indented keys below.")
+    for name, values in runs.items():
+        if values is not None and not isinstance(values, dict):
+            raise ConfigError(f"{layer.name}: runs.{name} is {values!r}: give it keys, or nothing for the defaults.")
+    return {str(name): values or {} for name, values in runs.items()}
+
+
+def _first_set(key: str, *mappings: dict[str, Any]) -> Any:
+    return next((mapping[key] for mapping in mappings if key in mapping), None)
+
+
+def _nulls(value: Any) -> Any:
+    """Turn the text ``null`` from the command line, where every scalar arrives as text, into None."""
+    if isinstance(value, dict):
+        return {key: _nulls(item) for key, item in value.items()}
+    return None if value in ("null", "~") else value
+
+
+def _validate(merged: dict[str, Any], origins: dict[str, str], place: str) -> RunConfig:
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error.errors(), origins, place)) from None
+
+
+def _sentence(problems: list[Any], origins: dict[str, str], place: str) -> str:
+    known = set(all_keys())
+    key = _key_of(problems[0], known)
+    if problems[0]["type"] == "missing":
+        key = {"data": "data.sources", "model": "model.name_or_path"}.get(key, key)
+        example = {"data.sources": "[my-data.jsonl]", "model.name_or_path": "tiny"}[key]
+        section, _, leaf = key.partition(".")
+        return f"{place}: {key} is missing: add `{section}: {{{leaf}: {example}}}` or a preset."
+    reasons = dict.fromkeys(problem["msg"] for problem in problems if _key_of(problem, known) == key)
+    reason = " or ".join(text[0].lower() + text[1:] for text in reasons)
+    return f"{origins.get(key, place)}: {key} is {problems[0]['input']!r}: {reason}; config/README.md lists its values."
+
+
+def _key_of(problem: Any, known: set[str]) -> str:
+    parts = [str(part) for part in problem["loc"]]
+    prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    return next((prefix for prefix in prefixes if prefix in known), prefixes[0])

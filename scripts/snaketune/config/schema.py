@@ -1,0 +1,141 @@
+"""The configuration as pydantic models: the only source of keys, defaults, checks and documentation.
+
+``config/schema.json`` and the table in ``config/README.md`` are generated from here.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from snaketune.config.schema_model import AdapterConfig, ModelConfig, Section
+from snaketune.config.schema_train import TrainConfig
+
+
+def _as_list(value):
+    return [value] if isinstance(value, str) else value
+
+
+class PathsConfig(Section):
+    """Where things go. Paths are operational: changing them never retrains."""
+
+    results: str = Field("results", min_length=1, description="Folder of all results; move it to a bigger disk.")
+    scratch: str | None = Field(
+        None,
+        description="Folder on a fast local disk (NVMe) that sources are copied to before they are read; "
+        "null reads them in place. A wiped scratch folder only costs a copy.",
+    )
+
+
+class DataConfig(Section):
+    """The raw data and how its records are read."""
+
+    sources: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+        ...,
+        min_length=1,
+        description="Paths or globs of .jsonl or .jsonl.gz files, relative to the working directory; "
+        "`builtin:quickstart` is the embedded example.",
+    )
+    format: Literal["auto", "messages", "instruction", "prompt_completion", "text"] = Field(
+        "auto", description="How a line is read; `auto` looks at each file and says what it found."
+    )
+    columns: dict[str, str] = Field(
+        {}, description="Your names for the format's fields, e.g. {prompt: question, completion: answer}."
+    )
+    system_prompt: str | None = Field(None, description="System message put before conversations that have none.")
+    max_bad_fraction: float = Field(
+        0.05, ge=0, le=1, description="The run stops when more than this fraction of lines is quarantined."
+    )
+
+
+class DedupeConfig(Section):
+    """Removal of duplicates."""
+
+    exact: bool = Field(
+        True, description="Remove records equal to an earlier one after normalising spaces and Unicode."
+    )
+
+
+class SplitConfig(Section):
+    """The held-out part."""
+
+    test_size: float = Field(
+        0.05, ge=0, lt=1, description="Fraction of prompts held out for evaluation; 0 trains on everything."
+    )
+    seed: int = Field(0, ge=0, description="Another seed holds out other prompts.")
+
+
+class TokensConfig(Section):
+    """From text to token ids: template, loss mask, length and packing."""
+
+    chat_template: str | None = Field(
+        None,
+        description="null uses the model's own template; `chatml` or `plain` are built in; a path ending in "
+        ".jinja is read; anything with {{ is a template itself.",
+    )
+    assistant_only_loss: bool = Field(
+        True, description="Train on the assistant's tokens only; false also trains on prompts."
+    )
+    max_length: Literal["auto"] | Annotated[int, Field(ge=8)] = Field(
+        "auto", description="Longest document in tokens and length of a packed row; `auto` is taken from the data."
+    )
+    coverage: float = Field(
+        1.0, gt=0, le=1, description="With `auto`: fraction of records and of tokens that must fit in full."
+    )
+    pad_to_multiple_of: int = Field(64, ge=1, le=4096, description="`auto` rounds up to a multiple of this (tokens).")
+    on_too_long: Literal["drop", "truncate", "error"] = Field(
+        "drop",
+        description="What happens to longer documents: dropped and counted, cut (whole answers are kept as long as "
+        "they fit) and counted, or the run stops.",
+    )
+    packing: bool = Field(
+        True, description="Fill each row with several documents, kept apart by attention; false pads one per row."
+    )
+
+
+class EvaluateConfig(Section):
+    """How the base, the tuned and the merged model are compared on the held-out split."""
+
+    metrics: Annotated[
+        list[Literal["loss", "perplexity", "bits_per_byte", "token_accuracy", "exact_match"]], BeforeValidator(_as_list)
+    ] = Field(
+        ["loss", "perplexity", "bits_per_byte", "token_accuracy", "exact_match"],
+        min_length=1,
+        description="Measures to compute; exact_match generates answers.",
+    )
+    max_samples: int = Field(200, ge=0, description="Held-out prompts that answers are generated for (at most).")
+    max_new_tokens: int = Field(256, ge=1, description="Longest generated answer, in tokens.")
+    batch_size: int = Field(64, ge=1, description="Prompts generated at once; lower it when memory is short.")
+
+
+class MergeConfig(Section):
+    """The merged model."""
+
+    enabled: bool = Field(True, description="Merge the adapter into the base model and check the result.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Number format of the merged weights; `auto` is that of the base checkpoint."
+    )
+    max_shard_size: str = Field("5GB", pattern=r"^[1-9][0-9]*(KB|MB|GB)$", description="Largest weights file.")
+
+
+class RunConfig(Section):
+    """Everything that one run is made from."""
+
+    paths: PathsConfig = PathsConfig()
+    data: DataConfig
+    dedupe: DedupeConfig = DedupeConfig()
+    split: SplitConfig = SplitConfig()
+    tokens: TokensConfig = TokensConfig()
+    model: ModelConfig
+    adapter: AdapterConfig = AdapterConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    merge: MergeConfig = MergeConfig()
+
+
+class FileConfig(RunConfig):
+    """What config/config.yaml may hold: a preset, runs and any key of a run."""
+
+    preset: str | None = Field(None, description="Name of a file in config/presets; its values come before yours.")
+    runs: dict[str, RunConfig | None] = Field(
+        {}, description="Runs by name, each with the keys that differ; without any there is one run, `default`."
+    )

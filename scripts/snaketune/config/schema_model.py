@@ -1,0 +1,70 @@
+"""The model and adapter sections of the configuration."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A section of the configuration: unknown keys are errors, values are checked, nothing changes later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+
+def _modules(value):
+    return value if value == "all-linear" or not isinstance(value, str) else [value]
+
+
+class TinyModelConfig(Section):
+    """The model that `model.name_or_path: tiny` builds from scratch: no download, for trying things on a CPU."""
+
+    corpus: Literal["quickstart", "data"] = Field(
+        "data", description="What it learns first: the example's world, or the plain text of this run's training split."
+    )
+    vocab_size: int = Field(4096, ge=300, le=65536, description="Size of its byte-level BPE vocabulary, in tokens.")
+    hidden_size: int = Field(192, ge=8, description="Width of the model.")
+    intermediate_size: int = Field(512, ge=8, description="Width of the feed-forward layers.")
+    num_hidden_layers: int = Field(3, ge=1, description="Number of layers.")
+    num_attention_heads: int = Field(6, ge=1, description="Attention heads; must divide hidden_size.")
+    max_position_embeddings: int = Field(1024, ge=16, description="Longest context, in tokens.")
+    pretrain_steps: int = Field(200, ge=0, description="Steps of its pre-training; 0 leaves random weights.")
+    pretrain_batch_size: int = Field(16, ge=1, description="Rows in a pre-training step.")
+    pretrain_learning_rate: float = Field(4e-3, gt=0, description="Peak learning rate of its pre-training.")
+    seed: int = Field(0, ge=0, description="Seed of its weights and of the order of its corpus.")
+
+
+class ModelConfig(Section):
+    """The base model."""
+
+    name_or_path: str = Field(
+        ..., min_length=1, description="A hub id (org/name), a local folder, or `tiny`, which is built from scratch."
+    )
+    revision: str = Field(
+        "main", min_length=1, description="Branch, tag or commit of a hub id; the commit it resolves to is recorded."
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Number format of the base weights in training; `auto`: bfloat16 where the GPU has it, "
+        "float32 on a CPU.",
+    )
+    attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3"] = Field(
+        "auto", description="Attention kernel; `auto` is sdpa."
+    )
+    trust_remote_code: bool = Field(
+        False, description="Allow Python code that comes with the model. It runs with your rights: read it first."
+    )
+    tiny: TinyModelConfig = TinyModelConfig()
+
+
+class AdapterConfig(Section):
+    """The adapter that is trained."""
+
+    type: Literal["lora"] = Field("lora", description="Kind of adapter.")
+    r: int = Field(16, ge=1, description="Rank: more learns more and costs more memory.")
+    lora_alpha: int = Field(32, ge=1, description="Scale; the update is multiplied by lora_alpha / r.")
+    lora_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Dropout on the adapter's input; 0 saves 40-50% of the activations' memory."
+    )
+    target_modules: Annotated[Literal["all-linear"] | list[str], BeforeValidator(_modules)] = Field(
+        "all-linear", description="Layers that get an adapter: `all-linear` or names such as [q_proj, v_proj]."
+    )

@@ -1,0 +1,104 @@
+"""YAML read strictly: YAML 1.2 scalars, no duplicate keys, no aliases, bounded size.
+
+PyYAML follows YAML 1.1, where ``2e-4`` is a text, ``no`` is false, ``12:30`` is 750, the last of two equal keys
+wins silently and nine lines of aliases expand to gigabytes.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from snaketune.common.errors import ConfigError
+
+LARGEST_BYTES = 1_000_000
+
+_SCALARS = [
+    ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("tag:yaml.org,2002:int", r"^[-+]?[0-9]+$", list("-+0123456789")),
+    (
+        "tag:yaml.org,2002:float",
+        r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$",
+        list("-+.0123456789"),
+    ),
+]
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2 scalars that refuses aliases and duplicate keys."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.events.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise ConfigError(f"{self.name}, line {mark.line + 1}: YAML aliases (*name) are not allowed: write it out.")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if not isinstance(key, str):
+                raise ConfigError(f"{self.name}, line {line}: the key {key!r} is not a text: put it in quotes.")
+            if key in seen:
+                raise ConfigError(
+                    f"{self.name}, line {line}: the key {key!r} is already set in line {seen[key]}: keep one of them."
+                )
+            seen[key] = line
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in _SCALARS:
+    _StrictLoader.add_implicit_resolver(_tag, re.compile(_pattern), _first)
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Parse one YAML document; ``name`` is the place that errors mention.
+
+    Raises:
+        ConfigError: for anything that is not plain, unambiguous YAML, with the line.
+    """
+    loader = _StrictLoader(text)
+    loader.name = name
+    try:
+        return loader.get_single_data()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{name}, line {mark.line + 1}" if mark else name
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(
+            f"{place}: this is not valid YAML ({problem}): check indentation, quotes and colons."
+        ) from None
+    except RecursionError:
+        raise ConfigError(f"{name}: the YAML is nested too deeply: flatten it.") from None
+    finally:
+        loader.dispose()
+
+
+def load_yaml(path: str | Path, name: str | None = None) -> dict[str, Any]:
+    """Read the mapping in the YAML file at ``path`` (an empty file is an empty mapping).
+
+    Raises:
+        ConfigError: if the file is missing, too large, not UTF-8, not YAML or not a mapping.
+    """
+    path, name = Path(path), name or str(path)
+    if not path.is_file():
+        raise ConfigError(f"{name}: there is no such file: check the path or restore config/config.yaml.")
+    if path.stat().st_size > LARGEST_BYTES:
+        raise ConfigError(
+            f"{name}: {path.stat().st_size} bytes are too many for a configuration: give a file under 1 MB."
+        )
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name}: byte {error.start} is not UTF-8: save the file as UTF-8.") from None
+    value = parse_yaml(text, name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(
+            f"{name}: the file holds a {type(value).__name__}, not keys: start with `data:` or `preset:`."
+        )
+    return value

@@ -1,0 +1,80 @@
+"""Care of the results folder between jobs: damage noticed, one workflow at a time, `latest` right."""
+
+import os
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+from snaketune.common.atomic import write_json
+from snaketune.common.canonical import read_json
+from snaketune.common.digests import DigestCache
+from snaketune.common.errors import ConfigError
+from snaketune.common.locks import try_lock
+from snaketune.config.resolve import ResolvedRun
+
+
+def lock_or_explain(path: str | Path) -> IO[str]:
+    """Take the lock of this working directory and return it; keep it open as long as the workflow runs.
+
+    Raises:
+        ConfigError: naming the process that holds it.
+    """
+    lock, holder = try_lock(path)
+    if lock is None:
+        raise ConfigError(
+            f"another workflow (process {holder}) is working in this folder: wait until it ends, or stop it with"
+            f" `kill {holder}`."
+        )
+    return lock
+
+
+def drop_damaged_manifests(manifests: list[str], cache: str | Path) -> None:
+    """Remove the manifest of every stage whose files were deleted or changed, so that the stage is rebuilt.
+
+    A file is read only when it is newer than its manifest, which is written last; reading everything at each
+    start would take minutes for large models. Stages check full digests again before they use a file.
+    """
+    digests = DigestCache(cache)
+    for manifest in map(Path, manifests):
+        if manifest.is_file() and (bad := _damaged(manifest, digests)):
+            print(
+                f"{manifest.parent / bad} was deleted or changed since it was made: it is rebuilt.",
+                file=sys.stderr,
+                flush=True,
+            )
+            manifest.unlink()
+    digests.save()
+
+
+def _damaged(manifest: Path, digests: DigestCache) -> str | None:
+    made = manifest.stat().st_mtime_ns
+    try:
+        files = read_json(manifest)["files"]
+    except (ValueError, KeyError):
+        return manifest.name
+    for name, entry in files.items():
+        file = manifest.parent / name
+        if not file.is_file() or (stat := file.stat()).st_size != entry["bytes"]:
+            return name
+        if stat.st_mtime_ns > made and digests.digest(file) != entry["digest"]:
+            return name
+    return None
+
+
+def point_latest(folder: Path, current: str) -> None:
+    """Point ``folder/latest`` at the run folder ``current`` when its report exists."""
+    link = folder / "latest"
+    if not (folder / current / "report.html").is_file():
+        return
+    if link.is_symlink() and str(link.readlink()) == current:
+        return
+    partial = folder / f".latest-{os.getpid()}"
+    partial.symlink_to(current)
+    os.replace(partial, link)
+
+
+def write_resolved(path: Path, run: ResolvedRun, sources: list[dict[str, str]]) -> None:
+    """Write the resolved configuration of a run with the origin of each value, if it is not there already."""
+    value: dict[str, Any] = {"run": run.name, "config": run.flat(), "sources": sources, "notes": list(run.notes)}
+    if not path.is_file() or read_json(path) != value:
+        write_json(path, value)

@@ -1,0 +1,99 @@
+"""The tokenizer of a prepared model, without importing torch: ids, offsets and special tokens."""
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from snaketune.common.canonical import read_json
+from snaketune.common.errors import DataError
+
+SPECIAL_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+class TextTokenizer:
+    """A fast tokenizer with the names of its special tokens."""
+
+    engine = "tokenizers"
+
+    def __init__(self, folder: str | Path):
+        folder = Path(folder)
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.special_tokens = _special_tokens(folder)
+        self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    @functools.cached_property
+    def control_tokens(self) -> re.Pattern[str] | None:
+        """A pattern that matches any control token written as text, or None when there are none."""
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        names = sorted((token.content for token in added if token.special), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, names))) if names else None
+
+    @property
+    def eos_id(self) -> int | None:
+        """The id of the end-of-sequence token, if the tokenizer has one."""
+        return self._id("eos_token")
+
+    @property
+    def bos_id(self) -> int | None:
+        """The id of the beginning-of-sequence token, if the tokenizer has one."""
+        return self._id("bos_token")
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills rows: the padding token, else the end-of-sequence token, else 0 (it is never trained)."""
+        for name in ("pad_token", "eos_token"):
+            if (found := self._id(name)) is not None:
+                return found
+        return 0
+
+    def encode_batch(self, texts: list[str], add_special_tokens: bool) -> list[Any]:
+        """Return one encoding (``ids`` and character ``offsets``) per text."""
+        return self._tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens)
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of ``ids`` with special tokens spelled out."""
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
+
+    def _id(self, name: str) -> int | None:
+        token = self.special_tokens.get(name)
+        return self._tokenizer.token_to_id(token) if token else None
+
+
+def _special_tokens(folder: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / file).is_file():
+            values = read_json(folder / file)
+            found |= {name: _content(values[name]) for name in SPECIAL_NAMES if values.get(name)}
+    return found
+
+
+def _content(token: Any) -> str:
+    return token["content"] if isinstance(token, dict) else token
+
+
+def own_chat_template(folder: str | Path) -> str | None:
+    """Return the chat template that comes with the tokenizer in ``folder``, if there is one.
+
+    Raises:
+        DataError: if the tokenizer has several and none is called ``default``.
+    """
+    folder = Path(folder)
+    if (folder / "chat_template.jinja").is_file():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    config = folder / "tokenizer_config.json"
+    template = read_json(config).get("chat_template") if config.is_file() else None
+    if isinstance(template, list):
+        named = {entry["name"]: entry["template"] for entry in template}
+        if "default" not in named:
+            raise DataError(
+                f"{config} has the chat templates {', '.join(sorted(named))} and no default: copy one into a file and"
+                " name it in tokens.chat_template."
+            )
+        return named["default"]
+    return template

@@ -1,0 +1,1 @@
+"""Training: batches of packed rows, the trainer, checkpoints and metrics."""

@@ -1,0 +1,60 @@
+"""Checkpoints that are whole or not there, and the newest one that proves to be intact."""
+
+import re
+import shutil
+from pathlib import Path
+
+from snaketune.common.atomic import sync_directory, sync_tree, write_json
+from snaketune.common.canonical import read_json
+from snaketune.common.manifest import damaged_files, describe_files
+
+MANIFEST = "checkpoint.json"
+_NAME = re.compile(r"^checkpoint-(\d+)$")
+
+
+def seal(partial: Path, target: Path, facts: dict) -> None:
+    """Flush a written checkpoint, record the digests of its files and move it to its final name."""
+    write_json(partial / MANIFEST, {"files": describe_files([partial], partial), **facts})
+    sync_tree(partial)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.replace(target)
+    sync_directory(target.parent)
+
+
+def steps_of(folder: Path) -> list[int]:
+    """Return the steps of the checkpoints in ``folder``, newest first."""
+    found = (_NAME.match(path.name) for path in folder.glob("checkpoint-*") if path.is_dir())
+    return sorted((int(match.group(1)) for match in found if match), reverse=True)
+
+
+def keep_newest(folder: Path, limit: int) -> None:
+    """Remove all but the newest ``limit`` checkpoints."""
+    for step in steps_of(folder)[limit:]:
+        shutil.rmtree(folder / f"checkpoint-{step}")
+
+
+def newest_intact(folder: Path) -> Path | None:
+    """Return the newest checkpoint whose files are all as recorded, saying which ones are passed over."""
+    for step in steps_of(folder):
+        checkpoint = folder / f"checkpoint-{step}"
+        problem = _problem(checkpoint)
+        if problem is None:
+            return checkpoint
+        print(f"Checkpoint {checkpoint} is damaged ({problem}): using the one before.", flush=True)
+    return None
+
+
+def _problem(checkpoint: Path) -> str | None:
+    manifest = checkpoint / MANIFEST
+    if not manifest.is_file():
+        return f"{MANIFEST} is missing"
+    try:
+        bad = damaged_files(manifest)
+    except (ValueError, KeyError):
+        return f"{MANIFEST} is not readable"
+    return f"{bad[0]} is missing or changed" if bad else None
+
+
+def facts_of(checkpoint: Path) -> dict:
+    """Return what :func:`seal` recorded with the checkpoint."""
+    return read_json(checkpoint / MANIFEST)

@@ -1,0 +1,71 @@
+"""What the device decides: number formats and kernels, one code path for CPU and GPU."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from snaketune.common.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The device of a run and the settings that follow from it."""
+
+    type: str
+    has_bf16: bool
+    has_tf32: bool
+
+    @property
+    def is_cpu(self) -> bool:
+        """Tell whether there is no accelerator."""
+        return self.type == "cpu"
+
+
+def find_device() -> Device:
+    """Return the accelerator of this process, else the CPU."""
+    if torch.cuda.is_available():
+        major, _ = torch.cuda.get_device_capability()
+        return Device("cuda", has_bf16=torch.cuda.is_bf16_supported(including_emulation=False), has_tf32=major >= 8)
+    return Device("cpu", has_bf16=False, has_tf32=False)
+
+
+def weight_dtype(setting: str, device: Device) -> torch.dtype:
+    """Return the number format of the base weights.
+
+    A CPU computes bfloat16 and float16 tens of times slower than float32, so ``auto`` never picks them there.
+    """
+    if setting != "auto":
+        return getattr(torch, setting)
+    if device.is_cpu:
+        return torch.float32
+    return torch.bfloat16 if device.has_bf16 else torch.float16
+
+
+def attention(setting: str) -> str:
+    """Return the attention implementation; ``auto`` is sdpa, which isolates packed documents on every device."""
+    return "sdpa" if setting == "auto" else setting
+
+
+def precision_arguments(train: dict[str, Any], device: Device) -> dict[str, Any]:
+    """Return the precision arguments of ``TrainingArguments`` for this device.
+
+    Raises:
+        ConfigError: if the configuration asks for what the device does not have.
+    """
+    if train["bf16"] is True and not device.has_bf16:
+        raise ConfigError(f"train.bf16: true needs a GPU with bfloat16 and this is {device.type}: set it to auto.")
+    if train["fp16"] and device.is_cpu:
+        raise ConfigError("train.fp16: true needs a GPU and there is none: set it to false; a CPU trains in float32.")
+    if train["tf32"] is True and not device.has_tf32:
+        raise ConfigError(f"train.tf32: true needs an Ampere or newer GPU and this is {device.type}: set it to auto.")
+    bf16 = device.has_bf16 and not train["fp16"] if train["bf16"] == "auto" else train["bf16"]
+    tf32 = device.has_tf32 if train["tf32"] == "auto" else train["tf32"]
+    chosen: dict[str, Any] = {"bf16": bf16, "fp16": train["fp16"], "use_cpu": device.is_cpu}
+    return chosen | ({"tf32": tf32} if device.has_tf32 else {})
+
+
+def prepare_arithmetic(threads: int) -> Device:
+    """Fix the number of CPU threads, which decides the last bits of sums, and return the device."""
+    torch.set_num_threads(threads)
+    return find_device()
