@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
 
 from snaketune.common.errors import ConfigError
 from snaketune.train.device import Device, attention, weight_dtype
@@ -21,6 +22,7 @@ def load_base(folder: str | Path, model: dict[str, Any], device: Device) -> PreT
     Raises:
         ConfigError: if the attention kernel is not installed.
     """
+    logging.disable_progress_bar()
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
             folder,

@@ -38,6 +38,7 @@ class MetricsWriter(TrainerCallback):
     _last_time: float = field(default_factory=time.monotonic)
     _last_tokens: int = 0
     _last_step: int = 0
+    _last_evaluation: int = -1
     _seconds_per_step: float = 0.0
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -54,7 +55,8 @@ class MetricsWriter(TrainerCallback):
             TrainingError: if the loss or the gradient is not finite; nothing is published then.
         """
         logs = logs or {}
-        if "eval_loss" in logs:
+        if "eval_loss" in logs and state.global_step > self._last_evaluation:
+            self._last_evaluation = state.global_step  # the last step is evaluated twice by the Trainer
             self._append({"step": state.global_step, "eval_loss": logs["eval_loss"]})
         if "loss" not in logs:
             return

@@ -67,14 +67,14 @@ def train(
     """
     device = prepare_arithmetic(cfg["train"]["cpu_threads"])
     checkpoint = newest_intact(work)
-    if checkpoint and facts_of(checkpoint)["step"] == facts_of(checkpoint)["max_steps"]:
+    saved = facts_of(checkpoint) if checkpoint else {}
+    if checkpoint and saved["step"] == saved["max_steps"]:
         print(f"Training is already complete in {checkpoint}.", flush=True)
-        step = facts_of(checkpoint)["step"]
-        return Finished(checkpoint, step, step, 0, device.type)
+        return Finished(checkpoint, saved["step"], saved["step"], 0, device.type)
     trainer = build_trainer(model_folder, rows, held_out, cfg, settings, work, device)
     if checkpoint:
-        trainer.counter.total = facts_of(checkpoint)["tokens"]
-        print(f"Resuming from step {facts_of(checkpoint)['step']}.", flush=True)
+        trainer.counter.total = saved["tokens"]
+        print(f"Resuming from step {saved['step']}.", flush=True)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     state = trainer.state
     if state.global_step != state.max_steps:
@@ -82,9 +82,8 @@ def train(
             f"training ended at step {state.global_step} of {state.max_steps}: nothing is published; run the same"
             " command again to go on from the last checkpoint."
         )
-    resumed = facts_of(checkpoint)["step"] if checkpoint else None
     last = work / f"checkpoint-{state.global_step}"
-    return Finished(last, state.global_step, resumed, trainer.counter.since_start, device.type)
+    return Finished(last, state.global_step, saved.get("step"), trainer.counter.since_start, device.type)
 
 
 def build_trainer(model_folder, rows, held_out, cfg, settings, work, device: Device) -> PackedTrainer:
@@ -102,6 +101,7 @@ def build_trainer(model_folder, rows, held_out, cfg, settings, work, device: Dev
         model=model,
         args=training_arguments(train_cfg, settings, work, device, has_held_out=len(held_out) > 0),
         train_dataset=RowIndices(rows),
+        eval_dataset=RowIndices(held_out),
         data_collator=RowCollator(rows, varlen),
         counter=counter,
         save_limit=settings["save_total_limit"],

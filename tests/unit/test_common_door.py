@@ -1,0 +1,65 @@
+"""What users see of a script that fails, and that no job outlives its workflow."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+SCRIPT = """
+import sys, time
+from snaketune.common.door import run
+from snaketune.common.errors import DataError
+def main():
+    if sys.argv[1] == "data": raise DataError("a.jsonl, line 3: empty: give it text.")
+    if sys.argv[1] == "disk": raise OSError(28, "No space left on device", "/big/file")
+    if sys.argv[1] == "bug": raise ZeroDivisionError("x")
+    print("working", flush=True); time.sleep(60)
+run(main)
+"""
+
+
+def start(argument, parent=""):
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path), "SNAKETUNE_PARENT": parent}
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, argument], stdout=-1, stderr=-1, text=True, env=environment)
+
+
+def test_an_error_of_the_user_is_one_sentence():
+    job = start("data")
+    _, error = job.communicate()
+    assert error == "DataError: a.jsonl, line 3: empty: give it text.\n"
+    assert job.returncode == 3
+
+
+def test_a_full_disk_is_named():
+    job = start("disk")
+    _, error = job.communicate()
+    assert error.count("\n") == 1
+    assert "No space left on device at /big/file" in error
+    assert job.returncode == 1
+
+
+def test_a_defect_keeps_its_traceback():
+    job = start("bug")
+    _, error = job.communicate()
+    assert "Traceback" in error
+
+
+def test_a_job_ends_when_its_workflow_is_killed():
+    workflow = subprocess.Popen(["sleep", "60"])
+    job = start("work", f"{socket.gethostname()}:{workflow.pid}")
+    assert job.stdout.readline() == "working\n"
+    workflow.send_signal(signal.SIGKILL)
+    workflow.wait()
+    started = time.monotonic()
+    assert job.wait(timeout=20) == 75
+    assert time.monotonic() - started < 20
+
+
+def test_a_workflow_on_another_host_is_not_watched():
+    job = start("work", "another-host:1")
+    assert job.stdout.readline() == "working\n"
+    assert job.poll() is None
+    job.kill()
+    job.wait()

@@ -1,0 +1,129 @@
+"""The identity of stages: what a key reruns, and that no key is dead."""
+
+import typing
+
+import pytest
+
+from snaketune.config.resolve import Layer, all_keys, resolve_runs
+from snaketune.config.schema import RunConfig
+from snaketune.config.stages import OPERATIONAL, STAGES, identity, lineage, slice_of, stage_id, variants
+
+FILE = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny", "tiny": {"corpus": "data"}}}
+
+
+def config(**sections) -> RunConfig:
+    return resolve_runs(Layer("c", FILE), sections, "nowhere")[0].config
+
+
+def ids(config):
+    return {stage: stage_id(config, stage) for stage in STAGES}
+
+
+def changed(**sections):
+    before, after = ids(config()), ids(config(**sections))
+    return {stage for stage in STAGES if before[stage] != after[stage]}
+
+
+AFTER_TRAIN = {"train_model", "merge_adapter", "evaluate_model"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "stages"),
+    [
+        ({"train": {"learning_rate": 1e-3}}, AFTER_TRAIN),
+        ({"tokens": {"max_length": 512}}, {"rightsize", "pack_rows", *AFTER_TRAIN}),
+        ({"evaluate": {"max_new_tokens": 9}}, {"evaluate_model"}),
+        ({"merge": {"dtype": "float16"}}, {"merge_adapter"}),
+        ({"train": {"save_steps": 7}}, set()),
+        ({"paths": {"scratch": "/nvme"}}, set()),
+        ({"split": {"seed": 3}}, set(STAGES) - {"stage_sources", "read_records", "dedupe_records"}),
+        ({"model": {"revision": "v2"}}, set()),
+    ],
+)
+def test_a_key_changes_its_stage_and_those_after_it(sections, stages):
+    assert changed(**sections) == stages
+
+
+def test_the_built_in_model_depends_on_the_data_only_when_it_learns_from_them():
+    assert "split_records" in lineage(config(), "prepare_model")
+    other = config(model={"name_or_path": "tiny", "tiny": {"corpus": "quickstart"}})
+    assert lineage(other, "prepare_model") == ("prepare_model",)
+
+
+def test_the_tiny_section_means_nothing_for_another_model():
+    one = config(model={"name_or_path": "org/m"})
+    two = config(model={"name_or_path": "org/m", "tiny": {"seed": 5}})
+    assert ids(one) == ids(two)
+
+
+def test_ids_are_readable():
+    assert stage_id(config(), "read_records").startswith("a-")
+    assert stage_id(config(), "train_model").startswith("lora-r16-")
+    assert stage_id(config(model={"name_or_path": "Org/My_Model.v1"}), "prepare_model").startswith("my-model-v1-")
+
+
+def test_runs_share_the_stages_whose_configuration_they_share():
+    runs = resolve_runs(Layer("c", {**FILE, "runs": {"a": {}, "b": {"train": {"seed": 7}}}}), {}, "nowhere")
+    stages = [stage for stage, _ in variants(runs)]
+    assert {stage: stages.count(stage) for stage in STAGES} == {
+        stage: 2 if stage in AFTER_TRAIN else 1 for stage in STAGES
+    }
+
+
+def another_value(key, annotation, value):
+    """A valid value of the key that differs from ``value``."""
+    if key == "train.tf32" or key == "train.bf16":
+        return "false"
+    if key == "merge.max_shard_size":
+        return "1GB"
+    options = [option for part in (annotation, *typing.get_args(annotation)) for option in typing.get_args(part)]
+    texts = [option for option in options if isinstance(option, str) and option != value]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value / 2 if value else 0.25
+    if isinstance(value, dict):
+        return {"prompt": "q"}
+    if isinstance(value, list):
+        return [*value[:-1]] if len(value) > 1 else ["other"]
+    if texts:
+        return texts[0]
+    return 64 if "int" in str(annotation) else "other"
+
+
+def annotation_of(key):
+    model = RunConfig
+    *sections, leaf = key.split(".")
+    for section in sections:
+        model = model.model_fields[section].annotation
+    return model.model_fields[leaf].annotation
+
+
+ONLY_VALUE = {"adapter.type", "train.method"}
+
+
+@pytest.mark.parametrize("key", sorted(set(all_keys()) - ONLY_VALUE))
+def test_no_key_is_dead(key):
+    base = config(tokens={"max_length": "auto"})
+    value = base.model_dump()
+    for part in key.split("."):
+        value = value[part]
+    changed_value = another_value(key, annotation_of(key), value)
+    sections: dict = {}
+    target = sections
+    for part in key.split(".")[:-1]:
+        target = target.setdefault(part, {})
+    target[key.split(".")[-1]] = changed_value
+    if key == "model.revision":
+        sections["model"]["name_or_path"] = "org/name"
+        base = config(model={"name_or_path": "org/name"})
+    after = config(**sections)
+    slices = [stage for stage in STAGES if slice_of(base, stage) != slice_of(after, stage)]
+    assert bool(slices) != (key in OPERATIONAL), (key, changed_value, slices)
+
+
+def test_the_identity_is_stable():
+    assert identity(config(), "train_model") == identity(config(), "train_model")
+    assert len(identity(config(), "train_model")) == 8

@@ -1,0 +1,77 @@
+import numpy as np
+import orjson
+import pytest
+from tiny_run import WORDS, conversations, llama
+
+from snaketune.evaluate.prompts import choose_prompts, last_answer, stop_tokens
+from snaketune.model.tiny_tokenizer import CHAT_TEMPLATE, train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer([" ".join(WORDS)] * 4, 300, 128)
+
+
+def choose(tmp_path, records, limit, tokenizer, kept=None, template=CHAT_TEMPLATE):
+    path = tmp_path / "eval.jsonl"
+    path.write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
+    kept = np.arange(len(records)) if kept is None else np.array(kept)
+    return choose_prompts(path, kept, limit, tokenizer, template)
+
+
+def test_a_prompt_is_the_conversation_up_to_the_last_answer(tmp_path, tokenizer):
+    turns = [
+        ("system", "s"),
+        ("user", "u"),
+        ("assistant", "first"),
+        ("user", "v"),
+        ("assistant", "last"),
+        ("user", "w"),
+    ]
+    record = {"messages": [{"role": role, "content": content} for role, content in turns]}
+    (prompt,), refused = choose(tmp_path, [record], 5, tokenizer)
+    assert prompt.text == "<|bos|><|system|>s<|user|>u<|assistant|>first<|eos|><|user|>v<|assistant|>"
+    assert prompt.reference == "last"
+    assert tokenizer.decode(prompt.ids) == prompt.text
+    assert refused == 0
+
+
+def test_the_sample_is_decided_by_content_and_given_in_order(tmp_path, tokenizer):
+    records = conversations(40)
+    chosen, _ = choose(tmp_path, records, 10, tokenizer)
+    numbers = [prompt.record for prompt in chosen]
+    assert len(numbers) == 10 and numbers == sorted(numbers) and numbers != list(range(10))
+    turned, _ = choose(tmp_path, records[::-1], 10, tokenizer)
+    assert {prompt.text for prompt in turned} == {prompt.text for prompt in chosen}
+    fewer, _ = choose(tmp_path, records, 4, tokenizer)
+    assert {prompt.record for prompt in fewer} < set(numbers)
+
+
+def test_text_and_dropped_records_and_answers_without_a_request_give_no_prompt(tmp_path, tokenizer):
+    lone = {"messages": [{"role": "assistant", "content": "hello"}]}
+    records = [{"text": "plain"}, lone, *conversations(2)]
+    chosen, _ = choose(tmp_path, records, 10, tokenizer, kept=[0, 1, 3])
+    assert [prompt.record for prompt in chosen] == [3]
+    assert choose(tmp_path, records, 10, tokenizer, template="") == ([], 0)
+    assert choose(tmp_path, records, 0, tokenizer) == ([], 0)
+
+
+def test_a_conversation_that_the_template_refuses_is_counted(tmp_path, tokenizer):
+    tool = [{"role": role, "content": "x"} for role in ("tool", "assistant")]
+    chosen, refused = choose(tmp_path, [{"messages": tool}, *conversations(1)], 10, tokenizer)
+    assert ([prompt.record for prompt in chosen], refused) == ([1], 1)
+
+
+def test_last_answer():
+    assert last_answer([{"role": "user"}, {"role": "assistant"}, {"role": "user"}]) == 1
+    assert last_answer([{"role": "user"}]) == -1
+
+
+def test_stop_tokens_are_those_of_model_tokenizer_and_template(tokenizer):
+    model = llama(300)
+    model.generation_config.eos_token_id = [7, 9]
+    user = tokenizer.convert_tokens_to_ids("<|user|>")
+    template = CHAT_TEMPLATE.replace("+ eos_token", "+ '<|user|>'")
+    assert stop_tokens(model, tokenizer, template) == sorted({7, 9, tokenizer.eos_token_id, user})
+    model.generation_config.eos_token_id = None
+    assert stop_tokens(model, tokenizer, CHAT_TEMPLATE) == [tokenizer.eos_token_id]

@@ -1,0 +1,217 @@
+"""The real client of the hub against a small hub on this machine: no network is needed and none is used."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from test_model_folder import CONFIG, settings, write_model
+
+from snaketune.common.errors import ConfigError
+from snaketune.common.manifest import read_manifest
+from snaketune.model.hub import ensure_reachable
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_model.py"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+REPO = "org/small"
+
+
+class Hub(ThreadingHTTPServer):
+    """Serves one model folder the way the hub does, and remembers what was asked for."""
+
+    def __init__(self, folder):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.folder, self.refusals, self.requests = folder, {}, []
+        self.endpoint = f"http://127.0.0.1:{self.server_port}"
+
+    def files(self):
+        return sorted(file for file in self.folder.rglob("*") if file.is_file())
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        path = unquote(urlsplit(self.path).path)
+        self.server.requests.append(path)
+        for pattern, (status, code) in self.server.refusals.items():
+            if re.search(pattern, path):
+                return self.answer(status, b"{}", {"X-Error-Code": code})
+        if match := re.fullmatch(rf"/api/models/{REPO}/revision/(.+)", path):
+            return self.describe(match[1])
+        if path.startswith(f"/api/models/{REPO}/tree/{COMMIT}"):
+            return self.answer(200, json.dumps([self.entry(file) for file in self.server.files()]).encode())
+        if match := re.fullmatch(rf"/{REPO}/resolve/{COMMIT}/(.+)", path):
+            file = self.server.folder / match[1]
+            return self.answer(
+                200, file.read_bytes(), {"ETag": f'"{self.entry(file)["oid"]}"', "X-Repo-Commit": COMMIT}
+            )
+        return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+
+    def describe(self, revision):
+        if revision not in ("main", "v1", COMMIT):
+            return self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+        siblings = [{"rfilename": self.entry(file)["path"]} for file in self.server.files()]
+        return self.answer(200, json.dumps({"id": REPO, "sha": COMMIT, "siblings": siblings}).encode())
+
+    def entry(self, file):
+        name = file.relative_to(self.server.folder).as_posix()
+        return {"type": "file", "path": name, "size": file.stat().st_size, "oid": f"{abs(hash(file)):040x}"}
+
+    def answer(self, status, body, headers=None):
+        self.send_response(status)
+        for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path):
+    server = Hub(write_model(tmp_path / "served"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def prepare(tmp_path, endpoint, cfg, **environment):
+    """Run the script as the workflow does, with a cache of its own, and return how it ended."""
+    variables = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "PATH": "", **environment}
+    spec = json.dumps({"stage": "prepare_model", "code": "", "cfg": cfg})
+    out = tmp_path / "models" / "one"
+    command = [sys.executable, SCRIPT, "--spec", spec, "--output", out / "model", "--manifest", out / "manifest.json"]
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+
+
+def manifest(tmp_path):
+    return read_manifest(tmp_path / "models" / "one" / "manifest.json")
+
+
+def assert_one_sentence(ended, *words):
+    sentence = ended.stderr.strip().splitlines()[-1]
+    assert ended.returncode == 2
+    assert sentence.startswith("ConfigError: ")
+    assert "Traceback" not in ended.stderr
+    for word in words:
+        assert word in sentence
+
+
+def test_a_branch_is_pinned_to_its_commit_and_then_found_offline(hub, tmp_path):
+    for name in ("README.md", "pytorch_model.bin", "consolidated.safetensors", "onnx/model.safetensors", "code.py"):
+        (hub.folder / name).parent.mkdir(exist_ok=True)
+        (hub.folder / name).write_bytes(b"not needed")
+
+    ended = prepare(tmp_path, hub.endpoint, settings(REPO, revision="v1"))
+    assert ended.returncode == 0, ended.stderr
+    online = manifest(tmp_path)
+    assert {key: online[key] for key in ("kind", "name", "repo", "revision", "commit")} == {
+        "kind": "hub",
+        "name": REPO,
+        "repo": REPO,
+        "revision": "v1",
+        "commit": COMMIT,
+    }
+    fetched = {path.split(COMMIT + "/")[1] for path in hub.requests if "/resolve/" in path}
+    needed = ["chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    assert sorted(fetched) == needed
+    assert sorted(online["files"]) == [f"model/{name}" for name in needed]
+
+    asked = len(hub.requests)
+    ended = prepare(tmp_path, hub.endpoint, settings(REPO, revision="v1"), HF_HUB_OFFLINE="1")
+    assert ended.returncode == 0, ended.stderr
+    assert manifest(tmp_path) == online
+    assert len(hub.requests) == asked
+
+
+def test_an_empty_cache_offline_is_one_sentence(tmp_path):
+    ended = prepare(tmp_path, "http://127.0.0.1:9", settings(REPO), HF_HUB_OFFLINE="1")
+    assert_one_sentence(ended, REPO, "HF_HUB_OFFLINE", "main")
+
+
+@pytest.mark.parametrize(
+    ("refusals", "changes", "words"),
+    [
+        ({"/api/models": (404, "RepoNotFound")}, {}, [REPO, "no such model", "hf auth login"]),
+        ({"/api/models": (401, "")}, {}, [REPO, "private", "hf auth login"]),
+        ({}, {"revision": "v9"}, ["model.revision v9", REPO]),
+        ({"/api/models": (403, "GatedRepo")}, {}, [REPO, "gated", "licence"]),
+        ({"/resolve/": (403, "GatedRepo")}, {}, [REPO, "gated", "licence"]),
+        ({"/api/models": (500, "")}, {}, [REPO, "500"]),
+    ],
+)
+def test_what_the_hub_refuses_is_one_sentence(hub, tmp_path, refusals, changes, words):
+    hub.refusals = refusals
+    assert_one_sentence(prepare(tmp_path, hub.endpoint, settings(REPO, **changes)), *words)
+    assert not (tmp_path / "models" / "one" / "model").exists()
+
+
+def test_a_model_that_needs_its_own_code_is_refused_before_its_weights_are_fetched(hub, tmp_path):
+    (hub.folder / "config.json").write_text(json.dumps(CONFIG | {"auto_map": {"AutoModel": "code.Model"}}))
+    assert_one_sentence(prepare(tmp_path, hub.endpoint, settings(REPO)), "trust_remote_code")
+    assert not any(path.endswith(".safetensors") for path in hub.requests)
+
+
+def test_pickled_weights_are_refused_before_anything_is_fetched(hub, tmp_path):
+    (hub.folder / "model.safetensors").rename(hub.folder / "pytorch_model.bin")
+    assert_one_sentence(prepare(tmp_path, hub.endpoint, settings(REPO)), REPO, "pickled", "safetensors")
+    assert not any("/resolve/" in path for path in hub.requests)
+
+
+@pytest.mark.parametrize("name", ["./models/small", "/models/small", "models/small/too", "~/small", "a b", ""])
+def test_what_can_only_be_a_path_is_never_looked_up(hub, tmp_path, name):
+    assert_one_sentence(prepare(tmp_path, hub.endpoint, settings(name)), "does not exist")
+    assert hub.requests == []
+
+
+def test_a_folder_wins_over_a_repository_of_the_same_name(hub, tmp_path):
+    write_model(tmp_path / REPO)
+    assert prepare(tmp_path, hub.endpoint, settings(REPO)).returncode == 0
+    assert manifest(tmp_path)["kind"] == "folder"
+    assert hub.requests == []
+
+
+def unused_port():
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_without_a_network_the_sentence_comes_in_a_second(tmp_path):
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match="give its path, or set HF_HUB_OFFLINE=1"):
+        ensure_reachable("https://hub.invalid", REPO)
+    assert time.monotonic() - start < 1
+    ended = prepare(tmp_path, f"http://127.0.0.1:{unused_port()}", settings(REPO))
+    assert_one_sentence(ended, REPO, "cannot be reached", "HF_HUB_OFFLINE=1")
+
+
+def test_a_network_that_swallows_everything_is_given_up_in_a_second(monkeypatch):
+    monkeypatch.setattr(socket, "create_connection", lambda *arguments, **options: time.sleep(5))
+    start = time.monotonic()
+    with pytest.raises(ConfigError, match="no answer"):
+        ensure_reachable("https://hub.invalid", REPO)
+    assert time.monotonic() - start < 1
+
+
+def test_a_proxy_is_asked_instead_of_the_hub(hub, monkeypatch):
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("https_proxy", hub.endpoint)
+    ensure_reachable("https://hub.invalid", REPO)
+    monkeypatch.setenv("no_proxy", "hub.invalid")
+    with pytest.raises(ConfigError):
+        ensure_reachable("https://hub.invalid", REPO)

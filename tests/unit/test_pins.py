@@ -1,0 +1,101 @@
+"""One set of versions everywhere: constraints.txt, the requirements and the conda environments agree."""
+
+import ast
+import re
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from snaketune.common.code_identity import closure
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "scripts"
+CONDA = sorted((ROOT / "envs").glob("*.yaml"))
+LINUX = {
+    "python_version": "3.11",
+    "python_full_version": "3.11.9",
+    "sys_platform": "linux",
+    "platform_machine": "x86_64",
+}
+DISTRIBUTIONS = {"yaml": "pyyaml", "vl_convert": "vl-convert-python"}
+
+
+def requirements(path):
+    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
+    return [Requirement(line) for line in lines if line]
+
+
+@cache
+def pins():
+    """Version by distribution, as they hold for Python 3.11 on Linux: what the conda environments run."""
+    found = requirements(ROOT / "constraints.txt")
+    return {
+        canonicalize_name(pin.name): str(pin.specifier) for pin in found if not pin.marker or pin.marker.evaluate(LINUX)
+    }
+
+
+def pip_section(path):
+    dependencies = yaml.safe_load(path.read_text())["dependencies"]
+    return [Requirement(line) for part in dependencies if isinstance(part, dict) for line in part["pip"]]
+
+
+def test_constraints_name_exact_public_versions_only():
+    text = (ROOT / "constraints.txt").read_text()
+    for unwanted in ("+cpu", "+cu", "file:", "--hash", "--index-url", "--extra-index-url", "--find-links", "://"):
+        assert unwanted not in text
+    assert all(re.fullmatch(r"==[^*,]+", str(pin.specifier)) for pin in requirements(ROOT / "constraints.txt"))
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_every_requirement_has_a_pin_within_its_range(name):
+    for requirement in requirements(ROOT / "envs" / name):
+        version = pins()[canonicalize_name(requirement.name)].removeprefix("==")
+        assert requirement.specifier.contains(version), requirement
+
+
+def test_torch_is_one_exact_version_in_the_requirements():
+    [torch] = [str(line) for line in requirements(ROOT / "envs" / "requirements.txt") if line.name == "torch"]
+    assert torch == f"torch{pins()['torch']}"
+
+
+@pytest.mark.parametrize("path", CONDA, ids=lambda path: path.stem)
+def test_conda_pins_equal_the_constraints(path):
+    assert pip_section(path)
+    for requirement in pip_section(path):
+        assert str(requirement.specifier) == pins()[canonicalize_name(requirement.name)], requirement
+
+
+def environments_of_rules():
+    """(rule, environment file) for each rule that names a conda environment."""
+    for path in (ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))):
+        for block in re.split(r"^(?=(?:rule|checkpoint) )", path.read_text(), flags=re.MULTILINE)[1:]:
+            found = re.search(r'conda:\s*"([^"]+)"', block)
+            if found:
+                yield block.split()[1].rstrip(":"), (path.parent / found[1]).resolve()
+
+
+def imported_distributions(path):
+    """Third-party distributions that a Python file imports at any depth of its code."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return {
+        canonicalize_name(DISTRIBUTIONS.get(name, name)) for name in names - sys.stdlib_module_names - {"snaketune"}
+    }
+
+
+@pytest.mark.parametrize(("rule", "environment"), [pytest.param(*pair, id=pair[0]) for pair in environments_of_rules()])
+def test_environment_of_a_rule_holds_what_its_script_imports(rule, environment):
+    script = SCRIPTS / f"{rule}.py"
+    files = [script, *(path for path in closure(script, SCRIPTS) if path.suffix == ".py")]
+    needed = set().union(*(imported_distributions(path) for path in files))
+    held = {canonicalize_name(requirement.name) for requirement in pip_section(environment)}
+    assert needed <= held, f"{environment.name} lacks {sorted(needed - held)}"
