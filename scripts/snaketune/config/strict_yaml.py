@@ -60,9 +60,9 @@ def parse_yaml(text: str, name: str) -> Any:
     Raises:
         ConfigError: for anything that is not plain, unambiguous YAML, with the line.
     """
-    loader = _StrictLoader(text)
-    loader.name = name
     try:
+        loader = _StrictLoader(text)
+        loader.name = name
         return loader.get_single_data()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -73,8 +73,6 @@ def parse_yaml(text: str, name: str) -> Any:
         ) from None
     except RecursionError:
         raise ConfigError(f"{name}: the YAML is nested too deeply: flatten it.") from None
-    finally:
-        loader.dispose()
 
 
 def load_yaml(path: str | Path, name: str | None = None) -> dict[str, Any]:

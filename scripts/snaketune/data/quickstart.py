@@ -12,8 +12,7 @@ of :mod:`random` only ``random()`` is used, the one method whose sequence Python
 
 import hashlib
 import json
-import string
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, product, zip_longest
 from random import Random
@@ -179,7 +178,7 @@ def quickstart_lines(records: int = 4000, seed: int = 0) -> Iterator[bytes]:
     :func:`broken_lines` makes. So 4,000 distinct records are 4,045 lines, 40 of them copies and 5 broken.
 
     Args:
-        records: number of distinct good records; at most 24,908 exist.
+        records: number of distinct good records; at most 24,940 exist.
         seed: which records are drawn and in which order.
 
     Raises:
@@ -189,8 +188,7 @@ def quickstart_lines(records: int = 4000, seed: int = 0) -> Iterator[bytes]:
     requests = _draw(records, rng, of_the_world=False)
     good = [_line(prompt=request.prompt, completion=request.completion) for request in requests]
     blemishes = [*_sample(good, records // 100, rng), *islice(broken_lines(requests), records // 500)]
-    lines = _shuffled([*good, *blemishes], rng)
-    yield from lines
+    yield from _shuffled([*good, *blemishes], rng)
 
 
 def broken_lines(requests: Sequence[Request]) -> Iterator[bytes]:
@@ -208,7 +206,7 @@ def broken_lines(requests: Sequence[Request]) -> Iterator[bytes]:
     yield b"export stopped: connection reset by peer\n"
 
 
-def world_texts(records: int = 2000, seed: int = 1) -> Iterator[str]:
+def world_texts(records: int = 3000, seed: int = 1) -> Iterator[str]:
     """Yield what the base model learns: ``records`` texts of two lines about the world part.
 
     Half of them are a request and its notation, half a notation and its JSON; no text goes from a request to
@@ -242,18 +240,13 @@ def _requests(intent: Intent, of_the_world: bool) -> Iterator[Request]:
         arguments = tuple(zip(intent.arguments, values, strict=True))
         if _belongs_to_world(intent.tool, arguments) == of_the_world:
             for phrasing in intent.phrasings:
-                yield Request(_fill(phrasing, arguments), intent.tool, arguments)
+                yield Request(phrasing.format(**dict(arguments)), intent.tool, arguments)
 
 
 def _belongs_to_world(tool: str, arguments: tuple[tuple[str, Value], ...]) -> bool:
     """Say whether a tool call is one of the third that only the base model reads about."""
     digest = hashlib.blake2b(repr((tool, arguments)).encode(), digest_size=8).digest()
     return int.from_bytes(digest) % 3 == 0
-
-
-def _fill(phrasing: str, arguments: Iterable[tuple[str, Value]]) -> str:
-    """Fill the slots of ``phrasing``; their names may be Python keywords such as ``from``."""
-    return string.Formatter().vformat(phrasing, (), dict(arguments))
 
 
 def _line(**fields: str | None) -> bytes:

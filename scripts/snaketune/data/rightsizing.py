@@ -87,13 +87,13 @@ def rightsize(train: np.ndarray, held_out: np.ndarray, policy: LengthPolicy, con
     account = account_for(train, max_length, policy.on_too_long)
     if policy.on_too_long == "error" and account["dropped"]:
         raise DataError(
-            f"{account['dropped']} of {account['records']} training documents are longer than {max_length} tokens"
-            f" (the longest has {account['longest']}): raise tokens.max_length or set tokens.on_too_long to drop or truncate."
+            f"{account['dropped']} of {account['records']} training documents are longer than {max_length} tokens (the"
+            f" longest has {account['longest']}): raise tokens.max_length or set on_too_long to drop or truncate."
         )
     if not account["kept"]:
         raise DataError(
-            f"all {account['records']} training documents are longer than {max_length} tokens (the"
-            f" shortest has {int(train.min())}): raise tokens.max_length or set tokens.on_too_long to truncate."
+            f"all {account['records']} training documents are longer than {max_length} tokens"
+            f" (the shortest has {int(train.min())}): raise tokens.max_length or set tokens.on_too_long to truncate."
         )
     fits = train <= max_length
     return {

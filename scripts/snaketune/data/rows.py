@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.ipc
 
 from snaketune.common.atomic import sibling
 from snaketune.data.packing import window

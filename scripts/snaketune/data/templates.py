@@ -6,6 +6,7 @@ The environment is the one that transformers renders templates in (sandboxed, sa
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jinja2
@@ -34,6 +35,14 @@ BUILT_IN = {
 }
 
 
+@dataclass(slots=True)
+class _Notes:
+    """What was rendered so far and which spans of it the assistant speaks."""
+
+    blocks: list[str] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+
+
 class _Generation(Extension):
     """The ``{% generation %}`` tag: it notes where the text that it wraps lands in the output."""
 
@@ -41,7 +50,7 @@ class _Generation(Extension):
 
     def __init__(self, environment):
         super().__init__(environment)
-        environment.extend(generated=None)
+        environment.extend(notes=_Notes())
 
     def parse(self, parser):
         line = next(parser.stream).lineno
@@ -50,10 +59,9 @@ class _Generation(Extension):
 
     def _note(self, caller):
         text = caller()
-        if (noting := getattr(self.environment, "generated", None)) is not None:
-            blocks, spans = noting
-            start = sum(map(len, blocks))
-            spans.append((start, start + len(text)))
+        notes: _Notes = self.environment.notes  # type: ignore[attr-defined]
+        start = sum(map(len, notes.blocks))
+        notes.spans.append((start, start + len(text)))
         return text
 
 
@@ -118,19 +126,16 @@ class ChatTemplate:
         """
         if not self.marks_generation:
             return self._spans_from_prefixes(messages)
-        blocks: list[str] = []
-        spans: list[Span] = []
-        self._environment.extend(generated=(blocks, spans))
+        notes: _Notes = self._environment.notes  # type: ignore[attr-defined]
+        notes.blocks, notes.spans = [], []
         try:
             for block in self._template.generate(
                 messages=messages, add_generation_prompt=False, tools=None, documents=None, **self._variables
             ):
-                blocks.append(block)
+                notes.blocks.append(block)
         except (jinja2.TemplateError, TypeError, KeyError, OverflowError) as error:
             raise DataError(f"the chat template refuses this conversation: {error}") from None
-        finally:
-            self._environment.extend(generated=None)
-        return "".join(blocks), spans
+        return "".join(notes.blocks), notes.spans
 
     def _spans_from_prefixes(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
         text = self.render(messages)

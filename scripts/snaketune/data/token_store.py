@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.ipc
 
 from snaketune.common.atomic import write_json, writing_directory
 
@@ -25,7 +26,7 @@ _SCALARS = {"length": "int32", "bytes": "int32", "record": "int64", "source": "i
 
 
 @contextmanager
-def writing_tokens(folder: str | Path) -> Iterator[pa.RecordBatchWriter]:
+def writing_tokens(folder: str | Path) -> Iterator[pa.ipc.RecordBatchStreamWriter]:
     """Give a writer of record batches; the folder appears when the block ends without an error."""
     with writing_directory(folder) as partial:
         with pa.OSFile(str(partial / DATA_FILE), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:

@@ -1,0 +1,121 @@
+"""The schema as JSON for editors and as a table for people."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from snaketune.common.canonical import pretty_bytes
+from snaketune.config.aliases import OTHER_NAMES
+from snaketune.config.schema import FileConfig, RunConfig
+from snaketune.config.stages import OPERATIONAL
+
+INTRODUCTION = """# Configuration
+
+`config.yaml` is what you edit. Values come from, in this order: defaults, the `preset`, `config.yaml`, the run under
+`runs`, and `--config` on the command line; the report shows where each value of a run came from. An unknown key is an
+error that names the right one, also when it is another tool's name for the same thing.
+
+```yaml
+data: {sources: [my-data.jsonl], columns: {prompt: question, completion: answer}}
+model: {name_or_path: Qwen/Qwen3-0.6B}
+runs:
+  small: {adapter: {r: 8}}
+  large: {adapter: {r: 64}, train: {learning_rate: 1e-4}}
+```
+
+`snakemake --cores 8 train --config 'train={learning_rate: 1e-4}'` overrides single keys, and
+`snakemake --cores 8 train --configfile other.yaml` takes another file instead of `config.yaml`.
+
+Keys marked *operational* change how a stage works but never what it makes: changing them never reruns anything.
+Editors that read the first line of `config.yaml` complete and check keys from `schema.json`.
+
+This page and `schema.json` are generated from `scripts/snaketune/config/schema*.py` by `make generate`.
+"""
+
+FORMATS = """## Data formats
+
+One JSON object per line, `.jsonl` or `.jsonl.gz`, UTF-8. `data.columns` maps these names to yours.
+
+| format | a line |
+|---|---|
+| `messages` | `{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}` |
+| `prompt_completion` | `{"prompt": "...", "completion": "..."}` |
+| `instruction` | `{"instruction": "...", "input": "...", "output": "..."}`, `input` may be missing or empty |
+| `text` | `{"text": "..."}`: every token is trained |
+| `auto` | looks at each file and says what it found |
+
+A line that cannot be used is put into `quarantine.jsonl` with its source, line number, byte offset and reason, and
+counted in the report; over `data.max_bad_fraction` the run stops.
+"""
+
+
+def schema() -> str:
+    """Return the JSON schema of config.yaml, in which a run may leave out every key."""
+    value = FileConfig.model_json_schema()
+    for definition in [value, *value["$defs"].values()]:
+        definition.pop("required", None)
+    return pretty_bytes(value).decode()
+
+
+def readme(presets: Path) -> str:
+    """Return config/README.md: every key with its meaning, type and default, and what other tools call it."""
+    parts = [INTRODUCTION, FORMATS, preset_table(presets)]
+    parts += [_section(name, field.annotation) for name, field in RunConfig.model_fields.items()]
+    return "\n".join(parts)
+
+
+def preset_table(presets: Path) -> str:
+    """Return the table of presets with the first comment of each file."""
+    rows = [f"| `{path.stem}` | {_first_comment(path)} |" for path in sorted(presets.glob("*.yaml"))]
+    return "\n".join(["## Presets", "", "| `preset` | what it is |", "|---|---|", *rows, ""])
+
+
+def _first_comment(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return lines[0].removeprefix("#").strip() if lines and lines[0].startswith("#") else ""
+
+
+def _section(name: str, model: type[BaseModel]) -> str:
+    lines = [f"## {name}", "", str(model.__doc__).split("\n")[0], ""]
+    lines += ["| key | values | default | meaning | elsewhere |", "|---|---|---|---|---|"]
+    return "\n".join([*lines, *_rows(name, model), ""])
+
+
+def _rows(path: str, model: type[BaseModel]) -> list[str]:
+    rows = []
+    properties = model.model_json_schema()["properties"]
+    for key, field in model.model_fields.items():
+        full = f"{path}.{key}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            rows += _rows(full, field.annotation)
+            continue
+        default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
+        meaning = str(field.description) + (" *Operational.*" if full in OPERATIONAL else "")
+        cells = [f"`{full}`", _kind(properties[key]), default, meaning, _elsewhere(full)]
+        rows.append("| " + " | ".join(re.sub(r"(?<!\\)\|", r"\\|", cell) for cell in cells) + " |")
+    return rows
+
+
+def _kind(property: dict[str, Any]) -> str:
+    if "anyOf" in property:
+        return " or ".join(_kind(option) for option in property["anyOf"])
+    if "enum" in property:
+        return ", ".join(f"`{value}`" for value in property["enum"])
+    if "const" in property:
+        return f"`{property['const']}`"
+    if property.get("type") == "array":
+        return f"list of {_kind(property['items'])}"
+    return {"null": "null", "object": "mapping", "string": "text"}.get(
+        property.get("type", ""), property.get("type", "")
+    )
+
+
+def _elsewhere(full: str) -> str:
+    names: dict[str, list[str]] = {}
+    for other, (ours, tools) in OTHER_NAMES.items():
+        if ours == full:
+            names.setdefault(other, []).append(tools)
+    return ", ".join(f"`{other}` ({', '.join(tools)})" for other, tools in names.items())
