@@ -26,9 +26,7 @@ from snaketune.config.upkeep import (
 PRESETS = Path(workflow.basedir) / "config" / "presets"
 WORK = Path("work")
 # What `--config` may say beside configuration: switches of targets, which belong to no run.
-SWITCHES = {
-    name: workflow.config_settings.config.pop(name, "no") for name in ("prune",)
-}
+SWITCHES = {name: workflow.config_settings.config.pop(name, "no") for name in ("prune",)}
 SPEC_CODE = {}
 
 
@@ -57,9 +55,7 @@ def configuration_file():
 
 def resolve():
     """The runs of this invocation, with sources found and digests of what lies outside the workflow."""
-    runs = resolve_runs(
-        configuration_file(), dict(workflow.config_settings.config or {}), PRESETS
-    )
+    runs = resolve_runs(configuration_file(), dict(workflow.config_settings.config or {}), PRESETS)
     discovery = Discovery(WORK / "digests.json")
     for run in runs:
         discovery.look_up(run.config)
@@ -69,9 +65,7 @@ def resolve():
 
 try:
     if Path.cwd() != Path(workflow.basedir):
-        raise ConfigError(
-            f"the workflow runs in its own folder: cd {workflow.basedir} and run it there."
-        )
+        raise ConfigError(f"the workflow runs in its own folder: cd {workflow.basedir} and run it there.")
     RUN_LIST, FOUND = resolve()
 except SnaketuneError as error:
     stop(error)
@@ -101,9 +95,7 @@ wildcard_constraints:
 def variant(stage, wildcards):
     """The variant of a stage that a job makes; only configured ones exist."""
     if (stage, wildcards.id) not in VARIANTS:
-        raise WorkflowError(
-            f"No configured run uses {wildcards.id}: give the id of a current run, or run `train`."
-        )
+        raise WorkflowError(f"No configured run uses {wildcards.id}: give the id of a current run, or run `train`.")
     return VARIANTS[stage, wildcards.id]
 
 
@@ -225,38 +217,26 @@ def upstream_ids(wildcards):
     """The ids of all stages that the variant or run of the wildcards builds on."""
     if hasattr(wildcards, "run"):
         return VARIANTS["train_model", RUN_IDS[wildcards.run]].upstream
-    return next(
-        variant.upstream
-        for (stage, id), variant in VARIANTS.items()
-        if id == wildcards.id
-    )
+    return next(variant.upstream for (stage, id), variant in VARIANTS.items() if id == wildcards.id)
 
 
 def rightsized(wildcards):
     """The one barrier: everything after it takes this small file and reruns only when its content changed."""
-    return checkpoints.rightsize.get(
-        id=upstream_ids(wildcards)["rightsize"]
-    ).output.rightsize
+    return checkpoints.rightsize.get(id=upstream_ids(wildcards)["rightsize"]).output.rightsize
 
 
 def corpus_of_tiny_model(wildcards):
     """The text that the built-in model learns first, when that is the run's own training split."""
     upstream = VARIANTS["prepare_model", wildcards.id].upstream
     return (
-        f"{RESULTS}/data/split_records/{upstream['split_records']}/train.jsonl"
-        if "split_records" in upstream
-        else []
+        f"{RESULTS}/data/split_records/{upstream['split_records']}/train.jsonl" if "split_records" in upstream else []
     )
 
 
 def merged_manifest(wildcards):
     """The merged model's manifest, when the run merges."""
     wanted = RUNS[wildcards.run].config.merge.enabled
-    return (
-        f"{RESULTS}/runs/{wildcards.run}/{wildcards.id}/merged.manifest.json"
-        if wanted
-        else []
-    )
+    return f"{RESULTS}/runs/{wildcards.run}/{wildcards.id}/merged.manifest.json" if wanted else []
 
 
 def manifests_of(stages):
@@ -314,22 +294,14 @@ def write_resolved_runs():
 
 def point_latest_at_exit():
     """`latest` follows the current configuration, also when nothing had to run."""
-    if (
-        workflow.executor_plugin is not None
-        and not workflow.dryrun
-        and not workflow.touch
-    ):
+    if workflow.executor_plugin is not None and not workflow.dryrun and not workflow.touch:
         for name, id in RUN_IDS.items():
             point_latest(Path(RESULTS) / "runs" / name, id)
 
 
 if workflow.is_main_process:
     drop_damaged_manifests(
-        [
-            path
-            for path in DATA_MANIFESTS + MODEL_MANIFESTS + RUN_FILES
-            if path.endswith("manifest.json")
-        ],
+        [path for path in DATA_MANIFESTS + MODEL_MANIFESTS + RUN_FILES if path.endswith("manifest.json")],
         WORK / "digests.json",
     )
     atexit.register(point_latest_at_exit)

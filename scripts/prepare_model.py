@@ -13,7 +13,7 @@ def main() -> None:
 
     output = Path(arguments.output)
     corpus = Path(arguments.corpus) if arguments.corpus else None
-    facts = prepare_model(arguments.cfg, output, corpus)
+    facts = prepare_model(arguments.cfg["model"], output, corpus)
     write_manifest(arguments.manifest, "prepare_model", [output], facts)
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -162,3 +163,19 @@ def test_two_merges_are_the_same_bytes(tmp_path):
     files = sorted(file.name for file in (tmp_path / "first").iterdir())
     assert len(files) > 2
     assert all((tmp_path / "first" / f).read_bytes() == (tmp_path / "second" / f).read_bytes() for f in files)
+
+
+def test_a_checkpoint_that_calls_its_weights_otherwise_goes_through_peft(tmp_path):
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=61, n_embd=32, n_layer=2, n_head=4, n_positions=32))
+    base, adapter = build(tmp_path, model, target_modules=["c_attn"])
+    path = base / "model.safetensors"
+    save_file({name.removeprefix("transformer."): v for name, v in load_file(path).items()}, path, {"format": "pt"})
+    change = read_adapter(adapter)
+    assert len(strangers(Checkpoint(base), change)) == 2
+    (tmp_path / "merged").mkdir()
+    merged = write_merged(base, change, tmp_path / "merged", MergeSettings(None, "5GB", ModelSettings()))
+    assert (merged.tensors_merged, merged.tensors_changed) == (2, 2)
+    written, expected = Checkpoint(tmp_path / "merged"), merged_by_peft(base, adapter, torch.float32)
+    for name in written.dtypes:
+        torch.testing.assert_close(written.tensor(name), expected[name], rtol=0, atol=1e-6)

@@ -43,7 +43,9 @@ def write(path):
     firsts = [sum(map(len, ROWS[:row])) for row in range(len(ROWS))]
     arrays += [
         pa.array([sum(lengths) for lengths in ROWS], pa.int32()),
-        pa.array([list(range(first, first + len(n))) for first, n in zip(firsts, ROWS, strict=True)], pa.list_(pa.int64())),
+        pa.array(
+            [list(range(first, first + len(n))) for first, n in zip(firsts, ROWS, strict=True)], pa.list_(pa.int64())
+        ),
         pa.array(ROWS, pa.list_(pa.int32())),
     ]
     table = pa.table(arrays, names=[*kinds, "tokens", "documents", "lengths"])
@@ -89,7 +91,9 @@ def test_positions_alone_isolate_documents(model, rows):
     assert losses_packed(model, rows, use_cache=False) == pytest.approx(losses_alone(model), rel=1e-5)
 
 
-@pytest.mark.parametrize("extra", [{"attention_mask": torch.ones(3, ROW_LENGTH), "use_cache": False}, {"use_cache": True}])
+@pytest.mark.parametrize(
+    "extra", [{"attention_mask": torch.ones(3, ROW_LENGTH), "use_cache": False}, {"use_cache": True}]
+)
 def test_a_mask_of_ones_or_a_cache_mixes_documents(model, rows, extra):
     """If this ever fails, transformers became safer; until then the evaluation must pass neither."""
     mixed, alone = losses_packed(model, rows, **extra), losses_alone(model)

@@ -47,7 +47,7 @@ def granite(vocab_size):
             num_attention_heads=4,
             logits_scaling=7.0,
             initializer_range=0.2,
-        )  # fmt: skip
+        )
     ).eval()
 
 

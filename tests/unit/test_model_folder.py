@@ -14,7 +14,12 @@ from snaketune.model.prepare import prepare_model
 from snaketune.model.tokenizer_files import chat_template_digest, tokenizer_digest
 
 CONFIG = {"model_type": "llama", "vocab_size": 256, "max_position_embeddings": 128}
-TOKENIZER_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "!", "name_or_path": "somewhere"}
+TOKENIZER_CONFIG = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "eos_token": "!",
+    "name_or_path": "somewhere",
+    "model_max_length": int(1e30),  # what transformers writes for "no limit", beyond 64 bits
+}
 
 
 def byte_tokenizer():
@@ -139,6 +144,10 @@ def spoil_config_syntax(source):
     (source / "config.json").write_text("{")
 
 
+def spoil_tokenizer_syntax(source):
+    (source / "tokenizer_config.json").write_text("[]")
+
+
 def spoil_weights(source):
     (source / "model.safetensors").rename(source / "pytorch_model.bin")
 
@@ -161,6 +170,7 @@ def spoil_tokenizer(source):
         (spoil_nothing_there, ConfigError, "does not exist"),
         (spoil_config, ConfigError, "no config.json"),
         (spoil_config_syntax, ConfigError, "not valid JSON"),
+        (spoil_tokenizer_syntax, ConfigError, "not a JSON object"),
         (spoil_weights, ConfigError, "pickled"),
         (spoil_numbers, DataError, "not finite"),
         (spoil_length, DataError, "cut short"),

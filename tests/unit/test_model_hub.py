@@ -82,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(tmp_path):
     server = Hub(write_model(tmp_path / "served"))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
@@ -91,7 +91,7 @@ def hub(tmp_path):
 def prepare(tmp_path, endpoint, cfg, **environment):
     """Run the script as the workflow does, with a cache of its own, and return how it ended."""
     variables = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "PATH": "", **environment}
-    spec = json.dumps({"stage": "prepare_model", "code": "", "cfg": cfg})
+    spec = json.dumps({"stage": "prepare_model", "code": "", "cfg": {"model": cfg}})
     out = tmp_path / "models" / "one"
     command = [sys.executable, SCRIPT, "--spec", spec, "--output", out / "model", "--manifest", out / "manifest.json"]
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, cwd=tmp_path)
@@ -146,7 +146,7 @@ def test_an_empty_cache_offline_is_one_sentence(tmp_path):
     ("refusals", "changes", "words"),
     [
         ({"/api/models": (404, "RepoNotFound")}, {}, [REPO, "no such model", "hf auth login"]),
-        ({"/api/models": (401, "")}, {}, [REPO, "private", "hf auth login"]),
+        ({"/api/models": (401, "")}, {}, [REPO, "401", "hf auth login"]),
         ({}, {"revision": "v9"}, ["model.revision v9", REPO]),
         ({"/api/models": (403, "GatedRepo")}, {}, [REPO, "gated", "licence"]),
         ({"/resolve/": (403, "GatedRepo")}, {}, [REPO, "gated", "licence"]),
@@ -171,10 +171,16 @@ def test_pickled_weights_are_refused_before_anything_is_fetched(hub, tmp_path):
     assert not any("/resolve/" in path for path in hub.requests)
 
 
-@pytest.mark.parametrize("name", ["./models/small", "/models/small", "models/small/too", "~/small", "a b", ""])
+@pytest.mark.parametrize("name", ["./models/small", "/models/small", "models/small/too", "~/small", "a b"])
 def test_what_can_only_be_a_path_is_never_looked_up(hub, tmp_path, name):
     assert_one_sentence(prepare(tmp_path, hub.endpoint, settings(name)), "does not exist")
     assert hub.requests == []
+
+
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_a_name_that_no_repository_can_have_is_one_sentence(hub, tmp_path, offline):
+    ended = prepare(tmp_path, hub.endpoint, settings("org/a--b"), HF_HUB_OFFLINE=offline)
+    assert_one_sentence(ended, "org/a--b", "correct the name")
 
 
 def test_a_folder_wins_over_a_repository_of_the_same_name(hub, tmp_path):
@@ -200,7 +206,11 @@ def test_without_a_network_the_sentence_comes_in_a_second(tmp_path):
 
 
 def test_a_network_that_swallows_everything_is_given_up_in_a_second(monkeypatch):
-    monkeypatch.setattr(socket, "create_connection", lambda *arguments, **options: time.sleep(5))
+    def wait(*arguments, **options):
+        time.sleep(2)
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", wait)
     start = time.monotonic()
     with pytest.raises(ConfigError, match="no answer"):
         ensure_reachable("https://hub.invalid", REPO)

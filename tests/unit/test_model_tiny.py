@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from snaketune.common.errors import ConfigError, DataError
+from snaketune.model.prepare import prepare_model
 from snaketune.model.tiny import make_tiny_model
 from snaketune.model.tiny_model import IGNORED, encode_corpus, endless_batches, pad, rate_share
 
@@ -197,3 +199,13 @@ def test_the_learning_rate_rises_then_falls():
     assert shares.index(max(shares)) in range(4, 6)
     assert max(shares) == 1
     assert 0.05 <= shares[-1] < 0.06
+
+
+def test_the_facts_of_a_tiny_model(tmp_path):
+    cfg = {"name_or_path": "tiny", "revision": None, "trust_remote_code": False, "tiny": SIZES}
+    facts = prepare_model(cfg, tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    assert (facts["kind"], facts["name"], facts["dtype"]) == ("tiny", "tiny", "float32")
+    assert facts["parameters"] == sum(tensor.numel() for tensor in weights.values())
+    assert (facts["vocab_size"], facts["context_length"]) == (400, 64)
+    assert facts["chat_template_digest"]

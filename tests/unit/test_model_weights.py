@@ -114,6 +114,20 @@ def test_a_missing_shard_is_named(tmp_path):
         find_weight_files(tmp_path)
 
 
+def test_an_index_cannot_name_a_file_elsewhere(tmp_path):
+    shard(tmp_path, TENSORS, "secret.safetensors")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../secret.safetensors"}}')
+    with pytest.raises(DataError, match="secret"):
+        find_weight_files(folder)
+
+
+def test_a_file_without_tensors_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no weights"):
+        count_parameters([shard(tmp_path, {})])
+
+
 @pytest.mark.parametrize(
     ("name", "word"),
     [("pytorch_model.bin", "save_pretrained"), ("adapter_model.safetensors", "merge"), ("README.md", "no model")],

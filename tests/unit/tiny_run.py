@@ -24,7 +24,8 @@ COLUMNS = {
     "record": pa.int64(),
     "source": pa.int32(),
 }
-WORDS = "the lamp in the kitchen goes on at seven and off at nine red green blue one two three".split()
+SENTENCE = "the lamp in the kitchen goes on at seven and off at nine red green blue one two three"
+WORDS = SENTENCE.split()
 
 
 @dataclass(frozen=True)
@@ -112,14 +113,14 @@ def write_data(run: TinyRun, records: list[dict], row_length: int = ROW_LENGTH) 
     run.records.write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
     tokenizer = AutoTokenizer.from_pretrained(run.model)
     (run.tokens / "eval").mkdir(parents=True, exist_ok=True)
-    schema = pa.schema([(name, kind) for name, kind in COLUMNS.items()])
+    schema = pa.schema(list(COLUMNS.items()))
     columns = list(zip(*(tokenized(record, tokenizer) for record in records), strict=True)) or [[], [], []]
     ids, masks, sizes = columns
     lengths, numbers = [len(tokens) for tokens in ids], range(len(records))
     table = pa.table([ids, masks, lengths, sizes, list(numbers), [0] * len(records)], schema=schema)
-    with pa.OSFile(str(run.tokens / "eval" / "data-00000-of-00001.arrow"), "wb") as sink:
-        with pa.ipc.new_stream(sink, schema) as writer:
-            writer.write_table(table)
+    path = run.tokens / "eval" / "data-00000-of-00001.arrow"
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_table(table)
     is_text = all("text" in record for record in records)
     (run.tokens / "chat_template.jinja").write_text("" if is_text else CHAT_TEMPLATE)
     store = TokenStore(run.tokens / "eval")

@@ -1,0 +1,55 @@
+# snaketune: `make` alone lists what there is. Only git, make and Python 3.11 or newer are needed; uv is used when present.
+
+CORES ?= 8
+ARGS ?=
+BIN := .venv/bin
+
+# Rules call `python`: it has to be the environment's.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev train test test-fast lint format generate constraints clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@echo "  CORES=$(CORES) and ARGS=\"--config ...\" are passed on to Snakemake by \`make train\`."
+
+install: ## make or update .venv (nothing to do when it is current)
+	@bash envs/install.sh
+
+install-dev: ## the same, with what tests and checks need
+	@bash envs/install.sh --dev
+
+train: install ## install, then run the whole workflow
+	$(BIN)/snakemake --cores $(CORES) train $(ARGS)
+
+test: install-dev ## install, then run every test
+	$(BIN)/python -m pytest
+
+test-fast: install-dev ## unit and golden tests only
+	$(BIN)/python -m pytest tests/unit tests/golden
+
+lint: install-dev ## check style, types and workflow; changes nothing
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint
+
+format: install-dev ## put Python and Snakemake files into the house style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/snakefmt Snakefile rules
+
+generate: install-dev ## write the generated pages and the configuration's schema again
+	$(BIN)/python scripts/generate_docs.py
+
+constraints: ## compute constraints.txt anew from the public index (needs uv)
+	env -u UV_FIND_LINKS -u UV_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_DEFAULT_INDEX \
+		UV_CUSTOM_COMPILE_COMMAND="make constraints" \
+		uv pip compile --quiet --no-config --universal --python-version 3.11 --upgrade \
+		envs/requirements.txt envs/requirements-dev.txt --output-file constraints.txt
+
+clean: ## remove caches of tools; results, work, logs and .venv stay
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find scripts tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

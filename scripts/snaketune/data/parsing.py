@@ -1,0 +1,94 @@
+"""One raw line to one JSON object, or the exact reason why not."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from snaketune.data.quarantine import Refusal
+from snaketune.data.sources import LONGEST_LINE, is_cut
+
+NOT_NUMBERS = ("NaN", "Infinity")
+KINDS: dict[type, str] = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def parse_line(content: bytes) -> dict[str, Any]:
+    """Return the JSON object on a line.
+
+    Raises:
+        Refusal: if there is none; the reason is ``line_too_long``, ``not_json``, ``invalid_utf8``,
+            ``lone_surrogate``, ``nan_literal``, ``too_deep`` or ``not_an_object``.
+    """
+    if is_cut(content):
+        raise Refusal("line_too_long", f"the line is longer than {LONGEST_LINE >> 20} MiB")
+    try:
+        record = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise _explain(content, error) from None
+    if type(record) is not dict:
+        raise Refusal("not_an_object", f"the line is {KINDS[type(record)]}, it must be one JSON object")
+    return record
+
+
+def _explain(content: bytes, error: orjson.JSONDecodeError) -> Refusal:
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as wrong:
+        return Refusal("invalid_utf8", f"byte 0x{content[wrong.start]:02x} at position {wrong.start + 1} is not UTF-8")
+    where = f"{error.msg} at character {error.pos + 1}"
+    if text.startswith(NOT_NUMBERS, error.pos):
+        return Refusal("nan_literal", f"NaN and Infinity are not JSON: character {error.pos + 1}")
+    if "surrogate" in error.msg:
+        return Refusal("lone_surrogate", where)
+    if "depth" in error.msg or "recursion" in error.msg:
+        return Refusal("too_deep", where)
+    if not content.endswith(b"\n") and error.pos >= len(text.rstrip()) - 1:
+        return Refusal("not_json", f"{where}: the file ends in the middle of the line")
+    return Refusal("not_json", where)
+
+
+def needles(names: Iterable[str]) -> tuple[bytes, ...]:
+    """Return what :func:`refuse_repeated` looks for: the names as they stand in JSON."""
+    return tuple(orjson.dumps(name) for name in names)
+
+
+def refuse_repeated(content: bytes, names: tuple[bytes, ...], once: int = 1) -> None:
+    """Refuse a line in which an object has one of the given keys twice: which value is meant is unknown.
+
+    Parsers keep the first or the last silently. Counting the quoted names is cheap and finds every candidate; only
+    those are parsed again, key by key.
+
+    Args:
+        content: the raw line, known to be valid JSON.
+        names: quoted keys from :func:`needles`.
+        once: how often a key occurs when nothing is repeated.
+
+    Raises:
+        Refusal: with the reason ``duplicate_key``.
+    """
+    for name in names:
+        if content.count(name) > once:
+            _look_closer(content, {orjson.loads(name) for name in names})
+            return
+
+
+def _look_closer(content: bytes, names: set[str]) -> None:
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        keys = [key for key, _ in pairs if key in names]
+        if len(keys) != len(set(keys)):
+            raise Refusal("duplicate_key", f"{max(keys, key=keys.count)!r} occurs twice in one object")
+
+    try:
+        # Numbers stay text: Python refuses integers of thousands of digits.
+        json.loads(content, object_pairs_hook=check, parse_int=str, parse_float=str)
+    except RecursionError:
+        raise Refusal("too_deep", "the line is nested too deeply to be checked for repeated keys") from None

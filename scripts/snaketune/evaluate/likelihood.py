@@ -1,0 +1,73 @@
+"""How likely a model finds the held-out documents: one sum per document, so that intervals can be had later."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from snaketune.data.rows import PackedRows
+from snaketune.evaluate.models import ModelSettings
+from snaketune.evaluate.scoring import Chunk, scored_chunks
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihoods:
+    """What a model makes of each packed document, in the order of the records; all arrays have shape [documents].
+
+    Attributes:
+        records: index of the document's record.
+        lengths: tokens of the document in its row.
+        tokens: tokens that bear loss.
+        nll: summed negative log-likelihood of those, in nats, float64.
+        correct: how many of those the model would have said itself.
+    """
+
+    records: np.ndarray
+    lengths: np.ndarray
+    tokens: np.ndarray
+    nll: np.ndarray
+    correct: np.ndarray
+
+
+def measure(model: Any, rows: PackedRows, settings: ModelSettings) -> Likelihoods:
+    """Return the likelihoods of all documents in ``rows``.
+
+    Memory holds one batch, one chunk of logits and a few numbers per document, however many there are.
+    """
+    index = _DocumentIndex(rows)
+    tokens, correct = np.zeros((2, index.size), np.int64)
+    nll = np.zeros(index.size)
+    for chunk in scored_chunks(model, rows, settings):
+        documents = index.at(chunk.rows, chunk.columns)
+        losses, hits = token_scores(chunk)
+        np.add.at(tokens, documents, 1)
+        np.add.at(nll, documents, losses)
+        np.add.at(correct, documents, hits)
+    order = np.argsort(index.records, kind="stable")
+    return Likelihoods(*(values[order] for values in (index.records, index.lengths, tokens, nll, correct)))
+
+
+def token_scores(chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
+    """Return the negative log-likelihood (nats, float64) and whether the best guess is right, both of shape [n]."""
+    # Not logsumexp minus logit: for a confident model that difference of large numbers is mostly rounding.
+    losses = torch.nn.functional.cross_entropy(chunk.logits, chunk.targets, reduction="none")
+    hits = chunk.logits.argmax(dim=1) == chunk.targets
+    return losses.cpu().numpy().astype(np.float64), hits.cpu().numpy().astype(np.int64)
+
+
+class _DocumentIndex:
+    """Which document a place in a row belongs to."""
+
+    def __init__(self, rows: PackedRows):
+        found = [(row, document) for row in range(len(rows)) for document in rows.documents(row)]
+        self.size = len(found)
+        self.records = np.array([document.record for _, document in found], np.int64)
+        self.lengths = np.array([document.length for _, document in found], np.int64)
+        # A place is one number, row * row_length + column; documents are sorted by that of their first token.
+        self._width = rows.row_length
+        self._starts = np.array([row * self._width + document.start for row, document in found], np.int64)
+
+    def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the number of the document at each place."""
+        return np.searchsorted(self._starts, rows * self._width + columns, side="right") - 1

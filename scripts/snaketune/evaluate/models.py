@@ -1,0 +1,126 @@
+"""Loading a base model, its adapter or a merged model for reading, never for training."""
+
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.utils import get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from snaketune.common.errors import TrainingError
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """How a model is loaded: number format, attention kernel, threads of a CPU, trust in the model's own code."""
+
+    dtype: str = "auto"
+    attn_implementation: str = "sdpa"
+    cpu_threads: int = 1
+    trust_remote_code: bool = False
+
+    @classmethod
+    def of_slice(cls, cfg: dict[str, Any]) -> "ModelSettings":
+        """Return the settings in a configuration slice, whose sections may be nested or flat."""
+        model, train = cfg.get("model", cfg), cfg.get("train", cfg)
+        attention = model.get("attn_implementation", "auto")
+        return cls(
+            dtype=model.get("dtype", "auto"),
+            attn_implementation="sdpa" if attention == "auto" else attention,
+            cpu_threads=train.get("cpu_threads", 1),
+            trust_remote_code=model.get("trust_remote_code", False),
+        )
+
+    @property
+    def uses_flash(self) -> bool:
+        """Whether attention runs in FlashAttention's kernels, which need the documents' boundaries spelled out."""
+        return self.attn_implementation.startswith("flash")
+
+
+def best_device() -> torch.device:
+    """Return the device that models are read on: the GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def computing_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Return the number format that a model computes in.
+
+    On a CPU that is always float32: it holds every bfloat16 and float16 weight exactly, and 16-bit arithmetic is
+    about a hundred times slower there. ``auto`` on a GPU is bfloat16 where the GPU has it.
+    """
+    if device.type == "cpu":
+        return torch.float32
+    if dtype == "auto":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return getattr(torch, dtype)
+
+
+def load_model(folder: str | Path, settings: ModelSettings, device: torch.device | None = None) -> Any:
+    """Return the causal language model in ``folder``, ready for reading, on ``device`` or on the best one."""
+    torch.set_num_threads(settings.cpu_threads)
+    device = device or best_device()
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        str(folder),
+        dtype=computing_dtype(settings.dtype, device),
+        attn_implementation=settings.attn_implementation,
+        local_files_only=True,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    return model.to(device).eval()
+
+
+def load_tokenizer(folder: str | Path, settings: ModelSettings) -> Any:
+    """Return the tokenizer in ``folder``."""
+    return AutoTokenizer.from_pretrained(
+        str(folder), local_files_only=True, trust_remote_code=settings.trust_remote_code
+    )
+
+
+def attach_adapter(model: Any, folder: str | Path) -> PeftModel:
+    """Return ``model`` with the adapter in ``folder``.
+
+    Raises:
+        TrainingError: if the adapter's tensors are not exactly those that the model expects. PEFT only warns and
+            leaves the missing ones untrained, which would pass the base model off as the tuned one.
+    """
+    saved = adapter_tensor_names(folder)
+    try:
+        tuned = PeftModel.from_pretrained(model, str(folder)).eval()
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise TrainingError(f"{folder}: the adapter does not fit the base model ({first}): train it again.") from None
+    expected = set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
+    strays = sorted(expected - saved) + sorted(name for name in saved - expected if "lora_" in name)
+    if strays:
+        raise TrainingError(
+            f"{folder}/{ADAPTER_WEIGHTS}: {len(strays)} tensors do not belong to this model's adapter or are missing"
+            f" from the file, the first is {strays[0]}: train the adapter again."
+        )
+    return tuned
+
+
+def adapter_tensor_names(folder: str | Path) -> set[str]:
+    """Return the names of the tensors in the adapter in ``folder``.
+
+    Raises:
+        TrainingError: if its weights are missing or unreadable.
+    """
+    path = Path(folder) / ADAPTER_WEIGHTS
+    try:
+        with safe_open(path, "pt") as file:
+            return set(file.keys())
+    except (SafetensorError, FileNotFoundError) as error:
+        raise TrainingError(f"{path} cannot be read ({error}): train the adapter again.") from None
+
+
+def free_memory() -> None:
+    """Give back what models that went out of scope held, before the next one is loaded."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

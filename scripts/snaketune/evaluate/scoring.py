@@ -1,0 +1,119 @@
+"""Logits of the positions that bear loss in packed rows, in chunks whose memory does not depend on the data.
+
+Documents in a row are kept apart by restarting position ids alone: transformers isolates them only when it gets
+neither an attention mask nor a KV cache, so that neither is ever passed here.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from snaketune.data.rows import PackedRows
+from snaketune.evaluate.models import ModelSettings
+from snaketune.train.batches import IGNORED, collate, with_boundaries
+
+TOKENS_PER_PASS = 8192
+LOGIT_BYTES = 128 << 20  # of one chunk of float32 logits
+PROBE_TOKENS = 4
+PROBE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some loss-bearing positions of one batch.
+
+    Attributes:
+        rows: row in the file of each position, int64, shape [n].
+        columns: place of the predicted token in its row, int64, shape [n].
+        targets: the token that is right, int64, shape [n].
+        logits: what the model says, float32, shape [n, vocabulary].
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    targets: torch.Tensor
+    logits: torch.Tensor
+
+
+def scored_chunks(model: Any, rows: PackedRows, settings: ModelSettings, limit: int | None = None) -> Iterator[Chunk]:
+    """Yield every loss-bearing position of the first ``limit`` rows (of all without a limit) with its logits.
+
+    The order depends on the rows alone: two models see the same positions in the same chunks.
+    """
+    reader = _Reader(model, settings)
+    for indices in row_batches(rows.tokens[:limit], rows.row_length):
+        batch = _trimmed(collate(rows, indices), int(rows.tokens[indices].max(initial=1)))
+        places = (batch["labels"][:, 1:] != IGNORED).nonzero()
+        if not len(places):
+            continue
+        targets = batch["labels"][places[:, 0], places[:, 1] + 1]
+        states = reader.states(batch, places)
+        step = max(1, LOGIT_BYTES // (4 * reader.vocabulary))
+        for start in range(0, len(places), step):
+            part = slice(start, start + step)
+            at = places[part].numpy()
+            logits = reader.project(states[part]).float()
+            yield Chunk(np.asarray(indices)[at[:, 0]], at[:, 1] + 1, targets[part].to(logits.device), logits)
+
+
+def row_batches(tokens: np.ndarray, row_length: int) -> Iterator[list[int]]:
+    """Yield row numbers in batches of at most 8192 tokens, rows of similar fill together, so that little is padding."""
+    order = np.argsort(tokens, kind="stable")[::-1]
+    size = max(1, TOKENS_PER_PASS // row_length)
+    for start in range(0, len(order), size):
+        yield order[start : start + size].tolist()
+
+
+def _trimmed(batch: dict[str, torch.Tensor], width: int) -> dict[str, torch.Tensor]:
+    return {name: values[:, :width] for name, values in batch.items()}
+
+
+class _Reader:
+    """A model cut in two: hidden states at the wanted positions, and the output layer that turns them into logits."""
+
+    def __init__(self, model: Any, settings: ModelSettings):
+        self._model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._settings = settings
+        self._device = self._model.device
+        self.vocabulary, self._is_plain = self._probe()
+
+    @torch.no_grad()
+    def states(self, batch: dict[str, torch.Tensor], places: torch.Tensor) -> torch.Tensor:
+        """Return what :meth:`project` makes logits of, at ``places`` (row, column) of the batch, shape [n, width]."""
+        at = places.to(self._device)
+        if self._is_plain:
+            hidden = self._model.get_decoder()(**self._inputs(batch)).last_hidden_state
+            return hidden[at[:, 0], at[:, 1]]
+        return torch.cat([self._own_logits(batch, row, at) for row in range(len(batch["labels"]))])
+
+    @torch.no_grad()
+    def project(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the logits of some states, shape [n, vocabulary]."""
+        return self._model.get_output_embeddings()(states) if self._is_plain else states
+
+    def _inputs(self, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+        inputs: dict[str, Any] = {name: values for name, values in batch.items() if name != "labels"}
+        inputs = with_boundaries(inputs) if self._settings.uses_flash else inputs
+        moved = {name: v.to(self._device) if isinstance(v, torch.Tensor) else v for name, v in inputs.items()}
+        return {**moved, "use_cache": False}
+
+    def _own_logits(self, batch: dict[str, torch.Tensor], row: int, at: torch.Tensor) -> torch.Tensor:
+        columns = at[at[:, 0] == row, 1]
+        single = {name: values[row : row + 1] for name, values in batch.items()}
+        return self._model(**self._inputs(single)).logits[0, columns]
+
+    @torch.no_grad()
+    def _probe(self) -> tuple[int, bool]:
+        """Return the size of the vocabulary and whether hidden states times the output layer are the logits.
+
+        Some models scale or cap them afterwards; their own logits are then taken, row by row.
+        """
+        ids = torch.arange(PROBE_TOKENS, device=self._device)[None]
+        own = self._model(input_ids=ids, use_cache=False).logits
+        hidden = self._model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        cut = self._model.get_output_embeddings()(hidden)
+        is_same = own.shape == cut.shape and torch.allclose(own, cut, rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE)
+        return own.shape[-1], is_same

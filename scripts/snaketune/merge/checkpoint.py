@@ -1,0 +1,131 @@
+"""Safetensors checkpoints, read tensor by tensor and written shard by shard."""
+
+from collections.abc import Callable, Iterable, Mapping
+from math import prod
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from snaketune.common.atomic import write_json
+from snaketune.common.canonical import read_json
+from snaketune.common.errors import TrainingError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+class Checkpoint:
+    """The tensors of a model folder; nothing is read but headers until a tensor is asked for.
+
+    Attributes:
+        dtypes: number format of each tensor, by name, in the order of the files.
+        shapes: shape of each tensor.
+    """
+
+    def __init__(self, folder: str | Path):
+        """Open the checkpoint in ``folder``.
+
+        Raises:
+            TrainingError: if a file cannot be read or holds numbers that are no plain floats or integers.
+        """
+        self.dtypes: dict[str, torch.dtype] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._files: dict[str, Path] = {}
+        for path in weight_files(folder):
+            try:
+                with safe_open(path, "pt") as file:
+                    for name in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
+                        self._register(path, name, file.get_slice(name))
+            except (SafetensorError, FileNotFoundError) as error:
+                raise TrainingError(f"{path} cannot be read ({error}): prepare the model again.") from None
+
+    def _register(self, path: Path, name: str, header) -> None:
+        kind = header.get_dtype()
+        if kind not in DTYPES:
+            raise TrainingError(
+                f"{path}: {name} has the number format {kind}, which cannot be merged into: give an unquantised base"
+                " model in model.name_or_path, or set merge.enabled to false."
+            )
+        self.dtypes[name], self.shapes[name] = DTYPES[kind], tuple(header.get_shape())
+        self._files[name] = path
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return the tensor ``name``."""
+        with safe_open(self._files[name], "pt") as file:
+            return file.get_tensor(name)
+
+    def main_dtype(self) -> torch.dtype:
+        """Return the number format of most of the floating-point weights."""
+        totals: dict[torch.dtype, int] = {}
+        for name, dtype in self.dtypes.items():
+            if dtype in FLOATS:
+                totals[dtype] = totals.get(dtype, 0) + prod(self.shapes[name])
+        return max(totals, key=lambda dtype: totals[dtype], default=torch.float32)
+
+
+def weight_files(folder: str | Path) -> list[Path]:
+    """Return the safetensors files of the model in ``folder``: those its index names, else the single one."""
+    folder = Path(folder)
+    if (folder / INDEX).is_file():
+        return [folder / name for name in sorted(set(read_json(folder / INDEX)["weight_map"].values()))]
+    return [folder / SINGLE] if (folder / SINGLE).is_file() else []
+
+
+def size_in_bytes(text: str) -> int:
+    """Return the bytes of a size such as ``5GB`` (decimal units)."""
+    return int(text[:-2]) * UNITS[text[-2:]]
+
+
+def plan_shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """Return the tensor names of each shard, in order; a shard exceeds ``limit`` bytes only with a single tensor."""
+    shards: list[list[str]] = []
+    used = limit + 1
+    for name, size in sizes.items():
+        if used + size > limit:
+            shards.append([])
+            used = 0
+        shards[-1].append(name)
+        used += size
+    return shards
+
+
+def write_shards(
+    folder: Path, shards: list[list[str]], tensor: Callable[[str], torch.Tensor], sizes: Mapping[str, int]
+) -> None:
+    """Write the shards, one in memory at a time, with an index when there are several.
+
+    Args:
+        folder: where to.
+        shards: tensor names of each shard.
+        tensor: gives the tensor of a name.
+        sizes: bytes of each tensor.
+    """
+    names = shard_names(len(shards))
+    for file, members in zip(names, shards, strict=True):
+        save_file({name: tensor(name).contiguous() for name in members}, folder / file, metadata={"format": "pt"})
+    if len(shards) > 1:
+        weight_map = {name: file for file, members in zip(names, shards, strict=True) for name in members}
+        write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map})
+
+
+def shard_names(count: int) -> Iterable[str]:
+    """Return the file names of ``count`` shards."""
+    if count == 1:
+        return [SINGLE]
+    return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]

@@ -1,0 +1,234 @@
+"""The proof of a merge: the written folder, loaded afresh, is the same model as base plus adapter."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from math import ceil, prod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from snaketune.common.errors import TrainingError
+from snaketune.data.rows import PackedRows
+from snaketune.evaluate.models import (
+    ModelSettings,
+    attach_adapter,
+    best_device,
+    free_memory,
+    load_model,
+    load_tokenizer,
+)
+from snaketune.evaluate.scoring import scored_chunks
+from snaketune.merge.adapter import Adapter
+from snaketune.merge.checkpoint import Checkpoint
+from snaketune.merge.streaming import Merged, merged_weight, rounded
+
+ROWS = 64
+SPOOL_BYTES = 1 << 30
+PROBES = 8
+
+# Rounding merged weights to bfloat16 gives a mean KL of 5.5e-5 on a random model, the worst case (measured).
+LARGEST_KL = 1e-3
+LARGEST_LOSS_CHANGE = 2e-3
+LARGEST_RELATIVE_ERROR = 1e-5
+LOSS_FLOOR = 0.05  # nats: below it a relative change would measure rounding, not difference
+
+
+@dataclass(frozen=True, slots=True)
+class MergeCheck:
+    """What was compared; losses in nats per loss-bearing token, KL of adapter against merged in nats.
+
+    Attributes:
+        relative_error_fp32: of merged layers against an independent computation, before rounding; None where the
+            adapter has no linear layer to probe.
+        relative_loss_change: relative to the adapter's loss, or to 0.05 nats when that is smaller.
+        rows: packed rows compared.
+        tokens: loss-bearing tokens the losses are over.
+        kl_tokens: those, evenly spaced, that the KL is over.
+    """
+
+    tensors_merged: int
+    adapter_tensors: int
+    relative_error_fp32: float | None
+    mean_kl: float
+    adapter_loss: float
+    merged_loss: float
+    relative_loss_change: float
+    rows: int
+    tokens: int
+    kl_tokens: int
+    verdict: str = "equal"
+
+    def facts(self) -> dict[str, Any]:
+        """Return the check as facts for the manifest."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a merge is checked with: the base folder, the adapter, rows to read, how to load, the template in force."""
+
+    base_folder: Path
+    adapter: Adapter
+    rows: PackedRows
+    settings: ModelSettings
+    template: str
+
+
+def verify_merge(folder: Path, merged: Merged, proof: Proof) -> MergeCheck:
+    """Return the numbers that prove the model in ``folder`` equal to base plus adapter.
+
+    One model is in memory at a time: the adapter's log-probabilities wait on disk, at most 1 GiB of them.
+
+    Raises:
+        TrainingError: with the numbers, if it is not equal, or equal to the base model.
+    """
+    if not merged.tensors_changed:
+        raise TrainingError(
+            f"None of the {merged.tensors_merged} merged weights differs from the base model: the adapter's changes are"
+            " lost in rounding; set merge.dtype to float32, or train longer."
+        )
+    check_tokenizer(folder, proof)
+    settings = comparing_settings(proof)
+    with tempfile.TemporaryFile(dir=folder) as spool:
+        tuned = attach_adapter(load_model(proof.base_folder, settings), proof.adapter.folder)
+        error = merged.relative_error
+        if error is None and proof.adapter.is_plain:
+            error = structural_error(folder, merged, proof, tuned)
+        stride = kl_stride(proof.rows, tuned.get_output_embeddings().weight.shape[0])
+        adapter_loss, tokens = _keep(spool, tuned, proof.rows, settings, stride)
+        del tuned
+        free_memory()
+        spool.seek(0)
+        merged_loss, mean_kl, kl_tokens = _compare(spool, load_model(folder, settings), proof.rows, settings, stride)
+    check = MergeCheck(
+        tensors_merged=merged.tensors_merged,
+        adapter_tensors=len(proof.adapter.tensors),
+        relative_error_fp32=error,
+        mean_kl=mean_kl,
+        adapter_loss=adapter_loss,
+        merged_loss=merged_loss,
+        relative_loss_change=abs(merged_loss - adapter_loss) / max(adapter_loss, LOSS_FLOOR),
+        rows=min(ROWS, len(proof.rows)),
+        tokens=tokens,
+        kl_tokens=kl_tokens,
+    )
+    _judge(check)
+    return check
+
+
+def _judge(check: MergeCheck) -> None:
+    # Written so that a number which is not one fails, too.
+    limits = {
+        "mean_kl": LARGEST_KL,
+        "relative_loss_change": LARGEST_LOSS_CHANGE,
+        "relative_error_fp32": LARGEST_RELATIVE_ERROR,
+    }
+    found = {name: getattr(check, name) for name in limits}
+    failed = [name for name, limit in limits.items() if found[name] is not None and not found[name] < limit]
+    if failed:
+        told = ", ".join(f"{name} {found[name]:.3g} (limit {limits[name]:g})" for name in failed)
+        raise TrainingError(
+            f"The merged model is not the tuned one: {told}; loss {check.merged_loss:.6f} against"
+            f" {check.adapter_loss:.6f} nats on {check.rows} rows: try merge.dtype float32, or set merge.enabled to"
+            " false and use the adapter as it is."
+        )
+
+
+def comparing_settings(proof: Proof) -> ModelSettings:
+    """Return how both models are loaded: float32 where a GPU's free memory allows, without FlashAttention."""
+    attention = "sdpa" if proof.settings.uses_flash else proof.settings.attn_implementation
+    dtype = "float32"
+    if best_device().type == "cuda":
+        shapes = Checkpoint(proof.base_folder).shapes.values()
+        fits = 4 * sum(map(prod, shapes)) * 1.3 < torch.cuda.mem_get_info()[0]
+        dtype = "float32" if fits else "bfloat16"
+    return replace(proof.settings, dtype=dtype, attn_implementation=attention)
+
+
+def check_tokenizer(folder: Path, proof: Proof) -> None:
+    """Raise a TrainingError unless the tokenizer in ``folder`` is the base model's, with the template in force."""
+    base, copy = (load_tokenizer(path, proof.settings) for path in (proof.base_folder, folder))
+    ids = [proof.rows.take("input_ids", [row])[0].tolist() for row in range(min(4, len(proof.rows)))]
+    texts = [base.decode(tokens) for tokens in ids]
+    same = base.get_vocab() == copy.get_vocab() and base.special_tokens_map == copy.special_tokens_map
+    if not same or base(texts)["input_ids"] != copy(texts)["input_ids"]:
+        raise TrainingError(
+            f"{folder}: the tokenizer reads differently from the base model's: prepare the model again."
+        )
+    if proof.template and copy.chat_template != proof.template:
+        raise TrainingError(
+            f"{folder}: the tokenizer does not load the chat template of the run: prepare the model again."
+        )
+
+
+def structural_error(folder: Path, merged: Merged, proof: Proof, tuned: Any) -> float:
+    """Return the largest relative error of the first two and the last merged layer.
+
+    The outputs of the merged float32 weight are compared with those of base and adapter kept apart, in float64 and
+    with the scale that PEFT uses. The weight in the file must be the float32 one, rounded once.
+
+    Raises:
+        TrainingError: if a weight in the file is not.
+    """
+    adapter, base, written = proof.adapter, Checkpoint(proof.base_folder), Checkpoint(folder)
+    errors = []
+    for module in dict.fromkeys([*adapter.modules[:2], adapter.modules[-1]]):
+        name = f"{module}.weight"
+        result = merged_weight(base, adapter, module)
+        if not torch.equal(rounded(result, written.dtypes[name], name), written.tensor(name)):
+            raise TrainingError(
+                f"{folder}: {name} is not what was merged: the disk or the memory is at fault, try again."
+            )
+        scale = tuned.get_base_model().get_submodule(module).scaling["default"]
+        errors.append(_layer_error(base.tensor(name), result, adapter, module, scale))
+    return max(errors)
+
+
+def _layer_error(weight: torch.Tensor, result: torch.Tensor, adapter: Adapter, module: str, scale: float) -> float:
+    is_transposed = getattr(adapter.config, "fan_in_fan_out", False)
+    weight, result = (w.double().T if is_transposed else w.double() for w in (weight, result))
+    inputs = torch.randn(weight.shape[1], PROBES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    first, second = (factor.double() for factor in adapter.factors(module))
+    expected = weight @ inputs + scale * (second @ (first @ inputs))
+    return float((result @ inputs - expected).norm() / expected.norm())
+
+
+def kl_stride(rows: PackedRows, vocabulary: int) -> int:
+    """Return the distance between the positions whose log-probabilities are kept, so that they fit into 1 GiB."""
+    positions = sum(int(rows.take("loss_mask", [row]).sum()) for row in range(min(ROWS, len(rows))))
+    return max(1, ceil(positions * vocabulary * 4 / SPOOL_BYTES))
+
+
+def _log_probabilities(
+    model: Any, rows: PackedRows, settings: ModelSettings, stride: int
+) -> Iterator[tuple[float, int, torch.Tensor]]:
+    """Yield per chunk: summed loss, positions, and the log-probabilities of every ``stride``-th position overall."""
+    seen = 0
+    for chunk in scored_chunks(model, rows, settings, limit=ROWS):
+        values = torch.log_softmax(chunk.logits, dim=1)
+        loss = -values.gather(1, chunk.targets[:, None]).double().sum().item()
+        yield loss, len(values), values[-seen % stride :: stride].cpu()
+        seen += len(values)
+
+
+def _keep(spool: IO[bytes], model: Any, rows: PackedRows, settings: ModelSettings, stride: int) -> tuple[float, int]:
+    total, positions = 0.0, 0
+    for loss, count, values in _log_probabilities(model, rows, settings, stride):
+        total, positions = total + loss, positions + count
+        spool.write(values.contiguous().numpy().tobytes())
+    return total / positions, positions
+
+
+def _compare(
+    spool: IO[bytes], model: Any, rows: PackedRows, settings: ModelSettings, stride: int
+) -> tuple[float, float, int]:
+    total, divergence, positions, kept = 0.0, 0.0, 0, 0
+    for loss, count, values in _log_probabilities(model, rows, settings, stride):
+        stored = np.frombuffer(bytearray(spool.read(values.numel() * 4)), np.float32)
+        expected = torch.from_numpy(stored).view(values.shape)
+        divergence += (expected.exp() * (expected - values)).double().sum().item()
+        total, positions, kept = total + loss, positions + count, kept + len(values)
+    return total / positions, max(0.0, divergence / kept), kept

@@ -1,0 +1,72 @@
+"""A model folder: checked for what would fail or harm later, then linked file by file into the results."""
+
+import os
+from pathlib import Path
+
+from snaketune.common.errors import ConfigError
+from snaketune.model.json_files import read_object
+from snaketune.model.tokenizer_files import ensure_fast_tokenizer
+from snaketune.model.weights import find_weight_files
+
+# All that transformers reads to load a model and its tokenizer, beside the weights.
+SUPPORT_PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "additional_chat_templates/*.jinja")
+CODE_PATTERN = "*.py"
+# With an adapter's configuration in a model's folder transformers looks for the adapter's weights as well.
+LEFT_OUT = frozenset({"adapter_config.json", "trainer_state.json"})
+CODE_SOURCES = ("config.json", "tokenizer_config.json")
+
+
+def link_model(source: Path, target: Path, trust_remote_code: bool) -> None:
+    """Fill the empty folder ``target`` with links to the files of the model in ``source``.
+
+    Hard links cost no space and survive a rename of the source; where they are impossible (another device,
+    another owner) the link is symbolic.
+
+    Raises:
+        ConfigError: if the folder lacks a configuration, safetensors weights or a usable tokenizer, or needs
+            its own code although ``trust_remote_code`` is off.
+        DataError: if weights are missing.
+    """
+    require_model_folder(source)
+    if not trust_remote_code:
+        refuse_remote_code(source)
+    weights = find_weight_files(source)
+    for file in [*support_files(source, trust_remote_code), *weights]:
+        link(file, target / file.relative_to(source))
+    ensure_fast_tokenizer(source, target, trust_remote_code)
+
+
+def require_model_folder(folder: Path) -> None:
+    """Raise ConfigError if ``folder`` does not exist or has no readable ``config.json``."""
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise ConfigError(f"model.name_or_path {folder} {what}: give the path of a model folder.")
+    if not read_object(folder / "config.json"):
+        raise ConfigError(f"model.name_or_path {folder} has no config.json: give a folder in the Hugging Face format.")
+
+
+def refuse_remote_code(folder: Path) -> None:
+    """Raise ConfigError if loading the model or the tokenizer in ``folder`` would run code from that folder."""
+    for name in CODE_SOURCES:
+        if read_object(folder / name).get("auto_map"):
+            raise ConfigError(
+                f"{folder / name} asks to run code that comes with the model (auto_map): read that code and, if you"
+                " trust it, set model.trust_remote_code to true."
+            )
+
+
+def support_files(folder: Path, trust_remote_code: bool) -> list[Path]:
+    """Return the files beside the weights that transformers may read, sorted; code only when it is trusted."""
+    patterns = (*SUPPORT_PATTERNS, CODE_PATTERN) if trust_remote_code else SUPPORT_PATTERNS
+    found = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+    return [file for file in found if file.name not in LEFT_OUT and not file.name.startswith(".")]
+
+
+def link(file: Path, target: Path) -> None:
+    """Make ``target`` a hard link to what ``file`` is or points to, or a symbolic link where that is impossible."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    file = file.resolve()
+    try:
+        os.link(file, target)
+    except OSError:
+        target.symlink_to(file)

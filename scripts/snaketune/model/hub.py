@@ -1,0 +1,179 @@
+"""A model of the Hugging Face hub: its revision pinned to a commit, its files fetched at that commit.
+
+Whether the hub answers is asked before its client is loaded, with the standard library alone: without a network
+the client retries for minutes, and the user should read in a second what to do instead.
+"""
+
+import re
+import socket
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from snaketune.common.errors import ConfigError
+from snaketune.model.folder import CODE_PATTERN, SUPPORT_PATTERNS, refuse_remote_code
+from snaketune.model.weights import refuse_unsafe_weights
+
+PATIENCE_SECONDS = 0.8  # one round trip to anywhere on earth takes less than half
+REQUEST_SECONDS = 20.0
+DEFAULT_REVISION = "main"
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+
+WEIGHT_PATTERN = "*.safetensors"
+# The client's star crosses folders: what lies deeper, or is called consolidated, is a copy in another format.
+IGNORED = ("consolidated*", "*/*.safetensors", "*/*.json", "*/*.txt", "*/*.model", "*/*.py")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A model of the hub on this machine: what was asked for, the commit it is and where its files lie."""
+
+    repo: str
+    revision: str
+    commit: str
+    folder: Path
+
+
+def fetch_snapshot(repo: str, revision: str | None, trust_remote_code: bool) -> Snapshot:
+    """Download what transformers needs of ``repo`` at ``revision`` into the hub's cache, or find it there.
+
+    The small files come first: a model that would be refused is refused before its weights are fetched. With
+    ``HF_HUB_OFFLINE=1`` only the cache is asked.
+
+    Raises:
+        ConfigError: if the hub cannot be reached, or the repository, the revision or the cached copy does not
+            exist, needs a permission or cannot be used.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import validate_repo_id
+
+    revision = revision or DEFAULT_REVISION
+    with _one_sentence(repo, revision):
+        validate_repo_id(repo)
+    support = [*SUPPORT_PATTERNS, CODE_PATTERN] if trust_remote_code else list(SUPPORT_PATTERNS)
+    if constants.HF_HUB_OFFLINE:
+        return _cached_snapshot(repo, revision, [*support, WEIGHT_PATTERN])
+    ensure_reachable(constants.ENDPOINT, repo)
+    refuse_unsafe_weights(repo, list_files(repo, revision))
+    # Asked for by its name, the cache remembers which commit the revision is, so that it is found again offline;
+    # the folder is named after that commit, and the weights are fetched at it even if the revision moves on.
+    folder = _download(repo, revision, support)
+    if not trust_remote_code:
+        refuse_remote_code(folder)
+    commit = folder.name
+    return Snapshot(repo, revision, commit, _download(repo, commit, [*support, WEIGHT_PATTERN]))
+
+
+def ensure_reachable(endpoint: str, repo: str) -> None:
+    """Raise ConfigError within a second if nothing answers at the hub's ``endpoint`` or the proxy before it."""
+    host, port = _first_hop(endpoint)
+    problem = _connection_problem(host, port)
+    if problem:
+        raise ConfigError(
+            f"model.name_or_path {repo}: the hub {endpoint} cannot be reached ({problem}); download the model's folder"
+            " on a machine with a network and give its path, or set HF_HUB_OFFLINE=1 to use the local cache."
+        )
+
+
+def _first_hop(endpoint: str) -> tuple[str, int]:
+    """Return host and port of what a request to ``endpoint`` connects to first: the proxy, if there is one."""
+    url = urlsplit(endpoint)
+    proxy = urllib.request.getproxies().get(url.scheme)
+    if proxy and not urllib.request.proxy_bypass(url.hostname or ""):
+        url = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    return url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+
+
+def _connection_problem(host: str, port: int) -> str:
+    """Return why no connection to ``host`` can be made, an empty text if one can.
+
+    The look-up runs in a thread of its own, because the time it takes without a name server has no other limit.
+    """
+    outcome = [f"no answer from {host} within {PATIENCE_SECONDS} s"]
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), timeout=PATIENCE_SECONDS).close()
+            outcome[0] = ""
+        except TimeoutError:
+            pass
+        except (OSError, UnicodeError) as error:
+            outcome[0] = f"{host}: {getattr(error, 'strerror', None) or error}"
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_SECONDS)
+    return outcome[0]
+
+
+def list_files(repo: str, revision: str) -> list[str]:
+    """Return the names of the files of ``repo`` at ``revision``.
+
+    Raises:
+        ConfigError: if the hub knows no such repository or revision or does not let this user read it.
+    """
+    from huggingface_hub import HfApi
+
+    with _one_sentence(repo, revision):
+        info = HfApi().model_info(repo, revision=revision, timeout=REQUEST_SECONDS)
+    return [file.rfilename for file in info.siblings or []]
+
+
+def _download(repo: str, revision: str, allowed: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    with _one_sentence(repo, revision):
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=allowed, ignore_patterns=list(IGNORED)))
+
+
+@contextmanager
+def _one_sentence(repo: str, revision: str) -> Iterator[None]:
+    """Turn what the hub's client raises into a ConfigError that says what to do."""
+    from huggingface_hub import errors
+
+    place = f"model.name_or_path {repo}"
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise ConfigError(
+            f"{place} is a gated model: accept its licence on its page on the hub, then log in with `hf auth login` and"
+            " run the same command again."
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise ConfigError(
+            f"{place}: there is no such folder here and no such model on the hub, or it is private; correct the name"
+            " or log in with `hf auth login`."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ConfigError(
+            f"model.revision {revision}: {repo} has no such branch or commit; correct it or give {DEFAULT_REVISION}."
+        ) from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        advice = "log in with `hf auth login`" if status in (401, 403) else "run the same command again later"
+        raise ConfigError(f"{place}: the hub answered with status {status}; {advice}.") from error
+    except (errors.HTTPError, errors.LocalEntryNotFoundError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(
+            f"{place}: the connection to the hub failed ({reason}); run the same command again."
+        ) from error
+
+
+def _cached_snapshot(repo: str, revision: str, allowed: list[str]) -> Snapshot:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(
+            repo, revision=revision, allow_patterns=allowed, ignore_patterns=list(IGNORED), local_files_only=True
+        )
+    except LocalEntryNotFoundError as error:
+        raise ConfigError(
+            f"model.name_or_path {repo}: HF_HUB_OFFLINE is set and the local cache has no whole copy of revision"
+            f" {revision}; unset it to download the model, or give the path of its folder."
+        ) from error
+    return Snapshot(repo, revision, Path(folder).name, Path(folder))

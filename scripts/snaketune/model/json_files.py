@@ -1,0 +1,25 @@
+"""The JSON files of a model folder, which come from elsewhere and may be damaged."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from snaketune.common.errors import ConfigError
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Return the JSON object in ``file``, an empty one if there is no such file.
+
+    Raises:
+        ConfigError: if the file holds anything else.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        content = orjson.loads(file.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise ConfigError(f"{file} is not valid JSON ({error}): copy the model again.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} is not a JSON object: copy the model again.")
+    return content

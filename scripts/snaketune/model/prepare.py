@@ -1,0 +1,76 @@
+"""Prepare the base model of a run: bring it into one folder, whatever its origin, and say what it is."""
+
+from pathlib import Path
+from typing import Any
+
+from snaketune.common.atomic import writing_directory
+from snaketune.model.folder import link_model
+from snaketune.model.hub import REPOSITORY, fetch_snapshot
+from snaketune.model.json_files import read_object
+from snaketune.model.tiny import make_tiny_model
+from snaketune.model.tokenizer_files import chat_template_digest, tokenizer_digest
+from snaketune.model.weights import count_parameters, digest_weights, find_weight_files
+
+TINY = "tiny"
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
+
+
+def prepare_model(cfg: dict[str, Any], output: Path, corpus: Path | None = None) -> dict[str, Any]:
+    """Fill the folder ``output`` with the model that ``cfg`` names and return the facts of its manifest.
+
+    Args:
+        cfg: ``name_or_path`` (``tiny``, a folder or a hub repository), ``revision``, ``trust_remote_code``, ``tiny``.
+        output: the model folder; it appears when everything in it is complete and checked.
+        corpus: canonical records for a tiny model that learns from the data.
+
+    Raises:
+        ConfigError: if the model cannot be found, reached or used safely.
+        DataError: if its files are damaged or its weights not finite.
+    """
+    with writing_directory(output) as folder:
+        origin, source = bring_model(cfg, folder, corpus)
+        return {**origin, **describe_weights(source), **describe_configuration(folder)}
+
+
+def bring_model(cfg: dict[str, Any], folder: Path, corpus: Path | None) -> tuple[dict[str, Any], Path]:
+    """Fill the empty ``folder``.
+
+    Returns:
+        Where the model comes from, in words that hold on every machine, and the folder that holds its weights: the
+        user's own where ``folder`` has links, so that an error names a file that the user knows.
+    """
+    name = cfg["name_or_path"]
+    if name == TINY:
+        make_tiny_model(cfg["tiny"], corpus, folder)
+        return {"kind": "tiny", "name": TINY}, folder
+    path = Path(name).expanduser()
+    if path.exists() or not REPOSITORY.fullmatch(name):
+        link_model(path, folder, cfg["trust_remote_code"])
+        return {"kind": "folder", "name": path.resolve().name}, path
+    snapshot = fetch_snapshot(name, cfg["revision"], cfg["trust_remote_code"])
+    link_model(snapshot.folder, folder, cfg["trust_remote_code"])
+    facts = {"repo": snapshot.repo, "revision": snapshot.revision, "commit": snapshot.commit}
+    return {"kind": "hub", "name": snapshot.repo, **facts}, snapshot.folder
+
+
+def describe_weights(folder: Path) -> dict[str, Any]:
+    """Return number, type and digest of the weights in ``folder``, after checking that all are finite."""
+    files = find_weight_files(folder)
+    size = count_parameters(files)
+    return {"parameters": size.parameters, "dtype": size.dtype, "weights_digest": digest_weights(files)}
+
+
+def describe_configuration(folder: Path) -> dict[str, Any]:
+    """Return the sizes that ``config.json`` states and the digests of the tokenizer and the chat template.
+
+    ``vocab_size`` is the number of rows of the embedding, ``context_length`` the longest sequence in tokens;
+    either is ``None`` where the configuration does not say.
+    """
+    config = read_object(folder / "config.json")
+    sizes = {**config, **(config.get("text_config") or {})}
+    return {
+        "vocab_size": sizes.get("vocab_size"),
+        "context_length": next((sizes[key] for key in CONTEXT_KEYS if sizes.get(key)), None),
+        "tokenizer_digest": tokenizer_digest(folder),
+        "chat_template_digest": chat_template_digest(folder),
+    }

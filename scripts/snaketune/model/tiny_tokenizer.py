@@ -1,0 +1,71 @@
+"""The tokenizer of the tiny model: byte-level BPE trained on the corpus, with markers for chats."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
+ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+
+SMALLEST_VOCABULARY = 3 + len(ROLES) + 256
+
+# The generation markers cover what the assistant says and the end of its turn, so that a trainer which learns
+# only from the assistant also teaches the model to stop.
+CHAT_TEMPLATE = """\
+{{- bos_token -}}
+{%- for message in messages -%}
+    {%- if message['role'] == 'assistant' -%}
+        {{- '<|assistant|>' -}}
+        {%- generation -%}{{- message['content'] + eos_token -}}{%- endgeneration -%}
+    {%- elif message['role'] in ['system', 'user'] -%}
+        {{- '<|' + message['role'] + '|>' + message['content'] -}}
+    {%- else -%}
+        {{- raise_exception('the tiny model knows the roles system, user and assistant, not ' + message['role']) -}}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|assistant|>' -}}
+{%- endif -%}
+"""
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, context_length: int) -> "PreTrainedTokenizerFast":
+    """Train the tokenizer on ``texts``, which are read once and not kept.
+
+    All 256 bytes are in the vocabulary, so that any text has an encoding that decodes to itself. A run of digits
+    is split from what precedes it: a number is the same token after a space and after a colon, and a small model
+    can copy it. The vocabulary is smaller than ``vocab_size`` where the texts have too few different words.
+
+    Args:
+        texts: documents without chat markers.
+        vocab_size: number of tokens including the six special ones; at least 262.
+        context_length: longest sequence of the model in tokens.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=False), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, BOS, EOS, *ROLES],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        additional_special_tokens=list(ROLES),
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=context_length,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )

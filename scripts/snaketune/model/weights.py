@@ -1,0 +1,140 @@
+"""What safetensors files say about a model: counted from their headers, checked and digested tensor by tensor."""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from snaketune.common.canonical import canonical_bytes
+from snaketune.common.errors import ConfigError, DataError
+from snaketune.model.json_files import read_object
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+PICKLED_ENDINGS = (".bin", ".pt", ".pth", ".ckpt")
+PIECE_VALUES = 1 << 24  # values checked at a time: 64 MiB as 32-bit floats
+
+DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I8": "int8", "U8": "uint8"}
+
+
+@dataclass(frozen=True)
+class WeightFacts:
+    """The size of a model and the type in which most of its parameters are stored."""
+
+    parameters: int
+    dtype: str
+
+
+def find_weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files from which transformers loads the model in ``folder``, sorted.
+
+    Raises:
+        ConfigError: if there are none.
+        DataError: if the index names a file that is missing.
+    """
+    if (folder / SINGLE_FILE).is_file():
+        return [folder / SINGLE_FILE]
+    if not (folder / INDEX_FILE).is_file():
+        refuse_unsafe_weights(str(folder), [file.name for file in folder.iterdir()])
+        raise ConfigError(f"model.name_or_path {folder} has no {SINGLE_FILE} and no {INDEX_FILE}: give a whole model.")
+    names = sorted(set(read_object(folder / INDEX_FILE).get("weight_map", {}).values()))
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise DataError(f"{folder / INDEX_FILE} names the file {name}, which is not there: copy the model again.")
+    return [folder / name for name in names]
+
+
+def refuse_unsafe_weights(place: str, names: Sequence[str]) -> None:
+    """Raise ConfigError if the files ``names`` of the model at ``place`` have weights, but none in safetensors."""
+    if SINGLE_FILE in names or INDEX_FILE in names:
+        return
+    if "adapter_model.safetensors" in names:
+        raise ConfigError(
+            f"model.name_or_path {place} holds an adapter, not a model: merge it with its base model first and give"
+            " the merged folder."
+        )
+    pickled = sorted(name for name in names if name.endswith(PICKLED_ENDINGS))
+    if pickled:
+        raise ConfigError(
+            f"model.name_or_path {place} has pickled weights only ({pickled[0]}), which can run code when they are"
+            " opened: convert them once, where you trust them, with transformers' from_pretrained(...) and"
+            " save_pretrained(...), which writes safetensors, and give the new folder."
+        )
+
+
+def count_parameters(files: Sequence[Path]) -> WeightFacts:
+    """Count the parameters in safetensors ``files`` from their headers alone, without reading a weight.
+
+    Raises:
+        DataError: if a file is damaged or there is no tensor.
+    """
+    sizes: Counter[str] = Counter()
+    for file in files:
+        with _opened(file, "np") as handle:
+            for name in handle.keys():  # noqa: SIM118
+                tensor = handle.get_slice(name)
+                sizes[tensor.get_dtype()] += math.prod(tensor.get_shape())
+    if not sizes.total():
+        raise DataError(f"{files[0]} holds no weights: copy the model again.")
+    commonest = max(sizes, key=lambda name: (sizes[name], name))
+    return WeightFacts(sizes.total(), DTYPE_NAMES.get(commonest, commonest.lower()))
+
+
+def digest_weights(files: Iterable[Path]) -> str:
+    """Check that every weight is a finite number and return one digest over all tensors.
+
+    The digest (BLAKE2b-128, hex) covers name, type, shape and bytes of each tensor in the order of the names, so
+    it does not depend on how the tensors are spread over files. Each tensor is mapped, never copied whole.
+
+    Raises:
+        DataError: if a tensor holds NaN or infinity: training from it can only produce more of them.
+    """
+    state = hashlib.blake2b(digest_size=16)
+    for name, tensor, file in _tensors(files):
+        state.update(canonical_bytes([name, str(tensor.dtype), list(tensor.shape)]))
+        for piece in tensor.reshape(-1).split(PIECE_VALUES):
+            if not _is_finite(piece):
+                raise DataError(
+                    f"{file} has values that are not finite numbers (NaN or infinity) in the tensor {name}: a training"
+                    " that starts from them fails, use an undamaged copy of the model."
+                )
+            state.update(_bytes_of(piece))
+    return state.hexdigest()
+
+
+def _tensors(files: Iterable[Path]) -> Iterator[tuple]:
+    """Yield (name, tensor, file) over all ``files`` in the order of the names."""
+    with ExitStack() as stack:
+        opened = {file: stack.enter_context(_opened(file, "pt")) for file in files}
+        for name, file in sorted((name, file) for file, handle in opened.items() for name in handle.keys()):  # noqa: SIM118
+            yield name, opened[file].get_tensor(name), file
+
+
+@contextmanager
+def _opened(file: Path, framework: str) -> Iterator:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework=framework) as handle:
+            yield handle
+    except SafetensorError as error:
+        raise DataError(
+            f"{file} is not a whole safetensors file ({error}): it was cut short or damaged, copy it again."
+        ) from error
+
+
+def _is_finite(piece) -> bool:
+    if not piece.is_floating_point():
+        return True
+    # Eight-bit floats have no isfinite of their own; a wider type holds each of their values.
+    wide = piece.float() if piece.element_size() == 1 else piece
+    return bool(wide.isfinite().all())
+
+
+def _bytes_of(piece) -> memoryview:
+    import torch
+
+    return memoryview(piece.contiguous().view(torch.uint8).numpy())

@@ -1,0 +1,29 @@
+"""Is a difference more than chance? Two small exact answers, without a dependency."""
+
+import math
+
+
+def sign_test(gains: int, losses: int) -> float:
+    """Return the two-sided p value of McNemar's exact test: gains and losses are equally likely under chance.
+
+    Source: McNemar (1947), Psychometrika 12; exact form with the binomial distribution.
+    """
+    changed = gains + losses
+    if changed == 0:
+        return 1.0
+    term, tail = 1, 1
+    for k in range(min(gains, losses)):
+        term = term * (changed - k) // (k + 1)
+        tail += term
+    return min(1.0, 2 * tail / 2**changed)
+
+
+def interval(fraction: float, n: int) -> tuple[float, float]:
+    """Return the 95% Wilson score interval of a fraction measured on ``n`` cases.
+
+    Source: Wilson (1927), JASA 22.
+    """
+    z = 1.959964
+    centre = (fraction + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(fraction * (1 - fraction) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)

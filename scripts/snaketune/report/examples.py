@@ -1,0 +1,54 @@
+"""Training examples as the model sees them: what of them is trained, and what is only context."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from snaketune.report import units
+from snaketune.report.facts import Facts, look
+from snaketune.report.text import visible
+
+CHARACTERS = 4000
+EXAMPLES_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A token or a stretch of tokens, with line ends marked, and whether the loss covers it."""
+
+    text: str
+    trained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """The beginning of one training document and a sentence about it."""
+
+    stretches: tuple[Stretch, ...]
+    summary: str
+
+
+def examples(facts: Facts) -> tuple[Example, ...]:
+    """Return up to three training examples."""
+    return tuple(_example(example) for example in (look(facts.tokens, "examples") or [])[:EXAMPLES_SHOWN])
+
+
+def _example(example: Mapping[str, Any]) -> Example:
+    pieces = [(str(token.get("text") or ""), bool(token.get("trained"))) for token in example.get("tokens") or []]
+    length = sum(len(text) for text, _ in pieces)
+    trained = sum(len(text) for text, is_trained in pieces if is_trained)
+    record = example.get("record")
+    place = "" if record is None else f"Line {units.count(record + 1)} of train.jsonl: "
+    summary = f"{place}{units.count(trained)} of {units.count(length, 'character')} trained"
+    if length > CHARACTERS:
+        summary += f", the first {units.count(CHARACTERS)} shown"
+    return Example(tuple(_beginning(pieces)), summary)
+
+
+def _beginning(pieces: Sequence[tuple[str, bool]]) -> Iterator[Stretch]:
+    left = CHARACTERS
+    for text, trained in pieces:
+        if left <= 0:
+            return
+        yield Stretch(visible(text[:left]).replace("\n", "\u21b5\n"), trained)
+        left -= len(text)

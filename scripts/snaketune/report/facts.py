@@ -1,0 +1,191 @@
+"""The facts of one run, read from the files its stages left, with bounded memory."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from snaketune.common.canonical import read_json
+from snaketune.common.errors import DataError
+from snaketune.report.answers import Answers, collect
+from snaketune.report.text import Excerpt, excerpt
+from snaketune.report.thinning import Point
+
+Json = dict[str, Any]
+CURVES = ("loss", "eval_loss", "learning_rate", "grad_norm")
+QUARANTINE_SHOWN = 10
+QUARANTINE_PER_REASON = 3
+DUPLICATES_SHOWN = 5
+LINE_CHARACTERS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The values of one metric over the optimizer steps; ``gaps`` counts steps without a finite value."""
+
+    points: tuple[Point, ...] = ()
+    gaps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedLine:
+    """A line of a source that could not be read as a record."""
+
+    place: str
+    reason: str
+    detail: Excerpt
+    raw: Excerpt
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicatePair:
+    """A removed record and the earlier one that stayed, by source number and line."""
+
+    removed: tuple[int, int]
+    kept: tuple[int, int]
+    kind: str
+    similarity: float
+    text: Excerpt
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything the report may say. Mappings are the fact files as parsed; ``merged`` is None without a merge."""
+
+    run: Json
+    reading: Json
+    dedupe: Json
+    split: Json
+    tokens: Json
+    pack: Json
+    rightsize: Json
+    adapter: Json
+    merged: Json | None
+    evaluation: Json
+    curves: Mapping[str, Curve]
+    quarantine: tuple[QuarantinedLine, ...]
+    duplicates: tuple[DuplicatePair, ...]
+    answers: Answers
+
+
+def load_facts(paths: Mapping[str, str | None]) -> Facts:
+    """Read the fact files of a run.
+
+    Args:
+        paths: path by name, named like the arguments of ``render_report.py``; ``merged`` may be None.
+
+    Raises:
+        DataError: if a file is missing or is not the JSON it should be.
+    """
+    given = {name: Path(path) for name, path in paths.items() if path}
+    documents = ("run", "reading", "dedupe", "split", "tokens", "pack", "rightsize", "adapter", "evaluation")
+    return Facts(
+        **{name: read_document(given[name]) for name in documents},
+        merged=read_document(given["merged"]) if "merged" in given else None,
+        curves=read_curves(given["metrics"]),
+        quarantine=read_quarantine(given["quarantine"]),
+        duplicates=read_duplicates(given["duplicates"]),
+        answers=collect(read_lines(given["generations"])),
+    )
+
+
+def look(document: Any, dotted: str) -> Any:
+    """Return the value at the dotted key, or None where any part of the way is absent."""
+    for key in dotted.split("."):
+        if not isinstance(document, Mapping):
+            return None
+        document = document.get(key)
+    return document
+
+
+def read_document(path: Path) -> Json:
+    """Return the JSON object at ``path``.
+
+    Raises:
+        DataError: if there is none.
+    """
+    try:
+        document = read_json(path)
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except orjson.JSONDecodeError as error:
+        raise DataError(
+            f"{path} is not JSON ({error}): delete it and run the same command, its stage makes it again."
+        ) from None
+    if not isinstance(document, dict):
+        raise DataError(f"{path} holds no JSON object: delete it and run the same command, its stage makes it again.")
+    return document
+
+
+def read_lines(path: Path) -> Iterator[Json]:
+    """Yield the JSON objects of the lines at ``path``, one at a time.
+
+    Raises:
+        DataError: naming the line that is not one.
+    """
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - the block below closes it, and only opening may find no file
+    except FileNotFoundError:
+        raise _missing(path) from None
+    with file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield _parse_line(path, number, line)
+
+
+def _parse_line(path: Path, number: int, line: bytes) -> Json:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise DataError(
+            f"{path}, line {number}, is not JSON ({error}): delete the file and run the same command."
+        ) from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path}, line {number}, holds no JSON object: delete the file and run the same command.")
+    return value
+
+
+def _missing(path: Path) -> DataError:
+    return DataError(f"{path} does not exist: run the same command again, its stage makes it.")
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Return the curves of ``metrics.jsonl``; throughput and other volatile keys are left where they are."""
+    points: dict[str, list[Point]] = {name: [] for name in CURVES}
+    gaps: Counter[str] = Counter()
+    for line in read_lines(path):
+        for name in CURVES:
+            if line.get(name) is not None:
+                points[name].append((int(line["step"]), float(line[name])))
+            elif name in line:
+                gaps[name] += 1
+    return {name: Curve(tuple(points[name]), gaps[name]) for name in CURVES}
+
+
+def read_quarantine(path: Path) -> tuple[QuarantinedLine, ...]:
+    """Return a few quarantined lines: the first ones of each reason."""
+    seen: Counter[str] = Counter()
+    chosen: list[QuarantinedLine] = []
+    for line in read_lines(path):
+        reason = str(line.get("reason", "unknown"))
+        seen[reason] += 1
+        if seen[reason] <= QUARANTINE_PER_REASON and len(chosen) < QUARANTINE_SHOWN:
+            place = f"{excerpt(line.get('path'), 200).text}, line {line.get('line')}"
+            detail, raw = excerpt(line.get("detail"), LINE_CHARACTERS), excerpt(line.get("raw"), LINE_CHARACTERS)
+            chosen.append(QuarantinedLine(place, reason, detail, raw))
+    return tuple(sorted(chosen, key=lambda line: line.reason))
+
+
+def read_duplicates(path: Path) -> tuple[DuplicatePair, ...]:
+    """Return the first few duplicate pairs."""
+    chosen: list[DuplicatePair] = []
+    for line in read_lines(path):
+        removed, kept = ((int(line[side]["source"]), int(line[side]["line"])) for side in ("removed", "kept"))
+        text = excerpt(line.get("text"), LINE_CHARACTERS)
+        chosen.append(DuplicatePair(removed, kept, str(line["kind"]), float(line["similarity"]), text))
+        if len(chosen) == DUPLICATES_SHOWN:
+            break
+    return tuple(chosen)

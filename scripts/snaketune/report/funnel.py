@@ -1,0 +1,104 @@
+"""From the lines of the sources to the documents that were trained: every line is somewhere."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from snaketune.report import units
+from snaketune.report.facts import Facts, look
+
+SPLITS = (("train", "Training"), ("eval", "Held-out"))
+REASONS = {
+    "not_json": "not JSON",
+    "not_utf8": "not UTF-8",
+    "not_object": "not a JSON object",
+    "no_trained_token": "no token to train",
+    "control_token_in_content": "a control token in the text",
+    "refused_by_template": "refused by the chat template",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A row of the funnel: what is there (``kind`` stage), or what left (``kind`` loss)."""
+
+    kind: str
+    label: str
+    number: str
+    share: str
+    width: str
+
+
+def funnel(facts: Facts) -> tuple[Step, ...]:
+    """Return the rows of the funnel; unknown numbers and losses of nothing are left out."""
+    lines = line_count(facts)
+    rows: list[tuple[str, str, int | None]] = [("stage", "Lines in the sources", lines)]
+    rows += _losses("quarantined", look(facts.reading, "reasons"))
+    rows += [("stage", "Records read", look(facts.reading, "records"))]
+    rows += [("loss", "exact duplicates", look(facts.dedupe, "removed"))]
+    rows += [("stage", "Records kept", look(facts.dedupe, "kept"))]
+    for split, name in SPLITS:
+        rows += [("stage", f"{name} records", look(facts.split, split))]
+        rows += _losses("left out", look(facts.tokens, f"splits.{split}.dropped"))
+        rows += [("loss", "dropped: longer than max_length", too_long(facts, split))]
+        rows += [("stage", f"{name} documents in packed rows", look(facts.pack, f"splits.{split}.documents"))]
+    shown = [row for row in rows if row[2] is not None and (row[0] == "stage" or row[2])]
+    return tuple(_step(kind, label, number or 0, lines) for kind, label, number in shown)
+
+
+def line_count(facts: Facts) -> int | None:
+    """Return the number of lines in all sources, or None where a source does not say."""
+    counts = [source.get("lines") for source in look(facts.reading, "sources") or []]
+    return None if not counts or None in counts else sum(counts)
+
+
+def reason_words(reason: str) -> str:
+    """Return a reason of the facts in plain words."""
+    return REASONS.get(reason, reason.replace("_", " "))
+
+
+def too_long(facts: Facts, split: str) -> int | None:
+    """Return how many documents of a split were dropped because they are longer than max_length."""
+    return look(facts.rightsize, "dropped" if split == "train" else f"{split}.dropped")
+
+
+def _losses(verb: str, reasons: Mapping[str, int] | None) -> list[tuple[str, str, int | None]]:
+    ordered = sorted((reasons or {}).items(), key=lambda item: (-item[1], item[0]))
+    return [("loss", f"{verb}: {reason_words(reason)}", number) for reason, number in ordered]
+
+
+def _step(kind: str, label: str, number: int, lines: int | None) -> Step:
+    width = f"{min(100.0, 100 * number / lines):.2f}" if lines else "0"
+    sign = units.MINUS if kind == "loss" else ""
+    return Step(kind, label, f"{sign}{units.count(number)}", units.share(number, lines), width)
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """A place where counts must add up; ``gap`` is what is missing, None where a count is not known."""
+
+    place: str
+    gap: int | None
+
+
+def balances(facts: Facts) -> tuple[Balance, ...]:
+    """Return the balance of every stage, from the lines of the sources to the packed documents."""
+    reading, dedupe, split = facts.reading, facts.dedupe, facts.split
+    found = [
+        _balance("reading", line_count(facts), (look(reading, "records"), look(reading, "quarantined"))),
+        _balance("deduplication", look(reading, "records"), (look(dedupe, "kept"), look(dedupe, "removed"))),
+        _balance("splitting", look(dedupe, "kept"), (look(split, "train"), look(split, "eval"))),
+    ]
+    for name, word in SPLITS:
+        records = look(facts.tokens, f"splits.{name}.records")
+        dropped = look(facts.tokens, f"splits.{name}.dropped")
+        left_out = None if dropped is None else sum(dropped.values())
+        packed = look(facts.pack, f"splits.{name}.documents")
+        found += [_balance(f"tokenizing the {word.lower()} split", look(split, name), (records, left_out))]
+        found += [_balance(f"packing the {word.lower()} split", records, (packed, too_long(facts, name)))]
+    return tuple(found)
+
+
+def _balance(place: str, whole: Any, parts: Iterable[Any]) -> Balance:
+    known = list(parts)
+    return Balance(place, None if whole is None or None in known else whole - sum(known))

@@ -1,0 +1,80 @@
+"""How long the documents are, and how they fill the rows."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from snaketune.report import units
+from snaketune.report.facts import Facts, look
+from snaketune.report.funnel import SPLITS
+
+LIMIT_ORIGINS = {"data": "taken from the data", "configuration": "set in the configuration"}
+
+
+@dataclass(frozen=True, slots=True)
+class LengthFact:
+    """A number beside the histogram, and a line below it."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How one split fills its rows; ``trained`` and ``filled`` are fractions as text."""
+
+    split: str
+    rows: str
+    documents: str
+    tokens: str
+    trained: str
+    filled: str
+
+
+def length_facts(facts: Facts) -> tuple[LengthFact, ...]:
+    """Return the numbers beside the histogram of the training documents; unknown ones are left out."""
+    sizes = facts.rightsize
+    whole = whole_documents(facts)
+    found = (
+        LengthFact("max_length", units.count(sizes.get("max_length"), "token"), _origin(sizes)),
+        LengthFact("Longest document", units.count(sizes.get("longest"), "token")),
+        LengthFact("Context of the model", units.count(sizes.get("model_context"), "token")),
+        LengthFact("Documents kept whole", units.count(whole), units.share(whole, sizes.get("records"))),
+        LengthFact("Documents cut", units.count(sizes.get("truncated")), _lost(sizes, "truncated")),
+        LengthFact("Documents dropped", units.count(sizes.get("dropped")), _lost(sizes, "dropped")),
+    )
+    return tuple(fact for fact in found if fact.value != units.UNKNOWN)
+
+
+def whole_documents(facts: Facts) -> int | None:
+    """Return how many training documents are in the rows uncut."""
+    records, truncated, dropped = (facts.rightsize.get(key) for key in ("records", "truncated", "dropped"))
+    if records is None or truncated is None or dropped is None:
+        return None
+    return records - truncated - dropped
+
+
+def _origin(sizes: dict[str, Any]) -> str:
+    return LIMIT_ORIGINS.get(str(sizes.get("max_length_from")), "")
+
+
+def _lost(sizes: dict[str, Any], key: str) -> str:
+    tokens = sizes.get(f"tokens_{key}")
+    return f"{units.count(tokens, 'token')} lost, {units.share(tokens, sizes.get('tokens'))}" if sizes.get(key) else ""
+
+
+def packing(facts: Facts) -> tuple[Packing, ...]:
+    """Return the packing of both splits."""
+    splits = look(facts.pack, "splits") or {}
+    return tuple(_packing(word, splits[name]) for name, word in SPLITS if name in splits)
+
+
+def _packing(word: str, split: dict[str, Any]) -> Packing:
+    return Packing(
+        split=word,
+        rows=units.count(split.get("rows")),
+        documents=units.count(split.get("documents")),
+        tokens=units.count(split.get("tokens")),
+        trained=units.share(split.get("trainable_tokens"), split.get("tokens")),
+        filled=units.percent(split.get("efficiency")),
+    )

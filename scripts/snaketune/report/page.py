@@ -1,0 +1,109 @@
+"""Facts in, one HTML page out: a pure function without a clock, an environment or a network."""
+
+import functools
+from typing import Any
+
+import jinja2
+
+from snaketune.report import bundle, charts, evaluation, examples, findings, funnel, lengths, merging, provenance, units
+from snaketune.report.answers import KINDS
+from snaketune.report.facts import Facts, look
+from snaketune.report.text import excerpt, visible
+from snaketune.report.verdict import verdict
+
+MODELS = {"base": "Base", "tuned": "Tuned", "merged": "Merged"}
+
+
+def render(facts: Facts) -> str:
+    """Return the report of a run as one self-contained HTML page; equal facts give equal bytes."""
+    return render_with(facts, bundle.charts_library())
+
+
+def render_with(facts: Facts, library: str) -> str:
+    """Return the report with ``library`` as the JavaScript that draws the charts."""
+    style, boot = bundle.style_sheet(), bundle.boot_script()
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(bundle.HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"embedded_json": bundle.embedded_json, "visible": visible}
+    return environment.get_template("page.html.j2").render(
+        style=style,
+        library=library,
+        boot=boot,
+        policy=bundle.security_policy([library, boot], [style]),
+        **sections(facts),
+    )
+
+
+def sections(facts: Facts) -> dict[str, Any]:
+    """Return what the template shows, by section; every number is text already."""
+    return {
+        "name": excerpt(look(facts.run, "run") or "run", 100).text,
+        "verdict": verdict(facts),
+        "findings": findings.findings(facts),
+        "loss": charts.loss_chart(facts),
+        "small_charts": charts.small_charts(facts),
+        **_better(facts),
+        **_data(facts),
+        "merge": merging.merge_check(facts),
+        **_again(facts),
+    }
+
+
+def _better(facts: Facts) -> dict[str, Any]:
+    counts = facts.answers.counts
+    return {
+        "rows": evaluation.table(facts.evaluation),
+        "models": [name for name in MODELS if look(facts.evaluation, name)],
+        "model_names": MODELS,
+        "cases": evaluation.cases(facts.evaluation),
+        "answers": facts.answers,
+        "answer_kinds": [(words, units.count(counts[kind])) for kind, words in KINDS.items() if kind in counts],
+        "kind_words": KINDS,
+        "answer_total": units.count(facts.answers.total, "held-out request"),
+        "answers_shown": units.count(len(facts.answers.shown)),
+    }
+
+
+def _data(facts: Facts) -> dict[str, Any]:
+    return {
+        "funnel": funnel.funnel(facts),
+        "quarantine": facts.quarantine,
+        "quarantined": units.count(look(facts.reading, "quarantined")),
+        "duplicates": facts.duplicates,
+        "removed": units.count(look(facts.dedupe, "removed")),
+        "reason_words": funnel.reason_words,
+        "place": functools.partial(place, [source.get("path") for source in look(facts.reading, "sources") or []]),
+        "lengths": charts.length_chart(facts),
+        "length_facts": lengths.length_facts(facts),
+        "packing": lengths.packing(facts),
+        "examples": examples.examples(facts),
+    }
+
+
+def place(paths: list[str], side: tuple[int, int]) -> str:
+    """Return a record's source and line; the source is its number where ``paths`` has no name for it."""
+    number, line = side
+    name = excerpt(paths[number], 200).text if 0 <= number < len(paths) else f"source {number}"
+    return f"{name}, line {line}"
+
+
+def _again(facts: Facts) -> dict[str, Any]:
+    return {
+        "changed": provenance.settings(facts, changed=True),
+        "defaults": provenance.settings(facts, changed=False),
+        "sources": provenance.sources(facts),
+        "digests": provenance.digests(facts),
+        "code_digests": provenance.code_digests(facts),
+        "versions": provenance.versions(facts),
+        "seeds": provenance.seeds(facts),
+        "fingerprint": str(look(facts.run, "fingerprint") or units.UNKNOWN),
+        "run_id": excerpt(look(facts.run, "id"), 200).text,
+        "config_file": provenance.config_file(facts),
+        "command": provenance.COMMAND,
+    }

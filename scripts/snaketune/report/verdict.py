@@ -1,0 +1,114 @@
+"""The first thing a reader sees: what happened, in one line that claims no more than the facts hold."""
+
+from dataclasses import dataclass
+
+from snaketune.report import units
+from snaketune.report.evaluation import judge, match_sign
+from snaketune.report.facts import Facts, look
+
+HEADLINES = {
+    "better": "Tuning made the model better on the held-out data",
+    "worse": "Tuning made the model worse on the held-out data",
+    "mixed": "Tuning made one measure better and another worse",
+    "same": "Tuning made no clear difference on the held-out data",
+    "few": "Too little held-out data to say whether the model is better",
+    "unknown": "Trained, but not compared with the base model",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number of the band: a label, the value, and a line below it."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``outcome`` is what :func:`snaketune.report.evaluation.judge` returns."""
+
+    outcome: str
+    headline: str
+    sentence: str
+    figures: tuple[Figure, ...]
+
+
+def verdict(facts: Facts) -> Verdict:
+    """Return the verdict on a run."""
+    outcome = judge(facts.evaluation, facts.answers)
+    parts = (training_part(facts), match_part(facts), loss_part(facts), merge_part(facts))
+    sentence = "; ".join(part for part in parts if part) + "."
+    return Verdict(outcome, HEADLINES[outcome], sentence, figures(facts))
+
+
+def training_part(facts: Facts) -> str:
+    """Return how long and on how much was trained."""
+    steps, tokens = look(facts.adapter, "steps"), look(facts.pack, "splits.train.tokens")
+    text = "Trained" if steps is None else f"Trained {units.count(steps, 'step')}"
+    return text if tokens is None else f"{text} on a training set of {units.count(tokens, 'token')}"
+
+
+def match_part(facts: Facts) -> str:
+    """Return what became of exact match, saying so when the difference may be chance."""
+    base, tuned = (look(facts.evaluation, f"{model}.exact_match") for model in ("base", "tuned"))
+    cases = look(facts.evaluation, "tuned.n_generated") or 0
+    if tuned is None or not cases:
+        return "no answers were generated, so exact match is unknown"
+    what = f"exact match on {units.count(cases, 'held-out request')}"
+    if base is None:
+        return f"{what} is {units.percent(tuned)}, that of the base model is unknown"
+    if base == tuned:
+        return f"{what} stayed at {units.percent(tuned)}"
+    verb = "rose" if tuned > base else "fell"
+    moved = f"{what} {verb} from {units.percent(base)} to {units.percent(tuned)}"
+    return moved if match_sign(base, tuned, cases, facts.answers) else f"{moved}, which may be chance"
+
+
+def loss_part(facts: Facts) -> str:
+    """Return what became of the held-out loss."""
+    base, tuned = (look(facts.evaluation, f"{model}.loss") for model in ("base", "tuned"))
+    if tuned is None:
+        return "held-out loss was not measured"
+    before = "" if base is None else f"{units.significant(base)} \u2192 "
+    return f"held-out loss {before}{units.significant(tuned)}"
+
+
+def merge_part(facts: Facts) -> str:
+    """Return whether the merged model is the tuned model, which only a check can say."""
+    if facts.merged is None:
+        return "no merged model was made"
+    found = look(facts.merged, "check.verdict")
+    if found is None:
+        return "the merged model was not checked"
+    return "merged model equals adapter" if found == "equal" else "merged model does not equal adapter"
+
+
+def figures(facts: Facts) -> tuple[Figure, ...]:
+    """Return the numbers of the band."""
+    trained, total = look(facts.adapter, "trainable_parameters"), look(facts.adapter, "total_parameters")
+    of_total = f"{units.share(trained, total)} of {units.count(total)}" if total else ""
+    return (
+        _change("Exact match", facts, "exact_match", units.percent, "n_generated", "held-out request"),
+        _change("Held-out loss", facts, "loss", units.significant, "n", "held-out record"),
+        Figure("Optimizer steps", units.count(look(facts.adapter, "steps")), _tokens_seen(facts)),
+        Figure("Trained parameters", units.count(trained), of_total),
+    )
+
+
+def _change(label: str, facts: Facts, metric: str, write, cases: str, noun: str) -> Figure:
+    base, tuned = (look(facts.evaluation, f"{model}.{metric}") for model in ("base", "tuned"))
+    if tuned is None:
+        return Figure(label, units.UNKNOWN)
+    number = look(facts.evaluation, f"tuned.{cases}")
+    note = units.count(number, noun) if number is not None else ""
+    return Figure(label, write(tuned) if base is None else f"{write(base)} \u2192 {write(tuned)}", note)
+
+
+def _tokens_seen(facts: Facts) -> str:
+    """Return the tokens that training saw, counting repeats; known only when the last step was logged."""
+    tokens, points = look(facts.adapter, "tokens"), facts.curves["loss"].points
+    if tokens is None or not points or points[-1][0] != look(facts.adapter, "steps"):
+        return ""
+    return f"{units.count(tokens, 'token')} seen"

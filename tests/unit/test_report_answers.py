@@ -1,0 +1,57 @@
+import pytest
+
+from snaketune.report.answers import collect, kind_of
+
+
+def line(number, base, tuned, **more):
+    given = {"record": number, "prompt": f"p{number}", "reference": "r", "base": "b", "tuned": "t"}
+    return {**given, "base_match": base, "tuned_match": tuned, **more}
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "kind"),
+    [(True, False, "broken"), (False, False, "wrong"), (False, True, "fixed"), (True, True, "right")],
+)
+def test_kinds_of_scored_answers(base, tuned, kind):
+    assert kind_of(line(1, base, tuned)) == kind
+
+
+def test_kinds_without_scores_or_without_a_base_model():
+    assert kind_of({"base": "x", "tuned": "y"}) == "changed"
+    assert kind_of({"base": "x", "tuned": "x"}) == "unchanged"
+    assert kind_of({"tuned": "y", "tuned_match": False}) == "tuned_wrong"
+
+
+def test_the_one_wrong_answer_among_thousands_is_shown_first():
+    lines = [line(n, False, n != 4321) for n in range(5000)]
+    answers = collect(lines)
+    assert answers.counts == {"fixed": 4999, "wrong": 1}
+    assert answers.total == 5000
+    assert len(answers.shown) == 12
+    assert answers.shown[0].prompt.text == "p4321"
+
+
+def test_a_mix_is_shown_when_there_are_many_of_each():
+    lines = [line(n, bool(n & 1), bool(n & 2)) for n in range(400)]
+    shown = collect(lines).shown
+    assert [group[0] for group in collect(lines).groups] == ["broken", "wrong", "fixed", "right"]
+    assert len(shown) == 12
+    assert {kind: sum(answer.kind == kind for answer in shown) for kind in ("broken", "wrong", "fixed", "right")} == {
+        "broken": 3,
+        "wrong": 3,
+        "fixed": 3,
+        "right": 3,
+    }
+
+
+def test_the_merged_answer_is_shown_only_where_it_differs():
+    same = collect([line(1, True, True, merged="t", merged_match=True)]).shown[0]
+    other = collect([line(1, True, True, merged="u", merged_match=False)]).shown[0]
+    assert [model for model, _, _ in same.answers] == ["base", "tuned"]
+    assert other.answers[-1][0] == "merged"
+    assert other.answers[-1][2] == "wrong"
+
+
+def test_no_generations_are_no_answers():
+    assert collect([]).total == 0
+    assert collect([]).shown == ()

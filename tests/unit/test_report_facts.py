@@ -1,0 +1,113 @@
+import shutil
+
+import orjson
+import pytest
+from report_case import FOLDER, fact_paths, facts_with
+
+from snaketune.common.errors import DataError
+from snaketune.report.facts import load_facts
+from snaketune.report.findings import findings
+from snaketune.report.funnel import balances, funnel
+from snaketune.report.provenance import config_file, settings
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shutil.copytree(FOLDER, tmp_path / "facts")
+    return tmp_path / "facts"
+
+
+def test_a_missing_fact_file_is_named(folder):
+    (folder / "rightsize.json").unlink()
+    with pytest.raises(DataError, match=r"rightsize\.json does not exist"):
+        load_facts(fact_paths(folder))
+
+
+def test_a_damaged_line_is_named_with_its_number(folder):
+    with open(folder / "metrics.jsonl", "ab") as file:
+        file.write(b'{"step": 260, "loss"\n')
+    number = len((folder / "metrics.jsonl").read_bytes().splitlines())
+    with pytest.raises(DataError, match=rf"metrics\.jsonl, line {number}, is not JSON"):
+        load_facts(fact_paths(folder))
+
+
+def test_volatile_metrics_are_not_even_read(folder):
+    before = load_facts(fact_paths(folder))
+    lines = [orjson.loads(line) for line in (folder / "metrics.jsonl").read_bytes().splitlines()]
+    changed = [{**line, "tokens_per_second": 1.0, "mfu": 0.5} for line in lines]
+    (folder / "metrics.jsonl").write_bytes(b"\n".join(map(orjson.dumps, changed)))
+    assert load_facts(fact_paths(folder)) == before
+
+
+def test_every_reason_has_an_example_even_behind_thousands_of_another(folder):
+    many = [{"path": "a.jsonl", "line": n, "reason": "not_json", "detail": "", "raw": "x"} for n in range(3000)]
+    rare = {"path": "a.jsonl", "line": 9999, "reason": "too_deep", "detail": "", "raw": "y"}
+    (folder / "quarantine.jsonl").write_bytes(b"\n".join(map(orjson.dumps, [*many, rare])))
+    shown = load_facts(fact_paths(folder)).quarantine
+    assert [line.reason for line in shown] == ["not_json"] * 3 + ["too_deep"]
+
+
+def test_missing_values_become_gaps_and_a_warning(folder):
+    with open(folder / "metrics.jsonl", "ab") as file:
+        file.write(b'{"step": 260, "loss": null, "learning_rate": 0.0, "grad_norm": null}\n')
+    facts = load_facts(fact_paths(folder))
+    assert facts.curves["loss"].gaps == 1
+    assert any(finding.sentence == "1 logged step had no finite training loss." for finding in findings(facts))
+
+
+def test_the_funnel_of_the_golden_run_balances():
+    facts = facts_with()
+    assert all(balance.gap == 0 for balance in balances(facts))
+    assert [(step.label, step.number) for step in funnel(facts)][:2] == [
+        ("Lines in the sources", "4,412"),
+        ("quarantined: missing field", "\u22122"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "place"),
+    [
+        ("dedupe", {"kept": 4317}, "deduplication"),
+        ("split", {"eval": 192}, "splitting"),
+        ("reading", {"quarantined": 4}, "reading"),
+    ],
+)
+def test_lost_records_are_noticed(name, change, place):
+    facts = facts_with(**{name: {**getattr(facts_with(), name), **change}})
+    warnings = [finding.sentence for finding in findings(facts) if finding.level == "warning"]
+    assert any(f"before and after {place} differ by" in sentence for sentence in warnings)
+    assert not any("accounted for" in finding.sentence for finding in findings(facts))
+
+
+def test_unknown_counts_claim_nothing():
+    assert not any("accounted for" in finding.sentence for finding in findings(facts_with(split={})))
+
+
+def test_overfitting_is_told_from_the_held_out_curve():
+    curves = dict(facts_with().curves)
+    curves["eval_loss"] = type(curves["loss"])(((50, 0.5), (100, 0.2), (150, 0.4)))
+    sentences = [finding.sentence for finding in findings(facts_with(curves=curves))]
+    assert any("lowest at step 100 (0.200) and ended at 0.400" in sentence for sentence in sentences)
+
+
+def test_models_measured_on_different_data_are_told():
+    evaluation = {"base": {"loss": 1.0, "n": 10}, "tuned": {"loss": 0.5, "n": 9}}
+    sentences = [finding.sentence for finding in findings(facts_with(evaluation=evaluation))]
+    assert any("not measured on the same data" in sentence for sentence in sentences)
+
+
+def test_settings_that_differ_come_first_and_each_has_its_origin():
+    changed, same = settings(facts_with(), changed=True), settings(facts_with(), changed=False)
+    assert {setting.origin for setting in same} == {"default"}
+    assert "default" not in {setting.origin for setting in changed}
+    assert next(setting for setting in changed if setting.key == "train.learning_rate").origin == "--config"
+
+
+def test_the_printed_configuration_resolves_to_the_changed_values():
+    from snaketune.config.strict_yaml import parse_yaml
+
+    values = parse_yaml(config_file(facts_with()), "report")
+    assert values["train"]["learning_rate"] == 0.005
+    assert values["data"]["sources"] == ["builtin:quickstart", "data/extra.jsonl"]
+    assert values["model"]["tiny"] == {"hidden_size": 128, "vocab_size": 1024}
+    assert list(values["runs"]) == ["quickstart"]

@@ -1,0 +1,113 @@
+import pytest
+from report_case import facts_with
+
+from snaketune.report.answers import Answers
+from snaketune.report.chance import interval, sign_test
+from snaketune.report.evaluation import judge, table
+from snaketune.report.verdict import verdict
+
+
+def measured(loss, match=None, n=200, generated=200):
+    found = {"loss": loss, "n": n}
+    return found if match is None else {**found, "exact_match": match, "n_generated": generated}
+
+
+def judged(base, tuned, counts=None, **changes):
+    evaluation = {name: found for name, found in (("base", base), ("tuned", tuned)) if found is not None}
+    return verdict(facts_with(evaluation=evaluation, answers=Answers(counts or {}), **changes))
+
+
+def test_better_says_what_rose_and_what_fell():
+    found = judged(measured(1.523, 0.0), measured(0.0112, 0.99), {"fixed": 198, "wrong": 2})
+    assert found.outcome == "better"
+    assert found.sentence == (
+        "Trained 250 steps on a training set of 163,538 tokens; exact match on 200 held-out requests rose from 0.0% to"
+        " 99.0%; held-out loss 1.52 \u2192 0.0112; merged model equals adapter."
+    )
+
+
+def test_worse_is_said_plainly():
+    found = judged(measured(1.1, 0.6), measured(1.9, 0.2), {"broken": 90, "fixed": 10, "wrong": 70, "right": 30})
+    assert found.outcome == "worse"
+    assert found.headline == "Tuning made the model worse on the held-out data"
+    assert "fell from 60.0% to 20.0%" in found.sentence
+
+
+def test_lower_loss_but_worse_answers_is_mixed():
+    found = judged(measured(1.1, 0.6), measured(0.9, 0.2), {"broken": 90, "fixed": 10, "wrong": 70, "right": 30})
+    assert found.outcome == "mixed"
+
+
+def test_a_small_change_of_exact_match_is_called_chance():
+    found = judged(measured(1.1, 0.5), measured(1.1, 0.51), {"broken": 10, "fixed": 12, "wrong": 88, "right": 90})
+    assert found.outcome == "same"
+    assert "rose from 50.0% to 51.0%, which may be chance" in found.sentence
+
+
+def test_without_generations_exact_match_is_unknown_and_loss_decides():
+    found = judged(measured(1.1), measured(0.9))
+    assert found.outcome == "better"
+    assert "no answers were generated, so exact match is unknown" in found.sentence
+    assert found.figures[0].value == "not measured"
+
+
+def test_without_a_merged_model_none_is_claimed():
+    sentence = judged(measured(1.1), measured(0.9), merged=None).sentence
+    assert sentence.endswith("no merged model was made.")
+    assert "equal" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("merged", "words"),
+    [
+        ({}, "the merged model was not checked"),
+        ({"check": {"verdict": "different"}}, "merged model does not equal adapter"),
+    ],
+)
+def test_a_merge_without_proof_is_not_called_equal(merged, words):
+    assert judged(measured(1.1), measured(0.9), merged=merged).sentence.endswith(f"{words}.")
+
+
+def test_a_handful_of_held_out_records_decides_nothing():
+    found = judged(measured(1.5, 0.0, n=4, generated=4), measured(0.1, 1.0, n=4, generated=4), {"fixed": 4})
+    assert found.outcome == "few"
+    assert found.headline.startswith("Too little held-out data")
+
+
+def test_without_a_base_model_nothing_is_compared():
+    found = judged(None, measured(0.9, 0.5))
+    assert found.outcome == "unknown"
+    assert "that of the base model is unknown" in found.sentence
+
+
+def test_no_evaluation_at_all():
+    found = judged(None, None)
+    assert found.outcome == "unknown"
+    assert "held-out loss was not measured" in found.sentence
+
+
+def test_unpaired_answers_need_intervals_that_do_not_overlap():
+    facts = facts_with(answers=Answers())
+    near = {"base": {"exact_match": 0.50, "n_generated": 100}, "tuned": {"exact_match": 0.60, "n_generated": 100}}
+    far = {"base": {"exact_match": 0.10, "n_generated": 100}, "tuned": {"exact_match": 0.60, "n_generated": 100}}
+    assert judge(near, facts.answers) == "same"
+    assert judge(far, facts.answers) == "better"
+
+
+def test_sign_test_and_interval_have_known_values():
+    assert sign_test(0, 0) == 1
+    assert sign_test(5, 5) == 1
+    assert sign_test(10, 0) == pytest.approx(2 / 1024)
+    assert sign_test(3, 9) == sign_test(9, 3) == pytest.approx(0.1460, abs=5e-4)
+    assert interval(0.0, 10) == pytest.approx((0.0, 0.2775), abs=5e-4)
+    assert interval(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=5e-4)
+
+
+def test_table_says_better_by_the_direction_of_each_metric_and_keeps_unknown_ones():
+    rows = {
+        row.label: row for row in table({"base": {"loss": 1.0, "judge.v2": 3}, "tuned": {"loss": 2.0, "judge.v2": 4}})
+    }
+    assert rows["Loss"].tuning.note == "worse"
+    assert rows["judge.v2"].tuning.text == "+1.00"
+    assert rows["judge.v2"].tuning.note == ""
+    assert rows["Loss"].merged.text == "not measured"

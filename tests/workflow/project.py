@@ -1,0 +1,125 @@
+"""A copy of the workflow with a tiny configuration, and what its runs did."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PARTS = ("Snakefile", "rules", "scripts", "config", "profiles", "envs", "docs")
+VOLATILE_FILES = {"run_info.json"}
+VOLATILE_KEYS = {"tokens_per_second", "mfu"}
+
+CONFIG = """
+data:
+  sources: [data/train.jsonl]
+model:
+  name_or_path: tiny
+  tiny: {corpus: quickstart, vocab_size: 400, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1,
+         num_attention_heads: 2, max_position_embeddings: 256, pretrain_steps: 0}
+split: {test_size: 0.01}
+tokens: {max_length: 256}
+adapter: {r: 4}
+train: {max_steps: 8, per_device_train_batch_size: 2, gradient_accumulation_steps: 1, learning_rate: 1e-3,
+        logging_steps: 2, save_steps: 2, cpu_threads: 1}
+evaluate: {max_samples: 4, max_new_tokens: 4}
+runs: {one: {}}
+"""
+
+
+def record(number: int) -> str:
+    """A line whose answer has about 400 characters, so that 3,000 lines are more than 1 MB."""
+    answer = f"The number {number} follows {number - 1}. " * 10
+    return json.dumps({"prompt": f"What follows {number - 1}, and why is it so?", "completion": answer})
+
+
+class Project:
+    """A working copy in which real Snakemake runs."""
+
+    def __init__(self, folder: Path, config: str = CONFIG):
+        self.folder = folder
+        for part in PARTS:
+            source, target = ROOT / part, folder / part
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(source, target)
+        (folder / "data").mkdir()
+        self.raw = folder / "data" / "train.jsonl"
+        self.config = folder / "config" / "config.yaml"
+        self.config.write_text(config)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(Path(sys.executable).with_name("snakemake")), "--cores", "2", *(arguments or ("train",))]
+
+    def run(self, *arguments: str, expect: int = 0) -> set[str]:
+        """Run Snakemake and return the rules of the jobs that finished."""
+        result = subprocess.run(self.command(*arguments), cwd=self.folder, capture_output=True, text=True, timeout=600)
+        self.output = result.stdout + result.stderr
+        assert (result.returncode == 0) == (expect == 0), self.output[-6000:]
+        return jobs(self.output)
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Replace text in a file of the copy."""
+        path = self.folder / name
+        text = path.read_text()
+        assert old in text, (name, old)
+        path.write_text(text.replace(old, new))
+
+    def start(self) -> subprocess.Popen:
+        """Start `train` in a session of its own, so that all of it can be killed."""
+        return subprocess.Popen(
+            self.command(),
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def wait_for_step(self, step: int, seconds: float = 120) -> None:
+        """Wait until the trainer has written its metrics of ``step``."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for path in self.folder.glob("work/runs/*/metrics.jsonl"):
+                if f'"step":{step},' in path.read_text():
+                    return
+            time.sleep(0.05)
+        raise TimeoutError(f"no step {step} after {seconds} s")
+
+    def latest(self, run: str = "one") -> Path:
+        return self.folder / "results" / "runs" / run / "latest"
+
+    def adapter(self, run: str = "one") -> str:
+        """The digest of the adapter's weights."""
+        manifest = json.loads((self.latest(run) / "adapter.manifest.json").read_text())
+        return manifest["files"]["adapter/adapter_model.safetensors"]["digest"]
+
+
+def jobs(output: str) -> set[str]:
+    """The rules of the jobs that finished, without the target rules."""
+    finished = set(re.findall(r"Finished jobid: \d+ \(Rule: (\w+)\)", output))
+    return finished - {"train", "data"}
+
+
+def kill_session(process: subprocess.Popen) -> None:
+    """kill -9 Snakemake and everything it started."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def stable_content(results: Path) -> dict[str, bytes]:
+    """Every file under ``results`` without what is volatile by contract."""
+    content = {}
+    for path in sorted(p for p in results.rglob("*") if p.is_file() and p.name not in VOLATILE_FILES):
+        name = str(path.relative_to(results))
+        content[name] = path.read_bytes()
+        if path.name == "metrics.jsonl":
+            lines = [json.loads(line) for line in content[name].splitlines()]
+            stable = [{key: value for key, value in line.items() if key not in VOLATILE_KEYS} for line in lines]
+            content[name] = json.dumps(stable).encode()
+    return content

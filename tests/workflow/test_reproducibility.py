@@ -1,0 +1,87 @@
+"""Two full runs from scratch are the same bytes, and bad input ends in one sentence."""
+
+import subprocess
+
+import pytest
+from project import CONFIG, Project, record, stable_content
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return small_project(tmp_path_factory.mktemp("first"))
+
+
+def small_project(folder):
+    project = Project(folder)
+    lines = [record(number) for number in range(120)]
+    lines[5] = '{"prompt": "half a li'
+    lines.append(lines[0])
+    project.raw.write_text("\n".join(lines) + "\n")
+    return project
+
+
+def test_two_runs_from_scratch_are_the_same_bytes(project, tmp_path, monkeypatch):
+    project.run()
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
+    other = small_project(tmp_path)
+    other.run()
+    one, two = (stable_content(p.folder / "results") for p in (project, other))
+    assert sorted(one) == sorted(two)
+    assert [name for name in one if one[name] != two[name]] == []
+
+
+def test_the_account_of_the_data_is_complete(project):
+    import json
+
+    (manifest,) = (project.folder / "results/data/read_records").glob("*/manifest.json")
+    facts = json.loads(manifest.read_text())
+    assert (facts["records"], facts["quarantined"], facts["reasons"]) == (120, 1, {"not_json": 1})
+    (manifest,) = (project.folder / "results/data/dedupe_records").glob("*/manifest.json")
+    assert json.loads(manifest.read_text())["removed"] == 1
+
+
+def test_a_snakemake_report_holds_the_runs_page(project):
+    project.run("--report", "report.zip", "train")
+    names = subprocess.run(["python3", "-m", "zipfile", "-l", "report.zip"], cwd=project.folder, capture_output=True)
+    assert b"report.html" in names.stdout
+
+
+def test_one_core_is_enough(project):
+    project.run("--cores", "1", "train")
+    assert "Nothing to be done" in project.output
+
+
+BAD = {
+    "missing file": (None, "", "data/train.jsonl does not exist"),
+    "empty file": ("", "", "train.jsonl"),
+    "not JSON": ("hello\nworld\n", "", "train.jsonl"),
+    "unknown format": ('{"a": 1}\n' * 9, "", "data.columns"),
+    "misspelt key": (record(1), "train: {learning_rat: 1}", "Did you mean learning_rate?"),
+    "run name with a shell in it": (record(1), 'runs: {"x;touch PWNED": {}}', "runs has the name"),
+    "run name with a path": (record(1), 'runs: {"../x": {}}', "runs has the name"),
+    "every label masked": (
+        "\n".join(record(n) for n in range(20)),
+        "tokens: {chat_template: '{{ messages[0].content }}{% generation %}{% endgeneration %}'}",
+        "nothing can be trained on",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_ends_in_one_sentence_and_publishes_nothing(tmp_path, case):
+    content, keys, words = BAD[case]
+    section = keys.split(":")[0]
+    lines = [line for line in CONFIG.splitlines() if not (keys and line.startswith(f"{section}:"))]
+    joined = (
+        "\n".join(lines).replace("        logging_steps: 2, save_steps: 2, cpu_threads: 1}\n", "")
+        if section == "train"
+        else "\n".join(lines)
+    )
+    project = Project(tmp_path, joined + "\n" + keys + "\n")
+    if content is not None:
+        project.raw.write_text(content)
+    project.run(expect=1)
+    assert words in project.output
+    assert "Traceback" not in project.output
+    assert not list(project.folder.rglob("PWNED"))
+    assert not list(project.folder.glob("results/runs/*/*/report.html"))

@@ -1,0 +1,180 @@
+"""Exactly which jobs run, with real Snakemake on a real tiny model. The tests build on each other, in order."""
+
+import os
+import shutil
+
+import pytest
+from project import Project, kill_session, record
+
+PREPARATION = {"stage_sources", "read_records", "dedupe_records", "split_records"}
+DATA = PREPARATION | {"tokenize_records", "rightsize", "pack_rows"}
+AFTER_TRAINING = {"merge_adapter", "evaluate_model", "describe_run", "render_report"}
+TRAINING = {"train_model"} | AFTER_TRAINING
+EVERYTHING = DATA | {"prepare_model"} | TRAINING
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    project = Project(tmp_path_factory.mktemp("project"))
+    project.raw.write_text("".join(record(number) + "\n" for number in range(3000)))
+    assert project.raw.stat().st_size > 1_000_000
+    return project
+
+
+def test_a_fresh_run_does_everything(project):
+    assert project.run() == EVERYTHING
+    assert (project.latest() / "report.html").is_file()
+
+
+def test_the_same_command_again_does_nothing(project):
+    assert project.run() == set()
+    assert "Nothing to be done" in project.output
+
+
+def test_touching_the_input_retrains_nothing(project):
+    os.utime(project.raw)
+    assert project.run() <= {"stage_sources"}
+
+
+def test_touching_every_file_of_the_workflow_reruns_nothing(project):
+    for path in project.folder.rglob("*"):
+        if path.is_file() and not {"results", ".snakemake", "work"} & set(path.relative_to(project.folder).parts):
+            os.utime(path)
+    assert project.run() == set()
+
+
+def test_a_comment_in_a_library_module_reruns_nothing(project):
+    project.edit("scripts/snaketune/data/packing.py", "import numpy as np", "import numpy as np  # a comment")
+    assert project.run() == set()
+
+
+def test_an_operational_setting_reruns_nothing(project):
+    project.edit("config/config.yaml", "save_steps: 2", "save_steps: 4")
+    assert project.run() == set()
+
+
+def test_dedupe_code_with_the_same_outcome_retrains_nothing(project):
+    project.edit("scripts/dedupe_records.py", "def main() -> None:", "CHANGED = 1\n\n\ndef main() -> None:")
+    assert project.run() == {"dedupe_records", "split_records", "tokenize_records", "rightsize"}
+    assert project.run() == set()
+
+
+def test_a_changed_learning_rate_trains_and_nothing_before(project):
+    project.before = project.adapter()
+    project.edit("config/config.yaml", "learning_rate: 1e-3", "learning_rate: 2e-3")
+    assert project.run() == TRAINING
+    assert project.adapter() != project.before
+
+
+def test_going_back_finds_everything_in_place(project):
+    changed = project.latest().resolve()
+    project.edit("config/config.yaml", "learning_rate: 2e-3", "learning_rate: 1e-3")
+    assert project.run() == set()
+    assert project.latest().resolve() != changed
+    assert project.adapter() == project.before
+
+
+def test_a_changed_maximum_length_keeps_the_tokens(project):
+    project.edit("config/config.yaml", "max_length: 256", "max_length: 240")
+    assert project.run() == {"rightsize", "pack_rows"} | TRAINING
+    project.edit("config/config.yaml", "max_length: 240", "max_length: 256")
+    assert project.run() == set()
+
+
+def test_an_evaluation_setting_evaluates_only(project):
+    project.edit("config/config.yaml", "max_samples: 4", "max_samples: 5")
+    assert project.run() == {"evaluate_model", "describe_run", "render_report"}
+
+
+def test_a_second_run_shares_the_data_and_the_model(project):
+    project.edit("config/config.yaml", "runs: {one: {}}", "runs: {one: {}, two: {adapter: {r: 2}}}")
+    assert project.run() == TRAINING
+    project.edit("config/config.yaml", "runs: {one: {}, two: {adapter: {r: 2}}}", "runs: {one: {}}")
+    assert project.run() == set()
+
+
+def test_one_changed_record_is_a_change_of_everything_after(project):
+    lines = project.raw.read_text().splitlines(keepends=True)
+    lines[7] = record(100_007) + "\n"
+    project.raw.write_text("".join(lines))
+    assert project.run() == EVERYTHING - {"prepare_model"}
+
+
+def test_new_content_under_an_older_mtime_is_noticed(project):
+    lines = project.raw.read_text().splitlines(keepends=True)
+    lines[8] = record(100_008) + "\n"
+    project.raw.write_text("".join(lines))
+    os.utime(project.raw, (1_000_000_000, 1_000_000_000))
+    assert project.run() == EVERYTHING - {"prepare_model"}
+
+
+def test_a_deleted_adapter_is_made_again_equal(project):
+    before = project.adapter()
+    shutil.rmtree(project.latest() / "adapter")
+    assert "train_model" in project.run()
+    assert project.adapter() == before
+
+
+@pytest.mark.parametrize(
+    ("file", "stage"),
+    [("adapter/adapter_model.safetensors", "train_model"), ("merged/model.safetensors", "merge_adapter")],
+)
+def test_a_damaged_result_is_noticed_and_made_again(project, file, stage):
+    path = project.latest() / file
+    before = path.read_bytes()
+    path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    assert stage in project.run()
+    assert "was deleted or changed since it was made: it is rebuilt" in project.output
+    assert path.read_bytes() == before
+
+
+def test_a_missing_bookkeeping_folder_retrains_nothing(project):
+    shutil.rmtree(project.folder / ".snakemake")
+    assert "train_model" not in project.run()
+
+
+def test_kill_9_of_everything_in_training_then_the_same_command_resumes(project):
+    project.edit("config/config.yaml", "max_steps: 8", "max_steps: 60")
+    assert project.run() == TRAINING
+    undisturbed = project.adapter()
+    shutil.rmtree(project.folder / "results" / "runs")
+    shutil.rmtree(project.folder / "work" / "runs")
+    process = project.start()
+    project.wait_for_step(20)
+    kill_session(process)
+    assert project.run() == TRAINING
+    assert "Resuming from step" in project.output
+    assert project.adapter() == undisturbed
+
+
+def test_kill_9_of_snakemake_alone_leaves_no_orphan(project):
+    undisturbed = project.adapter()
+    shutil.rmtree(project.folder / "results" / "runs")
+    shutil.rmtree(project.folder / "work" / "runs")
+    process = project.start()
+    project.wait_for_step(10)
+    process.kill()
+    process.wait()
+    assert project.run() == TRAINING
+    assert project.adapter() == undisturbed
+
+
+def test_a_second_workflow_in_the_folder_is_refused_with_the_pid_of_the_first(project):
+    shutil.rmtree(project.folder / "results" / "runs")
+    shutil.rmtree(project.folder / "work" / "runs")
+    process = project.start()
+    project.wait_for_step(4)
+    project.run(expect=1)
+    assert f"another workflow (process {process.pid}) is working in this folder" in project.output
+    assert "Traceback" not in project.output
+    assert process.wait(timeout=120) == 0
+
+
+def test_unused_variants_are_listed_and_removed_only_on_request(project):
+    project.run("prune")
+    unused = [line.split()[1] for line in project.output.splitlines() if line.startswith("Unused: ")]
+    assert unused
+    assert all((project.folder / path).is_dir() for path in unused)
+    project.run("prune", "--config", "prune=yes")
+    assert not any((project.folder / path).exists() for path in unused)
+    assert project.run() == set()
