@@ -75,10 +75,14 @@ def writing_directory(path: str | Path) -> Iterator[Path]:
 
 
 def sync_tree(folder: Path) -> None:
-    """Flush every file under ``folder`` to disk and give it the permissions that the umask allows."""
+    """Flush every file under ``folder`` to disk and give it the permissions that the umask allows.
+
+    Hard links share their permissions with the file they link to, which is a user's own: they are left alone.
+    """
     umask = os.umask(0)
     os.umask(umask)
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()):
-        file.chmod(0o666 & ~umask)
+        if file.stat().st_nlink == 1:
+            file.chmod(0o666 & ~umask)
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
