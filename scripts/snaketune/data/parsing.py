@@ -28,7 +28,7 @@ def parse_line(content: bytes) -> dict[str, Any]:
         Refusal: if there is none; the reason is ``line_too_long``, ``not_json``, ``invalid_utf8``,
             ``lone_surrogate``, ``nan_literal``, ``too_deep`` or ``not_an_object``.
     """
-    if is_cut(content):
+    if len(content) > LONGEST_LINE and is_cut(content):
         raise Refusal("line_too_long", f"the line is longer than {LONGEST_LINE >> 20} MiB")
     try:
         record = orjson.loads(content)
@@ -62,10 +62,10 @@ def needles(names: Iterable[str]) -> tuple[bytes, ...]:
 
 
 def refuse_repeated(content: bytes, names: tuple[bytes, ...], once: int = 1) -> None:
-    """Refuse a line in which an object has one of the given keys twice: which value is meant is unknown.
+    """Refuse a line in which an object has one of the given keys twice: nobody knows which value is meant.
 
-    Parsers keep the first or the last silently. Counting the quoted names is cheap and finds every candidate; only
-    those are parsed again, key by key.
+    Parsers keep the first or the last silently. Counting the quoted names is cheap and finds every candidate (unless
+    a key is spelled with \\u escapes); only those are parsed again, key by key.
 
     Args:
         content: the raw line, known to be valid JSON.

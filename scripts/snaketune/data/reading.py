@@ -1,7 +1,7 @@
 """From sources to canonical records: every line is a record, quarantined with its reason, or blank."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,7 @@ from snaketune.data.sources import NumberedLine, reading_lines
 from snaketune.data.staging import Source, progress_bar
 
 SAMPLE_RECORDS = 64
+SAMPLE_LINES = 10_000
 SAMPLE_BYTES = 4 << 20
 KNOWN_COLUMNS = 1000
 IGNORED_SHOWN = 50
@@ -34,13 +35,12 @@ class ReadingPolicy:
 
 @dataclass(slots=True)
 class SourceAccount:
-    """What became of the lines of one source; blank lines are in no other count."""
+    """What became of the lines of one source; blank lines do not count."""
 
     path: str
     format: str
     records: int = 0
     quarantined: int = 0
-    blank: int = 0
     columns: set[str] = field(default_factory=set)
 
     def facts(self, used: Iterable[str]) -> dict[str, Any]:
@@ -51,7 +51,6 @@ class SourceAccount:
             "lines": self.records + self.quarantined,
             "records": self.records,
             "quarantined": self.quarantined,
-            "blank_lines": self.blank,
             "ignored": sorted(self.columns.difference(used))[:IGNORED_SHOWN],
         }
 
@@ -86,15 +85,15 @@ class RecordReader:
             account = SourceAccount(source.path, form.name)
             self._read_lines(rest, account, form)
         if not account.records + account.quarantined:
-            raise DataError(f"{source.path} has only blank lines: remove it from data.sources or fill it.")
+            raise _no_lines(source.path)
         self.accounts.append(account)
 
     def _choose_format(self, lines: Iterator[NumberedLine], path: str) -> tuple[Format, Iterator[NumberedLine]]:
         if self._policy.format != "auto":
             return FORMATS[self._policy.format], lines
         seen, sample = _sample(lines)
-        if seen and all(not content or content.isspace() for _, _, content in seen):
-            return FORMATS["text"], chain(seen, lines)
+        if not seen:
+            raise _no_lines(path)
         if found := detect(sample, self._policy.columns):
             return found, chain(seen, lines)
         raise self._unknown_shape(path, seen, sample)
@@ -123,9 +122,6 @@ class RecordReader:
         index, write = len(self.accounts), self._records.write
         parse = self._line_parser(form, account)
         for number, offset, content in lines:
-            if not content or content.isspace():
-                account.blank += 1
-                continue
             try:
                 record = parse(content)
             except Refusal as refusal:
@@ -141,14 +137,12 @@ class RecordReader:
         names = form.names(self._policy.columns)
         convert = _with_system_prompt(form.converter(names), self._policy.system_prompt)
         outer, inner = needles(names.values()), needles(form.inner)
-        columns, unseen = account.columns, self._unseen
+        width, unseen = len(names), self._unseen
 
         def parse(content: bytes) -> dict[str, Any]:
             record = parse_line(content)
-            if unseen:
-                unseen.difference_update(record)
-            if len(columns) < KNOWN_COLUMNS:
-                columns.update(record)
+            if len(record) != width or unseen:
+                self._note_columns(record, account)
             converted = convert(record)
             refuse_repeated(content, outer)
             if inner:
@@ -156,6 +150,12 @@ class RecordReader:
             return converted
 
         return parse
+
+    def _note_columns(self, record: dict[str, Any], account: SourceAccount) -> None:
+        """Remember which columns there are: those that are not used, and those that `data.columns` speaks of."""
+        self._unseen.difference_update(record)
+        if len(account.columns) < KNOWN_COLUMNS:
+            account.columns.update(record)
 
     def finish(self) -> dict[str, Any]:
         """Return the facts of the manifest.
@@ -187,52 +187,68 @@ class RecordReader:
     def refuse_if_too_bad(self, kept_at: str | Path) -> None:
         """Stop when too many lines were quarantined, after keeping a copy of them at ``kept_at``.
 
+        Otherwise the copy of an earlier failure is removed.
+
         Raises:
             DataError: with the counts per reason, the first case and the place of the copy.
         """
         bad = self.quarantine.total
         lines = bad + self.records
         if self.records and bad <= self._policy.max_bad_fraction * lines:
+            Path(kept_at).unlink(missing_ok=True)
             return
         self.quarantine.keep_copy(kept_at)
         raise DataError(
             f"data.max_bad_fraction: {bad} of {_count(lines, 'line')} cannot be used ({self.quarantine.counts()}),"
-            f" {bad / lines:.1%} where {self._policy.max_bad_fraction:.1%} is allowed; the first is"
+            f" {100 * bad / lines:.3g} % where {100 * self._policy.max_bad_fraction:.3g} % is allowed; the first is"
             f" {self.quarantine.first}; all are in {kept_at}: mend them, correct data.format or data.columns, or raise"
             " the limit."
         )
 
 
 def read_records(
-    sources: Iterable[Source],
-    place_of: Callable[[Source], Path],
+    sources: Iterable[tuple[Source, Path]],
     policy: ReadingPolicy,
-    outputs: AbstractContextManager[tuple[IO[bytes], IO[bytes]]],
+    records: IO[bytes],
+    quarantine: IO[bytes],
     kept_at: str | Path,
 ) -> dict[str, Any]:
-    """Read all sources into records and quarantine and return the facts of the manifest."""
-    with outputs as (records, quarantine):
-        reader = RecordReader(policy, records, Quarantine(quarantine))
-        for source in sources:
-            reader.read(source, place_of(source))
-        facts = reader.finish()
-        reader.refuse_if_too_bad(kept_at)
+    """Read all sources into records and quarantine and return the facts of the manifest.
+
+    Args:
+        sources: each source with the place to read it from.
+        policy: how lines are read.
+        records: receives canonical records in input order, one JSON object per line.
+        quarantine: receives the refused lines; a real file, since it is copied when the run has to stop.
+        kept_at: where that copy goes.
+
+    Raises:
+        ConfigError: if a setting does not fit the data.
+        DataError: if a source cannot be read or too many lines are unusable.
+    """
+    reader = RecordReader(policy, records, Quarantine(quarantine))
+    for source, place in sources:
+        reader.read(source, place)
+    facts = reader.finish()
+    reader.refuse_if_too_bad(kept_at)
     return facts
 
 
+def _no_lines(path: str) -> DataError:
+    return DataError(f"{path} has only blank lines: remove it from data.sources or fill it.")
+
+
 def _sample(lines: Iterator[NumberedLine]) -> tuple[list[NumberedLine], list[dict]]:
-    """Take lines until there are 64 objects or 4 MiB; return the lines and the objects on them."""
+    """Take lines until there are 64 objects, 10,000 lines or 4 MiB; return the lines and the objects on them."""
     seen: list[NumberedLine] = []
     objects: list[dict] = []
     size = 0
     for line in lines:
         seen.append(line)
         size += len(line[2])
-        try:
+        with suppress(Refusal):  # these lines are read again and then set aside
             objects.append(parse_line(line[2]))
-        except Refusal:
-            pass
-        if len(objects) == SAMPLE_RECORDS or size >= SAMPLE_BYTES:
+        if len(objects) == SAMPLE_RECORDS or len(seen) == SAMPLE_LINES or size >= SAMPLE_BYTES:
             break
     return seen, objects
 

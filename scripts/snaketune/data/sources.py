@@ -1,13 +1,12 @@
 """Source files as numbered lines of bytes: plain or gzip, streamed, hashed on the way, never held."""
 
 import io
-import os
 import stat
 import zlib
-from collections.abc import Buffer, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import xxhash
 
@@ -29,18 +28,22 @@ FOREIGN = {
 NumberedLine = tuple[int, int, bytes]
 
 
-def open_source(path: str | Path) -> BinaryIO:
+def _ignore(size: int) -> None:
+    """Nobody watches the progress."""
+
+
+def open_source(path: str | Path) -> io.FileIO:
     """Open a raw source file, unbuffered.
 
     Raises:
         DataError: if it does not exist, is no regular file, cannot be read or is empty.
     """
     try:
-        status = os.stat(path)
+        status = Path(path).stat()
         if not stat.S_ISREG(status.st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
             raise DataError(f"{path} is {kind}: name files of JSON lines in data.sources.")
-        file = open(path, "rb", buffering=0)
+        file = open(path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
     except OSError as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         raise DataError(f"{path} {reason}: check the path in data.sources and its permissions.") from None
@@ -53,7 +56,7 @@ def open_source(path: str | Path) -> BinaryIO:
 class HashedFile(io.RawIOBase):
     """A raw file that hashes (XXH3-128) and counts the bytes as they are read."""
 
-    def __init__(self, file: BinaryIO, advance: Callable[[int], object] = int):
+    def __init__(self, file: io.FileIO, advance: Callable[[int], object] = _ignore):
         self._file = file
         self._advance = advance
         self._state = xxhash.xxh3_128()
@@ -62,10 +65,10 @@ class HashedFile(io.RawIOBase):
         """Return True: this is for reading."""
         return True
 
-    def readinto(self, buffer: Buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         """Fill ``buffer`` and return the number of bytes, 0 at the end."""
         view = memoryview(buffer)
-        size = self._file.readinto(view)  # type: ignore[attr-defined]
+        size = self._file.readinto(view)
         self._state.update(view[:size])
         self._advance(size)
         return size
@@ -99,7 +102,7 @@ class Gunzipped(io.RawIOBase):
         """Return True: this is for reading."""
         return True
 
-    def readinto(self, buffer: Buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         """Fill ``buffer`` with decompressed bytes and return their number, 0 at the end."""
         view = memoryview(buffer)
         while True:
@@ -124,7 +127,7 @@ def _gzip_member():
 
 @contextmanager
 def reading_lines(
-    path: str | Path, name: str, digest: str, advance: Callable[[int], object] = int
+    path: str | Path, name: str, digest: str, advance: Callable[[int], object] = _ignore
 ) -> Iterator[Iterator[NumberedLine]]:
     """Give the lines of the source at ``path`` and check, once they were read, that the content is the expected one.
 
@@ -164,7 +167,7 @@ def _refuse_foreign(path: str | Path, name: str) -> None:
 
 
 def numbered_lines(file: io.BufferedReader, name: str) -> Iterator[NumberedLine]:
-    """Yield line number (from 1), byte offset in the (decompressed) file and content of each line.
+    """Yield line number (from 1), byte offset in the (decompressed) file and content of each line that is not blank.
 
     A byte order mark at the start of the file is left out. Of a line over 16 MiB only the beginning is given, for
     which :func:`is_cut` is true. Lines end at ``\\n`` alone: U+2028 and the like are part of the text.
@@ -175,12 +178,16 @@ def numbered_lines(file: io.BufferedReader, name: str) -> Iterator[NumberedLine]
     number = offset = 0
     try:
         while content := file.readline(LONGEST_LINE + 1):
-            size = len(content) + (_skip_line(file) if is_cut(content) else 0)
+            size = len(content)
+            cut = size > LONGEST_LINE and is_cut(content)
+            if cut:
+                size += _skip_line(file)
             number += 1
             if number == 1 and content.startswith(BYTE_ORDER_MARK):
                 content = content[len(BYTE_ORDER_MARK) :]
                 offset, size = len(BYTE_ORDER_MARK), size - len(BYTE_ORDER_MARK)
-            yield number, offset, content
+            if content and (cut or not content.isspace()):
+                yield number, offset, content
             offset += size
     except (EOFError, zlib.error) as error:
         raise DataError(

@@ -1,54 +1,54 @@
-"""Training and held-out records, decided by the prompt alone: growth moves nothing, equal prompts stay together."""
+"""The held-out split: a record's prompt and the seed alone decide on which side it is.
 
-from collections.abc import Callable, Iterable
-from typing import IO, Any
+Equal prompts are never on both sides, and a growing corpus moves no record from one side to the other. (The one
+exception: a set so small that nothing would be held out lends its lowest hash; growing, it may take it back.)
+"""
 
-import orjson
+from pathlib import Path
+from typing import IO
+
+import numpy as np
 import xxhash
 
 from snaketune.common.errors import DataError
-from snaketune.data.deduping import normalised
+from snaketune.data.records import END_OF_TURN, Turn, key_bytes, prompt_of, read_turns
 
-SPACE = 1 << 64
-
-
-def prompt_of(record: dict[str, Any]) -> str:
-    """Return what a record asks: all turns before the last answer, or the whole text; normalised, lower case."""
-    if "text" in record:
-        return normalised(record["text"]).lower()
-    turns = record["messages"][:-1]
-    return "\x1f".join(normalised(turn["content"]).lower() for turn in turns if turn["role"] != "system")
+HASHES = 1 << 64
 
 
-def position(record: dict[str, Any], seed: int) -> int:
-    """Return where the record's prompt falls in the 64-bit space."""
-    return xxhash.xxh3_64_intdigest(prompt_of(record).encode(), seed)
+def prompt_hash(turns: list[Turn], seed: int) -> int:
+    """Return the 64-bit hash that places a record, from the seed and its normalised prompt."""
+    return xxhash.xxh3_64_intdigest(str(seed).encode() + END_OF_TURN + key_bytes(prompt_of(turns)))
 
 
-def split(
-    lines: Callable[[], Iterable[bytes]], test_size: float, seed: int, train: IO[bytes], held_out: IO[bytes]
-) -> dict[str, int]:
-    """Write each line to one of the two splits, in order; a prompt is held out when it falls below the fraction.
+def plan_split(path: str | Path, test_size: float, seed: int) -> np.ndarray:
+    """Return which records are held out.
 
     Args:
-        lines: gives the records anew at each call; a small data set is read twice.
-        test_size: fraction of prompts to hold out; with more than 0 at least one is.
-        seed: decides which prompts.
+        path: canonical records.
+        test_size: fraction of prompts to hold out; 0 for none, otherwise at least one is.
+        seed: another seed holds out others.
+
+    Returns:
+        bool, shape [records].
 
     Raises:
-        DataError: if nothing is left to train on.
+        DataError: if no record is left to train on.
     """
-    limit = int(test_size * SPACE)
-    if test_size > 0:
-        smallest = min((position(orjson.loads(line), seed) for line in lines()), default=0)
-        limit = max(limit, smallest + 1)
-    counts = {"train": 0, "eval": 0}
-    for line in lines():
-        held = limit > 0 and position(orjson.loads(line), seed) < limit
-        (held_out if held else train).write(line)
-        counts["eval" if held else "train"] += 1
-    if not counts["train"]:
+    hashes = np.fromiter((prompt_hash(turns, seed) for turns in read_turns(path)), np.uint64)
+    held_out = hashes < min(int(test_size * HASHES), HASHES - 1)
+    if test_size and len(hashes) and not held_out.any():
+        held_out = hashes == hashes.min()
+    if held_out.all():
         raise DataError(
-            f"split.test_size: {test_size:g} leaves none of {counts['eval']} records to train on: lower it or add some."
+            f"split.test_size: with {test_size} all {len(hashes)} records are held out and none is left to train on:"
+            " give more data or prompts that differ, lower it, or set it to 0."
         )
-    return counts
+    return held_out
+
+
+def carry_out(held_out: np.ndarray, path: str | Path, train: IO[bytes], evaluation: IO[bytes]) -> None:
+    """Copy the raw lines of the records at ``path`` to the side they belong to, in order."""
+    with open(path, "rb") as lines:
+        for line, held in zip(lines, held_out.tolist(), strict=True):
+            (evaluation if held else train).write(line)

@@ -100,14 +100,20 @@ def _copy_of(source: Source, folder: Path) -> Path:
 
 def _ensure(source: Source, target: Path) -> Path:
     """Put the content of ``source`` at ``target`` unless it is there; one process at a time."""
+    if _is_verified(source, target):
+        return target
     with wait_for_lock(target.parent / ".lock"):
-        if target.is_file() and target.stat().st_size == source.bytes and file_digest(target) == source.digest:
+        if _is_verified(source, target):
             return target
         for leftover in target.parent.glob(".*.partial-*"):
             leftover.unlink()
         _check_room(target.parent, source.bytes)
         _write(source, target)
     return target
+
+
+def _is_verified(source: Source, target: Path) -> bool:
+    return target.is_file() and target.stat().st_size == source.bytes and file_digest(target) == source.digest
 
 
 def _write(source: Source, target: Path) -> None:
