@@ -211,6 +211,11 @@ def test_auto_finds_the_format_and_says_so(tmp_path, form):
     assert len(found.records) == 1
 
 
+def test_a_record_that_fits_several_formats_is_taken_for_the_richest(tmp_path):
+    line = b'{"text":"x","prompt":"a","completion":"b"}\n'
+    assert read_bytes(tmp_path, line).facts["sources"][0]["format"] == "prompt_completion"
+
+
 def test_auto_decides_per_file_and_by_majority(tmp_path):
     one = source(tmp_path / "a.jsonl", TEXT + b"\n" + CHAT + b"\n" + CHAT + b"\n")
     two = source(tmp_path / "b.jsonl", ALPACA + b"\n")

@@ -70,6 +70,11 @@ def test_gzip_gives_the_same_lines_also_in_several_members_with_padding(tmp_path
     assert [content for _, _, content in plain] == LINES
 
 
+def test_gzip_that_expands_to_many_buffers_is_whole(tmp_path):
+    found = lines_of(tmp_path / "x.jsonl.gz", gzip.compress(b"".join(LINES) * 8))
+    assert [content for _, _, content in found] == LINES * 8
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=3000), st.integers(1, 400))
 def test_gzip_content_is_whole_whatever_it_expands_to(tmp_path_factory, content, times):
@@ -105,7 +110,7 @@ def test_garbage_after_a_gzip_is_one_sentence(tmp_path):
 
 def test_the_offset_leads_to_the_line(tmp_path):
     rng = random.Random(0)
-    content = b"\xef\xbb\xbf" + b"".join(
+    content = b"\xef\xbb\xbffirst\n" + b"".join(
         rng.choice([b"a\n", b"\r\n", b"bcd\r\n", b" \n", b"e" * 3000 + b"\n"]) for _ in range(500)
     )
     found = lines_of(tmp_path / "x.jsonl", content)
