@@ -46,3 +46,12 @@ rule prune:
 onstart:
     take_workflow_lock()
     write_resolved_runs()
+
+
+onsuccess:
+    point_latest_at_exit()
+    name_reports()
+
+
+onerror:
+    explain(log)

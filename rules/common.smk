@@ -18,6 +18,7 @@ from snaketune.config.stages import STAGES, slice_of, stage_id, variants
 from snaketune.config.strict_yaml import load_yaml
 from snaketune.config.upkeep import (
     drop_damaged_manifests,
+    explain_failure,
     lock_or_explain,
     point_latest,
     write_resolved,
@@ -290,6 +291,17 @@ def write_resolved_runs():
             run,
             FOUND.sources(run.config),
         )
+
+
+def explain(log):
+    """What to read and do after a failure."""
+    print(explain_failure(log, "snakemake " + " ".join(sys.argv[1:])), file=sys.stderr, flush=True)
+
+
+def name_reports():
+    """Where the pages of the runs are."""
+    for name in RUNS:
+        print(f"Report: {RESULTS}/runs/{name}/latest/report.html", file=sys.stderr, flush=True)
 
 
 def point_latest_at_exit():

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from snaketune.common.canonical import pretty_bytes
 from snaketune.config.aliases import OTHER_NAMES
+from snaketune.config.resolve import section_of
 from snaketune.config.schema import FileConfig, RunConfig
 from snaketune.config.stages import OPERATIONAL
 
@@ -63,7 +64,8 @@ def schema() -> str:
 def readme(presets: Path) -> str:
     """Return config/README.md: every key with its meaning, type and default, and what other tools call it."""
     parts = [INTRODUCTION, FORMATS, preset_table(presets)]
-    parts += [_section(name, field.annotation) for name, field in RunConfig.model_fields.items()]
+    sections = [(name, section_of(field.annotation)) for name, field in RunConfig.model_fields.items()]
+    parts += [_section(name, section) for name, section in sections if section]
     return "\n".join(parts)
 
 
@@ -89,8 +91,8 @@ def _rows(path: str, model: type[BaseModel]) -> list[str]:
     properties = model.model_json_schema()["properties"]
     for key, field in model.model_fields.items():
         full = f"{path}.{key}"
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            rows += _rows(full, field.annotation)
+        if section := section_of(field.annotation):
+            rows += _rows(full, section)
             continue
         default = "required" if field.is_required() else f"`{json.dumps(field.default)}`"
         meaning = str(field.description) + (" *Operational.*" if full in OPERATIONAL else "")

@@ -147,7 +147,7 @@ def check_keys(layer: Layer, model: type[BaseModel], values: dict[str, Any], pat
         field = model.model_fields.get(key)
         if field is None:
             raise ConfigError(f"{layer.name}: {path}{key} is not a key here. {suggestion(key, model)}")
-        section = _section_of(field.annotation)
+        section = section_of(field.annotation)
         if section is None or value is None:
             continue
         if not isinstance(value, dict):
@@ -180,12 +180,13 @@ def all_keys(model: type[BaseModel] = RunConfig, path: str = "") -> list[str]:
     """Return every dotted key of the configuration of a run, in the order of the schema."""
     keys = []
     for key, field in model.model_fields.items():
-        section = _section_of(field.annotation)
+        section = section_of(field.annotation)
         keys += all_keys(section, f"{path}{key}.") if section else [f"{path}{key}"]
     return keys
 
 
-def _section_of(annotation: Any) -> type[BaseModel] | None:
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that an annotation names, or None for a plain value."""
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 

@@ -1,6 +1,7 @@
 """Care of the results folder between jobs: damage noticed, one workflow at a time, `latest` right."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import IO, Any
@@ -71,6 +72,26 @@ def point_latest(folder: Path, current: str) -> None:
     partial = folder / f".latest-{os.getpid()}"
     partial.symlink_to(current)
     os.replace(partial, link)
+
+
+_SENTENCE = re.compile(r"^(?:Config|Data|Plan|Training)Error: .*", re.MULTILINE)
+_LOG = re.compile(r"^\s+log: (\S+)", re.MULTILINE)
+
+
+def explain_failure(workflow_log: str | Path, command: str) -> str:
+    """Return what to read and what to do after a failure: the jobs' own sentences, their logs, the next command.
+
+    Args:
+        workflow_log: Snakemake's log of this invocation, which names the log of each failed job.
+        command: the command that failed.
+    """
+    text = Path(workflow_log).read_text(encoding="utf-8", errors="replace")
+    logs = [Path(name) for name in dict.fromkeys(_LOG.findall(text[text.find("Error in rule") :]))]
+    lines = [""]
+    for log in filter(Path.is_file, logs):
+        sentences = _SENTENCE.findall(log.read_text(encoding="utf-8", errors="replace"))
+        lines += [*sentences[-1:], f"Log: {log}"]
+    return "\n".join([*lines, f"What is finished is kept. After mending the cause: {command}"])
 
 
 def write_resolved(path: Path, run: ResolvedRun, sources: list[dict[str, str]]) -> None:

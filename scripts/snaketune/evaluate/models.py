@@ -9,9 +9,11 @@ import torch
 from peft import PeftModel
 from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from snaketune.common.errors import TrainingError
+from snaketune.train.device import attention
+from snaketune.train.loading import open_model
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
@@ -29,10 +31,9 @@ class ModelSettings:
     def of_slice(cls, cfg: dict[str, Any]) -> "ModelSettings":
         """Return the settings in a configuration slice, whose sections may be nested or flat."""
         model, train = cfg.get("model", cfg), cfg.get("train", cfg)
-        attention = model.get("attn_implementation", "auto")
         return cls(
             dtype=model.get("dtype", "auto"),
-            attn_implementation="sdpa" if attention == "auto" else attention,
+            attn_implementation=attention(model.get("attn_implementation", "auto")),
             cpu_threads=train.get("cpu_threads", 1),
             trust_remote_code=model.get("trust_remote_code", False),
         )
@@ -65,13 +66,8 @@ def load_model(folder: str | Path, settings: ModelSettings, device: torch.device
     """Return the causal language model in ``folder``, ready for reading, on ``device`` or on the best one."""
     torch.set_num_threads(settings.cpu_threads)
     device = device or best_device()
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        str(folder),
-        dtype=computing_dtype(settings.dtype, device),
-        attn_implementation=settings.attn_implementation,
-        local_files_only=True,
-        trust_remote_code=settings.trust_remote_code,
-    )
+    dtype = computing_dtype(settings.dtype, device)
+    model: Any = open_model(folder, dtype, settings.attn_implementation, settings.trust_remote_code)
     return model.to(device).eval()
 
 

@@ -28,6 +28,8 @@ def make_tiny_model(cfg: dict[str, Any], corpus: Path | None, folder: Path) -> N
     check_sizes(cfg)
     texts = corpus_texts(cfg["corpus"], corpus)
 
+    from transformers.utils import logging
+
     from snaketune.model.tiny_model import Pretraining, build_model, encode_corpus, pretrain
 
     tokenizer = train_tokenizer(_sample(texts()), cfg["vocab_size"], cfg["max_position_embeddings"])
@@ -36,6 +38,7 @@ def make_tiny_model(cfg: dict[str, Any], corpus: Path | None, folder: Path) -> N
     if plan.steps:
         documents = encode_corpus(texts(), tokenizer, cfg["max_position_embeddings"], plan.steps * plan.batch_size)
         pretrain(model, documents, plan, tokenizer.pad_token_id)
+    logging.disable_progress_bar()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -1,5 +1,6 @@
 """Loading the base model and putting the adapter on it."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +14,41 @@ from snaketune.train.device import Device, attention, weight_dtype
 
 
 def load_base(folder: str | Path, model: dict[str, Any], device: Device) -> PreTrainedModel:
-    """Load the prepared model in ``folder`` onto the device, from safetensors only.
+    """Load the prepared model in ``folder`` onto the device for training.
 
     Args:
         folder: a Hugging Face model folder.
         model: ``dtype``, ``attn_implementation`` and ``trust_remote_code`` of the configuration.
+        device: where it goes; its type decides the number format of ``dtype: auto``.
+    """
+    dtype = weight_dtype(model["dtype"], device)
+    loaded = open_model(folder, dtype, attention(model["attn_implementation"]), model["trust_remote_code"])
+    return torch.nn.Module.to(loaded, device.type)
+
+
+def open_model(folder: str | Path, dtype: torch.dtype, kernel: str, trust_remote_code: bool) -> PreTrainedModel:
+    """Return the causal language model in ``folder``, from safetensors only and without a network.
 
     Raises:
         ConfigError: if the attention kernel is not installed.
     """
     logging.disable_progress_bar()
+    # Trainer and model code of the same release warn about each other's names.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=weight_dtype(model.get("dtype", "auto"), device),
-            attn_implementation=attention(model["attn_implementation"]),
-            trust_remote_code=model["trust_remote_code"],
+        return AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=dtype,
+            attn_implementation=kernel,
+            trust_remote_code=trust_remote_code,
             use_safetensors=True,
             local_files_only=True,
         )
     except ImportError as error:
         raise ConfigError(
-            f"model.attn_implementation: {model['attn_implementation']} cannot be used here"
-            f" ({str(error).splitlines()[0]}): install it or set it to auto."
+            f"model.attn_implementation: {kernel} cannot be used here ({str(error).splitlines()[0]}): install it or set"
+            " it to auto."
         ) from None
-    return torch.nn.Module.to(loaded, device.type)
 
 
 def add_adapter(base: PreTrainedModel, adapter: dict[str, Any]) -> PeftModel:

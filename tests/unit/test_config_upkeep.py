@@ -1,0 +1,143 @@
+import json
+import os
+
+import pytest
+
+from snaketune.common.errors import ConfigError
+from snaketune.common.manifest import write_manifest
+from snaketune.config.discovery import Discovery, expand
+from snaketune.config.pruning import find_unused, remove
+from snaketune.config.resolve import Layer, resolve_runs
+from snaketune.config.upkeep import drop_damaged_manifests, explain_failure, point_latest
+
+
+def test_globs_are_expanded_in_order_and_no_file_comes_twice(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.jsonl", "a.jsonl", "c $(x).jsonl.gz"):
+        (tmp_path / name).touch()
+    assert expand(["b.jsonl", "*.jsonl"]) == ["b.jsonl", "a.jsonl"]
+    assert expand(["c $(x).jsonl.gz"]) == ["c $(x).jsonl.gz"]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("nothing.jsonl", "does not exist"),
+        ("*.none", "does not exist"),
+        ("folder", "is a folder"),
+        ("table.csv", "is not .jsonl"),
+        ("builtin:other", "builtin:quickstart"),
+    ],
+)
+def test_sources_that_cannot_be_read_end_in_a_sentence(tmp_path, monkeypatch, source, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "table.csv").touch()
+    with pytest.raises(ConfigError, match=words):
+        expand([source])
+
+
+def test_changed_content_of_a_model_folder_changes_its_stage(tmp_path):
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (tmp_path / "a.jsonl").touch()
+
+    def outside():
+        file = {"data": {"sources": [str(tmp_path / "a.jsonl")]}, "model": {"name_or_path": str(folder)}}
+        (run,) = resolve_runs(Layer("c", file), {}, tmp_path)
+        discovery = Discovery(tmp_path / "cache.json")
+        discovery.look_up(run.config)
+        return discovery.outside("prepare_model", run.config)
+
+    (folder / "model.safetensors").write_text("one")
+    first = outside()
+    (folder / "model.safetensors").write_text("two")
+    assert outside() != first
+
+
+@pytest.mark.parametrize("damage", ["delete", "edit", "truncate"])
+def test_the_manifest_of_a_damaged_stage_is_dropped(tmp_path, damage, capsys):
+    data, manifest = tmp_path / "data", tmp_path / "manifest.json"
+    data.write_text("content")
+    write_manifest(manifest, "stage", [data], {})
+    drop_damaged_manifests([str(manifest)], tmp_path / "cache.json")
+    assert manifest.is_file()
+    if damage == "delete":
+        data.unlink()
+    else:
+        data.write_text("contenX" if damage == "edit" else "cont")
+        os.utime(data, ns=(manifest.stat().st_mtime_ns + 1, manifest.stat().st_mtime_ns + 1))
+    drop_damaged_manifests([str(manifest)], tmp_path / "cache.json")
+    assert not manifest.exists()
+    assert "data was deleted or changed" in capsys.readouterr().err
+
+
+def test_a_touched_file_with_equal_content_is_not_damaged(tmp_path):
+    data, manifest = tmp_path / "data", tmp_path / "manifest.json"
+    data.write_text("content")
+    write_manifest(manifest, "stage", [data], {})
+    os.utime(data, (4_000_000_000, 4_000_000_000))
+    drop_damaged_manifests([str(manifest)], tmp_path / "cache.json")
+    assert manifest.is_file()
+
+
+def test_a_manifest_that_is_not_json_is_damaged(tmp_path):
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text('{"files": {')
+    drop_damaged_manifests([str(manifest)], tmp_path / "cache.json")
+    assert not manifest.exists()
+
+
+def test_latest_points_at_the_current_folder_once_its_report_is_there(tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    point_latest(tmp_path, "new")
+    assert not (tmp_path / "latest").exists()
+    for name in ("old", "new"):
+        (tmp_path / name / "report.html").touch()
+        point_latest(tmp_path, name)
+        assert (tmp_path / "latest").resolve().name == name
+
+
+def test_a_failure_ends_with_the_jobs_sentence_its_log_and_the_next_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.log").write_text("progress\nDataError: a.jsonl is empty: fill it.\n")
+    log = "rule a:\n    log: other.log\nError in rule read:\n    jobid: 1\n    log: job.log (check log file(s))\n"
+    (tmp_path / "workflow.log").write_text(log)
+    text = explain_failure(tmp_path / "workflow.log", "snakemake --cores 8 train")
+    assert text.splitlines() == [
+        "",
+        "DataError: a.jsonl is empty: fill it.",
+        "Log: job.log",
+        "What is finished is kept. After mending the cause: snakemake --cores 8 train",
+    ]
+
+
+def test_unused_variants_are_found_and_removed(tmp_path):
+    for path in (
+        "data/read_records/a-1",
+        "data/read_records/b-2",
+        "models/m-1",
+        "models/m-2",
+        "runs/x/r-1",
+        "runs/x/r-2",
+    ):
+        (tmp_path / path).mkdir(parents=True)
+        (tmp_path / path / "file").write_text("12345")
+    (tmp_path / "runs/x/latest").symlink_to("r-1")
+    unused = find_unused(tmp_path, {"read_records/a-1", "prepare_model/m-1"}, {"x/r-2"})
+    found = [(str(variant.path.relative_to(tmp_path)), variant.size) for variant in unused]
+    assert found == [("data/read_records/b-2", 5), ("models/m-2", 5), ("runs/x/r-1", 5)]
+    remove(unused)
+    assert not (tmp_path / "runs/x/latest").is_symlink()
+    assert (tmp_path / "data/read_records/a-1/file").is_file()
+
+
+def test_the_cache_of_digests_is_plain_json(tmp_path):
+    (tmp_path / "a.jsonl").write_text("x")
+    file = {"data": {"sources": [str(tmp_path / "a.jsonl")]}, "model": {"name_or_path": "tiny"}}
+    (run,) = resolve_runs(Layer("c", file), {}, tmp_path)
+    discovery = Discovery(tmp_path / "cache.json")
+    discovery.look_up(run.config)
+    discovery.save()
+    assert len(json.loads((tmp_path / "cache.json").read_text())) == 1
