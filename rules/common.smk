@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -293,9 +294,10 @@ def write_resolved_runs():
         )
 
 
-def explain(log):
+def explain(logs):
     """What to read and do after a failure."""
-    print(explain_failure(log, "snakemake " + " ".join(sys.argv[1:])), file=sys.stderr, flush=True)
+    command = "snakemake " + " ".join(map(shlex.quote, sys.argv[1:]))
+    print(explain_failure([logs] if isinstance(logs, str) else logs, command), file=sys.stderr, flush=True)
 
 
 def name_reports():

@@ -104,7 +104,7 @@ def test_a_failure_ends_with_the_jobs_sentence_its_log_and_the_next_command(tmp_
     (tmp_path / "job.log").write_text("progress\nDataError: a.jsonl is empty: fill it.\n")
     log = "rule a:\n    log: other.log\nError in rule read:\n    jobid: 1\n    log: job.log (check log file(s))\n"
     (tmp_path / "workflow.log").write_text(log)
-    text = explain_failure(tmp_path / "workflow.log", "snakemake --cores 8 train")
+    text = explain_failure([str(tmp_path / "workflow.log")], "snakemake --cores 8 train")
     assert text.splitlines() == [
         "",
         "DataError: a.jsonl is empty: fill it.",

@@ -78,14 +78,14 @@ _SENTENCE = re.compile(r"^(?:Config|Data|Plan|Training)Error: .*", re.MULTILINE)
 _LOG = re.compile(r"^\s+log: (\S+)", re.MULTILINE)
 
 
-def explain_failure(workflow_log: str | Path, command: str) -> str:
+def explain_failure(workflow_logs: list[str], command: str) -> str:
     """Return what to read and what to do after a failure: the jobs' own sentences, their logs, the next command.
 
     Args:
-        workflow_log: Snakemake's log of this invocation, which names the log of each failed job.
+        workflow_logs: Snakemake's logs of this invocation, which name the log of each failed job.
         command: the command that failed.
     """
-    text = Path(workflow_log).read_text(encoding="utf-8", errors="replace")
+    text = "\n".join(Path(log).read_text(encoding="utf-8", errors="replace") for log in workflow_logs)
     logs = [Path(name) for name in dict.fromkeys(_LOG.findall(text[text.find("Error in rule") :]))]
     lines = [""]
     for log in filter(Path.is_file, logs):
