@@ -49,7 +49,7 @@ onstart:
 
 
 onsuccess:
-    point_latest_at_exit()
+    point_latest()
     name_reports()
 
 

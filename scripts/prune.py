@@ -7,10 +7,11 @@ def main() -> None:
     """Find unused variants, print them with their size, and remove them when asked to."""
     arguments = parse_arguments(__doc__, "output")
     from snaketune.common.atomic import write_bytes
-    from snaketune.config.pruning import find_unused, remove
+    from snaketune.config.pruning import find_unused, find_unused_work, remove
 
     cfg = arguments.cfg
     unused = find_unused(cfg["results"], set(cfg["variants"]), set(cfg["runs"]))
+    unused += find_unused_work("work", cfg["results"], set(cfg["runs"]))
     if cfg["remove"]:
         remove(unused)
     verb = "Removed" if cfg["remove"] else "Unused"

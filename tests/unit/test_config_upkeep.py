@@ -6,7 +6,7 @@ import pytest
 from snaketune.common.errors import ConfigError
 from snaketune.common.manifest import write_manifest
 from snaketune.config.discovery import Discovery, expand
-from snaketune.config.pruning import find_unused, remove
+from snaketune.config.pruning import find_unused, find_unused_work, remove
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.upkeep import drop_damaged_manifests, explain_failure, point_latest
 
@@ -131,6 +131,17 @@ def test_unused_variants_are_found_and_removed(tmp_path):
     remove(unused)
     assert not (tmp_path / "runs/x/latest").is_symlink()
     assert (tmp_path / "data/read_records/a-1/file").is_file()
+
+
+def test_the_state_of_trainings_that_no_run_uses_can_go(tmp_path):
+    for name in ("aaa", "bbb"):
+        (tmp_path / "work/runs" / name).mkdir(parents=True)
+    run = tmp_path / "results/runs/x/r-1"
+    run.mkdir(parents=True)
+    assert find_unused_work(tmp_path / "work", tmp_path / "results", {"x/r-1"}) == []
+    (run / "adapter.manifest.json").write_text('{"fingerprint": "aaa"}')
+    (unused,) = find_unused_work(tmp_path / "work", tmp_path / "results", {"x/r-1"})
+    assert unused.path.name == "bbb"
 
 
 def test_the_cache_of_digests_is_plain_json(tmp_path):
