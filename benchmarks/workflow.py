@@ -1,8 +1,9 @@
 """How long the workflow itself takes: the example from nothing, and the same command when nothing is to be done.
 
-Run `python benchmarks/workflow.py` in the environment. Targets: at most 120 s and 1.5 GB for the example after set-up on
-2 cores, at most 3 s for doing nothing. The alternative that doing nothing is compared with, in the same run, is starting
-Snakemake at all (`snakemake --version`): the ratio is what the workflow's own checks cost. Wall times in seconds, measured.
+Run `python benchmarks/workflow.py` in the environment. Targets: at most 120 s and 1.5 GB for the example after
+set-up on 2 cores, at most 3 s for doing nothing. The alternative that doing nothing is compared with, in the same run,
+is starting Snakemake at all (`snakemake --version`): the ratio is what the workflow's own checks cost. Wall times in
+seconds, measured.
 """
 
 import argparse
