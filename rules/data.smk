@@ -34,6 +34,7 @@ rule read_records:
         "benchmarks/read_records/{id}.tsv"
     conda:
         "../envs/data.yaml"
+    threads: 8
     params:
         spec=spec("read_records"),
         settings=settings,
@@ -49,6 +50,7 @@ rule dedupe_records:
     input:
         records=made_by("read_records", "records.jsonl"),
     output:
+        removed="<results>/data/dedupe_records/{id}/removed.arrow",
         kept="<results>/data/dedupe_records/{id}/kept.jsonl",
         duplicates="<results>/data/dedupe_records/{id}/duplicates.jsonl",
         manifest="<results>/data/dedupe_records/{id}/manifest.json",
@@ -58,13 +60,16 @@ rule dedupe_records:
         "benchmarks/dedupe_records/{id}.tsv"
     conda:
         "../envs/data.yaml"
+    threads: 8
     params:
         spec=spec("dedupe_records"),
+        settings=settings,
     message:
         "Removing duplicates"
     shell:
-        "python scripts/dedupe_records.py --spec {params.spec:q} --records {input.records:q}"
-        " --kept {output.kept:q} --duplicates {output.duplicates:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+        "python scripts/dedupe_records.py --spec {params.spec:q} --settings {params.settings:q}"
+        " --records {input.records:q} --removed {output.removed:q} --kept {output.kept:q}"
+        " --duplicates {output.duplicates:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
 
 
 rule split_records:
@@ -73,6 +78,7 @@ rule split_records:
     output:
         train="<results>/data/split_records/{id}/train.jsonl",
         eval="<results>/data/split_records/{id}/eval.jsonl",
+        leaks="<results>/data/split_records/{id}/leaks.jsonl",
         manifest="<results>/data/split_records/{id}/manifest.json",
     log:
         "logs/split_records/{id}.log",
@@ -80,13 +86,16 @@ rule split_records:
         "benchmarks/split_records/{id}.tsv"
     conda:
         "../envs/data.yaml"
+    threads: 8
     params:
         spec=spec("split_records"),
+        settings=settings,
     message:
         "Holding out the evaluation split"
     shell:
-        "python scripts/split_records.py --spec {params.spec:q} --records {input.records:q}"
-        " --train {output.train:q} --eval {output.eval:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+        "python scripts/split_records.py --spec {params.spec:q} --settings {params.settings:q}"
+        " --records {input.records:q} --train {output.train:q} --eval {output.eval:q} --leaks {output.leaks:q}"
+        " --manifest {output.manifest:q} 2>&1 | tee {log:q}"
 
 
 rule tokenize_records:
@@ -98,6 +107,7 @@ rule tokenize_records:
         train=directory("<results>/data/tokenize_records/{id}/train"),
         eval=directory("<results>/data/tokenize_records/{id}/eval"),
         template="<results>/data/tokenize_records/{id}/chat_template.jinja",
+        dropped="<results>/data/tokenize_records/{id}/dropped.jsonl",
         manifest="<results>/data/tokenize_records/{id}/manifest.json",
     log:
         "logs/tokenize_records/{id}.log",
@@ -105,14 +115,17 @@ rule tokenize_records:
         "benchmarks/tokenize_records/{id}.tsv"
     conda:
         "../envs/data.yaml"
+    threads: 8
     params:
         spec=spec("tokenize_records"),
+        settings=settings,
     message:
         "Tokenising records"
     shell:
-        "python scripts/tokenize_records.py --spec {params.spec:q} --train {input.train:q} --eval {input.eval:q}"
-        " --model {input.model:q} --output-train {output.train:q} --output-eval {output.eval:q}"
-        " --template {output.template:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+        "python scripts/tokenize_records.py --spec {params.spec:q} --settings {params.settings:q}"
+        " --train {input.train:q} --eval {input.eval:q} --model {input.model:q} --output-train {output.train:q}"
+        " --output-eval {output.eval:q} --template {output.template:q} --dropped {output.dropped:q}"
+        " --manifest {output.manifest:q} 2>&1 | tee {log:q}"
 
 
 checkpoint rightsize:

@@ -26,7 +26,7 @@ def main() -> None:
         chosen = np.flatnonzero(keeps_all | (store.lengths <= row_length))
         lengths = np.minimum(store.lengths[chosen], row_length)
         rows = pack(lengths, row_length) if settings["packing"] else one_per_row(lengths)
-        accounts[split] = write_rows(output, store, (chosen[row] for row in rows), row_length, manifest["pad_id"])
+        accounts[split] = write_rows(output, store, rows.among(chosen), row_length, manifest["pad_id"])
     write_manifest(
         arguments.manifest,
         "pack_rows",

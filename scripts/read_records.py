@@ -1,5 +1,6 @@
 """Read records: validate every line of the sources and set aside, with its reason, what is no record."""
 
+import os
 from pathlib import Path
 
 from snaketune.common.door import parse_arguments, run
@@ -11,16 +12,22 @@ def main() -> None:
     from snaketune.common.atomic import writing
     from snaketune.common.canonical import read_json
     from snaketune.common.manifest import write_manifest
-    from snaketune.data.reading import ReadingPolicy, read_records
+    from snaketune.data.disks import NAMED_PLACES, Disks, usual_folders
+    from snaketune.data.line_reading import ReadingPolicy
+    from snaketune.data.reading import read_records, summary_of
     from snaketune.data.staging import ensure_staged, sources_of
 
-    scratch, work = arguments.settings["scratch"], Path(arguments.settings["work"])
+    settings, work = arguments.settings, Path(arguments.settings["work"])
+    disks = Disks(usual_folders([os.environ.get(name) for name in NAMED_PLACES], work), work / "disks.json")
     sources = sources_of(read_json(arguments.stage))
+    places = ensure_staged(sources, settings["scratch"], work, disks)
     kept_at = work / "quarantine" / f"{Path(arguments.quarantine).parent.name}.jsonl"
+    policy = ReadingPolicy(**arguments.cfg["data"])
     with writing(arguments.records) as records, writing(arguments.quarantine) as quarantine:
-        places = ((source, ensure_staged(source, scratch, work)) for source in sources)
-        facts = read_records(places, ReadingPolicy(**arguments.cfg["data"]), records, quarantine, kept_at)
+        pairs = zip(sources, places, strict=True)
+        facts = read_records(pairs, policy, records, quarantine, kept_at, settings["threads"])
     write_manifest(arguments.manifest, "read_records", [arguments.records, arguments.quarantine], facts)
+    print(*summary_of(facts), sep="\n")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,10 @@ def main() -> None:
         LengthPolicy(**arguments.cfg["tokens"]),
         model["context_length"],
     )
+    # What was left out is not trained on: its account may change without a retraining.
+    data = {name: file for name, file in tokens["files"].items() if name != "dropped.jsonl"}
     digests = {name: model[name] for name in ("weights_digest", "tokenizer_digest")}
-    facts["fingerprint"] = digest_of({"data": tokens["files"], "model": digests, "max_length": facts["max_length"]})
+    facts["fingerprint"] = digest_of({"data": data, "model": digests, "max_length": facts["max_length"]})
     write_json(arguments.output, facts)
 
 

@@ -1,21 +1,48 @@
-"""Split records: hold out a fraction of the prompts, decided by each prompt alone."""
+"""Split records: hold out a fraction of the prompts and train on nothing that gives them or an evaluation away."""
+
+import sys
+from pathlib import Path
 
 from snaketune.common.door import parse_arguments, run
 
+NOTABLE_FRACTION = 0.1
+
 
 def main() -> None:
-    """Decide which records are held out, then copy every line to its side."""
-    arguments = parse_arguments(__doc__, "records", "train", "eval", "manifest")
-    from snaketune.common.atomic import writing
+    """Plan the sides, copy every line to its own, and look at both again."""
+    arguments = parse_arguments(__doc__, "settings", "records", "train", "eval", "leaks", "manifest")
+    from snaketune.common.atomic import private_folder, writing
     from snaketune.common.manifest import write_manifest
-    from snaketune.data.splitting import carry_out, plan_split
+    from snaketune.data.leaks import check_sides
+    from snaketune.data.removal import LineIndex
+    from snaketune.data.sides import SplitPolicy, plan_sides, write_leaks
+    from snaketune.data.splitting import carry_out
 
-    settings = arguments.cfg["split"]
-    held_out = plan_split(arguments.records, settings["test_size"], settings["seed"])
-    with writing(arguments.train) as train, writing(arguments.eval) as evaluation:
-        carry_out(held_out, arguments.records, train, evaluation)
-    facts = {"train": int((~held_out).sum()), "eval": int(held_out.sum())}
-    write_manifest(arguments.manifest, "split_records", [arguments.train, arguments.eval], facts)
+    policy = SplitPolicy(**arguments.cfg["split"])
+    evaluations = arguments.cfg.get("evaluations", [])
+    records, threads = Path(arguments.records), arguments.settings["threads"]
+    place = Path(arguments.settings["work"]) / "split_records" / Path(arguments.train).parent.name
+    index = LineIndex.read(records)
+    with private_folder(place) as folder:
+        plan = plan_sides(records, policy, evaluations, index, folder, threads)
+    with writing(arguments.train) as train, writing(arguments.eval) as held_out, writing(arguments.leaks) as leaks:
+        carry_out(plan.side, records, train, held_out)
+        write_leaks(plan, records, evaluations, index, leaks)
+        train.flush()
+        held_out.flush()
+        with private_folder(place) as folder:
+            left = check_sides(
+                Path(train.name), Path(held_out.name), policy.max_similarity is not None, folder, threads
+            )
+    facts = {**plan.facts(policy, index.sources), **left}
+    if facts["dropped_similar"] > NOTABLE_FRACTION * len(plan.side):
+        print(
+            f"Note: {facts['dropped_similar']} of {len(plan.side)} records are too similar to held-out ones to train"
+            " on (leaks.jsonl lists them); where records are alike by design, set split.max_similarity to null.",
+            file=sys.stderr,
+        )
+    outputs = [arguments.train, arguments.eval, arguments.leaks]
+    write_manifest(arguments.manifest, "split_records", outputs, facts)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,24 @@ import orjson
 
 from snaketune.common.atomic import writing
 from snaketune.common.digests import file_digest
-from snaketune.data.reading import ReadingPolicy, read_records
+from snaketune.data.line_reading import ReadingPolicy
+from snaketune.data.reading import read_records
 from snaketune.data.staging import Source
 
 PAIR = b'{"prompt":"a","completion":"b"}'
 CHAT = b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}'
 ALPACA = b'{"instruction":"a","input":"","output":"b"}'
 TEXT = b'{"text":"a"}'
-GOOD = {"prompt_completion": PAIR, "messages": CHAT, "instruction": ALPACA, "text": TEXT}
+SHARE = b'{"conversations":[{"from":"human","value":"a"},{"from":"gpt","value":"b"}]}'
+CHOICE = b'{"prompt":"a","chosen":"b","rejected":"c"}'
+GOOD = {
+    "prompt_completion": PAIR,
+    "messages": CHAT,
+    "instruction": ALPACA,
+    "text": TEXT,
+    "sharegpt": SHARE,
+    "preference": CHOICE,
+}
 
 
 def source(path, content=None, name=None):
@@ -28,11 +38,11 @@ def lines_of(path):
     return [orjson.loads(line) for line in path.read_bytes().splitlines()]
 
 
-def read(folder, *sources, **policy):
+def read(folder, *sources, threads=1, **policy):
     """Read the sources into ``folder/out`` and return facts, records and quarantine."""
     out = folder / "out"
     with writing(out / "records.jsonl") as records, writing(out / "quarantine.jsonl") as quarantine:
-        facts = read_records(sources, ReadingPolicy(**policy), records, quarantine, folder / "kept.jsonl")
+        facts = read_records(sources, ReadingPolicy(**policy), records, quarantine, folder / "kept.jsonl", threads)
     return SimpleNamespace(
         facts=facts, records=lines_of(out / "records.jsonl"), quarantine=lines_of(out / "quarantine.jsonl")
     )

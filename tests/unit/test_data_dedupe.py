@@ -3,22 +3,36 @@ import unicodedata
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 from data_files import canonical
 from hypothesis import given
 from hypothesis import strategies as st
 
 from snaketune.common.errors import DataError
-from snaketune.data.dedupe import carry_out, first_occurrences, plan_exact, plan_nothing
+from snaketune.data.dedupe import DedupePolicy, plan_removal
+from snaketune.data.keys import first_occurrences
 from snaketune.data.records import key_bytes, normalised
+from snaketune.data.removal import SCHEMA, LineIndex, carry_out, write_removed
+
+EXACT = {"near": False}
 
 
-def dedupe(path, plan=plan_exact):
+def dedupe(path, **policy):
     """Return the lines that stay, the pairs and the facts."""
-    found, kept, duplicates = plan(path), io.BytesIO(), io.BytesIO()
-    carry_out(found, path, kept, duplicates)
+    plan = plan_removal(path, DedupePolicy(**{**EXACT, **policy}), path.parent)
+    index, table = LineIndex.read(path), path.with_suffix(".arrow")
+    with open(table, "wb") as file:
+        write_removed(plan, index, file)
+    kept, pairs = carried_out(table, path)
+    return kept, pairs, plan.facts()
+
+
+def carried_out(table, path):
+    kept, duplicates = io.BytesIO(), io.BytesIO()
+    carry_out(table, path, LineIndex.read(path), kept, duplicates)
     pairs = [orjson.loads(line) for line in duplicates.getvalue().splitlines()]
-    return kept.getvalue().splitlines(keepends=True), pairs, found.facts()
+    return kept.getvalue().splitlines(keepends=True), pairs
 
 
 def asked(question, answer):
@@ -37,8 +51,10 @@ def test_the_first_of_equal_records_stays_untouched_and_all_others_name_it(tmp_p
         "kind": "exact",
         "similarity": 1.0,
         "text": "a → b",
+        "kept_text": "a → b",
     }
-    assert facts == {"records_in": 5, "kept": 3, "removed": 2}
+    counts = {"records_in": 5, "kept": 3, "removed": 2, "removed_exact": 2, "removed_near": 0}
+    assert facts == {**counts, "clusters": 1, "largest_cluster": 3, "compared_pairs": 0}
 
 
 @pytest.mark.parametrize(
@@ -62,11 +78,51 @@ def test_what_counts_as_equal(tmp_path, one, other, same):
     assert (len(kept), len(pairs)) == ((1, 1) if same else (2, 0))
 
 
+def test_case_counts_unless_it_is_ignored(tmp_path):
+    path = canonical(tmp_path / "r", asked("Straße A", "c"), asked("STRASSE a", "C"), asked("strase", "c"))
+    assert dedupe(path)[2]["removed"] == 0
+    assert dedupe(path, ignore_case=True)[2]["removed"] == 1
+
+
 def test_nothing_is_removed_when_it_is_off(tmp_path):
     path = canonical(tmp_path / "r", "a", "a")
-    kept, pairs, facts = dedupe(path, plan_nothing)
+    kept, pairs, facts = dedupe(path, exact=False)
     assert b"".join(kept) == path.read_bytes()
-    assert (pairs, facts) == ([], {"records_in": 2, "kept": 2, "removed": 0})
+    assert (pairs, facts["removed"]) == ([], 0)
+
+
+def table_of(path, *rows):
+    """Write a table of removals as another engine might."""
+    columns = [pa.array(column, kind.type) for column, kind in zip(zip(*rows, strict=True), SCHEMA, strict=True)]
+    with pa.ipc.new_file(path, SCHEMA) as writer:
+        writer.write_table(pa.table(columns, schema=SCHEMA))
+    return path
+
+
+def test_a_table_of_another_engine_is_carried_out_also_where_a_later_record_stays(tmp_path):
+    path = canonical(tmp_path / "r", "a", "b", "c", "d")
+    table = table_of(tmp_path / "t", (0, 3, 0, 4, 0.9, "semantic"), (0, 1, 0, 2, 0.8, "semantic"))
+    kept, pairs = carried_out(table, path)
+    assert [orjson.loads(line)["text"] for line in kept] == ["b", "d"]
+    assert [(pair["text"], pair["kept_text"], pair["kind"]) for pair in pairs] == [
+        ("a", "b", "semantic"),
+        ("c", "d", "semantic"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ([(0, 9, 0, 1, 1.0, "x")], "no record of line 9"),
+        ([(0, 1, 0, 9, 1.0, "x")], "no record of line 9"),
+        ([(0, 2, 0, 1, 1.0, "x"), (0, 3, 0, 2, 1.0, "x")], "removed as well"),
+        ([(0, 2, 0, 1, 1.0, "x"), (0, 2, 0, 3, 1.0, "x")], "removed twice"),
+        ([(0, 1, 0, 1, 1.0, "x")], "removed as well"),
+    ],
+)
+def test_a_table_that_loses_records_is_one_sentence(tmp_path, rows, problem):
+    with pytest.raises(DataError, match=problem):
+        carried_out(table_of(tmp_path / "t", *rows), canonical(tmp_path / "r", "a", "b", "c"))
 
 
 def test_a_long_text_is_listed_with_its_beginning(tmp_path):
@@ -80,11 +136,12 @@ def test_a_damaged_file_of_records_is_one_sentence(tmp_path):
     for damage in (b'{"source":0', b'{"source":0,"line":2}\n', b"[]\n"):
         (tmp_path / "damaged").write_bytes(path.read_bytes() + damage)
         with pytest.raises(DataError, match="damaged line 2 is not a record"):
-            plan_exact(tmp_path / "damaged")
+            dedupe(tmp_path / "damaged")
 
 
 def test_no_records_are_no_problem(tmp_path):
-    assert dedupe(canonical(tmp_path / "r"))[2] == {"records_in": 0, "kept": 0, "removed": 0}
+    kept, pairs, facts = dedupe(canonical(tmp_path / "r"), near=True)
+    assert (kept, pairs, facts["records_in"], facts["removed"]) == ([], [], 0, 0)
 
 
 @given(st.text() | st.text(alphabet="a \n\t\x0b\x0c\x1c\x1f\x00\u00a0\u2028\u0301e"))

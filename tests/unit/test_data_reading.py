@@ -1,4 +1,6 @@
+import gzip
 import json
+import random
 import tracemalloc
 
 import pytest
@@ -10,7 +12,7 @@ from snaketune.common.errors import ConfigError, DataError
 from snaketune.data.staging import Source
 
 # name: (format, the line, reason, a part of the detail)
-PAIRS, CHATS, ALPACAS, TEXTS = GOOD
+PAIRS, CHATS, ALPACAS, TEXTS, SHARES, CHOICES = GOOD
 BAD_LINES = {
     "not json": (PAIRS, b'{"prompt": oops}', "not_json", "character 12"),
     "text after the object": (PAIRS, PAIR + b" xx", "not_json", "character 33"),
@@ -52,13 +54,7 @@ BAD_LINES = {
     "unknown role": (CHATS, chat(("human", "a"), ("assistant", "b")), "bad_role", "'human'"),
     "no content": (CHATS, b'{"messages":[{"role":"user"}]}', "missing_field", "'content'; found: role"),
     "null content": (CHATS, chat(("user", "a"), ("assistant", None)), "null_content", "messages[1]: 'content' is null"),
-    "content in parts": (CHATS, chat(("user", [{"type": "text"}]), ("assistant", "b")), "wrong_type", "is a list"),
-    "tool calls": (
-        CHATS,
-        b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b","tool_calls":[{"id":1}]}]}',
-        "unsupported_tool_calls",
-        "messages[1]",
-    ),
+    "part without text": (CHATS, chat(("user", [{"type": "text"}]), ("assistant", "b")), "content_not_text", "[0]"),
     "blank user": (CHATS, chat(("user", "\n"), ("assistant", "b")), "empty_prompt", "messages[0] (user)"),
     "empty assistant": (CHATS, chat(("user", "a"), ("assistant", "")), "empty_completion", "messages[1]"),
     "empty answer midway": (
@@ -355,3 +351,68 @@ def test_facts_add_up_and_do_not_depend_on_where_the_files_lie(tmp_path):
         "quarantined": 1,
         "reasons": {"not_json": 1},
     }
+
+
+def outputs(folder):
+    return {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
+
+
+def test_any_number_of_processes_writes_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr("snaketune.data.reading.BYTES_PER_PROCESS", 1 << 16)
+    rng = random.Random(0)
+    plain = b"\xef\xbb\xbf" + b"\n".join(
+        rng.choice([PAIR, b"", b"oops", b'{"k%d":1}' % (n % 7), b'{"prompt":"%d","completion":"' % n + b"x" * rng.randrange(4000) + b'"}'])  # noqa: E501
+        for n in range(1500)
+    )  # fmt: skip
+    given = [
+        source(tmp_path / "a.jsonl", plain, "a.jsonl"),
+        source(tmp_path / "b.jsonl.gz", gzip.compress(plain.replace(b"oops", b"[]")), "b.jsonl.gz"),
+        source(tmp_path / "c.jsonl", TEXT + b"\n" + b"\n" * 70_000 + TEXT, "c.jsonl"),
+    ]
+    found = {}
+    for threads in (1, 2, 8):
+        facts = read(tmp_path, *given, threads=threads, max_bad_fraction=1.0).facts
+        found[threads] = (facts, outputs(tmp_path))
+    assert found[1] == found[2] == found[8]
+    assert found[1][0]["records"] > 1000
+    assert found[1][0]["sources"][0]["ignored"] == [f"k{n}" for n in range(7)]
+
+
+def test_an_error_of_one_process_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("snaketune.data.reading.BYTES_PER_PROCESS", 1000)
+    good = source(tmp_path / "a.jsonl", (PAIR + b"\n") * 1000)
+    cut = source(tmp_path / "b.jsonl.gz", gzip.compress((PAIR + b"\n") * 1000)[:-9])
+    with pytest.raises(DataError, match=r"b\.jsonl\.gz: the compressed data are damaged"):
+        read(tmp_path, good, cut, threads=2)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_progress_is_that_of_the_files_on_disk(tmp_path, monkeypatch):
+    bars = []
+
+    class Bar:
+        def __init__(self, total, **options):
+            self.total, self.done = total, 0
+            bars.append(self)
+
+        def update(self, size):
+            self.done += size
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+    monkeypatch.setattr("snaketune.data.staging.tqdm", Bar)
+    content = (PAIR + b"\n") * 30_000
+    given = [source(tmp_path / "a.jsonl", content), source(tmp_path / "b.jsonl.gz", gzip.compress(content))]
+    read(tmp_path, *given)
+    assert [bar.done for bar in bars] == [bar.total for bar in bars] == [sum(one.bytes for one, _ in given)]
+
+
+def test_many_columns_are_counted_in_bounded_memory_and_rare_ones_are_still_found(tmp_path):
+    lines = [b'{"prompt":"a","completion":"b","c%06d":1}' % number for number in range(30_000)]
+    content = b"\n".join([*lines, b'{"prompt":"a","answer":"b"}'])
+    found = read_bytes(tmp_path, content, columns={"output": "answer"})
+    assert len(found.facts["sources"][0]["ignored"]) == 50

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snaketune.common.errors import ConfigError, DataError
-from snaketune.data.rightsizing import LengthPolicy, account_for, choose_max_length, histogram, rightsize
+from snaketune.data.rightsizing import LengthPolicy, account_for, choose_max_length, costs, histogram, rightsize
 
 AUTO = LengthPolicy("auto", "drop")
 
@@ -68,3 +68,20 @@ def test_the_histogram_covers_every_length():
     assert len(bins) <= 49
     assert bins[0]["from"] == 0
     assert bins[-1]["from"] <= 10_000 < bins[-1]["to"]
+
+
+def test_costs_of_padding_are_counted_with_the_padding():
+    lengths = np.asarray([10, 60, 20, 30, 5, 5, 5, 5, 40, 3, 200])
+    found = costs(lengths, 64, "drop", 256)
+    assert found["padded_tokens_at_context"] == 10 * 256
+    assert found["padded_tokens_at_max_length"] == 10 * 64
+    assert found["padded_tokens_dynamic_batches_of_8"] == 8 * 60 + 2 * 40
+    assert found["packed_tokens"] == 3 * 64
+    assert costs(lengths, 64, "truncate", None)["padded_tokens_dynamic_batches_of_8"] == 8 * 60 + 3 * 64
+    assert costs(lengths, 64, "truncate", None)["padded_tokens_at_context"] is None
+
+
+def test_costs_are_facts():
+    facts = rightsize(np.asarray([10, 20, 90]), np.asarray([100]), LengthPolicy(64, "drop"), 128)
+    assert facts["padded_tokens_at_max_length"] == 128
+    assert facts["packed_tokens"] == 64

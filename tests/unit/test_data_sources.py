@@ -1,23 +1,56 @@
+import bz2
 import gzip
+import io
+import lzma
 import os
 import random
+import tarfile
+import tracemalloc
+import zipfile
 
+import pyarrow
 import pytest
-from data_files import PAIR, read_bytes
+from data_files import PAIR, read, read_bytes, source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snaketune.common.digests import file_digest
 from snaketune.common.errors import DataError
-from snaketune.data.sources import open_source, reading_lines
+from snaketune.data.blocks import blocks_of
+from snaketune.data.sources import open_source
 
 LINES = [b'{"prompt":"%d","completion":"%d"}\n' % (number, number * 7) for number in range(20_000)]
 
 
 def lines_of(path, content):
+    """Return number, offset and content of each line that is not empty."""
     path.write_bytes(content)
-    with reading_lines(path, path.name, file_digest(path)) as lines:
-        return list(lines)
+    found = []
+    for block in blocks_of(0, path.name, path, file_digest(path)):
+        offset = block.offset
+        for number, line in enumerate(block.lines(), block.line):
+            if line:
+                found.append((number, offset, line))
+            offset += len(line) + 1
+    return found
+
+
+def zstd(content):
+    return pyarrow.compress(content, codec="zstd", asbytes=True)
+
+
+def archive(content, kind):
+    """Return an archive with one file whose name leads out of the folder that it is unpacked in."""
+    file = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w") as made:
+            made.writestr("../x.jsonl", content)
+    else:
+        with tarfile.open(fileobj=file, mode="w") as made:
+            entry = tarfile.TarInfo("../x.jsonl")
+            entry.size = len(content)
+            made.addfile(entry, io.BytesIO(content))
+    return file.getvalue()
 
 
 def test_a_missing_source_is_one_sentence(tmp_path):
@@ -51,11 +84,23 @@ def test_a_source_without_permission_is_one_sentence(tmp_path):
     ("name", "content", "sentence"),
     [
         ("x.jsonl", gzip.compress(PAIR), "gzip data: rename"),
-        ("x.jsonl", b"\x28\xb5\x2f\xfd....", "Zstandard"),
+        ("x.jsonl", zstd(PAIR), "Zstandard data: rename"),
         ("x.jsonl", b"PK\x03\x04....", "zip archive"),
+        ("x.jsonl", archive(PAIR, "tar"), "tar archive: unpack"),
+        ("x.jsonl", archive(PAIR, "zip"), "zip archive: unpack"),
+        ("x.jsonl", bz2.compress(PAIR), "bzip2"),
+        ("x.jsonl", lzma.compress(PAIR), "xz data"),
         ("x.jsonl", b"PAR1....", "Parquet"),
         ("x.jsonl", PAIR.decode().encode("utf-16"), "UTF-16 text: convert"),
+        ("x.jsonl", PAIR.decode().encode("utf-16-le"), "UTF-16 text: convert"),
+        ("x.jsonl", PAIR.decode().encode("utf-16-be"), "UTF-16 text: convert"),
+        ("x.jsonl", PAIR.decode().encode("utf-32"), "UTF-32 text: convert"),
         ("x.jsonl.gz", PAIR, "no gzip data"),
+        ("x.jsonl.zst", PAIR, "no Zstandard data"),
+        ("x.jsonl.gz", zstd(PAIR), "no gzip data"),
+        ("x.jsonl.gz", gzip.compress(archive(PAIR, "tar")), "the content of .*x.jsonl.gz is a tar archive"),
+        ("x.jsonl.zst", zstd(gzip.compress(PAIR)), "the content of .*x.jsonl.zst is compressed a second time"),
+        ("x.jsonl.gz", gzip.compress(PAIR.decode().encode("utf-16")), "UTF-16"),
     ],
 )
 def test_another_kind_of_file_is_named_with_its_cure(tmp_path, name, content, sentence):
@@ -67,32 +112,69 @@ def test_gzip_gives_the_same_lines_also_in_several_members_with_padding(tmp_path
     plain = lines_of(tmp_path / "x.jsonl", b"".join(LINES))
     members = gzip.compress(b"".join(LINES[:7])) + gzip.compress(b"") + gzip.compress(b"".join(LINES[7:]))
     assert lines_of(tmp_path / "x.jsonl.gz", members + b"\0" * 512) == plain
-    assert [content for _, _, content in plain] == LINES
+    assert [content + b"\n" for _, _, content in plain] == LINES
 
 
 def test_gzip_that_expands_to_many_buffers_is_whole(tmp_path):
     found = lines_of(tmp_path / "x.jsonl.gz", gzip.compress(b"".join(LINES) * 8))
-    assert [content for _, _, content in found] == LINES * 8
+    assert [content + b"\n" for _, _, content in found] == LINES * 8
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=3000), st.integers(1, 400))
 def test_gzip_content_is_whole_whatever_it_expands_to(tmp_path_factory, content, times):
     path = tmp_path_factory.mktemp("gz") / "x.jsonl.gz"
-    lines = [content.replace(b"\n", b"") + b"x"] * times
-    found = lines_of(path, gzip.compress(b"\n".join(lines)))
-    assert [line.rstrip(b"\n") for _, _, line in found] == [
-        line.removeprefix(b"\xef\xbb\xbf") for line in lines[:1]
-    ] + lines[1:]
+    lines = [b"{}" + content.replace(b"\n", b"")] * times
+    assert [line for _, _, line in lines_of(path, gzip.compress(b"\n".join(lines)))] == lines
 
 
 def test_a_truncated_gzip_is_one_sentence_with_the_line_reached(tmp_path):
     packed = gzip.compress(b"".join(LINES))
     with pytest.raises(
-        DataError, match=r"x\.jsonl\.gz: the gzip data are damaged or cut short after line (\d+)"
+        DataError, match=r"x\.jsonl\.gz: the compressed data are damaged or cut short after line (\d+)"
     ) as caught:
         lines_of(tmp_path / "x.jsonl.gz", packed[: len(packed) // 2])
     assert 5_000 < int(str(caught.value).split("line ")[1].split()[0]) < 15_000
+
+
+def test_zstandard_gives_the_same_lines_also_in_several_frames(tmp_path):
+    plain = lines_of(tmp_path / "x.jsonl", b"".join(LINES))
+    skipped = b"\x50\x2a\x4d\x18\x04\0\0\0note"
+    frames = skipped + zstd(b"".join(LINES[:7])) + zstd(b"") + skipped + zstd(b"".join(LINES[7:]))
+    assert lines_of(tmp_path / "x.jsonl.zst", frames) == plain
+
+
+@pytest.mark.parametrize("size", [0.1, 0.5, 0.99])
+def test_a_truncated_zstandard_is_one_sentence_with_the_line_reached(tmp_path, size):
+    # Levels of compression that are easily reached would leave too few blocks for a file of this size.
+    lines = b"".join(b'{"text":"%x"}\n' % random.Random(n).getrandbits(400) for n in range(20_000))
+    packed = zstd(lines)
+    with pytest.raises(DataError, match=r"damaged or cut short after line (\d+)") as caught:
+        lines_of(tmp_path / "x.jsonl.zst", packed[: int(size * len(packed))])
+    reached = int(str(caught.value).split("line ")[1].split()[0])
+    assert (size - 0.2) * 20_000 < reached < (size + 0.05) * 20_000
+
+
+def test_a_damaged_zstandard_is_one_sentence(tmp_path):
+    packed = bytearray(zstd(b"".join(LINES)))
+    packed[len(packed) // 2 :] = b"x" * 5000
+    with pytest.raises(DataError, match=r"damaged or cut short after line \d+"):
+        lines_of(tmp_path / "x.jsonl.zst", bytes(packed))
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_a_bomb_is_read_in_bounded_memory(tmp_path, suffix):
+    pack = gzip.compress if suffix == "gz" else zstd
+    bomb = pack(b"\0" * (64 << 20))
+    path = tmp_path / f"x.jsonl.{suffix}"
+    path.write_bytes(bomb * 3 + pack(b"\n" + PAIR))
+    tracemalloc.start()
+    found = read(tmp_path, source(path), format="prompt_completion", max_bad_fraction=1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 80 << 20
+    assert found.facts["reasons"] == {"line_too_long": 1}
+    assert [record["line"] for record in found.records] == [2]
 
 
 @pytest.mark.parametrize("position", [0.3, 0.9, -6])
@@ -116,3 +198,30 @@ def test_the_offset_leads_to_the_line(tmp_path):
     found = lines_of(tmp_path / "x.jsonl", content)
     assert all(content[offset:].startswith(line) for _, offset, line in found)
     assert all(content[:offset].count(b"\n") == number - 1 for number, offset, _ in found)
+
+
+@pytest.mark.parametrize("length", [(1 << 18) - 1, 1 << 18, (1 << 18) + 1, 5 << 18])
+def test_blocks_end_where_lines_do_whatever_their_length(tmp_path, length):
+    lines = [b"a" * length, b"", b"b", b"c" * (2 * length), b"d" * 7, b"e" * length]
+    found = lines_of(tmp_path / "x.jsonl", b"\n".join(lines))
+    assert [(number, line) for number, _, line in found] == [(n, line) for n, line in enumerate(lines, 1) if line]
+    assert [offset for _, offset, _ in found] == [
+        sum(len(line) + 1 for line in lines[:n]) for n, line in enumerate(lines) if line
+    ]
+
+
+def test_lines_after_overlong_ones_keep_number_and_offset(tmp_path):
+    long = b"x" * (17 << 20)
+    content = b"a\n" + long + b"\nb\n" + long + b"\n" + long + b"\nc\n" + long
+    found = lines_of(tmp_path / "x.jsonl", content)
+    assert [(number, line[:1], content[offset : offset + 1]) for number, offset, line in found] == [
+        (1, b"a", b"a"), (2, b"x", b"x"), (3, b"b", b"b"), (4, b"x", b"x"), (5, b"x", b"x"), (6, b"c", b"c"),
+        (7, b"x", b"x"),
+    ]  # fmt: skip
+
+
+def test_what_was_read_for_the_blocks_adds_up_to_the_file(tmp_path):
+    for name, content in (("x.jsonl", b"".join(LINES)), ("x.jsonl.gz", gzip.compress(b"".join(LINES)))):
+        path = tmp_path / name
+        path.write_bytes(content)
+        assert sum(block.consumed for block in blocks_of(0, name, path, file_digest(path))) == len(content)

@@ -60,7 +60,7 @@ def test_the_funnel_of_the_golden_run_balances():
     assert all(balance.gap == 0 for balance in balances(facts))
     assert [(step.label, step.number) for step in funnel(facts)][:2] == [
         ("Lines in the sources", "4,412"),
-        ("quarantined: missing field", "\u22122"),
+        ("quarantined: a field is missing", "\u22122"),
     ]
 
 

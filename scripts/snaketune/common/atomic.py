@@ -74,6 +74,21 @@ def writing_directory(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextmanager
+def private_folder(path: str | Path) -> Iterator[Path]:
+    """Give an empty folder that is gone when the block ends, also after an error.
+
+    What a killed process left there is removed first.
+    """
+    path = Path(path)
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def sync_tree(folder: Path) -> None:
     """Flush every file under ``folder`` to disk and give it the permissions that the umask allows.
 

@@ -11,7 +11,16 @@ from snaketune.config.schema import RunConfig
 
 BUILTIN = "builtin:"
 BUILTIN_SOURCES = ("builtin:quickstart",)
-SUFFIXES = (".jsonl", ".jsonl.gz")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+PANDAS = "pandas.read_{0}(path).to_json('x.jsonl', orient='records', lines=True, force_ascii=False)"
+ARCHIVE = "unpack the archive and name the files in it"
+CURES = {
+    **dict.fromkeys((".zip", ".7z", ".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2"), ARCHIVE),
+    ".parquet": f"write it as JSON lines, for example {PANDAS.format('parquet')}",
+    ".csv": f"write it as JSON lines, for example {PANDAS.format('csv')}",
+    ".json": "if it is one JSON array, make it JSON lines with `jq -c '.[]'`, else rename it",
+}
+TEXT_SUFFIXES = (".jsonl", ".jsonl.gz", ".txt")
 # Reading more than this takes long enough to say what is going on.
 NOTABLE_BYTES = 2_000_000_000
 
@@ -22,17 +31,24 @@ class Discovery:
     def __init__(self, cache: str | Path):
         self._cache = DigestCache(cache)
         self._sources: dict[tuple[str, ...], list[dict[str, str]]] = {}
+        self._texts: dict[tuple[str, ...], list[dict[str, str]]] = {}
         self._outside: dict[str, Any] = {}
 
     def look_up(self, config: RunConfig) -> None:
         """Find and digest everything that ``config`` points at.
 
         Raises:
-            ConfigError: if a source, a model folder or a template file cannot be used.
+            ConfigError: if a source, a file of evaluation texts, a model folder or a template file cannot be used.
         """
         key = tuple(config.data.sources)
         if key not in self._sources:
             self._sources[key] = [self._describe(path) for path in expand(config.data.sources)]
+        texts = tuple(config.split.decontaminate)
+        if texts not in self._texts:
+            found = expand(config.split.decontaminate, "split.decontaminate", TEXT_SUFFIXES)
+            self._texts[texts] = [
+                {"path": path, "digest": self._digest(Path(path), "split.decontaminate")} for path in found
+            ]
         for path in (config.model.name_or_path, config.tokens.chat_template or ""):
             if path and path not in self._outside:
                 self._outside[path] = self._digest_outside(path)
@@ -45,6 +61,8 @@ class Discovery:
         """Return what a stage's spec needs to know about content outside the workflow."""
         if stage == "stage_sources":
             return {"sources": self.sources(config)}
+        if stage == "split_records" and config.split.decontaminate:
+            return {"evaluations": self._texts[tuple(config.split.decontaminate)]}
         if stage == "prepare_model" and self._outside.get(config.model.name_or_path):
             return {"digest": self._outside[config.model.name_or_path]}
         template = config.tokens.chat_template
@@ -59,15 +77,13 @@ class Discovery:
     def _describe(self, path: str) -> dict[str, str]:
         return {"path": path, "digest": "builtin" if path.startswith(BUILTIN) else self._digest(Path(path))}
 
-    def _digest(self, path: Path) -> str:
+    def _digest(self, path: Path, key: str = "data.sources") -> str:
         try:
             if path.stat().st_size > NOTABLE_BYTES and not self._cache.knows(path):
                 print(f"Reading {path} once to know its content ({path.stat().st_size / 1e9:.1f} GB).", file=sys.stderr)
             return self._cache.digest(path)
         except OSError as error:
-            raise ConfigError(
-                f"data.sources: {path} cannot be read ({error.strerror}): check its permissions."
-            ) from None
+            raise ConfigError(f"{key}: {path} cannot be read ({error.strerror}): check its permissions.") from None
 
     def _digest_outside(self, name: str) -> str | None:
         path = Path(name)
@@ -76,31 +92,35 @@ class Discovery:
         return self._cache.digest(path) if path.suffix == ".jinja" and path.is_file() else None
 
 
-def expand(sources: list[str]) -> list[str]:
+def expand(sources: list[str], key: str = "data.sources", suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
     """Return the files behind paths and globs: in the given order, a glob's matches sorted, none twice.
+
+    Args:
+        sources: what the configuration says under ``key``.
+        key: what errors name.
+        suffixes: which files it may be.
 
     Raises:
         ConfigError: if a source does not exist, matches nothing, is a folder or has an unknown suffix.
     """
-    return list(dict.fromkeys(path for source in sources for path in _expand_one(source)))
+    return list(dict.fromkeys(path for source in sources for path in _expand_one(source, key, suffixes)))
 
 
-def _expand_one(source: str) -> list[str]:
-    if source.startswith(BUILTIN):
+def _expand_one(source: str, key: str, suffixes: tuple[str, ...]) -> list[str]:
+    if source.startswith(BUILTIN) and key == "data.sources":
         if source not in BUILTIN_SOURCES:
-            raise ConfigError(f"data.sources: there is no {source!r}: use {BUILTIN_SOURCES[0]} or a path.")
+            raise ConfigError(f"{key}: there is no {source!r}: use {BUILTIN_SOURCES[0]} or a path.")
         return [source]
     path = Path(source).expanduser()
     if path.is_dir():
-        raise ConfigError(
-            f"data.sources: {source} is a folder: name its files, for example {source.rstrip('/')}/*.jsonl."
-        )
+        raise ConfigError(f"{key}: {source} is a folder: name its files, for example {source.rstrip('/')}/*.jsonl.")
     found = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - a pattern may be absolute
     if not found:
         raise ConfigError(
-            f"data.sources: {source} does not exist: check the path; relative paths start at {Path.cwd().name}/."
+            f"{key}: {source} does not exist: check the path; relative paths start at {Path.cwd().name}/."
         )
     for name in found:
-        if not name.endswith(SUFFIXES):
-            raise ConfigError(f"data.sources: {name} is not {' or '.join(SUFFIXES)}: convert it to JSON lines first.")
+        if not name.endswith(suffixes):
+            cure = next((cure for end, cure in CURES.items() if name.endswith(end)), "convert it to JSON lines first")
+            raise ConfigError(f"{key}: {name} is not {' or '.join(suffixes)}: {cure}.")
     return found

@@ -38,15 +38,20 @@ This page and `schema.json` are generated from `scripts/snaketune/config/schema*
 
 FORMATS = """## Data formats
 
-One JSON object per line, `.jsonl` or `.jsonl.gz`, UTF-8. `data.columns` maps these names to yours.
+One JSON object per line, `.jsonl`, `.jsonl.gz` or `.jsonl.zst`, UTF-8. `data.columns` maps these names to yours.
 
 | format | a line |
 |---|---|
 | `messages` | `{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}` |
+| `sharegpt` | `{"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}`, `system` |
+| `preference` | `{"prompt": "...", "chosen": "...", "rejected": "..."}`, as text or messages |
 | `prompt_completion` | `{"prompt": "...", "completion": "..."}` |
 | `instruction` | `{"instruction": "...", "input": "...", "output": "..."}`, `input` may be missing or empty |
 | `text` | `{"text": "..."}`: every token is trained |
 | `auto` | looks at each file and says what it found |
+
+A message may have `weight: 0`, which leaves an answer untrained, `tool_calls` (then `content` may be null), and with
+role `tool` a `tool_call_id`; the record may have `tools`. Content in parts is joined when all parts are text.
 
 A line that cannot be used is put into `quarantine.jsonl` with its source, line number, byte offset and reason, and
 counted in the report; over `data.max_bad_fraction` the run stops.

@@ -21,8 +21,9 @@ class PathsConfig(Section):
     results: str = Field("results", min_length=1, description="Folder of all results; move it to a bigger disk.")
     scratch: str | None = Field(
         None,
-        description="Folder on a fast local disk (NVMe) that sources are copied to before they are read; "
-        "null reads them in place. A wiped scratch folder only costs a copy.",
+        description="Folder on a fast local disk (NVMe) that sources are copied to before they are read; `auto` finds "
+        "the fastest local disk with room; null reads them in place. Sources on the same disk are not copied, and a "
+        "wiped scratch folder only costs a copy.",
     )
 
 
@@ -32,10 +33,10 @@ class DataConfig(Section):
     sources: Annotated[list[str], BeforeValidator(_as_list)] = Field(
         ...,
         min_length=1,
-        description="Paths or globs of .jsonl or .jsonl.gz files, relative to the working directory; "
+        description="Paths or globs of .jsonl, .jsonl.gz or .jsonl.zst files, relative to the working directory; "
         "`builtin:quickstart` is the embedded example.",
     )
-    format: Literal["auto", "messages", "instruction", "prompt_completion", "text"] = Field(
+    format: Literal["auto", "messages", "sharegpt", "preference", "instruction", "prompt_completion", "text"] = Field(
         "auto", description="How a line is read; `auto` looks at each file and says what it found."
     )
     columns: dict[str, str] = Field(
@@ -48,10 +49,28 @@ class DataConfig(Section):
 
 
 class DedupeConfig(Section):
-    """Removal of duplicates."""
+    """Removal of duplicates: of each cluster the record that comes first in the sources stays."""
 
     exact: bool = Field(
         True, description="Remove records equal to an earlier one after normalising spaces and Unicode."
+    )
+    ignore_case: bool = Field(False, description="With `exact`: upper and lower case count as the same.")
+    near: bool = Field(
+        True,
+        description="Remove records that are nearly the same as an earlier one; switch it off where records are alike "
+        "by design (templates).",
+    )
+    threshold: float = Field(
+        0.8, ge=0.3, le=1, description="With `near`: Jaccard similarity of two texts' word n-grams that is too much."
+    )
+    num_perm: int = Field(
+        125, ge=16, le=1024, description="With `near`: MinHash values per record; more miss fewer pairs and cost time."
+    )
+    ngram: int = Field(
+        5,
+        ge=1,
+        le=16,
+        description="With `near`: words in an n-gram; texts of fewer than 4 times as many are compared by characters.",
     )
 
 
@@ -62,6 +81,21 @@ class SplitConfig(Section):
         0.05, ge=0, lt=1, description="Fraction of prompts held out for evaluation; 0 trains on everything."
     )
     seed: int = Field(0, ge=0, description="Another seed holds out other prompts.")
+    stratify: bool = Field(
+        False, description="Hold out at least one prompt of every source that has two; the fraction is that of each."
+    )
+    max_similarity: float | None = Field(
+        0.5,
+        ge=0.2,
+        le=0.8,
+        description="Training records with this Jaccard similarity to a held-out one are dropped and counted; null "
+        "keeps them, for records that are alike by design.",
+    )
+    decontaminate: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+        [],
+        description="Files of evaluation text (.jsonl, .jsonl.gz: every string in them; .txt: every line) or globs; "
+        "training records that contain some of it are dropped and counted.",
+    )
 
 
 class TokensConfig(Section):

@@ -112,7 +112,7 @@ def slice_of(config: RunConfig, stage: str) -> dict[str, Any]:
 
     A stage with keys of one section gets that section's keys; several sections are kept apart by name. What
     cannot matter is left out, so that it reruns nothing: ``model.tiny`` for any other model, ``revision`` for
-    the built-in one, ``coverage`` when the length is given.
+    the built-in one, ``coverage`` when the length is given, how near is near when nobody asks.
     """
     values = config.model_dump(mode="json")
     wanted = [key for key in all_keys() if _covers(STAGES[stage].keys, key) and key not in OPERATIONAL]
@@ -137,6 +137,10 @@ def _matters(config: RunConfig, key: str) -> bool:
         return name == "tiny"
     if key == "model.revision":
         return name != "tiny"
+    if key in ("dedupe.threshold", "dedupe.num_perm", "dedupe.ngram"):
+        return config.dedupe.near
+    if key == "dedupe.ignore_case":
+        return config.dedupe.exact
     return not (key in ("tokens.coverage", "tokens.pad_to_multiple_of") and config.tokens.max_length != "auto")
 
 

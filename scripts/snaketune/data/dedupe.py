@@ -1,20 +1,34 @@
-"""Exact duplicates: the first record stays, later ones with the same normalised text are listed with it.
+"""Duplicates: of records with the same normalised text, and of records that are nearly alike, the first stays.
 
-Removal is a plan first, one number per record, and is carried out in a second pass over the raw lines. Every way of
-finding duplicates ends in such a plan. Memory is 16 bytes per record plus the sort, whatever the records hold.
+Removal is planned first: a table of what goes and what stands for it, `removed.arrow`. Then it is carried out on the
+raw lines. Any other way of finding duplicates may write that table instead. Memory is some 60 bytes per record,
+whatever the records hold.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
-import orjson
 import xxhash
 
-from snaketune.data.records import key_bytes, read_turns, turns_of
+from snaketune.data.keys import first_occurrences
+from snaketune.data.minhash import Likeness
+from snaketune.data.near_dedupe import near_duplicates
+from snaketune.data.parallel import in_processes
+from snaketune.data.records import Range, count_lines, key_bytes, line_ranges, read_turns
 
-EXCERPT_CHARACTERS = 200
+
+@dataclass(frozen=True, slots=True)
+class DedupePolicy:
+    """The ``dedupe`` section of the configuration."""
+
+    exact: bool = True
+    ignore_case: bool = False
+    near: bool = True
+    threshold: float = 0.8
+    num_perm: int = 125
+    ngram: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,86 +37,75 @@ class RemovalPlan:
 
     Attributes:
         stands: int64, shape [records].
-        kind: how the duplicates were found.
+        similarity: float64, shape [records]; 1 where the texts are the same.
+        near: bool, shape [records]: the two are not the same text.
+        compared: pairs of records whose shingles were compared one by one.
     """
 
     stands: np.ndarray
-    kind: str
+    similarity: np.ndarray
+    near: np.ndarray
+    compared: int = 0
 
     @property
-    def removed(self) -> int:
-        """The number of records that go."""
-        return int(np.count_nonzero(self.stands != np.arange(len(self.stands))))
+    def removed(self) -> np.ndarray:
+        """The records that go, ascending."""
+        return np.flatnonzero(self.stands != np.arange(len(self.stands)))
 
     def facts(self) -> dict[str, int]:
         """Return the counts for the manifest."""
-        return {"records_in": len(self.stands), "kept": len(self.stands) - self.removed, "removed": self.removed}
+        removed, near = len(self.removed), int(np.count_nonzero(self.near))
+        sizes = np.bincount(self.stands[self.removed]) + 1 if removed else np.zeros(1, np.int64)
+        return {
+            "records_in": len(self.stands),
+            "kept": len(self.stands) - removed,
+            "removed": removed,
+            "removed_exact": removed - near,
+            "removed_near": near,
+            "clusters": int(np.count_nonzero(sizes > 1)),
+            "largest_cluster": int(sizes.max()),
+            "compared_pairs": self.compared,
+        }
 
 
-def plan_exact(path: str | Path) -> RemovalPlan:
-    """Return the plan that keeps the first of all records with the same XXH3-128 of their normalised text."""
-    keys = bytearray()
-    for turns in read_turns(path):
-        keys += xxhash.xxh3_128_digest(key_bytes(turns))
-    return RemovalPlan(first_occurrences(np.frombuffer(keys, "<u8").reshape(-1, 2)), "exact")
-
-
-def plan_nothing(path: str | Path) -> RemovalPlan:
-    """Return the plan that keeps every record."""
-    return RemovalPlan(np.arange(sum(1 for _ in read_turns(path))), "exact")
-
-
-def first_occurrences(keys: np.ndarray) -> np.ndarray:
-    """Return for each key the index of its first occurrence.
+def plan_removal(path: Path, policy: DedupePolicy, folder: Path, threads: int = 1) -> RemovalPlan:
+    """Return the plan for a file of canonical records.
 
     Args:
-        keys: uint64, shape [n, 2]: the halves of 128-bit keys.
-
-    Returns:
-        int64, shape [n].
+        path: the records.
+        policy: what counts as a duplicate.
+        folder: an empty folder for temporary files.
+        threads: processes to use; they do not change the plan.
     """
-    high, low = keys[:, 0], keys[:, 1]
-    order = np.argsort(high, kind="stable")
-    same = high[order][1:] == high[order][:-1]
-    if not np.array_equal(same, same & (low[order][1:] == low[order][:-1])):
-        # Two keys share one half only (at 100 million records a chance of 1 in 4,000): sort by both.
-        order = np.lexsort((low, high))
-        same = (keys[order][1:] == keys[order][:-1]).all(axis=1)
-    starts = np.flatnonzero(np.concatenate([[True], ~same])) if len(order) else order
-    groups = np.diff(np.append(starts, len(order)))
-    first = np.empty(len(order), np.int64)
-    first[order] = np.repeat(order[starts], groups)
-    return first
+    ranges = line_ranges(path)
+    counts, stands = plan_exact(path, ranges, policy, threads)
+    similarity, near, compared = np.ones(len(stands)), np.zeros(len(stands), bool), 0
+    if policy.near:
+        gone = stands != np.arange(len(stands))
+        skip = np.split(gone, np.cumsum(counts)[:-1])
+        likeness = Likeness(policy.threshold, policy.num_perm, policy.ngram)
+        found = near_duplicates(path, ranges, skip, likeness, folder, threads)
+        near = found.stands[stands] != stands
+        similarity, stands, compared = found.similarity[stands], found.stands[stands], found.verified
+    return RemovalPlan(stands, similarity, near, compared)
 
 
-def carry_out(plan: RemovalPlan, path: str | Path, kept: IO[bytes], duplicates: IO[bytes]) -> None:
-    """Copy the raw lines that stay to ``kept`` and list each other record with the one that stands for it."""
-    own = np.arange(len(plan.stands))
-    standing = np.zeros(len(own), bool)
-    standing[plan.stands[plan.stands != own]] = True
-    places: dict[int, dict[str, int]] = {}
-    with open(path, "rb") as lines:
-        for index, line in enumerate(lines):
-            stand = int(plan.stands[index])
-            if stand == index:
-                kept.write(line)
-                if standing[index]:
-                    places[index] = _place(orjson.loads(line))
-            else:
-                duplicates.write(_pair(orjson.loads(line), places[stand], plan.kind))
+def plan_exact(path: Path, ranges: Sequence[Range], policy: DedupePolicy, threads: int) -> tuple[list[int], np.ndarray]:
+    """Return the number of records in each range and for each record the first one with the same normalised text."""
+    if not policy.exact:
+        counts = list(in_processes(count_lines, [(path, span) for span in ranges], threads))
+        return counts, np.arange(sum(counts))
+    tasks = [(path, span, policy.ignore_case) for span in ranges]
+    parts = list(in_processes(keys_of_range, tasks, threads))
+    keys = np.frombuffer(b"".join(parts), "<u8").reshape(-1, 2)
+    return [len(part) // 16 for part in parts], first_occurrences(keys)
 
 
-def _place(record: dict[str, Any]) -> dict[str, int]:
-    return {"source": record["source"], "line": record["line"]}
-
-
-def _pair(record: dict[str, Any], kept: dict[str, int], kind: str) -> bytes:
-    text = " → ".join(" ".join(content[:EXCERPT_CHARACTERS].split()) for _, content in turns_of(record))
-    entry = {
-        "removed": _place(record),
-        "kept": kept,
-        "kind": kind,
-        "similarity": 1.0,
-        "text": text[:EXCERPT_CHARACTERS],
-    }
-    return orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
+def keys_of_range(path: Path, span: Range, ignore_case: bool) -> bytes:
+    """Return the XXH3-128 of the normalised text of each record in a range, 16 bytes each."""
+    keys = bytearray()
+    for turns in read_turns(path, span):
+        if ignore_case:
+            turns = [(role, content.casefold()) for role, content in turns]
+        keys += xxhash.xxh3_128_digest(key_bytes(turns))
+    return bytes(keys)

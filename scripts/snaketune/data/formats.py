@@ -11,30 +11,28 @@ from difflib import get_close_matches
 from typing import Any
 
 from snaketune.common.errors import ConfigError
-from snaketune.data.parsing import KINDS
-from snaketune.data.quarantine import Refusal
+from snaketune.data.conversations import conversation
+from snaketune.data.fields import refuse_value, text_of
+from snaketune.data.preferences import preference
+from snaketune.data.tool_use import tools_of
 
 Json = dict[str, Any]
 Converter = Callable[[Json], Json]
 Names = Mapping[str, str]
-
-WHEN_EMPTY = {"user": "empty_prompt", "assistant": "empty_completion"}
-ROLES = ("system", *WHEN_EMPTY)
-TOOLS = ("tool_calls", "function_call")
-KEYS_SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
     """A shape of records: its columns under their canonical names and how a record of it is converted.
 
-    ``inner`` are the keys of the objects inside a column.
+    ``turns`` are the columns that hold lists of turns, ``inner`` the keys that every turn has once.
     """
 
     name: str
     required: tuple[str, ...]
     converter: Callable[[Names], Converter]
     optional: tuple[str, ...] = ()
+    turns: tuple[str, ...] = ()
     inner: tuple[str, ...] = ()
 
     @property
@@ -52,50 +50,41 @@ class Format:
 
 
 def messages_converter(names: Names) -> Converter:
-    """Return the converter of conversations: a list of objects with role and content."""
-    column = names["messages"]
+    """Return the converter of conversations as OpenAI writes them: objects with role and content."""
+    column, tools = names["messages"], names["tools"]
 
     def convert(record: Json) -> Json:
-        turns = record.get(column)
-        if type(turns) is not list:
-            raise _refuse_value(record, column, "a list of messages")
-        messages = [_turn(turn, f"{column}[{index}]") for index, turn in enumerate(turns)]
-        _check_order([message["role"] for message in messages])
-        return {"messages": messages}
+        return _with_tools({"messages": conversation(record.get(column), record, column)}, record, tools)
 
     return convert
 
 
-def _turn(turn: Any, place: str) -> Json:
-    if type(turn) is not dict:
-        raise Refusal("wrong_type", f"{place} is {KINDS[type(turn)]}, it must be an object with role and content")
-    role = turn.get("role")
-    if type(role) is not str:
-        raise _refuse_value(turn, "role", "text", place)
-    if role not in ROLES:
-        raise Refusal("bad_role", f"{place} has the role {role[:40]!r}, known are {', '.join(ROLES)}")
-    if len(turn) > 2 and any(turn.get(key) for key in TOOLS):
-        raise Refusal("unsupported_tool_calls", f"{place} has tool calls, which would be lost")
-    content = turn.get("content")
-    if type(content) is not str:
-        raise _refuse_value(turn, "content", "text", place)
-    if role in WHEN_EMPTY and (not content or content.isspace()):
-        raise Refusal(WHEN_EMPTY[role], f"{place} ({role}) has no text")
-    return {"role": role, "content": content}
+def sharegpt_converter(names: Names) -> Converter:
+    """Return the converter of ShareGPT conversations: objects with from and value; ``system`` may be a column."""
+    column, system, tools = names["conversations"], names["system"], names["tools"]
+
+    def convert(record: Json) -> Json:
+        messages = conversation(record.get(column), record, column)
+        given = record.get(system)
+        if given is not None and type(given) is not str:
+            raise refuse_value(record, system, "text")
+        if given and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": given})
+        return _with_tools({"messages": messages}, record, tools)
+
+    return convert
 
 
-def _check_order(roles: list[str]) -> None:
-    """Refuse conversations that do not go system (at most once), user, ..., assistant."""
-    if "assistant" not in roles:
-        raise Refusal("no_assistant", "there is no assistant message to learn from")
-    if roles.count("system") > 1:
-        raise Refusal("duplicate_system", f"there are {roles.count('system')} system messages, at most one is possible")
-    if "system" in roles[1:]:
-        raise Refusal("system_not_first", "the system message is not the first message")
-    if roles[roles[0] == "system"] == "assistant":
-        raise Refusal("assistant_first", "the assistant speaks before the user")
-    if roles[-1] != "assistant":
-        raise Refusal("last_turn_not_assistant", f"the last message is of role {roles[-1]!r}: it has no answer")
+def preference_converter(names: Names) -> Converter:
+    """Return the converter of preferences: a prompt, the chosen and the rejected answer."""
+    parts, tools = (names["prompt"], names["chosen"], names["rejected"]), names["tools"]
+    return lambda record: _with_tools(preference(record, *parts), record, tools)
+
+
+def _with_tools(converted: Json, record: Json, name: str) -> Json:
+    if name in record and (tools := tools_of(record[name], name)):
+        converted["tools"] = tools
+    return converted
 
 
 def instruction_converter(names: Names) -> Converter:
@@ -103,11 +92,11 @@ def instruction_converter(names: Names) -> Converter:
     instruction, extra, output = names["instruction"], names["input"], names["output"]
 
     def convert(record: Json) -> Json:
-        prompt = _text(record, instruction, "empty_prompt")
-        answer = _text(record, output, "empty_completion")
+        prompt = text_of(record, instruction, "empty_prompt")
+        answer = text_of(record, output, "empty_completion")
         given = record.get(extra)
         if given is not None and type(given) is not str:
-            raise _refuse_value(record, extra, "text")
+            raise refuse_value(record, extra, "text")
         return _dialogue(f"{prompt}\n\n{given}" if given and not given.isspace() else prompt, answer)
 
     return convert
@@ -116,49 +105,53 @@ def instruction_converter(names: Names) -> Converter:
 def prompt_converter(names: Names) -> Converter:
     """Return the converter of prompt and completion: one question and its answer."""
     prompt, completion = names["prompt"], names["completion"]
-    return lambda record: _dialogue(
-        _text(record, prompt, "empty_prompt"), _text(record, completion, "empty_completion")
-    )
+
+    def convert(record: Json) -> Json:
+        asked, answer = record.get(prompt), record.get(completion)
+        if not (type(asked) is type(answer) is str and asked.strip() and answer.strip()):
+            asked, answer = text_of(record, prompt, "empty_prompt"), text_of(record, completion, "empty_completion")
+        return _dialogue(asked, answer)
+
+    return convert
 
 
 def text_converter(names: Names) -> Converter:
     """Return the converter of plain text, all of which is learned."""
     text = names["text"]
-    return lambda record: {"text": _text(record, text, "empty_text")}
+    return lambda record: {"text": text_of(record, text, "empty_text")}
 
 
 def _dialogue(prompt: str, answer: str) -> Json:
     return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]}
 
 
-def _text(record: Json, name: str, when_empty: str) -> str:
-    value = record.get(name)
-    if type(value) is not str:
-        raise _refuse_value(record, name, "text")
-    if not value or value.isspace():
-        raise Refusal(when_empty, f"{name!r} has no text")
-    return value
-
-
-def _refuse_value(record: Json, name: str, expected: str, place: str = "") -> Refusal:
-    inside = f"{place}: " if place else ""
-    if name not in record:
-        return Refusal("missing_field", f"{inside}there is no {name!r}; found: {listed(record)}")
-    if record[name] is None:
-        return Refusal("null_content", f"{inside}{name!r} is null, it must be {expected}")
-    return Refusal("wrong_type", f"{inside}{name!r} is {KINDS[type(record[name])]}, it must be {expected}")
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return names for a sentence: the first twelve, long ones shortened."""
-    shown = [name if len(name) <= 40 else f"{name[:40]}…" for name in names]
-    return ", ".join(shown[:KEYS_SHOWN]) + (", …" if len(shown) > KEYS_SHOWN else "") or "nothing"
-
-
 FORMATS = {
     format.name: format
     for format in (
-        Format("messages", ("messages",), messages_converter, inner=("role", "content")),
+        Format(
+            "messages",
+            ("messages",),
+            messages_converter,
+            optional=("tools",),
+            turns=("messages",),
+            inner=("role", "content"),
+        ),
+        Format(
+            "sharegpt",
+            ("conversations",),
+            sharegpt_converter,
+            optional=("system", "tools"),
+            turns=("conversations",),
+            inner=("from", "value", "role", "content"),
+        ),
+        Format(
+            "preference",
+            ("chosen", "rejected"),
+            preference_converter,
+            optional=("prompt", "tools"),
+            turns=("prompt", "chosen", "rejected"),
+            inner=("role", "content", "from", "value"),
+        ),
         Format("instruction", ("instruction", "output"), instruction_converter, optional=("input",)),
         Format("prompt_completion", ("prompt", "completion"), prompt_converter),
         Format("text", ("text",), text_converter),
@@ -181,7 +174,7 @@ def check_columns(wanted: str, columns: Names) -> None:
         ConfigError: naming the nearest column.
     """
     formats = FORMATS.values() if wanted == "auto" else (FORMATS[wanted],)
-    known = [name for format in formats for name in format.columns]
+    known = list(dict.fromkeys(name for format in formats for name in format.columns))
     for name in columns:
         if name not in known:
             near = get_close_matches(name, known, 1)

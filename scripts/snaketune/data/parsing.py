@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from snaketune.data.quarantine import Refusal
-from snaketune.data.sources import LONGEST_LINE, is_cut
 
+LONGEST_LINE = 16 << 20
 NOT_NUMBERS = ("NaN", "Infinity")
 KINDS: dict[type, str] = {
     type(None): "null",
@@ -21,25 +21,29 @@ KINDS: dict[type, str] = {
 }
 
 
-def parse_line(content: bytes) -> dict[str, Any]:
+def parse_line(content: bytes, complete: bool = True) -> dict[str, Any]:
     """Return the JSON object on a line.
+
+    Args:
+        content: the line without the ``\\n`` that ends it.
+        complete: whether there is such an end; the last line of a file may lack it.
 
     Raises:
         Refusal: if there is none; the reason is ``line_too_long``, ``not_json``, ``invalid_utf8``,
             ``lone_surrogate``, ``nan_literal``, ``too_deep`` or ``not_an_object``.
     """
-    if len(content) > LONGEST_LINE and is_cut(content):
+    if len(content) > LONGEST_LINE:
         raise Refusal("line_too_long", f"the line is longer than {LONGEST_LINE >> 20} MiB")
     try:
         record = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise _explain(content, error) from None
+        raise _explain(content, error, complete) from None
     if type(record) is not dict:
         raise Refusal("not_an_object", f"the line is {KINDS[type(record)]}, it must be one JSON object")
     return record
 
 
-def _explain(content: bytes, error: orjson.JSONDecodeError) -> Refusal:
+def _explain(content: bytes, error: orjson.JSONDecodeError, complete: bool) -> Refusal:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as wrong:
@@ -51,7 +55,7 @@ def _explain(content: bytes, error: orjson.JSONDecodeError) -> Refusal:
         return Refusal("lone_surrogate", where)
     if "depth" in error.msg or "recursion" in error.msg:
         return Refusal("too_deep", where)
-    if not content.endswith(b"\n") and error.pos >= len(text.rstrip()) - 1:
+    if not complete and error.pos >= len(text.rstrip()) - 1:
         return Refusal("not_json", f"{where}: the file ends in the middle of the line")
     return Refusal("not_json", where)
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -21,6 +22,30 @@ class Refusal(Exception):
         self.detail = detail
 
 
+def entry_of(source: int, path: str, line: int, offset: int, content: bytes, refusal: Refusal) -> bytes:
+    """Return the line of the quarantine for a refused line.
+
+    Args:
+        source: index of the source, ``path`` its name.
+        line: line number, from 1.
+        offset: byte offset of the line's first byte in the (decompressed) file.
+        content: the raw line; its first 2,000 characters are kept, invalid bytes replaced.
+        refusal: why.
+    """
+    # A character has at most four bytes, so this much is enough; the cut may split only one that is not kept.
+    text = content[: 4 * RAW_CHARACTERS + 4].decode("utf-8", "replace")
+    entry = {
+        "source": source,
+        "path": path,
+        "line": line,
+        "offset": offset,
+        "reason": refusal.reason,
+        "detail": refusal.detail,
+        "raw": text.rstrip("\r\n")[:RAW_CHARACTERS],
+    }
+    return orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
+
+
 class Quarantine:
     """Writes refused lines to ``file`` and counts them by reason."""
 
@@ -29,30 +54,11 @@ class Quarantine:
         self.reasons: Counter[str] = Counter()
         self.first = ""
 
-    def add(self, source: int, path: str, line: int, offset: int, content: bytes, refusal: Refusal) -> None:
-        """Set a line aside.
-
-        Args:
-            source: index of the source, ``path`` its name.
-            line: line number, from 1.
-            offset: byte offset of the line's first byte in the (decompressed) file.
-            content: the raw line; its first 2,000 characters are kept, invalid bytes replaced.
-            refusal: why.
-        """
-        self.reasons[refusal.reason] += 1
-        self.first = self.first or f"{path} line {line}: {refusal.reason}, {refusal.detail}"
-        # A character has at most four bytes, so this much is enough; the cut may split only one that is not kept.
-        text = content[: 4 * RAW_CHARACTERS + 4].decode("utf-8", "replace")
-        entry = {
-            "source": source,
-            "path": path,
-            "line": line,
-            "offset": offset,
-            "reason": refusal.reason,
-            "detail": refusal.detail,
-            "raw": text.rstrip("\r\n")[:RAW_CHARACTERS],
-        }
-        self._file.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
+    def add(self, entries: bytes, reasons: Mapping[str, int], first: str) -> None:
+        """Set lines aside: their entries, how many there are of each reason, and the first of them in words."""
+        self._file.write(entries)
+        self.reasons.update(reasons)
+        self.first = self.first or first
 
     @property
     def total(self) -> int:

@@ -1,36 +1,28 @@
 """From sources to canonical records: every line is a record, quarantined with its reason, or blank."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-import orjson
-
 from snaketune.common.errors import ConfigError, DataError
-from snaketune.data.formats import FORMATS, Converter, Format, check_columns, detect, listed
-from snaketune.data.parsing import needles, parse_line, refuse_repeated
+from snaketune.data.blocks import Block, blocks_of, is_plain
+from snaketune.data.chunks import BYTES_PER_PROCESS, ordered_results
+from snaketune.data.fields import listed
+from snaketune.data.formats import FORMATS, Format, check_columns, detect
+from snaketune.data.line_reading import KNOWN_COLUMNS, BlockResult, LineReader, ReadingPolicy
+from snaketune.data.parsing import parse_line
 from snaketune.data.quarantine import Quarantine, Refusal
-from snaketune.data.sources import NumberedLine, reading_lines
 from snaketune.data.staging import Source, progress_bar
 
 SAMPLE_RECORDS = 64
 SAMPLE_LINES = 10_000
 SAMPLE_BYTES = 4 << 20
-KNOWN_COLUMNS = 1000
 IGNORED_SHOWN = 50
-
-
-@dataclass(frozen=True, slots=True)
-class ReadingPolicy:
-    """How lines are read: the ``data`` section of the configuration."""
-
-    format: str = "auto"
-    columns: dict[str, str] = field(default_factory=dict)
-    system_prompt: str | None = None
-    max_bad_fraction: float = 0.05
+# Compressed text is about this much larger.
+EXPANSION = 4
 
 
 @dataclass(slots=True)
@@ -42,6 +34,13 @@ class SourceAccount:
     records: int = 0
     quarantined: int = 0
     columns: set[str] = field(default_factory=set)
+
+    def add(self, result: BlockResult) -> None:
+        """Count the lines of a block."""
+        self.records += result.records
+        self.quarantined += result.reasons.total()
+        if len(self.columns) < KNOWN_COLUMNS:
+            self.columns.update(result.columns)
 
     def facts(self, used: Iterable[str]) -> dict[str, Any]:
         """Return the account for the manifest; ``ignored`` are columns that no record was made of."""
@@ -71,40 +70,57 @@ class RecordReader:
         self.quarantine = quarantine
         self.accounts: list[SourceAccount] = []
 
-    def read(self, source: Source, place: Path) -> None:
-        """Read all lines of ``source``, which lies at ``place``, in bounded memory.
+    def read(self, sources: list[tuple[Source, Path]], threads: int) -> None:
+        """Read all lines of all sources, each with the place where it lies, in bounded memory.
 
         Raises:
-            DataError: if the file cannot be read, changed, has no lines or has no known shape.
+            DataError: if a file cannot be read, changed, has no lines or has no known shape.
         """
-        with (
-            progress_bar(source.bytes, f"reading {Path(source.path).name}") as bar,
-            reading_lines(place, source.path, source.digest, bar.update) as lines,
-        ):
-            form, rest = self._choose_format(lines, source.path)
-            account = SourceAccount(source.path, form.name)
-            self._read_lines(rest, account, form)
-        if not account.records + account.quarantined:
-            raise _no_lines(source.path)
-        self.accounts.append(account)
+        processes = _processes_for([source for source, _ in sources], threads)
+        blocks = chain.from_iterable(self._blocks(*source, processes > 1) for source in sources)
+        label = Path(sources[0][0].path).name if len(sources) == 1 else f"{len(sources)} sources"
+        with progress_bar(sum(source.bytes for source, _ in sources), f"reading {label}") as bar:
+            for result in ordered_results(LineReader, (self._policy,), blocks, processes):
+                self._add(result)
+                bar.update(result.consumed)
+        for account in self.accounts:
+            if not account.records + account.quarantined:
+                raise _no_lines(account.path)
 
-    def _choose_format(self, lines: Iterator[NumberedLine], path: str) -> tuple[Format, Iterator[NumberedLine]]:
+    def _blocks(self, source: Source, place: Path, several: bool) -> Iterator[Block]:
+        """Yield the blocks of a source with its format; other processes read those of plain files themselves."""
+        index = len(self.accounts)
+        blocks = blocks_of(index, source.path, place, source.digest)
+        form, blocks = self._choose_format(blocks, source.path)
+        self.accounts.append(SourceAccount(source.path, form.name))
+        by_reference = several and is_plain(source.path)
+        for block in blocks:
+            known = replace(block, form=form.name)
+            yield known.by_reference() if by_reference else known
+
+    def _add(self, result: BlockResult) -> None:
+        self._records.write(result.written)
+        self.quarantine.add(result.refused, result.reasons, result.first)
+        self._unseen.difference_update(result.columns)
+        self.accounts[result.source].add(result)
+
+    def _choose_format(self, blocks: Iterator[Block], path: str) -> tuple[Format, Iterator[Block]]:
         if self._policy.format != "auto":
-            return FORMATS[self._policy.format], lines
-        seen, sample = _sample(lines)
-        if not seen:
+            return FORMATS[self._policy.format], blocks
+        seen, lines, sample = _sample(blocks)
+        if not lines:
             raise _no_lines(path)
         if found := detect(sample, self._policy.columns):
-            return found, chain(seen, lines)
-        raise self._unknown_shape(path, seen, sample)
+            return found, chain(seen, blocks)
+        raise self._unknown_shape(path, lines, sample)
 
-    def _unknown_shape(self, path: str, seen: list[NumberedLine], sample: list[dict]) -> DataError:
+    def _unknown_shape(self, path: str, lines: list[bytes], sample: list[dict]) -> DataError:
         keys = dict.fromkeys(key for record in sample for key in record)
-        if not sample and any(content.lstrip().startswith(b"[") for _, _, content in seen[:1]):
+        if not sample and lines[0].lstrip().startswith(b"["):
             return DataError(f"{path} looks like one JSON array: make it JSON lines with `jq -c '.[]'`.")
         if absent := [name for name in self._policy.columns.values() if sample and name not in keys]:
             return self._absent_column(absent[0], keys, path)
-        what = f"its records have {listed(keys)}" if sample else f"its first {len(seen)} lines hold no JSON object"
+        what = f"its records have {listed(keys)}" if sample else f"its first {len(lines)} lines hold no JSON object"
         return DataError(
             f"{path} has no known shape, {what}: set data.format to one of {', '.join(FORMATS)}, or name its columns in"
             " data.columns, for example {prompt: question, completion: answer}."
@@ -116,46 +132,6 @@ class RecordReader:
             f"data.columns: no record of {place} has {name!r}, which is to be the {canonical}; found: {listed(found)}:"
             " correct the name."
         )
-
-    def _read_lines(self, lines: Iterable[NumberedLine], account: SourceAccount, form: Format) -> None:
-        """Convert each line or set it aside. This loop is what reading costs."""
-        index, write = len(self.accounts), self._records.write
-        parse = self._line_parser(form, account)
-        for number, offset, content in lines:
-            try:
-                record = parse(content)
-            except Refusal as refusal:
-                self.quarantine.add(index, account.path, number, offset, content, refusal)
-                account.quarantined += 1
-                continue
-            canonical = {"source": index, "line": number, **record}
-            write(orjson.dumps(canonical, option=orjson.OPT_APPEND_NEWLINE))
-            account.records += 1
-
-    def _line_parser(self, form: Format, account: SourceAccount) -> Callable[[bytes], dict[str, Any]]:
-        """Return the function from a raw line to the content of a canonical record; it raises Refusal."""
-        names = form.names(self._policy.columns)
-        convert = _with_system_prompt(form.converter(names), self._policy.system_prompt)
-        outer, inner = needles(names.values()), needles(form.inner)
-        width, unseen = len(names), self._unseen
-
-        def parse(content: bytes) -> dict[str, Any]:
-            record = parse_line(content)
-            if len(record) != width or unseen:
-                self._note_columns(record, account)
-            converted = convert(record)
-            refuse_repeated(content, outer)
-            if inner:
-                refuse_repeated(content, inner, once=len(record[names[form.required[0]]]))
-            return converted
-
-        return parse
-
-    def _note_columns(self, record: dict[str, Any], account: SourceAccount) -> None:
-        """Remember which columns there are: those that are not used, and those that `data.columns` speaks of."""
-        self._unseen.difference_update(record)
-        if len(account.columns) < KNOWN_COLUMNS:
-            account.columns.update(record)
 
     def finish(self) -> dict[str, Any]:
         """Return the facts of the manifest.
@@ -212,8 +188,11 @@ def read_records(
     records: IO[bytes],
     quarantine: IO[bytes],
     kept_at: str | Path,
+    threads: int = 1,
 ) -> dict[str, Any]:
     """Read all sources into records and quarantine and return the facts of the manifest.
+
+    The bytes that are written do not depend on ``threads``.
 
     Args:
         sources: each source with the place to read it from.
@@ -221,51 +200,55 @@ def read_records(
         records: receives canonical records in input order, one JSON object per line.
         quarantine: receives the refused lines; a real file, since it is copied when the run has to stop.
         kept_at: where that copy goes.
+        threads: the most processes that read.
 
     Raises:
         ConfigError: if a setting does not fit the data.
         DataError: if a source cannot be read or too many lines are unusable.
     """
     reader = RecordReader(policy, records, Quarantine(quarantine))
-    for source, place in sources:
-        reader.read(source, place)
+    reader.read(list(sources), threads)
     facts = reader.finish()
     reader.refuse_if_too_bad(kept_at)
     return facts
+
+
+def summary_of(facts: dict[str, Any]) -> list[str]:
+    """Return one sentence per source: what it was read as and how many lines became records."""
+    return [
+        f"Read {entry['path']} as {entry['format']}: {_count(entry['records'], 'record')},"
+        f" {_count(entry['quarantined'], 'line')} quarantined."
+        for entry in facts["sources"]
+    ]
+
+
+def _processes_for(sources: Iterable[Source], threads: int) -> int:
+    size = sum(source.bytes * (1 if is_plain(source.path) else EXPANSION) for source in sources)
+    return max(1, min(threads, size // BYTES_PER_PROCESS))
 
 
 def _no_lines(path: str) -> DataError:
     return DataError(f"{path} has only blank lines: remove it from data.sources or fill it.")
 
 
-def _sample(lines: Iterator[NumberedLine]) -> tuple[list[NumberedLine], list[dict]]:
-    """Take lines until there are 64 objects, 10,000 lines or 4 MiB; return the lines and the objects on them."""
-    seen: list[NumberedLine] = []
+def _sample(blocks: Iterator[Block]) -> tuple[list[Block], list[bytes], list[dict]]:
+    """Take blocks until there are 64 objects, 10,000 lines or 4 MiB; return them, the lines and the objects."""
+    seen: list[Block] = []
+    lines: list[bytes] = []
     objects: list[dict] = []
-    size = 0
-    for line in lines:
-        seen.append(line)
-        size += len(line[2])
-        with suppress(Refusal):  # these lines are read again and then set aside
-            objects.append(parse_line(line[2]))
-        if len(objects) == SAMPLE_RECORDS or len(seen) == SAMPLE_LINES or size >= SAMPLE_BYTES:
+    for block in blocks:
+        seen.append(block)
+        for content in block.lines():
+            if len(objects) == SAMPLE_RECORDS or len(lines) == SAMPLE_LINES:
+                return seen, lines, objects
+            if content and not content.isspace():
+                lines.append(content)
+                with suppress(Refusal):  # these lines are read again and then set aside
+                    objects.append(parse_line(content))
+        if sum(block.size for block in seen) >= SAMPLE_BYTES:
             break
-    return seen, objects
-
-
-def _with_system_prompt(convert: Converter, prompt: str | None) -> Converter:
-    if not prompt:
-        return convert
-
-    def with_prompt(record: dict[str, Any]) -> dict[str, Any]:
-        converted = convert(record)
-        messages = converted.get("messages")
-        if messages and messages[0]["role"] != "system":
-            messages.insert(0, {"role": "system", "content": prompt})
-        return converted
-
-    return with_prompt
+    return seen, lines, objects
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

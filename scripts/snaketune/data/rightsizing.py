@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from snaketune.common.errors import ConfigError, DataError
+from snaketune.data.packing import pack
 
 HISTOGRAM_BINS = 48
+BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,28 @@ def account_for(lengths: np.ndarray, max_length: int, on_too_long: str) -> dict[
         "tokens_truncated": excess if truncates else 0,
         "tokens_dropped": dropped_tokens,
     }
-    account["tokens_kept"] = total - account["tokens_truncated"] - account["tokens_dropped"]
+    stay = lengths if truncates else lengths[~longer]
+    account["tokens_kept"] = int(np.minimum(stay, max_length).sum())
+    assert account["tokens_kept"] + account["tokens_dropped"] + account["tokens_truncated"] == total
     return account
+
+
+def costs(lengths: np.ndarray, max_length: int, on_too_long: str, context: int | None) -> dict[str, int | None]:
+    """Return how many tokens, padding included, the documents that stay take in each way of making batches.
+
+    ``padded_tokens_at_context`` pads every document to the model's context (None when it states none),
+    ``padded_tokens_at_max_length`` to the length chosen here, ``padded_tokens_dynamic_batches_of_8`` to the longest
+    of eight documents in the order of the data (the last batch may be smaller), ``packed_tokens`` is packed rows.
+    """
+    stay = np.minimum(lengths if on_too_long == "truncate" else lengths[lengths <= max_length], max_length)
+    sizes = np.diff([*range(0, len(stay), BATCH), len(stay)])
+    longest = np.maximum.reduceat(stay, np.arange(0, len(stay), BATCH)) if len(stay) else np.empty(0, np.int64)
+    return {
+        "padded_tokens_at_context": None if context is None else len(stay) * context,
+        "padded_tokens_at_max_length": len(stay) * max_length,
+        "padded_tokens_dynamic_batches_of_8": int((longest.astype(np.int64) * sizes).sum()),
+        "packed_tokens": len(pack(stay, max_length)) * max_length,
+    }
 
 
 def rightsize(train: np.ndarray, held_out: np.ndarray, policy: LengthPolicy, context: int | None) -> dict[str, Any]:
@@ -104,6 +126,7 @@ def rightsize(train: np.ndarray, held_out: np.ndarray, policy: LengthPolicy, con
         "model_context": context,
         "coverage_records": round(float(fits.mean()), 6),
         "coverage_tokens": round(float(train[fits].sum() / train.sum()), 6),
+        **costs(train, max_length, policy.on_too_long, context),
         "eval": account_for(held_out, max_length, policy.on_too_long),
         "histogram": histogram(train),
     }

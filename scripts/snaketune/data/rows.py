@@ -1,16 +1,17 @@
 """Packed rows on disk: fixed-size, memory-mapped, with the boundaries of their documents."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
 from snaketune.common.atomic import sibling
-from snaketune.data.packing import window
-from snaketune.data.token_store import TokenStore
+from snaketune.data.packing import RowPlan, window
 
 BATCH_TOKENS = 1 << 20
 FIXED = {"input_ids": pa.int32(), "loss_mask": pa.int8(), "position_ids": pa.int32()}
@@ -25,6 +26,16 @@ class Document:
     length: int
 
 
+class Documents(Protocol):
+    """Tokenised documents: what a :class:`~snaketune.data.token_store.TokenStore` offers."""
+
+    records: np.ndarray
+
+    def document(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the token ids and the loss mask of document ``index``."""
+        ...
+
+
 def schema(row_length: int) -> pa.Schema:
     """Return the Arrow schema of packed rows of ``row_length`` tokens."""
     fields = [(name, pa.list_(kind, row_length)) for name, kind in FIXED.items()]
@@ -34,7 +45,7 @@ def schema(row_length: int) -> pa.Schema:
 
 
 def write_rows(
-    path: str | Path, store: TokenStore, rows: Iterable[np.ndarray], row_length: int, pad_id: int
+    path: str | Path, store: Documents, rows: RowPlan | Iterable[np.ndarray], row_length: int, pad_id: int
 ) -> dict[str, int | float]:
     """Write the rows (indices into ``store``) as an Arrow IPC file and return its counts.
 
@@ -43,62 +54,69 @@ def write_rows(
     """
     path = Path(path)
     partial = sibling(path)
-    counts = {"rows": 0, "documents": 0, "tokens": 0, "trainable_tokens": 0}
-    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema(row_length)) as writer:
-        for group in _groups(rows, max(1, BATCH_TOKENS // row_length)):
-            batch, tokens, trained = _row_batch(store, group, row_length, pad_id)
-            writer.write_batch(batch)
-            counts["rows"] += len(group)
-            counts["documents"] += sum(map(len, group))
-            counts["tokens"] += tokens
-            counts["trainable_tokens"] += trained
-    partial.replace(path)
+    plan = RowPlan.of(rows)
+    counts = {"rows": len(plan), "documents": len(plan.members), "tokens": 0, "trainable_tokens": 0}
+    try:
+        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema(row_length)) as writer:
+            for group in plan.groups(max(1, BATCH_TOKENS // row_length)):
+                batch, tokens, trained = _row_batch(store, group, row_length, pad_id)
+                writer.write_batch(batch)
+                counts["tokens"] += tokens
+                counts["trainable_tokens"] += trained
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     slots = counts["rows"] * row_length
     return {**counts, "efficiency": round(counts["tokens"] / slots, 6) if slots else 0.0}
 
 
-def _groups(rows: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    group: list[np.ndarray] = []
-    for row in rows:
-        group.append(row)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def _row_batch(store, group, row_length, pad_id) -> tuple[pa.RecordBatch, int, int]:
-    shape = (len(group), row_length)
-    ids, mask, positions = np.full(shape, pad_id, np.int32), np.zeros(shape, np.int8), np.zeros(shape, np.int32)
-    documents, lengths = [], []
-    for row, members in enumerate(group):
-        cursor, sizes = 0, []
-        for index in members.tolist():
-            tokens, trained = store.document(index)
-            if len(tokens) > row_length:
-                part = window(trained, row_length)
-                tokens, trained = tokens[part], trained[part]
-            end = cursor + len(tokens)
-            ids[row, cursor:end], mask[row, cursor:end] = tokens, trained
-            mask[row, cursor] = 0
-            positions[row, cursor:end] = np.arange(len(tokens))
-            sizes.append(len(tokens))
-            cursor = end
-        positions[row, cursor:] = np.arange(row_length - cursor)
-        documents.append(store.records[members].tolist())
-        lengths.append(sizes)
-    used = [sum(sizes) for sizes in lengths]
-    fixed = [
-        pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), row_length) for values in (ids, mask, positions)
-    ]
+def _row_batch(store: Documents, plan: RowPlan, row_length: int, pad_id: int) -> tuple[pa.RecordBatch, int, int]:
+    documents = [_fitting(store.document(index), row_length) for index in plan.members.tolist()]
+    sizes = np.fromiter((len(tokens) for tokens, _ in documents), np.int64, len(documents))
+    used = np.add.reduceat(sizes, plan.offsets[:-1])
+    starts = _starts(sizes, used, plan, row_length)
+    # The documents of a row are contiguous, so filling the used places in order puts each where it belongs.
+    is_used = np.arange(row_length) < used[:, None]
+    ids = np.full(is_used.shape, pad_id, np.int32)
+    ids[is_used] = np.concatenate([tokens for tokens, _ in documents])
+    mask = np.zeros(is_used.shape, np.int8)
+    mask[is_used] = np.concatenate([trained for _, trained in documents])
+    mask.reshape(-1)[starts] = 0
+    positions = _positions(starts, used, row_length)
+    offsets = pa.array(plan.offsets, pa.int32())
     columns = [
-        *fixed,
+        *(pa.FixedSizeListArray.from_arrays(pa.array(part.reshape(-1)), row_length) for part in (ids, mask, positions)),
         pa.array(used, pa.int32()),
-        pa.array(documents, pa.list_(pa.int64())),
-        pa.array(lengths, pa.list_(pa.int32())),
+        pa.ListArray.from_arrays(offsets, pa.array(store.records[plan.members], pa.int64())),
+        pa.ListArray.from_arrays(offsets, pa.array(sizes, pa.int32())),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema(row_length)), sum(used), int(mask.sum())
+    return pa.RecordBatch.from_arrays(columns, schema=schema(row_length)), int(used.sum()), int(mask.sum())
+
+
+def _fitting(document: tuple[np.ndarray, np.ndarray], row_length: int) -> tuple[np.ndarray, np.ndarray]:
+    tokens, trained = document
+    if len(tokens) <= row_length:
+        return document
+    part = window(trained, row_length)
+    return tokens[part], trained[part]
+
+
+def _starts(sizes: np.ndarray, used: np.ndarray, plan: RowPlan, row_length: int) -> np.ndarray:
+    """Return the place of each document's first token in the flattened rows."""
+    before = np.cumsum(sizes) - sizes
+    row_begins = np.cumsum(used) - used
+    row_of = np.repeat(np.arange(len(plan)), np.diff(plan.offsets))
+    return before - row_begins[row_of] + row_of * row_length
+
+
+def _positions(starts: np.ndarray, used: np.ndarray, row_length: int) -> np.ndarray:
+    """Return positions that restart at 0 in each document and in the padding, int32, flattened rows."""
+    tails = np.arange(len(used)) * row_length + used
+    edges = np.sort(np.concatenate([starts, tails[used < row_length]]))
+    total = len(used) * row_length
+    places = np.arange(total, dtype=np.int32)
+    places -= np.repeat(edges.astype(np.int32), np.diff(edges, append=total))
+    return places
 
 
 class PackedRows:
@@ -114,18 +132,21 @@ class PackedRows:
             reader = pa.ipc.open_file(source)
             self.row_length: int = reader.schema.field("input_ids").type.list_size
             self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
-        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)]).tolist()
         self._views = {name: [self._view(batch, name) for batch in self._batches] for name in FIXED}
         parts = [batch.column("tokens").to_numpy() for batch in self._batches]
         self.tokens = np.concatenate(parts) if parts else np.empty(0, np.int32)
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def take(self, name: str, indices: Sequence[int]) -> np.ndarray:
         """Return the rows ``indices`` of ``input_ids``, ``loss_mask`` or ``position_ids``, shape [len, row_length]."""
         views = self._views[name]
-        return np.stack([views[batch][row] for batch, row in map(self._locate, indices)])
+        taken = np.empty((len(indices), self.row_length), FIXED[name].to_pandas_dtype())
+        for place, (batch, row) in enumerate(map(self._locate, indices)):
+            taken[place] = views[batch][row]
+        return taken
 
     @property
     def input_ids(self) -> np.ndarray:
@@ -151,8 +172,8 @@ class PackedRows:
         return [Document(*entry) for entry in zip(records, starts, lengths, strict=True)]
 
     def _locate(self, row: int) -> tuple[int, int]:
-        batch = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return batch, row - int(self._starts[batch])
+        batch = bisect_right(self._starts, row) - 1
+        return batch, row - self._starts[batch]
 
     def _view(self, batch: pa.RecordBatch, name: str) -> np.ndarray:
         return batch.column(name).values.to_numpy().reshape(batch.num_rows, self.row_length)

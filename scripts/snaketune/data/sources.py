@@ -1,10 +1,8 @@
-"""Source files as numbered lines of bytes: plain or gzip, streamed, hashed on the way, never held."""
+"""Source files as they lie on disk: opened, told apart by their first bytes, hashed on the way."""
 
 import io
 import stat
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +10,25 @@ import xxhash
 
 from snaketune.common.errors import DataError
 
-LONGEST_LINE = 16 << 20
-BLOCK_BYTES = 1 << 20
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+TAR_MAGIC, TAR_PLACE = b"ustar", 257
+HEAD_BYTES = 512
+UTF_16 = "is UTF-16 text: convert it with `iconv -f UTF-16 -t UTF-8`"
 FOREIGN = {
     GZIP_MAGIC: "is gzip data: rename it so that it ends in .jsonl.gz",
-    b"\x28\xb5\x2f\xfd": "is Zstandard data: decompress it with `zstd -d`",
-    b"PK\x03\x04": "is a zip archive: unpack it",
+    ZSTD_MAGIC: "is Zstandard data: rename it so that it ends in .jsonl.zst",
+    b"BZh": "is bzip2 data: decompress it with `bunzip2`",
+    b"\xfd7zXZ": "is xz data: decompress it with `unxz`",
+    b"PK\x03\x04": "is a zip archive: unpack it and name the files in it",
+    b"PK\x05\x06": "is a zip archive: unpack it and name the files in it",
+    b"7z\xbc\xaf": "is a 7z archive: unpack it and name the files in it",
     b"PAR1": "is a Parquet file: write it as JSON lines",
-    b"\xff\xfe": "is UTF-16 text: convert it with `iconv -f UTF-16 -t UTF-8`",
-    b"\xfe\xff": "is UTF-16 text: convert it with `iconv -f UTF-16 -t UTF-8`",
+    b"ARROW1": "is an Arrow file: write it as JSON lines",
+    b"SQLite format 3": "is a SQLite database: write its records as JSON lines",
+    b"\xff\xfe\x00\x00": "is UTF-32 text: convert it with `iconv -f UTF-32 -t UTF-8`",
+    b"\xff\xfe": UTF_16,
+    b"\xfe\xff": UTF_16,
 }
-
-NumberedLine = tuple[int, int, bytes]
 
 
 def _ignore(size: int) -> None:
@@ -60,6 +63,7 @@ class HashedFile(io.RawIOBase):
         self._file = file
         self._advance = advance
         self._state = xxhash.xxh3_128()
+        self.size = 0
 
     def readable(self) -> bool:
         """Return True: this is for reading."""
@@ -70,6 +74,7 @@ class HashedFile(io.RawIOBase):
         view = memoryview(buffer)
         size = self._file.readinto(view)
         self._state.update(view[:size])
+        self.size += size
         self._advance(size)
         return size
 
@@ -83,70 +88,6 @@ class HashedFile(io.RawIOBase):
         super().close()
 
 
-class Gunzipped(io.RawIOBase):
-    """The content of a gzip file of one or more members.
-
-    Unlike :class:`gzip.GzipFile` it hands out everything before a damaged place, so that the line reached is
-    known. Memory is bounded by the caller's buffer, whatever the data expand to.
-
-    Raises:
-        EOFError: while reading, if the file ends inside a member.
-        zlib.error: while reading, if the data or their checksum are damaged.
-    """
-
-    def __init__(self, raw: io.RawIOBase):
-        self._raw = raw
-        self._member = _gzip_member()
-
-    def readable(self) -> bool:
-        """Return True: this is for reading."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill ``buffer`` with decompressed bytes and return their number, 0 at the end."""
-        view = memoryview(buffer)
-        while True:
-            if self._member.eof:
-                following = (self._member.unused_data or self._raw.read(BLOCK_BYTES) or b"").lstrip(b"\0")
-                if not following:
-                    return 0
-                self._member = _gzip_member()
-            else:
-                following = self._member.unconsumed_tail or self._raw.read(BLOCK_BYTES) or b""
-            content = self._member.decompress(following, len(view))
-            if content:
-                view[: len(content)] = content
-                return len(content)
-            if not following and not self._member.eof:
-                raise EOFError("the file ends before the end-of-stream marker")
-
-
-def _gzip_member():
-    return zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-
-
-@contextmanager
-def reading_lines(
-    path: str | Path, name: str, digest: str, advance: Callable[[int], object] = _ignore
-) -> Iterator[Iterator[NumberedLine]]:
-    """Give the lines of the source at ``path`` and check, once they were read, that the content is the expected one.
-
-    Args:
-        path: where the file is; ``name`` is what the user calls it.
-        digest: XXH3-128 of the file as it lies on disk.
-        advance: called with the number of bytes read, for a progress bar.
-
-    Raises:
-        DataError: if the file cannot be read, is of another kind, is damaged or changed since it was staged.
-    """
-    with closing(HashedFile(open_source(path), advance)) as raw:
-        _refuse_foreign(path, name)
-        content: io.RawIOBase = Gunzipped(raw) if name.endswith(".gz") else raw
-        yield numbered_lines(io.BufferedReader(content, BLOCK_BYTES), name)
-        if raw.hexdigest() != digest:
-            raise changed(name)
-
-
 def changed(name: str) -> DataError:
     """Return the error for a source whose content is not the one that the workflow saw when it started."""
     return DataError(
@@ -154,61 +95,41 @@ def changed(name: str) -> DataError:
     )
 
 
-def _refuse_foreign(path: str | Path, name: str) -> None:
-    with open(path, "rb") as file:
-        head = file.read(4)
-    if name.endswith(".gz"):
-        if not head.startswith(GZIP_MAGIC):
-            raise DataError(f"{name} is named .gz but is no gzip data: rename it, or compress it with `gzip`.")
-        return
-    for magic, sentence in FOREIGN.items():
-        if head.startswith(magic):
-            raise DataError(f"{name} {sentence}.")
+def refuse_foreign(head: bytes, name: str, inside: bool = False) -> None:
+    """Refuse what is not lines of UTF-8 text.
 
-
-def numbered_lines(file: io.BufferedReader, name: str) -> Iterator[NumberedLine]:
-    """Yield line number (from 1), byte offset in the (decompressed) file and content of each line that is not blank.
-
-    A byte order mark at the start of the file is left out. Of a line over 16 MiB only the beginning is given, for
-    which :func:`is_cut` is true. Lines end at ``\\n`` alone: U+2028 and the like are part of the text.
+    Args:
+        head: the first 512 bytes, decompressed when ``inside``.
+        name: what the user calls the file.
 
     Raises:
-        DataError: if the file is damaged, with the number of the last line that was read.
+        DataError: naming the kind of file and the cure.
     """
-    number = offset = 0
-    try:
-        while content := file.readline(LONGEST_LINE + 1):
-            size = len(content)
-            cut = size > LONGEST_LINE and is_cut(content)
-            if cut:
-                size += _skip_line(file)
-            number += 1
-            if number == 1 and content.startswith(BYTE_ORDER_MARK):
-                content = content[len(BYTE_ORDER_MARK) :]
-                offset, size = len(BYTE_ORDER_MARK), size - len(BYTE_ORDER_MARK)
-            if content and (cut or not content.isspace()):
-                yield number, offset, content
-            offset += size
-    except (EOFError, zlib.error) as error:
-        raise DataError(
-            f"{name}: the gzip data are damaged or cut short after line {number} ({error}): fetch or compress it again."
-        ) from None
-    except OSError as error:
-        raise DataError(
-            f"{name}: reading stopped after line {number} ({error.strerror or error}): check the disk."
-        ) from None
+    subject = f"the content of {name}" if inside else name
+    if head[TAR_PLACE:].startswith(TAR_MAGIC):
+        raise DataError(f"{subject} is a tar archive: unpack it and name the files in it.")
+    if inside and head.startswith((GZIP_MAGIC, ZSTD_MAGIC)):
+        raise DataError(f"{subject} is compressed a second time: decompress it once.")
+    for magic, sentence in FOREIGN.items():
+        if head.startswith(magic):
+            raise DataError(f"{subject} {sentence}.")
+    # UTF-16 without a byte order mark: every other byte of a bracket, a quote and so on is zero.
+    if len(head) > 3 and (head[:4:2] == b"\0\0") != (head[1:4:2] == b"\0\0"):
+        raise DataError(f"{subject} {UTF_16}.")
 
 
-def is_cut(content: bytes) -> bool:
-    """Tell whether ``content`` is the beginning of a line longer than 16 MiB."""
-    return len(content) > LONGEST_LINE and content[-1:] != b"\n"
+def refuse_misnamed(head: bytes, name: str) -> None:
+    """Refuse a file whose first bytes are not what its name says.
 
-
-def _skip_line(file: io.BufferedReader) -> int:
-    """Read to the end of the line and return the number of bytes passed over."""
-    skipped = 0
-    while piece := file.readline(BLOCK_BYTES):
-        skipped += len(piece)
-        if piece.endswith(b"\n"):
-            break
-    return skipped
+    Raises:
+        DataError: naming the kind of file and the cure.
+    """
+    for suffix, magic, kind, tool in ((".gz", GZIP_MAGIC, "gzip", "gzip"), (".zst", ZSTD_MAGIC, "Zstandard", "zstd")):
+        if name.endswith(suffix):
+            skippable = suffix == ".zst" and head[1:4] == b"\x2a\x4d\x18"
+            if not head.startswith(magic) and not skippable:
+                raise DataError(
+                    f"{name} is named {suffix} but is no {kind} data: rename it, or compress it with `{tool}`."
+                )
+            return
+    refuse_foreign(head, name)

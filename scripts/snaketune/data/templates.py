@@ -5,18 +5,18 @@ The environment is the one that transformers renders templates in (sandboxed, sa
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
+from pathlib import Path
 
 import jinja2
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from snaketune.common.errors import ConfigError, DataError
-
-Message = dict[str, Any]
-Span = tuple[int, int]
+from snaketune.data.spans import Message, Span, SpanFinder
 
 BUILT_IN = {
     "chatml": (
@@ -51,14 +51,16 @@ class _Generation(Extension):
     def __init__(self, environment):
         super().__init__(environment)
         environment.extend(notes=_Notes())
+        environment.filters["_note_generation"] = self._note
 
     def parse(self, parser):
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return jinja2.nodes.CallBlock(self.call_method("_note"), [], [], body).set_lineno(line)
+        # A filter is called directly; a macro, which does the same in transformers, takes several times as long.
+        note = jinja2.nodes.Filter(None, "_note_generation", [], [], None, None)
+        return jinja2.nodes.FilterBlock(body, note).set_lineno(line)
 
-    def _note(self, caller):
-        text = caller()
+    def _note(self, text):
         notes: _Notes = self.environment.notes  # type: ignore[attr-defined]
         start = sum(map(len, notes.blocks))
         notes.spans.append((start, start + len(text)))
@@ -82,73 +84,96 @@ def _raise(message: str):
     raise jinja2.exceptions.TemplateError(message)
 
 
-class ChatTemplate:
-    """A compiled chat template with the special tokens of its tokenizer."""
+def choose_template(setting: str | None, own: str | None) -> str | None:
+    """Return the source of the chat template in force.
 
-    def __init__(self, source: str, special_tokens: dict[str, str]):
+    Args:
+        setting: ``tokens.chat_template``: null, a built-in name, a path or a template.
+        own: the template that comes with the tokenizer.
+
+    Raises:
+        ConfigError: if the setting is none of these.
+    """
+    if setting is None:
+        return own
+    if setting in BUILT_IN:
+        return BUILT_IN[setting]
+    if "{{" in setting or "{%" in setting:
+        return setting
+    path = Path(setting)
+    if path.suffix == ".jinja" and path.is_file():
+        return path.read_text(encoding="utf-8")
+    raise ConfigError(
+        f"tokens.chat_template: {setting!r} is neither a .jinja file nor one of {', '.join(sorted(BUILT_IN))}:"
+        " check the spelling or the path."
+    )
+
+
+class ChatTemplate:
+    """A compiled chat template with the special tokens of its tokenizer.
+
+    Args:
+        source: the Jinja text.
+        special_tokens: ``bos_token`` and so on, as the template may write them.
+        control: matches any control token, which no message contains; without it spans of templates that rewrite
+            earlier turns cannot be told.
+    """
+
+    def __init__(self, source: str, special_tokens: dict[str, str], control: re.Pattern[str] | None = None):
         self.source = source
-        self._variables = {"bos_token": "", "eos_token": "", "pad_token": "", "unk_token": "", **special_tokens}
-        self._environment = _environment()
+        environment = _environment()
         try:
-            self._template = self._environment.from_string(source)
+            self._template = environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(
                 f"tokens.chat_template: line {error.lineno} is not valid Jinja ({error.message}): correct the template."
             ) from None
-        self.marks_generation = "{% generation" in source or "{%- generation" in source
+        self._notes: _Notes = environment.notes  # type: ignore[attr-defined]
+        # A plain dict of what never changes: jinja2 would merge its layers of globals anew for each record.
+        self._constants = {**self._template.globals, **special_tokens, "documents": None}
+        self.marks_generation = "generation" in _tags(environment, source)
+        self._finder = SpanFinder(self.render, control)
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
-        """Return the text of a conversation.
+    def render(
+        self, messages: Sequence[Message], add_generation_prompt: bool = False, tools: list[Message] | None = None
+    ) -> str:
+        """Return the text of a conversation, in which ``tools`` are offered.
 
         Raises:
             DataError: when the template refuses the conversation, with its own words.
         """
-        try:
-            return self._template.render(
-                messages=messages,
-                add_generation_prompt=add_generation_prompt,
-                tools=None,
-                documents=None,
-                **self._variables,
-            )
-        except (jinja2.TemplateError, TypeError, KeyError, OverflowError) as error:
-            raise DataError(f"the chat template refuses this conversation: {error}") from None
+        return "".join(self._blocks(messages, add_generation_prompt, tools))
 
-    def render_with_spans(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
+    def render_with_spans(
+        self, messages: Sequence[Message], tools: list[Message] | None = None
+    ) -> tuple[str, list[Span]]:
         """Return the text of a conversation and the half-open character spans of the assistant's turns.
 
         A span starts after the template's own generation prompt and ends after the end-of-turn token. Templates
-        with ``{% generation %}`` say so themselves; for others each prefix of the conversation is rendered.
+        with ``{% generation %}`` say so themselves; for others see :class:`~snaketune.data.spans.SpanFinder`.
 
         Raises:
             DataError: when the template refuses the conversation or rewrites earlier turns, so that spans
                 cannot be told.
         """
-        if not self.marks_generation:
-            return self._spans_from_prefixes(messages)
-        notes: _Notes = self._environment.notes  # type: ignore[attr-defined]
-        notes.blocks, notes.spans = [], []
-        try:
-            for block in self._template.generate(
-                messages=messages, add_generation_prompt=False, tools=None, documents=None, **self._variables
-            ):
-                notes.blocks.append(block)
-        except (jinja2.TemplateError, TypeError, KeyError, OverflowError) as error:
-            raise DataError(f"the chat template refuses this conversation: {error}") from None
-        return "".join(notes.blocks), notes.spans
+        text = "".join(self._blocks(messages, False, tools))
+        return text, list(self._notes.spans) if self.marks_generation else self._finder.find(messages, text, tools)
 
-    def _spans_from_prefixes(self, messages: Sequence[Message]) -> tuple[str, list[Span]]:
-        text = self.render(messages)
-        spans = []
-        for index, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before = self.render(messages[:index], add_generation_prompt=True)
-            after = self.render(messages[: index + 1])
-            if not text.startswith(before) or not text.startswith(after) or len(after) <= len(before):
-                raise DataError(
-                    "the chat template rewrites earlier turns, so that the answer cannot be told from the prompt: set"
-                    " tokens.chat_template to one with {% generation %} markers"
-                )
-            spans.append((len(before), len(before) + len(after[len(before) :].rstrip())))
-        return text, spans
+    def _blocks(self, messages: Sequence[Message], prompt: bool, tools: list[Message] | None) -> list[str]:
+        template, notes = self._template, self._notes
+        notes.blocks, notes.spans = [], []
+        given = {"messages": messages, "tools": tools, "add_generation_prompt": prompt}
+        variables = {**self._constants, **given}
+        context = template.environment.context_class(template.environment, variables, template.name, template.blocks)
+        try:
+            for block in template.root_render_func(context):
+                notes.blocks.append(block)
+        except (jinja2.TemplateError, TypeError, KeyError, ValueError, OverflowError, RecursionError) as error:
+            raise DataError(f"the chat template refuses this conversation: {error}") from None
+        return notes.blocks
+
+
+def _tags(environment: ImmutableSandboxedEnvironment, source: str) -> set[str]:
+    """Return the names that open a block in ``source``, comments and raw text left aside."""
+    tokens = [(kind, value) for _, kind, value in environment.lex(source) if kind != "whitespace"]
+    return {value for (kind, _), (_, value) in pairwise(tokens) if kind == "block_begin"}

@@ -1,5 +1,6 @@
 """Token ids on disk: an Arrow folder that is memory-mapped here and that ``datasets.load_from_disk`` opens."""
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from snaketune.common.atomic import write_json, writing_directory
 SCHEMA = pa.schema(
     [
         ("input_ids", pa.list_(pa.int32())),
-        ("loss_mask", pa.list_(pa.int8())),
+        ("loss_mask", pa.list_(pa.bool_())),
         ("length", pa.int32()),
         ("bytes", pa.int32()),
         ("record", pa.int64()),
@@ -21,7 +22,7 @@ SCHEMA = pa.schema(
     ]
 )
 DATA_FILE = "data-00000-of-00001.arrow"
-_LISTS = {"input_ids": "int32", "loss_mask": "int8"}
+_LISTS = {"input_ids": "int32", "loss_mask": "bool"}
 _SCALARS = {"length": "int32", "bytes": "int32", "record": "int64", "source": "int32"}
 
 
@@ -50,31 +51,58 @@ def writing_tokens(folder: str | Path) -> Iterator[pa.ipc.RecordBatchStreamWrite
         )
 
 
+def mask_array(mask: np.ndarray) -> pa.BooleanArray:
+    """Return a loss mask of 0 and 1 (int8) as Arrow keeps it: one bit a token."""
+    bits = pa.py_buffer(np.packbits(mask.view(np.uint8), bitorder="little"))
+    return pa.BooleanArray.from_buffers(pa.bool_(), len(mask), [None, bits])
+
+
 class TokenStore:
-    """Tokenised documents of one split, memory-mapped: columns of scalars as arrays, documents on demand."""
+    """Tokenised documents of one split, memory-mapped: columns of scalars as arrays, documents on demand.
+
+    Attributes:
+        lengths: tokens of each document, int32, shape [documents].
+        bytes: UTF-8 bytes of the trained text of each, int32.
+        records: line of each in the split's file, from 0, int64.
+    """
 
     def __init__(self, folder: str | Path):
         with pa.memory_map(str(Path(folder) / DATA_FILE)) as source:
-            self._batches = pa.ipc.open_stream(source).read_all().to_batches()
-        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
-        self.lengths = self._column("length", np.int32)
-        self.bytes = self._column("bytes", np.int32)
-        self.records = self._column("record", np.int64)
+            batches = pa.ipc.open_stream(source).read_all().to_batches()
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)]).tolist()
+        self._offsets = [batch.column(0).offsets.to_numpy() for batch in batches]
+        self._ids = [batch.column(0).values.to_numpy() for batch in batches]
+        self._masks = [_mask_view(batch.column(1).values) for batch in batches]
+        self.lengths = _column(batches, "length", np.int32)
+        self.bytes = _column(batches, "bytes", np.int32)
+        self.records = _column(batches, "record", np.int64)
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def document(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the token ids (int32) and the loss mask (int8) of document ``index``, both of shape [length]."""
-        batch_index = int(np.searchsorted(self._starts, index, side="right")) - 1
-        batch, row = self._batches[batch_index], index - int(self._starts[batch_index])
-        return _row(batch.column(0), row), _row(batch.column(1), row)
+        """Return the token ids (int32) and the loss mask (int8) of document ``index``, both of shape [length].
 
-    def _column(self, name: str, dtype: type) -> np.ndarray:
-        parts = [batch.column(name).to_numpy() for batch in self._batches]
-        return np.concatenate(parts) if parts else np.empty(0, dtype)
+        The ids are a view of the file.
+        """
+        batch = bisect_right(self._starts, index) - 1
+        row = index - self._starts[batch]
+        start, end = self._offsets[batch][row : row + 2].tolist()
+        packed = self._masks[batch]
+        if packed.dtype == np.int8:
+            return self._ids[batch][start:end], packed[start:end]
+        bits = np.unpackbits(packed[start >> 3 : (end + 7) >> 3], bitorder="little")
+        skip = start & 7
+        return self._ids[batch][start:end], bits[skip : skip + end - start].view(np.int8)
 
 
-def _row(column: pa.ListArray, row: int) -> np.ndarray:
-    start, end = column.offsets[row].as_py(), column.offsets[row + 1].as_py()
-    return column.values.to_numpy()[start:end]
+def _mask_view(values: pa.Array) -> np.ndarray:
+    """Return the bits of a mask as bytes (uint8), or the mask itself where it has a byte a token (int8)."""
+    if values.type == pa.int8():
+        return values.to_numpy()
+    return np.frombuffer(values.buffers()[1] or b"", np.uint8)
+
+
+def _column(batches: list[pa.RecordBatch], name: str, dtype: type) -> np.ndarray:
+    parts = [batch.column(name).to_numpy() for batch in batches]
+    return np.concatenate(parts) if parts else np.empty(0, dtype)

@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+import numpy as np
+from tokenizers import AddedToken, Tokenizer
 
 from snaketune.common.canonical import read_json
 from snaketune.common.errors import DataError
@@ -14,24 +15,57 @@ SPECIAL_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 class TextTokenizer:
-    """A fast tokenizer with the names of its special tokens."""
+    """A fast tokenizer with the names of its special tokens.
 
-    engine = "tokenizers"
+    Attributes:
+        path: its ``tokenizer.json``.
+        special_tokens: the texts of ``bos_token`` and so on, those that it has.
+        vocab_size: number of tokens, added ones included.
+    """
 
     def __init__(self, folder: str | Path):
         folder = Path(folder)
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.path = folder / "tokenizer.json"
+        self._tokenizer = Tokenizer.from_file(str(self.path))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.special_tokens = _special_tokens(folder)
         self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     @functools.cached_property
+    def added_tokens(self) -> dict[int, AddedToken]:
+        """The tokens that are matched in text before anything else, by id."""
+        return self._tokenizer.get_added_tokens_decoder()
+
+    @functools.cached_property
     def control_tokens(self) -> re.Pattern[str] | None:
         """A pattern that matches any control token written as text, or None when there are none."""
-        added = self._tokenizer.get_added_tokens_decoder().values()
-        names = sorted((token.content for token in added if token.special), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, names))) if names else None
+        names = {token.content for token in self.added_tokens.values() if token.special}
+        ordered = sorted({*names, *self.special_tokens.values()}, key=lambda name: (-len(name), name))
+        visible = [re.escape(name) for name in ordered if name.strip()]
+        return re.compile("|".join(visible)) if visible else None
+
+    def control_token_in(self, text: str) -> str:
+        """Return the first control token that ``text`` spells, before or after the tokenizer's normaliser, or ''."""
+        if self.control_tokens is None:
+            return ""
+        found = self.control_tokens.search(text)
+        if not found and self._normalises_control_tokens:
+            found = self.control_tokens.search(self._tokenizer.normalizer.normalize_str(text))
+        return found.group() if found else ""
+
+    @functools.cached_property
+    def _normalises_control_tokens(self) -> bool:
+        matched_later = any(token.special and token.normalized for token in self.added_tokens.values())
+        return matched_later and self._tokenizer.normalizer is not None
+
+    @functools.cached_property
+    def end_ids(self) -> np.ndarray:
+        """The ids that may end a turn: control tokens but those that only begin, fill or replace."""
+        found = {number for number, token in self.added_tokens.items() if token.special}
+        found -= {self._id(name) for name in ("bos_token", "pad_token", "unk_token")}
+        ends = found if self.eos_id is None else found | {self.eos_id}
+        return np.asarray(sorted(ends), np.int32)
 
     @property
     def eos_id(self) -> int | None:
@@ -51,9 +85,10 @@ class TextTokenizer:
                 return found
         return 0
 
-    def encode_batch(self, texts: list[str], add_special_tokens: bool) -> list[Any]:
-        """Return one encoding (``ids`` and character ``offsets``) per text."""
-        return self._tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens)
+    def encode_batch(self, texts: list[str], add_special_tokens: bool, offsets: bool = True) -> list[Any]:
+        """Return one encoding per text with ``ids`` and, unless they are not wanted, character ``offsets``."""
+        encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
+        return encode(texts, add_special_tokens=add_special_tokens)
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of ``ids`` with special tokens spelled out."""

@@ -1,36 +1,25 @@
-"""From canonical records to token ids with a loss mask: template once, tokens once, every loss counted."""
+"""From canonical records to token ids with a loss mask: template once, tokens once, every record accounted for."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import orjson
-import pyarrow as pa
 
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.data.templates import BUILT_IN, ChatTemplate, Span
-from snaketune.data.token_store import SCHEMA, writing_tokens
+from snaketune.common.errors import DataError
+from snaketune.data.audit import Audit
+from snaketune.data.chunk_tokenizing import EXAMPLES, ChunkResult, ChunkTokenizer, Recipe
+from snaketune.data.chunks import Chunk, chunks_of, ordered_results, processes_for
+from snaketune.data.encoding import Document, Encoder
+from snaketune.data.engine import choose_engine, few_threads, load_engine
+from snaketune.data.equality import SAMPLE_RECORDS, choose_method, compare_with_transformers
+from snaketune.data.rendering import Unusable, conversation_of
+from snaketune.data.templates import Message
+from snaketune.data.token_store import writing_tokens
 from snaketune.data.tokenizer import TextTokenizer
-
-BATCH_RECORDS = 1000
-EXAMPLES = 3
-LONGEST_EXAMPLE_TOKENS = 400
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A rendered record: its text, the character spans that are trained and their size in UTF-8 bytes."""
-
-    record: int
-    source: int
-    text: str
-    spans: list[Span]
-    size: int
-    plain: bool
 
 
 @dataclass(slots=True)
@@ -42,6 +31,16 @@ class SplitAccount:
     trainable_tokens: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     first_refusal: str = ""
+    audit: Audit = field(default_factory=Audit)
+
+    def add(self, result: "ChunkResult") -> None:
+        """Count the records of a chunk."""
+        self.records += result.rows
+        self.tokens += result.tokens
+        self.trainable_tokens += result.trainable_tokens
+        self.dropped.update(entry["reason"] for entry in result.dropped)
+        self.first_refusal = self.first_refusal or next((entry["detail"] for entry in result.dropped), "")
+        self.audit.add(result.audit)
 
     def facts(self) -> dict[str, Any]:
         """Return the account as facts for the manifest."""
@@ -50,165 +49,130 @@ class SplitAccount:
             "tokens": self.tokens,
             "trainable_tokens": self.trainable_tokens,
             "dropped": dict(sorted(self.dropped.items())),
+            "audit": self.audit.facts(),
         }
 
 
-def choose_template(setting: str | None, own: str | None) -> str | None:
-    """Return the source of the chat template in force.
+def settle(recipe: Recipe, files: Sequence[str | Path], threads: int) -> tuple[Recipe, dict[str, Any]]:
+    """Choose engine and method on a sample of the run's records: the two gates of every run.
 
     Args:
-        setting: ``tokens.chat_template``: null, a built-in name, a path or a template.
-        own: the template that comes with the tokenizer.
-
-    Raises:
-        ConfigError: if the setting is none of these.
-    """
-    if setting is None:
-        return own
-    if setting in BUILT_IN:
-        return BUILT_IN[setting]
-    if "{{" in setting or "{%" in setting:
-        return setting
-    path = Path(setting)
-    if path.suffix == ".jinja" and path.is_file():
-        return path.read_text(encoding="utf-8")
-    raise ConfigError(
-        f"tokens.chat_template: {setting!r} is neither a .jinja file nor one of {', '.join(sorted(BUILT_IN))}:"
-        " check the spelling or the path."
-    )
-
-
-def tokenize_split(
-    records: Iterable[bytes],
-    tokenizer: TextTokenizer,
-    template: ChatTemplate | None,
-    assistant_only: bool,
-    output: str | Path,
-) -> tuple[SplitAccount, list[dict[str, Any]]]:
-    """Tokenise the records of one split into the Arrow folder ``output``, in bounded memory.
+        files: the records of the splits.
+        threads: the most native threads that an engine may make.
 
     Returns:
-        The account of the split and up to three examples with trained and masked stretches of text.
+        The recipe with both chosen, and the facts of the comparisons.
     """
-    account = SplitAccount()
-    examples: list[dict[str, Any]] = []
-    with writing_tokens(output) as writer:
-        for batch in _batches(records, BATCH_RECORDS):
-            documents = list(_render(batch, account, tokenizer, template, assistant_only))
-            rows = _encode(documents, account, tokenizer)
-            writer.write_batch(_record_batch(rows))
-            for document, ids, mask in rows[: EXAMPLES - len(examples)]:
-                examples.append(_example(document, ids, mask, tokenizer))
-    return account, examples
+    worker = ChunkTokenizer(recipe, "sample", threads)
+    documents, records = _sample(worker, [chunk for file in files for chunk in chunks_of(file)])
+    with few_threads(threads):
+        gate = choose_engine(worker.tokenizer, [document.text for document in documents])
+        encoder = Encoder(worker.tokenizer, load_engine(gate.engine, worker.tokenizer))
+        method, segments = choose_method(documents, encoder)
+        facts = {"engine": gate.engine, "engine_gate": gate.facts(), "method": method, "segments_gate": segments}
+        chats, conversations = _comparable(documents, records)
+        if worker.template and chats:
+            encoder = Encoder(worker.tokenizer, load_engine(gate.engine, worker.tokenizer), method)
+            facts["transformers_gate"] = compare_with_transformers(
+                recipe.folder, worker.template, chats, conversations, encoder, recipe.assistant_only
+            )
+    return replace(recipe, engine=gate.engine, method=method), facts
 
 
-def _batches(lines: Iterable[bytes], size: int) -> Iterator[list[tuple[int, bytes]]]:
-    numbered = enumerate(lines)
-    while batch := list(islice(numbered, size)):
-        yield batch
+def _comparable(documents: list[Document], records: list[dict[str, Any]]) -> tuple[list[Document], list[list[Message]]]:
+    """Return the conversations that transformers renders in one batch: without tools and weights of single answers."""
+    kept = [
+        (document, conversation_of(record))
+        for document, record in zip(documents, records, strict=True)
+        if not document.plain and "tools" not in record and not any("weight" in m for m in conversation_of(record))
+    ]
+    return [document for document, _ in kept], [messages for _, messages in kept]
 
 
-def _render(batch, account, tokenizer, template, assistant_only) -> Iterator[Document]:
-    for number, line in batch:
-        record = orjson.loads(line)
-        if reason := control_token_in(record, tokenizer):
-            account.dropped["control_token_in_content"] += 1
-            account.first_refusal = account.first_refusal or reason
-            continue
-        try:
-            yield render(number, record, template, assistant_only)
-        except DataError as error:
-            account.dropped["refused_by_template"] += 1
-            account.first_refusal = account.first_refusal or str(error)
+def _sample(worker: ChunkTokenizer, chunks: Sequence[Chunk]) -> tuple[list[Document], list[dict[str, Any]]]:
+    """Return documents spread evenly over the chunks, and their records."""
+    documents, records = [], []
+    starts = np.cumsum([0, *(chunk.lines for chunk in chunks)])
+    # Some of the sample will be left out, so a few more are drawn than are needed.
+    wanted = min(int(starts[-1]), SAMPLE_RECORDS + SAMPLE_RECORDS // 4)
+    places = np.linspace(0, starts[-1] - 1, wanted).astype(np.int64)
+    for number, chunk in enumerate(chunks):
+        inside = places[(places >= starts[number]) & (places < starts[number + 1])] - starts[number]
+        lines = chunk.read() if len(inside) else []
+        for place in inside.tolist():
+            record = orjson.loads(lines[place])
+            try:
+                document = worker.renderer.render(chunk.first + place, record)
+            except Unusable:
+                continue
+            documents.append(document)
+            records.append(record)
+    return documents, records
 
 
-def control_token_in(record: dict[str, Any], tokenizer: TextTokenizer) -> str:
-    """Return a sentence when a text of the record spells a control token, which must never become one."""
-    texts = [record["text"]] if "text" in record else [message["content"] for message in record["messages"]]
-    for text in texts:
-        if tokenizer.control_tokens and (found := tokenizer.control_tokens.search(text)):
-            return f"the text contains the control token {found.group()!r}"
-    return ""
-
-
-def render(number: int, record: dict[str, Any], template: ChatTemplate | None, assistant_only: bool) -> Document:
-    """Return the text of a record and what of it is trained.
+def tokenize_splits(
+    files: dict[str, tuple[str, str]], recipe: Recipe, dropped: IO[bytes], threads: int
+) -> dict[str, Any]:
+    """Tokenise the splits ``{name: (records, output folder)}``, ``train`` among them, and return the facts.
 
     Raises:
         ConfigError: if a conversation needs a template and there is none.
-        DataError: if the template refuses the conversation.
+        DataError: if nothing is left to train on or the mask audit finds what must not reach a training.
     """
-    source = record["source"]
-    if "text" in record:
-        text = record["text"]
-        return Document(number, source, text, [(0, len(text))], len(text.encode()), plain=True)
-    if template is None:
-        raise ConfigError(
-            "tokens.chat_template: the model has no chat template and the data are conversations: set it to chatml or"
-            " plain, or to the path of a .jinja file."
+    recipe, facts = settle(recipe, [records for records, _ in files.values()], threads)
+    accounts: dict[str, SplitAccount] = {}
+    examples: list[dict[str, Any]] = []
+    for split, (records, output) in files.items():
+        accounts[split], shown = tokenize_split(split, records, recipe, output, dropped, threads)
+        examples += shown if split == "train" else []
+    train, place = accounts["train"], files["train"][0]
+    if not train.records:
+        raise DataError(
+            f"{place}: nothing can be trained on ({dict(train.dropped) or 'no records'}); {train.first_refusal}: check"
+            " tokens.chat_template."
         )
-    text, spans = template.render_with_spans(record["messages"])
-    spoken = [m["content"] for m in record["messages"] if m["role"] == "assistant" or not assistant_only]
-    size = sum(len(content.encode()) for content in spoken)
-    return Document(number, source, text, spans if assistant_only else [(0, len(text))], size, plain=False)
+    tokenizer = TextTokenizer(recipe.folder)
+    return {
+        "vocab_size": tokenizer.vocab_size,
+        "pad_id": tokenizer.pad_id,
+        **facts,
+        "splits": {split: account.facts() for split, account in accounts.items()},
+        "examples": examples,
+    }
 
 
-def _encode(documents, account, tokenizer) -> list[tuple[Document, np.ndarray, np.ndarray]]:
-    rows = []
-    for plain in (False, True):
-        chosen = [document for document in documents if document.plain is plain]
-        encodings = tokenizer.encode_batch([d.text for d in chosen], add_special_tokens=plain) if chosen else []
-        rows += [(d, *_ids_and_mask(d, encoding, tokenizer)) for d, encoding in zip(chosen, encodings, strict=True)]
-    rows.sort(key=lambda row: row[0].record)
-    kept = [row for row in rows if row[2].any()]
-    account.dropped["no_trained_token"] += len(rows) - len(kept)
-    account.dropped += Counter()
-    account.records += len(kept)
-    account.tokens += sum(len(ids) for _, ids, _ in kept)
-    account.trainable_tokens += sum(int(mask.sum()) for _, _, mask in kept)
-    return kept
+def tokenize_split(
+    split: str, records: str | Path, recipe: Recipe, output: str | Path, dropped: IO[bytes], threads: int = 1
+) -> tuple[SplitAccount, list[dict[str, Any]]]:
+    """Tokenise the records of one split into the Arrow folder ``output``, in bounded memory.
+
+    The bytes of the output do not depend on ``threads``.
+
+    Args:
+        dropped: gets one JSON line for each record that is left out: ``split``, ``record`` (line of the split's file,
+            from 0), ``source`` and ``line`` (where it came from), ``reason`` and ``detail``.
+
+    Returns:
+        The account of the split and up to three examples with trained and masked stretches of text.
+
+    Raises:
+        ConfigError: if a conversation needs a template and there is none.
+        DataError: if the mask audit finds what must not reach a training.
+    """
+    account = SplitAccount()
+    examples: list[dict[str, Any]] = []
+    chunks = chunks_of(records)
+    with writing_tokens(output) as writer:
+        for result in _results(recipe, split, chunks, threads):
+            writer.write_batch(result.batch)
+            account.add(result)
+            dropped.writelines(orjson.dumps(entry) + b"\n" for entry in result.dropped)
+            examples += result.examples[: EXAMPLES - len(examples)]
+        if split == "train":
+            account.audit.check(str(records), TextTokenizer(recipe.folder).end_ids)
+    return account, examples
 
 
-def _ids_and_mask(document: Document, encoding: Any, tokenizer: TextTokenizer) -> tuple[np.ndarray, np.ndarray]:
-    """Return ids and mask; a token is trained when it starts inside a trained span, the first one never is."""
-    ids = np.asarray(encoding.ids, np.int32)
-    starts = np.asarray([start for start, _ in encoding.offsets], np.int64)
-    ends = np.asarray([end for _, end in encoding.offsets], np.int64)
-    mask = np.zeros(len(ids), np.int8)
-    for start, end in document.spans:
-        mask[(starts >= start) & (starts < end) & (ends > starts)] = 1
-    if document.plain and tokenizer.eos_id is not None:
-        if not len(ids) or ids[-1] != tokenizer.eos_id:
-            ids, mask = np.append(ids, np.int32(tokenizer.eos_id)), np.append(mask, np.int8(1))
-        mask[-1] = 1
-    mask[:1] = 0
-    return ids, mask
-
-
-def _record_batch(rows: list[tuple[Document, np.ndarray, np.ndarray]]) -> pa.RecordBatch:
-    offsets = np.cumsum([0, *(len(ids) for _, ids, _ in rows)]).astype(np.int32)
-    columns = [
-        _lists(offsets, [ids for _, ids, _ in rows], np.int32),
-        _lists(offsets, [mask for _, _, mask in rows], np.int8),
-        pa.array(np.diff(offsets), pa.int32()),
-        pa.array([document.size for document, _, _ in rows], pa.int32()),
-        pa.array([document.record for document, _, _ in rows], pa.int64()),
-        pa.array([document.source for document, _, _ in rows], pa.int32()),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
-
-
-def _lists(offsets: np.ndarray, parts: list[np.ndarray], dtype: type) -> pa.ListArray:
-    values = np.concatenate(parts) if parts else np.empty(0, dtype)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.astype(dtype, copy=False)))
-
-
-def _example(document: Document, ids: np.ndarray, mask: np.ndarray, tokenizer: TextTokenizer) -> dict[str, Any]:
-    """Return the document as stretches of text that are all trained or all masked, at most 400 tokens."""
-    ids, mask = ids[:LONGEST_EXAMPLE_TOKENS], mask[:LONGEST_EXAMPLE_TOKENS]
-    edges = [0, *(np.flatnonzero(np.diff(mask)) + 1).tolist(), len(ids)]
-    stretches = [
-        {"text": tokenizer.decode(ids[start:end].tolist()), "trained": bool(mask[start])}
-        for start, end in pairwise(edges)
-    ]
-    return {"record": document.record, "tokens": stretches}
+def _results(recipe: Recipe, split: str, chunks: Sequence[Chunk], threads: int) -> Iterable[ChunkResult]:
+    processes = processes_for(chunks, threads)
+    return ordered_results(ChunkTokenizer, (recipe, split, max(1, threads // processes)), chunks, processes)

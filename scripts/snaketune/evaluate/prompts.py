@@ -65,8 +65,9 @@ def _candidates(path: str | Path, kept: set[int]) -> Iterator[tuple[str, int, li
 
 
 def last_answer(messages: list[dict[str, str]]) -> int:
-    """Return the place of the last turn of the assistant, -1 without one."""
-    return max((place for place, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
+    """Return the place of the last turn in which the assistant says something, -1 without one; calls are not said."""
+    answers = (n for n, message in enumerate(messages) if message["role"] == "assistant" and message["content"])
+    return max(answers, default=-1)
 
 
 def _render(tokenizer: Any, template: str, record: int, messages: list[dict[str, str]]) -> Prompt | None:

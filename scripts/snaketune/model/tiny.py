@@ -75,7 +75,7 @@ def record_texts(corpus: Path) -> Iterator[str]:
     with open(corpus, "rb") as file:
         for line in file:
             record = orjson.loads(line)
-            text = record.get("text") or "\n".join(message["content"] for message in record.get("messages", ()))
+            text = record.get("text") or "\n".join(message["content"] or "" for message in record.get("messages", ()))
             if text:
                 yield text
 

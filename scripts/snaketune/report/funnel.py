@@ -10,11 +10,44 @@ from snaketune.report.facts import Facts, look
 SPLITS = (("train", "Training"), ("eval", "Held-out"))
 REASONS = {
     "not_json": "not JSON",
-    "not_utf8": "not UTF-8",
-    "not_object": "not a JSON object",
+    "nan_literal": "NaN or Infinity, which JSON does not have",
+    "invalid_utf8": "not UTF-8",
+    "lone_surrogate": "half of a surrogate pair",
+    "too_deep": "nested too deeply",
+    "line_too_long": "a line over 16 MiB",
+    "not_an_object": "not a JSON object",
+    "duplicate_key": "a key written twice",
+    "missing_field": "a field is missing",
+    "null_content": "a field is null",
+    "wrong_type": "a field of the wrong type",
+    "inexact_number": "a number with more digits than are kept",
+    "empty_prompt": "an empty prompt",
+    "empty_completion": "an empty answer",
+    "empty_text": "an empty text",
+    "content_not_text": "content that is not text",
+    "bad_role": "an unknown role",
+    "bad_weight": "a weight other than 0 or 1",
+    "no_assistant": "no answer to learn from",
+    "duplicate_system": "more than one system message",
+    "system_not_first": "a system message that is not the first",
+    "assistant_first": "the assistant speaks first",
+    "last_turn_not_assistant": "no answer at the end",
+    "bad_tool_call": "a tool call that is none",
+    "bad_tools": "tools that are no list of objects",
+    "tool_without_call": "a tool's result without a call",
+    "unsupported_tool_calls": "function calls in the old form",
+    "no_preference": "chosen and rejected are the same",
+    "prompts_differ": "chosen and rejected have different prompts",
     "no_trained_token": "no token to train",
     "control_token_in_content": "a control token in the text",
     "refused_by_template": "refused by the chat template",
+}
+
+
+# What the split keeps out of training, because it would give held-out answers away.
+LEAKS = {
+    "dropped_similar": "too similar to a held-out record",
+    "dropped_contaminated": "found in evaluation text",
 }
 
 
@@ -35,8 +68,9 @@ def funnel(facts: Facts) -> tuple[Step, ...]:
     rows: list[tuple[str, str, int | None]] = [("stage", "Lines in the sources", lines)]
     rows += _losses("quarantined", look(facts.reading, "reasons"))
     rows += [("stage", "Records read", look(facts.reading, "records"))]
-    rows += [("loss", "exact duplicates", look(facts.dedupe, "removed"))]
+    rows += _duplicates(facts)
     rows += [("stage", "Records kept", look(facts.dedupe, "kept"))]
+    rows += [("loss", words, look(facts.split, key)) for key, words in LEAKS.items()]
     for split, name in SPLITS:
         rows += [("stage", f"{name} records", look(facts.split, split))]
         rows += _losses("left out", look(facts.tokens, f"splits.{split}.dropped"))
@@ -60,6 +94,13 @@ def reason_words(reason: str) -> str:
 def too_long(facts: Facts, split: str) -> int | None:
     """Return how many documents of a split were dropped because they are longer than max_length."""
     return look(facts.rightsize, "dropped" if split == "train" else f"{split}.dropped")
+
+
+def _duplicates(facts: Facts) -> list[tuple[str, str, int | None]]:
+    exact, near = (look(facts.dedupe, f"removed_{kind}") for kind in ("exact", "near"))
+    if exact is None or near is None:
+        return [("loss", "duplicates", look(facts.dedupe, "removed"))]
+    return [("loss", "exact duplicates", exact), ("loss", "near-duplicates", near)]
 
 
 def _losses(verb: str, reasons: Mapping[str, int] | None) -> list[tuple[str, str, int | None]]:
@@ -87,7 +128,7 @@ def balances(facts: Facts) -> tuple[Balance, ...]:
     found = [
         _balance("reading", line_count(facts), (look(reading, "records"), look(reading, "quarantined"))),
         _balance("deduplication", look(reading, "records"), (look(dedupe, "kept"), look(dedupe, "removed"))),
-        _balance("splitting", look(dedupe, "kept"), (look(split, "train"), look(split, "eval"))),
+        _balance("splitting", look(dedupe, "kept"), (look(split, "train"), look(split, "eval"), *_leaks(facts))),
     ]
     for name, word in SPLITS:
         records = look(facts.tokens, f"splits.{name}.records")
@@ -97,6 +138,10 @@ def balances(facts: Facts) -> tuple[Balance, ...]:
         found += [_balance(f"tokenizing the {word.lower()} split", look(split, name), (records, left_out))]
         found += [_balance(f"packing the {word.lower()} split", records, (packed, too_long(facts, name)))]
     return tuple(found)
+
+
+def _leaks(facts: Facts) -> list[int]:
+    return [look(facts.split, key) or 0 for key in LEAKS]
 
 
 def _balance(place: str, whole: Any, parts: Iterable[Any]) -> Balance:

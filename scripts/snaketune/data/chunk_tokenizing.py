@@ -1,0 +1,154 @@
+"""What one process does: a chunk of records to rows of token ids and masks, audited and ready to be written."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from snaketune.data.audit import Audit, Limits, Rows, audit
+from snaketune.data.chunks import Chunk
+from snaketune.data.encoding import Document, Encoder, Row
+from snaketune.data.engine import few_threads, load_engine
+from snaketune.data.rendering import NO_TRAINED_TOKEN, Renderer, Unusable
+from snaketune.data.templates import ChatTemplate
+from snaketune.data.token_store import SCHEMA, mask_array
+from snaketune.data.tokenizer import TextTokenizer
+
+EXAMPLES = 3
+RECORDS_WITH_EXAMPLES = 8000
+LONGEST_EXAMPLE_TOKENS = 400
+NOTHING_TRAINED = (NO_TRAINED_TOKEN, "no token of an answer is left to train on")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that a process needs to tokenise: small, and the same in each of them.
+
+    Attributes:
+        folder: the model folder.
+        template: source of the chat template, or None.
+        vocab_size: rows of the model's embedding, or None when the model does not say.
+        engine, method: what the gates chose.
+    """
+
+    folder: str
+    template: str | None
+    assistant_only: bool
+    vocab_size: int | None = None
+    engine: str = "tokenizers"
+    method: str = "segments"
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkResult:
+    """The rows of a chunk, ready to be written, and its part of the account."""
+
+    batch: pa.RecordBatch
+    rows: int
+    tokens: int
+    trainable_tokens: int
+    dropped: list[dict[str, Any]]
+    audit: Audit
+    examples: list[dict[str, Any]]
+
+
+class ChunkTokenizer:
+    """Tokenises chunks of the file of one split.
+
+    Args:
+        split: name of the split, for the account and for errors.
+        threads: the most native threads that the engine may make.
+    """
+
+    def __init__(self, recipe: Recipe, split: str, threads: int = 1):
+        self.tokenizer = TextTokenizer(recipe.folder)
+        self.template = _compiled(recipe, self.tokenizer)
+        self._split = split
+        with few_threads(threads):
+            engine = load_engine(recipe.engine, self.tokenizer)
+            engine.encode(["the first call makes the threads"] * 64, False)
+        self.encoder = Encoder(self.tokenizer, engine, recipe.method)
+        self.renderer = Renderer(self.tokenizer, self.template, recipe.assistant_only, f"{split}.jsonl")
+        size = recipe.vocab_size or self.tokenizer.vocab_size
+        self.limits = Limits(size, self.tokenizer.bos_id, self.tokenizer.end_ids)
+
+    def __call__(self, chunk: Chunk) -> ChunkResult:
+        """Return the rows of the records of a chunk."""
+        dropped: list[dict[str, Any]] = []
+        documents = list(self._documents(chunk, dropped))
+        rows = []
+        for document, row in zip(documents, self.encoder.encode(documents), strict=True):
+            if row[1].any():
+                rows.append((document, row))
+            else:
+                dropped.append(self._entry(document.record, document.source, document.line, *NOTHING_TRAINED))
+        flat = _flat(rows)
+        return ChunkResult(
+            _record_batch(rows, flat),
+            len(rows),
+            len(flat.ids),
+            int(flat.mask.sum()),
+            sorted(dropped, key=lambda entry: entry["record"]),
+            audit(flat, self.limits, f"{self._split}.jsonl"),
+            [_example(document, row, self.tokenizer) for document, row in rows[: self._examples(chunk)]],
+        )
+
+    def _documents(self, chunk: Chunk, dropped: list[dict[str, Any]]) -> Iterator[Document]:
+        for number, line in enumerate(chunk.read(), chunk.first):
+            record = orjson.loads(line)
+            try:
+                yield self.renderer.render(number, record)
+            except Unusable as wrong:
+                dropped.append(self._entry(number, record["source"], record["line"], wrong.reason, wrong.detail))
+
+    def _entry(self, record: int, source: int, line: int, reason: str, detail: str) -> dict[str, Any]:
+        place = {"split": self._split, "record": record, "source": source, "line": line}
+        return {**place, "reason": reason, "detail": detail}
+
+    def _examples(self, chunk: Chunk) -> int:
+        return EXAMPLES if chunk.first < RECORDS_WITH_EXAMPLES else 0
+
+
+def _compiled(recipe: Recipe, tokenizer: TextTokenizer) -> ChatTemplate | None:
+    if not recipe.template:
+        return None
+    return ChatTemplate(recipe.template, tokenizer.special_tokens, tokenizer.control_tokens)
+
+
+def _flat(rows: Sequence[tuple[Document, Row]]) -> Rows:
+    offsets = np.cumsum([0, *(len(ids) for _, (ids, _) in rows)], dtype=np.int64)
+    ids = np.concatenate([np.empty(0, np.int32), *(ids for _, (ids, _) in rows)])
+    mask = np.concatenate([np.empty(0, np.int8), *(mask for _, (_, mask) in rows)])
+    return Rows(ids, mask, offsets, [document.record for document, _ in rows])
+
+
+def _record_batch(rows: Sequence[tuple[Document, Row]], flat: Rows) -> pa.RecordBatch:
+    offsets = pa.array(flat.offsets, pa.int32())
+    columns = [
+        pa.ListArray.from_arrays(offsets, pa.array(flat.ids)),
+        pa.ListArray.from_arrays(offsets, mask_array(flat.mask)),
+        pa.array(np.diff(flat.offsets), pa.int32()),
+        pa.array([document.size for document, _ in rows], pa.int32()),
+        pa.array(flat.records, pa.int64()),
+        pa.array([document.source for document, _ in rows], pa.int32()),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _example(document: Document, row: Row, tokenizer: TextTokenizer) -> dict[str, Any]:
+    """Return the document as stretches of text that are all trained or all masked, at most 400 tokens."""
+    ids, mask = (part[:LONGEST_EXAMPLE_TOKENS] for part in row)
+    edges = [0, *(np.flatnonzero(np.diff(mask)) + 1).tolist(), len(ids)]
+    stretches = [
+        {
+            "text": tokenizer.decode(ids[start:end].tolist()),
+            "trained": bool(mask[start]),
+            "tokens": end - start,
+        }
+        for start, end in pairwise(edges)
+    ]
+    return {"record": document.record, "tokens": stretches}

@@ -1,0 +1,42 @@
+"""Equal keys among very many, by sorting numbers: no object per key."""
+
+import numpy as np
+
+LOW = np.uint64(0xFFFFFFFF)
+HALF = np.uint64(32)
+
+
+def shared_keys(keys: np.ndarray) -> np.ndarray:
+    """Return key << 32 | index for each of the 32-bit ``keys`` that another one equals, sorted, uint64."""
+    entries = keys.astype(np.uint64)
+    entries <<= HALF
+    entries |= np.arange(len(keys), dtype=np.uint64)
+    entries.sort()
+    shared = np.zeros(len(entries), bool)
+    np.equal(entries[1:] >> HALF, entries[:-1] >> HALF, out=shared[1:])
+    shared[:-1] |= shared[1:]
+    return entries[shared]
+
+
+def first_occurrences(keys: np.ndarray) -> np.ndarray:
+    """Return for each key the index of its first occurrence.
+
+    Args:
+        keys: uint64, shape [n, 2]: the halves of 128-bit keys.
+
+    Returns:
+        int64, shape [n].
+    """
+    first = np.arange(len(keys))
+    if len(keys) < 2:
+        return first
+    # Few keys share 32 bits with another one; only those are looked at in full.
+    index = np.sort(shared_keys((keys[:, 0] >> HALF).astype(np.uint32)) & LOW).astype(np.int64)
+    chosen = keys[index]
+    order = np.lexsort((chosen[:, 1], chosen[:, 0]))
+    ordered = chosen[order]
+    new = np.ones(len(order), bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    starts = np.flatnonzero(new)
+    first[index[order]] = index[np.repeat(order[starts], np.diff(starts, append=len(order)))]
+    return first

@@ -1,0 +1,208 @@
+"""Which texts of a fixed set share shingles with others: an inverted index, and an exact similarity search on it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from snaketune.data.shingles import Rows, gathered, jaccard
+
+FEWEST_FLAGS, MOST_FLAGS = 1 << 16, 1 << 27
+# Hits that are expanded at once: a shingle in very many texts costs time, not memory.
+HITS = 1 << 21
+BLOCK_SHINGLES = 1 << 22
+# Rounding of a product must not exclude a pair that is just similar enough.
+_SLACK = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class HashIndex:
+    """Which texts hold a hash. Most hashes asked for are in none: one look into a table of flags tells.
+
+    Attributes:
+        keys: uint64, the distinct hashes, sorted.
+        starts: int64 [keys + 1], where the owners of each key start.
+        owners: uint32, the texts that hold each key.
+        flags: bool, for each value of a hash's upper bits whether a key has it.
+    """
+
+    keys: np.ndarray
+    starts: np.ndarray
+    owners: np.ndarray
+    flags: np.ndarray
+
+    @classmethod
+    def build(cls, hashes: np.ndarray, owners: np.ndarray) -> "HashIndex":
+        """Index ``hashes``, uint64, by the texts ``owners`` that they are of, which ascend."""
+        order = np.argsort(hashes, kind="stable")
+        hashes, owners = hashes[order], owners[order].astype(np.uint32)
+        if len(hashes):
+            same = (hashes[1:] == hashes[:-1]) & (owners[1:] == owners[:-1])
+            distinct = np.concatenate([[True], ~same])
+            hashes, owners = hashes[distinct], owners[distinct]
+        keys, starts = np.unique(hashes, return_index=True)
+        flags = np.zeros(min(max(FEWEST_FLAGS, 1 << (16 * len(keys)).bit_length()), MOST_FLAGS), bool)
+        flags[_slots(keys, len(flags))] = True
+        return cls(keys, np.append(starts, len(hashes)), owners, flags)
+
+    def save(self, path: Path) -> None:
+        """Write the index to files named ``path``.*."""
+        for name in self.__slots__:
+            np.save(path.with_suffix(f".{name}.npy"), getattr(self, name))
+
+    @classmethod
+    def load(cls, path: Path) -> "HashIndex":
+        """Return the memory-mapped index at ``path``."""
+        return cls(*(np.load(path.with_suffix(f".{name}.npy"), mmap_mode="r") for name in cls.__slots__))
+
+    def holds(self, hashes: np.ndarray) -> np.ndarray:
+        """Tell for each hash whether any text holds it, bool; one in sixteen of the others is mistaken for one."""
+        return self.flags[_slots(hashes, len(self.flags))]
+
+    def find(self, hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (positions in ``hashes``, texts that hold the hash there), int64, a piece at a time."""
+        if not len(self.keys):
+            return
+        likely = np.flatnonzero(self.holds(hashes))
+        place = np.searchsorted(self.keys, hashes[likely])
+        place[place == len(self.keys)] = 0
+        known = self.keys[place] == hashes[likely]
+        likely, place = likely[known], place[known]
+        counts = self.starts[place + 1] - self.starts[place]
+        ends = np.cumsum(counts)
+        start = 0
+        while start < len(likely):
+            limit = HITS + (ends[start - 1] if start else 0)
+            stop = max(start + 1, int(np.searchsorted(ends, limit)))
+            chunk = slice(start, stop)
+            owners, _ = gathered(self.owners, self.starts, place[chunk])
+            yield np.repeat(likely[chunk], counts[chunk]), owners.astype(np.int64)
+            start = stop
+
+
+def _slots(hashes: np.ndarray, count: int) -> np.ndarray:
+    return hashes >> np.uint64(65 - count.bit_length())
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarityIndex:
+    """Finds every row of a fixed set whose Jaccard similarity to a given row reaches a threshold.
+
+    A row that is similar enough shares so many shingles that it has one of the rarest of them; only those are in
+    the index (prefix filtering, Chaudhuri et al. 2006). How many of them it has at least follows from both sizes
+    (positional bounds as in Xiao et al. 2008, PPJoin); what passes is compared exactly. Nothing is missed.
+
+    Attributes:
+        rows: the fixed set.
+        sizes: int64 [rows], distinct shingles of each.
+        index: the rarest shingles.
+        threshold: least similarity.
+    """
+
+    rows: Rows
+    sizes: np.ndarray
+    index: HashIndex
+    threshold: float
+
+    @classmethod
+    def build(cls, rows: Rows, threshold: float) -> "SimilarityIndex":
+        """Index ``rows``."""
+        hashes, row, sizes = _rarest(rows, threshold)
+        return cls(rows, sizes, HashIndex.build(hashes, row), threshold)
+
+    def save(self, path: Path) -> None:
+        """Write the index to files named ``path``.*."""
+        self.index.save(path)
+        np.save(path.with_suffix(".sizes.npy"), self.sizes)
+        for name in Rows.__slots__:
+            np.save(path.with_suffix(f".row_{name}.npy"), getattr(self.rows, name))
+
+    @classmethod
+    def load(cls, path: Path, threshold: float) -> "SimilarityIndex":
+        """Return the memory-mapped index at ``path``."""
+        rows = Rows(*(np.load(path.with_suffix(f".row_{name}.npy"), mmap_mode="r") for name in Rows.__slots__))
+        return cls(rows, np.load(path.with_suffix(".sizes.npy")), HashIndex.load(path), threshold)
+
+    def similar(self, others: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return (row of ``others``, row of the index, similarity) of all pairs that reach the threshold."""
+        x, y = self._candidates(others)
+        similarity = jaccard(others, self.rows, x, y)
+        found = similarity >= self.threshold
+        return x[found], y[found], similarity[found]
+
+    def _candidates(self, others: Rows) -> tuple[np.ndarray, np.ndarray]:
+        likely = np.flatnonzero(self.index.holds(others.hashes))
+        row = np.searchsorted(others.offsets, likely, "right") - 1
+        hashes, row = _once(others.hashes[likely], row)
+        count = max(1, len(self.rows))
+        hits = [row[place] * count + held for place, held in self.index.find(hashes)]
+        pairs, shared = np.unique(np.concatenate([np.zeros(0, np.int64), *hits]), return_counts=True)
+        x, y = pairs // count, pairs % count
+        _, owner = distinct(others, np.unique(x))
+        one, other = np.bincount(owner, minlength=len(others))[x], self.sizes[y]
+        overlap = _ceiling(self.threshold / (1 + self.threshold) * (one + other))
+        enough = shared >= _prefix(other, self.threshold) - other + overlap
+        enough &= np.minimum(one, other) >= self.threshold * np.maximum(one, other) - _SLACK
+        return x[enough], y[enough]
+
+
+def _ceiling(values: np.ndarray) -> np.ndarray:
+    return np.ceil(values - _SLACK).astype(np.int64)
+
+
+def _prefix(sizes: np.ndarray, threshold: float) -> np.ndarray:
+    """Return of how many of its shingles a similar row must have at least one."""
+    return sizes - _ceiling(sizes * threshold) + 1
+
+
+def _rarest(rows: Rows, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return so many of the rarest shingles of each row that a similar row has one, their rows and all rows' sizes.
+
+    What counts as rare only decides how fast the search is, so shingles are counted by the upper bits of their hash.
+    """
+    counts = _rough_counts(rows.hashes)
+    hashes, owners, sizes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for block in _blocks(rows):
+        taken, row = distinct(rows, block)
+        frequency = counts[_slots(taken, len(counts))]
+        order = np.argsort((row - block[0]) << 32 | frequency, kind="stable")
+        starts = np.searchsorted(row, block)
+        size = np.diff(starts, append=len(row))
+        chosen = np.arange(len(row)) - np.repeat(starts, size) < np.repeat(_prefix(size, threshold), size)
+        hashes.append(taken[order][chosen])
+        owners.append(row[chosen])
+        sizes.append(size)
+    return np.concatenate(hashes), np.concatenate(owners), np.concatenate(sizes)
+
+
+def _rough_counts(hashes: np.ndarray) -> np.ndarray:
+    counts = np.zeros(min(max(FEWEST_FLAGS, 1 << len(hashes).bit_length()), MOST_FLAGS >> 3), np.int32)
+    for start in range(0, len(hashes), BLOCK_SHINGLES):
+        np.add.at(counts, _slots(hashes[start : start + BLOCK_SHINGLES], len(counts)), 1)
+    return counts
+
+
+def _blocks(rows: Rows) -> Iterator[np.ndarray]:
+    """Yield ranges of rows of about four million shingles."""
+    start = 0
+    while start < len(rows):
+        stop = max(start + 1, int(np.searchsorted(rows.offsets, rows.offsets[start] + BLOCK_SHINGLES)) - 1)
+        stop = min(stop, len(rows))
+        yield np.arange(start, stop)
+        start = stop
+
+
+def distinct(rows: Rows, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct shingles of the chosen rows (ascending) with their rows, in order of rows and shingles."""
+    hashes, starts = gathered(rows.hashes, rows.offsets, chosen)
+    return _once(hashes, np.repeat(chosen, np.diff(starts)))
+
+
+def _once(hashes: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct pairs of hash and row, in order of rows and hashes."""
+    order = np.lexsort((hashes, row))
+    hashes, row = hashes[order], row[order]
+    new = np.ones(len(row), bool)
+    new[1:] = (hashes[1:] != hashes[:-1]) | (row[1:] != row[:-1])
+    return hashes[new], row[new]

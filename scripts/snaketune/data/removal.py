@@ -1,0 +1,162 @@
+"""`removed.arrow`, the table of records that go, and carrying it out on the raw lines.
+
+Columns: `source` and `line` of each removed record, `kept_source` and `kept_line` of the one that stands for it,
+`similarity` (1.0 for the same text) and `kind` (`exact`, `near`, or another engine's word). The order does not matter.
+"""
+
+import re
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from snaketune.common.errors import DataError
+from snaketune.data.dedupe import RemovalPlan
+from snaketune.data.records import damaged, lines_in, turns_of
+
+EXCERPT_CHARACTERS = 200
+BATCH_ROWS = 1 << 16
+LINE_BITS = 40
+SCHEMA = pa.schema(
+    {
+        "source": pa.int32(),
+        "line": pa.int64(),
+        "kept_source": pa.int32(),
+        "kept_line": pa.int64(),
+        "similarity": pa.float64(),
+        "kind": pa.string(),
+    }
+)
+_PLACE = re.compile(rb'\{"source":(\d+),"line":(\d+),')
+
+
+@dataclass(frozen=True, slots=True)
+class LineIndex:
+    """Where the records of a file come from and where their lines start.
+
+    Attributes:
+        places: int64 [records], source << 40 | line, ascending.
+        offsets: int64 [records], in bytes.
+    """
+
+    places: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def read(cls, path: str | Path) -> "LineIndex":
+        """Index a file of canonical records.
+
+        Raises:
+            DataError: if a line is no canonical record or the records are not in order.
+        """
+        places, offsets, offset = array("q"), array("q"), 0
+        for number, line in enumerate(lines_in(path), 1):
+            if (found := _PLACE.match(line)) is None:
+                raise damaged(path, number)
+            places.append(int(found[1]) << LINE_BITS | int(found[2]))
+            offsets.append(offset)
+            offset += len(line)
+        index = cls(np.frombuffer(places, np.int64), np.frombuffer(offsets, np.int64))
+        if (unsorted := np.flatnonzero(np.diff(index.places) <= 0)).size:
+            raise damaged(path, int(unsorted[0]) + 2)
+        return index
+
+    def source_and_line(self, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return source (int32) and line (int64) of records given by index."""
+        places = self.places[records]
+        return (places >> LINE_BITS).astype(np.int32), places & ((1 << LINE_BITS) - 1)
+
+    @property
+    def sources(self) -> np.ndarray:
+        """The source of each record, int64 [records]."""
+        return self.places >> LINE_BITS
+
+    def find(self, source: np.ndarray, line: np.ndarray, name: str | Path) -> np.ndarray:
+        """Return the indices of records given by source and line.
+
+        Raises:
+            DataError: if there is no such record; ``name`` is what named it.
+        """
+        places = source.astype(np.int64) << LINE_BITS | line
+        index = np.searchsorted(self.places, places)
+        missing = np.append(self.places, -1)[index] != places
+        if missing.any():
+            first = int(np.flatnonzero(missing)[0])
+            raise DataError(
+                f"{name}: there is no record of line {line[first]} of source {source[first]}: make the table anew."
+            )
+        return index
+
+
+def write_removed(plan: RemovalPlan, index: LineIndex, file: IO[bytes]) -> None:
+    """Write the table of what a plan removes, in the order of the records."""
+    removed = plan.removed
+    with pa.ipc.new_file(file, SCHEMA) as writer:
+        for start in range(0, len(removed), BATCH_ROWS):
+            chunk = removed[start : start + BATCH_ROWS]
+            kinds = np.where(plan.near[chunk], "near", "exact").tolist()
+            columns = (*index.source_and_line(chunk), *index.source_and_line(plan.stands[chunk]))
+            arrays = [*columns, plan.similarity[chunk], kinds]
+            typed = [pa.array(values, kind.type) for values, kind in zip(arrays, SCHEMA, strict=True)]
+            writer.write_batch(pa.record_batch(typed, schema=SCHEMA))
+
+
+def carry_out(removed: str | Path, path: str | Path, index: LineIndex, kept: IO[bytes], duplicates: IO[bytes]) -> None:
+    """Copy the lines that stay to ``kept`` and write each pair, with the beginnings of both texts, to ``duplicates``.
+
+    Args:
+        removed: the table.
+        path: canonical records, ``index`` where their lines are.
+        kept: receives raw lines.
+        duplicates: receives JSON lines.
+
+    Raises:
+        DataError: if the table names unknown records, or something that goes stands for something else.
+    """
+    with pa.memory_map(str(removed)) as source:
+        table = pa.ipc.open_file(source).read_all().select(SCHEMA.names)
+        row, stands = _checked(table, index, removed)
+        with open(path, "rb") as lines, open(path, "rb") as again:
+            for number, line in enumerate(lines):
+                if (at := row[number]) < 0:
+                    kept.write(line)
+                else:
+                    again.seek(index.offsets[stands[at]])
+                    duplicates.write(_pair(table.slice(at, 1).to_pylist()[0], line, again.readline()))
+
+
+def _checked(table: pa.Table, index: LineIndex, name: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each record its row in the table, or -1, and for each row the record that stands there."""
+    columns = [table[column].to_numpy() for column in SCHEMA.names[:4]]
+    gone = index.find(columns[0], columns[1], name)
+    stands = index.find(columns[2], columns[3], name)
+    row = np.full(len(index.places), -1)
+    row[gone] = np.arange(len(gone))
+    again, chained = row[gone] != np.arange(len(gone)), row[stands] >= 0
+    if (wrong := np.flatnonzero(again | chained)).size:
+        place = {column: values[wrong[0]] for column, values in zip(SCHEMA.names, columns, strict=False)}
+        problem = "is removed twice" if again[wrong[0]] else "is replaced by a record that is removed as well"
+        raise DataError(f"{name}: line {place['line']} of source {place['source']} {problem}: make the table anew.")
+    return row, stands
+
+
+def _pair(entry: dict[str, Any], line: bytes, kept_line: bytes) -> bytes:
+    pair = {
+        "removed": {"source": entry["source"], "line": entry["line"]},
+        "kept": {"source": entry["kept_source"], "line": entry["kept_line"]},
+        "kind": entry["kind"],
+        "similarity": round(entry["similarity"], 6),
+        "text": excerpt(line),
+        "kept_text": excerpt(kept_line),
+    }
+    return orjson.dumps(pair, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def excerpt(line: bytes) -> str:
+    """Return the beginning of a record's texts, its turns joined by arrows, at most 200 characters."""
+    turns = turns_of(orjson.loads(line))
+    return " → ".join(" ".join(text[:EXCERPT_CHARACTERS].split()) for _, text in turns)[:EXCERPT_CHARACTERS]

@@ -1,0 +1,272 @@
+"""Texts as sets of hashed shingles, a whole batch at once, and the exact Jaccard similarity of such sets.
+
+A shingle is a run of n words. Characters of scripts written without spaces, and hangul, are words by themselves: one
+changed character in a Chinese sentence would otherwise change every shingle. Short texts are compared by runs of
+five characters, since one changed word would change most of their few word shingles. Hashes depend on nothing but the
+text: not on the batch, the process or Python's hash seed.
+"""
+
+import functools
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+CHARACTER_NGRAM = 5
+# Texts with fewer words than this many n-grams are compared by characters.
+SHORT_NGRAMS = 4
+BATCH_TEXTS = 256
+BATCH_CHARACTERS = 1 << 18
+CHUNK_PAIRS = 4096
+CHUNK_SHINGLES = 1 << 20
+
+LETTER, BREAK, SINGLE = 0, 1, 2
+_SPACES = (
+    *((9, 13), (28, 32), (0x85, 0x85), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A), (0x2028, 0x2029)),
+    *((0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000)),
+)
+_PUNCTUATION = (
+    *((33, 47), (58, 64), (91, 96), (123, 126), (0xA1, 0xA9), (0xAB, 0xB1), (0xB4, 0xB8), (0xBB, 0xBB)),
+    *((0xBF, 0xBF), (0x2010, 0x2027), (0x2030, 0x205E), (0x3001, 0x3004), (0x3008, 0x3020)),
+)
+# Thai, Lao, Burmese, Khmer; kana and bopomofo; ideographs and their extensions; hangul.
+_SINGLES = (
+    *((0xE00, 0xEFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x312F), (0x31F0, 0x31FF)),
+    *((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xF900, 0xFAFF), (0x20000, 0x3FFFF)),
+)
+
+_BASE = 0x9E3779B97F4A7C15
+_MASK = (1 << 64) - 1
+_CACHED_POWERS = 1 << 20
+
+
+def mixed(values: np.ndarray) -> np.ndarray:
+    """Return ``values`` (uint64) scrambled in place, one to one (the finaliser of MurmurHash3)."""
+    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+        values ^= values >> np.uint64(33)
+        values *= np.uint64(factor)
+    values ^= values >> np.uint64(33)
+    return values
+
+
+@functools.cache
+def constants(count: int, seed: int) -> np.ndarray:
+    """Return ``count`` fixed odd uint64 numbers (SplitMix64): the same with every version of numpy."""
+    start = np.full(count, (seed * _BASE + 1) & _MASK, np.uint64)
+    return mixed(start + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_BASE)) | np.uint64(1)
+
+
+@functools.cache
+def kinds_of_characters(punctuation_breaks: bool = False) -> np.ndarray:
+    """Return for each code point whether it is part of a word, between words or a word by itself (uint8)."""
+    table = np.zeros(0x110000, np.uint8)
+    for ranges, kind in ((_SPACES, BREAK), (_SINGLES, SINGLE), (_PUNCTUATION if punctuation_breaks else (), BREAK)):
+        for first, last in ranges:
+            table[first : last + 1] = kind
+    return table
+
+
+def folded(text: str) -> str:
+    """Return ``text`` in Unicode NFKC and lower case."""
+    return (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
+
+
+def words(texts: Sequence[str], punctuation_breaks: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hashes of the words of all texts, uint64, and where each text's words start, int64 [texts + 1].
+
+    A word's hash is the difference of two prefix sums of a polynomial in its characters, so no word becomes an
+    object.
+    """
+    codes, starts_of_texts = _codes(texts)
+    starts, ends = _boundaries(kinds_of_characters(punctuation_breaks)[codes])
+    powers, inverses = _powers(len(codes))
+    sums = np.zeros(len(codes) + 1, np.uint64)
+    terms = codes.astype(np.uint64)
+    terms += np.uint64(1)
+    terms *= powers[: len(codes)]
+    np.cumsum(terms, out=sums[1:])
+    hashes = mixed((sums[ends] - sums[starts]) * inverses[starts])
+    return hashes, np.searchsorted(starts, starts_of_texts)
+
+
+def _codes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the code points of all texts, a line end after each, and where each text starts, [texts + 1]."""
+    joined = "\n".join([*texts, ""])
+    starts = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1, out=starts[1:])
+    if joined.isascii():
+        return np.frombuffer(joined.encode("ascii"), np.uint8), starts
+    return np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32), starts
+
+
+def _boundaries(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where words start and where they end (exclusive)."""
+    inside = np.zeros(len(kinds) + 1, bool)
+    np.not_equal(kinds, BREAK, out=inside[1:])
+    before, here = inside[:-1], inside[1:]
+    start = here & ~before
+    if (single := kinds == SINGLE).any():
+        start |= single
+        start[1:] |= single[:-1] & here[1:]
+    return np.flatnonzero(start), np.flatnonzero(before & (~here | start))
+
+
+def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
+    return _cached_powers(_CACHED_POWERS) if count <= _CACHED_POWERS else _cached_powers.__wrapped__(count)
+
+
+@functools.cache
+def _cached_powers(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the powers of the polynomial's base modulo 2**64 and their inverses."""
+    tables = []
+    for factor in (_BASE, pow(_BASE, -1, 1 << 64)):
+        table = np.full(count, factor, np.uint64)
+        table[0] = 1
+        tables.append(np.multiply.accumulate(table))
+    return tables[0], tables[1]
+
+
+def windows(hashes: np.ndarray, offsets: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hashes of all runs of ``size`` items within each text, and where each text's runs start.
+
+    A text with fewer items has one run: all it has. ``seed`` keeps runs of different kinds apart.
+    """
+    lengths = np.diff(offsets)
+    padded = np.maximum(lengths, size)
+    places = np.zeros(len(padded) + 1, np.int64)
+    np.cumsum(padded, out=places[1:])
+    if (lengths < size).any():
+        spread = np.zeros(places[-1], np.uint64)
+        spread[np.arange(len(hashes)) + np.repeat(places[:-1] - offsets[:-1], lengths)] = hashes
+        hashes = spread
+    count = max(0, len(hashes) - size + 1)
+    factors = constants(size, seed)
+    runs = hashes[:count] * factors[0]
+    for step in range(1, size):
+        runs += hashes[step : count + step] * factors[step]
+    within = np.ones(len(hashes), bool)
+    for step in range(1, size):
+        within[places[1:] - step] = False
+    starts = np.zeros(len(padded) + 1, np.int64)
+    np.cumsum(padded - size + 1, out=starts[1:])
+    return mixed(runs[within[:count]]), starts
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Shingles of texts, one or two rows per text.
+
+    Attributes:
+        owner: int64 [rows], ascending: the text of each row.
+        hashes: uint64, the shingles of all rows; one may occur twice in a row.
+        offsets: int64 [rows + 1].
+    """
+
+    owner: np.ndarray
+    hashes: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+
+def shingled(texts: Sequence[str], ngram: int, threshold: float) -> Rows:
+    """Return the shingles of ``texts``.
+
+    A text of fewer than 4 * ``ngram`` words has a row of character shingles, longer ones a row of word shingles.
+    Those just above that length have both, so that no two texts are kept apart by a word more or less: where one
+    has 1 / ``threshold`` times the words of the other they cannot be that similar.
+    """
+    texts = [folded(text) for text in texts]
+    hashes, offsets = words(texts)
+    short = SHORT_NGRAMS * ngram
+    counts = np.diff(offsets)
+    by_words = np.flatnonzero(counts >= short)
+    by_characters = np.flatnonzero(counts < short / threshold)
+    rows = _taken(*windows(hashes, offsets, ngram, 1), by_words)
+    if not len(by_characters):
+        return rows
+    codes, starts = _codes([" ".join(texts[index].split()) for index in by_characters])
+    inner = np.ones(len(codes), bool)
+    inner[starts[1:] - 1] = False
+    starts -= np.arange(len(starts))
+    runs = windows(codes[inner].astype(np.uint64) + np.uint64(1), starts, CHARACTER_NGRAM, 2)
+    return _merged(rows, Rows(by_characters, *runs))
+
+
+def _taken(hashes: np.ndarray, offsets: np.ndarray, chosen: np.ndarray) -> Rows:
+    if len(chosen) == len(offsets) - 1:
+        return Rows(chosen, hashes, offsets)
+    taken, starts = gathered(hashes, offsets, chosen)
+    return Rows(chosen, taken, starts)
+
+
+def _merged(one: Rows, other: Rows) -> Rows:
+    """Return the rows of both in the order of their texts, those of ``one`` first."""
+    hashes = np.concatenate([one.hashes, other.hashes])
+    offsets = np.concatenate([one.offsets, other.offsets[1:] + one.offsets[-1]])
+    owner = np.concatenate([one.owner, other.owner])
+    order = np.argsort(owner, kind="stable")
+    return Rows(owner[order], *gathered(hashes, offsets, order))
+
+
+def gathered(hashes: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hashes of the given rows, one after the other, and their offsets."""
+    lengths = offsets[rows + 1] - offsets[rows]
+    starts = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    return hashes[np.arange(starts[-1]) + np.repeat(offsets[rows] - starts[:-1], lengths)], starts
+
+
+def batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the texts in batches that fit a processor's cache."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if len(batch) == BATCH_TEXTS or size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def jaccard(left: Rows, right: Rows, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the exact Jaccard similarity of each pair of rows ``left[x]`` and ``right[y]``, float64 [pairs].
+
+    Shingles count as sets. The first 50 bits of a hash decide: two shingles of one pair agree by chance once in
+    10**15 comparisons.
+    """
+    sizes = (left.offsets[x + 1] - left.offsets[x]) + (right.offsets[y + 1] - right.offsets[y])
+    result = np.empty(len(x))
+    for chunk in _chunks(sizes):
+        result[chunk] = _jaccard(left, right, x[chunk], y[chunk])
+    return result
+
+
+def _chunks(sizes: np.ndarray) -> Iterator[slice]:
+    """Yield slices of at most 4,096 pairs and about a million shingles, or one pair."""
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(sizes):
+        limit = CHUNK_SHINGLES + (ends[start - 1] if start else 0)
+        stop = min(start + CHUNK_PAIRS, max(start + 1, int(np.searchsorted(ends, limit))))
+        yield slice(start, stop)
+        start = stop
+
+
+def _jaccard(left: Rows, right: Rows, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Sort keys of pair (13 bits), shingle (50 bits) and side (1 bit): what is shared differs in the last bit only."""
+    keys = []
+    for side, (rows, chosen) in enumerate(((left, x), (right, y))):
+        hashes, starts = gathered(rows.hashes, rows.offsets, chosen)
+        pairs = np.repeat(np.arange(len(x), dtype=np.uint64) << np.uint64(51), np.diff(starts))
+        keys.append(((hashes >> np.uint64(13)) & np.uint64(_MASK - 1)) | pairs | np.uint64(side))
+    key = np.concatenate(keys)
+    key.sort()
+    key = key[np.concatenate([[True], key[1:] != key[:-1]])]
+    pair = (key >> np.uint64(51)).astype(np.int64)
+    shared = np.bincount(pair[1:][(key[1:] ^ key[:-1]) == 1], minlength=len(x))
+    return shared / (np.bincount(pair, minlength=len(x)) - shared)

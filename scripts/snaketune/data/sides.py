@@ -1,0 +1,172 @@
+"""On which side each record goes, or why on none: held out by prompt, then nothing that gives it away is trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import orjson
+
+from snaketune.common.errors import DataError
+from snaketune.data.decontamination import (
+    Contamination,
+    EvaluationText,
+    build_index,
+    find_contamination,
+    read_evaluation_texts,
+)
+from snaketune.data.leaks import Leaks, Side, find_leaks
+from snaketune.data.removal import EXCERPT_CHARACTERS, LineIndex, excerpt
+from snaketune.data.splitting import plan_split
+
+TRAIN, EVALUATION, DROPPED = 0, 1, -1
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPolicy:
+    """The ``split`` section of the configuration."""
+
+    test_size: float
+    seed: int
+    stratify: bool = False
+    max_similarity: float | None = None
+    decontaminate: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class SidePlan:
+    """Where each record goes.
+
+    Attributes:
+        side: int8 [records]: 0 train, 1 held out, -1 dropped.
+        leaks: training records similar to held-out ones; None if nobody looked.
+        contamination: training records with texts of an evaluation; None if nobody looked.
+    """
+
+    side: np.ndarray
+    leaks: Leaks | None
+    contamination: Contamination | None
+
+    @property
+    def dropped_contaminated(self) -> np.ndarray:
+        """The records dropped for a text of an evaluation."""
+        return np.zeros(0, np.int64) if self.contamination is None else self.contamination.record
+
+    @property
+    def dropped_similar(self) -> np.ndarray:
+        """The records dropped for a held-out record alone."""
+        return (
+            np.zeros(0, np.int64) if self.leaks is None else np.setdiff1d(self.leaks.train, self.dropped_contaminated)
+        )
+
+    def facts(self, policy: SplitPolicy, sources: np.ndarray) -> dict[str, Any]:
+        """Return the counts for the manifest; what nobody looked for is null.
+
+        Args:
+            policy: the policy of the plan.
+            sources: the source of each record.
+        """
+        sides = {"train": self.side == TRAIN, "eval": self.side == EVALUATION}
+        by_source = {name: np.bincount(sources[chosen]) for name, chosen in sides.items()}
+        return {
+            **{name: int(chosen.sum()) for name, chosen in sides.items()},
+            "dropped_similar": len(self.dropped_similar),
+            "dropped_contaminated": len(self.dropped_contaminated),
+            "leaked_before": None if self.leaks is None else self.leaks.counts(policy.max_similarity or 1),
+            "contamination": None if self.contamination is None else self.contamination.counts(),
+            "by_source": {name: counts.tolist() for name, counts in by_source.items()},
+        }
+
+
+def plan_sides(
+    path: Path,
+    policy: SplitPolicy,
+    evaluations: Sequence[dict[str, str]],
+    index: LineIndex,
+    folder: Path,
+    threads: int = 1,
+) -> SidePlan:
+    """Decide where each record goes.
+
+    Args:
+        path: canonical records, ``index`` where their lines are.
+        policy: how to split.
+        evaluations: ``{path, digest}`` of files with texts that must not be trained on.
+        folder: an empty folder for temporary files.
+        threads: processes to use; they do not change the plan.
+
+    Raises:
+        DataError: if nothing is left to train on, or a file of evaluation texts cannot be used.
+    """
+    held_out = plan_split(path, policy.test_size, policy.seed, index if policy.stratify else None, threads)
+    side = held_out.astype(np.int8)
+    contamination = leaks = None
+    if evaluations:
+        build_index(read_evaluation_texts(evaluations), folder)
+        contamination = find_contamination(path, ~held_out, folder, threads)
+        side[contamination.record] = DROPPED
+    if policy.max_similarity is not None:
+        leaks = find_leaks(Side(path, ~held_out), Side(path, held_out), policy.max_similarity, folder, threads)
+        side[leaks.train] = DROPPED
+    if not (side == TRAIN).any():
+        raise DataError(
+            f"split: of {len(side)} records {held_out.sum()} are held out and all others are too similar to them or"
+            " contain evaluation texts: raise split.max_similarity or set it to null, or check split.decontaminate."
+        )
+    return SidePlan(side, leaks, contamination)
+
+
+def write_leaks(
+    plan: SidePlan, path: Path, evaluations: Sequence[dict[str, str]], index: LineIndex, file: IO[bytes]
+) -> None:
+    """List each dropped record with the text that it gives away, as JSON lines in the order of the records.
+
+    Args:
+        plan: the plan.
+        path: the records it is about, ``index`` where their lines are.
+        evaluations: as given to :func:`plan_sides`.
+        file: receives the list.
+    """
+    reasons: dict[int, dict[str, Any]] = {}
+    if (found := plan.contamination) is not None:
+        texts = _named(evaluations, found.text)
+        columns = (found.record, found.text, found.share, found.long_run, found.half, found.whole)
+        for record, text, share, *rules in zip(*(column.tolist() for column in columns), strict=True):
+            reasons[record] = _contaminated(texts[text], share, rules)
+    with open(path, "rb") as lines:
+        if (leaks := plan.leaks) is not None:
+            pairs = zip(leaks.train.tolist(), leaks.evaluation.tolist(), leaks.similarity.tolist(), strict=True)
+            for record, other, similarity in pairs:
+                told = {"similarity": round(similarity, 6), "eval": _place(index, other)}
+                reasons.setdefault(record, {"reason": "similar", **told, "eval_text": _text(lines, index, other)})
+        for record in sorted(reasons):
+            entry = {"removed": _place(index, record), **reasons[record], "text": _text(lines, index, record)}
+            file.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _named(evaluations: Sequence[dict[str, str]], wanted: np.ndarray) -> dict[int, EvaluationText]:
+    chosen = set(wanted.tolist())
+    return {number: text for number, text in enumerate(read_evaluation_texts(evaluations)) if number in chosen}
+
+
+def _contaminated(text: EvaluationText, share: float, rules: Sequence[bool]) -> dict[str, Any]:
+    names = ("any_13_gram", "half_of_8_grams", "whole_short_text")
+    return {
+        "reason": "contaminated",
+        "rules": [name for name, holds in zip(names, rules, strict=True) if holds],
+        "share": round(share, 6),
+        "file": text.path,
+        "line": text.line,
+        "evaluation_text": " ".join(text.text[:EXCERPT_CHARACTERS].split()),
+    }
+
+
+def _place(index: LineIndex, record: int) -> dict[str, int]:
+    source, line = index.source_and_line(np.array([record]))
+    return {"source": int(source[0]), "line": int(line[0])}
+
+
+def _text(lines: IO[bytes], index: LineIndex, record: int) -> str:
+    lines.seek(index.offsets[record])
+    return excerpt(lines.readline())

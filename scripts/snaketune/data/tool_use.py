@@ -1,0 +1,121 @@
+"""Tools in conversations, as OpenAI writes them: calls of the assistant, results, and the tools that are offered.
+
+They are kept as they stand, since it is the chat template that turns them into text.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+
+from snaketune.data.parsing import KINDS
+from snaketune.data.quarantine import Refusal
+
+# Whole numbers from here on are not all doubles, and the parser reads those beyond 64 bits as doubles.
+LARGEST_EXACT = float(1 << 53)
+# The writer gives up at 254 levels.
+DEEPEST = 100
+
+
+def calls_of(calls: Any, place: str) -> list[dict[str, Any]]:
+    """Return the tool calls of an assistant's turn.
+
+    Raises:
+        Refusal: with the reason ``bad_tool_call``, ``inexact_number`` or ``too_deep``.
+    """
+    if type(calls) is not list:
+        raise Refusal("bad_tool_call", f"{place}: 'tool_calls' is {KINDS[type(calls)]}, it must be a list of calls")
+    for index, call in enumerate(calls):
+        _check_call(call, f"{place}: tool_calls[{index}]")
+    _check_written(calls, place)
+    return calls
+
+
+def _check_call(call: Any, place: str) -> None:
+    function = call.get("function", call) if type(call) is dict else None
+    if function is not None and type(call.get("id", "")) is not str:
+        raise Refusal("bad_tool_call", f"{place} has an id that is {KINDS[type(call['id'])]}, not text")
+    if type(function) is not dict or type(function.get("name")) is not str or not function["name"]:
+        raise Refusal("bad_tool_call", f"{place} names no function")
+    arguments = function.get("arguments")
+    if type(arguments) is str:
+        try:
+            arguments = orjson.loads(arguments)
+        except orjson.JSONDecodeError as error:
+            raise Refusal("bad_tool_call", f"{place} has arguments that are not JSON ({error.msg})") from None
+    if type(arguments) is not dict:
+        raise Refusal("bad_tool_call", f"{place} has arguments that are {KINDS[type(arguments)]}, not an object")
+
+
+def called_function(value: str, place: str) -> list[dict[str, Any]]:
+    """Return the calls that ShareGPT writes as the text of a turn: ``{"name", "arguments"}`` or a list of these.
+
+    Raises:
+        Refusal: with the reason ``bad_tool_call``, ``inexact_number`` or ``too_deep``.
+    """
+    try:
+        written = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise Refusal("bad_tool_call", f"{place} is a call that is not JSON ({error.msg})") from None
+    functions = written if type(written) is list else [written]
+    if not functions:
+        raise Refusal("bad_tool_call", f"{place} is a call of nothing")
+    return calls_of([{"type": "function", "function": function} for function in functions], place)
+
+
+def tools_of(value: Any, name: str) -> list[dict[str, Any]] | None:
+    """Return the tools that a record offers, None when there are none; JSON text is read.
+
+    Raises:
+        Refusal: with the reason ``bad_tools``, ``inexact_number`` or ``too_deep``.
+    """
+    if not value or (type(value) is str and value.isspace()):
+        return None
+    try:
+        tools = orjson.loads(value) if type(value) is str else value
+    except orjson.JSONDecodeError as error:
+        raise Refusal("bad_tools", f"{name!r} is text that is not JSON ({error.msg})") from None
+    if type(tools) is not list or any(type(tool) is not dict for tool in tools):
+        raise Refusal("bad_tools", f"{name!r} is no list of objects")
+    _check_written(tools, name)
+    return tools or None
+
+
+def check_results(messages: Sequence[dict[str, Any]], place: str) -> None:
+    """Refuse a tool's result that nobody asked for.
+
+    It must follow an answer or another result, and name one of the calls where both have ids.
+
+    Raises:
+        Refusal: with the reason ``tool_without_call``.
+    """
+    ids: set[Any] | None = None
+    for index, message in enumerate(messages):
+        if message["role"] == "assistant":
+            ids = {call.get("id") for call in message.get("tool_calls", ())} - {None}
+        elif message["role"] != "tool":
+            ids = None
+        elif ids is None:
+            raise Refusal("tool_without_call", f"{place}[{index}] is a tool's result that no answer asked for")
+        elif ids and message.get("tool_call_id", next(iter(ids))) not in ids:
+            called = message["tool_call_id"][:40]
+            raise Refusal("tool_without_call", f"{place}[{index}] answers the call {called!r}, which was not made")
+
+
+def _check_written(value: Any, place: str) -> None:
+    """Refuse what would be written differently from how it was read, or not at all."""
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > DEEPEST:
+            raise Refusal("too_deep", f"{place} is nested more than {DEEPEST} levels deep")
+        for number in level:
+            if type(number) is float and abs(number) >= LARGEST_EXACT:
+                raise Refusal("inexact_number", f"{place} holds {number:g}, more digits than are kept: make it text")
+        level = [inner for outer in level for inner in _inside(outer)]
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if type(value) is dict:
+        return value.values()
+    return value if type(value) is list else ()

@@ -1,0 +1,260 @@
+import io
+import random
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+from data_files import canonical
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_data_near_dedupe import VOCABULARY, corpus_of
+from test_data_shingles import plain
+
+from snaketune.common.digests import file_digest
+from snaketune.common.errors import DataError
+from snaketune.data import overlap
+from snaketune.data.leaks import Side, check_sides, find_leaks
+from snaketune.data.removal import LineIndex
+from snaketune.data.sides import SplitPolicy, plan_sides, write_leaks
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    return tmp_path / "scratch"
+
+
+def asked(question, answer):
+    return [("user", question), ("assistant", answer)]
+
+
+def sentence(rng, words):
+    return " ".join(rng.choices(VOCABULARY, k=words))
+
+
+def plan(path, folder, evaluations=(), threads=1, **policy):
+    policy = SplitPolicy(**{"test_size": 0.2, "seed": 0, "max_similarity": 0.5, **policy})
+    index = LineIndex.read(path)
+    found = plan_sides(path, policy, evaluations, index, folder, threads)
+    leaks = io.BytesIO()
+    write_leaks(found, path, evaluations, index, leaks)
+    return found, [orjson.loads(line) for line in leaks.getvalue().splitlines()], found.facts(policy, index.sources)
+
+
+def evaluation(path, content):
+    path.write_bytes(content)
+    return {"path": str(path), "digest": file_digest(path)}
+
+
+def similarity(one, other, threshold):
+    a, b = plain(one, threshold=threshold), plain(other, threshold=threshold)
+    return max((len(a[kind] & b[kind]) / len(a[kind] | b[kind]) for kind in a.keys() & b.keys()), default=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0.3, 0.5, 0.8]), st.booleans())
+def test_the_search_finds_every_pair_and_no_other(tmp_path_factory, seed, threshold, small_pieces):
+    folder = tmp_path_factory.mktemp("leaks")
+    texts = [*corpus_of(60, seed), "a a a a a a", "b " * 50, ""]
+    path = canonical(folder / "r", *texts)
+    held_out = np.random.default_rng(seed).random(len(texts)) < 0.4
+    with pytest.MonkeyPatch.context() as patch:
+        if small_pieces:
+            patch.setattr(overlap, "HITS", 3)
+            patch.setattr(overlap, "BLOCK_SHINGLES", 100)
+        leaks = find_leaks(Side(path, ~held_out), Side(path, held_out), threshold, folder)
+    expected = {}
+    for train in np.flatnonzero(~held_out).tolist():
+        found = {
+            other: similarity(texts[train], texts[other], threshold) for other in np.flatnonzero(held_out).tolist()
+        }
+        best = max(found.values(), default=0)
+        if best >= threshold:
+            expected[train] = (min(other for other, value in found.items() if value == best), best)
+    rows = zip(leaks.train.tolist(), leaks.evaluation.tolist(), leaks.similarity.tolist(), strict=True)
+    assert {train: (other, value) for train, other, value in rows} == expected
+
+
+def test_training_records_like_held_out_ones_are_dropped_counted_and_listed(tmp_path, folder):
+    rng = random.Random(1)
+    base = [sentence(rng, 60) for _ in range(100)]
+    records = [asked(f"{number} {text}", "yes") for number, text in enumerate(base)]
+    records += [asked(f"again {number} {text} {sentence(rng, 25)}", "yes") for number, text in enumerate(base)]
+    path = canonical(tmp_path / "r", *records)
+    found, listed, facts = plan(path, folder)
+    assert facts["dropped_similar"] == len(listed) == np.count_nonzero(found.side == -1) > 10
+    assert facts["train"] + facts["eval"] + facts["dropped_similar"] == 200
+    for entry in listed:
+        one, other = entry["removed"]["line"], entry["eval"]["line"]
+        assert entry["reason"] == "similar"
+        assert found.side[other - 1] == 1
+        assert abs(one - other) == 100
+        assert entry["similarity"] >= 0.5
+        assert entry["text"] != entry["eval_text"]
+    assert facts["leaked_before"]["0.5"] == len({entry["eval"]["line"] for entry in listed})
+    assert facts["leaked_before"]["1"] == 0
+
+
+def test_growth_moves_no_record_to_the_other_side(tmp_path, folder):
+    texts = [asked(f"{number} {text}", "x") for number, text in enumerate(corpus_of(1000, 4))]
+    sides = []
+    for count in (400, 1000):
+        sides.append(plan(canonical(tmp_path / f"r{count}", *texts[:count]), folder)[0].side[:400])
+    assert not np.any((sides[0] == 0) & (sides[1] == 1))
+    assert not np.any((sides[0] == 1) & (sides[1] != 1))
+
+
+def test_processes_change_nothing(tmp_path, folder, monkeypatch):
+    path = canonical(tmp_path / "r", *corpus_of(400, 5))
+    texts = evaluation(tmp_path / "e.txt", "\n".join(corpus_of(30, 5)).encode())
+    one, two = (plan(path, folder, [texts], threads) for threads in (1, 2))
+    assert one[0].side.tobytes() == two[0].side.tobytes()
+    assert one[1:] == two[1:]
+
+
+def test_null_looks_for_nothing(tmp_path, folder):
+    path = canonical(tmp_path / "r", *(asked(f"the same old question, number {number}", "x") for number in range(200)))
+    found, listed, facts = plan(path, folder, max_similarity=None)
+    assert (found.side >= 0).all()
+    assert (listed, facts["leaked_before"], facts["contamination"]) == ([], None, None)
+
+
+def test_nothing_left_to_train_on_is_one_sentence(tmp_path, folder):
+    path = canonical(tmp_path / "r", *(asked(f"the same old question, number {number}", "x") for number in range(200)))
+    with pytest.raises(DataError, match=r"split\.max_similarity"):
+        plan(path, folder)
+
+
+def test_stratifying_gives_every_source_its_share(tmp_path, folder):
+    path = tmp_path / "r"
+    lines = []
+    for source, count in enumerate((2000, 3, 5, 1)):
+        for line in range(1, count + 1):
+            messages = [{"role": "user", "content": f"{source} {line}"}, {"role": "assistant", "content": "x"}]
+            lines.append(orjson.dumps({"source": source, "line": line, "messages": messages}))
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    policy = {"test_size": 0.02, "max_similarity": None}
+    plain_counts = plan(path, folder, **policy)[2]["by_source"]["eval"]
+    counts = plan(path, folder, stratify=True, **policy)[2]["by_source"]
+    assert plain_counts[1:] != [1, 1]
+    assert counts["eval"][0] == plain_counts[0]
+    assert counts["eval"][1:] == [1, 1]
+    assert counts["train"] == [2000 - plain_counts[0], 2, 4, 1]
+
+
+def test_sides_that_share_something_are_refused(tmp_path, folder):
+    rng = random.Random(2)
+    text = sentence(rng, 80)
+    apart = canonical(tmp_path / "a", asked("one", "x"), sentence(rng, 50))
+    alike = canonical(tmp_path / "b", asked("two", "y"), text)
+    near = canonical(tmp_path / "c", f"{text} more")
+    same = canonical(tmp_path / "d", asked(" one\n", "z"))
+    assert check_sides(apart, alike, True, folder) == {"shared_prompts": 0, "similar_pairs": 0}
+    for one, other in ((alike, near), (apart, same)):
+        with pytest.raises(DataError, match="both sides"):
+            check_sides(one, other, True, folder)
+    assert check_sides(alike, near, False, folder) == {"shared_prompts": 0}
+
+
+LONG = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. How many?"
+SHORT = "What is the capital of Assyria?"
+
+
+def decontaminated(tmp_path, folder, content, *records, name="e.jsonl"):
+    """Return the numbers of contaminated records (all are trained on), what is listed and the counts."""
+    path = canonical(tmp_path / "r", asked("harmless", "quite harmless"), *records)
+    entry = evaluation(tmp_path / name, content)
+    _, listed, facts = plan(path, folder, [entry], test_size=0, max_similarity=None)
+    return [found["removed"]["line"] - 1 for found in listed], listed, facts["contamination"]
+
+
+def jsonl(*values):
+    return b"".join(orjson.dumps(value) + b"\n" for value in values)
+
+
+def test_planted_questions_are_found_in_any_dress(tmp_path, folder):
+    content = jsonl({"id": 7, "nested": [{"q": LONG}], "answer": "72"}, {"q": SHORT})
+    found, listed, counts = decontaminated(
+        tmp_path,
+        folder,
+        content,
+        asked(LONG, "72"),
+        asked(f"Solve: {LONG.upper()} Think first.", "x"),
+        asked("x", LONG.replace(",", " -").replace(" ", "\n")),
+        asked("natalia sold clips to 48 of her friends in april and then", "she sold half"),
+        asked(SHORT.lower().strip("?"), "Assur"),
+        asked(f"Tell me: {SHORT}", "Assur"),
+        asked("x", SHORT),
+        [("system", LONG), *asked("a", "72")],
+        f"{LONG}",
+    )
+    assert found == [1, 2, 3, 5, 9]
+    assert counts == {"any_13_gram": 4, "half_of_8_grams": 4, "whole_short_text": 1}
+    assert listed[0]["evaluation_text"] == LONG
+    assert (listed[0]["line"], listed[0]["share"], listed[3]["line"]) == (1, 1.0, 2)
+    assert listed[3]["rules"] == ["whole_short_text"]
+    assert Path(listed[0]["file"]).name == "e.jsonl"
+
+
+def test_half_of_the_runs_of_eight_words_is_enough(tmp_path, folder):
+    words = LONG.replace(",", "").split()
+    twelve = " ".join(words[:12])
+    spoilt = f"{' '.join(words[:12])} oops {' '.join(words[12:])}"
+    found, listed, counts = decontaminated(tmp_path, folder, jsonl(LONG), asked(twelve, "x"), asked(spoilt, "x"))
+    assert found == [2]
+    assert listed[0]["rules"] == ["half_of_8_grams"]
+    assert counts == {"any_13_gram": 0, "half_of_8_grams": 1, "whole_short_text": 0}
+
+
+def test_runs_do_not_cross_turns(tmp_path, folder):
+    half = LONG.split()
+    record = [*asked(" ".join(half[:11]), "ok"), *asked(" ".join(half[11:]), "ok")]
+    assert decontaminated(tmp_path, folder, jsonl(LONG), record)[0] == []
+
+
+def test_chinese_questions_are_found(tmp_path, folder):
+    text = "".join(chr(0x4E00 + 97 * number) for number in range(40))
+    found, _, _ = decontaminated(
+        tmp_path, folder, jsonl({"q": text}), asked(f"请回答 {text[:30]}", "x"), asked("请", "x")
+    )
+    assert found == [1]
+
+
+def test_lines_of_a_text_file_count_each(tmp_path, folder):
+    found, listed, _ = decontaminated(
+        tmp_path, folder, f"\n{SHORT}\n\n{LONG}\n".encode(), asked(SHORT, "x"), asked(LONG, "x"), name="e.txt"
+    )
+    assert found == [1, 2]
+    assert [entry["line"] for entry in listed] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(b"", "holds no text"), (b"[1, 2]\n", "holds no text"), (b'{"a": "b"}\noops\n', "line 2 is not JSON")],
+)
+def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path, folder, content, problem):
+    with pytest.raises(DataError, match=problem):
+        decontaminated(tmp_path, folder, content, asked("a", "b"))
+
+
+def test_a_file_that_changed_is_one_sentence(tmp_path, folder):
+    entry = evaluation(tmp_path / "e.txt", b"one")
+    (tmp_path / "e.txt").write_bytes(b"two")
+    with pytest.raises(DataError, match="changed"):
+        plan(canonical(tmp_path / "r", "a", "b"), folder, [entry])
+
+
+def test_a_record_that_is_both_counts_once(tmp_path, folder):
+    rng = random.Random(6)
+    base = [sentence(rng, 60) for _ in range(60)]
+    records = [asked(f"{number} {text}", "yes") for number, text in enumerate(base)]
+    records += [asked(f"again {number} {text} more", "yes") for number, text in enumerate(base)]
+    path = canonical(tmp_path / "r", *records)
+    entry = evaluation(tmp_path / "e.txt", "\n".join(base[:40]).encode())
+    found, listed, facts = plan(path, folder, [entry])
+    both = [entry["removed"]["line"] for entry in listed]
+    assert len(both) == len(set(both)) == np.count_nonzero(found.side == -1)
+    assert facts["dropped_contaminated"] == np.count_nonzero((found.side != 1)[np.r_[:40, 60:100]])
+    assert facts["dropped_similar"] == len(listed) - facts["dropped_contaminated"] > 0
+    assert facts["train"] + facts["eval"] + len(listed) == 120

@@ -1,0 +1,128 @@
+"""Chat templates: what they render and which characters of it the assistant speaks."""
+
+import re
+
+import pytest
+from data_tokenizers import CHAT, CHATS, LLAMA3, PREFIXED, QWEN, THINKING, TRIMMING
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snaketune.common.errors import ConfigError, DataError
+from snaketune.data.templates import BUILT_IN, ChatTemplate, choose_template
+
+TOKENS = {"bos_token": "<|bos|>", "eos_token": "<|eos|>"}
+CONTROL = re.compile(r"<\|[a-z_]+\|>")
+
+
+def unmarked(source):
+    return re.sub(r"{% (end)?generation %}", "", source)
+
+
+def spoken(source, messages, control=CONTROL):
+    text, spans = ChatTemplate(source, TOKENS, control).render_with_spans(messages)
+    return [text[start:end] for start, end in spans]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_spans_are_found_without_markers(name):
+    for chat in CHATS:
+        assert spoken(unmarked(BUILT_IN[name]), chat) == spoken(BUILT_IN[name], chat)
+
+
+@pytest.mark.parametrize(
+    ("source", "end"),
+    [(QWEN, "<|im_end|>"), (LLAMA3, "<|im_end|>"), (unmarked(TRIMMING), "<|eos|>"), (PREFIXED, "<|eos|>")],
+)
+def test_an_answer_is_its_content_and_the_end_of_turn(source, end):
+    for chat in CHATS:
+        contents = [message["content"] for message in chat if message["role"] == "assistant"]
+        found = [text.removesuffix(end) for text in spoken(source, chat) if text.endswith(end)]
+        assert [text.strip() for text in found] == [content.strip() for content in contents]
+
+
+def test_no_more_is_rendered_than_once_for_each_record(monkeypatch):
+    template = ChatTemplate(QWEN, TOKENS, CONTROL)
+    template.render_with_spans(CHAT)
+    calls = []
+    blocks = ChatTemplate._blocks
+    monkeypatch.setattr(ChatTemplate, "_blocks", lambda self, *given: calls.append(1) or blocks(self, *given))
+    for number in range(5):
+        chat = [{**message, "content": f"{message['content']} {number}"} for message in CHAT]
+        assert template.render_with_spans(chat)[0].count(f" {number}<") == len(CHAT)
+    assert len(calls) == 5
+
+
+@given(st.lists(st.text(min_size=1, max_size=12), min_size=2, max_size=8))
+def test_no_content_leads_the_search_astray(texts):
+    roles = ["user", "assistant"] * 4
+    chat = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+    assert spoken(unmarked(BUILT_IN["chatml"]), chat) == spoken(BUILT_IN["chatml"], chat)
+    assert spoken(unmarked(BUILT_IN["plain"]), chat) == spoken(BUILT_IN["plain"], chat)
+
+
+def test_answers_that_the_template_rewrites_are_found_between_control_tokens():
+    chat = [*CHAT[1:3], *CHAT[3:]]
+    chat[1] = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nHello!"}
+    chat[3] = {"role": "assistant", "content": "<think>\nwell\n</think>\n\nSee you."}
+    assert spoken(THINKING, chat) == ["Hello!<|im_end|>", "<think>\nwell\n</think>\n\nSee you.<|im_end|>"]
+    with pytest.raises(DataError, match="rewrites earlier turns"):
+        spoken(THINKING, chat, control=None)
+
+
+def test_what_the_template_puts_before_the_content_is_the_models_part():
+    assert spoken(THINKING, CHAT[:3]) == ["<think>\n\n</think>\n\nHello!<|im_end|>"]
+
+
+def test_a_header_is_not_the_models_part_where_there_is_no_generation_prompt():
+    source = "{% for m in messages %}{{ m.role + ': ' + m.content + '<|eos|>\n' }}{% endfor %}"
+    assert spoken(source, CHAT) == ["Hello!<|eos|>", "See you.<|eos|>"]
+
+
+def test_messages_with_more_than_a_content_are_found_as_well():
+    source = unmarked(BUILT_IN["chatml"]).replace("+ '<|im_end|>\\n'", "+ message.name + '<|im_end|>\\n'")
+    chat = [{**message, "name": " of Ann"} for message in CHAT]
+    assert spoken(source, chat) == ["Hello!<|im_end|>", "See you.<|im_end|>"]
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused():
+    source = "{% for m in messages %}{{ loop.length }}{{ m.content }}{% endfor %}"
+    with pytest.raises(DataError, match="rewrites earlier turns"):
+        ChatTemplate(source, {}).render_with_spans([{**m, "name": "x"} for m in CHAT])
+
+
+def test_a_template_cannot_reach_the_interpreter_nor_the_clock():
+    with pytest.raises(DataError):
+        ChatTemplate("{{ ''.__class__.__mro__ }}{{ messages.__class__.__subclasses__() }}", {}).render(CHAT)
+    assert ChatTemplate("{{ strftime_now is defined }}", {}).render(CHAT) == "False"
+
+
+def test_a_template_keeps_nothing_from_one_record_to_the_next():
+    template = ChatTemplate(
+        "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}", {}
+    )
+    assert [template.render(CHAT), template.render(CHAT[:2]), template.render(CHAT)] == ["5", "2", "5"]
+
+
+def test_only_a_real_tag_marks_generation():
+    assert not ChatTemplate("{% if add_generation_prompt %}{% endif %}{# {% generation %} #}", {}).marks_generation
+    assert ChatTemplate("{%- generation -%}x{%- endgeneration -%}", {}).marks_generation
+
+
+def test_the_template_setting_names_built_in_ones_files_and_sources(tmp_path):
+    (tmp_path / "t.jinja").write_text("{{ 1 }}")
+    assert choose_template(None, "own") == "own"
+    assert choose_template("chatml", "own") == BUILT_IN["chatml"]
+    assert choose_template(str(tmp_path / "t.jinja"), None) == "{{ 1 }}"
+    assert choose_template("{{ 2 }}", None) == "{{ 2 }}"
+    with pytest.raises(ConfigError, match="chatlm"):
+        choose_template("chatlm", None)
+
+
+def test_broken_templates_are_refused_with_their_line():
+    with pytest.raises(ConfigError, match="line 2"):
+        ChatTemplate("{{ 1 }}\n{% for %}", {})
+
+
+def test_what_a_marked_stretch_sets_stays_in_it():
+    source = "{% set x = 'a' %}{% generation %}{% set x = 'b' %}{{ x }}{% endgeneration %}{{ x }}"
+    assert ChatTemplate(source, {}).render_with_spans(CHAT) == ("ba", [(0, 1)])
