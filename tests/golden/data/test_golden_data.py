@@ -17,8 +17,8 @@ EXPECTED = HERE / "expected"
 SOURCES = ("chats.jsonl", "alpaca.jsonl", "pairs.jsonl", "texts.jsonl")
 CFG = {
     "data": {"format": "auto", "columns": {}, "system_prompt": None, "max_bad_fraction": 0.5},
-    "dedupe": {"exact": True},
-    "split": {"test_size": 0.2, "seed": 0},
+    "dedupe": {"exact": True, "ignore_case": False, "near": True, "threshold": 0.8, "num_perm": 125, "ngram": 5},
+    "split": {"test_size": 0.2, "seed": 0, "stratify": False, "max_similarity": 0.5, "decontaminate": []},
 }
 
 
@@ -33,8 +33,10 @@ def make(folder):
     call("stage_sources", {"sources": sources}, folder, settings=settings, output=stage)
     quarantine = f"{folder}/quarantine.jsonl"
     call("read_records", CFG, folder, settings=settings, stage=stage, records=records, quarantine=quarantine)
-    call("dedupe_records", CFG, folder, records=records, kept=kept, duplicates=f"{folder}/duplicates.jsonl")
-    call("split_records", CFG, folder, records=kept, train=f"{folder}/train.jsonl", eval=f"{folder}/eval.jsonl")
+    pairs = {"removed": f"{folder}/removed.arrow", "kept": kept, "duplicates": f"{folder}/duplicates.jsonl"}
+    call("dedupe_records", CFG, folder, settings=settings, records=records, **pairs)
+    splits = {name: f"{folder}/{name}.jsonl" for name in ("train", "eval", "leaks")}
+    call("split_records", CFG, folder, settings=settings, records=kept, **splits)
 
 
 def call(name, cfg, folder, **arguments):
@@ -51,7 +53,7 @@ def test_every_file_is_as_expected_byte_for_byte(tmp_path):
     expected = {path.name: path.read_bytes() for path in EXPECTED.iterdir()}
     assert made.keys() == expected.keys()
     for name, content in expected.items():
-        assert made[name].decode() == content.decode(), name
+        assert made[name] == content, name
 
 
 if __name__ == "__main__":
