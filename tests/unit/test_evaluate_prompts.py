@@ -75,3 +75,10 @@ def test_stop_tokens_are_those_of_model_tokenizer_and_template(tokenizer):
     assert stop_tokens(model, tokenizer, template) == sorted({7, 9, tokenizer.eos_token_id, user})
     model.generation_config.eos_token_id = None
     assert stop_tokens(model, tokenizer, CHAT_TEMPLATE) == [tokenizer.eos_token_id]
+
+
+def test_a_tool_call_is_no_answer_to_compare_with():
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+    question, answer = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    assert last_answer([question, answer, question, call]) == 1
+    assert last_answer([question, call]) == -1

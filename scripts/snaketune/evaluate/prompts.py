@@ -64,9 +64,9 @@ def _candidates(path: str | Path, kept: set[int]) -> Iterator[tuple[str, int, li
                 yield digest_of([SAMPLE, messages]), number, messages[: last + 1]
 
 
-def last_answer(messages: list[dict[str, str]]) -> int:
-    """Return the place of the last turn in which the assistant says something, -1 without one; calls are not said."""
-    answers = (n for n, message in enumerate(messages) if message["role"] == "assistant" and message["content"])
+def last_answer(messages: list[dict[str, Any]]) -> int:
+    """Return the place of the last turn in which the assistant answers and calls no tool, -1 without one."""
+    answers = (n for n, turn in enumerate(messages) if turn["role"] == "assistant" and not turn.get("tool_calls"))
     return max(answers, default=-1)
 
 
