@@ -37,6 +37,8 @@ data: {{sources: [{source}]}}
 model:
   name_or_path: tiny
   tiny: {{corpus: data, vocab_size: 32768, pretrain_steps: 0, max_position_embeddings: 16384}}
+dedupe: {{near: true}}
+split: {{max_similarity: 0.5}}
 tokens: {{max_length: 4096, on_too_long: truncate}}
 """
 

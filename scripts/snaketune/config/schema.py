@@ -56,9 +56,9 @@ class DedupeConfig(Section):
     )
     ignore_case: bool = Field(False, description="With `exact`: upper and lower case count as the same.")
     near: bool = Field(
-        True,
-        description="Remove records that are nearly the same as an earlier one; switch it off where records are alike "
-        "by design (templates).",
+        False,
+        description="Remove records that are nearly the same as an earlier one. Not for records that are alike by "
+        "design: short ones made from one template differ in a word and would go.",
     )
     threshold: float = Field(
         0.8, ge=0.3, le=1, description="With `near`: Jaccard similarity of two texts' word n-grams that is too much."
@@ -85,11 +85,11 @@ class SplitConfig(Section):
         False, description="Hold out at least one prompt of every source that has two; the fraction is that of each."
     )
     max_similarity: float | None = Field(
-        0.5,
+        None,
         ge=0.2,
         le=0.8,
-        description="Training records with this Jaccard similarity to a held-out one are dropped and counted; null "
-        "keeps them, for records that are alike by design.",
+        description="Training records with this Jaccard similarity to a held-out one are dropped and counted (0.5 is "
+        "strict); null keeps them, for records that are alike by design. Equal prompts never share both sides.",
     )
     decontaminate: Annotated[list[str], BeforeValidator(_as_list)] = Field(
         [],
