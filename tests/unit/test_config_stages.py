@@ -76,6 +76,8 @@ def another_value(key, annotation, value):
         return "false"
     if key == "merge.max_shard_size":
         return "1GB"
+    if key == "split.max_similarity":
+        return 0.5
     options = [option for part in (annotation, *typing.get_args(annotation)) for option in typing.get_args(part)]
     texts = [option for option in options if isinstance(option, str) and option != value]
     if isinstance(value, bool):
@@ -106,19 +108,20 @@ ONLY_VALUE = {"adapter.type", "train.method"}
 
 @pytest.mark.parametrize("key", sorted(set(all_keys()) - ONLY_VALUE))
 def test_no_key_is_dead(key):
-    base = config(tokens={"max_length": "auto"})
+    near = {"near": True}  # without it the keys of its search mean nothing
+    base = config(tokens={"max_length": "auto"}, dedupe=near)
     value = base.model_dump()
     for part in key.split("."):
         value = value[part]
     changed_value = another_value(key, annotation_of(key), value)
-    sections: dict = {}
+    sections: dict = {"dedupe": dict(near)}
     target = sections
     for part in key.split(".")[:-1]:
         target = target.setdefault(part, {})
     target[key.split(".")[-1]] = changed_value
     if key == "model.revision":
         sections["model"]["name_or_path"] = "org/name"
-        base = config(model={"name_or_path": "org/name"})
+        base = config(model={"name_or_path": "org/name"}, dedupe=near)
     after = config(**sections)
     slices = [stage for stage in STAGES if slice_of(base, stage) != slice_of(after, stage)]
     assert bool(slices) != (key in OPERATIONAL), (key, changed_value, slices)
