@@ -29,13 +29,13 @@ def write_manifest(path: str | Path, stage: str, outputs: Iterable[str | Path], 
     write_json(path, {"stage": stage, "files": describe_files(outputs, path.parent), **facts})
 
 
-def damaged_files(manifest: str | Path, digest=file_digest) -> list[str]:
+def damaged_files(manifest: str | Path) -> list[str]:
     """Return the files of ``manifest`` that are missing or whose content differs, relative to its folder."""
     manifest = Path(manifest)
     bad = []
     for name, entry in read_json(manifest)["files"].items():
         file = manifest.parent / name
-        if not file.is_file() or file.stat().st_size != entry["bytes"] or digest(file) != entry["digest"]:
+        if not file.is_file() or file.stat().st_size != entry["bytes"] or file_digest(file) != entry["digest"]:
             bad.append(name)
     return bad
 

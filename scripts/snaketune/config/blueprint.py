@@ -7,15 +7,9 @@ from snaketune.common.canonical import canonical_text
 from snaketune.common.errors import ConfigError
 from snaketune.config.discovery import Discovery
 from snaketune.config.resolve import ResolvedRun
-from snaketune.config.stages import DATA_STAGES, STAGES, Variant, slice_of, stage_id, variants
+from snaketune.config.stages import DATA_STAGES, OPERATIONAL, STAGES, Variant, slice_of, stage_id, variants
 
-LOADER_KEYS = (
-    "save_steps",
-    "save_total_limit",
-    "dataloader_num_workers",
-    "dataloader_prefetch_factor",
-    "dataloader_pin_memory",
-)
+LOADER_KEYS = tuple(key.removeprefix("train.") for key in sorted(OPERATIONAL) if key.startswith("train."))
 
 
 class Blueprint:
