@@ -24,7 +24,7 @@ train: install ## install, then run the whole workflow
 	$(BIN)/snakemake --cores $(CORES) train $(ARGS)
 
 test: install-dev ## install, then run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-fast: install-dev ## unit and golden tests only
 	$(BIN)/python -m pytest tests/unit tests/golden

@@ -51,7 +51,10 @@ def test_constraints_name_exact_public_versions_only():
     assert all(re.fullmatch(r"==[^*,]+", str(pin.specifier)) for pin in requirements(ROOT / "constraints.txt"))
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+EXTRAS = [f"extras/{path.name}" for path in sorted((ROOT / "envs" / "extras").glob("*.txt"))]
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", *EXTRAS])
 def test_every_requirement_has_a_pin_within_its_range(name):
     for requirement in requirements(ROOT / "envs" / name):
         version = pins()[canonicalize_name(requirement.name)].removeprefix("==")
