@@ -49,7 +49,7 @@ def loss_chart(facts: Facts) -> Chart | None:
     )
     rows = _loss_rows(training, held_out)
     total = len({step for curve in series.values() for step, _ in curve.points})
-    spec = _spec(_loss_marks(values, names), 260)
+    spec = chart_spec(_loss_marks(values, names), 260)
     return Chart(
         "loss", "Loss", caption, spec, ("Step", "Training loss", "Held-out loss"), rows, _note(len(rows), total)
     )
@@ -63,7 +63,7 @@ def _loss_marks(values: list[dict[str, Any]], names: list[str]) -> Any:
         legend=alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3),
     )
     base = alt.Chart(alt.Data(values=values)).encode(_step_axis(), _value_axis("loss (nats per token)"), colour)
-    training = base.transform_filter("datum.series === 'training'").mark_line(strokeWidth=_line_width(len(values)))
+    training = base.transform_filter("datum.series === 'training'").mark_line(strokeWidth=line_width(len(values)))
     dots = alt.OverlayMarkDef(filled=True, size=36)
     held_out = base.transform_filter("datum.series === 'held-out'").mark_line(strokeWidth=1.75, point=dots)
     return alt.layer(training, held_out, *_reading_aid(base, "loss", alt.Tooltip("series:N", title="split")))
@@ -76,9 +76,9 @@ def curve_chart(facts: Facts, name: str, title: str, caption: str, axis: str) ->
         return None
     values = [{"step": step, "value": value} for step, value in thin(points)]
     base = alt.Chart(alt.Data(values=values)).encode(_step_axis(), _value_axis(axis))
-    lines = base.mark_line(color="var(--series-1)", strokeWidth=_line_width(len(values)))
+    lines = base.mark_line(color="var(--series-1)", strokeWidth=line_width(len(values)))
     rows = tuple((units.count(step), units.plain(value)) for step, value in every_so_often(points, TABLE_ROWS))
-    spec = _spec(alt.layer(lines, *_reading_aid(base, name)), 150)
+    spec = chart_spec(alt.layer(lines, *_reading_aid(base, name)), 150)
     return Chart(name, title, caption, spec, ("Step", title), rows, _note(len(rows), len(points)))
 
 
@@ -104,7 +104,7 @@ def length_chart(facts: Facts) -> Chart | None:
             ],
         )
     )
-    spec = _spec(alt.layer(bars, *_limit_marks(limit)), 220)
+    spec = chart_spec(alt.layer(bars, *_limit_marks(limit)), 220)
     rows = tuple((f"{units.count(b['from'])} to {units.count(b['to'])}", units.count(b["records"])) for b in bins)
     caption = (
         "Lengths of the documents in tokens; each bar counts from its left edge up to, not including, its right edge."
@@ -121,7 +121,7 @@ def _limit_marks(limit: int | None) -> list[alt.Chart]:
     return [rule, label.encode(alt.X("limit:Q"), alt.Text("label:N"), alt.YValue(0))]
 
 
-def _line_width(points: int) -> float:
+def line_width(points: int) -> float:
     """Return a finer line for many points, so that noise does not become a solid band."""
     return 1.75 if points <= FINE_POINTS else 0.9
 
@@ -151,7 +151,7 @@ def _reading_aid(base: alt.Chart, name: str, *more: alt.Tooltip) -> list[alt.Cha
     return [wide.add_params(pointed)]
 
 
-def _spec(chart: Any, height: int) -> dict[str, Any]:
+def chart_spec(chart: Any, height: int) -> dict[str, Any]:
     """Return ``chart`` as a checked specification: as wide as its container, without counters of this process."""
     chart = chart.properties(width="container", height=height)
     spec = chart.to_dict()

@@ -10,6 +10,8 @@ from snaketune.report.text import visible
 
 CHARACTERS = 4000
 EXAMPLES_SHOWN = 3
+# Keys of an example and what they hold when it is a pair; any other has the first alone.
+ANSWERS = {"tokens": ", the chosen answer", "rejected": ", the rejected answer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +31,18 @@ class Example:
 
 
 def examples(facts: Facts) -> tuple[Example, ...]:
-    """Return up to three training examples."""
-    return tuple(_example(example) for example in (look(facts.tokens, "examples") or [])[:EXAMPLES_SHOWN])
+    """Return up to three training examples; a pair gives two, its chosen and its rejected answer."""
+    shown = (look(facts.tokens, "examples") or [])[:EXAMPLES_SHOWN]
+    return tuple(_example(example, answer) for example in shown for answer in ANSWERS if answer in example)
 
 
-def _example(example: Mapping[str, Any]) -> Example:
-    pieces = [(str(token.get("text") or ""), bool(token.get("trained"))) for token in example.get("tokens") or []]
+def _example(example: Mapping[str, Any], answer: str) -> Example:
+    pieces = [(str(token.get("text") or ""), bool(token.get("trained"))) for token in example.get(answer) or []]
     length = sum(len(text) for text, _ in pieces)
     trained = sum(len(text) for text, is_trained in pieces if is_trained)
     record = example.get("record")
-    place = "" if record is None else f"Line {units.count(record + 1)} of train.jsonl: "
+    which = ANSWERS[answer] if "rejected" in example else ""
+    place = "" if record is None else f"Line {units.count(record + 1)} of train.jsonl{which}: "
     summary = f"{place}{units.count(trained)} of {units.count(length, 'character')} trained"
     if length > CHARACTERS:
         summary += f", the first {units.count(CHARACTERS)} shown"

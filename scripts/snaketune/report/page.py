@@ -21,6 +21,12 @@ def render(facts: Facts) -> str:
 
 def render_with(facts: Facts, library: str) -> str:
     """Return the report with ``library`` as the JavaScript that draws the charts."""
+    return fill("page.html.j2", library, **sections(facts))
+
+
+def fill(template: str, library: str | None = None, **values: Any) -> str:
+    """Return a template of this package as a page that holds its style and scripts and loads nothing."""
+    library = bundle.charts_library() if library is None else library
     style, boot = bundle.style_sheet(), bundle.boot_script()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(bundle.HERE),
@@ -31,13 +37,9 @@ def render_with(facts: Facts, library: str) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"embedded_json": bundle.embedded_json, "visible": visible}
-    return environment.get_template("page.html.j2").render(
-        style=style,
-        library=library,
-        boot=boot,
-        policy=bundle.security_policy([library, boot], [style]),
-        **sections(facts),
-    )
+    policy = bundle.security_policy([library, boot], [style])
+    page = environment.get_template(template)
+    return page.render(style=style, library=library, boot=boot, policy=policy, **values)
 
 
 def sections(facts: Facts) -> dict[str, Any]:

@@ -1,0 +1,22 @@
+"""Put runs side by side: one self-contained HTML page from the fact files of the runs named in the spec."""
+
+from pathlib import Path
+
+from snaketune.common.atomic import write_bytes
+from snaketune.common.door import parse_arguments, run
+
+
+def main() -> None:
+    """Read the runs, render the page, write it atomically."""
+    arguments = parse_arguments(__doc__, "output")
+    from snaketune.report.comparison import load_run
+    from snaketune.report.comparison_page import find_runs, render_comparison
+
+    results = Path(arguments.cfg["results"])
+    runs = [load_run(Path(folder)) for folder in arguments.cfg["folders"]]
+    page = render_comparison(runs, find_runs(results), Path(arguments.output).parent)
+    write_bytes(arguments.output, page.encode())
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,189 @@
+"""Several runs side by side: what was set differently, what came out of it, and the curves in one picture."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snaketune.report import units
+from snaketune.report.evaluation import METRICS
+from snaketune.report.facts import Json, look, read_document, read_lines
+from snaketune.report.provenance import shown_value
+from snaketune.report.text import excerpt
+
+# How far two values of a measure may lie apart, relative to the larger, and still be called equal.
+SAME = 0.001
+ABSENT = "not set"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """The facts of one finished run that a comparison needs; ``info`` holds what was measured on its machine."""
+
+    name: str
+    folder: Path
+    run: Json
+    evaluation: Json
+    adapter: Json
+    info: Json
+    lines: tuple[Json, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One measure over the runs; ``best`` tells which of them have the best value, where there is such a thing."""
+
+    label: str
+    meaning: str
+    values: tuple[str, ...]
+    differences: tuple[str, ...]
+    best: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One key of the configuration that the runs do not agree on."""
+
+    key: str
+    values: tuple[str, ...]
+
+
+def load_run(folder: Path) -> RunFacts:
+    """Read the facts in a run's folder.
+
+    Raises:
+        DataError: if a fact file is missing or is not the JSON it should be.
+    """
+    run = read_document(folder / "run.json")
+    return RunFacts(
+        name=str(run.get("run") or folder.parent.name),
+        folder=folder,
+        run=run,
+        evaluation=read_document(folder / "evaluation.json"),
+        adapter=read_document(folder / "adapter.manifest.json"),
+        info=read_document(folder / "run_info.json"),
+        lines=tuple(read_lines(folder / "metrics.jsonl")),
+    )
+
+
+def differences(runs: Sequence[RunFacts]) -> list[Difference]:
+    """Return the keys that the runs do not agree on, sorted; a key that a run lacks shows as not set."""
+    tables = [look(run.run, "config") or {} for run in runs]
+    keys = sorted({key for table in tables for key in table})
+    rows = []
+    for key in keys:
+        values = tuple(shown_value(table[key].get("value")) if key in table else ABSENT for table in tables)
+        if len(set(values)) > 1:
+            rows.append(Difference(key, values))
+    return rows
+
+
+def measures(runs: Sequence[RunFacts]) -> list[Measured]:
+    """Return the rows of the comparison: quality first, then what it cost in time, memory and work."""
+    rows = []
+    for key, metric in METRICS.items():
+        values = [look(run.evaluation, f"tuned.{key}") for run in runs]
+        if any(value is not None for value in values):
+            rows.append(
+                _measured(f"{metric.label} (tuned)", metric.meaning, metric.write, metric.higher_is_better, values)
+            )
+    for label, meaning, write, higher_is_better, read in COSTS:
+        rows.append(_measured(label, meaning, write, higher_is_better, [read(run) for run in runs]))
+    return rows
+
+
+def _measured(label: str, meaning: str, write, higher_is_better: bool | None, values: Sequence[Any]) -> Measured:
+    first = values[0]
+    changes = [relative(value, first) for value in values]
+    return Measured(label, meaning, tuple(map(write, values)), ("", *changes[1:]), best(values, higher_is_better))
+
+
+def relative(value: float | None, first: float | None) -> str:
+    """Return by how much a value differs from the first run's, in per cent of it."""
+    if value is None or not first:
+        return ""
+    if value == first:
+        return "equal"
+    change = (value - first) / abs(first)
+    return f"{'+' if change > 0 else units.MINUS}{units.significant(abs(change) * 100, 2)}%"
+
+
+def best(values: Sequence[float | None], higher_is_better: bool | None) -> tuple[bool, ...]:
+    """Return which runs have the best value; nobody wins where all are the same or nothing is better."""
+    known = [value for value in values if value is not None]
+    if higher_is_better is None or len(known) < 2:
+        return (False,) * len(values)
+    top = max(known) if higher_is_better else min(known)
+    winners = tuple(value is not None and abs(value - top) <= SAME * abs(top) for value in values)
+    return (False,) * len(values) if sum(winners) == len(known) else winners
+
+
+def hours(seconds: float | None) -> str:
+    """Return a duration in seconds, minutes or hours."""
+    if seconds is None:
+        return units.UNKNOWN
+    for size, name in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{units.significant(seconds / size)} {name}"
+    return f"{units.significant(seconds)} s"
+
+
+def throughput(run: RunFacts) -> float | None:
+    """Return real tokens per second of training: the median over the logged intervals, as measured there."""
+    rates = sorted(line["tokens_per_second"] for line in run.lines if line.get("tokens_per_second"))
+    return rates[len(rates) // 2] if rates else None
+
+
+def training_seconds(run: RunFacts) -> float | None:
+    """Return the wall time of training, or None for a resumed run, whose clock saw only its last part."""
+    return None if look(run.info, "resumed_from_step") else look(run.info, "train.seconds")
+
+
+def peak_memory(run: RunFacts) -> int | None:
+    """Return the peak memory of training in bytes: the GPU's where there was one."""
+    return look(run.info, "peak_memory.gpu_bytes") or look(run.info, "peak_memory.resident_bytes")
+
+
+def _fact(key: str) -> Callable[[RunFacts], Any]:
+    return lambda run: run.adapter.get(key)
+
+
+COSTS: tuple[tuple[str, str, Callable[[Any], str], bool | None, Callable[[RunFacts], Any]], ...] = (
+    ("Training time", "wall time as measured, lower is better", hours, False, training_seconds),
+    ("Throughput", "real tokens per second as measured, median", units.plain, True, throughput),
+    ("Peak memory", "of training as measured, lower is better", units.file_size, False, peak_memory),
+    ("Tokens seen", "in training, padding not counted", units.count, None, _fact("tokens")),
+    ("Optimizer steps", "", units.count, None, _fact("steps")),
+    ("Trainable parameters", "", units.count, None, _fact("trainable_parameters")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A point of a curve: optimizer step, real tokens and seconds of training so far, and the value."""
+
+    step: int
+    tokens: int
+    seconds: float
+    value: float
+
+
+def curve(run: RunFacts, key: str) -> list[Progress]:
+    """Return the points of ``key``; seconds add up the intervals' tokens over their measured tokens per second."""
+    points, tokens, seconds = [], 0, 0.0
+    for line in run.lines:
+        if line.get("tokens_per_second"):
+            seconds += (line["tokens"] - tokens) / line["tokens_per_second"]
+        tokens = line.get("tokens") or tokens
+        if line.get(key) is not None:
+            points.append(Progress(int(line["step"]), tokens, seconds, float(line[key])))
+    return points
+
+
+def labels(runs: Sequence[RunFacts]) -> list[str]:
+    """Return what the page calls each run: its name, with the id where two variants have the same name."""
+    names = [run.name for run in runs]
+    return [
+        excerpt(name if names.count(name) == 1 else f"{name} {run.folder.name}", 60).text
+        for name, run in zip(names, runs, strict=True)
+    ]

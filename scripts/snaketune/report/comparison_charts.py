@@ -1,0 +1,68 @@
+"""The curves of several runs in one picture, over tokens and over time."""
+
+from collections.abc import Sequence
+
+import altair as alt
+
+from snaketune.report import units
+from snaketune.report.charts import TABLE_ROWS, Chart, chart_spec, line_width
+from snaketune.report.comparison import Progress, RunFacts, curve, labels
+from snaketune.report.thinning import every_so_often, thin
+
+AXES = {
+    "tokens": ("tokens seen (padding not counted)", 1.0, ",d"),
+    "seconds": ("minutes of training (measured)", 60.0, "~g"),
+}
+PALETTE = tuple(f"var(--series-{number})" for number in range(1, 9))
+
+
+def comparison_charts(runs: Sequence[RunFacts]) -> list[Chart]:
+    """Return the overlaid curves: training loss over tokens and over time, held-out loss over tokens."""
+    wanted = (
+        ("loss", "tokens", "Training loss over tokens"),
+        ("loss", "seconds", "Training loss over time"),
+        ("eval_loss", "tokens", "Held-out loss over tokens"),
+    )
+    return [chart for key, axis, title in wanted if (chart := overlay(runs, key, axis, title))]
+
+
+def overlay(runs: Sequence[RunFacts], key: str, axis: str, title: str) -> Chart | None:
+    """Return one measure of every run over ``axis`` (tokens or seconds), or None where no run logged it."""
+    curves = {name: curve(run, key) for name, run in zip(labels(runs), runs, strict=True)}
+    if not any(curves.values()):
+        return None
+    words, size, number_format = AXES[axis]
+    values = [
+        {"x": getattr(points[index], axis) / size, "value": value, "run": name}
+        for name, points in curves.items()
+        for index, value in thin([(index, point.value) for index, point in enumerate(points)])
+    ]
+    names = list(curves)
+    colour = alt.Color(
+        "run:N",
+        scale=alt.Scale(domain=names, range=[PALETTE[number % len(PALETTE)] for number in range(len(names))]),
+        legend=alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3, labelLimit=300),
+    )
+    lines = (
+        alt.Chart(alt.Data(values=values))
+        .encode(
+            alt.X("x:Q", title=words, axis=alt.Axis(grid=False, tickCount=6, format=number_format)),
+            alt.Y(
+                "value:Q", title="nats per token", axis=alt.Axis(tickCount=5, format="~g"), scale=alt.Scale(zero=False)
+            ),
+            colour,
+        )
+        .mark_line(strokeWidth=line_width(len(values)))
+    )
+    rows, total = _rows(curves, axis, size)
+    note = "" if len(rows) >= total else f"{units.count(len(rows))} of {units.count(total, 'logged value')}."
+    caption = f"Loss in nats per trained token; the runs' curves over {words}."
+    return Chart(f"{key}-{axis}", title, caption, chart_spec(lines, 260), ("Run", words, "Loss"), rows, note)
+
+
+def _rows(curves: dict[str, list[Progress]], axis: str, size: float) -> tuple[tuple[tuple[str, ...], ...], int]:
+    rows = []
+    for name, points in curves.items():
+        for index, value in every_so_often([(i, point.value) for i, point in enumerate(points)], TABLE_ROWS // 2):
+            rows.append((name, units.plain(round(getattr(points[index], axis) / size, 4)), units.plain(value)))
+    return tuple(rows), sum(map(len, curves.values()))
