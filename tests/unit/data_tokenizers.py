@@ -1,6 +1,7 @@
 """Tokenizers, templates and conversations that the tests of tokenising share."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, processors, trainers
@@ -93,7 +94,7 @@ PATTERN = (
 )
 
 
-def make_folder(path: Path, kind: str = "bytes") -> Path:
+def make_folder(path: Path, kind: str = "bytes", special: Sequence[str] = SPECIAL) -> Path:
     """Make a tokenizer folder of a family: bytes, nfc, nfkc, deleting, framing, metaspace or unigram."""
     path.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(models.Unigram() if kind == "unigram" else models.BPE())
@@ -106,7 +107,7 @@ def make_folder(path: Path, kind: str = "bytes") -> Path:
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = before.ByteLevel.alphabet()
     texts = [message["content"] for chat in CHATS for message in chat] * 3 + ["\n\n\n\n x", "assistant\n\n", " \n"] * 3
-    tokenizer.train_from_iterator(texts, _trainer(kind, alphabet))
+    tokenizer.train_from_iterator(texts, _trainer(kind, alphabet, special))
     if kind in ("nfc", "nfkc"):
         tokenizer.normalizer = normalizers.NFC() if kind == "nfc" else normalizers.NFKC()
         tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=kind == "nfkc") for name in SPECIAL])
@@ -125,9 +126,11 @@ def make_folder(path: Path, kind: str = "bytes") -> Path:
     return path
 
 
-def _trainer(kind: str, alphabet: list[str]):
+def _trainer(kind: str, alphabet: list[str], special: Sequence[str]):
     if kind == "unigram":
         return trainers.UnigramTrainer(
-            vocab_size=120, special_tokens=["<unk>", *SPECIAL], unk_token="<unk>", show_progress=False
+            vocab_size=120, special_tokens=["<unk>", *special], unk_token="<unk>", show_progress=False
         )
-    return trainers.BpeTrainer(vocab_size=500, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    return trainers.BpeTrainer(
+        vocab_size=500, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False
+    )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from snaketune.common.errors import DataError
 from snaketune.data.dedupe import DedupePolicy, plan_removal
 from snaketune.data.keys import first_occurrences
-from snaketune.data.records import key_bytes, normalised
+from snaketune.data.records import SPACES, key_bytes, normalised, rough_bytes
 from snaketune.data.removal import SCHEMA, LineIndex, carry_out, write_removed
 
 EXACT = {"near": False}
@@ -165,3 +165,28 @@ def test_first_occurrences_also_where_keys_share_one_half(keys):
     seen = {}
     expected = [seen.setdefault(key, index) for index, key in enumerate(keys)]
     assert first_occurrences(np.array(keys, np.uint64).reshape(-1, 2)).tolist() == expected
+
+
+spaced = st.text(alphabet="ab \n\x1e\x85\u00a0\u1680\u2028\u3000\u0301\u0338\ufb01\uff3c<=")
+
+
+def test_every_white_space_that_nfkc_leaves_is_known():
+    left = {mark for mark in map(chr, range(0x110000)) if mark.isspace() and unicodedata.normalize("NFKC", mark) == mark}
+    assert left == set(SPACES)
+
+
+@given(st.lists(st.tuples(spaced, spaced), min_size=1, max_size=3), st.data())
+def test_equal_keys_mean_equal_rough_keys(parts, data):
+    space = st.sampled_from([" ", "\n", "\u2028", "\u00a0 ", "\x85\t"])
+    one = [("user", f"{first} {second}") for first, second in parts]
+    other = [("user", f"{data.draw(space)}{first}{data.draw(space)}{second}") for first, second in parts]
+    assert key_bytes(one) == key_bytes(other)
+    assert rough_bytes(one) == rough_bytes(other)
+
+
+def test_records_that_differ_in_roles_or_spaces_alone_are_compared_in_full(tmp_path):
+    alike = [asked("a b", "c"), asked("ab", "c"), asked("a", "bc"), [("assistant", "abc")], "abc", asked("a\nb", "c")]
+    kept, pairs, _ = dedupe(canonical(tmp_path / "r", *alike, "other"))
+    assert len({rough_bytes([("text", turn)] if isinstance(turn, str) else turn) for turn in alike}) == 1
+    assert [(pair["removed"]["line"], pair["kept"]["line"]) for pair in pairs] == [(6, 1)]
+    assert len(kept) == 6

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from data_files import CHAT, read_bytes
 
-from snaketune.common.errors import DataError
-from snaketune.data.records import key_bytes, read_turns
+from snaketune.data.records import key_bytes, prompt_of, read_turns
 from snaketune.report.funnel import REASONS
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1,  "b": 2}'}}
@@ -39,7 +38,9 @@ def share(*turns):
 GOOD_OTHERS = {
     "sharegpt": {"conversations": share(("human", "a"), ("gpt", "b"))},
     "preference": {"prompt": "a", "chosen": "b", "rejected": "c"},
+    "prompt_completion": {"prompt": "a", "completion": "b"},
 }
+GOOD_PAIR = b'{"prompt":"a","completion":"b"}\n'
 
 
 def test_tool_calls_results_and_tools_are_kept_as_they_stand(tmp_path):
@@ -183,6 +184,87 @@ def test_sharegpt_conversations_are_checked_alike(tmp_path, turns, reason):
     assert refused(tmp_path, {"conversations": turns}, format="sharegpt")[0] == reason
 
 
+@pytest.mark.parametrize(
+    ("prompt", "completion"),
+    [([USER], [ANSWER]), ("a", [ANSWER]), ([USER], "b"), (share(("human", "a")), share(("gpt", "b")))],
+)
+def test_prompt_and_completion_may_be_messages(tmp_path, prompt, completion):
+    record = {"prompt": prompt, "completion": completion, "tools": [TOOL]}
+    assert one(tmp_path, record) == {"messages": [USER, ANSWER], "tools": [TOOL]}
+
+
+def test_answers_in_a_prompt_of_messages_are_not_trained(tmp_path):
+    made = one(tmp_path, {"prompt": [USER, ANSWER, USER], "completion": [CALLING, RESULT, ANSWER]})
+    assert made["messages"] == [USER, {**ANSWER, "weight": 0}, USER, CALLING, RESULT, ANSWER]
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"prompt": [USER], "completion": []}, "empty_completion"),
+        ({"prompt": [USER, ANSWER], "completion": []}, "empty_completion"),
+        ({"prompt": [], "completion": [ANSWER]}, "assistant_first"),
+        ({"prompt": [ANSWER], "completion": [ANSWER]}, "assistant_first"),
+        ({"prompt": [USER], "completion": [USER]}, "no_assistant"),
+        ({"prompt": [USER], "completion": [ANSWER, USER]}, "last_turn_not_assistant"),
+        ({"prompt": USER, "completion": [ANSWER]}, "wrong_type"),
+        ({"prompt": [USER], "completion": None}, "null_content"),
+        ({"prompt": [USER], "completion": " "}, "empty_completion"),
+        ({"prompt": [{"role": "user"}], "completion": "b"}, "missing_field"),
+    ],
+)
+def test_a_prompt_and_completion_that_are_no_conversation_are_refused(tmp_path, record, reason):
+    assert refused(tmp_path, record, format="prompt_completion")[0] == reason
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"prompt":"a","completion":"b","\\u0070rompt":"c"}',
+        b'{"\\u0070\\u0072\\u006F\\u006d\\u0070\\u0074" : "a","completion":"b","prompt":"c"}',
+        b'{"prompt":"a","completion":[{"role":"user","role":"assistant","content":"b"}]}',
+        b'{"prompt":"a","completion":[{"role":"assistant","content":"b","\\u0063ontent":"c"}]}',
+        b'{"prompt":"a","completion":[{"role":"assistant","content":"b","weight":0,"we\\u0069ght":1}]}',
+        b'{"prompt":"a","completion":"b","tools":[],"t\\u006fols":[]}',
+    ],
+)
+def test_a_key_that_is_written_twice_is_refused_however_it_is_spelled(tmp_path, line):
+    assert read_bytes(tmp_path, GOOD_PAIR + line).facts["reasons"] == {"duplicate_key": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "spelled"), [("pr\u00e9gunta", b"pr\\u00e9gunta"), ("q/a", b"q\\/a"), ("\U0001f600", b"\\ud83d\\ude00")]
+)
+def test_a_renamed_column_that_is_written_twice_with_escapes_is_refused(tmp_path, name, spelled):
+    line = b'{"%s":"a","completion":"b"}'
+    lines = [line % spelled, line % name.encode(), b'{"%s":"a",' % spelled + line[1:] % name.encode()]
+    found = read_bytes(tmp_path, b"\n".join(lines), columns={"prompt": name})
+    assert [record["messages"][0]["content"] for record in found.records] == ["a", "a"]
+    assert [(entry["line"], entry["reason"]) for entry in found.quarantine] == [(3, "duplicate_key")]
+
+
+def test_keys_spelled_with_escapes_and_text_that_looks_like_keys_are_no_repetition(tmp_path):
+    answer = {"role": "assistant", "content": 'caf\u00e9 {"role":"x","role": 1, "pr\u006fmpt": "y"} "prompt":'}
+    escaped = b'{"pr\\u006fmpt":"\\u0070rompt","completion":[%s]}' % json.dumps(answer).encode()
+    found = read_bytes(tmp_path, GOOD_PAIR + escaped)
+    assert not found.quarantine
+    assert found.records[1]["messages"] == [{"role": "user", "content": "prompt"}, answer]
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '{"a": {"b": [{"c": 1, "\\u0063": 2}]}}'])
+def test_a_key_that_is_written_twice_in_json_text_is_refused(tmp_path, text):
+    calling = {**CALLING, "tool_calls": [{"function": {"name": "f", "arguments": text}}]}
+    assert refused(tmp_path, {"messages": [USER, calling]})[0] == "duplicate_key"
+    assert refused(tmp_path, {"messages": [USER, ANSWER], "tools": f"[{text}]"})[0] == "duplicate_key"
+    turns = [("human", "a"), ("function_call", f'{{"name": "f", "arguments": {text}}}')]
+    assert refused(tmp_path, {"conversations": share(*turns)}, format="sharegpt")[0] == "duplicate_key"
+
+
+def test_arguments_that_nest_too_deeply_for_a_template_are_refused(tmp_path):
+    deep = {**CALLING, "tool_calls": [{"function": {"name": "f", "arguments": '{"a":' + "[" * 200 + "]" * 200 + "}"}}]}
+    assert refused(tmp_path, {"messages": [USER, deep]})[0] == "too_deep"
+
+
 SYSTEM = {"role": "system", "content": "s"}
 OTHER = {"role": "assistant", "content": "c"}
 EXPECTED = {"messages": [USER], "chosen": [ANSWER], "rejected": [OTHER]}
@@ -205,18 +287,21 @@ EXPECTED = {"messages": [USER], "chosen": [ANSWER], "rejected": [OTHER]}
     ],
 )
 def test_preferences_have_a_prompt_and_two_answers(tmp_path, record):
-    assert one(tmp_path, record) == EXPECTED
+    assert one(tmp_path, record, pairs=True) == EXPECTED
+    assert one(tmp_path, record) == {"messages": [USER, ANSWER]}
 
 
 def test_the_prompt_of_whole_conversations_is_all_that_they_share(tmp_path):
     start = [SYSTEM, USER, ANSWER, {"role": "user", "content": "more"}]
     record = {"prompt": "more", "chosen": [*start, ANSWER], "rejected": [*start, OTHER, USER, OTHER], "score": 1}
-    assert one(tmp_path, record) == {"messages": start, "chosen": [ANSWER], "rejected": [OTHER, USER, OTHER]}
+    made = one(tmp_path, record, pairs=True)
+    assert made == {"messages": start, "chosen": [ANSWER], "rejected": [OTHER, USER, OTHER]}
 
 
 def test_a_system_prompt_comes_before_the_prompt_of_a_preference(tmp_path):
-    made = one(tmp_path, {"prompt": "a", "chosen": "b", "rejected": "c"}, system_prompt="s")
-    assert made["messages"] == [SYSTEM, USER]
+    record = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    assert one(tmp_path, record, system_prompt="s", pairs=True)["messages"] == [SYSTEM, USER]
+    assert one(tmp_path, record, system_prompt="s")["messages"] == [SYSTEM, USER, ANSWER]
 
 
 @pytest.mark.parametrize(
@@ -258,15 +343,19 @@ def test_every_reason_has_words_in_the_report():
     assert codes - REASONS.keys() == set()
 
 
-def stage_of(tmp_path, *records):
+def stage_of(tmp_path, *records, **policy):
     """Return the turns that the later stages see of raw records."""
-    read_bytes(tmp_path, "\n".join(map(json.dumps, records)).encode())
+    read_bytes(tmp_path, "\n".join(map(json.dumps, records)).encode(), **policy)
     return list(read_turns(tmp_path / "out" / "records.jsonl"))
 
 
-def test_later_stages_refuse_preferences_in_one_sentence_until_there_is_a_method_for_them(tmp_path):
-    with pytest.raises(DataError, match=r"train\.method: sft cannot .*\{completion: chosen\}.*\{messages: chosen\}"):
-        stage_of(tmp_path, {"prompt": "a", "chosen": "b", "rejected": "c"})
+def test_pairs_that_differ_in_the_rejected_answer_are_different_and_share_their_prompt(tmp_path):
+    raw = [{"prompt": "a", "chosen": "b", "rejected": rejected} for rejected in ("c", "d", " c ")]
+    one, two, three = stage_of(tmp_path, *raw, pairs=True)
+    assert key_bytes(one) == key_bytes(three) != key_bytes(two)
+    assert prompt_of(one) == prompt_of(two) == [("user", "a")]
+    one, two, _ = stage_of(tmp_path, *raw)
+    assert key_bytes(one) == key_bytes(two) == key_bytes([("user", "a"), ("assistant", "b")])
 
 
 def test_records_that_call_tools_differently_are_different(tmp_path):

@@ -138,6 +138,10 @@ def any_record(rng):
             lambda: {"messages": turns("role", "content")},
             lambda: {"conversations": turns("from", "value"), "system": rng.choice([None, text()])},
             lambda: {"prompt": text(), "completion": text()},
+            lambda: {
+                "prompt": rng.choice([text(), turns("role", "content")]),
+                "completion": turns("role", "content")[1:],
+            },
             lambda: {"prompt": text(), "chosen": text(), "rejected": rng.choice([text(), turns("role", "content")])},
             lambda: {"instruction": text(), "input": rng.choice(["", None, text()]), "output": text()},
             lambda: {"text": text()},
@@ -181,7 +185,8 @@ def texts_of(raw, form):
             system = own.get("from", own.get("role")) != "system" and raw.get("system")
             return ([system] if system else []) + contents(raw["conversations"])
         case "prompt_completion":
-            return [raw["prompt"], raw["completion"]]
+            sides = [[side] if type(side) is str else contents(side) for side in (raw["prompt"], raw["completion"])]
+            return sides[0] + sides[1]
         case "instruction":
             given = raw.get("input")
             return [
@@ -211,7 +216,7 @@ def fuzz():
 @pytest.mark.parametrize("form", ["messages", "sharegpt", "preference", "prompt_completion", "instruction", "text"])
 def test_a_hundred_thousand_mutated_lines_are_records_with_their_exact_texts_or_located(tmp_path, fuzz, form):
     given, start = source(tmp_path / "x.jsonl", b"\n".join(fuzz)), time.process_time()
-    found = read(tmp_path, given, format=form, max_bad_fraction=1.0)
+    found = read(tmp_path, given, format=form, max_bad_fraction=1.0, pairs=form == "preference")
     assert time.process_time() - start < 30
     kept = {record["line"] for record in found.records}
     refused = {entry["line"] for entry in found.quarantine}
@@ -224,6 +229,14 @@ def test_a_hundred_thousand_mutated_lines_are_records_with_their_exact_texts_or_
         assert texts_in(record) == texts_of(json.loads(fuzz[record["line"] - 1]), form)
     for entry in found.quarantine[::97]:
         assert entry["raw"] == fuzz[entry["line"] - 1].decode("utf-8", "replace").rstrip("\r\n")[:2000]
+
+
+def test_a_long_line_is_a_record_with_its_exact_text(tmp_path):
+    text = "".join(chr(0x20 + number % 0x3000) for number in range(2 << 20))
+    line = json.dumps({"prompt": "a", "completion": text}, ensure_ascii=False).encode()
+    assert len(line) > 5_000_000
+    (record,) = read(tmp_path, source(tmp_path / "x.jsonl", line)).records
+    assert record["messages"][1]["content"] == text
 
 
 def test_the_same_lines_in_three_processes_are_the_same_bytes(tmp_path, fuzz, monkeypatch):

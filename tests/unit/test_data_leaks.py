@@ -1,9 +1,11 @@
+import gzip
 import io
 import random
 from pathlib import Path
 
 import numpy as np
 import orjson
+import pyarrow as pa
 import pytest
 from data_files import canonical
 from hypothesis import given, settings
@@ -13,8 +15,10 @@ from test_data_shingles import plain
 
 from snaketune.common.digests import file_digest
 from snaketune.common.errors import DataError
+from snaketune.data import leaks as leaking
 from snaketune.data import overlap
 from snaketune.data.leaks import Side, check_sides, find_leaks
+from snaketune.data.records import line_ranges
 from snaketune.data.removal import LineIndex
 from snaketune.data.sides import SplitPolicy, plan_sides, write_leaks
 
@@ -143,6 +147,46 @@ def test_stratifying_gives_every_source_its_share(tmp_path, folder):
     assert counts["train"] == [2000 - plain_counts[0], 2, 4, 1]
 
 
+def numbered(count):
+    return [asked(f"Question number {n}: what is the capital of country {n}?", f"It is city {n}") for n in range(count)]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([1, 3, 10]), st.booleans())
+def test_held_out_records_that_many_are_like_are_left_out_exactly(tmp_path_factory, seed, most, sampled):
+    folder = tmp_path_factory.mktemp("alike")
+    rng = random.Random(seed)
+    texts = [*corpus_of(120, seed), *(f"{question} {answer}" for (_, question), (_, answer) in numbered(40))]
+    rng.shuffle(texts)
+    path, held_out = canonical(folder / "r", *texts), np.array([rng.random() < 0.3 for _ in texts])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leaking, "SAMPLED_RECORDS", 60 if sampled else 1 << 20)
+        patch.setattr(leaking, "COMPARED_AT_ONCE", 200)
+        found = find_leaks(Side(path, ~held_out), Side(path, held_out), 0.5, folder, most=most)
+    train, evaluation = np.flatnonzero(~held_out).tolist(), np.flatnonzero(held_out).tolist()
+    pairs = {(x, y): similarity(texts[x], texts[y], 0.5) for x in train for y in evaluation}
+    like = {y: [x for x in train if pairs[x, y] >= 0.5] for y in evaluation}
+    assert found.alike.tolist() == [y for y in evaluation if len(like[y]) > most]
+    dropped = sorted({x for y in evaluation if len(like[y]) <= most for x in like[y]})
+    assert found.train.tolist() == dropped
+    for x, y, value in zip(dropped, found.evaluation.tolist(), found.similarity.tolist(), strict=True):
+        assert value == pairs[x, y] == max(pairs[x, z] for z in evaluation if len(like[z]) <= most)
+
+
+def test_records_made_from_a_template_stay_unless_told_otherwise(tmp_path, folder):
+    text = sentence(random.Random(4), 60)
+    others = [asked(f"{text} {n}", "x") for n in ("one", "two", "three")]
+    path = canonical(tmp_path / "r", *numbered(200), *others)
+    kept, _, facts = plan(path, folder, max_alike=10)
+    assert facts["eval_alike"] == np.count_nonzero(kept.side[:200] == 1)
+    assert (kept.side[:200] != -1).all()
+    (note,) = kept.notes(SplitPolicy(0.2, 0, max_similarity=0.5, max_alike=10))
+    assert "more than 10 training records each are similar to" in note
+    assert kept.apart.tolist() == [record >= 200 for record in np.flatnonzero(kept.side == 1)]
+    with pytest.raises(DataError, match="too similar"):
+        plan(canonical(tmp_path / "s", *numbered(200)), folder, max_alike=None)
+
+
 def test_sides_that_share_something_are_refused(tmp_path, folder):
     rng = random.Random(2)
     text = sentence(rng, 80)
@@ -150,11 +194,24 @@ def test_sides_that_share_something_are_refused(tmp_path, folder):
     alike = canonical(tmp_path / "b", asked("two", "y"), text)
     near = canonical(tmp_path / "c", f"{text} more")
     same = canonical(tmp_path / "d", asked(" one\n", "z"))
-    assert check_sides(apart, alike, True, folder) == {"shared_prompts": 0, "similar_pairs": 0}
+    assert check_sides(apart, Side(alike), True, folder) == {"shared_prompts": 0, "similar_pairs": 0, "records_checked": 2}
     for one, other in ((alike, near), (apart, same)):
         with pytest.raises(DataError, match="both sides"):
-            check_sides(one, other, True, folder)
-    assert check_sides(alike, near, False, folder) == {"shared_prompts": 0}
+            check_sides(one, Side(other), True, folder)
+    assert check_sides(alike, Side(near, np.array([False])), True, folder)["similar_pairs"] == 0
+    assert check_sides(alike, Side(near), False, folder) == {"shared_prompts": 0}
+
+
+def test_of_a_long_file_of_training_records_some_ranges_are_searched_again(tmp_path, folder, monkeypatch):
+    rng = random.Random(3)
+    texts = [sentence(rng, 40) for _ in range(60)]
+    train, held_out = canonical(tmp_path / "a", *texts), canonical(tmp_path / "b", f"{texts[0]} more")
+    monkeypatch.setattr(leaking, "line_ranges", lambda path: line_ranges(path, 1000))
+    with pytest.raises(DataError, match="'similar_pairs': 1"):
+        check_sides(train, Side(held_out), True, folder)
+    apart = canonical(tmp_path / "c", *texts[1:])
+    found = check_sides(apart, Side(canonical(tmp_path / "d", texts[0])), True, folder)
+    assert 4 <= found["records_checked"] < 59
 
 
 LONG = "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. How many?"
@@ -197,6 +254,13 @@ def test_planted_questions_are_found_in_any_dress(tmp_path, folder):
     assert Path(listed[0]["file"]).name == "e.jsonl"
 
 
+def test_what_is_found_is_said(tmp_path, folder):
+    path = canonical(tmp_path / "r", asked("harmless", "quite harmless"), asked(LONG, "72"))
+    found, _, _ = plan(path, folder, [evaluation(tmp_path / "e.jsonl", jsonl({"q": LONG}))], test_size=0)
+    (note,) = found.notes(SplitPolicy(0, 0, decontaminate=["e.jsonl"]))
+    assert note.startswith("1 of 2 records contain text of the files in split.decontaminate")
+
+
 def test_half_of_the_runs_of_eight_words_is_enough(tmp_path, folder):
     words = LONG.replace(",", "").split()
     twelve = " ".join(words[:12])
@@ -227,6 +291,18 @@ def test_lines_of_a_text_file_count_each(tmp_path, folder):
     )
     assert found == [1, 2]
     assert [entry["line"] for entry in listed] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "compress"),
+    [("e.jsonl.gz", gzip.compress), ("e.jsonl.zst", lambda content: pa.compress(content, "zstd", asbytes=True))],
+)
+def test_compressed_files_are_read(tmp_path, folder, name, compress):
+    content = compress(jsonl({"q": "another"}, {"q": LONG}))
+    found, listed, _ = decontaminated(tmp_path, folder, content, asked(LONG, "x"), name=name)
+    assert (found, listed[0]["line"]) == ([1], 2)
+    with pytest.raises(DataError, match=f"{name} is damaged or cut short after line"):
+        decontaminated(tmp_path, folder, content[:-9], asked(LONG, "x"), name=name)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 import random
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from test_data_shingles import plain, similarity
 
 from snaketune.data import near_dedupe
+from snaketune.data.bitmaps import bitmaps, least_difference, may_be_similar
 from snaketune.data.minhash import Likeness, minhash, near_text
 from snaketune.data.near_dedupe import Clusters, near_duplicates
 from snaketune.data.records import count_lines, line_ranges
@@ -191,3 +192,27 @@ def test_signatures_estimate_similarity():
     one, other = " ".join(common[:150]), " ".join(common[50:])
     signatures = minhash(shingled([one, other], 5, 0.8), 4000)
     assert abs((signatures[:, 0] == signatures[:, 1]).mean() - similarity(one, other)) < 0.04
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10**6))
+def test_bitmaps_never_overstate_a_difference(seed):
+    rng = random.Random(seed)
+    texts = [" ".join(rng.choices(VOCABULARY, k=rng.randrange(1, 4000)))]
+    texts.append(edited(texts[0], rng) if rng.random() < 0.8 and len(texts[0]) > 200 else "another " + texts[0][:50])
+    rows = shingled(texts, 5, 0.8)
+    sets = [set(rows.hashes[start:end].tolist()) for start, end in pairwise(rows.offsets.tolist())]
+    maps = bitmaps(rows)
+    for one, other in combinations(range(len(rows)), 2):
+        least = int(least_difference(maps[[one]], maps[[other]])[0])
+        assert least <= len(sets[one] ^ sets[other])
+    assert least_difference(maps, maps).tolist() == [0] * len(rows)
+
+
+def test_bitmaps_tell_texts_apart_that_are_not_similar_enough():
+    rng = random.Random(1)
+    common = " ".join(rng.choices(VOCABULARY, k=150))
+    rows = shingled([f"{common} {' '.join(rng.choices(VOCABULARY, k=40))}" for _ in range(2)], 5, 0.8)
+    maps, sizes = bitmaps(rows), np.diff(rows.offsets)
+    assert may_be_similar(maps[:1], maps[1:], sizes[:1] + sizes[1:], 0.8).tolist() == [False]
+    assert may_be_similar(maps[:1], maps[1:], sizes[:1] + sizes[1:], 0.5).tolist() == [True]

@@ -43,11 +43,17 @@ def test_kept_dropped_and_truncated_tokens_are_all_tokens(lengths, max_length, p
 
 
 def test_facts_name_what_is_lost():
-    facts = rightsize(np.asarray([10, 20, 90]), np.asarray([100]), LengthPolicy(64, "drop"), 128)
+    facts = rightsize(np.asarray([10, 20, 90]), np.asarray([100, 64]), LengthPolicy(64, "drop"), 128)
     assert (facts["kept"], facts["dropped"], facts["tokens_dropped"], facts["longest"]) == (2, 1, 90, 90)
     assert facts["eval"]["dropped"] == 1
     assert facts["coverage_records"] == 0.666667
     assert sum(entry["records"] for entry in facts["histogram"]) == 3
+
+
+def test_a_held_out_side_that_is_lost_is_an_error_with_numbers():
+    with pytest.raises(DataError, match=r"all 2 held-out documents .* shortest has 90\): .*split\.test_size to 0"):
+        rightsize(np.asarray([10]), np.asarray([90, 100]), LengthPolicy(64, "drop"), 128)
+    assert rightsize(np.asarray([10]), np.asarray([90]), LengthPolicy(64, "truncate"), 128)["eval"]["truncated"] == 1
 
 
 @pytest.mark.parametrize(
@@ -82,6 +88,6 @@ def test_costs_of_padding_are_counted_with_the_padding():
 
 
 def test_costs_are_facts():
-    facts = rightsize(np.asarray([10, 20, 90]), np.asarray([100]), LengthPolicy(64, "drop"), 128)
+    facts = rightsize(np.asarray([10, 20, 90]), np.asarray([], np.int32), LengthPolicy(64, "drop"), 128)
     assert facts["padded_tokens_at_max_length"] == 128
     assert facts["packed_tokens"] == 64

@@ -17,6 +17,7 @@ class Store:
         self.lengths = np.asarray(lengths, np.int32)
         self._ids = [generator.integers(3, 90, n).astype(np.int32) for n in lengths]
         self.records = np.arange(len(lengths)) * 10
+        self.seconds = np.zeros(len(lengths), np.int32)
 
     def document(self, index):
         ids = self._ids[index]

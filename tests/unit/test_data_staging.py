@@ -10,7 +10,17 @@ from data_files import PAIR
 from snaketune.common.digests import file_digest
 from snaketune.common.errors import DataError
 from snaketune.data import copying
-from snaketune.data.disks import Disk, Disks, Speed, disk_of, is_ours, measure, read_rate, usual_folders
+from snaketune.data.disks import (
+    Disk,
+    Disks,
+    Speed,
+    disk_of,
+    is_ours,
+    measure,
+    read_rate,
+    temporary_place,
+    usual_folders,
+)
 from snaketune.data.quickstart import quickstart_lines
 from snaketune.data.staging import ensure_staged, facts_of, sources_of, stage_sources
 
@@ -299,3 +309,22 @@ def test_places_that_the_environment_names_come_first_and_the_workflow_has_one_o
     assert folders[0] == tmp_path / f"snaketune-{os.getuid()}"
     assert folders[-1] == work / "scratch"
     assert Path(f"/tmp/snaketune-{os.getuid()}") in folders
+
+
+def test_temporary_files_go_to_scratch_where_it_is_set(tmp_path):
+    work, disks = tmp_path / "raw" / "work", machine(tmp_path)
+    assert temporary_place(None, work, "dedupe-x", disks) == work / "dedupe-x"
+    place = temporary_place(tmp_path / "scratch", work, "dedupe-x", disks)
+    assert place.parent == tmp_path / "scratch"
+    assert place.name.startswith("dedupe-x-")
+    other = temporary_place(tmp_path / "scratch", tmp_path / "raw" / "another" / "work", "dedupe-x", disks)
+    assert other != place
+
+
+def test_automatic_scratch_takes_the_fastest_disk_with_room_or_the_folder_of_the_workflow(tmp_path):
+    work = tmp_path / "raw" / "work"
+    disks = machine(tmp_path, free={"fast": 100}, speed={"fast": 900}, fast="xfs")
+    assert temporary_place("auto", work, "x", disks, needed=100).parent == tmp_path / "fast"
+    assert temporary_place("auto", work, "x", disks, needed=101).parent == tmp_path / "scratch"
+    assert temporary_place("auto", work, "x", disks, needed=1 << 60) == work / "x"
+    assert temporary_place("auto", tmp_path / "scratch" / "work", "x", machine(tmp_path)).name == "x"

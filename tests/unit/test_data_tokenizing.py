@@ -24,7 +24,9 @@ from snaketune.data.rows import PackedRows, write_rows
 from snaketune.data.templates import BUILT_IN
 from snaketune.data.token_store import DATA_FILE, TokenStore
 from snaketune.data.tokenizer import TextTokenizer, own_chat_template
-from snaketune.data.tokenizing import settle, tokenize_split, tokenize_splits
+from snaketune.data.tokenizing import settle, tokenize_split, tokenize_splits, warnings_of
+from snaketune.data.tool_use import for_template
+from snaketune.model.tiny_tokenizer import CHAT_TEMPLATE
 
 TEMPLATES = {
     "chatml": BUILT_IN["chatml"],
@@ -128,7 +130,7 @@ def test_segments_equal_the_whole_text_on_hostile_strings(tmp_path, kind, name):
     documents = []
     for number, (question, answer) in enumerate(zip(strings[::2], strings[1::2], strict=False)):
         messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        documents.append(worker.renderer.render(number, {"source": 0, "line": 1, "messages": messages}))
+        documents += worker.renderer.render(number, {"source": 0, "line": 1, "messages": messages})
     encoder = Encoder(tokenizer, TokenizersEngine(tokenizer))
     method, facts = choose_method(documents, encoder)
     assert facts["compared"] + facts["doubtful_borders"] == len(documents) > 80
@@ -223,6 +225,62 @@ def test_tools_are_offered_and_calls_are_trained(folder, tmp_path):
     assert not dropped
     assert '"description": "Adds."' in decode(ids.tolist())
     assert decode(ids[mask == 1].tolist()) == json.dumps(CALLS[0]) + "<|im_end|>Hello!<|im_end|>"
+
+
+AS_TEXT = [{"id": "x", "type": "function", "function": {"name": "add", "arguments": '{"a":  10000000000000000000000}'}}]
+
+
+def test_arguments_that_are_json_text_reach_a_template_as_an_object(folder, tmp_path):
+    messages = [CHAT[1], {"role": "assistant", "content": None, "tool_calls": AS_TEXT}]
+    trained = trained_text(tmp_path, folder, WITH_TOOLS, messages)
+    assert '"arguments": {"a": 10000000000000000000000}' in trained
+
+
+@pytest.mark.parametrize("marked", [True, False])
+@pytest.mark.parametrize("name", ["chatml", "plain"])
+def test_built_in_templates_write_tools_calls_and_results(folder, tmp_path, name, marked):
+    template = BUILT_IN[name]
+    if not marked:
+        template = template.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    flat = {"name": "sub", "arguments": {"b": "two"}}
+    turns = [
+        *CHAT[:2],
+        {"role": "assistant", "content": None, "tool_calls": [*AS_TEXT, flat]},
+        {"role": "tool", "content": "2"},
+        {"role": "assistant", "content": "Once more:", "tool_calls": [flat]},
+        {"role": "tool", "content": "3"},
+        CHAT[2],
+    ]
+    record = {"messages": turns, "tools": TOOLS}
+    _, store, dropped, _ = run(tmp_path, folder, template, record)
+    ids, mask = store.document(0)
+    decode = TextTokenizer(folder).decode
+    frames = {"chatml": ("<tool_call>\n", "\n</tool_call>", "<|im_end|>"), "plain": ("Call: ", "", "<|eos|>")}
+    opening, closing, end = frames[name]
+    first = opening + '{"name": "add", "arguments": {"a": 10000000000000000000000}}' + closing
+    second = opening + '{"name": "sub", "arguments": {"b": "two"}}' + closing
+    assert not dropped
+    assert decode(ids[mask == 1].tolist()) == f"{first}\n{second}{end}Once more:\n{second}{end}Hello!{end}"
+    text = decode(ids.tolist())
+    assert text.count(json.dumps(TOOLS[0])) == text.count("Be brief.") == 1
+    assert text.index("Be brief.") < text.index("Hi there") < text.index("Once more:") < text.index("Hello!")
+    assert store.bytes[0] > len("Once more:Hello!") + 3 * len('{"name":"sub","arguments":{"b":"two"}}')
+
+
+@pytest.mark.parametrize("template", [BUILT_IN["chatml"], BUILT_IN["plain"], CHAT_TEMPLATE])
+def test_tools_in_our_templates_are_what_transformers_makes_of_them(tmp_path, template):
+    from transformers import PreTrainedTokenizerFast
+
+    folder = make_folder(tmp_path / "model")
+    reference = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    calling = {"role": "assistant", "content": None, "tool_calls": AS_TEXT * 2}
+    turns = [*CHAT[:2], calling, {"role": "tool", "content": "2"}, CHAT[2]]
+    _, store, dropped, _ = run(tmp_path, folder, template, {"messages": turns, "tools": TOOLS})
+    settings = {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True}
+    expected = reference.apply_chat_template(for_template(turns), tools=TOOLS, chat_template=template, **settings)
+    ids, mask = store.document(0)
+    assert not dropped
+    assert (ids.tolist(), mask.tolist()) == (expected["input_ids"], expected["assistant_masks"])
 
 
 @pytest.mark.parametrize("place", ["tools", "arguments"])
@@ -368,12 +426,62 @@ def test_the_gates_are_facts_of_every_run(folder, tmp_path):
     assert facts["splits"]["train"] == facts["splits"]["eval"]
 
 
+def test_the_gate_compares_conversations_with_tools_too(folder, tmp_path):
+    turns = [CHAT[1], {"role": "assistant", "content": None, "tool_calls": AS_TEXT}, {"role": "tool", "content": "2"}]
+    records = [{"messages": [*turns, CHAT[2]], "tools": TOOLS * (n % 3 + 1)} for n in range(6)]
+    records += [{"messages": CHAT}, {"text": "Hello"}]
+    _, facts = settle(Recipe(str(folder), BUILT_IN["chatml"], True), [write_lines(tmp_path / "x.jsonl", *records)], 1)
+    gate = facts["transformers_gate"]
+    assert (gate["compared"], gate["ids_differ"], gate["masks_differ"]) == (7, 0, 0)
+
+
 def test_nothing_to_train_on_is_an_error_that_says_why(folder, tmp_path):
     file = str(write_lines(tmp_path / "train.jsonl", {"messages": [{"role": "user", "content": "<|eos|>"}, CHAT[2]]}))
     with pytest.raises(DataError, match=r"control token '<\|eos\|>'"):
         tokenize_splits(
             {"train": (file, str(tmp_path / "o"))}, Recipe(str(folder), BUILT_IN["plain"], True), io.BytesIO(), 1
         )
+
+
+def test_a_held_out_side_of_which_nothing_is_left_is_an_error_that_says_why(folder, tmp_path):
+    good, bad = {"messages": CHAT}, {"messages": [{"role": "user", "content": "<|eos|>"}, CHAT[2]]}
+    files = {
+        name: (str(write_lines(tmp_path / f"{name}.jsonl", *records)), str(tmp_path / name))
+        for name, records in (("train", [good, bad]), ("eval", [bad, bad]))
+    }
+    recipe = Recipe(str(folder), BUILT_IN["plain"], True)
+    with pytest.raises(
+        DataError, match=r"eval\.jsonl: all 2 held-out .*control_token_in_content': 2.*split\.test_size"
+    ):
+        tokenize_splits(files, recipe, io.BytesIO(), 1)
+
+
+def test_without_a_padding_token_rows_are_filled_with_the_end_which_is_then_not_trained(tmp_path):
+    folder = make_folder(tmp_path / "model")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    del config["pad_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = TextTokenizer(folder)
+    assert tokenizer.pad_id == tokenizer.eos_id
+    _, store, _, _ = run(tmp_path, folder, BUILT_IN["plain"], {"text": "Hello"}, {"messages": CHAT[1:3]})
+    length = int(store.lengths.max()) + 5
+    write_rows(tmp_path / "rows.arrow", store, pack(store.lengths, length), length, tokenizer.pad_id)
+    rows = PackedRows(tmp_path / "rows.arrow")
+    used = rows.tokens[:, None] > np.arange(length)
+    ends = rows.input_ids == tokenizer.eos_id
+    assert (rows.loss_mask[ends & used] == 1).all()
+    assert (rows.input_ids[~used] == tokenizer.eos_id).all()
+    assert not rows.loss_mask[~used].any()
+
+
+def test_a_tokenizer_without_an_end_is_a_warning(tmp_path):
+    folder = make_folder(tmp_path / "model", special=["<|pad|>", "<|bos|>"])
+    (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<|bos|>", "pad_token": "<|pad|>"}))
+    file = str(write_lines(tmp_path / "train.jsonl", {"text": "Hello you"}))
+    facts = tokenize_splits({"train": (file, str(tmp_path / "o"))}, Recipe(str(folder), None, True), io.BytesIO(), 1)
+    assert facts["end_tokens"] == 0
+    assert warnings_of(facts)[-1].startswith("Warning: the tokenizer has no eos_token")
+    assert not warnings_of({**facts, "end_tokens": 1, "engine_gate": {"reason": ""}})
 
 
 def test_segments_that_differ_are_given_up_for_the_whole_run(folder, tmp_path, monkeypatch):

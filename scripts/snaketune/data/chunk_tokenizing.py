@@ -1,6 +1,6 @@
 """What one process does: a chunk of records to rows of token ids and masks, audited and ready to be written."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,7 +13,7 @@ from snaketune.data.audit import Audit, Limits, Rows, audit
 from snaketune.data.chunks import Chunk
 from snaketune.data.encoding import Document, Encoder, Row
 from snaketune.data.engine import few_threads, load_engine
-from snaketune.data.rendering import NO_TRAINED_TOKEN, Renderer, Unusable
+from snaketune.data.rendering import NO_PREFERENCE, NO_TRAINED_TOKEN, Renderer, Unusable
 from snaketune.data.templates import ChatTemplate
 from snaketune.data.token_store import SCHEMA, mask_array
 from snaketune.data.tokenizer import TextTokenizer
@@ -22,6 +22,11 @@ EXAMPLES = 3
 RECORDS_WITH_EXAMPLES = 8000
 LONGEST_EXAMPLE_TOKENS = 400
 NOTHING_TRAINED = (NO_TRAINED_TOKEN, "no token of an answer is left to train on")
+SAME_ANSWERS = (NO_PREFERENCE, "the chosen and the rejected answer are the same tokens: neither is preferred")
+
+
+# The documents of a record with their rows: one, or the chosen and the rejected one of a pair.
+Unit = Sequence[tuple[Document, Row]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class Recipe:
         template: source of the chat template, or None.
         vocab_size: rows of the model's embedding, or None when the model does not say.
         engine, method: what the gates chose.
+        pairs: whether each record is a chosen and a rejected answer, two documents that stay together.
     """
 
     folder: str
@@ -41,6 +47,7 @@ class Recipe:
     vocab_size: int | None = None
     engine: str = "tokenizers"
     method: str = "segments"
+    pairs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,43 +74,49 @@ class ChunkTokenizer:
     def __init__(self, recipe: Recipe, split: str, threads: int = 1):
         self.tokenizer = TextTokenizer(recipe.folder)
         self.template = _compiled(recipe, self.tokenizer)
-        self._split = split
+        self._split, self._pairs = split, recipe.pairs
         with few_threads(threads):
             engine = load_engine(recipe.engine, self.tokenizer)
             engine.encode(["the first call makes the threads"] * 64, False)
         self.encoder = Encoder(self.tokenizer, engine, recipe.method)
-        self.renderer = Renderer(self.tokenizer, self.template, recipe.assistant_only, f"{split}.jsonl")
+        self.renderer = Renderer(self.tokenizer, self.template, recipe.assistant_only, f"{split}.jsonl", recipe.pairs)
         size = recipe.vocab_size or self.tokenizer.vocab_size
         self.limits = Limits(size, self.tokenizer.bos_id, self.tokenizer.end_ids)
 
     def __call__(self, chunk: Chunk) -> ChunkResult:
         """Return the rows of the records of a chunk."""
         dropped: list[dict[str, Any]] = []
-        documents = list(self._documents(chunk, dropped))
-        rows = []
-        for document, row in zip(documents, self.encoder.encode(documents), strict=True):
-            if row[1].any():
-                rows.append((document, row))
+        documents = self._documents(chunk, dropped)
+        parts = list(zip(documents, self.encoder.encode(documents), strict=True))
+        units: Iterable[Unit] = zip(parts[::2], parts[1::2], strict=True) if self._pairs else zip(parts, strict=True)
+        kept: list[Unit] = []
+        for unit in units:
+            if wrong := _useless(unit):
+                first = unit[0][0]
+                dropped.append(self._entry(first.record, first.source, first.line, *wrong))
             else:
-                dropped.append(self._entry(document.record, document.source, document.line, *NOTHING_TRAINED))
-        flat = _flat(rows)
+                kept.append(unit)
+        flat = _flat([part for unit in kept for part in unit])
         return ChunkResult(
-            _record_batch(rows, flat),
-            len(rows),
+            _record_batch(kept, flat),
+            len(kept),
             len(flat.ids),
             int(flat.mask.sum()),
             sorted(dropped, key=lambda entry: entry["record"]),
             audit(flat, self.limits, f"{self._split}.jsonl"),
-            [_example(document, row, self.tokenizer) for document, row in rows[: self._examples(chunk)]],
+            [_example(unit, self.tokenizer) for unit in kept[: self._examples(chunk)]],
         )
 
-    def _documents(self, chunk: Chunk, dropped: list[dict[str, Any]]) -> Iterator[Document]:
+    def _documents(self, chunk: Chunk, dropped: list[dict[str, Any]]) -> list[Document]:
+        """Return the documents of the records, those of a pair one after the other."""
+        documents: list[Document] = []
         for number, line in enumerate(chunk.read(), chunk.first):
             record = orjson.loads(line)
             try:
-                yield self.renderer.render(number, record)
+                documents += self.renderer.render(number, record)
             except Unusable as wrong:
                 dropped.append(self._entry(number, record["source"], record["line"], wrong.reason, wrong.detail))
+        return documents
 
     def _entry(self, record: int, source: int, line: int, reason: str, detail: str) -> dict[str, Any]:
         place = {"split": self._split, "record": record, "source": source, "line": line}
@@ -119,6 +132,16 @@ def _compiled(recipe: Recipe, tokenizer: TextTokenizer) -> ChatTemplate | None:
     return ChatTemplate(recipe.template, tokenizer.special_tokens, tokenizer.control_tokens)
 
 
+def _useless(unit: Unit) -> tuple[str, str] | None:
+    """Return why the documents of a record teach nothing, as reason and detail."""
+    for _, (_, mask) in unit:
+        if not mask.any():
+            return NOTHING_TRAINED
+    if len(unit) == 2 and np.array_equal(unit[0][1][0], unit[1][1][0]):
+        return SAME_ANSWERS
+    return None
+
+
 def _flat(rows: Sequence[tuple[Document, Row]]) -> Rows:
     offsets = np.cumsum([0, *(len(ids) for _, (ids, _) in rows)], dtype=np.int64)
     ids = np.concatenate([np.empty(0, np.int32), *(ids for _, (ids, _) in rows)])
@@ -126,24 +149,33 @@ def _flat(rows: Sequence[tuple[Document, Row]]) -> Rows:
     return Rows(ids, mask, offsets, [document.record for document, _ in rows])
 
 
-def _record_batch(rows: Sequence[tuple[Document, Row]], flat: Rows) -> pa.RecordBatch:
-    offsets = pa.array(flat.offsets, pa.int32())
+def _record_batch(units: Sequence[Unit], flat: Rows) -> pa.RecordBatch:
+    ends = np.cumsum([0, *map(len, units)])
+    offsets = pa.array(flat.offsets[ends], pa.int32())
     columns = [
         pa.ListArray.from_arrays(offsets, pa.array(flat.ids)),
         pa.ListArray.from_arrays(offsets, mask_array(flat.mask)),
-        pa.array(np.diff(flat.offsets), pa.int32()),
-        pa.array([document.size for document, _ in rows], pa.int32()),
-        pa.array(flat.records, pa.int64()),
-        pa.array([document.source for document, _ in rows], pa.int32()),
+        pa.array(np.diff(flat.offsets[ends]), pa.int32()),
+        pa.array([sum(document.size for document, _ in unit) for unit in units], pa.int32()),
+        pa.array([unit[0][0].record for unit in units], pa.int64()),
+        pa.array([unit[0][0].source for unit in units], pa.int32()),
+        pa.array([len(unit[0][1][0]) if len(unit) > 1 else 0 for unit in units], pa.int32()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
-def _example(document: Document, row: Row, tokenizer: TextTokenizer) -> dict[str, Any]:
-    """Return the document as stretches of text that are all trained or all masked, at most 400 tokens."""
+def _example(unit: Unit, tokenizer: TextTokenizer) -> dict[str, Any]:
+    """Return the document, or both answers of a pair, as stretches of text, at most 400 tokens of each."""
+    names = ("tokens", "rejected")
+    shown = {name: _stretches(row, tokenizer) for name, (_, row) in zip(names, unit, strict=False)}
+    return {"record": unit[0][0].record, **shown}
+
+
+def _stretches(row: Row, tokenizer: TextTokenizer) -> list[dict[str, Any]]:
+    """Return the beginning of a document as stretches of text that are all trained or all masked."""
     ids, mask = (part[:LONGEST_EXAMPLE_TOKENS] for part in row)
     edges = [0, *(np.flatnonzero(np.diff(mask)) + 1).tolist(), len(ids)]
-    stretches = [
+    return [
         {
             "text": tokenizer.decode(ids[start:end].tolist()),
             "trained": bool(mask[start]),
@@ -151,4 +183,3 @@ def _example(document: Document, row: Row, tokenizer: TextTokenizer) -> dict[str
         }
         for start, end in pairwise(edges)
     ]
-    return {"record": document.record, "tokens": stretches}

@@ -1,30 +1,17 @@
-"""Work on the lines of a file in several processes, cut and put together so that their number cannot be told."""
+"""The lines of a file cut into chunks, for several processes to work on; their number cannot be told by the cuts."""
 
-import multiprocessing
-import os
-import socket
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 
-from snaketune.common.door import stop_with_parent
+from snaketune.data.parallel import BYTES_PER_PROCESS
 
 CHUNK_LINES = 1000
 CHUNK_BYTES = 8 << 20
 READ_BYTES = 8 << 20
-# Below this a second process costs more than it brings: starting one takes about half a second.
-BYTES_PER_PROCESS = 16 << 20
 LINE_END = 10
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -73,49 +60,3 @@ def processes_for(chunks: Sequence[Chunk], threads: int) -> int:
     """Return how many processes are worth starting for these chunks, at most ``threads``."""
     size = sum(chunk.end - chunk.start for chunk in chunks)
     return max(1, min(threads, size // BYTES_PER_PROCESS))
-
-
-_worker: Callable[[Any], Any]
-
-
-def _start(make_worker: Callable[..., Callable[[Any], Any]], arguments: tuple, parent: str) -> None:
-    global _worker
-    stop_with_parent(parent)
-    _worker = make_worker(*arguments)
-
-
-def _work(chunk: Any) -> Any:
-    return _worker(chunk)
-
-
-def ordered_results(
-    make_worker: Callable[..., Callable[[Item], Result]],
-    arguments: tuple,
-    chunks: Iterable[Item],
-    processes: int,
-) -> Iterator[Result]:
-    """Yield ``make_worker(*arguments)(chunk)`` for each chunk, in order.
-
-    With several processes each makes its own worker; a few results wait in memory, however slow the reader is.
-
-    Raises:
-        MemoryError: if the system ended a process, which it does when memory is short.
-    """
-    if processes <= 1:
-        yield from map(make_worker(*arguments), chunks)
-        return
-    context = multiprocessing.get_context("spawn")  # a forked copy of native threads would hang
-    initial = (make_worker, arguments, f"{socket.gethostname()}:{os.getpid()}")
-    with ProcessPoolExecutor(processes, context, initializer=_start, initargs=initial) as pool:
-        waiting: deque = deque()
-        try:
-            for chunk in chunks:
-                waiting.append(pool.submit(_work, chunk))
-                if len(waiting) > 2 * processes:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool:
-            raise MemoryError from None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)

@@ -140,6 +140,8 @@ def check_order(messages: list[Turn], place: str) -> None:
         Refusal: naming the turn that is out of place.
     """
     roles = tuple([message["role"] for message in messages])
+    if roles == SPEAKERS:  # a question and its answer, as most are
+        return
     if wrong := _wrong_order(roles):
         raise Refusal(*wrong)
     if "tool" in roles:

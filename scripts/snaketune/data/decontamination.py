@@ -6,7 +6,7 @@ of fewer than 13 words count only where they are the whole of a user's turn or o
 as "Paris" occurs everywhere.
 """
 
-import gzip
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
@@ -18,6 +18,7 @@ import orjson
 
 from snaketune.common.digests import file_digest
 from snaketune.common.errors import DataError
+from snaketune.data.compression import decompressed
 from snaketune.data.overlap import HashIndex
 from snaketune.data.parallel import in_processes
 from snaketune.data.records import Range, Turn, count_lines, line_ranges, read_turns
@@ -76,20 +77,31 @@ def read_evaluation_texts(entries: Sequence[dict[str, str]]) -> Iterator[Evaluat
         path, found = entry["path"], False
         if file_digest(path) != entry["digest"]:
             raise DataError(f"split.decontaminate: {path} changed while the workflow runs: run the same command again.")
-        opened = gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb")  # noqa: SIM115 - closed below
-        with opened as lines:
-            for number, line in enumerate(lines, 1):
-                for text in _texts_of(line, path, number):
-                    found = True
-                    yield EvaluationText(path, number, text)
+        for number, line in _lines_of(path):
+            for text in _texts_of(line, path, number):
+                found = True
+                yield EvaluationText(path, number, text)
         if not found:
             raise DataError(f"split.decontaminate: {path} holds no text: remove it from the list or fill it.")
+
+
+def _lines_of(path: str) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    with open(path, "rb", buffering=0) as raw, io.BufferedReader(decompressed(raw, path)) as lines:
+        try:
+            for number, line in enumerate(lines, 1):
+                yield number, line
+        except EOFError as error:
+            raise DataError(
+                f"split.decontaminate: {path} is damaged or cut short after line {number} ({error}): fetch or compress"
+                " it again."
+            ) from None
 
 
 def _texts_of(line: bytes, path: str, number: int) -> list[str]:
     if not line.strip():
         return []
-    if path.removesuffix(".gz").endswith(".txt"):
+    if path.removesuffix(".gz").removesuffix(".zst").endswith(".txt"):
         return [line.decode("utf-8", "replace").strip()]
     try:
         return list(_strings(orjson.loads(line.removeprefix(b"\xef\xbb\xbf"))))

@@ -5,18 +5,18 @@ raw lines. Any other way of finding duplicates may write that table instead. Mem
 whatever the records hold.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
-from snaketune.data.keys import first_occurrences
+from snaketune.data.keys import LOW, first_occurrences, shared_keys
 from snaketune.data.minhash import Likeness
 from snaketune.data.near_dedupe import near_duplicates
 from snaketune.data.parallel import in_processes
-from snaketune.data.records import Range, count_lines, key_bytes, line_ranges, read_turns
+from snaketune.data.records import Range, Turn, count_lines, key_bytes, line_ranges, read_turns, rough_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +91,40 @@ def plan_removal(path: Path, policy: DedupePolicy, folder: Path, threads: int = 
 
 
 def plan_exact(path: Path, ranges: Sequence[Range], policy: DedupePolicy, threads: int) -> tuple[list[int], np.ndarray]:
-    """Return the number of records in each range and for each record the first one with the same normalised text."""
+    """Return the number of records in each range and for each record the first one with the same normalised text.
+
+    Most records differ from all others in more than white space. That is cheap to see, and only the few that do not
+    are read again and compared in full.
+    """
     if not policy.exact:
         counts = list(in_processes(count_lines, [(path, span) for span in ranges], threads))
         return counts, np.arange(sum(counts))
-    tasks = [(path, span, policy.ignore_case) for span in ranges]
-    parts = list(in_processes(keys_of_range, tasks, threads))
-    keys = np.frombuffer(b"".join(parts), "<u8").reshape(-1, 2)
-    return [len(part) // 16 for part in parts], first_occurrences(keys)
+    parts = list(in_processes(rough_keys_of_range, [(path, span, policy.ignore_case) for span in ranges], threads))
+    counts = [len(part) // 4 for part in parts]
+    suspects = np.zeros(sum(counts), bool)
+    suspects[shared_keys(np.frombuffer(b"".join(parts), np.uint32)) & LOW] = True
+    marked = zip(ranges, np.split(suspects, np.cumsum(counts)[:-1]), strict=True)
+    tasks = [(path, span, policy.ignore_case, wanted) for span, wanted in marked if wanted.any()]
+    keys = b"".join(in_processes(keys_of_range, tasks, threads))
+    first, suspect = np.arange(len(suspects)), np.flatnonzero(suspects)
+    first[suspect] = suspect[first_occurrences(np.frombuffer(keys, "<u8").reshape(-1, 2))]
+    return counts, first
 
 
-def keys_of_range(path: Path, span: Range, ignore_case: bool) -> bytes:
-    """Return the XXH3-128 of the normalised text of each record in a range, 16 bytes each."""
-    keys = bytearray()
-    for turns in read_turns(path, span):
-        if ignore_case:
-            turns = [(role, content.casefold()) for role, content in turns]
-        keys += xxhash.xxh3_128_digest(key_bytes(turns))
-    return bytes(keys)
+def rough_keys_of_range(path: Path, span: Range, ignore_case: bool) -> bytes:
+    """Return 32 bits for each record in a range that agree where the normalised texts do."""
+    turns = _folded(read_turns(path, span), ignore_case)
+    return np.fromiter((xxhash.xxh3_64_intdigest(rough_bytes(turn)) >> 32 for turn in turns), np.uint32).tobytes()
+
+
+def keys_of_range(path: Path, span: Range, ignore_case: bool, wanted: np.ndarray) -> bytes:
+    """Return the XXH3-128 of the normalised text of the wanted records in a range, 16 bytes each."""
+    turns = _folded(read_turns(path, span, wanted.tolist()), ignore_case)
+    return b"".join([xxhash.xxh3_128_digest(key_bytes(turn)) for turn in turns])
+
+
+def _folded(records: Iterable[list[Turn]], ignore_case: bool) -> Iterable[list[Turn]]:
+    """Return the records with all text in lower case if ``ignore_case``."""
+    if not ignore_case:
+        return records
+    return ([(role, content.casefold()) for role, content in turns] for turns in records)

@@ -4,9 +4,11 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import xxhash
 
 from snaketune.common.atomic import write_json
 from snaketune.common.canonical import read_json
@@ -19,6 +21,7 @@ LOCAL = {
 }
 NAMED_PLACES = ("SLURM_TMPDIR", "TMPDIR")  # in the environment
 USUAL_PLACES = ("/tmp", "/scratch", "/mnt/nvme*", "/local*")
+AUTO = "auto"
 TRIAL_BYTES = 64 << 20
 PIECE_BYTES = 1 << 20
 
@@ -150,6 +153,12 @@ class Disks:
         self.find, self.free = find, free
         self._measure = measure
 
+    @classmethod
+    def of(cls, environment: Mapping[str, str], work: str | Path) -> "Disks":
+        """Return the disks of this machine as a workflow with this environment and private folder knows them."""
+        named = [environment.get(name) for name in NAMED_PLACES]
+        return cls(usual_folders(named, work), Path(work) / "disks.json")
+
     def candidates(self) -> list[Candidate]:
         """Return one folder for each local disk that can be written to."""
         found: dict[int, Candidate] = {}
@@ -186,6 +195,29 @@ class Disks:
         if not roomy:
             raise DataError(f"paths.scratch: auto finds no local disk with enough room, {_shortage(local, needed)}.")
         return max(roomy, key=lambda candidate: self.speed(candidate.folder).read)
+
+
+def temporary_place(scratch: str | Path | None, work: str | Path, name: str, disks: Disks, needed: int = 0) -> Path:
+    """Return the folder for a stage's temporary files, which belongs to this workflow alone.
+
+    Args:
+        scratch: ``paths.scratch``: a folder, ``auto`` for the fastest local disk with room, or None for ``work``.
+        work: private folder of the workflow; also taken where ``auto`` finds nothing better.
+        name: of the stage and its variant.
+        disks: the disks of this machine.
+        needed: bytes that will be written, about.
+    """
+    if not scratch:
+        return Path(work) / name
+    folder = Path(scratch)
+    if scratch == AUTO:
+        roomy = [candidate for candidate in disks.candidates() if candidate.free >= needed]
+        if not roomy or {candidate.disk for candidate in roomy} == {disks.find(work)}:
+            return Path(work) / name
+        folder = disks.fastest(lambda _: needed).folder
+    # Other workflows may have the same scratch folder and stages of the same name.
+    owner = xxhash.xxh3_64_hexdigest(os.fsencode(Path(work).resolve()))
+    return folder / f"{name}-{owner}"
 
 
 def _shortage(local: Sequence[Candidate], needed: Callable[[Candidate], int]) -> str:

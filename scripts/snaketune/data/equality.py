@@ -1,7 +1,9 @@
 """The equality gate: on a sample of each run, ids and masks are what encoding whole and what transformers give."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from snaketune.data.templates import ChatTemplate, Message
 
 SAMPLE_RECORDS = 1000
 BATCH = 250
+
+# Messages and tools.
+Conversation = tuple[list[Message], list[Message] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ def compare_with_transformers(
     folder: str | Path,
     template: ChatTemplate,
     documents: Sequence[Document],
-    conversations: Sequence[list[Message]],
+    conversations: Sequence[Conversation],
     encoder: Encoder,
     assistant_only: bool,
 ) -> dict[str, Any]:
@@ -64,7 +69,7 @@ def compare_with_transformers(
 
     Args:
         folder: the model folder.
-        conversations: the messages of each document.
+        conversations: the messages of each document and the tools that are offered in it.
     """
     with_masks = template.marks_generation and assistant_only
     try:
@@ -85,13 +90,14 @@ def _reference(folder: str | Path) -> Any:
     return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
 
 
-def _apply(reference: Any, template: ChatTemplate, conversations: Sequence[list[Message]], masks: bool) -> list[Row]:
+def _apply(reference: Any, template: ChatTemplate, conversations: Sequence[Conversation], masks: bool) -> list[Row]:
     # transformers gives templates a clock; ours have none, so that no date gets into training data.
     source = template.source.replace("strftime_now", "no_clock")
     rows: list[Row] = []
-    for start in range(0, len(conversations), BATCH):
+    for tools, batch in _batches(conversations):
         found = reference.apply_chat_template(
-            list(conversations[start : start + BATCH]),
+            batch,
+            tools=tools,
             chat_template=source,
             tokenize=True,
             return_dict=True,
@@ -103,3 +109,11 @@ def _apply(reference: Any, template: ChatTemplate, conversations: Sequence[list[
             for ids, mask in zip(found["input_ids"], flags, strict=True)
         ]
     return rows
+
+
+def _batches(conversations: Sequence[Conversation]) -> Iterator[tuple[list[Message] | None, list[list[Message]]]]:
+    """Yield batches of conversations, in order, with the tools that all of a batch are offered."""
+    for tools, group in groupby(conversations, key=itemgetter(1)):
+        messages = [messages for messages, _ in group]
+        for start in range(0, len(messages), BATCH):
+            yield tools, messages[start : start + BATCH]

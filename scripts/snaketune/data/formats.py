@@ -13,12 +13,15 @@ from typing import Any
 from snaketune.common.errors import ConfigError
 from snaketune.data.conversations import conversation
 from snaketune.data.fields import refuse_value, text_of
-from snaketune.data.preferences import preference
+from snaketune.data.preferences import completed, preference
 from snaketune.data.tool_use import tools_of
 
 Json = dict[str, Any]
 Converter = Callable[[Json], Json]
 Names = Mapping[str, str]
+
+# The format whose records are pairs of answers.
+PAIRS = "preference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +106,16 @@ def instruction_converter(names: Names) -> Converter:
 
 
 def prompt_converter(names: Names) -> Converter:
-    """Return the converter of prompt and completion: one question and its answer."""
-    prompt, completion = names["prompt"], names["completion"]
+    """Return the converter of prompt and completion: one question and its answer, or the turns of both."""
+    prompt, completion, tools = names["prompt"], names["completion"], names["tools"]
 
     def convert(record: Json) -> Json:
         asked, answer = record.get(prompt), record.get(completion)
-        if not (type(asked) is type(answer) is str and asked.strip() and answer.strip()):
-            asked, answer = text_of(record, prompt, "empty_prompt"), text_of(record, completion, "empty_completion")
-        return _dialogue(asked, answer)
+        if type(asked) is type(answer) is str and asked.strip() and answer.strip():
+            converted = _dialogue(asked, answer)
+        else:
+            converted = {"messages": completed(record, prompt, completion)}
+        return _with_tools(converted, record, tools)
 
     return convert
 
@@ -153,17 +158,39 @@ FORMATS = {
             inner=("role", "content", "from", "value"),
         ),
         Format("instruction", ("instruction", "output"), instruction_converter, optional=("input",)),
-        Format("prompt_completion", ("prompt", "completion"), prompt_converter),
+        Format(
+            "prompt_completion",
+            ("prompt", "completion"),
+            prompt_converter,
+            optional=("tools",),
+            turns=("prompt", "completion"),
+            inner=("role", "content", "from", "value"),
+        ),
         Format("text", ("text",), text_converter),
     )
 }
 
 
-def detect(records: Iterable[Json], columns: Names) -> Format | None:
-    """Return the format that most of ``records`` have, or None when none of them has any."""
+def converter_of(format: Format, names: Names, pairs: bool) -> Converter:
+    """Return the converter of a format; unless ``pairs`` are wanted, a preference is a conversation like any other.
+
+    Its messages are then the prompt and the chosen answer, in every stage from here on.
+    """
+    convert = format.converter(names)
+    return convert if pairs or format.name != PAIRS else lambda record: _without_rejected(convert(record))
+
+
+def _without_rejected(converted: Json) -> Json:
+    rest = {key: value for key, value in converted.items() if key not in ("chosen", "rejected")}
+    return {**rest, "messages": converted["messages"] + converted["chosen"]}
+
+
+def detect(records: Iterable[Json], columns: Names, pairs: bool = False) -> Format | None:
+    """Return the format that most of ``records`` have, or None when none of them has any; ``pairs`` admits one."""
     votes: Counter[str] = Counter()
+    admitted = [FORMATS[PAIRS]] if pairs else list(FORMATS.values())
     for record in records:
-        votes.update([name for name, format in FORMATS.items() if format.fits(record, columns)][:1])
+        votes.update([format.name for format in admitted if format.fits(record, columns)][:1])
     return max(FORMATS.values(), key=lambda format: votes[format.name]) if votes else None
 
 

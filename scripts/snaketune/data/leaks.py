@@ -12,11 +12,18 @@ from snaketune.data.minhash import near_text
 from snaketune.data.overlap import SimilarityIndex
 from snaketune.data.parallel import in_processes
 from snaketune.data.records import Range, count_lines, key_bytes, line_ranges, prompt_of, read_turns
-from snaketune.data.shingles import Rows, batches, shingled
+from snaketune.data.shingles import Rows, batches, shingled, taken
 
 NGRAM = 5
 # No pair this similar may be left on the two sides of a split.
 FORBIDDEN = 0.8
+# Of long training files so many ranges, evenly spread, are searched once more.
+CHECKED_RANGES = 4
+# So many training records, evenly spread, tell which held-out records very many are alike.
+SAMPLED_RECORDS = 4096
+COMPARED_AT_ONCE = 1 << 18
+# The index is built anew when less than this share of it is of use.
+FULL_ENOUGH = 0.9
 THRESHOLDS = (0.5, FORBIDDEN, 1.0)
 
 
@@ -41,21 +48,29 @@ class Leaks:
         train: int64 [leaks], index of the training record in its file, ascending.
         evaluation: int64 [leaks], index of the held-out record.
         similarity: float64 [leaks], exact Jaccard similarity of their shingles.
-        closest: float64 [held-out records], the highest similarity to any training record, 0 below the threshold.
+        closest: float64 [held-out records], the highest similarity to any training record that was compared, 0 below
+            the threshold.
+        alike: int64, index of each held-out record that is left out above, since too many are similar to it.
     """
 
     train: np.ndarray
     evaluation: np.ndarray
     similarity: np.ndarray
     closest: np.ndarray
+    alike: np.ndarray
 
     def counts(self, least: float) -> dict[str, int]:
-        """Return how many held-out records have a training record as similar as ``least``, 0.5, 0.8 and 1."""
+        """Return how many held-out records have a training record as similar as ``least``, 0.5, 0.8 and 1.
+
+        Of those left out at least so many.
+        """
         wanted = sorted({least, *(threshold for threshold in THRESHOLDS if threshold >= least)})
         return {f"{threshold:g}": int(np.count_nonzero(self.closest >= threshold)) for threshold in wanted}
 
 
-def find_leaks(train: Side, evaluation: Side, threshold: float, folder: Path, threads: int = 1) -> Leaks:
+def find_leaks(
+    train: Side, evaluation: Side, threshold: float, folder: Path, threads: int = 1, most: int | None = None
+) -> Leaks:
     """Find every training record whose similarity to a held-out record reaches ``threshold``: none is missed.
 
     Args:
@@ -64,17 +79,76 @@ def find_leaks(train: Side, evaluation: Side, threshold: float, folder: Path, th
         threshold: Jaccard similarity; also decides which texts count as short.
         folder: an empty folder for temporary files.
         threads: processes to use; they do not change the result.
+        most: a held-out record that more training records are similar to is left out: it is one of many made alike,
+            from a template for example. None leaves none out.
     """
+    return _search(_tasks(train, threshold), evaluation, threshold, folder, threads, most)
+
+
+def _search(
+    tasks: Sequence[tuple], evaluation: Side, threshold: float, folder: Path, threads: int, most: int | None = None
+) -> Leaks:
     rows = _rows(list(in_processes(shingles_of_range, _tasks(evaluation, threshold), threads)))
-    SimilarityIndex.build(rows, threshold).save(folder / "held_out")
-    tasks = [(*task, folder / "held_out") for task in _tasks(train, threshold)]
     closest = np.zeros(int(rows.owner[-1]) + 1 if len(rows) else 0)
-    found: list[tuple[np.ndarray, ...]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
-    for leaks, record, similarity in in_processes(leaks_of_range, tasks, threads):
-        np.maximum.at(closest, record, similarity)
-        found.append(leaks)
-    record, other, similarity = (np.concatenate(column) for column in zip(*found, strict=True))
-    return Leaks(record, other, similarity, closest)
+    alike = np.zeros(len(closest), bool)
+    if most is not None:
+        alike = _surely_alike(rows, tasks, threshold, most, closest, threads)
+        rows = taken(rows, np.flatnonzero(~alike[rows.owner]))
+    SimilarityIndex.build(rows, threshold).save(folder / "held_out")
+    searches = [(*task, folder / "held_out", most is None) for task in tasks if len(rows)]
+    pairs = np.concatenate([np.zeros((3, 0)), *in_processes(leaks_of_range, searches, threads)], axis=1)
+    other = pairs[1].astype(np.int64)
+    np.maximum.at(closest, other, pairs[2])
+    if most is not None:
+        alike |= np.bincount(other, minlength=len(alike)) > most
+    record, other, similarity = _best(pairs[:, ~alike[other]])
+    return Leaks(record.astype(np.int64), other.astype(np.int64), similarity, closest, np.flatnonzero(alike))
+
+
+def _surely_alike(
+    rows: Rows, tasks: Sequence[tuple], threshold: float, most: int, closest: np.ndarray, threads: int
+) -> np.ndarray:
+    """Return which held-out records more than ``most`` of a few thousand training records are similar to, bool.
+
+    Where all records are alike this spares comparing every one with every other. ``closest`` is brought up to date.
+    """
+    step = max(1, sum(int(task[2].sum()) for task in tasks) // SAMPLED_RECORDS)
+    sampled, before = [], 0
+    for path, span, chosen, *rest in tasks:
+        rank = before + np.cumsum(chosen)
+        sampled.append((path, span, chosen & (rank % step == 0), *rest))
+        before = int(rank[-1]) if len(rank) else before
+    sample = _rows(list(in_processes(shingles_of_range, sampled, threads)))
+    starts = [*np.flatnonzero(np.diff(sample.owner, prepend=-1)).tolist(), len(sample)]
+    counts, index, done = np.zeros(len(closest), np.int64), SimilarityIndex.build(rows, threshold), 0
+    while done < len(starts) - 1 and len(index.rows):
+        stop = min(done + max(1, COMPARED_AT_ONCE // len(index.rows)), len(starts) - 1)
+        _, other, similarity = _pairs(taken(sample, np.arange(starts[done], starts[stop])), index)
+        np.maximum.at(closest, other, similarity)
+        counts += np.bincount(other, minlength=len(counts))
+        left = np.flatnonzero(counts[index.rows.owner] <= most)
+        if len(left) < FULL_ENOUGH * len(index.rows):
+            index = SimilarityIndex.build(taken(index.rows, left), threshold)
+        done = stop
+    return counts > most
+
+
+def _pairs(rows: Rows, held_out: SimilarityIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (training record, held-out record, similarity) of all similar pairs, each once."""
+    x, y, similarity = held_out.similar(rows)
+    record, other = rows.owner[x], held_out.rows.owner[y]
+    order = np.lexsort((-similarity, other, record))
+    record, other, similarity = record[order], other[order], similarity[order]
+    new = np.ones(len(order), bool)
+    new[1:] = (record[1:] != record[:-1]) | (other[1:] != other[:-1])
+    return record[new], other[new], similarity[new]
+
+
+def _best(pairs: np.ndarray) -> np.ndarray:
+    """Return of the pairs, shape [3, pairs], the most similar one of each training record."""
+    record, other, similarity = pairs
+    order = np.lexsort((other, -similarity, record))
+    return pairs[:, order[np.unique(record[order], return_index=True)[1]]]
 
 
 def _tasks(side: Side, threshold: float) -> list[tuple]:
@@ -111,35 +185,31 @@ def _rows(parts: Sequence[Rows]) -> Rows:
 
 
 def leaks_of_range(
-    path: Path, span: Range, chosen: np.ndarray, first: int, threshold: float, index: Path
-) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
+    path: Path, span: Range, chosen: np.ndarray, first: int, threshold: float, index: Path, best: bool
+) -> np.ndarray:
     """Search a range of training records.
 
     Returns:
-        (training record, the held-out record most similar to it, similarity), the held-out records that are similar
-        to anything in the range, and how similar at most.
+        Training record, similar held-out record and similarity, float64 [3, pairs]; if ``best``, only the most similar
+        one of each training record and of each held-out record.
     """
     held_out = SimilarityIndex.load(index, threshold)
-    best: list[np.ndarray] = []
-    closest = np.zeros(len(held_out.rows))
+    found = [np.zeros((3, 0))]
     for rows in _shingled_batches(path, span, chosen, first, threshold):
-        x, y, similarity = held_out.similar(rows)
-        np.maximum.at(closest, y, similarity)
-        record, other = rows.owner[x], held_out.rows.owner[y]
-        order = np.lexsort((other, -similarity, record))
-        order = order[np.unique(record[order], return_index=True)[1]]
-        best.append(np.stack([record[order], other[order], similarity[order]]))
-    record, other, similarity = np.concatenate([np.zeros((3, 0)), *best], axis=1)
-    near = np.flatnonzero(closest)
-    return (record.astype(np.int64), other.astype(np.int64), similarity), held_out.rows.owner[near], closest[near]
+        pairs = np.stack(_pairs(rows, held_out))
+        found.append(np.concatenate([_best(pairs), _best(pairs[[1, 0, 2]])[[1, 0, 2]]], axis=1) if best else pairs)
+    return np.concatenate(found, axis=1)
 
 
-def check_sides(train: Path, evaluation: Path, alike: bool, folder: Path, threads: int = 1) -> dict[str, int]:
+def check_sides(train: Path, evaluation: Side, alike: bool, folder: Path, threads: int = 1) -> dict[str, int]:
     """Read both finished sides again and return what they share, which is nothing.
+
+    All prompts are compared. For texts that are alike, of which the plan has none left, training files over 64 MiB are
+    searched in part: ``records_checked`` says how many records that are.
 
     Args:
         train: the records that are trained on.
-        evaluation: the held-out records.
+        evaluation: the held-out records; its choice is for texts that are alike, prompts are compared in any case.
         alike: whether to look for texts that are alike, too.
         folder: an empty folder for temporary files.
         threads: processes to use.
@@ -147,16 +217,20 @@ def check_sides(train: Path, evaluation: Path, alike: bool, folder: Path, thread
     Raises:
         DataError: if a prompt is on both sides or two texts are too much alike.
     """
-    prompts = [_prompt_keys(path, threads) for path in (train, evaluation)]
+    prompts = [_prompt_keys(path, threads) for path in (train, evaluation.path)]
     shared = {"shared_prompts": int(np.isin(prompts[1], prompts[0]).sum())}
+    checked = {}
     if alike:
-        shared["similar_pairs"] = len(find_leaks(Side(train), Side(evaluation), FORBIDDEN, folder, threads).train)
+        tasks = _tasks(Side(train), FORBIDDEN)
+        tasks = tasks[:: max(1, -(-len(tasks) // CHECKED_RANGES))]
+        shared["similar_pairs"] = len(_search(tasks, evaluation, FORBIDDEN, folder, threads).train)
+        checked["records_checked"] = sum(len(chosen) for _, _, chosen, *_ in tasks)
     if any(shared.values()):
         raise DataError(
             f"split: after splitting {shared} are left on both sides, which must not happen: please report it with the"
             " configuration; another split.seed may avoid it."
         )
-    return shared
+    return {**shared, **checked}
 
 
 def _prompt_keys(path: Path, threads: int) -> np.ndarray:

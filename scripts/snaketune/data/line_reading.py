@@ -10,8 +10,8 @@ import orjson
 
 from snaketune.data.blocks import Block
 from snaketune.data.conversations import RARE_KEYS
-from snaketune.data.formats import FORMATS, Converter, Format
-from snaketune.data.parsing import LONGEST_LINE, needles, parse_line, refuse_repeated
+from snaketune.data.formats import FORMATS, Converter, Format, converter_of
+from snaketune.data.parsing import LONGEST_LINE, escaped_key, needles, parse_line, refuse_escaped, refuse_repeated
 from snaketune.data.quarantine import Refusal, entry_of
 
 KNOWN_COLUMNS = 1000
@@ -21,12 +21,13 @@ Parser = Callable[[bytes, bool, set[str]], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class ReadingPolicy:
-    """How lines are read: the ``data`` section of the configuration."""
+    """How lines are read: the ``data`` section of the configuration, and whether the method learns from pairs."""
 
     format: str = "auto"
     columns: dict[str, str] = field(default_factory=dict)
     system_prompt: str | None = None
     max_bad_fraction: float = 0.05
+    pairs: bool = False
 
 
 @dataclass(slots=True)
@@ -90,7 +91,7 @@ class LineReader:
     def _parser(self, form: Format) -> Parser:
         """Return the function from a raw line to the content of a canonical record; it raises Refusal."""
         names = form.names(self._policy.columns)
-        convert = _with_system_prompt(form.converter(names), self._policy.system_prompt)
+        convert = _with_system_prompt(converter_of(form, names, self._policy.pairs), self._policy.system_prompt)
         check_keys = _repetition_check(form, names)
         wanted = set(self._policy.columns.values())
 
@@ -106,24 +107,36 @@ class LineReader:
 
 
 def _repetition_check(form: Format, names: dict[str, str]) -> Callable[[bytes, dict[str, Any]], None]:
-    """Return the check of a line for columns, or keys of a turn, that are written twice."""
+    """Return the check of a line for columns, or keys of a turn, that are written twice.
+
+    A line with as many colons as keys has none twice; others have colons in their texts, or nested objects.
+    """
     required = needles(names[name] for name in form.required)
     optional = [(names[name], needles([names[name]])) for name in form.optional]
     columns = [names[name] for name in form.turns]
     inner, rare = needles(form.inner), needles((*form.inner, *RARE_KEYS))
+    every = frozenset((*names.values(), *form.inner, *(RARE_KEYS if form.turns else ())))
+    escaped = escaped_key(every)
 
     def check(content: bytes, record: dict[str, Any]) -> None:
+        turns: list[dict[str, Any]] = []
+        for name in columns:
+            if type(found := record.get(name)) is list:
+                turns = turns + found if turns else found
+        inside = sum(map(len, turns))
+        if content.count(b":") == len(record) + inside:
+            return
+        refuse_escaped(content, every, escaped)
         for needle in required:
             if content.count(needle) > 1:
                 refuse_repeated(content, required)
-        for name, found in optional:
+        for name, quoted in optional:
             if name in record:
-                refuse_repeated(content, found)
+                refuse_repeated(content, quoted)
         if not columns:
             return
-        turns = [turn for name in columns if type(record.get(name)) is list for turn in record[name]]
         refuse_repeated(content, inner, once=len(turns))
-        if sum(map(len, turns)) > 2 * len(turns):
+        if inside > 2 * len(turns):
             refuse_repeated(content, rare)
 
     return check

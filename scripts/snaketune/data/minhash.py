@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from snaketune.data.bitmaps import WORDS, bitmaps
 from snaketune.data.keys import HALF
 from snaketune.data.records import Range, Turn, read_turns
 from snaketune.data.shingles import Rows, batches, constants, shingled
@@ -38,10 +39,10 @@ def near_text(turns: list[Turn]) -> str:
 
 
 def sketch_range(path: Path, span: Range, skip: np.ndarray, first: int, likeness: Likeness, part: Path) -> Path:
-    """Write owners, lengths, shingles, sketches and band keys of a range of records to files named ``part``.*."""
+    """Write owners, lengths, shingles, sketches, bitmaps and band keys of a range of records to files ``part``.*."""
     chosen = np.flatnonzero(~skip)
     texts = (near_text(turns) for turns in read_turns(path, span, (~skip).tolist()))
-    owners, lengths, shingles, sketches, keys = [], [], [], [], []
+    owners, lengths, shingles, sketches, maps, keys = [], [], [], [], [], []
     done = 0
     for batch in batches(texts):
         rows = shingled(batch, likeness.ngram, likeness.threshold)
@@ -50,6 +51,7 @@ def sketch_range(path: Path, span: Range, skip: np.ndarray, first: int, likeness
         lengths.append(np.diff(rows.offsets))
         shingles.append(rows.hashes)
         sketches.append(signatures.T.astype(np.uint8))
+        maps.append(bitmaps(rows))
         keys.append(band_keys(signatures, *likeness.banding))
         done += len(batch)
     empty_keys = np.zeros((likeness.banding[0], 0), np.uint32)
@@ -58,6 +60,7 @@ def sketch_range(path: Path, span: Range, skip: np.ndarray, first: int, likeness
         ("lengths", lengths, np.zeros(0, np.int64)),
         ("shingles", shingles, np.zeros(0, np.uint64)),
         ("sketches", sketches, np.zeros((0, likeness.num_perm), np.uint8)),
+        ("bitmaps", maps, np.zeros((0, WORDS), np.uint64)),
     ):
         np.save(part.with_suffix(f".{name}.npy"), np.concatenate([empty, *arrays]))
     np.save(part.with_suffix(".keys.npy"), np.concatenate([empty_keys, *keys], axis=1))

@@ -3,7 +3,7 @@
 Records are taken in order: each stays unless an earlier one that stays is similar enough. Of a cluster the record
 with the lowest source and line therefore stays, and what goes is similar to the very record that is named for it.
 Candidates are sought again among what stays until none is similar. Signatures and shingles lie in memory-mapped files
-in a private folder, about 1.4 kB per record of 140 words; memory holds some 40 bytes per record.
+in a private folder, about 1.7 kB per record of 140 words; memory holds some 40 bytes per record.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from snaketune.common.errors import DataError
+from snaketune.data.bitmaps import may_be_similar
 from snaketune.data.keys import HALF, LOW, shared_keys
 from snaketune.data.minhash import Likeness, sketch_range
 from snaketune.data.parallel import in_processes
@@ -23,7 +24,7 @@ from snaketune.data.shingles import Rows, jaccard
 # Members of a bucket are compared with its first member and with this many that follow.
 WINDOW = 8
 BUFFERED_PAIRS = 1 << 22
-ESTIMATED_PAIRS = 1 << 17
+ESTIMATED_PAIRS = 1 << 15
 # A pair at the threshold has an estimate this many standard deviations below it once in 150,000 times.
 DEVIATIONS = 4.5
 
@@ -82,9 +83,10 @@ class Store:
         lengths = np.concatenate([np.load(part.with_suffix(".lengths.npy")) for part in parts])
         if len(lengths) >= 1 << 32:
             raise DataError("dedupe.near: there are more than 2**32 records: set it to false or split the sources.")
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        self._sizes, offsets = lengths, np.concatenate([[0], np.cumsum(lengths)])
         self.rows = Rows(self.owner, _joined(folder, parts, "shingles"), offsets)
         self._sketches = _joined(folder, parts, "sketches")
+        self._bitmaps = _joined(folder, parts, "bitmaps")
         self._keys = [np.load(part.with_suffix(".keys.npy"), mmap_mode="r") for part in parts]
         self._folder = folder
         for band in range(self.bands):
@@ -130,14 +132,17 @@ class Store:
         return self.owner[x[found]], self.owner[y[found]], similarity[found]
 
     def _promising(self, x: np.ndarray, y: np.ndarray, threshold: float) -> np.ndarray:
-        """Tell which pairs the signatures do not rule out."""
+        """Return the places of the pairs that neither signatures nor bitmaps rule out."""
         count = self._sketches.shape[1]
         least = count * (threshold - DEVIATIONS * sqrt(threshold * (1 - threshold) / count))
-        result = np.empty(len(x), bool)
+        found = [np.zeros(0, np.int64)]
         for start in range(0, len(x), ESTIMATED_PAIRS):
-            chunk = slice(start, start + ESTIMATED_PAIRS)
-            result[chunk] = (self._sketches[x[chunk]] == self._sketches[y[chunk]]).sum(axis=1) >= least
-        return result
+            one, other = x[start : start + ESTIMATED_PAIRS], y[start : start + ESTIMATED_PAIRS]
+            likely = np.flatnonzero((self._sketches[one] == self._sketches[other]).sum(axis=1) >= least)
+            one, other = one[likely], other[likely]
+            sizes = self._sizes[one] + self._sizes[other]
+            found.append(start + likely[may_be_similar(self._bitmaps[one], self._bitmaps[other], sizes, threshold)])
+        return np.concatenate(found)
 
 
 def _joined(folder: Path, parts: Sequence[Path], name: str) -> np.ndarray:

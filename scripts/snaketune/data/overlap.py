@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from snaketune.data.bitmaps import SLACK, bitmaps, may_be_similar
 from snaketune.data.shingles import Rows, gathered, jaccard
 
 FEWEST_FLAGS, MOST_FLAGS = 1 << 16, 1 << 27
 # Hits that are expanded at once: a shingle in very many texts costs time, not memory.
 HITS = 1 << 21
-BLOCK_SHINGLES = 1 << 22
-# Rounding of a product must not exclude a pair that is just similar enough.
-_SLACK = 1e-9
+BLOCK_SHINGLES, BLOCK_ROWS = 1 << 20, 1 << 14
+# Shingles are told apart by 50 bits of their hash; with the number of a row in a block they are one number.
+HASH_BITS, ROW_BITS = np.uint64(50), np.uint64(14)
+FREQUENCY_BITS, PLACE_BITS = 20, 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +98,14 @@ class SimilarityIndex:
     Attributes:
         rows: the fixed set.
         sizes: int64 [rows], distinct shingles of each.
+        maps: uint64 [rows, 32], their bitmaps.
         index: the rarest shingles.
         threshold: least similarity.
     """
 
     rows: Rows
     sizes: np.ndarray
+    maps: np.ndarray
     index: HashIndex
     threshold: float
 
@@ -109,12 +113,13 @@ class SimilarityIndex:
     def build(cls, rows: Rows, threshold: float) -> "SimilarityIndex":
         """Index ``rows``."""
         hashes, row, sizes = _rarest(rows, threshold)
-        return cls(rows, sizes, HashIndex.build(hashes, row), threshold)
+        return cls(rows, sizes, bitmaps(rows), HashIndex.build(hashes, row), threshold)
 
     def save(self, path: Path) -> None:
         """Write the index to files named ``path``.*."""
         self.index.save(path)
-        np.save(path.with_suffix(".sizes.npy"), self.sizes)
+        for name in ("sizes", "maps"):
+            np.save(path.with_suffix(f".{name}.npy"), getattr(self, name))
         for name in Rows.__slots__:
             np.save(path.with_suffix(f".row_{name}.npy"), getattr(self.rows, name))
 
@@ -122,33 +127,43 @@ class SimilarityIndex:
     def load(cls, path: Path, threshold: float) -> "SimilarityIndex":
         """Return the memory-mapped index at ``path``."""
         rows = Rows(*(np.load(path.with_suffix(f".row_{name}.npy"), mmap_mode="r") for name in Rows.__slots__))
-        return cls(rows, np.load(path.with_suffix(".sizes.npy")), HashIndex.load(path), threshold)
+        sizes, maps = (np.load(path.with_suffix(f".{name}.npy"), mmap_mode="r") for name in ("sizes", "maps"))
+        return cls(rows, sizes, maps, HashIndex.load(path), threshold)
 
     def similar(self, others: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return (row of ``others``, row of the index, similarity) of all pairs that reach the threshold."""
+        """Return (row of ``others``, row of the index, similarity) of all pairs that reach the threshold.
+
+        There may be at most 16,384 others.
+        """
         x, y = self._candidates(others)
         similarity = jaccard(others, self.rows, x, y)
         found = similarity >= self.threshold
         return x[found], y[found], similarity[found]
 
     def _candidates(self, others: Rows) -> tuple[np.ndarray, np.ndarray]:
-        likely = np.flatnonzero(self.index.holds(others.hashes))
-        row = np.searchsorted(others.offsets, likely, "right") - 1
-        hashes, row = _once(others.hashes[likely], row)
+        hashes, row = distinct(others, 0, len(others))
+        sizes = np.bincount(row, minlength=len(others))
+        likely = np.flatnonzero(self.index.holds(hashes))
+        # In the order of hashes: so the index is gone through from one end to the other.
+        likely = likely[np.argsort(hashes[likely])]
+        hashes, row = hashes[likely], row[likely]
         count = max(1, len(self.rows))
         hits = [row[place] * count + held for place, held in self.index.find(hashes)]
         pairs, shared = np.unique(np.concatenate([np.zeros(0, np.int64), *hits]), return_counts=True)
         x, y = pairs // count, pairs % count
-        _, owner = distinct(others, np.unique(x))
-        one, other = np.bincount(owner, minlength=len(others))[x], self.sizes[y]
+        one, other = sizes[x], self.sizes[y]
         overlap = _ceiling(self.threshold / (1 + self.threshold) * (one + other))
         enough = shared >= _prefix(other, self.threshold) - other + overlap
-        enough &= np.minimum(one, other) >= self.threshold * np.maximum(one, other) - _SLACK
+        enough &= np.minimum(one, other) >= self.threshold * np.maximum(one, other) - SLACK
+        x, y = x[enough], y[enough]
+        present, place = np.unique(x, return_inverse=True)
+        maps = bitmaps(Rows(present, *gathered(others.hashes, others.offsets, present)))
+        enough = may_be_similar(maps[place], self.maps[y], sizes[x] + self.sizes[y], self.threshold)
         return x[enough], y[enough]
 
 
 def _ceiling(values: np.ndarray) -> np.ndarray:
-    return np.ceil(values - _SLACK).astype(np.int64)
+    return np.ceil(values - SLACK).astype(np.int64)
 
 
 def _prefix(sizes: np.ndarray, threshold: float) -> np.ndarray:
@@ -163,46 +178,48 @@ def _rarest(rows: Rows, threshold: float) -> tuple[np.ndarray, np.ndarray, np.nd
     """
     counts = _rough_counts(rows.hashes)
     hashes, owners, sizes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for block in _blocks(rows):
-        taken, row = distinct(rows, block)
-        frequency = counts[_slots(taken, len(counts))]
-        order = np.argsort((row - block[0]) << 32 | frequency, kind="stable")
-        starts = np.searchsorted(row, block)
-        size = np.diff(starts, append=len(row))
+    for start, stop in _blocks(rows):
+        taken, row = distinct(rows, start, stop)
+        size = np.bincount(row, minlength=stop - start)
+        starts = np.cumsum(size) - size
+        # Row, frequency and place in one number: sorting numbers is much faster than sorting by two columns.
+        frequency = np.minimum(counts[_slots(taken, len(counts))], (1 << FREQUENCY_BITS) - 1)
+        order = np.sort((row << FREQUENCY_BITS | frequency) << PLACE_BITS | np.arange(len(row)))
         chosen = np.arange(len(row)) - np.repeat(starts, size) < np.repeat(_prefix(size, threshold), size)
-        hashes.append(taken[order][chosen])
-        owners.append(row[chosen])
+        hashes.append(taken[order[chosen] & ((1 << PLACE_BITS) - 1)])
+        owners.append(row[chosen] + start)
         sizes.append(size)
     return np.concatenate(hashes), np.concatenate(owners), np.concatenate(sizes)
 
 
 def _rough_counts(hashes: np.ndarray) -> np.ndarray:
-    counts = np.zeros(min(max(FEWEST_FLAGS, 1 << len(hashes).bit_length()), MOST_FLAGS >> 3), np.int32)
-    for start in range(0, len(hashes), BLOCK_SHINGLES):
-        np.add.at(counts, _slots(hashes[start : start + BLOCK_SHINGLES], len(counts)), 1)
+    counts = np.zeros(min(max(FEWEST_FLAGS, 1 << len(hashes).bit_length()), MOST_FLAGS >> 3), np.int64)
+    for start in range(0, len(hashes), len(counts)):
+        slots = _slots(hashes[start : start + len(counts)], len(counts))
+        counts += np.bincount(slots.astype(np.int64), minlength=len(counts))
     return counts
 
 
-def _blocks(rows: Rows) -> Iterator[np.ndarray]:
-    """Yield ranges of rows of about four million shingles."""
+def _blocks(rows: Rows) -> Iterator[tuple[int, int]]:
+    """Yield ranges of rows, first and last exclusive, of about a million shingles."""
     start = 0
     while start < len(rows):
         stop = max(start + 1, int(np.searchsorted(rows.offsets, rows.offsets[start] + BLOCK_SHINGLES)) - 1)
-        stop = min(stop, len(rows))
-        yield np.arange(start, stop)
+        stop = min(stop, start + BLOCK_ROWS, len(rows))
+        yield start, stop
         start = stop
 
 
-def distinct(rows: Rows, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct shingles of the chosen rows (ascending) with their rows, in order of rows and shingles."""
-    hashes, starts = gathered(rows.hashes, rows.offsets, chosen)
-    return _once(hashes, np.repeat(chosen, np.diff(starts)))
+def distinct(rows: Rows, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct shingles of a range of at most 16,384 rows and the number of the row in it, int64.
 
-
-def _once(hashes: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct pairs of hash and row, in order of rows and hashes."""
-    order = np.lexsort((hashes, row))
-    hashes, row = hashes[order], row[order]
-    new = np.ones(len(row), bool)
-    new[1:] = (hashes[1:] != hashes[:-1]) | (row[1:] != row[:-1])
-    return hashes[new], row[new]
+    Both ascend. Only the upper 50 bits of a hash count, as they do in the exact comparison.
+    """
+    offsets = rows.offsets[start : stop + 1]
+    keys = np.repeat(np.arange(stop - start, dtype=np.uint64) << HASH_BITS, np.diff(offsets))
+    keys |= rows.hashes[offsets[0] : offsets[-1]] >> ROW_BITS
+    keys.sort()
+    new = np.ones(len(keys), bool)
+    np.not_equal(keys[1:], keys[:-1], out=new[1:])
+    keys = keys[new]
+    return keys << ROW_BITS, (keys >> HASH_BITS).astype(np.int64)

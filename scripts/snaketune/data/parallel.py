@@ -1,9 +1,69 @@
-"""The same work on many pieces in several processes; results come in the order of the pieces."""
+"""The same work on many pieces in several processes; results come in the order of the pieces.
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+Nothing heavy is imported here, as every process does it again.
+"""
 
-from snaketune.data.chunks import ordered_results
+import multiprocessing
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from snaketune.common.door import stop_with_parent
+
+# Below this a second process costs more than it brings: starting one takes about half a second.
+BYTES_PER_PROCESS = 16 << 20
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_worker: Callable[[Any], Any]
+
+
+def _start(make_worker: Callable[..., Callable[[Any], Any]], arguments: tuple, parent: str) -> None:
+    global _worker
+    stop_with_parent(parent)
+    _worker = make_worker(*arguments)
+
+
+def _work(chunk: Any) -> Any:
+    return _worker(chunk)
+
+
+def ordered_results(
+    make_worker: Callable[..., Callable[[Item], Result]],
+    arguments: tuple,
+    chunks: Iterable[Item],
+    processes: int,
+) -> Iterator[Result]:
+    """Yield ``make_worker(*arguments)(chunk)`` for each chunk, in order.
+
+    With several processes each makes its own worker; a few results wait in memory, however slow the reader is.
+
+    Raises:
+        MemoryError: if the system ended a process, which it does when memory is short.
+    """
+    if processes <= 1:
+        yield from map(make_worker(*arguments), chunks)
+        return
+    context = multiprocessing.get_context("spawn")  # a forked copy of native threads would hang
+    initial = (make_worker, arguments, f"{socket.gethostname()}:{os.getpid()}")
+    with ProcessPoolExecutor(processes, context, initializer=_start, initargs=initial) as pool:
+        waiting: deque = deque()
+        try:
+            for chunk in chunks:
+                waiting.append(pool.submit(_work, chunk))
+                if len(waiting) > 2 * processes:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise MemoryError from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def in_processes(work: Callable[..., Any], tasks: Sequence[tuple], threads: int) -> Iterator[Any]:

@@ -1,7 +1,8 @@
 """One raw line to one JSON object, or the exact reason why not."""
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import orjson
@@ -10,6 +11,8 @@ from snaketune.data.quarantine import Refusal
 
 LONGEST_LINE = 16 << 20
 NOT_NUMBERS = ("NaN", "Infinity")
+# Characters that JSON can escape without writing their number.
+SHORT_ESCAPES = frozenset('"\\/\b\f\n\r\t')
 KINDS: dict[type, str] = {
     type(None): "null",
     bool: "true or false",
@@ -68,8 +71,8 @@ def needles(names: Iterable[str]) -> tuple[bytes, ...]:
 def refuse_repeated(content: bytes, names: tuple[bytes, ...], once: int = 1) -> None:
     """Refuse a line in which an object has one of the given keys twice: nobody knows which value is meant.
 
-    Parsers keep the first or the last silently. Counting the quoted names is cheap and finds every candidate (unless
-    a key is spelled with \\u escapes); only those are parsed again, key by key.
+    Parsers keep the first or the last silently. Counting the quoted names is cheap and finds every candidate but keys
+    that are spelled with escapes (:func:`refuse_escaped`); only candidates are parsed again, key by key.
 
     Args:
         content: the raw line, known to be valid JSON.
@@ -83,6 +86,48 @@ def refuse_repeated(content: bytes, names: tuple[bytes, ...], once: int = 1) -> 
         if content.count(name) > once:
             _look_closer(content, {orjson.loads(name) for name in names})
             return
+
+
+def escaped_key(names: Collection[str]) -> re.Pattern[bytes]:
+    """Return a pattern that finds the end of each key that is one of ``names`` in JSON and spelled with escapes.
+
+    It looks for the last escape of a key and for what may follow it; text between quotes that looks alike is found as
+    well, but hardly ever.
+    """
+    characters = "".join(names)
+    unicode = rb"\\u00[0-7]" if characters.isascii() else rb"\\u"
+    escape = rb"\\." if SHORT_ESCAPES.intersection(characters) else unicode
+    return re.compile(escape + rb'[^"\\]{0,%d}"\s*:' % (4 + 4 * max(map(len, names), default=0)))
+
+
+def refuse_escaped(content: bytes, names: Collection[str], key: re.Pattern[bytes]) -> None:
+    """Refuse a line in which an object has one of the given keys twice, one of them spelled with escapes.
+
+    Args:
+        content: the raw line, known to be valid JSON.
+        names: the keys as they read.
+        key: their :func:`escaped_key`.
+
+    Raises:
+        Refusal: with the reason ``duplicate_key``.
+    """
+    if key.search(content):
+        _look_closer(content, set(names))
+
+
+def refuse_any_repeated(text: str, place: str) -> None:
+    """Refuse JSON text in which any object has any key twice.
+
+    Raises:
+        Refusal: with the reason ``duplicate_key``.
+    """
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        keys = [key for key, _ in pairs]
+        if len(keys) != len(set(keys)):
+            raise Refusal("duplicate_key", f"{place}: {max(keys, key=keys.count)!r} occurs twice in one object")
+
+    json.loads(text, object_pairs_hook=check, parse_int=str, parse_float=str)
 
 
 def _look_closer(content: bytes, names: set[str]) -> None:

@@ -1,6 +1,7 @@
-"""Preferences: one prompt with an answer that was chosen and one that was rejected.
+"""A prompt with its completion, or with an answer that was chosen and one that was rejected.
 
-Each may be text or turns, and the answers may be whole conversations: what these have in common is then the prompt.
+Each may be text or turns. The answers of a preference may be whole conversations: what these have in common is then
+the prompt.
 """
 
 from typing import Any
@@ -28,6 +29,24 @@ def preference(record: dict[str, Any], prompt: str, chosen: str, rejected: str) 
     for answer, name in zip(answers, (chosen, rejected), strict=True):
         check_order([*asked, *answer] if answer else [], name)
     return {"messages": asked, "chosen": answers[0], "rejected": answers[1]}
+
+
+def completed(record: dict[str, Any], prompt: str, completion: str) -> list[Turn]:
+    """Return the turns of prompt and completion, given the names of their columns; the prompt is not trained.
+
+    Raises:
+        Refusal: if a part is missing or wrong, or both are no conversation that ends in an answer.
+    """
+    for name in (prompt, completion):
+        if type(record.get(name)) not in (str, list):
+            raise refuse_value(record, name, "text or a list of messages")
+    asked = _part(record, prompt, "user", "empty_prompt")
+    answer = _part(record, completion, "assistant", "empty_completion")
+    if not answer:
+        raise Refusal("empty_completion", f"{completion!r} has no messages")
+    asked = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in asked]
+    check_order([*asked, *answer], completion)
+    return [*asked, *answer]
 
 
 def _part(record: dict[str, Any], name: str, role: str, when_empty: str) -> list[Turn]:

@@ -9,10 +9,10 @@ from typing import IO, Any
 
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.data.blocks import Block, blocks_of, is_plain
-from snaketune.data.chunks import BYTES_PER_PROCESS, ordered_results
 from snaketune.data.fields import listed
-from snaketune.data.formats import FORMATS, Format, check_columns, detect
+from snaketune.data.formats import FORMATS, PAIRS, Format, check_columns, detect
 from snaketune.data.line_reading import KNOWN_COLUMNS, BlockResult, LineReader, ReadingPolicy
+from snaketune.data.parallel import BYTES_PER_PROCESS, ordered_results
 from snaketune.data.parsing import parse_line
 from snaketune.data.quarantine import Quarantine, Refusal
 from snaketune.data.staging import Source, progress_bar
@@ -110,9 +110,19 @@ class RecordReader:
         seen, lines, sample = _sample(blocks)
         if not lines:
             raise _no_lines(path)
-        if found := detect(sample, self._policy.columns):
+        if found := detect(sample, self._policy.columns, self._policy.pairs):
             return found, chain(seen, blocks)
+        if self._policy.pairs and sample:
+            raise self._no_pairs(path, sample)
         raise self._unknown_shape(path, lines, sample)
+
+    def _no_pairs(self, path: str, sample: list[dict]) -> ConfigError:
+        names = FORMATS[PAIRS].names(self._policy.columns)
+        return ConfigError(
+            f"train.method: dpo learns from pairs, and no record of {path} has {names['chosen']!r} and"
+            f" {names['rejected']!r}; found: {listed(dict.fromkeys(key for record in sample for key in record))}: name"
+            " the columns in data.columns, give other sources, or set train.method to sft."
+        )
 
     def _unknown_shape(self, path: str, lines: list[bytes], sample: list[dict]) -> DataError:
         keys = dict.fromkeys(key for record in sample for key in record)

@@ -19,6 +19,9 @@ from snaketune.common.errors import DataError
 END_OF_ROLE = b"\x1f"
 END_OF_TURN = b"\x1e"
 ASCII_SPACES = bytes(ord(" ") if code < 128 and chr(code).isspace() else code for code in range(256))
+# White space that NFKC leaves in place, and the bytes of all its characters.
+SPACES = "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\u1680\u2028\u2029"
+BYTES_OF_SPACES = bytes(sorted(set(SPACES.encode())))
 
 RANGE_BYTES = 16 << 20
 
@@ -88,19 +91,19 @@ def count_lines(path: Path, span: Range) -> int:
 def turns_of(record: dict[str, Any]) -> list[Turn]:
     """Return the turns of a canonical record as (role, content); what a tool is called with counts as content.
 
-    Raises:
-        DataError: if the record is a preference, which no training method can use yet.
+    Of a pair the rejected answer comes last: pairs that differ in it alone are different records.
     """
     if "text" in record:
         return [("text", record["text"])]
-    if "chosen" in record:
-        raise DataError(
-            "train.method: sft cannot learn from preferences (chosen and rejected answers): to train on the chosen"
-            " answers alone set data.format to prompt_completion and data.columns to {completion: chosen}, or for whole"
-            " conversations to messages and {messages: chosen}."
-        )
-    turns = record["messages"]
-    return [(turn["role"], turn["content"] if len(turn) == 2 else _said(turn)) for turn in turns]
+    turns = [(turn["role"], turn["content"] if len(turn) == 2 else _said(turn)) for turn in conversation_of(record)]
+    if "rejected" in record:
+        turns += [(f"rejected {turn['role']}", _said(turn)) for turn in record["rejected"]]
+    return turns
+
+
+def conversation_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the messages of a canonical record; of a pair, the prompt with the answer that was chosen."""
+    return record["messages"] + record["chosen"] if "chosen" in record else record["messages"]
 
 
 def _said(message: dict[str, Any]) -> str:
@@ -121,6 +124,18 @@ def prompt_of(turns: list[Turn]) -> list[Turn]:
 def key_bytes(turns: list[Turn]) -> bytes:
     """Return the normalised text of ``turns`` with role and end of each, as UTF-8."""
     return b"".join([role.encode() + END_OF_ROLE + normalised(content) + END_OF_TURN for role, content in turns])
+
+
+def rough_bytes(turns: list[Turn]) -> bytes:
+    """Return bytes that are equal wherever those of :func:`key_bytes` are, and seldom elsewhere, in half the time.
+
+    The bytes of every kind of white space are taken out, wherever they stand; so roles and ends of turns are lost.
+    """
+    # The line end between turns keeps NFKC from composing characters across it.
+    text = "\n".join([content for _, content in turns])
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return text.encode().translate(None, BYTES_OF_SPACES)
 
 
 def normalised(text: str) -> bytes:

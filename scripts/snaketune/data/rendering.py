@@ -1,22 +1,21 @@
 """From a canonical record to the text that is tokenised and what of it is trained, or the reason why there is none."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.data.encoding import Document
+from snaketune.data.records import conversation_of
 from snaketune.data.spans import Span
 from snaketune.data.templates import ChatTemplate, Message
 from snaketune.data.tokenizer import TextTokenizer
+from snaketune.data.tool_use import for_template
 
 CONTROL_TOKEN = "control_token_in_content"
 REFUSED = "refused_by_template"
 NO_TRAINED_TOKEN = "no_trained_token"
-
-
-def conversation_of(record: dict[str, Any]) -> list[Message]:
-    """Return the messages of a record; of a preference, with the answer that was chosen."""
-    return record["messages"] + record["chosen"] if "chosen" in record else record["messages"]
+NO_PREFERENCE = "no_preference"
 
 
 class Unusable(Exception):
@@ -32,34 +31,60 @@ class Renderer:
 
     Args:
         place: name of the split's file, for the sentence of an error.
+        pairs: make two documents of each record, which must have a chosen and a rejected answer.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, template: ChatTemplate | None, assistant_only: bool, place: str):
+    def __init__(
+        self,
+        tokenizer: TextTokenizer,
+        template: ChatTemplate | None,
+        assistant_only: bool,
+        place: str,
+        pairs: bool = False,
+    ):
         self._tokenizer, self._template = tokenizer, template
-        self._assistant_only, self._place = assistant_only, place
+        self._assistant_only, self._place, self._pairs = assistant_only or pairs, place, pairs
 
-    def render(self, number: int, record: dict[str, Any]) -> Document:
+    def render(self, number: int, record: dict[str, Any]) -> tuple[Document, ...]:
         """Return the text of the record on line ``number`` (from 0) and what of it is trained.
+
+        Returns:
+            One document or, with ``pairs``, those of the chosen and of the rejected answer.
 
         Raises:
             Unusable: if a text spells a control token, which must never become one, or the template refuses it.
-            ConfigError: if a conversation needs a template and there is none.
+            ConfigError: if a conversation needs a template and there is none, or a record is no pair.
             DataError: if the template leaves the system message out: it would do so in every record.
         """
+        if self._pairs and "rejected" not in record:
+            raise ConfigError(
+                f"train.method: dpo compares a chosen with a rejected answer, and {self._place} line {number + 1} has"
+                " no such pair: set data.format to preference, or train.method to sft."
+            )
         if found := self._tokenizer.control_token_in("\n\0\n".join(_texts(record))):
             raise Unusable(CONTROL_TOKEN, f"the text contains the control token {found!r}")
-        source, line = record["source"], record["line"]
         if "text" in record:
             text = record["text"]
-            return Document(number, source, line, text, [(0, len(text))], _size(text), plain=True)
-        messages = conversation_of(record)
+            place = (number, record["source"], record["line"])
+            return (Document(*place, text, [(0, len(text))], _size(text), plain=True),)
+        return tuple([self._conversation(number, record, messages) for messages in self.conversations(record)])
+
+    def conversations(self, record: dict[str, Any]) -> list[list[Message]]:
+        """Return the messages of each document of a record; in pairs the answers of the prompt are not trained."""
+        if not self._pairs:
+            return [for_template(conversation_of(record))]
+        prompt = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in record["messages"]]
+        return [for_template(prompt + record[answer]) for answer in ("chosen", "rejected")]
+
+    def _conversation(self, number: int, record: dict[str, Any], messages: list[Message]) -> Document:
         try:
             text, spans = self._chat_template().render_with_spans(messages, record.get("tools"))
             spans = _weighted(spans, messages) if self._assistant_only else [(0, len(text))]
         except DataError as error:
             raise Unusable(REFUSED, str(error)) from None
         self._check_system(number, messages, text)
-        return Document(number, source, line, text, spans, sum(map(_size, self._trained(messages))), plain=False)
+        size = sum(map(_size, self._trained(messages)))
+        return Document(number, record["source"], record["line"], text, spans, size, plain=False)
 
     def _chat_template(self) -> ChatTemplate:
         if self._template is None:
@@ -79,7 +104,15 @@ class Renderer:
     def _trained(self, messages: list[Message]) -> Iterator[str]:
         for message in messages:
             if not self._assistant_only or (message["role"] == "assistant" and message.get("weight") != 0):
-                yield message.get("content") or ""
+                yield _spoken(message)
+
+
+def _spoken(message: Message) -> str:
+    """Return what an answer says, its calls as JSON: about what any template makes of them."""
+    content = message.get("content") or ""
+    if "tool_calls" not in message:
+        return content
+    return content + "".join([json.dumps(call["function"], ensure_ascii=False) for call in message["tool_calls"]])
 
 
 def _size(text: str) -> int:

@@ -96,27 +96,36 @@ def costs(lengths: np.ndarray, max_length: int, on_too_long: str, context: int |
     }
 
 
-def rightsize(train: np.ndarray, held_out: np.ndarray, policy: LengthPolicy, context: int | None) -> dict[str, Any]:
+def rightsize(
+    train: np.ndarray, held_out: np.ndarray, policy: LengthPolicy, context: int | None, pairs: bool = False
+) -> dict[str, Any]:
     """Return the facts of ``rightsize.json`` without the fingerprint, from the lengths of both splits in tokens.
+
+    With ``pairs`` a length is that of both answers, each with its prompt: they stay together or go together.
 
     Raises:
         ConfigError: if the configured length exceeds the model's context.
-        DataError: if nothing is left to train on, or ``on_too_long: error`` meets a longer document.
+        DataError: if nothing is left to train on or of what was held out, or ``on_too_long: error`` meets a longer
+            document.
     """
     if not len(train):
         raise DataError("no training document has a token to train on: look at the reasons in the tokenize manifest.")
     max_length = choose_max_length(train, policy, context)
-    account = account_for(train, max_length, policy.on_too_long)
+    account, held_out_account = (account_for(part, max_length, policy.on_too_long) for part in (train, held_out))
+    what = "pairs" if pairs else "documents"
     if policy.on_too_long == "error" and account["dropped"]:
         raise DataError(
-            f"{account['dropped']} of {account['records']} training documents are longer than {max_length} tokens (the"
-            f" longest has {account['longest']}): raise tokens.max_length or set on_too_long to drop or truncate."
+            f"{account['dropped']} of {account['records']} training {what} are longer than {max_length} tokens (the"
+            f" longest has {account['longest']}): raise tokens.max_length or set tokens.on_too_long to"
+            f" {'drop' if pairs else 'drop or truncate'}."
         )
     if not account["kept"]:
-        raise DataError(
-            f"all {account['records']} training documents are longer than {max_length} tokens"
-            f" (the shortest has {int(train.min())}): raise tokens.max_length or set tokens.on_too_long to truncate."
+        raise _all_too_long(
+            f"training {what}", train, max_length, "" if pairs else " or set tokens.on_too_long to truncate"
         )
+    if len(held_out) and not held_out_account["kept"]:
+        cure = ", or set split.test_size to 0 to hold nothing out"
+        raise _all_too_long(f"held-out {what}", held_out, max_length, cure)
     fits = train <= max_length
     return {
         **account,
@@ -127,9 +136,16 @@ def rightsize(train: np.ndarray, held_out: np.ndarray, policy: LengthPolicy, con
         "coverage_records": round(float(fits.mean()), 6),
         "coverage_tokens": round(float(train[fits].sum() / train.sum()), 6),
         **costs(train, max_length, policy.on_too_long, context),
-        "eval": account_for(held_out, max_length, policy.on_too_long),
+        "eval": held_out_account,
         "histogram": histogram(train),
     }
+
+
+def _all_too_long(what: str, lengths: np.ndarray, max_length: int, cure: str) -> DataError:
+    return DataError(
+        f"all {len(lengths)} {what} are longer than {max_length} tokens (the shortest has {int(lengths.min())}):"
+        f" raise tokens.max_length{cure}."
+    )
 
 
 def histogram(lengths: np.ndarray) -> list[dict[str, int]]:

@@ -14,6 +14,7 @@ from snaketune.common.atomic import sibling
 from snaketune.data.packing import RowPlan, window
 
 BATCH_TOKENS = 1 << 20
+Tokens = tuple[np.ndarray, np.ndarray]
 FIXED = {"input_ids": pa.int32(), "loss_mask": pa.int8(), "position_ids": pa.int32()}
 
 
@@ -30,6 +31,7 @@ class Documents(Protocol):
     """Tokenised documents: what a :class:`~snaketune.data.token_store.TokenStore` offers."""
 
     records: np.ndarray
+    seconds: np.ndarray
 
     def document(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the token ids and the loss mask of document ``index``."""
@@ -49,8 +51,11 @@ def write_rows(
 ) -> dict[str, int | float]:
     """Write the rows (indices into ``store``) as an Arrow IPC file and return its counts.
 
-    Documents longer than a row are cut to the window that keeps the answer. Memory holds one batch of about a
-    million tokens.
+    Documents longer than a row are cut to the window that keeps the answer. A pair becomes two neighbouring
+    documents of one row, the chosen one first, and counts as one. Memory holds one batch of about a million tokens.
+
+    Raises:
+        ValueError: if a pair is longer than a row; cut answers cannot be compared.
     """
     path = Path(path)
     partial = sibling(path)
@@ -71,10 +76,11 @@ def write_rows(
 
 
 def _row_batch(store: Documents, plan: RowPlan, row_length: int, pad_id: int) -> tuple[pa.RecordBatch, int, int]:
-    documents = [_fitting(store.document(index), row_length) for index in plan.members.tolist()]
+    documents, counts = _documents(store, plan.members, row_length)
+    row_offsets = np.concatenate([[0], np.cumsum(counts)])[plan.offsets]
     sizes = np.fromiter((len(tokens) for tokens, _ in documents), np.int64, len(documents))
-    used = np.add.reduceat(sizes, plan.offsets[:-1])
-    starts = _starts(sizes, used, plan, row_length)
+    used = np.add.reduceat(sizes, row_offsets[:-1])
+    starts = _starts(sizes, used, row_offsets, row_length)
     # The documents of a row are contiguous, so filling the used places in order puts each where it belongs.
     is_used = np.arange(row_length) < used[:, None]
     ids = np.full(is_used.shape, pad_id, np.int32)
@@ -83,29 +89,46 @@ def _row_batch(store: Documents, plan: RowPlan, row_length: int, pad_id: int) ->
     mask[is_used] = np.concatenate([trained for _, trained in documents])
     mask.reshape(-1)[starts] = 0
     positions = _positions(starts, used, row_length)
-    offsets = pa.array(plan.offsets, pa.int32())
+    offsets = pa.array(row_offsets, pa.int32())
+    records = np.repeat(store.records[plan.members], counts)
     columns = [
         *(pa.FixedSizeListArray.from_arrays(pa.array(part.reshape(-1)), row_length) for part in (ids, mask, positions)),
         pa.array(used, pa.int32()),
-        pa.ListArray.from_arrays(offsets, pa.array(store.records[plan.members], pa.int64())),
+        pa.ListArray.from_arrays(offsets, pa.array(records, pa.int64())),
         pa.ListArray.from_arrays(offsets, pa.array(sizes, pa.int32())),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema(row_length)), int(used.sum()), int(mask.sum())
 
 
-def _fitting(document: tuple[np.ndarray, np.ndarray], row_length: int) -> tuple[np.ndarray, np.ndarray]:
+def _documents(store: Documents, members: np.ndarray, row_length: int) -> tuple[list[Tokens], np.ndarray]:
+    """Return the documents that go into rows, and how many each member gives: two when it is a pair."""
+    seconds = store.seconds[members]
+    documents = [
+        part
+        for index, second in zip(members.tolist(), seconds.tolist(), strict=True)
+        for part in _parts(store.document(index), second, row_length)
+    ]
+    return documents, 1 + (seconds > 0)
+
+
+def _parts(document: Tokens, second: int, row_length: int) -> tuple[Tokens, ...]:
+    """Return the document, cut to the row where it is longer, or both documents of a pair."""
     tokens, trained = document
     if len(tokens) <= row_length:
-        return document
+        if not second:
+            return (document,)
+        return (tokens[:second], trained[:second]), (tokens[second:], trained[second:])
+    if second:
+        raise ValueError(f"a pair of {len(tokens)} tokens does not fit a row of {row_length}")
     part = window(trained, row_length)
-    return tokens[part], trained[part]
+    return ((tokens[part], trained[part]),)
 
 
-def _starts(sizes: np.ndarray, used: np.ndarray, plan: RowPlan, row_length: int) -> np.ndarray:
+def _starts(sizes: np.ndarray, used: np.ndarray, row_offsets: np.ndarray, row_length: int) -> np.ndarray:
     """Return the place of each document's first token in the flattened rows."""
     before = np.cumsum(sizes) - sizes
     row_begins = np.cumsum(used) - used
-    row_of = np.repeat(np.arange(len(plan)), np.diff(plan.offsets))
+    row_of = np.repeat(np.arange(len(used)), np.diff(row_offsets))
     return before - row_begins[row_of] + row_of * row_length
 
 

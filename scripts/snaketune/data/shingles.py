@@ -198,8 +198,7 @@ def shingled(texts: Sequence[str], ngram: int, threshold: float) -> Rows:
 def _taken(hashes: np.ndarray, offsets: np.ndarray, chosen: np.ndarray) -> Rows:
     if len(chosen) == len(offsets) - 1:
         return Rows(chosen, hashes, offsets)
-    taken, starts = gathered(hashes, offsets, chosen)
-    return Rows(chosen, taken, starts)
+    return Rows(chosen, *gathered(hashes, offsets, chosen))
 
 
 def _merged(one: Rows, other: Rows) -> Rows:
@@ -209,6 +208,11 @@ def _merged(one: Rows, other: Rows) -> Rows:
     owner = np.concatenate([one.owner, other.owner])
     order = np.argsort(owner, kind="stable")
     return Rows(owner[order], *gathered(hashes, offsets, order))
+
+
+def taken(rows: Rows, chosen: np.ndarray) -> Rows:
+    """Return some of the rows, given by index."""
+    return Rows(rows.owner[chosen], *gathered(rows.hashes, rows.offsets, chosen))
 
 
 def gathered(hashes: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

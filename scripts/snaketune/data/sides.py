@@ -21,6 +21,7 @@ from snaketune.data.removal import EXCERPT_CHARACTERS, LineIndex, excerpt
 from snaketune.data.splitting import plan_split
 
 TRAIN, EVALUATION, DROPPED = 0, 1, -1
+NOTABLE_FRACTION = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class SplitPolicy:
     seed: int
     stratify: bool = False
     max_similarity: float | None = None
+    max_alike: int | None = None
     decontaminate: list[str] = field(default_factory=list)
 
 
@@ -60,6 +62,16 @@ class SidePlan:
             np.zeros(0, np.int64) if self.leaks is None else np.setdiff1d(self.leaks.train, self.dropped_contaminated)
         )
 
+    @property
+    def alike(self) -> np.ndarray:
+        """The held-out records that so many training records are similar to that these stay."""
+        return np.zeros(0, np.int64) if self.leaks is None else self.leaks.alike
+
+    @property
+    def apart(self) -> np.ndarray:
+        """Which of the held-out records nothing may be similar to, bool [held-out records]."""
+        return ~np.isin(np.flatnonzero(self.side == EVALUATION), self.alike)
+
     def facts(self, policy: SplitPolicy, sources: np.ndarray) -> dict[str, Any]:
         """Return the counts for the manifest; what nobody looked for is null.
 
@@ -73,10 +85,33 @@ class SidePlan:
             **{name: int(chosen.sum()) for name, chosen in sides.items()},
             "dropped_similar": len(self.dropped_similar),
             "dropped_contaminated": len(self.dropped_contaminated),
+            "eval_alike": len(self.alike),
             "leaked_before": None if self.leaks is None else self.leaks.counts(policy.max_similarity or 1),
             "contamination": None if self.contamination is None else self.contamination.counts(),
             "by_source": {name: counts.tolist() for name, counts in by_source.items()},
         }
+
+    def notes(self, policy: SplitPolicy) -> list[str]:
+        """Return in sentences what a user should know about what the split keeps out."""
+        found, records, held_out = [], len(self.side), len(self.apart)
+        if count := len(self.dropped_contaminated):
+            found.append(
+                f"{count:,} of {records:,} records contain text of the files in split.decontaminate and are not trained"
+                " on; leaks.jsonl lists each with that text."
+            )
+        if len(self.dropped_similar) > NOTABLE_FRACTION * records:
+            found.append(
+                f"{len(self.dropped_similar):,} of {records:,} records are too similar to held-out ones to train on"
+                " (leaks.jsonl lists them); where records are alike by design, lower split.max_alike or set"
+                " split.max_similarity to null."
+            )
+        if len(self.alike) > NOTABLE_FRACTION * held_out:
+            found.append(
+                f"more than {policy.max_alike} training records each are similar to {len(self.alike):,} of"
+                f" {held_out:,} held-out ones, as if made from a template: they stay (split.max_alike: null drops"
+                " them), and scores say little about other texts."
+            )
+        return found
 
 
 def plan_sides(
@@ -107,7 +142,8 @@ def plan_sides(
         contamination = find_contamination(path, ~held_out, folder, threads)
         side[contamination.record] = DROPPED
     if policy.max_similarity is not None:
-        leaks = find_leaks(Side(path, ~held_out), Side(path, held_out), policy.max_similarity, folder, threads)
+        sides, limit = (Side(path, ~held_out), Side(path, held_out)), policy.max_similarity
+        leaks = find_leaks(*sides, limit, folder, threads, policy.max_alike)
         side[leaks.train] = DROPPED
     if not (side == TRAIN).any():
         raise DataError(
@@ -138,10 +174,12 @@ def write_leaks(
         if (leaks := plan.leaks) is not None:
             pairs = zip(leaks.train.tolist(), leaks.evaluation.tolist(), leaks.similarity.tolist(), strict=True)
             for record, other, similarity in pairs:
-                told = {"similarity": round(similarity, 6), "eval": _place(index, other)}
-                reasons.setdefault(record, {"reason": "similar", **told, "eval_text": _text(lines, index, other)})
+                told = {"similarity": round(similarity, 6), "eval": index.place(other)}
+                held_out = excerpt(index.line(lines, other))
+                reasons.setdefault(record, {"reason": "similar", **told, "eval_text": held_out})
         for record in sorted(reasons):
-            entry = {"removed": _place(index, record), **reasons[record], "text": _text(lines, index, record)}
+            text = excerpt(index.line(lines, record))
+            entry = {"removed": index.place(record), **reasons[record], "text": text}
             file.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
 
 
@@ -160,13 +198,3 @@ def _contaminated(text: EvaluationText, share: float, rules: Sequence[bool]) -> 
         "line": text.line,
         "evaluation_text": " ".join(text.text[:EXCERPT_CHARACTERS].split()),
     }
-
-
-def _place(index: LineIndex, record: int) -> dict[str, int]:
-    source, line = index.source_and_line(np.array([record]))
-    return {"source": int(source[0]), "line": int(line[0])}
-
-
-def _text(lines: IO[bytes], index: LineIndex, record: int) -> str:
-    lines.seek(index.offsets[record])
-    return excerpt(lines.readline())

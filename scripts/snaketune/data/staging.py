@@ -20,12 +20,11 @@ from snaketune.common.digests import file_digest
 from snaketune.common.errors import DataError
 from snaketune.common.locks import wait_for_lock
 from snaketune.data.copying import Copied, copy_verified
-from snaketune.data.disks import Candidate, Disks, existing, forget, read_rate
+from snaketune.data.disks import AUTO, Candidate, Disks, existing, forget, read_rate
 from snaketune.data.quickstart import quickstart_lines
 from snaketune.data.sources import changed, open_source
 
 BUILTIN = {"builtin:quickstart": quickstart_lines}
-AUTO = "auto"
 # A copy is read once or twice more, so another local disk must be this much faster to be worth it.
 WORTH = 2.0
 

@@ -18,18 +18,53 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.data.spans import Message, Span, SpanFinder
 
+# The words with which Qwen 2.5 and Hermes offer tools.
+OFFER = (
+    "{{ '# Tools\\n\\nYou may call one or more functions to assist with the user query.\\n\\nYou are provided with"
+    " function signatures within <tools></tools> XML tags:\\n<tools>\\n' }}"
+    "{% for tool in tools %}{{ tool | tojson + '\\n' }}{% endfor %}"
+    "{{ '</tools>\\n\\nFor each function call, return a json object with function name and arguments within"
+    ' <tool_call></tool_call> XML tags:\\n<tool_call>\\n{"name": <function-name>, "arguments": <args-json-object>}'
+    "\\n</tool_call>' }}"
+)
+
+
+def _said(end: str, before: str, after: str = "''") -> str:
+    """Return the part of a template that writes an answer, or calls with or without words before them.
+
+    Arguments may be an object or, as OpenAI has it, JSON text. The variable ``loop`` would make each turn of every
+    conversation slower, so that ``gap`` holds what stands before the next call.
+    """
+    return (
+        "{% if 'tool_calls' in message and message['tool_calls'] %}"
+        "{% set gap = namespace(text=message['content'] + '\\n' if message['content'] else '') %}{% generation %}"
+        "{% for call in message['tool_calls'] %}{% set called = call['function'] or call %}"
+        f"{{{{ gap.text + {before} + '{{\"name\": ' + called['name'] | tojson + ', \"arguments\": ' }}}}"
+        "{{ called['arguments'] if called['arguments'] is string else called['arguments'] | tojson }}"
+        f"{{{{ '}}' + {after} }}}}{{% set gap.text = '\\n' %}}{{% endfor %}}{{{{ {end} }}}}{{% endgeneration %}}"
+        f"{{% else %}}{{% generation %}}{{{{ message['content'] + {end} }}}}{{% endgeneration %}}{{% endif %}}"
+    )
+
+
 BUILT_IN = {
     "chatml": (
-        "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
-        "{% if message['role'] == 'assistant' %}"
-        "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}"
-        "{% else %}{{ message['content'] + '<|im_end|>\\n' }}{% endif %}{% endfor %}"
+        "{% if tools %}{{ '<|im_start|>system\\n' }}"
+        "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] + '\\n\\n' }}{% endif %}"
+        + OFFER
+        + "{{ '<|im_end|>\\n' }}{% endif %}"
+        "{% for message in messages %}{% if not tools or message['role'] != 'system' %}"
+        "{{ '<|im_start|>' + message['role'] + '\\n' }}{% if message['role'] == 'assistant' %}"
+        + _said("'<|im_end|>'", "'<tool_call>\\n'", "'\\n</tool_call>'")
+        + "{{ '\\n' }}{% else %}{{ message['content'] + '<|im_end|>\\n' }}{% endif %}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
     ),
     "plain": (
-        "{{ bos_token }}{% for message in messages %}{{ '### ' + message['role'] | capitalize + ':\\n' }}"
-        "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
-        "{{ '\\n\\n' }}{% else %}{{ message['content'] + '\\n\\n' }}{% endif %}{% endfor %}"
+        "{{ bos_token }}"
+        "{% if tools %}{{ '### Tools:\\n' }}{% for tool in tools %}{{ tool | tojson + '\\n' }}{% endfor %}"
+        "{{ '\\n' }}{% endif %}{% for message in messages %}{{ '### ' + message['role'] | capitalize + ':\\n' }}"
+        "{% if message['role'] == 'assistant' %}"
+        + _said("eos_token", "'Call: '")
+        + "{{ '\\n\\n' }}{% else %}{{ message['content'] + '\\n\\n' }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}{{ '### Assistant:\\n' }}{% endif %}"
     ),
 }

@@ -19,11 +19,12 @@ SCHEMA = pa.schema(
         ("bytes", pa.int32()),
         ("record", pa.int64()),
         ("source", pa.int32()),
+        ("second", pa.int32()),
     ]
 )
 DATA_FILE = "data-00000-of-00001.arrow"
 _LISTS = {"input_ids": "int32", "loss_mask": "bool"}
-_SCALARS = {"length": "int32", "bytes": "int32", "record": "int64", "source": "int32"}
+_SCALARS = {"length": "int32", "bytes": "int32", "record": "int64", "source": "int32", "second": "int32"}
 
 
 @contextmanager
@@ -64,6 +65,8 @@ class TokenStore:
         lengths: tokens of each document, int32, shape [documents].
         bytes: UTF-8 bytes of the trained text of each, int32.
         records: line of each in the split's file, from 0, int64.
+        sources: number of the source that each comes from, int32.
+        seconds: where the second of a pair's two documents, the rejected one, begins; 0 for a single document, int32.
     """
 
     def __init__(self, folder: str | Path):
@@ -76,6 +79,9 @@ class TokenStore:
         self.lengths = _column(batches, "length", np.int32)
         self.bytes = _column(batches, "bytes", np.int32)
         self.records = _column(batches, "record", np.int64)
+        self.sources = _column(batches, "source", np.int32)
+        paired = all("second" in batch.schema.names for batch in batches)
+        self.seconds = _column(batches, "second", np.int32) if paired else np.zeros_like(self.lengths)
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -83,7 +89,7 @@ class TokenStore:
     def document(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the token ids (int32) and the loss mask (int8) of document ``index``, both of shape [length].
 
-        The ids are a view of the file.
+        Of a pair they are those of both documents, one after the other. The ids are a view of the file.
         """
         batch = bisect_right(self._starts, index) - 1
         row = index - self._starts[batch]

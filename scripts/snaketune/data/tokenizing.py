@@ -12,12 +12,12 @@ import orjson
 from snaketune.common.errors import DataError
 from snaketune.data.audit import Audit
 from snaketune.data.chunk_tokenizing import EXAMPLES, ChunkResult, ChunkTokenizer, Recipe
-from snaketune.data.chunks import Chunk, chunks_of, ordered_results, processes_for
+from snaketune.data.chunks import Chunk, chunks_of, processes_for
 from snaketune.data.encoding import Document, Encoder
 from snaketune.data.engine import choose_engine, few_threads, load_engine
-from snaketune.data.equality import SAMPLE_RECORDS, choose_method, compare_with_transformers
-from snaketune.data.rendering import Unusable, conversation_of
-from snaketune.data.templates import Message
+from snaketune.data.equality import SAMPLE_RECORDS, Conversation, choose_method, compare_with_transformers
+from snaketune.data.parallel import ordered_results
+from snaketune.data.rendering import Unusable
 from snaketune.data.token_store import writing_tokens
 from snaketune.data.tokenizer import TextTokenizer
 
@@ -64,13 +64,13 @@ def settle(recipe: Recipe, files: Sequence[str | Path], threads: int) -> tuple[R
         The recipe with both chosen, and the facts of the comparisons.
     """
     worker = ChunkTokenizer(recipe, "sample", threads)
-    documents, records = _sample(worker, [chunk for file in files for chunk in chunks_of(file)])
+    documents, sampled = _sample(worker, [chunk for file in files for chunk in chunks_of(file)])
     with few_threads(threads):
         gate = choose_engine(worker.tokenizer, [document.text for document in documents])
         encoder = Encoder(worker.tokenizer, load_engine(gate.engine, worker.tokenizer))
         method, segments = choose_method(documents, encoder)
         facts = {"engine": gate.engine, "engine_gate": gate.facts(), "method": method, "segments_gate": segments}
-        chats, conversations = _comparable(documents, records)
+        chats, conversations = _comparable(documents, sampled)
         if worker.template and chats:
             encoder = Encoder(worker.tokenizer, load_engine(gate.engine, worker.tokenizer), method)
             facts["transformers_gate"] = compare_with_transformers(
@@ -79,19 +79,22 @@ def settle(recipe: Recipe, files: Sequence[str | Path], threads: int) -> tuple[R
     return replace(recipe, engine=gate.engine, method=method), facts
 
 
-def _comparable(documents: list[Document], records: list[dict[str, Any]]) -> tuple[list[Document], list[list[Message]]]:
-    """Return the conversations that transformers renders in one batch: without tools and weights of single answers."""
+def _comparable(
+    documents: list[Document], conversations: list[Conversation]
+) -> tuple[list[Document], list[Conversation]]:
+    """Return what transformers can be asked about: conversations without weights of single answers."""
     kept = [
-        (document, conversation_of(record))
-        for document, record in zip(documents, records, strict=True)
-        if not document.plain and "tools" not in record and not any("weight" in m for m in conversation_of(record))
+        (document, (messages, tools))
+        for document, (messages, tools) in zip(documents, conversations, strict=True)
+        if messages and not any("weight" in message for message in messages)
     ]
-    return [document for document, _ in kept], [messages for _, messages in kept]
+    return [document for document, _ in kept], [conversation for _, conversation in kept]
 
 
-def _sample(worker: ChunkTokenizer, chunks: Sequence[Chunk]) -> tuple[list[Document], list[dict[str, Any]]]:
-    """Return documents spread evenly over the chunks, and their records."""
-    documents, records = [], []
+def _sample(worker: ChunkTokenizer, chunks: Sequence[Chunk]) -> tuple[list[Document], list[Conversation]]:
+    """Return documents spread evenly over the chunks, and their conversations (without messages for plain text)."""
+    documents: list[Document] = []
+    conversations: list[Conversation] = []
     starts = np.cumsum([0, *(chunk.lines for chunk in chunks)])
     # Some of the sample will be left out, so a few more are drawn than are needed.
     wanted = min(int(starts[-1]), SAMPLE_RECORDS + SAMPLE_RECORDS // 4)
@@ -102,12 +105,12 @@ def _sample(worker: ChunkTokenizer, chunks: Sequence[Chunk]) -> tuple[list[Docum
         for place in inside.tolist():
             record = orjson.loads(lines[place])
             try:
-                document = worker.renderer.render(chunk.first + place, record)
+                documents += worker.renderer.render(chunk.first + place, record)
             except Unusable:
                 continue
-            documents.append(document)
-            records.append(record)
-    return documents, records
+            found = [[]] if "text" in record else worker.renderer.conversations(record)
+            conversations += [(messages, record.get("tools")) for messages in found]
+    return documents, conversations
 
 
 def tokenize_splits(
@@ -131,14 +134,35 @@ def tokenize_splits(
             f"{place}: nothing can be trained on ({dict(train.dropped) or 'no records'}); {train.first_refusal}: check"
             " tokens.chat_template."
         )
+    for split, account in accounts.items():
+        if account.dropped and not account.records:
+            raise DataError(
+                f"{files[split][0]}: all {account.dropped.total()} held-out records are left out"
+                f" ({dict(account.dropped)}); {account.first_refusal}: set split.test_size higher, or to 0 to hold"
+                " nothing out."
+            )
     tokenizer = TextTokenizer(recipe.folder)
     return {
         "vocab_size": tokenizer.vocab_size,
         "pad_id": tokenizer.pad_id,
+        "end_tokens": len(tokenizer.end_ids),
         **facts,
         "splits": {split: account.facts() for split, account in accounts.items()},
         "examples": examples,
     }
+
+
+def warnings_of(facts: dict[str, Any]) -> list[str]:
+    """Return sentences about what is allowed in the facts of tokenising but is rarely meant."""
+    found = []
+    if facts["engine_gate"]["reason"]:
+        found.append(f"Tokenising with {facts['engine']}: {facts['engine_gate']['reason']}.")
+    if not facts["end_tokens"]:
+        found.append(
+            "Warning: the tokenizer has no eos_token, so the model never learns to stop: name one in its"
+            " tokenizer_config.json."
+        )
+    return found
 
 
 def tokenize_split(

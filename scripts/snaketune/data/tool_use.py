@@ -3,12 +3,13 @@
 They are kept as they stand, since it is the chat template that turns them into text.
 """
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import orjson
 
-from snaketune.data.parsing import KINDS
+from snaketune.data.parsing import KINDS, refuse_any_repeated
 from snaketune.data.quarantine import Refusal
 
 # Whole numbers from here on are not all doubles, and the parser reads those beyond 64 bits as doubles.
@@ -40,7 +41,7 @@ def _check_call(call: Any, place: str) -> None:
     arguments = function.get("arguments")
     if type(arguments) is str:
         try:
-            arguments = orjson.loads(arguments)
+            arguments = _read(arguments, f"{place}: the arguments")
         except orjson.JSONDecodeError as error:
             raise Refusal("bad_tool_call", f"{place} has arguments that are not JSON ({error.msg})") from None
     if type(arguments) is not dict:
@@ -54,7 +55,7 @@ def called_function(value: str, place: str) -> list[dict[str, Any]]:
         Refusal: with the reason ``bad_tool_call``, ``inexact_number`` or ``too_deep``.
     """
     try:
-        written = orjson.loads(value)
+        written = _read(value, f"{place}: the call")
     except orjson.JSONDecodeError as error:
         raise Refusal("bad_tool_call", f"{place} is a call that is not JSON ({error.msg})") from None
     functions = written if type(written) is list else [written]
@@ -72,13 +73,36 @@ def tools_of(value: Any, name: str) -> list[dict[str, Any]] | None:
     if not value or (type(value) is str and value.isspace()):
         return None
     try:
-        tools = orjson.loads(value) if type(value) is str else value
+        tools = _read(value, repr(name)) if type(value) is str else value
     except orjson.JSONDecodeError as error:
         raise Refusal("bad_tools", f"{name!r} is text that is not JSON ({error.msg})") from None
     if type(tools) is not list or any(type(tool) is not dict for tool in tools):
         raise Refusal("bad_tools", f"{name!r} is no list of objects")
     _check_written(tools, name)
     return tools or None
+
+
+def for_template(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the messages in the shape that transformers documents for chat templates: arguments are objects.
+
+    OpenAI has them as JSON text, which a template that writes objects as JSON would quote a second time.
+    """
+    for message in messages:
+        if "tool_calls" in message:
+            return [_with_objects(message) if "tool_calls" in message else message for message in messages]
+    return messages
+
+
+def _with_objects(message: dict[str, Any]) -> dict[str, Any]:
+    return {**message, "tool_calls": [_with_object(call) for call in message["tool_calls"]]}
+
+
+def _with_object(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function", call)
+    if type(function["arguments"]) is str:
+        # Unlike orjson this keeps whole numbers of any length.
+        function = {**function, "arguments": json.loads(function["arguments"])}
+    return {**call, "function": function} if "function" in call else {"type": "function", "function": function}
 
 
 def check_results(messages: Sequence[dict[str, Any]], place: str) -> None:
@@ -102,16 +126,30 @@ def check_results(messages: Sequence[dict[str, Any]], place: str) -> None:
             raise Refusal("tool_without_call", f"{place}[{index}] answers the call {called!r}, which was not made")
 
 
+def _read(text: str, place: str) -> Any:
+    """Return the value of JSON text inside a record; a key that is written twice is refused there too."""
+    value = orjson.loads(text)
+    for _ in _levels(value, place):
+        pass
+    refuse_any_repeated(text, place)
+    return value
+
+
 def _check_written(value: Any, place: str) -> None:
     """Refuse what would be written differently from how it was read, or not at all."""
+    for level in _levels(value, place):
+        for number in level:
+            if type(number) is float and abs(number) >= LARGEST_EXACT:
+                raise Refusal("inexact_number", f"{place} holds {number:g}, more digits than are kept: make it text")
+
+
+def _levels(value: Any, place: str) -> Iterator[list[Any]]:
     level, depth = [value], 0
     while level:
         depth += 1
         if depth > DEEPEST:
             raise Refusal("too_deep", f"{place} is nested more than {DEEPEST} levels deep")
-        for number in level:
-            if type(number) is float and abs(number) >= LARGEST_EXACT:
-                raise Refusal("inexact_number", f"{place} holds {number:g}, more digits than are kept: make it text")
+        yield level
         level = [inner for outer in level for inner in _inside(outer)]
 
 
