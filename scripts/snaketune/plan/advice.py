@@ -1,0 +1,147 @@
+"""Which method, preset and strategy suit a situation: a table of rules, each with its reason.
+
+The rules are the decision flows of the comparisons that the project started from, as far as they hold: tight memory
+→ a quantised base, a large shift of domain → all weights, otherwise an adapter; then preferences → DPO. They are
+shown, never imposed. What is not known (None) lets no rule apply that would need it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is known before a run; None is unknown."""
+
+    adapter_fits: bool | None = None
+    """Whether an adapter on a 16-bit base fits the GPU, at any checkpointing level."""
+    quantized_fits: bool | None = None
+    """Whether an adapter on a 4-bit base does."""
+    full_fits: bool | None = None
+    """Whether training all weights does, sharded over the GPUs at hand."""
+    domain_shift: bool = False
+    """Whether the data are far from what the base model knows (another language, another notation)."""
+    has_preferences: bool = False
+    """Whether the data hold chosen and rejected answers."""
+    is_tuned: bool = False
+    """Whether the base has already learned the task from examples."""
+    first_training: bool = False
+    needs_certainty: bool = False
+    """Whether the run must be like the documented baseline, whatever it costs."""
+    longest_record: int | None = None
+    """Tokens."""
+    model_context: int | None = None
+    """Tokens."""
+    hours: float | None = None
+    """Planned hours on one GPU."""
+    deadline_hours: float | None = None
+    gpus: int = 1
+    cost_usd: float | None = None
+    max_cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A choice on one topic, with its reason as a clause."""
+
+    topic: str
+    choice: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A choice that is given when its condition holds and no earlier rule on the topic did."""
+
+    topic: str
+    choice: str
+    applies: Callable[[Situation], bool]
+    reason: str
+
+
+def _exceeds(value: float | None, limit: float | None) -> bool:
+    return value is not None and limit is not None and value > limit
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "method",
+        "smaller model",
+        lambda s: s.quantized_fits is False,
+        "not even a 4-bit base with an adapter fits this GPU",
+    ),
+    Rule(
+        "method",
+        "4bit",
+        lambda s: s.adapter_fits is False,
+        "a 16-bit base does not fit this GPU; a 4-bit base does, at the price of slower steps",
+    ),
+    Rule(
+        "method",
+        "full",
+        lambda s: s.domain_shift and s.full_fits is True,
+        "the data are far from what the base knows and all weights fit",
+    ),
+    Rule(
+        "method",
+        "lora",
+        lambda s: s.domain_shift and s.full_fits is not True,
+        "the data are far from what the base knows, but training all weights does not fit: take a high rank",
+    ),
+    Rule("method", "lora", lambda s: True, "a 16-bit base with an adapter is fastest where it fits"),
+    Rule(
+        "training",
+        "sft, then dpo",
+        lambda s: s.has_preferences and not s.is_tuned,
+        "preferences teach which answer is better, not how to answer: train on the chosen answers first",
+    ),
+    Rule("training", "dpo", lambda s: s.has_preferences, "the data hold chosen and rejected answers"),
+    Rule("training", "sft", lambda s: True, "the data are examples of answers"),
+    Rule("preset", "baseline", lambda s: s.needs_certainty, "it changes nothing against the documented baseline"),
+    Rule(
+        "preset",
+        "optimized",
+        lambda s: s.first_training,
+        "a first training should show what the data are worth before the effective batch and rate are raised",
+    ),
+    Rule("preset", "fast", lambda s: True, "it trains the same and wastes least"),
+    Rule(
+        "length",
+        "model with a longer context",
+        lambda s: _exceeds(s.longest_record, s.model_context),
+        "the longest record exceeds what the model can attend to",
+    ),
+    Rule(
+        "strategy",
+        "several GPUs",
+        lambda s: _exceeds(s.hours, s.deadline_hours) and s.gpus > 1,
+        "one GPU misses the deadline; more of them buy time, not money",
+    ),
+    Rule(
+        "strategy",
+        "less training",
+        lambda s: _exceeds(s.hours, s.deadline_hours),
+        "the one GPU at hand misses the deadline: fewer epochs, less data or a smaller model",
+    ),
+    Rule(
+        "strategy",
+        "single",
+        lambda s: s.hours is not None and s.deadline_hours is not None,
+        "one GPU meets the deadline and several are cheaper only if their speed-up exceeds the price ratio",
+    ),
+    Rule(
+        "cost",
+        "cheaper GPU or less training",
+        lambda s: _exceeds(s.cost_usd, s.max_cost_usd),
+        "the planned cost exceeds plan.max_cost_usd",
+    ),
+)
+
+
+def advise(situation: Situation) -> list[Advice]:
+    """Return one advice per topic on which something can be said, in the order of the table."""
+    given: dict[str, Advice] = {}
+    for rule in RULES:
+        if rule.topic not in given and rule.applies(situation):
+            given[rule.topic] = Advice(rule.topic, rule.choice, rule.reason)
+    return list(given.values())

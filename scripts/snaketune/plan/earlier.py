@@ -1,0 +1,120 @@
+"""What earlier runs measured: their rates replace estimates, so that each plan is better than the last."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import orjson
+
+from snaketune.common.canonical import read_json
+from snaketune.plan.memory import CONTEXT_GB
+from snaketune.plan.target import Target
+
+NEWEST = 5
+"""Runs that count; older ones may have had other drivers."""
+SHORTEST_SECONDS = 1.0
+"""Of training; what took less says nothing about a rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What runs with the same speed key measured on the same kind of device."""
+
+    tokens_per_second: float
+    """Of one device: the median of the runs."""
+    slowest: float
+    fastest: float
+    start_seconds: float
+    """From the start of the job to its end, without training, evaluations and checkpoints: loading, compiling."""
+    save_seconds: float | None
+    memory_gb: float
+    runs: tuple[str, ...]
+    """``run/id`` of each."""
+
+    @property
+    def source(self) -> str:
+        """Return where the figures come from, in words."""
+        return f"measured by {self.runs[0]}" if len(self.runs) == 1 else f"median of {', '.join(self.runs)}"
+
+
+def find_measurement(
+    results: Path, own: Path, speed: Mapping[str, Any], flops_per_token: float | None, target: Target, host: str
+) -> Measurement | None:
+    """Return what earlier runs of this kind measured, None if there is none.
+
+    Runs that differ in rank or in the lengths of their documents are brought to the operations per token of this one.
+
+    Args:
+        results: the results folder.
+        own: the folder of the run itself, whose plan is being made; when it was trained before, it counts.
+        speed: the speed key that a run has to agree on.
+        flops_per_token: of this run; None where they cannot be counted.
+        target: the device.
+        host: this machine; a rate of a CPU is only good for the machine that it was measured on.
+    """
+    found = []
+    for file in sorted((results / "runs").glob("*/*/run_info.json")):
+        folder = file.parent
+        if folder.is_symlink() or folder.parent.is_symlink():
+            continue
+        plan = {"speed": speed, "rate": {"flops_per_token": flops_per_token}} if folder == own else _read(folder)
+        info = _read(folder, "run_info.json")
+        if plan and info and plan.get("speed") == speed and _is_there(info, target, host):
+            found += _measured(folder, info, plan, flops_per_token, target)
+    newest = sorted(found, key=lambda run: run["finished"])[-NEWEST:]
+    return _together(newest) if newest else None
+
+
+def _read(folder: Path, name: str = "plan.json") -> dict[str, Any] | None:
+    """Return a fact file, None when it is not there or half gone: another job may be replacing its run just now."""
+    try:
+        return read_json(folder / name)
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return None
+
+
+def _is_there(info: Mapping[str, Any], target: Target, host: str) -> bool:
+    gpu = info["machine"]["gpu"]
+    if gpu is None or target.is_cpu:
+        return gpu is None and target.is_cpu and info["machine"]["host"] == host
+    return " ".join(gpu["name"].lower().split()) in {name.lower() for name in target.hardware.names}
+
+
+def _measured(
+    folder: Path, info: Mapping[str, Any], plan: Mapping[str, Any], flops: float | None, target: Target
+) -> list[dict[str, Any]]:
+    seconds = info.get("seconds") or {}
+    training = seconds.get("compute", 0.0) + seconds.get("data", 0.0)
+    if training < SHORTEST_SECONDS or not info.get("tokens_this_time"):
+        return []
+    theirs = plan["rate"].get("flops_per_token")
+    correction = theirs / flops if theirs and flops else 1.0
+    spent = training + seconds.get("evaluation", 0.0) + seconds.get("checkpoint", 0.0)
+    memory = info["peak_memory"]
+    on_gpu = memory["gpu_bytes"] / 1e9 + CONTEXT_GB["cuda"] if memory.get("gpu_bytes") else None
+    return [
+        {
+            "name": f"{folder.parent.name}/{folder.name}",
+            "finished": info["train"]["finished"],
+            "rate": info["tokens_this_time"] / training / target.gpus * correction,
+            "start": max(info["train"]["seconds"] - spent, 0.0),
+            "save": (info.get("checkpoints") or {}).get("seconds_per_checkpoint"),
+            "memory": on_gpu or memory["resident_bytes"] / 1e9,
+        }
+    ]
+
+
+def _together(runs: list[dict[str, Any]]) -> Measurement:
+    rates = [run["rate"] for run in runs]
+    saves = [run["save"] for run in runs if run["save"] is not None]
+    return Measurement(
+        tokens_per_second=median(rates),
+        slowest=min(rates),
+        fastest=max(rates),
+        start_seconds=median(run["start"] for run in runs),
+        save_seconds=median(saves) if saves else None,
+        memory_gb=max(run["memory"] for run in runs),
+        runs=tuple(run["name"] for run in runs),
+    )

@@ -1,0 +1,113 @@
+"""The gate before training: what exceeds the budget or the machine stops here, with one sentence."""
+
+from collections.abc import Mapping
+from math import floor, log10
+from typing import Any
+
+from snaketune.common.errors import PlanError
+from snaketune.plan.fitting import MARGIN, next_smaller_setting
+from snaketune.plan.memory import MemoryPlan
+from snaketune.plan.summary import dollars, duration
+from snaketune.plan.target import Target
+from snaketune.plan.workload import Work
+
+SLACK = 0.01
+"""Left under a limit by the setting that is advised: the last batch and the last checkpoint are whole."""
+
+
+def check_plan(plan: Mapping[str, Any]) -> list[str]:
+    """Stop a run whose plan exceeds a limit; return sentences on limits that cannot be checked.
+
+    Args:
+        plan: the content of plan.json.
+
+    Raises:
+        PlanError: naming the limit, the planned number and the nearest setting that fits.
+    """
+    _check_memory(plan)
+    _check_disk(plan)
+    notes = [
+        _check(plan, "max_hours", "hours", duration),
+        _check(plan, "max_cost_usd", "total_usd", dollars),
+    ]
+    return [note for note in notes if note]
+
+
+def _check(plan: Mapping[str, Any], limit_name: str, name: str, words: Any) -> str:
+    limit, value, about = plan["limits"][limit_name], plan[name], plan["about"][name]
+    if limit is None:
+        return ""
+    if value is None:
+        return f"plan.{limit_name} cannot be checked: {about['source']}."
+    if value <= limit:
+        return ""
+    device = plan["device"]
+    band = f", {words(about['low'])} to {words(about['high'])}" if about["low"] is not None else ""
+    nearest = plan["nearest"]["hours"] or "train less or on a faster device"
+    raise PlanError(
+        f"plan.{limit_name}: {limit:g} and this run is planned to take {words(value)} ({about['origin']}{band}) on"
+        f" {device['gpus']} x {device['title']}: {nearest}, or raise the limit."
+    )
+
+
+def nearest_hours(cfg: Mapping[str, Any], values: Mapping[str, Any], start_hours: float, steps: int) -> str | None:
+    """Return the setting that brings a run under its limits of hours and dollars, None if it is under them.
+
+    Args:
+        cfg: the ``plan`` and ``train`` sections.
+        values: planned ``hours`` and ``cost_usd``.
+        start_hours: what the run takes however little it trains.
+        steps: planned optimizer steps.
+    """
+    plan, others = cfg["plan"], sum(cfg["plan"]["other_costs_usd"].values())
+    shares = []
+    if values["hours"] and plan["max_hours"]:
+        shares.append(plan["max_hours"] / values["hours"])
+    if values["cost_usd"] and plan["max_cost_usd"]:
+        shares.append((plan["max_cost_usd"] - others) / values["cost_usd"])
+    share = min(shares, default=1.0)
+    if 0 < share < 1:
+        fixed = start_hours / values["hours"]
+        share = max((share - fixed) / (1 - fixed), 0.0)
+    if share >= 1:
+        return None
+    fewer = floor(steps * share * (1 - SLACK))
+    if fewer < 1:
+        return "not even one step fits: lower plan.other_costs_usd or take a faster device"
+    if cfg["train"]["max_steps"] > 0:
+        return f"set train.max_steps to {fewer}"
+    return f"set train.num_train_epochs to {_floor(cfg['train']['num_train_epochs'] * (fewer - 1) / steps):g}"
+
+
+def _floor(value: float) -> float:
+    """Return ``value`` cut to three significant digits."""
+    size = 10 ** (2 - floor(log10(value))) if value > 0 else 1
+    return floor(value * size) / size
+
+
+def smaller_setting(work: Work, target: Target, memory: MemoryPlan | None) -> str | None:
+    """Return the change with which a run fits the memory of its device, None if it fits or nobody can say."""
+    if memory is None or target.memory_gb is None or memory.total * (1 - MARGIN) <= target.memory_gb:
+        return None
+    change = next_smaller_setting(work.config, work.setting, target.memory_gb)
+    return change.sentence() if change else "use a smaller model or a device with more memory"
+
+
+def _check_memory(plan: Mapping[str, Any]) -> None:
+    """Stop what cannot fit even if the plan is too high by its error band."""
+    change, device = plan["nearest"]["memory"], plan["device"]
+    if change and plan["about"]["memory_gb"]["origin"] != "measured":
+        raise PlanError(
+            f"plan.gpu: {device['title']} has {device['memory_gb']:.1f} GB and this run needs"
+            f" {plan['memory_gb']:.1f} GB ({plan['about']['memory_gb']['origin']}): {change}."
+        )
+
+
+def _check_disk(plan: Mapping[str, Any]) -> None:
+    disk = plan["disk"]
+    if disk["to_write"] > disk["free"]:
+        raise PlanError(
+            f"paths.results: {disk['free']:.1f} GB are free on its disk and the run writes {disk['to_write']:.1f} GB"
+            f" (checkpoints {disk['checkpoints']:.1f}, merged model {disk['merged']:.1f}): free space, set"
+            " paths.results to another disk or lower train.save_total_limit."
+        )

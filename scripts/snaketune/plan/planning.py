@@ -1,0 +1,247 @@
+"""plan.json: everything that is known about a run before it starts, each number with its unit and its origin.
+
+Volatile is what depends on the clock, on this machine or on earlier runs, so that the plan is part of no identity.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from snaketune.common.errors import PlanError
+from snaketune.plan.advice import Situation, advise
+from snaketune.plan.budget import finishes_at
+from snaketune.plan.earlier import find_measurement
+from snaketune.plan.fit_table import fit_table, options_of, verdict_of
+from snaketune.plan.forecast import Disk, Forecast, disk_of, forecast
+from snaketune.plan.gate import nearest_hours, smaller_setting
+from snaketune.plan.hardware import load_catalogue
+from snaketune.plan.machine import Machine
+from snaketune.plan.memory import MemoryPlan, memory_plan
+from snaketune.plan.rate import Rate, rate_of
+from snaketune.plan.settings import setting_of
+from snaketune.plan.strategies import memory_per_gpu
+from snaketune.plan.target import Target, choose_target
+from snaketune.plan.what_if import cost_rows, ownership, sensitivity_table, strategy_table
+from snaketune.plan.workload import Work, read_work, speed_key
+
+MEMORY_BAND = 0.10
+DIGITS = 6
+UNITS = {
+    "tokens_total": "tokens",
+    "steps": "optimizer steps",
+    "train_hours": "hours of training",
+    "hours": "hours from start to end",
+    "cost_usd": "US dollars for all GPUs",
+    "total_usd": "US dollars with other costs",
+    "memory_gb": "GB (10^9 bytes) of memory per device",
+    "disk_gb": "GB (10^9 bytes) of disk",
+    "finishes_at": "local time, if it starts when this plan was made",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PlanInputs:
+    """What a plan is made from: configuration, fact files, this machine and this moment."""
+
+    cfg: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    """Operational settings of training: when it saves."""
+    rightsize: Mapping[str, Any]
+    pack: Mapping[str, Any]
+    model: Mapping[str, Any]
+    model_folder: Path
+    results: Path
+    own: Path
+    """The folder of the run."""
+    machine: Machine
+    now: datetime
+
+
+def make_plan(given: PlanInputs) -> dict[str, Any]:
+    """Return the content of plan.json.
+
+    Raises:
+        ConfigError: if the adapter does not fit the model.
+        PlanError: if the model's configuration cannot be read.
+    """
+    target = choose_target(given.cfg["plan"], given.machine)
+    work = read_work(given.cfg, given.model_folder, given.model, given.rightsize, given.pack, target)
+    speed, flops = speed_key(given.cfg, work, target), work.flops_per_token()
+    measured = find_measurement(given.results, given.own, speed, flops, target, given.machine.host)
+    rate = rate_of(work, target.hardware, given.cfg["plan"]["utilization"], measured)
+    seen = forecast(given.cfg, given.settings, work, target, rate, measured)
+    memory, notes = _memory(given.cfg, work, target)
+    disk = disk_of(given.cfg, given.settings, work, given.model, given.pack)
+    figures = _figures(given, target, rate, seen, memory, disk)
+    if measured:
+        figures["memory_gb"] = (measured.memory_gb, _about("measured", measured.source))
+    values = {name: value for name, (value, _) in figures.items()}
+    about = {name: {"unit": UNITS[name], **words} for name, (_, words) in figures.items()}
+    plan = {
+        **values,
+        "about": about,
+        "planned_at": given.now.isoformat(timespec="seconds"),
+        "device": _device(target),
+        "rate": {**asdict(rate), "unit": "real tokens per second of one device", "flops_per_token": flops},
+        "speed": speed,
+        "work": _work(work),
+        "memory": {**memory.parts, "origin": memory.origin} if memory else {},
+        "disk": {**asdict(disk), "to_write": disk.to_write, "free": given.machine.free_disk_gb},
+        "overheads": _overheads(seen),
+        "limits": {name: given.cfg["plan"][name] for name in ("max_cost_usd", "max_hours")},
+        "nearest": {
+            "hours": nearest_hours(given.cfg, values, seen.budget.preparation_hours, seen.budget.steps),
+            "memory": smaller_setting(work, target, memory),
+        },
+        **_tables(given, target, work, seen, values, about),
+        "notes": [*dict.fromkeys([*work.notes, *notes])],
+    }
+    return rounded(plan)
+
+
+def _memory(cfg: Mapping[str, Any], work: Work, target: Target) -> tuple[MemoryPlan | None, tuple[str, ...]]:
+    try:
+        plan = memory_plan(work.config, work.setting)
+    except PlanError as error:
+        return None, (str(error),)
+    return memory_per_gpu(plan, cfg["train"].get("strategy", "single"), target.gpus), ()
+
+
+Figure = tuple[Any, dict[str, Any]]
+
+
+def _about(origin: str, source: str, low: Any = None, high: Any = None) -> dict[str, Any]:
+    return {"origin": origin, "source": source, "low": low, "high": high}
+
+
+def _figures(
+    given: PlanInputs, target: Target, rate: Rate, seen: Forecast, memory: MemoryPlan | None, disk: Disk
+) -> dict[str, Figure]:
+    """Return the public numbers with what is to be known about each."""
+    budget, price = seen.budget, target.price
+    hours, origin = (budget.hours, rate.origin) if seen.is_timed else (None, "unknown")
+    train_low, train_high = _band(rate, budget.train_hours)
+    rest = budget.hours - budget.train_hours
+    low, high = (None, None) if train_low is None or train_high is None else (train_low + rest, train_high + rest)
+    per_hour = price.usd * target.gpus if price.usd is not None else None
+    others = sum(given.cfg["plan"]["other_costs_usd"].values())
+
+    def money(more: float, source: str) -> Figure:
+        if hours is None or per_hour is None:
+            return None, _about("unknown", rate.source if hours is None else price.source)
+        bounds = [None if value is None else value * per_hour + more for value in (low, high)]
+        return hours * per_hour + more, _about(origin, source, *bounds)
+
+    end = None if hours is None else finishes_at(given.now, hours).isoformat(timespec="seconds")
+    ends = [
+        None if value is None else finishes_at(given.now, value).isoformat(timespec="seconds") for value in (low, high)
+    ]
+    needs = memory.total if memory else None
+    around = [None if needs is None else needs * (1 + side * MEMORY_BAND) for side in (-1, 1)]
+    return {
+        "tokens_total": (budget.tokens_total, _about("measured", "counted in the packed rows")),
+        "steps": (budget.steps, _about("measured", "counted in the packed rows")),
+        "train_hours": (
+            budget.train_hours if seen.is_timed else None,
+            _about(origin, rate.source, train_low, train_high),
+        ),
+        "hours": (hours, _about(origin, "training, start, checkpoints and evaluations", low, high)),
+        "cost_usd": money(0.0, f"{target.gpus} x ${price.usd or 0:g} per hour ({price.source})"),
+        "total_usd": money(others, "with plan.other_costs_usd"),
+        "memory_gb": (needs, _about("estimated" if memory else "unknown", "traced shape by shape", *around)),
+        "disk_gb": (disk.total, _about("estimated", "checkpoints, results, base model and packed rows")),
+        "finishes_at": (end, _about(origin, "start now", *ends)),
+    }
+
+
+def _band(rate: Rate, hours: float) -> tuple[float | None, float | None]:
+    """Return the hours at the highest and at the lowest rate."""
+    if rate.tokens_per_second is None or not rate.low or not rate.high:
+        return None, None
+    return hours * rate.tokens_per_second / rate.high, hours * rate.tokens_per_second / rate.low
+
+
+def _device(target: Target) -> dict[str, Any]:
+    device = target.hardware
+    return {
+        "id": device.id,
+        "title": device.title,
+        "gpus": target.gpus,
+        "is_here": target.is_here,
+        "memory_gb": target.memory_gb,
+        "price_per_gpu_hour": target.price.usd,
+        "price_source": target.price.source,
+        "watts": device.watts,
+    }
+
+
+def _work(work: Work) -> dict[str, Any]:
+    names = ("rows", "documents", "tokens", "squares", "row_length", "parameters", "trained")
+    own = "full" if work.is_full else {"none": "lora"}.get(work.setting.quantization, work.setting.quantization)
+    found = {name: getattr(work, name) for name in names}
+    return {**found, "checkpoint_every": work.setting.checkpoint_every, "fit_method": own}
+
+
+def _overheads(seen: Forecast) -> dict[str, Any]:
+    """Return what of the time goes into checkpoints, evaluations and starting."""
+    budget, timed = seen.budget, seen.is_timed
+    return {
+        "save_steps": seen.inputs.save_steps or None,
+        "saves": budget.saves if seen.inputs.save_steps else None,
+        "seconds_per_save": seen.save_seconds,
+        "saves_origin": seen.saves_origin,
+        "checkpoint_hours": budget.checkpoint_hours if timed else None,
+        "checkpoint_share": budget.checkpoint_share if timed else None,
+        "evaluations": seen.evaluations,
+        "evaluation_hours": budget.evaluation_hours if timed else None,
+        "start_hours": budget.preparation_hours if timed else None,
+    }
+
+
+def _tables(
+    given: PlanInputs, target: Target, work: Work, seen: Forecast, values: Mapping[str, Any], about: Mapping[str, Any]
+) -> dict[str, Any]:
+    cfg = given.cfg
+    options = options_of(work, setting_of(cfg, work.row_length, "cuda"))
+    catalogue, utilization = load_catalogue(), cfg["plan"]["utilization"]
+    whole_memory, _ = _memory({**cfg, "train": {**cfg["train"], "strategy": "single"}}, work, target)
+    return {
+        "fit": fit_table(work, options, catalogue, seen.budget.tokens_total, utilization),
+        "strategies": strategy_table(seen, target, whole_memory),
+        "sensitivity": sensitivity_table(work, seen, given.rightsize, given.pack.get("packing", True)),
+        "costs": cost_rows(cfg["plan"], values["cost_usd"], about["cost_usd"]["origin"]),
+        "ownership": ownership(cfg["plan"], seen, target),
+        "advice": [asdict(one) for one in advise(_situation(given, target, work, options, values))],
+    }
+
+
+def _situation(given: PlanInputs, target: Target, work: Work, options: Any, values: Mapping[str, Any]) -> Situation:
+    plan, memory, rows = given.cfg["plan"], None if target.is_cpu else target.memory_gb, work.setting.micro_batch
+    adapter, starts_from = given.cfg["adapter"], given.cfg["model"]["name_or_path"]
+    return Situation(
+        adapter_fits=verdict_of(options, "lora", memory, rows),
+        quantized_fits=verdict_of(options, "4bit", memory, rows),
+        full_fits=verdict_of(options, "full", memory, rows),
+        domain_shift=plan["domain_shift"],
+        has_preferences=work.method == "dpo" or given.cfg["data"]["format"] == "preference",
+        is_tuned=starts_from.startswith("run:") or bool(adapter.get("init_from")),
+        first_training=not any(given.results.glob("runs/*/*/run_info.json")),
+        longest_record=given.rightsize["longest"],
+        model_context=given.rightsize["model_context"],
+        hours=values["hours"],
+        deadline_hours=plan["max_hours"],
+        gpus=target.gpus,
+        cost_usd=values["total_usd"],
+        max_cost_usd=plan["max_cost_usd"],
+    )
+
+
+def rounded(value: Any) -> Any:
+    """Return ``value`` with its floats cut to six significant digits: more would be noise."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, Mapping):
+        return {name: rounded(one) for name, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list | tuple) else value

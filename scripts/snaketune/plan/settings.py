@@ -1,0 +1,121 @@
+"""The settings of a run that decide its memory, apart from everything else in the configuration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+CHECKPOINT_LEVELS = (0, 4, 2, 1)
+"""Every how many layers one is recomputed, from the least recomputation to the most; 0 recomputes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSetting:
+    """The LoRA adapter of a run, in PEFT's words."""
+
+    r: int = 16
+    target_modules: str | tuple[str, ...] = "all-linear"
+    lora_dropout: float = 0.0
+    dtype: str = "float32"
+    rank_pattern: tuple[tuple[str, int], ...] = ()
+    use_dora: bool = False
+    modules_to_save: tuple[str, ...] = ()
+
+    def section(self) -> dict[str, Any]:
+        """Return the fields as the ``adapter`` section of the configuration has them."""
+        modules = self.target_modules
+        return {
+            "r": self.r,
+            "target_modules": modules if isinstance(modules, str) else list(modules),
+            "lora_dropout": self.lora_dropout,
+            "rank_pattern": dict(self.rank_pattern),
+            "use_dora": self.use_dora,
+            "modules_to_save": list(self.modules_to_save),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySetting:
+    """What of a run decides its memory; ``adapter`` is None when all weights are trained."""
+
+    row_length: int
+    """Tokens in a packed row."""
+    micro_batch: int = 1
+    """Rows in one forward pass."""
+    adapter: AdapterSetting | None = AdapterSetting()
+    weight_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    autocast: Literal["", "bfloat16", "float16"] = "bfloat16"
+    """Number format of automatic mixed precision; empty when it is off."""
+    quantization: Literal["none", "8bit", "4bit"] = "none"
+    double_quantization: bool = True
+    """Whether the scales of 4-bit weights are quantised as well."""
+    optimizer: str = "adamw_torch_fused"
+    checkpoint_every: int = 0
+    """Every how many layers one is recomputed instead of kept: 0 none, 1 all."""
+    chunked_loss: bool = True
+    attention: Literal["fused", "sdpa", "eager"] = "fused"
+    """``fused``: kernels told about documents (FlashAttention, varlen); ``sdpa``: with a mask over the whole row."""
+    device: Literal["cuda", "cpu"] = "cuda"
+
+    @property
+    def tokens(self) -> int:
+        """Return the tokens of one forward pass."""
+        return self.row_length * self.micro_batch
+
+
+def setting_of(cfg: Mapping[str, Any], row_length: int, device: str, has_bf16: bool = True) -> MemorySetting:
+    """Return the memory setting of a run's configuration on a device.
+
+    ``auto`` means what it means in training: 16-bit weights and mixed precision on a GPU, float32 on a CPU and for
+    weights that are trained themselves; a chunked loss; no recomputation (``choose_checkpointing`` decides).
+
+    Args:
+        cfg: the ``model``, ``adapter`` and ``train`` sections.
+        row_length: tokens in a packed row.
+        device: ``cuda`` or ``cpu``.
+        has_bf16: whether the GPU computes in bfloat16.
+    """
+    model, adapter, train = cfg["model"], cfg["adapter"], cfg["train"]
+    half: Any = "bfloat16" if has_bf16 else "float16"
+    cpu = device == "cpu"
+    dtype = model.get("dtype", "auto")
+    is_full = adapter.get("type", "lora") != "lora"
+    mixed = train.get("bf16", "auto")
+    autocast: Any = "float16" if train.get("fp16") else ("bfloat16" if mixed is True else "")
+    if mixed == "auto" and not cpu and not train.get("fp16"):
+        autocast = "bfloat16" if has_bf16 else ""
+    checkpointing = train.get("gradient_checkpointing", False)
+    return MemorySetting(
+        row_length=row_length,
+        micro_batch=train["per_device_train_batch_size"],
+        adapter=None if is_full else _adapter_setting(adapter),
+        weight_dtype=("float32" if cpu or is_full else half) if dtype == "auto" else dtype,
+        autocast=autocast,
+        quantization=model.get("quantization", "none"),
+        optimizer=train.get("optim", "adamw_torch_fused"),
+        checkpoint_every=train.get("checkpoint_every_n_layers", 1) if checkpointing is True else 0,
+        chunked_loss=train.get("chunked_loss", "auto") is not False,
+        attention=_attention(model.get("attn_implementation", "auto"), cpu),
+        device="cpu" if cpu else "cuda",
+    )
+
+
+def _adapter_setting(adapter: Mapping[str, Any]) -> AdapterSetting:
+    modules = adapter["target_modules"]
+    dtype = adapter.get("dtype", "auto")
+    return AdapterSetting(
+        r=adapter["r"],
+        target_modules=modules if isinstance(modules, str) else tuple(modules),
+        lora_dropout=adapter.get("lora_dropout", 0.0),
+        dtype="float32" if dtype == "auto" else dtype,
+        rank_pattern=tuple(sorted((adapter.get("rank_pattern") or {}).items())),
+        use_dora=bool(adapter.get("use_dora")),
+        modules_to_save=tuple(adapter.get("modules_to_save") or ()),
+    )
+
+
+def _attention(name: str, cpu: bool) -> Literal["fused", "sdpa", "eager"]:
+    if name == "auto":
+        return "sdpa" if cpu else "fused"
+    if name in ("sdpa", "eager"):
+        return "sdpa" if name == "sdpa" else "eager"
+    return "fused"

@@ -1,0 +1,199 @@
+"""What the meta device lacks for a training step: live-byte counting, mixed precision, fused attention, quantisation.
+
+This module imports torch at its top and is only imported by a trace.
+"""
+
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AttentionInterface, masking_utils
+
+functional = torch.nn.functional
+LOW_PRECISION = {
+    functional.linear,
+    torch.matmul,
+    torch.bmm,
+    torch.Tensor.matmul,
+    torch.Tensor.__matmul__,
+    torch.Tensor.bmm,
+    torch.conv1d,
+}
+FULL_PRECISION = {functional.layer_norm, functional.group_norm}
+_entered: list[torch.dtype] = []
+"""Number formats of the mixed-precision contexts that are open, innermost last."""
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all storages that are alive, except those it is told to ignore."""
+
+    def __init__(self, ignored: Iterable[torch.Tensor]):
+        super().__init__()
+        self.now = self.peak = 0
+        self._alive: dict[int, Any] = {tensor.untyped_storage()._cdata: tensor for tensor in ignored}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Run the operation and note the storages of its results."""
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self._note(leaf.untyped_storage())
+        return result
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._alive:
+            return
+
+        def freed(_: Any) -> None:
+            self.now -= size
+            self._alive.pop(key, None)
+
+        self._alive[key] = weakref.ref(storage, freed)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+
+class MixedPrecision(TorchFunctionMode):
+    """What autocast does, for the operations of a decoder, on any device; quantised products where asked for.
+
+    Products of matrices take 16-bit copies of their inputs, the copies of weights are made once per pass, and layer
+    norms compute in float32 (torch's documentation of automatic mixed precision lists them).
+    """
+
+    def __init__(self, dtype: str, quantization: str = "none"):
+        super().__init__()
+        self._dtype, self._quantization = getattr(torch, dtype), quantization
+        self._casts: dict[int, torch.Tensor] = {}
+
+    def __enter__(self):
+        """Make this the precision of the attention stand-ins as well."""
+        _entered.append(self._dtype)
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        """Restore the precision of before."""
+        _entered.pop()
+        return super().__exit__(*error)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        """Cast the inputs of the operation and run it."""
+        kwargs = kwargs or {}
+        if func is functional.linear and self._is_quantized(args[1]):
+            return QuantizedLinear.apply(self._low(args[0]), args[1], self._quantization == "8bit")
+        if func in LOW_PRECISION:
+            args = tuple(self._low(value) for value in args)
+        elif func in FULL_PRECISION:
+            args = tuple(value.float() if _is_floating(value) else value for value in args)
+        return func(*args, **kwargs)
+
+    def _is_quantized(self, weight: torch.Tensor) -> bool:
+        return self._quantization != "none" and isinstance(weight, torch.nn.Parameter) and not weight.requires_grad
+
+    def _low(self, value: Any) -> Any:
+        if not _is_floating(value) or value.dtype == self._dtype:
+            return value
+        if not (value.is_leaf and value.requires_grad):
+            return value.to(self._dtype)
+        if id(value) not in self._casts:
+            self._casts[id(value)] = value.to(self._dtype)
+        return self._casts[id(value)]
+
+
+def _is_floating(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+class QuantizedLinear(torch.autograd.Function):
+    """A product with a frozen quantised matrix, which is unpacked to 16 bit for the moment of each product.
+
+    bitsandbytes keeps the input of an 8-bit product until the backward pass (MatMul8bitLt), not that of a 4-bit one.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, keeps_input):
+        """Return x times the transposed matrix."""
+        ctx.save_for_backward(*((x,) if keeps_input else ()))
+        ctx.weight = weight
+        return functional.linear(x, torch.empty_like(weight, dtype=x.dtype))
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """Return the gradient of x; the frozen matrix has none."""
+        return gradient @ torch.empty_like(ctx.weight, dtype=gradient.dtype), None, None
+
+
+class FusedAttention(torch.autograd.Function):
+    """What a fused kernel keeps: queries, keys, values, output and one float32 per query; a mask where it has one.
+
+    Backward, FlashAttention 2 sums the gradient of the queries in float32 and, when several query heads share a key,
+    writes the gradients of keys and values once per query head before it adds them up.
+    """
+
+    @staticmethod
+    def forward(ctx, query, key, value, mask):
+        """Return an output of the shape [batch, length, heads, size]."""
+        batch, heads, length, size = query.shape
+        output = torch.empty(batch, length, heads, size, dtype=query.dtype, device=query.device)
+        sums = torch.empty(batch, heads, length, dtype=torch.float32, device=query.device)
+        ctx.save_for_backward(query, key, value, output, sums, mask)
+        return output
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """Return gradients of the inputs' shapes."""
+        query, key, value, *_ = ctx.saved_tensors
+        accumulator = torch.empty_like(query, dtype=torch.float32)
+        expanded = [torch.empty_like(query) for _ in range(2)] if key.shape[1] != query.shape[1] else []
+        gradients = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
+        del accumulator, expanded
+        return gradients
+
+
+def attend_fused(module, query, key, value, attention_mask, **kwargs):
+    """Stand in for FlashAttention and varlen kernels."""
+    return FusedAttention.apply(*_for_kernel(query, key, value), None), None
+
+
+def attend_masked(module, query, key, value, attention_mask, **kwargs):
+    """Stand in for torch's scaled dot product with a mask: shared heads are expanded, the mask becomes numbers."""
+    groups, length = query.shape[1] // key.shape[1], query.shape[2]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    query, key, value = _for_kernel(query, key, value)
+    mask = torch.empty(query.shape[0], 1, length, length, dtype=query.dtype, device=query.device)
+    return FusedAttention.apply(query, key, value, mask), None
+
+
+def _for_kernel(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return what the kernel gets: 16-bit copies under mixed precision."""
+    return tuple(value.to(_entered[-1]) for value in values) if _entered else values
+
+
+# The names must not contain "flash": transformers would look for the kernel.
+STAND_INS = {"fused": attend_fused, "sdpa": attend_masked}
+
+
+def attention_name(attention: str) -> str:
+    """Return the name under which transformers finds the stand-in for ``attention``; eager needs none."""
+    if attention not in STAND_INS:
+        return attention
+    name = f"snaketune_planned_{attention}"
+    AttentionInterface.register(name, STAND_INS[attention])
+    return name
+
+
+@contextmanager
+def without_packing_detection() -> Iterator[None]:
+    """Keep transformers from looking for packed documents, which reads values that the meta device does not have."""
+    original = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = original

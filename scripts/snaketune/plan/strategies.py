@@ -1,0 +1,87 @@
+"""One GPU or several: what each strategy needs per GPU, how long it takes and whether it pays.
+
+Several GPUs shorten a run; they make it cheaper only if the speed-up exceeds the ratio of the hourly prices. All
+strategies are compared with the same settings of the run, so that none gets optimisations that the others lack.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from snaketune.plan.memory import MemoryPlan
+
+StrategyName = Literal["single", "ddp", "fsdp", "deepspeed_zero3"]
+SHARDED: tuple[StrategyName, ...] = ("fsdp", "deepspeed_zero3")
+"""Strategies that split weights, gradients and optimizer over the GPUs; DDP keeps a whole copy on each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """A way to use GPUs."""
+
+    name: StrategyName
+    gpus: int
+    price_per_gpu_hour: float
+    """US dollars."""
+    efficiency: float = 1.0
+    """Share of the ideal speed-up that is reached; 1 for the kind of GPU of the reference and no communication."""
+    gpu_speed: float = 1.0
+    """Speed of one of these GPUs relative to the GPU of the reference."""
+
+    @property
+    def speed_up(self) -> float:
+        """Return how many times faster than the single reference GPU."""
+        return self.gpus * self.gpu_speed * (self.efficiency if self.gpus > 1 else 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A strategy next to the single reference GPU."""
+
+    strategy: Strategy
+    hours: float
+    cost_usd: float
+    price_ratio: float
+    """Its hourly price over that of the reference."""
+
+    @property
+    def is_cheaper(self) -> bool:
+        """Tell whether a run costs less: the speed-up exceeds the price ratio."""
+        return self.strategy.speed_up > self.price_ratio
+
+    def sentence(self) -> str:
+        """Return the verdict with both numbers of the rule."""
+        speed_up, verdict = self.strategy.speed_up, "cheaper" if self.is_cheaper else "not cheaper"
+        return (
+            f"{self.strategy.gpus} x {self.strategy.name}: {speed_up:.2f} times as fast at {self.price_ratio:.2f} times"
+            f" the hourly price is {verdict} ({self.hours:.1f} h, ${self.cost_usd:.2f})"
+        )
+
+
+def compare(reference: Strategy, reference_hours: float, others: list[Strategy]) -> list[Comparison]:
+    """Return the reference and the other strategies, cheapest first, fastest first where they cost the same.
+
+    Args:
+        reference: one GPU, whose speed is 1.
+        reference_hours: what the run takes on it.
+        others: the strategies to compare it with.
+    """
+    price = reference.gpus * reference.price_per_gpu_hour
+    rows = []
+    for strategy in (reference, *others):
+        hours = reference_hours * reference.speed_up / strategy.speed_up
+        total = strategy.gpus * strategy.price_per_gpu_hour
+        rows.append(Comparison(strategy, hours, hours * total, total / price))
+    return sorted(rows, key=lambda row: (row.cost_usd, row.hours))
+
+
+def memory_per_gpu(plan: MemoryPlan, name: StrategyName, gpus: int) -> MemoryPlan:
+    """Return the plan of one GPU of several.
+
+    Sharding divides weights, adapter, gradients and optimizer by the number of GPUs (ZeRO stage 3, arXiv
+    1910.02054); activations, head and workspace belong to each GPU's own rows and stay. The layer that is gathered
+    for the moment it computes is not counted: one layer's weights.
+    """
+    if name not in SHARDED:
+        return plan
+    parts = ("weights", "adapter", "gradients", "optimizer")
+    return replace(plan, **{part: getattr(plan, part) / gpus for part in parts})

@@ -1,0 +1,165 @@
+"""A plan as text for the terminal: one screen, what matters first, every number with its origin."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+UNKNOWN = "unknown"
+METHODS = {"lora": "LoRA", "8bit": "8 bit", "4bit": "4 bit", "full": "full"}
+VERDICTS = {"fits": "fits", "tight": "tight", "no": "no", "unknown": "?"}
+
+
+def describe(plan: Mapping[str, Any], name: str, now: datetime | None = None) -> str:
+    """Return the plan of the run ``name`` as text.
+
+    Args:
+        plan: the content of plan.json.
+        name: of the run.
+        now: when it would start; None takes the time at which the plan was made.
+    """
+    return "\n".join([_title(plan, name), *headline(plan, now), "", *_fit(plan), "", *_rest(plan)])
+
+
+def _title(plan: Mapping[str, Any], name: str) -> str:
+    device, work = plan["device"], plan["work"]
+    return (
+        f"Plan of {name}: {number(work['parameters'])} parameters, {number(work['trained'])} trained, on"
+        f" {device['gpus']} x {device['title']}{'' if device['is_here'] else ' (not this machine)'}"
+    )
+
+
+def headline(plan: Mapping[str, Any], now: datetime | None = None) -> list[str]:
+    """Return the ten lines that matter: what, value, origin, and where it comes from."""
+    rate, device, disk = plan["rate"], plan["device"], plan["disk"]
+    memory = f"of {device['memory_gb']:.1f} GB" if device["memory_gb"] else ""
+    rows = [
+        ("tokens", number(plan["tokens_total"]), "tokens_total", f"{number(plan['work']['tokens'])} in one epoch"),
+        ("steps", number(plan["steps"]), "steps", f"{plan['work']['row_length']} tokens in a row"),
+        ("rate", _rate(rate), "", rate["source"]),
+        ("training", duration(plan["train_hours"]), "train_hours", ""),
+        ("in all", duration(plan["hours"]), "hours", _overheads(plan["overheads"])),
+        ("ends", _end(plan, now), "finishes_at", ""),
+        ("cost", dollars(plan["cost_usd"]), "cost_usd", plan["device"]["price_source"]),
+        ("with all", dollars(plan["total_usd"]), "total_usd", _others(plan)),
+        ("memory", gigabytes(plan["memory_gb"]), "memory_gb", memory),
+        (
+            "disk",
+            gigabytes(plan["disk_gb"]),
+            "disk_gb",
+            f"{gigabytes(disk['to_write'])} to write, {gigabytes(disk['free'])} free",
+        ),
+    ]
+    return [_line(plan, *row) for row in rows]
+
+
+def _line(plan: Mapping[str, Any], label: str, value: str, name: str, source: str) -> str:
+    about = plan["about"].get(name) or plan["rate"]
+    if value == UNKNOWN and name not in ("memory_gb", "cost_usd", "total_usd", "disk_gb"):
+        source = about["source"] if label == "rate" else ""
+    origin = "" if value == UNKNOWN else about["origin"]
+    return f"  {label:<9} {value:<28} {origin:<10} {source}".rstrip()
+
+
+def _rate(rate: Mapping[str, Any]) -> str:
+    if rate["tokens_per_second"] is None:
+        return UNKNOWN
+    return f"{number(rate['tokens_per_second'])} tokens/s ({number(rate['low'])}-{number(rate['high'])})"
+
+
+def _overheads(found: Mapping[str, Any]) -> str:
+    if found["checkpoint_share"] is None:
+        return ""
+    return f"{found['saves']} checkpoints {found['checkpoint_share']:.1%}, {found['evaluations']} evaluations"
+
+
+def _others(plan: Mapping[str, Any]) -> str:
+    missing = [
+        row["name"]
+        for row in plan["costs"]
+        if row["origin"] == UNKNOWN and row["name"] not in ("GPU hours", "electricity")
+    ]
+    return f"not counted: {', '.join(missing)} (plan.other_costs_usd)" if missing else "plan.other_costs_usd"
+
+
+def _end(plan: Mapping[str, Any], now: datetime | None) -> str:
+    if plan["hours"] is None:
+        return UNKNOWN
+    start = now or datetime.fromisoformat(plan["planned_at"])
+    end = start + timedelta(hours=plan["hours"])
+    return f"{calendar(start)} -> {calendar(end)}"
+
+
+def calendar(moment: datetime) -> str:
+    """Return a moment as people say it: ``Fri 18:00``."""
+    return f"{moment:%a %H:%M}"
+
+
+def _fit(plan: Mapping[str, Any]) -> list[str]:
+    if not plan["fit"] or not plan["fit"][0]["methods"]:
+        return ["  On which GPUs it fits is unknown: the memory of this model cannot be planned."]
+    own = plan["work"]["fit_method"]
+    others = [name for name in METHODS if name != own]
+    lines = [f"  {'On one GPU':<17}{METHODS[own]:<32}" + "".join(f"{METHODS[name]:<15}" for name in others)]
+    for row in plan["fit"]:
+        cells = row["methods"]
+        line = f"  {row['title']:<17}{_own_cell(cells[own]):<32}" + "".join(
+            f"{_cell(cells[name]):<15}" for name in others
+        )
+        lines.append(line.rstrip())
+    return lines
+
+
+def _cell(cell: Mapping[str, Any]) -> str:
+    return f"{VERDICTS[cell['verdict']]} {cell['needs_gb']:.3g} GB" if cell["needs_gb"] else VERDICTS[cell["verdict"]]
+
+
+def _own_cell(cell: Mapping[str, Any]) -> str:
+    hours = f" {duration(cell['train_hours'])}" if cell["train_hours"] is not None else ""
+    return _cell(cell) + hours + (f" {dollars(cell['cost_usd'])}" if cell["cost_usd"] is not None else "")
+
+
+def _rest(plan: Mapping[str, Any]) -> list[str]:
+    lines = [f"  {one['topic']}: {one['choice']}, because {one['reason']}." for one in plan["advice"]]
+    for row in plan["strategies"][1:2]:
+        lines.append(
+            f"  Several GPUs: {row['gpus']} of them are at best {row['speed_up_at_best']:g} times as fast at"
+            f" {row['price_ratio']:g} times the price, so cheaper only above"
+            f" {row['break_even_efficiency']:.0%} efficiency."
+        )
+    own = plan["ownership"]
+    if own["break_even_runs"] is not None:
+        lines.append(
+            f"  Bought for {dollars(own['hardware_usd'])} it is paid for after {number(own['break_even_runs'])} runs."
+        )
+    return lines + [f"  Note: {note}" for note in plan["notes"]]
+
+
+def number(value: float | None) -> str:
+    """Return a number with separators, three significant digits below a hundred."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def duration(hours: float | None) -> str:
+    """Return hours as people say them: ``45 s``, ``12 min``, ``3.5 h``."""
+    if hours is None:
+        return UNKNOWN
+    seconds = hours * 3600
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{hours:,.1f} h"
+
+
+def dollars(value: float | None) -> str:
+    """Return US dollars; less than ten cents with what matters of it."""
+    if value is None:
+        return UNKNOWN
+    return f"${value:,.2f}" if value >= 0.1 or value == 0 else f"${value:.2g}"
+
+
+def gigabytes(value: float | None) -> str:
+    """Return GB (10⁹ bytes), small ones in MB."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:,.1f} GB" if value >= 0.1 else f"{value * 1000:.3g} MB"

@@ -1,0 +1,156 @@
+"""What a change would do: several GPUs, other settings, bought hardware."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from snaketune.plan.budget import (
+    RunInputs,
+    annual_usd,
+    break_even_runs,
+    electricity_usd,
+    sensitivity,
+)
+from snaketune.plan.forecast import Forecast
+from snaketune.plan.memory import MemoryPlan
+from snaketune.plan.rate import SLOWER
+from snaketune.plan.strategies import Strategy, StrategyName, compare, memory_per_gpu
+from snaketune.plan.target import Target
+from snaketune.plan.workload import Work, tokens_up_to
+
+SEVERAL: tuple[StrategyName, ...] = ("ddp", "fsdp", "deepspeed_zero3")
+COMMON_COSTS = ("labelling", "evaluation", "storage")
+"""Costs outside of the pipeline that are easily forgotten."""
+
+
+def strategy_table(seen: Forecast, target: Target, memory: MemoryPlan | None) -> list[dict[str, Any]]:
+    """Return one GPU and several side by side, at the best speed-up that is possible.
+
+    No efficiency is guessed: several GPUs of one kind reach at most their number, so that they can cost as much as one
+    and never less; ``break_even_efficiency`` is what they would have to reach to cost the same.
+    """
+    if target.is_cpu:
+        return []
+    count = target.gpus if target.gpus > 1 else 2
+    price = target.price.usd
+    alone = Strategy("single", 1, price or 1.0)
+    others = [Strategy(name, count, price or 1.0) for name in SEVERAL]
+    hours = seen.budget.hours * target.gpus
+    return [
+        {
+            "strategy": row.strategy.name,
+            "gpus": row.strategy.gpus,
+            "speed_up_at_best": row.strategy.speed_up,
+            "price_ratio": row.price_ratio,
+            "break_even_efficiency": row.price_ratio / row.strategy.gpus,
+            "cheaper": row.is_cheaper,
+            "hours_at_best": row.hours if seen.is_timed else None,
+            "cost_usd_at_best": row.cost_usd if seen.is_timed and price is not None else None,
+            "memory_gb_per_gpu": memory_per_gpu(memory, row.strategy.name, row.strategy.gpus).total if memory else None,
+            "origin": "estimated",
+        }
+        for row in compare(alone, hours, others)
+    ]
+
+
+def sensitivity_table(work: Work, seen: Forecast, rightsize: Mapping[str, Any], packs: bool) -> list[dict[str, Any]]:
+    """Return what one change each does to hours and dollars, times only as ratios where the rate is unknown."""
+    changes = _changes(work, seen.inputs, rightsize, packs)
+    rows = sensitivity(seen.inputs, {name: fields for name, (fields, _) in changes.items()})
+    is_priced = seen.is_timed and seen.budget.cost_usd is not None
+    return [
+        {
+            "change": row.change,
+            "means": changes[row.change][1],
+            "steps": row.budget.steps,
+            "hours": row.budget.hours if seen.is_timed else None,
+            "hours_saved": row.hours_saved if seen.is_timed else None,
+            "time_reduction": row.time_reduction,
+            "speed_up": row.speed_up,
+            "usd_saved": row.usd_saved if is_priced else None,
+            "origin": "estimated",
+        }
+        for row in rows
+    ]
+
+
+Changes = dict[str, tuple[dict[str, Any], str]]
+
+
+def _changes(work: Work, run: RunInputs, rightsize: Mapping[str, Any], packs: bool) -> Changes:
+    """Return fields of the run's inputs by the name of the change, each with what it means for the training."""
+    rate, half = run.tokens_per_second, rightsize["max_length"] // 2
+    share = tokens_up_to(rightsize["histogram"], half)
+    halved = {"rows": max(1, round(run.rows * share)), "tokens": max(1, round(run.tokens * share))}
+    found: Changes = {
+        "half the training": (_half_training(run), "less is learned"),
+        f"documents of at most {half} tokens": (halved, f"{1 - share:.0%} of the tokens are left out"),
+        "twice the accumulation": ({"accumulation": run.accumulation * 2}, "half the steps, the same work"),
+        "twice the rows at a time": (
+            {"micro_batch": run.micro_batch * 2, "accumulation": max(1, run.accumulation // 2)},
+            "more memory; faster only where the device is not busy",
+        ),
+    }
+    if packs:
+        real = work.tokens / (work.documents * work.row_length)
+        density = work.tokens / (work.rows * work.row_length)
+        slower = {"rows": work.documents, "tokens_per_second": rate * real / density}
+        found["padding instead of packing"] = (slower, f"{1 - real:.0%} of the places would be padding")
+    if run.save_steps:
+        found["twice the checkpoints"] = ({"save_steps": max(1, run.save_steps // 2)}, "a crash loses half as much")
+        found["half the checkpoints"] = ({"save_steps": run.save_steps * 2}, "a crash loses twice as much")
+    return found | _recomputation(work, rate) | _quantization(work, rate)
+
+
+def _half_training(run: RunInputs) -> dict[str, Any]:
+    return {"epochs": run.epochs / 2} if run.max_steps < 0 else {"max_steps": max(1, run.max_steps // 2)}
+
+
+def _recomputation(work: Work, rate: float) -> Changes:
+    now = work.flops_per_token()
+    if not now:
+        return {}
+    other, words = (0, "no recomputation") if work.setting.checkpoint_every else (1, "every layer recomputed")
+    then = work.flops_per_token(other)
+    means = "more memory" if other == 0 else "less memory"
+    return {words: ({"tokens_per_second": rate * now / then}, means)} if then else {}
+
+
+def _quantization(work: Work, rate: float) -> Changes:
+    if work.is_full or work.setting.device == "cpu":
+        return {}
+    if work.setting.quantization == "none":
+        return {"a 4-bit base": ({"tokens_per_second": rate / SLOWER["4bit"]}, "less memory, rounded weights")}
+    faster = {"tokens_per_second": rate * SLOWER[work.setting.quantization]}
+    return {"a 16-bit base": (faster, "more memory, exact weights")}
+
+
+def cost_rows(plan: Mapping[str, Any], compute_usd: float | None, origin: str) -> list[dict[str, Any]]:
+    """Return every cost of a run: computing, what the user gave, and what is easily forgotten as unknown."""
+    others = plan["other_costs_usd"]
+    rows = [{"name": "electricity" if plan["owned"] else "GPU hours", "usd": compute_usd, "origin": origin}]
+    rows += [{"name": name, "usd": usd, "origin": "given"} for name, usd in sorted(others.items())]
+    return rows + [{"name": name, "usd": None, "origin": "unknown"} for name in COMMON_COSTS if name not in others]
+
+
+def ownership(plan: Mapping[str, Any], seen: Forecast, target: Target) -> dict[str, Any]:
+    """Return when bought hardware is paid for, and what a year costs rented and owned; None is unknown."""
+    device, hours = target.hardware, seen.budget.hours * target.gpus
+    rent = plan["price_per_gpu_hour"] if not plan["owned"] else None
+    rent = rent if rent is not None else (device.rent.usd if device.rent else None)
+    rented = hours * rent if seen.is_timed and rent is not None else None
+    has_watts = seen.is_timed and device.watts is not None
+    owned = electricity_usd(device.watts, hours, plan["electricity_usd_per_kwh"]) if has_watts else None  # type: ignore[arg-type]
+    hardware = device.buy.usd * target.gpus if device.buy else None
+    is_known = rented is not None and owned is not None and hardware is not None
+    runs = plan["trainings_per_year"]
+    return {
+        "hardware_usd": hardware,
+        "rented_usd_per_run": rented,
+        "owned_usd_per_run": owned,
+        "break_even_runs": break_even_runs(hardware, rented, owned) if is_known else None,  # type: ignore[arg-type]
+        "trainings_per_year": runs,
+        "rented_usd_per_year": None if rented is None else annual_usd(runs, rented),
+        "owned_usd_per_year": annual_usd(runs, owned, hardware, plan["years_of_use"]) if is_known else None,  # type: ignore[arg-type]
+        "years_of_use": plan["years_of_use"],
+        "origin": "estimated" if rented is not None or owned is not None else "unknown",
+    }

@@ -1,0 +1,165 @@
+"""The work of a run: its rows and tokens, its model and its settings, and the operations that follow."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from snaketune.common.errors import PlanError
+from snaketune.plan.fitting import choose_checkpointing
+from snaketune.plan.flops import ModelShape, hardware_flops, shape_of
+from snaketune.plan.memory import WIDTH, adapter_parameters
+from snaketune.plan.settings import MemorySetting, setting_of
+from snaketune.plan.target import Target
+
+SPEED_KEYS = {
+    "model": ("dtype", "quantization", "attn_implementation"),
+    "adapter": ("type", "use_dora", "lora_dropout", "dtype", "target_modules"),
+    "train": ("method", "bf16", "fp16", "fp8", "gradient_checkpointing", "checkpoint_every_n_layers", "torch_compile"),
+}
+"""Settings that decide tokens per second beside the model, the rows and the device; a rank hardly does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is trained on what. Numbers of rows and tokens are those of one epoch."""
+
+    rows: int
+    documents: int
+    tokens: int
+    squares: int
+    """Sum of the squared lengths of the documents, from the middles of the histogram's bins."""
+    row_length: int
+    eval_tokens: int
+    config: Any
+    """The ``PreTrainedConfig``."""
+    parameters: int
+    trained: int
+    shape: ModelShape | None
+    """None for an architecture whose operations cannot be counted."""
+    setting: MemorySetting
+    method: str
+    """``train.method``."""
+    notes: tuple[str, ...]
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether all weights are trained."""
+        return self.setting.adapter is None
+
+    def flops_per_token(self, every: int | None = None, full: bool | None = None) -> float | None:
+        """Return the mean operations carried out per real token of training.
+
+        Args:
+            every: every how many layers one is recomputed; None takes the run's own setting.
+            full: whether all weights are trained; None takes the run's own method.
+        """
+        if self.shape is None:
+            return None
+        whole = self.is_full if full is None else full
+        level = self.setting.checkpoint_every if every is None else every
+        lora = 0 if whole else self.trained
+        return hardware_flops(self.shape, self.tokens, self.squares, lora, whole, level) / self.tokens
+
+
+def read_work(
+    cfg: Mapping[str, Any],
+    folder: Path,
+    model: Mapping[str, Any],
+    rightsize: Mapping[str, Any],
+    pack: Mapping[str, Any],
+    target: Target,
+) -> Work:
+    """Return the work of a run from its fact files.
+
+    Args:
+        cfg: the ``model``, ``adapter`` and ``train`` sections.
+        folder: the prepared model; only its configuration is read.
+        model, rightsize, pack: the fact files.
+        target: the device, which decides number formats and recomputation.
+
+    Raises:
+        ConfigError: if the adapter does not fit the model.
+    """
+    from transformers import AutoConfig
+
+    allowed = cfg["model"]["trust_remote_code"]
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=allowed)
+    train, held_out = pack["splits"]["train"], pack["splits"].get("eval", {})
+    setting, notes = setting_of(cfg, pack["row_length"], target.kind, target.has_bf16), []
+    try:
+        shape = shape_of(config)
+    except PlanError as error:
+        shape = None
+        notes.append(str(error))
+    try:
+        setting = _with_checkpointing(config, setting, cfg["train"]["gradient_checkpointing"], target)
+    except PlanError as error:
+        notes.append(str(error))
+    adapter = setting.adapter
+    return Work(
+        rows=train["rows"],
+        documents=train["documents"],
+        tokens=train["tokens"],
+        squares=squared_lengths(rightsize["histogram"], rightsize["max_length"], rightsize["on_too_long"]),
+        row_length=pack["row_length"],
+        eval_tokens=held_out.get("tokens", 0),
+        config=config,
+        parameters=model["parameters"],
+        trained=adapter_parameters(config, adapter) if adapter else model["parameters"],
+        shape=shape,
+        setting=setting,
+        method=cfg["train"]["method"],
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _with_checkpointing(config: Any, setting: MemorySetting, wanted: Any, target: Target) -> MemorySetting:
+    """Return the setting with the recomputation that ``train.gradient_checkpointing: auto`` would choose there."""
+    if wanted != "auto" or target.is_cpu or target.memory_gb is None:
+        return setting
+    return replace(setting, checkpoint_every=choose_checkpointing(config, setting, target.memory_gb).checkpoint_every)
+
+
+def squared_lengths(histogram: Sequence[Mapping[str, int]], max_length: int, on_too_long: str) -> int:
+    """Return the sum of the squared lengths, in tokens², of the documents that stay.
+
+    Args:
+        histogram: bins ``from`` (inclusive) ``to`` (exclusive) with ``records``.
+        max_length: longer documents are cut, or gone.
+        on_too_long: ``truncate`` cuts them.
+    """
+    total = 0.0
+    for part in histogram:
+        middle = (part["from"] + part["to"] - 1) / 2
+        if middle > max_length and on_too_long != "truncate":
+            continue
+        total += part["records"] * min(middle, max_length) ** 2
+    return round(total)
+
+
+def tokens_up_to(histogram: Sequence[Mapping[str, int]], length: int) -> float:
+    """Return the share of the tokens that are in documents of at most ``length`` tokens, by the bins' middles."""
+    sizes = [((part["from"] + part["to"] - 1) / 2, part["records"]) for part in histogram]
+    whole = sum(middle * records for middle, records in sizes)
+    return sum(middle * records for middle, records in sizes if middle <= length) / whole if whole else 0.0
+
+
+def speed_key(cfg: Mapping[str, Any], work: Work, target: Target) -> dict[str, Any]:
+    """Return what decides the tokens per second: runs that agree on it are as fast as each other."""
+    key: dict[str, Any] = {
+        f"{section}.{name}": cfg[section][name]
+        for section, names in SPEED_KEYS.items()
+        for name in names
+        if name in cfg[section]
+    }
+    key |= {"parameters": work.parameters, "row_length": work.row_length, "gpus": target.gpus}
+    key["per_device_train_batch_size"] = work.setting.micro_batch
+    return key | ({"cpu_threads": cfg["train"]["cpu_threads"]} if target.is_cpu else {})
+
+
+def checkpoint_gb(work: Work) -> float:
+    """Return the size of a checkpoint in GB: what is trained, and two moments of Adam for each of it."""
+    width = WIDTH[work.setting.adapter.dtype if work.setting.adapter else work.setting.weight_dtype]
+    states = {"sgd": 0, "adafactor": 0}.get(work.setting.optimizer, 2)
+    return work.trained * width * (1 + states) / 1e9
