@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,6 +22,8 @@ import numpy as np
 import orjson
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+from tokens_others import others
 
 from snaketune.data.packing import pack
 from snaketune.data.rows import PackedRows, write_rows
@@ -103,23 +104,24 @@ def make_model(folder: Path, records: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": BUILT_IN["chatml"]}))
 
 
-def measure(name: str, work: Callable[[], tuple[int, int]], repeats: int) -> dict[str, Any]:
-    """Return the medians of CPU and wall seconds of ``work``, which returns records and tokens."""
-    runs = []
+def measure(works: dict[str, Callable[[], tuple[int, int]]], repeats: int) -> list[dict[str, Any]]:
+    """Return the medians of CPU and wall seconds of each work, which returns records and tokens; all take turns."""
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
+    counts: dict[str, tuple[int, int]] = {}
     for _ in range(repeats):
-        cpu, wall = cpu_seconds(), time.perf_counter()
-        records, tokens = work()
-        runs.append((cpu_seconds() - cpu, time.perf_counter() - wall))
+        for name, work in works.items():
+            cpu, wall = cpu_seconds(), time.perf_counter()
+            counts[name] = work()
+            runs[name].append((cpu_seconds() - cpu, time.perf_counter() - wall))
+    return [_result(name, counts[name], runs[name]) for name in works]
+
+
+def _result(name: str, counts: tuple[int, int], runs: list[tuple[float, float]]) -> dict[str, Any]:
     cpu, wall = (median(column) for column in zip(*runs, strict=True))
+    records, tokens = counts
     rates = {"records_per_cpu_second": round(records / cpu), "tokens_per_cpu_second": round(tokens / cpu)}
-    return {
-        "name": name,
-        "records": records,
-        "tokens": tokens,
-        "cpu_s": round(cpu, 3),
-        "wall_s": round(wall, 3),
-        **rates,
-    }
+    seconds = {"cpu_s": round(cpu, 3), "wall_s": round(wall, 3)}
+    return {"name": name, "records": records, "tokens": tokens, **seconds, **rates}
 
 
 def cpu_seconds() -> float:
@@ -139,79 +141,20 @@ def ours(recipe: Recipe, records: Path, output: Path, threads: int) -> Callable[
     return work
 
 
-def with_datasets(folder: Path, records: Path, cache: Path, batched: bool) -> Callable[[], tuple[int, int]]:
-    """Return ``datasets.map`` of ``apply_chat_template`` with the assistant's mask."""
-    import datasets
-    import pyarrow.compute
-    from transformers import PreTrainedTokenizerFast
-
-    datasets.disable_progress_bars()
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
-
-    def tokenize(batch: dict[str, Any]) -> dict[str, Any]:
-        return tokenizer.apply_chat_template(
-            batch["messages"], tokenize=True, return_dict=True, return_assistant_tokens_mask=True
-        ).data
-
-    def work() -> tuple[int, int]:
-        with tempfile.TemporaryDirectory(dir=cache) as fresh:
-            raw = datasets.load_dataset("json", data_files=str(records), split="train", cache_dir=fresh)
-            done = raw.map(tokenize, batched=batched, remove_columns=raw.column_names, load_from_cache_file=False)
-            sizes = pyarrow.compute.list_value_length(done.data.column("input_ids"))
-            return len(done), int(pyarrow.compute.sum(sizes).as_py())
-
-    return work
-
-
-def with_trl(folder: Path, records: Path, cache: Path) -> Callable[[], tuple[int, int]]:
-    """Return what TRL's SFTTrainer does to a data set before it trains, with a model of one small layer."""
-    import datasets
-    import pyarrow.compute
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-    from trl import SFTConfig, SFTTrainer
-
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=16_000, num_key_value_heads=2, **sizes))
-
-    def work() -> tuple[int, int]:
-        with tempfile.TemporaryDirectory(dir=cache) as fresh:
-            raw = datasets.load_dataset("json", data_files=str(records), split="train", cache_dir=fresh)
-            raw = raw.select_columns(["messages"])
-            settings = SFTConfig(
-                output_dir=fresh, assistant_only_loss=True, max_length=None, report_to=[], use_cpu=True, bf16=False
-            )
-            done = SFTTrainer(model=model, args=settings, train_dataset=raw, processing_class=tokenizer).train_dataset
-            lengths = pyarrow.compute.list_value_length(done.data.column("input_ids"))
-            return len(done), int(pyarrow.compute.sum(lengths).as_py())
-
-    return work
-
-
 def tokenising(args: argparse.Namespace, folder: Path, records: Path, scratch: Path) -> tuple[list, list[str], dict]:
     """Return the measurements of tokenising, sentences about what is missing, and the facts of the gates."""
-    found, missing = [], []
     cpu = cpu_seconds()
     recipe, facts = settle(Recipe(str(folder), BUILT_IN["chatml"], True), [records], args.threads)
     facts["gates_cpu_s"] = round(cpu_seconds() - cpu, 3)
     engines = ["tokenizers"] if facts["engine"] == "tokenizers" else ["fastokens", "tokenizers"]
+    works = {
+        f"snaketune, {engine}": ours(replace(recipe, engine=engine), records, scratch / engine, args.threads)
+        for engine in engines
+    }
+    theirs, missing = others(folder, records, scratch)
     if len(engines) == 1:
         missing.append(f"fastokens is not measured: {facts['engine_gate']['reason']}.")
-    for engine in engines:
-        work = ours(replace(recipe, engine=engine), records, scratch / engine, args.threads)
-        found.append(measure(f"snaketune, {engine}", work, args.repeats))
-    for package, cases in {
-        "datasets": {
-            "datasets.map, record by record": lambda: with_datasets(folder, records, scratch, batched=False),
-            "datasets.map, batched": lambda: with_datasets(folder, records, scratch, batched=True),
-        },
-        "trl": {"TRL SFTTrainer preparation": lambda: with_trl(folder, records, scratch)},
-    }.items():
-        if find_spec(package) is None:
-            missing.append(f"{package} is not installed, so it is not measured.")
-            continue
-        found += [measure(name, make(), args.repeats) for name, make in cases.items()]
-    return found, missing, facts
+    return measure(works | theirs, args.repeats), missing, facts
 
 
 def storage(folder: Path, scratch: Path, seed: int) -> dict[str, float]:
@@ -244,14 +187,14 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    """Return the measurements of tokenising as a table; the ratio is ours, the first line, to each."""
-    lines = [f"{'':34}{'records/CPU-s':>15}{'tokens/CPU-s':>15}{'wall s':>9}{'ratio':>8}"]
+    """Return the measurements of tokenising as a table; each ratio is one of our engines to the line."""
+    mine = [entry for entry in found if entry["name"].startswith("snaketune")]
+    heads = "".join(f"{entry['name'].removeprefix('snaketune, '):>12}" for entry in mine)
+    lines = [f"{'':34}{'records/CPU-s':>15}{'tokens/CPU-s':>15}{'wall s':>9}{heads}"]
     for entry in found:
-        ratio = found[0]["records_per_cpu_second"] / entry["records_per_cpu_second"]
-        lines.append(
-            f"{entry['name']:34}{entry['records_per_cpu_second']:>15,}{entry['tokens_per_cpu_second']:>15,}"
-            f"{entry['wall_s']:>9.2f}{ratio:>8.1f}"
-        )
+        rates = f"{entry['records_per_cpu_second']:>15,}{entry['tokens_per_cpu_second']:>15,}{entry['wall_s']:>9.2f}"
+        ratios = (one["records_per_cpu_second"] / entry["records_per_cpu_second"] for one in mine)
+        lines.append(f"{entry['name']:34}{rates}" + "".join(f"{ratio:>11.1f}x" for ratio in ratios))
     return "\n".join(lines)
 
 
@@ -260,7 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=20_000, help="conversations to make (default 20000)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--repeats", type=int, default=1, help="runs of each case, of which the median counts")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each case, of which the median counts")
     parser.add_argument("--threads", type=int, default=1, help="threads that our stage may use (default 1)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,5 +1,7 @@
 """Train the adapter: resumes by itself, publishes only a finished training."""
 
+import os
+import sys
 from pathlib import Path
 
 from snaketune.common.door import parse_arguments, run
@@ -8,48 +10,55 @@ from snaketune.common.door import parse_arguments, run
 def main() -> None:
     """Train under the lock of the run's fingerprint and publish the adapter."""
     names = ("settings", "rightsize", "rows", "model", "work", "adapter", "metrics", "info", "manifest")
-    arguments = parse_arguments(__doc__, *names)
+    arguments = parse_arguments(__doc__, *names, optional=("start",))
     from snaketune.common.atomic import write_bytes, write_json
     from snaketune.common.canonical import read_json
     from snaketune.common.locks import wait_for_lock
     from snaketune.common.manifest import read_manifest, write_manifest
     from snaketune.data.rows import PackedRows
     from snaketune.train import provenance
-    from snaketune.train.facts import adapter_facts
-    from snaketune.train.publishing import publish_adapter
-    from snaketune.train.run import fingerprint, train
+    from snaketune.train.facts import training_facts
+    from snaketune.train.meters import peak_memory
+    from snaketune.train.origins import find_origins
+    from snaketune.train.publishing import publish
+    from snaketune.train.run import fingerprint, train, versions
+    from snaketune.train.session import note_session, with_session
+    from snaketune.train.strategy import processes_wanted, run_workers
+    from snaketune.train.team import is_worker
 
+    # Compiled kernels serve later runs, too; torch would keep them in a temporary folder.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(arguments.work).absolute() / "compiled"))
     clock = provenance.Stopwatch()
-    rightsize, rows, model = (
-        read_json(arguments.rightsize),
-        read_manifest(arguments.rows),
-        read_manifest(arguments.model),
-    )
-    identity = fingerprint(arguments.spec, rightsize, rows)
+    rightsize, rows = read_json(arguments.rightsize), read_manifest(arguments.rows)
+    model = read_manifest(arguments.model)
+    origins, found = find_origins(model, arguments.start), versions(arguments.cfg)
+    identity = fingerprint(arguments.spec, rightsize, rows, origins.digests, found)
     work = Path(arguments.work) / "runs" / identity
-    lock = wait_for_lock(work / "lock")
-    folder = Path(arguments.rows).parent
-    finished = train(
-        Path(arguments.model).parent / "model",
-        PackedRows(folder / "train.arrow"),
-        PackedRows(folder / "eval.arrow"),
-        arguments.cfg,
-        arguments.settings,
-        work,
-    )
+    lock = None if is_worker() else wait_for_lock(work / "lock")
+    if lock and (count := processes_wanted(arguments.cfg)) > 1:
+        run_workers(count, sys.argv)
+    splits = [PackedRows(Path(arguments.rows).with_name(name)) for name in ("train.arrow", "eval.arrow")]
+    base = Path(arguments.model).parent / "model"
+    finished = train(base, splits[0], splits[1], arguments.cfg, arguments.settings, work, origins.start)
+    if not lock:
+        note_session(work, finished)
+        return
+    finished = with_session(work, finished)
     adapter = Path(arguments.adapter)
-    publish_adapter(finished.checkpoint, adapter, model["name"], model.get("commit"))
+    publish(finished.checkpoint, adapter, base, model["name"], model.get("commit"))
     write_bytes(arguments.metrics, (work / "metrics.jsonl").read_bytes())
     info = {
         "train": clock.facts(),
         "machine": provenance.describe_machine(),
         "git": provenance.describe_git(Path(__file__).parent),
-        "peak_memory": provenance.peak_memory(),
+        "peak_memory": peak_memory(),
         "resumed_from_step": finished.resumed_from,
         "tokens_this_time": finished.tokens_this_time,
+        **finished.info,
     }
     write_json(arguments.info, info)
-    facts = adapter_facts(adapter, Path(arguments.metrics), model["parameters"], finished.steps, identity)
+    size, steps = model["parameters"], finished.steps
+    facts = training_facts(adapter, Path(arguments.metrics), size, steps, identity, origins.digests, found)
     write_manifest(arguments.manifest, "train_model", [adapter], facts)
     lock.close()
 

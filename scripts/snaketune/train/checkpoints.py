@@ -6,6 +6,7 @@ from pathlib import Path
 
 from snaketune.common.atomic import sync_directory, sync_tree, write_json
 from snaketune.common.canonical import read_json
+from snaketune.common.errors import TrainingError
 from snaketune.common.manifest import damaged_files, describe_files
 
 MANIFEST = "checkpoint.json"
@@ -13,7 +14,13 @@ _NAME = re.compile(r"^checkpoint-(\d+)$")
 
 
 def seal(partial: Path, target: Path, facts: dict) -> None:
-    """Flush a written checkpoint, record the digests of its files and move it to its final name."""
+    """Flush a written checkpoint, record the digests of its files and move it to its final name.
+
+    Args:
+        partial: the folder that it was written to.
+        target: its final name; what is there is replaced.
+        facts: what is recorded with it: among others ``fingerprint``, the identity of the training it belongs to.
+    """
     write_json(partial / MANIFEST, {"files": describe_files([partial], partial), **facts})
     sync_tree(partial)
     shutil.rmtree(target, ignore_errors=True)
@@ -33,12 +40,17 @@ def keep_newest(folder: Path, limit: int) -> None:
         shutil.rmtree(folder / f"checkpoint-{step}")
 
 
-def newest_intact(folder: Path) -> Path | None:
-    """Return the newest checkpoint whose files are all as recorded, saying which ones are passed over."""
+def newest_intact(folder: Path, fingerprint: str) -> Path | None:
+    """Return the newest checkpoint whose files are all as recorded, saying which ones are passed over.
+
+    Raises:
+        TrainingError: if it belongs to another training than ``fingerprint``: going on from it would mix two runs.
+    """
     for step in steps_of(folder):
         checkpoint = folder / f"checkpoint-{step}"
         problem = _problem(checkpoint)
         if problem is None:
+            _require_owner(checkpoint, fingerprint)
             return checkpoint
         print(f"Checkpoint {checkpoint} is damaged ({problem}): using the one before.", flush=True)
     return None
@@ -53,6 +65,15 @@ def _problem(checkpoint: Path) -> str | None:
     except (ValueError, KeyError):
         return f"{MANIFEST} is not readable"
     return f"{bad[0]} is missing or changed" if bad else None
+
+
+def _require_owner(checkpoint: Path, fingerprint: str) -> None:
+    owner = facts_of(checkpoint)["fingerprint"]
+    if owner != fingerprint:
+        raise TrainingError(
+            f"{checkpoint} belongs to the training {owner} and not to this one, {fingerprint}: move it away, nothing of"
+            " it is used."
+        )
 
 
 def facts_of(checkpoint: Path) -> dict:

@@ -1,11 +1,13 @@
 """What the device decides: number formats and kernels, one code path for CPU and GPU."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from snaketune.common.errors import ConfigError
+from snaketune.train.team import LOCAL_RANK
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,26 @@ def weight_dtype(setting: str, device: Device) -> torch.dtype:
 
 
 def attention(setting: str) -> str:
-    """Return the attention implementation; ``auto`` is sdpa, which isolates packed documents on every device."""
-    return "sdpa" if setting == "auto" else setting
+    """Return the attention implementation for reading a model: with padding, masks and a cache, or packed rows.
+
+    ``auto`` and ``varlen`` are sdpa, which does all of that on every device; kernels for packed training rows are
+    chosen by :func:`snaketune.train.attention.training_attention`.
+    """
+    return "sdpa" if setting in ("auto", "varlen") else setting
+
+
+def computing_dtype(cfg: dict[str, Any], device: Device) -> torch.dtype:
+    """Return the number format of matrix products in training: that of autocast, else that of the base weights.
+
+    Args:
+        cfg: the ``train``, ``model`` and ``adapter`` sections; without an adapter ``dtype: auto`` means float32.
+        device: where the run computes.
+    """
+    precision = precision_arguments(cfg["train"], device)
+    if precision["bf16"] or precision["fp16"]:
+        return torch.bfloat16 if precision["bf16"] else torch.float16
+    is_full = cfg["adapter"]["type"] == "none"
+    return torch.float32 if is_full and cfg["model"]["dtype"] == "auto" else weight_dtype(cfg["model"]["dtype"], device)
 
 
 def precision_arguments(train: dict[str, Any], device: Device) -> dict[str, Any]:
@@ -66,6 +86,8 @@ def precision_arguments(train: dict[str, Any], device: Device) -> dict[str, Any]
 
 
 def prepare_arithmetic(threads: int) -> Device:
-    """Fix the number of CPU threads, which decides the last bits of sums, and return the device."""
+    """Fix the number of CPU threads, which decides the last bits of sums, and return the device of this process."""
     torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get(LOCAL_RANK, "0")))
     return find_device()

@@ -1,94 +1,90 @@
-"""Loading the base model and putting the adapter on it."""
+"""Loading the base model and making of it what is trained: an adapter on frozen weights, or every weight."""
 
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from snaketune.common.errors import ConfigError
-from snaketune.train.device import Device, attention, weight_dtype
+from snaketune.train.attention import training_attention
+from snaketune.train.device import Device, computing_dtype, weight_dtype
+from snaketune.train.quantization import NONE, keep_arithmetic, quantization_config
 
 
-def load_base(folder: str | Path, model: dict[str, Any], device: Device) -> PreTrainedModel:
+def load_base(folder: str | Path, cfg: dict[str, Any], device: Device) -> PreTrainedModel:
     """Load the prepared model in ``folder`` onto the device for training.
 
     Args:
         folder: a Hugging Face model folder.
-        model: ``dtype``, ``attn_implementation`` and ``trust_remote_code`` of the configuration.
-        device: where it goes; its type decides the number format of ``dtype: auto``.
-    """
-    dtype = weight_dtype(model["dtype"], device)
-    loaded = open_model(folder, dtype, attention(model["attn_implementation"]), model["trust_remote_code"])
-    return torch.nn.Module.to(loaded, device.type)
-
-
-def open_model(folder: str | Path, dtype: torch.dtype, kernel: str, trust_remote_code: bool) -> PreTrainedModel:
-    """Return the causal language model in ``folder``, from safetensors only and without a network.
+        cfg: the ``train``, ``adapter`` and ``model`` sections of the configuration.
+        device: where it goes; it decides the number format of ``dtype: auto``.
 
     Raises:
-        ConfigError: if the attention kernel is not installed.
+        ConfigError: if the attention kernel or the quantisation cannot be had here.
+    """
+    model, quantization = cfg["model"], cfg["model"].get("quantization", NONE)
+    kernel = training_attention(model["attn_implementation"], device, computing_dtype(cfg, device), folder)
+    if quantization != NONE and device.is_cpu:
+        print(f"model.quantization: {quantization} on a CPU saves memory, not time; none is exact.", flush=True)
+    loaded = open_model(folder, base_dtype(cfg, device), kernel, model["trust_remote_code"], quantization)
+    return loaded if quantization != NONE else torch.nn.Module.to(loaded, device.type)
+
+
+def base_dtype(cfg: dict[str, Any], device: Device) -> torch.dtype:
+    """Return the number format of the weights in training.
+
+    Weights that are trained themselves are float32 unless asked otherwise: with 8 bits of mantissa a bfloat16 weight
+    does not move at all when a step changes it by less than about 0.2%, as nearly all steps do.
+    """
+    setting = cfg["model"]["dtype"]
+    is_full = cfg["adapter"]["type"] == "none"
+    return torch.float32 if is_full and setting == "auto" else weight_dtype(setting, device)
+
+
+def open_model(
+    folder: str | Path,
+    dtype: torch.dtype,
+    kernel: str,
+    trust_remote_code: bool,
+    quantization: str = NONE,
+    device_map: str | None = None,
+) -> PreTrainedModel:
+    """Return the causal language model in ``folder``, from safetensors only and without a network.
+
+    Args:
+        folder: a Hugging Face model folder.
+        dtype: number format of the weights and, where these are quantised, of their products.
+        kernel: attention implementation.
+        trust_remote_code: whether code that comes with the model may run.
+        quantization: ``model.quantization``; a quantised model is on its device already.
+        device_map: ``auto`` spreads the model over a GPU and the memory beside it.
+
+    Raises:
+        ConfigError: if the attention kernel or the quantisation cannot be had.
     """
     logging.disable_progress_bar()
     # Trainer and model code of the same release warn about each other's names.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    quantized = quantization_config(quantization, dtype, folder)
+    extra: dict[str, Any] = {"quantization_config": quantized} if quantized else {}
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=dtype,
             attn_implementation=kernel,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
             local_files_only=True,
+            device_map=device_map,
+            **extra,
         )
     except ImportError as error:
         raise ConfigError(
             f"model.attn_implementation: {kernel} cannot be used here ({str(error).splitlines()[0]}): install it or set"
             " it to auto."
         ) from None
-
-
-def add_adapter(base: PreTrainedModel, adapter: dict[str, Any]) -> PeftModel:
-    """Put a LoRA adapter on the base model.
-
-    Raises:
-        ConfigError: if target modules do not exist in the model or the rank exceeds a layer.
-    """
-    widths = [min(m.in_features, m.out_features) for m in base.modules() if isinstance(m, torch.nn.Linear)]
-    if widths and adapter["r"] > min(widths):
-        raise ConfigError(
-            f"adapter.r: {adapter['r']} is more than the narrowest layer of the model has: use {min(widths)} or less."
-        )
-    config = LoraConfig(
-        r=adapter["r"],
-        lora_alpha=adapter["lora_alpha"],
-        lora_dropout=adapter["lora_dropout"],
-        target_modules=adapter["target_modules"],
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    try:
-        return get_peft_model(base, config)
-    except ValueError as error:
-        names = sorted({name.rsplit(".", 1)[-1] for name, m in base.named_modules() if isinstance(m, torch.nn.Linear)})
-        raise ConfigError(
-            f"adapter.target_modules: {adapter['target_modules']} does not fit this model"
-            f" ({str(error).split('. ')[0]}): use all-linear or some of {', '.join(names)}."
-        ) from None
-
-
-def compile_layers(model: torch.nn.Module) -> int:
-    """Compile each decoder layer in place and return how many there are.
-
-    Compiling layer by layer, after the adapter, gives one graph, keeps the names of the state dict (a compiled
-    whole model saves ``_orig_mod.`` keys that load as zeros) and survives activation checkpointing.
-    """
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    for layer in layers:
-        layer.compile()
-    return len(layers)
+    keep_arithmetic(model)
+    return model

@@ -1,8 +1,8 @@
 """metrics.jsonl and the live line: what a run reports while it trains."""
 
-import math
+import os
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,94 +10,136 @@ import orjson
 from transformers import TrainerCallback
 
 from snaketune.common.atomic import write_bytes
-from snaketune.common.errors import TrainingError
+from snaketune.train.meters import TimeSplit, TokenCounter, data_hint, gpu_utilization, peak_gigabytes
+from snaketune.train.safety import LossWatch
+from snaketune.train.sinks import Sink
 
+TIMES = ("data", "compute", "evaluation", "checkpoint")
 # Keys whose values differ between two runs that are otherwise equal.
-VOLATILE_KEYS = ("tokens_per_second", "mfu")
+VOLATILE_KEYS = (
+    "tokens_per_second",
+    "mfu",
+    "memory_gb",
+    "gpu_utilization",
+    *(f"{name}_seconds" for name in TIMES),
+)
+# What the Trainer logs beside measurements.
+BOOKKEEPING = ("epoch",)
+
+Mfu = Callable[[int, int, float], float | None]
 
 
-@dataclass(slots=True)
-class TokenCounter:
-    """Real tokens (padding never counts) that training has seen, also before an interruption."""
-
-    total: int = 0
-    since_start: int = 0
-
-    def add(self, tokens: int) -> None:
-        """Count the tokens of one batch."""
-        self.total += tokens
-        self.since_start += tokens
+def unknown_mfu(tokens: int, squares: int, seconds: float) -> None:
+    """Return None: nobody knows what this device can do at most."""
+    return None
 
 
-@dataclass
 class MetricsWriter(TrainerCallback):
-    """Write one JSON line per log interval, flushed, and one line for people."""
+    """Write one JSON line per log interval, flushed, and one line for people.
 
-    path: Path
-    counter: TokenCounter
-    _last_time: float = field(default_factory=time.monotonic)
-    _last_tokens: int = 0
-    _last_step: int = 0
-    _last_evaluation: int = -1
-    _seconds_per_step: float = 0.0
+    Rates are those of training itself: the time of evaluations and checkpoints is shown beside them.
+
+    Args:
+        path: the metrics file.
+        counter, times: what the trainer counts and where its time goes.
+        watch: told every loss; stops a training that diverges.
+        mfu: from real tokens, squared document lengths and seconds to the share of the GPU's peak, if that is known.
+        sinks: what else takes the lines.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        counter: TokenCounter,
+        times: TimeSplit,
+        watch: LossWatch,
+        mfu: Mfu = unknown_mfu,
+        sinks: Sequence[Sink] = (),
+    ):
+        self.path, self._counter, self._times, self._watch = path, counter, times, watch
+        self._mfu, self._sinks = mfu, sinks
+        self._last_tokens = self._last_squares = 0
+        self._has_hinted = False
+        self._began, self._first_step = time.monotonic(), 0
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Forget lines that lie after the checkpoint that training resumes from."""
         lines = read_metrics(self.path) if self.path.exists() else []
         kept = [line for line in lines if line["step"] <= state.global_step]
         write_bytes(self.path, b"".join(orjson.dumps(line) + b"\n" for line in kept))
-        self._last_time, self._last_tokens, self._last_step = time.monotonic(), self.counter.total, state.global_step
+        self._watch.restore((line["step"], line["loss"]) for line in kept if "loss" in line)
+        self._last_tokens, self._last_squares = self._counter.total, self._counter.squares
+        self._began, self._first_step = time.monotonic(), state.global_step
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Append the line of a finished interval.
+        """Append the line of a finished interval or of an evaluation.
 
         Raises:
-            TrainingError: if the loss or the gradient is not finite; nothing is published then.
+            TrainingError: if the loss diverges; nothing is published then.
         """
-        logs = logs or {}
-        if "eval_loss" in logs and state.global_step > self._last_evaluation:
-            self._last_evaluation = state.global_step  # the last step is evaluated twice by the Trainer
-            self._append({"step": state.global_step, "eval_loss": logs["eval_loss"]})
-        if "loss" not in logs:
-            return
-        line = self._line(logs, state.global_step)
-        for name in ("loss", "grad_norm"):
-            if line[name] is not None and not math.isfinite(line[name]):
-                raise TrainingError(
-                    f"step {state.global_step}: {name} is {line[name]} at learning rate {line['learning_rate']:.3g}:"
-                    " lower train.learning_rate or look for broken records; the last good checkpoint is kept."
-                )
-        self._append(line)
-        ends = time.time() + self._seconds_per_step * (state.max_steps - state.global_step)
-        print(live_line(line, state.max_steps, ends), flush=True)
+        measured = {name: value for name, value in (logs or {}).items() if name not in BOOKKEEPING}
+        if "eval_loss" in measured:
+            self._append({"step": state.global_step, **measured})
+        elif "loss" in measured:
+            spent = self._times.take()
+            line = {"step": state.global_step, **measured, **self._performance(spent)}
+            self._append(line)
+            print(live_line(line, state.max_steps, self._end(state)), flush=True)
+            self._explain_slowness(spent)
+            self._watch.see(line["step"], line["loss"])
 
-    def _line(self, logs: dict[str, Any], step: int) -> dict[str, Any]:
-        now = time.monotonic()
-        seconds = max(now - self._last_time, 1e-9)
-        rate = (self.counter.total - self._last_tokens) / seconds
-        self._seconds_per_step = seconds / max(step - self._last_step, 1)
-        self._last_time, self._last_tokens, self._last_step = now, self.counter.total, step
+    def on_train_end(self, args, state, control, **kwargs):
+        """Close what else takes the lines."""
+        for sink in self._sinks:
+            sink.close()
+
+    def _performance(self, spent: dict[str, float]) -> dict[str, Any]:
+        tokens, squares = self._counter.total - self._last_tokens, self._counter.squares - self._last_squares
+        self._last_tokens, self._last_squares = self._counter.total, self._counter.squares
+        seconds = max(spent["data"] + spent["compute"], 1e-9)
         return {
-            "step": step,
-            "loss": logs["loss"],
-            "learning_rate": logs["learning_rate"],
-            "grad_norm": logs.get("grad_norm"),
-            "tokens": self.counter.total,
-            "tokens_per_second": round(rate, 1),
-            "mfu": None,
+            "tokens": self._counter.total,
+            "trained_tokens": self._counter.trained,
+            "tokens_per_second": round(tokens / seconds, 1),
+            "mfu": self._mfu(tokens, squares, seconds),
+            "memory_gb": peak_gigabytes(),
+            "gpu_utilization": gpu_utilization(),
+            **{f"{name}_seconds": round(spent[name], 4) for name in TIMES},
         }
+
+    def _end(self, state) -> float:
+        """Return when training is expected to end, from all steps of this process, in seconds since the epoch."""
+        done = max(state.global_step - self._first_step, 1)
+        return time.time() + (time.monotonic() - self._began) / done * (state.max_steps - state.global_step)
+
+    def _explain_slowness(self, spent: dict[str, float]) -> None:
+        hint = None if self._has_hinted else data_hint(spent)
+        if hint:
+            self._has_hinted = True
+            print(hint, flush=True)
 
     def _append(self, line: dict[str, Any]) -> None:
         with open(self.path, "ab") as file:
             file.write(orjson.dumps(line) + b"\n")
+        for sink in self._sinks:
+            sink.write(line)
 
 
 def live_line(line: dict[str, Any], max_steps: int, ends: float) -> str:
     """Return the line for people; ``ends`` is the expected end of training in seconds since the epoch."""
+    mfu = f"  MFU {line['mfu']:.0%}" if line["mfu"] else ""
     return (
         f"step {line['step']}/{max_steps}  loss {line['loss']:.4f}  lr {line['learning_rate']:.2e}"
-        f"  {line['tokens_per_second']:,.0f} tokens/s  ends {time.strftime('%a %H:%M:%S', time.localtime(ends))}"
+        f"  {line['tokens_per_second']:,.0f} tokens/s{mfu}"
+        f"  ends {time.strftime('%a %H:%M:%S', time.localtime(ends))}"
     )
+
+
+def sync_metrics(path: Path) -> None:
+    """Flush the metrics file to disk: a checkpoint counts on the lines before it, also after a power cut."""
+    if path.exists():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

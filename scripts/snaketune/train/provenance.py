@@ -1,9 +1,7 @@
 """The volatile side of a run: when and where it happened. Nothing here is part of any identity."""
 
 import platform
-import resource
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -40,15 +38,6 @@ def describe_git(folder: Path) -> dict[str, str] | None:
 
 def _git(folder: Path, *arguments: str) -> bytes:
     return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=True, timeout=20).stdout
-
-
-def peak_memory() -> dict[str, int]:
-    """Return the peak resident memory of this process and, on a GPU, the peak allocated there, in bytes."""
-    kilo = 1 if sys.platform == "darwin" else 1024
-    peaks = {"resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo}
-    if torch.cuda.is_available():
-        peaks["gpu_bytes"] = torch.cuda.max_memory_allocated()
-    return peaks
 
 
 class Stopwatch:

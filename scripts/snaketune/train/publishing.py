@@ -1,26 +1,40 @@
-"""From the last checkpoint to the published adapter, the same bytes whenever and wherever it is made."""
+"""From the last checkpoint to what is published, the same bytes whenever and wherever it is made."""
 
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from snaketune.common.atomic import write_json, writing_directory
 from snaketune.common.canonical import read_json
+from snaketune.model.configuration import write_configuration
 
 WEIGHTS = "adapter_model.safetensors"
 SETTINGS = "adapter_config.json"
+CONFIG, GENERATION, INDEX = "config.json", "generation_config.json", "model.safetensors.index.json"
 
 
-def publish_adapter(checkpoint: Path, target: Path, base_name: str, revision: str | None) -> None:
-    """Copy the adapter of a sealed checkpoint to ``target``.
-
-    PEFT keeps target modules in a set, whose order follows the hash seed, and the folder it loaded the base
-    model from; both are replaced by what means the same everywhere.
+def publish(checkpoint: Path, target: Path, base_folder: Path, base_name: str, revision: str | None) -> None:
+    """Publish what a training made: an adapter or, where every weight was trained, a whole model.
 
     Args:
         checkpoint: the sealed checkpoint of the last step.
-        target: the adapter folder to make.
-        base_name: hub id or folder that the adapter belongs to.
+        target: the folder to make.
+        base_folder: the model that training started from.
+        base_name: hub id or folder that an adapter belongs to.
         revision: commit of a hub id.
+    """
+    if (checkpoint / SETTINGS).is_file():
+        publish_adapter(checkpoint, target, base_name, revision)
+    else:
+        publish_model(checkpoint, target, base_folder)
+
+
+def publish_adapter(checkpoint: Path, target: Path, base_name: str, revision: str | None) -> None:
+    """Copy the adapter of a checkpoint to ``target``.
+
+    PEFT keeps target modules in a set, whose order follows the hash seed, and the folder it loaded the base
+    model from; both are replaced by what means the same everywhere.
     """
     settings = read_json(checkpoint / SETTINGS)
     settings = {name: sorted(value) if _is_set(name, value) else value for name, value in settings.items()}
@@ -28,6 +42,40 @@ def publish_adapter(checkpoint: Path, target: Path, base_name: str, revision: st
     with writing_directory(target) as partial:
         shutil.copyfile(checkpoint / WEIGHTS, partial / WEIGHTS)
         write_json(partial / SETTINGS, settings)
+
+
+def publish_model(checkpoint: Path, target: Path, base_folder: Path) -> None:
+    """Put the weights of a checkpoint and the model's configuration into ``target``.
+
+    The weights are as they were trained, in their number format; the tokenizer comes with the merged model. Training
+    switches the model's cache off, which a model that answers wants back.
+    """
+    config, before = (read_json(folder / CONFIG) for folder in (checkpoint, base_folder))
+    generation = next((f / GENERATION for f in (base_folder, checkpoint) if (f / GENERATION).is_file()), None)
+    with writing_directory(target) as partial:
+        for file in model_weights(checkpoint):
+            _link_or_copy(file, partial / file.name)
+        write_configuration(partial / CONFIG, _with_cache(config, before))
+        if generation:
+            shutil.copyfile(generation, partial / GENERATION)
+
+
+def model_weights(folder: Path) -> list[Path]:
+    """Return the files of a whole model's weights in ``folder``, with their index where there is one, sorted."""
+    return sorted(path for path in folder.glob("model*.safetensors*") if path.is_file())
+
+
+def _with_cache(config: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in config.items() if key != "use_cache"}
+    return kept | ({"use_cache": before["use_cache"]} if "use_cache" in before else {})
+
+
+def _link_or_copy(file: Path, target: Path) -> None:
+    # Checkpoints are removed, never changed: a link costs no second copy of a large model.
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)
 
 
 def _is_set(name: str, value: object) -> bool:

@@ -2,46 +2,95 @@
 
 import gc
 import importlib.metadata
+import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_utils import SaveStrategy
+from transformers import TrainerCallback, set_seed
 
 from snaketune.common.canonical import digest_of
 from snaketune.common.errors import TrainingError
 from snaketune.data.rows import PackedRows
-from snaketune.train.checkpoints import facts_of, newest_intact
-from snaketune.train.device import Device, attention, precision_arguments, prepare_arithmetic
-from snaketune.train.loading import add_adapter, compile_layers, load_base
-from snaketune.train.metrics import MetricsWriter, TokenCounter
-from snaketune.train.trainer import PackedTrainer, RowCollator, RowIndices
+from snaketune.train.adapting import add_adapter
+from snaketune.train.arguments import choose_kernels, training_arguments
+from snaketune.train.cadence import Cadence
+from snaketune.train.checkpoints import facts_of, keep_newest, newest_intact, seal
+from snaketune.train.device import Device, computing_dtype, prepare_arithmetic
+from snaketune.train.effort import Effort, effort_of
+from snaketune.train.engine import Engine, prepare_engine
+from snaketune.train.float8 import use_float8
+from snaketune.train.inputs import check_rows, describe_batches
+from snaketune.train.loading import load_base
+from snaketune.train.metrics import MetricsWriter, sync_metrics, unknown_mfu
+from snaketune.train.outlook import foresee
+from snaketune.train.quantization import NONE, require_bitsandbytes
+from snaketune.train.reference_cache import loss_limit, preference_settings
+from snaketune.train.safety import LossWatch
+from snaketune.train.shortage import advise, explaining_shortage
+from snaketune.train.signals import StopRequest
+from snaketune.train.sinks import open_sinks, require_sinks
+from snaketune.train.strategy import require_strategy
+from snaketune.train.surroundings import Surroundings
+from snaketune.train.team import ALONE, Team
+from snaketune.train.trainer import PackedTrainer, assemble
 
 VERSIONED = ("torch", "transformers", "peft", "accelerate")
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A finished training: its last checkpoint and what the run cost."""
+    """A finished training: its last checkpoint and what the run cost.
+
+    Attributes:
+        info: volatile facts: what was decided for speed, where the time went, what checkpoints cost.
+    """
 
     checkpoint: Path
     steps: int
     resumed_from: int | None
     tokens_this_time: int
     device: str
+    info: dict[str, Any]
 
 
-def fingerprint(spec: str, rightsize: dict[str, Any], rows: dict[str, Any]) -> str:
-    """Return the identity of a training: configuration, code, data, model and the versions that do arithmetic."""
-    return digest_of(
-        {"spec": spec, "data": rightsize["fingerprint"], "rows": rows["files"], "versions": versions()}, size=16
-    )
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A trainer that is ready to train, and what belongs to it."""
+
+    trainer: PackedTrainer
+    cadence: Cadence
+    engine: Engine
+    stop: StopRequest
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that decide the result."""
-    return {name: importlib.metadata.version(name).split("+")[0] for name in VERSIONED}
+def fingerprint(
+    spec: str, rightsize: dict[str, Any], rows: dict[str, Any], origins: dict[str, str], versions: dict[str, str]
+) -> str:
+    """Return the identity of a training.
+
+    Args:
+        spec: configuration and code.
+        rightsize, rows: the facts of the data.
+        origins: digests of the weights that training starts from.
+        versions: of the packages that do arithmetic.
+    """
+    parts = {"spec": spec, "data": rightsize["fingerprint"], "rows": rows["files"]}
+    return digest_of({**parts, "origins": origins, "versions": versions}, size=16)
+
+
+def versions(cfg: dict[str, Any]) -> dict[str, str]:
+    """Return the versions of the packages that decide the result.
+
+    Raises:
+        ConfigError: if a package that the configuration needs is not installed.
+    """
+    quantization = cfg["model"].get("quantization", NONE)
+    require_bitsandbytes(quantization)
+    names = VERSIONED if quantization == NONE else (*VERSIONED, "bitsandbytes")
+    return {name: importlib.metadata.version(name).split("+")[0] for name in names}
 
 
 def train(
@@ -51,6 +100,7 @@ def train(
     cfg: dict[str, Any],
     settings: dict[str, Any],
     work: Path,
+    start: Path | None = None,
 ) -> Finished:
     """Train to the end, from the newest intact checkpoint in ``work`` if there is one.
 
@@ -58,65 +108,140 @@ def train(
         model_folder: the prepared base model.
         rows, held_out: packed rows of both splits.
         cfg: the ``train``, ``adapter`` and ``model`` slices of the configuration.
-        settings: operational settings (loader and checkpoint cadence), which never change the result.
-        work: private folder of this fingerprint.
+        settings: operational settings (loader, checkpoints, limits), which never change the result.
+        work: private folder of this training, named after its fingerprint.
+        start: weights of an adapter to go on from.
 
     Raises:
         ConfigError: if the configuration does not fit the device or the model.
-        TrainingError: if the loss is not finite or training ended early.
+        DataError: if the rows do not fit the model.
+        TrainingError: if a value is not finite, the loss diverges, memory runs out or training ended early.
     """
+    team = Team.of_environment()
+    if not team.is_first:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - one voice is enough; errors go to stderr
+    require_sinks(settings["report_to"])
     device = prepare_arithmetic(cfg["train"]["cpu_threads"])
-    checkpoint = newest_intact(work)
+    checkpoint = newest_intact(work, work.name)
     saved = facts_of(checkpoint) if checkpoint else {}
     if checkpoint and saved["step"] == saved["max_steps"]:
         print(f"Training is already complete in {checkpoint}.", flush=True)
-        return Finished(checkpoint, saved["step"], saved["step"], 0, device.type)
-    trainer = build_trainer(model_folder, rows, held_out, cfg, settings, work, device)
-    if checkpoint:
-        trainer.counter.total = saved["tokens"]
-        print(f"Resuming from step {saved['step']}.", flush=True)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    state = trainer.state
-    if state.global_step != state.max_steps:
-        raise TrainingError(
-            f"training ended at step {state.global_step} of {state.max_steps}: nothing is published; run the same"
-            " command again to go on from the last checkpoint."
-        )
-    last = work / f"checkpoint-{state.global_step}"
-    return Finished(last, state.global_step, saved.get("step"), trainer.counter.since_start, device.type)
+        return Finished(checkpoint, saved["step"], saved["step"], 0, device.type, {})
+    with explaining_shortage(lambda: advise(model_folder, rows.row_length, cfg, device)), StopRequest(team) as stop:
+        run = prepare_run(model_folder, rows, held_out, cfg, settings, work, device, stop, start, team)
+        if checkpoint:
+            run.trainer.resume(saved)
+            run.cadence.restore(saved["save_seconds"])
+            print(f"Resuming from step {saved['step']}.", flush=True)
+        run.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    require_completion(run, work)
+    step = run.trainer.state.global_step
+    tokens = run.trainer.counter.since_start
+    return Finished(work / f"checkpoint-{step}", step, saved.get("step"), tokens, device.type, describe(run))
+
+
+def require_completion(run: Run, work: Path) -> None:
+    """Check that training did all its steps and that its last checkpoint is there.
+
+    Raises:
+        TrainingError: saying where it stands and what to do.
+    """
+    state = run.trainer.state
+    if state.global_step == state.max_steps and (work / f"checkpoint-{state.global_step}").is_dir():
+        return
+    if run.stop:
+        raise run.stop.explain(state.global_step, state.max_steps, work)
+    raise TrainingError(
+        f"training ended at step {state.global_step} of {state.max_steps}: nothing is published; run the same"
+        " command again to go on from the last checkpoint."
+    )
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """Return the volatile facts of a finished run."""
+    seconds = {name: round(value, 3) for name, value in run.trainer.times.total.items()}
+    return {"engine": run.engine.facts(), "seconds": seconds, "checkpoints": run.cadence.facts()}
 
 
 def build_trainer(model_folder, rows, held_out, cfg, settings, work, device: Device) -> PackedTrainer:
-    """Return the trainer with its model, adapter and callbacks; nothing is trained yet."""
-    train_cfg = cfg["train"]
-    set_seed(train_cfg["seed"])
-    model = add_adapter(load_base(model_folder, cfg["model"], device), cfg["adapter"])
-    if train_cfg["gradient_checkpointing"]:
-        model.enable_input_require_grads()
-    if train_cfg["torch_compile"]:
-        print(f"Compiling {compile_layers(model)} layers at the first step.", flush=True)
-    counter = TokenCounter()
-    varlen = attention(cfg["model"]["attn_implementation"]).startswith("flash")
-    trainer = PackedTrainer(
-        model=model,
-        args=training_arguments(train_cfg, settings, work, device, has_held_out=len(held_out) > 0),
-        train_dataset=RowIndices(rows),
-        eval_dataset=RowIndices(held_out),
-        data_collator=RowCollator(rows, varlen),
-        counter=counter,
-        save_limit=settings["save_total_limit"],
-        held_out=held_out,
-        varlen=varlen,
+    """Return the trainer of a run as :func:`train` uses it; nothing is trained yet."""
+    return prepare_run(model_folder, rows, held_out, cfg, settings, work, device, StopRequest()).trainer
+
+
+def prepare_run(
+    model_folder: Path,
+    rows: PackedRows,
+    held_out: PackedRows,
+    cfg: dict[str, Any],
+    settings: dict[str, Any],
+    work: Path,
+    device: Device,
+    stop: StopRequest,
+    start: Path | None = None,
+    team: Team = ALONE,
+) -> Run:
+    """Load and check everything and return the run, ready to train."""
+    choose_kernels(cfg["train"]["deterministic"])
+    several = require_strategy(cfg, device)
+    set_seed(cfg["train"]["seed"])
+    base = load_base(model_folder, cfg, device)
+    use_float8(base, cfg["train"]["fp8"], device, cfg["train"]["torch_compile"])
+    model = add_adapter(base, cfg["adapter"], start)
+    check_rows(model, rows, held_out)
+    note = describe_batches(len(rows), cfg["train"])
+    if note:
+        print(note, flush=True)
+    engine = prepare_engine(model, (rows, held_out), cfg, device, foresee(model, rows, cfg, device))
+    # Before the arguments: from them on DeepSpeed would shard every model that is made, also one without weights.
+    effort = effort_of(model, cfg["adapter"]["type"] == "none", device, computing_dtype(cfg, device))
+    arguments = training_arguments(
+        cfg["train"], settings, work, device, len(held_out) > 0, engine.checkpoint_every, **several
     )
-    trainer.pop_callback(_progress_callback(trainer))
-    trainer.add_callback(MetricsWriter(work / "metrics.jsonl", counter))
-    trainer.add_callback(FreezeGarbage())
-    return trainer
+    cadence = Cadence(settings["save_steps"], settings["hours_between_interruptions"], team=team)
+    metrics = work / "metrics.jsonl"
+    surroundings = Surroundings(
+        seal=_sealing(work, settings["save_total_limit"], cadence, metrics),
+        stop_requested=stop.agreed,
+        saved=cadence.saved,
+        team=team,
+    )
+    trainer = assemble(
+        model,
+        arguments,
+        rows,
+        held_out,
+        engine.layout,
+        surroundings,
+        **preference_settings(cfg, model_folder, (rows, held_out), work, start),
+    )
+    writers = [_metrics_writer(trainer, effort, cfg, settings, work)] if team.is_first else []
+    for callback in (cadence, stop, *writers, *engine.callbacks, FreezeGarbage()):
+        trainer.add_callback(callback)
+    return Run(trainer, cadence, engine, stop)
 
 
-def _progress_callback(trainer: PackedTrainer) -> type:
-    names = ("PrinterCallback", "ProgressCallback")
-    return next(type(callback) for callback in trainer.callback_handler.callbacks if type(callback).__name__ in names)
+def _sealing(work: Path, limit: int, cadence: Cadence, metrics: Path) -> Callable[[Path, Path, dict[str, Any]], None]:
+    """Return how checkpoints of this run get their final name, with what is only known out here."""
+
+    def seal_checkpoint(partial: Path, target: Path, facts: dict[str, Any]) -> None:
+        sync_metrics(metrics)
+        seal(partial, target, {**facts, "fingerprint": work.name, "save_seconds": cadence.cost})
+        keep_newest(work, limit)
+
+    return seal_checkpoint
+
+
+def _metrics_writer(
+    trainer: PackedTrainer, effort: Effort | None, cfg: dict[str, Any], settings: dict[str, Any], work: Path
+) -> MetricsWriter:
+    return MetricsWriter(
+        work / "metrics.jsonl",
+        trainer.counter,
+        trainer.times,
+        LossWatch(loss_limit(cfg["train"], settings["max_loss_increase"])),
+        effort.utilization if effort else unknown_mfu,
+        open_sinks(settings["report_to"], work, cfg),
+    )
 
 
 class FreezeGarbage(TrainerCallback):
@@ -130,56 +255,3 @@ class FreezeGarbage(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         """Give the objects back to the collector."""
         gc.unfreeze()
-
-
-def checkpoint_interval(save_steps: int, logging_steps: int) -> int:
-    """Return the steps between checkpoints: a multiple of the log interval.
-
-    The running loss of an unfinished interval is not part of a checkpoint, so that a resumed run would log
-    another loss than an undisturbed one if it started in the middle of an interval.
-    """
-    return -(-save_steps // logging_steps) * logging_steps
-
-
-def training_arguments(
-    train: dict[str, Any], settings: dict[str, Any], work: Path, device: Device, has_held_out: bool
-) -> TrainingArguments:
-    """Return Hugging Face's arguments for the ``train`` section and the operational settings."""
-    evaluates = train["eval_steps"] > 0 and has_held_out
-    workers = settings["dataloader_num_workers"]
-    same_names = (
-        "max_steps",
-        "num_train_epochs",
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "learning_rate",
-        "lr_scheduler_type",
-        "weight_decay",
-        "max_grad_norm",
-        "optim",
-        "logging_steps",
-        "seed",
-    )
-    return TrainingArguments(
-        output_dir=str(work),
-        **{name: train[name] for name in same_names},
-        **precision_arguments(train, device),
-        data_seed=train["seed"],
-        warmup_steps=train["warmup_ratio"],
-        activation_checkpointing=train["gradient_checkpointing"],
-        per_device_eval_batch_size=train["per_device_train_batch_size"],
-        eval_strategy="steps" if evaluates else "no",
-        eval_steps=train["eval_steps"] if evaluates else None,
-        save_strategy=SaveStrategy.STEPS,
-        save_steps=checkpoint_interval(settings["save_steps"], train["logging_steps"]),
-        dataloader_num_workers=workers,
-        dataloader_prefetch_factor=settings["dataloader_prefetch_factor"] if workers else None,
-        dataloader_pin_memory=settings["dataloader_pin_memory"] and not device.is_cpu,
-        dataloader_persistent_workers=workers > 0,
-        remove_unused_columns=False,
-        label_names=["labels"],
-        logging_nan_inf_filter=False,
-        include_num_input_tokens_seen="no",
-        report_to="none",
-        disable_tqdm=True,
-    )

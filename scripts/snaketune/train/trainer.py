@@ -1,21 +1,32 @@
-"""A thin subclass of Hugging Face's Trainer: packed rows, token-weighted held-out loss, sealed checkpoints.
+"""A thin subclass of Hugging Face's Trainer: packed rows, token-weighted held-out loss, checkpoints that are exact.
 
 Three overrides remove host work that grows with the number of modules (measured: 25-32 ms per micro-step at 32
 layers): counting parameters for FLOPs, walking all modules in ``train()`` and clipping over frozen parameters.
+
+Nothing here needs more than torch, transformers and peft; how checkpoints are sealed and metrics written is given.
 """
 
 import contextlib
+import functools
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from snaketune.data.rows import PackedRows
-from snaketune.train.batches import collate, with_boundaries
-from snaketune.train.checkpoints import keep_newest, seal
-from snaketune.train.metrics import TokenCounter
+from snaketune.train.adapting import load_weights
+from snaketune.train.batches import IGNORED, Layout, arrange
+from snaketune.train.meters import TimeSplit, TokenCounter, batch_facts
+from snaketune.train.safety import FP16_PATIENCE, FiniteGuard, require_finite_state, require_plain_names
+from snaketune.train.surroundings import ALONE, Surroundings
+from snaketune.train.team import Team
 
 
 class RowIndices(Dataset):
@@ -32,88 +43,289 @@ class RowIndices(Dataset):
 
 
 class RowCollator:
-    """Put packed rows into a batch; ``tokens`` is the number of real tokens in it."""
+    """Put packed rows into a batch; ``facts`` says what is counted about it."""
 
-    def __init__(self, rows: PackedRows, varlen: bool):
-        self._rows, self._varlen = rows, varlen
+    def __init__(self, rows: PackedRows, layout: Layout):
+        self._rows, self._layout = rows, layout
 
     def __call__(self, indices: list[int]) -> dict[str, Any]:
         """Return the batch of the rows ``indices``."""
-        batch: dict[str, Any] = collate(self._rows, indices)
-        batch = with_boundaries(batch) if self._varlen else batch
-        return batch | {"tokens": int(self._rows.tokens[indices].sum())}
+        return {**arrange(self._rows, indices, self._layout), "facts": batch_facts(self._rows, indices)}
+
+
+PLAIN = Layout()
 
 
 class PackedTrainer(Trainer):
-    """Trainer over packed rows whose checkpoints are sealed with digests."""
+    """Trainer over packed rows: exact to resume at every step, and stopped by the first value that is not finite.
+
+    Attributes:
+        counter: tokens seen so far.
+        times: where the time goes.
+        guard: watches for values that are not finite.
+        evaluation_is_due: an evaluation was put off, because training was asked to stop.
+    """
 
     _redirected: Path | None = None
 
-    def __init__(self, *args, counter: TokenCounter, save_limit: int, held_out: PackedRows, varlen: bool, **kwargs):
+    def __init__(self, *args, held_out: PackedRows, layout: Layout, surroundings: Surroundings, **kwargs):
         super().__init__(*args, **kwargs)
-        self.counter, self._save_limit, self._held_out, self._varlen = counter, save_limit, held_out, varlen
-        self._trainable = [parameter for parameter in self._model().parameters() if parameter.requires_grad]
+        self._held_out, self._layout, self._surroundings = held_out, layout, surroundings
+        self.counter, self.times = TokenCounter(), TimeSplit()
+        patience = FP16_PATIENCE if self.accelerator.scaler is not None else 0
+        self.guard = FiniteGuard(patience, lambda: self.times.spending("device"))
+        self.evaluation_is_due = False
+        self._resumed: dict[str, Any] = {}
 
     def floating_point_ops(self, inputs) -> int:
-        """Return 0: FLOPs follow from the plan, not from walking all parameters at every step."""
+        """Return 0: FLOPs follow from the documents, not from walking all parameters at every step."""
         return 0
 
+    def get_batch_samples(self, *args, **kwargs):
+        """Take the batches of an optimizer step and book the time that this waits."""
+        with self.times.spending("data"):
+            return super().get_batch_samples(*args, **kwargs)
+
     def training_step(self, model, inputs, *args, **kwargs):
-        """Count the batch's tokens and run one forward and backward pass."""
-        self.counter.add(inputs.pop("tokens"))
+        """Count the batch and run one forward and backward pass."""
+        facts = inputs.pop("facts")
+        self.counter.add(facts)
         if model.training:
             model.train = lambda mode=True: model
         try:
-            return super().training_step(model, inputs, *args, **kwargs)
+            loss = super().training_step(model, inputs, *args, **kwargs)
         finally:
             model.__dict__.pop("train", None)
+        self.guard.add_loss(loss, facts.rows)
+        return loss
+
+    @functools.cached_property
+    def _trainable(self) -> list[torch.nn.Parameter]:
+        """What is trained; only known once training has begun, because sharding replaces parameters."""
+        return [parameter for parameter in self._model().parameters() if parameter.requires_grad]
+
+    def _clip_grad_norm(self, model):
+        if self.is_deepspeed_enabled:
+            return super()._clip_grad_norm(model)
+        self.accelerator.unscale_gradients()
+        return whole(torch.nn.utils.clip_grad_norm_(self._trainable, self.args.max_grad_norm))
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        """Return the norm before clipping, after a look at it: this is the last thing before the optimizer's step."""
+        if self.is_deepspeed_enabled:
+            grad_norm = super()._get_grad_norm(model, grad_norm)
+        elif grad_norm is None:
+            self.accelerator.unscale_gradients()
+            gradients = [parameter.grad for parameter in self._trainable if parameter.grad is not None]
+            grad_norm = whole(torch.nn.utils.get_total_norm(gradients))
+        self.guard.close_step(self.state.global_step + 1, self._optimizer().param_groups[0]["lr"], grad_norm)
+        return grad_norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log values of steps that are known to be finite, with the counts of all processes."""
+        self.guard.settle()
+        self.counter.gather(self._team.sum)
+        super().log(logs, start_time)
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        """Return and log the held-out loss: mean over all loss-bearing tokens, whatever the batching."""
-        metrics = {"eval_loss": self.held_out_loss()}
-        self.log(dict(metrics))
+        """Return and log the held-out loss: mean over all loss-bearing tokens, whatever the batching.
+
+        A training that is asked to stop saves first and evaluates when it goes on.
+        """
+        self.guard.settle()
+        with self.times.spending("evaluation"):
+            metrics = self.held_out_measures()
+        self.evaluation_is_due = not metrics
+        if metrics:
+            self.log(dict(metrics))
+        else:
+            self.control.should_save = self.control.should_training_stop = True
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def held_out_measures(self) -> dict[str, float]:
+        """Return what is measured on the held-out rows; nothing when training was asked to stop meanwhile."""
+        loss = self.held_out_loss()
+        return {} if loss is None else {"eval_loss": loss}
+
     @torch.no_grad()
-    def held_out_loss(self) -> float:
-        """Return the mean negative log-likelihood per loss-bearing held-out token, in nats."""
-        model, collator = self._model().eval(), RowCollator(self._held_out, self._varlen)
-        total, tokens = 0.0, 0
-        size = self.args.per_device_eval_batch_size
-        for start in range(0, len(self._held_out), size):
-            indices = list(range(start, min(start + size, len(self._held_out))))
+    def held_out_loss(self) -> float | None:
+        """Return the mean negative log-likelihood per loss-bearing held-out token, in nats; None when interrupted."""
+        model, collator = self._model().eval(), RowCollator(self._held_out, self._layout)
+        total, tokens = 0.0, 0.0
+        for indices, counts in self._own_batches():
+            if self._is_interrupted():
+                break
             batch = collator(indices)
-            batch.pop("tokens")
-            count = int((batch["labels"] != -100).sum())
+            batch.pop("facts")
+            count = int((batch["labels"][:, 1:] != IGNORED).sum())
             with self.compute_loss_context_manager():
                 loss = model(**self._prepare_inputs(batch), use_cache=False).loss
-            total += float(loss) * count
-            tokens += count
+            if count and counts:
+                total += float(loss) * count
+                tokens += count
         model.train()
+        if self._is_interrupted():
+            return None
+        total, tokens = self._team.sum([total, tokens])
         return total / tokens
+
+    def _own_batches(self) -> Iterator[tuple[list[int], bool]]:
+        """Yield this process's batches of held-out rows; all processes get equally many, the surplus does not count."""
+        rows, size = len(self._held_out), self.args.per_device_eval_batch_size
+        starts = list(range(0, rows, size))
+        for turn in range(self._team.rank, -(-len(starts) // self._team.size) * self._team.size, self._team.size):
+            start = starts[min(turn, len(starts) - 1)]
+            yield list(range(start, min(start + size, rows))), turn < len(starts)
+
+    @property
+    def _team(self) -> Team:
+        return self._surroundings.team
+
+    def _is_interrupted(self) -> bool:
+        """Tell whether to stop now; the last step is always evaluated, nothing comes after it."""
+        return self._surroundings.stop_requested() and self.state.global_step < self.state.max_steps
 
     def _model(self) -> torch.nn.Module:
         assert self.model is not None
         return self.model
 
-    def _clip_grad_norm(self, model):
-        return torch.nn.utils.clip_grad_norm_(self._trainable, self.args.max_grad_norm)
+    def _optimizer(self) -> torch.optim.Optimizer:
+        assert self.optimizer is not None
+        return self.optimizer
+
+    def resume(self, facts: dict[str, Any]) -> None:
+        """Go on from the facts of a checkpoint when training begins: counts and the loss of an unfinished interval."""
+        self._resumed = facts
+        self.counter.restore(facts)
+        self.args.eval_on_start = facts["evaluation_is_due"]
+
+    def restore_interval(self) -> None:
+        """Take up the log interval that the checkpoint was written in."""
+        if self._resumed:
+            self._tr_loss.fill_(self._resumed["interval_loss"][self._team.rank])
+            self._total_loss_scalar = self._resumed["total_loss"]
+            self._globalstep_last_logged = self._resumed["interval_start"]
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "step": self.state.global_step,
+            "max_steps": self.state.max_steps,
+            "interval_loss": self._team.all(float(self._tr_loss)),
+            "interval_start": self._globalstep_last_logged,
+            "total_loss": self._total_loss_scalar,
+            "evaluation_is_due": self.evaluation_is_due,
+            **self.counter.facts(),
+        }
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
+        """Load an adapter's weights in the number format that it trains in.
+
+        PEFT's own loading turns bfloat16 weights into new float32 ones, which the optimizer does not know.
+        """
+        adapted = self._model()
+        if isinstance(adapted, PeftModel):
+            load_weights(adapted, Path(resume_from_checkpoint) / SAFETENSORS_WEIGHTS_NAME)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _get_output_dir(self, trial) -> str:
         return str(self._redirected) if self._redirected else super()._get_output_dir(trial)
 
     def _save_checkpoint(self, model, trial) -> None:
-        """Write the checkpoint aside, seal it with digests and rename it: a crash never leaves half of one."""
+        """Write the checkpoint aside, prove that it is sound and seal it: a crash never leaves half of one.
+
+        Raises:
+            TrainingError: if what would be saved is not finite.
+        """
+        self.guard.settle()
+        require_finite_state(self.state.global_step, self._trainable, self._optimizer())
+        with self.times.spending("checkpoint"):
+            self._write_checkpoint(model, trial)
+        if self._surroundings.saved:
+            self._surroundings.saved(self.times.last["checkpoint"])
+
+    def _write_checkpoint(self, model, trial) -> None:
         root, name = Path(str(self.args.output_dir)), f"checkpoint-{self.state.global_step}"
-        self._redirected = root / ".partial"
+        partial = root / ".partial"
+        self.counter.gather(self._team.sum)
+        facts = self._facts()
+        if self._team.is_first:
+            shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
+        self._team.wait()
+        self._redirected = partial
         try:
             super()._save_checkpoint(model, trial)
-            partial = self._redirected / name
         finally:
             self._redirected = None
+        self._team.wait()
+        if self._team.is_first:
+            self._seal(partial / name, root / name, facts)
+        self._team.wait()
+
+    def _seal(self, partial: Path, target: Path, facts: dict[str, Any]) -> None:
         for unused in ("training_args.bin", "README.md"):
             with contextlib.suppress(FileNotFoundError):
                 (partial / unused).unlink()
-        facts = {"step": self.state.global_step, "max_steps": self.state.max_steps, "tokens": self.counter.total}
-        seal(partial, root / name, facts)
-        keep_newest(root, self._save_limit)
+        require_plain_names(partial)
+        self._surroundings.seal(partial, target, facts)
+
+
+def whole(norm: torch.Tensor) -> torch.Tensor:
+    """Return a norm over sharded gradients as an ordinary tensor."""
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+class RestoreInterval(TrainerCallback):
+    """Gives a resumed trainer the running loss of the log interval its checkpoint was written in."""
+
+    def __init__(self, trainer: PackedTrainer):
+        self._trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Restore after the Trainer has set its own running loss to zero."""
+        self._trainer.restore_interval()
+        self._trainer.times.start()
+
+
+def assemble(
+    model: torch.nn.Module,
+    arguments: TrainingArguments,
+    rows: PackedRows,
+    held_out: PackedRows | None = None,
+    layout: Layout = PLAIN,
+    surroundings: Surroundings = ALONE,
+    callbacks: Iterable[TrainerCallback] = (),
+    kind: type[PackedTrainer] = PackedTrainer,
+    **settings: Any,
+) -> PackedTrainer:
+    """Return a trainer of ``model`` on packed ``rows``; nothing is trained, read or written yet.
+
+    Args:
+        model: with its adapter on it, on its device.
+        arguments: of Hugging Face's Trainer; :func:`snaketune.train.arguments.training_arguments` makes them.
+        rows: packed training rows.
+        held_out: packed rows of the held-out loss; by default the training rows.
+        layout: what batches hold.
+        surroundings: what the trainer is given from outside.
+        callbacks: what else takes part, in this order.
+        kind: the trainer to make, with its own ``settings``.
+    """
+    held_out = rows if held_out is None else held_out
+    trainer = kind(
+        model=model,
+        args=arguments,
+        train_dataset=RowIndices(rows),
+        eval_dataset=RowIndices(held_out),
+        data_collator=RowCollator(rows, layout),
+        held_out=held_out,
+        layout=layout,
+        surroundings=surroundings,
+        **settings,
+    )
+    for name in ("PrinterCallback", "ProgressCallback"):
+        for callback in [each for each in trainer.callback_handler.callbacks if type(each).__name__ == name]:
+            trainer.remove_callback(callback)
+    for callback in (RestoreInterval(trainer), *callbacks):
+        trainer.add_callback(callback)
+    return trainer

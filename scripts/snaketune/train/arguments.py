@@ -1,0 +1,83 @@
+"""The ``train`` section of the configuration as arguments of Hugging Face's Trainer."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from snaketune.train.activations import checkpointing_arguments
+from snaketune.train.device import Device, precision_arguments
+
+SAME_NAMES = (
+    "max_steps",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "weight_decay",
+    "max_grad_norm",
+    "optim",
+    "logging_steps",
+    "seed",
+)
+
+
+def training_arguments(
+    train: dict[str, Any],
+    settings: dict[str, Any],
+    work: Path,
+    device: Device,
+    has_held_out: bool,
+    checkpoint_every: int = 0,
+    **more: Any,
+) -> TrainingArguments:
+    """Return Hugging Face's arguments; when to save is left to :class:`snaketune.train.cadence.Cadence`.
+
+    Args:
+        train: the ``train`` section.
+        settings: operational settings: ``dataloader_num_workers``, ``_prefetch_factor`` and ``_pin_memory``.
+        work: private folder of the run.
+        device: where the run computes.
+        has_held_out: whether there is anything to evaluate on.
+        checkpoint_every: every how many layers activations are recomputed; 0 is none.
+        more: further arguments of ``TrainingArguments``, which have the last word.
+    """
+    evaluates = train["eval_steps"] > 0 and has_held_out
+    workers = settings["dataloader_num_workers"]
+    values = {
+        **{name: train[name] for name in SAME_NAMES},
+        **precision_arguments(train, device),
+        **checkpointing_arguments(checkpoint_every),
+        "data_seed": train["seed"],
+        "warmup_steps": train["warmup_ratio"],
+        "per_device_eval_batch_size": train["per_device_train_batch_size"],
+        "eval_strategy": "steps" if evaluates else "no",
+        "eval_steps": train["eval_steps"] if evaluates else None,
+        "save_strategy": "no",
+        "dataloader_num_workers": workers,
+        "dataloader_prefetch_factor": settings["dataloader_prefetch_factor"] if workers else None,
+        "dataloader_pin_memory": settings["dataloader_pin_memory"] and not device.is_cpu,
+        "dataloader_persistent_workers": workers > 0,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "logging_nan_inf_filter": False,
+        "include_num_input_tokens_seen": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    return TrainingArguments(output_dir=str(work), **{**values, **more})
+
+
+def choose_kernels(deterministic: bool) -> None:
+    """Ask for kernels whose sums always have the same order, or take whatever is fastest.
+
+    A CPU with a fixed number of threads always sums in the same order. On a GPU this costs speed; launches still
+    overlap, other than with transformers' ``full_determinism``, which also blocks each of them.
+    """
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    if deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        os.environ["FLASH_ATTENTION_DETERMINISTIC"] = "1"

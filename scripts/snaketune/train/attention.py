@@ -1,0 +1,184 @@
+"""Attention over packed rows: which kernel runs where, and the proof that documents stay apart.
+
+On a GPU a packed row goes through a kernel that takes the boundaries of its documents (``cu_seq_lens``): neither a
+mask of ``T * T`` entries nor a look at the positions in every layer. torch brings such a kernel itself; it is
+registered with transformers as ``varlen``. On a CPU scaled dot-product attention builds a mask from the positions.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, PretrainedConfig
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
+
+from snaketune.common.errors import ConfigError
+from snaketune.train.batches import with_boundaries
+from snaketune.train.device import Device
+
+# What the kernel is called in transformers. Not the name of the setting (``varlen``): code that reads a model, with
+# padding or a cache, takes the setting and gets sdpa (:func:`snaketune.train.device.attention`).
+VARLEN = "varlen_packed"
+# The flash kernels in torch take heads of up to this width, in steps of 8 (aten/src/ATen/native/transformers/cuda).
+WIDEST_HEAD, HEAD_STEP = 256, 8
+# How much a document may change when another one is in front of it: rounding, where mixing changes it completely.
+TOLERANCE_FLOAT32, TOLERANCE_HALF = 1e-3, 0.1
+
+Kernel = Callable[..., Any]
+
+
+def training_attention(setting: str, device: Device, dtype: torch.dtype, folder: str | Path) -> str:
+    """Return the attention implementation that transformers gets for training.
+
+    Args:
+        setting: ``model.attn_implementation``.
+        device: where the model goes.
+        dtype: number format of the computing; the kernels with boundaries take 16 bits only.
+        folder: the model, whose configuration says how wide a head is.
+
+    Raises:
+        ConfigError: if ``varlen`` is asked for where it cannot run.
+    """
+    if setting not in ("auto", "varlen"):
+        return setting
+    obstacle = _obstacle(device, dtype, folder)
+    if obstacle and setting == "varlen":
+        raise ConfigError(f"model.attn_implementation: varlen cannot be used here ({obstacle}): set it to auto.")
+    if device.is_cpu or dtype == torch.float32:
+        return "sdpa"
+    flash = _installed_flash(torch.cuda.get_device_capability())
+    if flash and setting == "auto":
+        return flash
+    if obstacle:
+        print(f"Attention runs in sdpa with a mask of T x T per row, which is slow: {obstacle}.", flush=True)
+        return "sdpa"
+    register_varlen()
+    return VARLEN
+
+
+def _installed_flash(capability: tuple[int, int]) -> str | None:
+    if capability[0] == 9 and is_flash_attn_3_available():
+        return "flash_attention_3"
+    return "flash_attention_2" if capability[0] >= 8 and is_flash_attn_2_available() else None
+
+
+def _obstacle(device: Device, dtype: torch.dtype, folder: str | Path) -> str | None:
+    """Return why torch's variable-length kernel cannot run, or None."""
+    if device.is_cpu:
+        return "it needs a GPU"
+    if dtype == torch.float32:
+        return "it computes in 16 bits and this run in float32"
+    if torch.cuda.get_device_capability()[0] < 8:
+        return "it needs an Ampere or newer GPU"
+    settings, _ = PretrainedConfig.get_config_dict(str(folder), local_files_only=True)
+    return _unsuitable_heads(settings.get("text_config", settings))
+
+
+def _unsuitable_heads(settings: dict[str, Any]) -> str | None:
+    if settings.get("attn_logit_softcapping"):
+        return "the model caps its attention logits"
+    width = settings.get("head_dim")
+    if width is None and settings.get("hidden_size") and settings.get("num_attention_heads"):
+        width = settings["hidden_size"] // settings["num_attention_heads"]
+    if width and (width > WIDEST_HEAD or width % HEAD_STEP):
+        return f"its heads are {width} wide and the kernel takes multiples of {HEAD_STEP} up to {WIDEST_HEAD}"
+    return None
+
+
+def register_varlen(kernel: Kernel | None = None) -> None:
+    """Make the kernel known to transformers under the name :data:`VARLEN`.
+
+    No mask function goes with it: without one transformers makes no mask at all and does not look at the
+    positions either, which would wait for the GPU in every forward pass.
+
+    Args:
+        kernel: stands in for ``torch.nn.attention.varlen.varlen_attn``, with its signature.
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    AttentionInterface.register(VARLEN, _over_documents(kernel or varlen_attn))
+
+
+def _over_documents(kernel: Kernel) -> Callable[..., tuple[torch.Tensor, None]]:
+    def attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0, sliding_window=None, **kwargs):
+        """Attend within documents: the rows of the batch are one sequence, cut at ``cu_seq_lens``.
+
+        Args (shapes [rows, heads, T, width]) and result ([rows, T, heads, width]) are transformers'.
+        """
+        boundaries, longest = kwargs.get("cu_seq_lens_q"), kwargs.get("max_length_q")
+        _refuse_unsupported(boundaries, attention_mask, dropout, kwargs)
+        rows, heads, length, _ = query.shape
+        flat = [_flattened(states, _computing_dtype(states)) for states in (query, key, value)]
+        # (left, right) counts the tokens besides the own one; nothing to the right is what makes it causal.
+        window = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)
+        grouped = key.shape[1] != heads
+        out = kernel(
+            *flat, boundaries, boundaries, longest, longest, scale=scaling, window_size=window, enable_gqa=grouped
+        )
+        return out.view(rows, length, heads, value.shape[-1]), None
+
+    return attend
+
+
+def _refuse_unsupported(boundaries, mask, dropout: float, kwargs: dict[str, Any]) -> None:
+    if boundaries is None or mask is not None:
+        raise ConfigError(
+            "model.attn_implementation: varlen is for packed training rows and got a batch without document"
+            " boundaries: set it to auto."
+        )
+    if dropout or any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
+        raise ConfigError(
+            "model.attn_implementation: varlen knows no attention dropout, capped logits, sinks or position bias and"
+            " this model has one of them: set it to eager."
+        )
+
+
+def _flattened(states: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Turn [rows, heads, T, width] into [rows * T, heads, width]; a view for what a projection made."""
+    return states.transpose(1, 2).reshape(-1, states.shape[1], states.shape[3]).to(dtype)
+
+
+def _computing_dtype(states: torch.Tensor) -> torch.dtype:
+    """Return the format the kernel gets: rotary embeddings leave float32 behind when the weights are float32."""
+    kind = states.device.type
+    is_wide = states.dtype == torch.float32 and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if is_wide else states.dtype
+
+
+def needs_boundaries(model: Any) -> bool:
+    """Tell whether the model's attention kernel keeps documents apart by boundaries, not by positions."""
+    return model.config._attn_implementation.startswith((VARLEN, "flash"))
+
+
+@torch.no_grad()
+def check_isolation(model: Any) -> None:
+    """Prove on this model, device and kernel that a document does not see the one in front of it in its row.
+
+    Raises:
+        ConfigError: if it does, as with layers that are not attention (state-space models and the like).
+    """
+    was_training = model.training
+    model.eval()
+    alone, behind = _second_document(model, alone=True), _second_document(model, alone=False)
+    model.train(was_training)
+    change = float(((alone - behind).norm(dim=-1) / alone.norm(dim=-1).clamp_min(1e-12)).max())
+    limit = TOLERANCE_FLOAT32 if alone.dtype == torch.float32 and not needs_boundaries(model) else TOLERANCE_HALF
+    if not change <= limit:
+        raise ConfigError(
+            f"tokens.packing: true mixes neighbouring documents in this model with {model.config._attn_implementation}"
+            f" attention (a document changes by {change:.1%} behind another one): set it to false."
+        )
+
+
+def _second_document(model: Any, alone: bool, lengths: tuple[int, int] = (11, 9)) -> torch.Tensor:
+    """Return the last hidden states of the second of two short documents, shape [tokens, width]."""
+    device = next(model.parameters()).device
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    ids = (torch.arange(sum(lengths)) * 7 + 3) % base.config.get_text_config().vocab_size
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    kept = slice(lengths[0], None) if alone else slice(None)
+    batch: dict[str, Any] = {"input_ids": ids[None, kept], "position_ids": positions[None, kept]}
+    batch = with_boundaries(batch) if needs_boundaries(base) else batch
+    batch = {name: part.to(device) if isinstance(part, torch.Tensor) else part for name, part in batch.items()}
+    return base.get_decoder()(**batch, use_cache=False).last_hidden_state[0, -lengths[1] :]

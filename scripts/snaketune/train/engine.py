@@ -1,0 +1,136 @@
+"""What makes a run fast, decided once before its first step: attention, loss, checkpointing, compiling, batches.
+
+Every decision follows from configuration, data and machine, never from a measured time: a resumed run decides as
+the first one did.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from snaketune.common.errors import ConfigError
+from snaketune.data.rows import PackedRows
+from snaketune.train.activations import checkpoint_interval
+from snaketune.train.attention import check_isolation, needs_boundaries
+from snaketune.train.batches import Layout, most_documents
+from snaketune.train.compiling import CompilationWatch, compile_layers, wants_compiling
+from snaketune.train.device import Device
+from snaketune.train.head import chunked_loss_obstacle, install_chunked_loss
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What was decided.
+
+    Attributes:
+        attention: name of the kernel in transformers.
+        chunked_loss: whether the loss is taken in chunks.
+        checkpoint_every: every how many layers one is recomputed; 0 is none.
+        compiled_layers: layers that are compiled at the first step.
+        layout: what batches hold.
+        notes: sentences on what was wanted and is not.
+        watch: counts what is compiled again; None when nothing is compiled.
+    """
+
+    attention: str
+    chunked_loss: bool
+    checkpoint_every: int
+    compiled_layers: int
+    layout: Layout
+    notes: tuple[str, ...]
+    watch: CompilationWatch | None
+
+    @property
+    def callbacks(self) -> tuple[CompilationWatch, ...]:
+        """Return what takes part in training."""
+        return (self.watch,) if self.watch else ()
+
+    def facts(self) -> dict[str, Any]:
+        """Return the decisions for a record of the run."""
+        names = ("attention", "chunked_loss", "checkpoint_every", "compiled_layers", "notes")
+        return {name: getattr(self, name) for name in names} | {"compiled_again": self.watch.later if self.watch else 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is expected of a run: whether it is long enough for compiling, and what fits the memory.
+
+    Attributes:
+        is_long: whether compiling pays.
+        least_checkpointing: every how many layers one has to be checkpointed at least; 0 is none.
+    """
+
+    is_long: Callable[[], bool] = lambda: False
+    least_checkpointing: Callable[[], int] = lambda: 0
+
+
+def prepare_engine(
+    model: Any, splits: tuple[PackedRows, PackedRows], cfg: dict[str, Any], device: Device, outlook: Outlook
+) -> Engine:
+    """Check the model, then put the fast paths in, in the order that they need.
+
+    Args:
+        model: the model with its adapter, on its device.
+        splits: training and held-out rows.
+        cfg: the ``train``, ``adapter`` and ``model`` sections.
+        device: where the model is.
+        outlook: what is expected of the run.
+
+    Raises:
+        ConfigError: if a setting cannot be had, or packed rows would mix their documents in this model.
+    """
+    train, notes = cfg["train"], []
+    if any(_is_packed(rows) for rows in splits):
+        check_isolation(model)
+    is_chunked, why_not = _chunk_loss(model, train)
+    notes += [why_not] if why_not else []
+    setting, every_n = train["gradient_checkpointing"], train.get("checkpoint_every_n_layers", 1)
+    every = checkpoint_interval(setting, every_n, outlook.least_checkpointing)
+    compiled, why_not = _compile(model, train, cfg["adapter"].get("lora_dropout", 0.0), every, device, outlook)
+    notes += [why_not] if why_not else []
+    for note in notes:
+        print(f"Note: {note}.", flush=True)
+    layout = _layout(model, splits, train, is_chunked, compiled > 0)
+    watch = CompilationWatch() if compiled else None
+    return Engine(model.config._attn_implementation, is_chunked, every, compiled, layout, tuple(notes), watch)
+
+
+def _is_packed(rows: PackedRows) -> bool:
+    return any(len(rows.documents(row)) > 1 for row in range(len(rows)))
+
+
+def _chunk_loss(model: Any, train: dict[str, Any]) -> tuple[bool, str | None]:
+    """Install the chunked loss and return whether it is, and why not; losses of pairs have their own."""
+    if train["chunked_loss"] is False or train["method"] != "sft":
+        return False, None
+    obstacle = chunked_loss_obstacle(model)
+    if not obstacle:
+        return install_chunked_loss(model), None
+    if train["chunked_loss"] is True:
+        raise ConfigError(f"train.chunked_loss: true cannot be had ({obstacle}): set it to auto.")
+    return False, f"the loss keeps its logits because {obstacle}"
+
+
+def _compile(
+    model: Any, train: dict[str, Any], dropout: float, every: int, device: Device, outlook: Outlook
+) -> tuple[int, str | None]:
+    setting = train["torch_compile"]
+    is_long = setting == "auto" and not device.is_cpu and outlook.is_long()
+    setting = True if train["fp8"] else setting
+    wanted, why_not = wants_compiling(setting, device, is_long, dropout, every > 0)
+    layers = compile_layers(model) if wanted else 0
+    if wanted and not layers:
+        return 0, "no layers are compiled because the model has none that transformers knows as such"
+    if layers:
+        print(f"Compiling {layers} layers at the first step.", flush=True)
+    return layers, why_not
+
+
+def _layout(
+    model: Any, splits: tuple[PackedRows, PackedRows], train: dict[str, Any], places: bool, is_compiled: bool
+) -> Layout:
+    boundaries = needs_boundaries(model)
+    # A pair is found by its documents, so that batches of pairs get no rows of padding.
+    rows = train["per_device_train_batch_size"] if is_compiled and train["method"] == "sft" else 0
+    most = max(map(most_documents, splits)) if boundaries else None
+    return Layout(boundaries, most, places, rows)

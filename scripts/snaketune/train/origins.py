@@ -1,0 +1,34 @@
+"""The weights that a training starts from: the base model's and, where it goes on from another run, an adapter's."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snaketune.common.canonical import digest_of
+from snaketune.common.manifest import read_manifest
+from snaketune.train.publishing import WEIGHTS
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """Digests of the weights by what they are, and the file of the adapter to go on from."""
+
+    digests: dict[str, str]
+    start: Path | None
+
+
+def find_origins(model: dict[str, Any], start: str | None) -> Origins:
+    """Return what a training starts from.
+
+    Args:
+        model: the manifest of the base model.
+        start: path of the manifest of the adapter to go on from, if there is one.
+
+    Raises:
+        DataError: if that adapter is damaged.
+    """
+    digests = {"base": model["weights_digest"]}
+    if not start:
+        return Origins(digests, None)
+    digests["adapter"] = digest_of(read_manifest(start)["files"])
+    return Origins(digests, Path(start).parent / "adapter" / WEIGHTS)

@@ -1,0 +1,207 @@
+"""Stopping a training that has gone wrong at the step where it did: values not finite, or a loss that diverges."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch.distributed.tensor import DTensor
+
+from snaketune.common.errors import TrainingError
+
+# A float16 scaler starts at 2**16 and halves at each overflow: more skips in a row than this have no innocent cause.
+FP16_PATIENCE = 25
+SHOWN_ROWS = 8
+# What torch.compile puts before the name of every weight in a module that it wraps.
+COMPILED = "_orig_mod."
+
+
+@dataclass(frozen=True, slots=True)
+class StepFacts:
+    """A step as a message names it: number, learning rate and the numbers of its rows in the packed file."""
+
+    step: int
+    learning_rate: float
+    rows: tuple[int, ...]
+
+
+# A copy on its way: the tensor it arrives in, and what to call to be sure that it has.
+Send = Callable[[torch.Tensor], tuple[torch.Tensor, Callable[[], None]]]
+
+
+def send_to_host(values: torch.Tensor) -> tuple[torch.Tensor, Callable[[], None]]:
+    """Start copying ``values`` from a GPU into page-locked memory, behind the work that is queued already."""
+    arrived = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    arrived.copy_(values, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return arrived, event.synchronize
+
+
+class FiniteGuard:
+    """Watches the loss and the gradient norm of every step without making the host wait for a GPU.
+
+    On a GPU both numbers go to page-locked memory by a copy that nobody waits for and are looked at one step
+    later, when they have long arrived; on a CPU they are looked at at once, before the optimizer uses them.
+
+    Args:
+        patience: steps in a row whose gradient may overflow (a float16 scaler skips them); 0 allows none.
+        waiting: called for a context that surrounds each wait for the device.
+        send: starts the copy to the host; by default what the device of the loss needs.
+    """
+
+    def __init__(
+        self,
+        patience: int = 0,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+        send: Send | None = None,
+    ):
+        self._patience, self._waiting, self._send = patience, waiting, send
+        self._loss: torch.Tensor | None = None
+        self._rows: list[int] = []
+        self._overflows = 0
+        self._pending: tuple[StepFacts, torch.Tensor, Callable[[], None]] | None = None
+
+    def add_loss(self, loss: torch.Tensor, rows: Iterable[int]) -> None:
+        """Take the loss of one forward pass; the sum over a step is finite exactly if all of them are."""
+        self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()
+        self._rows.extend(rows)
+
+    def close_step(self, step: int, learning_rate: float, grad_norm: torch.Tensor | float) -> None:
+        """Check the step (on a GPU: the one before) whose losses were added and whose gradient norm this is.
+
+        Raises:
+            TrainingError: naming the step, its learning rate and its rows.
+        """
+        assert self._loss is not None, "a step without a forward pass"
+        facts = StepFacts(step, learning_rate, tuple(self._rows))
+        values = torch.stack([self._loss.float(), torch.as_tensor(grad_norm, device=self._loss.device).float()])
+        self._loss, self._rows = None, []
+        self.settle()
+        send = self._send or (send_to_host if values.is_cuda else None)
+        if send:
+            self._pending = (facts, *send(values))
+        else:
+            self._judge(facts, values)
+
+    def settle(self) -> None:
+        """Look at the step that is still on its way; nothing may be saved, logged or published before.
+
+        Raises:
+            TrainingError: as :meth:`close_step`.
+        """
+        if self._pending:
+            facts, arrived, wait = self._pending
+            self._pending = None
+            with self._waiting():
+                wait()
+            self._judge(facts, arrived)
+
+    def _judge(self, facts: StepFacts, values: torch.Tensor) -> None:
+        loss, grad_norm = values.tolist()
+        self._overflows = 0 if math.isfinite(grad_norm) else self._overflows + 1
+        if not math.isfinite(loss):
+            raise TrainingError(_not_finite(facts, "loss", loss))
+        if self._overflows > self._patience:
+            raise TrainingError(_not_finite(facts, "gradient norm", grad_norm))
+
+
+def _not_finite(facts: StepFacts, name: str, value: float) -> str:
+    return (
+        f"step {facts.step}: the {name} is {value} at learning rate {facts.learning_rate:.3g} in"
+        f" {_name_rows(facts.rows)} of train.arrow: lower train.learning_rate or look at the records of these rows;"
+        " nothing is published and the checkpoints from before this step are kept."
+    )
+
+
+def _name_rows(rows: tuple[int, ...]) -> str:
+    shown = ", ".join(map(str, rows[:SHOWN_ROWS]))
+    rest = f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else ""
+    return f"row {shown}" if len(rows) == 1 else f"rows {shown}{rest}"
+
+
+def own_part(tensor: torch.Tensor) -> torch.Tensor:
+    """Return what this process holds of a tensor that is sharded over several, else the tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+@torch.no_grad()
+def require_finite_state(step: int, parameters: Iterable[torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
+    """Check all that a checkpoint of ``step`` would hold.
+
+    Raises:
+        TrainingError: if a trained weight or a number of the optimizer's state is not finite.
+    """
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    for name, tensors in (("a trained weight", list(parameters)), ("the optimizer's state", states)):
+        numbers = [t for t in tensors if isinstance(t, torch.Tensor) and t.is_floating_point() and t.numel()]
+        verdicts = [torch.isfinite(own_part(tensor)).all() for tensor in numbers]
+        if verdicts and not all(torch.stack([verdict.cpu() for verdict in verdicts]).tolist()):
+            raise TrainingError(
+                f"step {step}: {name} is not finite, so no checkpoint of it is written: lower train.learning_rate; the"
+                " checkpoints from before this step are kept."
+            )
+
+
+def require_plain_names(checkpoint: Path) -> None:
+    """Check that no weight is stored under the name it has inside a compiled model, where it loads as zeros.
+
+    Raises:
+        TrainingError: naming the weight.
+    """
+    for file in sorted(checkpoint.glob("*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            wrong = next((name for name in weights.keys() if COMPILED in name), None)  # noqa: SIM118
+        if wrong:
+            raise TrainingError(
+                f"{file}: {wrong} is the name of a weight in a compiled model, which loads as zeros: set"
+                " train.torch_compile to false and report this."
+            )
+
+
+class LossWatch:
+    """Stops a training whose loss has risen far above the best it had.
+
+    Args:
+        limit: nats that the mean of the last log lines may lie above the best such mean; None never stops.
+    """
+
+    WINDOW = 5
+
+    def __init__(self, limit: float | None):
+        self._limit = limit
+        self._losses: deque[float] = deque(maxlen=self.WINDOW)
+        self._best, self._best_step = math.inf, 0
+
+    def restore(self, lines: Iterable[tuple[int, float]]) -> None:
+        """Take in the (step, loss) of the log lines from before an interruption, without a verdict."""
+        for step, loss in lines:
+            self._note(step, loss)
+
+    def see(self, step: int, loss: float) -> None:
+        """Take in the loss of a log line.
+
+        Raises:
+            TrainingError: if the loss diverges.
+        """
+        mean = self._note(step, loss)
+        if self._limit is not None and mean is not None and mean > self._best + self._limit:
+            raise TrainingError(
+                f"step {step}: the loss diverges, the mean of the last {self.WINDOW} log lines ({mean:.3f}) is"
+                f" {mean - self._best:.2f} nats above the best one ({self._best:.3f} at step {self._best_step}) and"
+                f" train.max_loss_increase allows {self._limit:g}: lower train.learning_rate, or raise the limit and"
+                " the same command goes on."
+            )
+
+    def _note(self, step: int, loss: float) -> float | None:
+        self._losses.append(loss)
+        if len(self._losses) < self.WINDOW:
+            return None
+        mean = sum(self._losses) / self.WINDOW
+        if mean < self._best:
+            self._best, self._best_step = mean, step
+        return mean

@@ -1,0 +1,122 @@
+"""Being told to stop: the step under way is finished, a checkpoint is written, and the same command goes on."""
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from transformers import TrainerCallback
+
+from snaketune.common import door
+from snaketune.common.errors import TrainingError
+from snaketune.train.team import ALONE, Team
+
+# Spot machines, schedulers and `kill` send SIGTERM, Slurm's --signal mostly SIGUSR1, a terminal's Ctrl-C SIGINT.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+GRACE_SECONDS = 60.0
+
+
+class StopRequest(TrainerCallback):
+    """While it is entered, a signal or the death of the workflow asks training to save and end after this step.
+
+    Args:
+        team: the processes that train together.
+
+    Attributes:
+        reason: what asked, or None.
+    """
+
+    def __init__(self, team: Team = ALONE) -> None:
+        self.reason: str | None = None
+        self._team = team
+        self._first_step = 0
+        self._left = threading.Event()
+        self._before: dict[signal.Signals, Any] = {}
+        self._streams: tuple[Any, Any] | None = None
+
+    def __bool__(self) -> bool:
+        """Tell whether training is to end."""
+        return self.reason is not None
+
+    def agreed(self) -> bool:
+        """Tell whether training is to end, which all of its processes have to find out at the same place."""
+        if not self._team.any(bool(self)):
+            return False
+        self.reason = self.reason or "another process of the training was told to stop"
+        return True
+
+    def __enter__(self) -> "StopRequest":
+        """Listen to signals (in the main thread, where Python allows it) and to the end of the workflow."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        self._streams = sys.stdout, sys.stderr
+        sys.stdout, sys.stderr = _Unbreakable(sys.stdout), _Unbreakable(sys.stderr)
+        door.on_orphaned = self._outlive_workflow
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Put back what was there before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._streams:
+            sys.stdout, sys.stderr = self._streams
+        door.on_orphaned = None
+        self._left.set()
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.reason and number == signal.SIGINT:
+            raise KeyboardInterrupt  # the second Ctrl-C does not wait for the checkpoint
+        self.reason = self.reason or f"{signal.Signals(number).name} came"
+
+    def _outlive_workflow(self) -> None:
+        """Let training save what it has, within the time that a scheduler gives a job to end."""
+        self.reason = self.reason or "the workflow that started this job is gone"
+        self._left.wait(GRACE_SECONDS)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Remember where this process began."""
+        self._first_step = state.global_step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        """End at once as long as nothing was computed that is worth saving."""
+        if self and state.global_step == self._first_step:
+            raise TrainingError(
+                f"{self.reason} before a step of training was done: run the same command to go on from step"
+                f" {self._first_step}."
+            )
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Ask for a checkpoint and for the end."""
+        if self.agreed():
+            control.should_save = control.should_training_stop = True
+
+    def explain(self, step: int, max_steps: int, work: Path) -> TrainingError:
+        """Return the sentence that ends a training which was asked to stop at ``step``."""
+        return TrainingError(
+            f"{self.reason}: step {step} of {max_steps} is saved in {work / f'checkpoint-{step}'}, nothing is published"
+            " yet; run the same command to go on from there."
+        )
+
+
+class _Unbreakable:
+    """A stream whose reader may die first: a signal to the whole job also ends the ``tee`` that writes its log."""
+
+    def __init__(self, stream: IO[str]):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            return
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

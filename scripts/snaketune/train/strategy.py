@@ -1,0 +1,142 @@
+"""Several processes for one training: data parallel (DDP), fully sharded (FSDP2) and DeepSpeed ZeRO-3."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from snaketune.common.errors import ConfigError, TrainingError
+from snaketune.train.device import Device
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+def processes_wanted(cfg: dict[str, Any]) -> int:
+    """Return how many processes a training takes: one per GPU, or ``plan.num_gpus`` of them on a CPU.
+
+    Args:
+        cfg: the configuration slice of training.
+
+    Raises:
+        ConfigError: if so many GPUs, or a package, are not there.
+    """
+    strategy = cfg["train"]["strategy"]
+    if strategy == "single":
+        return 1
+    if strategy == "deepspeed_zero3" and importlib.util.find_spec("deepspeed") is None:
+        raise ConfigError(
+            "train.strategy: deepspeed_zero3 needs DeepSpeed, which is not installed: run `pip install -r"
+            " envs/extras/deepspeed.txt -c constraints.txt`, or use fsdp, which shards as well."
+        )
+    wanted, available = cfg["plan"]["num_gpus"], torch.cuda.device_count()
+    if 0 < available < wanted:
+        raise ConfigError(f"plan.num_gpus: {wanted} and this machine has {available}: use {available} or less.")
+    return wanted
+
+
+def run_workers(count: int, command: Sequence[str]) -> None:
+    """Run ``command`` (a Python script and its arguments) in ``count`` processes that find each other.
+
+    A signal to stop is passed on, so that they save before they end.
+
+    Raises:
+        TrainingError: if one of them failed; its own sentence is already in the log.
+    """
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    process = subprocess.Popen([*launcher, *command], env=environment)
+    # The launcher knows SIGTERM and hands it to each process; it would die of SIGUSR1.
+    before = {number: signal.signal(number, lambda *_: process.terminate()) for number in STOP_SIGNALS}
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if status:
+        raise TrainingError(
+            f"the {count} training processes did not finish (status {status}): what stopped them is said above; the"
+            " same command goes on from the last checkpoint."
+        )
+
+
+def require_strategy(cfg: dict[str, Any], device: Device) -> dict[str, Any]:
+    """Make the configured strategy possible on this device and return its arguments of ``TrainingArguments``.
+
+    Args:
+        cfg: the ``train``, ``adapter`` and ``model`` sections.
+        device: where this process computes.
+    """
+    strategy = cfg["train"]["strategy"]
+    if strategy == "fsdp":
+        os.environ["ACCELERATE_USE_FSDP"] = "true"  # as `accelerate launch` says it to accelerate and to PEFT
+        if device.is_cpu:
+            allow_sharding_on_cpu()
+    return strategy_arguments(strategy, full=cfg["adapter"]["type"] == "none")
+
+
+def strategy_arguments(strategy: str, full: bool) -> dict[str, Any]:
+    """Return the arguments of ``TrainingArguments`` for a strategy.
+
+    Args:
+        strategy: ``train.strategy``.
+        full: whether all weights are trained and not an adapter.
+    """
+    if strategy == "fsdp":
+        # The whole state is gathered when it is saved, so that a checkpoint does not depend on the number of processes.
+        return {
+            "fsdp": True,
+            "fsdp_config": {
+                "version": 2,
+                "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+                "state_dict_type": "FULL_STATE_DICT",
+                "reshard_after_forward": True,
+            },
+        }
+    if strategy == "deepspeed_zero3":
+        return {"deepspeed": _zero3(full)}
+    # Every parameter of an adapter gets a gradient in every step; looking for unused ones costs a walk of the graph.
+    return {"ddp_find_unused_parameters": False} if strategy == "ddp" else {}
+
+
+def _zero3(full: bool) -> dict[str, Any]:
+    automatic = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+    return {
+        "zero_optimization": {
+            "stage": 3,
+            "overlap_comm": True,
+            "contiguous_gradients": True,
+            "stage3_gather_16bit_weights_on_model_save": full,
+        },
+        "bf16": {"enabled": "auto"},
+        "fp16": {"enabled": "auto"},
+        "gradient_clipping": "auto",
+        **dict.fromkeys(automatic, "auto"),
+    }
+
+
+def allow_sharding_on_cpu() -> None:
+    """Let accelerate shard over CPU processes, which it does over GPUs alone: for trying things and for tests.
+
+    The sharding itself (FSDP2 over gloo) is torch's and the same on both.
+    """
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedType
+
+    if getattr(AcceleratorState, "_shards_on_cpu", False):
+        return
+    prepare = AcceleratorState.__init__
+
+    def prepare_and_shard(self, *args, **kwargs):
+        prepare(self, *args, **kwargs)
+        plugin = kwargs.get("fsdp_plugin")
+        if plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, plugin
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    AcceleratorState.__init__ = prepare_and_shard
+    AcceleratorState._shards_on_cpu = True

@@ -1,0 +1,94 @@
+"""Several processes compute what one computes on the same rows, save, resume and publish the same files."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from tiny_training import SETTINGS, configuration, lines, write_splits
+
+from snaketune.common.errors import TrainingError
+from snaketune.train.checkpoints import newest_intact
+from snaketune.train.run import train
+from snaketune.train.session import with_session
+from snaketune.train.strategy import run_workers
+
+WORKER = Path(__file__).parent / "training_process.py"
+STRATEGIES = [
+    "ddp",
+    "fsdp",
+    pytest.param(
+        "deepspeed_zero3",
+        marks=pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="DeepSpeed is an extra"),
+    ),
+]
+STEPS = 6
+
+
+def case(strategy, batch, full=False, **train_keys):
+    cfg = configuration(max_steps=STEPS, eval_steps=3, per_device_train_batch_size=batch, **train_keys)
+    cfg["train"]["strategy"] = strategy
+    if full:
+        cfg["adapter"] = {"type": "none"}
+        cfg["train"]["learning_rate"] = 1e-3
+    return cfg
+
+
+def train_together(cfg, base, folder, work, stop_after=None):
+    """Train in two processes."""
+    work.mkdir(exist_ok=True)
+    given = {"base": str(base), "rows": str(folder), "work": str(work), "cfg": cfg, "settings": SETTINGS}
+    (work / "case.json").write_text(json.dumps({**given, "stop_after": stop_after}))
+    run_workers(2, [str(WORKER), str(work / "case.json")])
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    scripts = str(Path(__file__).parents[2] / "scripts")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([scripts, os.environ.get("PYTHONPATH", "")]))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rows")
+    write_splits(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["lora", "full"])
+def alone(request, base, rows, tmp_path_factory):
+    work = tmp_path_factory.mktemp("alone")
+    train(base, *rows, case("single", 2, request.param), SETTINGS, work)
+    return request.param, work
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_processes_of_one_row_are_one_process_of_two(strategy, alone, base, folder, tmp_path):
+    full, reference = alone
+    train_together(case(strategy, 1, full), base, folder, tmp_path)
+    found, expected = lines(tmp_path), lines(reference)
+    assert [line.keys() for line in found] == [line.keys() for line in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other, rel=1e-4), "tokens of both processes, token-weighted loss, gradient norm"
+    name = "model.safetensors" if full else "adapter_model.safetensors"
+    weights, wanted = (load_file(newest_intact(work, work.name) / name) for work in (tmp_path, reference))
+    assert weights.keys() == wanted.keys()
+    for key in wanted:
+        assert (weights[key] - wanted[key]).abs().max() < 1e-4, key
+
+
+def test_an_interrupted_training_of_two_resumes_to_the_same_bytes(base, rows, folder, tmp_path):
+    cfg = case("fsdp", 1, logging_steps=4)
+    train_together(cfg, base, folder, tmp_path / "whole")
+    work = tmp_path / "halves"
+    with pytest.raises(TrainingError, match="goes on from the last checkpoint"):
+        train_together(cfg, base, folder, work, stop_after=3)
+    assert newest_intact(work, work.name).name == "checkpoint-3"
+    train_together(cfg, base, folder, work)
+    halves = with_session(work, train(base, *rows, cfg, SETTINGS, work))
+    assert (halves.steps, halves.resumed_from) == (STEPS, 3)
+    assert lines(work) == lines(tmp_path / "whole")
+    files = [folder / f"checkpoint-{STEPS}" / "adapter_model.safetensors" for folder in (work, tmp_path / "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()

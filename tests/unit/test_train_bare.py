@@ -1,0 +1,35 @@
+"""The training core is importable where only torch, transformers, peft, accelerate, pyarrow and numpy are installed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+CORE = {
+    "train": "trainer arguments batches loading head attention compiling activations device engine quantization"
+    " preference preference_trainer safety meters cadence effort inputs",
+    "data": "rows packing",
+    "plan": "flops memory counting hardware",
+}
+SCRIPT = """
+import importlib, sys
+class Bare:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("orjson", "xxhash", "pydantic", "datasets", "trl") and self.is_ours(sys._getframe(1)):
+            raise ModuleNotFoundError(name)
+    def is_ours(self, frame):
+        while frame.f_globals["__name__"].startswith("importlib") or "importlib" in frame.f_code.co_filename:
+            frame = frame.f_back
+        return frame.f_globals["__name__"].startswith("snaketune")
+sys.meta_path.insert(0, Bare())
+for name in sys.argv[1:]:
+    importlib.import_module(f"snaketune.{name}")
+"""
+
+
+def test_the_core_needs_nothing_but_torch_and_its_libraries():
+    names = [f"{package}.{name}" for package, modules in CORE.items() for name in modules.split()]
+    scripts = Path(__file__).parents[2] / "scripts"
+    environment = {**os.environ, "PYTHONPATH": str(scripts), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run([sys.executable, "-c", SCRIPT, *names], env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
