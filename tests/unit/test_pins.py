@@ -73,6 +73,12 @@ def test_conda_pins_equal_the_constraints(path):
         assert str(requirement.specifier) == pins()[canonicalize_name(requirement.name)], requirement
 
 
+def extras():
+    """Distributions that are asked for only by those who want what they are for."""
+    lines = [line for name in EXTRAS for line in requirements(ROOT / "envs" / name)]
+    return {canonicalize_name(requirement.name) for requirement in lines}
+
+
 def environments_of_rules():
     """(rule, environment file) for each rule that names a conda environment."""
     for path in (ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))):
@@ -100,5 +106,5 @@ def test_environment_of_a_rule_holds_what_its_script_imports(rule, environment):
     script = SCRIPTS / f"{rule}.py"
     files = [script, *(path for path in closure(script, SCRIPTS) if path.suffix == ".py")]
     needed = set().union(*(imported_distributions(path) for path in files))
-    held = {canonicalize_name(requirement.name) for requirement in pip_section(environment)}
+    held = {canonicalize_name(requirement.name) for requirement in pip_section(environment)} | extras()
     assert needed <= held, f"{environment.name} lacks {sorted(needed - held)}"
