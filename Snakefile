@@ -8,6 +8,7 @@ min_version("9.22")
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/model.smk"
+include: "rules/plan.smk"
 include: "rules/train.smk"
 include: "rules/merge.smk"
 include: "rules/evaluate.smk"
@@ -28,6 +29,16 @@ rule data:
         DATA_MANIFESTS,
 
 
+rule plan:
+    input:
+        PLAN_FILES,
+
+
+rule compare:
+    input:
+        f"{BLUEPRINT.results}/compare.html",
+
+
 rule prune:
     output:
         update("work/prune.txt"),
@@ -45,6 +56,7 @@ rule prune:
 
 onstart:
     take_workflow_lock()
+    check_machine()
     write_resolved_runs()
 
 

@@ -13,7 +13,7 @@ from snaketune.common.code_identity import code_digest
 from snaketune.common.errors import ConfigError, SnaketuneError
 from snaketune.config.blueprint import Blueprint
 from snaketune.config.discovery import Discovery
-from snaketune.config.environment import prepare_job_environment
+from snaketune.config.environment import machine_notes, prepare_job_environment, require_packages
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.strict_yaml import load_yaml
 from snaketune.config import upkeep
@@ -21,7 +21,7 @@ from snaketune.config import upkeep
 PRESETS = Path(workflow.basedir) / "config" / "presets"
 WORK = Path("work")
 # What `--config` may say beside configuration: switches of targets, which belong to no run.
-SWITCHES = {name: workflow.config_settings.config.pop(name, "no") for name in ("prune",)}
+SWITCHES = {name: workflow.config_settings.config.pop(name, "no") for name in ("prune", "compare")}
 
 
 def stop(error):
@@ -85,6 +85,16 @@ def run_spec(stage):
     return lambda wildcards: BLUEPRINT.run_spec(stage, wildcards.run)
 
 
+def plan_spec(wildcards):
+    """What a run's plan depends on beside the fact files: its configuration and the prices."""
+    return BLUEPRINT.plan_spec(wildcards.run)
+
+
+def planned_model(wildcards):
+    """The model that a run is planned with; a plan waits for no training."""
+    return BLUEPRINT.planned_model(wildcards.run)
+
+
 def description_spec(wildcards):
     """What a run's description depends on beside the fact files."""
     return BLUEPRINT.description_spec(wildcards.run, wildcards.id)
@@ -98,6 +108,26 @@ def report_spec(wildcards):
 def prune_spec(wildcards):
     """What `prune` keeps, and whether it removes the rest."""
     return BLUEPRINT.prune_spec(SWITCHES["prune"] in ("yes", "true", True))
+
+
+def compare_spec(wildcards):
+    """Which runs stand side by side: all of them, or those of `--config compare=[a,b]`."""
+    return BLUEPRINT.compare_spec(compared_runs())
+
+
+def compared_runs():
+    """The names of the runs to compare."""
+    wanted = SWITCHES["compare"]
+    try:
+        return BLUEPRINT.compared([] if wanted == "no" else wanted)
+    except SnaketuneError as error:
+        stop(error)
+
+
+def compared_facts(wildcards):
+    """The fact files of the runs to compare."""
+    names = ("run.json", "evaluation.json", "adapter.manifest.json", "run_info.json", "metrics.jsonl")
+    return [BLUEPRINT.run_path(run, name) for run in compared_runs() for name in names]
 
 
 def settings(wildcards, threads):
@@ -136,6 +166,22 @@ def corpus_of_tiny_model(wildcards):
     return BLUEPRINT.path("split_records", ids["split_records"], "train.jsonl") if "split_records" in ids else []
 
 
+def earlier(wildcards):
+    """The barriers of the runs that this job builds on: when they are passed, it is judged anew."""
+    ids = BLUEPRINT.earlier_barriers(wildcards.id, wildcards.get("run"))
+    return [checkpoints.rightsize.get(id=id).output.rightsize for id in ids]
+
+
+def base_run(wildcards):
+    """The merged model that a base model, or a run, starts from, when it is another run's."""
+    return BLUEPRINT.base_manifest(wildcards.id, wildcards.get("run")) or []
+
+
+def start_run(wildcards):
+    """The adapter that training goes on from, when it is another run's."""
+    return BLUEPRINT.start_manifest(wildcards.run) or []
+
+
 def merged_manifest(wildcards):
     """The merged model's manifest, when the run merges."""
     return BLUEPRINT.run_path(wildcards.run, "merged.manifest.json") if BLUEPRINT.merges(wildcards.run) else []
@@ -155,11 +201,23 @@ def take_workflow_lock():
         stop(error)
 
 
+def check_machine():
+    """Refuse what this machine lacks before anything is computed; jobs that run elsewhere look there themselves."""
+    try:
+        if workflow.local_exec and not workflow.deployment_settings.deployment_method:
+            require_packages(list(BLUEPRINT.runs.values()))
+            for note in machine_notes(list(BLUEPRINT.runs.values())):
+                print(f"Note: {note}", file=sys.stderr, flush=True)
+    except SnaketuneError as error:
+        stop(error)
+
+
 def write_resolved_runs():
     """The resolved configuration with origins, for the description of each run."""
     for name, run in BLUEPRINT.runs.items():
         path = WORK / "resolved" / f"{name}-{BLUEPRINT.run_ids[name]}.json"
-        upkeep.write_resolved(path, run, BLUEPRINT.found.sources(run.config))
+        earlier_runs = BLUEPRINT.runs_before(BLUEPRINT.run_ids[name], name)
+        upkeep.write_resolved(path, run, BLUEPRINT.found.sources(run.config), earlier_runs)
 
 
 def explain(logs):
@@ -171,7 +229,17 @@ def explain(logs):
 def name_reports():
     """Where the pages of the runs are."""
     for name in BLUEPRINT.runs:
+        if not Path(BLUEPRINT.run_path(name, "report.html")).is_file():
+            continue
         print(f"Report: {BLUEPRINT.results}/runs/{name}/latest/report.html", file=sys.stderr, flush=True)
+
+
+def show_plans():
+    """The plans that were asked for, with the time at which each run would end if it began now."""
+    asked = workflow.dag_settings is not None and "plan" in workflow.dag_settings.targets
+    if asked and workflow.executor_plugin is not None and not workflow.dryrun and not workflow.touch:
+        for name in BLUEPRINT.runs:
+            upkeep.show_plan(Path(BLUEPRINT.run_path(name, "plan.json")), name)
 
 
 def point_latest():
@@ -183,6 +251,7 @@ def point_latest():
 
 DATA_MANIFESTS = BLUEPRINT.data_manifests()
 MODEL_MANIFESTS = BLUEPRINT.model_manifests()
+PLAN_FILES = BLUEPRINT.plan_files()
 RUN_FILES = BLUEPRINT.run_files()
 
 if workflow.is_main_process:
@@ -191,3 +260,4 @@ if workflow.is_main_process:
         WORK / "digests.json",
     )
     atexit.register(point_latest)
+    atexit.register(show_plans)

@@ -1,9 +1,10 @@
-"""Base, tuned and merged model on the held-out split."""
+"""Base, tuned and merged model on the held-out split, on evaluation files and on tasks."""
 
 
 rule evaluate_model:
     input:
         rightsize=rightsized,
+        earlier=earlier,
         adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
         merged=merged_manifest,
         rows=made_by("pack_rows", "manifest.json"),
@@ -14,6 +15,7 @@ rule evaluate_model:
         evaluation="<results>/runs/{run}/{id}/evaluation.json",
         generations="<results>/runs/{run}/{id}/generations.jsonl",
         documents="<results>/runs/{run}/{id}/documents.jsonl",
+        info="<results>/runs/{run}/{id}/evaluation_info.json",
     log:
         "logs/evaluate_model/{run}-{id}.log",
     benchmark:
@@ -31,4 +33,5 @@ rule evaluate_model:
         "python scripts/evaluate_model.py --spec {params.spec:q} --model {input.model:q} --adapter {input.adapter:q}"
         " --merged {input.merged:q} --tokens {input.tokens:q} --rows {input.rows:q} --records {input.records:q}"
         " --output {output.evaluation:q} --generations {output.generations:q} --documents {output.documents:q}"
+        " --info {output.info:q}"
         " 2>&1 | tee {log:q}"

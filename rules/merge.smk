@@ -4,6 +4,7 @@
 rule merge_adapter:
     input:
         rightsize=rightsized,
+        earlier=earlier,
         adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
         rows=made_by("pack_rows", "manifest.json"),
         model=ancient(made_by("prepare_model", "manifest.json")),

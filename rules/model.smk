@@ -4,6 +4,8 @@
 rule prepare_model:
     input:
         corpus=corpus_of_tiny_model,
+        base=base_run,
+        earlier=earlier,
     output:
         model=directory("<results>/models/{id}/model"),
         manifest="<results>/models/{id}/manifest.json",
@@ -19,4 +21,4 @@ rule prepare_model:
         "Preparing the base model"
     shell:
         "python scripts/prepare_model.py --spec {params.spec:q} --output {output.model:q}"
-        " --manifest {output.manifest:q} --corpus {input.corpus:q} 2>&1 | tee {log:q}"
+        " --manifest {output.manifest:q} --corpus {input.corpus:q} --base {input.base:q} 2>&1 | tee {log:q}"

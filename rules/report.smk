@@ -4,6 +4,7 @@
 rule describe_run:
     input:
         rightsize=rightsized,
+        earlier=earlier,
         stage=made_by("stage_sources", "stage.json"),
         tokens=made_by("tokenize_records", "manifest.json"),
         rows=made_by("pack_rows", "manifest.json"),
@@ -31,18 +32,23 @@ rule describe_run:
 rule render_report:
     input:
         rightsize=rightsized,
+        earlier=earlier,
         run="<results>/runs/{run}/{id}/run.json",
         reading=made_by("read_records", "manifest.json"),
         quarantine=made_by("read_records", "quarantine.jsonl"),
         dedupe=made_by("dedupe_records", "manifest.json"),
         duplicates=made_by("dedupe_records", "duplicates.jsonl"),
         split=made_by("split_records", "manifest.json"),
+        leaks=made_by("split_records", "leaks.jsonl"),
         tokens=made_by("tokenize_records", "manifest.json"),
         pack=made_by("pack_rows", "manifest.json"),
         adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
         metrics="<results>/runs/{run}/{id}/metrics.jsonl",
+        plan="<results>/runs/{run}/{id}/plan.json",
+        info="<results>/runs/{run}/{id}/run_info.json",
         evaluation="<results>/runs/{run}/{id}/evaluation.json",
         generations="<results>/runs/{run}/{id}/generations.jsonl",
+        timing="<results>/runs/{run}/{id}/evaluation_info.json",
         merged=merged_manifest,
     output:
         report=report(
@@ -64,4 +70,23 @@ rule render_report:
         " --quarantine {input.quarantine:q} --dedupe {input.dedupe:q} --duplicates {input.duplicates:q}"
         " --split {input.split:q} --tokens {input.tokens:q} --rightsize {input.rightsize:q} --pack {input.pack:q}"
         " --adapter {input.adapter:q} --metrics {input.metrics:q} --evaluation {input.evaluation:q}"
-        " --generations {input.generations:q} --merged {input.merged:q} --output {output.report:q} 2>&1 | tee {log:q}"
+        " --generations {input.generations:q} --merged {input.merged:q} --plan {input.plan:q} --info {input.info:q}"
+        " --timing {input.timing:q} --leaks {input.leaks:q}"
+        " --output {output.report:q} 2>&1 | tee {log:q}"
+
+
+rule compare_runs:
+    input:
+        compared_facts,
+    output:
+        page=report("<results>/compare.html", caption="../docs/captions/compare.rst", category="Comparison"),
+    log:
+        "logs/compare_runs.log",
+    conda:
+        "../envs/report.yaml"
+    params:
+        spec=compare_spec,
+    message:
+        "Putting runs side by side"
+    shell:
+        "python scripts/compare_runs.py --spec {params.spec:q} --output {output.page:q} 2>&1 | tee {log:q}"

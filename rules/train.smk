@@ -4,8 +4,12 @@
 rule train_model:
     input:
         rightsize=rightsized,
+        earlier=earlier,
+        plan=ancient("<results>/runs/{run}/{id}/plan.json"),
         rows=made_by("pack_rows", "manifest.json"),
         model=ancient(made_by("prepare_model", "manifest.json")),
+        base=base_run,
+        start=start_run,
     output:
         adapter=directory("<results>/runs/{run}/{id}/adapter"),
         metrics="<results>/runs/{run}/{id}/metrics.jsonl",
@@ -27,6 +31,6 @@ rule train_model:
         "Training {wildcards.run}"
     shell:
         "python scripts/train_model.py --spec {params.spec:q} --settings {params.settings:q}"
-        " --rightsize {input.rightsize:q} --rows {input.rows:q} --model {input.model:q} --work work"
-        " --adapter {output.adapter:q} --metrics {output.metrics:q} --info {output.info:q}"
-        " --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+        " --rightsize {input.rightsize:q} --rows {input.rows:q} --model {input.model:q} --start {input.start:q}"
+        " --work work --adapter {output.adapter:q} --metrics {output.metrics:q} --info {output.info:q}"
+        " --manifest {output.manifest:q} 2>&1 | (trap '' INT TERM USR1; exec tee {log:q})"

@@ -1,8 +1,12 @@
 """Dedupe records: keep the first of equal and of nearly equal ones and list every other with the one that stays."""
 
+import os
 from pathlib import Path
 
 from snaketune.common.door import parse_arguments, run
+
+# Temporary files for near-duplicates: up to 10 bytes for each byte of short records, 1.4 where they have 140 words.
+BYTES_PER_BYTE = 10
 
 
 def main() -> None:
@@ -11,12 +15,16 @@ def main() -> None:
     from snaketune.common.atomic import private_folder, writing
     from snaketune.common.manifest import write_manifest
     from snaketune.data.dedupe import DedupePolicy, plan_removal
+    from snaketune.data.disks import Disks, temporary_place
     from snaketune.data.removal import LineIndex, carry_out, write_removed
 
     policy = DedupePolicy(**arguments.cfg["dedupe"])
-    place = Path(arguments.settings["work"]) / "dedupe_records" / Path(arguments.kept).parent.name
+    settings, records = arguments.settings, Path(arguments.records)
+    disks = Disks.of(os.environ, settings["work"])
+    name, needed = f"dedupe_records-{Path(arguments.kept).parent.name}", BYTES_PER_BYTE * records.stat().st_size
+    place = temporary_place(settings["scratch"], settings["work"], name, disks, needed)
     with private_folder(place) as folder:
-        plan = plan_removal(Path(arguments.records), policy, folder, arguments.settings["threads"])
+        plan = plan_removal(records, policy, folder, settings["threads"])
     index = LineIndex.read(arguments.records)
     with writing(arguments.removed) as removed:
         write_removed(plan, index, removed)

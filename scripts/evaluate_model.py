@@ -1,15 +1,26 @@
-"""Evaluate a run: base, tuned and merged model on the held-out split."""
+"""Evaluate a run: base, tuned and merged model on the held-out split, and on evaluation files and tasks."""
+
+import os
+import time
 
 from snaketune.common.door import parse_arguments, run
 
 
 def main() -> None:
-    """Read the manifests, evaluate, and write the measures, the answers and the losses of the documents."""
+    """Read the manifests, evaluate, and write the measures, the answers, the losses of the documents and the times."""
     names = ("model", "adapter", "tokens", "rows", "records", "output", "generations", "documents")
-    arguments = parse_arguments(__doc__, *names, optional=("merged",))
+    arguments = parse_arguments(__doc__, *names, optional=("merged", "info"))
+    # Everything that is evaluated lies on disk; a task file must not fetch its data either.
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    from snaketune.evaluate.packages import require_evaluation_packages
+
+    wanted = arguments.cfg.get("evaluate", {})
+    require_evaluation_packages(wanted.get("metrics", ()), wanted.get("tasks", ()))
     from snaketune.common.atomic import write_json
-    from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate, write_documents, write_generations
+    from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
     from snaketune.evaluate.inputs import located
+    from snaketune.evaluate.results import write_documents, write_generations
+    from snaketune.train.provenance import describe_machine
 
     material = Material(
         model=located(arguments.model, "model"),
@@ -19,9 +30,12 @@ def main() -> None:
         rows=located(arguments.rows, "eval.arrow"),
         records=located(arguments.records, "eval.jsonl"),
     )
-    evaluation = evaluate(material, EvaluationSettings.of_slice(arguments.cfg))
+    settings = EvaluationSettings.of_slice(arguments.cfg)
+    evaluation = evaluate(material, settings, time.perf_counter if arguments.info else None)
     write_generations(arguments.generations, evaluation)
     write_documents(arguments.documents, evaluation)
+    if arguments.info:
+        write_json(arguments.info, {"machine": describe_machine(), "models": evaluation.timings})
     write_json(arguments.output, evaluation.facts)
 
 

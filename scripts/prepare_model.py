@@ -8,12 +8,13 @@ from snaketune.common.manifest import write_manifest
 
 def main() -> None:
     """Fill the model folder and write its manifest."""
-    arguments = parse_arguments(__doc__, "output", "manifest", optional=("corpus",))
-    from snaketune.model.prepare import prepare_model
+    arguments = parse_arguments(__doc__, "output", "manifest", optional=("corpus", "base"))
+    from snaketune.model.prepare import merged_base, prepare_model
 
     output = Path(arguments.output)
     corpus = Path(arguments.corpus) if arguments.corpus else None
-    facts = prepare_model(arguments.cfg["model"], output, corpus)
+    base = merged_base(arguments.base) if arguments.base else None
+    facts = prepare_model(arguments.cfg["model"], output, corpus, base)
     write_manifest(arguments.manifest, "prepare_model", [output], facts)
 
 

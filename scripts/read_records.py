@@ -12,17 +12,18 @@ def main() -> None:
     from snaketune.common.atomic import writing
     from snaketune.common.canonical import read_json
     from snaketune.common.manifest import write_manifest
-    from snaketune.data.disks import NAMED_PLACES, Disks, usual_folders
+    from snaketune.data.disks import Disks
     from snaketune.data.line_reading import ReadingPolicy
     from snaketune.data.reading import read_records, summary_of
     from snaketune.data.staging import ensure_staged, sources_of
 
     settings, work = arguments.settings, Path(arguments.settings["work"])
-    disks = Disks(usual_folders([os.environ.get(name) for name in NAMED_PLACES], work), work / "disks.json")
+    disks = Disks.of(os.environ, work)
     sources = sources_of(read_json(arguments.stage))
     places = ensure_staged(sources, settings["scratch"], work, disks)
     kept_at = work / "quarantine" / f"{Path(arguments.quarantine).parent.name}.jsonl"
-    policy = ReadingPolicy(**arguments.cfg["data"])
+    pairs = arguments.cfg.get("train", {}).get("method") == "dpo"
+    policy = ReadingPolicy(**arguments.cfg["data"], pairs=pairs)
     with writing(arguments.records) as records, writing(arguments.quarantine) as quarantine:
         pairs = zip(sources, places, strict=True)
         facts = read_records(pairs, policy, records, quarantine, kept_at, settings["threads"])

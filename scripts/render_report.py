@@ -18,15 +18,16 @@ FACT_FILES = (
     "generations",
     "adapter",
 )
+OPTIONAL = ("merged", "plan", "info", "timing", "leaks")
 
 
 def main() -> None:
     """Read the facts, render the page, write it atomically."""
-    arguments = parse_arguments(__doc__, *FACT_FILES, "output", optional=("merged",))
+    arguments = parse_arguments(__doc__, *FACT_FILES, "output", optional=OPTIONAL)
     from snaketune.report.facts import load_facts
     from snaketune.report.page import render
 
-    facts = load_facts({name: getattr(arguments, name) for name in (*FACT_FILES, "merged")})
+    facts = load_facts({name: getattr(arguments, name) for name in (*FACT_FILES, *OPTIONAL)})
     write_bytes(arguments.output, render(facts).encode())
 
 

@@ -16,12 +16,9 @@ def main() -> None:
 
     tokens, model = read_manifest(arguments.tokens), read_json(arguments.model)
     folder = Path(arguments.tokens).parent
-    facts = rightsize(
-        TokenStore(folder / "train").lengths,
-        TokenStore(folder / "eval").lengths,
-        LengthPolicy(**arguments.cfg["tokens"]),
-        model["context_length"],
-    )
+    train, held_out = TokenStore(folder / "train"), TokenStore(folder / "eval")
+    policy, pairs = LengthPolicy(**arguments.cfg["tokens"]), bool(train.seconds.any())
+    facts = rightsize(train.lengths, held_out.lengths, policy, model["context_length"], pairs)
     # What was left out is not trained on: its account may change without a retraining.
     data = {name: file for name, file in tokens["files"].items() if name != "dropped.jsonl"}
     digests = {name: model[name] for name in ("weights_digest", "tokenizer_digest")}

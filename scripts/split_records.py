@@ -1,11 +1,10 @@
 """Split records: hold out a fraction of the prompts and train on nothing that gives them or an evaluation away."""
 
+import os
 import sys
 from pathlib import Path
 
 from snaketune.common.door import parse_arguments, run
-
-NOTABLE_FRACTION = 0.1
 
 
 def main() -> None:
@@ -13,15 +12,18 @@ def main() -> None:
     arguments = parse_arguments(__doc__, "settings", "records", "train", "eval", "leaks", "manifest")
     from snaketune.common.atomic import private_folder, writing
     from snaketune.common.manifest import write_manifest
-    from snaketune.data.leaks import check_sides
+    from snaketune.data.disks import Disks, temporary_place
+    from snaketune.data.leaks import Side, check_sides
     from snaketune.data.removal import LineIndex
     from snaketune.data.sides import SplitPolicy, plan_sides, write_leaks
     from snaketune.data.splitting import carry_out
 
     policy = SplitPolicy(**arguments.cfg["split"])
     evaluations = arguments.cfg.get("evaluations", [])
-    records, threads = Path(arguments.records), arguments.settings["threads"]
-    place = Path(arguments.settings["work"]) / "split_records" / Path(arguments.train).parent.name
+    settings, records = arguments.settings, Path(arguments.records)
+    threads, name = settings["threads"], f"split_records-{Path(arguments.train).parent.name}"
+    disks = Disks.of(os.environ, settings["work"])
+    place = temporary_place(settings["scratch"], settings["work"], name, disks, records.stat().st_size)
     index = LineIndex.read(records)
     with private_folder(place) as folder:
         plan = plan_sides(records, policy, evaluations, index, folder, threads)
@@ -31,16 +33,11 @@ def main() -> None:
         train.flush()
         held_out.flush()
         with private_folder(place) as folder:
-            left = check_sides(
-                Path(train.name), Path(held_out.name), policy.max_similarity is not None, folder, threads
-            )
+            sides = Path(train.name), Side(Path(held_out.name), plan.apart)
+            left = check_sides(*sides, policy.max_similarity is not None, folder, threads)
     facts = {**plan.facts(policy, index.sources), **left}
-    if facts["dropped_similar"] > NOTABLE_FRACTION * len(plan.side):
-        print(
-            f"Note: {facts['dropped_similar']} of {len(plan.side)} records are too similar to held-out ones to train"
-            " on (leaks.jsonl lists them); where records are alike by design, set split.max_similarity to null.",
-            file=sys.stderr,
-        )
+    for note in plan.notes(policy):
+        print(f"Note: {note}", file=sys.stderr)
     outputs = [arguments.train, arguments.eval, arguments.leaks]
     write_manifest(arguments.manifest, "split_records", outputs, facts)
 

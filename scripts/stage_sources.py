@@ -11,11 +11,11 @@ def main() -> None:
     arguments = parse_arguments(__doc__, "settings", "output", "manifest")
     from snaketune.common.atomic import write_json
     from snaketune.common.manifest import write_manifest
-    from snaketune.data.disks import NAMED_PLACES, Disks, usual_folders
+    from snaketune.data.disks import Disks
     from snaketune.data.staging import facts_of, stage_sources
 
     settings, work = arguments.settings, Path(arguments.settings["work"])
-    disks = Disks(usual_folders([os.environ.get(name) for name in NAMED_PLACES], work), work / "disks.json")
+    disks = Disks.of(os.environ, work)
     facts = facts_of(stage_sources(arguments.cfg["sources"], settings["scratch"], work, disks))
     write_json(arguments.output, facts)
     write_manifest(arguments.manifest, "stage_sources", [arguments.output], facts)

@@ -13,21 +13,21 @@ def main() -> None:
     from snaketune.common.manifest import read_manifest, write_manifest
     from snaketune.data.templates import choose_template
     from snaketune.data.tokenizer import own_chat_template
-    from snaketune.data.tokenizing import Recipe, tokenize_splits
+    from snaketune.data.tokenizing import Recipe, tokenize_splits, warnings_of
 
     model = read_manifest(arguments.model)
     folder = Path(arguments.model).parent / "model"
     settings = arguments.cfg["tokens"]
     template = choose_template(settings["chat_template"], own_chat_template(folder))
-    recipe = Recipe(str(folder), template, settings["assistant_only_loss"], model.get("vocab_size"))
+    pairs = arguments.cfg.get("train", {}).get("method") == "dpo"
+    recipe = Recipe(str(folder), template, settings["assistant_only_loss"], model.get("vocab_size"), pairs=pairs)
     files = {
         "train": (arguments.train, arguments.output_train),
         "eval": (arguments.eval, arguments.output_eval),
     }
     with writing(arguments.dropped) as dropped:
         facts = tokenize_splits(files, recipe, dropped, arguments.settings["threads"])
-    if facts["engine_gate"]["reason"]:
-        print(f"Tokenising with {facts['engine']}: {facts['engine_gate']['reason']}.")
+    print(*warnings_of(facts), sep="\n", end="\n" if warnings_of(facts) else "")
     write_bytes(arguments.template, (template or "").encode())
     outputs = [arguments.output_train, arguments.output_eval, arguments.template, arguments.dropped]
     write_manifest(arguments.manifest, "tokenize_records", outputs, facts)

@@ -22,6 +22,9 @@ FILES = {
     "generations": "generations.jsonl",
     "adapter": "adapter.manifest.json",
     "merged": "merged.manifest.json",
+    "plan": "plan.json",
+    "info": "run_info.json",
+    "leaks": "leaks.jsonl",
 }
 
 

@@ -31,7 +31,7 @@ def test_scalars_follow_yaml_1_2(text, value):
         ("a: &x [1]\nb: *x", ["line 2", "aliases"]),
         ("a: [1", ["not valid YAML"]),
         ("1: 2", ["not a text"]),
-        ("a: !!python/object:os.system {}", ["not valid YAML"]),
+        ("a: !!python/object:os.system {}", ["line 1", "tags"]),
         ("a: \x00", ["not valid YAML"]),
     ],
 )

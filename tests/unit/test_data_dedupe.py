@@ -171,7 +171,9 @@ spaced = st.text(alphabet="ab \n\x1e\x85\u00a0\u1680\u2028\u3000\u0301\u0338\ufb
 
 
 def test_every_white_space_that_nfkc_leaves_is_known():
-    left = {mark for mark in map(chr, range(0x110000)) if mark.isspace() and unicodedata.normalize("NFKC", mark) == mark}
+    left = {
+        mark for mark in map(chr, range(0x110000)) if mark.isspace() and unicodedata.normalize("NFKC", mark) == mark
+    }
     assert left == set(SPACES)
 
 

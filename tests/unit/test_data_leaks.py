@@ -194,7 +194,11 @@ def test_sides_that_share_something_are_refused(tmp_path, folder):
     alike = canonical(tmp_path / "b", asked("two", "y"), text)
     near = canonical(tmp_path / "c", f"{text} more")
     same = canonical(tmp_path / "d", asked(" one\n", "z"))
-    assert check_sides(apart, Side(alike), True, folder) == {"shared_prompts": 0, "similar_pairs": 0, "records_checked": 2}
+    assert check_sides(apart, Side(alike), True, folder) == {
+        "shared_prompts": 0,
+        "similar_pairs": 0,
+        "records_checked": 2,
+    }
     for one, other in ((alike, near), (apart, same)):
         with pytest.raises(DataError, match="both sides"):
             check_sides(one, Side(other), True, folder)

@@ -18,6 +18,10 @@ ALL = ("loss", "perplexity", "bits_per_byte", "token_accuracy")
 SETTINGS = ModelSettings()
 
 
+def single(store):
+    return np.zeros(len(store), bool)
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     torch.set_num_threads(1)
@@ -100,7 +104,7 @@ def test_bits_per_byte_counts_whole_documents_only(tiny):
     nll = np.ones(len(store))
     lengths = store.lengths.copy()
     lengths[4] -= 1
-    found = Likelihoods(store.records, lengths, nll.astype(int), nll, np.zeros(len(store), int))
+    found = Likelihoods(store.records, lengths, nll.astype(int), nll, np.zeros(len(store), int), single(store))
     size = store.bytes.sum() - store.bytes[4]
     measures = likelihood_measures(found, store, ("bits_per_byte",), "base")
     assert measures == {"bits_per_byte": pytest.approx(22 / math.log(2) / size), "n": 23}
@@ -110,7 +114,9 @@ def test_a_likelihood_that_is_no_number_names_the_model_and_the_record(tiny):
     store = TokenStore(tiny.tokens / "eval")
     nll = np.ones(len(store))
     nll[3] = np.nan
-    found = Likelihoods(store.records, store.lengths, np.ones(len(store), int), nll, np.zeros(len(store), int))
+    found = Likelihoods(
+        store.records, store.lengths, np.ones(len(store), int), nll, np.zeros(len(store), int), single(store)
+    )
     with pytest.raises(TrainingError, match="tuned model's loss is not a number, first on held-out record 3"):
         likelihood_measures(found, store, ALL, "tuned")
 
@@ -118,7 +124,7 @@ def test_a_likelihood_that_is_no_number_names_the_model_and_the_record(tiny):
 def test_a_perplexity_beyond_floats_is_left_out(tiny):
     store = TokenStore(tiny.tokens / "eval")
     ones = np.ones(len(store))
-    found = Likelihoods(store.records, store.lengths, ones.astype(int), ones * 1000, ones.astype(int))
+    found = Likelihoods(store.records, store.lengths, ones.astype(int), ones * 1000, ones.astype(int), single(store))
     measures = likelihood_measures(found, store, ("loss", "perplexity"), "base")
     assert measures == {"loss": 1000.0, "n": 23}
 

@@ -3,8 +3,15 @@ import orjson
 import pytest
 from tiny_run import WORDS, conversations, llama
 
+from snaketune.data.rendering import Renderer
+from snaketune.data.templates import ChatTemplate
+from snaketune.data.tokenizer import TextTokenizer
 from snaketune.evaluate.prompts import choose_prompts, last_answer, stop_tokens
 from snaketune.model.tiny_tokenizer import CHAT_TEMPLATE, train_tokenizer
+
+CALL = {"id": "c", "type": "function", "function": {"name": "add", "arguments": '{"a":1}'}}
+RESULT = {"role": "tool", "tool_call_id": "c", "content": "3"}
+TOOL = {"type": "function", "function": {"name": "add"}}
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +64,8 @@ def test_text_and_dropped_records_and_answers_without_a_request_give_no_prompt(t
 
 
 def test_a_conversation_that_the_template_refuses_is_counted(tmp_path, tokenizer):
-    tool = [{"role": role, "content": "x"} for role in ("tool", "assistant")]
-    chosen, refused = choose(tmp_path, [{"messages": tool}, *conversations(1)], 10, tokenizer)
+    tale = [{"role": role, "content": "x"} for role in ("narrator", "assistant")]
+    chosen, refused = choose(tmp_path, [{"messages": tale}, *conversations(1)], 10, tokenizer)
     assert ([prompt.record for prompt in chosen], refused) == ([1], 1)
 
 
@@ -75,6 +82,36 @@ def test_stop_tokens_are_those_of_model_tokenizer_and_template(tokenizer):
     assert stop_tokens(model, tokenizer, template) == sorted({7, 9, tokenizer.eos_token_id, user})
     model.generation_config.eos_token_id = None
     assert stop_tokens(model, tokenizer, CHAT_TEMPLATE) == [tokenizer.eos_token_id]
+
+
+def test_tools_and_calls_reach_the_prompt_as_they_do_in_training(tmp_path, tokenizer):
+    question, answer = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    call = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    record = {"source": 0, "line": 1, "messages": [question, call, RESULT, answer], "tools": [TOOL]}
+    (prompt,), refused = choose(tmp_path, [record], 5, tokenizer)
+    tokenizer.save_pretrained(tmp_path / "model")
+    own = TextTokenizer(tmp_path / "model")
+    template = ChatTemplate(CHAT_TEMPLATE, own.special_tokens)
+    (document,) = Renderer(own, template, True, "train.jsonl").render(0, record)
+    assert document.text == prompt.text + "b<|eos|>"
+    assert prompt.text == (
+        '<|bos|><|system|>Tools:\n{"type": "function", "function": {"name": "add"}}<|user|>a'
+        '<|assistant|>Call: {"name": "add", "arguments": {"a": 1}}<|eos|><|user|>Result: 3<|assistant|>'
+    )
+    assert (prompt.reference, refused) == ("b", 0)
+
+
+def test_of_a_pair_the_chosen_answer_is_the_reference(tmp_path, tokenizer):
+    question, one, other = ({"role": role, "content": role[:1]} for role in ("user", "assistant", "assistant"))
+    record = {"messages": [question], "chosen": [one], "rejected": [{**other, "content": "z"}]}
+    (prompt,), _ = choose(tmp_path, [record], 5, tokenizer)
+    assert (prompt.text, prompt.reference) == ("<|bos|><|user|>u<|assistant|>", "a")
+
+
+def test_an_answer_of_weight_0_is_no_answer_to_compare_with():
+    question, answer = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    assert last_answer([question, answer, question, {**answer, "weight": 0}]) == 1
+    assert last_answer([question, {**answer, "weight": 0}]) == -1
 
 
 def test_a_tool_call_is_no_answer_to_compare_with():

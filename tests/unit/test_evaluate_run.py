@@ -12,18 +12,13 @@ from tiny_run import conversations, write_run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from snaketune.common.errors import TrainingError
-from snaketune.evaluate.evaluation import (
-    EvaluationSettings,
-    Material,
-    evaluate,
-    write_documents,
-    write_generations,
-)
+from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
 from snaketune.evaluate.models import ModelSettings, attach_adapter, computing_dtype
+from snaketune.evaluate.results import write_documents, write_generations
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_model.py"
 METRICS = ["loss", "perplexity", "bits_per_byte", "token_accuracy", "exact_match"]
-OWN = {"metrics": METRICS, "max_samples": 6, "max_new_tokens": 5, "batch_size": 4}
+OWN = {"metrics": METRICS, "max_samples": 6, "max_new_tokens": 5, "batch_size": 4, "latency_requests": 2}
 NESTED = {
     "evaluate": OWN,
     "merge": {"enabled": True},
@@ -68,7 +63,7 @@ def test_base_is_the_base_model_untouched_by_the_adapter(tiny):
     found = evaluate(material(tiny), settings(metrics=["loss"]))
     as_base = Material(tiny.root / "merged", tiny.adapter, None, tiny.tokens, tiny.rows, tiny.records)
     swapped = evaluate(as_base, settings(metrics=["loss"]))
-    assert set(found.facts) == {"base", "tuned"}
+    assert set(found.facts) == {"base", "tuned", "differences", "by_source", "by_length"}
     assert found.facts["tuned"]["loss"] == pytest.approx(swapped.facts["base"]["loss"], rel=1e-5)
 
 
@@ -78,7 +73,9 @@ def test_files_hold_one_line_per_prompt_and_per_document(tiny, tmp_path):
     write_documents(tmp_path / "documents.jsonl", found)
     made, documents = lines(tmp_path / "generations.jsonl"), lines(tmp_path / "documents.jsonl")
     assert [line["record"] for line in made] == sorted(line["record"] for line in made)
-    assert list(made[0]) == ["record", "prompt", "reference", "base", "tuned", "base_match", "tuned_match"]
+    assert list(made[0]) == ["record", "prompt", "reference", "base", "tuned", "base_match", "tuned_match",
+                             "scores"]  # fmt: skip
+    assert made[0]["scores"]["base"] == {"exact_match": made[0]["base_match"]}
     assert sum(line["base_match"] for line in made) == found.facts["base"]["exact_match"] * 6
     assert [line["record"] for line in documents] == list(range(12))
     total = sum(line["tuned_nll"] for line in documents) / sum(line["tokens"] for line in documents)
@@ -136,9 +133,15 @@ def test_the_script_writes_three_files_twice_the_same(tiny, tmp_path, monkeypatc
                      tiny.tokens, "--rows", tiny.rows, "--records", tiny.records,
                      "--output", tmp_path / attempt / "evaluation.json",
                      "--generations", tmp_path / attempt / "generations.jsonl",
-                     "--documents", tmp_path / attempt / "documents.jsonl"]  # fmt: skip
+                     "--documents", tmp_path / attempt / "documents.jsonl",
+                     "--info", tmp_path / attempt / "info.json"]  # fmt: skip
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
         runpy.run_path(str(SCRIPT), run_name="__main__")
     for name in ("evaluation.json", "generations.jsonl", "documents.jsonl"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
-    assert set(orjson.loads((tmp_path / "first" / "evaluation.json").read_bytes())) == {"base", "tuned"}
+    facts = orjson.loads((tmp_path / "first" / "evaluation.json").read_bytes())
+    assert set(facts) == {"base", "tuned", "differences", "by_source", "by_length"}
+    info = orjson.loads((tmp_path / "second" / "info.json").read_bytes())
+    assert info["models"]["tuned"]["latency_requests"] == 2
+    assert 0 < info["models"]["tuned"]["latency_median_s"] <= info["models"]["tuned"]["latency_p95_s"]
+    assert info["models"]["base"]["tokens_per_second"] > 0

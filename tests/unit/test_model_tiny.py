@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.model.prepare import prepare_model
-from snaketune.model.tiny import make_tiny_model
+from snaketune.model.tiny import make_tiny_model, record_texts
 from snaketune.model.tiny_model import IGNORED, encode_corpus, endless_batches, pad, rate_share
 
 SIZES = {
@@ -67,7 +67,7 @@ def test_transformers_loads_what_was_saved(tiny, tokenizer):
 def test_another_process_gives_the_same_bytes(tiny, tmp_path):
     code = (
         "import json, pathlib, sys; sys.path.insert(0, sys.argv[1]);"
-        "from snaketune.model.tiny import make_tiny_model;"
+        "from snaketune.model.tiny import make_tiny_model, record_texts;"
         "make_tiny_model(json.loads(sys.argv[2]), None, pathlib.Path(sys.argv[3]))"
     )
     environment = {"PYTHONHASHSEED": "7", "PATH": ""}
@@ -115,8 +115,8 @@ def test_a_conversation_continues_its_prompt(tokenizer):
 
 
 def test_an_unknown_role_is_refused(tokenizer):
-    with pytest.raises(Exception, match="not tool"):
-        tokenizer.apply_chat_template([{"role": "tool", "content": "x"}], tokenize=False)
+    with pytest.raises(Exception, match="not narrator"):
+        tokenizer.apply_chat_template([{"role": "narrator", "content": "x"}], tokenize=False)
 
 
 @pytest.mark.parametrize("text", ["", " ", "naïve 🍋\n\t\x00", '{"a":45} , b', "\u2028", "don't  stop"])
@@ -145,6 +145,12 @@ def test_the_data_themselves_can_be_the_corpus(tmp_path):
     tokens = AutoTokenizer.from_pretrained(folder).tokenize("zyzzyva\nquokka")
     assert tokens == ["zyzzyva", "Ċ", "quokka"]
     assert "<|user|>" not in tokens
+
+
+def test_of_a_pair_the_corpus_holds_the_prompt_and_the_chosen_answer(tmp_path):
+    turns = {"messages": [{"content": "a"}], "chosen": [{"content": "b"}], "rejected": [{"content": "c"}]}
+    (tmp_path / "train.jsonl").write_text(json.dumps(turns) + "\n" + json.dumps({"text": "d"}) + "\n")
+    assert list(record_texts(tmp_path / "train.jsonl")) == ["a\nb", "d"]
 
 
 def test_a_corpus_without_text_is_refused(tmp_path):

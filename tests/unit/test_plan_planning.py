@@ -10,12 +10,15 @@ from plan_models import LLAMA_2_7B, MIXTRAL_8X7B, SMALL_MODELS
 
 from snaketune.common.canonical import pretty_bytes
 from snaketune.common.errors import PlanError
+from snaketune.plan.budget import RunInputs, budget_of
 from snaketune.plan.flops import hardware_flops, shape_of
+from snaketune.plan.forecast import save_interval
 from snaketune.plan.gate import check_plan
 from snaketune.plan.machine import Machine
 from snaketune.plan.planning import make_plan
 from snaketune.plan.summary import describe
 from snaketune.plan.workload import squared_lengths, tokens_up_to
+from snaketune.train.cadence import best_interval
 
 A100 = {"gpu": "a100-80-sxm"}
 PUBLIC = ("tokens_total", "steps", "train_hours", "cost_usd", "memory_gb", "disk_gb", "finishes_at")
@@ -319,3 +322,12 @@ def test_squares_of_lengths_leave_out_what_is_dropped_and_cut_what_is_cut():
 def test_fixed_facts_give_fixed_numbers(folder):
     """Nothing but the inputs decides: no clock, no machine beyond what is given."""
     assert plan_of(folder, plan=A100) == plan_of(folder, plan=A100)
+
+
+def test_automatic_checkpoints_come_as_often_as_training_will_decide():
+    whole = budget_of(RunInputs(rows=36_000, tokens=36_000_000, tokens_per_second=1000))
+    settings = {"save_steps": "auto", "hours_between_interruptions": 24.0}
+    seconds_per_step = 36_000 / whole.steps
+    assert save_interval(settings, whole, 10.0) == round(best_interval(10.0, 24 * 3600) / seconds_per_step)
+    assert save_interval(settings, whole, None) == 0
+    assert save_interval({"save_steps": 7}, whole, None) == 7

@@ -111,3 +111,28 @@ def test_table_says_better_by_the_direction_of_each_metric_and_keeps_unknown_one
     assert rows["judge.v2"].tuning.text == "+1.00"
     assert rows["judge.v2"].tuning.note == ""
     assert rows["Loss"].merged.text == "not measured"
+
+
+def preferring(pairs, before, after, gained, loss=(1.0, 1.4)):
+    base = {"loss": loss[0], "n": pairs, "preference_accuracy": before}
+    return judged(base, {"loss": loss[1], "n": pairs, "preference_accuracy": after, "reward_accuracy": gained})
+
+
+def test_preferences_are_judged_by_what_the_chosen_answers_gained():
+    found = preferring(200, 0.5, 0.7, 0.81)
+    assert found.outcome == "better", "that the chosen answers' loss rose is no reason against it"
+    assert (
+        "the chosen answer gained on the rejected one in 81.0% of 200 held-out pairs; it is the likelier one in 70.0%,"
+        " before in 50.0%;"
+    ) in found.sentence
+    assert "loss of the chosen answers 1.00 \u2192 1.40" in found.sentence
+    assert found.figures[1].label == "Preference accuracy"
+    assert found.figures[1].value == "50.0% \u2192 70.0%"
+    assert preferring(200, 0.7, 0.5, 0.19).outcome == "worse"
+
+
+def test_half_of_the_pairs_may_be_chance():
+    found = preferring(40, 0.5, 0.55, 0.6)
+    assert found.outcome == "same"
+    assert "in 60.0% of 40 held-out pairs, which may be chance;" in found.sentence
+    assert preferring(12, 0.1, 1.0, 1.0).outcome == "few"

@@ -12,8 +12,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("Snakefile", "rules", "scripts", "config", "profiles", "envs", "docs")
-VOLATILE_FILES = {"run_info.json"}
-VOLATILE_KEYS = {"tokens_per_second", "mfu"}
+VOLATILE_FILES = {"run_info.json", "evaluation_info.json", "plan.json"}
+MEASURED = re.compile(rb"<!-- measured:.*?<!-- end of measured -->", re.DOTALL)
+TIMES = ("data_seconds", "compute_seconds", "evaluation_seconds", "checkpoint_seconds")
+VOLATILE_KEYS = {"tokens_per_second", "mfu", "memory_gb", "gpu_utilization", *TIMES}
 
 CONFIG = """
 data:
@@ -103,7 +105,7 @@ class Project:
 def jobs(output: str) -> set[str]:
     """The rules of the jobs that finished, without the target rules."""
     finished = set(re.findall(r"Finished jobid: \d+ \(Rule: (\w+)\)", output))
-    return finished - {"train", "data"}
+    return finished - {"train", "data", "plan"}
 
 
 def kill_session(process: subprocess.Popen) -> None:
@@ -118,6 +120,9 @@ def stable_content(results: Path) -> dict[str, bytes]:
     for path in sorted(p for p in results.rglob("*") if p.is_file() and p.name not in VOLATILE_FILES):
         name = str(path.relative_to(results))
         content[name] = path.read_bytes()
+        if path.name == "report.html":
+            content[name], blocks = MEASURED.subn(b"", content[name])
+            assert blocks == 1
         if path.name == "metrics.jsonl":
             lines = [json.loads(line) for line in content[name].splitlines()]
             stable = [{key: value for key, value in line.items() if key not in VOLATILE_KEYS} for line in lines]

@@ -1,5 +1,6 @@
 """Exactly which jobs run, with real Snakemake on a real tiny model. The tests build on each other, in order."""
 
+import json
 import os
 import shutil
 
@@ -9,8 +10,9 @@ from project import Project, kill_session, record
 PREPARATION = {"stage_sources", "read_records", "dedupe_records", "split_records"}
 DATA = PREPARATION | {"tokenize_records", "rightsize", "pack_rows"}
 AFTER_TRAINING = {"merge_adapter", "evaluate_model", "describe_run", "render_report"}
-TRAINING = {"train_model"} | AFTER_TRAINING
+TRAINING = {"plan_run", "train_model"} | AFTER_TRAINING
 EVERYTHING = DATA | {"prepare_model"} | TRAINING
+PLANNED = DATA | {"prepare_model", "plan_run"}
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +23,21 @@ def project(tmp_path_factory):
     return project
 
 
-def test_a_fresh_run_does_everything(project):
-    assert project.run() == EVERYTHING
+def test_a_plan_comes_before_any_training_and_is_shown(project):
+    assert project.run("plan") == PLANNED
+    assert not list(project.folder.glob("results/runs/*/*/adapter"))
+    assert project.output.count("Plan of one:") >= 2  # in the job's log, and at the end
+    (path,) = project.folder.glob("results/runs/one/*/plan.json")
+    plan = json.loads(path.read_text())
+    assert plan["steps"] == 8
+    assert plan["train_hours"] is None
+    assert plan["about"]["train_hours"]["origin"] == "unknown"
+    assert project.run("plan") == set()
+    assert "Plan of one:" in project.output
+
+
+def test_a_run_then_does_the_rest(project):
+    assert project.run() == TRAINING - {"plan_run"}
     assert (project.latest() / "report.html").is_file()
 
 
@@ -50,6 +65,30 @@ def test_a_comment_in_a_library_module_reruns_nothing(project):
 
 def test_an_operational_setting_reruns_nothing(project):
     project.edit("config/config.yaml", "save_steps: 2", "save_steps: 4")
+    assert project.run() == set()
+
+
+def test_a_changed_price_plans_again_and_retrains_nothing(project):
+    project.edit("config/config.yaml", "runs: {one: {}}", "plan: {price_per_gpu_hour: 2}\nruns: {one: {}}")
+    assert project.run() == {"plan_run", "render_report"}
+    plan = json.loads((project.latest() / "plan.json").read_text())
+    assert plan["device"]["price_per_gpu_hour"] == 2
+    assert project.run() == set()
+
+
+def test_a_price_in_the_catalogue_plans_again_and_retrains_nothing(project):
+    project.edit("config/hardware.yaml", "price: 1.29", "price: 1.30")
+    assert project.run() == {"plan_run", "render_report"}
+
+
+def test_a_run_over_its_disk_does_not_start(project):
+    project.edit("config/config.yaml", "save_steps: 4", "save_steps: 4, save_total_limit: 100000000")
+    project.edit("config/config.yaml", "learning_rate: 1e-3", "learning_rate: 3e-3")
+    assert project.run(expect=1) == set()
+    assert "PlanError: paths.results: " in project.output
+    assert "Traceback" not in project.output
+    project.edit("config/config.yaml", "save_steps: 4, save_total_limit: 100000000", "save_steps: 4")
+    project.edit("config/config.yaml", "learning_rate: 3e-3", "learning_rate: 1e-3")
     assert project.run() == set()
 
 
@@ -143,7 +182,7 @@ def test_kill_9_of_everything_in_training_then_the_same_command_resumes(project)
     process = project.start()
     project.wait_for_step(20)
     kill_session(process)
-    assert project.run() == TRAINING
+    assert project.run() == TRAINING - {"plan_run"}
     assert "Resuming from step" in project.output
     assert project.adapter() == undisturbed
 
@@ -156,7 +195,7 @@ def test_kill_9_of_snakemake_alone_leaves_no_orphan(project):
     project.wait_for_step(10)
     process.kill()
     process.wait()
-    assert project.run() == TRAINING
+    assert project.run() == TRAINING - {"plan_run"}
     assert project.adapter() == undisturbed
 
 

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from snaketune.common.canonical import pretty_bytes
-
 
 def sibling(path: Path) -> Path:
     """Return the temporary name beside ``path`` that this process writes to before renaming."""
@@ -49,6 +47,9 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as readable, sorted JSON to ``path`` atomically."""
+    # Here, because reading packed rows has to work on a machine without orjson.
+    from snaketune.common.canonical import pretty_bytes
+
     write_bytes(path, pretty_bytes(value))
 
 

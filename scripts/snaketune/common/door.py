@@ -15,6 +15,8 @@ import orjson
 from snaketune.common.errors import SnaketuneError
 
 PARENT_VARIABLE = "SNAKETUNE_PARENT"
+# What an orphan does before it ends: training saves its progress. It must return by itself.
+on_orphaned: Callable[[], None] | None = None
 
 
 def parse_arguments(description: str, *names: str, optional: tuple[str, ...] = ()) -> argparse.Namespace:
@@ -81,6 +83,8 @@ def _wait_and_exit(descriptor: int) -> None:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     poll.poll()
+    if on_orphaned:
+        on_orphaned()
     _exit_as_orphan()
 
 

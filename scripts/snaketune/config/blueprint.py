@@ -1,13 +1,17 @@
 """What the rules are made from: the spec of every job, the paths of every result, and which of them are wanted."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from snaketune.common.canonical import canonical_text
 from snaketune.common.errors import ConfigError
+from snaketune.config.consistency import check_run
 from snaketune.config.discovery import Discovery
 from snaketune.config.resolve import ResolvedRun
-from snaketune.config.stages import DATA_STAGES, OPERATIONAL, STAGES, Variant, slice_of, stage_id, variants
+from snaketune.config.run_references import BASE, START, references
+from snaketune.config.schema import LinkedConfig
+from snaketune.config.stages import DATA_STAGES, OPERATIONAL, PLANNING, STAGES, Variant, slice_of, stage_id, variants
+from snaketune.plan.hardware import catalogue_digest
 
 LOADER_KEYS = tuple(key.removeprefix("train.") for key in sorted(OPERATIONAL) if key.startswith("train."))
 
@@ -19,9 +23,14 @@ class Blueprint:
         runs: the resolved runs.
         found: what lies outside of the workflow.
         code_of: returns the digest of a stage's code.
+
+    Raises:
+        ConfigError: if choices of a run do not go together.
     """
 
     def __init__(self, runs: list[ResolvedRun], found: Discovery, code_of: Callable[[str], str]):
+        for run in runs:
+            check_run(run)
         self.runs = {run.name: run for run in runs}
         self.run_ids = {run.name: stage_id(run.config, "train_model") for run in runs}
         self.results = runs[0].config.paths.results
@@ -41,12 +50,18 @@ class Blueprint:
 
     def run_spec(self, stage: str, run: str) -> str:
         """Return the spec of a stage that belongs to one run."""
-        return self.spec(stage, slice_of(self.runs[run].config, stage))
+        config = self.runs[run].config
+        return self.spec(stage, {**slice_of(config, stage), **self.found.outside(stage, config)})
+
+    def plan_spec(self, run: str) -> str:
+        """Return the spec of a run's plan: its configuration and the catalogue of devices and prices."""
+        return self.spec("plan_run", {**slice_of(self.runs[run].config, "plan_run"), "catalogue": catalogue_digest()})
 
     def description_spec(self, run: str, id: str) -> str:
         """Return the spec of a run's description: its whole configuration, without origins, and all code."""
-        slices = {stage: slice_of(self.runs[run].config, stage) for stage in STAGES}
-        codes = {stage: self._code_of(stage) for stage in STAGES}
+        stages = [stage for stage in STAGES if stage not in PLANNING]
+        slices = {stage: slice_of(self.runs[run].config, stage) for stage in stages}
+        codes = {stage: self._code_of(stage) for stage in stages}
         return self.spec("describe_run", {"run": run, "id": id, "stages": slices, "code": codes})
 
     def prune_spec(self, remove: bool) -> str:
@@ -54,6 +69,28 @@ class Blueprint:
         kept = sorted(f"{stage}/{id}" for stage, id in self._variants)
         runs = sorted(f"{name}/{id}" for name, id in self.run_ids.items())
         return self.spec("prune", {"results": self.results, "variants": kept, "runs": runs, "remove": remove})
+
+    def compared(self, wanted: str | Sequence[str]) -> list[str]:
+        """Return the names of the runs to put side by side: ``wanted`` in that order, or all of them.
+
+        Raises:
+            ConfigError: if a wanted run is not configured, or there are not two.
+        """
+        names = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]
+        unknown = [name for name in names if name not in self.runs]
+        if unknown:
+            raise ConfigError(f"compare: there is no run {unknown[0]!r}: use some of {', '.join(self.runs)}.")
+        names = names or list(self.runs)
+        if len(names) < 2:
+            raise ConfigError(
+                f"compare: {names[0]} is one run: name two as in `--config compare=[a,b]`, or add one under `runs`."
+            )
+        return names
+
+    def compare_spec(self, names: list[str]) -> str:
+        """Return the spec of a comparison: the folders of the runs, and of all results."""
+        folders = [f"{self.results}/runs/{name}/{self.run_ids[name]}" for name in names]
+        return self.spec("compare_runs", {"results": self.results, "folders": folders})
 
     def variant(self, stage: str, id: str) -> Variant:
         """Return the variant with an id.
@@ -81,9 +118,49 @@ class Blueprint:
         """Return the path of a file of a run under its current configuration."""
         return f"{self.results}/runs/{run}/{self.run_ids[run]}/{file}"
 
+    def planned_model(self, run: str) -> str:
+        """Return the manifest of the model that a run is planned with, which no training has to make.
+
+        A run that starts from another run's merged model has the architecture of the model at the beginning.
+        """
+        rows = self.variant("pack_rows", self.upstream(self.run_ids[run], run)["pack_rows"])
+        return self.path("prepare_model", rows.upstream["prepare_model"], "manifest.json")
+
+    def plan_files(self) -> list[str]:
+        """Return the plan of every run."""
+        return [self.run_path(run, "plan.json") for run in self.runs]
+
     def merges(self, run: str) -> bool:
         """Tell whether a run merges its adapter."""
         return self.runs[run].config.merge.enabled
+
+    def base_manifest(self, id: str, run: str | None = None) -> str | None:
+        """Return the manifest of the merged model that a base model, or a run, starts from; None without one."""
+        name = references(self._config(id, run)).get(BASE)
+        return self.run_path(name, "merged.manifest.json") if name else None
+
+    def start_manifest(self, run: str) -> str | None:
+        """Return the manifest of the adapter that a run goes on from, None for one that starts anew."""
+        name = references(self.runs[run].config).get(START)
+        return self.run_path(name, "adapter.manifest.json") if name else None
+
+    def runs_before(self, id: str, run: str | None = None) -> list[ResolvedRun]:
+        """Return the runs, near and far, that a base model or a run starts from, sorted by name."""
+        found = references(self._config(id, run))
+        waiting = list(found.values()) if run else [found[BASE]] if BASE in found else []
+        seen: set[str] = set()
+        while waiting:
+            name = waiting.pop()
+            seen.add(name)
+            waiting += references(self.runs[name].config).values()
+        return [self.runs[name] for name in sorted(seen)]
+
+    def earlier_barriers(self, id: str, run: str | None = None) -> list[str]:
+        """Return the ids of ``rightsize`` of all runs that a base model or a run starts from."""
+        return sorted({stage_id(earlier.config, "rightsize") for earlier in self.runs_before(id, run)})
+
+    def _config(self, id: str, run: str | None) -> LinkedConfig:
+        return self.runs[run].config if run else self.variant("prepare_model", id).config
 
     def data_manifests(self) -> list[str]:
         """Return the manifest of every data variant."""
@@ -100,7 +177,7 @@ class Blueprint:
 
     def run_files(self) -> list[str]:
         """Return what every run ends in."""
-        files = ("adapter.manifest.json", "evaluation.json", "run.json", "report.html")
+        files = ("plan.json", "adapter.manifest.json", "evaluation.json", "run.json", "report.html")
         wanted = [self.run_path(run, file) for run in self.runs for file in files]
         return wanted + [self.run_path(run, "merged.manifest.json") for run in self.runs if self.merges(run)]
 

@@ -20,7 +20,8 @@ CURES = {
     ".csv": f"write it as JSON lines, for example {PANDAS.format('csv')}",
     ".json": "if it is one JSON array, make it JSON lines with `jq -c '.[]'`, else rename it",
 }
-TEXT_SUFFIXES = (".jsonl", ".jsonl.gz", ".txt")
+TASK_SUFFIXES = (".yaml", ".yml")
+TEXT_SUFFIXES = (*SUFFIXES, ".txt")
 # Reading more than this takes long enough to say what is going on.
 NOTABLE_BYTES = 2_000_000_000
 
@@ -32,6 +33,7 @@ class Discovery:
         self._cache = DigestCache(cache)
         self._sources: dict[tuple[str, ...], list[dict[str, str]]] = {}
         self._texts: dict[tuple[str, ...], list[dict[str, str]]] = {}
+        self._files: dict[tuple[str, ...], list[dict[str, str]]] = {}
         self._outside: dict[str, Any] = {}
 
     def look_up(self, config: RunConfig) -> None:
@@ -49,6 +51,12 @@ class Discovery:
             self._texts[texts] = [
                 {"path": path, "digest": self._digest(Path(path), "split.decontaminate")} for path in found
             ]
+        self._files |= {
+            ("evaluate.files", *config.evaluate.files): self._found(config.evaluate.files, "evaluate.files", SUFFIXES),
+            ("evaluate.tasks", *config.evaluate.tasks): self._found(
+                config.evaluate.tasks, "evaluate.tasks", TASK_SUFFIXES
+            ),
+        }
         for path in (config.model.name_or_path, config.tokens.chat_template or ""):
             if path and path not in self._outside:
                 self._outside[path] = self._digest_outside(path)
@@ -63,6 +71,12 @@ class Discovery:
             return {"sources": self.sources(config)}
         if stage == "split_records" and config.split.decontaminate:
             return {"evaluations": self._texts[tuple(config.split.decontaminate)]}
+        if stage == "evaluate_model":
+            found = {
+                "evaluation_files": self._files["evaluate.files", *config.evaluate.files],
+                "evaluation_tasks": self._files["evaluate.tasks", *config.evaluate.tasks],
+            }
+            return {name: entries for name, entries in found.items() if entries}
         if stage == "prepare_model" and self._outside.get(config.model.name_or_path):
             return {"digest": self._outside[config.model.name_or_path]}
         template = config.tokens.chat_template
@@ -76,6 +90,9 @@ class Discovery:
 
     def _describe(self, path: str) -> dict[str, str]:
         return {"path": path, "digest": "builtin" if path.startswith(BUILTIN) else self._digest(Path(path))}
+
+    def _found(self, patterns: list[str], key: str, suffixes: tuple[str, ...]) -> list[dict[str, str]]:
+        return [{"path": path, "digest": self._digest(Path(path), key)} for path in expand(patterns, key, suffixes)]
 
     def _digest(self, path: Path, key: str = "data.sources") -> str:
         try:
@@ -113,7 +130,9 @@ def _expand_one(source: str, key: str, suffixes: tuple[str, ...]) -> list[str]:
         return [source]
     path = Path(source).expanduser()
     if path.is_dir():
-        raise ConfigError(f"{key}: {source} is a folder: name its files, for example {source.rstrip('/')}/*.jsonl.")
+        raise ConfigError(
+            f"{key}: {source} is a folder: name its files, for example {source.rstrip('/')}/*{suffixes[0]}."
+        )
     found = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - a pattern may be absolute
     if not found:
         raise ConfigError(
@@ -122,5 +141,6 @@ def _expand_one(source: str, key: str, suffixes: tuple[str, ...]) -> list[str]:
     for name in found:
         if not name.endswith(suffixes):
             cure = next((cure for end, cure in CURES.items() if name.endswith(end)), "convert it to JSON lines first")
+            cure = "name task files of lm-evaluation-harness" if suffixes == TASK_SUFFIXES else cure
             raise ConfigError(f"{key}: {name} is not {' or '.join(suffixes)}: {cure}.")
     return found

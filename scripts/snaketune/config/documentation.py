@@ -45,13 +45,15 @@ One JSON object per line, `.jsonl`, `.jsonl.gz` or `.jsonl.zst`, UTF-8. `data.co
 | `messages` | `{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}` |
 | `sharegpt` | `{"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}`, `system` |
 | `preference` | `{"prompt": "...", "chosen": "...", "rejected": "..."}`, as text or messages |
-| `prompt_completion` | `{"prompt": "...", "completion": "..."}` |
+| `prompt_completion` | `{"prompt": "...", "completion": "..."}`, as text or messages |
 | `instruction` | `{"instruction": "...", "input": "...", "output": "..."}`, `input` may be missing or empty |
 | `text` | `{"text": "..."}`: every token is trained |
 | `auto` | looks at each file and says what it found |
 
 A message may have `weight: 0`, which leaves an answer untrained, `tool_calls` (then `content` may be null), and with
-role `tool` a `tool_call_id`; the record may have `tools`. Content in parts is joined when all parts are text.
+role `tool` a `tool_call_id`; the record may have `tools`. Content in parts is joined when all parts are text. Answers
+inside a `prompt` are not trained. Of a preference `train.method: sft` learns the chosen answer, like any conversation;
+`dpo` compares both answers, and takes no other format.
 
 A line that cannot be used is put into `quarantine.jsonl` with its source, line number, byte offset and reason, and
 counted in the report; over `data.max_bad_fraction` the run stops.

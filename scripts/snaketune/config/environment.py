@@ -1,11 +1,17 @@
 """The environment that jobs inherit from the workflow."""
 
+import importlib.util
 import os
 import socket
 import sys
 from pathlib import Path
 
 from snaketune.common.door import PARENT_VARIABLE
+from snaketune.common.errors import ConfigError
+from snaketune.config.resolve import ResolvedRun
+from snaketune.evaluate.packages import require_evaluation_packages
+
+DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def prepare_job_environment() -> None:
@@ -17,3 +23,36 @@ def prepare_job_environment() -> None:
     os.environ[PARENT_VARIABLE] = f"{socket.gethostname()}:{os.getpid()}"
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+def machine_notes(runs: list[ResolvedRun]) -> list[str]:
+    """Return sentences on what the runs ask of this machine that it does in another way."""
+    quantised = [run.name for run in runs if run.config.model.quantization != "none"]
+    if not quantised or DRIVER.exists():
+        return []
+    return [
+        f"model.quantization of {', '.join(quantised)}: there is no NVIDIA GPU here, so that quantised weights compute"
+        " on the CPU: they save memory there but no time, and none is exact."
+    ]
+
+
+def require_packages(runs: list[ResolvedRun]) -> None:
+    """Refuse runs that need a package which jobs of this interpreter do not find.
+
+    Training refuses them, too, but only after hours of preparing data.
+
+    Raises:
+        ConfigError: with the command that installs it and the setting that does without.
+    """
+    for run in runs:
+        setting = run.config.model.quantization
+        if setting != "none" and importlib.util.find_spec("bitsandbytes") is None:
+            raise ConfigError(
+                f"run {run.name}: model.quantization: {setting} needs the package bitsandbytes: pip install -r"
+                " envs/extras/quantization.txt -c constraints.txt, or set it to none with a smaller"
+                " train.per_device_train_batch_size."
+            )
+        try:
+            require_evaluation_packages(run.config.evaluate.metrics, run.config.evaluate.tasks)
+        except ConfigError as error:
+            raise ConfigError(f"run {run.name}: {error}") from None

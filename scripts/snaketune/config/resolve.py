@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,23 @@ from pydantic import BaseModel, ValidationError
 
 from snaketune.common.errors import ConfigError
 from snaketune.config.aliases import OTHER_NAMES
-from snaketune.config.schema import FileConfig, RunConfig
+from snaketune.config.notes import notes_for
+from snaketune.config.run_references import link_runs
+from snaketune.config.schema import FileConfig, LinkedConfig, RunConfig
 from snaketune.config.strict_yaml import load_yaml
 
 RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 DEFAULT_RUN = "default"
 COMMAND_LINE = "--config"
+LARGEST_NUMBER = 1 << 63
 # A mapping that is one value: a later layer replaces it as a whole.
-LEAF_MAPPINGS = {"data.columns"}
+LEAF_MAPPINGS = {
+    "data.columns",
+    "evaluate.columns",
+    "adapter.rank_pattern",
+    "adapter.alpha_pattern",
+    "plan.other_costs_usd",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +43,7 @@ class ResolvedRun:
     """One run after resolution: checked values and, for every flat key, where its value comes from."""
 
     name: str
-    config: RunConfig
+    config: LinkedConfig
     origins: dict[str, str]
     notes: tuple[str, ...] = ()
 
@@ -60,7 +70,9 @@ def resolve_runs(file: Layer, command_line: dict[str, Any], presets: str | Path)
         for name in _runs_of(layer):
             check_run_name(name, layer.name)
     runs = {**_runs_of(file), **_runs_of(override)} or {DEFAULT_RUN: {}}
-    return [_resolve_run(name, values, file, override, Path(presets)) for name, values in sorted(runs.items())]
+    return link_runs(
+        [_resolve_run(name, values, file, override, Path(presets)) for name, values in sorted(runs.items())]
+    )
 
 
 def _resolve_run(name: str, values: dict, file: Layer, override: Layer, presets: Path) -> ResolvedRun:
@@ -74,18 +86,9 @@ def _resolve_run(name: str, values: dict, file: Layer, override: Layer, presets:
         for key in flatten(own):
             origins[key] = layer.name
         merged = merge(merged, own)
+    _check_writable(merged, origins)
     config = _validate(merged, origins, file.name)
     return ResolvedRun(name, config, origins, notes_for(preset, origins, config))
-
-
-def notes_for(preset: Any, origins: dict[str, str], config: RunConfig) -> tuple[str, ...]:
-    """Return sentences about choices that are allowed but rarely meant."""
-    if preset == "quickstart" and config.model.name_or_path != "tiny":
-        return (
-            f"preset: quickstart trains {config.model.name_or_path} with settings made for the built-in tiny model"
-            f" (learning rate {config.train.learning_rate:g}): remove the preset line to use the defaults.",
-        )
-    return ()
 
 
 def load_preset(name: str, folder: Path) -> Layer:
@@ -211,9 +214,32 @@ def _nulls(value: Any) -> Any:
     return None if value in ("null", "~") else value
 
 
-def _validate(merged: dict[str, Any], origins: dict[str, str], place: str) -> RunConfig:
+def _check_writable(merged: dict[str, Any], origins: dict[str, str]) -> None:
+    """Refuse what no JSON file can hold: a configuration is written into every spec."""
+    for key, value in flatten(merged).items():
+        problem = ""
+        for leaf in _leaves(value):
+            if isinstance(leaf, int) and abs(leaf) >= LARGEST_NUMBER:
+                problem = f"a number of {len(str(leaf))} digits: write a smaller one"
+            if isinstance(leaf, str) and not leaf.isascii() and any("\ud800" <= mark <= "\udfff" for mark in leaf):
+                problem = "half of a surrogate pair, which is no character: take it out"
+        if problem:
+            raise ConfigError(f"{origins[key]}: {key} holds {problem}.")
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        value = [part for pair in value.items() for part in pair]
+    if isinstance(value, list):
+        for part in value:
+            yield from _leaves(part)
+    else:
+        yield value
+
+
+def _validate(merged: dict[str, Any], origins: dict[str, str], place: str) -> LinkedConfig:
     try:
-        return RunConfig.model_validate(merged)
+        return LinkedConfig.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(_sentence(error.errors(), origins, place)) from None
 

@@ -7,12 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from snaketune.config.schema_model import AdapterConfig, ModelConfig, Section
+from snaketune.config.schema_model import AdapterConfig, ModelConfig, Section, as_list
+from snaketune.config.schema_plan import PlanConfig
 from snaketune.config.schema_train import TrainConfig
-
-
-def _as_list(value):
-    return [value] if isinstance(value, str) else value
 
 
 class PathsConfig(Section):
@@ -30,7 +27,7 @@ class PathsConfig(Section):
 class DataConfig(Section):
     """The raw data and how its records are read."""
 
-    sources: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+    sources: Annotated[list[str], BeforeValidator(as_list)] = Field(
         ...,
         min_length=1,
         description="Paths or globs of .jsonl, .jsonl.gz or .jsonl.zst files, relative to the working directory; "
@@ -85,16 +82,22 @@ class SplitConfig(Section):
         False, description="Hold out at least one prompt of every source that has two; the fraction is that of each."
     )
     max_similarity: float | None = Field(
-        None,
+        0.5,
         ge=0.2,
         le=0.8,
-        description="Training records with this Jaccard similarity to a held-out one are dropped and counted (0.5 is "
-        "strict); null keeps them, for records that are alike by design. Equal prompts never share both sides.",
+        description="Training records with this Jaccard similarity to a held-out one are dropped and counted; null "
+        "looks for none. Equal prompts never share both sides.",
     )
-    decontaminate: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+    max_alike: int | None = Field(
+        10,
+        ge=1,
+        description="With `max_similarity`: where more training records than this are similar to a held-out one, they "
+        "are alike by design, made from a template for example: they stay, counted as such; null drops them, too.",
+    )
+    decontaminate: Annotated[list[str], BeforeValidator(as_list)] = Field(
         [],
-        description="Files of evaluation text (.jsonl, .jsonl.gz: every string in them; .txt: every line) or globs; "
-        "training records that contain some of it are dropped and counted.",
+        description="Files of evaluation text (.jsonl, .jsonl.gz, .jsonl.zst: every string in them; .txt: every line) or "
+        "globs; training records that contain some of it are dropped and counted.",
     )
 
 
@@ -110,7 +113,9 @@ class TokensConfig(Section):
         True, description="Train on the assistant's tokens only; false also trains on prompts."
     )
     max_length: Literal["auto"] | Annotated[int, Field(ge=8)] = Field(
-        "auto", description="Longest document in tokens and length of a packed row; `auto` is taken from the data."
+        "auto",
+        description="Longest document in tokens and length of a packed row; `auto` is taken from the data. The two "
+        "answers of a pair (`train.method: dpo`), each with its prompt, count together.",
     )
     coverage: float = Field(
         1.0, gt=0, le=1, description="With `auto`: fraction of records and of tokens that must fit in full."
@@ -130,15 +135,71 @@ class EvaluateConfig(Section):
     """How the base, the tuned and the merged model are compared on the held-out split."""
 
     metrics: Annotated[
-        list[Literal["loss", "perplexity", "bits_per_byte", "token_accuracy", "exact_match"]], BeforeValidator(_as_list)
+        list[
+            Literal[
+                "loss",
+                "perplexity",
+                "bits_per_byte",
+                "token_accuracy",
+                "preference_accuracy",
+                "exact_match",
+                "json_valid",
+                "json_equal",
+                "numeric_match",
+                "chrf",
+                "bleu",
+                "rouge_l",
+            ]
+        ],
+        BeforeValidator(as_list),
     ] = Field(
-        ["loss", "perplexity", "bits_per_byte", "token_accuracy", "exact_match"],
+        [
+            "loss",
+            "perplexity",
+            "bits_per_byte",
+            "token_accuracy",
+            "preference_accuracy",
+            "exact_match",
+            "json_valid",
+            "json_equal",
+            "numeric_match",
+        ],
         min_length=1,
-        description="Measures to compute; exact_match generates answers.",
+        description="Measures to compute. From exact_match on they generate answers; preference_accuracy needs pairs "
+        "(dpo), the json ones references that are JSON, numeric_match references that end in `#### 42` or are a "
+        "number; chrf, bleu and rouge_l need the extra `text-metrics`.",
     )
-    max_samples: int = Field(200, ge=0, description="Held-out prompts that answers are generated for (at most).")
+    normalize: Annotated[
+        list[Literal["whitespace", "case", "punctuation", "articles", "unicode", "strip"]], BeforeValidator(as_list)
+    ] = Field(
+        ["strip"],
+        description="What exact_match overlooks: white space beyond one space anywhere, upper case, punctuation, the "
+        "articles a, an and the, Unicode forms (NFKC), or white space at the ends alone (strip).",
+    )
+    files: Annotated[list[str], BeforeValidator(as_list)] = Field(
+        [],
+        description="Files of questions with reference answers (paths or globs, any data format but text): the models "
+        "answer at most max_samples of each, with the measures of answers in `metrics`. List them in "
+        "split.decontaminate, too.",
+    )
+    columns: dict[str, str] = Field(
+        {}, description="The files' names for the format's fields; empty: those of data.columns."
+    )
+    tasks: Annotated[list[str], BeforeValidator(as_list)] = Field(
+        [],
+        description="Task files (YAML) of lm-evaluation-harness with local data, run on the base and on the merged or "
+        "tuned model; needs the extra `lm-eval`.",
+    )
+    max_samples: int = Field(
+        200,
+        ge=0,
+        description="Prompts that answers are generated for (at most), of the held-out split and of each file.",
+    )
     max_new_tokens: int = Field(256, ge=1, description="Longest generated answer, in tokens.")
     batch_size: int = Field(64, ge=1, description="Prompts generated at once; lower it when memory is short.")
+    latency_requests: int = Field(
+        5, ge=0, description="Requests that are answered one by one to measure the latency; 0 measures none."
+    )
 
 
 class MergeConfig(Section):
@@ -164,6 +225,14 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     merge: MergeConfig = MergeConfig()
+    plan: PlanConfig = PlanConfig()
+
+
+class LinkedConfig(RunConfig):
+    """A run's configuration with those of the runs it starts from, which are not its own keys."""
+
+    base_run: "LinkedConfig | None" = Field(None, exclude=True, description="The run whose merged model is the base.")
+    start_run: "LinkedConfig | None" = Field(None, exclude=True, description="The run whose adapter it goes on from.")
 
 
 class FileConfig(RunConfig):

@@ -11,6 +11,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
 
 
+def as_list(value):
+    """Return a single name as a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
 def _modules(value):
     return value if value == "all-linear" or not isinstance(value, str) else [value]
 
@@ -37,7 +42,10 @@ class ModelConfig(Section):
     """The base model."""
 
     name_or_path: str = Field(
-        ..., min_length=1, description="A hub id (org/name), a local folder, or `tiny`, which is built from scratch."
+        ...,
+        min_length=1,
+        description="A hub id (org/name), a local folder, `tiny`, which is built from scratch, or `run:<name>`, the "
+        "merged model of another run of this configuration.",
     )
     revision: str = Field(
         "main", min_length=1, description="Branch, tag or commit of a hub id; the commit it resolves to is recorded."
@@ -45,10 +53,17 @@ class ModelConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         description="Number format of the base weights in training; `auto`: bfloat16 where the GPU has it, "
-        "float32 on a CPU.",
+        "float32 on a CPU; full fine-tuning keeps float32 and computes in bfloat16.",
     )
-    attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3"] = Field(
-        "auto", description="Attention kernel; `auto` is sdpa."
+    quantization: Literal["none", "8bit", "4bit"] = Field(
+        "none",
+        description="Keep the frozen base weights in fewer bits while an adapter is trained: LLM.int8 or nf4 with "
+        "double quantisation, by bitsandbytes. Slower; merging goes into the original weights.",
+    )
+    attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "varlen"] = Field(
+        "auto",
+        description="Attention kernel in training; `auto` on a GPU: FlashAttention 3 or 2 where installed, else "
+        "`varlen`, torch's own for packed rows; sdpa on a CPU. Evaluation takes sdpa for `auto` and `varlen`.",
     )
     trust_remote_code: bool = Field(
         False, description="Allow Python code that comes with the model. It runs with your rights: read it first."
@@ -59,7 +74,9 @@ class ModelConfig(Section):
 class AdapterConfig(Section):
     """The adapter that is trained."""
 
-    type: Literal["lora"] = Field("lora", description="Kind of adapter.")
+    type: Literal["lora", "none"] = Field(
+        "lora", description="`lora` trains an adapter; `none` trains every weight of the model (full fine-tuning)."
+    )
     r: int = Field(16, ge=1, description="Rank: more learns more and costs more memory.")
     lora_alpha: int = Field(32, ge=1, description="Scale; the update is multiplied by lora_alpha / r.")
     lora_dropout: float = Field(
@@ -67,4 +84,30 @@ class AdapterConfig(Section):
     )
     target_modules: Annotated[Literal["all-linear"] | list[str], BeforeValidator(_modules)] = Field(
         "all-linear", description="Layers that get an adapter: `all-linear` or names such as [q_proj, v_proj]."
+    )
+    use_rslora: bool = Field(
+        False, description="Rank-stabilised LoRA: the update is multiplied by lora_alpha / sqrt(r), for ranks over 64."
+    )
+    use_dora: bool = Field(
+        False, description="DoRA: also train the length of each weight row; learns more at low ranks, much slower."
+    )
+    rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="Other ranks for some layers, by name or regular expression, e.g. {down_proj: 32}."
+    )
+    alpha_pattern: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="Other values of lora_alpha for some layers, by name or regular expression."
+    )
+    modules_to_save: Annotated[list[str], BeforeValidator(as_list)] = Field(
+        [], description="Layers trained whole beside the adapter, e.g. [embed_tokens, lm_head] for new tokens."
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Number format of the adapter's weights in training; `auto` is float32; bfloat16 saves memory and "
+        "loses small updates.",
+    )
+    init_from: str | None = Field(
+        None,
+        pattern=r"^run:.",
+        description="`run:<name>` goes on from the adapter of another run that has the same base model and the same "
+        "adapter settings; null starts from nothing learned.",
     )

@@ -1,21 +1,43 @@
 """The train section of the configuration: Hugging Face's names and meanings."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from snaketune.config.schema_model import Section
+from snaketune.config.schema_model import Section, as_list
+
+
+class DpoConfig(Section):
+    """The loss of `train.method: dpo`."""
+
+    beta: float = Field(
+        0.1, gt=0, description="How strongly the model is kept near its start: more moves it less from there."
+    )
+    loss_type: Literal["sigmoid", "ipo", "hinge"] = Field(
+        "sigmoid",
+        description="`sigmoid` is DPO itself; `ipo` aims at a fixed margin per token and overfits less; `hinge` (SLiC) "
+        "stops at a margin.",
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="With `sigmoid`: fraction of the preferences that are expected to be wrong."
+    )
 
 
 class TrainConfig(Section):
     """How the adapter is trained."""
 
-    method: Literal["sft"] = Field("sft", description="Supervised fine-tuning.")
+    method: Literal["sft", "dpo"] = Field(
+        "sft",
+        description="`sft`: learn the answers; `dpo`: learn to prefer the chosen answer of a pair to the rejected one.",
+    )
+    dpo: DpoConfig = DpoConfig()
     num_train_epochs: float = Field(1.0, gt=0, description="Passes over the training rows.")
     max_steps: int = Field(-1, ge=-1, description="Stop after this many optimizer steps; -1 trains all epochs.")
     per_device_train_batch_size: int = Field(4, ge=1, description="Rows in one forward pass.")
     gradient_accumulation_steps: int = Field(4, ge=1, description="Forward passes per optimizer step.")
-    learning_rate: float = Field(2e-4, gt=0, lt=1, description="Peak learning rate.")
+    learning_rate: float = Field(
+        2e-4, gt=0, lt=1, description="Peak learning rate; with dpo take 5e-5, and 5e-6 when every weight is trained."
+    )
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         "cosine", description="Shape of the learning rate after warm-up."
     )
@@ -30,20 +52,57 @@ class TrainConfig(Section):
     tf32: bool | Literal["auto"] = Field(
         "auto", description="TF32 for float32 matrix products on GPUs that have it; it does not touch bf16 work."
     )
-    gradient_checkpointing: bool = Field(
-        False, description="Recompute activations: less memory, about 50% more computing for LoRA."
+    gradient_checkpointing: bool | Literal["auto"] = Field(
+        "auto",
+        description="Recompute activations: less memory, about 50% more computing for LoRA when it is all layers. "
+        "`auto` recomputes as few layers as the memory of the GPU needs, and none on a CPU.",
     )
-    torch_compile: bool = Field(
-        False, description="Compile each layer; pays off in runs longer than about ten minutes."
+    checkpoint_every_n_layers: int = Field(
+        1, ge=1, description="With `gradient_checkpointing: true`: recompute every n-th layer only."
+    )
+    torch_compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="Compile each layer. `auto` does on a GPU when the run is expected to take ten minutes or more.",
+    )
+    chunked_loss: bool | Literal["auto"] = Field(
+        "auto",
+        description="Take the loss in chunks of tokens and never keep logits: memory that does not grow with the "
+        "batch. `auto` does where it equals the model's own loss, which is checked at the start.",
+    )
+    fp8: bool = Field(
+        False, description="Frozen layers compute in float8, on Ada, Hopper and newer GPUs, with the package torchao."
     )
     dataloader_num_workers: int = Field(0, ge=0, description="Loader processes; memory-mapped rows need none.")
     dataloader_prefetch_factor: int | None = Field(None, ge=1, description="Batches each loader process prepares.")
     dataloader_pin_memory: bool = Field(True, description="Page-locked batches for faster copies to a GPU.")
-    save_steps: int = Field(200, ge=1, description="Optimizer steps between checkpoints.")
+    save_steps: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="Optimizer steps between checkpoints; `auto` measures what one costs and saves as often as pays.",
+    )
+    hours_between_interruptions: float = Field(
+        24.0, gt=0, description="With `save_steps: auto`: how often the machine is expected to fail or be taken away."
+    )
     save_total_limit: int = Field(2, ge=1, description="Checkpoints that are kept.")
     eval_steps: int = Field(0, ge=0, description="Steps between held-out losses during training; 0 measures none.")
     logging_steps: int = Field(10, ge=1, description="Steps between lines in metrics.jsonl.")
+    max_loss_increase: float | None = Field(
+        2.0,
+        gt=0,
+        description="Stop when the mean loss of the last five log lines is this many nats above the best such mean; "
+        "null never stops. A stopped run goes on with a higher value.",
+    )
+    report_to: Annotated[list[Literal["tensorboard", "trackio", "wandb"]], BeforeValidator(as_list)] = Field(
+        [], description="Also send the lines of metrics.jsonl to tensorboard, trackio or wandb, if installed."
+    )
+    deterministic: bool = Field(
+        False, description="Only kernels that give the same bits every time; slower on a GPU; a CPU does not need it."
+    )
     seed: int = Field(42, ge=0, description="Seed of the adapter's weights, dropout and row order.")
     cpu_threads: int = Field(
         2, ge=1, description="Threads of the arithmetic on a CPU. Another number can change the last bits."
+    )
+    strategy: Literal["single", "ddp", "fsdp", "deepspeed_zero3"] = Field(
+        "single",
+        description="`single`: one GPU; `ddp`: the whole model on each of `plan.num_gpus`; `fsdp`: its layers spread "
+        "over them; `deepspeed_zero3`: the same by DeepSpeed, which is an extra. The batch grows with the GPUs.",
     )

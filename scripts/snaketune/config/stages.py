@@ -2,17 +2,20 @@
 
 The id of a stage covers its own slice and those of all stages before it, and nothing else: runs share every
 stage whose configuration they share, and going back to an earlier configuration finds its results in place.
+
+A run may start from another run. Its model is then the other one's merged model, whose identity is part of this
+run's; its tokenizer is that of the model at the beginning of the chain, so that its data stages wait for no training.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 from snaketune.common.canonical import digest_of
+from snaketune.config.naming import method_name, slug
 from snaketune.config.resolve import ResolvedRun, all_keys
-from snaketune.config.schema import RunConfig
+from snaketune.config.schema import LinkedConfig
 
 # Settings that change how a stage works but never what it makes: they are in no spec and never retrain.
 OPERATIONAL = {
@@ -21,9 +24,33 @@ OPERATIONAL = {
     "train.dataloader_num_workers",
     "train.dataloader_prefetch_factor",
     "train.dataloader_pin_memory",
+    "train.hours_between_interruptions",
+    "train.max_loss_increase",
+    "train.report_to",
     "train.save_steps",
     "train.save_total_limit",
 }
+# What of training its plan depends on: how much work it is, and what decides its speed and its memory.
+PLANNED_OF_TRAINING = (
+    "method",
+    "strategy",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "optim",
+    "bf16",
+    "fp16",
+    "fp8",
+    "gradient_checkpointing",
+    "checkpoint_every_n_layers",
+    "torch_compile",
+    "chunked_loss",
+    "eval_steps",
+    "cpu_threads",
+)
+# Bytes of a digest by which a stage names what another run made.
+LINK_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +59,14 @@ class Stage:
 
     name: str
     keys: tuple[str, ...]
-    parents: Callable[[RunConfig], tuple[str, ...]]
+    parents: Callable[[LinkedConfig], tuple[str, ...]]
 
 
-def _after(*names: str) -> Callable[[RunConfig], tuple[str, ...]]:
+def _after(*names: str) -> Callable[[LinkedConfig], tuple[str, ...]]:
     return lambda config: names
 
 
-def _model_parents(config: RunConfig) -> tuple[str, ...]:
+def _model_parents(config: LinkedConfig) -> tuple[str, ...]:
     learns_from_data = config.model.name_or_path == "tiny" and config.model.tiny.corpus == "data"
     return ("split_records",) if learns_from_data else ()
 
@@ -50,7 +77,7 @@ STAGES = {
         Stage("stage_sources", ("data.sources",), _after()),
         Stage(
             "read_records",
-            ("data.format", "data.columns", "data.system_prompt", "data.max_bad_fraction"),
+            ("data.format", "data.columns", "data.system_prompt", "data.max_bad_fraction", "train.method"),
             _after("stage_sources"),
         ),
         Stage("dedupe_records", ("dedupe",), _after("read_records")),
@@ -62,7 +89,7 @@ STAGES = {
         ),
         Stage(
             "tokenize_records",
-            ("tokens.chat_template", "tokens.assistant_only_loss"),
+            ("tokens.chat_template", "tokens.assistant_only_loss", "train.method"),
             _after("split_records", "prepare_model"),
         ),
         Stage(
@@ -72,9 +99,33 @@ STAGES = {
         ),
         Stage("pack_rows", ("tokens.packing", "tokens.on_too_long"), _after("rightsize")),
         Stage(
-            "train_model",
-            ("adapter", "train", "model.dtype", "model.attn_implementation", "model.trust_remote_code"),
+            "plan_run",
+            (
+                "plan",
+                "adapter",
+                "merge.enabled",
+                "data.format",
+                "model.name_or_path",
+                "model.dtype",
+                "model.quantization",
+                "model.attn_implementation",
+                "model.trust_remote_code",
+                *(f"train.{name}" for name in PLANNED_OF_TRAINING),
+            ),
             _after("pack_rows"),
+        ),
+        Stage(
+            "train_model",
+            (
+                "adapter",
+                "train",
+                "plan.num_gpus",
+                "model.dtype",
+                "model.quantization",
+                "model.attn_implementation",
+                "model.trust_remote_code",
+            ),
+            _after("pack_rows", "prepare_model"),
         ),
         Stage(
             "merge_adapter",
@@ -85,8 +136,11 @@ STAGES = {
             "evaluate_model",
             (
                 "evaluate",
+                "data.columns",
+                "data.system_prompt",
                 "merge.enabled",
                 "model.dtype",
+                "model.quantization",
                 "model.attn_implementation",
                 "model.trust_remote_code",
                 "train.cpu_threads",
@@ -95,6 +149,9 @@ STAGES = {
         ),
     )
 }
+
+# Stages whose results are no part of what a run is: what it would cost changes with prices, not with the run.
+PLANNING = ("plan_run",)
 
 DATA_STAGES = (
     "stage_sources",
@@ -107,7 +164,7 @@ DATA_STAGES = (
 )
 
 
-def slice_of(config: RunConfig, stage: str) -> dict[str, Any]:
+def slice_of(config: LinkedConfig, stage: str) -> dict[str, Any]:
     """Return the nested part of the configuration that ``stage`` depends on, without operational settings.
 
     A stage with keys of one section gets that section's keys; several sections are kept apart by name. What
@@ -116,7 +173,7 @@ def slice_of(config: RunConfig, stage: str) -> dict[str, Any]:
     """
     values = config.model_dump(mode="json")
     wanted = [key for key in all_keys() if _covers(STAGES[stage].keys, key) and key not in OPERATIONAL]
-    wanted = [key for key in wanted if _matters(config, key)]
+    wanted = [key for key in wanted if _matters(config, key) and not _is_usual(config, stage, key)]
     nested: dict[str, Any] = {}
     for key in wanted:
         *sections, leaf = key.split(".")
@@ -124,6 +181,10 @@ def slice_of(config: RunConfig, stage: str) -> dict[str, Any]:
         for section in sections:
             source, target = source[section], target.setdefault(section, {})
         target[leaf] = source[leaf]
+    if stage == "prepare_model" and config.base_run:
+        nested["model"]["base"] = identity(config.base_run, "merge_adapter", LINK_BYTES)
+    if stage == "train_model" and config.start_run:
+        nested["adapter"]["start"] = identity(config.start_run, "train_model", LINK_BYTES)
     return nested
 
 
@@ -131,20 +192,36 @@ def _covers(keys: tuple[str, ...], key: str) -> bool:
     return any(key == wanted or key.startswith(f"{wanted}.") for wanted in keys)
 
 
-def _matters(config: RunConfig, key: str) -> bool:
+def _is_usual(config: LinkedConfig, stage: str, key: str) -> bool:
+    """Tell whether the data are prepared as for every method but one: only that one is part of their identity."""
+    return key == "train.method" and stage in DATA_STAGES and config.train.method == "sft"
+
+
+def _matters(config: LinkedConfig, key: str) -> bool:
     name = config.model.name_or_path
     if key.startswith("model.tiny."):
         return name == "tiny"
     if key == "model.revision":
-        return name != "tiny"
+        return name != "tiny" and not config.base_run
+    if key.startswith("adapter.") and key != "adapter.type":
+        return config.adapter.type == "lora"
     if key in ("dedupe.threshold", "dedupe.num_perm", "dedupe.ngram"):
         return config.dedupe.near
+    if key.startswith("train.dpo."):
+        is_used = key != "train.dpo.label_smoothing" or config.train.dpo.loss_type == "sigmoid"
+        return config.train.method == "dpo" and is_used
+    if key == "train.checkpoint_every_n_layers":
+        return config.train.gradient_checkpointing is True
+    if key == "evaluate.columns":
+        return bool(config.evaluate.files)
+    if key == "split.max_alike":
+        return config.split.max_similarity is not None
     if key == "dedupe.ignore_case":
         return config.dedupe.exact
     return not (key in ("tokens.coverage", "tokens.pad_to_multiple_of") and config.tokens.max_length != "auto")
 
 
-def lineage(config: RunConfig, stage: str) -> tuple[str, ...]:
+def lineage(config: LinkedConfig, stage: str) -> tuple[str, ...]:
     """Return ``stage`` and every stage before it, in a fixed order."""
     found = {stage}
     for parent in STAGES[stage].parents(config):
@@ -152,22 +229,35 @@ def lineage(config: RunConfig, stage: str) -> tuple[str, ...]:
     return tuple(name for name in STAGES if name in found)
 
 
-def identity(config: RunConfig, stage: str) -> str:
-    """Return eight hex digits over the configuration of ``stage`` and of every stage before it."""
-    return digest_of({name: slice_of(config, name) for name in lineage(config, stage)}, size=4)
+def identity(config: LinkedConfig, stage: str, size: int = 4) -> str:
+    """Return hex digits for ``size`` bytes over the configuration of ``stage`` and of every stage before it."""
+    parts = {name: slice_of(config, name) for name in lineage(config, stage)}
+    if stage in DATA_STAGES and "prepare_model" in parts:
+        parts["prepare_model"] = _tokenizer_part(config)
+    return digest_of(parts, size=size)
 
 
-def readable(config: RunConfig, stage: str) -> str:
+def first_run(config: LinkedConfig) -> LinkedConfig:
+    """Return the run at the beginning of the chain, whose model the tokenizer comes with."""
+    return first_run(config.base_run) if config.base_run else config
+
+
+def _tokenizer_part(config: LinkedConfig) -> dict[str, Any]:
+    """Return what the data stages depend on of the model: its slice, with the identity of data of its own."""
+    first = first_run(config)
+    part, before = slice_of(first, "prepare_model"), lineage(first, "prepare_model")[:-1]
+    if all(slice_of(first, name) == slice_of(config, name) for name in before):
+        return part
+    return part | {"identity": identity(first, "prepare_model", LINK_BYTES)}
+
+
+def readable(config: LinkedConfig, stage: str) -> str:
     """Return the word that an id starts with: of the data, the model or the method."""
     if stage in DATA_STAGES:
-        return _slug(PurePath(config.data.sources[0]).name.split(".")[0].removeprefix("builtin:"))
+        return slug(PurePath(config.data.sources[0]).name.split(".")[0].removeprefix("builtin:"))
     if stage == "prepare_model":
-        return _slug(PurePath(config.model.name_or_path).name)
-    return f"{config.adapter.type}-r{config.adapter.r}"
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()[:32] or "data"
+        return slug(PurePath(config.model.name_or_path).name)
+    return method_name(config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +267,11 @@ class Variant:
     stage: str
     id: str
     cfg: dict[str, Any]
-    config: RunConfig
+    config: LinkedConfig
     upstream: dict[str, str]
 
 
-def stage_id(config: RunConfig, stage: str) -> str:
+def stage_id(config: LinkedConfig, stage: str) -> str:
     """Return the readable, configuration-addressed id of ``stage``."""
     return f"{readable(config, stage)}-{identity(config, stage)}"
 
@@ -191,7 +281,14 @@ def variants(runs: list[ResolvedRun]) -> dict[tuple[str, str], Variant]:
     table: dict[tuple[str, str], Variant] = {}
     for run in runs:
         for stage in STAGES:
-            upstream = {name: stage_id(run.config, name) for name in lineage(run.config, stage)}
+            upstream = _upstream(run.config, stage)
             own = upstream[stage]
             table[stage, own] = Variant(stage, own, slice_of(run.config, stage), run.config, upstream)
     return table
+
+
+def _upstream(config: LinkedConfig, stage: str) -> dict[str, str]:
+    found = {name: stage_id(config, name) for name in lineage(config, stage)}
+    if stage in DATA_STAGES and "prepare_model" in found:
+        found["prepare_model"] = stage_id(first_run(config), "prepare_model")
+    return found

@@ -27,12 +27,15 @@ _SCALARS = [
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2 scalars that refuses aliases and duplicate keys."""
+    """SafeLoader with YAML 1.2 scalars that refuses aliases, tags and duplicate keys."""
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.events.AliasEvent):
             mark = self.peek_event().start_mark
             raise ConfigError(f"{self.name}, line {mark.line + 1}: YAML aliases (*name) are not allowed: write it out.")
+        if tag := getattr(self.peek_event(), "tag", None):
+            line = self.peek_event().start_mark.line + 1
+            raise ConfigError(f"{self.name}, line {line}: YAML tags ({tag}) are not allowed: write the value alone.")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,6 +13,7 @@ from snaketune.common.digests import DigestCache
 from snaketune.common.errors import ConfigError
 from snaketune.common.locks import try_lock
 from snaketune.config.resolve import ResolvedRun
+from snaketune.plan.summary import describe
 
 
 def lock_or_explain(path: str | Path) -> IO[str]:
@@ -74,6 +76,12 @@ def point_latest(folder: Path, current: str) -> None:
     os.replace(partial, link)
 
 
+def show_plan(path: Path, name: str) -> None:
+    """Print the plan of a run, as from now; nothing when there is none, which a sentence of its own has explained."""
+    if path.is_file():
+        print(f"\n{describe(read_json(path), name, datetime.now().astimezone())}", flush=True)
+
+
 _SENTENCE = re.compile(r"^(?:Config|Data|Plan|Training)Error: .*", re.MULTILINE)
 _LOG = re.compile(r"^\s+log: (\S+)", re.MULTILINE)
 
@@ -94,8 +102,16 @@ def explain_failure(workflow_logs: list[str], command: str) -> str:
     return "\n".join([*lines, f"What is finished is kept. After mending the cause: {command}"])
 
 
-def write_resolved(path: Path, run: ResolvedRun, sources: list[dict[str, str]]) -> None:
-    """Write the resolved configuration of a run with the origin of each value, if it is not there already."""
+def write_resolved(path: Path, run: ResolvedRun, sources: list[dict[str, str]], earlier: list[ResolvedRun]) -> None:
+    """Write the resolved configuration of a run with the origin of each value, if it is not there already.
+
+    Args:
+        path: where to.
+        run: the run.
+        sources: its sources with their digests.
+        earlier: the runs that it starts from.
+    """
     value: dict[str, Any] = {"run": run.name, "config": run.flat(), "sources": sources, "notes": list(run.notes)}
+    value["earlier"] = {other.name: other.flat() for other in earlier}
     if not path.is_file() or read_json(path) != value:
         write_json(path, value)

@@ -13,6 +13,7 @@ CHUNK_BYTES = 8 << 20
 READ_BYTES = 8 << 20
 LINE_END = 10
 
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """Consecutive lines of a file: number of the first one, how many, and their bytes [start, end)."""

@@ -18,6 +18,9 @@ from snaketune.data.near_dedupe import near_duplicates
 from snaketune.data.parallel import in_processes
 from snaketune.data.records import Range, Turn, count_lines, key_bytes, line_ranges, read_turns, rough_bytes
 
+# Comparing fewer takes less time than starting a process.
+RECORDS_PER_PROCESS = 50_000
+
 
 @dataclass(frozen=True, slots=True)
 class DedupePolicy:
@@ -105,8 +108,8 @@ def plan_exact(path: Path, ranges: Sequence[Range], policy: DedupePolicy, thread
     suspects[shared_keys(np.frombuffer(b"".join(parts), np.uint32)) & LOW] = True
     marked = zip(ranges, np.split(suspects, np.cumsum(counts)[:-1]), strict=True)
     tasks = [(path, span, policy.ignore_case, wanted) for span, wanted in marked if wanted.any()]
-    keys = b"".join(in_processes(keys_of_range, tasks, threads))
     first, suspect = np.arange(len(suspects)), np.flatnonzero(suspects)
+    keys = b"".join(in_processes(keys_of_range, tasks, min(threads, 1 + len(suspect) // RECORDS_PER_PROCESS)))
     first[suspect] = suspect[first_occurrences(np.frombuffer(keys, "<u8").reshape(-1, 2))]
     return counts, first
 

@@ -1,20 +1,39 @@
-"""The evaluation of a run: base and tuned model in one process, the merged one after them."""
+"""The evaluation of a run: base and tuned model in one process, the merged one after them.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+Base and tuned model are read as they were trained, quantised where the base was: what is measured is what tuning
+did, in the memory that training had. The merged model is what gets used, and is never quantised.
+"""
+
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from snaketune.common.atomic import writing
+from snaketune.common.errors import ConfigError, DataError
 from snaketune.data.rows import PackedRows
 from snaketune.data.token_store import TokenStore
+from snaketune.evaluate.additive import Additive, differences, values
+from snaketune.evaluate.files import canonical_records
 from snaketune.evaluate.generating import Decoding, generate_answers, with_room
+from snaketune.evaluate.groups import by_length, by_source
+from snaketune.evaluate.harness import run_tasks
 from snaketune.evaluate.likelihood import Likelihoods, measure
-from snaketune.evaluate.measures import LIKELIHOOD_METRICS, answer_measures, likelihood_measures, match
-from snaketune.evaluate.models import ModelSettings, attach_adapter, free_memory, load_model, load_tokenizer
+from snaketune.evaluate.measures import additive_measures, check_finite
+from snaketune.evaluate.models import (
+    attach_adapter,
+    free_memory,
+    is_whole_model,
+    load_model,
+    load_tokenizer,
+)
+from snaketune.evaluate.preferences import PREFERENCE_ACCURACY, preference_measures
 from snaketune.evaluate.prompts import Prompt, choose_prompts, stop_tokens
+from snaketune.evaluate.questions import Questions
+from snaketune.evaluate.scorers import scorers
+from snaketune.evaluate.settings import EvaluationSettings
+from snaketune.evaluate.timing import Clock, Stopwatch, timing_facts
+from snaketune.train.quantization import NONE
+
+STEPS = {"tuned_minus_base": ("base", "tuned"), "merged_minus_tuned": ("tuned", "merged")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,122 +55,213 @@ class Material:
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationSettings:
-    """What is measured and how."""
+class Evaluation:
+    """What the models did.
 
-    metrics: tuple[str, ...]
-    max_samples: int
-    max_new_tokens: int
-    batch_size: int
-    model: ModelSettings
+    Attributes:
+        facts: what evaluation.json holds.
+        held_out: the requests of the held-out split and their answers; None when none were generated.
+        files: the same of each external file.
+        likelihoods: of the held-out documents, by model.
+        timings: what was timed, by model.
+    """
 
-    @classmethod
-    def of_slice(cls, cfg: dict[str, Any]) -> "EvaluationSettings":
-        """Return the settings in a configuration slice, whose sections may be nested or flat."""
-        own = cfg.get("evaluate", cfg)
-        numbers = (own["max_samples"], own["max_new_tokens"], own["batch_size"])
-        return cls(tuple(own["metrics"]), *numbers, ModelSettings.of_slice(cfg))
+    facts: dict[str, Any]
+    held_out: Questions | None = None
+    files: dict[str, Questions] = field(default_factory=dict)
+    likelihoods: dict[str, Likelihoods] = field(default_factory=dict)
+    timings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
-    def scores_rows(self) -> bool:
-        """Whether any measure needs likelihoods."""
-        return any(metric in LIKELIHOOD_METRICS for metric in self.metrics)
+    def prompts(self) -> list[Prompt]:
+        """The requests of the held-out split."""
+        return self.held_out.prompts if self.held_out else []
+
+    @property
+    def answers(self) -> dict[str, list[str]]:
+        """The answers to those, by model."""
+        return self.held_out.answers if self.held_out else {}
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What the models did with the held-out split; the mappings go from base, tuned and merged to their results."""
-
-    facts: dict[str, dict[str, float]]
-    prompts: Sequence[Prompt] = ()
-    answers: dict[str, list[str]] = field(default_factory=dict)
-    likelihoods: dict[str, Likelihoods] = field(default_factory=dict)
-
-
-def evaluate(material: Material, settings: EvaluationSettings) -> Evaluation:
+def evaluate(material: Material, settings: EvaluationSettings, clock: Clock | None = None) -> Evaluation:
     """Return likelihoods and answers of the base, the tuned and, where there is one, the merged model.
+
+    Args:
+        material: the models and the held-out data.
+        settings: what is measured.
+        clock: gives seconds; without it nothing is timed.
 
     Raises:
         TrainingError: if the adapter does not fit the model or a model's likelihood is not a number.
+        DataError: if an external evaluation file cannot be used.
+        ConfigError: if the model cannot be asked what the settings ask, or a task of the harness fails.
     """
-    examination = _Examination(material, settings)
-    tuned = attach_adapter(examination.base, material.adapter)
+    examination = _Examination(material, settings, clock)
+    unquantised = replace(settings.model, quantization=NONE)
+    if is_whole_model(material.adapter):
+        examination.examine("base", examination.base)
+        examination.release_base()
+        examination.examine("tuned", load_model(material.adapter, unquantised))
+        free_memory()
+    else:
+        _examine_adapter(examination, material.adapter)
+    if material.merged is not None:
+        examination.examine("merged", load_model(material.merged, unquantised))
+    return examination.finish()
+
+
+def _examine_adapter(examination: "_Examination", adapter: Path) -> None:
+    tuned = attach_adapter(examination.base, adapter)
     with tuned.disable_adapter():
         examination.examine("base", tuned)
     examination.examine("tuned", tuned)
     del tuned
     examination.release_base()
-    if material.merged is not None:
-        examination.examine("merged", load_model(material.merged, settings.model))
-    return Evaluation(examination.facts, examination.prompts, examination.answers, examination.likelihoods)
 
 
 class _Examination:
     """The held-out data, opened once, and what the models made of them so far."""
 
-    def __init__(self, material: Material, settings: EvaluationSettings):
-        self._settings = settings
+    def __init__(self, material: Material, settings: EvaluationSettings, clock: Clock | None):
+        self._settings, self._clock = settings, clock
+        self._last = "merged" if material.merged is not None else "tuned"
         self._rows = PackedRows(material.rows)
         self._store = TokenStore(material.tokens / "eval")
         self._tokenizer = load_tokenizer(material.model, settings.model)
+        self._template = (material.tokens / "chat_template.jinja").read_text(encoding="utf-8")
         self.base = load_model(material.model, settings.model)
-        self.prompts, self._decoding = self._requests(material)
-        self.facts: dict[str, dict[str, float]] = {}
-        self.answers: dict[str, list[str]] = {}
-        self.likelihoods: dict[str, Likelihoods] = {}
+        self._decoding = self._how_to_answer()
+        self._held_out = self._questions_of(material.records, self._store.records) if settings.asks else None
+        self._files = self._external_questions()
+        self._facts: dict[str, Any] = {}
+        self._measures: dict[str, dict[str, Additive]] = {}
+        self._likelihoods: dict[str, Likelihoods] = {}
+        self._timings: dict[str, dict[str, Any]] = {}
+        self._file_facts: dict[str, dict[str, Any]] = {name: {} for name in self._files}
+        self._task_facts: dict[str, dict[str, Any]] = {}
 
-    def _requests(self, material: Material) -> tuple[list[Prompt], Decoding | None]:
-        if "exact_match" not in self._settings.metrics:
-            return [], None
-        template = (material.tokens / "chat_template.jinja").read_text(encoding="utf-8")
+    def _how_to_answer(self) -> Decoding:
+        stops = stop_tokens(self.base, self._tokenizer, self._template) if self._template else []
+        pad = self._tokenizer.pad_token_id
+        pad = pad if pad is not None else (stops or [0])[0]
+        return Decoding(self._settings.max_new_tokens, self._settings.batch_size, tuple(stops), pad)
+
+    def _questions_of(self, records: Path, tokenized: Any) -> Questions | None:
         limit = self._settings.max_samples
-        found, refused = choose_prompts(material.records, self._store.records, limit, self._tokenizer, template)
+        found, refused = choose_prompts(records, tokenized, limit, self._tokenizer, self._template)
         prompts = with_room(found, self.base)
         if refused or len(prompts) < len(found):
             too_long = len(found) - len(prompts)
             print(f"Left out: {refused} requests the template refuses, {too_long} that fill the context.", flush=True)
         if not prompts:
-            return [], None
-        stops = stop_tokens(self.base, self._tokenizer, template)
-        pad = self._tokenizer.pad_token_id
-        pad = pad if pad is not None else (stops or [0])[0]
-        return prompts, Decoding(self._settings.max_new_tokens, self._settings.batch_size, tuple(stops), pad)
+            return None
+        left_out = refused + len(found) - len(prompts)
+        return Questions(prompts, scorers(self._settings.metrics, self._settings.normalize), left_out)
+
+    def _external_questions(self) -> dict[str, Questions]:
+        files = self._settings.files
+        if files.entries and not (self._template and self._settings.asks and self._settings.max_samples):
+            raise ConfigError(
+                "evaluate.files: there is nothing to ask or to score: set tokens.chat_template, a measure of answers"
+                " in evaluate.metrics and evaluate.max_samples, or remove the files."
+            )
+        questions = {}
+        for name, entry in files.named.items():
+            with canonical_records(entry, files) as records:
+                found = self._questions_of(records, None)
+            if found is None:
+                raise DataError(
+                    f"evaluate.files: no question of {entry['path']} can be put to the model, all fill its context or"
+                    " are refused by its chat template: give shorter questions, or remove the file."
+                )
+            questions[name] = found
+        return questions
 
     def examine(self, name: str, model: Any) -> None:
         """Measure the model and keep the results under ``name``."""
-        facts: dict[str, float] = {}
+        facts: dict[str, Any] = {}
         if self._settings.scores_rows:
-            self.likelihoods[name] = measure(model, self._rows, self._settings.model)
-            facts |= likelihood_measures(self.likelihoods[name], self._store, self._settings.metrics, name)
-        if self._decoding:
-            self.answers[name] = generate_answers(model, self._tokenizer, self.prompts, self._decoding)
-            facts |= answer_measures(self.answers[name], [prompt.reference for prompt in self.prompts])
-        self.facts[name] = facts
-        print(f"{name}: {', '.join(f'{key} {value:.6g}' for key, value in facts.items())}", flush=True)
+            facts |= self._score_rows(name, model)
+        watch = Stopwatch(self._clock) if self._clock else None
+        if self._held_out:
+            facts |= self._ask(self._held_out, name, model, watch)
+        for file, questions in self._files.items():
+            self._file_facts[file][name] = self._ask(questions, name, model, watch)
+        if watch:
+            self._time(name, model, watch)
+        if self._settings.tasks and name in ("base", self._last):
+            self._run_tasks(name, model)
+        quantised = {"quantization": self._settings.model.quantization} if getattr(model, "is_quantized", False) else {}
+        self._facts[name] = facts | quantised
+        told = {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in self._facts[name].items()}
+        print(f"{name}: {', '.join(f'{key} {value}' for key, value in told.items())}", flush=True)
+
+    def _score_rows(self, name: str, model: Any) -> dict[str, Any]:
+        found = measure(model, self._rows, self._settings.model)
+        check_finite(found, name)
+        self._likelihoods[name] = found
+        self._measures[name] = additive_measures(found, self._store, self._settings.metrics)
+        facts = {**values(self._measures[name]), "n": int((~found.rejected).sum())}
+        if PREFERENCE_ACCURACY in self._settings.metrics:
+            facts |= preference_measures(found, None if name == "base" else self._likelihoods["base"])
+        return facts
+
+    def _ask(self, questions: Questions, name: str, model: Any, watch: Stopwatch | None) -> dict[str, Any]:
+        made = generate_answers(model, self._tokenizer, questions.prompts, self._decoding, watch)
+        return questions.add(name, made)
+
+    def _time(self, name: str, model: Any, batched: Stopwatch) -> None:
+        asked = [self._held_out] if self._held_out else []
+        prompts = [prompt for questions in (*asked, *self._files.values()) for prompt in questions.prompts]
+        if not prompts:
+            return
+        single = Stopwatch(batched.clock)
+        for prompt in prompts[: self._settings.latency_requests]:
+            generate_answers(model, self._tokenizer, [prompt], self._decoding, single)
+        self._timings[name] = timing_facts(single, batched, self._settings.batch_size)
+
+    def _run_tasks(self, name: str, model: Any) -> None:
+        found = run_tasks(model, self._tokenizer, self._settings.tasks, self._settings.batch_size)
+        for task, facts in found.items():
+            kept = self._task_facts.setdefault(task, {key: facts[key] for key in ("version", "n")})
+            kept[name] = facts["measures"]
 
     def release_base(self) -> None:
         """Drop the base model, so that the merged one never shares the memory with it."""
         del self.base
         free_memory()
 
+    def finish(self) -> Evaluation:
+        """Compare the models and return everything."""
+        if moved := self._differences(self._measures, self._held_out):
+            self._facts["differences"] = moved
+        if self._measures:
+            first = self._likelihoods["base"]
+            self._facts["by_source"] = by_source(first, self._store, self._measures)
+            self._facts["by_length"] = by_length(first, self._measures)
+        if self._files:
+            moves = {name: self._differences({}, questions) for name, questions in self._files.items()}
+            self._facts["files"] = {
+                name: {
+                    **self._file_facts[name],
+                    **({"differences": moves[name]} if moves[name] else {}),
+                    **({"left_out": questions.left_out} if questions.left_out else {}),
+                }
+                for name, questions in self._files.items()
+            }
+        if self._task_facts:
+            self._facts["tasks"] = self._task_facts
+        return Evaluation(self._facts, self._held_out, self._files, self._likelihoods, self._timings)
 
-def write_generations(path: str | Path, evaluation: Evaluation) -> None:
-    """Write one JSON line per prompt with the answers and whether they match the reference."""
-    with writing(path) as file:
-        for place, prompt in enumerate(evaluation.prompts):
-            given = {name: answers[place] for name, answers in evaluation.answers.items()}
-            matches = {f"{name}_match": match(answer, prompt.reference) for name, answer in given.items()}
-            line = {"record": prompt.record, "prompt": prompt.text, "reference": prompt.reference}
-            file.write(orjson.dumps({**line, **given, **matches}, option=orjson.OPT_APPEND_NEWLINE))
-
-
-def write_documents(path: str | Path, evaluation: Evaluation) -> None:
-    """Write one JSON line per packed document: record, loss-bearing tokens and the models' summed losses in nats."""
-    with writing(path) as file:
-        if not evaluation.likelihoods:
-            return
-        first = next(iter(evaluation.likelihoods.values()))
-        losses = {f"{name}_nll": found.nll for name, found in evaluation.likelihoods.items()}
-        for place, (record, tokens) in enumerate(zip(first.records.tolist(), first.tokens.tolist(), strict=True)):
-            line = {"record": record, "tokens": tokens, **{name: float(nll[place]) for name, nll in losses.items()}}
-            file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+    def _differences(
+        self, measures: dict[str, dict[str, Additive]], questions: Questions | None
+    ) -> dict[str, dict[str, Any]]:
+        """Return for each step from one model to the next what lies between them."""
+        found = {}
+        for step, (before, after) in STEPS.items():
+            moved = differences(measures[before], measures[after]) if {before, after} <= set(measures) else {}
+            if questions and {before, after} <= set(questions.answers):
+                moved |= questions.differences(before, after)
+            if moved:
+                found[step] = moved
+        return found

@@ -9,6 +9,7 @@ from transformers import GenerationConfig
 
 from snaketune.common.errors import TrainingError
 from snaketune.evaluate.prompts import Prompt
+from snaketune.evaluate.timing import Stopwatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,12 @@ def context_length(model: Any) -> int:
 
 
 @torch.no_grad()
-def generate_answers(model: Any, tokenizer: Any, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
+def generate_answers(
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], decoding: Decoding, watch: Stopwatch | None = None
+) -> list[str]:
     """Return the greedy answer to each prompt, in the order of the prompts, without special tokens.
+
+    Each batch is timed by ``watch`` if there is one.
 
     Raises:
         TrainingError: when a batch does not fit the GPU's memory.
@@ -47,7 +52,10 @@ def generate_answers(model: Any, tokenizer: Any, prompts: Sequence[Prompt], deco
     model.generation_config = GenerationConfig()
     try:
         for limit, places in answer_batches(prompts, decoding, context_length(model)):
-            made = _generate(model, [prompts[place].ids for place in places], limit, decoding)
+            began = watch.clock() if watch else 0.0
+            made = list(_generate(model, [prompts[place].ids for place in places], limit, decoding))
+            if watch:
+                watch.add(began, sum(map(len, made)))
             for place, ids in zip(places, made, strict=True):
                 answers[place] = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     except torch.OutOfMemoryError:

@@ -1,6 +1,7 @@
 """How likely a model finds the held-out documents: one sum per document, so that intervals can be had later."""
 
-from dataclasses import dataclass
+from array import array
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ class Likelihoods:
         tokens: tokens that bear loss.
         nll: summed negative log-likelihood of those, in nats, float64.
         correct: how many of those the model would have said itself.
+        rejected: whether the document is the rejected answer of a pair; the chosen one comes right before it.
     """
 
     records: np.ndarray
@@ -28,6 +30,11 @@ class Likelihoods:
     tokens: np.ndarray
     nll: np.ndarray
     correct: np.ndarray
+    rejected: np.ndarray
+
+    def without_rejected(self) -> "Likelihoods":
+        """Return the likelihoods of single documents and of chosen answers alone."""
+        return Likelihoods(*(getattr(self, field.name)[~self.rejected] for field in fields(self)))
 
 
 def measure(model: Any, rows: PackedRows, settings: ModelSettings) -> Likelihoods:
@@ -45,7 +52,8 @@ def measure(model: Any, rows: PackedRows, settings: ModelSettings) -> Likelihood
         np.add.at(nll, documents, losses)
         np.add.at(correct, documents, hits)
     order = np.argsort(index.records, kind="stable")
-    return Likelihoods(*(values[order] for values in (index.records, index.lengths, tokens, nll, correct)))
+    columns = (index.records, index.lengths, tokens, nll, correct, index.rejected)
+    return Likelihoods(*(values[order] for values in columns))
 
 
 def token_scores(chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
@@ -60,13 +68,17 @@ class _DocumentIndex:
     """Which document a place in a row belongs to."""
 
     def __init__(self, rows: PackedRows):
-        found = [(row, document) for row in range(len(rows)) for document in rows.documents(row)]
-        self.size = len(found)
-        self.records = np.array([document.record for _, document in found], np.int64)
-        self.lengths = np.array([document.length for _, document in found], np.int64)
+        # Three plain numbers per document, however many there are.
+        numbers = array("q")
+        for row in range(len(rows)):
+            for document in rows.documents(row):
+                numbers.extend((document.record, document.length, row * rows.row_length + document.start))
+        self.records, self.lengths, self._starts = np.frombuffer(numbers, np.int64).reshape(-1, 3).T.copy()
+        self.size = len(self.records)
+        # Pairs are neighbours in a row: two documents of one record, the chosen one first.
+        self.rejected = np.diff(self.records, prepend=-1) == 0
         # A place is one number, row * row_length + column; documents are sorted by that of their first token.
         self._width = rows.row_length
-        self._starts = np.array([row * self._width + document.start for row, document in found], np.int64)
 
     def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return the number of the document at each place."""

@@ -12,20 +12,26 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 
 from snaketune.common.errors import TrainingError
+from snaketune.model.weights import count_parameters, find_weight_files
 from snaketune.train.device import attention
 from snaketune.train.loading import open_model
+from snaketune.train.quantization import NONE
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", "config.json"
+# What a model takes beside its weights while it reads: one chunk of logits, a batch of hidden states, a KV cache.
+ROOM = 1.2
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """How a model is loaded: number format, attention kernel, threads of a CPU, trust in the model's own code."""
+    """How a model is loaded: number format, attention kernel, threads of a CPU, trust in its own code, quantisation."""
 
     dtype: str = "auto"
     attn_implementation: str = "sdpa"
     cpu_threads: int = 1
     trust_remote_code: bool = False
+    quantization: str = NONE
 
     @classmethod
     def of_slice(cls, cfg: dict[str, Any]) -> "ModelSettings":
@@ -36,6 +42,7 @@ class ModelSettings:
             attn_implementation=attention(model.get("attn_implementation", "auto")),
             cpu_threads=train.get("cpu_threads", 1),
             trust_remote_code=model.get("trust_remote_code", False),
+            quantization=model.get("quantization", NONE),
         )
 
     @property
@@ -63,12 +70,28 @@ def computing_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def load_model(folder: str | Path, settings: ModelSettings, device: torch.device | None = None) -> Any:
-    """Return the causal language model in ``folder``, ready for reading, on ``device`` or on the best one."""
+    """Return the causal language model in ``folder``, ready for reading, on ``device`` or on the best one.
+
+    A model that does not fit the GPU is spread over it and the memory beside it: one that was trained quantised has
+    merged weights that are several times as large.
+    """
     torch.set_num_threads(settings.cpu_threads)
     device = device or best_device()
     dtype = computing_dtype(settings.dtype, device)
-    model: Any = open_model(folder, dtype, settings.attn_implementation, settings.trust_remote_code)
+    kernel, trust, quantization = settings.attn_implementation, settings.trust_remote_code, settings.quantization
+    if quantization != NONE:
+        return open_model(folder, dtype, kernel, trust, quantization).eval()
+    if device.type == "cuda" and not fits(folder, dtype):
+        print(f"{Path(folder).name} does not fit the GPU's free memory and is read partly from the CPU's.", flush=True)
+        return open_model(folder, dtype, kernel, trust, device_map="auto").eval()
+    model: Any = open_model(folder, dtype, kernel, trust)
     return model.to(device).eval()
+
+
+def fits(folder: str | Path, dtype: torch.dtype) -> bool:
+    """Tell whether the GPU's free memory holds the model in ``folder`` and what reading takes."""
+    size = count_parameters(find_weight_files(Path(folder))).parameters * dtype.itemsize
+    return ROOM * size < torch.cuda.mem_get_info()[0]
 
 
 def load_tokenizer(folder: str | Path, settings: ModelSettings) -> Any:
@@ -76,6 +99,11 @@ def load_tokenizer(folder: str | Path, settings: ModelSettings) -> Any:
     return AutoTokenizer.from_pretrained(
         str(folder), local_files_only=True, trust_remote_code=settings.trust_remote_code
     )
+
+
+def is_whole_model(folder: Path) -> bool:
+    """Tell whether what a training published is a model and not an adapter."""
+    return (folder / MODEL_CONFIG).is_file() and not (folder / ADAPTER_CONFIG).is_file()
 
 
 def attach_adapter(model: Any, folder: str | Path) -> PeftModel:

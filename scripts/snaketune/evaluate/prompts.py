@@ -11,8 +11,11 @@ import numpy as np
 import orjson
 
 from snaketune.common.canonical import digest_of
+from snaketune.data.records import conversation_of
+from snaketune.data.tool_use import for_template
 
 SAMPLE = "held-out requests"
+Turn = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,47 +36,65 @@ class Prompt:
 
 
 def choose_prompts(
-    path: str | Path, tokenized: np.ndarray, limit: int, tokenizer: Any, template: str
+    path: str | Path, tokenized: np.ndarray | None, limit: int, tokenizer: Any, template: str
 ) -> tuple[list[Prompt], int]:
     """Return at most ``limit`` prompts in the order of the records, and how many the template refused.
 
     Which ones is decided by a digest of their content: the choice is stable when records are added, removed or
-    reordered around them. Records of plain text have no request, those that tokenising dropped are left out.
+    reordered around them. Records of plain text have no request, those that tokenising dropped are left out; of a pair
+    the chosen answer is the reference.
 
     Args:
         path: canonical records of the held-out split.
-        tokenized: the records that tokenising kept, sorted.
+        tokenized: the records that tokenising kept, sorted; None for all of them.
         limit: how many requests to keep in memory.
         tokenizer: the model's tokenizer.
         template: the chat template in force.
     """
     if not template or limit < 1:
         return [], 0
-    chosen = heapq.nsmallest(limit, _candidates(path, set(tokenized.tolist())), key=lambda item: item[:2])
+    chosen = heapq.nsmallest(limit, _candidates(path, tokenized), key=lambda item: item[:2])
     rendered = [_render(tokenizer, template, *item[1:]) for item in sorted(chosen, key=lambda item: item[1])]
     prompts = [prompt for prompt in rendered if prompt is not None]
     return prompts, len(chosen) - len(prompts)
 
 
-def _candidates(path: str | Path, kept: set[int]) -> Iterator[tuple[str, int, list[dict[str, str]]]]:
+def _candidates(
+    path: str | Path, tokenized: np.ndarray | None
+) -> Iterator[tuple[str, int, list[Turn], list[Turn] | None]]:
+    kept, place = tokenized, 0
     with open(path, "rb") as lines:
         for number, line in enumerate(lines):
-            messages = orjson.loads(line).get("messages") if number in kept else None
-            last = last_answer(messages or [])
-            if messages and last > 0:
-                yield digest_of([SAMPLE, messages]), number, messages[: last + 1]
+            if kept is not None:
+                if place == len(kept) or kept[place] != number:
+                    continue
+                place += 1
+            record = orjson.loads(line)
+            messages = conversation_of(record) if "messages" in record else []
+            if (last := last_answer(messages)) > 0:
+                yield digest_of([SAMPLE, messages]), number, messages[: last + 1], record.get("tools")
 
 
-def last_answer(messages: list[dict[str, Any]]) -> int:
-    """Return the place of the last turn in which the assistant answers and calls no tool, -1 without one."""
-    answers = (n for n, turn in enumerate(messages) if turn["role"] == "assistant" and not turn.get("tool_calls"))
+def last_answer(messages: list[Turn]) -> int:
+    """Return the place of the last turn in which the assistant answers, calls no tool and is trained, else -1."""
+    answers = (place for place, turn in enumerate(messages) if turn["role"] == "assistant" and _is_answer(turn))
     return max(answers, default=-1)
 
 
-def _render(tokenizer: Any, template: str, record: int, messages: list[dict[str, str]]) -> Prompt | None:
+def _is_answer(turn: Turn) -> bool:
+    return not turn.get("tool_calls") and turn.get("weight") != 0
+
+
+def _render(
+    tokenizer: Any, template: str, record: int, messages: list[Turn], tools: list[Turn] | None
+) -> Prompt | None:
     try:
         text = tokenizer.apply_chat_template(
-            messages[:-1], chat_template=template, add_generation_prompt=True, tokenize=False
+            for_template(messages[:-1]),
+            tools=tools,
+            chat_template=template,
+            add_generation_prompt=True,
+            tokenize=False,
         )
     except jinja2.TemplateError:
         return None

@@ -1,4 +1,4 @@
-"""Merging an adapter: choose the way, write, add what makes it a model, prove it, and only then publish."""
+"""Merging what was trained: choose the way, write, add what makes it a model, prove it, and only then publish."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,12 @@ from snaketune.common.atomic import writing_directory
 from snaketune.common.canonical import read_json
 from snaketune.common.errors import ConfigError, DataError, TrainingError
 from snaketune.data.rows import PackedRows
-from snaketune.evaluate.models import ModelSettings
+from snaketune.evaluate.models import ModelSettings, is_whole_model
 from snaketune.merge.adapter import AGAIN, Adapter, read_adapter
 from snaketune.merge.checkpoint import Checkpoint, size_in_bytes
 from snaketune.merge.companions import CONFIG, copy_companions
 from snaketune.merge.streaming import Merged, merge_streaming, strangers
+from snaketune.merge.trained_model import TrainedModel, copy_trained, read_trained_model
 from snaketune.merge.verify import Proof, verify_merge
 from snaketune.merge.with_peft import merge_with_peft
 
@@ -38,7 +39,7 @@ class MergeSettings:
 
 @dataclass(frozen=True, slots=True)
 class MergeMaterial:
-    """Where things lie: base model, adapter, chat template in force, and the packed rows that the check reads.
+    """Where things lie: base model, adapter or trained model, chat template in force, and rows that the check reads.
 
     Rows are tried in order: those held out first, the training rows where nothing is held out.
     """
@@ -57,17 +58,25 @@ def merge_adapter(material: MergeMaterial, settings: MergeSettings, output: str 
         TrainingError: if the adapter is unsound or the result is not proven equal; ``output`` is then untouched.
     """
     _refuse_quantised(material.model)
-    adapter = read_adapter(material.adapter)
+    tuned = read_trained_model(material.adapter) if is_whole_model(material.adapter) else read_adapter(material.adapter)
     name, rows = checking_rows(material.rows)
     template = material.template.read_text(encoding="utf-8")
     with writing_directory(output) as folder:
-        merged = write_merged(material.model, adapter, folder, settings)
-        copy_companions(material.model, folder, merged.dtype, template)
-        check = verify_merge(folder, merged, Proof(material.model, adapter, rows, settings.model, template))
+        merged = _write(material.model, tuned, folder, settings)
+        own = material.adapter if isinstance(tuned, TrainedModel) else material.model
+        copy_companions(material.model, own, folder, merged.dtype, template)
+        check = verify_merge(folder, merged, Proof(material.model, tuned, rows, settings.model, template))
     dtype = str(merged.dtype).removeprefix("torch.")
     change = f"mean KL {check.mean_kl:.3g} nats, relative loss change {check.relative_loss_change:.3g}"
-    print(f"Merged {check.tensors_merged} weights ({dtype}): {change}", flush=True)
+    verb = "Copied" if isinstance(tuned, TrainedModel) else "Merged"
+    print(f"{verb} {check.tensors_merged} weights ({dtype}): {change}", flush=True)
     return {"check": {**check.facts(), "split": name}, "dtype": dtype}
+
+
+def _write(model: Path, tuned: Adapter | TrainedModel, folder: Path, settings: MergeSettings) -> Merged:
+    if isinstance(tuned, TrainedModel):
+        return copy_trained(Checkpoint(model), tuned, folder, settings.dtype, size_in_bytes(settings.max_shard_size))
+    return write_merged(model, tuned, folder, settings)
 
 
 def write_merged(model: Path, adapter: Adapter, folder: Path, settings: MergeSettings) -> Merged:

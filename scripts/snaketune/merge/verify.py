@@ -24,6 +24,7 @@ from snaketune.evaluate.scoring import scored_chunks
 from snaketune.merge.adapter import Adapter
 from snaketune.merge.checkpoint import Checkpoint
 from snaketune.merge.streaming import Merged, merged_weight, rounded
+from snaketune.merge.trained_model import TrainedModel
 
 ROWS = 64
 SPOOL_BYTES = 1 << 30
@@ -68,13 +69,24 @@ class MergeCheck:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a merge is checked with: the base folder, the adapter, rows to read, how to load, the template in force."""
+    """What a merge is checked with: the base folder, what was trained, rows to read, how to load, the template."""
 
     base_folder: Path
-    adapter: Adapter
+    tuned: Adapter | TrainedModel
     rows: PackedRows
     settings: ModelSettings
     template: str
+
+    @property
+    def tensors(self) -> int:
+        """Number of tensors that were trained."""
+        return len(self.tuned.tensors if isinstance(self.tuned, Adapter) else self.tuned.weights.dtypes)
+
+    def load(self, settings: ModelSettings) -> Any:
+        """Return the tuned model: the base with its adapter, or the model that was trained as a whole."""
+        if isinstance(self.tuned, TrainedModel):
+            return load_model(self.tuned.folder, settings)
+        return attach_adapter(load_model(self.base_folder, settings), self.tuned.folder)
 
 
 def verify_merge(folder: Path, merged: Merged, proof: Proof) -> MergeCheck:
@@ -87,16 +99,16 @@ def verify_merge(folder: Path, merged: Merged, proof: Proof) -> MergeCheck:
     """
     if not merged.tensors_changed:
         raise TrainingError(
-            f"None of the {merged.tensors_merged} merged weights differs from the base model: the adapter's changes are"
-            " lost in rounding; set merge.dtype to float32, or train longer."
+            f"None of the {merged.tensors_merged} merged weights differs from the base model: what was learned is lost"
+            " in rounding; set merge.dtype to float32, or train longer."
         )
     check_tokenizer(folder, proof)
     settings = comparing_settings(proof)
     with tempfile.TemporaryFile(dir=folder) as spool:
-        tuned = attach_adapter(load_model(proof.base_folder, settings), proof.adapter.folder)
+        tuned = proof.load(settings)
         error = merged.relative_error
-        if error is None and proof.adapter.is_plain:
-            error = structural_error(folder, merged, proof, tuned)
+        if error is None and isinstance(proof.tuned, Adapter) and proof.tuned.is_plain:
+            error = structural_error(folder, proof.base_folder, proof.tuned, tuned)
         stride = kl_stride(proof.rows, tuned.get_output_embeddings().weight.shape[0])
         adapter_loss, tokens = _keep(spool, tuned, proof.rows, settings, stride)
         del tuned
@@ -105,7 +117,7 @@ def verify_merge(folder: Path, merged: Merged, proof: Proof) -> MergeCheck:
         merged_loss, mean_kl, kl_tokens = _compare(spool, load_model(folder, settings), proof.rows, settings, stride)
     check = MergeCheck(
         tensors_merged=merged.tensors_merged,
-        adapter_tensors=len(proof.adapter.tensors),
+        adapter_tensors=proof.tensors,
         relative_error_fp32=error,
         mean_kl=mean_kl,
         adapter_loss=adapter_loss,
@@ -164,7 +176,7 @@ def check_tokenizer(folder: Path, proof: Proof) -> None:
         )
 
 
-def structural_error(folder: Path, merged: Merged, proof: Proof, tuned: Any) -> float:
+def structural_error(folder: Path, base_folder: Path, adapter: Adapter, tuned: Any) -> float:
     """Return the largest relative error of the first two and the last merged layer.
 
     The outputs of the merged float32 weight are compared with those of base and adapter kept apart, in float64 and
@@ -173,7 +185,7 @@ def structural_error(folder: Path, merged: Merged, proof: Proof, tuned: Any) -> 
     Raises:
         TrainingError: if a weight in the file is not.
     """
-    adapter, base, written = proof.adapter, Checkpoint(proof.base_folder), Checkpoint(folder)
+    base, written = Checkpoint(base_folder), Checkpoint(folder)
     errors = []
     for module in dict.fromkeys([*adapter.modules[:2], adapter.modules[-1]]):
         name = f"{module}.weight"

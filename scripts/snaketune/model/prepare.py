@@ -1,9 +1,12 @@
 """Prepare the base model of a run: bring it into one folder, whatever its origin, and say what it is."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from snaketune.common.atomic import writing_directory
+from snaketune.common.canonical import digest_of
+from snaketune.common.manifest import read_manifest
 from snaketune.model.folder import link_model
 from snaketune.model.hub import REPOSITORY, fetch_snapshot
 from snaketune.model.json_files import read_object
@@ -15,24 +18,47 @@ TINY = "tiny"
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
 
 
-def prepare_model(cfg: dict[str, Any], output: Path, corpus: Path | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class MergedBase:
+    """The merged model of another run: its folder and the digest of its files, as that run's description has it."""
+
+    folder: Path
+    digest: str
+
+
+def merged_base(manifest: str | Path) -> MergedBase:
+    """Return the merged model that ``manifest`` describes.
+
+    Raises:
+        DataError: if a file of it is missing or damaged.
+    """
+    return MergedBase(Path(manifest).parent / "merged", digest_of(read_manifest(manifest)["files"]))
+
+
+def prepare_model(
+    cfg: dict[str, Any], output: Path, corpus: Path | None = None, base: MergedBase | None = None
+) -> dict[str, Any]:
     """Fill the folder ``output`` with the model that ``cfg`` names and return the facts of its manifest.
 
     Args:
-        cfg: ``name_or_path`` (``tiny``, a folder or a hub repository), ``revision``, ``trust_remote_code``, ``tiny``.
+        cfg: ``name_or_path`` (``tiny``, ``run:<name>``, a folder or a hub repository), ``revision``,
+            ``trust_remote_code``, ``tiny``.
         output: the model folder; it appears when everything in it is complete and checked.
         corpus: canonical records for a tiny model that learns from the data.
+        base: the merged model of the run that ``name_or_path`` names.
 
     Raises:
         ConfigError: if the model cannot be found, reached or used safely.
         DataError: if its files are damaged or its weights not finite.
     """
     with writing_directory(output) as folder:
-        origin, source = bring_model(cfg, folder, corpus)
+        origin, source = bring_model(cfg, folder, corpus, base)
         return {**origin, **describe_weights(source), **describe_configuration(folder)}
 
 
-def bring_model(cfg: dict[str, Any], folder: Path, corpus: Path | None) -> tuple[dict[str, Any], Path]:
+def bring_model(
+    cfg: dict[str, Any], folder: Path, corpus: Path | None, base: MergedBase | None = None
+) -> tuple[dict[str, Any], Path]:
     """Fill the empty ``folder``.
 
     Returns:
@@ -43,6 +69,9 @@ def bring_model(cfg: dict[str, Any], folder: Path, corpus: Path | None) -> tuple
     if name == TINY:
         make_tiny_model(cfg["tiny"], corpus, folder)
         return {"kind": "tiny", "name": TINY}, folder
+    if base:
+        link_model(base.folder, folder, cfg["trust_remote_code"])
+        return {"kind": "run", "name": name, "merged_digest": base.digest}, base.folder
     path = Path(name).expanduser()
     if path.exists() or not REPOSITORY.fullmatch(name):
         link_model(path, folder, cfg["trust_remote_code"])

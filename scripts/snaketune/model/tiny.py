@@ -75,9 +75,14 @@ def record_texts(corpus: Path) -> Iterator[str]:
     with open(corpus, "rb") as file:
         for line in file:
             record = orjson.loads(line)
-            text = record.get("text") or "\n".join(message["content"] or "" for message in record.get("messages", ()))
+            text = record.get("text") or "\n".join(message["content"] or "" for message in _messages(record))
             if text:
                 yield text
+
+
+def _messages(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the messages of a record; of a pair, with the answer that was chosen."""
+    return [*record.get("messages", ()), *record.get("chosen", ())]
 
 
 def _sample(texts: Iterable[str]) -> Iterator[str]:

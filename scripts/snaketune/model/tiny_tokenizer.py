@@ -12,17 +12,41 @@ ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 SMALLEST_VOCABULARY = 3 + len(ROLES) + 256
 
 # The generation markers cover what the assistant says and the end of its turn, so that a trainer which learns
-# only from the assistant also teaches the model to stop.
+# only from the assistant also teaches the model to stop. Tools are offered by the system, and a tool answers as a user.
 CHAT_TEMPLATE = """\
 {{- bos_token -}}
+{%- if tools -%}
+    {{- '<|system|>' -}}
+    {%- if messages[0]['role'] == 'system' -%}{{- messages[0]['content'] + '\\n\\n' -}}{%- endif -%}
+    {{- 'Tools:' -}}
+    {%- for tool in tools -%}{{- '\\n' + tool | tojson -}}{%- endfor -%}
+{%- endif -%}
 {%- for message in messages -%}
     {%- if message['role'] == 'assistant' -%}
         {{- '<|assistant|>' -}}
-        {%- generation -%}{{- message['content'] + eos_token -}}{%- endgeneration -%}
-    {%- elif message['role'] in ['system', 'user'] -%}
-        {{- '<|' + message['role'] + '|>' + message['content'] -}}
-    {%- else -%}
-        {{- raise_exception('the tiny model knows the roles system, user and assistant, not ' + message['role']) -}}
+        {%- if 'tool_calls' in message and message['tool_calls'] -%}
+            {%- set gap = namespace(text=message['content'] + '\\n' if message['content'] else '') -%}
+            {%- generation -%}
+            {%- for call in message['tool_calls'] -%}
+                {%- set called = call['function'] or call -%}
+                {%- set given = called['arguments'] -%}
+                {{- gap.text + 'Call: {"name": ' + called['name'] | tojson + ', "arguments": ' -}}
+                {{- (given if given is string else given | tojson) + '}' -}}
+                {%- set gap.text = '\\n' -%}
+            {%- endfor -%}
+            {{- eos_token -}}
+            {%- endgeneration -%}
+        {%- else -%}
+            {%- generation -%}{{- message['content'] + eos_token -}}{%- endgeneration -%}
+        {%- endif -%}
+    {%- elif message['role'] == 'tool' -%}
+        {{- '<|user|>Result: ' + message['content'] -}}
+    {%- elif message['role'] == 'user' -%}
+        {{- '<|user|>' + message['content'] -}}
+    {%- elif message['role'] != 'system' -%}
+        {{- raise_exception('the tiny model knows system, user, assistant and tool, not ' + message['role']) -}}
+    {%- elif not tools -%}
+        {{- '<|system|>' + message['content'] -}}
     {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}

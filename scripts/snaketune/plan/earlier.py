@@ -1,14 +1,12 @@
 """What earlier runs measured: their rates replace estimates, so that each plan is better than the last."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import orjson
-
-from snaketune.common.canonical import read_json
 from snaketune.plan.memory import CONTEXT_GB
 from snaketune.plan.target import Target
 
@@ -70,8 +68,8 @@ def find_measurement(
 def _read(folder: Path, name: str = "plan.json") -> dict[str, Any] | None:
     """Return a fact file, None when it is not there or half gone: another job may be replacing its run just now."""
     try:
-        return read_json(folder / name)
-    except (FileNotFoundError, orjson.JSONDecodeError):
+        return json.loads((folder / name).read_bytes())
+    except (FileNotFoundError, ValueError):
         return None
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
-from snaketune.plan.budget import Budget, RunInputs, budget_of, disk_gb
+from snaketune.plan.budget import SECONDS_PER_HOUR, Budget, RunInputs, budget_of, disk_gb
 from snaketune.plan.earlier import Measurement
 from snaketune.plan.memory import WIDTH
 from snaketune.plan.rate import Rate
@@ -95,10 +96,9 @@ def save_interval(settings: Mapping[str, Any], whole: Budget, save_seconds: floa
         return settings["save_steps"]
     if save_seconds is None:
         return 0
-    from snaketune.train.cadence import HOUR, best_interval
-
-    seconds_per_step = whole.train_hours * HOUR / whole.steps
-    interval = best_interval(save_seconds, settings["hours_between_interruptions"] * HOUR)
+    seconds_per_step = whole.train_hours * SECONDS_PER_HOUR / whole.steps
+    # The formula of ``train.cadence.best_interval``, without the trainer that comes with it.
+    interval = sqrt(2 * save_seconds * settings["hours_between_interruptions"] * SECONDS_PER_HOUR)
     return max(1, round(interval / seconds_per_step)) if seconds_per_step else whole.steps
 
 

@@ -1,5 +1,6 @@
 """Generated answers, counted all and shown as a mix in which wrong ones are never hidden."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any
 from snaketune.report.text import Excerpt, excerpt
 
 SHOWN = 12
+SHOWN_OF_FILE = 6
 CHARACTERS = 1500
 
 # In the order in which they are shown: what needs a look comes first.
@@ -69,6 +71,12 @@ def collect(generations: Iterable[Mapping[str, Any]], shown: int = SHOWN) -> Ans
             candidates[kind].append(_answer(kind, line))
     chosen = _in_turn(candidates, shown)
     return Answers(dict(counts), tuple(answer for kind in KINDS for answer in candidates[kind][: chosen[kind]]))
+
+
+def collect_by_file(generations: Iterable[Mapping[str, Any]], shown: int = SHOWN_OF_FILE) -> dict[str, Answers]:
+    """Return the same for each external file; the lines of a file stand together."""
+    groups = itertools.groupby(generations, key=lambda line: str(line["file"]))
+    return {name: collect(lines, shown) for name, lines in groups}
 
 
 def kind_of(line: Mapping[str, Any]) -> str:

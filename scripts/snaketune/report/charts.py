@@ -44,25 +44,30 @@ def loss_chart(facts: Facts) -> Chart | None:
         for step, value in thin(curve.points)
     ]
     names = [name for name, curve in series.items() if curve.points]
-    caption = "Loss in nats per trained token" + (
-        "." if held_out.points else "; no held-out loss was measured during training."
-    )
+    meaning = "DPO loss of a pair of answers" if learns_preferences(facts) else "Loss in nats per trained token"
+    caption = meaning + ("." if held_out.points else "; no held-out loss was measured during training.")
     rows = _loss_rows(training, held_out)
     total = len({step for curve in series.values() for step, _ in curve.points})
-    spec = chart_spec(_loss_marks(values, names), 260)
+    axis = "loss (per pair)" if learns_preferences(facts) else "loss (nats per token)"
+    spec = chart_spec(_loss_marks(values, names, axis), 260)
     return Chart(
         "loss", "Loss", caption, spec, ("Step", "Training loss", "Held-out loss"), rows, _note(len(rows), total)
     )
 
 
-def _loss_marks(values: list[dict[str, Any]], names: list[str]) -> Any:
+def learns_preferences(facts: Facts) -> bool:
+    """Tell whether the loss is that of pairs of answers."""
+    return bool(facts.curves["reward_margin"].points)
+
+
+def _loss_marks(values: list[dict[str, Any]], names: list[str], axis: str) -> Any:
     colours = {"training": "var(--series-1)", "held-out": "var(--series-2)"}
     colour = alt.Color(
         "series:N",
         scale=alt.Scale(domain=names, range=[colours[name] for name in names]),
         legend=alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3),
     )
-    base = alt.Chart(alt.Data(values=values)).encode(_step_axis(), _value_axis("loss (nats per token)"), colour)
+    base = alt.Chart(alt.Data(values=values)).encode(_step_axis(), _value_axis(axis), colour)
     training = base.transform_filter("datum.series === 'training'").mark_line(strokeWidth=line_width(len(values)))
     dots = alt.OverlayMarkDef(filled=True, size=36)
     held_out = base.transform_filter("datum.series === 'held-out'").mark_line(strokeWidth=1.75, point=dots)
@@ -201,9 +206,23 @@ def _note(rows: int, total: int) -> str:
 
 
 def small_charts(facts: Facts) -> list[Chart]:
-    """Return learning rate and gradient norm over the steps, those that were logged."""
+    """Return learning rate, gradient norm and the rewards of preferences over the steps, those that were logged."""
     rate = curve_chart(facts, "learning_rate", "Learning rate", "Learning rate at each logged step.", "learning rate")
     norm = curve_chart(
         facts, "grad_norm", "Gradient norm", "Norm of the gradients before clipping, as logged.", "gradient norm"
     )
-    return [chart for chart in (rate, norm) if chart]
+    margin = curve_chart(
+        facts,
+        "reward_margin",
+        "Reward margin",
+        "By how much the chosen answer's reward exceeds the rejected one's: beta times the gain in log-probability.",
+        "reward margin",
+    )
+    accuracy = curve_chart(
+        facts,
+        "reward_accuracy",
+        "Reward accuracy",
+        "Fraction of the training pairs whose chosen answer has the higher reward; chance is 0.5.",
+        "fraction of pairs",
+    )
+    return [chart for chart in (rate, norm, margin, accuracy) if chart]

@@ -25,6 +25,9 @@ def describe(cfg: dict[str, Any], facts: dict[str, dict[str, Any]], merged: dict
         "merged": digest_of(merged["files"]) if merged else None,
         "code": cfg["code"],
     }
+    # What another run made is called as it is there, so that a chain of runs can be followed.
+    earlier = {"base_run": model.get("merged_digest"), "start_adapter": facts["adapter"]["origins"].get("adapter")}
+    digests |= {name: digest for name, digest in earlier.items() if digest}
     versions = {"python": platform.python_version(), **facts["adapter"]["versions"]}
     identity = {
         "stages": cfg["stages"],
@@ -33,6 +36,7 @@ def describe(cfg: dict[str, Any], facts: dict[str, dict[str, Any]], merged: dict
         "sources": [s["digest"] for s in facts["stage"]["sources"]],
     }
     return {
+        **({"earlier": resolved["earlier"]} if resolved.get("earlier") else {}),
         "run": cfg["run"],
         "id": cfg["id"],
         "fingerprint": digest_of(identity),

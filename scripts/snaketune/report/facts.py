@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,16 @@ import orjson
 
 from snaketune.common.canonical import read_json
 from snaketune.common.errors import DataError
-from snaketune.report.answers import Answers, collect
+from snaketune.report.answers import Answers, collect, collect_by_file
 from snaketune.report.text import Excerpt, excerpt
 from snaketune.report.thinning import Point
 
 Json = dict[str, Any]
-CURVES = ("loss", "eval_loss", "learning_rate", "grad_norm")
+CURVES = ("loss", "eval_loss", "learning_rate", "grad_norm", "reward_margin", "reward_accuracy")
 QUARANTINE_SHOWN = 10
 QUARANTINE_PER_REASON = 3
 DUPLICATES_SHOWN = 5
+LEAKS_PER_REASON = 3
 LINE_CHARACTERS = 400
 
 
@@ -52,6 +53,18 @@ class DuplicatePair:
 
 
 @dataclass(frozen=True, slots=True)
+class LeakPair:
+    """A record that was kept from training, and what it would have given away: a held-out record or a file's text."""
+
+    reason: str
+    removed: tuple[int, int]
+    where: str
+    similarity: float
+    text: Excerpt
+    other: Excerpt
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything the report may say. Mappings are the fact files as parsed; ``merged`` is None without a merge."""
 
@@ -69,13 +82,23 @@ class Facts:
     quarantine: tuple[QuarantinedLine, ...]
     duplicates: tuple[DuplicatePair, ...]
     answers: Answers
+    plan: Json | None = None
+    """plan.json; it and ``info`` are the only facts that depend on a machine, on prices and on the clock."""
+    info: Json | None = None
+    """run_info.json."""
+    timing: Json | None = None
+    """evaluation_info.json, measured as well."""
+    file_answers: Mapping[str, Answers] = field(default_factory=dict)
+    """Answers to the questions of external files, by the name of the file."""
+    leaks: tuple[LeakPair, ...] = ()
 
 
 def load_facts(paths: Mapping[str, str | None]) -> Facts:
     """Read the fact files of a run.
 
     Args:
-        paths: path by name, named like the arguments of ``render_report.py``; ``merged`` may be None.
+        paths: path by name, named like the arguments of ``render_report.py``; ``merged``, ``plan``, ``info``,
+            ``timing`` and ``leaks`` may be None.
 
     Raises:
         DataError: if a file is missing or is not the JSON it should be.
@@ -85,10 +108,15 @@ def load_facts(paths: Mapping[str, str | None]) -> Facts:
     return Facts(
         **{name: read_document(given[name]) for name in documents},
         merged=read_document(given["merged"]) if "merged" in given else None,
+        plan=read_document(given["plan"]) if "plan" in given else None,
+        info=read_document(given["info"]) if "info" in given else None,
+        timing=read_document(given["timing"]) if "timing" in given else None,
+        leaks=read_leaks(given["leaks"]) if "leaks" in given else (),
         curves=read_curves(given["metrics"]),
         quarantine=read_quarantine(given["quarantine"]),
         duplicates=read_duplicates(given["duplicates"]),
-        answers=collect(read_lines(given["generations"])),
+        answers=collect(line for line in read_lines(given["generations"]) if "file" not in line),
+        file_answers=collect_by_file(line for line in read_lines(given["generations"]) if "file" in line),
     )
 
 
@@ -189,3 +217,30 @@ def read_duplicates(path: Path) -> tuple[DuplicatePair, ...]:
         if len(chosen) == DUPLICATES_SHOWN:
             break
     return tuple(chosen)
+
+
+def read_leaks(path: Path) -> tuple[LeakPair, ...]:
+    """Return the first few records of each reason that were kept from training."""
+    seen: Counter[str] = Counter()
+    chosen: list[LeakPair] = []
+    for line in read_lines(path):
+        reason = str(line.get("reason", "unknown"))
+        seen[reason] += 1
+        if seen[reason] <= LEAKS_PER_REASON:
+            chosen.append(_leak(reason, line))
+    return tuple(sorted(chosen, key=lambda leak: leak.reason))
+
+
+def _leak(reason: str, line: Json) -> LeakPair:
+    removed, held_out = line.get("removed") or {}, line.get("eval") or {}
+    where = f"{line.get('file')}, line {line.get('line')}"
+    if reason == "similar":
+        where = f"held-out record from line {held_out.get('line')}"
+    return LeakPair(
+        reason,
+        (int(removed.get("source", -1)), int(removed.get("line", 0))),
+        excerpt(where, 200).text,
+        float(line.get("similarity") or line.get("share") or 0.0),
+        excerpt(line.get("text"), LINE_CHARACTERS),
+        excerpt(line.get("eval_text", line.get("evaluation_text")), LINE_CHARACTERS),
+    )

@@ -30,6 +30,7 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
         *_comparison(facts),
         *_answers(facts),
         *_accounts(facts),
+        *_overlap(facts),
         *_lengths("training", facts.rightsize),
         *_lengths("held-out", look(facts.rightsize, "eval")),
         *_packing(facts),
@@ -90,6 +91,25 @@ def _accounts(facts: Facts) -> list[Finding]:
     if any(balance.gap is None for balance in found):
         return []
     return [Finding("check", "Every line of the sources is accounted for, from the files to the packed rows.")]
+
+
+def _overlap(facts: Facts) -> list[Finding]:
+    """What of the evaluation the training data may give away, as far as it was looked for."""
+    found = []
+    config = look(facts.run, "config") or {}
+    files, searched = ((config.get(key) or {}).get("value") or [] for key in ("evaluate.files", "split.decontaminate"))
+    for path in [path for path in files if path not in searched]:
+        name = excerpt(path, 200).text
+        found.append(
+            warning(f"Nobody looked for {name} in the training data: list it in split.decontaminate to drop overlap.")
+        )
+    if look(facts.split, "shared_prompts") == 0 and look(facts.split, "eval"):
+        dropped = sum(look(facts.split, key) or 0 for key in ("dropped_similar", "dropped_contaminated"))
+        sentence = "No prompt of the held-out data is in the training data."
+        if dropped:
+            sentence += f" {units.count(dropped, 'record')} that would give an evaluation away {_was(dropped)} dropped."
+        found.append(Finding("check", sentence))
+    return found
 
 
 def _lengths(split: str, account: Any) -> list[Finding]:

@@ -72,12 +72,18 @@ def funnel(facts: Facts) -> tuple[Step, ...]:
     rows += [("stage", "Records kept", look(facts.dedupe, "kept"))]
     rows += [("loss", words, look(facts.split, key)) for key, words in LEAKS.items()]
     for split, name in SPLITS:
-        rows += [("stage", f"{name} records", look(facts.split, split))]
+        rows += [("stage", f"{name} records{_alike(facts, split)}", look(facts.split, split))]
         rows += _losses("left out", look(facts.tokens, f"splits.{split}.dropped"))
         rows += [("loss", "dropped: longer than max_length", too_long(facts, split))]
         rows += [("stage", f"{name} documents in packed rows", look(facts.pack, f"splits.{split}.documents"))]
     shown = [row for row in rows if row[2] is not None and (row[0] == "stage" or row[2])]
     return tuple(_step(kind, label, number or 0, lines) for kind, label, number in shown)
+
+
+def _alike(facts: Facts, split: str) -> str:
+    """Return how many held-out records have more training records like them than a leak explains, for a label."""
+    count = look(facts.split, "eval_alike") if split == "eval" else None
+    return f" ({units.plain(count)} of them like many training records each)" if count else ""
 
 
 def line_count(facts: Facts) -> int | None:

@@ -38,9 +38,18 @@ def merge_check(facts: Facts) -> MergeCheck | None:
     if facts.merged is None:
         return None
     check = look(facts.merged, "check") or {}
-    rows = tuple((label, write(check[key])) for key, label, write in ROWS if key in check)
+    rows = tuple((_named(label, facts), write(check[key])) for key, label, write in ROWS if key in check)
     verdict, dtype = excerpt(check.get("verdict"), 200).text, excerpt(look(facts.merged, "dtype"), 50).text
     return MergeCheck(verdict, rows, extent(check), dtype)
+
+
+def trained_thing(facts: Facts) -> str:
+    """Return what training made: an adapter or, where every weight was trained, a whole model."""
+    return "trained model" if look(facts.adapter, "trained") == "every weight" else "adapter"
+
+
+def _named(label: str, facts: Facts) -> str:
+    return label.replace("adapter", trained_thing(facts))
 
 
 def extent(check: Mapping[str, Any]) -> str:

@@ -5,7 +5,21 @@ from typing import Any
 
 import jinja2
 
-from snaketune.report import bundle, charts, evaluation, examples, findings, funnel, lengths, merging, provenance, units
+from snaketune.report import (
+    breakdown,
+    bundle,
+    charts,
+    evaluation,
+    examples,
+    findings,
+    funnel,
+    lengths,
+    merging,
+    planning,
+    provenance,
+    speed,
+    units,
+)
 from snaketune.report.answers import KINDS
 from snaketune.report.facts import Facts, look
 from snaketune.report.text import excerpt, visible
@@ -51,6 +65,8 @@ def sections(facts: Facts) -> dict[str, Any]:
         "loss": charts.loss_chart(facts),
         "small_charts": charts.small_charts(facts),
         **_better(facts),
+        "planning": planning.planning(facts),
+        "speeds": speed.speeds(facts.timing),
         **_data(facts),
         "merge": merging.merge_check(facts),
         **_again(facts),
@@ -60,7 +76,11 @@ def sections(facts: Facts) -> dict[str, Any]:
 def _better(facts: Facts) -> dict[str, Any]:
     counts = facts.answers.counts
     return {
-        "rows": evaluation.table(facts.evaluation),
+        "rows": evaluation.table(facts.evaluation, facts.answers),
+        "source_parts": breakdown.source_parts(facts.evaluation, source_paths(facts)),
+        "length_parts": breakdown.length_parts(facts.evaluation),
+        "file_parts": breakdown.file_parts(facts.evaluation, facts.file_answers),
+        "task_rows": breakdown.task_rows(facts.evaluation),
         "models": [name for name in MODELS if look(facts.evaluation, name)],
         "model_names": MODELS,
         "cases": evaluation.cases(facts.evaluation),
@@ -80,12 +100,18 @@ def _data(facts: Facts) -> dict[str, Any]:
         "duplicates": facts.duplicates,
         "removed": units.count(look(facts.dedupe, "removed")),
         "reason_words": funnel.reason_words,
-        "place": functools.partial(place, [source.get("path") for source in look(facts.reading, "sources") or []]),
+        "place": functools.partial(place, source_paths(facts)),
+        "leaks": facts.leaks,
         "lengths": charts.length_chart(facts),
         "length_facts": lengths.length_facts(facts),
         "packing": lengths.packing(facts),
         "examples": examples.examples(facts),
     }
+
+
+def source_paths(facts: Facts) -> list[str]:
+    """Return the paths of the sources, in the order of their numbers."""
+    return [source.get("path") for source in look(facts.reading, "sources") or []]
 
 
 def place(paths: list[str], side: tuple[int, int]) -> str:

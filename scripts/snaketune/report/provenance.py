@@ -54,17 +54,29 @@ def shown_value(value: Any) -> str:
 
 
 def config_file(facts: Facts) -> str:
-    """Return a configuration file, as YAML, that gives this run: every setting that differs from the default."""
+    """Return a configuration file, as YAML, that gives this run: every setting that differs from the default.
+
+    A run that starts from other runs comes with these, each with its own settings.
+    """
+    name, own = canonical_text(str(look(facts.run, "run") or "default")), _nested(look(facts.run, "config") or {})
+    earlier = look(facts.run, "earlier") or {}
+    if not earlier:
+        return "\n".join(["runs:", f"  {name}: {{}}", *_yaml(own, 0)]) + "\n"
+    runs = {canonical_text(str(key)): _nested(config) for key, config in sorted(earlier.items())}
+    return "\n".join(_yaml({"runs": runs | {name: own}}, 0)) + "\n"
+
+
+def _nested(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that differ from the default, in sections."""
     nested: dict[str, Any] = {}
-    for key, entry in sorted((look(facts.run, "config") or {}).items()):
+    for key, entry in sorted(config.items()):
         if not is_default(entry):
             *sections, leaf = key.split(".")
             target = nested
             for section in sections:
                 target = target.setdefault(section, {})
             target[leaf] = Leaf(entry.get("value"))
-    lines = ["runs:", f"  {canonical_text(str(look(facts.run, 'run') or 'default'))}: {{}}", *_yaml(nested, 0)]
-    return "\n".join(lines) + "\n"
+    return nested
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from snaketune.report import units
-from snaketune.report.evaluation import judge, match_sign
+from snaketune.report.evaluation import METRICS, deciding, judge, loss_may_be_chance, match_sign, preference_sign
 from snaketune.report.facts import Facts, look
+from snaketune.report.merging import trained_thing
 
 HEADLINES = {
     "better": "Tuning made the model better on the held-out data",
@@ -38,7 +39,7 @@ class Verdict:
 def verdict(facts: Facts) -> Verdict:
     """Return the verdict on a run."""
     outcome = judge(facts.evaluation, facts.answers)
-    parts = (training_part(facts), match_part(facts), loss_part(facts), merge_part(facts))
+    parts = (training_part(facts), preference_part(facts), match_part(facts), loss_part(facts), merge_part(facts))
     sentence = "; ".join(part for part in parts if part) + "."
     return Verdict(outcome, HEADLINES[outcome], sentence, figures(facts))
 
@@ -50,13 +51,26 @@ def training_part(facts: Facts) -> str:
     return text if tokens is None else f"{text} on a training set of {units.count(tokens, 'token')}"
 
 
+def preference_part(facts: Facts) -> str:
+    """Return what became of the preferences; nothing where the data are no pairs."""
+    sign, pairs = preference_sign(facts.evaluation), look(facts.evaluation, "tuned.n")
+    if sign is None:
+        return ""
+    base, tuned = (look(facts.evaluation, f"{model}.preference_accuracy") for model in ("base", "tuned"))
+    gained = units.percent(look(facts.evaluation, "tuned.reward_accuracy"))
+    text = f"the chosen answer gained on the rejected one in {gained} of {units.count(pairs, 'held-out pair')}"
+    chance = "" if sign else ", which may be chance"
+    return f"{text}{chance}; it is the likelier one in {units.percent(tuned)}, before in {units.percent(base)}"
+
+
 def match_part(facts: Facts) -> str:
-    """Return what became of exact match, saying so when the difference may be chance."""
-    base, tuned = (look(facts.evaluation, f"{model}.exact_match") for model in ("base", "tuned"))
+    """Return what became of exact match, or what is measured in its place, saying so when that may be chance."""
+    key = deciding(look(facts.evaluation, "tuned"))
+    base, tuned = (look(facts.evaluation, f"{model}.{key}") for model in ("base", "tuned"))
     cases = look(facts.evaluation, "tuned.n_generated") or 0
     if tuned is None or not cases:
         return "no answers were generated, so exact match is unknown"
-    what = f"exact match on {units.count(cases, 'held-out request')}"
+    what = f"{_label(key).lower()} on {units.count(cases, 'held-out request')}"
     if base is None:
         return f"{what} is {units.percent(tuned)}, that of the base model is unknown"
     if base == tuned:
@@ -72,7 +86,9 @@ def loss_part(facts: Facts) -> str:
     if tuned is None:
         return "held-out loss was not measured"
     before = "" if base is None else f"{units.significant(base)} \u2192 "
-    return f"held-out loss {before}{units.significant(tuned)}"
+    what = "held-out loss" if preference_sign(facts.evaluation) is None else "loss of the chosen answers"
+    chance = ", which may be chance" if loss_may_be_chance(facts.evaluation) else ""
+    return f"{what} {before}{units.significant(tuned)}{chance}"
 
 
 def merge_part(facts: Facts) -> str:
@@ -82,19 +98,31 @@ def merge_part(facts: Facts) -> str:
     found = look(facts.merged, "check.verdict")
     if found is None:
         return "the merged model was not checked"
-    return "merged model equals adapter" if found == "equal" else "merged model does not equal adapter"
+    verb = "equals" if found == "equal" else "does not equal"
+    return f"merged model {verb} {trained_thing(facts)}"
 
 
 def figures(facts: Facts) -> tuple[Figure, ...]:
     """Return the numbers of the band."""
     trained, total = look(facts.adapter, "trainable_parameters"), look(facts.adapter, "total_parameters")
     of_total = f"{units.share(trained, total)} of {units.count(total)}" if total else ""
+    key = deciding(look(facts.evaluation, "tuned")) or "exact_match"
     return (
-        _change("Exact match", facts, "exact_match", units.percent, "n_generated", "held-out request"),
-        _change("Held-out loss", facts, "loss", units.significant, "n", "held-out record"),
+        _change(_label(key), facts, key, units.percent, "n_generated", "held-out request"),
+        _main_figure(facts),
         Figure("Optimizer steps", units.count(look(facts.adapter, "steps")), _tokens_seen(facts)),
         Figure("Trained parameters", units.count(trained), of_total),
     )
+
+
+def _label(key: str | None) -> str:
+    return METRICS[key or "exact_match"].label
+
+
+def _main_figure(facts: Facts) -> Figure:
+    if preference_sign(facts.evaluation) is None:
+        return _change("Held-out loss", facts, "loss", units.significant, "n", "held-out record")
+    return _change("Preference accuracy", facts, "preference_accuracy", units.percent, "n", "held-out pair")
 
 
 def _change(label: str, facts: Facts, metric: str, write, cases: str, noun: str) -> Figure:

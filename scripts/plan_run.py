@@ -1,0 +1,41 @@
+"""Plan a run: tokens, steps, hours, dollars, memory and disk, and a stop when a limit is exceeded."""
+
+from pathlib import Path
+
+from snaketune.common.door import parse_arguments, run
+
+
+def main() -> None:
+    """Write plan.json and print it, unless the run exceeds its budget or the machine."""
+    arguments = parse_arguments(__doc__, "settings", "rightsize", "pack", "model", "results", "name", "output")
+    from datetime import datetime
+
+    from snaketune.common.atomic import write_json
+    from snaketune.common.canonical import read_json
+    from snaketune.plan.gate import check_plan
+    from snaketune.plan.machine import look_at_machine
+    from snaketune.plan.planning import PlanInputs, make_plan
+    from snaketune.plan.summary import describe
+
+    # Only the configuration of the model is read: its weights, which may be large, are not looked at.
+    facts = {name: read_json(getattr(arguments, name)) for name in ("rightsize", "pack", "model")}
+    results = Path(arguments.results)
+    inputs = PlanInputs(
+        cfg=arguments.cfg,
+        settings=arguments.settings,
+        **facts,
+        model_folder=Path(arguments.model).parent / "model",
+        results=results,
+        own=Path(arguments.output).parent,
+        machine=look_at_machine(results),
+        now=datetime.now().astimezone(),
+    )
+    plan = make_plan(inputs)
+    print(describe(plan, arguments.name), flush=True)
+    for note in check_plan(plan):
+        print(f"Note: {note}", flush=True)
+    write_json(arguments.output, plan)
+
+
+if __name__ == "__main__":
+    run(main)

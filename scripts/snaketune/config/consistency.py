@@ -1,0 +1,141 @@
+"""Choices that are each allowed but do not go together, refused before anything is computed."""
+
+import difflib
+
+from snaketune.common.errors import ConfigError
+from snaketune.config.resolve import ResolvedRun
+from snaketune.config.schema import LinkedConfig
+from snaketune.config.stages import identity
+from snaketune.plan.hardware import AUTO, find_hardware, load_catalogue
+
+# What decides the shape of an adapter and the scale of its update: two runs that share an adapter share these.
+SHAPE = (
+    "type",
+    "r",
+    "lora_alpha",
+    "target_modules",
+    "use_rslora",
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+)
+
+
+def check_run(run: ResolvedRun) -> None:
+    """Refuse methods that do not go together.
+
+    Raises:
+        ConfigError: naming the run, the two keys and what to change.
+    """
+    config = run.config
+    _check_plan(run)
+    _check_strategy(run)
+    if config.train.method == "dpo":
+        _check_pairs(run)
+    if config.train.fp8 and config.model.quantization != "none":
+        raise ConfigError(
+            f"run {run.name}: train.fp8 is true and model.quantization is {config.model.quantization}: float8 is for"
+            " layers that are not quantised; set one of them to its default."
+        )
+    if config.adapter.type == "none":
+        _check_full(run)
+    elif config.start_run:
+        _check_start(run, config.start_run)
+
+
+def _check_plan(run: ResolvedRun) -> None:
+    gpu = run.config.plan.gpu
+    if gpu == AUTO or find_hardware(gpu):
+        return
+    known = [device.id for device in load_catalogue()]
+    near = difflib.get_close_matches(gpu.lower(), known, n=1, cutoff=0.4)
+    raise ConfigError(
+        f"run {run.name}: plan.gpu is {gpu!r}, which config/hardware.yaml does not have:"
+        f" {f'did you mean {near[0]}, ' if near else ''}use {AUTO}, one of {', '.join(known)}, or add it there."
+    )
+
+
+def _check_strategy(run: ResolvedRun) -> None:
+    config, strategy = run.config, run.config.train.strategy
+    place = f"run {run.name}: train.strategy is {strategy}"
+    if strategy == "single":
+        if config.plan.num_gpus > 1:
+            raise ConfigError(
+                f"{place} and plan.num_gpus is {config.plan.num_gpus}: set the strategy to ddp or fsdp, or"
+                " plan.num_gpus to 1."
+            )
+        return
+    if config.train.method == "dpo":
+        raise ConfigError(f"{place} and train.method is dpo, which trains on one GPU: set train.strategy to single.")
+    if strategy != "ddp" and config.model.quantization != "none":
+        raise ConfigError(
+            f"{place} and model.quantization is {config.model.quantization}, whose weights are not sharded: set"
+            " model.quantization to none, or train.strategy to ddp."
+        )
+
+
+def _check_pairs(run: ResolvedRun) -> None:
+    data, tokens = run.config.data, run.config.tokens
+    place = f"run {run.name}: train.method is dpo"
+    if data.format not in ("auto", "preference"):
+        raise ConfigError(
+            f"{place} and data.format is {data.format}, which has no pairs of a chosen and a rejected answer: set"
+            " data.format to preference, or train.method to sft."
+        )
+    if tokens.on_too_long == "truncate":
+        raise ConfigError(
+            f"{place} and tokens.on_too_long is truncate: answers that are cut cannot be compared; set it to drop or"
+            " error."
+        )
+    if not tokens.assistant_only_loss:
+        raise ConfigError(
+            f"{place} and tokens.assistant_only_loss is false: it is the answers that are compared; set it to true."
+        )
+    loss = run.config.train.dpo
+    if loss.label_smoothing and loss.loss_type != "sigmoid":
+        raise ConfigError(
+            f"{place} and train.dpo.label_smoothing is {loss.label_smoothing:g}, which {loss.loss_type} does not know:"
+            " set it to 0, or train.dpo.loss_type to sigmoid."
+        )
+
+
+def _check_full(run: ResolvedRun) -> None:
+    config = run.config
+    if config.model.quantization != "none":
+        raise ConfigError(
+            f"run {run.name}: model.quantization is {config.model.quantization} and adapter.type is none, but quantised"
+            " weights cannot be trained themselves: set adapter.type to lora, or model.quantization to none."
+        )
+    if config.adapter.init_from:
+        name = config.adapter.init_from
+        raise ConfigError(
+            f"run {run.name}: adapter.init_from is {name} and adapter.type is none, which has no adapter: to go on from"
+            f" another run's whole model set model.name_or_path to {name} and remove adapter.init_from."
+        )
+    if config.model.dtype == "float16":
+        raise ConfigError(
+            f"run {run.name}: model.dtype is float16 and adapter.type is none: steps of training vanish or overflow in"
+            " float16 weights; set model.dtype to auto, which keeps float32."
+        )
+
+
+def _check_start(run: ResolvedRun, start: LinkedConfig) -> None:
+    place = f"run {run.name}: adapter.init_from is {run.config.adapter.init_from}"
+    if start.adapter.type == "none":
+        raise ConfigError(
+            f"{place}, which trains every weight and has no adapter: set model.name_or_path to"
+            f" {run.config.adapter.init_from} instead."
+        )
+    if identity(run.config, "prepare_model") != identity(start, "prepare_model"):
+        raise ConfigError(
+            f"{place}, whose adapter belongs to another base model ({start.model.name_or_path}): give both runs the"
+            " same model section, or set model.name_or_path to the run to start from its merged model."
+        )
+    for name in SHAPE:
+        own, other = getattr(run.config.adapter, name), getattr(start.adapter, name)
+        if own != other:
+            raise ConfigError(
+                f"{place}, whose adapter.{name} is {other!r} where this run has {own!r}: an adapter keeps its shape and"
+                " its scale; give both runs the same value."
+            )

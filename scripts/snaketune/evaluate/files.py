@@ -1,0 +1,72 @@
+"""External evaluation files: JSON lines in any of the formats that training data may have."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import orjson
+
+from snaketune.common.errors import DataError
+from snaketune.data.line_reading import ReadingPolicy
+from snaketune.data.quarantine import Quarantine
+from snaketune.data.reading import RecordReader
+from snaketune.data.staging import Source
+
+
+@dataclass(frozen=True, slots=True)
+class FileSettings:
+    """Which files there are, ``{path, digest}`` each, and how they are read."""
+
+    entries: tuple[dict[str, str], ...] = ()
+    columns: dict[str, str] = field(default_factory=dict)
+    system_prompt: str | None = None
+
+    @classmethod
+    def of_slice(cls, cfg: dict[str, Any]) -> "FileSettings":
+        """Return the settings in a configuration slice; columns are those of the data unless given."""
+        own, data = cfg.get("evaluate", cfg), cfg.get("data", {})
+        columns = own.get("columns") or data.get("columns", {})
+        return cls(tuple(cfg.get("evaluation_files", ())), columns, data.get("system_prompt"))
+
+    @property
+    def named(self) -> dict[str, dict[str, str]]:
+        """Each file under its name, or its path where another file has that name, too."""
+        names = [Path(entry["path"]).name for entry in self.entries]
+        pairs = zip(self.entries, names, strict=True)
+        return {name if names.count(name) == 1 else entry["path"]: entry for entry, name in pairs}
+
+
+@contextmanager
+def canonical_records(entry: dict[str, str], settings: FileSettings) -> Iterator[Path]:
+    """Give the canonical records of an evaluation file, which are gone when the block ends.
+
+    Raises:
+        DataError: if the file cannot be used as a whole: a question that is left out would change the score.
+    """
+    path = Path(entry["path"])
+    policy = ReadingPolicy("auto", settings.columns, settings.system_prompt)
+    with TemporaryDirectory() as folder:
+        records = Path(folder) / "records.jsonl"
+        with open(records, "wb") as file, open(Path(folder) / "refused.jsonl", "wb") as refused:
+            reader = RecordReader(policy, file, Quarantine(refused))
+            try:
+                reader.read([(Source(entry["path"], path.stat().st_size, entry["digest"]), path)], threads=1)
+            except DataError as error:
+                raise DataError(f"evaluate.files: {error}") from None
+            bad = reader.quarantine
+            if bad.total:
+                raise DataError(
+                    f"evaluate.files: {bad.total} lines of {path} cannot be used ({bad.counts()}), the first is"
+                    f" {bad.first}: mend or remove them."
+                )
+        if _is_text(records):
+            raise DataError(f"evaluate.files: {path} is plain text, which has no questions to answer: remove it.")
+        yield records
+
+
+def _is_text(records: Path) -> bool:
+    with open(records, "rb") as lines:
+        return "text" in orjson.loads(next(lines))

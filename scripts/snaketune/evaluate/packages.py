@@ -1,0 +1,37 @@
+"""Packages that some measures need and an installation may do without."""
+
+import importlib
+import importlib.util
+from collections.abc import Collection
+from typing import Any
+
+from snaketune.common.errors import ConfigError
+
+SACREBLEU, ROUGE, HARNESS = "sacrebleu", "rouge_score", "lm_eval"
+OF_METRIC = {"chrf": SACREBLEU, "bleu": SACREBLEU, "rouge_l": ROUGE}
+EXTRAS = {SACREBLEU: "text-metrics", ROUGE: "text-metrics", HARNESS: "lm-eval"}
+
+
+def require_evaluation_packages(metrics: Collection[str], tasks: Collection[str]) -> None:
+    """Check that what ``evaluate.metrics`` and ``evaluate.tasks`` need is installed.
+
+    Raises:
+        ConfigError: with the command that installs it and the setting that does without.
+    """
+    for metric in metrics:
+        if metric in OF_METRIC and importlib.util.find_spec(OF_METRIC[metric]) is None:
+            raise _missing(f"evaluate.metrics: {metric}", OF_METRIC[metric], "leave it out")
+    if tasks and importlib.util.find_spec(HARNESS) is None:
+        raise _missing("evaluate.tasks", HARNESS, "leave it empty")
+
+
+def package(name: str) -> Any:
+    """Return an optional package, which :func:`require_evaluation_packages` found."""
+    return importlib.import_module(name)
+
+
+def _missing(setting: str, package: str, without: str) -> ConfigError:
+    return ConfigError(
+        f"{setting} needs the package {package}: pip install -r envs/extras/{EXTRAS[package]}.txt -c constraints.txt,"
+        f" or {without}."
+    )

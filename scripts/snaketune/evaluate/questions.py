@@ -1,0 +1,66 @@
+"""A set of requests with their references, what each model answered, and how that scores."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from snaketune.evaluate.additive import Additive, differences, values
+from snaketune.evaluate.prompts import Prompt
+from snaketune.evaluate.scorers import DECIDING, OF_SOME, Scorer, scored
+
+
+@dataclass(slots=True)
+class Questions:
+    """Requests of the held-out split, or of one external file.
+
+    Attributes:
+        prompts: the requests, in the order of their records.
+        scorers: the measures of their answers.
+        answers: the answers of each model, in the same order.
+        measures: the measures of each model.
+        left_out: requests that could not be put: the template refuses them or they fill the context.
+        decided_by: the measure that calls an answer right or wrong, None where there is none.
+    """
+
+    prompts: list[Prompt]
+    scorers: dict[str, Scorer]
+    left_out: int = 0
+    answers: dict[str, list[str]] = field(default_factory=dict)
+    measures: dict[str, dict[str, Additive]] = field(default_factory=dict)
+    decided_by: str | None = None
+
+    def add(self, model: str, answers: list[str]) -> dict[str, Any]:
+        """Take in the answers of a model and return its measures.
+
+        With them come ``n_generated``, how many there are; ``n_scored``, of how many a measure is that does not apply
+        to all; and ``decided_by``, unless that is exact match.
+        """
+        references = [prompt.reference for prompt in self.prompts]
+        self.answers[model] = answers
+        found = {name: scored(made, answers, references) for name, made in self.scorers.items()}
+        self.measures[model] = found
+        cases = {name: int(np.count_nonzero(found[name].parts[:, 1])) for name in found if name in OF_SOME}
+        self.decided_by = next((name for name in DECIDING if cases.get(name) == len(answers)), None)
+        facts: dict[str, Any] = {**values(found), "n_generated": len(answers)}
+        partial = {name: number for name, number in cases.items() if 0 < number < len(answers)}
+        facts |= {"n_scored": partial} if partial else {}
+        return facts | ({} if self.decided_by in (None, "exact_match") else {"decided_by": self.decided_by})
+
+    def differences(self, before: str, after: str) -> dict[str, dict[str, Any]]:
+        """Return what lies between two models in each measure, with intervals."""
+        return differences(self.measures[before], self.measures[after])
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield a line per request: the answers, whether they are right, and their scores."""
+        for place, prompt in enumerate(self.prompts):
+            given = {name: answers[place] for name, answers in self.answers.items()}
+            scores = {name: self._scores(answer, prompt.reference) for name, answer in given.items()}
+            matches = {f"{name}_match": found[self.decided_by] for name, found in scores.items() if self.decided_by}
+            line = {"record": prompt.record, "prompt": prompt.text, "reference": prompt.reference}
+            yield {**line, **given, **matches, "scores": scores}
+
+    def _scores(self, answer: str, reference: str) -> dict[str, float | bool]:
+        found = {name: scorer.score(answer, reference) for name, scorer in self.scorers.items()}
+        return {name: score for name, score in found.items() if score is not None}

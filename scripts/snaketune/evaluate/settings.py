@@ -1,0 +1,57 @@
+"""What an evaluation measures and how."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from snaketune.evaluate.files import FileSettings
+from snaketune.evaluate.measures import LIKELIHOOD_METRICS
+from snaketune.evaluate.models import ModelSettings
+from snaketune.evaluate.scorers import ANSWER_METRICS
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSettings:
+    """What is measured and how.
+
+    Attributes:
+        normalize: what may differ between an answer and the reference that it matches.
+        latency_requests: requests that are answered one at a time, for the latency; 0 measures none.
+        files: external evaluation files.
+        tasks: task files of lm-evaluation-harness, ``{path, digest}`` each.
+    """
+
+    metrics: tuple[str, ...]
+    max_samples: int
+    max_new_tokens: int
+    batch_size: int
+    model: ModelSettings
+    normalize: tuple[str, ...] = ("strip",)
+    latency_requests: int = 0
+    files: FileSettings = field(default_factory=FileSettings)
+    tasks: tuple[dict[str, str], ...] = ()
+
+    @classmethod
+    def of_slice(cls, cfg: dict[str, Any]) -> "EvaluationSettings":
+        """Return the settings in a configuration slice, whose sections may be nested or flat."""
+        own = cfg.get("evaluate", cfg)
+        return cls(
+            tuple(own["metrics"]),
+            own["max_samples"],
+            own["max_new_tokens"],
+            own["batch_size"],
+            ModelSettings.of_slice(cfg),
+            tuple(own.get("normalize", ("strip",))),
+            own.get("latency_requests", 0),
+            FileSettings.of_slice(cfg),
+            tuple(cfg.get("evaluation_tasks", ())),
+        )
+
+    @property
+    def scores_rows(self) -> bool:
+        """Whether any measure needs likelihoods."""
+        return any(metric in LIKELIHOOD_METRICS for metric in self.metrics)
+
+    @property
+    def asks(self) -> bool:
+        """Whether any measure needs answers."""
+        return any(metric in ANSWER_METRICS for metric in self.metrics)
