@@ -96,8 +96,8 @@ class SplitConfig(Section):
     )
     decontaminate: Annotated[list[str], BeforeValidator(as_list)] = Field(
         [],
-        description="Files of evaluation text (.jsonl, .jsonl.gz, .jsonl.zst: every string in them; .txt: every line) or "
-        "globs; training records that contain some of it are dropped and counted.",
+        description="Files of evaluation text (.jsonl, .jsonl.gz, .jsonl.zst: every string in them; .txt: every line) "
+        "or globs; training records that contain some of it are dropped and counted.",
     )
 
 
