@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from tiny_training import SETTINGS, lines
+from several_processes import train_together
+from tiny_training import SETTINGS, lines, write_splits
 
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.stages import OPERATIONAL, slice_of
@@ -24,12 +25,32 @@ def resolved(preset):
     return run
 
 
-@pytest.mark.parametrize("preset", NAMES)
-def test_a_preset_trains_on_a_cpu(preset, base, rows, tmp_path):
+def is_alone(preset):
+    return resolved(preset).config.train.strategy == "single"
+
+
+def prepared(preset):
+    """All values of a preset, the slice of training and its operational settings."""
     run = resolved(preset)
     flat = {key: entry["value"] for key, entry in run.flat().items()}
     settings = SETTINGS | {key.partition(".")[2]: flat[key] for key in OPERATIONAL if key.startswith("train.")}
-    finished = train(base, *rows, slice_of(run.config, "train_model"), settings, tmp_path)
+    return flat, slice_of(run.config, "train_model"), settings
+
+
+@pytest.mark.parametrize("preset", [name for name in NAMES if not is_alone(name)])
+def test_a_preset_of_several_gpus_trains_in_as_many_processes(preset, base, tmp_path):
+    flat, cfg, settings = prepared(preset)
+    if flat["train.strategy"] == "deepspeed_zero3":
+        pytest.importorskip("deepspeed", reason="DeepSpeed is an extra")
+    write_splits(tmp_path)
+    train_together(cfg, base, tmp_path, tmp_path / "work", count=flat["plan.num_gpus"], settings=settings)
+    assert [line["step"] for line in lines(tmp_path / "work") if "loss" in line] == [1, 2]
+
+
+@pytest.mark.parametrize("preset", [name for name in NAMES if is_alone(name)])
+def test_a_preset_trains_on_a_cpu(preset, base, rows, tmp_path):
+    flat, cfg, settings = prepared(preset)
+    finished = train(base, *rows, cfg, settings, tmp_path)
     assert finished.steps == 2
     losses = [line["loss"] for line in lines(tmp_path) if "loss" in line]
     assert len(losses) == 2 and all(0 < loss < 20 for loss in losses)

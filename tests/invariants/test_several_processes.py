@@ -1,21 +1,17 @@
 """Several processes compute what one computes on the same rows, save, resume and publish the same files."""
 
 import importlib.util
-import json
-import os
-from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from several_processes import train_together
 from tiny_training import SETTINGS, configuration, lines, write_splits
 
 from snaketune.common.errors import TrainingError
 from snaketune.train.checkpoints import newest_intact
 from snaketune.train.run import train
 from snaketune.train.session import with_session
-from snaketune.train.strategy import run_workers
 
-WORKER = Path(__file__).parent / "training_process.py"
 STRATEGIES = [
     "ddp",
     "fsdp",
@@ -34,20 +30,6 @@ def case(strategy, batch, full=False, **train_keys):
         cfg["adapter"] = {"type": "none"}
         cfg["train"]["learning_rate"] = 1e-3
     return cfg
-
-
-def train_together(cfg, base, folder, work, stop_after=None):
-    """Train in two processes."""
-    work.mkdir(exist_ok=True)
-    given = {"base": str(base), "rows": str(folder), "work": str(work), "cfg": cfg, "settings": SETTINGS}
-    (work / "case.json").write_text(json.dumps({**given, "stop_after": stop_after}))
-    run_workers(2, [str(WORKER), str(work / "case.json")])
-
-
-@pytest.fixture(autouse=True)
-def importable(monkeypatch):
-    scripts = str(Path(__file__).parents[2] / "scripts")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([scripts, os.environ.get("PYTHONPATH", "")]))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ FORBIDDEN = 0.8
 # Of long training files so many ranges, evenly spread, are searched once more.
 CHECKED_RANGES = 4
 # So many training records, evenly spread, tell which held-out records very many are alike.
-SAMPLED_RECORDS = 4096
+SAMPLED_RECORDS, SAMPLED_SHARE, PIECE_RECORDS = 4096, 64, 256
+# Pairs that are compared at once, at most where all are alike.
 COMPARED_AT_ONCE = 1 << 18
 # The index is built anew when less than this share of it is of use.
 FULL_ENOUGH = 0.9
@@ -112,7 +113,8 @@ def _surely_alike(
 
     Where all records are alike this spares comparing every one with every other. ``closest`` is brought up to date.
     """
-    step = max(1, sum(int(task[2].sum()) for task in tasks) // SAMPLED_RECORDS)
+    records = sum(int(task[2].sum()) for task in tasks)
+    step = min(SAMPLED_SHARE, max(1, records // SAMPLED_RECORDS))
     sampled, before = [], 0
     for path, span, chosen, *rest in tasks:
         rank = before + np.cumsum(chosen)
@@ -121,15 +123,16 @@ def _surely_alike(
     sample = _rows(list(in_processes(shingles_of_range, sampled, threads)))
     starts = [*np.flatnonzero(np.diff(sample.owner, prepend=-1)).tolist(), len(sample)]
     counts, index, done = np.zeros(len(closest), np.int64), SimilarityIndex.build(rows, threshold), 0
+    size = COMPARED_AT_ONCE // max(1, len(index.rows))
     while done < len(starts) - 1 and len(index.rows):
-        stop = min(done + max(1, COMPARED_AT_ONCE // len(index.rows)), len(starts) - 1)
+        stop = min(done + max(1, size), len(starts) - 1)
         _, other, similarity = _pairs(taken(sample, np.arange(starts[done], starts[stop])), index)
         np.maximum.at(closest, other, similarity)
         counts += np.bincount(other, minlength=len(counts))
         left = np.flatnonzero(counts[index.rows.owner] <= most)
         if len(left) < FULL_ENOUGH * len(index.rows):
             index = SimilarityIndex.build(taken(index.rows, left), threshold)
-        done = stop
+        done, size = stop, min(max(1, 2 * size), PIECE_RECORDS) if len(other) < COMPARED_AT_ONCE // 8 else size // 2
     return counts > most
 
 
