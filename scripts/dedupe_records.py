@@ -25,7 +25,7 @@ def main() -> None:
     place = temporary_place(settings["scratch"], settings["work"], name, disks, needed)
     with private_folder(place) as folder:
         plan = plan_removal(records, policy, folder, settings["threads"])
-    index = LineIndex.read(arguments.records)
+    index = LineIndex.read(records, settings["threads"])
     with writing(arguments.removed) as removed:
         write_removed(plan, index, removed)
     with writing(arguments.kept) as kept, writing(arguments.duplicates) as duplicates:

@@ -24,7 +24,7 @@ def main() -> None:
     threads, name = settings["threads"], f"split_records-{Path(arguments.train).parent.name}"
     disks = Disks.of(os.environ, settings["work"])
     place = temporary_place(settings["scratch"], settings["work"], name, disks, records.stat().st_size)
-    index = LineIndex.read(records)
+    index = LineIndex.read(records, threads)
     with private_folder(place) as folder:
         plan = plan_sides(records, policy, evaluations, index, folder, threads)
     with writing(arguments.train) as train, writing(arguments.eval) as held_out, writing(arguments.leaks) as leaks:

@@ -15,7 +15,7 @@ import numpy as np
 
 from snaketune.common.errors import DataError
 from snaketune.data.bitmaps import may_be_similar
-from snaketune.data.keys import HALF, LOW, shared_keys
+from snaketune.data.keys import HALF, LOW, distinct, shared_keys
 from snaketune.data.minhash import Likeness, sketch_range
 from snaketune.data.parallel import in_processes
 from snaketune.data.records import Range
@@ -117,9 +117,9 @@ class Store:
             for pairs in _pairs(entries, self._band((band + 1) % self.bands)):
                 waiting.append(pairs)
                 if sum(map(len, waiting)) >= BUFFERED_PAIRS:
-                    yield np.unique(np.concatenate(waiting))
+                    yield distinct(np.concatenate(waiting))
                     waiting = []
-        yield np.unique(np.concatenate(waiting)) if waiting else np.zeros(0, np.uint64)
+        yield distinct(np.concatenate([np.zeros(0, np.uint64), *waiting]))
 
     def similar(self, pairs: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the pairs of records that are similar, x < y, and their exact similarity."""

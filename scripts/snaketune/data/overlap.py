@@ -9,13 +9,14 @@ import numpy as np
 from snaketune.data.bitmaps import SLACK, bitmaps, may_be_similar
 from snaketune.data.shingles import Rows, gathered, jaccard
 
+SMALL_BYTES = 1 << 12
 FEWEST_FLAGS, MOST_FLAGS = 1 << 16, 1 << 27
 # Hits that are expanded at once: a shingle in very many texts costs time, not memory.
 HITS = 1 << 21
 BLOCK_SHINGLES, BLOCK_ROWS = 1 << 20, 1 << 14
 # Shingles are told apart by 50 bits of their hash; with the number of a row in a block they are one number.
 HASH_BITS, ROW_BITS = np.uint64(50), np.uint64(14)
-FREQUENCY_BITS, PLACE_BITS = 20, 24
+PLACE_BITS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,8 @@ class HashIndex:
     flags: np.ndarray
 
     @classmethod
-    def build(cls, hashes: np.ndarray, owners: np.ndarray) -> "HashIndex":
-        """Index ``hashes``, uint64, by the texts ``owners`` that they are of, which ascend."""
+    def build(cls, hashes: np.ndarray, owners: np.ndarray, flagged: bool = True) -> "HashIndex":
+        """Index ``hashes``, uint64, by the texts ``owners`` that they are of, which ascend; with flags or without."""
         order = np.argsort(hashes, kind="stable")
         hashes, owners = hashes[order], owners[order].astype(np.uint32)
         if len(hashes):
@@ -44,8 +45,9 @@ class HashIndex:
             distinct = np.concatenate([[True], ~same])
             hashes, owners = hashes[distinct], owners[distinct]
         keys, starts = np.unique(hashes, return_index=True)
-        flags = np.zeros(min(max(FEWEST_FLAGS, 1 << (16 * len(keys)).bit_length()), MOST_FLAGS), bool)
-        flags[_slots(keys, len(flags))] = True
+        flags = np.zeros(min(max(FEWEST_FLAGS, 1 << (16 * len(keys)).bit_length()), MOST_FLAGS) if flagged else 0, bool)
+        if flagged:
+            flags[_slots(keys, len(flags))] = True
         return cls(keys, np.append(starts, len(hashes)), owners, flags)
 
     def save(self, path: Path) -> None:
@@ -56,7 +58,7 @@ class HashIndex:
     @classmethod
     def load(cls, path: Path) -> "HashIndex":
         """Return the memory-mapped index at ``path``."""
-        return cls(*(np.load(path.with_suffix(f".{name}.npy"), mmap_mode="r") for name in cls.__slots__))
+        return cls(*(mapped(path.with_suffix(f".{name}.npy")) for name in cls.__slots__))
 
     def holds(self, hashes: np.ndarray) -> np.ndarray:
         """Tell for each hash whether any text holds it, bool; one in sixteen of the others is mistaken for one."""
@@ -66,7 +68,7 @@ class HashIndex:
         """Yield (positions in ``hashes``, texts that hold the hash there), int64, a piece at a time."""
         if not len(self.keys):
             return
-        likely = np.flatnonzero(self.holds(hashes))
+        likely = np.flatnonzero(self.holds(hashes)) if len(self.flags) else np.arange(len(hashes))
         place = np.searchsorted(self.keys, hashes[likely])
         place[place == len(self.keys)] = 0
         known = self.keys[place] == hashes[likely]
@@ -83,6 +85,11 @@ class HashIndex:
             start = stop
 
 
+def mapped(path: Path) -> np.ndarray:
+    """Return the array in a file without reading it."""
+    return np.asarray(np.load(path, mmap_mode="r" if path.stat().st_size > SMALL_BYTES else None))
+
+
 def _slots(hashes: np.ndarray, count: int) -> np.ndarray:
     return hashes >> np.uint64(65 - count.bit_length())
 
@@ -91,14 +98,16 @@ def _slots(hashes: np.ndarray, count: int) -> np.ndarray:
 class SimilarityIndex:
     """Finds every row of a fixed set whose Jaccard similarity to a given row reaches a threshold.
 
-    A row that is similar enough shares so many shingles that it has one of the rarest of them; only those are in
-    the index (prefix filtering, Chaudhuri et al. 2006). How many of them it has at least follows from both sizes
-    (positional bounds as in Xiao et al. 2008, PPJoin); what passes is compared exactly. Nothing is missed.
+    Two rows that are similar enough have one of the rarest shingles of each in common, provided that both go by the
+    same order of rarity; only those are in the index and only those are looked up (prefix filtering, Chaudhuri et al.
+    2006). How many of them they share at least follows from both sizes (in the manner of PPJoin, Xiao et al. 2008);
+    bitmaps rule out more, and what is left is compared exactly. Nothing is missed.
 
     Attributes:
         rows: the fixed set.
         sizes: int64 [rows], distinct shingles of each.
         maps: uint64 [rows, 32], their bitmaps.
+        frequency: uint8, for each value of a hash's upper bits how many shingles of the set have it, at most 255.
         index: the rarest shingles.
         threshold: least similarity.
     """
@@ -106,19 +115,24 @@ class SimilarityIndex:
     rows: Rows
     sizes: np.ndarray
     maps: np.ndarray
+    frequency: np.ndarray
     index: HashIndex
     threshold: float
 
     @classmethod
     def build(cls, rows: Rows, threshold: float) -> "SimilarityIndex":
         """Index ``rows``."""
-        hashes, row, sizes = _rarest(rows, threshold)
-        return cls(rows, sizes, bitmaps(rows), HashIndex.build(hashes, row), threshold)
+        frequency, found = _frequency(rows.hashes), [(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, int))]
+        for start, stop in _blocks(rows):
+            hashes, row, sizes = _rarest(rows, start, stop, frequency, threshold)
+            found.append((hashes, row + start, sizes))
+        hashes, row, sizes = (np.concatenate(column) for column in zip(*found, strict=True))
+        return cls(rows, sizes, bitmaps(rows), frequency, HashIndex.build(hashes, row, flagged=False), threshold)
 
     def save(self, path: Path) -> None:
         """Write the index to files named ``path``.*."""
         self.index.save(path)
-        for name in ("sizes", "maps"):
+        for name in ("sizes", "maps", "frequency"):
             np.save(path.with_suffix(f".{name}.npy"), getattr(self, name))
         for name in Rows.__slots__:
             np.save(path.with_suffix(f".row_{name}.npy"), getattr(self.rows, name))
@@ -126,9 +140,9 @@ class SimilarityIndex:
     @classmethod
     def load(cls, path: Path, threshold: float) -> "SimilarityIndex":
         """Return the memory-mapped index at ``path``."""
-        rows = Rows(*(np.load(path.with_suffix(f".row_{name}.npy"), mmap_mode="r") for name in Rows.__slots__))
-        sizes, maps = (np.load(path.with_suffix(f".{name}.npy"), mmap_mode="r") for name in ("sizes", "maps"))
-        return cls(rows, sizes, maps, HashIndex.load(path), threshold)
+        rows = Rows(*(mapped(path.with_suffix(f".row_{name}.npy")) for name in Rows.__slots__))
+        sizes, maps, frequency = (mapped(path.with_suffix(f".{name}.npy")) for name in ("sizes", "maps", "frequency"))
+        return cls(rows, sizes, maps, frequency, HashIndex.load(path), threshold)
 
     def similar(self, others: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return (row of ``others``, row of the index, similarity) of all pairs that reach the threshold.
@@ -141,9 +155,8 @@ class SimilarityIndex:
         return x[found], y[found], similarity[found]
 
     def _candidates(self, others: Rows) -> tuple[np.ndarray, np.ndarray]:
-        hashes, row = distinct(others, 0, len(others))
-        sizes = np.bincount(row, minlength=len(others))
-        likely = np.flatnonzero(self.index.holds(hashes))
+        hashes, row, sizes = _rarest(others, 0, len(others), self.frequency, self.threshold)
+        likely = np.flatnonzero(self.frequency[_slots(hashes, len(self.frequency))])
         # In the order of hashes: so the index is gone through from one end to the other.
         likely = likely[np.argsort(hashes[likely])]
         hashes, row = hashes[likely], row[likely]
@@ -152,8 +165,9 @@ class SimilarityIndex:
         pairs, shared = np.unique(np.concatenate([np.zeros(0, np.int64), *hits]), return_counts=True)
         x, y = pairs // count, pairs % count
         one, other = sizes[x], self.sizes[y]
-        overlap = _ceiling(self.threshold / (1 + self.threshold) * (one + other))
-        enough = shared >= _prefix(other, self.threshold) - other + overlap
+        # What two rows share beyond that is beyond the rarest ones of one of them.
+        beyond = np.maximum(_ceiling(self.threshold * one), _ceiling(self.threshold * other)) - 1
+        enough = shared + beyond >= _ceiling(self.threshold / (1 + self.threshold) * (one + other))
         enough &= np.minimum(one, other) >= self.threshold * np.maximum(one, other) - SLACK
         x, y = x[enough], y[enough]
         present, place = np.unique(x, return_inverse=True)
@@ -166,38 +180,32 @@ def _ceiling(values: np.ndarray) -> np.ndarray:
     return np.ceil(values - SLACK).astype(np.int64)
 
 
-def _prefix(sizes: np.ndarray, threshold: float) -> np.ndarray:
-    """Return of how many of its shingles a similar row must have at least one."""
-    return sizes - _ceiling(sizes * threshold) + 1
+def _rarest(
+    rows: Rows, start: int, stop: int, frequency: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return so many of the rarest shingles of each row in a range that a similar row has one of them.
 
+    Equally frequent ones go by their hash, so the order is the same for all rows.
 
-def _rarest(rows: Rows, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return so many of the rarest shingles of each row that a similar row has one, their rows and all rows' sizes.
-
-    What counts as rare only decides how fast the search is, so shingles are counted by the upper bits of their hash.
+    Returns:
+        hashes and number of the row in the range, ascending by row, and the distinct shingles of each row, int64.
     """
-    counts = _rough_counts(rows.hashes)
-    hashes, owners, sizes = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for start, stop in _blocks(rows):
-        taken, row = distinct(rows, start, stop)
-        size = np.bincount(row, minlength=stop - start)
-        starts = np.cumsum(size) - size
-        # Row, frequency and place in one number: sorting numbers is much faster than sorting by two columns.
-        frequency = np.minimum(counts[_slots(taken, len(counts))], (1 << FREQUENCY_BITS) - 1)
-        order = np.sort((row << FREQUENCY_BITS | frequency) << PLACE_BITS | np.arange(len(row)))
-        chosen = np.arange(len(row)) - np.repeat(starts, size) < np.repeat(_prefix(size, threshold), size)
-        hashes.append(taken[order[chosen] & ((1 << PLACE_BITS) - 1)])
-        owners.append(row[chosen] + start)
-        sizes.append(size)
-    return np.concatenate(hashes), np.concatenate(owners), np.concatenate(sizes)
+    taken, row = distinct(rows, start, stop)
+    sizes = np.bincount(row, minlength=stop - start)
+    starts = np.cumsum(sizes) - sizes
+    # Row, frequency and place in one number: sorting numbers is much faster than sorting by two columns.
+    order = np.sort((row << 8 | frequency[_slots(taken, len(frequency))]) << PLACE_BITS | np.arange(len(row)))
+    chosen = np.arange(len(row)) - starts[row] < (sizes - _ceiling(sizes * threshold) + 1)[row]
+    return taken[order[chosen] & ((1 << PLACE_BITS) - 1)], row[chosen], sizes
 
 
-def _rough_counts(hashes: np.ndarray) -> np.ndarray:
-    counts = np.zeros(min(max(FEWEST_FLAGS, 1 << len(hashes).bit_length()), MOST_FLAGS >> 3), np.int64)
-    for start in range(0, len(hashes), len(counts)):
-        slots = _slots(hashes[start : start + len(counts)], len(counts))
-        counts += np.bincount(slots.astype(np.int64), minlength=len(counts))
-    return counts
+def _frequency(hashes: np.ndarray) -> np.ndarray:
+    table = np.zeros(min(max(FEWEST_FLAGS, 1 << (4 * len(hashes)).bit_length()), MOST_FLAGS), np.uint8)
+    if len(hashes):
+        slots = np.sort(_slots(hashes, len(table)).astype(np.uint32))
+        starts = np.flatnonzero(np.diff(slots, prepend=slots[0] + np.uint32(1)))
+        table[slots[starts]] = np.minimum(np.diff(starts, append=len(slots)), 255)
+    return table
 
 
 def _blocks(rows: Rows) -> Iterator[tuple[int, int]]:

@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from snaketune.common.errors import DataError
 from snaketune.data.dedupe import RemovalPlan
-from snaketune.data.records import damaged, lines_in, turns_of
+from snaketune.data.parallel import in_processes
+from snaketune.data.records import Range, damaged, line_ranges, lines_in, turns_of
 
 EXCERPT_CHARACTERS = 200
 BATCH_ROWS = 1 << 16
@@ -50,23 +51,17 @@ class LineIndex:
     offsets: np.ndarray
 
     @classmethod
-    def read(cls, path: str | Path) -> "LineIndex":
+    def read(cls, path: str | Path, threads: int = 1) -> "LineIndex":
         """Index a file of canonical records.
 
         Raises:
             DataError: if a line is no canonical record or the records are not in order.
         """
-        places, offsets, offset = array("q"), array("q", [0]), 0
-        for number, line in enumerate(lines_in(path), 1):
-            if (found := _PLACE.match(line)) is None:
-                raise damaged(path, number)
-            places.append(int(found[1]) << LINE_BITS | int(found[2]))
-            offset += len(line)
-            offsets.append(offset)
-        index = cls(np.frombuffer(places, np.int64), np.frombuffer(offsets, np.int64))
-        if (unsorted := np.flatnonzero(np.diff(index.places) <= 0)).size:
-            raise damaged(path, int(unsorted[0]) + 2)
-        return index
+        parts = list(in_processes(index_range, [(path, span) for span in line_ranges(path)], threads))
+        places, lengths = (np.frombuffer(b"".join(column), np.int64) for column in zip(*parts, strict=True))
+        if (wrong := np.flatnonzero(np.diff(places, prepend=-1) <= 0)).size:
+            raise damaged(path, int(wrong[0]) + 1)
+        return cls(places, np.concatenate([[0], np.cumsum(lengths)]))
 
     def source_and_line(self, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return source (int32) and line (int64) of records given by index."""
@@ -104,6 +99,16 @@ class LineIndex:
                 f"{name}: there is no record of line {line[first]} of source {source[first]}: make the table anew."
             )
         return index
+
+
+def index_range(path: str | Path, span: Range) -> tuple[bytes, bytes]:
+    """Return places and lengths of the lines in a range, int64 each; what is no record has the place -1."""
+    places, lengths = array("q"), array("q")
+    for line in lines_in(path, span):
+        found = _PLACE.match(line)
+        places.append(int(found[1]) << LINE_BITS | int(found[2]) if found else -1)
+        lengths.append(len(line))
+    return places.tobytes(), lengths.tobytes()
 
 
 def write_removed(plan: RemovalPlan, index: LineIndex, file: IO[bytes]) -> None:
