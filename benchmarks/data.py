@@ -2,7 +2,9 @@
 
 It makes one corpus, of which smaller sizes are the beginning (or takes the JSON lines given with --input), runs
 `snakemake data` in a temporary copy of the workflow with near-duplicates and a similarity limit on, and tells per stage
-wall and CPU seconds and peak memory of its job. Between sizes it compares what a record costs. Preparing the base model
+wall and CPU seconds and peak memory of its job. CPU and memory of stages are Snakemake's samples, from which processes
+that ended in between are missing; the CPU of all of them together is exact, and what is left over is in "the rest", as
+is the workflow itself. Between sizes it compares what a record costs. Preparing the base model
 (a tokenizer of 32,768 tokens learned from the corpus) is no part of the data path and not counted.
 
 Targets on 2 idle cores: 350,000 records in at most 90 s and 2 GB, linear from 35,000 to 350,000 within 15%, 2,000,000
@@ -51,7 +53,7 @@ split: {{max_similarity: 0.5}}
 tokens: {{max_length: 4096, on_too_long: truncate}}
 """
 WATCHED_EVERY = 0.5
-WORKFLOW = "the workflow around them"
+REST = "the rest"
 
 
 def main() -> None:
@@ -159,7 +161,7 @@ def figures_of(folder: Path, parts: list[tuple[float, float]]) -> dict:
     stages = {stage: job_figures(folder, stage) for stage in STAGES}
     wall, cpu = (sum(column) for column in zip(*parts, strict=True))
     around = [total - sum(stage[key] for stage in stages.values()) for total, key in ((wall, "wall_s"), (cpu, "cpu_s"))]
-    stages[WORKFLOW] = {"wall_s": around[0], "cpu_s": around[1], "peak_mb": 0.0}
+    stages[REST] = {"wall_s": around[0], "cpu_s": around[1], "peak_mb": 0.0}
     read, packed = (manifest(folder, stage) for stage in ("read_records", "pack_rows"))
     dedupe, split = (manifest(folder, stage) for stage in ("dedupe_records", "split_records"))
     return {
@@ -182,10 +184,7 @@ def manifest(folder: Path, stage: str) -> dict:
 
 
 def job_figures(folder: Path, stage: str) -> dict[str, float]:
-    """Return wall seconds, CPU seconds and peak resident memory (MB) of a stage's job as Snakemake sampled them.
-
-    Very short jobs it does not sample at all: they count as 0 CPU seconds and 0 MB.
-    """
+    """Return wall seconds, CPU seconds and peak resident memory (MB) of a stage's job as Snakemake sampled them."""
     with open(next(folder.glob(f"benchmarks/{stage}/*.tsv"))) as file:
         row = next(csv.DictReader(file, delimiter="\t"))
     number = {key: float(row[key]) if row[key] != "NA" else 0.0 for key in ("s", "cpu_time", "max_rss")}
