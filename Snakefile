@@ -58,6 +58,7 @@ onstart:
     take_workflow_lock()
     check_machine()
     write_resolved_runs()
+    remember_shards()
 
 
 onsuccess:

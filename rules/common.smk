@@ -53,7 +53,7 @@ def draw_blueprint():
     for run in runs:
         found.look_up(run.config)
     found.save()
-    return Blueprint(runs, found, code_of)
+    return Blueprint(runs, found, code_of, upkeep.shards_before(WORK / "shards.json"))
 
 
 try:
@@ -73,6 +73,7 @@ pathvars:
 wildcard_constraints:
     id=r"[A-Za-z0-9._-]+",
     run=r"[A-Za-z0-9._-]+",
+    shard=r"\d+-of-\d+",
 
 
 def spec(stage):
@@ -85,9 +86,29 @@ def run_spec(stage):
     return lambda wildcards: BLUEPRINT.run_spec(stage, wildcards.run)
 
 
+def shard_spec(name, stage):
+    """A params function of a job that does one share of the work of a stage."""
+    return lambda wildcards: BLUEPRINT.shard_spec(name, stage, wildcards.id)
+
+
+def shards(stage, file):
+    """An input function: what the shards of a stage have made; nothing where one job does everything."""
+    return lambda wildcards: BLUEPRINT.shard_files(stage, wildcards.id, file)
+
+
 def plan_spec(wildcards):
     """What a run's plan depends on beside the fact files: its configuration and the prices."""
     return BLUEPRINT.plan_spec(wildcards.run)
+
+
+def probe_spec(wildcards):
+    """What a run's probe trains with."""
+    return BLUEPRINT.probe_spec(wildcards.run)
+
+
+def probed(wildcards):
+    """What was measured for the plan, when the configuration asks for it."""
+    return BLUEPRINT.probe_file(wildcards.run) or []
 
 
 def planned_model(wildcards):
@@ -103,6 +124,11 @@ def description_spec(wildcards):
 def report_spec(wildcards):
     """The report depends on fact files alone."""
     return BLUEPRINT.spec("render_report", {})
+
+
+def card_spec(wildcards):
+    """A model card depends on fact files alone."""
+    return BLUEPRINT.spec("write_model_card", {})
 
 
 def prune_spec(wildcards):
@@ -172,6 +198,17 @@ def earlier(wildcards):
     return [checkpoints.rightsize.get(id=id).output.rightsize for id in ids]
 
 
+def earlier_of_merge(wildcards):
+    """Those, and the barriers of the runs whose adapters this run merges, for jobs that use its merged model."""
+    ids = BLUEPRINT.earlier_barriers(wildcards.id, wildcards.run, merging=True)
+    return [checkpoints.rightsize.get(id=id).output.rightsize for id in ids]
+
+
+def merged_adapters(wildcards):
+    """The adapters that this run merges together, when it merges more than its own."""
+    return BLUEPRINT.merged_manifests(wildcards.run)
+
+
 def base_run(wildcards):
     """The merged model that a base model, or a run, starts from, when it is another run's."""
     return BLUEPRINT.base_manifest(wildcards.id, wildcards.get("run")) or []
@@ -220,6 +257,11 @@ def write_resolved_runs():
         upkeep.write_resolved(path, run, BLUEPRINT.found.sources(run.config), earlier_runs)
 
 
+def remember_shards():
+    """The number of shards that stages are made with: another number makes none of them again."""
+    upkeep.remember_shards(WORK / "shards.json", BLUEPRINT.shard_counts())
+
+
 def explain(logs):
     """What to read and do after a failure."""
     command = "snakemake " + " ".join(map(shlex.quote, sys.argv[1:]))
@@ -247,6 +289,7 @@ def point_latest():
     if workflow.executor_plugin is not None and not workflow.dryrun and not workflow.touch:
         for name, id in BLUEPRINT.run_ids.items():
             upkeep.point_latest(Path(BLUEPRINT.results) / "runs" / name, id)
+            upkeep.place_cards(Path(BLUEPRINT.run_path(name, "")))
 
 
 DATA_MANIFESTS = BLUEPRINT.data_manifests()

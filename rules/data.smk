@@ -21,9 +21,30 @@ rule stage_sources:
         " --output {output.stage:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
 
 
+rule read_shard:
+    input:
+        stage=made_by("stage_sources", "stage.json"),
+    output:
+        part=temp("<results>/data/read_records/{id}/parts/{shard}.part"),
+    log:
+        "logs/read_shard/{id}-{shard}.log",
+    conda:
+        "../envs/data.yaml"
+    threads: 8
+    params:
+        spec=shard_spec("read_shard", "read_records"),
+        settings=settings,
+    message:
+        "Reading shard {wildcards.shard}"
+    shell:
+        "python scripts/read_shard.py --spec {params.spec:q} --settings {params.settings:q}"
+        " --stage {input.stage:q} --part {output.part:q} 2>&1 | tee {log:q}"
+
+
 rule read_records:
     input:
         stage=made_by("stage_sources", "stage.json"),
+        parts=shards("read_records", "parts/{}.part"),
     output:
         records="<results>/data/read_records/{id}/records.jsonl",
         quarantine="<results>/data/read_records/{id}/quarantine.jsonl",
@@ -43,12 +64,55 @@ rule read_records:
     shell:
         "python scripts/read_records.py --spec {params.spec:q} --settings {params.settings:q}"
         " --stage {input.stage:q} --records {output.records:q} --quarantine {output.quarantine:q}"
-        " --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+        " --manifest {output.manifest:q} --parts {input.parts:q} 2>&1 | tee {log:q}"
+
+
+rule key_shard:
+    input:
+        records=made_by("read_records", "records.jsonl"),
+    output:
+        part=temp("<results>/data/dedupe_records/{id}/keys/{shard}.part"),
+    log:
+        "logs/key_shard/{id}-{shard}.log",
+    conda:
+        "../envs/data.yaml"
+    threads: 8
+    params:
+        spec=shard_spec("key_shard", "dedupe_records"),
+        settings=settings,
+    message:
+        "Keys of shard {wildcards.shard}"
+    shell:
+        "python scripts/key_shard.py --spec {params.spec:q} --settings {params.settings:q}"
+        " --records {input.records:q} --part {output.part:q} 2>&1 | tee {log:q}"
+
+
+rule sketch_shard:
+    input:
+        records=made_by("read_records", "records.jsonl"),
+        key_parts=shards("dedupe_records", "keys/{}.part"),
+    output:
+        sketches=temp(directory("<results>/data/dedupe_records/{id}/sketches/{shard}")),
+    log:
+        "logs/sketch_shard/{id}-{shard}.log",
+    conda:
+        "../envs/data.yaml"
+    threads: 8
+    params:
+        spec=shard_spec("sketch_shard", "dedupe_records"),
+        settings=settings,
+    message:
+        "Sketching shard {wildcards.shard}"
+    shell:
+        "python scripts/sketch_shard.py --spec {params.spec:q} --settings {params.settings:q}"
+        " --records {input.records:q} --keys {input.key_parts:q} --output {output.sketches:q} 2>&1 | tee {log:q}"
 
 
 rule dedupe_records:
     input:
         records=made_by("read_records", "records.jsonl"),
+        key_parts=shards("dedupe_records", "keys/{}.part"),
+        sketches=shards("dedupe_records", "sketches/{}"),
     output:
         removed="<results>/data/dedupe_records/{id}/removed.arrow",
         kept="<results>/data/dedupe_records/{id}/kept.jsonl",
@@ -69,7 +133,8 @@ rule dedupe_records:
     shell:
         "python scripts/dedupe_records.py --spec {params.spec:q} --settings {params.settings:q}"
         " --records {input.records:q} --removed {output.removed:q} --kept {output.kept:q}"
-        " --duplicates {output.duplicates:q} --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+        " --duplicates {output.duplicates:q} --manifest {output.manifest:q}"
+        " --keys {input.key_parts:q} --sketches {input.sketches:q} 2>&1 | tee {log:q}"
 
 
 rule split_records:
@@ -98,11 +163,35 @@ rule split_records:
         " --manifest {output.manifest:q} 2>&1 | tee {log:q}"
 
 
+rule tokenize_shard:
+    input:
+        train=made_by("split_records", "train.jsonl"),
+        eval=made_by("split_records", "eval.jsonl"),
+        model=made_by("prepare_model", "manifest.json"),
+    output:
+        part=temp("<results>/data/tokenize_records/{id}/parts/{shard}.part"),
+    log:
+        "logs/tokenize_shard/{id}-{shard}.log",
+    conda:
+        "../envs/data.yaml"
+    threads: 8
+    params:
+        spec=shard_spec("tokenize_shard", "tokenize_records"),
+        settings=settings,
+    message:
+        "Tokenising shard {wildcards.shard}"
+    shell:
+        "python scripts/tokenize_shard.py --spec {params.spec:q} --settings {params.settings:q}"
+        " --train {input.train:q} --eval {input.eval:q} --model {input.model:q} --part {output.part:q}"
+        " 2>&1 | tee {log:q}"
+
+
 rule tokenize_records:
     input:
         train=made_by("split_records", "train.jsonl"),
         eval=made_by("split_records", "eval.jsonl"),
         model=made_by("prepare_model", "manifest.json"),
+        parts=shards("tokenize_records", "parts/{}.part"),
     output:
         train=directory("<results>/data/tokenize_records/{id}/train"),
         eval=directory("<results>/data/tokenize_records/{id}/eval"),
@@ -125,7 +214,7 @@ rule tokenize_records:
         "python scripts/tokenize_records.py --spec {params.spec:q} --settings {params.settings:q}"
         " --train {input.train:q} --eval {input.eval:q} --model {input.model:q} --output-train {output.train:q}"
         " --output-eval {output.eval:q} --template {output.template:q} --dropped {output.dropped:q}"
-        " --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+        " --manifest {output.manifest:q} --parts {input.parts:q} 2>&1 | tee {log:q}"
 
 
 checkpoint rightsize:

@@ -75,6 +75,41 @@ rule render_report:
         " --output {output.report:q} 2>&1 | tee {log:q}"
 
 
+rule write_model_card:
+    input:
+        rightsize=rightsized,
+        earlier=earlier,
+        run="<results>/runs/{run}/{id}/run.json",
+        reading=made_by("read_records", "manifest.json"),
+        dedupe=made_by("dedupe_records", "manifest.json"),
+        split=made_by("split_records", "manifest.json"),
+        tokens=made_by("tokenize_records", "manifest.json"),
+        pack=made_by("pack_rows", "manifest.json"),
+        base=made_by("prepare_model", "manifest.json"),
+        origin=planned_model,
+        adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
+        evaluation="<results>/runs/{run}/{id}/evaluation.json",
+        merged=merged_manifest,
+    output:
+        card="<results>/runs/{run}/{id}/{kind}_card.md",
+    log:
+        "logs/write_model_card/{run}-{id}-{kind}.log",
+    conda:
+        "../envs/report.yaml"
+    wildcard_constraints:
+        kind="adapter|merged",
+    params:
+        spec=card_spec,
+    message:
+        "Writing the card of the {wildcards.kind} folder of {wildcards.run}"
+    shell:
+        "python scripts/write_model_card.py --spec {params.spec:q} --run {input.run:q} --reading {input.reading:q}"
+        " --dedupe {input.dedupe:q} --split {input.split:q} --tokens {input.tokens:q}"
+        " --rightsize {input.rightsize:q} --pack {input.pack:q} --base {input.base:q} --origin {input.origin:q}"
+        " --adapter {input.adapter:q} --evaluation {input.evaluation:q} --merged {input.merged:q}"
+        " --kind {wildcards.kind:q} --output {output.card:q} 2>&1 | tee {log:q}"
+
+
 rule compare_runs:
     input:
         compared_facts,

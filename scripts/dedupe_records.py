@@ -11,20 +11,22 @@ BYTES_PER_BYTE = 10
 
 def main() -> None:
     """Plan which records go, write the plan as a table, then carry the table out."""
-    arguments = parse_arguments(__doc__, "settings", "records", "removed", "kept", "duplicates", "manifest")
+    names = ("settings", "records", "removed", "kept", "duplicates", "manifest")
+    arguments = parse_arguments(__doc__, *names, several=("keys", "sketches"))
     from snaketune.common.atomic import private_folder, writing
     from snaketune.common.manifest import write_manifest
-    from snaketune.data.dedupe import DedupePolicy, plan_removal
+    from snaketune.data.dedupe import DedupeParts, DedupePolicy, plan_removal
     from snaketune.data.disks import Disks, temporary_place
     from snaketune.data.removal import LineIndex, carry_out, write_removed
 
     policy = DedupePolicy(**arguments.cfg["dedupe"])
     settings, records = arguments.settings, Path(arguments.records)
+    parts = DedupeParts(*([Path(path) for path in given] for given in (arguments.keys, arguments.sketches)))
     disks = Disks.of(os.environ, settings["work"])
     name, needed = f"dedupe_records-{Path(arguments.kept).parent.name}", BYTES_PER_BYTE * records.stat().st_size
     place = temporary_place(settings["scratch"], settings["work"], name, disks, needed)
     with private_folder(place) as folder:
-        plan = plan_removal(records, policy, folder, settings["threads"])
+        plan = plan_removal(records, policy, folder, settings["threads"], parts)
     index = LineIndex.read(records, settings["threads"])
     with writing(arguments.removed) as removed:
         write_removed(plan, index, removed)

@@ -7,7 +7,7 @@ from snaketune.common.door import parse_arguments, run
 
 def main() -> None:
     """Write plan.json and print it, unless the run exceeds its budget or the machine."""
-    arguments = parse_arguments(__doc__, "settings", "rightsize", "pack", "model", "results", "name", "output")
+    arguments = parse_arguments(__doc__, "settings", "rightsize", "pack", "model", "results", "name", "output", optional=("probe",))
     from datetime import datetime
 
     from snaketune.common.atomic import write_json
@@ -29,6 +29,7 @@ def main() -> None:
         own=Path(arguments.output).parent,
         machine=look_at_machine(results),
         now=datetime.now().astimezone(),
+        probe=read_json(arguments.probe) if arguments.probe else None,
     )
     plan = make_plan(inputs)
     print(describe(plan, arguments.name), flush=True)

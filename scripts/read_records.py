@@ -8,7 +8,7 @@ from snaketune.common.door import parse_arguments, run
 
 def main() -> None:
     """Read the staged sources into canonical records and a quarantine."""
-    arguments = parse_arguments(__doc__, "settings", "stage", "records", "quarantine", "manifest")
+    arguments = parse_arguments(__doc__, "settings", "stage", "records", "quarantine", "manifest", several=("parts",))
     from snaketune.common.atomic import writing
     from snaketune.common.canonical import read_json
     from snaketune.common.manifest import write_manifest
@@ -22,11 +22,10 @@ def main() -> None:
     sources = sources_of(read_json(arguments.stage))
     places = ensure_staged(sources, settings["scratch"], work, disks)
     kept_at = work / "quarantine" / f"{Path(arguments.quarantine).parent.name}.jsonl"
-    pairs = arguments.cfg.get("train", {}).get("method") == "dpo"
-    policy = ReadingPolicy(**arguments.cfg["data"], pairs=pairs)
+    policy = ReadingPolicy.of_slice(arguments.cfg)
     with writing(arguments.records) as records, writing(arguments.quarantine) as quarantine:
         pairs = zip(sources, places, strict=True)
-        facts = read_records(pairs, policy, records, quarantine, kept_at, settings["threads"])
+        facts = read_records(pairs, policy, records, quarantine, kept_at, settings["threads"], arguments.parts)
     write_manifest(arguments.manifest, "read_records", [arguments.records, arguments.quarantine], facts)
     print(*summary_of(facts), sep="\n")
 

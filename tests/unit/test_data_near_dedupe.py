@@ -11,7 +11,7 @@ from test_data_shingles import plain, similarity
 from snaketune.data import near_dedupe
 from snaketune.data.bitmaps import bitmaps, least_difference, may_be_similar
 from snaketune.data.minhash import Likeness, minhash, near_text
-from snaketune.data.near_dedupe import Clusters, near_duplicates
+from snaketune.data.near_dedupe import Clusters, Store, near_duplicates, sketch_ranges
 from snaketune.data.records import count_lines, line_ranges
 from snaketune.data.shingles import shingled
 
@@ -27,7 +27,9 @@ def find(path, likeness=None, range_bytes=1 << 20, threads=1, skip=()):
     out = np.zeros(sum(counts), bool)
     out[list(skip)] = True
     parts = np.split(out, np.cumsum(counts)[:-1])
-    found = near_duplicates(path, ranges, parts, likeness or Likeness(), folder, threads)
+    likeness = likeness or Likeness()
+    sketches = sketch_ranges(path, ranges, parts, likeness, folder, threads)
+    found = near_duplicates(Store(folder, sketches, likeness), len(out))
     return found.stands, found.similarity
 
 

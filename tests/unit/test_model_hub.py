@@ -127,7 +127,7 @@ def test_a_branch_is_pinned_to_its_commit_and_then_found_offline(hub, tmp_path):
     }
     fetched = {path.split(COMMIT + "/")[1] for path in hub.requests if "/resolve/" in path}
     needed = ["chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
-    assert sorted(fetched) == needed
+    assert sorted(fetched) == ["README.md", *needed]  # its card is read, not kept
     assert sorted(online["files"]) == [f"model/{name}" for name in needed]
 
     asked = len(hub.requests)

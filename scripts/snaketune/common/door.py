@@ -19,7 +19,9 @@ PARENT_VARIABLE = "SNAKETUNE_PARENT"
 on_orphaned: Callable[[], None] | None = None
 
 
-def parse_arguments(description: str, *names: str, optional: tuple[str, ...] = ()) -> argparse.Namespace:
+def parse_arguments(
+    description: str, *names: str, optional: tuple[str, ...] = (), several: tuple[str, ...] = ()
+) -> argparse.Namespace:
     """Parse ``--spec JSON`` and one ``--name VALUE`` per name; ``cfg`` is the configuration slice of the spec.
 
     ``settings``, where a script takes them, are operational: JSON that never changes a result.
@@ -30,6 +32,8 @@ def parse_arguments(description: str, *names: str, optional: tuple[str, ...] = (
         parser.add_argument(f"--{name}", required=True)
     for name in optional:
         parser.add_argument(f"--{name}", nargs="?", help="may be empty")
+    for name in several:
+        parser.add_argument(f"--{name}", nargs="*", default=[], help="any number of them")
     arguments = parser.parse_args()
     arguments.cfg = orjson.loads(arguments.spec)["cfg"]
     if hasattr(arguments, "settings"):

@@ -1,18 +1,24 @@
 """What the rules are made from: the spec of every job, the paths of every result, and which of them are wanted."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from snaketune.common.canonical import canonical_text
 from snaketune.common.errors import ConfigError
 from snaketune.config.consistency import check_run
 from snaketune.config.discovery import Discovery
+from snaketune.config.merged_adapters import check_merged_adapters
 from snaketune.config.resolve import ResolvedRun
-from snaketune.config.run_references import BASE, START, references
+from snaketune.config.run_references import BASE, START, merged_names, references
 from snaketune.config.schema import LinkedConfig
 from snaketune.config.stages import DATA_STAGES, OPERATIONAL, PLANNING, STAGES, Variant, slice_of, stage_id, variants
+from snaketune.data.shards import MOST_SHARDS, names_of
 from snaketune.plan.hardware import catalogue_digest
 
+SHARDED = ("read_records", "dedupe_records", "tokenize_records")
+# Sources of twice as many bytes have two shards; smaller shards would only add jobs.
+SHARD_BYTES = 4 << 30
 LOADER_KEYS = tuple(key.removeprefix("train.") for key in sorted(OPERATIONAL) if key.startswith("train."))
 
 
@@ -23,14 +29,22 @@ class Blueprint:
         runs: the resolved runs.
         found: what lies outside of the workflow.
         code_of: returns the digest of a stage's code.
+        shards_before: numbers of shards by stage and id that earlier workflows used.
 
     Raises:
         ConfigError: if choices of a run do not go together.
     """
 
-    def __init__(self, runs: list[ResolvedRun], found: Discovery, code_of: Callable[[str], str]):
+    def __init__(
+        self,
+        runs: list[ResolvedRun],
+        found: Discovery,
+        code_of: Callable[[str], str],
+        shards_before: Mapping[str, int] | None = None,
+    ):
         for run in runs:
             check_run(run)
+            check_merged_adapters(run)
         self.runs = {run.name: run for run in runs}
         self.run_ids = {run.name: stage_id(run.config, "train_model") for run in runs}
         self.results = runs[0].config.paths.results
@@ -38,6 +52,7 @@ class Blueprint:
         self.found = found
         self._code_of = code_of
         self._variants = variants(runs)
+        self._shards_before = shards_before or {}
 
     def spec(self, stage: str, cfg: dict[str, Any]) -> str:
         """Return the one param of a rule: what decides its result, as canonical JSON that its script also reads."""
@@ -48,6 +63,30 @@ class Blueprint:
         variant = self.variant(stage, id)
         return self.spec(stage, {**variant.cfg, **self.found.outside(stage, variant.config)})
 
+    def shard_spec(self, name: str, stage: str, id: str) -> str:
+        """Return the spec of the jobs ``name`` that each do one share of a stage."""
+        return self.spec(name, self.variant(stage, id).cfg)
+
+    def shards(self, stage: str, id: str) -> int:
+        """Return into how many shards a variant is cut: as when it was made, else as configured or by the size."""
+        made = Path(self.path(stage, id, "manifest.json")).is_file()
+        config = self.variant(stage, id).config
+        if made and f"{stage}/{id}" in self._shards_before:
+            return self._shards_before[f"{stage}/{id}"]
+        if config.data.shards != "auto":
+            return config.data.shards
+        return max(1, min(MOST_SHARDS, self.found.bytes_of(config) // SHARD_BYTES))
+
+    def shard_files(self, stage: str, id: str, file: str) -> list[str]:
+        """Return the files of all shards of a variant, in order, whose name has ``{}`` for the shard's."""
+        if file.startswith("sketches") and not self.variant(stage, id).config.dedupe.near:
+            return []
+        return [self.path(stage, id, file.format(name)) for name in names_of(self.shards(stage, id))]
+
+    def shard_counts(self) -> dict[str, int]:
+        """Return the number of shards of every variant of a stage that can have several."""
+        return {f"{stage}/{id}": self.shards(stage, id) for stage, id in self._variants if stage in SHARDED}
+
     def run_spec(self, stage: str, run: str) -> str:
         """Return the spec of a stage that belongs to one run."""
         config = self.runs[run].config
@@ -56,6 +95,11 @@ class Blueprint:
     def plan_spec(self, run: str) -> str:
         """Return the spec of a run's plan: its configuration and the catalogue of devices and prices."""
         return self.spec("plan_run", {**slice_of(self.runs[run].config, "plan_run"), "catalogue": catalogue_digest()})
+
+    def probe_spec(self, run: str) -> str:
+        """Return the spec of a run's probe: what it would train with, and whether other settings are tried."""
+        config = self.runs[run].config
+        return self.spec("probe_run", {**slice_of(config, "train_model"), "autotune": config.plan.autotune})
 
     def description_spec(self, run: str, id: str) -> str:
         """Return the spec of a run's description: its whole configuration, without origins, and all code."""
@@ -126,6 +170,11 @@ class Blueprint:
         rows = self.variant("pack_rows", self.upstream(self.run_ids[run], run)["pack_rows"])
         return self.path("prepare_model", rows.upstream["prepare_model"], "manifest.json")
 
+    def probe_file(self, run: str) -> str | None:
+        """Return the probe of a run, None for one that is planned without."""
+        plan = self.runs[run].config.plan
+        return self.run_path(run, "probe.json") if plan.probe or plan.autotune else None
+
     def plan_files(self) -> list[str]:
         """Return the plan of every run."""
         return [self.run_path(run, "plan.json") for run in self.runs]
@@ -144,20 +193,34 @@ class Blueprint:
         name = references(self.runs[run].config).get(START)
         return self.run_path(name, "adapter.manifest.json") if name else None
 
-    def runs_before(self, id: str, run: str | None = None) -> list[ResolvedRun]:
-        """Return the runs, near and far, that a base model or a run starts from, sorted by name."""
-        found = references(self._config(id, run))
-        waiting = list(found.values()) if run else [found[BASE]] if BASE in found else []
-        seen: set[str] = set()
-        while waiting:
-            name = waiting.pop()
-            seen.add(name)
-            waiting += references(self.runs[name].config).values()
-        return [self.runs[name] for name in sorted(seen)]
+    def merged_manifests(self, run: str) -> list[str]:
+        """Return the manifests of the adapters that a run merges together, in the order given; none for its own."""
+        config = self.runs[run].config
+        return (
+            [self.run_path(name, "adapter.manifest.json") for name in merged_names(config)] if self.merges(run) else []
+        )
 
-    def earlier_barriers(self, id: str, run: str | None = None) -> list[str]:
-        """Return the ids of ``rightsize`` of all runs that a base model or a run starts from."""
-        return sorted({stage_id(earlier.config, "rightsize") for earlier in self.runs_before(id, run)})
+    def runs_before(self, id: str, run: str | None = None, merging: bool = True) -> list[ResolvedRun]:
+        """Return the runs, near and far, that a base model or a run builds on, sorted by name.
+
+        Args:
+            id: of the base model or of the run.
+            run: name of the run, None for a base model.
+            merging: whether the runs whose adapters the run merges are among them; its training needs none of those.
+        """
+        config = self._config(id, run)
+        waiting = _needs(config, merging) if run else [pair for pair in _needs(config, False) if pair[1]]
+        seen: set[tuple[str, bool]] = set()
+        while waiting:
+            found = waiting.pop()
+            if found not in seen and found[0] != run:
+                seen.add(found)
+                waiting += _needs(self.runs[found[0]].config, found[1])
+        return [self.runs[name] for name in sorted({name for name, _ in seen})]
+
+    def earlier_barriers(self, id: str, run: str | None = None, merging: bool = False) -> list[str]:
+        """Return the ids of ``rightsize`` of all runs that a base model, a run or, on demand, its merging builds on."""
+        return sorted({stage_id(earlier.config, "rightsize") for earlier in self.runs_before(id, run, merging)})
 
     def _config(self, id: str, run: str | None) -> LinkedConfig:
         return self.runs[run].config if run else self.variant("prepare_model", id).config
@@ -177,9 +240,10 @@ class Blueprint:
 
     def run_files(self) -> list[str]:
         """Return what every run ends in."""
-        files = ("plan.json", "adapter.manifest.json", "evaluation.json", "run.json", "report.html")
+        files = ("plan.json", "adapter.manifest.json", "evaluation.json", "run.json", "report.html", "adapter_card.md")
         wanted = [self.run_path(run, file) for run in self.runs for file in files]
-        return wanted + [self.run_path(run, "merged.manifest.json") for run in self.runs if self.merges(run)]
+        merged = ("merged.manifest.json", "merged_card.md")
+        return wanted + [self.run_path(run, file) for run in self.runs if self.merges(run) for file in merged]
 
     def settings(self, work: str, threads: int) -> str:
         """Return the operational settings of a data stage as JSON."""
@@ -189,3 +253,9 @@ class Blueprint:
         """Return the operational settings of training as JSON: loading rows and saving progress."""
         train = self.runs[run].config.train
         return canonical_text({name: getattr(train, name) for name in LOADER_KEYS})
+
+
+def _needs(config: LinkedConfig, merging: bool) -> list[tuple[str, bool]]:
+    """Return the runs that a training or, with ``merging``, a merged model needs, and whether merged themselves."""
+    found = [(name, key == BASE) for key, name in references(config).items()]
+    return found + [(name, False) for name in (merged_names(config) if merging else [])]

@@ -65,6 +65,11 @@ class Discovery:
         """Return ``[{path, digest}]`` of the run's source files, in the order of the configuration."""
         return self._sources[tuple(config.data.sources)]
 
+    def bytes_of(self, config: RunConfig) -> int:
+        """Return the size of the run's source files, in bytes."""
+        paths = [Path(source["path"]) for source in self.sources(config) if not source["path"].startswith(BUILTIN)]
+        return sum(path.stat().st_size for path in paths)
+
     def outside(self, stage: str, config: RunConfig) -> dict[str, Any]:
         """Return what a stage's spec needs to know about content outside the workflow."""
         if stage == "stage_sources":

@@ -117,6 +117,8 @@ def _kind(property: dict[str, Any]) -> str:
         return f"`{property['const']}`"
     if property.get("type") == "array":
         return f"list of {_kind(property['items'])}"
+    if "$ref" in property:
+        return "mapping"
     return {"null": "null", "object": "mapping", "string": "text"}.get(
         property.get("type", ""), property.get("type", "")
     )

@@ -1,4 +1,4 @@
-"""Runs that start from other runs: `run:<name>` in a configuration, followed to the run it names."""
+"""Runs that start from other runs, or merge their adapters: a name in a configuration, followed to that run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from snaketune.config.resolve import ResolvedRun
 
 PREFIX = "run:"
-BASE, START = "model.name_or_path", "adapter.init_from"
+BASE, START, MERGED = "model.name_or_path", "adapter.init_from", "merge.adapters"
 
 
 def referenced(value: str | None) -> str | None:
@@ -26,8 +26,13 @@ def references(config: RunConfig) -> dict[str, str]:
     return {key: name for key, name in found.items() if name is not None}
 
 
+def merged_names(config: RunConfig) -> list[str]:
+    """Return the names of the runs whose adapters ``config`` merges together, in the order given."""
+    return [adapter.run.removeprefix(PREFIX).strip() for adapter in config.merge.adapters]
+
+
 def link_runs(runs: list[ResolvedRun]) -> list[ResolvedRun]:
-    """Return the runs, each with the configurations of those it starts from.
+    """Return the runs, each with the configurations of those it starts from and of those whose adapters it merges.
 
     A run that starts from another one speaks as that one does: where it sets no ``tokens.chat_template`` of its own, it
     has the other run's.
@@ -36,19 +41,31 @@ def link_runs(runs: list[ResolvedRun]) -> list[ResolvedRun]:
         ConfigError: if a run does not exist, merges nothing, or starts from itself.
     """
     links = _Links({run.name: run for run in runs})
-    return [links.follow(run.name, ()) for run in runs]
+    return [links.merging(run.name, ()) for run in runs]
 
 
 class _Links:
+    """Follows references: a run's training needs other runs, its merging needs trainings, its own among them."""
+
     def __init__(self, runs: dict[str, ResolvedRun]):
         self._runs = runs
-        self._linked: dict[str, ResolvedRun] = {}
+        self._trained: dict[str, ResolvedRun] = {}
+        self._merged: dict[str, ResolvedRun] = {}
 
-    def follow(self, name: str, path: tuple[str, ...]) -> ResolvedRun:
-        """Return the run ``name`` with its links; ``path`` are the runs on the way to it."""
-        if name not in self._linked:
-            self._linked[name] = self._link(self._runs[name], (*path, name))
-        return self._linked[name]
+    def training(self, name: str, path: tuple[str, ...]) -> ResolvedRun:
+        """Return the run ``name`` with what its training starts from; ``path`` are the runs on the way to it."""
+        if name not in self._trained:
+            self._trained[name] = self._link(self._runs[name], (*path, name))
+        return self._trained[name]
+
+    def merging(self, name: str, path: tuple[str, ...]) -> ResolvedRun:
+        """Return the run ``name`` with what it starts from and the runs whose adapters it merges."""
+        if name not in self._merged:
+            run = self.training(name, path)
+            others = {other: self._earlier(run, MERGED, other, (*path, name)) for other in merged_names(run.config)}
+            configs = {other: found.config for other, found in others.items()}
+            self._merged[name] = replace(run, config=run.config.model_copy(update={"merged_runs": configs}))
+        return self._merged[name]
 
     def _link(self, run: ResolvedRun, path: tuple[str, ...]) -> ResolvedRun:
         found = {key: self._earlier(run, key, name, path) for key, name in references(run.config).items()}
@@ -59,14 +76,16 @@ class _Links:
         return replace(run, config=run.config.model_copy(update=links))
 
     def _earlier(self, run: ResolvedRun, key: str, name: str, path: tuple[str, ...]) -> ResolvedRun:
-        place = f"{run.origins.get(key, 'default')}: {key} of the run {run.name} is {PREFIX}{name}"
+        said = f"names {name}" if key == MERGED else f"is {PREFIX}{name}"
+        place = f"{run.origins.get(key, 'default')}: {key} of the run {run.name} {said}"
         if name not in self._runs:
             known = ", ".join(sorted(set(self._runs) - {run.name})) or "no other run"
             raise ConfigError(f"{place}, but there is no run {name!r}: this configuration has {known}.")
-        if name in path:
+        # A run whose training is settled may be merged, or gone on from, while its own merging is still looked at.
+        if name in path and (key == BASE or name not in self._trained):
             circle = " -> ".join((*path[path.index(name) :], name))
             raise ConfigError(f"{place}, which ends in a circle ({circle}): let one of them start from a model.")
-        earlier = self.follow(name, path)
+        earlier = self.merging(name, path) if key == BASE else self.training(name, path)
         if key == BASE and not earlier.config.merge.enabled:
             raise ConfigError(f"{place}, which merges nothing: set runs.{name}.merge.enabled to true.")
         return earlier

@@ -43,6 +43,11 @@ class DataConfig(Section):
     max_bad_fraction: float = Field(
         0.05, ge=0, le=1, description="The run stops when more than this fraction of lines is quarantined."
     )
+    shards: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
+        "auto",
+        description="Jobs that share the reading, deduplicating and tokenising, for several machines; `auto` makes one "
+        "per 4 GiB of sources. Their number changes no byte of the result and makes nothing again.",
+    )
 
 
 class DedupeConfig(Section):
@@ -202,14 +207,52 @@ class EvaluateConfig(Section):
     )
 
 
+class MergedAdapter(Section):
+    """One of the adapters that are merged together."""
+
+    run: str = Field(..., min_length=1, description="Name of the run whose adapter it is.")
+    weight: float = Field(1.0, allow_inf_nan=False, description="Factor of its change; may be negative.")
+
+
 class MergeConfig(Section):
     """The merged model."""
 
     enabled: bool = Field(True, description="Merge the adapter into the base model and check the result.")
+    adapters: Annotated[list[MergedAdapter], BeforeValidator(as_list)] = Field(
+        [],
+        description="Adapters that are merged together, e.g. [{run: one, weight: 0.5}, {run: two, weight: 0.5}]: runs "
+        "of this configuration with the same base model, this run too if it is to be in; empty merges this run's own.",
+    )
+    method: Literal[
+        "cat",
+        "linear",
+        "ties",
+        "dare_linear",
+        "dare_ties",
+        "magnitude_prune",
+        "svd",
+        "ties_svd",
+        "dare_linear_svd",
+        "dare_ties_svd",
+        "magnitude_prune_svd",
+    ] = Field(
+        "cat",
+        description="With `adapters`: how PEFT combines them. `cat` is the exact weighted sum of their changes; those "
+        "up to magnitude_prune combine the two matrices of equal ranks one by one; those with svd their products.",
+    )
+    density: float = Field(
+        0.5, gt=0, le=1, description="With ties, dare and magnitude_prune: fraction of each adapter's numbers kept."
+    )
+    seed: int = Field(0, ge=0, description="With dare: another seed keeps other numbers.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Number format of the merged weights; `auto` is that of the base checkpoint."
     )
     max_shard_size: str = Field("5GB", pattern=r"^[1-9][0-9]*(KB|MB|GB)$", description="Largest weights file.")
+    gguf_converter: str | None = Field(
+        None,
+        min_length=1,
+        description="For `snakemake export_gguf`: path of llama.cpp's convert_hf_to_gguf.py; null looks on the PATH.",
+    )
 
 
 class RunConfig(Section):
@@ -233,6 +276,9 @@ class LinkedConfig(RunConfig):
 
     base_run: "LinkedConfig | None" = Field(None, exclude=True, description="The run whose merged model is the base.")
     start_run: "LinkedConfig | None" = Field(None, exclude=True, description="The run whose adapter it goes on from.")
+    merged_runs: "dict[str, LinkedConfig]" = Field(
+        {}, exclude=True, description="The runs whose adapters are merged, by name."
+    )
 
 
 class FileConfig(RunConfig):

@@ -17,6 +17,16 @@ class PlanConfig(Section):
         "its CPU.",
     )
     num_gpus: int = Field(1, ge=1, le=4096, description="GPUs that train together.")
+    probe: bool = Field(
+        False,
+        description="Measure before planning: a short real training with the run's own rows on the machine that plans. "
+        "It takes up to some minutes, is kept for every run that it holds for, and replaces the estimated rate.",
+    )
+    autotune: bool = Field(
+        False,
+        description="With the probe, also measure other rows at a time, recomputation and loader processes at the same "
+        "effective batch. The fastest is advised, never set.",
+    )
     price_per_gpu_hour: float | None = Field(
         None, ge=0, description="US dollars; null takes the price of the catalogue, which may be unknown."
     )

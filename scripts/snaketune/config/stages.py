@@ -19,6 +19,8 @@ from snaketune.config.schema import LinkedConfig
 
 # Settings that change how a stage works but never what it makes: they are in no spec and never retrain.
 OPERATIONAL = {
+    "data.shards",
+    "merge.gguf_converter",
     "paths.results",
     "paths.scratch",
     "train.dataloader_num_workers",
@@ -185,6 +187,10 @@ def slice_of(config: LinkedConfig, stage: str) -> dict[str, Any]:
         nested["model"]["base"] = identity(config.base_run, "merge_adapter", LINK_BYTES)
     if stage == "train_model" and config.start_run:
         nested["adapter"]["start"] = identity(config.start_run, "train_model", LINK_BYTES)
+    if stage == "merge_adapter" and config.merged_runs:
+        nested["merge"]["identities"] = {
+            name: identity(run, "train_model", LINK_BYTES) for name, run in config.merged_runs.items()
+        }
     return nested
 
 
@@ -214,11 +220,19 @@ def _matters(config: LinkedConfig, key: str) -> bool:
         return config.train.gradient_checkpointing is True
     if key == "evaluate.columns":
         return bool(config.evaluate.files)
+    if key in ("merge.adapters", "merge.method", "merge.density", "merge.seed"):
+        return bool(config.merge.adapters) and _matters_in_merging(config.merge.method, key)
     if key == "split.max_alike":
         return config.split.max_similarity is not None
     if key == "dedupe.ignore_case":
         return config.dedupe.exact
     return not (key in ("tokens.coverage", "tokens.pad_to_multiple_of") and config.tokens.max_length != "auto")
+
+
+def _matters_in_merging(method: str, key: str) -> bool:
+    if key == "merge.density":
+        return not method.startswith(("cat", "linear", "svd"))
+    return key != "merge.seed" or method.startswith("dare")
 
 
 def lineage(config: LinkedConfig, stage: str) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from snaketune.card.facts import KINDS
+from snaketune.card.placing import place_card
 from snaketune.common.atomic import write_json
 from snaketune.common.canonical import read_json
 from snaketune.common.digests import DigestCache
@@ -76,6 +78,12 @@ def point_latest(folder: Path, current: str) -> None:
     os.replace(partial, link)
 
 
+def place_cards(folder: Path) -> None:
+    """Put the cards of the run in ``folder`` back into the folders that were made anew since they were written."""
+    for kind in KINDS:
+        place_card(folder / f"{kind}_card.md", folder / kind)
+
+
 def show_plan(path: Path, name: str) -> None:
     """Print the plan of a run, as from now; nothing when there is none, which a sentence of its own has explained."""
     if path.is_file():
@@ -100,6 +108,18 @@ def explain_failure(workflow_logs: list[str], command: str) -> str:
         sentences = _SENTENCE.findall(log.read_text(encoding="utf-8", errors="replace"))
         lines += [*sentences[-1:], f"Log: {log}"]
     return "\n".join([*lines, f"What is finished is kept. After mending the cause: {command}"])
+
+
+def shards_before(path: Path) -> dict[str, int]:
+    """Return the numbers of shards by stage and id that earlier workflows used."""
+    return read_json(path) if path.is_file() else {}
+
+
+def remember_shards(path: Path, counts: dict[str, int]) -> None:
+    """Keep the numbers of shards that this workflow uses."""
+    known = shards_before(path)
+    if known | counts != known:
+        write_json(path, known | counts)
 
 
 def write_resolved(path: Path, run: ResolvedRun, sources: list[dict[str, str]], earlier: list[ResolvedRun]) -> None:

@@ -3,20 +3,22 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 import pyarrow as pa
 
+from snaketune.common.manifest import read_manifest
 from snaketune.data.audit import Audit, Limits, Rows, audit
 from snaketune.data.chunks import Chunk
 from snaketune.data.encoding import Document, Encoder, Row
 from snaketune.data.engine import few_threads, load_engine
 from snaketune.data.rendering import NO_PREFERENCE, NO_TRAINED_TOKEN, Renderer, Unusable
-from snaketune.data.templates import ChatTemplate
+from snaketune.data.templates import ChatTemplate, choose_template
 from snaketune.data.token_store import SCHEMA, mask_array
-from snaketune.data.tokenizer import TextTokenizer
+from snaketune.data.tokenizer import TextTokenizer, own_chat_template
 
 EXAMPLES = 3
 RECORDS_WITH_EXAMPLES = 8000
@@ -48,6 +50,19 @@ class Recipe:
     engine: str = "tokenizers"
     method: str = "segments"
     pairs: bool = False
+
+    @classmethod
+    def of_slice(cls, cfg: dict[str, Any], manifest: str | Path) -> "Recipe":
+        """Return the recipe in a stage's configuration slice, for the model of a manifest; nothing is settled yet.
+
+        Raises:
+            ConfigError: if the template that the configuration names cannot be used.
+        """
+        folder, settings = Path(manifest).parent / "model", cfg["tokens"]
+        template = choose_template(settings["chat_template"], own_chat_template(folder))
+        size = read_manifest(manifest).get("vocab_size")
+        pairs = cfg.get("train", {}).get("method") == "dpo"
+        return cls(str(folder), template, settings["assistant_only_loss"], size, pairs=pairs)
 
 
 @dataclass(frozen=True, slots=True)

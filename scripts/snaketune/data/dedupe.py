@@ -14,9 +14,10 @@ import xxhash
 
 from snaketune.data.keys import LOW, first_occurrences, shared_keys
 from snaketune.data.minhash import Likeness
-from snaketune.data.near_dedupe import near_duplicates
+from snaketune.data.near_dedupe import Store, near_duplicates, sketch_ranges, sketches_in
 from snaketune.data.parallel import in_processes
 from snaketune.data.records import Range, Turn, count_lines, key_bytes, line_ranges, read_turns, rough_bytes
+from snaketune.data.shards import read_parts
 
 # Comparing fewer takes less time than starting a process.
 RECORDS_PER_PROCESS = 50_000
@@ -32,6 +33,11 @@ class DedupePolicy:
     threshold: float = 0.8
     num_perm: int = 125
     ngram: int = 5
+
+    @property
+    def likeness(self) -> Likeness:
+        """When two records are near-duplicates."""
+        return Likeness(self.threshold, self.num_perm, self.ngram)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +77,40 @@ class RemovalPlan:
         }
 
 
-def plan_removal(path: Path, policy: DedupePolicy, folder: Path, threads: int = 1) -> RemovalPlan:
+@dataclass(frozen=True, slots=True)
+class DedupeParts:
+    """What shards have worked out already: parts with keys, and folders with sketches where those are wanted."""
+
+    keys: Sequence[Path] = ()
+    sketches: Sequence[Path] = ()
+
+
+NO_PARTS = DedupeParts()
+
+
+def plan_removal(
+    path: Path, policy: DedupePolicy, folder: Path, threads: int = 1, parts: DedupeParts = NO_PARTS
+) -> RemovalPlan:
     """Return the plan for a file of canonical records.
 
     Args:
         path: the records.
         policy: what counts as a duplicate.
         folder: an empty folder for temporary files.
-        threads: processes to use; they do not change the plan.
+        threads: processes to use; neither they nor ``parts`` change the plan.
+        parts: what shards have worked out.
     """
     ranges = line_ranges(path)
-    counts, stands = plan_exact(path, ranges, policy, threads)
+    counts, stands = plan_from_keys(parts.keys, policy) if parts.keys else plan_exact(path, ranges, policy, threads)
     similarity, near, compared = np.ones(len(stands)), np.zeros(len(stands), bool), 0
     if policy.near:
-        gone = stands != np.arange(len(stands))
-        skip = np.split(gone, np.cumsum(counts)[:-1])
-        likeness = Likeness(policy.threshold, policy.num_perm, policy.ngram)
-        found = near_duplicates(path, ranges, skip, likeness, folder, threads)
+        likeness = policy.likeness
+        if parts.sketches:
+            store = Store(folder, sketches_in(parts.sketches), likeness, keep=True)
+        else:
+            sketches = sketch_ranges(path, ranges, absent(counts, stands), likeness, folder, threads)
+            store = Store(folder, sketches, likeness)
+        found = near_duplicates(store, len(stands))
         near = found.stands[stands] != stands
         similarity, stands, compared = found.similarity[stands], found.stands[stands], found.verified
     return RemovalPlan(stands, similarity, near, compared)
@@ -114,15 +137,29 @@ def plan_exact(path: Path, ranges: Sequence[Range], policy: DedupePolicy, thread
     return counts, first
 
 
+def plan_from_keys(parts: Sequence[Path], policy: DedupePolicy) -> tuple[list[int], np.ndarray]:
+    """Return what :func:`plan_exact` does, from the keys that shards have computed: 16 bytes for each record."""
+    found = list(read_parts(parts))
+    counts = [count for count, _ in found]
+    if not policy.exact:
+        return counts, np.arange(sum(counts))
+    return counts, first_occurrences(np.frombuffer(b"".join(keys for _, keys in found), "<u8").reshape(-1, 2))
+
+
+def absent(counts: Sequence[int], stands: np.ndarray) -> list[np.ndarray]:
+    """Return for each range which of its records are out, bool."""
+    return np.split(stands != np.arange(len(stands)), np.cumsum(counts)[:-1])
+
+
 def rough_keys_of_range(path: Path, span: Range, ignore_case: bool) -> bytes:
     """Return 32 bits for each record in a range that agree where the normalised texts do."""
     turns = _folded(read_turns(path, span), ignore_case)
     return np.fromiter((xxhash.xxh3_64_intdigest(rough_bytes(turn)) >> 32 for turn in turns), np.uint32).tobytes()
 
 
-def keys_of_range(path: Path, span: Range, ignore_case: bool, wanted: np.ndarray) -> bytes:
-    """Return the XXH3-128 of the normalised text of the wanted records in a range, 16 bytes each."""
-    turns = _folded(read_turns(path, span, wanted.tolist()), ignore_case)
+def keys_of_range(path: Path, span: Range, ignore_case: bool, wanted: np.ndarray | None = None) -> bytes:
+    """Return the XXH3-128 of the normalised text of the wanted records in a range, or of all, 16 bytes each."""
+    turns = _folded(read_turns(path, span, None if wanted is None else wanted.tolist()), ignore_case)
     return b"".join([xxhash.xxh3_128_digest(key_bytes(turn)) for turn in turns])
 
 

@@ -29,6 +29,11 @@ class ReadingPolicy:
     max_bad_fraction: float = 0.05
     pairs: bool = False
 
+    @classmethod
+    def of_slice(cls, cfg: dict[str, Any]) -> "ReadingPolicy":
+        """Return the policy in a stage's configuration slice."""
+        return cls(**cfg["data"], pairs=cfg.get("train", {}).get("method") == "dpo")
+
 
 @dataclass(slots=True)
 class BlockResult:

@@ -44,39 +44,60 @@ class Duplicates:
     verified: int
 
 
-def near_duplicates(
+def sketch_ranges(
     path: Path, ranges: Sequence[Range], skip: Sequence[np.ndarray], likeness: Likeness, folder: Path, threads: int = 1
-) -> Duplicates:
-    """Return what stands for each record of a file of canonical records.
+) -> list[Path]:
+    """Write the sketches of a file of canonical records and return where they are.
 
     Args:
         path: the records.
         ranges: byte ranges of whole lines that cover the file.
         skip: for each range which of its records are out already, bool.
         likeness: what counts as similar.
-        folder: an empty folder for files of this call.
-        threads: processes to use; neither they nor the ranges change the result.
-
-    Raises:
-        DataError: if there are more than 2**32 rows of shingles.
+        folder: an empty folder for them.
+        threads: processes to use; neither they nor the ranges change what is found.
     """
-    counts = [len(part) for part in skip]
-    firsts = np.cumsum([0, *counts])
-    tasks = [
-        (path, span, out, int(first), likeness, folder / f"{index:06d}")
-        for index, (span, out, first) in enumerate(zip(ranges, skip, firsts[:-1], strict=True))
+    return list(in_processes(sketch_range, sketching_tasks(path, ranges, skip, likeness, folder), threads))
+
+
+def sketching_tasks(
+    path: Path, ranges: Sequence[Range], skip: Sequence[np.ndarray], likeness: Likeness, folder: Path
+) -> list[tuple]:
+    """Return the arguments of ``sketch_range`` for each range."""
+    firsts = np.cumsum([0, *(len(part) for part in skip)]).tolist()
+    return [
+        (path, span, out, first, likeness, folder / f"{index:06d}")
+        for index, (span, out, first) in enumerate(zip(ranges, skip, firsts, strict=False))
     ]
-    parts = list(in_processes(sketch_range, tasks, threads))
-    store = Store(folder, parts, likeness)
-    clusters = Clusters(int(firsts[-1]))
-    _search(store, clusters, likeness.threshold)
+
+
+def sketches_in(folders: Sequence[Path]) -> list[Path]:
+    """Return the sketches that lie in folders, in the order of the records."""
+    found = {path.name.split(".")[0]: path.parent for folder in folders for path in folder.glob("*.keys.npy")}
+    return [folder / name for name, folder in sorted(found.items())]
+
+
+def near_duplicates(store: "Store", records: int) -> Duplicates:
+    """Return what stands for each of ``records`` records, whose sketches are in ``store``."""
+    clusters = Clusters(records)
+    _search(store, clusters, store.likeness.threshold)
     return Duplicates(clusters.stands, clusters.similarity, store.verified)
 
 
 class Store:
-    """The sketches and shingles of all records, memory-mapped."""
+    """The sketches and shingles of all records, memory-mapped.
 
-    def __init__(self, folder: Path, parts: Sequence[Path], likeness: Likeness):
+    Args:
+        folder: an empty folder for files of this object.
+        parts: sketches of consecutive ranges of records.
+        likeness: what counts as similar.
+        keep: whether the parts belong to somebody else; otherwise each is dropped when it was joined to the others.
+
+    Raises:
+        DataError: if there are more than 2**32 rows of shingles.
+    """
+
+    def __init__(self, folder: Path, parts: Sequence[Path], likeness: Likeness, keep: bool = False):
         self.likeness = likeness
         self.verified = 0
         self.owner = np.concatenate([np.load(part.with_suffix(".owners.npy")) for part in parts])
@@ -84,9 +105,9 @@ class Store:
         if len(lengths) >= 1 << 32:
             raise DataError("dedupe.near: there are more than 2**32 records: set it to false or split the sources.")
         self._sizes, offsets = lengths, np.concatenate([[0], np.cumsum(lengths)])
-        self.rows = Rows(self.owner, _joined(folder, parts, "shingles"), offsets)
-        self._sketches = _joined(folder, parts, "sketches")
-        self._bitmaps = _joined(folder, parts, "bitmaps")
+        self.rows = Rows(self.owner, _joined(folder, parts, "shingles", keep), offsets)
+        self._sketches = _joined(folder, parts, "sketches", keep)
+        self._bitmaps = _joined(folder, parts, "bitmaps", keep)
         self._keys = [np.load(part.with_suffix(".keys.npy"), mmap_mode="r") for part in parts]
         self._folder = folder
         for band in range(self.bands):
@@ -145,8 +166,8 @@ class Store:
         return np.concatenate(found)
 
 
-def _joined(folder: Path, parts: Sequence[Path], name: str) -> np.ndarray:
-    """Append the arrays of all parts to one file, dropping each, and return it memory-mapped."""
+def _joined(folder: Path, parts: Sequence[Path], name: str, keep: bool) -> np.ndarray:
+    """Append the arrays of all parts to one file, dropping each unless ``keep``, and return it memory-mapped."""
     if len(parts) == 1:
         return np.load(parts[0].with_suffix(f".{name}.npy"), mmap_mode="r")
     target = folder / name
@@ -155,7 +176,8 @@ def _joined(folder: Path, parts: Sequence[Path], name: str) -> np.ndarray:
             source = part.with_suffix(f".{name}.npy")
             array = np.load(source, mmap_mode="r")
             array.tofile(file)
-            source.unlink()
+            if not keep:
+                source.unlink()
     if not target.stat().st_size:
         return np.zeros((0, *array.shape[1:]), array.dtype)
     return np.memmap(target, array.dtype, "r").reshape(-1, *array.shape[1:])

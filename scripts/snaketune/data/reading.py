@@ -1,6 +1,6 @@
 """From sources to canonical records: every line is a record, quarantined with its reason, or blank."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -15,6 +15,7 @@ from snaketune.data.line_reading import KNOWN_COLUMNS, BlockResult, LineReader, 
 from snaketune.data.parallel import BYTES_PER_PROCESS, ordered_results
 from snaketune.data.parsing import parse_line
 from snaketune.data.quarantine import Quarantine, Refusal
+from snaketune.data.shards import gathered, read_parts
 from snaketune.data.staging import Source, progress_bar
 
 SAMPLE_RECORDS = 64
@@ -70,22 +71,35 @@ class RecordReader:
         self.quarantine = quarantine
         self.accounts: list[SourceAccount] = []
 
-    def read(self, sources: list[tuple[Source, Path]], threads: int) -> None:
+    def read(self, sources: list[tuple[Source, Path]], threads: int, parts: Sequence[str | Path] = ()) -> None:
         """Read all lines of all sources, each with the place where it lies, in bounded memory.
+
+        Args:
+            sources: each source with its place.
+            threads: the most processes that read.
+            parts: what shards have read already.
 
         Raises:
             DataError: if a file cannot be read, changed, has no lines or has no known shape.
         """
-        processes = _processes_for([source for source, _ in sources], threads)
-        blocks = chain.from_iterable(self._blocks(*source, processes > 1) for source in sources)
-        label = Path(sources[0][0].path).name if len(sources) == 1 else f"{len(sources)} sources"
-        with progress_bar(sum(source.bytes for source, _ in sources), f"reading {label}") as bar:
-            for result in ordered_results(LineReader, (self._policy,), blocks, processes):
+        processes = 1 if parts else processes_for([source for source, _ in sources], threads)
+        blocks = self.blocks(sources, processes > 1)
+        read = gathered(blocks, read_parts(parts)) if parts else self.results(blocks, processes)
+        with reading_bar(sources) as bar:
+            for result in read:
                 self._add(result)
                 bar.update(result.consumed)
         for account in self.accounts:
             if not account.records + account.quarantined:
                 raise _no_lines(account.path)
+
+    def results(self, blocks: Iterable[Block], processes: int) -> Iterator[BlockResult]:
+        """Yield what becomes of each block."""
+        return ordered_results(LineReader, (self._policy,), blocks, processes)
+
+    def blocks(self, sources: list[tuple[Source, Path]], several: bool) -> Iterator[Block]:
+        """Yield the blocks of all sources, each with its format."""
+        return chain.from_iterable(self._blocks(*source, several) for source in sources)
 
     def _blocks(self, source: Source, place: Path, several: bool) -> Iterator[Block]:
         """Yield the blocks of a source with its format; other processes read those of plain files themselves."""
@@ -199,10 +213,11 @@ def read_records(
     quarantine: IO[bytes],
     kept_at: str | Path,
     threads: int = 1,
+    parts: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Read all sources into records and quarantine and return the facts of the manifest.
 
-    The bytes that are written do not depend on ``threads``.
+    The bytes that are written depend neither on ``threads`` nor on ``parts``.
 
     Args:
         sources: each source with the place to read it from.
@@ -211,16 +226,23 @@ def read_records(
         quarantine: receives the refused lines; a real file, since it is copied when the run has to stop.
         kept_at: where that copy goes.
         threads: the most processes that read.
+        parts: what shards have read already, see ``reading_shard``.
 
     Raises:
         ConfigError: if a setting does not fit the data.
         DataError: if a source cannot be read or too many lines are unusable.
     """
     reader = RecordReader(policy, records, Quarantine(quarantine))
-    reader.read(list(sources), threads)
+    reader.read(list(sources), threads, parts)
     facts = reader.finish()
     reader.refuse_if_too_bad(kept_at)
     return facts
+
+
+def reading_bar(sources: Sequence[tuple[Source, Path]]) -> Any:
+    """Return a progress bar over the bytes of the sources."""
+    label = Path(sources[0][0].path).name if len(sources) == 1 else f"{len(sources)} sources"
+    return progress_bar(sum(source.bytes for source, _ in sources), f"reading {label}")
 
 
 def summary_of(facts: dict[str, Any]) -> list[str]:
@@ -232,7 +254,8 @@ def summary_of(facts: dict[str, Any]) -> list[str]:
     ]
 
 
-def _processes_for(sources: Iterable[Source], threads: int) -> int:
+def processes_for(sources: Iterable[Source], threads: int) -> int:
+    """Return how many processes are worth starting to read these sources, at most ``threads``."""
     size = sum(source.bytes * (1 if is_plain(source.path) else EXPANSION) for source in sources)
     return max(1, min(threads, size // BYTES_PER_PROCESS))
 

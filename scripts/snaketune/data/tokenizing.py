@@ -1,7 +1,7 @@
 """From canonical records to token ids with a loss mask: template once, tokens once, every record accounted for."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +18,7 @@ from snaketune.data.engine import choose_engine, few_threads, load_engine
 from snaketune.data.equality import SAMPLE_RECORDS, Conversation, choose_method, compare_with_transformers
 from snaketune.data.parallel import ordered_results
 from snaketune.data.rendering import Unusable
+from snaketune.data.shards import gathered, read_parts
 from snaketune.data.token_store import writing_tokens
 from snaketune.data.tokenizer import TextTokenizer
 
@@ -114,9 +115,20 @@ def _sample(worker: ChunkTokenizer, chunks: Sequence[Chunk]) -> tuple[list[Docum
 
 
 def tokenize_splits(
-    files: dict[str, tuple[str, str]], recipe: Recipe, dropped: IO[bytes], threads: int
+    files: dict[str, tuple[str, str]],
+    recipe: Recipe,
+    dropped: IO[bytes],
+    threads: int,
+    parts: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Tokenise the splits ``{name: (records, output folder)}``, ``train`` among them, and return the facts.
+
+    Args:
+        files: the splits.
+        recipe: how, but for what is settled on a sample.
+        dropped: gets the records that are left out.
+        threads: the most processes.
+        parts: what shards have tokenised already, see ``tokenizing_shard``.
 
     Raises:
         ConfigError: if a conversation needs a template and there is none.
@@ -125,8 +137,9 @@ def tokenize_splits(
     recipe, facts = settle(recipe, [records for records, _ in files.values()], threads)
     accounts: dict[str, SplitAccount] = {}
     examples: list[dict[str, Any]] = []
+    done = read_parts(parts) if parts else None
     for split, (records, output) in files.items():
-        accounts[split], shown = tokenize_split(split, records, recipe, output, dropped, threads)
+        accounts[split], shown = tokenize_split(split, records, recipe, output, dropped, threads, done)
         examples += shown if split == "train" else []
     train, place = accounts["train"], files["train"][0]
     if not train.records:
@@ -166,7 +179,13 @@ def warnings_of(facts: dict[str, Any]) -> list[str]:
 
 
 def tokenize_split(
-    split: str, records: str | Path, recipe: Recipe, output: str | Path, dropped: IO[bytes], threads: int = 1
+    split: str,
+    records: str | Path,
+    recipe: Recipe,
+    output: str | Path,
+    dropped: IO[bytes],
+    threads: int = 1,
+    done: Iterator[ChunkResult] | None = None,
 ) -> tuple[SplitAccount, list[dict[str, Any]]]:
     """Tokenise the records of one split into the Arrow folder ``output``, in bounded memory.
 
@@ -175,6 +194,7 @@ def tokenize_split(
     Args:
         dropped: gets one JSON line for each record that is left out: ``split``, ``record`` (line of the split's file,
             from 0), ``source`` and ``line`` (where it came from), ``reason`` and ``detail``.
+        done: the results of this split's chunks and of those to come, where shards have made them.
 
     Returns:
         The account of the split and up to three examples with trained and masked stretches of text.
@@ -187,7 +207,7 @@ def tokenize_split(
     examples: list[dict[str, Any]] = []
     chunks = chunks_of(records)
     with writing_tokens(output) as writer:
-        for result in _results(recipe, split, chunks, threads):
+        for result in gathered(chunks, done) if done else results_of(recipe, split, chunks, threads):
             writer.write_batch(result.batch)
             account.add(result)
             dropped.writelines(orjson.dumps(entry) + b"\n" for entry in result.dropped)
@@ -197,6 +217,7 @@ def tokenize_split(
     return account, examples
 
 
-def _results(recipe: Recipe, split: str, chunks: Sequence[Chunk], threads: int) -> Iterable[ChunkResult]:
+def results_of(recipe: Recipe, split: str, chunks: Sequence[Chunk], threads: int) -> Iterator[ChunkResult]:
+    """Yield the rows of each chunk of a split."""
     processes = processes_for(chunks, threads)
     return ordered_results(ChunkTokenizer, (recipe, split, max(1, threads // processes)), chunks, processes)

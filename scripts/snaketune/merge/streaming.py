@@ -1,5 +1,6 @@
 """The streaming merge: base weights plus the adapter's change, in float32, rounded once, shard by shard."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -12,21 +13,24 @@ from snaketune.merge.checkpoint import FLOATS, Checkpoint, plan_shards, write_sh
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
-    """What a merge did.
+class Weights:
+    """The weights of a model to be, each computed when it is asked for: for writing, and again for checking.
 
     Attributes:
-        dtype: number format of most merged weights.
-        tensors_merged: weights that the adapter has a change for.
-        tensors_changed: those of them that differ from the base after rounding.
-        relative_error: of the merged layers' outputs in float32 against the adapter's, where the merge itself
-            measured it; None where :mod:`snaketune.merge.verify` does.
+        dtype: number format of most of them.
+        formats: number format of each, by name.
+        shapes: shape of each.
+        trained: names of those that training changed.
+        tensor: gives the weight of a name.
+        before: gives the base model's weight of a name in the same format, None where it has none.
     """
 
     dtype: torch.dtype
-    tensors_merged: int
-    tensors_changed: int
-    relative_error: float | None = None
+    formats: Mapping[str, torch.dtype]
+    shapes: Mapping[str, tuple[int, ...]]
+    trained: frozenset[str]
+    tensor: Callable[[str], torch.Tensor]
+    before: Callable[[str], torch.Tensor | None]
 
 
 def strangers(base: Checkpoint, adapter: Adapter) -> list[str]:
@@ -52,38 +56,48 @@ def merged_weight(base: Checkpoint, adapter: Adapter, module: str) -> torch.Tens
     return merged
 
 
-def merge_streaming(
-    base: Checkpoint, adapter: Adapter, folder: Path, dtype: torch.dtype | None, max_shard_bytes: int
-) -> Merged:
-    """Write the merged weights to ``folder`` and return what was done.
+def merged_weights(base: Checkpoint, adapter: Adapter, dtype: torch.dtype | None) -> Weights:
+    """Return the weights of base plus adapter.
 
-    Memory holds the adapter, one output shard and three float32 copies of one weight.
+    Computing one raises a TrainingError if weight and change do not fit or the result is not finite.
 
     Args:
         base: the unquantised base checkpoint.
         adapter: a plain adapter all of whose modules the checkpoint holds.
-        folder: an empty folder.
         dtype: number format of the merged weights; None keeps that of each weight.
-        max_shard_bytes: largest file.
-
-    Raises:
-        TrainingError: if weights and changes do not fit, a result is not finite, or rounding undoes all changes.
     """
     modules = {f"{module}.weight": module for module in adapter.modules}
-    targets = {name: target_dtype(own, dtype) for name, own in base.dtypes.items()}
-    sizes = {name: prod(base.shapes[name]) * target.itemsize for name, target in targets.items()}
-    changed = 0
+    formats = {name: target_dtype(own, dtype) for name, own in base.dtypes.items()}
+
+    def before(name: str) -> torch.Tensor:
+        return rounded(base.tensor(name), formats[name], name)
 
     def tensor(name: str) -> torch.Tensor:
-        nonlocal changed
         if name not in modules:
-            return rounded(base.tensor(name), targets[name], name)
-        result = rounded(merged_weight(base, adapter, modules[name]), targets[name], name)
-        changed += not torch.equal(result, base.tensor(name).to(targets[name]))
-        return result
+            return before(name)
+        return rounded(merged_weight(base, adapter, modules[name]), formats[name], name)
 
-    write_shards(folder, plan_shards(sizes, max_shard_bytes), tensor, sizes)
-    return Merged(dtype or base.main_dtype(), len(modules), changed)
+    return Weights(dtype or base.main_dtype(), formats, base.shapes, frozenset(modules), tensor, before)
+
+
+def merge_streaming(
+    base: Checkpoint, adapter: Adapter, folder: Path, dtype: torch.dtype | None, max_shard_bytes: int
+) -> torch.dtype:
+    """Write the merged weights to the empty ``folder`` and return their number format.
+
+    Memory holds the adapter, one output shard and three float32 copies of one weight.
+
+    Raises:
+        TrainingError: if weights and changes do not fit or a result is not finite.
+    """
+    return write_weights(merged_weights(base, adapter, dtype), folder, max_shard_bytes)
+
+
+def write_weights(weights: Weights, folder: Path, max_shard_bytes: int) -> torch.dtype:
+    """Write ``weights`` to the empty ``folder``, in files of at most ``max_shard_bytes``, and return their format."""
+    sizes = {name: prod(weights.shapes[name]) * target.itemsize for name, target in weights.formats.items()}
+    write_shards(folder, plan_shards(sizes, max_shard_bytes), weights.tensor, sizes)
+    return weights.dtype
 
 
 def target_dtype(own: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:

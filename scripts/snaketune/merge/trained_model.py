@@ -1,15 +1,14 @@
 """A model all of whose weights were trained: nothing to merge, but the same checks and the files asked for."""
 
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 import torch
 
 from snaketune.common.errors import TrainingError
 from snaketune.merge.adapter import AGAIN
-from snaketune.merge.checkpoint import Checkpoint, plan_shards, write_shards
-from snaketune.merge.streaming import Merged, rounded, target_dtype
+from snaketune.merge.checkpoint import Checkpoint
+from snaketune.merge.streaming import Weights, rounded, target_dtype, write_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,35 +34,33 @@ def read_trained_model(folder: Path) -> TrainedModel:
     return TrainedModel(folder, weights)
 
 
-def copy_trained(
-    base: Checkpoint, trained: TrainedModel, folder: Path, dtype: torch.dtype | None, max_shard_bytes: int
-) -> Merged:
-    """Write the trained weights to ``folder``, rounded once, and return how many differ from the base model's.
+def trained_weights(base: Checkpoint, trained: TrainedModel, dtype: torch.dtype | None) -> Weights:
+    """Return the trained weights, rounded once.
+
+    Computing one raises a TrainingError if it is not finite or beyond the range of ``dtype``.
 
     Args:
         base: the model that training started from.
         trained: the model it became.
-        folder: an empty folder.
         dtype: number format; None takes that of the base's weight of the same name, else of most of them.
-        max_shard_bytes: largest file.
-
-    Raises:
-        TrainingError: if a weight is not finite or is beyond the range of ``dtype``.
     """
-    weights = trained.weights
-    usual = base.main_dtype()
-    targets = {name: target_dtype(own, dtype or base.dtypes.get(name, usual)) for name, own in weights.dtypes.items()}
-    sizes = {name: prod(weights.shapes[name]) * target.itemsize for name, target in targets.items()}
-    changed = 0
+    weights, usual = trained.weights, base.main_dtype()
+    formats = {name: target_dtype(own, dtype or base.dtypes.get(name, usual)) for name, own in weights.dtypes.items()}
 
     def tensor(name: str) -> torch.Tensor:
-        nonlocal changed
         found = weights.tensor(name)
         if not bool(torch.isfinite(found).all()):
             raise TrainingError(f"{trained.folder}: {name} is not finite: lower train.learning_rate and {AGAIN}.")
-        result = rounded(found, targets[name], name)
-        changed += not (name in base.dtypes and torch.equal(result, base.tensor(name).to(targets[name])))
-        return result
+        return rounded(found, formats[name], name)
 
-    write_shards(folder, plan_shards(sizes, max_shard_bytes), tensor, sizes)
-    return Merged(dtype or usual, len(targets), changed)
+    def before(name: str) -> torch.Tensor | None:
+        return base.tensor(name).to(formats[name]) if name in base.dtypes else None
+
+    return Weights(dtype or usual, formats, weights.shapes, frozenset(formats), tensor, before)
+
+
+def copy_trained(
+    base: Checkpoint, trained: TrainedModel, folder: Path, dtype: torch.dtype | None, max_shard_bytes: int
+) -> torch.dtype:
+    """Write the trained weights to the empty ``folder`` in files of that size at most, and return their format."""
+    return write_weights(trained_weights(base, trained, dtype), folder, max_shard_bytes)

@@ -1,6 +1,7 @@
 """The merge for adapters that are more than two matrices per weight: PEFT's own, in float32, then rounded."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +12,67 @@ from snaketune.common.errors import TrainingError
 from snaketune.evaluate.models import ModelSettings, attach_adapter, load_model
 from snaketune.merge.adapter import AGAIN, Adapter
 from snaketune.merge.checkpoint import Checkpoint
-from snaketune.merge.streaming import Merged, rounded
+from snaketune.merge.streaming import rounded
 
 PROBES = 8
 
 
-def merge_with_peft(
-    base_folder: Path, adapter: Adapter, folder: Path, dtype: torch.dtype | None, max_shard_size: str, trust: bool
-) -> Merged:
-    """Write the merged model to ``folder``; memory holds the whole model in float32.
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """A model that PEFT merged.
+
+    Attributes:
+        model: the merged model, float32 on the CPU.
+        dtype: number format that it is to be written in.
+        before: digest of each weight of the base model in that format.
+        layers: adapted linear layers.
+        error: largest relative error of their outputs against those before merging, None without such layers.
+    """
+
+    model: Any
+    dtype: torch.dtype
+    before: dict[str, str]
+    layers: int
+    error: float | None
+
+
+def merge_with_peft(base_folder: Path, adapter: Adapter, dtype: torch.dtype | None, trust: bool) -> Merge:
+    """Return the merged model; memory holds all of it in float32.
 
     Args:
         base_folder: the base model.
         adapter: any adapter that PEFT can merge.
-        folder: an empty folder.
         dtype: number format of the merged weights; None takes that of most base weights.
-        max_shard_size: largest file, such as ``5GB``.
         trust: whether code that comes with the model may run.
 
     Raises:
         TrainingError: if PEFT cannot merge the adapter or a result is not finite.
     """
-    settings = ModelSettings(dtype="float32", trust_remote_code=trust)
-    model = load_model(base_folder, settings, torch.device("cpu"))
+    model = load_whole(base_folder, trust)
     target = dtype or own_dtype(base_folder, model)
-    before = _digests(model, target)
+    before = weight_digests(model, target)
     tuned = attach_adapter(model, adapter.folder)
     answers = _answers(tuned)
     try:
-        merged = tuned.merge_and_unload(safe_merge=True)
+        merged: Any = tuned.merge_and_unload(safe_merge=True)
     except (ValueError, RuntimeError, NotImplementedError) as error:
         raise TrainingError(f"{adapter.folder}: PEFT cannot merge this adapter ({error}): {AGAIN}.") from None
     worst = max((_error(merged.get_submodule(name), *pair) for name, pair in answers.items()), default=None)
-    after = _digests(merged, target)
-    changed = sum(digest != before.get(name) for name, digest in after.items())
-    merged.to(target).save_pretrained(folder, max_shard_size=max_shard_size)
-    return Merged(target, len(answers) or changed, changed, worst)
+    return Merge(merged, target, before, len(answers), worst)
+
+
+def write_with_peft(
+    base_folder: Path, adapter: Adapter, folder: Path, dtype: torch.dtype | None, max_shard_size: str, trust: bool
+) -> torch.dtype:
+    """Write the merged model to the empty ``folder`` in files of at most ``max_shard_size``; return its format."""
+    merge = merge_with_peft(base_folder, adapter, dtype, trust)
+    merge.model.to(merge.dtype).save_pretrained(folder, max_shard_size=max_shard_size)
+    return merge.dtype
+
+
+def load_whole(folder: Path, trust: bool) -> Any:
+    """Return the model in ``folder`` in float32 on the CPU."""
+    return load_model(folder, ModelSettings(dtype="float32", trust_remote_code=trust), torch.device("cpu"))
 
 
 def own_dtype(folder: Path, model: Any) -> torch.dtype:
@@ -72,7 +98,8 @@ def _error(module: Any, inputs: torch.Tensor, expected: torch.Tensor) -> float:
     return float((module(inputs) - expected).norm() / expected.norm())
 
 
-def _digests(model: Any, dtype: torch.dtype) -> dict[str, str]:
+def weight_digests(model: Any, dtype: torch.dtype) -> dict[str, str]:
+    """Return a digest of each weight of ``model`` in the number format ``dtype``."""
     found = {}
     for name, weight in model.named_parameters():
         content = rounded(weight.detach(), dtype, name).contiguous().view(torch.uint8).numpy().data

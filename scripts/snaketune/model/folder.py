@@ -5,6 +5,7 @@ from pathlib import Path
 
 from snaketune.common.errors import ConfigError
 from snaketune.model.json_files import read_object
+from snaketune.model.statement import licence_files
 from snaketune.model.tokenizer_files import ensure_fast_tokenizer
 from snaketune.model.weights import find_weight_files
 
@@ -31,7 +32,8 @@ def link_model(source: Path, target: Path, trust_remote_code: bool) -> None:
     if not trust_remote_code:
         refuse_remote_code(source)
     weights = find_weight_files(source)
-    for file in [*support_files(source, trust_remote_code), *weights]:
+    support = {*support_files(source, trust_remote_code), *licence_files(source)}
+    for file in [*sorted(support), *weights]:
         link(file, target / file.relative_to(source))
     ensure_fast_tokenizer(source, target, trust_remote_code)
 

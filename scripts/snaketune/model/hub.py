@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from snaketune.common.errors import ConfigError
 from snaketune.model.folder import CODE_PATTERN, SUPPORT_PATTERNS, refuse_remote_code
+from snaketune.model.statement import CARD, LICENCE_PATTERNS
 from snaketune.model.weights import refuse_unsafe_weights
 
 PATIENCE_SECONDS = 0.8  # one round trip to anywhere on earth takes less than half
@@ -54,7 +55,7 @@ def fetch_snapshot(repo: str, revision: str | None, trust_remote_code: bool) -> 
     revision = revision or DEFAULT_REVISION
     with _one_sentence(repo, revision):
         validate_repo_id(repo)
-    support = [*SUPPORT_PATTERNS, CODE_PATTERN] if trust_remote_code else list(SUPPORT_PATTERNS)
+    support = [*SUPPORT_PATTERNS, CARD, *LICENCE_PATTERNS, *([CODE_PATTERN] if trust_remote_code else [])]
     if constants.HF_HUB_OFFLINE:
         return _cached_snapshot(repo, revision, [*support, WEIGHT_PATTERN])
     ensure_reachable(constants.ENDPOINT, repo)

@@ -10,6 +10,7 @@ from snaketune.common.manifest import read_manifest
 from snaketune.model.folder import link_model
 from snaketune.model.hub import REPOSITORY, fetch_snapshot
 from snaketune.model.json_files import read_object
+from snaketune.model.statement import describe_card
 from snaketune.model.tiny import make_tiny_model
 from snaketune.model.tokenizer_files import chat_template_digest, tokenizer_digest
 from snaketune.model.weights import count_parameters, digest_weights, find_weight_files
@@ -53,7 +54,14 @@ def prepare_model(
     """
     with writing_directory(output) as folder:
         origin, source = bring_model(cfg, folder, corpus, base)
-        return {**origin, **describe_weights(source), **describe_configuration(folder)}
+        # What another run made has a card only once that run is finished; the first model's is asked instead.
+        stated = {} if base else describe_card(source)
+        return {
+            **origin,
+            **describe_weights(source),
+            **describe_configuration(folder),
+            **({"card": stated} if stated else {}),
+        }
 
 
 def bring_model(

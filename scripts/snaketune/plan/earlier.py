@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,14 +28,13 @@ class Measurement:
     start_seconds: float
     """From the start of the job to its end, without training, evaluations and checkpoints: loading, compiling."""
     save_seconds: float | None
+    evaluation_rate: float | None
+    """Held-out tokens per second of all devices, None where no evaluation was measured."""
     memory_gb: float
-    runs: tuple[str, ...]
-    """``run/id`` of each."""
-
-    @property
-    def source(self) -> str:
-        """Return where the figures come from, in words."""
-        return f"measured by {self.runs[0]}" if len(self.runs) == 1 else f"median of {', '.join(self.runs)}"
+    finished: datetime
+    """When the last of it was measured."""
+    source: str
+    """Where the figures come from, in words."""
 
 
 def find_measurement(
@@ -74,9 +74,14 @@ def _read(folder: Path, name: str = "plan.json") -> dict[str, Any] | None:
 
 
 def _is_there(info: Mapping[str, Any], target: Target, host: str) -> bool:
-    gpu = info["machine"]["gpu"]
+    machine = info["machine"]
+    return is_device(machine["gpu"], target) and (machine["gpu"] is not None or machine["host"] == host)
+
+
+def is_device(gpu: Mapping[str, Any] | None, target: Target) -> bool:
+    """Tell whether what was measured on ``gpu`` (None: a CPU) was measured on the target's kind of device."""
     if gpu is None or target.is_cpu:
-        return gpu is None and target.is_cpu and info["machine"]["host"] == host
+        return gpu is None and target.is_cpu
     return " ".join(gpu["name"].lower().split()) in {name.lower() for name in target.hardware.names}
 
 
@@ -95,24 +100,33 @@ def _measured(
     return [
         {
             "name": f"{folder.parent.name}/{folder.name}",
-            "finished": info["train"]["finished"],
+            "finished": datetime.fromisoformat(info["train"]["finished"]),
             "rate": info["tokens_this_time"] / training / target.gpus * correction,
             "start": max(info["train"]["seconds"] - spent, 0.0),
             "save": (info.get("checkpoints") or {}).get("seconds_per_checkpoint"),
+            "evaluation": _evaluation_rate(plan, seconds.get("evaluation")),
             "memory": on_gpu or memory["resident_bytes"] / 1e9,
         }
     ]
 
 
+def _evaluation_rate(plan: Mapping[str, Any], seconds: float | None) -> float | None:
+    """Return the held-out tokens per second of a run; None for one that was not evaluated on its way."""
+    tokens = (plan.get("work") or {}).get("eval_tokens", 0) * (plan.get("overheads") or {}).get("evaluations", 0)
+    return tokens / seconds if tokens and seconds else None
+
+
 def _together(runs: list[dict[str, Any]]) -> Measurement:
-    rates = [run["rate"] for run in runs]
-    saves = [run["save"] for run in runs if run["save"] is not None]
+    rates, names = [run["rate"] for run in runs], [run["name"] for run in runs]
+    saves, evaluations = ([run[name] for run in runs if run[name] is not None] for name in ("save", "evaluation"))
     return Measurement(
         tokens_per_second=median(rates),
         slowest=min(rates),
         fastest=max(rates),
         start_seconds=median(run["start"] for run in runs),
         save_seconds=median(saves) if saves else None,
+        evaluation_rate=median(evaluations) if evaluations else None,
         memory_gb=max(run["memory"] for run in runs),
-        runs=tuple(run["name"] for run in runs),
+        finished=runs[-1]["finished"],
+        source=f"measured by {names[0]}" if len(names) == 1 else f"median of {', '.join(names)}",
     )

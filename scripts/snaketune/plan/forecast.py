@@ -63,7 +63,7 @@ def forecast(
     if measured and measured.save_seconds is not None:
         save_seconds = measured.save_seconds
     evaluations = whole.steps // train["eval_steps"] if train["eval_steps"] and work.eval_tokens else 0
-    seconds = evaluations * work.eval_tokens * forward_share(work) / per_second / target.gpus
+    seconds = evaluations * evaluation_seconds(work, per_second * target.gpus, measured)
     start = measured.start_seconds if measured else reference_seconds(work, per_second) / target.gpus
     inputs = RunInputs(
         **{
@@ -78,6 +78,13 @@ def forecast(
     )
     saves = "measured" if measured and measured.save_seconds is not None else "estimated"
     return Forecast(inputs, budget_of(inputs), rate.tokens_per_second is not None, save_seconds, saves, evaluations)
+
+
+def evaluation_seconds(work: Work, tokens_per_second: float, measured: Measurement | None) -> float:
+    """Return what one held-out loss takes: measured, else the forward part of training's operations."""
+    if measured and measured.evaluation_rate:
+        return work.eval_tokens / measured.evaluation_rate
+    return work.eval_tokens * forward_share(work) / tokens_per_second
 
 
 def forward_share(work: Work) -> float:

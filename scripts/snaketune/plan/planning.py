@@ -19,6 +19,7 @@ from snaketune.plan.gate import nearest_hours, smaller_setting
 from snaketune.plan.hardware import load_catalogue
 from snaketune.plan.machine import Machine
 from snaketune.plan.memory import MemoryPlan, memory_plan
+from snaketune.plan.probed import kept_probe, measurement_of, newest, probe_block
 from snaketune.plan.rate import Rate, rate_of
 from snaketune.plan.settings import setting_of
 from snaketune.plan.strategies import memory_per_gpu
@@ -57,6 +58,8 @@ class PlanInputs:
     """The folder of the run."""
     machine: Machine
     now: datetime
+    probe: Mapping[str, Any] | None = None
+    """What a probe of this run recorded, if there was one."""
 
 
 def make_plan(given: PlanInputs) -> dict[str, Any]:
@@ -69,7 +72,9 @@ def make_plan(given: PlanInputs) -> dict[str, Any]:
     target = choose_target(given.cfg["plan"], given.machine)
     work = read_work(given.cfg, given.model_folder, given.model, given.rightsize, given.pack, target)
     speed, flops = speed_key(given.cfg, work, target), work.flops_per_token()
-    measured = find_measurement(given.results, given.own, speed, flops, target, given.machine.host)
+    by_runs = find_measurement(given.results, given.own, speed, flops, target, given.machine.host)
+    probe = given.probe or kept_probe(given.own)
+    measured = newest(by_runs, measurement_of(probe, target))
     rate = rate_of(work, target.hardware, given.cfg["plan"]["utilization"], measured)
     seen = forecast(given.cfg, given.settings, work, target, rate, measured)
     memory, notes = _memory(given.cfg, work, target)
@@ -96,6 +101,7 @@ def make_plan(given: PlanInputs) -> dict[str, Any]:
             "memory": smaller_setting(work, target, memory),
         },
         **_tables(given, target, work, seen, values, about),
+        **probe_block(probe),
         "notes": [*dict.fromkeys([*work.notes, *notes])],
     }
     return rounded(plan)
@@ -178,7 +184,7 @@ def _device(target: Target) -> dict[str, Any]:
 
 
 def _work(work: Work) -> dict[str, Any]:
-    names = ("rows", "documents", "tokens", "squares", "row_length", "parameters", "trained")
+    names = ("rows", "documents", "tokens", "squares", "row_length", "eval_tokens", "parameters", "trained")
     own = "full" if work.is_full else {"none": "lora"}.get(work.setting.quantization, work.setting.quantization)
     found = {name: getattr(work, name) for name in names}
     return {**found, "checkpoint_every": work.setting.checkpoint_every, "fit_method": own}

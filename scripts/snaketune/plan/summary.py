@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from snaketune.plan.probed import describe_tuning
+
 UNKNOWN = "unknown"
 METHODS = {"lora": "LoRA", "8bit": "8 bit", "4bit": "4 bit", "full": "full"}
 VERDICTS = {"fits": "fits", "tight": "tight", "no": "no", "unknown": "?"}
@@ -131,6 +133,8 @@ def _rest(plan: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"  Bought for {dollars(own['hardware_usd'])} it is paid for after {number(own['break_even_runs'])} runs."
         )
+    if plan.get("autotune"):
+        lines += [f"  {line}" for line in describe_tuning(plan["autotune"])]
     return lines + [f"  Note: {note}" for note in plan["notes"]]
 
 

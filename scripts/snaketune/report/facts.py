@@ -11,24 +11,17 @@ import orjson
 from snaketune.common.canonical import read_json
 from snaketune.common.errors import DataError
 from snaketune.report.answers import Answers, collect, collect_by_file
+from snaketune.report.curves import Curve, Progress, gather
 from snaketune.report.text import Excerpt, excerpt
-from snaketune.report.thinning import Point
+
+__all__ = ["Curve", "Facts", "Json", "load_facts", "look", "read_document", "read_lines"]
 
 Json = dict[str, Any]
-CURVES = ("loss", "eval_loss", "learning_rate", "grad_norm", "reward_margin", "reward_accuracy")
 QUARANTINE_SHOWN = 10
 QUARANTINE_PER_REASON = 3
 DUPLICATES_SHOWN = 5
 LEAKS_PER_REASON = 3
 LINE_CHARACTERS = 400
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """The values of one metric over the optimizer steps; ``gaps`` counts steps without a finite value."""
-
-    points: tuple[Point, ...] = ()
-    gaps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +43,17 @@ class DuplicatePair:
     kind: str
     similarity: float
     text: Excerpt
+    kept_text: Excerpt
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A record that tokenising left out, by source number and line."""
+
+    split: str
+    place: tuple[int, int]
+    reason: str
+    detail: Excerpt
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,13 @@ class Facts:
     file_answers: Mapping[str, Answers] = field(default_factory=dict)
     """Answers to the questions of external files, by the name of the file."""
     leaks: tuple[LeakPair, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    progress: Mapping[int, Progress] = field(default_factory=dict)
+    """How far each logged step is; its seconds are measured."""
+    rates: Mapping[str, Curve] = field(default_factory=dict)
+    """Curves of what was measured on the machine."""
+    history: Json | None = None
+    """history.json: which stages ran when, and the run before this one; measured as well."""
 
 
 def load_facts(paths: Mapping[str, str | None]) -> Facts:
@@ -98,21 +109,23 @@ def load_facts(paths: Mapping[str, str | None]) -> Facts:
 
     Args:
         paths: path by name, named like the arguments of ``render_report.py``; ``merged``, ``plan``, ``info``,
-            ``timing`` and ``leaks`` may be None.
+            ``timing``, ``leaks``, ``dropped`` and ``history`` may be None.
 
     Raises:
         DataError: if a file is missing or is not the JSON it should be.
     """
     given = {name: Path(path) for name, path in paths.items() if path}
     documents = ("run", "reading", "dedupe", "split", "tokens", "pack", "rightsize", "adapter", "evaluation")
+    perhaps = ("merged", "plan", "info", "timing", "history")
+    metrics = gather(read_lines(given["metrics"]))
     return Facts(
         **{name: read_document(given[name]) for name in documents},
-        merged=read_document(given["merged"]) if "merged" in given else None,
-        plan=read_document(given["plan"]) if "plan" in given else None,
-        info=read_document(given["info"]) if "info" in given else None,
-        timing=read_document(given["timing"]) if "timing" in given else None,
+        **{name: read_document(given[name]) if name in given else None for name in perhaps},
         leaks=read_leaks(given["leaks"]) if "leaks" in given else (),
-        curves=read_curves(given["metrics"]),
+        left_out=read_left_out(given["dropped"]) if "dropped" in given else (),
+        curves=metrics.curves,
+        rates=metrics.rates,
+        progress=metrics.progress,
         quarantine=read_quarantine(given["quarantine"]),
         duplicates=read_duplicates(given["duplicates"]),
         answers=collect(line for line in read_lines(given["generations"]) if "file" not in line),
@@ -180,19 +193,6 @@ def _missing(path: Path) -> DataError:
     return DataError(f"{path} does not exist: run the same command again, its stage makes it.")
 
 
-def read_curves(path: Path) -> dict[str, Curve]:
-    """Return the curves of ``metrics.jsonl``; throughput and other volatile keys are left where they are."""
-    points: dict[str, list[Point]] = {name: [] for name in CURVES}
-    gaps: Counter[str] = Counter()
-    for line in read_lines(path):
-        for name in CURVES:
-            if line.get(name) is not None:
-                points[name].append((int(line["step"]), float(line[name])))
-            elif name in line:
-                gaps[name] += 1
-    return {name: Curve(tuple(points[name]), gaps[name]) for name in CURVES}
-
-
 def read_quarantine(path: Path) -> tuple[QuarantinedLine, ...]:
     """Return a few quarantined lines: the first ones of each reason."""
     seen: Counter[str] = Counter()
@@ -212,11 +212,24 @@ def read_duplicates(path: Path) -> tuple[DuplicatePair, ...]:
     chosen: list[DuplicatePair] = []
     for line in read_lines(path):
         removed, kept = ((int(line[side]["source"]), int(line[side]["line"])) for side in ("removed", "kept"))
-        text = excerpt(line.get("text"), LINE_CHARACTERS)
-        chosen.append(DuplicatePair(removed, kept, str(line["kind"]), float(line["similarity"]), text))
+        text, other = (excerpt(line.get(name), LINE_CHARACTERS) for name in ("text", "kept_text"))
+        chosen.append(DuplicatePair(removed, kept, str(line["kind"]), float(line["similarity"]), text, other))
         if len(chosen) == DUPLICATES_SHOWN:
             break
     return tuple(chosen)
+
+
+def read_left_out(path: Path) -> tuple[LeftOut, ...]:
+    """Return the first few records of each reason that tokenising left out."""
+    seen: Counter[str] = Counter()
+    chosen: list[LeftOut] = []
+    for line in read_lines(path):
+        reason = str(line.get("reason", "unknown"))
+        seen[reason] += 1
+        if seen[reason] <= QUARANTINE_PER_REASON:
+            place, detail = (int(line.get("source", -1)), int(line.get("line", 0))), line.get("detail")
+            chosen.append(LeftOut(str(line.get("split")), place, reason, excerpt(detail, LINE_CHARACTERS)))
+    return tuple(sorted(chosen, key=lambda line: line.reason))
 
 
 def read_leaks(path: Path) -> tuple[LeakPair, ...]:

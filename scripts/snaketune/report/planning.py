@@ -101,7 +101,7 @@ def _training(facts: Facts, info: Json) -> float | None:
     return (compute + (look(info, "seconds.data") or 0.0)) / 3600
 
 
-def _whole(facts: Facts, info: Json) -> float | None:
+def whole_hours(facts: Facts, info: Json) -> float | None:
     seconds = look(info, "train.seconds")
     return None if seconds is None or look(info, "resumed_from_step") is not None else seconds / 3600
 
@@ -114,7 +114,7 @@ def _rate(facts: Facts, info: Json) -> float | None:
 
 
 def _cost(facts: Facts, info: Json) -> float | None:
-    whole, price = _whole(facts, info), look(facts.plan, "device.price_per_gpu_hour")
+    whole, price = whole_hours(facts, info), look(facts.plan, "device.price_per_gpu_hour")
     is_same = look(facts.plan, "device.is_here") is not False
     return whole * price * facts.plan["device"]["gpus"] if whole and price is not None and is_same else None  # type: ignore[index]
 
@@ -145,7 +145,7 @@ ROWS = (
     Entry("Optimizer steps", "steps", lambda value: units.count(round(value)), _steps),
     Entry("Real tokens per second of one device", "", units.significant, _rate),
     Entry("Training", "train_hours", _hours, _training),
-    Entry("The whole job: start, training, checkpoints, evaluations", "hours", _hours, _whole),
+    Entry("The whole job: start, training, checkpoints, evaluations", "hours", _hours, whole_hours),
     Entry("Cost of computing", "cost_usd", dollars, _cost),
     Entry("Peak memory of one device", "memory_gb", _gigabytes, _memory),
 )

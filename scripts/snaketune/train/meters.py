@@ -1,11 +1,13 @@
 """What a training measures about itself: tokens, where the time goes, memory, and how busy the GPU is."""
 
+import contextlib
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -149,6 +151,24 @@ def peak_memory() -> dict[str, int]:
     if torch.cuda.is_available():
         peaks["gpu_bytes"] = torch.cuda.max_memory_allocated()
     return peaks
+
+
+def forget_peak_memory() -> None:
+    """Measure the peak of memory from now on; on systems other than Linux that of this process is kept."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes() -> int:
+    """Return the peak memory since :func:`forget_peak_memory`: of tensors on the GPU, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    return peak_memory()["resident_bytes"]
 
 
 def peak_gigabytes() -> float:

@@ -179,8 +179,12 @@ def prepare_run(
     stop: StopRequest,
     start: Path | None = None,
     team: Team = ALONE,
+    whole: dict[str, Any] | None = None,
 ) -> Run:
-    """Load and check everything and return the run, ready to train."""
+    """Load and check everything and return the run, ready to train.
+
+    ``whole`` is the configuration of the training that this one is a sample of: its length decides what pays.
+    """
     choose_kernels(cfg["train"]["deterministic"])
     several = require_strategy(cfg, device)
     set_seed(cfg["train"]["seed"])
@@ -191,7 +195,7 @@ def prepare_run(
     note = describe_batches(len(rows), cfg["train"])
     if note:
         print(note, flush=True)
-    engine = prepare_engine(model, (rows, held_out), cfg, device, foresee(model, rows, cfg, device))
+    engine = prepare_engine(model, (rows, held_out), cfg, device, foresee(model, rows, whole or cfg, device))
     # Before the arguments: from them on DeepSpeed would shard every model that is made, also one without weights.
     effort = effort_of(model, cfg["adapter"]["type"] == "none", device, computing_dtype(cfg, device))
     arguments = training_arguments(

@@ -1,0 +1,40 @@
+"""Probe a run: a short measured training on this machine with the run's own rows, for its plan."""
+
+from pathlib import Path
+
+from snaketune.common.door import parse_arguments, run
+
+
+def main() -> None:
+    """Write what was measured, or what was measured before under the same conditions."""
+    arguments = parse_arguments(__doc__, "settings", "pack", "model", "results", "scratch", "output")
+    from snaketune.common.atomic import write_json
+    from snaketune.common.canonical import read_json
+    from snaketune.common.locks import wait_for_lock
+    from snaketune.plan.probed import describe_probe
+    from snaketune.train.probe_record import ProbeRequest, probe_of
+
+    scratch = Path(arguments.scratch)
+    # One at a time: two probes on one device would measure each other.
+    lock = wait_for_lock(scratch / "lock")
+    record = probe_of(
+        ProbeRequest(
+            cfg=arguments.cfg,
+            settings=arguments.settings,
+            model=read_json(arguments.model),
+            model_folder=Path(arguments.model).parent / "model",
+            pack=read_json(arguments.pack),
+            rows_folder=Path(arguments.pack).parent,
+            results=Path(arguments.results),
+            scratch=scratch,
+            tunes=arguments.cfg["autotune"],
+        )
+    )
+    for line in describe_probe(record):
+        print(line, flush=True)
+    write_json(arguments.output, record)
+    lock.close()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,27 @@
+"""Read a shard: convert one share of the sources' lines, for `read_records` to put together."""
+
+import os
+from pathlib import Path
+
+from snaketune.common.door import parse_arguments, run
+
+
+def main() -> None:
+    """Read the shard that the part is named after."""
+    arguments = parse_arguments(__doc__, "settings", "stage", "part")
+    from snaketune.common.canonical import read_json
+    from snaketune.data.disks import Disks
+    from snaketune.data.line_reading import ReadingPolicy
+    from snaketune.data.reading_shard import read_shard
+    from snaketune.data.shards import Shard
+    from snaketune.data.staging import ensure_staged, sources_of
+
+    settings, part = arguments.settings, Path(arguments.part)
+    sources = sources_of(read_json(arguments.stage))
+    places = ensure_staged(sources, settings["scratch"], settings["work"], Disks.of(os.environ, settings["work"]))
+    policy = ReadingPolicy.of_slice(arguments.cfg)
+    read_shard(zip(sources, places, strict=True), policy, Shard.named(part.stem), part, settings["threads"])
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,23 @@
+"""Sketch a shard: what near-duplicates are found by, of one share of the records, for `dedupe_records`."""
+
+from pathlib import Path
+
+from snaketune.common.door import parse_arguments, run
+
+
+def main() -> None:
+    """Sketch the shard that the output folder is named after."""
+    arguments = parse_arguments(__doc__, "settings", "records", "output", several=("keys",))
+    from snaketune.common.atomic import writing_directory
+    from snaketune.data.dedupe import DedupePolicy
+    from snaketune.data.dedupe_shard import sketch_shard
+    from snaketune.data.shards import Shard
+
+    records, policy = Path(arguments.records), DedupePolicy(**arguments.cfg["dedupe"])
+    keys, shard = [Path(path) for path in arguments.keys], Shard.named(Path(arguments.output).name)
+    with writing_directory(arguments.output) as folder:
+        sketch_shard(records, policy, shard, keys, folder, arguments.settings["threads"])
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,115 @@
+"""A model card as text: front matter for the hub, and what a person wants to know."""
+
+from snaketune.card.data import data_section
+from snaketune.card.evaluation import DataSet, data_sets, results_table
+from snaketune.card.facts import CardFacts
+from snaketune.card.front_matter import front_matter
+from snaketune.card.text import code, number
+from snaketune.card.training import merge_section, method, training_section
+from snaketune.card.usage import push_section, reproduction_section, usage_section
+
+FEW = 100
+
+
+def render_card(facts: CardFacts) -> str:
+    """Return the card: the same facts give the same bytes."""
+    sections = [
+        *_introduction(facts),
+        *_evaluation(facts),
+        *_limits(facts),
+        *data_section(facts),
+        "",
+        *training_section(facts),
+        "",
+        *merge_section(facts),
+        *usage_section(facts),
+        *push_section(facts),
+        *reproduction_section(facts),
+    ]
+    return front_matter(facts) + "\n" + "\n".join(sections).rstrip("\n") + "\n"
+
+
+def _introduction(facts: CardFacts) -> list[str]:
+    what = "language model" if facts.is_merged or facts.is_whole else "adapter (PEFT)"
+    documents = facts.part("pack", "train").get("documents")
+    return [
+        f"# {facts.run['run']}",
+        "",
+        f"A {what}, made from {_base_name(facts)} by {method(facts)} on {number(documents)} documents. All numbers come from"
+        " the files that the run left; those of the evaluation were measured.",
+        "",
+        _licence(facts),
+        "",
+    ]
+
+
+def _base_name(facts: CardFacts) -> str:
+    base = facts.base
+    if base["kind"] == "hub":
+        commit = f" at commit {code(base['commit'])}" if base.get("commit") else ""
+        return f"[{base['repo']}](https://huggingface.co/{base['repo']}){commit}"
+    kinds = {"tiny": "the workflow's built-in tiny model", "run": f"the merged model of {code(base['name'])}"}
+    named = kinds.get(base["kind"], f"the model in the folder {code(base['name'])}")
+    return f"{named} (weights {code(base['weights_digest'])})"
+
+
+def _licence(facts: CardFacts) -> str:
+    card = facts.origin.get("card", {})
+    if "license" in card:
+        return f"Licence of the base model: {code(card.get('license_name') or card['license'])}."
+    return (
+        "The licence of the base model is not known: its folder does not state one. Settle it before you publish this."
+    )
+
+
+def _evaluation(facts: CardFacts) -> list[str]:
+    found = data_sets(facts)
+    head = ["## Evaluation", ""]
+    if not found:
+        return [*head, "Nothing was measured.", ""]
+    intervals = (
+        "Intervals are of a paired bootstrap over the cases: what other data of this kind would give, not what another"
+        " training would."
+    )
+    return [*head, intervals, "", *(line for data in found for line in _measured(data))]
+
+
+def _measured(data: DataSet) -> list[str]:
+    cases = f", {data.cases}" if data.cases else ""
+    return [f"{code(data.name)}{cases}:", "", *results_table(data), ""]
+
+
+def _limits(facts: CardFacts) -> list[str]:
+    return ["## Limits", "", *(f"- {limit}" for limit in limits(facts)), ""]
+
+
+def limits(facts: CardFacts) -> list[str]:
+    """Return what the evaluation does not say, each in a sentence."""
+    evaluation, found = facts.evaluation, []
+    counts = evaluation.get("tuned", {})
+    few = [
+        f"{counts[key]} {noun}" for key, noun in (("n", "documents"), ("n_generated", "answers")) if _few(counts, key)
+    ]
+    if not counts.get("n") and not counts.get("n_generated"):
+        found.append("Nothing was held out, so that it is not known whether the model is better than its base.")
+    elif few:
+        found.append(f"The held-out split is small: {' and '.join(few)}.")
+    if not evaluation.get("files") and not evaluation.get("tasks"):
+        found.append("It was evaluated on held-out records of its own sources only, on no other data and no benchmark.")
+    if "n_generated" not in counts:
+        found.append("No answers were generated: how well it writes was not measured.")
+    if facts.split.get("contamination") is None and (evaluation.get("files") or evaluation.get("tasks")):
+        found.append("Its training data were not searched for the text of the evaluation (`split.decontaminate`).")
+    if facts.setting("split.max_similarity") is None:
+        found.append("Training records that are like held-out ones were not looked for (`split.max_similarity`).")
+    if not facts.is_merged and facts.merged is not None and not facts.is_whole:
+        found.append("Merged into its base it is another folder, which has a card of its own.")
+    return [
+        *found,
+        "What it lost of the base model's other abilities was not measured.",
+        "Safety, bias and toxicity were not evaluated; those of the base model are not made better by this training.",
+    ]
+
+
+def _few(counts: dict, key: str) -> bool:
+    return 0 < counts.get(key, 0) < FEW

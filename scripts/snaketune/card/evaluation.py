@@ -1,0 +1,128 @@
+"""The evaluation as a card shows it: what each model measured, and how sure the difference is."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from snaketune.card.facts import CardFacts
+from snaketune.card.text import code, number, one_line, signed, table
+
+MODELS = ("base", "tuned", "merged")
+COUNTS = ("n", "n_generated")
+METRICS = {
+    "loss": "loss (nats per token)",
+    "perplexity": "perplexity",
+    "bits_per_byte": "bits per byte",
+    "token_accuracy": "token accuracy",
+    "preference_accuracy": "preference accuracy",
+    "reward_accuracy": "reward accuracy",
+    "exact_match": "exact match",
+    "numeric_match": "numeric match",
+    "json_valid": "JSON valid",
+    "json_equal": "JSON equal",
+    "chrf": "chrF",
+    "bleu": "BLEU",
+    "rouge_l": "ROUGE-L",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """What was measured on one set of data.
+
+    Attributes:
+        name: for people.
+        type: what the hub wants to know the data by.
+        split: which part of them.
+        models: measures and counts by model.
+        differences: the intervals of tuned minus base, by measure.
+    """
+
+    name: str
+    type: str
+    split: str
+    models: Mapping[str, Mapping[str, Any]]
+    differences: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def values(self, kind: str) -> dict[str, float]:
+        """Return the measures of the model that a card is of."""
+        found = measures(self.models.get("merged" if kind == "merged" else "tuned", {}))
+        return {name: found[name] for name in self.metrics if name in found}
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of all measures of any model, in the order of the list above, others after them."""
+        found = dict.fromkeys(name for model in self.models.values() for name in measures(model))
+        return sorted(found, key=lambda name: (list(METRICS).index(name) if name in METRICS else len(METRICS), name))
+
+    @property
+    def cases(self) -> str:
+        """On how many cases the measures are."""
+        counts: dict[str, int] = next(iter(self.models.values()), {})
+        names = {"n": "documents", "n_generated": "answers"}
+        return " and ".join(f"{number(counts[key])} {names[key]}" for key in COUNTS if key in counts)
+
+
+def metric_name(name: str) -> str:
+    """Return what a measure is called."""
+    return METRICS.get(name) or one_line(name)
+
+
+def measures(facts: Mapping[str, Any]) -> dict[str, float]:
+    """Return the finite measures among the facts of a model."""
+    numbers = {name: value for name, value in facts.items() if isinstance(value, int | float) and name not in COUNTS}
+    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+
+
+def data_sets(facts: CardFacts) -> list[DataSet]:
+    """Return the held-out split, each external file and each task of the harness."""
+    evaluation = facts.evaluation
+    sources = facts.run["sources"]
+    names = ", ".join(basename(source["path"]) for source in sources[:3]) + (", ..." if len(sources) > 3 else "")
+    found = [_data_set(f"held-out split of {names}", "held-out", "eval", evaluation)]
+    found += [_data_set(basename(name), "local-file", "test", value) for name, value in _items(evaluation, "files")]
+    for name, task in _items(evaluation, "tasks"):
+        models = {model: {**task[model], "n": task.get("n")} for model in MODELS if model in task}
+        title = f"{one_line(name)} (lm-evaluation-harness, version {one_line(task.get('version'))})"
+        found.append(DataSet(title, "lm-evaluation-harness", "test", models))
+    return [data for data in found if data.metrics]
+
+
+def _items(evaluation: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
+    return sorted(evaluation.get(key, {}).items())
+
+
+def _data_set(name: str, type_: str, split: str, facts: Mapping[str, Any]) -> DataSet:
+    models = {model: facts[model] for model in MODELS if model in facts}
+    return DataSet(name, type_, split, models, facts.get("differences", {}).get("tuned_minus_base", {}))
+
+
+def basename(path: str) -> str:
+    """Return the last part of a path: a card is read by others, who need not know a user's folders."""
+    return one_line(path.rstrip("/").rsplit("/", 1)[-1])
+
+
+def results_table(data: DataSet) -> list[str]:
+    """Return the table of one data set: a line per measure."""
+    models = [name for name in MODELS if name in data.models]
+    head = ["measure", *models, "tuned minus base", "95% interval"]
+    rows = []
+    for metric in data.metrics:
+        moved = data.differences.get(metric, {})
+        values = [_value(data.models[name].get(metric)) for name in models]
+        label = METRICS.get(metric) or code(metric)
+        rows.append([label, *values, _difference(moved), _interval(moved)])
+    return table(head, rows)
+
+
+def _value(value: float | None) -> str:
+    return "" if value is None else number(float(value))
+
+
+def _difference(moved: Mapping[str, float]) -> str:
+    return signed(moved["difference"]) if "difference" in moved else ""
+
+
+def _interval(moved: Mapping[str, float]) -> str:
+    return f"{signed(moved['low'])} to {signed(moved['high'])}" if "low" in moved else ""

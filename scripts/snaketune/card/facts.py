@@ -1,0 +1,87 @@
+"""What a model card is made from: the facts of one run, none of them volatile."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from snaketune.common.canonical import read_json
+
+Json = dict[str, Any]
+KINDS = ("adapter", "merged")
+# Where the hub's client keeps a data set: .../datasets--openai--gsm8k/snapshots/<commit>/...
+CACHED_DATASET = re.compile(r"^datasets--([A-Za-z0-9][\w.-]{0,90}?)--([A-Za-z0-9][\w.-]{0,90})$", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class CardFacts:
+    """The fact files of a run as parsed.
+
+    Attributes:
+        kind: which folder the card is of, ``adapter`` or ``merged``.
+        base: the manifest of the model that training started from.
+        origin: that of the model at the beginning of a chain of runs; the same as ``base`` without a chain.
+        merged: None for a run that does not merge.
+    """
+
+    kind: str
+    run: Json
+    reading: Json
+    dedupe: Json
+    split: Json
+    tokens: Json
+    rightsize: Json
+    pack: Json
+    adapter: Json
+    evaluation: Json
+    base: Json
+    origin: Json
+    merged: Json | None = None
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether the card is that of the merged model."""
+        return self.kind == "merged"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every weight was trained, so that there is no adapter."""
+        return self.adapter.get("trained") == "every weight"
+
+    @property
+    def chats(self) -> bool:
+        """Whether the model was trained with a chat template."""
+        return bool(self.tokens["files"]["chat_template.jinja"]["bytes"])
+
+    @property
+    def has_own_template(self) -> bool:
+        """Whether the chat template in force is another one than the base model's."""
+        file = self.base["files"].get("model/chat_template.jinja", {})
+        return self.chats and file.get("digest") != self.tokens["files"]["chat_template.jinja"]["digest"]
+
+    @property
+    def hub_base(self) -> str | None:
+        """The hub id of the model that this one belongs to: an adapter fits only what it was trained on."""
+        base = self.origin if self.is_merged or self.is_whole else self.base
+        return base["repo"] if base["kind"] == "hub" else None
+
+    @property
+    def datasets(self) -> list[str]:
+        """The hub ids of the sources, where their paths are those of the hub's cache."""
+        parts = [part for source in self.run["sources"] for part in PurePosixPath(source["path"]).parts]
+        found = [CACHED_DATASET.match(part) for part in parts]
+        return sorted({f"{match[1]}/{match[2]}" for match in found if match})
+
+    def setting(self, key: str) -> Any:
+        """Return the value of a configuration key; None where the run has no such key."""
+        return self.run["config"].get(key, {}).get("value")
+
+    def part(self, name: str, key: str) -> Any:
+        """Return ``key`` of the held-out or training part in the facts ``name``, None where it is absent."""
+        return getattr(self, name).get("splits", {}).get(key, {})
+
+
+def load_facts(kind: str, paths: Mapping[str, str | None]) -> CardFacts:
+    """Read the fact files at ``paths``, named like the attributes of :class:`CardFacts`; ``merged`` may be None."""
+    return CardFacts(kind=kind, **{name: read_json(Path(path)) for name, path in paths.items() if path})

@@ -1,0 +1,71 @@
+"""The YAML block at the head of a card, which the Hugging Face hub reads.
+
+Keys and values are those of https://huggingface.co/docs/hub/model-cards: a base model or a data set is named only
+where it is known to be one of the hub, for the hub refuses other names.
+"""
+
+from typing import Any
+
+import yaml
+
+from snaketune.card.evaluation import data_sets, metric_name
+from snaketune.card.facts import CardFacts
+from snaketune.card.text import one_line
+
+FENCE = "---"
+TASK = "text-generation"
+# As the hub calls these measures; others keep their names.
+HUB_METRICS = {"rouge_l": "rouge", "token_accuracy": "accuracy"}
+
+
+def front_matter(facts: CardFacts) -> str:
+    """Return the block with its fences; nothing in it depends on when or where it is written."""
+    text = yaml.safe_dump(metadata(facts), sort_keys=False, allow_unicode=True, width=1 << 20)
+    return f"{FENCE}\n{text}{FENCE}\n"
+
+
+def metadata(facts: CardFacts) -> dict[str, Any]:
+    """Return what the block says; what is not known is left out."""
+    is_adapter = not facts.is_merged and not facts.is_whole
+    known = {
+        "base_model": facts.hub_base,
+        "base_model_relation": ("adapter" if is_adapter else "finetune") if facts.hub_base else None,
+        "library_name": "peft" if is_adapter else "transformers",
+        "pipeline_tag": TASK,
+        **licence(facts),
+        "language": facts.origin.get("card", {}).get("language"),
+        "datasets": facts.datasets,
+        "tags": tags(facts),
+        "model-index": model_index(facts),
+    }
+    return {key: value for key, value in known.items() if value}
+
+
+def licence(facts: CardFacts) -> dict[str, str]:
+    """Return the licence keys of the base model's own card; `other` where it has a licence file and no card."""
+    card = facts.origin.get("card", {})
+    return {key: card[key] for key in ("license", "license_name", "license_link") if key in card}
+
+
+def tags(facts: CardFacts) -> list[str]:
+    """Return what the model is found by."""
+    kind = "full-fine-tune" if facts.is_whole else "dora" if facts.setting("adapter.use_dora") else "lora"
+    return [kind, str(facts.setting("train.method")), "snaketune"]
+
+
+def model_index(facts: CardFacts) -> list[dict[str, Any]]:
+    """Return the evaluation in the form of Papers with Code that the hub shows; empty when nothing was measured."""
+    results = [
+        {
+            "task": {"type": TASK, "name": "Text Generation"},
+            "dataset": {"name": one_line(data.name), "type": data.type, "split": data.split},
+            "metrics": [_metric(name, value) for name, value in data.values(facts.kind).items()],
+        }
+        for data in data_sets(facts)
+    ]
+    results = [result for result in results if result["metrics"]]
+    return [{"name": facts.run["run"], "results": results}] if results else []
+
+
+def _metric(name: str, value: float) -> dict[str, Any]:
+    return {"type": HUB_METRICS.get(name, one_line(name)), "value": float(f"{value:.6g}"), "name": metric_name(name)}

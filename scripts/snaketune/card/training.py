@@ -1,0 +1,106 @@
+"""How the model was trained, and what checks its merge passed."""
+
+import re
+from typing import Any
+
+from snaketune.card.facts import CardFacts
+from snaketune.card.text import code, number, one_line, table
+
+# Settings that are always shown; of the sections that make a model what it is the chosen ones are.
+ALWAYS = (
+    "train.learning_rate",
+    "train.lr_scheduler_type",
+    "train.optim",
+    "train.per_device_train_batch_size",
+    "train.gradient_accumulation_steps",
+)
+OF_ADAPTERS = ("adapter.r", "adapter.lora_alpha", "adapter.lora_dropout", "adapter.target_modules")
+SECTIONS = ("dedupe", "split", "tokens", "adapter", "train", "merge")
+DEFAULT = "default"
+# How often something is saved or said, which makes no other model.
+HABITS = ("train.cpu_threads", "train.eval_steps", "train.logging_steps", "train.save_steps", "train.save_total_limit")
+# Settings with values like these are shown; paths, templates and prompts are the user's own text.
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,40}", re.ASCII)
+METHODS = {"sft": "supervised fine-tuning", "dpo": "direct preference optimisation"}
+CHECK = {
+    "tensors_merged": "tensors merged",
+    "adapter_tensors": "tensors of the adapter, all used",
+    "relative_error_fp32": "relative error of the merge in float32",
+    "mean_kl": "mean KL divergence of the next token, adapter and merged (nats)",
+    "adapter_loss": "loss with the adapter (nats per token)",
+    "merged_loss": "loss of the merged model (nats per token)",
+    "relative_loss_change": "relative change of the loss",
+    "tokens": "tokens compared",
+}
+
+
+def method(facts: CardFacts) -> str:
+    """Return what kind of training it was, in words."""
+    name = str(facts.setting("train.method"))
+    return METHODS.get(name, one_line(name))
+
+
+def training_section(facts: CardFacts) -> list[str]:
+    """Return what was trained for how long, and every setting that was chosen."""
+    made = facts.adapter
+    packing = "packed" if facts.pack.get("packing") else "one document a row"
+    rows = [
+        ("method", f"{method(facts)} of {'every weight' if facts.is_whole else 'an adapter'}"),
+        ("parameters trained", f"{number(made['trainable_parameters'])} of {number(made['total_parameters'])}"),
+        ("optimizer steps", number(made.get("steps"))),
+        ("tokens seen", number(made.get("tokens"))),
+        ("training loss, last logged step", number(made.get("train_loss_last"))),
+        ("rows", f"{number(facts.pack.get('row_length'))} tokens, {packing}"),
+        ("seeds", ", ".join(f"{one_line(name)} {value}" for name, value in sorted(facts.run["seeds"].items()))),
+        ("packages", ", ".join(f"{one_line(name)} {one_line(v)}" for name, v in sorted(facts.run["versions"].items()))),
+    ]
+    chosen = [(code(key), code(value)) for key, value in settings(facts)]
+    return [
+        "## Training",
+        "",
+        *table(("", ""), rows),
+        "",
+        f"Settings; those that are not shown are the workflow's defaults or texts and paths. {code('run.json')} of the run"
+        " has all of them:",
+        "",
+        *table(("setting", "value"), chosen),
+    ]
+
+
+def settings(facts: CardFacts) -> list[tuple[str, Any]]:
+    """Return the main settings of a training and the chosen ones, without the user's own texts and empty values."""
+    config = facts.run["config"]
+    always = {*ALWAYS, *(() if facts.is_whole else OF_ADAPTERS)}
+    chosen = {key for key in config if key.split(".")[0] in SECTIONS and config[key].get("origin") != DEFAULT}
+    chosen -= set(HABITS)
+    found = [(key, _shown(facts.setting(key))) for key in sorted(always | chosen)]
+    return [(key, value) for key, value in found if value is not None]
+
+
+def _shown(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, str):
+        return value if PLAIN.fullmatch(value) else None
+    shown = [_shown(item) for item in value] if isinstance(value, list) else []
+    return ", ".join(item for item in shown if item) if shown and None not in shown else None
+
+
+def merge_section(facts: CardFacts) -> list[str]:
+    """Return the numbers of the check that the merged model passed; nothing where there is none."""
+    if not facts.is_merged or facts.merged is None:
+        return []
+    check = facts.merged.get("check", {})
+    rows = [(label, number(check[key])) for key, label in CHECK.items() if check.get(key) is not None]
+    split = {"eval": "held-out", "train": "training"}.get(check.get("split", ""), "packed")
+    return [
+        "## Merge check",
+        "",
+        f"The folder was read again in a fresh process and compared with the adapter on {split} rows before it was"
+        f" published. Verdict: {code(check.get('verdict', 'unknown'))}. Number format: {code(facts.merged['dtype'])}.",
+        "",
+        *table(("measure", "value"), rows),
+        "",
+    ]

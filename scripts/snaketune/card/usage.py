@@ -1,0 +1,142 @@
+"""How to load a model, push it and make it again; each command says whether it was run."""
+
+from snaketune.card.facts import CardFacts
+from snaketune.card.text import code, one_line
+
+HERE = "path/to/this/folder"
+BASE = "path/to/the/base/model"
+# Ranks that vLLM keeps room for (--max-lora-rank).
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+
+def usage_section(facts: CardFacts) -> list[str]:
+    """Return how the model is loaded with transformers, with PEFT and with vLLM."""
+    if facts.is_merged:
+        return ["## Use", "", *_whole(facts, HERE), *_serve(f"vllm serve {HERE}")]
+    if facts.is_whole:
+        base = _base(facts)
+        tokenizer = (
+            f"The tokenizer is that of the base model: copy its files from {code(base)}, or take the merged folder."
+        )
+        return ["## Use", "", tokenizer, "", *_whole(facts, base)]
+    return ["## Use", "", *_adapter(facts), *_serve(*_vllm_adapter(facts))]
+
+
+def _base(facts: CardFacts) -> str:
+    return facts.base["repo"] if facts.base["kind"] == "hub" else BASE
+
+
+def _whole(facts: CardFacts, tokenizer: str) -> list[str]:
+    names = {"folder": HERE} | ({"base": tokenizer} if tokenizer != HERE else {})
+    code_of_tokenizer = "base" if tokenizer != HERE else "folder"
+    return [
+        *_status("The merge check read this folder in the same way." if facts.is_merged else None),
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline",
+        "",
+        *(f'{name} = "{value}"' for name, value in names.items()),
+        'model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")',
+        f"tokenizer = AutoTokenizer.from_pretrained({code_of_tokenizer})",
+        *_ask(facts),
+        "```",
+        "",
+    ]
+
+
+def _adapter(facts: CardFacts) -> list[str]:
+    return [
+        *_status("The evaluation read this adapter in the same way."),
+        "```python",
+        "from peft import PeftModel",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline",
+        "",
+        f'base, folder = "{_base(facts)}", "{HERE}"',
+        f'model = AutoModelForCausalLM.from_pretrained(base, dtype="auto"{_revision(facts)})',
+        "model = PeftModel.from_pretrained(model, folder)",
+        f"tokenizer = AutoTokenizer.from_pretrained(base{_revision(facts)})",
+        *_ask(facts),
+        "```",
+        "",
+        *_template(facts),
+    ]
+
+
+def _revision(facts: CardFacts) -> str:
+    commit = facts.base.get("commit")
+    return f', revision="{one_line(commit)}"' if commit else ""
+
+
+def _template(facts: CardFacts) -> list[str]:
+    if not facts.has_own_template:
+        return []
+    return [
+        "It was trained with a chat template of its own, which the base model's tokenizer does not have: set"
+        f" {code('tokenizer.chat_template')} to the text of {code('chat_template.jinja')} in the merged folder or of the"
+        " tokenised data.",
+        "",
+    ]
+
+
+def _status(seen: str | None) -> list[str]:
+    told = "The workflow's tests run these lines with its built-in model; on this one they were not run."
+    return [f"{told} {seen}" if seen else told, ""]
+
+
+def _ask(facts: CardFacts) -> list[str]:
+    made = 'generate = pipeline("text-generation", model=model, tokenizer=tokenizer)'
+    tokens = facts.setting("evaluate.max_new_tokens") or 64
+    if not facts.chats:
+        return [made, f'print(generate("Once", max_new_tokens={tokens}, do_sample=False)[0]["generated_text"])']
+    return [
+        made,
+        'messages = [{"role": "user", "content": "Hello"}]',
+        f"answer = generate(messages, max_new_tokens={tokens}, do_sample=False)",
+        'print(answer[0]["generated_text"][-1]["content"])',
+    ]
+
+
+def _vllm_adapter(facts: CardFacts) -> list[str]:
+    if facts.setting("adapter.use_dora") or facts.setting("adapter.modules_to_save"):
+        return []
+    ranks = [facts.setting("adapter.r") or 8, *(facts.setting("adapter.rank_pattern") or {}).values()]
+    room = next((rank for rank in VLLM_RANKS if rank >= max(ranks)), VLLM_RANKS[-1])
+    return [f"vllm serve {_base(facts)} --enable-lora --max-lora-rank {room} --lora-modules tuned={HERE}"]
+
+
+def _serve(*commands: str) -> list[str]:
+    if not commands:
+        return ["vLLM serves no adapter with magnitudes (DoRA) or whole layers of its own: serve the merged model.", ""]
+    return ["With vLLM (not run here):", "", "```bash", *commands, "```", ""]
+
+
+def push_section(facts: CardFacts) -> list[str]:
+    """Return how the folder is put on the hub, which nobody did."""
+    return [
+        "## Push",
+        "",
+        "Nothing was uploaded. Log in with `hf auth login`, then (not run here):",
+        "",
+        "```bash",
+        f"hf upload your-name/{facts.run['run']} {HERE} . --private",
+        "```",
+        "",
+    ]
+
+
+def reproduction_section(facts: CardFacts) -> list[str]:
+    """Return what makes the same run again, and how to tell that it is the same."""
+    return [
+        "## Make it again",
+        "",
+        "```bash",
+        "snakemake --cores 8 train",
+        "```",
+        "",
+        "with the sources named above and the configuration in `run.json`. The same sources, settings, code and package"
+        " versions give the same fingerprint:",
+        "",
+        f"- run {code(facts.run['run'])}, variant {code(facts.run['id'])}",
+        f"- fingerprint {code(facts.run['fingerprint'])}",
+        f"- training fingerprint {code(facts.run['training_fingerprint'])}",
+        "",
+    ]

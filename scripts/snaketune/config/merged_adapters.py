@@ -1,0 +1,71 @@
+"""Several adapters that are merged together: refused before anything is computed where PEFT cannot combine them."""
+
+from __future__ import annotations
+
+from snaketune.common.errors import ConfigError
+from snaketune.config.resolve import ResolvedRun
+from snaketune.config.run_references import merged_names
+from snaketune.config.schema import AdapterConfig, LinkedConfig
+from snaketune.config.stages import identity
+
+# Ways that join or decompose the changes; all others add the matrices themselves, whose ranks must then be equal.
+OF_ANY_RANK = ("cat", "svd", "ties_svd", "dare_linear_svd", "dare_ties_svd", "magnitude_prune_svd")
+
+
+def check_merged_adapters(run: ResolvedRun) -> None:
+    """Refuse adapters that cannot be merged together.
+
+    Raises:
+        ConfigError: naming the run, the adapter and what to change.
+    """
+    config, names = run.config, merged_names(run.config)
+    if not names or not config.merge.enabled:
+        return
+    place = f"run {run.name}: merge.adapters"
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"{place} names {twice} twice: name it once, with the sum of the weights.")
+    if config.adapter.type == "none":
+        raise ConfigError(f"{place} is set, but adapter.type is none, which has no adapter: set it in another run.")
+    for name in names:
+        _check_base(place, name, config, config.merged_runs[name])
+        _check_kind(place, name, config.merged_runs[name].adapter)
+    _check_ranks(place, config, names)
+
+
+def _check_base(place: str, name: str, config: LinkedConfig, other: LinkedConfig) -> None:
+    if identity(config, "prepare_model") != identity(other, "prepare_model"):
+        raise ConfigError(
+            f"{place} names {name}, whose adapter belongs to another base model ({other.model.name_or_path}, here"
+            f" {config.model.name_or_path}): give both runs the same model section (a tiny model that learns from the"
+            " data needs the same data, too), or leave it out."
+        )
+
+
+def _check_kind(place: str, name: str, adapter: AdapterConfig) -> None:
+    problems = {
+        "trains every weight (adapter.type is none)": adapter.type == "none",
+        "is DoRA (adapter.use_dora)": adapter.use_dora,
+        "has layers trained whole (adapter.modules_to_save)": bool(adapter.modules_to_save),
+    }
+    if problem := next((text for text, is_there in problems.items() if is_there), None):
+        raise ConfigError(f"{place} names {name}, which {problem}: only plain LoRA adapters combine; leave it out.")
+
+
+def _check_ranks(place: str, config: LinkedConfig, names: list[str]) -> None:
+    if config.merge.method in OF_ANY_RANK:
+        return
+    ranks = {name: _ranks(config.merged_runs[name].adapter) for name in names}
+    if other := next((name for name in names if ranks[name] != ranks[names[0]]), None):
+        raise ConfigError(
+            f"{place}: merge.method is {config.merge.method}, which needs equal ranks, and {other} has"
+            f" {_told(ranks[other])} where {names[0]} has {_told(ranks[names[0]])}: set merge.method to cat or to one of"
+            " those with svd, or train both with the same ranks."
+        )
+
+
+def _ranks(adapter: AdapterConfig) -> tuple[int, dict[str, int]]:
+    return adapter.r, dict(adapter.rank_pattern)
+
+
+def _told(ranks: tuple[int, dict[str, int]]) -> str:
+    return f"r {ranks[0]}" + (f" and rank_pattern {ranks[1]}" if ranks[1] else "")

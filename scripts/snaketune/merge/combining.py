@@ -1,0 +1,143 @@
+"""Several adapters of one base model made into one, by PEFT's ``add_weighted_adapter``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from snaketune.common.atomic import write_json
+from snaketune.common.canonical import read_json
+from snaketune.common.errors import TrainingError
+from snaketune.evaluate.models import ADAPTER_WEIGHTS
+from snaketune.merge.adapter import AGAIN, CONFIG, PREFIX, A, Adapter, read_adapter
+
+NAME = "combined"
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """How adapters are combined.
+
+    Attributes:
+        weights: factor of each adapter.
+        method: a ``combination_type`` of PEFT.
+        density: fraction of the numbers that pruning keeps, None for methods that prune nothing.
+        seed: of the random choice that DARE makes.
+    """
+
+    weights: tuple[float, ...]
+    method: str = "cat"
+    density: float | None = None
+    seed: int = 0
+
+
+def combine_adapters(
+    model: Path, folders: Sequence[Path], how: Combination, target: Path, trust: bool = False
+) -> Adapter:
+    """Write the combination of the adapters in ``folders`` to the empty folder ``target`` as an ordinary adapter.
+
+    Memory holds the adapters and none of the base model's weights: adding adapters looks at their own alone.
+
+    Args:
+        model: the base model, of which only the configuration is read.
+        folders: the adapters.
+        how: weights and method.
+        target: an empty folder.
+        trust: whether code that comes with the model may run.
+
+    Raises:
+        TrainingError: if an adapter is unsound, more than two matrices per weight, of another model, or PEFT cannot
+            combine them.
+    """
+    adapters = [_plain(folder) for folder in folders]
+    tuned = PeftModel.from_pretrained(hollow_model(model, trust), str(folders[0]), adapter_name="0")
+    for number, adapter in enumerate(adapters):
+        if number:
+            tuned.load_adapter(str(adapter.folder), adapter_name=str(number))
+        _check_loaded(tuned, str(number), adapter)
+    tensors = _combined(tuned, adapters, how)
+    save_file(tensors, target / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    write_json(target / CONFIG, _configuration(tuned, adapters[0], tensors))
+    return read_adapter(target)
+
+
+def _plain(folder: Path) -> Adapter:
+    adapter = read_adapter(folder)
+    if not adapter.is_plain:
+        raise TrainingError(
+            f"{folder}: the adapter is more than two matrices per weight (DoRA, whole layers, embeddings), and only"
+            " plain LoRA adapters combine: leave it out of merge.adapters."
+        )
+    return adapter
+
+
+def hollow_model(folder: Path, trust: bool) -> Any:
+    """Return the model in ``folder`` with weights that have their shapes and take no memory."""
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=trust)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trust)
+    # On the meta device PEFT would put the adapters there, too; a number repeated to a shape is as small.
+    for module in model.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            hollow = torch.zeros((), dtype=weight.dtype).expand(weight.shape)
+            setattr(module, name, torch.nn.Parameter(hollow, requires_grad=False))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, torch.zeros((), dtype=buffer.dtype).expand(buffer.shape))
+    return model
+
+
+def _check_loaded(tuned: PeftModel, name: str, adapter: Adapter) -> None:
+    found = get_peft_model_state_dict(tuned, adapter_name=name, save_embedding_layers=False)
+    if strays := sorted(set(found) ^ set(adapter.tensors)):
+        raise TrainingError(
+            f"{adapter.folder}: {len(strays)} tensors do not belong to this model's adapter or are missing from the"
+            f" file, the first is {strays[0]}: {AGAIN}."
+        )
+
+
+def _combined(tuned: PeftModel, adapters: list[Adapter], how: Combination) -> dict[str, torch.Tensor]:
+    # The combination has every scale in its matrices; PEFT would scale one of rank-stabilised adapters once more.
+    for config in tuned.peft_config.values():
+        config.use_rslora = False  # type: ignore[attr-defined]
+    names = [str(number) for number in range(len(adapters))]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(how.seed)
+        try:
+            tuned.base_model.add_weighted_adapter(  # type: ignore[operator]
+                names, list(how.weights), NAME, how.method, density=how.density, svd_full_matrices=False
+            )
+        except (ValueError, RuntimeError, TypeError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise TrainingError(
+                f"merge.adapters: PEFT cannot combine {', '.join(str(adapter.folder) for adapter in adapters)} by"
+                f" {how.method} ({first}): set merge.method to cat, or leave one out."
+            ) from None
+    found = get_peft_model_state_dict(tuned, adapter_name=NAME, save_embedding_layers=False)
+    wanted = set().union(*(adapter.tensors for adapter in adapters))
+    if set(found) != wanted:
+        raise TrainingError(
+            "merge.adapters: the combination does not cover the layers of all adapters: leave out the adapter that was"
+            " restricted to some layers."
+        )
+    return {name: tensor.float().contiguous() for name, tensor in found.items()}
+
+
+def _configuration(tuned: PeftModel, adapter: Adapter, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Return the configuration that fits: that of ``adapter``, for these layers and ranks, at a scale of one."""
+    ranks = {
+        name.removeprefix(PREFIX).removesuffix(A): tensor.shape[0]
+        for name, tensor in tensors.items()
+        if name.endswith(A)
+    }
+    usual = max(ranks.values())
+    others = {name.replace(".", r"\."): rank for name, rank in sorted(ranks.items()) if rank != usual}
+    modules: Any = tuned.peft_config[NAME].target_modules  # type: ignore[attr-defined]
+    settings = read_json(adapter.folder / CONFIG) | {"r": usual, "lora_alpha": usual, "use_rslora": False}
+    settings |= {"rank_pattern": others, "alpha_pattern": others}
+    return settings | {"target_modules": modules if isinstance(modules, str) else sorted(modules)}

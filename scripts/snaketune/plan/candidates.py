@@ -1,0 +1,74 @@
+"""Settings that train the same and may be faster: rows at a time, recomputation and loader processes.
+
+Rows at a time times accumulation stays what it is, so that every candidate takes the same optimizer steps.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+MOST_ROWS_FACTOR = 8
+"""Rows at a time are tried up to so many times the configured number."""
+LEVELS = (0, 2, 1)
+"""Every how many layers one is recomputed, from the least to the most."""
+WORKERS = (0, 2, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One setting to try."""
+
+    micro_batch: int
+    """Rows in one forward pass."""
+    accumulation: int
+    """Forward passes per optimizer step."""
+    checkpoint_every: int
+    """Every how many layers one is recomputed: 0 none, 1 all."""
+    workers: int
+    """Loader processes."""
+
+    def facts(self) -> dict[str, int]:
+        """Return the fields by name."""
+        return asdict(self)
+
+    def keys(self) -> dict[str, Any]:
+        """Return the configuration keys that make a run train with this setting."""
+        found: dict[str, Any] = {
+            "train.per_device_train_batch_size": self.micro_batch,
+            "train.gradient_accumulation_steps": self.accumulation,
+            "train.gradient_checkpointing": self.checkpoint_every > 0,
+            "train.dataloader_num_workers": self.workers,
+        }
+        return found | ({"train.checkpoint_every_n_layers": self.checkpoint_every} if self.checkpoint_every else {})
+
+
+def row_choices(micro_batch: int, accumulation: int) -> list[tuple[int, int]]:
+    """Return the (rows at a time, accumulation) with the same product, each about twice the one before.
+
+    One, half, the configured number, and twice, four and eight times that, as far as they divide the batch.
+    """
+    batch = micro_batch * accumulation
+    divisors = [rows for rows in range(1, min(batch, micro_batch * MOST_ROWS_FACTOR) + 1) if batch % rows == 0]
+    chosen: list[int] = []
+    for rows in divisors:
+        if rows == micro_batch or not chosen or rows >= 2 * chosen[-1]:
+            chosen.append(rows)
+    return [(rows, batch // rows) for rows in chosen]
+
+
+def worker_choices(configured: int, cores: int) -> list[int]:
+    """Return the numbers of loader processes to try: none, two, four and the configured one, below the cores."""
+    return sorted({configured, *(count for count in WORKERS if count < cores)})
+
+
+def advice(current: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what to change in the configuration, None if nothing measured is faster than the noise.
+
+    Args:
+        current, best: a measured row each: ``tokens_per_second``, ``spread``, ``keys``.
+    """
+    gain = best["tokens_per_second"] / current["tokens_per_second"] - 1
+    if gain <= max(current["spread"], best["spread"]):
+        return None
+    changes = {key: value for key, value in best["keys"].items() if current["keys"].get(key) != value}
+    return {"changes": changes, "speed_up": 1 + gain, "time_reduction": gain / (1 + gain)}

@@ -1,0 +1,162 @@
+"""Training and held-out loss in one picture, over steps, tokens, time or money."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+
+from snaketune.report import units
+from snaketune.report.charts import (
+    STEP_TITLE,
+    TABLE_ROWS,
+    Chart,
+    chart_spec,
+    learns_preferences,
+    line_width,
+    reading_aid,
+    rows_note,
+    value_axis,
+)
+from snaketune.report.curves import Curve
+from snaketune.report.facts import Facts, look
+from snaketune.report.thinning import Point, every_so_often, thin
+
+COLOURS = {"training": "var(--series-1)", "held-out": "var(--series-2)"}
+HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """What the loss is drawn over: ``place`` gives a logged step's place on it, None where that is not known."""
+
+    name: str
+    button: str
+    title: str
+    column: str
+    place: Callable[[int], float | None]
+    ticks: str = ",d"
+
+
+def loss_chart(facts: Facts) -> Chart | None:
+    """Return training and held-out loss over the steps, or None where no loss was logged."""
+    return _chart(facts, Axis("loss", "Steps", STEP_TITLE, "", float))
+
+
+def loss_over_tokens(facts: Facts) -> Chart | None:
+    """Return the losses over the tokens trained so far, or None where they were not counted."""
+
+    def tokens(step: int) -> float | None:
+        known = facts.progress.get(step)
+        return None if known is None else known.tokens
+
+    return _chart(facts, Axis("loss-tokens", "Tokens", "real tokens trained so far", "Tokens", tokens, "~s"))
+
+
+def loss_over_time(facts: Facts) -> Chart | None:
+    """Return the losses over the seconds, minutes or hours of training, as measured."""
+    last = max((known.seconds or 0.0 for known in facts.progress.values()), default=0.0)
+    size, name = next(
+        (s, n) for s, n in ((HOUR, "hours"), (60.0, "minutes"), (1.0, "seconds")) if last >= 2 * s or s == 1
+    )
+    return _chart(
+        facts,
+        Axis("loss-time", "Time", f"{name} of training (measured)", name.capitalize(), _seconds(facts, size), "~g"),
+    )
+
+
+def loss_over_dollars(facts: Facts) -> Chart | None:
+    """Return the losses over what the computing had cost, or None where no price or no time is known."""
+    price = dollars_per_hour(facts)
+    if not price:
+        return None
+    place = _seconds(facts, HOUR / price)
+    return _chart(
+        facts, Axis("loss-dollars", "Dollars", "US dollars of computing (measured time)", "Dollars", place, "$~g")
+    )
+
+
+def dollars_per_hour(facts: Facts) -> float | None:
+    """Return what an hour on the machine that trained costs, or None where the plan knows no price for it."""
+    price, gpus = look(facts.plan, "device.price_per_gpu_hour"), look(facts.plan, "device.gpus") or 1
+    return price * gpus if price and look(facts.plan, "device.is_here") is not False else None
+
+
+def _seconds(facts: Facts, size: float) -> Callable[[int], float | None]:
+    def place(step: int) -> float | None:
+        known = facts.progress.get(step)
+        return None if known is None or known.seconds is None else known.seconds / size
+
+    return place
+
+
+def _chart(facts: Facts, axis: Axis) -> Chart | None:
+    series = {"training": facts.curves["loss"], "held-out": facts.curves["eval_loss"]}
+    values = [
+        {"x": round(place, 9), "step": step, "value": value, "series": name}
+        for name, curve in series.items()
+        for step, value in thin(curve.points)
+        if (place := axis.place(step)) is not None
+    ]
+    if not values:
+        return None
+    names = [name for name, curve in series.items() if curve.points]
+    rows = _rows(series["training"], series["held-out"], axis)
+    total = len({step for curve in series.values() for step, _ in curve.points})
+    spec = chart_spec(_marks(values, names, axis, facts), 260)
+    header = ("Step", *([axis.column] if axis.column else []), "Training loss", "Held-out loss")
+    return Chart(axis.name, "Loss", _caption(facts), spec, header, rows, rows_note(len(rows), total))
+
+
+def _caption(facts: Facts) -> str:
+    meaning = "DPO loss of a pair of answers" if learns_preferences(facts) else "Loss in nats per trained token"
+    is_held_out = bool(facts.curves["eval_loss"].points)
+    return meaning + ("." if is_held_out else "; no held-out loss was measured during training.")
+
+
+def _marks(values: list[dict[str, Any]], names: list[str], axis: Axis, facts: Facts) -> Any:
+    colour = alt.Color(
+        "series:N",
+        scale=alt.Scale(domain=names, range=[COLOURS[name] for name in names]),
+        legend=alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3),
+    )
+    across = alt.X("x:Q", title=axis.title, axis=alt.Axis(grid=False, tickCount=6, format=axis.ticks, **_whole(axis)))
+    upward = value_axis("loss (per pair)" if learns_preferences(facts) else "loss (nats per token)")
+    base = alt.Chart(alt.Data(values=values)).encode(across, upward, colour)
+    training = base.transform_filter("datum.series === 'training'").mark_line(strokeWidth=line_width(len(values)))
+    dots = alt.OverlayMarkDef(filled=True, size=36)
+    held_out = base.transform_filter("datum.series === 'held-out'").mark_line(strokeWidth=1.75, point=dots)
+    return alt.layer(training, held_out, *reading_aid(base, "loss", alt.Tooltip("series:N", title="split")))
+
+
+def _whole(axis: Axis) -> Mapping[str, int]:
+    return {"tickMinStep": 1} if axis.ticks == ",d" else {}
+
+
+def _rows(training: Curve, held_out: Curve, axis: Axis) -> tuple[tuple[str, ...], ...]:
+    """Return a table of both losses: every held-out step, and training steps spread evenly."""
+    of_training, of_held_out = dict(training.points), dict(held_out.points)
+    chosen: list[Point] = [*every_so_often(training.points, TABLE_ROWS), *every_so_often(held_out.points, TABLE_ROWS)]
+    return tuple(
+        (
+            units.count(step),
+            *([_place(axis.place(step))] if axis.column else []),
+            _cell(of_training.get(step)),
+            _cell(of_held_out.get(step)),
+        )
+        for step in sorted({step for step, _ in chosen})
+    )
+
+
+def _place(value: float | None) -> str:
+    return "" if value is None else units.count(value) if isinstance(value, int) else units.significant(value)
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else units.plain(value)
+
+
+def can_be_logarithmic(facts: Facts) -> bool:
+    """Tell whether all losses are above 0, so that a logarithmic axis can show them."""
+    curves = (facts.curves["loss"], facts.curves["eval_loss"])
+    return all(value > 0 for curve in curves for _, value in curve.points)

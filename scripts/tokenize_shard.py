@@ -1,0 +1,21 @@
+"""Tokenise a shard: one share of the records of both splits, for `tokenize_records` to put together."""
+
+from pathlib import Path
+
+from snaketune.common.door import parse_arguments, run
+
+
+def main() -> None:
+    """Tokenise the shard that the part is named after."""
+    arguments = parse_arguments(__doc__, "settings", "train", "eval", "model", "part")
+    from snaketune.data.chunk_tokenizing import Recipe
+    from snaketune.data.shards import Shard
+    from snaketune.data.tokenizing_shard import tokenize_shard
+
+    part, files = Path(arguments.part), {"train": arguments.train, "eval": arguments.eval}
+    recipe = Recipe.of_slice(arguments.cfg, arguments.model)
+    tokenize_shard(files, recipe, Shard.named(part.stem), part, arguments.settings["threads"])
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,36 @@
+"""Write a model card: the README.md of an adapter or a merged model, from the fact files that the stages left."""
+
+from pathlib import Path
+
+from snaketune.common.atomic import write_bytes
+from snaketune.common.door import parse_arguments, run
+
+FACT_FILES = (
+    "run",
+    "reading",
+    "dedupe",
+    "split",
+    "tokens",
+    "rightsize",
+    "pack",
+    "adapter",
+    "evaluation",
+    "base",
+    "origin",
+)
+
+
+def main() -> None:
+    """Read the facts, write the card beside the folder, and put it there."""
+    arguments = parse_arguments(__doc__, *FACT_FILES, "kind", "output", optional=("merged",))
+    from snaketune.card.card import render_card
+    from snaketune.card.facts import load_facts
+    from snaketune.card.placing import place_card
+
+    facts = load_facts(arguments.kind, {name: getattr(arguments, name) for name in (*FACT_FILES, "merged")})
+    write_bytes(arguments.output, render_card(facts).encode())
+    place_card(arguments.output, Path(arguments.output).with_name(arguments.kind))
+
+
+if __name__ == "__main__":
+    run(main)

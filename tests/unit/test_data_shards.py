@@ -1,0 +1,134 @@
+"""Any number of shards makes the bytes that one job makes."""
+
+import gzip
+import io
+import json
+import random
+
+import pytest
+from data_files import canonical, source
+from data_tokenizers import QWEN, make_folder
+
+from snaketune.common.errors import DataError
+from snaketune.data import blocks, chunks, dedupe, dedupe_shard
+from snaketune.data.chunk_tokenizing import Recipe
+from snaketune.data.dedupe import DedupeParts, DedupePolicy, plan_removal
+from snaketune.data.dedupe_shard import key_shard, sketch_shard
+from snaketune.data.line_reading import ReadingPolicy
+from snaketune.data.reading import read_records
+from snaketune.data.reading_shard import read_shard
+from snaketune.data.records import line_ranges
+from snaketune.data.shards import Shard, names_of, read_parts, write_part
+from snaketune.data.tokenizing import tokenize_splits
+from snaketune.data.tokenizing_shard import tokenize_shard
+
+COUNTS = [2, 7]
+
+
+def all_shards(count):
+    return [Shard.named(name) for name in names_of(count)]
+
+
+def test_each_piece_belongs_to_exactly_one_shard():
+    pieces = [5, 1, 40, 3, 0, 90, 2]
+    for count in (1, 2, 7, 20):
+        shares = [list(Shard(index + 1, count).share(pieces, int, sum(pieces))) for index in range(count)]
+        assert [piece for share in shares for piece in share] == pieces
+    assert names_of(1) == []
+
+
+def test_a_damaged_part_is_one_sentence(tmp_path):
+    part = tmp_path / "1-of-2.part"
+    write_part(part, [b"x" * 100, 7])
+    assert list(read_parts([part])) == [b"x" * 100, 7]
+    part.write_bytes(part.read_bytes()[:-3])
+    with pytest.raises(DataError, match=r"1-of-2\.part was damaged"):
+        list(read_parts([part]))
+
+
+def reading(folder, sources, shards, monkeypatch):
+    """Return the bytes of records and quarantine, and the facts, read in so many shards."""
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 512)
+    parts = []
+    for shard in all_shards(shards):
+        parts.append(folder / f"{shard.index}.part")
+        read_shard(sources, ReadingPolicy(max_bad_fraction=1), shard, parts[-1])
+    records = io.BytesIO()
+    with open(folder / "quarantine", "w+b") as quarantine:
+        facts = read_records(
+            sources, ReadingPolicy(max_bad_fraction=1), records, quarantine, folder / "kept", parts=parts
+        )
+        quarantine.seek(0)
+        return records.getvalue(), quarantine.read(), facts
+
+
+@pytest.mark.parametrize("shards", COUNTS)
+def test_reading(tmp_path, monkeypatch, shards):
+    lines = [json.dumps({"prompt": f"p{n}", "completion": "c" * (n % 50)}).encode() for n in range(300)]
+    lines[17] = lines[200] = b"oops"
+    packed = gzip.compress(b"\n".join(lines[:100]), mtime=0)
+    texts = b"\n".join(b'{"text":"%d"}' % number for number in range(90))
+    sources = [
+        source(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + b"\n".join(lines)),
+        source(tmp_path / "b.jsonl.gz", packed),
+        source(tmp_path / "c.jsonl", texts),
+    ]
+    expected = reading(tmp_path, sources, 1, monkeypatch)
+    assert expected[2]["quarantined"] > 3
+    assert reading(tmp_path, sources, shards, monkeypatch) == expected
+
+
+def planning(folder, path, policy, shards):
+    """Return the plan of removal of so many shards as comparable values."""
+    folder = folder / f"{shards}-{policy.exact}-{policy.near}"
+    folder.mkdir()
+    keys, sketches = [], []
+    for shard in all_shards(shards):
+        keys.append(folder / f"{shard.index}.part")
+        key_shard(path, policy, shard, keys[-1])
+    for shard in all_shards(shards) if policy.near else []:
+        sketches.append(folder / f"sketches{shard.index}")
+        sketches[-1].mkdir()
+        sketch_shard(path, policy, shard, keys, sketches[-1])
+    (folder / "scratch").mkdir()
+    plan = plan_removal(path, policy, folder / "scratch", parts=DedupeParts(keys, sketches))
+    return plan.stands.tolist(), plan.similarity.tolist(), plan.near.tolist(), plan.facts()
+
+
+@pytest.mark.parametrize("shards", COUNTS)
+@pytest.mark.parametrize("policy", [{}, {"near": False}, {"exact": False}, {"ignore_case": True}])
+def test_deduplicating(tmp_path, monkeypatch, shards, policy):
+    rng = random.Random(3)
+    texts = [" ".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=80)) for _ in range(150)]
+    texts += [f"{text} z" if number % 2 else text.upper() for number, text in enumerate(texts)]
+    texts += [f" {text}" for text in texts[::3]]
+    rng.shuffle(texts)
+    path, policy = canonical(tmp_path / "records.jsonl", *texts), DedupePolicy(**policy)
+    for module in (dedupe, dedupe_shard):
+        monkeypatch.setattr(module, "line_ranges", lambda path: line_ranges(path, 4000))
+    expected = planning(tmp_path, path, policy, 1)
+    assert expected[3]["removed"] > 40
+    assert planning(tmp_path, path, policy, shards) == expected
+
+
+@pytest.mark.parametrize("shards", COUNTS)
+def test_tokenising(tmp_path, monkeypatch, shards):
+    monkeypatch.setattr(chunks, "CHUNK_LINES", 9)
+    talks = [[("user", f"{n}?"), ("assistant", "a" * (n % 13) or "<|eos|>")] for n in range(120)]
+    train = canonical(tmp_path / "train.jsonl", *talks)
+    held = canonical(tmp_path / "eval.jsonl", *talks[:25])
+    folder = make_folder(tmp_path / "model")
+    recipe = Recipe(str(folder), QWEN, True)
+    results = []
+    for count in (1, shards):
+        parts = []
+        for shard in all_shards(count):
+            parts.append(tmp_path / f"{shard.index}.part")
+            tokenize_shard({"train": train, "eval": held}, recipe, shard, parts[-1])
+        out, dropped = tmp_path / f"out{count}", io.BytesIO()
+        files = {"train": (str(train), str(out / "train")), "eval": (str(held), str(out / "eval"))}
+        facts = tokenize_splits(files, recipe, dropped, 1, parts)
+        written = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        results.append((facts, dropped.getvalue(), written))
+    assert results[0][0]["splits"]["train"]["dropped"]
+    assert results[0] == results[1]
