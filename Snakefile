@@ -13,6 +13,7 @@ include: "rules/train.smk"
 include: "rules/merge.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+include: "rules/publish.smk"
 
 
 # Every stage's manifest is a target: what a failed job deleted is then missed, and nothing stale survives.
@@ -34,9 +35,28 @@ rule plan:
         PLAN_FILES,
 
 
+rule ablate:
+    input:
+        ABLATION_FILES,
+
+
 rule compare:
     input:
         f"{BLUEPRINT.results}/compare.html",
+
+
+# No outputs, so that it looks every time; nothing is trained or rendered anew for it.
+rule report:
+    log:
+        "logs/report.log",
+    conda:
+        "envs/model.yaml"
+    params:
+        spec=attempts_spec,
+    message:
+        "Looking for runs that came to no end"
+    shell:
+        "python scripts/report_unfinished.py --spec {params.spec:q} 2>&1 | tee {log:q}"
 
 
 rule prune:

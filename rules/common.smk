@@ -2,6 +2,7 @@
 
 import atexit
 import shlex
+import signal
 import sys
 from functools import cache
 from pathlib import Path
@@ -14,14 +15,17 @@ from snaketune.common.errors import ConfigError, SnaketuneError
 from snaketune.config.blueprint import Blueprint
 from snaketune.config.discovery import Discovery
 from snaketune.config.environment import machine_notes, prepare_job_environment, require_packages
+from snaketune.config.remote_sources import RemoteSources
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.strict_yaml import load_yaml
-from snaketune.config import upkeep
+from snaketune.merge.gguf import find_converter
+from snaketune.config import attempts, upkeep
+from snaketune.publish.destination import check_destination
 
 PRESETS = Path(workflow.basedir) / "config" / "presets"
 WORK = Path("work")
 # What `--config` may say beside configuration: switches of targets, which belong to no run.
-SWITCHES = {name: workflow.config_settings.config.pop(name, "no") for name in ("prune", "compare")}
+SWITCHES = {name: workflow.config_settings.config.pop(name, "no") for name in ("prune", "compare", "ablate")}
 
 
 def stop(error):
@@ -49,7 +53,8 @@ def draw_blueprint():
     if Path.cwd() != Path(workflow.basedir):
         raise ConfigError(f"the workflow runs in its own folder: cd {workflow.basedir} and run it there.")
     runs = resolve_runs(configuration_file(), dict(workflow.config_settings.config or {}), PRESETS)
-    found = Discovery(WORK / "digests.json")
+    remote = RemoteSources(WORK / "remote_sources.json", workflow.is_main_process)
+    found = Discovery(WORK / "digests.json", remote)
     for run in runs:
         found.look_up(run.config)
     found.save()
@@ -64,6 +69,28 @@ for run in BLUEPRINT.runs.values():
     for note in run.notes:
         print(f"Note: {note}", file=sys.stderr)
 prepare_job_environment()
+if not workflow.is_main_process:
+    # Slurm's warning goes to every process of a job. It is for the training, which this one has to wait for.
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)
+if not workflow.local_exec:
+    # The limit of profiles/default is that of one machine; a cluster counts its GPUs itself.
+    workflow.global_resources["gpu"] = None
+    if workflow.group_settings.overwrite_groups and max(BLUEPRINT.shard_counts().values()) > 1:
+        # A group is one job on one node; shards are there to be on several.
+        workflow.group_settings.overwrite_groups.clear()
+
+
+localrules:
+    rightsize,
+    plan_run,
+    prepare_model,
+    describe_run,
+    render_report,
+    report,
+    write_model_card,
+    compare_runs,
+    prune,
+    publish,
 
 
 pathvars:
@@ -111,6 +138,30 @@ def probed(wildcards):
     return BLUEPRINT.probe_file(wildcards.run) or []
 
 
+def ablate_spec(wildcards):
+    """What a run's ablation measures: all factors, or those of `--config ablate=[packing,rank]`."""
+    wanted = SWITCHES["ablate"]
+    try:
+        return BLUEPRINT.ablate_spec(wildcards.run, BLUEPRINT.ablated([] if wanted == "no" else wanted))
+    except SnaketuneError as error:
+        stop(error)
+
+
+def ablate_settings(wildcards, threads):
+    """Operational settings of an ablation, not recorded either."""
+    return BLUEPRINT.ablate_settings(wildcards.run)
+
+
+def page_spec(stage):
+    """A params function of a page that depends on one fact file alone."""
+    return lambda wildcards: BLUEPRINT.spec(stage, {"run": wildcards.run, "id": wildcards.id})
+
+
+def stage_benchmarks(wildcards, threads):
+    """Where Snakemake keeps what the stages before training took, as JSON."""
+    return BLUEPRINT.benchmark_files(wildcards.run)
+
+
 def planned_model(wildcards):
     """The model that a run is planned with; a plan waits for no training."""
     return BLUEPRINT.planned_model(wildcards.run)
@@ -119,6 +170,17 @@ def planned_model(wildcards):
 def description_spec(wildcards):
     """What a run's description depends on beside the fact files."""
     return BLUEPRINT.description_spec(wildcards.run, wildcards.id)
+
+
+def history_settings(wildcards, threads):
+    """Where the times of a run's stages are noted; not recorded, because they decide no result."""
+    return attempts.history_settings(BLUEPRINT, wildcards.run, WORK / "workflow.lock")
+
+
+def attempts_spec(wildcards):
+    """Where the facts and logs of every run are, also of one that came to no end."""
+    command = "snakemake " + " ".join(shlex.quote("train" if word == "report" else word) for word in sys.argv[1:])
+    return attempts.attempts_spec(BLUEPRINT, str(WORK), command)
 
 
 def report_spec(wildcards):
@@ -134,6 +196,21 @@ def card_spec(wildcards):
 def prune_spec(wildcards):
     """What `prune` keeps, and whether it removes the rest."""
     return BLUEPRINT.prune_spec(SWITCHES["prune"] in ("yes", "true", True))
+
+
+def publish_spec(wildcards):
+    """Which folders `publish` uploads, and where to."""
+    return BLUEPRINT.publish_spec()
+
+
+def published(wildcards):
+    """What there is to publish, once it is clear that it can be."""
+    try:
+        if workflow.is_main_process:
+            check_destination(BLUEPRINT.publish)
+    except SnaketuneError as error:
+        stop(error)
+    return DATA_MANIFESTS + MODEL_MANIFESTS + RUN_FILES
 
 
 def compare_spec(wildcards):
@@ -152,7 +229,7 @@ def compared_runs():
 
 def compared_facts(wildcards):
     """The fact files of the runs to compare."""
-    names = ("run.json", "evaluation.json", "adapter.manifest.json", "run_info.json", "metrics.jsonl")
+    names = ("run.json", "evaluation.json", "adapter.manifest.json", "run_info.json", "metrics.jsonl", "plan.json")
     return [BLUEPRINT.run_path(run, name) for run in compared_runs() for name in names]
 
 
@@ -164,6 +241,21 @@ def settings(wildcards, threads):
 def loader_settings(wildcards, threads):
     """Operational settings of training, not recorded either."""
     return BLUEPRINT.loader_settings(wildcards.run)
+
+
+def nodes(wildcards):
+    """Nodes that a run trains on."""
+    return BLUEPRINT.nodes(wildcards.run)
+
+
+def gpus_of_one_node(wildcards):
+    """GPUs that a run trains on when they are all in one machine."""
+    return BLUEPRINT.gpus(wildcards.run) if nodes(wildcards) == 1 else 0
+
+
+def gpus_of_each_node(wildcards):
+    """The same for several: Slurm would otherwise be free to give one node more than another."""
+    return f"gpu:{BLUEPRINT.gpus(wildcards.run) // nodes(wildcards)}" if nodes(wildcards) > 1 else None
 
 
 def cpu_threads(wildcards):
@@ -209,6 +301,16 @@ def merged_adapters(wildcards):
     return BLUEPRINT.merged_manifests(wildcards.run)
 
 
+def gguf_spec(wildcards):
+    """The export depends on the merged model alone."""
+    return BLUEPRINT.spec("convert_to_gguf", {})
+
+
+def converter_settings(wildcards, threads):
+    """Where llama.cpp's converter is: never a rerun."""
+    return BLUEPRINT.converter_settings(wildcards.run)
+
+
 def base_run(wildcards):
     """The merged model that a base model, or a run, starts from, when it is another run's."""
     return BLUEPRINT.base_manifest(wildcards.id, wildcards.get("run")) or []
@@ -243,10 +345,21 @@ def check_machine():
     try:
         if workflow.local_exec and not workflow.deployment_settings.deployment_method:
             require_packages(list(BLUEPRINT.runs.values()))
+            if "export_gguf" in workflow.dag_settings.targets:
+                require_converter()
             for note in machine_notes(list(BLUEPRINT.runs.values())):
                 print(f"Note: {note}", file=sys.stderr, flush=True)
     except SnaketuneError as error:
         stop(error)
+
+
+def require_converter():
+    """Refuse an export that would end for want of a converter, or of a merged model."""
+    if not GGUF_FILES:
+        raise ConfigError("export_gguf: no run merges its adapter: set merge.enabled to true.")
+    for run in BLUEPRINT.runs.values():
+        if run.config.merge.enabled:
+            find_converter(run.config.merge.gguf_converter)
 
 
 def write_resolved_runs():
@@ -289,13 +402,16 @@ def point_latest():
     if workflow.executor_plugin is not None and not workflow.dryrun and not workflow.touch:
         for name, id in BLUEPRINT.run_ids.items():
             upkeep.point_latest(Path(BLUEPRINT.results) / "runs" / name, id)
+            upkeep.drop_unfinished(attempts.files_of(BLUEPRINT, name))
             upkeep.place_cards(Path(BLUEPRINT.run_path(name, "")))
 
 
 DATA_MANIFESTS = BLUEPRINT.data_manifests()
 MODEL_MANIFESTS = BLUEPRINT.model_manifests()
 PLAN_FILES = BLUEPRINT.plan_files()
+ABLATION_FILES = BLUEPRINT.ablation_files()
 RUN_FILES = BLUEPRINT.run_files()
+GGUF_FILES = BLUEPRINT.gguf_files()
 
 if workflow.is_main_process:
     upkeep.drop_damaged_manifests(

@@ -4,8 +4,9 @@
 rule merge_adapter:
     input:
         rightsize=rightsized,
-        earlier=earlier,
+        earlier=earlier_of_merge,
         adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
+        others=merged_adapters,
         rows=made_by("pack_rows", "manifest.json"),
         model=ancient(made_by("prepare_model", "manifest.json")),
         tokens=ancient(made_by("tokenize_records", "manifest.json")),
@@ -27,5 +28,31 @@ rule merge_adapter:
         "Merging {wildcards.run}"
     shell:
         "python scripts/merge_adapter.py --spec {params.spec:q} --model {input.model:q} --adapter {input.adapter:q}"
-        " --tokens {input.tokens:q} --rows {input.rows:q} --output {output.merged:q}"
+        " --others {input.others:q} --tokens {input.tokens:q} --rows {input.rows:q} --output {output.merged:q}"
         " --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+
+
+rule convert_to_gguf:
+    input:
+        rightsize=rightsized,
+        earlier=earlier_of_merge,
+        merged="<results>/runs/{run}/{id}/merged.manifest.json",
+    output:
+        gguf="<results>/runs/{run}/{id}/model.gguf",
+    log:
+        "logs/convert_to_gguf/{run}-{id}.log",
+    conda:
+        "../envs/model.yaml"
+    params:
+        spec=gguf_spec,
+        settings=converter_settings,
+    message:
+        "Converting {wildcards.run} to GGUF"
+    shell:
+        "python scripts/convert_to_gguf.py --spec {params.spec:q} --settings {params.settings:q}"
+        " --merged {input.merged:q} --output {output.gguf:q} 2>&1 | tee {log:q}"
+
+
+rule export_gguf:
+    input:
+        GGUF_FILES,

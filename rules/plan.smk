@@ -42,11 +42,87 @@ rule plan_run:
     params:
         spec=plan_spec,
         settings=loader_settings,
+        benchmarks=stage_benchmarks,
         results=lambda wildcards, threads: BLUEPRINT.results,
     message:
         "Planning {wildcards.run}"
     shell:
         "python scripts/plan_run.py --spec {params.spec:q} --settings {params.settings:q}"
         " --rightsize {input.rightsize:q} --pack {input.pack:q} --model {input.model:q}"
-        " --probe {input.probe:q} --results {params.results:q} --name {wildcards.run:q} --output {output.plan:q}"
+        " --benchmarks {params.benchmarks:q} --probe {input.probe:q} --results {params.results:q}"
+        " --name {wildcards.run:q} --output {output.plan:q} 2>&1 | tee {log:q}"
+
+
+rule render_plan:
+    input:
+        plan="<results>/runs/{run}/{id}/plan.json",
+    output:
+        page=report(
+            "<results>/runs/{run}/{id}/plan.html",
+            caption="../docs/captions/plan.rst",
+            category="Plans",
+            labels={"run": "{run}", "variant": "{id}"},
+        ),
+    log:
+        "logs/render_plan/{run}-{id}.log",
+    conda:
+        "../envs/report.yaml"
+    params:
+        spec=page_spec("render_plan"),
+    message:
+        "Rendering the plan of {wildcards.run}"
+    shell:
+        "python scripts/render_plan.py --spec {params.spec:q} --plan {input.plan:q} --output {output.page:q}"
+        " 2>&1 | tee {log:q}"
+
+
+rule ablate_run:
+    input:
+        rightsize=rightsized,
+        stage=ancient(made_by("stage_sources", "stage.json")),
+        records=ancient(made_by("split_records", "train.jsonl")),
+        tokens=ancient(made_by("tokenize_records", "manifest.json")),
+        pack=made_by("pack_rows", "manifest.json"),
+        model=ancient(planned_model),
+    output:
+        facts="<results>/runs/{run}/{id}/ablate.json",
+    log:
+        "logs/ablate_run/{run}-{id}.log",
+    conda:
+        "../envs/model.yaml"
+    threads: cpu_threads
+    resources:
+        gpu=1,
+    params:
+        spec=ablate_spec,
+        settings=ablate_settings,
+    message:
+        "Measuring what each optimisation is worth to {wildcards.run}"
+    shell:
+        "python scripts/ablate_run.py --spec {params.spec:q} --settings {params.settings:q}"
+        " --rightsize {input.rightsize:q} --stage {input.stage:q} --records {input.records:q}"
+        " --tokens {input.tokens:q} --pack {input.pack:q} --model {input.model:q} --work work"
+        " --name {wildcards.run:q} --output {output.facts:q} 2>&1 | tee {log:q}"
+
+
+rule render_ablation:
+    input:
+        facts="<results>/runs/{run}/{id}/ablate.json",
+    output:
+        page=report(
+            "<results>/runs/{run}/{id}/ablate.html",
+            caption="../docs/captions/ablate.rst",
+            category="Ablations",
+            labels={"run": "{run}", "variant": "{id}"},
+        ),
+    log:
+        "logs/render_ablation/{run}-{id}.log",
+    conda:
+        "../envs/report.yaml"
+    params:
+        spec=page_spec("render_ablation"),
+    message:
+        "Rendering the ablation of {wildcards.run}"
+    shell:
+        "python scripts/render_ablation.py --spec {params.spec:q} --facts {input.facts:q} --output {output.page:q}"
         " 2>&1 | tee {log:q}"

@@ -1,4 +1,4 @@
-"""What a run is and what came out of it: run.json and report.html, made from fact files alone."""
+"""What a run is and what came out of it: run.json, report.html and facts.json, made from fact files alone."""
 
 
 rule describe_run:
@@ -10,23 +10,27 @@ rule describe_run:
         rows=made_by("pack_rows", "manifest.json"),
         model=made_by("prepare_model", "manifest.json"),
         adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
+        info="<results>/runs/{run}/{id}/run_info.json",
+        evaluation="<results>/runs/{run}/{id}/evaluation.json",
         merged=merged_manifest,
     output:
         run="<results>/runs/{run}/{id}/run.json",
+        history="<results>/runs/{run}/{id}/history.json",
     log:
         "logs/describe_run/{run}-{id}.log",
     conda:
         "../envs/report.yaml"
     params:
         spec=description_spec,
+        settings=history_settings,
         resolved=resolved_file,
     message:
         "Describing {wildcards.run}"
     shell:
         "python scripts/describe_run.py --spec {params.spec:q} --resolved {params.resolved:q}"
         " --rightsize {input.rightsize:q} --stage {input.stage:q} --tokens {input.tokens:q} --rows {input.rows:q}"
-        " --model {input.model:q} --adapter {input.adapter:q} --merged {input.merged:q} --output {output.run:q}"
-        " 2>&1 | tee {log:q}"
+        " --model {input.model:q} --adapter {input.adapter:q} --merged {input.merged:q} --info {input.info:q}"
+        " --settings {params.settings:q} --history {output.history:q} --output {output.run:q} 2>&1 | tee {log:q}"
 
 
 rule render_report:
@@ -41,6 +45,7 @@ rule render_report:
         split=made_by("split_records", "manifest.json"),
         leaks=made_by("split_records", "leaks.jsonl"),
         tokens=made_by("tokenize_records", "manifest.json"),
+        dropped=made_by("tokenize_records", "dropped.jsonl"),
         pack=made_by("pack_rows", "manifest.json"),
         adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
         metrics="<results>/runs/{run}/{id}/metrics.jsonl",
@@ -49,13 +54,20 @@ rule render_report:
         evaluation="<results>/runs/{run}/{id}/evaluation.json",
         generations="<results>/runs/{run}/{id}/generations.jsonl",
         timing="<results>/runs/{run}/{id}/evaluation_info.json",
+        history="<results>/runs/{run}/{id}/history.json",
         merged=merged_manifest,
     output:
         report=report(
             "<results>/runs/{run}/{id}/report.html",
             caption="../docs/captions/report.rst",
             category="Runs",
-            labels={"run": "{run}", "variant": "{id}"},
+            labels={"run": "{run}", "variant": "{id}", "what": "report"},
+        ),
+        table=report(
+            "<results>/runs/{run}/{id}/facts.json",
+            caption="../docs/captions/facts.rst",
+            category="Runs",
+            labels={"run": "{run}", "variant": "{id}", "what": "facts"},
         ),
     log:
         "logs/render_report/{run}-{id}.log",
@@ -71,8 +83,8 @@ rule render_report:
         " --split {input.split:q} --tokens {input.tokens:q} --rightsize {input.rightsize:q} --pack {input.pack:q}"
         " --adapter {input.adapter:q} --metrics {input.metrics:q} --evaluation {input.evaluation:q}"
         " --generations {input.generations:q} --merged {input.merged:q} --plan {input.plan:q} --info {input.info:q}"
-        " --timing {input.timing:q} --leaks {input.leaks:q}"
-        " --output {output.report:q} 2>&1 | tee {log:q}"
+        " --timing {input.timing:q} --leaks {input.leaks:q} --dropped {input.dropped:q} --history {input.history:q}"
+        " --table {output.table:q} --output {output.report:q} 2>&1 | tee {log:q}"
 
 
 rule write_model_card:
@@ -94,10 +106,10 @@ rule write_model_card:
         card="<results>/runs/{run}/{id}/{kind}_card.md",
     log:
         "logs/write_model_card/{run}-{id}-{kind}.log",
-    conda:
-        "../envs/report.yaml"
     wildcard_constraints:
         kind="adapter|merged",
+    conda:
+        "../envs/report.yaml"
     params:
         spec=card_spec,
     message:
@@ -114,7 +126,12 @@ rule compare_runs:
     input:
         compared_facts,
     output:
-        page=report("<results>/compare.html", caption="../docs/captions/compare.rst", category="Comparison"),
+        page=report(
+            "<results>/compare.html",
+            caption="../docs/captions/compare.rst",
+            category="Comparison",
+            labels={"what": "comparison"},
+        ),
     log:
         "logs/compare_runs.log",
     conda:

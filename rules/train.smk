@@ -23,14 +23,17 @@ rule train_model:
         "../envs/model.yaml"
     threads: cpu_threads
     resources:
-        gpu=1,
+        gpu=gpus_of_one_node,
+        gres=gpus_of_each_node,
+        nodes=nodes,
     params:
         spec=run_spec("train_model"),
         settings=loader_settings,
     message:
         "Training {wildcards.run}"
     shell:
-        "python scripts/train_model.py --spec {params.spec:q} --settings {params.settings:q}"
+        # Slurm sends its signals to every process of a job: only training is to act on them, and to be waited for.
+        "trap : TERM USR1; python scripts/train_model.py --spec {params.spec:q} --settings {params.settings:q}"
         " --rightsize {input.rightsize:q} --rows {input.rows:q} --model {input.model:q} --start {input.start:q}"
         " --work work --adapter {output.adapter:q} --metrics {output.metrics:q} --info {output.info:q}"
         " --manifest {output.manifest:q} 2>&1 | (trap '' INT TERM USR1; exec tee {log:q})"

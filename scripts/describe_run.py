@@ -1,18 +1,24 @@
 """Describe a run: its resolved configuration, the digests of all that it was made from, and one fingerprint."""
 
+from pathlib import Path
+
 from snaketune.common.door import parse_arguments, run
 
 
 def main() -> None:
-    """Write run.json from the fact files and the resolved configuration."""
-    names = ("resolved", "rightsize", "stage", "tokens", "rows", "model", "adapter", "output")
-    arguments = parse_arguments(__doc__, *names, optional=("merged",))
+    """Write run.json from the fact files and the resolved configuration, and history.json from what went before."""
+    names = ("resolved", "rightsize", "stage", "tokens", "rows", "model", "adapter")
+    arguments = parse_arguments(__doc__, *names, "settings", "info", "history", "output", optional=("merged",))
     from snaketune.common.atomic import write_json
     from snaketune.common.canonical import read_json
     from snaketune.report.description import describe
+    from snaketune.report.history import run_before, stage_times
 
-    facts = {name: read_json(getattr(arguments, name)) for name in names[:-1]}
+    facts = {name: read_json(getattr(arguments, name)) for name in names}
     merged = read_json(arguments.merged) if arguments.merged else None
+    settings, folder = arguments.settings, Path(arguments.output).parent
+    before = run_before(Path(settings["results"]), folder, read_json(arguments.info))
+    write_json(arguments.history, {"stages": stage_times(settings["stages"], Path(settings["lock"])), "before": before})
     write_json(arguments.output, describe(arguments.cfg, facts, merged))
 
 

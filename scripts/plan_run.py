@@ -7,7 +7,9 @@ from snaketune.common.door import parse_arguments, run
 
 def main() -> None:
     """Write plan.json and print it, unless the run exceeds its budget or the machine."""
-    arguments = parse_arguments(__doc__, "settings", "rightsize", "pack", "model", "results", "name", "output", optional=("probe",))
+    names = ("settings", "rightsize", "pack", "model", "results", "name", "output")
+    arguments = parse_arguments(__doc__, *names, optional=("probe", "benchmarks"))
+    import json
     from datetime import datetime
 
     from snaketune.common.atomic import write_json
@@ -15,6 +17,7 @@ def main() -> None:
     from snaketune.plan.gate import check_plan
     from snaketune.plan.machine import look_at_machine
     from snaketune.plan.planning import PlanInputs, make_plan
+    from snaketune.plan.preparation import preparation_seconds
     from snaketune.plan.summary import describe
 
     # Only the configuration of the model is read: its weights, which may be large, are not looked at.
@@ -30,6 +33,7 @@ def main() -> None:
         machine=look_at_machine(results),
         now=datetime.now().astimezone(),
         probe=read_json(arguments.probe) if arguments.probe else None,
+        preparation=preparation_seconds(json.loads(arguments.benchmarks or "{}")),
     )
     plan = make_plan(inputs)
     print(describe(plan, arguments.name), flush=True)

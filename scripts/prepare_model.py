@@ -14,7 +14,8 @@ def main() -> None:
     output = Path(arguments.output)
     corpus = Path(arguments.corpus) if arguments.corpus else None
     base = merged_base(arguments.base) if arguments.base else None
-    facts = prepare_model(arguments.cfg["model"], output, corpus, base)
+    weights = not arguments.cfg.get("plan", {}).get("without_weights", False)
+    facts = prepare_model(arguments.cfg["model"], output, corpus, base, weights)
     write_manifest(arguments.manifest, "prepare_model", [output], facts)
 
 

@@ -1,4 +1,4 @@
-"""Render the report: one self-contained HTML page per run, from the fact files that the stages left."""
+"""Render the report: one self-contained HTML page per run, and the same facts as a table, from what the stages left."""
 
 from snaketune.common.atomic import write_bytes
 from snaketune.common.door import parse_arguments, run
@@ -18,16 +18,18 @@ FACT_FILES = (
     "generations",
     "adapter",
 )
-OPTIONAL = ("merged", "plan", "info", "timing", "leaks")
+OPTIONAL = ("merged", "plan", "info", "timing", "leaks", "dropped", "history")
 
 
 def main() -> None:
-    """Read the facts, render the page, write it atomically."""
-    arguments = parse_arguments(__doc__, *FACT_FILES, "output", optional=OPTIONAL)
+    """Read the facts, render page and table, write both atomically."""
+    arguments = parse_arguments(__doc__, *FACT_FILES, "output", "table", optional=OPTIONAL)
     from snaketune.report.facts import load_facts
     from snaketune.report.page import render
+    from snaketune.report.table import fact_table, table_bytes
 
     facts = load_facts({name: getattr(arguments, name) for name in (*FACT_FILES, *OPTIONAL)})
+    write_bytes(arguments.table, table_bytes(fact_table(facts)))
     write_bytes(arguments.output, render(facts).encode())
 
 

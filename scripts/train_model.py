@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from snaketune.common.door import parse_arguments, run
@@ -16,11 +17,14 @@ def main() -> None:
     from snaketune.common.locks import wait_for_lock
     from snaketune.common.manifest import read_manifest, write_manifest
     from snaketune.data.rows import PackedRows
+    from snaketune.data.staging import ensure_near
     from snaketune.train import provenance
     from snaketune.train.facts import training_facts
     from snaketune.train.meters import peak_memory
+    from snaketune.train.nodes import find_nodes
     from snaketune.train.origins import find_origins
     from snaketune.train.publishing import publish
+    from snaketune.train.requeue import requeued_when_out_of_time
     from snaketune.train.run import fingerprint, train, versions
     from snaketune.train.session import note_session, with_session
     from snaketune.train.strategy import processes_wanted, run_workers
@@ -35,11 +39,13 @@ def main() -> None:
     identity = fingerprint(arguments.spec, rightsize, rows, origins.digests, found)
     work = Path(arguments.work) / "runs" / identity
     lock = None if is_worker() else wait_for_lock(work / "lock")
-    if lock and (count := processes_wanted(arguments.cfg)) > 1:
-        run_workers(count, sys.argv)
-    splits = [PackedRows(Path(arguments.rows).with_name(name)) for name in ("train.arrow", "eval.arrow")]
-    base = Path(arguments.model).parent / "model"
-    finished = train(base, splits[0], splits[1], arguments.cfg, arguments.settings, work, origins.start)
+    base, settings = Path(arguments.model).parent / "model", arguments.settings
+    with requeued_when_out_of_time(work) if lock else nullcontext():
+        if lock and (count := processes_wanted(arguments.cfg, settings["num_nodes"])) > 1:
+            run_workers(count, sys.argv, find_nodes(settings["num_nodes"]))
+        near = ensure_near(Path(arguments.rows).parent, rows["files"], settings["scratch"], arguments.work)
+        splits = [PackedRows(near[name]) for name in ("train.arrow", "eval.arrow")]
+        finished = train(base, splits[0], splits[1], arguments.cfg, settings, work, origins.start)
     if not lock:
         note_session(work, finished)
         return

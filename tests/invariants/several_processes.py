@@ -7,17 +7,17 @@ from unittest import mock
 
 from tiny_training import SETTINGS
 
-from snaketune.train.strategy import run_workers
+from snaketune.train.strategy import ONE_NODE, run_workers
 
 WORKER = Path(__file__).parent / "training_process.py"
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
-def train_together(cfg, base, folder, work, stop_after=None, count=2, settings=SETTINGS):
+def train_together(cfg, base, folder, work, stop_after=None, count=2, settings=SETTINGS, nodes=ONE_NODE):
     """Train in ``count`` processes."""
     work.mkdir(exist_ok=True)
     given = {"base": str(base), "rows": str(folder), "work": str(work), "cfg": cfg, "settings": settings}
     (work / "case.json").write_text(json.dumps({**given, "stop_after": stop_after}))
     path = os.pathsep.join([str(SCRIPTS), os.environ.get("PYTHONPATH", "")])
     with mock.patch.dict(os.environ, {"PYTHONPATH": path}):
-        run_workers(count, [str(WORKER), str(work / "case.json")])
+        run_workers(count, [str(WORKER), str(work / "case.json")], nodes)

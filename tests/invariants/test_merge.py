@@ -17,8 +17,10 @@ from transformers import (
 from snaketune.evaluate.models import ModelSettings
 from snaketune.merge.adapter import read_adapter
 from snaketune.merge.checkpoint import Checkpoint
-from snaketune.merge.merging import MergeSettings, write_merged
+from snaketune.merge.material import MergeSettings
+from snaketune.merge.merging import write_merged
 from snaketune.merge.streaming import merge_streaming, strangers
+from snaketune.merge.written import check_written
 
 SIZES = {
     "vocab_size": 61,
@@ -131,9 +133,9 @@ def test_shards_in_and_out_change_nothing(tmp_path):
 
 def test_another_number_format_is_one_rounding_of_the_float32_sum(tmp_path):
     base, adapter = build(tmp_path, llama())
-    merged = stream(base, adapter, tmp_path / "merged", torch.bfloat16)
+    dtype = stream(base, adapter, tmp_path / "merged", torch.bfloat16)
     written, exact = Checkpoint(tmp_path / "merged"), merged_by_peft(base, adapter, torch.float32)
-    assert merged.dtype == torch.bfloat16
+    assert dtype == torch.bfloat16
     for name, value in exact.items():
         torch.testing.assert_close(written.tensor(name).float(), value, rtol=2**-8, atol=1e-6)
 
@@ -148,10 +150,10 @@ def test_what_is_more_than_two_matrices_goes_through_peft(tmp_path, changes):
     change = read_adapter(adapter)
     assert not change.is_plain
     (tmp_path / "merged").mkdir()
-    merged = write_merged(base, change, tmp_path / "merged", MergeSettings(None, "5GB", ModelSettings()))
+    dtype = write_merged(base, change, tmp_path / "merged", MergeSettings(None, "5GB", ModelSettings()))
     written, expected = Checkpoint(tmp_path / "merged"), merged_by_peft(base, adapter, torch.float32)
-    assert merged.dtype == torch.bfloat16
-    assert merged.relative_error < 1e-5
+    assert dtype == torch.bfloat16
+    assert check_written(tmp_path / "merged", base, change, None, False).relative_error < 1e-5
     for name in written.dtypes:
         assert torch.equal(written.tensor(name), expected[name].to(torch.bfloat16)), name
 
@@ -174,8 +176,9 @@ def test_a_checkpoint_that_calls_its_weights_otherwise_goes_through_peft(tmp_pat
     change = read_adapter(adapter)
     assert len(strangers(Checkpoint(base), change)) == 2
     (tmp_path / "merged").mkdir()
-    merged = write_merged(base, change, tmp_path / "merged", MergeSettings(None, "5GB", ModelSettings()))
-    assert (merged.tensors_merged, merged.tensors_changed) == (2, 2)
+    write_merged(base, change, tmp_path / "merged", MergeSettings(None, "5GB", ModelSettings()))
+    found = check_written(tmp_path / "merged", base, change, None, False)
+    assert (found.merged, found.changed) == (2, 2)
     written, expected = Checkpoint(tmp_path / "merged"), merged_by_peft(base, adapter, torch.float32)
     for name in written.dtypes:
         torch.testing.assert_close(written.tensor(name), expected[name], rtol=0, atol=1e-6)

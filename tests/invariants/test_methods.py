@@ -13,7 +13,8 @@ from snaketune.evaluate.likelihood import measure
 from snaketune.evaluate.models import ModelSettings, attach_adapter, is_whole_model, load_model
 from snaketune.merge.adapter import read_adapter
 from snaketune.merge.checkpoint import Checkpoint
-from snaketune.merge.merging import MergeSettings, write_merged
+from snaketune.merge.material import MergeSettings
+from snaketune.merge.merging import write_merged
 from snaketune.merge.trained_model import copy_trained, read_trained_model
 from snaketune.train.adapting import add_adapter
 from snaketune.train.device import prepare_arithmetic

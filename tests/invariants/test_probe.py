@@ -66,3 +66,12 @@ def test_memory_that_runs_out_is_one_sentence_and_the_folder_is_gone(inputs, tmp
     with pytest.raises(TrainingError, match="memory ran out"):
         probe(inputs, configuration(), SETTINGS, steps=1, warmup_steps=1, repeats=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_repeat_is_as_long_as_asked_for(inputs):
+    found = probe(
+        inputs, configuration(), SETTINGS, steps=1, warmup_steps=3, repeats=2, repeat_seconds=0.3, held_out_rows=1
+    )
+    seconds = found.measured_steps / 2 * found.tokens / found.steps / found.tokens_per_second
+    assert found.measured_steps > 4
+    assert 0.1 < seconds < 1.5

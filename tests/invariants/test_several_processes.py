@@ -50,6 +50,8 @@ def alone(request, base, rows, tmp_path_factory):
 def test_two_processes_of_one_row_are_one_process_of_two(strategy, alone, base, folder, tmp_path):
     full, reference = alone
     train_together(case(strategy, 1, full), base, folder, tmp_path)
+    readers = {path.name for path in tmp_path.glob("read-by-*")}
+    assert readers == ({"read-by-0"} if strategy == "fsdp" else {"read-by-0", "read-by-1"})
     found, expected = lines(tmp_path), lines(reference)
     assert [line.keys() for line in found] == [line.keys() for line in expected]
     for one, other in zip(found, expected, strict=True):

@@ -25,6 +25,7 @@ FILES = {
     "plan": "plan.json",
     "info": "run_info.json",
     "leaks": "leaks.jsonl",
+    "history": "history.json",
 }
 
 

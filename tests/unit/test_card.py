@@ -13,6 +13,9 @@ from snaketune.card.front_matter import metadata
 from snaketune.card.text import code, one_line
 from snaketune.common.atomic import write_json
 from snaketune.common.canonical import read_json
+from snaketune.common.errors import DataError
+from snaketune.common.manifest import read_manifest, write_manifest
+from snaketune.config.upkeep import drop_damaged_manifests, place_cards
 from snaketune.model.statement import describe_card
 
 NAMES = ("run", "reading", "dedupe", "split", "tokens", "rightsize", "pack", "adapter", "evaluation")
@@ -34,6 +37,7 @@ def case(kind="merged", base=HUB, **changes) -> CardFacts:
     """The facts of the golden run, with a base model and some fields replaced."""
     found = {name: read_json(FOLDER / FILES[name]) for name in (*NAMES, "merged")}
     found["tokens"]["files"] = {"chat_template.jinja": {"bytes": 9, "digest": "of the run"}}
+    found["run"]["config"]["train.method"] = {"value": "sft", "origin": "default"}
     return CardFacts(kind=kind, **{**found, "base": base, "origin": base, **changes})
 
 
@@ -70,8 +74,7 @@ def test_the_hub_reads_the_front_matter_of_the_adapter():
 @pytest.mark.parametrize(("kind", "model"), [("adapter", "tuned"), ("merged", "merged")])
 def test_the_model_index_holds_what_the_evaluation_measured(kind, model):
     facts = case(kind)
-    found = parsed(facts).eval_results
-    assert {result.dataset_split for result in found} == {"eval"}
+    found = [result for result in parsed(facts).eval_results if result.dataset_split == "eval"]
     values = {result.metric_name: result.metric_value for result in found}
     measured = facts.evaluation[model]
     assert values["loss (nats per token)"] == pytest.approx(measured["loss"], rel=1e-5)
@@ -82,7 +85,9 @@ def test_the_model_index_holds_what_the_evaluation_measured(kind, model):
 def test_files_and_tasks_are_results_of_their_own():
     evaluation = {
         "tuned": {"n": 0},
-        "files": {"/home/someone/secret/test.jsonl": {"base": {"numeric_match": 0.1}, "tuned": {"numeric_match": 0.25}}},
+        "files": {
+            "/home/someone/secret/test.jsonl": {"base": {"numeric_match": 0.1}, "tuned": {"numeric_match": 0.25}}
+        },
         "tasks": {"capitals": {"version": 2, "n": 7, "base": {"acc,none": 0.5}, "tuned": {"acc,none": 1.0}}},
     }
     facts = case("adapter", evaluation=evaluation)
@@ -181,6 +186,31 @@ def test_the_merge_check_is_in_the_merged_card_alone():
     assert f"{check['mean_kl']:.4g}" in render_card(case())
 
 
+def test_answers_that_were_cut_are_a_limit():
+    evaluation = case().evaluation
+    cut = evaluation | {"tuned": evaluation["tuned"] | {"n_cut": 3}}
+    assert not any("cut at" in limit for limit in limits(case()))
+    facts = with_setting(case(evaluation=cut), "evaluate.max_new_tokens", 48)
+    assert "3 of 40 answers on the held-out split were cut at 48 tokens" in "".join(limits(facts))
+    assert "n_cut" not in render_card(facts)
+
+
+def test_stop_tokens_that_the_model_does_not_know_are_given():
+    assert "eos_token_id" not in render_card(case())
+    for kind in ("adapter", "merged"):
+        card = render_card(case(kind, evaluation=case().evaluation | {"stop_tokens": [2, 7]}))
+        assert "do_sample=False, eos_token_id=[2, 7])" in card
+        assert "(`stop_token_ids`): 2, 7." in card
+
+
+def test_a_combination_of_adapters_is_listed():
+    adapters = [{"run": "one", "weight": 0.75, "digest": "d1"}, {"run": "two", "weight": 0.25, "digest": "d2"}]
+    merged = case().merged | {"combination": {"method": "ties", "adapters": adapters}}
+    card = render_card(case(merged=merged))
+    assert "| `two` | 0.25 | `d2` |" in card
+    assert "(ties)" in card
+
+
 def test_commands_say_whether_they_were_run():
     for kind in ("adapter", "merged"):
         card = render_card(case(kind))
@@ -210,6 +240,13 @@ def test_equal_facts_give_equal_bytes(tmp_path):
         write_json(paths[name], content)
     assert render_card(load_facts("merged", paths)) == render_card(load_facts("merged", paths))
     assert "built-in tiny model" in render_card(load_facts("adapter", paths | {"merged": None}))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\x00"])
+def test_a_damaged_fact_file_is_one_sentence(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(DataError, match=r"run\.json is no JSON object"):
+        load_facts("merged", {"run": str(tmp_path / "run.json")})
 
 
 @pytest.mark.parametrize("text", [NASTY, "``", "\\", "a" * 500, "\x00\x1b[31m"])
@@ -245,3 +282,31 @@ def test_a_licence_file_without_a_statement_is_another_licence(tmp_path):
     assert describe_card(tmp_path) == {"license": "other", "license_link": "LICENSE"}
     stated = metadata(case(base=FOLDER_BASE | {"card": describe_card(tmp_path)}))
     assert (stated["license"], stated["license_link"]) == ("other", "LICENSE")
+
+
+def test_a_card_comes_back_into_a_folder_that_was_made_anew(tmp_path):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter_card.md").write_text("ours")
+    (tmp_path / "merged_card.md").write_text("of a folder that is not there")
+    (tmp_path / "adapter" / "README.md").write_text("PEFT's own")
+    place_cards(tmp_path)
+    assert (tmp_path / "adapter" / "README.md").read_text() == "ours"
+    before = (tmp_path / "adapter" / "README.md").stat()
+    place_cards(tmp_path)
+    assert (tmp_path / "adapter" / "README.md").stat().st_mtime_ns == before.st_mtime_ns
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["README.md", "adapter", "adapter_card.md",
+                                                                 "merged_card.md"]  # fmt: skip
+
+
+def test_a_card_in_a_folder_is_no_damage_to_it(tmp_path):
+    folder, manifest = tmp_path / "merged", tmp_path / "merged.manifest.json"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    write_manifest(manifest, "merge_adapter", [folder], {})
+    (tmp_path / "merged_card.md").write_text("card")
+    place_cards(tmp_path)
+    drop_damaged_manifests([str(manifest)], tmp_path / "cache.json")
+    assert list(read_manifest(manifest)["files"]) == ["merged/model.safetensors"]
+    (folder / "model.safetensors").write_bytes(b"weight")
+    drop_damaged_manifests([str(manifest)], tmp_path / "cache.json")
+    assert not manifest.exists()

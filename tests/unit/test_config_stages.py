@@ -103,7 +103,7 @@ def annotation_of(key):
     return model.model_fields[leaf].annotation
 
 
-NAMES_ANOTHER_RUN = {"adapter.init_from"}  # tests of its own in test_config_runs.py
+NAMES_ANOTHER_RUN = {"adapter.init_from", "merge.adapters"}  # tests of its own in test_config_runs.py
 
 
 @pytest.mark.parametrize("key", sorted(set(all_keys()) - NAMES_ANOTHER_RUN))
@@ -128,6 +128,10 @@ def test_no_key_is_dead(key):
     if key.startswith("train.dpo."):
         base = config(dedupe=near, train={"method": "dpo"})
         sections["train"]["method"] = "dpo"
+    if key in ("merge.method", "merge.density", "merge.seed"):
+        several = {"adapters": [{"run": "default"}], "method": "dare_ties"}
+        base = config(dedupe=near, merge=several)
+        sections["merge"] = several | sections["merge"]
     if key == "model.revision":
         sections["model"]["name_or_path"] = "org/name"
         base = config(model={"name_or_path": "org/name"}, dedupe=near)

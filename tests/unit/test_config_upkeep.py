@@ -109,6 +109,7 @@ def test_a_failure_ends_with_the_jobs_sentence_its_log_and_the_next_command(tmp_
         "",
         "DataError: a.jsonl is empty: fill it.",
         "Log: job.log",
+        "How far each run came, as a page: snakemake --cores 1 report",
         "What is finished is kept. After mending the cause: snakemake --cores 8 train",
     ]
 

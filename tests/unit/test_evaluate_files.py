@@ -20,8 +20,12 @@ from snaketune.evaluate.groups import by_length, by_source
 from snaketune.evaluate.likelihood import Likelihoods, measure
 from snaketune.evaluate.measures import additive_measures
 from snaketune.evaluate.models import ModelSettings
+from snaketune.evaluate.prompts import Prompt
+from snaketune.evaluate.questions import Questions
 from snaketune.evaluate.results import write_generations
+from snaketune.evaluate.scorers import scorers
 from snaketune.evaluate.timing import Stopwatch, timing_facts
+from snaketune.report.answers import collect
 
 SUMS = [{"question": f"lamp {n} and {n}", "answer": f"on\n#### {2 * n}"} for n in range(5)]
 COLUMNS = {"prompt": "question", "completion": "answer"}
@@ -181,3 +185,17 @@ def test_likelihoods_hold_a_few_numbers_per_document(tiny, tmp_path):
         peaks[count] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peaks[1800] - peaks[600] < 1200 * 250
+
+
+def test_rows_hold_ties_losses_cut_answers_and_requests_that_were_not_put():
+    prompts = [Prompt(record, f"q{record}", (1,), "red") for record in (0, 2, 5, 7)]
+    questions = Questions(prompts, scorers(["exact_match"], ["strip"]), {6: "too long", 1: "refused"})
+    questions.add("base", ["red", "red", "blue", "blue"], [False, False, False, True])
+    facts = questions.add("tuned", ["red", "blue", "red", "green"], [False] * 4)
+    rows = list(questions.rows())
+    assert [row.get("outcome") for row in rows[:4]] == ["tie", "worse", "better", "tie"]
+    assert [row.get("cut") for row in rows[:4]] == [None, None, None, ["base"]]
+    assert rows[4:] == [{"record": 1, "left_out": "refused"}, {"record": 6, "left_out": "too long"}]
+    assert facts == {"exact_match": 0.5, "n_generated": 4}
+    answers = collect(rows)
+    assert (answers.total, answers.counts["broken"], answers.counts["fixed"]) == (4, 1, 1)

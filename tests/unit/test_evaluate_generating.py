@@ -41,7 +41,7 @@ def alone(model, tokenizer, prompt, limit, stops):
 def test_batched_answers_are_those_given_one_by_one(model, tokenizer):
     prompts = prompts_of([3, 30, 7, 7, 19, 1, 12])
     expected = [alone(model, tokenizer, prompt, 12, ()) for prompt in prompts]
-    assert generate_answers(model, tokenizer, prompts, Decoding(12, 4, (), 0)) == expected
+    assert generate_answers(model, tokenizer, prompts, Decoding(12, 4, (), 0)).texts == expected
     assert len(set(expected)) > 1
 
 
@@ -52,7 +52,19 @@ def test_an_answer_ends_at_any_of_several_stop_tokens(model, tokenizer):
     ]
     stops = tuple({int(ids[0, len(p.ids) + 3]) for ids, p in zip(free, prompts, strict=True)})
     expected = [alone(model, tokenizer, prompt, 8, stops) for prompt in prompts]
-    assert generate_answers(model, tokenizer, prompts, Decoding(8, 3, stops, 0)) == expected
+    assert generate_answers(model, tokenizer, prompts, Decoding(8, 3, stops, 0)).texts == expected
+
+
+def test_an_answer_without_an_end_is_called_cut(model, tokenizer):
+    prompts = prompts_of([3, 9, 14])
+    (free,) = model.generate(torch.tensor([prompts[1].ids]), do_sample=False, max_new_tokens=8, eos_token_id=None)
+    stops = (int(free[9 + 7]),)  # where it first stands decides, at the latest in the last place
+    found = generate_answers(model, tokenizer, prompts, Decoding(8, 3, stops, 0))
+    texts = [alone(model, tokenizer, prompt, 8, stops) for prompt in prompts]
+    longest = [alone(model, tokenizer, prompt, 8, ()) for prompt in prompts]
+    assert found.cut == [text == whole for text, whole in zip(texts, longest, strict=True)]
+    assert found.cut[1] is False
+    assert generate_answers(model, tokenizer, prompts, Decoding(8, 3, (), 0)).cut == [True, True, True]
 
 
 def test_sampling_defaults_of_the_model_are_not_inherited_and_survive(model, tokenizer):

@@ -40,7 +40,7 @@ def test_a_prompt_is_the_conversation_up_to_the_last_answer(tmp_path, tokenizer)
     assert prompt.text == "<|bos|><|system|>s<|user|>u<|assistant|>first<|eos|><|user|>v<|assistant|>"
     assert prompt.reference == "last"
     assert tokenizer.decode(prompt.ids) == prompt.text
-    assert refused == 0
+    assert refused == []
 
 
 def test_the_sample_is_decided_by_content_and_given_in_order(tmp_path, tokenizer):
@@ -59,14 +59,14 @@ def test_text_and_dropped_records_and_answers_without_a_request_give_no_prompt(t
     records = [{"text": "plain"}, lone, *conversations(2)]
     chosen, _ = choose(tmp_path, records, 10, tokenizer, kept=[0, 1, 3])
     assert [prompt.record for prompt in chosen] == [3]
-    assert choose(tmp_path, records, 10, tokenizer, template="") == ([], 0)
-    assert choose(tmp_path, records, 0, tokenizer) == ([], 0)
+    assert choose(tmp_path, records, 10, tokenizer, template="") == ([], [])
+    assert choose(tmp_path, records, 0, tokenizer) == ([], [])
 
 
 def test_a_conversation_that_the_template_refuses_is_counted(tmp_path, tokenizer):
     tale = [{"role": role, "content": "x"} for role in ("narrator", "assistant")]
     chosen, refused = choose(tmp_path, [{"messages": tale}, *conversations(1)], 10, tokenizer)
-    assert ([prompt.record for prompt in chosen], refused) == ([1], 1)
+    assert ([prompt.record for prompt in chosen], refused) == ([1], [0])
 
 
 def test_last_answer():
@@ -98,7 +98,7 @@ def test_tools_and_calls_reach_the_prompt_as_they_do_in_training(tmp_path, token
         '<|bos|><|system|>Tools:\n{"type": "function", "function": {"name": "add"}}<|user|>a'
         '<|assistant|>Call: {"name": "add", "arguments": {"a": 1}}<|eos|><|user|>Result: 3<|assistant|>'
     )
-    assert (prompt.reference, refused) == ("b", 0)
+    assert (prompt.reference, refused) == ("b", [])
 
 
 def test_of_a_pair_the_chosen_answer_is_the_reference(tmp_path, tokenizer):

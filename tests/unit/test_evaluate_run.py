@@ -1,5 +1,6 @@
 import math
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def lines(path):
 def test_merged_agrees_with_tuned_and_base_does_not(tiny):
     found = evaluate(material(tiny, tiny.root / "merged"), settings())
     base, tuned, merged = (found.facts[name] for name in ("base", "tuned", "merged"))
-    assert set(base) == {*METRICS, "n", "n_generated"}
+    assert set(base) - {"n_cut"} == {*METRICS, "n", "n_generated"}
     assert (base["n"], base["n_generated"]) == (12, 6)
     assert tuned["loss"] == pytest.approx(merged["loss"], rel=1e-5)
     assert abs(tuned["loss"] - base["loss"]) > 1e-3
@@ -73,8 +74,10 @@ def test_files_hold_one_line_per_prompt_and_per_document(tiny, tmp_path):
     write_documents(tmp_path / "documents.jsonl", found)
     made, documents = lines(tmp_path / "generations.jsonl"), lines(tmp_path / "documents.jsonl")
     assert [line["record"] for line in made] == sorted(line["record"] for line in made)
-    assert list(made[0]) == ["record", "prompt", "reference", "base", "tuned", "base_match", "tuned_match",
-                             "scores"]  # fmt: skip
+    assert [key for key in made[0] if key != "cut"] == ["record", "prompt", "reference", "base", "tuned",
+                                                        "base_match", "tuned_match", "outcome", "scores"]  # fmt: skip
+    for name in ("base", "tuned"):
+        assert sum(name in line.get("cut", ()) for line in made) == found.facts[name].get("n_cut", 0)
     assert made[0]["scores"]["base"] == {"exact_match": made[0]["base_match"]}
     assert sum(line["base_match"] for line in made) == found.facts["base"]["exact_match"] * 6
     assert [line["record"] for line in documents] == list(range(12))
@@ -92,9 +95,18 @@ def test_plain_text_has_likelihoods_and_no_answers(tmp_path):
     assert (tmp_path / "generations.jsonl").read_bytes() == b""
 
 
+def test_stop_tokens_that_the_model_does_not_know_are_named(tiny, tmp_path):
+    assert "stop_tokens" not in evaluate(material(tiny), settings(metrics=["loss"])).facts
+    shutil.copytree(tiny.root, tmp_path / "run")
+    run = type(tiny)(tmp_path / "run")
+    configuration = run.model / "generation_config.json"
+    configuration.write_bytes(orjson.dumps(orjson.loads(configuration.read_bytes()) | {"eos_token_id": 9}))
+    assert evaluate(material(run), settings(metrics=["loss"])).facts["stop_tokens"] == [2, 9]
+
+
 def test_only_what_was_asked_for_is_measured(tiny, tmp_path):
     found = evaluate(material(tiny), settings(metrics=["exact_match"]))
-    assert set(found.facts["base"]) == {"exact_match", "n_generated"}
+    assert set(found.facts["base"]) - {"n_cut"} == {"exact_match", "n_generated"}
     write_documents(tmp_path / "documents.jsonl", found)
     assert (tmp_path / "documents.jsonl").read_bytes() == b""
 

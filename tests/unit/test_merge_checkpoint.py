@@ -2,7 +2,7 @@ import orjson
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from snaketune.common.errors import TrainingError
 from snaketune.merge.checkpoint import Checkpoint, plan_shards, size_in_bytes, weight_files, write_shards
@@ -20,17 +20,36 @@ def test_shards_are_filled_in_order_and_a_large_tensor_stands_alone():
 
 
 def test_several_shards_come_with_an_index_and_one_without(tmp_path):
-    tensors = {"a": torch.ones(4), "b": torch.zeros(8, dtype=torch.bfloat16)}
-    sizes = {"a": 16, "b": 16}
-    write_shards(tmp_path, [["a"], ["b"]], tensors.__getitem__, sizes)
+    tensors = {"a": torch.ones(4), "b": torch.zeros(2, 4, dtype=torch.bfloat16), "c": torch.tensor(7)}
+    formats = {name: tensor.dtype for name, tensor in tensors.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    write_shards(tmp_path, [["b", "a"], ["c"]], tensors.__getitem__, formats, shapes)
     index = orjson.loads((tmp_path / "model.safetensors.index.json").read_bytes())
-    assert index["metadata"] == {"total_size": 32}
-    assert index["weight_map"] == {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
-    with safe_open(tmp_path / index["weight_map"]["a"], "pt") as file:
+    assert index["metadata"] == {"total_size": 40}
+    first, second = (f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
+    assert index["weight_map"] == {"b": first, "a": first, "c": second}
+    with safe_open(tmp_path / first, "pt") as file:
         assert file.metadata() == {"format": "pt"}
+    found = load_file(tmp_path / first) | load_file(tmp_path / second)
+    assert set(found) == set(tensors) and all(torch.equal(found[name], tensors[name]) for name in tensors)
     (tmp_path / "single").mkdir()
-    write_shards(tmp_path / "single", [["a", "b"]], tensors.__getitem__, sizes)
+    write_shards(tmp_path / "single", [["a", "b"]], tensors.__getitem__, formats, shapes)
     assert [path.name for path in (tmp_path / "single").iterdir()] == ["model.safetensors"]
+
+
+def test_numbers_of_any_width_start_where_they_can_be_mapped(tmp_path):
+    tensors = {
+        "bytes": torch.arange(3, dtype=torch.uint8),
+        "half": torch.randn(5).half(),
+        "whole": torch.arange(9),
+        "flag": torch.tensor([True, False, True]),
+        "single": torch.randn(3, 3),
+    }
+    formats = {name: tensor.dtype for name, tensor in tensors.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    write_shards(tmp_path, [list(tensors)], tensors.__getitem__, formats, shapes)
+    found = load_file(tmp_path / "model.safetensors")
+    assert all(found[name].dtype == formats[name] and torch.equal(found[name], tensors[name]) for name in tensors)
 
 
 def test_only_the_files_of_the_index_count(tmp_path):

@@ -11,10 +11,12 @@ from tiny_run import TinyRun, conversations, llama, save_adapter, write_data, wr
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from snaketune.common.errors import ConfigError, DataError, TrainingError
-from snaketune.common.manifest import read_manifest
+from snaketune.common.manifest import describe_files, read_manifest
 from snaketune.merge import streaming, verify
 from snaketune.merge.checkpoint import Checkpoint
-from snaketune.merge.merging import MergeMaterial, MergeSettings, merge_adapter
+from snaketune.merge.gate import check_folder
+from snaketune.merge.material import Material
+from snaketune.merge.merging import merge_adapter
 from snaketune.model.tiny_tokenizer import CHAT_TEMPLATE
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "merge_adapter.py"
@@ -40,8 +42,8 @@ def tiny(written, tmp_path):
 
 
 def merge(run, **changes):
-    material = MergeMaterial(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
-    return merge_adapter(material, MergeSettings.of_slice(CFG | changes), run.root / "merged")
+    material = Material(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
+    return merge_adapter(material, CFG | changes, run.root / "merged", check_folder)
 
 
 def spoil(run, change):
@@ -106,8 +108,8 @@ def test_the_training_rows_serve_when_nothing_is_held_out(tiny):
     train = tiny.rows.with_name("train.arrow")
     tiny.rows.rename(train)
     write_data(tiny, [])
-    material = MergeMaterial(tiny.model, tiny.adapter, tiny.tokens / "chat_template.jinja", (tiny.rows, train))
-    facts = merge_adapter(material, MergeSettings.of_slice(CFG), tiny.root / "merged")
+    material = Material(tiny.model, tiny.adapter, tiny.tokens / "chat_template.jinja", (tiny.rows, train))
+    facts = merge_adapter(material, CFG, tiny.root / "merged", check_folder)
     assert facts["check"]["split"] == "train"
 
 
@@ -246,19 +248,21 @@ def call_script(run, output, cfg, monkeypatch):
     runpy.run_path(str(SCRIPT), run_name="__main__")
 
 
-def test_the_script_writes_folder_and_manifest_twice_the_same(tiny, monkeypatch):
+def test_the_script_writes_what_a_check_in_this_process_approves_of_byte_for_byte(tiny, monkeypatch):
     nested = {
         "merge": {"enabled": True, "dtype": "bfloat16", "max_shard_size": "30KB"},
         "model": {"attn_implementation": "auto", "trust_remote_code": False},
         "train": {"cpu_threads": 1},
     }
-    for attempt, cfg in (("first", CFG | {"dtype": "bfloat16", "max_shard_size": "30KB"}), ("second", nested)):
-        call_script(tiny, tiny.root / attempt, cfg, monkeypatch)
-    first, second = ((tiny.root / attempt / "merged.manifest.json") for attempt in ("first", "second"))
-    assert first.read_bytes() == second.read_bytes()
-    manifest = read_manifest(first)
-    assert manifest["stage"] == "merge_adapter" and manifest["dtype"] == "bfloat16"
-    assert "merged/model.safetensors.index.json" in manifest["files"]
+    call_script(tiny, tiny.root / "first", nested, monkeypatch)
+    facts = merge(tiny, dtype="bfloat16", max_shard_size="30KB")
+    manifest = read_manifest(tiny.root / "first" / "merged.manifest.json")
+    assert manifest == {
+        "stage": "merge_adapter",
+        "files": describe_files([tiny.root / "merged"], tiny.root),
+        **facts,
+    }
+    assert manifest["dtype"] == "bfloat16" and "merged/model.safetensors.index.json" in manifest["files"]
 
 
 def test_the_script_tells_a_refusal_in_one_sentence(tiny, monkeypatch, capsys):

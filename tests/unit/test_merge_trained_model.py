@@ -11,7 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from snaketune.common.errors import TrainingError
 from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
 from snaketune.evaluate.models import is_whole_model
-from snaketune.merge.merging import MergeMaterial, MergeSettings, merge_adapter
+from snaketune.merge.gate import check_folder
+from snaketune.merge.material import Material as MergeMaterial
+from snaketune.merge.merging import merge_adapter
 
 CFG = {"dtype": "auto", "max_shard_size": "5GB", "cpu_threads": 1, "attn_implementation": "sdpa"}
 WEIGHTS = "model.safetensors"
@@ -40,7 +42,7 @@ def tiny(written, tmp_path):
 
 def merge(run, **changes):
     material = MergeMaterial(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
-    return merge_adapter(material, MergeSettings.of_slice(CFG | changes), run.root / "merged")
+    return merge_adapter(material, CFG | changes, run.root / "merged", check_folder)
 
 
 def stored(run):

@@ -118,6 +118,16 @@ def test_only_what_loading_needs_is_linked(source, tmp_path):
     }
 
 
+def test_a_licence_comes_along_and_what_the_card_states_is_a_fact(source, tmp_path):
+    (source / "README.md").write_text("---\nlicense: mit\n---\n# A model")
+    (source / "LICENSE").write_text("free")
+    (source / "LICENSE.txt").write_text("free")
+    facts = prepare_model(settings(source), tmp_path / "out")
+    assert facts["card"] == {"license": "mit"}
+    assert {"LICENSE", "LICENSE.txt"} <= {file.name for file in (tmp_path / "out").iterdir()}
+    assert not (tmp_path / "out" / "README.md").exists()
+
+
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
 def test_code_that_comes_with_a_model_runs_only_if_it_is_trusted(source, tmp_path, file):
     content = json.loads((source / file).read_text()) | {"auto_map": {"AutoModel": "code.Model"}}

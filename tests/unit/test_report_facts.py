@@ -31,12 +31,17 @@ def test_a_damaged_line_is_named_with_its_number(folder):
         load_facts(fact_paths(folder))
 
 
-def test_volatile_metrics_are_not_even_read(folder):
+def test_measured_rates_decide_no_curve(folder):
     before = load_facts(fact_paths(folder))
     lines = [orjson.loads(line) for line in (folder / "metrics.jsonl").read_bytes().splitlines()]
     changed = [{**line, "tokens_per_second": 1.0, "mfu": 0.5} for line in lines]
     (folder / "metrics.jsonl").write_bytes(b"\n".join(map(orjson.dumps, changed)))
-    assert load_facts(fact_paths(folder)) == before
+    after = load_facts(fact_paths(folder))
+    assert after.curves == before.curves
+    assert {step: known.tokens for step, known in after.progress.items()} == {
+        step: known.tokens for step, known in before.progress.items()
+    }
+    assert after.rates != before.rates
 
 
 def test_every_reason_has_an_example_even_behind_thousands_of_another(folder):

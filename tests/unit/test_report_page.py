@@ -16,7 +16,7 @@ from report_case import fact_paths, facts_with
 
 from snaketune.report.answers import Answers, collect
 from snaketune.report.bundle import charts_library, embedded_json
-from snaketune.report.facts import Curve, DuplicatePair, QuarantinedLine
+from snaketune.report.facts import Curve, DuplicatePair, LeftOut, QuarantinedLine
 from snaketune.report.page import render_with
 from snaketune.report.text import excerpt, visible
 
@@ -62,6 +62,17 @@ def page_of(**changes):
     return Page(render_with(facts_with(**changes), LIBRARY))
 
 
+def hostile_history():
+    stage = {"stage": HOSTILE, "id": HOSTILE, "seconds": 1.0, "finished": "2026-11-20T18:00:00+00:00", "reused": False}
+    before = {
+        "run": HOSTILE,
+        "id": HOSTILE,
+        "finished": "2026-11-20T18:00:00+00:00",
+        "config": {HOSTILE: HOSTILE + "x"},
+    }
+    return {"stages": [stage], "before": before}
+
+
 def hostile_facts():
     facts = facts_with()
     piece = excerpt(HOSTILE, 400)
@@ -83,7 +94,10 @@ def hostile_facts():
         merged={"dtype": HOSTILE, "check": {"verdict": HOSTILE}},
         evaluation={"base": {HOSTILE: 1.0}, "tuned": {HOSTILE: 2.0, "n": 50}},
         quarantine=(QuarantinedLine(piece.text, HOSTILE, piece, piece),),
-        duplicates=(DuplicatePair((0, 1), (7, 2), HOSTILE, 1.0, piece),),
+        duplicates=(DuplicatePair((0, 1), (7, 2), HOSTILE, 1.0, piece, piece),),
+        left_out=(LeftOut(HOSTILE, (0, 1), HOSTILE, piece),),
+        info={**facts.info, "git": {"commit": HOSTILE, "uncommitted": HOSTILE}, "machine": {"host": HOSTILE}},
+        history=hostile_history(),
         answers=collect([line]),
     )
 
@@ -126,9 +140,11 @@ def test_nothing_is_loaded_from_anywhere():
 def test_data_blocks_are_json_and_every_chart_has_its_table():
     page = page_of()
     specs = [orjson.loads(content) for tag, kind, content in page.inline if kind == "application/json"]
-    assert len(specs) == 4
-    assert page.elements.count("figure") == 4
-    assert page.text.count("The values as a table") == 4
+    figures = page.elements.count("figure")
+    assert figures == 6  # loss, learning rate, gradient norm, throughput, two of lengths
+    assert len(specs) == figures + 3  # the loss over tokens, time and money
+    assert page.text.count("The values as a table") == figures
+    assert page.text.count("The losses over seconds") == 1
     assert all(spec["config"]["background"] == "transparent" for spec in specs)
 
 
@@ -167,10 +183,20 @@ def test_visible_keeps_text_and_shows_what_hides():
     assert visible("a\u200bb\ufeff\ud800") == "a\u27e8U+200B\u27e9b\u27e8U+FEFF\u27e9\u27e8U+D800\u27e9"
 
 
-def test_volatile_numbers_are_not_shown():
-    text = render_with(facts_with(), LIBRARY)
-    assert "tokens_per_second" not in text
-    assert not re.search(r"\bmfu\b", text, re.IGNORECASE)
+MEASURED = re.compile(r"<!-- measured:.*?<!-- end of measured -->", re.DOTALL)
+
+
+def test_what_differs_between_equal_runs_is_only_in_marked_blocks():
+    facts = facts_with()
+    rates = {name: Curve(tuple((step, value * 2) for step, value in c.points)) for name, c in facts.rates.items()}
+    progress = {step: dataclasses.replace(known, seconds=1.5 * step) for step, known in facts.progress.items()}
+    info = {**facts.info, "machine": {"host": "other"}, "train": {"seconds": 7200.0}, "git": {"commit": "f" * 40}}
+    other = dataclasses.replace(
+        facts, rates=rates, progress=progress, info=info, plan=None, history=None, timing={"models": {}}
+    )
+    one, two = render_with(facts, LIBRARY), render_with(other, LIBRARY)
+    assert one != two
+    assert MEASURED.sub("", one) == MEASURED.sub("", two)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +239,7 @@ def test_the_library_cannot_close_its_element():
 
 
 def test_two_processes_in_two_places_give_the_same_bytes_under_two_megabytes(tmp_path):
-    pages = []
+    pages, tables = [], []
     for seed in ("0", "1"):
         place = tmp_path / seed
         place.mkdir()
@@ -226,8 +252,16 @@ def test_two_processes_in_two_places_give_the_same_bytes_under_two_megabytes(tmp
         for name, path in fact_paths().items():
             command += [f"--{name}", path]
         environment = {**os.environ, "PYTHONHASHSEED": seed, "TZ": "UTC" if seed == "0" else "Asia/Tokyo"}
-        subprocess.run([*command, "--output", "report.html"], cwd=place, env=environment, check=True, timeout=60)
+        subprocess.run(
+            [*command, "--table", "facts.json", "--output", "report.html"],
+            cwd=place,
+            env=environment,
+            check=True,
+            timeout=60,
+        )
         pages.append((place / "report.html").read_bytes())
+        tables.append((place / "facts.json").read_bytes())
+    assert tables[0] == tables[1]
     assert pages[0] == pages[1]
     assert len(pages[0]) < 2_000_000
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("Snakefile", "rules", "scripts", "config", "profiles", "envs", "docs")
-VOLATILE_FILES = {"run_info.json", "evaluation_info.json", "plan.json"}
+VOLATILE_FILES = {"run_info.json", "evaluation_info.json", "plan.json", "history.json"}
 MEASURED = re.compile(rb"<!-- measured:.*?<!-- end of measured -->", re.DOTALL)
 TIMES = ("data_seconds", "compute_seconds", "evaluation_seconds", "checkpoint_seconds")
 VOLATILE_KEYS = {"tokens_per_second", "mfu", "memory_gb", "gpu_utilization", *TIMES}
@@ -122,7 +122,11 @@ def stable_content(results: Path) -> dict[str, bytes]:
         content[name] = path.read_bytes()
         if path.name == "report.html":
             content[name], blocks = MEASURED.subn(b"", content[name])
-            assert blocks == 1
+            assert blocks > 1
+        if path.name == "facts.json":
+            rows = [row for row in json.loads(content[name]) if not row["volatile"]]
+            assert rows
+            content[name] = json.dumps(rows).encode()
         if path.name == "metrics.jsonl":
             lines = [json.loads(line) for line in content[name].splitlines()]
             stable = [{key: value for key, value in line.items() if key not in VOLATILE_KEYS} for line in lines]

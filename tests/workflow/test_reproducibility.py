@@ -1,6 +1,6 @@
 """Two full runs from scratch are the same bytes, and bad input ends in one sentence."""
 
-import subprocess
+import zipfile
 
 import pytest
 from project import CONFIG, Project, record, stable_content
@@ -40,10 +40,15 @@ def test_the_account_of_the_data_is_complete(project):
     assert json.loads(manifest.read_text())["removed"] == 1
 
 
-def test_a_snakemake_report_holds_the_runs_page(project):
+def test_a_snakemake_report_holds_the_runs_pages_with_their_captions(project):
     project.run("--report", "report.zip", "train")
-    names = subprocess.run(["python3", "-m", "zipfile", "-l", "report.zip"], cwd=project.folder, capture_output=True)
-    assert b"report.html" in names.stdout
+    with zipfile.ZipFile(project.folder / "report.zip") as archive:
+        content = [archive.read(name) for name in archive.namelist()]
+    for name in ("report.html", "facts.json"):
+        assert (project.latest() / name).read_bytes() in content
+    everything = b"".join(content)
+    assert b"What was trained on what" in everything  # a caption
+    assert b'"Runs"' in everything  # a category
 
 
 def test_one_core_is_enough(project):

@@ -9,7 +9,7 @@ from project import Project, kill_session, record
 
 PREPARATION = {"stage_sources", "read_records", "dedupe_records", "split_records"}
 DATA = PREPARATION | {"tokenize_records", "rightsize", "pack_rows"}
-AFTER_TRAINING = {"merge_adapter", "evaluate_model", "describe_run", "render_report"}
+AFTER_TRAINING = {"merge_adapter", "evaluate_model", "describe_run", "render_report", "write_model_card"}
 TRAINING = {"plan_run", "train_model"} | AFTER_TRAINING
 EVERYTHING = DATA | {"prepare_model"} | TRAINING
 PLANNED = DATA | {"prepare_model", "plan_run"}
@@ -39,11 +39,23 @@ def test_a_plan_comes_before_any_training_and_is_shown(project):
 def test_a_run_then_does_the_rest(project):
     assert project.run() == TRAINING - {"plan_run"}
     assert (project.latest() / "report.html").is_file()
+    for kind in ("adapter", "merged"):
+        card = (project.latest() / f"{kind}_card.md").read_bytes()
+        assert (project.latest() / kind / "README.md").read_bytes() == card
 
 
 def test_the_same_command_again_does_nothing(project):
     assert project.run() == set()
     assert "Nothing to be done" in project.output
+
+
+def test_a_card_that_is_gone_or_changed_comes_back_without_a_job(project):
+    (project.latest() / "merged" / "README.md").unlink()
+    (project.latest() / "adapter" / "README.md").write_text("another")
+    assert project.run() == set()
+    for kind in ("adapter", "merged"):
+        card = (project.latest() / f"{kind}_card.md").read_bytes()
+        assert (project.latest() / kind / "README.md").read_bytes() == card
 
 
 def test_touching_the_input_retrains_nothing(project):
@@ -95,7 +107,8 @@ def test_a_run_over_its_disk_does_not_start(project):
 def test_dedupe_code_with_the_same_outcome_retrains_nothing(project):
     project.edit("scripts/dedupe_records.py", "def main() -> None:", "CHANGED = 1\n\n\ndef main() -> None:")
     repeated = {"dedupe_records", "split_records", "tokenize_records", "rightsize"}
-    assert project.run() == repeated | {"describe_run", "render_report"}  # run.json names the code of every stage
+    told = {"describe_run", "render_report", "write_model_card"}  # run.json names the code of every stage
+    assert project.run() == repeated | told
     assert project.run() == set()
 
 
@@ -123,7 +136,7 @@ def test_a_changed_maximum_length_keeps_the_tokens(project):
 
 def test_an_evaluation_setting_evaluates_only(project):
     project.edit("config/config.yaml", "max_samples: 4", "max_samples: 5")
-    assert project.run() == {"evaluate_model", "describe_run", "render_report"}
+    assert project.run() == {"evaluate_model", "describe_run", "render_report", "write_model_card"}
 
 
 def test_a_second_run_shares_the_data_and_the_model(project):

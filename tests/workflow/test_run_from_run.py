@@ -94,7 +94,7 @@ def test_data_code_with_the_same_outcome_retrains_nothing(project):
 def test_a_learning_rate_of_the_first_run_reruns_them_all_and_no_data(project):
     before = project.adapter("merged")
     project.edit("config/config.yaml", "first: {}", "first: {train: {learning_rate: 2e-3}}")
-    assert project.run() == TRAINING | {"prepare_model", "plan_run"}
+    assert project.run() == TRAINING | {"prepare_model", "plan_run", "write_model_card"}
     assert started(project.output) == dict.fromkeys(NAMES, TRAINING)
     assert project.adapter("merged") != before
 

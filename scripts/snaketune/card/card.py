@@ -35,8 +35,8 @@ def _introduction(facts: CardFacts) -> list[str]:
     return [
         f"# {facts.run['run']}",
         "",
-        f"A {what}, made from {_base_name(facts)} by {method(facts)} on {number(documents)} documents. All numbers come from"
-        " the files that the run left; those of the evaluation were measured.",
+        f"A {what}, made from {_base_name(facts)} by {method(facts)} on {number(documents)} documents. All numbers come"
+        " from the files that the run left; those of the evaluation were measured.",
         "",
         _licence(facts),
         "",
@@ -98,6 +98,10 @@ def limits(facts: CardFacts) -> list[str]:
         found.append("It was evaluated on held-out records of its own sources only, on no other data and no benchmark.")
     if "n_generated" not in counts:
         found.append("No answers were generated: how well it writes was not measured.")
+    if cut := counts.get("n_cut"):
+        longest = facts.setting("evaluate.max_new_tokens")
+        of = f"{number(cut)} of {number(counts['n_generated'])} answers on the held-out split"
+        found.append(f"{of} were cut at {number(longest)} tokens (`evaluate.max_new_tokens`).")
     if facts.split.get("contamination") is None and (evaluation.get("files") or evaluation.get("tasks")):
         found.append("Its training data were not searched for the text of the evaluation (`split.decontaminate`).")
     if facts.setting("split.max_similarity") is None:

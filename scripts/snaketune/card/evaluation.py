@@ -9,7 +9,7 @@ from snaketune.card.facts import CardFacts
 from snaketune.card.text import code, number, one_line, signed, table
 
 MODELS = ("base", "tuned", "merged")
-COUNTS = ("n", "n_generated")
+COUNTS = ("n", "n_generated", "n_cut")
 METRICS = {
     "loss": "loss (nats per token)",
     "perplexity": "perplexity",
@@ -59,9 +59,9 @@ class DataSet:
     @property
     def cases(self) -> str:
         """On how many cases the measures are."""
-        counts: dict[str, int] = next(iter(self.models.values()), {})
+        counts: Mapping[str, Any] = next(iter(self.models.values()), {})
         names = {"n": "documents", "n_generated": "answers"}
-        return " and ".join(f"{number(counts[key])} {names[key]}" for key in COUNTS if key in counts)
+        return " and ".join(f"{number(counts[key])} {names[key]}" for key in names if key in counts)
 
 
 def metric_name(name: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from snaketune.common.canonical import read_json
+from snaketune.common.errors import DataError
 
 Json = dict[str, Any]
 KINDS = ("adapter", "merged")
@@ -61,6 +62,11 @@ class CardFacts:
         return self.chats and file.get("digest") != self.tokens["files"]["chat_template.jinja"]["digest"]
 
     @property
+    def stop_tokens(self) -> list[int]:
+        """The tokens that end an answer, where the model's own generation configuration does not know them all."""
+        return [int(token) for token in self.evaluation.get("stop_tokens", [])]
+
+    @property
     def hub_base(self) -> str | None:
         """The hub id of the model that this one belongs to: an adapter fits only what it was trained on."""
         base = self.origin if self.is_merged or self.is_whole else self.base
@@ -83,5 +89,19 @@ class CardFacts:
 
 
 def load_facts(kind: str, paths: Mapping[str, str | None]) -> CardFacts:
-    """Read the fact files at ``paths``, named like the attributes of :class:`CardFacts`; ``merged`` may be None."""
-    return CardFacts(kind=kind, **{name: read_json(Path(path)) for name, path in paths.items() if path})
+    """Read the fact files at ``paths``, named like the attributes of :class:`CardFacts`; ``merged`` may be None.
+
+    Raises:
+        DataError: if a file is not the JSON object it should be.
+    """
+    return CardFacts(kind=kind, **{name: _document(Path(path)) for name, path in paths.items() if path})
+
+
+def _document(path: Path) -> Json:
+    try:
+        document = read_json(path)
+    except ValueError as error:
+        document = error
+    if not isinstance(document, dict):
+        raise DataError(f"{path} is no JSON object: delete it and run the same command, its stage makes it again.")
+    return document

@@ -60,8 +60,8 @@ def training_section(facts: CardFacts) -> list[str]:
         "",
         *table(("", ""), rows),
         "",
-        f"Settings; those that are not shown are the workflow's defaults or texts and paths. {code('run.json')} of the run"
-        " has all of them:",
+        f"Settings; those that are not shown are the workflow's defaults or texts and paths. {code('run.json')} of the"
+        " run has all of them:",
         "",
         *table(("setting", "value"), chosen),
     ]
@@ -103,4 +103,18 @@ def merge_section(facts: CardFacts) -> list[str]:
         "",
         *table(("measure", "value"), rows),
         "",
+        *_combination(facts.merged.get("combination")),
     ]
+
+
+def _combination(combined: dict[str, Any] | None) -> list[str]:
+    if not combined:
+        return []
+    how = one_line(combined.get("method", "unknown"))
+    rows = [
+        (code(adapter["run"]), number(adapter["weight"]), code(adapter["digest"])) for adapter in combined["adapters"]
+    ]
+    told = (
+        f"It combines the adapters of several runs ({how}); this run's evaluation of the adapter is of its own alone:"
+    )
+    return [told, "", *table(("run", "weight", "digest of the adapter"), rows), ""]

@@ -12,14 +12,14 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 def usage_section(facts: CardFacts) -> list[str]:
     """Return how the model is loaded with transformers, with PEFT and with vLLM."""
     if facts.is_merged:
-        return ["## Use", "", *_whole(facts, HERE), *_serve(f"vllm serve {HERE}")]
+        return ["## Use", "", *_whole(facts, HERE), *_serve(f"vllm serve {HERE}"), *_stops(facts)]
     if facts.is_whole:
         base = _base(facts)
         tokenizer = (
             f"The tokenizer is that of the base model: copy its files from {code(base)}, or take the merged folder."
         )
         return ["## Use", "", tokenizer, "", *_whole(facts, base)]
-    return ["## Use", "", *_adapter(facts), *_serve(*_vllm_adapter(facts))]
+    return ["## Use", "", *_adapter(facts), *_serve(*_vllm_adapter(facts)), *_stops(facts)]
 
 
 def _base(facts: CardFacts) -> str:
@@ -71,8 +71,8 @@ def _template(facts: CardFacts) -> list[str]:
         return []
     return [
         "It was trained with a chat template of its own, which the base model's tokenizer does not have: set"
-        f" {code('tokenizer.chat_template')} to the text of {code('chat_template.jinja')} in the merged folder or of the"
-        " tokenised data.",
+        f" {code('tokenizer.chat_template')} to the text of {code('chat_template.jinja')} in the merged folder or of"
+        " the tokenised data.",
         "",
     ]
 
@@ -84,13 +84,15 @@ def _status(seen: str | None) -> list[str]:
 
 def _ask(facts: CardFacts) -> list[str]:
     made = 'generate = pipeline("text-generation", model=model, tokenizer=tokenizer)'
-    tokens = facts.setting("evaluate.max_new_tokens") or 64
+    how = f"max_new_tokens={facts.setting('evaluate.max_new_tokens') or 64}, do_sample=False"
     if not facts.chats:
-        return [made, f'print(generate("Once", max_new_tokens={tokens}, do_sample=False)[0]["generated_text"])']
+        return [made, f'print(generate("Once", {how})[0]["generated_text"])']
+    if facts.stop_tokens:  # without them an answer runs on: the generation configuration does not know them
+        how += f", eos_token_id={facts.stop_tokens}"
     return [
         made,
         'messages = [{"role": "user", "content": "Hello"}]',
-        f"answer = generate(messages, max_new_tokens={tokens}, do_sample=False)",
+        f"answer = generate(messages, {how})",
         'print(answer[0]["generated_text"][-1]["content"])',
     ]
 
@@ -107,6 +109,17 @@ def _serve(*commands: str) -> list[str]:
     if not commands:
         return ["vLLM serves no adapter with magnitudes (DoRA) or whole layers of its own: serve the merged model.", ""]
     return ["With vLLM (not run here):", "", "```bash", *commands, "```", ""]
+
+
+def _stops(facts: CardFacts) -> list[str]:
+    if not facts.stop_tokens:
+        return []
+    stops = ", ".join(map(str, facts.stop_tokens))
+    return [
+        "The chat template ends a turn with a token that the base model's generation configuration does not know: give"
+        f" servers these as stop tokens (`stop_token_ids`): {stops}.",
+        "",
+    ]
 
 
 def push_section(facts: CardFacts) -> list[str]:

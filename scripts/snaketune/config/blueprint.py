@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from snaketune.ablate.factors import NAMES as FACTORS
 from snaketune.common.canonical import canonical_text
 from snaketune.common.errors import ConfigError
 from snaketune.config.consistency import check_run
 from snaketune.config.discovery import Discovery
 from snaketune.config.merged_adapters import check_merged_adapters
 from snaketune.config.resolve import ResolvedRun
-from snaketune.config.run_references import BASE, START, merged_names, references
+from snaketune.config.run_references import BASE, START, merged_names, needed_runs, references
 from snaketune.config.schema import LinkedConfig
 from snaketune.config.stages import DATA_STAGES, OPERATIONAL, PLANNING, STAGES, Variant, slice_of, stage_id, variants
 from snaketune.data.shards import MOST_SHARDS, names_of
@@ -49,6 +50,7 @@ class Blueprint:
         self.run_ids = {run.name: stage_id(run.config, "train_model") for run in runs}
         self.results = runs[0].config.paths.results
         self.scratch = runs[0].config.paths.scratch
+        self.publish = runs[0].config.paths.publish
         self.found = found
         self._code_of = code_of
         self._variants = variants(runs)
@@ -101,6 +103,34 @@ class Blueprint:
         config = self.runs[run].config
         return self.spec("probe_run", {**slice_of(config, "train_model"), "autotune": config.plan.autotune})
 
+    def ablated(self, wanted: str | Sequence[str]) -> list[str]:
+        """Return the names of the factors to measure: ``wanted``, or all of them.
+
+        Raises:
+            ConfigError: if there is no such factor.
+        """
+        names = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]
+        unknown = [name for name in names if name not in FACTORS]
+        if unknown:
+            raise ConfigError(f"ablate: there is no factor {unknown[0]!r}: use some of {', '.join(FACTORS)}.")
+        return sorted(names or FACTORS, key=FACTORS.index)
+
+    def ablate_spec(self, run: str, wanted: list[str]) -> str:
+        """Return the spec of a run's ablation: what it trains, on which rows, at which price, and the factors."""
+        stages = {
+            "training": "train_model",
+            "planning": "plan_run",
+            "lengths": "rightsize",
+            "tokenizing": "tokenize_records",
+        }
+        slices = {name: slice_of(self.runs[run].config, stage) for name, stage in stages.items()}
+        return self.spec("ablate_run", {**slices, "factors": wanted, "catalogue": catalogue_digest()})
+
+    def ablate_settings(self, run: str) -> str:
+        """Return the operational settings of an ablation as JSON: those of training, and where sources are copied."""
+        train = self.runs[run].config.train
+        return canonical_text({"scratch": self.scratch, **{name: getattr(train, name) for name in LOADER_KEYS}})
+
     def description_spec(self, run: str, id: str) -> str:
         """Return the spec of a run's description: its whole configuration, without origins, and all code."""
         stages = [stage for stage in STAGES if stage not in PLANNING]
@@ -113,6 +143,13 @@ class Blueprint:
         kept = sorted(f"{stage}/{id}" for stage, id in self._variants)
         runs = sorted(f"{name}/{id}" for name, id in self.run_ids.items())
         return self.spec("prune", {"results": self.results, "variants": kept, "runs": runs, "remove": remove})
+
+    def publish_spec(self) -> str:
+        """Return the spec of publishing: the folder of each run and where it goes."""
+        place = (self.publish or "").rstrip("/")
+        runs = [f"runs/{name}/{id}" for name, id in self.run_ids.items()]
+        entries = [{"folder": f"{self.results}/{run}", "url": f"{place}/{run}"} for run in runs]
+        return self.spec("publish", {"runs": entries})
 
     def compared(self, wanted: str | Sequence[str]) -> list[str]:
         """Return the names of the runs to put side by side: ``wanted`` in that order, or all of them.
@@ -170,14 +207,24 @@ class Blueprint:
         rows = self.variant("pack_rows", self.upstream(self.run_ids[run], run)["pack_rows"])
         return self.path("prepare_model", rows.upstream["prepare_model"], "manifest.json")
 
+    def benchmark_files(self, run: str) -> str:
+        """Return the benchmark file of each data and model stage that a run builds on, as JSON."""
+        ids = self.upstream(self.run_ids[run], run)
+        stages = [stage for stage in (*DATA_STAGES, "prepare_model") if stage in ids]
+        return canonical_text({stage: f"benchmarks/{stage}/{ids[stage]}.tsv" for stage in stages})
+
     def probe_file(self, run: str) -> str | None:
         """Return the probe of a run, None for one that is planned without."""
         plan = self.runs[run].config.plan
         return self.run_path(run, "probe.json") if plan.probe or plan.autotune else None
 
     def plan_files(self) -> list[str]:
-        """Return the plan of every run."""
-        return [self.run_path(run, "plan.json") for run in self.runs]
+        """Return the plan of every run, as facts and as a page."""
+        return [self.run_path(run, name) for run in self.runs for name in ("plan.json", "plan.html")]
+
+    def ablation_files(self) -> list[str]:
+        """Return the ablation of every run, as facts and as a page."""
+        return [self.run_path(run, name) for run in self.runs for name in ("ablate.json", "ablate.html")]
 
     def merges(self, run: str) -> bool:
         """Tell whether a run merges its adapter."""
@@ -203,20 +250,9 @@ class Blueprint:
     def runs_before(self, id: str, run: str | None = None, merging: bool = True) -> list[ResolvedRun]:
         """Return the runs, near and far, that a base model or a run builds on, sorted by name.
 
-        Args:
-            id: of the base model or of the run.
-            run: name of the run, None for a base model.
-            merging: whether the runs whose adapters the run merges are among them; its training needs none of those.
+        With ``merging`` those whose adapters the run merges are among them; its training needs none of those.
         """
-        config = self._config(id, run)
-        waiting = _needs(config, merging) if run else [pair for pair in _needs(config, False) if pair[1]]
-        seen: set[tuple[str, bool]] = set()
-        while waiting:
-            found = waiting.pop()
-            if found not in seen and found[0] != run:
-                seen.add(found)
-                waiting += _needs(self.runs[found[0]].config, found[1])
-        return [self.runs[name] for name in sorted({name for name, _ in seen})]
+        return needed_runs(self.runs, self._config(id, run), run, merging)
 
     def earlier_barriers(self, id: str, run: str | None = None, merging: bool = False) -> list[str]:
         """Return the ids of ``rightsize`` of all runs that a base model, a run or, on demand, its merging builds on."""
@@ -240,22 +276,34 @@ class Blueprint:
 
     def run_files(self) -> list[str]:
         """Return what every run ends in."""
-        files = ("plan.json", "adapter.manifest.json", "evaluation.json", "run.json", "report.html", "adapter_card.md")
+        facts = ("plan.json", "adapter.manifest.json", "evaluation.json", "run.json", "facts.json")
+        files = (*facts, "report.html", "adapter_card.md")
         wanted = [self.run_path(run, file) for run in self.runs for file in files]
         merged = ("merged.manifest.json", "merged_card.md")
         return wanted + [self.run_path(run, file) for run in self.runs if self.merges(run) for file in merged]
+
+    def gguf_files(self) -> list[str]:
+        """Return the export of every run that merges."""
+        return [self.run_path(run, "model.gguf") for run in self.runs if self.merges(run)]
+
+    def converter_settings(self, run: str) -> str:
+        """Return the operational settings of an export as JSON."""
+        return canonical_text({"gguf_converter": self.runs[run].config.merge.gguf_converter})
 
     def settings(self, work: str, threads: int) -> str:
         """Return the operational settings of a data stage as JSON."""
         return canonical_text({"scratch": self.scratch, "threads": threads, "work": work})
 
     def loader_settings(self, run: str) -> str:
-        """Return the operational settings of training as JSON: loading rows and saving progress."""
-        train = self.runs[run].config.train
-        return canonical_text({name: getattr(train, name) for name in LOADER_KEYS})
+        """Return the operational settings of training as JSON: where it runs, loading rows and saving progress."""
+        config = self.runs[run].config
+        values = {name: getattr(config.train, name) for name in LOADER_KEYS}
+        return canonical_text({**values, "scratch": self.scratch, "num_nodes": config.plan.num_nodes})
 
+    def gpus(self, run: str) -> int:
+        """Return how many GPUs a run trains on."""
+        return self.runs[run].config.plan.num_gpus
 
-def _needs(config: LinkedConfig, merging: bool) -> list[tuple[str, bool]]:
-    """Return the runs that a training or, with ``merging``, a merged model needs, and whether merged themselves."""
-    found = [(name, key == BASE) for key, name in references(config).items()]
-    return found + [(name, False) for name in (merged_names(config) if merging else [])]
+    def nodes(self, run: str) -> int:
+        """Return how many nodes a run trains on."""
+        return self.runs[run].config.plan.num_nodes

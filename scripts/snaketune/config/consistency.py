@@ -30,6 +30,7 @@ def check_run(run: ResolvedRun) -> None:
     """
     config = run.config
     _check_plan(run)
+    _check_nodes(run)
     _check_strategy(run)
     if config.train.method == "dpo":
         _check_pairs(run)
@@ -54,6 +55,15 @@ def _check_plan(run: ResolvedRun) -> None:
         f"run {run.name}: plan.gpu is {gpu!r}, which config/hardware.yaml does not have:"
         f" {f'did you mean {near[0]}, ' if near else ''}use {AUTO}, one of {', '.join(known)}, or add it there."
     )
+
+
+def _check_nodes(run: ResolvedRun) -> None:
+    gpus, nodes = run.config.plan.num_gpus, run.config.plan.num_nodes
+    if gpus % nodes:
+        raise ConfigError(
+            f"run {run.name}: plan.num_gpus is {gpus} and plan.num_nodes is {nodes}, but every node has as many GPUs as"
+            f" the others: set num_gpus to {nodes * max(1, gpus // nodes)}, or num_nodes to 1."
+        )
 
 
 def _check_strategy(run: ResolvedRun) -> None:

@@ -1,13 +1,17 @@
 """What lies outside the workflow: sources behind globs, model folders, template files, and their digests."""
 
 import glob
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from snaketune.common.digests import DigestCache
 from snaketune.common.errors import ConfigError
+from snaketune.config.remote_sources import RemoteSources
 from snaketune.config.schema import RunConfig
+from snaketune.data.object_storage import is_remote
+from snaketune.data.remote_copies import as_entry
 
 BUILTIN = "builtin:"
 BUILTIN_SOURCES = ("builtin:quickstart",)
@@ -22,16 +26,23 @@ CURES = {
 }
 TASK_SUFFIXES = (".yaml", ".yml")
 TEXT_SUFFIXES = (*SUFFIXES, ".txt")
+SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://")
 # Reading more than this takes long enough to say what is going on.
 NOTABLE_BYTES = 2_000_000_000
 
 
 class Discovery:
-    """Looks up what configurations point at; unchanged files are not read again."""
+    """Looks up what configurations point at; unchanged files are not read again.
 
-    def __init__(self, cache: str | Path):
+    Args:
+        cache: JSON file of the digests of files.
+        remote: looks up objects; without one they are asked for and remembered beside the cache.
+    """
+
+    def __init__(self, cache: str | Path, remote: RemoteSources | None = None):
         self._cache = DigestCache(cache)
-        self._sources: dict[tuple[str, ...], list[dict[str, str]]] = {}
+        self._remote = remote or RemoteSources(Path(cache).with_name("remote_sources.json"))
+        self._sources: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         self._texts: dict[tuple[str, ...], list[dict[str, str]]] = {}
         self._files: dict[tuple[str, ...], list[dict[str, str]]] = {}
         self._outside: dict[str, Any] = {}
@@ -44,7 +55,7 @@ class Discovery:
         """
         key = tuple(config.data.sources)
         if key not in self._sources:
-            self._sources[key] = [self._describe(path) for path in expand(config.data.sources)]
+            self._sources[key] = self._find(config.data.sources)
         texts = tuple(config.split.decontaminate)
         if texts not in self._texts:
             found = expand(config.split.decontaminate, "split.decontaminate", TEXT_SUFFIXES)
@@ -61,14 +72,17 @@ class Discovery:
             if path and path not in self._outside:
                 self._outside[path] = self._digest_outside(path)
 
-    def sources(self, config: RunConfig) -> list[dict[str, str]]:
-        """Return ``[{path, digest}]`` of the run's source files, in the order of the configuration."""
+    def sources(self, config: RunConfig) -> list[dict[str, Any]]:
+        """Return ``[{path, digest}]`` of the run's sources, in the order of the configuration.
+
+        The digest of an object is its entity tag, and its size in ``bytes`` is there, too.
+        """
         return self._sources[tuple(config.data.sources)]
 
     def bytes_of(self, config: RunConfig) -> int:
         """Return the size of the run's source files, in bytes."""
-        paths = [Path(source["path"]) for source in self.sources(config) if not source["path"].startswith(BUILTIN)]
-        return sum(path.stat().st_size for path in paths)
+        files = [source for source in self.sources(config) if not source["path"].startswith(BUILTIN)]
+        return sum(file["bytes"] if "bytes" in file else Path(file["path"]).stat().st_size for file in files)
 
     def outside(self, stage: str, config: RunConfig) -> dict[str, Any]:
         """Return what a stage's spec needs to know about content outside the workflow."""
@@ -90,8 +104,22 @@ class Discovery:
         return {}
 
     def save(self) -> None:
-        """Keep the digests for the next invocation."""
+        """Keep the digests for the next invocation, and the objects for the jobs."""
         self._cache.save()
+        self._remote.save()
+
+    def _find(self, patterns: list[str]) -> list[dict[str, Any]]:
+        """Return the entries of files and objects, none twice."""
+        found: dict[str, dict[str, Any]] = {}
+        for pattern in patterns:
+            if is_remote(pattern):
+                objects = self._remote.find(pattern, "data.sources")
+                check_suffixes([one.url for one in objects], "data.sources", SUFFIXES)
+                entries = [as_entry(one) for one in objects]
+            else:
+                entries = [self._describe(path) for path in expand([pattern])]
+            found |= {entry["path"]: entry for entry in entries if entry["path"] not in found}
+        return list(found.values())
 
     def _describe(self, path: str) -> dict[str, str]:
         return {"path": path, "digest": "builtin" if path.startswith(BUILTIN) else self._digest(Path(path))}
@@ -133,6 +161,8 @@ def _expand_one(source: str, key: str, suffixes: tuple[str, ...]) -> list[str]:
         if source not in BUILTIN_SOURCES:
             raise ConfigError(f"{key}: there is no {source!r}: use {BUILTIN_SOURCES[0]} or a path.")
         return [source]
+    if found_scheme := SCHEME.match(source):
+        raise ConfigError(_no_address(source, key, found_scheme[0]))
     path = Path(source).expanduser()
     if path.is_dir():
         raise ConfigError(
@@ -143,9 +173,24 @@ def _expand_one(source: str, key: str, suffixes: tuple[str, ...]) -> list[str]:
         raise ConfigError(
             f"{key}: {source} does not exist: check the path; relative paths start at {Path.cwd().name}/."
         )
-    for name in found:
+    check_suffixes(found, key, suffixes)
+    return found
+
+
+def check_suffixes(names: list[str], key: str, suffixes: tuple[str, ...]) -> None:
+    """Refuse names that do not end as they should.
+
+    Raises:
+        ConfigError: naming the first and what to do with it.
+    """
+    for name in names:
         if not name.endswith(suffixes):
             cure = next((cure for end, cure in CURES.items() if name.endswith(end)), "convert it to JSON lines first")
             cure = "name task files of lm-evaluation-harness" if suffixes == TASK_SUFFIXES else cure
             raise ConfigError(f"{key}: {name} is not {' or '.join(suffixes)}: {cure}.")
-    return found
+
+
+def _no_address(source: str, key: str, scheme: str) -> str:
+    if is_remote(source):
+        return f"{key}: {source} is in object storage, which data.sources alone may be: copy it here and name the copy."
+    return f"{key}: {source}: nothing is read from {scheme}: name a file or, in data.sources, an object as s3://bucket/path."

@@ -58,8 +58,8 @@ def _check_ranks(place: str, config: LinkedConfig, names: list[str]) -> None:
     if other := next((name for name in names if ranks[name] != ranks[names[0]]), None):
         raise ConfigError(
             f"{place}: merge.method is {config.merge.method}, which needs equal ranks, and {other} has"
-            f" {_told(ranks[other])} where {names[0]} has {_told(ranks[names[0]])}: set merge.method to cat or to one of"
-            " those with svd, or train both with the same ranks."
+            f" {_told(ranks[other])} where {names[0]} has {_told(ranks[names[0]])}: set merge.method to cat or to one"
+            " of those with svd, or train both with the same ranks."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,33 @@ def references(config: RunConfig) -> dict[str, str]:
 def merged_names(config: RunConfig) -> list[str]:
     """Return the names of the runs whose adapters ``config`` merges together, in the order given."""
     return [adapter.run.removeprefix(PREFIX).strip() for adapter in config.merge.adapters]
+
+
+def needed_runs(
+    runs: Mapping[str, ResolvedRun], config: RunConfig, run: str | None, merging: bool
+) -> list[ResolvedRun]:
+    """Return the runs, near and far, that a base model or a run needs, sorted by name.
+
+    Args:
+        runs: all runs by name.
+        config: of the run, or of a run with the base model.
+        run: name of the run, None for a base model.
+        merging: whether the run's merged model is meant, or its training alone.
+    """
+    waiting = _needs(config, merging) if run else [pair for pair in _needs(config, False) if pair[1]]
+    seen: set[tuple[str, bool]] = set()
+    while waiting:
+        found = waiting.pop()
+        if found not in seen and found[0] != run:
+            seen.add(found)
+            waiting += _needs(runs[found[0]].config, found[1])
+    return [runs[name] for name in sorted({name for name, _ in seen})]
+
+
+def _needs(config: RunConfig, merging: bool) -> list[tuple[str, bool]]:
+    """Return the runs that a training or, with ``merging``, a merged model needs, and whether merged themselves."""
+    found = [(name, key == BASE) for key, name in references(config).items()]
+    return found + [(name, False) for name in (merged_names(config) if merging else [])]
 
 
 def link_runs(runs: list[ResolvedRun]) -> list[ResolvedRun]:

@@ -6,6 +6,7 @@
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from snaketune.config.schema_model import AdapterConfig, ModelConfig, Section, as_list
 from snaketune.config.schema_plan import PlanConfig
@@ -22,6 +23,12 @@ class PathsConfig(Section):
         "the fastest local disk with room; null reads them in place. Sources on the same disk are not copied, and a "
         "wiped scratch folder only costs a copy.",
     )
+    publish: str | None = Field(
+        None,
+        pattern=r"^s3://[^/]+",
+        description="For `snakemake publish`: s3://bucket/path that the runs' folders are uploaded to; needs the extra "
+        "`storage`.",
+    )
 
 
 class DataConfig(Section):
@@ -30,8 +37,8 @@ class DataConfig(Section):
     sources: Annotated[list[str], BeforeValidator(as_list)] = Field(
         ...,
         min_length=1,
-        description="Paths or globs of .jsonl, .jsonl.gz or .jsonl.zst files, relative to the working directory; "
-        "`builtin:quickstart` is the embedded example.",
+        description="Paths or globs of .jsonl, .jsonl.gz or .jsonl.zst files, relative to the working directory, or "
+        "s3://bucket/path (extra `storage`); `builtin:quickstart` is the embedded example.",
     )
     format: Literal["auto", "messages", "sharegpt", "preference", "instruction", "prompt_completion", "text"] = Field(
         "auto", description="How a line is read; `auto` looks at each file and says what it found."
@@ -214,11 +221,22 @@ class MergedAdapter(Section):
     weight: float = Field(1.0, allow_inf_nan=False, description="Factor of its change; may be negative.")
 
 
+def _as_adapters(value):
+    """Return the list with every run that is only named as a mapping; refuse entries that name none."""
+    if not isinstance(value := as_list(value), list):
+        return value
+    items = [{"run": item} if isinstance(item, str) else item for item in value]
+    if not all(isinstance(item, dict | MergedAdapter) and "run" in dict(item) for item in items):
+        example = {"example": "{run: one, weight: 0.5}"}
+        raise PydanticCustomError("adapters", "Every entry must name a run, as in {example}", example)
+    return items
+
+
 class MergeConfig(Section):
     """The merged model."""
 
     enabled: bool = Field(True, description="Merge the adapter into the base model and check the result.")
-    adapters: Annotated[list[MergedAdapter], BeforeValidator(as_list)] = Field(
+    adapters: Annotated[list[MergedAdapter], BeforeValidator(_as_adapters)] = Field(
         [],
         description="Adapters that are merged together, e.g. [{run: one, weight: 0.5}, {run: two, weight: 0.5}]: runs "
         "of this configuration with the same base model, this run too if it is to be in; empty merges this run's own.",

@@ -17,6 +17,12 @@ class PlanConfig(Section):
         "its CPU.",
     )
     num_gpus: int = Field(1, ge=1, le=4096, description="GPUs that train together.")
+    num_nodes: int = Field(
+        1,
+        ge=1,
+        le=512,
+        description="Machines that they are in, as many in each; more than one needs Slurm (docs/scaling.md).",
+    )
     probe: bool = Field(
         False,
         description="Measure before planning: a short real training with the run's own rows on the machine that plans. "
@@ -26,6 +32,11 @@ class PlanConfig(Section):
         False,
         description="With the probe, also measure other rows at a time, recomputation and loader processes at the same "
         "effective batch. The fastest is advised, never set.",
+    )
+    without_weights: bool = Field(
+        False,
+        description="Plan a model folder or repository by its config.json and tokenizer alone: no weights are needed or "
+        "downloaded. Such a run cannot train.",
     )
     price_per_gpu_hour: float | None = Field(
         None, ge=0, description="US dollars; null takes the price of the catalogue, which may be unknown."

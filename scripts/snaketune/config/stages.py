@@ -21,8 +21,10 @@ from snaketune.config.schema import LinkedConfig
 OPERATIONAL = {
     "data.shards",
     "merge.gguf_converter",
+    "paths.publish",
     "paths.results",
     "paths.scratch",
+    "plan.num_nodes",
     "train.dataloader_num_workers",
     "train.dataloader_prefetch_factor",
     "train.dataloader_pin_memory",
@@ -86,7 +88,7 @@ STAGES = {
         Stage("split_records", ("split",), _after("dedupe_records")),
         Stage(
             "prepare_model",
-            ("model.name_or_path", "model.revision", "model.trust_remote_code", "model.tiny"),
+            ("model.name_or_path", "model.revision", "model.trust_remote_code", "model.tiny", "plan.without_weights"),
             _model_parents,
         ),
         Stage(
@@ -207,6 +209,8 @@ def _matters(config: LinkedConfig, key: str) -> bool:
     name = config.model.name_or_path
     if key.startswith("model.tiny."):
         return name == "tiny"
+    if key == "plan.without_weights":
+        return config.plan.without_weights
     if key == "model.revision":
         return name != "tiny" and not config.base_run
     if key.startswith("adapter.") and key != "adapter.type":

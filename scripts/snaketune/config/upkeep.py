@@ -84,6 +84,15 @@ def place_cards(folder: Path) -> None:
         place_card(folder / f"{kind}_card.md", folder / kind)
 
 
+UNFINISHED = "unfinished.html"
+
+
+def drop_unfinished(files: list[str]) -> None:
+    """Remove the page of an unfinished run when all files that a run ends in are there."""
+    if all(map(Path.is_file, map(Path, files))):
+        Path(files[0]).with_name(UNFINISHED).unlink(missing_ok=True)
+
+
 def show_plan(path: Path, name: str) -> None:
     """Print the plan of a run, as from now; nothing when there is none, which a sentence of its own has explained."""
     if path.is_file():
@@ -107,6 +116,7 @@ def explain_failure(workflow_logs: list[str], command: str) -> str:
     for log in filter(Path.is_file, logs):
         sentences = _SENTENCE.findall(log.read_text(encoding="utf-8", errors="replace"))
         lines += [*sentences[-1:], f"Log: {log}"]
+    lines += ["How far each run came, as a page: snakemake --cores 1 report"]
     return "\n".join([*lines, f"What is finished is kept. After mending the cause: {command}"])
 
 

@@ -6,6 +6,7 @@ Candidates are sought again among what stays until none is similar. Signatures a
 in a private folder, about 1.7 kB per record of 140 words; memory holds some 40 bytes per record.
 """
 
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -25,6 +26,8 @@ from snaketune.data.shingles import Rows, jaccard
 WINDOW = 8
 BUFFERED_PAIRS = 1 << 22
 ESTIMATED_PAIRS = 1 << 15
+# Each row that is looked at brings some 64 kB of its file into this process's memory.
+COMPARED_PAIRS = 1 << 10
 # A pair at the threshold has an estimate this many standard deviations below it once in 150,000 times.
 DEVIATIONS = 4.5
 
@@ -113,6 +116,15 @@ class Store:
         for band in range(self.bands):
             np.save(folder / f"bucket{band}.npy", shared_keys(self._band(band)))
 
+    def _similarity(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Return the exact similarity of pairs of rows, without keeping the pages that it takes."""
+        found = np.empty(len(x))
+        for start in range(0, len(x), COMPARED_PAIRS):
+            some = slice(start, start + COMPARED_PAIRS)
+            found[some] = jaccard(self.rows, self.rows, x[some], y[some])
+            _forget(self.rows.hashes)
+        return found
+
     @property
     def bands(self) -> int:
         """The number of bands."""
@@ -147,7 +159,7 @@ class Store:
         x, y = (pairs >> HALF).astype(np.int64), (pairs & LOW).astype(np.int64)
         promising = self._promising(x, y, threshold)
         x, y = x[promising], y[promising]
-        similarity = jaccard(self.rows, self.rows, x, y)
+        similarity = self._similarity(x, y)
         self.verified += len(x)
         found = (similarity >= threshold) & (self.owner[x] != self.owner[y])
         return self.owner[x[found]], self.owner[y[found]], similarity[found]
@@ -163,6 +175,8 @@ class Store:
             one, other = one[likely], other[likely]
             sizes = self._sizes[one] + self._sizes[other]
             found.append(start + likely[may_be_similar(self._bitmaps[one], self._bitmaps[other], sizes, threshold)])
+        _forget(self._sketches)
+        _forget(self._bitmaps)
         return np.concatenate(found)
 
 
@@ -176,11 +190,18 @@ def _joined(folder: Path, parts: Sequence[Path], name: str, keep: bool) -> np.nd
             source = part.with_suffix(f".{name}.npy")
             array = np.load(source, mmap_mode="r")
             array.tofile(file)
+            _forget(array)
             if not keep:
                 source.unlink()
     if not target.stat().st_size:
         return np.zeros((0, *array.shape[1:]), array.dtype)
     return np.memmap(target, array.dtype, "r").reshape(-1, *array.shape[1:])
+
+
+def _forget(array: np.ndarray) -> None:
+    """Give back the pages of a memory-mapped file; they stay in the system's cache."""
+    if isinstance(array, np.memmap):
+        array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def _stirred(entries: np.ndarray, owner: np.ndarray, stays: np.ndarray, changed: np.ndarray) -> np.ndarray:

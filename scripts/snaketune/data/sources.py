@@ -52,7 +52,7 @@ def open_source(path: str | Path) -> io.FileIO:
         raise DataError(f"{path} {reason}: check the path in data.sources and its permissions.") from None
     if not status.st_size:
         file.close()
-        raise DataError(f"{path} is empty (0 bytes): remove it from data.sources or fill it.")
+        raise empty(str(path))
     return file
 
 
@@ -86,6 +86,11 @@ class HashedFile(io.RawIOBase):
         """Close the file below as well."""
         self._file.close()
         super().close()
+
+
+def empty(name: str) -> DataError:
+    """Return the error for a source without a byte."""
+    return DataError(f"{name} is empty (0 bytes): remove it from data.sources or fill it.")
 
 
 def changed(name: str) -> DataError:

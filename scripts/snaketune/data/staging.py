@@ -6,7 +6,7 @@ nothing over that.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,23 +19,12 @@ from snaketune.common.canonical import read_json
 from snaketune.common.digests import file_digest
 from snaketune.common.errors import DataError
 from snaketune.common.locks import wait_for_lock
+from snaketune.data.copy_places import BUILTIN, Source, choose_folders, copy_of
 from snaketune.data.copying import Copied, copy_verified
-from snaketune.data.disks import AUTO, Candidate, Disks, existing, forget, read_rate
-from snaketune.data.quickstart import quickstart_lines
-from snaketune.data.sources import changed, open_source
-
-BUILTIN = {"builtin:quickstart": quickstart_lines}
-# A copy is read once or twice more, so another local disk must be this much faster to be worth it.
-WORTH = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A source as the user named it, its size in bytes and its content digest (XXH3-128)."""
-
-    path: str
-    bytes: int
-    digest: str
+from snaketune.data.disks import Disks, forget
+from snaketune.data.object_storage import is_remote
+from snaketune.data.remote_copies import Contents, fetch_known, fetch_unknown, object_of
+from snaketune.data.sources import changed, empty, open_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +32,7 @@ class Staged:
     """Where a source is read from and how it came there; rates are measured, in bytes per second.
 
     Attributes:
-        how: ``in place``, ``copy``, ``reflink``, ``found`` (an earlier copy) or ``generated``.
+        how: ``in place``, ``copy``, ``reflink``, ``found`` (an earlier copy), ``generated`` or ``fetched``.
         resumed: bytes that an interrupted copy had left.
         read_before: rate of reading the original; ``read_after`` of reading the place. None where not measured.
     """
@@ -66,23 +55,26 @@ def stage_sources(
     What was done and the measured rates go to ``staging.json`` in ``work``, which belongs to no manifest.
 
     Args:
-        entries: ``{path, digest}`` as the workflow found them when it started.
+        entries: ``{path, digest}`` as the workflow found them when it started, of objects also ``bytes``.
         scratch: folder on a fast disk, ``auto`` for the fastest local one, None to read sources where they are.
-        work: private folder of the workflow, for the built-in data.
+        work: private folder of the workflow, for the built-in data and, without scratch, for objects.
         disks: the machine's.
 
     Raises:
         DataError: if a source cannot be used, changed meanwhile, or does not fit on scratch.
     """
     disks = disks or Disks()
-    sources = [_describe(entry["path"], entry["digest"]) for entry in entries]
-    folders = _choose_folders(sources, scratch, disks)
-    staged = [_stage(source, folder, work) for source, folder in zip(sources, folders, strict=True)]
-    for index, (source, found) in enumerate(zip(sources, staged, strict=True)):
-        if found.how == "in place":
-            if (rate := _rate_if_intact(source, found.place)) is None:
-                raise changed(source.path)
-            staged[index] = Staged(found.place, found.how, 0, rate, rate)
+    entries, contents = list(entries), Contents(work)
+    described = [_describe(entry, contents) for entry in entries]
+    folders = choose_folders(described, scratch, work, disks)
+    sources, staged = [], []
+    for entry, source, folder in zip(entries, described, folders, strict=True):
+        if folder and is_remote(source.path):
+            source, found = _stage_object(entry, source, folder, contents)
+        else:
+            found = _proven_in_place(source, _stage(source, folder, work))
+        sources.append(source)
+        staged.append(found)
     _note(Path(work), sources, staged)
     return sources
 
@@ -107,11 +99,42 @@ def ensure_staged(
     Raises:
         DataError: if a source cannot be used, changed meanwhile, or does not fit on scratch.
     """
-    folders = _choose_folders(sources, scratch, disks or Disks())
+    folders = choose_folders(sources, scratch, work, disks or Disks())
     return [_stage(source, folder, work).place for source, folder in zip(sources, folders, strict=True)]
 
 
-def _describe(path: str, digest: str) -> Source:
+def ensure_near(
+    folder: str | Path,
+    files: Mapping[str, Mapping[str, Any]],
+    scratch: str | Path | None,
+    work: str | Path = "work",
+    disks: Disks | None = None,
+) -> dict[str, Path]:
+    """Return where to read results of an earlier stage, by name: from a disk of this node where they are on none.
+
+    With a scratch folder, results on a network file system are copied once to each node that uses them.
+
+    Args:
+        folder: of the earlier stage.
+        files: ``{name: {bytes, digest}}`` of its manifest.
+        scratch, work, disks: as for :func:`ensure_staged`.
+
+    Raises:
+        DataError: if a file changed, or the copies do not fit on scratch.
+    """
+    disks, places = disks or Disks(), {name: Path(folder) / name for name in files}
+    if not scratch or disks.find(folder).is_local:
+        return places
+    sources = [Source(str(places[name]), entry["bytes"], entry["digest"]) for name, entry in files.items()]
+    return dict(zip(files, ensure_staged(sources, scratch, work, disks), strict=True))
+
+
+def _describe(entry: Mapping[str, Any], contents: Contents) -> Source:
+    path, digest = entry["path"], entry["digest"]
+    if is_remote(path):
+        if not entry["bytes"]:
+            raise empty(path)
+        return Source(path, entry["bytes"], contents.of(object_of(entry)))
     if path not in BUILTIN:
         with open_source(path):
             return Source(path, Path(path).stat().st_size, digest)
@@ -122,82 +145,34 @@ def _describe(path: str, digest: str) -> Source:
     return Source(path, size, state.hexdigest())
 
 
-def _choose_folders(sources: Sequence[Source], scratch: str | Path | None, disks: Disks) -> list[Path | None]:
-    """Return for each source the folder to copy it to, None where it is read in place.
-
-    Raises:
-        DataError: if there is not enough room.
-    """
-    if not scratch:
-        return [None] * len(sources)
-    if scratch == AUTO:
-        return _choose_automatically(sources, disks)
-    folder = Path(scratch)
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"paths.scratch: {folder} is a file: name a folder, or set it to null.")
-    device = disks.find(folder).device
-    folders = [None if _is_on(source, device, disks) else folder for source in sources]
-    needed = sum(_missing(source, folder) for source, chosen in zip(sources, folders, strict=True) if chosen)
-    if needed > disks.free(folder):
-        raise DataError(
-            f"paths.scratch: {existing(folder)} has {disks.free(folder) / 1e9:.2f} GB free and the copies need"
-            f" {needed / 1e9:.2f} GB: free space there, choose another disk, or set it to null to read the sources"
-            " where they are."
-        )
-    return list(folders)
-
-
-def _choose_automatically(sources: Sequence[Source], disks: Disks) -> list[Path | None]:
-    places = {source.path: disks.find(source.path) for source in sources if source.path not in BUILTIN}
-    devices = {candidate.disk.device for candidate in disks.candidates()}
-    if all(disk.is_local and devices <= {disk.device} for disk in places.values()):
-        return [None] * len(sources)
-
-    def needed(candidate: Candidate) -> int:
-        away = (source for source in sources if source.path in places)
-        return sum(_missing(s, candidate.folder) for s in away if not _is_on(s, candidate.disk.device, disks))
-
-    best = disks.fastest(needed)
-    rates: dict[int, float] = {}
-
-    def is_worth_it(source: Source) -> bool:
-        disk = places.get(source.path)
-        if disk is None or _is_on(source, best.disk.device, disks):
-            return False
-        if not disk.is_local or not _missing(source, best.folder):
-            return True
-        if disk.device not in rates:
-            rates[disk.device] = read_rate(source.path)
-        return disks.speed(best.folder).read > WORTH * rates[disk.device]
-
-    return [best.folder if is_worth_it(source) else None for source in sources]
-
-
-def _is_on(source: Source, device: int, disks: Disks) -> bool:
-    """Tell whether a source is a file on the given device; one that is gone lives on in its copies."""
-    return source.path not in BUILTIN and Path(source.path).exists() and disks.find(source.path).device == device
-
-
-def _missing(source: Source, folder: Path) -> int:
-    """Return the bytes that a folder lacks of a source."""
-    copy = _copy_of(source, folder)
-    return 0 if copy.is_file() and copy.stat().st_size == source.bytes else source.bytes
-
-
-def _copy_of(source: Source, folder: Path) -> Path:
-    name = source.path.replace(":", "-") + ".jsonl" if source.path in BUILTIN else Path(source.path).name
-    return folder / source.digest / name
-
-
 def _stage(source: Source, folder: Path | None, work: str | Path) -> Staged:
     if source.path in BUILTIN:
         folder = folder or Path(work) / "builtin"
-        return _ensure(source, _copy_of(source, folder), _generate)
+        return _ensure(source, copy_of(source, folder), _generate)
     if folder is None:
         open_source(source.path).close()
         return Staged(Path(source.path), "in place")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return _ensure(source, _copy_of(source, folder), _copy)
+    return _ensure(source, copy_of(source, folder), _fetch if is_remote(source.path) else _copy)
+
+
+def _stage_object(entry: Mapping[str, Any], source: Source, folder: Path, contents: Contents) -> tuple[Source, Staged]:
+    """Fetch an object, unless what an earlier workflow fetched is there, and return it with its content's digest."""
+    target = copy_of(source, folder)
+    if _is_verified(source, target):
+        return source, Staged(target, "found")
+    with progress_bar(source.bytes, f"fetching {target.name}") as bar:
+        source, made = fetch_unknown(object_of(entry), folder, contents, bar.update)
+    return source, _proven(source, copy_of(source, folder), made)
+
+
+def _proven_in_place(source: Source, found: Staged) -> Staged:
+    """Read a source that is used where it is, to know that it is the one that the workflow saw."""
+    if found.how != "in place":
+        return found
+    if (rate := _rate_if_intact(source, found.place)) is None:
+        raise changed(source.path)
+    return Staged(found.place, found.how, 0, rate, rate)
 
 
 def _ensure(source: Source, target: Path, make: Callable[[Source, Path], Copied]) -> Staged:
@@ -208,6 +183,11 @@ def _ensure(source: Source, target: Path, make: Callable[[Source, Path], Copied]
         if _is_verified(source, target):
             return Staged(target, "found")
         made = make(source, target)
+    return _proven(source, target, made)
+
+
+def _proven(source: Source, target: Path, made: Copied) -> Staged:
+    """Read a copy back from its disk."""
     if (rate := _rate_if_intact(source, target)) is None:
         target.unlink()
         raise DataError(f"{target} does not give back what was written to it: choose another disk for paths.scratch.")
@@ -227,6 +207,11 @@ def _generate(source: Source, target: Path) -> Copied:
 def _copy(source: Source, target: Path) -> Copied:
     with progress_bar(source.bytes, f"staging {target.name}") as bar:
         return copy_verified(source.path, target, source.digest, bar.update)
+
+
+def _fetch(source: Source, target: Path) -> Copied:
+    with progress_bar(source.bytes, f"fetching {target.name}") as bar:
+        return fetch_known(source, target, target.parents[1], bar.update)
 
 
 def _rate_if_intact(source: Source, place: Path) -> float | None:

@@ -26,8 +26,8 @@ from snaketune.evaluate.models import (
     load_tokenizer,
 )
 from snaketune.evaluate.preferences import PREFERENCE_ACCURACY, preference_measures
-from snaketune.evaluate.prompts import Prompt, choose_prompts, stop_tokens
-from snaketune.evaluate.questions import Questions
+from snaketune.evaluate.prompts import Prompt, choose_prompts, own_stops, stop_tokens
+from snaketune.evaluate.questions import REFUSED, TOO_LONG, Questions
 from snaketune.evaluate.scorers import scorers
 from snaketune.evaluate.settings import EvaluationSettings
 from snaketune.evaluate.timing import Clock, Stopwatch, timing_facts
@@ -131,6 +131,8 @@ class _Examination:
         self._template = (material.tokens / "chat_template.jinja").read_text(encoding="utf-8")
         self.base = load_model(material.model, settings.model)
         self._decoding = self._how_to_answer()
+        # The tokens that end an answer here and that the model's own generation configuration does not know.
+        self._more_stops = set(self._decoding.stop_ids) - own_stops(self.base)
         self._held_out = self._questions_of(material.records, self._store.records) if settings.asks else None
         self._files = self._external_questions()
         self._facts: dict[str, Any] = {}
@@ -150,12 +152,15 @@ class _Examination:
         limit = self._settings.max_samples
         found, refused = choose_prompts(records, tokenized, limit, self._tokenizer, self._template)
         prompts = with_room(found, self.base)
-        if refused or len(prompts) < len(found):
-            too_long = len(found) - len(prompts)
-            print(f"Left out: {refused} requests the template refuses, {too_long} that fill the context.", flush=True)
+        long = sorted({prompt.record for prompt in found} - {prompt.record for prompt in prompts})
+        if refused or long:
+            print(
+                f"Left out: {len(refused)} requests the template refuses, {len(long)} that fill the context.",
+                flush=True,
+            )
         if not prompts:
             return None
-        left_out = refused + len(found) - len(prompts)
+        left_out = {**dict.fromkeys(refused, REFUSED), **dict.fromkeys(long, TOO_LONG)}
         return Questions(prompts, scorers(self._settings.metrics, self._settings.normalize), left_out)
 
     def _external_questions(self) -> dict[str, Questions]:
@@ -208,7 +213,7 @@ class _Examination:
 
     def _ask(self, questions: Questions, name: str, model: Any, watch: Stopwatch | None) -> dict[str, Any]:
         made = generate_answers(model, self._tokenizer, questions.prompts, self._decoding, watch)
-        return questions.add(name, made)
+        return questions.add(name, made.texts, made.cut)
 
     def _time(self, name: str, model: Any, batched: Stopwatch) -> None:
         asked = [self._held_out] if self._held_out else []
@@ -245,12 +250,14 @@ class _Examination:
                 name: {
                     **self._file_facts[name],
                     **({"differences": moves[name]} if moves[name] else {}),
-                    **({"left_out": questions.left_out} if questions.left_out else {}),
+                    **({"left_out": len(questions.left_out)} if questions.left_out else {}),
                 }
                 for name, questions in self._files.items()
             }
         if self._task_facts:
             self._facts["tasks"] = self._task_facts
+        if self._more_stops:
+            self._facts["stop_tokens"] = list(self._decoding.stop_ids)
         return Evaluation(self._facts, self._held_out, self._files, self._likelihoods, self._timings)
 
     def _differences(

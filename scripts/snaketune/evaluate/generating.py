@@ -22,6 +22,14 @@ class Decoding:
     pad_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Answers in the order of their prompts; ``cut`` says which ran to their longest length without an end."""
+
+    texts: list[str]
+    cut: list[bool]
+
+
 def with_room(prompts: Sequence[Prompt], model: Any) -> list[Prompt]:
     """Return the prompts that leave room for at least one token in the model's context."""
     context = context_length(model)
@@ -37,7 +45,7 @@ def context_length(model: Any) -> int:
 @torch.no_grad()
 def generate_answers(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], decoding: Decoding, watch: Stopwatch | None = None
-) -> list[str]:
+) -> Answers:
     """Return the greedy answer to each prompt, in the order of the prompts, without special tokens.
 
     Each batch is timed by ``watch`` if there is one.
@@ -46,7 +54,7 @@ def generate_answers(
         TrainingError: when a batch does not fit the GPU's memory.
     """
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    answers = [""] * len(prompts)
+    answers = Answers([""] * len(prompts), [False] * len(prompts))
     own_defaults = model.generation_config
     # generate() fills what a configuration leaves open from the model's own, which may sample or penalise.
     model.generation_config = GenerationConfig()
@@ -57,7 +65,8 @@ def generate_answers(
             if watch:
                 watch.add(began, sum(map(len, made)))
             for place, ids in zip(places, made, strict=True):
-                answers[place] = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+                text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+                answers.texts[place], answers.cut[place] = text, len(ids) == limit
     except torch.OutOfMemoryError:
         raise TrainingError(
             f"evaluate.batch_size: {decoding.batch_size} prompts at once do not fit the GPU's memory: lower it."

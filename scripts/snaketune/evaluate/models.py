@@ -114,11 +114,13 @@ def attach_adapter(model: Any, folder: str | Path) -> PeftModel:
             leaves the missing ones untrained, which would pass the base model off as the tuned one.
     """
     saved = adapter_tensor_names(folder)
+    _refuse_other_vocabulary(model, folder)
     try:
         tuned = PeftModel.from_pretrained(model, str(folder)).eval()
     except (RuntimeError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise TrainingError(f"{folder}: the adapter does not fit the base model ({first}): train it again.") from None
+        lines = str(error).strip().splitlines()
+        found = lines[1].strip() if lines[0].endswith(":") and len(lines) > 1 else lines[0]  # torch puts a title first
+        raise TrainingError(f"{folder}: the adapter does not fit the base model ({found}): train it again.") from None
     expected = set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
     strays = sorted(expected - saved) + sorted(name for name in saved - expected if "lora_" in name)
     if strays:
@@ -127,6 +129,21 @@ def attach_adapter(model: Any, folder: str | Path) -> PeftModel:
             f" from the file, the first is {strays[0]}: train the adapter again."
         )
     return tuned
+
+
+def _refuse_other_vocabulary(model: Any, folder: str | Path) -> None:
+    """Raise a TrainingError if whole embeddings in the adapter have other rows than those of the model."""
+    layers = [layer for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None]
+    names = [name for name, module in model.named_modules() if any(module is layer for layer in layers)]
+    rows = layers[0].weight.shape[0]
+    with safe_open(Path(folder) / ADAPTER_WEIGHTS, "pt") as file:
+        for key in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
+            shape = file.get_slice(key).get_shape()
+            if any(key.endswith(f".{name}.weight") for name in names) and shape[0] != rows:
+                raise TrainingError(
+                    f"{folder}: the adapter has {shape[0]} token embeddings and the base model {rows}: it was trained"
+                    " with added tokens; give model.name_or_path a model that has them and train on that."
+                )
 
 
 def adapter_tensor_names(folder: str | Path) -> set[str]:

@@ -37,8 +37,8 @@ class Prompt:
 
 def choose_prompts(
     path: str | Path, tokenized: np.ndarray | None, limit: int, tokenizer: Any, template: str
-) -> tuple[list[Prompt], int]:
-    """Return at most ``limit`` prompts in the order of the records, and how many the template refused.
+) -> tuple[list[Prompt], list[int]]:
+    """Return at most ``limit`` prompts in the order of the records, and the records that the template refused.
 
     Which ones is decided by a digest of their content: the choice is stable when records are added, removed or
     reordered around them. Records of plain text have no request, those that tokenising dropped are left out; of a pair
@@ -52,11 +52,12 @@ def choose_prompts(
         template: the chat template in force.
     """
     if not template or limit < 1:
-        return [], 0
+        return [], []
     chosen = heapq.nsmallest(limit, _candidates(path, tokenized), key=lambda item: item[:2])
-    rendered = [_render(tokenizer, template, *item[1:]) for item in sorted(chosen, key=lambda item: item[1])]
-    prompts = [prompt for prompt in rendered if prompt is not None]
-    return prompts, len(chosen) - len(prompts)
+    chosen.sort(key=lambda item: item[1])
+    rendered = [(item[1], _render(tokenizer, template, *item[1:])) for item in chosen]
+    prompts = [prompt for _, prompt in rendered if prompt is not None]
+    return prompts, [record for record, prompt in rendered if prompt is None]
 
 
 def _candidates(
@@ -108,9 +109,14 @@ def stop_tokens(model: Any, tokenizer: Any, template: str) -> list[int]:
     A template may end turns with a token that a base model never heard of as an end; without it every answer would
     run on to the limit.
     """
-    own = model.generation_config.eos_token_id
-    found = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id, _turn_end(tokenizer, template)}
+    found = {*own_stops(model), tokenizer.eos_token_id, _turn_end(tokenizer, template)}
     return sorted(token for token in found if token is not None)
+
+
+def own_stops(model: Any) -> set[int]:
+    """Return the tokens at which the model's generation configuration ends an answer."""
+    own = model.generation_config.eos_token_id
+    return {token for token in (own if isinstance(own, list) else [own]) if token is not None}
 
 
 def _turn_end(tokenizer: Any, template: str) -> int | None:

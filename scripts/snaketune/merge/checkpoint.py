@@ -1,12 +1,13 @@
 """Safetensors checkpoints, read tensor by tensor and written shard by shard."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from snaketune.common.atomic import write_json
 from snaketune.common.canonical import read_json
@@ -106,22 +107,54 @@ def plan_shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
 
 
 def write_shards(
-    folder: Path, shards: list[list[str]], tensor: Callable[[str], torch.Tensor], sizes: Mapping[str, int]
+    folder: Path,
+    shards: list[list[str]],
+    tensor: Callable[[str], torch.Tensor],
+    formats: Mapping[str, torch.dtype],
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> None:
-    """Write the shards, one in memory at a time, with an index when there are several.
+    """Write the shards, one tensor in memory at a time, with an index when there are several.
 
     Args:
         folder: where to.
         shards: tensor names of each shard.
         tensor: gives the tensor of a name.
-        sizes: bytes of each tensor.
+        formats: number format of each tensor.
+        shapes: shape of each tensor.
     """
     names = shard_names(len(shards))
     for file, members in zip(names, shards, strict=True):
-        save_file({name: tensor(name).contiguous() for name in members}, folder / file, metadata={"format": "pt"})
+        _write_file(folder / file, members, tensor, formats, shapes)
     if len(shards) > 1:
         weight_map = {name: file for file, members in zip(names, shards, strict=True) for name in members}
-        write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map})
+        size = sum(prod(shapes[name]) * formats[name].itemsize for name in weight_map)
+        write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": weight_map})
+
+
+def _write_file(
+    path: Path,
+    members: list[str],
+    tensor: Callable[[str], torch.Tensor],
+    formats: Mapping[str, torch.dtype],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Write one safetensors file: the length of the header in 8 bytes, the header, the tensors one after the other."""
+    # As safetensors itself does: wide numbers first, so that each starts at a multiple of its size.
+    members = sorted(members, key=lambda name: -formats[name].itemsize)
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in members:
+        start, end = end, end + prod(shapes[name]) * formats[name].itemsize
+        kind = next(kind for kind, dtype in DTYPES.items() if dtype == formats[name])
+        header[name] = {"dtype": kind, "shape": list(shapes[name]), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in members:
+            value = tensor(name)
+            assert (value.dtype, tuple(value.shape)) == (formats[name], shapes[name]), name
+            file.write(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def shard_names(count: int) -> Iterable[str]:

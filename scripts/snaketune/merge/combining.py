@@ -36,6 +36,13 @@ class Combination:
     density: float | None = None
     seed: int = 0
 
+    @classmethod
+    def of_slice(cls, cfg: dict[str, Any]) -> "Combination":
+        """Return what a configuration slice of the merge says; it leaves out what cannot matter."""
+        own = cfg["merge"]
+        weights = tuple(adapter["weight"] for adapter in own["adapters"])
+        return cls(weights, own["method"], own.get("density"), own.get("seed", 0))
+
 
 def combine_adapters(
     model: Path, folders: Sequence[Path], how: Combination, target: Path, trust: bool = False
@@ -56,15 +63,20 @@ def combine_adapters(
             combine them.
     """
     adapters = [_plain(folder) for folder in folders]
-    tuned = PeftModel.from_pretrained(hollow_model(model, trust), str(folders[0]), adapter_name="0")
+    tuned = PeftModel.from_pretrained(hollow_model(model, trust), str(folders[0]), adapter_name=_member(0))
     for number, adapter in enumerate(adapters):
         if number:
-            tuned.load_adapter(str(adapter.folder), adapter_name=str(number))
-        _check_loaded(tuned, str(number), adapter)
+            tuned.load_adapter(str(adapter.folder), adapter_name=_member(number))
+        _check_loaded(tuned, _member(number), adapter)
     tensors = _combined(tuned, adapters, how)
     save_file(tensors, target / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     write_json(target / CONFIG, _configuration(tuned, adapters[0], tensors))
     return read_adapter(target)
+
+
+def _member(number: int) -> str:
+    # PEFT looks for an adapter's name anywhere in a tensor's: no name may be part of another, or of a layer's.
+    return f"member-{number:04d}"
 
 
 def _plain(folder: Path) -> Adapter:
@@ -105,7 +117,7 @@ def _combined(tuned: PeftModel, adapters: list[Adapter], how: Combination) -> di
     # The combination has every scale in its matrices; PEFT would scale one of rank-stabilised adapters once more.
     for config in tuned.peft_config.values():
         config.use_rslora = False  # type: ignore[attr-defined]
-    names = [str(number) for number in range(len(adapters))]
+    names = [_member(number) for number in range(len(adapters))]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(how.seed)
         try:

@@ -9,7 +9,7 @@ from snaketune.common.atomic import write_bytes
 from snaketune.common.canonical import read_json
 from snaketune.model.configuration import with_dtype, write_configuration
 
-CONFIG = "config.json"
+CONFIG, GENERATION = "config.json", "generation_config.json"
 TEMPLATE = "chat_template.jinja"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 KINDS = {".json", ".txt", ".model", ".jinja", ".py", ".tiktoken"}
@@ -29,6 +29,8 @@ def copy_companions(base_folder: Path, own_folder: Path, folder: Path, dtype: to
     for path in sorted(base_folder.iterdir()):
         if path.is_file() and _travels(path):
             shutil.copyfile(path, folder / path.name)
+    if not (base_folder / GENERATION).is_file():
+        (folder / GENERATION).unlink(missing_ok=True)  # saved by a library with its own defaults
     name = str(dtype).removeprefix("torch.")
     write_configuration(folder / CONFIG, with_dtype(read_json(own_folder / CONFIG), name))
     if template:

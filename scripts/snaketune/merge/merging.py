@@ -1,109 +1,116 @@
-"""Merging what was trained: choose the way, write, add what makes it a model, prove it, and only then publish."""
+"""Merging what was trained: choose the way, write, add what makes it a model, have it proven, and only then publish."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from snaketune.card.placing import README
 from snaketune.common.atomic import writing_directory
-from snaketune.common.canonical import read_json
-from snaketune.common.errors import ConfigError, DataError, TrainingError
-from snaketune.data.rows import PackedRows
-from snaketune.evaluate.models import ModelSettings, is_whole_model
+from snaketune.common.canonical import digest_of, read_json
+from snaketune.common.errors import ConfigError, TrainingError
+from snaketune.common.manifest import describe_files
+from snaketune.evaluate.models import is_whole_model
 from snaketune.merge.adapter import AGAIN, Adapter, read_adapter
 from snaketune.merge.checkpoint import Checkpoint, size_in_bytes
+from snaketune.merge.combining import Combination, combine_adapters
 from snaketune.merge.companions import CONFIG, copy_companions
-from snaketune.merge.streaming import Merged, merge_streaming, strangers
+from snaketune.merge.gate import check_in_fresh_process, checking_rows
+from snaketune.merge.material import Material, MergeSettings
+from snaketune.merge.streaming import merge_streaming, strangers
 from snaketune.merge.trained_model import TrainedModel, copy_trained, read_trained_model
-from snaketune.merge.verify import Proof, verify_merge
-from snaketune.merge.with_peft import merge_with_peft
+from snaketune.merge.with_peft import write_with_peft
+from snaketune.merge.written import is_streamed
+
+COMBINED = "combined_adapter"
+Gate = Callable[[Path, Material, dict[str, Any]], dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class MergeSettings:
-    """Number format of the merged weights (None is the base's own), largest file, and how models are loaded."""
-
-    dtype: torch.dtype | None
-    max_shard_size: str
-    model: ModelSettings
-
-    @classmethod
-    def of_slice(cls, cfg: dict[str, Any]) -> "MergeSettings":
-        """Return the settings in a configuration slice, whose sections may be nested or flat."""
-        own = cfg.get("merge", cfg)
-        dtype = None if own["dtype"] == "auto" else getattr(torch, own["dtype"])
-        return cls(dtype, own["max_shard_size"], ModelSettings.of_slice(cfg))
-
-
-@dataclass(frozen=True, slots=True)
-class MergeMaterial:
-    """Where things lie: base model, adapter or trained model, chat template in force, and rows that the check reads.
-
-    Rows are tried in order: those held out first, the training rows where nothing is held out.
-    """
-
-    model: Path
-    adapter: Path
-    template: Path
-    rows: tuple[Path, ...]
-
-
-def merge_adapter(material: MergeMaterial, settings: MergeSettings, output: str | Path) -> dict[str, Any]:
+def merge_adapter(
+    material: Material, cfg: dict[str, Any], output: str | Path, gate: Gate = check_in_fresh_process
+) -> dict[str, Any]:
     """Write the merged model to the folder ``output`` and return the facts for its manifest.
+
+    Args:
+        material: where things lie.
+        cfg: configuration slice of the merge.
+        output: the folder to make.
+        gate: checks the written folder and returns the facts of the check, or raises.
 
     Raises:
         ConfigError: if the base model is quantised.
+        DataError: if there are no rows to check the result on.
         TrainingError: if the adapter is unsound or the result is not proven equal; ``output`` is then untouched.
     """
+    settings = MergeSettings.of_slice(cfg)
+    torch.set_num_threads(settings.model.cpu_threads)
     _refuse_quantised(material.model)
-    tuned = read_trained_model(material.adapter) if is_whole_model(material.adapter) else read_adapter(material.adapter)
-    name, rows = checking_rows(material.rows)
-    template = material.template.read_text(encoding="utf-8")
+    checking_rows(material.rows)
+    tuned = None if material.others else _read(material.adapter)
     with writing_directory(output) as folder:
-        merged = _write(material.model, tuned, folder, settings)
+        if tuned is None:
+            material = replace(material, adapter=folder / COMBINED)
+            tuned = _combine(material, cfg, settings)
+        dtype = _write(material.model, tuned, folder, settings)
         own = material.adapter if isinstance(tuned, TrainedModel) else material.model
-        copy_companions(material.model, own, folder, merged.dtype, template)
-        check = verify_merge(folder, merged, Proof(material.model, tuned, rows, settings.model, template))
-    dtype = str(merged.dtype).removeprefix("torch.")
-    change = f"mean KL {check.mean_kl:.3g} nats, relative loss change {check.relative_loss_change:.3g}"
-    verb = "Copied" if isinstance(tuned, TrainedModel) else "Merged"
-    print(f"{verb} {check.tensors_merged} weights ({dtype}): {change}", flush=True)
-    return {"check": {**check.facts(), "split": name}, "dtype": dtype}
+        copy_companions(material.model, own, folder, dtype, material.template.read_text(encoding="utf-8"))
+        facts = {"check": gate(folder, material, cfg), "dtype": str(dtype).removeprefix("torch.")}
+    if material.others:
+        facts["combination"] = _combination_facts(material, cfg)
+    _tell(facts, "Copied" if isinstance(tuned, TrainedModel) else "Merged")
+    return facts
 
 
-def _write(model: Path, tuned: Adapter | TrainedModel, folder: Path, settings: MergeSettings) -> Merged:
+def _tell(facts: dict[str, Any], verb: str) -> None:
+    check = facts["check"]
+    change = f"mean KL {check['mean_kl']:.3g} nats, relative loss change {check['relative_loss_change']:.3g}"
+    print(f"{verb} {check['tensors_merged']} weights ({facts['dtype']}): {change}", flush=True)
+
+
+def _read(folder: Path) -> Adapter | TrainedModel:
+    return read_trained_model(folder) if is_whole_model(folder) else read_adapter(folder)
+
+
+def _combine(material: Material, cfg: dict[str, Any], settings: MergeSettings) -> Adapter:
+    material.adapter.mkdir()
+    how, trust = Combination.of_slice(cfg), settings.model.trust_remote_code
+    return combine_adapters(material.model, material.others, how, material.adapter, trust)
+
+
+def _combination_facts(material: Material, cfg: dict[str, Any]) -> dict[str, Any]:
+    """Return what was combined, with the digest that each adapter has in its own run."""
+    own = cfg["merge"]
+    adapters = [
+        {"run": adapter["run"], "weight": adapter["weight"], "digest": digest_of(_made_files(path))}
+        for adapter, path in zip(own["adapters"], material.others, strict=True)
+    ]
+    return {"adapters": adapters, **{name: own[name] for name in ("method", "density", "seed") if name in own}}
+
+
+def _made_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the files of a published folder as its manifest has them: the card is put there later."""
+    names = [path for path in folder.iterdir() if path.name != README and not path.name.startswith(".")]
+    return describe_files(names, folder.parent)
+
+
+def _write(model: Path, tuned: Adapter | TrainedModel, folder: Path, settings: MergeSettings) -> torch.dtype:
     if isinstance(tuned, TrainedModel):
         return copy_trained(Checkpoint(model), tuned, folder, settings.dtype, size_in_bytes(settings.max_shard_size))
     return write_merged(model, tuned, folder, settings)
 
 
-def write_merged(model: Path, adapter: Adapter, folder: Path, settings: MergeSettings) -> Merged:
+def write_merged(model: Path, adapter: Adapter, folder: Path, settings: MergeSettings) -> torch.dtype:
     """Write the merged weights to ``folder``: streamed for a plain adapter, by PEFT for any other."""
     base = Checkpoint(model)
-    if adapter.is_plain and base.dtypes:
-        unknown = strangers(base, adapter)
-        if not unknown:
-            return merge_streaming(base, adapter, folder, settings.dtype, size_in_bytes(settings.max_shard_size))
-        _refuse_unknown_modules(model, adapter, unknown, settings.model.trust_remote_code)
+    if is_streamed(base, adapter):
+        return merge_streaming(base, adapter, folder, settings.dtype, size_in_bytes(settings.max_shard_size))
     trust = settings.model.trust_remote_code
-    return merge_with_peft(model, adapter, folder, settings.dtype, settings.max_shard_size, trust)
-
-
-def checking_rows(paths: tuple[Path, ...]) -> tuple[str, PackedRows]:
-    """Return the first packed rows that are not empty, and the name of their split.
-
-    Raises:
-        DataError: if all are empty.
-    """
-    for path in paths:
-        rows = PackedRows(path)
-        if len(rows):
-            return path.stem, rows
-    raise DataError(
-        f"{paths[0]}: there are no packed rows to check the merged model on: give data.sources more records."
-    )
+    if adapter.is_plain and base.dtypes:
+        _refuse_unknown_modules(model, adapter, strangers(base, adapter), trust)
+    return write_with_peft(model, adapter, folder, settings.dtype, settings.max_shard_size, trust)
 
 
 def _refuse_unknown_modules(model: Path, adapter: Adapter, unknown: list[str], trust: bool) -> None:

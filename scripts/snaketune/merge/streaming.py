@@ -85,7 +85,7 @@ def merge_streaming(
 ) -> torch.dtype:
     """Write the merged weights to the empty ``folder`` and return their number format.
 
-    Memory holds the adapter, one output shard and three float32 copies of one weight.
+    Memory holds the adapter and three float32 copies of one weight, however large the files are.
 
     Raises:
         TrainingError: if weights and changes do not fit or a result is not finite.
@@ -96,7 +96,7 @@ def merge_streaming(
 def write_weights(weights: Weights, folder: Path, max_shard_bytes: int) -> torch.dtype:
     """Write ``weights`` to the empty ``folder``, in files of at most ``max_shard_bytes``, and return their format."""
     sizes = {name: prod(weights.shapes[name]) * target.itemsize for name, target in weights.formats.items()}
-    write_shards(folder, plan_shards(sizes, max_shard_bytes), weights.tensor, sizes)
+    write_shards(folder, plan_shards(sizes, max_shard_bytes), weights.tensor, weights.formats, weights.shapes)
     return weights.dtype
 
 

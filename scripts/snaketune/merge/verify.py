@@ -18,13 +18,14 @@ from snaketune.evaluate.models import (
     best_device,
     free_memory,
     load_model,
-    load_tokenizer,
 )
 from snaketune.evaluate.scoring import scored_chunks
 from snaketune.merge.adapter import Adapter
 from snaketune.merge.checkpoint import Checkpoint
-from snaketune.merge.streaming import Merged, merged_weight, rounded
+from snaketune.merge.reading import check_companions
+from snaketune.merge.streaming import merged_weight
 from snaketune.merge.trained_model import TrainedModel
+from snaketune.merge.written import check_written, is_streamed
 
 ROWS = 64
 SPOOL_BYTES = 1 << 30
@@ -69,13 +70,17 @@ class MergeCheck:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a merge is checked with: the base folder, what was trained, rows to read, how to load, the template."""
+    """What a merge is checked with: the base folder, what was trained, rows to read, how to load, the template.
+
+    ``dtype`` is the number format asked for, None for that of each base weight.
+    """
 
     base_folder: Path
     tuned: Adapter | TrainedModel
     rows: PackedRows
     settings: ModelSettings
     template: str
+    dtype: torch.dtype | None = None
 
     @property
     def tensors(self) -> int:
@@ -89,7 +94,7 @@ class Proof:
         return attach_adapter(load_model(self.base_folder, settings), self.tuned.folder)
 
 
-def verify_merge(folder: Path, merged: Merged, proof: Proof) -> MergeCheck:
+def verify_merge(folder: Path, proof: Proof) -> MergeCheck:
     """Return the numbers that prove the model in ``folder`` equal to base plus adapter.
 
     One model is in memory at a time: the adapter's log-probabilities wait on disk, at most 1 GiB of them.
@@ -97,18 +102,19 @@ def verify_merge(folder: Path, merged: Merged, proof: Proof) -> MergeCheck:
     Raises:
         TrainingError: with the numbers, if it is not equal, or equal to the base model.
     """
-    if not merged.tensors_changed:
+    check_companions(folder, proof.base_folder, proof.rows, proof.template, proof.settings)
+    written = check_written(folder, proof.base_folder, proof.tuned, proof.dtype, proof.settings.trust_remote_code)
+    if not written.changed:
         raise TrainingError(
-            f"None of the {merged.tensors_merged} merged weights differs from the base model: what was learned is lost"
+            f"None of the {written.merged} merged weights differs from the base model: what was learned is lost"
             " in rounding; set merge.dtype to float32, or train longer."
         )
-    check_tokenizer(folder, proof)
     settings = comparing_settings(proof)
     with tempfile.TemporaryFile(dir=folder) as spool:
         tuned = proof.load(settings)
-        error = merged.relative_error
-        if error is None and isinstance(proof.tuned, Adapter) and proof.tuned.is_plain:
-            error = structural_error(folder, proof.base_folder, proof.tuned, tuned)
+        error = written.relative_error
+        if isinstance(proof.tuned, Adapter) and is_streamed(Checkpoint(proof.base_folder), proof.tuned):
+            error = structural_error(proof.base_folder, proof.tuned, tuned)
         stride = kl_stride(proof.rows, tuned.get_output_embeddings().weight.shape[0])
         adapter_loss, tokens = _keep(spool, tuned, proof.rows, settings, stride)
         del tuned
@@ -116,7 +122,7 @@ def verify_merge(folder: Path, merged: Merged, proof: Proof) -> MergeCheck:
         spool.seek(0)
         merged_loss, mean_kl, kl_tokens = _compare(spool, load_model(folder, settings), proof.rows, settings, stride)
     check = MergeCheck(
-        tensors_merged=merged.tensors_merged,
+        tensors_merged=written.merged,
         adapter_tensors=proof.tensors,
         relative_error_fp32=error,
         mean_kl=mean_kl,
@@ -160,42 +166,17 @@ def comparing_settings(proof: Proof) -> ModelSettings:
     return replace(proof.settings, dtype=dtype, attn_implementation=attention)
 
 
-def check_tokenizer(folder: Path, proof: Proof) -> None:
-    """Raise a TrainingError unless the tokenizer in ``folder`` is the base model's, with the template in force."""
-    base, copy = (load_tokenizer(path, proof.settings) for path in (proof.base_folder, folder))
-    ids = [proof.rows.take("input_ids", [row])[0].tolist() for row in range(min(4, len(proof.rows)))]
-    texts = [base.decode(tokens) for tokens in ids]
-    same = base.get_vocab() == copy.get_vocab() and base.special_tokens_map == copy.special_tokens_map
-    if not same or base(texts)["input_ids"] != copy(texts)["input_ids"]:
-        raise TrainingError(
-            f"{folder}: the tokenizer reads differently from the base model's: prepare the model again."
-        )
-    if proof.template and copy.chat_template != proof.template:
-        raise TrainingError(
-            f"{folder}: the tokenizer does not load the chat template of the run: prepare the model again."
-        )
-
-
-def structural_error(folder: Path, base_folder: Path, adapter: Adapter, tuned: Any) -> float:
+def structural_error(base_folder: Path, adapter: Adapter, tuned: Any) -> float:
     """Return the largest relative error of the first two and the last merged layer.
 
-    The outputs of the merged float32 weight are compared with those of base and adapter kept apart, in float64 and
-    with the scale that PEFT uses. The weight in the file must be the float32 one, rounded once.
-
-    Raises:
-        TrainingError: if a weight in the file is not.
+    The outputs of the merged float32 weight, whose rounding is in the file, are compared with those of base and adapter
+    kept apart, in float64 and with the scale that PEFT uses.
     """
-    base, written = Checkpoint(base_folder), Checkpoint(folder)
-    errors = []
+    base, errors = Checkpoint(base_folder), []
     for module in dict.fromkeys([*adapter.modules[:2], adapter.modules[-1]]):
-        name = f"{module}.weight"
-        result = merged_weight(base, adapter, module)
-        if not torch.equal(rounded(result, written.dtypes[name], name), written.tensor(name)):
-            raise TrainingError(
-                f"{folder}: {name} is not what was merged: the disk or the memory is at fault, try again."
-            )
         scale = tuned.get_base_model().get_submodule(module).scaling["default"]
-        errors.append(_layer_error(base.tensor(name), result, adapter, module, scale))
+        result = merged_weight(base, adapter, module)
+        errors.append(_layer_error(base.tensor(f"{module}.weight"), result, adapter, module, scale))
     return max(errors)
 
 

@@ -76,11 +76,17 @@ def _compare(folder: Path, written: Checkpoint, weights: Weights) -> Written:
     changed = 0
     for name, format in weights.formats.items():
         found = written.tensor(name)
-        if found.dtype != format or not torch.equal(found, weights.tensor(name)):
+        if found.dtype != format or not same_bits(found, weights.tensor(name)):
             raise _damaged(folder, name)
         before = weights.before(name) if name in weights.trained else found
         changed += before is None or not torch.equal(found, before)
     return Written(len(weights.trained), changed)
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Tell whether two tensors of one format have the same shape and bits; ``torch.equal`` takes -0.0 for 0.0."""
+    flat = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other))
+    return one.shape == other.shape and torch.equal(*flat)
 
 
 def _check_names(folder: Path, wanted: Mapping[str, object], found: Mapping[str, object]) -> None:

@@ -17,11 +17,11 @@ LEFT_OUT = frozenset({"adapter_config.json", "trainer_state.json"})
 CODE_SOURCES = ("config.json", "tokenizer_config.json")
 
 
-def link_model(source: Path, target: Path, trust_remote_code: bool) -> None:
+def link_model(source: Path, target: Path, trust_remote_code: bool, weights: bool = True) -> None:
     """Fill the empty folder ``target`` with links to the files of the model in ``source``.
 
     Hard links cost no space and survive a rename of the source; where they are impossible (another device,
-    another owner) the link is symbolic.
+    another owner) the link is symbolic. Without ``weights`` the folder is good for tokenising and planning only.
 
     Raises:
         ConfigError: if the folder lacks a configuration, safetensors weights or a usable tokenizer, or needs
@@ -31,9 +31,9 @@ def link_model(source: Path, target: Path, trust_remote_code: bool) -> None:
     require_model_folder(source)
     if not trust_remote_code:
         refuse_remote_code(source)
-    weights = find_weight_files(source)
+    found = find_weight_files(source) if weights else []
     support = {*support_files(source, trust_remote_code), *licence_files(source)}
-    for file in [*sorted(support), *weights]:
+    for file in [*sorted(support), *found]:
         link(file, target / file.relative_to(source))
     ensure_fast_tokenizer(source, target, trust_remote_code)
 

@@ -39,11 +39,11 @@ class Snapshot:
     folder: Path
 
 
-def fetch_snapshot(repo: str, revision: str | None, trust_remote_code: bool) -> Snapshot:
+def fetch_snapshot(repo: str, revision: str | None, trust_remote_code: bool, weights: bool = True) -> Snapshot:
     """Download what transformers needs of ``repo`` at ``revision`` into the hub's cache, or find it there.
 
     The small files come first: a model that would be refused is refused before its weights are fetched. With
-    ``HF_HUB_OFFLINE=1`` only the cache is asked.
+    ``HF_HUB_OFFLINE=1`` only the cache is asked. Without ``weights`` only the small files come.
 
     Raises:
         ConfigError: if the hub cannot be reached, or the repository, the revision or the cached copy does not
@@ -56,8 +56,9 @@ def fetch_snapshot(repo: str, revision: str | None, trust_remote_code: bool) -> 
     with _one_sentence(repo, revision):
         validate_repo_id(repo)
     support = [*SUPPORT_PATTERNS, CARD, *LICENCE_PATTERNS, *([CODE_PATTERN] if trust_remote_code else [])]
+    everything = [*support, WEIGHT_PATTERN] if weights else support
     if constants.HF_HUB_OFFLINE:
-        return _cached_snapshot(repo, revision, [*support, WEIGHT_PATTERN])
+        return _cached_snapshot(repo, revision, everything)
     ensure_reachable(constants.ENDPOINT, repo)
     refuse_unsafe_weights(repo, list_files(repo, revision))
     # Asked for by its name, the cache remembers which commit the revision is, so that it is found again offline;
@@ -66,7 +67,7 @@ def fetch_snapshot(repo: str, revision: str | None, trust_remote_code: bool) -> 
     if not trust_remote_code:
         refuse_remote_code(folder)
     commit = folder.name
-    return Snapshot(repo, revision, commit, _download(repo, commit, [*support, WEIGHT_PATTERN]))
+    return Snapshot(repo, revision, commit, _download(repo, commit, everything))
 
 
 def ensure_reachable(endpoint: str, repo: str) -> None:

@@ -37,7 +37,7 @@ def merged_base(manifest: str | Path) -> MergedBase:
 
 
 def prepare_model(
-    cfg: dict[str, Any], output: Path, corpus: Path | None = None, base: MergedBase | None = None
+    cfg: dict[str, Any], output: Path, corpus: Path | None = None, base: MergedBase | None = None, weights: bool = True
 ) -> dict[str, Any]:
     """Fill the folder ``output`` with the model that ``cfg`` names and return the facts of its manifest.
 
@@ -47,25 +47,26 @@ def prepare_model(
         output: the model folder; it appears when everything in it is complete and checked.
         corpus: canonical records for a tiny model that learns from the data.
         base: the merged model of the run that ``name_or_path`` names.
+        weights: whether they are wanted; a folder or a repository can be planned without.
 
     Raises:
         ConfigError: if the model cannot be found, reached or used safely.
         DataError: if its files are damaged or its weights not finite.
     """
     with writing_directory(output) as folder:
-        origin, source = bring_model(cfg, folder, corpus, base)
+        origin, source = bring_model(cfg, folder, corpus, base, weights)
         # What another run made has a card only once that run is finished; the first model's is asked instead.
         stated = {} if base else describe_card(source)
         return {
             **origin,
-            **describe_weights(source),
+            **(describe_weights(source) if weights or cfg["name_or_path"] == TINY else describe_shape(folder, cfg)),
             **describe_configuration(folder),
             **({"card": stated} if stated else {}),
         }
 
 
 def bring_model(
-    cfg: dict[str, Any], folder: Path, corpus: Path | None, base: MergedBase | None = None
+    cfg: dict[str, Any], folder: Path, corpus: Path | None, base: MergedBase | None = None, weights: bool = True
 ) -> tuple[dict[str, Any], Path]:
     """Fill the empty ``folder``.
 
@@ -82,10 +83,10 @@ def bring_model(
         return {"kind": "run", "name": name, "merged_digest": base.digest}, base.folder
     path = Path(name).expanduser()
     if path.exists() or not REPOSITORY.fullmatch(name):
-        link_model(path, folder, cfg["trust_remote_code"])
+        link_model(path, folder, cfg["trust_remote_code"], weights)
         return {"kind": "folder", "name": path.resolve().name}, path
-    snapshot = fetch_snapshot(name, cfg["revision"], cfg["trust_remote_code"])
-    link_model(snapshot.folder, folder, cfg["trust_remote_code"])
+    snapshot = fetch_snapshot(name, cfg["revision"], cfg["trust_remote_code"], weights)
+    link_model(snapshot.folder, folder, cfg["trust_remote_code"], weights)
     facts = {"repo": snapshot.repo, "revision": snapshot.revision, "commit": snapshot.commit}
     return {"kind": "hub", "name": snapshot.repo, **facts}, snapshot.folder
 
@@ -95,6 +96,22 @@ def describe_weights(folder: Path) -> dict[str, Any]:
     files = find_weight_files(folder)
     size = count_parameters(files)
     return {"parameters": size.parameters, "dtype": size.dtype, "weights_digest": digest_weights(files)}
+
+
+def describe_shape(folder: Path, cfg: dict[str, Any]) -> dict[str, Any]:
+    """Return what :func:`describe_weights` returns for weights that are not here, from the configuration alone.
+
+    Raises:
+        PlanError: if transformers has no causal language model for it.
+    """
+    from transformers import AutoConfig
+
+    from snaketune.plan.counting import count_parameters as parameters_of
+
+    allowed = cfg["trust_remote_code"]
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=allowed)
+    dtype = str(config.dtype).removeprefix("torch.") if config.dtype else "bfloat16"
+    return {"parameters": parameters_of(config).total, "dtype": dtype, "weights_digest": None}
 
 
 def describe_configuration(folder: Path) -> dict[str, Any]:

@@ -151,8 +151,19 @@ def sensitivity(inputs: RunInputs, changes: Mapping[str, Mapping[str, Any]]) -> 
         then = budget_of(replace(inputs, **fields))
         saved = None if now.cost_usd is None or then.cost_usd is None else now.cost_usd - then.cost_usd
         hours = now.hours - then.hours
-        rows.append(SensitivityRow(name, then, hours, hours / now.hours, now.hours / then.hours, saved))
+        reduction, speed_up = time_reduction_of(now.hours, then.hours), speed_up_of(now.hours, then.hours)
+        rows.append(SensitivityRow(name, then, hours, reduction, speed_up, saved))
     return rows
+
+
+def time_reduction_of(before: float, after: float) -> float:
+    """Return the share of the time (or of anything else) that is saved; 0.5 is half of it."""
+    return (before - after) / before
+
+
+def speed_up_of(before: float, after: float) -> float:
+    """Return how many times as fast; 2 is half the time."""
+    return before / after
 
 
 def electricity_usd(watts: float, hours: float, usd_per_kwh: float) -> float:

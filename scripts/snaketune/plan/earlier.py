@@ -60,7 +60,7 @@ def find_measurement(
         plan = {"speed": speed, "rate": {"flops_per_token": flops_per_token}} if folder == own else _read(folder)
         info = _read(folder, "run_info.json")
         if plan and info and plan.get("speed") == speed and _is_there(info, target, host):
-            found += _measured(folder, info, plan, flops_per_token, target)
+            found += _measured(folder, info, plan, flops_per_token, speed["gpus"])
     newest = sorted(found, key=lambda run: run["finished"])[-NEWEST:]
     return _together(newest) if newest else None
 
@@ -86,7 +86,7 @@ def is_device(gpu: Mapping[str, Any] | None, target: Target) -> bool:
 
 
 def _measured(
-    folder: Path, info: Mapping[str, Any], plan: Mapping[str, Any], flops: float | None, target: Target
+    folder: Path, info: Mapping[str, Any], plan: Mapping[str, Any], flops: float | None, gpus: int
 ) -> list[dict[str, Any]]:
     seconds = info.get("seconds") or {}
     training = seconds.get("compute", 0.0) + seconds.get("data", 0.0)
@@ -101,7 +101,7 @@ def _measured(
         {
             "name": f"{folder.parent.name}/{folder.name}",
             "finished": datetime.fromisoformat(info["train"]["finished"]),
-            "rate": info["tokens_this_time"] / training / target.gpus * correction,
+            "rate": info["tokens_this_time"] / training / gpus * correction,
             "start": max(info["train"]["seconds"] - spent, 0.0),
             "save": (info.get("checkpoints") or {}).get("seconds_per_checkpoint"),
             "evaluation": _evaluation_rate(plan, seconds.get("evaluation")),

@@ -132,6 +132,21 @@ def _cell(work: Work, option: Option, device: Hardware, tokens: int, utilization
     }
 
 
+def with_measured(
+    table: list[dict[str, Any]], device: Hardware, method: str, hours: float, memory_gb: float | None
+) -> list[dict[str, Any]]:
+    """Return the table with what was measured on ``device`` in place of its estimate: that it fits, and its hours."""
+    rows = []
+    for row in table:
+        if row["id"] == device.id and method in row["methods"]:
+            cost = hours * device.rent.usd if device.rent else None
+            cell: dict[str, Any] = {"verdict": "fits", "needs_gb": memory_gb, "with": {}, "train_hours": hours}
+            cell |= {"cost_usd": cost, "origin": "measured"}
+            row = {**row, "methods": {**row["methods"], method: cell}}
+        rows.append(row)
+    return rows
+
+
 def verdict_of(options: list[Option], method: Method, memory_gb: float | None, micro_batch: int) -> bool | None:
     """Return whether a method fits, None if nobody can say."""
     option: Mapping[str, Option] = {one.method: one for one in options}

@@ -143,6 +143,8 @@ def disk_of(
     trained = checkpoint_gb(work) / states
     width = STORED_WIDTH.get(model.get("dtype") or "", 2)
     there = sum(file["bytes"] for manifest in (model, pack) for file in manifest["files"].values()) / 1e9
+    if model.get("weights_digest", "") is None:
+        there += work.parameters * width / 1e9
     return Disk(
         checkpoints=disk_gb(checkpoint_gb(work), settings["save_total_limit"], 0.0, 0.0),
         trained=trained,

@@ -25,8 +25,8 @@ def check_plan(plan: Mapping[str, Any]) -> list[str]:
         PlanError: naming the limit, the planned number and the nearest setting that fits.
     """
     _check_memory(plan)
-    _check_disk(plan)
     notes = [
+        _check_disk(plan),
         _check(plan, "max_hours", "hours", duration),
         _check(plan, "max_cost_usd", "total_usd", dollars),
     ]
@@ -103,11 +103,16 @@ def _check_memory(plan: Mapping[str, Any]) -> None:
         )
 
 
-def _check_disk(plan: Mapping[str, Any]) -> None:
+def _check_disk(plan: Mapping[str, Any]) -> str:
+    """Stop a run that the disk is too small for; a plan without weights never trains here, so that one is told."""
     disk = plan["disk"]
-    if disk["to_write"] > disk["free"]:
-        raise PlanError(
-            f"paths.results: {disk['free']:.1f} GB are free on its disk and the run writes {disk['to_write']:.1f} GB"
-            f" (checkpoints {disk['checkpoints']:.1f}, merged model {disk['merged']:.1f}): free space, set"
-            " paths.results to another disk or lower train.save_total_limit."
-        )
+    if disk["to_write"] <= disk["free"]:
+        return ""
+    sentence = (
+        f"paths.results: {disk['free']:.1f} GB are free on its disk and the run writes {disk['to_write']:.1f} GB"
+        f" (checkpoints {disk['checkpoints']:.1f}, merged model {disk['merged']:.1f}): free space, set"
+        " paths.results to another disk or lower train.save_total_limit."
+    )
+    if plan["has_weights"]:
+        raise PlanError(sentence)
+    return sentence

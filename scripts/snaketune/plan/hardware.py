@@ -4,16 +4,18 @@ The figures with their sources are in ``config/hardware.yaml``. Only yaml is nee
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from snaketune.common.errors import ConfigError
 
+T = TypeVar("T")
 CATALOGUE = Path(__file__).resolve().parents[3] / "config" / "hardware.yaml"
 AUTO = "auto"
 """What stands for the device of this machine instead of an id."""
@@ -50,11 +52,25 @@ class Hardware:
     """Dense peak rates in TFLOP/s (int8: TOP/s) by number format: bf16, fp16, int8, fp8."""
     bandwidth: float | None
     """GB/s."""
+    link: float | None
+    """To another one of its kind in the same machine, GB/s in one direction."""
     watts: float | None
     buy: Price | None
     rent: Price | None
     """Per device and hour."""
     sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of the ladder: the devices that people compute on there, and what they pay."""
+
+    id: str
+    title: str
+    pays: str
+    """``electricity`` for one's own device, or ``rent``."""
+    devices: tuple[str, ...]
+    """Ids of the catalogue."""
 
 
 def load_catalogue(path: Path = CATALOGUE) -> tuple[Hardware, ...]:
@@ -63,14 +79,36 @@ def load_catalogue(path: Path = CATALOGUE) -> tuple[Hardware, ...]:
     Raises:
         ConfigError: if the file is missing or an entry lacks a field.
     """
+    return _load(path, "devices", _device)
+
+
+def load_ladder(path: Path = CATALOGUE) -> tuple[Step, ...]:
+    """Return the steps of the ladder in the catalogue at ``path``, in its order.
+
+    Raises:
+        ConfigError: if the file is missing, an entry lacks a field or names a device that is not in the catalogue.
+    """
+    steps = _load(path, "ladder", _step)
+    known = {device.id for device in load_catalogue(path)}
+    for step in steps:
+        for name in step.devices:
+            if name not in known:
+                raise ConfigError(f"config/hardware.yaml: ladder {step.id} has {name!r}: use an id of its devices.")
+    return steps
+
+
+def _load(path: Path, name: str, make: Callable[[dict[str, Any]], T]) -> tuple[T, ...]:
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))["devices"]
-        return tuple(_device(entry) for entry in entries)
+        return tuple(make(entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))[name])
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         raise ConfigError(
             f"config/hardware.yaml cannot be used ({what}): correct it or take it from the project."
         ) from (error)
+
+
+def _step(entry: dict[str, Any]) -> Step:
+    return Step(entry["id"], entry["title"], entry["pays"], tuple(entry["devices"]))
 
 
 def _device(entry: dict[str, Any]) -> Hardware:
@@ -81,6 +119,7 @@ def _device(entry: dict[str, Any]) -> Hardware:
         memory_gb=entry["memory_gb"],
         tflops=dict(entry["tflops"]),
         bandwidth=entry["bandwidth"],
+        link=entry["link"],
         watts=entry["watts"],
         buy=_price(entry["buy_usd"]),
         rent=_price(entry["rent_usd_per_hour"]),
@@ -94,7 +133,7 @@ def _price(entry: dict[str, Any] | None) -> Price | None:
 
 def catalogue_digest(path: Path = CATALOGUE) -> str:
     """Return a digest of what the catalogue says: a comment in it changes nothing."""
-    devices = [asdict(device) for device in load_catalogue(path)]
+    devices = [*map(asdict, load_catalogue(path)), *map(asdict, load_ladder(path))]
     return hashlib.blake2b(repr(devices).encode(), digest_size=8).hexdigest()
 
 

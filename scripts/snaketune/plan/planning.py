@@ -4,7 +4,7 @@ Volatile is what depends on the clock, on this machine or on earlier runs, so th
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,22 @@ from typing import Any
 from snaketune.common.errors import PlanError
 from snaketune.plan.advice import Situation, advise
 from snaketune.plan.budget import finishes_at
+from snaketune.plan.calendar import schedule
 from snaketune.plan.earlier import find_measurement
-from snaketune.plan.fit_table import fit_table, options_of, verdict_of
+from snaketune.plan.fit_table import fit_table, options_of, verdict_of, with_measured
 from snaketune.plan.forecast import Disk, Forecast, disk_of, forecast
 from snaketune.plan.gate import nearest_hours, smaller_setting
-from snaketune.plan.hardware import load_catalogue
+from snaketune.plan.hardware import load_catalogue, load_ladder
+from snaketune.plan.ladder import ladder_table
 from snaketune.plan.machine import Machine
 from snaketune.plan.memory import MemoryPlan, memory_plan
 from snaketune.plan.probed import kept_probe, measurement_of, newest, probe_block
 from snaketune.plan.rate import Rate, rate_of
 from snaketune.plan.settings import setting_of
+from snaketune.plan.side_by_side import Reached, strategy_table
 from snaketune.plan.strategies import memory_per_gpu
 from snaketune.plan.target import Target, choose_target
-from snaketune.plan.what_if import cost_rows, ownership, sensitivity_table, strategy_table
+from snaketune.plan.what_if import cost_rows, ownership, sensitivity_table
 from snaketune.plan.workload import Work, read_work, speed_key
 
 MEMORY_BAND = 0.10
@@ -60,6 +63,8 @@ class PlanInputs:
     now: datetime
     probe: Mapping[str, Any] | None = None
     """What a probe of this run recorded, if there was one."""
+    preparation: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that the stages before took, where they were measured."""
 
 
 def make_plan(given: PlanInputs) -> dict[str, Any]:
@@ -89,18 +94,21 @@ def make_plan(given: PlanInputs) -> dict[str, Any]:
         "about": about,
         "planned_at": given.now.isoformat(timespec="seconds"),
         "device": _device(target),
+        "has_weights": given.model.get("weights_digest", "") is not None,
         "rate": {**asdict(rate), "unit": "real tokens per second of one device", "flops_per_token": flops},
         "speed": speed,
         "work": _work(work),
         "memory": {**memory.parts, "origin": memory.origin} if memory else {},
         "disk": {**asdict(disk), "to_write": disk.to_write, "free": given.machine.free_disk_gb},
         "overheads": _overheads(seen),
+        "preparation": {"seconds": dict(given.preparation), "origin": "measured"},
+        "calendar": schedule(given.now, values["hours"]),
         "limits": {name: given.cfg["plan"][name] for name in ("max_cost_usd", "max_hours")},
         "nearest": {
             "hours": nearest_hours(given.cfg, values, seen.budget.preparation_hours, seen.budget.steps),
             "memory": smaller_setting(work, target, memory),
         },
-        **_tables(given, target, work, seen, values, about),
+        **_tables(given, target, work, seen, values, about, _reached(given, target, speed, flops)),
         **probe_block(probe),
         "notes": [*dict.fromkeys([*work.notes, *notes])],
     }
@@ -206,17 +214,42 @@ def _overheads(seen: Forecast) -> dict[str, Any]:
     }
 
 
+def _reached(given: PlanInputs, target: Target, speed: Mapping[str, Any], flops: float | None) -> Reached | None:
+    """Return what runs on several GPUs reached against runs on one, None if either was never measured."""
+    if target.gpus < 2:
+        return None
+    several, one = (
+        find_measurement(given.results, given.own, {**speed, "gpus": gpus}, flops, target, given.machine.host)
+        for gpus in (target.gpus, 1)
+    )
+    if not several or not one:
+        return None
+    return Reached(given.cfg["train"]["strategy"], several.tokens_per_second / one.tokens_per_second)
+
+
 def _tables(
-    given: PlanInputs, target: Target, work: Work, seen: Forecast, values: Mapping[str, Any], about: Mapping[str, Any]
+    given: PlanInputs,
+    target: Target,
+    work: Work,
+    seen: Forecast,
+    values: Mapping[str, Any],
+    about: Mapping[str, Any],
+    reached: Reached | None,
 ) -> dict[str, Any]:
     cfg = given.cfg
     options = options_of(work, setting_of(cfg, work.row_length, "cuda"))
     catalogue, utilization = load_catalogue(), cfg["plan"]["utilization"]
     whole_memory, _ = _memory({**cfg, "train": {**cfg["train"], "strategy": "single"}}, work, target)
+    method = _work(work)["fit_method"]
+    fit = fit_table(work, options, catalogue, seen.budget.tokens_total, utilization)
+    if about["train_hours"]["origin"] == "measured" and target.gpus == 1:
+        fit = with_measured(fit, target.hardware, method, values["train_hours"], values["memory_gb"])
+    has_fp8 = target.hardware.tflops.get("fp8") is not None and not cfg["train"]["fp8"]
     return {
-        "fit": fit_table(work, options, catalogue, seen.budget.tokens_total, utilization),
-        "strategies": strategy_table(seen, target, whole_memory),
-        "sensitivity": sensitivity_table(work, seen, given.rightsize, given.pack.get("packing", True)),
+        "fit": fit,
+        "ladder": ladder_table(load_ladder(), catalogue, fit, method, cfg["plan"]),
+        "strategies": strategy_table(seen, target, whole_memory, work, reached),
+        "sensitivity": sensitivity_table(work, seen, given.rightsize, given.pack.get("packing", True), has_fp8),
         "costs": cost_rows(cfg["plan"], values["cost_usd"], about["cost_usd"]["origin"]),
         "ownership": ownership(cfg["plan"], seen, target),
         "advice": [asdict(one) for one in advise(_situation(given, target, work, options, values))],

@@ -1,9 +1,11 @@
 """A plan as text for the terminal: one screen, what matters first, every number with its origin."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
+from snaketune.plan.budget import finishes_at
+from snaketune.plan.calendar import span
 from snaketune.plan.probed import describe_tuning
 
 UNKNOWN = "unknown"
@@ -87,13 +89,7 @@ def _end(plan: Mapping[str, Any], now: datetime | None) -> str:
     if plan["hours"] is None:
         return UNKNOWN
     start = now or datetime.fromisoformat(plan["planned_at"])
-    end = start + timedelta(hours=plan["hours"])
-    return f"{calendar(start)} -> {calendar(end)}"
-
-
-def calendar(moment: datetime) -> str:
-    """Return a moment as people say it: ``Fri 18:00``."""
-    return f"{moment:%a %H:%M}"
+    return span(start, finishes_at(start, plan["hours"]))
 
 
 def _fit(plan: Mapping[str, Any]) -> list[str]:
@@ -122,12 +118,7 @@ def _own_cell(cell: Mapping[str, Any]) -> str:
 
 def _rest(plan: Mapping[str, Any]) -> list[str]:
     lines = [f"  {one['topic']}: {one['choice']}, because {one['reason']}." for one in plan["advice"]]
-    for row in plan["strategies"][1:2]:
-        lines.append(
-            f"  Several GPUs: {row['gpus']} of them are at best {row['speed_up_at_best']:g} times as fast at"
-            f" {row['price_ratio']:g} times the price, so cheaper only above"
-            f" {row['break_even_efficiency']:.0%} efficiency."
-        )
+    lines += [_several(row) for row in plan["strategies"][1:2]]
     own = plan["ownership"]
     if own["break_even_runs"] is not None:
         lines.append(
@@ -136,6 +127,16 @@ def _rest(plan: Mapping[str, Any]) -> list[str]:
     if plan.get("autotune"):
         lines += [f"  {line}" for line in describe_tuning(plan["autotune"])]
     return lines + [f"  Note: {note}" for note in plan["notes"]]
+
+
+def _several(row: Mapping[str, Any]) -> str:
+    fast = f"at best {row['speed_up_at_best']:g}"
+    if row["speed_up"] is not None:
+        fast = f"{row['speed_up']:.2f} to {row['speed_up_high']:.2f} ({row['efficiency_origin']})"
+    return (
+        f"  Several GPUs: {row['gpus']} of them ({row['strategy']}) are {fast} times as fast at"
+        f" {row['price_ratio']:g} times the price: {'cheaper' if row['cheaper'] else 'not cheaper, only sooner'}."
+    )
 
 
 def number(value: float | None) -> str:

@@ -64,7 +64,7 @@ def choose_target(plan: Mapping[str, Any], machine: Machine) -> Target:
 def _unknown(name: str) -> Hardware:
     """Return a device that the catalogue does not have: nothing is known of it but its name."""
     rates: dict[str, float | None] = dict.fromkeys(("bf16", "fp16", "int8", "fp8"))
-    return Hardware(name, name, (name,), None, rates, None, None, None, None, ())
+    return Hardware(name, name, (name,), None, rates, None, None, None, None, None, ())
 
 
 def hourly_price(plan: Mapping[str, Any], hardware: Hardware) -> HourlyPrice:

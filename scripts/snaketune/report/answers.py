@@ -65,6 +65,8 @@ def collect(generations: Iterable[Mapping[str, Any]], shown: int = SHOWN) -> Ans
     counts: Counter[str] = Counter()
     candidates: dict[str, list[Answer]] = {kind: [] for kind in KINDS}
     for line in generations:
+        if "left_out" in line:  # a request that was not put
+            continue
         kind = kind_of(line)
         counts[kind] += 1
         if len(candidates[kind]) < shown:

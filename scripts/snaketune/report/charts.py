@@ -3,7 +3,7 @@
 Colours are CSS variables of the page, so that charts follow light, dark and print without being drawn again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from snaketune.report.thinning import every_so_often, thin
 TABLE_ROWS = 25
 FINE_POINTS = 300
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+# Stands for data that are put into the finished specification.
+POINTS = alt.NamedData(name="points")
 STEP_TITLE = "optimizer step"
 
 
@@ -38,16 +40,16 @@ def learns_preferences(facts: Facts) -> bool:
     return bool(facts.curves["reward_margin"].points)
 
 
-def curve_chart(curve: Curve | None, name: str, title: str, caption: str, axis: str) -> Chart | None:
+def curve_chart(curve: Curve | None, name: str, title: str, caption: str, axis: str, ticks: str = "~g") -> Chart | None:
     """Return one curve of the metrics as a small chart, or None where it was not logged."""
     points = curve.points if curve else ()
     if not points:
         return None
     values = [{"step": step, "value": value} for step, value in thin(points)]
-    base = alt.Chart(alt.Data(values=values)).encode(step_axis(), value_axis(axis))
+    base = alt.Chart(POINTS).encode(step_axis(), value_axis(axis, ticks))
     lines = base.mark_line(color="var(--series-1)", strokeWidth=line_width(len(values)))
     rows = tuple((units.count(step), units.plain(value)) for step, value in every_so_often(points, TABLE_ROWS))
-    spec = chart_spec(alt.layer(lines, *reading_aid(base, name)), 150)
+    spec = chart_spec(alt.layer(lines, *reading_aid(base, name)), 150, values)
     return Chart(name, title, caption, spec, ("Step", title), rows, rows_note(len(rows), len(points)))
 
 
@@ -61,9 +63,9 @@ def step_axis() -> alt.X:
     return alt.X("step:Q", title=STEP_TITLE, axis=alt.Axis(grid=False, tickMinStep=1, tickCount=6, format=",d"))
 
 
-def value_axis(title: str) -> alt.Y:
+def value_axis(title: str, ticks: str = "~g") -> alt.Y:
     """Return the axis of a measured value, which need not begin at 0."""
-    return alt.Y("value:Q", title=title, axis=alt.Axis(tickCount=5, format="~g"), scale=alt.Scale(zero=False))
+    return alt.Y("value:Q", title=title, axis=alt.Axis(tickCount=5, format=ticks), scale=alt.Scale(zero=False))
 
 
 def reading_aid(base: alt.Chart, name: str, *more: alt.Tooltip) -> list[alt.Chart]:
@@ -83,10 +85,19 @@ def reading_aid(base: alt.Chart, name: str, *more: alt.Tooltip) -> list[alt.Char
     return [wide.add_params(pointed)]
 
 
-def chart_spec(chart: Any, height: int) -> dict[str, Any]:
-    """Return ``chart`` as a checked specification: as wide as its container, without counters of this process."""
+def chart_spec(chart: Any, height: int, values: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Any]:
+    """Return ``chart`` as a checked specification: as wide as its container, without counters of this process.
+
+    Args:
+        chart: what is drawn.
+        height: in pixels.
+        values: the data of a chart over ``POINTS``, which are put in unchecked: checking thousands takes seconds.
+    """
     chart = chart.properties(width="container", height=height)
     spec = chart.to_dict()
+    if values is not None:
+        assert spec["data"] == {"name": POINTS.name}
+        spec["data"] = {"values": values}
     spec["config"] = _config()
     return spec
 

@@ -1,6 +1,6 @@
 """Several runs side by side: what was set differently, what came out of it, and the curves in one picture."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ class RunFacts:
     adapter: Json
     info: Json
     lines: tuple[Json, ...]
+    plan: Json | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ def load_run(folder: Path) -> RunFacts:
         adapter=read_document(folder / "adapter.manifest.json"),
         info=read_document(folder / "run_info.json"),
         lines=tuple(read_lines(folder / "metrics.jsonl")),
+        plan=read_document(folder / "plan.json") if (folder / "plan.json").is_file() else None,
     )
 
 
@@ -130,8 +132,13 @@ def hours(seconds: float | None) -> str:
 
 def throughput(run: RunFacts) -> float | None:
     """Return real tokens per second of training: the median over the logged intervals, as measured there."""
-    rates = sorted(line["tokens_per_second"] for line in run.lines if line.get("tokens_per_second"))
-    return rates[len(rates) // 2] if rates else None
+    return median(line["tokens_per_second"] for line in run.lines if line.get("tokens_per_second"))
+
+
+def median(values: Iterable[float]) -> float | None:
+    """Return the middle one of some values, the upper one of two, or None without any."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2] if ordered else None
 
 
 def training_seconds(run: RunFacts) -> float | None:
@@ -139,9 +146,33 @@ def training_seconds(run: RunFacts) -> float | None:
     return None if look(run.info, "resumed_from_step") else look(run.info, "train.seconds")
 
 
+def price_per_hour(plan: Json | None) -> float | None:
+    """Return what an hour on the machine that trained costs in US dollars, None where no price is known for it."""
+    price, gpus = look(plan, "device.price_per_gpu_hour"), look(plan, "device.gpus") or 1
+    return price * gpus if price and look(plan, "device.is_here") is not False else None
+
+
+def cost(run: RunFacts) -> float | None:
+    """Return what the computing of training cost in US dollars, from its measured time."""
+    seconds, price = training_seconds(run), price_per_hour(run.plan)
+    return None if seconds is None or price is None else seconds / 3600 * price
+
+
+def dollars(value: float | None) -> str:
+    """Return US dollars; less than ten cents with three significant digits."""
+    if value is None:
+        return "unknown"
+    return f"${value:,.2f}" if value >= 0.1 or value == 0 else f"${units.significant(value)}"
+
+
 def peak_memory(run: RunFacts) -> int | None:
     """Return the peak memory of training in bytes: the GPU's where there was one."""
-    return look(run.info, "peak_memory.gpu_bytes") or look(run.info, "peak_memory.resident_bytes")
+    return peak_bytes(run.info)
+
+
+def peak_bytes(info: Json | None) -> int | None:
+    """Return the peak memory that a run_info.json tells, in bytes."""
+    return look(info, "peak_memory.gpu_bytes") or look(info, "peak_memory.resident_bytes")
 
 
 def _fact(key: str) -> Callable[[RunFacts], Any]:
@@ -150,6 +181,7 @@ def _fact(key: str) -> Callable[[RunFacts], Any]:
 
 COSTS: tuple[tuple[str, str, Callable[[Any], str], bool | None, Callable[[RunFacts], Any]], ...] = (
     ("Training time", "wall time as measured, lower is better", hours, False, training_seconds),
+    ("Cost of computing", "measured time at the plan's price, lower is better", dollars, False, cost),
     ("Throughput", "real tokens per second as measured, median", units.plain, True, throughput),
     ("Peak memory", "of training as measured, lower is better", units.file_size, False, peak_memory),
     ("Tokens seen", "in training, padding not counted", units.count, None, _fact("tokens")),
@@ -160,23 +192,26 @@ COSTS: tuple[tuple[str, str, Callable[[Any], str], bool | None, Callable[[RunFac
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A point of a curve: optimizer step, real tokens and seconds of training so far, and the value."""
+    """A point of a curve: optimizer step, real tokens, seconds and dollars of training so far, and the value."""
 
     step: int
     tokens: int
     seconds: float
     value: float
+    dollars: float | None = None
 
 
 def curve(run: RunFacts, key: str) -> list[Progress]:
     """Return the points of ``key``; seconds add up the intervals' tokens over their measured tokens per second."""
     points, tokens, seconds = [], 0, 0.0
+    price = price_per_hour(run.plan)
     for line in run.lines:
         if line.get("tokens_per_second"):
             seconds += (line["tokens"] - tokens) / line["tokens_per_second"]
         tokens = line.get("tokens") or tokens
         if line.get(key) is not None:
-            points.append(Progress(int(line["step"]), tokens, seconds, float(line[key])))
+            paid = None if price is None else seconds / 3600 * price
+            points.append(Progress(int(line["step"]), tokens, seconds, float(line[key]), paid))
     return points
 
 

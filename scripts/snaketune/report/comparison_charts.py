@@ -5,30 +5,33 @@ from collections.abc import Sequence
 import altair as alt
 
 from snaketune.report import units
-from snaketune.report.charts import TABLE_ROWS, Chart, chart_spec, line_width
+from snaketune.report.charts import POINTS, TABLE_ROWS, Chart, chart_spec, line_width
 from snaketune.report.comparison import Progress, RunFacts, curve, labels
 from snaketune.report.thinning import every_so_often, thin
 
 AXES = {
     "tokens": ("tokens seen (padding not counted)", 1.0, ",d"),
     "seconds": ("minutes of training (measured)", 60.0, "~g"),
+    "dollars": ("US dollars of computing (measured time)", 1.0, "$~g"),
 }
 PALETTE = tuple(f"var(--series-{number})" for number in range(1, 9))
 
 
 def comparison_charts(runs: Sequence[RunFacts]) -> list[Chart]:
-    """Return the overlaid curves: training loss over tokens and over time, held-out loss over tokens."""
+    """Return the overlaid curves: training loss over tokens, time and money, held-out loss over tokens."""
     wanted = (
         ("loss", "tokens", "Training loss over tokens"),
         ("loss", "seconds", "Training loss over time"),
+        ("loss", "dollars", "Training loss over money"),
         ("eval_loss", "tokens", "Held-out loss over tokens"),
     )
     return [chart for key, axis, title in wanted if (chart := overlay(runs, key, axis, title))]
 
 
 def overlay(runs: Sequence[RunFacts], key: str, axis: str, title: str) -> Chart | None:
-    """Return one measure of every run over ``axis`` (tokens or seconds), or None where no run logged it."""
-    curves = {name: curve(run, key) for name, run in zip(labels(runs), runs, strict=True)}
+    """Return one measure of every run over ``axis`` (tokens, seconds or dollars), or None where no run knows it."""
+    known = {name: curve(run, key) for name, run in zip(labels(runs), runs, strict=True)}
+    curves = {name: [point for point in found if getattr(point, axis) is not None] for name, found in known.items()}
     if not any(curves.values()):
         return None
     words, size, number_format = AXES[axis]
@@ -44,7 +47,7 @@ def overlay(runs: Sequence[RunFacts], key: str, axis: str, title: str) -> Chart 
         legend=alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3, labelLimit=300),
     )
     lines = (
-        alt.Chart(alt.Data(values=values))
+        alt.Chart(POINTS)
         .encode(
             alt.X("x:Q", title=words, axis=alt.Axis(grid=False, tickCount=6, format=number_format)),
             alt.Y(
@@ -57,7 +60,7 @@ def overlay(runs: Sequence[RunFacts], key: str, axis: str, title: str) -> Chart 
     rows, total = _rows(curves, axis, size)
     note = "" if len(rows) >= total else f"{units.count(len(rows))} of {units.count(total, 'logged value')}."
     caption = f"Loss in nats per trained token; the runs' curves over {words}."
-    return Chart(f"{key}-{axis}", title, caption, chart_spec(lines, 260), ("Run", words, "Loss"), rows, note)
+    return Chart(f"{key}-{axis}", title, caption, chart_spec(lines, 260, values), ("Run", words, "Loss"), rows, note)
 
 
 def _rows(curves: dict[str, list[Progress]], axis: str, size: float) -> tuple[tuple[tuple[str, ...], ...], int]:

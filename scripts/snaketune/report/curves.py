@@ -49,7 +49,8 @@ def gather(lines: Iterable[Mapping[str, Any]]) -> Metrics:
     points: dict[str, list[Point]] = {name: [] for name in (*CURVES, *RATES)}
     gaps: Counter[str] = Counter()
     progress: dict[int, Progress] = {}
-    tokens, seconds = None, 0.0
+    tokens: int | None = None
+    seconds: float | None = 0.0
     for line in lines:
         step = int(line["step"])
         for name, curve in points.items():

@@ -74,6 +74,7 @@ METRICS = {
 }
 MODELS = ("base", "tuned", "merged")
 COUNTS = ("n", "n_generated")
+CUT = "n_cut"  # answers without an end, no measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class Row:
 
 def table(evaluation: Mapping[str, Any], answers: Answers | None = None) -> tuple[Row, ...]:
     """Return the rows of the evaluation table: known metrics first, then any other number of the facts."""
-    present = {key for model in MODELS for key in look(evaluation, model) or {}} - set(COUNTS)
+    present = {key for model in MODELS for key in look(evaluation, model) or {}} - {*COUNTS, CUT}
     known = [key for key in METRICS if key in present]
     others = sorted(key for key in present - set(METRICS) if _is_number(evaluation, key))
     return tuple(_row(evaluation, key, answers or Answers()) for key in known + others)

@@ -118,9 +118,10 @@ def load_facts(paths: Mapping[str, str | None]) -> Facts:
     documents = ("run", "reading", "dedupe", "split", "tokens", "pack", "rightsize", "adapter", "evaluation")
     perhaps = ("merged", "plan", "info", "timing", "history")
     metrics = gather(read_lines(given["metrics"]))
+    found: dict[str, Any] = {name: read_document(given[name]) for name in documents}
+    found |= {name: read_document(given[name]) if name in given else None for name in perhaps}
     return Facts(
-        **{name: read_document(given[name]) for name in documents},
-        **{name: read_document(given[name]) if name in given else None for name in perhaps},
+        **found,
         leaks=read_leaks(given["leaks"]) if "leaks" in given else (),
         left_out=read_left_out(given["dropped"]) if "dropped" in given else (),
         curves=metrics.curves,

@@ -30,16 +30,17 @@ TITLES = {
 }
 
 
-def stage_times(stages: Iterable[Mapping[str, str]], began: float) -> list[dict[str, Any]]:
+def stage_times(stages: Iterable[Mapping[str, str]], lock: Path) -> list[dict[str, Any]]:
     """Return when each stage ended, how long it took and whether it was there before this workflow began.
 
     Args:
         stages: ``stage``, ``id`` and ``benchmark`` (the file in which Snakemake notes a job's seconds) of each.
-        began: when the workflow began, in seconds since the epoch.
+        lock: a file that the workflow wrote when it began.
 
     Returns:
         One entry per stage in the order of ``stages``; without a benchmark file nothing is known and times are None.
     """
+    began = lock.stat().st_mtime if lock.is_file() else 0.0
     return [{"stage": one["stage"], "id": one["id"], **_times(Path(one["benchmark"]), began)} for one in stages]
 
 
@@ -119,7 +120,7 @@ def _row(stage: Mapping[str, Any], begin: float, length: float) -> StageRow:
     if reused is False:
         start = 100 * (_span(stage)[0] - begin) / length
         bar = Part("", "", "", f"{start:.2f}", f"{max(100 * seconds / length, 0.4):.2f}")
-    title = TITLES.get(stage["stage"], stage["stage"].replace("_", " ").capitalize())
+    title = TITLES.get(stage["stage"]) or excerpt(stage["stage"].replace("_", " ").capitalize(), 100).text
     state = "unknown" if reused is None else "reused" if reused else "ran"
     return StageRow(title, excerpt(stage["id"], 100).text, state, "" if seconds is None else hours(seconds), bar)
 

@@ -78,3 +78,39 @@ def _packing(word: str, split: dict[str, Any]) -> Packing:
         trained=units.share(split.get("trainable_tokens"), split.get("tokens")),
         filled=units.percent(split.get("efficiency")),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class BatchWay:
+    """One way of making batches of the training documents: places that are computed, and what of it is padding."""
+
+    way: str
+    places: str
+    padding: str
+    share: str
+    is_used: bool
+
+
+def batch_ways(facts: Facts) -> tuple[BatchWay, ...]:
+    """Return how much padding each way of making batches has; the account of ``rightsize`` knows four of them."""
+    sizes, tokens = facts.rightsize, facts.rightsize.get("tokens_kept")
+    ways = (
+        ("Each document padded to the model's context", "padded_tokens_at_context"),
+        ("Each document padded to max_length", "padded_tokens_at_max_length"),
+        ("Eight documents padded to the longest of them", "padded_tokens_dynamic_batches_of_8"),
+        ("Documents packed into rows", "packed_tokens"),
+    )
+    used = "packed_tokens" if look(facts.run, "config") and _packs(facts) else "padded_tokens_at_max_length"
+    return tuple(
+        _way(words, sizes[name], tokens, name == used) for words, name in ways if sizes.get(name) and tokens is not None
+    )
+
+
+def _packs(facts: Facts) -> bool:
+    entry = facts.run["config"].get("tokens.packing") or {}
+    return entry.get("value") is not False
+
+
+def _way(words: str, places: int, tokens: int, is_used: bool) -> BatchWay:
+    padding = places - tokens
+    return BatchWay(words, units.count(places), units.count(padding), units.share(padding, places), is_used)

@@ -1,6 +1,6 @@
 """Training and held-out loss in one picture, over steps, tokens, time or money."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import altair as alt
 
 from snaketune.report import units
 from snaketune.report.charts import (
+    POINTS,
     STEP_TITLE,
     TABLE_ROWS,
     Chart,
@@ -18,12 +19,14 @@ from snaketune.report.charts import (
     rows_note,
     value_axis,
 )
+from snaketune.report.comparison import price_per_hour
 from snaketune.report.curves import Curve
-from snaketune.report.facts import Facts, look
+from snaketune.report.facts import Facts
 from snaketune.report.thinning import Point, every_so_often, thin
 
 COLOURS = {"training": "var(--series-1)", "held-out": "var(--series-2)"}
 HOUR = 3600.0
+BUTTONS = {"loss": "Steps", "loss-tokens": "Tokens", "loss-time": "Time", "loss-dollars": "Dollars"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,6 @@ class Axis:
     """What the loss is drawn over: ``place`` gives a logged step's place on it, None where that is not known."""
 
     name: str
-    button: str
     title: str
     column: str
     place: Callable[[int], float | None]
@@ -40,7 +42,7 @@ class Axis:
 
 def loss_chart(facts: Facts) -> Chart | None:
     """Return training and held-out loss over the steps, or None where no loss was logged."""
-    return _chart(facts, Axis("loss", "Steps", STEP_TITLE, "", float))
+    return _chart(facts, Axis("loss", STEP_TITLE, "", float))
 
 
 def loss_over_tokens(facts: Facts) -> Chart | None:
@@ -50,7 +52,7 @@ def loss_over_tokens(facts: Facts) -> Chart | None:
         known = facts.progress.get(step)
         return None if known is None else known.tokens
 
-    return _chart(facts, Axis("loss-tokens", "Tokens", "real tokens trained so far", "Tokens", tokens, "~s"))
+    return _chart(facts, Axis("loss-tokens", "real tokens trained so far", "Tokens", tokens, "~s"))
 
 
 def loss_over_time(facts: Facts) -> Chart | None:
@@ -61,7 +63,7 @@ def loss_over_time(facts: Facts) -> Chart | None:
     )
     return _chart(
         facts,
-        Axis("loss-time", "Time", f"{name} of training (measured)", name.capitalize(), _seconds(facts, size), "~g"),
+        Axis("loss-time", f"{name} of training (measured)", name.capitalize(), _seconds(facts, size), "~g"),
     )
 
 
@@ -71,15 +73,12 @@ def loss_over_dollars(facts: Facts) -> Chart | None:
     if not price:
         return None
     place = _seconds(facts, HOUR / price)
-    return _chart(
-        facts, Axis("loss-dollars", "Dollars", "US dollars of computing (measured time)", "Dollars", place, "$~g")
-    )
+    return _chart(facts, Axis("loss-dollars", "US dollars of computing (measured time)", "Dollars", place, "$~g"))
 
 
 def dollars_per_hour(facts: Facts) -> float | None:
     """Return what an hour on the machine that trained costs, or None where the plan knows no price for it."""
-    price, gpus = look(facts.plan, "device.price_per_gpu_hour"), look(facts.plan, "device.gpus") or 1
-    return price * gpus if price and look(facts.plan, "device.is_here") is not False else None
+    return price_per_hour(facts.plan)
 
 
 def _seconds(facts: Facts, size: float) -> Callable[[int], float | None]:
@@ -103,7 +102,7 @@ def _chart(facts: Facts, axis: Axis) -> Chart | None:
     names = [name for name, curve in series.items() if curve.points]
     rows = _rows(series["training"], series["held-out"], axis)
     total = len({step for curve in series.values() for step, _ in curve.points})
-    spec = chart_spec(_marks(values, names, axis, facts), 260)
+    spec = chart_spec(_marks(len(values), names, axis, facts), 260, values)
     header = ("Step", *([axis.column] if axis.column else []), "Training loss", "Held-out loss")
     return Chart(axis.name, "Loss", _caption(facts), spec, header, rows, rows_note(len(rows), total))
 
@@ -114,23 +113,23 @@ def _caption(facts: Facts) -> str:
     return meaning + ("." if is_held_out else "; no held-out loss was measured during training.")
 
 
-def _marks(values: list[dict[str, Any]], names: list[str], axis: Axis, facts: Facts) -> Any:
+def _marks(count: int, names: list[str], axis: Axis, facts: Facts) -> Any:
     colour = alt.Color(
         "series:N",
         scale=alt.Scale(domain=names, range=[COLOURS[name] for name in names]),
         legend=alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3),
     )
-    across = alt.X("x:Q", title=axis.title, axis=alt.Axis(grid=False, tickCount=6, format=axis.ticks, **_whole(axis)))
+    least = 1 if axis.ticks == ",d" else alt.Undefined
+    ticks = alt.Axis(grid=False, tickCount=6, format=axis.ticks, tickMinStep=least)
+    across = alt.X("x:Q", title=axis.title, axis=ticks)
     upward = value_axis("loss (per pair)" if learns_preferences(facts) else "loss (nats per token)")
-    base = alt.Chart(alt.Data(values=values)).encode(across, upward, colour)
-    training = base.transform_filter("datum.series === 'training'").mark_line(strokeWidth=line_width(len(values)))
-    dots = alt.OverlayMarkDef(filled=True, size=36)
-    held_out = base.transform_filter("datum.series === 'held-out'").mark_line(strokeWidth=1.75, point=dots)
-    return alt.layer(training, held_out, *reading_aid(base, "loss", alt.Tooltip("series:N", title="split")))
-
-
-def _whole(axis: Axis) -> Mapping[str, int]:
-    return {"tickMinStep": 1} if axis.ticks == ",d" else {}
+    base = alt.Chart(POINTS).encode(across, upward, colour)
+    marks: dict[str, dict[str, Any]] = {
+        "training": {"strokeWidth": line_width(count)},
+        "held-out": {"strokeWidth": 1.75, "point": alt.OverlayMarkDef(filled=True, size=36)},
+    }
+    lines = [base.transform_filter(f"datum.series === '{name}'").mark_line(**marks[name]) for name in names]
+    return alt.layer(*lines, *reading_aid(base, "loss", alt.Tooltip("series:N", title="split")))
 
 
 def _rows(training: Curve, held_out: Curve, axis: Axis) -> tuple[tuple[str, ...], ...]:

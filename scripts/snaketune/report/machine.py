@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from snaketune.report import units
 from snaketune.report.charts import Chart, curve_chart
-from snaketune.report.comparison import hours
+from snaketune.report.comparison import dollars, hours
 from snaketune.report.facts import Facts, look
 from snaketune.report.loss_charts import dollars_per_hour
-from snaketune.report.planning import dollars, whole_hours
+from snaketune.report.planning import whole_hours
 
 PARTS = {
     "compute": "Computing",
@@ -16,7 +16,7 @@ PARTS = {
     "checkpoint": "Writing checkpoints",
 }
 RATES = (
-    ("tokens_per_second", "Throughput", "Real tokens per second, padding not counted.", "tokens/s"),
+    ("tokens_per_second", "Throughput", "Real tokens per second, padding not counted.", "tokens/s", "~s"),
     ("mfu", "Model FLOPs utilisation", "Share of the GPU's peak that the model's own arithmetic reached.", "fraction"),
     ("memory_gb", "Peak memory", "Highest use so far, in GB (10\u2079 bytes): the GPU's, else the process's.", "GB"),
     ("gpu_utilization", "GPU busy", "Per cent of the last moments in which the GPU did something (NVML).", "per cent"),

@@ -13,7 +13,11 @@ from snaketune.report import (
     examples,
     findings,
     funnel,
+    history,
+    length_charts,
     lengths,
+    loss_charts,
+    machine,
     merging,
     planning,
     provenance,
@@ -62,14 +66,40 @@ def sections(facts: Facts) -> dict[str, Any]:
         "name": excerpt(look(facts.run, "run") or "run", 100).text,
         "verdict": verdict(facts),
         "findings": findings.findings(facts),
-        "loss": charts.loss_chart(facts),
+        **_loss(facts),
         "small_charts": charts.small_charts(facts),
         **_better(facts),
-        "planning": planning.planning(facts),
-        "speeds": speed.speeds(facts.timing),
+        **_cost(facts),
         **_data(facts),
         "merge": merging.merge_check(facts),
         **_again(facts),
+    }
+
+
+def _loss(facts: Facts) -> dict[str, Any]:
+    steps, tokens = loss_charts.loss_chart(facts), loss_charts.loss_over_tokens(facts)
+    measured = [chart for chart in (loss_charts.loss_over_time(facts), loss_charts.loss_over_dollars(facts)) if chart]
+    choices = [chart for chart in (steps, tokens, *measured) if chart]
+    return {
+        "loss": steps,
+        "loss_tokens": tokens,
+        "loss_measured": measured,
+        "loss_choices": [(chart.name, loss_charts.BUTTONS[chart.name]) for chart in choices],
+        "loss_logarithmic": loss_charts.can_be_logarithmic(facts),
+    }
+
+
+def _cost(facts: Facts) -> dict[str, Any]:
+    return {
+        "took": machine.took(facts),
+        "planning": planning.planning(facts),
+        "time_split": machine.time_split(facts),
+        "rate_charts": machine.rate_charts(facts),
+        "checkpoint_facts": machine.checkpoint_facts(facts),
+        "token_costs": machine.token_costs(facts),
+        "has_price": loss_charts.dollars_per_hour(facts) is not None,
+        "timeline": history.timeline(facts),
+        "speeds": speed.speeds(facts.timing),
     }
 
 
@@ -102,7 +132,10 @@ def _data(facts: Facts) -> dict[str, Any]:
         "reason_words": funnel.reason_words,
         "place": functools.partial(place, source_paths(facts)),
         "leaks": facts.leaks,
-        "lengths": charts.length_chart(facts),
+        "left_out": facts.left_out,
+        "lengths": length_charts.length_chart(facts),
+        "coverage": length_charts.coverage_chart(facts),
+        "batch_ways": lengths.batch_ways(facts),
         "length_facts": lengths.length_facts(facts),
         "packing": lengths.packing(facts),
         "examples": examples.examples(facts),
@@ -131,6 +164,8 @@ def _again(facts: Facts) -> dict[str, Any]:
         "versions": provenance.versions(facts),
         "seeds": provenance.seeds(facts),
         "fingerprint": str(look(facts.run, "fingerprint") or units.UNKNOWN),
+        "changes": history.changes(facts),
+        "machine_facts": history.machine_facts(facts),
         "run_id": excerpt(look(facts.run, "id"), 200).text,
         "config_file": provenance.config_file(facts),
         "command": provenance.COMMAND,

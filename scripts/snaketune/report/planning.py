@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.report import units
-from snaketune.report.comparison import hours, relative
+from snaketune.report.comparison import dollars, hours, relative
 from snaketune.report.facts import Facts, Json, look
 from snaketune.report.text import excerpt
 
@@ -102,6 +102,7 @@ def _training(facts: Facts, info: Json) -> float | None:
 
 
 def whole_hours(facts: Facts, info: Json) -> float | None:
+    """Return the hours of the training job, None for a resumed run, whose clock saw only its last part."""
     seconds = look(info, "train.seconds")
     return None if seconds is None or look(info, "resumed_from_step") is not None else seconds / 3600
 
@@ -123,13 +124,6 @@ def _memory(facts: Facts, info: Json) -> float | None:
     memory = look(info, "peak_memory") or {}
     peak = memory.get("gpu_bytes") or memory.get("resident_bytes")
     return peak / 1e9 if peak else None
-
-
-def dollars(value: float | None) -> str:
-    """Return US dollars; less than ten cents with three significant digits."""
-    if value is None:
-        return "unknown"
-    return f"${value:,.2f}" if value >= 0.1 or value == 0 else f"${units.significant(value)}"
 
 
 def _hours(value: float) -> str:

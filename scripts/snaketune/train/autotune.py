@@ -18,7 +18,8 @@ from snaketune.train.device import find_device
 from snaketune.train.probing import Probe, ProbeInputs, probe
 from snaketune.train.shortage import memory_gigabytes
 
-STEPS, REPEATS = 2, 3
+STEPS, WARMUP_STEPS, REPEATS = 1, 2, 3
+REPEAT_SECONDS = 2.0
 Measure = Callable[[Candidate], Probe]
 Need = Callable[[Candidate], float | None]
 
@@ -54,8 +55,9 @@ def autotune(
             wanted,
             operational,
             steps=STEPS,
-            warmup_steps=1,
+            warmup_steps=WARMUP_STEPS,
             repeats=REPEATS,
+            repeat_seconds=REPEAT_SECONDS,
             held_out_rows=1,
             max_seconds=max_seconds,
         )
@@ -128,9 +130,7 @@ def needs_of(inputs: ProbeInputs, cfg: Mapping[str, Any]) -> Need:
     setting = setting_of(cfg, inputs.rows.row_length, device.type, device.has_bf16)
 
     def needs(candidate: Candidate) -> float | None:
-        changed = replace(
-            setting, micro_batch=candidate.micro_batch, checkpoint_every=candidate.checkpoint_every
-        )
+        changed = replace(setting, micro_batch=candidate.micro_batch, checkpoint_every=candidate.checkpoint_every)
         try:
             return memory_plan(config, changed).total
         except PlanError:

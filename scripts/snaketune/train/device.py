@@ -67,6 +67,15 @@ def computing_dtype(cfg: dict[str, Any], device: Device) -> torch.dtype:
     return torch.float32 if is_full and cfg["model"]["dtype"] == "auto" else weight_dtype(cfg["model"]["dtype"], device)
 
 
+def is_sharded(cfg: dict[str, Any]) -> bool:
+    """Tell whether each process holds a share of the weights, so that none of them ever has the whole model.
+
+    Args:
+        cfg: the ``train`` and ``model`` sections; quantised weights cannot be shared out from memory.
+    """
+    return cfg["train"]["strategy"] == "fsdp" and cfg["model"].get("quantization", "none") == "none"
+
+
 def precision_arguments(train: dict[str, Any], device: Device) -> dict[str, Any]:
     """Return the precision arguments of ``TrainingArguments`` for this device.
 

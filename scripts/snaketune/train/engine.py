@@ -14,8 +14,9 @@ from snaketune.train.activations import checkpoint_interval
 from snaketune.train.attention import check_isolation, needs_boundaries
 from snaketune.train.batches import Layout, most_documents
 from snaketune.train.compiling import CompilationWatch, compile_layers, wants_compiling
-from snaketune.train.device import Device
-from snaketune.train.head import chunked_loss_obstacle, install_chunked_loss
+from snaketune.train.device import Device, is_sharded
+from snaketune.train.head import chunked_loss_obstacle, put_chunked_loss
+from snaketune.train.likeness import likeness_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def prepare_engine(
     """Check the model, then put the fast paths in, in the order that they need.
 
     Args:
-        model: the model with its adapter, on its device.
+        model: the model with its adapter, on its device or about to be sharded over several.
         splits: training and held-out rows.
         cfg: the ``train``, ``adapter`` and ``model`` sections.
         device: where the model is.
@@ -80,9 +81,10 @@ def prepare_engine(
         ConfigError: if a setting cannot be had, or packed rows would mix their documents in this model.
     """
     train, notes = cfg["train"], []
+    sample = likeness_of(model, device) if is_sharded(cfg) else model
     if any(_is_packed(rows) for rows in splits):
-        check_isolation(model)
-    is_chunked, why_not = _chunk_loss(model, train)
+        check_isolation(sample)
+    is_chunked, why_not = _chunk_loss(model, sample, train)
     notes += [why_not] if why_not else []
     setting, every_n = train["gradient_checkpointing"], train.get("checkpoint_every_n_layers", 1)
     every = checkpoint_interval(setting, every_n, outlook.least_checkpointing)
@@ -99,13 +101,14 @@ def _is_packed(rows: PackedRows) -> bool:
     return any(len(rows.documents(row)) > 1 for row in range(len(rows)))
 
 
-def _chunk_loss(model: Any, train: dict[str, Any]) -> tuple[bool, str | None]:
+def _chunk_loss(model: Any, sample: Any, train: dict[str, Any]) -> tuple[bool, str | None]:
     """Install the chunked loss and return whether it is, and why not; losses of pairs have their own."""
     if train["chunked_loss"] is False or train["method"] != "sft":
         return False, None
-    obstacle = chunked_loss_obstacle(model)
+    obstacle = chunked_loss_obstacle(sample)
     if not obstacle:
-        return install_chunked_loss(model), None
+        put_chunked_loss(model)
+        return True, None
     if train["chunked_loss"] is True:
         raise ConfigError(f"train.chunked_loss: true cannot be had ({obstacle}): set it to auto.")
     return False, f"the loss keeps its logits because {obstacle}"

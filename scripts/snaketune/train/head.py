@@ -112,11 +112,16 @@ def install_chunked_loss(model: Any) -> bool:
     if obstacle:
         print(f"The loss keeps its logits: {obstacle}.", flush=True)
         return False
+    put_chunked_loss(model)
+    return True
+
+
+def put_chunked_loss(model: Any) -> None:
+    """Put the chunked loss in where it is known to be the model's own."""
     base = _causal_model(model)
     head = base.get_output_embeddings()
     head.forward = _forward_with_loss(head, head.forward)
     base.forward = _forward_with_chunks(base, base.forward, head)
-    return True
 
 
 def chunked_loss_obstacle(model: Any) -> str | None:

@@ -5,17 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from accelerate import init_empty_weights
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from snaketune.common.errors import ConfigError
 from snaketune.train.attention import training_attention
-from snaketune.train.device import Device, computing_dtype, weight_dtype
+from snaketune.train.device import Device, computing_dtype, is_sharded, weight_dtype
 from snaketune.train.quantization import NONE, keep_arithmetic, quantization_config
+from snaketune.train.team import Team
 
 
 def load_base(folder: str | Path, cfg: dict[str, Any], device: Device) -> PreTrainedModel:
-    """Load the prepared model in ``folder`` onto the device for training.
+    """Load the prepared model in ``folder`` for training.
+
+    It goes onto the device or, where it is to be sharded, into the memory of the first process alone, which hands out
+    the shares: a model that no GPU could hold is read once, and is on no GPU as a whole at any time.
 
     Args:
         folder: a Hugging Face model folder.
@@ -29,8 +34,10 @@ def load_base(folder: str | Path, cfg: dict[str, Any], device: Device) -> PreTra
     kernel = training_attention(model["attn_implementation"], device, computing_dtype(cfg, device), folder)
     if quantization != NONE and device.is_cpu:
         print(f"model.quantization: {quantization} on a CPU saves memory, not time; none is exact.", flush=True)
+    if is_sharded(cfg) and not Team.of_environment().is_first:
+        return empty_model(folder, base_dtype(cfg, device), kernel, model["trust_remote_code"])
     loaded = open_model(folder, base_dtype(cfg, device), kernel, model["trust_remote_code"], quantization)
-    return loaded if quantization != NONE else torch.nn.Module.to(loaded, device.type)
+    return loaded if quantization != NONE or is_sharded(cfg) else torch.nn.Module.to(loaded, device.type)
 
 
 def base_dtype(cfg: dict[str, Any], device: Device) -> torch.dtype:
@@ -42,6 +49,24 @@ def base_dtype(cfg: dict[str, Any], device: Device) -> torch.dtype:
     setting = cfg["model"]["dtype"]
     is_full = cfg["adapter"]["type"] == "none"
     return torch.float32 if is_full and setting == "auto" else weight_dtype(setting, device)
+
+
+def empty_model(folder: str | Path, dtype: torch.dtype, kernel: str, trust_remote_code: bool) -> PreTrainedModel:
+    """Return the model in ``folder`` without reading its weights, which another process has.
+
+    They are memory that nobody has written to, and which therefore takes none. On the meta device they could not be
+    told apart, and accelerate finds the optimizer's parameters by their place in memory.
+    """
+    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=trust_remote_code)
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=dtype, attn_implementation=kernel, trust_remote_code=trust_remote_code
+        )
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            module.register_parameter(name, torch.nn.Parameter(torch.empty_like(weight, device="cpu")))
+    model.tie_weights()
+    return model
 
 
 def open_model(

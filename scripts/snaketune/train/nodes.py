@@ -3,18 +3,16 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from snaketune.common.errors import ConfigError, TrainingError
 
-# Longer than a checkpoint takes: torch's launcher kills after half a minute what it has told to end.
-GRACE_SECONDS = 600
-# Ports for the processes to meet at, one per Slurm job; below those that Linux hands out by itself.
+# After the processes of one node have ended, those of the others have this long.
+GRACE_SECONDS = 60
+# The processes of a Slurm job meet at a port of its own, below those that Linux hands out by itself.
 FIRST_PORT, PORTS = 15000, 15000
-# The launcher is deaf to SIGUSR1, which Slurm sends to every process of a job: it hears SIGTERM from ours instead.
-_DEAF = "trap '' USR1; exec \"$0\" -m torch.distributed.run "
-_NODE_RANK = '--node-rank="$SLURM_NODEID" '
+_TORCHRUN = 'exec "$0" -m torch.distributed.run'
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,35 +21,37 @@ class Nodes:
 
     Attributes:
         count: how many.
-        first: name of the one with the first process, where the others meet it.
-        port: the port there.
+        first: name of the one whose first process the others meet.
+        port: where they meet it.
+        threads: CPU threads that the job has on each, as Slurm writes them.
     """
 
     count: int = 1
     first: str = "localhost"
     port: int = 0
+    threads: str = "1"
 
-    def launcher(self, processes: int, threads: int) -> list[str]:
-        """Return the command that runs a Python script, its arguments behind, in ``processes`` processes on all nodes.
+    def launcher(self, processes: int) -> list[str]:
+        """Return the command that runs what follows it, a Python script, in ``processes`` processes over all nodes.
 
-        Ranks follow the order of the nodes, so that the same command always gives a row to the same rank.
-
-        Args:
-            processes: over all nodes.
-            threads: CPU threads of a node that the job has.
+        Slurm sends SIGUSR1 to every process of a job: the launcher would die of it and is made deaf. Under ``srun``,
+        which hands each signal to all processes of its step, it is deaf to SIGTERM, too: only the training processes
+        are to listen, and they end by themselves.
         """
-        each = [f"--nproc-per-node={processes // self.count}", f"--shutdown-timeout={GRACE_SECONDS}"]
+        each = [f"--nproc-per-node={processes // self.count}"]
         if self.count == 1:
-            return ["bash", "-c", f'{_DEAF}--standalone "$@"', sys.executable, *each]
-        # The step that this process is in holds what the job was given; --overlap lets the launchers share it.
-        step = ["srun", "--overlap", "--kill-on-bad-exit=0", f"--nodes={self.count}", f"--ntasks={self.count}"]
-        step += ["--ntasks-per-node=1", f"--cpus-per-task={threads}"]
+            return ["bash", "-c", f'trap "" USR1; {_TORCHRUN} "$@"', sys.executable, "--standalone", *each]
+        # The step of this process has all that the job has; --overlap shares it.
+        step = ["srun", "--overlap", f"--nodes={self.count}", f"--ntasks={self.count}", "--ntasks-per-node=1"]
+        step += [f"--cpus-per-task={self.threads}", "--kill-on-bad-exit=0", f"--wait={GRACE_SECONDS}"]
+        # Ranks follow Slurm's order of nodes: the same rank gets the same rows in every attempt.
+        script = f'trap "" USR1 TERM; {_TORCHRUN} --node-rank="$SLURM_NODEID" "$@"'
         meeting = [f"--nnodes={self.count}", f"--master-addr={self.first}", f"--master-port={self.port}"]
-        return [*step, "bash", "-c", f'{_DEAF}{_NODE_RANK}"$@"', sys.executable, *meeting, *each]
+        return [*step, "bash", "-c", script, sys.executable, *meeting, "--signals-to-handle=SIGINT", *each]
 
 
 def find_nodes(count: int, environment: Mapping[str, str] = os.environ) -> Nodes:
-    """Return the ``count`` nodes of the Slurm job that this process is part of; one is this machine, with any scheduler.
+    """Return the ``count`` nodes of the Slurm job that this process is part of; one node needs no Slurm.
 
     Raises:
         ConfigError: if this is no Slurm job or it has another number of nodes.
@@ -65,32 +65,14 @@ def find_nodes(count: int, environment: Mapping[str, str] = os.environ) -> Nodes
             f"plan.num_nodes: {count} and this is no job of Slurm, which would start processes on the others: use"
             " `snakemake --profile profiles/slurm`, or set it to 1."
         )
-    done = subprocess.run(["scontrol", "show", "hostnames", names], capture_output=True, text=True)
-    if done.returncode:
-        raise TrainingError(f"scontrol does not say which nodes {names} are ({done.stderr.strip()}): ask for them again.")
-    found = done.stdout.split()
+    asked = subprocess.run(["scontrol", "show", "hostnames", names], capture_output=True, text=True)
+    if asked.returncode:
+        raise TrainingError(f"scontrol does not know the nodes {names} ({asked.stderr.strip()}): run the command again.")
+    found = asked.stdout.split()
     if len(found) != count:
         raise ConfigError(
-            f"plan.num_nodes: {count} and the Slurm job {job} has {len(found)} ({names}): remove `nodes` from the"
-            " profile's resources of train_model, which the workflow sets."
+            f"plan.num_nodes: {count} and the Slurm job {job} has {len(found)} ({names}): leave `nodes` of train_model"
+            " to the workflow, which sets it."
         )
-    return Nodes(count, found[0], FIRST_PORT + int(job) % PORTS)
-
-
-def require_share(processes: int, nodes: int, available: int, strategy: Sequence[str] = ()) -> None:
-    """Check that every node can run its share.
-
-    Args:
-        processes: over all nodes.
-        nodes: number of nodes.
-        available: GPUs of this node; 0 is a CPU, which runs any number.
-
-    Raises:
-        ConfigError: if a node would need more GPUs than it has.
-    """
-    wanted = processes // nodes
-    if 0 < available < wanted:
-        place = f"plan.num_gpus: {processes} over {nodes} nodes is {wanted} on each" if nodes > 1 else (
-            f"plan.num_gpus: {processes}"
-        )
-        raise ConfigError(f"{place} and this machine has {available}: use {available * nodes} or less.")
+    threads = environment.get("SLURM_CPUS_PER_TASK", "1")
+    return Nodes(count, found[0], FIRST_PORT + int(job) % PORTS, threads)

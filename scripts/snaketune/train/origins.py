@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.common.canonical import digest_of
+from snaketune.common.errors import ConfigError
 from snaketune.common.manifest import read_manifest
 from snaketune.train.publishing import WEIGHTS
 
@@ -25,8 +26,14 @@ def find_origins(model: dict[str, Any], start: str | None) -> Origins:
         start: path of the manifest of the adapter to go on from, if there is one.
 
     Raises:
+        ConfigError: if the model was prepared without weights.
         DataError: if that adapter is damaged.
     """
+    if model["weights_digest"] is None:
+        raise ConfigError(
+            f"plan.without_weights: true prepared {model['name']} for planning alone: set it to false to train, with a"
+            " folder that has its safetensors files."
+        )
     digests = {"base": model["weights_digest"]}
     if not start:
         return Origins(digests, None)

@@ -11,13 +11,15 @@ import torch
 from snaketune.common.atomic import write_json
 from snaketune.common.canonical import read_json
 from snaketune.data.rows import PackedRows
-from snaketune.plan.probed import probe_identity, probe_path
+from snaketune.plan.probed import probe_path
 from snaketune.train import provenance
 from snaketune.train.autotune import autotune
+from snaketune.train.probe_identity import probe_identity
 from snaketune.train.probing import ProbeInputs, probe
 from snaketune.train.run import versions
 
-STEPS, WARMUP_STEPS, REPEATS = 4, 2, 3
+STEPS, WARMUP_STEPS, REPEATS = 2, 4, 3
+REPEAT_SECONDS = 4.0
 MAX_SECONDS = 240.0
 """Of training: no repeat begins after it."""
 CANDIDATE_SECONDS = 60.0
@@ -71,8 +73,8 @@ def _recall(path: Path, identity: str) -> dict[str, Any] | None:
 
 def _measure(request: ProbeRequest, identity: str, found: Mapping[str, str]) -> dict[str, Any]:
     load = os.getloadavg()[0]
-    splits = [PackedRows(request.rows_folder / name) for name in ("train.arrow", "eval.arrow")]
-    inputs = ProbeInputs(request.model_folder, *splits, scratch=request.scratch / identity)
+    rows, held_out = (PackedRows(request.rows_folder / name) for name in ("train.arrow", "eval.arrow"))
+    inputs = ProbeInputs(request.model_folder, rows, held_out, request.scratch / identity)
     measured = probe(
         inputs,
         request.cfg,
@@ -80,6 +82,7 @@ def _measure(request: ProbeRequest, identity: str, found: Mapping[str, str]) -> 
         steps=STEPS,
         warmup_steps=WARMUP_STEPS,
         repeats=REPEATS,
+        repeat_seconds=REPEAT_SECONDS,
         held_out_rows=EVALUATED_ROWS,
         max_seconds=MAX_SECONDS,
     )

@@ -7,6 +7,7 @@ result away. The first steps (compiling, first use of memory, filling of caches)
 import contextlib
 import gc
 import io
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,8 @@ from snaketune.train.signals import StopRequest
 
 NEVER = 1 << 60
 """Steps between checkpoints: only the last step is saved."""
+MOST_STEPS = 1000
+"""Of one repeat whose length is given in seconds."""
 ONE_PROCESS = "single"
 
 
@@ -107,10 +110,13 @@ def probe(
     steps: int = 4,
     warmup_steps: int = 2,
     repeats: int = 3,
+    repeat_seconds: float | None = None,
     held_out_rows: int | None = None,
     max_seconds: float | None = None,
 ) -> Probe:
     """Train ``warmup_steps + repeats * steps`` optimizer steps in this process and return what was measured.
+
+    With ``repeat_seconds`` a repeat has as many steps as take that long, judged by the warm-up, and at least ``steps``.
 
     The repeats follow each other in one training, so that each sees other rows: their spread is that of rows and
     machine together. Learning-rate schedule and warm-up are those of a training of exactly so many steps. One device
@@ -121,8 +127,9 @@ def probe(
         cfg: the ``train``, ``adapter`` and ``model`` sections, as training gets them.
         settings: operational settings of training; ``save_steps`` and ``report_to`` are ignored.
         steps: optimizer steps of one repeat.
-        warmup_steps: optimizer steps before the first repeat, at least 1.
+        warmup_steps: optimizer steps before the first repeat, at least 1; at least 2 with ``repeat_seconds``.
         repeats: how often a rate is measured.
+        repeat_seconds: how long a repeat is to last; None for ``steps`` steps.
         held_out_rows: held-out rows that are used, None for all.
         max_seconds: no repeat begins after so many seconds of training; one is always measured.
 
@@ -131,8 +138,8 @@ def probe(
         DataError: if the rows do not fit the model.
         TrainingError: if memory runs out or a value is not finite.
     """
-    warmup_steps = max(warmup_steps, 1)
-    wanted = _short_training(cfg, steps, warmup_steps + steps * repeats)
+    warmup_steps = max(warmup_steps, 2 if repeat_seconds else 1)
+    wanted = _short_training(cfg, steps, warmup_steps + (MOST_STEPS if repeat_seconds else steps) * repeats)
     held_out = inputs.held_out if held_out_rows is None else FirstRows(inputs.held_out, held_out_rows)
     device = prepare_arithmetic(wanted["train"]["cpu_threads"])
     operational = {**settings, "save_steps": NEVER, "save_total_limit": 1, "report_to": []}
@@ -155,7 +162,7 @@ def probe(
             inputs.start,
             whole=dict(cfg),
         )
-        watch = Watch(run, steps, warmup_steps, max_seconds)
+        watch = Watch(run, steps, warmup_steps, repeats, repeat_seconds, max_seconds)
         run.trainer.add_callback(watch)
         loaded = time.monotonic()
         run.trainer.train()
@@ -180,15 +187,25 @@ class Watch(TrainerCallback):
 
     Args:
         run: what is measured; its counter says how many tokens there were.
-        steps, warmup_steps, max_seconds: as in :func:`probe`.
+        steps, warmup_steps, repeats, repeat_seconds, max_seconds: as in :func:`probe`.
 
     Attributes:
+        steps: of one repeat.
         marks: seconds and real tokens at the end of the warm-up and of each repeat.
     """
 
-    def __init__(self, run: Run, steps: int, warmup_steps: int, max_seconds: float | None):
-        self._counter, self._steps, self._warmup = run.trainer.counter, steps, warmup_steps
-        self._most, self._began = max_seconds, 0.0
+    def __init__(
+        self,
+        run: Run,
+        steps: int,
+        warmup_steps: int,
+        repeats: int,
+        repeat_seconds: float | None,
+        max_seconds: float | None,
+    ):
+        self._counter, self.steps, self._warmup, self._repeats = run.trainer.counter, steps, warmup_steps, repeats
+        self._length, self._most = repeat_seconds, max_seconds
+        self._began = self._first = 0.0
         self.marks: list[tuple[float, int]] = []
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -196,16 +213,23 @@ class Watch(TrainerCallback):
         self._began = time.monotonic()
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Mark the end of the warm-up and of a repeat; ask for the end when time is up."""
+        """Mark the end of the warm-up and of a repeat; ask for the end after the last one or when time is up."""
         done = state.global_step - self._warmup
-        if done < 0 or done % self._steps:
+        if state.global_step == 1:
+            self._first = _now()
+        if done < 0 or done % self.steps:
             return
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        now = time.monotonic()
-        self.marks.append((now, self._counter.total))
-        if done and self._most is not None and now - self._began > self._most:
+        self.marks.append((_now(), self._counter.total))
+        if not done and self._length:
+            self.steps = self._steps_for(self._length)
+        is_late = self._most is not None and self.marks[-1][0] - self._began > self._most
+        if done and (is_late or len(self.marks) > self._repeats):
             control.should_training_stop = control.should_save = True
+
+    def _steps_for(self, seconds: float) -> int:
+        """Return the steps that take ``seconds``, judged by the warm-up without the first step."""
+        each = max((self.marks[0][0] - self._first) / max(self._warmup - 1, 1), 1e-6)
+        return min(max(self.steps, math.ceil(seconds / each)), MOST_STEPS)
 
     @property
     def warmup_seconds(self) -> float:
@@ -216,6 +240,13 @@ class Watch(TrainerCallback):
         """Return the tokens per second of each repeat."""
         pairs = zip(self.marks, self.marks[1:], strict=False)
         return tuple((later[1] - former[1]) / (later[0] - former[0]) for former, later in pairs)
+
+
+def _now() -> float:
+    """Return the clock's seconds when the device has done all its work."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.monotonic()
 
 
 def _short_training(cfg: Mapping[str, Any], steps: int, whole: int) -> dict[str, Any]:
@@ -258,7 +289,7 @@ def _measured(
         evaluation_seconds=seconds,
         evaluation_tokens=int(held_out.tokens.sum()),
         steps=trainer.state.global_step,
-        measured_steps=len(rates) * watch._steps,
+        measured_steps=len(rates) * watch.steps,
         tokens=trainer.counter.total,
         losses=tuple(line["loss"] for line in read_metrics(work / "metrics.jsonl") if "loss" in line),
         held_out_loss=loss,

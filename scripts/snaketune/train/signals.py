@@ -11,10 +11,12 @@ from transformers import TrainerCallback
 
 from snaketune.common import door
 from snaketune.common.errors import TrainingError
+from snaketune.train.requeue import OutOfTime
 from snaketune.train.team import ALONE, Team
 
 # Spot machines, schedulers and `kill` send SIGTERM, Slurm's --signal mostly SIGUSR1, a terminal's Ctrl-C SIGINT.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+OUT_OF_TIME = "SIGUSR1 came"
 GRACE_SECONDS = 60.0
 
 
@@ -94,7 +96,8 @@ class StopRequest(TrainerCallback):
 
     def explain(self, step: int, max_steps: int, work: Path) -> TrainingError:
         """Return the sentence that ends a training which was asked to stop at ``step``."""
-        return TrainingError(
+        kind = OutOfTime if self.reason == OUT_OF_TIME else TrainingError
+        return kind(
             f"{self.reason}: step {step} of {max_steps} is saved in {work / f'checkpoint-{step}'}, nothing is published"
             " yet; run the same command to go on from there."
         )

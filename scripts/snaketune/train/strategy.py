@@ -4,23 +4,28 @@ import importlib.util
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
+import psutil
 import torch
 
 from snaketune.common.errors import ConfigError, TrainingError
 from snaketune.train.device import Device
+from snaketune.train.nodes import Nodes
+from snaketune.train.requeue import OutOfTime
 
+ONE_NODE = Nodes()
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
-def processes_wanted(cfg: dict[str, Any]) -> int:
+def processes_wanted(cfg: dict[str, Any], nodes: int = 1) -> int:
     """Return how many processes a training takes: one per GPU, or ``plan.num_gpus`` of them on a CPU.
 
     Args:
         cfg: the configuration slice of training.
+        nodes: machines that share them evenly.
 
     Raises:
         ConfigError: if so many GPUs, or a package, are not there.
@@ -34,31 +39,47 @@ def processes_wanted(cfg: dict[str, Any]) -> int:
             " envs/extras/deepspeed.txt -c constraints.txt`, or use fsdp, which shards as well."
         )
     wanted, available = cfg["plan"]["num_gpus"], torch.cuda.device_count()
-    if 0 < available < wanted:
-        raise ConfigError(f"plan.num_gpus: {wanted} and this machine has {available}: use {available} or less.")
+    if 0 < available < wanted // nodes:
+        over = f" over {nodes} nodes" if nodes > 1 else ""
+        most = available * nodes
+        raise ConfigError(f"plan.num_gpus: {wanted}{over} and this machine has {available}: use {most} or less.")
     return wanted
 
 
-def run_workers(count: int, command: Sequence[str]) -> None:
+def run_workers(count: int, command: Sequence[str], nodes: Nodes = ONE_NODE) -> None:
     """Run ``command`` (a Python script and its arguments) in ``count`` processes that find each other.
 
     A signal to stop is passed on, so that they save before they end.
 
+    Args:
+        count: number of processes.
+        command: what each of them runs.
+        nodes: where, an equal share of them on each.
+
     Raises:
+        OutOfTime: if they ended because SIGUSR1 came.
         TrainingError: if one of them failed; its own sentence is already in the log.
     """
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    process = subprocess.Popen([*launcher, *command], env=environment)
-    # The launcher knows SIGTERM and hands it to each process; it would die of SIGUSR1.
-    before = {number: signal.signal(number, lambda *_: process.terminate()) for number in STOP_SIGNALS}
+    process = subprocess.Popen([*nodes.launcher(count), *command], env=environment)
+    came: list[int] = []
+
+    def tell_to_end(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        # torch's launcher would give them 30 seconds; srun hands the signal to all of them.
+        workers = psutil.Process(process.pid).children() if nodes.count == 1 else []
+        for each in workers or [process]:
+            each.terminate()
+
+    before = {number: signal.signal(number, tell_to_end) for number in STOP_SIGNALS}
     try:
         status = process.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     if status:
-        raise TrainingError(
+        kind = OutOfTime if came[:1] == [signal.SIGUSR1] else TrainingError
+        raise kind(
             f"the {count} training processes did not finish (status {status}): what stopped them is said above; the"
             " same command goes on from the last checkpoint."
         )
@@ -95,6 +116,8 @@ def strategy_arguments(strategy: str, full: bool) -> dict[str, Any]:
                 "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
                 "state_dict_type": "FULL_STATE_DICT",
                 "reshard_after_forward": True,
+                # The first process alone has read the weights and hands out the shares; see loading.load_base.
+                "cpu_ram_efficient_loading": True,
             },
         }
     if strategy == "deepspeed_zero3":

@@ -1,0 +1,26 @@
+"""Check a merged model in a process of its own: merge_adapter starts it before anything is published."""
+
+from pathlib import Path
+
+from snaketune.common.door import parse_arguments, run
+
+
+def main() -> None:
+    """Write the facts of the check, or end with the sentence that says what is wrong."""
+    names = ("folder", "model", "adapter", "template", "output")
+    arguments = parse_arguments(__doc__, *names, several=("rows",))
+    from snaketune.common.atomic import write_json
+    from snaketune.merge.gate import check_folder
+    from snaketune.merge.material import Material
+
+    material = Material(
+        model=Path(arguments.model),
+        adapter=Path(arguments.adapter),
+        template=Path(arguments.template),
+        rows=tuple(map(Path, arguments.rows)),
+    )
+    write_json(arguments.output, check_folder(Path(arguments.folder), material, arguments.cfg))
+
+
+if __name__ == "__main__":
+    run(main)

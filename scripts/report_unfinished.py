@@ -1,0 +1,39 @@
+"""Write a page for every configured run that came to no end, and say where the pages of the finished ones are."""
+
+from pathlib import Path
+from typing import Any
+
+from snaketune.common.door import parse_arguments, run
+
+PAGE = "unfinished.html"
+
+
+def main() -> None:
+    """Look at each run of the spec; nothing is trained."""
+    arguments = parse_arguments(__doc__)
+    for found in arguments.cfg["runs"]:
+        if all(map(Path.is_file, map(Path, found["files"]))):
+            print(f"{found['run']} is finished: {found['folder']}/report.html", flush=True)
+        else:
+            write_page(found, arguments.cfg)
+
+
+def write_page(found: dict[str, Any], cfg: dict[str, Any]) -> None:
+    """Write the page of one unfinished run into its folder."""
+    from snaketune.common.atomic import write_bytes
+    from snaketune.report.unfinished import gather_attempt, identity_of
+    from snaketune.report.unfinished_page import headline, render_unfinished
+
+    identity = identity_of(found)
+    private = Path(cfg["work"]) / "runs" / identity if identity else None
+    attempt = gather_attempt(found, private, cfg["command"])
+    if attempt is None:
+        print(f"{found['run']}: nothing of it has been tried yet.", flush=True)
+        return
+    page = Path(found["folder"]) / PAGE
+    write_bytes(page, render_unfinished(attempt).encode())
+    print(f"{found['run']}: {headline(attempt)}. {page}", flush=True)
+
+
+if __name__ == "__main__":
+    run(main)

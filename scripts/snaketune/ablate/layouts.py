@@ -1,0 +1,116 @@
+"""The rows that the cases train on: a sample of the run's own documents, laid out in each way that is compared."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snaketune.common.atomic import write_json
+from snaketune.common.canonical import read_json
+from snaketune.data.packing import one_per_row, pack
+from snaketune.data.rightsizing import LengthPolicy, choose_max_length
+from snaketune.data.rows import write_rows
+from snaketune.data.token_store import TokenStore
+
+MOST_DOCUMENTS, MOST_HELD_OUT = 4096, 256
+"""More would say no more about a rate and take long to lay out in every way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Rows of the sample on disk, and what is counted in those of the training split.
+
+    Attributes:
+        squares: sum of the squared lengths of the documents, in tokens².
+    """
+
+    folder: str
+    row_length: int
+    rows: int
+    tokens: int
+    trained: int
+    squares: int
+
+    @property
+    def tokens_per_row(self) -> float:
+        """Return the real tokens in a row, on average."""
+        return self.tokens / self.rows
+
+    @property
+    def places_per_token(self) -> float:
+        """Return the places, padding included, that a real token takes."""
+        return self.rows * self.row_length / self.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Documents of the run: those of each split that are trained on, or held out, in full."""
+
+    folder: Path
+    train: np.ndarray
+    held_out: np.ndarray
+    lengths: np.ndarray
+    """Of the training documents of the sample."""
+
+    @property
+    def longest(self) -> int:
+        """Return the tokens of the longest training document."""
+        return int(self.lengths.max())
+
+
+def draw(tokens: Path, most_tokens: int, seed: int) -> Sample:
+    """Return a sample of the tokenised documents that have at most ``most_tokens``.
+
+    Args:
+        tokens: folder of the tokenised splits.
+        most_tokens: ``max_length`` of the run; what it drops or cuts is left out.
+        seed: of the choice.
+    """
+    chosen = {}
+    for split, most in (("train", MOST_DOCUMENTS), ("eval", MOST_HELD_OUT)):
+        lengths = TokenStore(tokens / split).lengths
+        fitting = np.flatnonzero(lengths <= most_tokens)
+        order = np.random.default_rng(seed).permutation(len(fitting))[:most]
+        chosen[split] = np.sort(fitting[order])
+    lengths = TokenStore(tokens / "train").lengths[chosen["train"]]
+    return Sample(tokens, chosen["train"], chosen["eval"], lengths)
+
+
+def lengths_to_compare(tokens: Path, rightsize: Mapping[str, Any], multiple: int, guides: int) -> tuple[int, int]:
+    """Return rows as long as the data need and as the guides (or the configuration) have them, in tokens.
+
+    Args:
+        tokens: folder of the tokenised splits.
+        rightsize: the facts of the run's own length.
+        multiple: ``tokens.pad_to_multiple_of``.
+        guides: the length that the guides pad to.
+    """
+    own, context = rightsize["max_length"], rightsize["model_context"]
+    lengths = TokenStore(tokens / "train").lengths
+    policy = LengthPolicy("auto", rightsize["on_too_long"], 1.0, multiple)
+    needed = min(own, choose_max_length(lengths[lengths <= own], policy, context))
+    if rightsize["max_length_from"] == "data":
+        needed = own
+    return needed, own if own > needed else max(needed, min(guides, context or guides))
+
+
+def lay_out(sample: Sample, row_length: int, packing: bool, pad_id: int, folder: Path) -> Layout:
+    """Write the sample as rows, unless that was done, and return them."""
+    place = folder / f"{row_length}-{'packed' if packing else 'padded'}"
+    facts = place / "layout.json"
+    if facts.is_file():
+        return Layout(**read_json(facts))
+    place.mkdir(parents=True, exist_ok=True)
+    counts = {}
+    for split, chosen in (("train", sample.train), ("eval", sample.held_out)):
+        store = TokenStore(sample.folder / split)
+        lengths = store.lengths[chosen]
+        plan = pack(lengths, row_length) if packing else one_per_row(lengths)
+        counts[split] = write_rows(place / f"{split}.arrow", store, plan.among(chosen), row_length, pad_id)
+    rows, tokens, trained = (int(counts["train"][name]) for name in ("rows", "tokens", "trainable_tokens"))
+    squares = int((sample.lengths.astype(np.int64) ** 2).sum())
+    layout = Layout(str(place), row_length, rows, tokens, trained, squares)
+    write_json(facts, asdict(layout))
+    return layout

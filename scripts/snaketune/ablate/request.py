@@ -1,0 +1,159 @@
+"""From the files of a run and this machine to what is ablated."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from snaketune.ablate.ablation import Subject
+from snaketune.ablate.factors import GUIDES_LENGTH, Situation
+from snaketune.ablate.layouts import Sample, draw, lengths_to_compare
+from snaketune.common.canonical import read_json
+from snaketune.common.manifest import read_manifest
+from snaketune.data.disks import Disks
+from snaketune.data.staging import BUILTIN, ensure_staged, sources_of
+from snaketune.plan.machine import Machine
+from snaketune.plan.target import Target, choose_target
+from snaketune.plan.workload import Work, read_work
+
+COMPILERS = ("g++", "clang++", "c++")
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The results of earlier stages that an ablation reads: their folders or files, and their facts."""
+
+    model: Path
+    """The prepared model."""
+    tokens: Path
+    """Folder of the tokenised splits."""
+    records: Path
+    """Training records."""
+    rows: Path
+    """Packed training rows."""
+    model_facts: Mapping[str, Any]
+    token_facts: Mapping[str, Any]
+    rightsize: Mapping[str, Any]
+    pack: Mapping[str, Any]
+    sources: tuple[Path, ...]
+    """Raw files; none for the built-in data."""
+    copies: tuple[Path, ...]
+    """Where they are read from."""
+
+
+def target_here(cfg: Mapping[str, Any], machine: Machine) -> Target:
+    """Return the device of this machine with the configured price: what is measured is measured here."""
+    return choose_target({**cfg["planning"]["plan"], "gpu": "auto", "num_gpus": 1}, machine)
+
+
+def subject_of(
+    cfg: Mapping[str, Any], settings: Mapping[str, Any], files: Files, machine: Machine
+) -> tuple[Subject, Situation]:
+    """Return the run and what decides which factors can be shown.
+
+    Args:
+        cfg: ``training``, ``planning``, ``lengths`` and ``tokenizing``: the slices of those stages.
+        settings: operational settings of training.
+        files: what earlier stages made.
+        machine: this one.
+
+    Raises:
+        ConfigError: if the adapter does not fit the model.
+    """
+    target, rightsize = target_here(cfg, machine), files.rightsize
+    work = read_work(cfg["planning"], files.model, files.model_facts, rightsize, files.pack, target)
+    train, adapter = cfg["training"]["train"], cfg["training"]["adapter"]
+    multiple = cfg["lengths"]["tokens"].get("pad_to_multiple_of", 64)
+    right, long = lengths_to_compare(files.tokens, rightsize, multiple, GUIDES_LENGTH)
+    sample = draw(files.tokens, rightsize["max_length"], train["seed"])
+    here = Situation(
+        own_places=train["per_device_train_batch_size"] * files.pack["row_length"],
+        right_length=right,
+        long_length=long,
+        context=rightsize["model_context"],
+        longest=sample.longest,
+        rank=adapter["r"] if adapter["type"] == "lora" else 0,
+        quantization=cfg["training"]["model"]["quantization"],
+        is_cpu=target.is_cpu,
+        has_bf16=target.has_bf16,
+        has_compiler=any(map(shutil.which, COMPILERS)),
+        has_bitsandbytes=find_spec("bitsandbytes") is not None,
+        cores=os.cpu_count() or 1,
+        device=target.hardware.title,
+    )
+    return _subject(cfg, settings, files, work, target, sample), here
+
+
+def _subject(
+    cfg: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    files: Files,
+    work: Work,
+    target: Target,
+    sample: Sample,
+) -> Subject:
+    train, pack = cfg["training"]["train"], files.pack["splits"]["train"]
+    rows = train["per_device_train_batch_size"] * train["gradient_accumulation_steps"]
+    return Subject(
+        cfg=cfg["training"],
+        settings=settings,
+        model=files.model,
+        pad_id=files.token_facts["pad_id"],
+        sample=sample,
+        records=str(files.records),
+        recipe=_recipe(cfg, files),
+        rows=str(files.rows),
+        sources=[str(path) for path in files.sources],
+        copies=[str(path) for path in files.copies],
+        source_bytes=sum(path.stat().st_size for path in files.sources),
+        shape=work.shape,
+        trained=work.trained,
+        is_full=work.is_full,
+        epoch_tokens=pack["tokens"],
+        step_tokens=rows * pack["tokens"] / pack["rows"],
+        price_per_hour=target.price.usd,
+    )
+
+
+def _recipe(cfg: Mapping[str, Any], files: Files) -> dict[str, Any]:
+    """Return how the run's records are tokenised, as ``Recipe`` has it."""
+    template = (files.tokens / "chat_template.jinja").read_text(encoding="utf-8")
+    return {
+        "folder": str(files.model),
+        "template": template or None,
+        "assistant_only": cfg["tokenizing"]["tokens"]["assistant_only_loss"],
+        "vocab_size": files.model_facts.get("vocab_size"),
+        "engine": files.token_facts["engine"],
+        "method": files.token_facts["method"],
+        "pairs": cfg["training"]["train"]["method"] == "dpo",
+    }
+
+
+def read_files(given: Any, disks: Disks, scratch: str | None, work: Path) -> Files:
+    """Return the files of a run, each checked against its manifest.
+
+    Args:
+        given: paths by name: ``rightsize``, ``tokens``, ``records``, ``pack``, ``model`` and ``stage``.
+        disks: of this machine.
+        scratch: folder for copies of the sources, as configured.
+        work: private folder of the workflow.
+
+    Raises:
+        DataError: if a file is missing or damaged.
+    """
+    sources = [source for source in sources_of(read_json(given.stage)) if source.path not in BUILTIN]
+    return Files(
+        model=Path(given.model).parent / "model",
+        tokens=Path(given.tokens).parent,
+        records=Path(given.records),
+        rows=Path(given.pack).with_name("train.arrow"),
+        model_facts=read_manifest(given.model),
+        token_facts=read_manifest(given.tokens),
+        rightsize=read_json(given.rightsize),
+        pack=read_manifest(given.pack),
+        sources=tuple(Path(source.path) for source in sources),
+        copies=tuple(ensure_staged(sources, scratch, work, disks)),
+    )

@@ -1,0 +1,63 @@
+"""Cases one after the other, each in a process of its own; what is finished is kept, so that a killed ablation goes on.
+
+The processes are forked from one that has imported the packages and done nothing else: each starts with clean memory
+and without the seconds that imports take.
+"""
+
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from snaketune.common.atomic import write_json
+from snaketune.common.canonical import read_json
+from snaketune.common.door import stop_with_parent
+from snaketune.common.errors import SnaketuneError
+
+IMPORTED_ONCE = ["snaketune.train.probing", "snaketune.data.chunk_tokenizing", "snaketune.data.disks"]
+
+
+class FreshProcesses:
+    """Runs functions in processes of their own and keeps what they return in a folder.
+
+    Args:
+        folder: for the results, one file each.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder, self._context = folder, multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(IMPORTED_ONCE)
+
+    def result(self, name: str, work: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """Return what ``work(*arguments)`` returned, now or before an interruption, as ``{"value": ...}``.
+
+        A case that cannot be had here gives ``{"failed": sentence}`` instead. ``kept`` tells that it was there already.
+        """
+        path = self._folder / f"{name}.json"
+        is_kept = path.is_file()
+        if not is_kept:
+            parent = f"{socket.gethostname()}:{os.getpid()}"
+            process = self._context.Process(target=_work, args=(path, parent, work, arguments))
+            process.start()
+            process.join()
+            if not path.is_file():
+                write_json(path, {"failed": _death(process.exitcode)})
+        return {**read_json(path), "kept": is_kept}
+
+
+def _death(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"its process was ended by {signal.Signals(-code).name}, as a system does that is out of memory"
+    return f"its process ended with status {code}; the log says why"
+
+
+def _work(path: Path, parent: str, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides, and this one follows it
+    stop_with_parent(parent)
+    try:
+        write_json(path, {"value": work(*arguments)})
+    except SnaketuneError as error:
+        write_json(path, {"failed": str(error)})

@@ -1,0 +1,40 @@
+"""What a merge is given: where things lie, and how it is wanted."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from snaketune.evaluate.models import ModelSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Where things lie: base model, adapter or trained model, chat template in force, and rows that the check reads.
+
+    Rows are tried in order: those held out first, the training rows where nothing is held out. ``others`` are the
+    adapters that are merged together, in the order of ``merge.adapters``; without any the run's own is merged.
+    """
+
+    model: Path
+    adapter: Path
+    template: Path
+    rows: tuple[Path, ...]
+    others: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MergeSettings:
+    """Number format of the merged weights (None is the base's own), largest file, and how models are loaded."""
+
+    dtype: torch.dtype | None
+    max_shard_size: str
+    model: ModelSettings
+
+    @classmethod
+    def of_slice(cls, cfg: dict[str, Any]) -> "MergeSettings":
+        """Return the settings in a configuration slice, whose sections may be nested or flat."""
+        own = cfg.get("merge", cfg)
+        dtype = None if own["dtype"] == "auto" else getattr(torch, own["dtype"])
+        return cls(dtype, own["max_shard_size"], ModelSettings.of_slice(cfg))

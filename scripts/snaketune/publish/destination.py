@@ -1,0 +1,24 @@
+"""Where results are published: known to be there before anything is computed for it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from snaketune.common.errors import ConfigError, DataError
+from snaketune.data.object_storage import connect, listed, require_package
+
+
+def check_destination(url: str | None, connect: Callable[[], Any] = connect) -> None:
+    """Refuse a destination that cannot be asked what it holds.
+
+    Raises:
+        ConfigError: naming the setting and what is wrong with it.
+    """
+    if not url:
+        raise ConfigError(
+            "paths.publish is null: set it to s3://bucket/path, where `publish` then uploads the runs to."
+        )
+    require_package(f"paths.publish: {url}")
+    try:
+        any(listed(connect(), f"{url.rstrip('/')}/"))
+    except (ConfigError, DataError) as error:
+        raise ConfigError(f"paths.publish: {error}") from None

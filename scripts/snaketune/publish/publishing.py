@@ -1,0 +1,112 @@
+"""The folder of a run in object storage: files first, then the manifests that name them, then the list of all of it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snaketune.common.atomic import write_json
+from snaketune.common.canonical import read_json
+from snaketune.common.digests import DigestCache, files_under
+from snaketune.common.errors import DataError
+from snaketune.data.object_storage import CONNECTIONS, Address, explained, listed
+from snaketune.publish.uploading import stored_digest, upload
+
+# What says that everything else is there.
+INDEX = "published.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What publishing a folder came to: files and bytes that were uploaded, files there are, files removed."""
+
+    files: int
+    bytes: int
+    total: int
+    removed: int
+
+
+def publish_folder(
+    client: Any,
+    folder: Path,
+    url: str,
+    digests: DigestCache,
+    work: Path,
+    say: Callable[[str], object] = lambda line: None,
+) -> Published:
+    """Make the objects under ``url`` equal to the files of a run's folder, uploading only what is not there.
+
+    A manifest is taken away before a file that it names changes, and put back after it; ``published.json``, which lists
+    every file with its size and digest, comes last. Objects that were not published from here stay.
+
+    Args:
+        client: of the storage.
+        folder: of the run.
+        url: address of its folder in the storage, without a slash at the end.
+        digests: of the files.
+        work: private folder, where the list is written before it is uploaded.
+        say: told what is uploaded.
+
+    Raises:
+        DataError: if a file is damaged, or the storage cannot be written to.
+    """
+    files = _files_of(folder, digests)
+    named = _named(folder, files)
+    index = work / f"{folder.parent.name}-{folder.name}.json"
+    write_json(index, {"files": files})
+    wanted = {name: entry["digest"] for name, entry in files.items()} | {INDEX: digests.digest(index)}
+    there = _stored(client, url)
+    todo = {name for name in wanted if there.get(name) != wanted[name]}
+    extra = {name for name, digest in there.items() if name not in wanted and digest}
+    if not todo and not extra:
+        return Published(0, 0, len(files), 0)
+    todo |= {INDEX} | {manifest for manifest, others in named.items() if todo.intersection(others)}
+    promises = {name for name in todo if name == INDEX or name in named}
+    _remove(client, url, [*sorted(promises.intersection(there)), *sorted(extra)])
+    for name in (*sorted(todo - promises), *sorted(promises - {INDEX}), INDEX):
+        place = index if name == INDEX else folder / name
+        say(f"Uploading {url}/{name} ({place.stat().st_size / 1e6:,.1f} MB)")
+        upload(client, place, f"{url}/{name}", wanted[name])
+    sent = todo - {INDEX}
+    return Published(len(sent), sum(files[name]["bytes"] for name in sent), len(files), len(extra))
+
+
+def _files_of(folder: Path, digests: DigestCache) -> dict[str, dict[str, Any]]:
+    return {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "digest": digests.digest(path)}
+        for path in files_under(folder)
+    }
+
+
+def _named(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
+    """Return the files that each manifest names.
+
+    Raises:
+        DataError: if one is not what its manifest says: a reader would refuse it.
+    """
+    named = {}
+    for manifest in (name for name in files if name.endswith("manifest.json")):
+        entries = read_json(folder / manifest)["files"]
+        for name, entry in entries.items():
+            if files.get(name, {}).get("digest") != entry["digest"]:
+                raise DataError(
+                    f"{folder / name} is not what {manifest} says of it: run `snakemake train`, which makes it again."
+                )
+        named[manifest] = set(entries)
+    return named
+
+
+def _stored(client: Any, url: str) -> dict[str, str | None]:
+    """Return the digest of every object under ``url`` by its name there; None for those that are not ours."""
+    names = [one.url.removeprefix(f"{url}/") for one in listed(client, f"{url}/")]
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        digests = pool.map(lambda name: stored_digest(client, f"{url}/{name}"), names)
+        return dict(zip(names, digests, strict=True))
+
+
+def _remove(client: Any, url: str, names: Iterable[str]) -> None:
+    for name in names:
+        address = Address.of(f"{url}/{name}")
+        with explained(client, str(address)):
+            client.delete_object(Bucket=address.bucket, Key=address.key)

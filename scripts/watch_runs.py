@@ -1,0 +1,37 @@
+"""Watch trainings in a terminal: step, loss, rate and when each will end, until Ctrl-C."""
+
+import argparse
+import contextlib
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from snaketune.report.watching import describe_trainings, find_trainings
+
+CLEAR = "\x1b[H\x1b[J"
+
+
+def main() -> None:
+    """Read the metrics of running trainings again and again and show them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("work"), help="folder of resumable state")
+    parser.add_argument("--interval", type=float, default=2.0, help="seconds between two looks")
+    parser.add_argument("--once", action="store_true", help="look once and end")
+    arguments = parser.parse_args()
+    shown = ""
+    while True:
+        text = describe_trainings(
+            find_trainings(arguments.work, time.time()), shutil.get_terminal_size().columns, arguments.work
+        )
+        if text != shown:
+            print(CLEAR + text if sys.stdout.isatty() else text, flush=True)
+        shown = text
+        if arguments.once:
+            return
+        time.sleep(arguments.interval)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+        main()

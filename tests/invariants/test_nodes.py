@@ -1,0 +1,92 @@
+"""Two hosts compute what one process computes on the same rows, and go on where they were stopped."""
+
+import os
+from unittest import mock
+
+import pytest
+from peft import PeftModel
+from safetensors.torch import load_file
+from several_processes import train_together
+from tiny_training import SETTINGS, Documents, configuration, lines, packed
+from transformers import AutoModelForCausalLM
+from two_hosts import remove_hosts, set_up_hosts, slurm_job
+
+from snaketune.common.errors import TrainingError
+from snaketune.data.rows import PackedRows
+from snaketune.train.checkpoints import newest_intact
+from snaketune.train.nodes import find_nodes
+from snaketune.train.publishing import publish
+from snaketune.train.run import train
+
+STEPS = 50
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory):
+    """The nodes of a Slurm job on two hosts, and its environment."""
+    if reason := set_up_hosts():
+        pytest.skip(f"two hosts cannot be made: {reason}.")
+    with mock.patch.dict(os.environ, slurm_job(tmp_path_factory.mktemp("commands") / "bin")):
+        yield find_nodes(2)
+    remove_hosts()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rows")
+    packed(folder / "train.arrow", Documents(63))
+    packed(folder / "eval.arrow", Documents(9, seed=5))
+    return folder
+
+
+def case(strategy, batch):
+    cfg = configuration(max_steps=STEPS, eval_steps=25, per_device_train_batch_size=batch, learning_rate=1e-3)
+    cfg["train"]["strategy"] = strategy
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def alone(base, folder, tmp_path_factory):
+    work = tmp_path_factory.mktemp("alone")
+    rows = (PackedRows(folder / name) for name in ("train.arrow", "eval.arrow"))
+    train(base, *rows, case("single", 2), SETTINGS, work)
+    return work
+
+
+def adapter(work):
+    return load_file(newest_intact(work, work.name) / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_hosts_of_one_row_are_one_process_of_two(strategy, hosts, alone, base, folder, tmp_path):
+    train_together(case(strategy, 1), base, folder, tmp_path, nodes=hosts)
+    found, expected = lines(tmp_path), lines(alone)
+    assert [line.keys() for line in found] == [line.keys() for line in expected]
+    for name in ("loss", "eval_loss"):
+        losses, wanted = ([line[name] for line in some if name in line] for some in (found, expected))
+        assert losses == pytest.approx(wanted, rel=1e-5), name
+    weights, wanted = adapter(tmp_path), adapter(alone)
+    assert weights.keys() == wanted.keys()
+    assert max(float((weights[key] - wanted[key]).abs().max()) for key in wanted) < 1e-5
+
+
+def test_two_hosts_resume_to_the_same_bytes_and_publish_what_peft_loads(hosts, base, folder, tmp_path):
+    cfg = case("ddp", 1)
+    cfg["train"]["max_steps"] = 8
+    train_together(cfg, base, folder, tmp_path / "whole", nodes=hosts)
+    work = tmp_path / "halves"
+    with pytest.raises(TrainingError, match="goes on from the last checkpoint"):
+        train_together(cfg, base, folder, work, stop_after=3, nodes=hosts)
+    train_together(cfg, base, folder, work, nodes=hosts)
+    assert lines(work) == lines(tmp_path / "whole")
+    checkpoint = newest_intact(work, work.name)
+    whole = tmp_path / "whole" / checkpoint.name
+    one, other = ((path / "adapter_model.safetensors").read_bytes() for path in (checkpoint, whole))
+    assert one == other
+    publish(checkpoint, tmp_path / "adapter", base, "base", None)
+    assert PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "adapter")
+
+
+def test_every_node_gets_one_launcher_with_all_that_the_job_has_there(hosts, tmp_path):
+    options = set(open(os.environ["SRUN_OPTIONS"]).read().split())
+    assert {"--overlap", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--cpus-per-task=3"} <= options

@@ -1,0 +1,89 @@
+"""The export to GGUF: what the converter is called with, and one sentence where it cannot work."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from snaketune.common.errors import ConfigError, TrainingError
+from snaketune.common.manifest import write_manifest
+from snaketune.merge.gguf import convert_to_gguf, find_converter
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_to_gguf.py"
+RECORDING = """import json, sys
+from pathlib import Path
+arguments = sys.argv[1:]
+target = Path(arguments[arguments.index("--outfile") + 1])
+target.write_text(json.dumps(arguments))
+print("wrote", target.name)
+"""
+
+
+@pytest.fixture
+def converter(tmp_path):
+    path = tmp_path / "convert_hf_to_gguf.py"
+    path.write_text(RECORDING)
+    return path
+
+
+def left_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(("dtype", "format"), [("float32", "f32"), ("bfloat16", "bf16"), ("float16", "f16")])
+def test_the_converter_gets_the_model_a_file_and_the_format_of_the_weights(tmp_path, converter, dtype, format):
+    out = tmp_path / "out"
+    out.mkdir()
+    convert_to_gguf(converter, tmp_path / "merged", dtype, out / "model.gguf")
+    model, *options = json.loads((out / "model.gguf").read_text())
+    assert model == str(tmp_path / "merged")
+    assert options[0] == "--outfile" and Path(options[1]).parent.parent == out and options[1] != str(out / "model.gguf")
+    assert options[2:] == ["--outtype", format]
+    assert left_in(out) == ["model.gguf"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "import sys\nopen(sys.argv[3], 'w').write('half')\nsys.exit('Model X is not supported')",
+            "Model X is not supp",
+        ),
+        ("print('done')", "status 0: done"),
+    ],
+    ids=["fails half way", "writes nothing"],
+)
+def test_a_converter_that_fails_leaves_nothing(tmp_path, converter, text, told):
+    converter.write_text(text)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model.gguf").write_text("an earlier one")
+    with pytest.raises(TrainingError, match=told) as raised:
+        convert_to_gguf(converter, tmp_path, "float32", out / "model.gguf")
+    assert "\n" not in str(raised.value)
+    assert left_in(out) == ["model.gguf"] and (out / "model.gguf").read_text() == "an earlier one"
+
+
+def test_the_converter_is_the_one_given_or_one_on_the_path(tmp_path, converter, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_converter(str(converter)) == converter
+    with pytest.raises(ConfigError, match=r"export_gguf needs llama\.cpp's convert_hf_to_gguf\.py"):
+        find_converter(None)
+    converter.chmod(0o755)
+    assert find_converter(None) == converter
+    with pytest.raises(ConfigError, match=r"merge\.gguf_converter: there is no file .*gone\.py"):
+        find_converter(str(tmp_path / "gone.py"))
+
+
+def test_the_script_converts_the_merged_model_of_a_manifest(tmp_path, converter, monkeypatch):
+    (tmp_path / "merged").mkdir()
+    (tmp_path / "merged" / "config.json").write_text("{}")
+    manifest, output = tmp_path / "merged.manifest.json", tmp_path / "model.gguf"
+    write_manifest(manifest, "merge_adapter", [tmp_path / "merged"], {"dtype": "bfloat16"})
+    settings = json.dumps({"gguf_converter": str(converter)})
+    arguments = ["--spec", '{"cfg":{}}', "--settings", settings, "--merged", str(manifest), "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert json.loads(output.read_text())[-1] == "bf16"

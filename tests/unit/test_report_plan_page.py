@@ -1,0 +1,141 @@
+"""The page of a plan: every number with where it comes from, the schedule in a week, safe against its own data."""
+
+import copy
+import re
+
+import orjson
+import pytest
+from report_case import FOLDER
+from test_report_page import HOSTILE, Page
+
+from snaketune.report.plan_page import end_of, figures, fit_cell, render_plan, tone
+
+MEASURED = re.compile("<!-- measured:.*?<!-- end of measured -->", re.DOTALL)
+
+
+@pytest.fixture
+def plan():
+    return orjson.loads((FOLDER / "plan.json").read_bytes())
+
+
+def page_of(plan):
+    return Page(render_plan(plan, "one", "lora-1"))
+
+
+def unknown(plan):
+    """The plan before anything was measured."""
+    nothing = {"origin": "unknown", "low": None, "high": None, "source": "no run measured it", "unit": "h"}
+    names = ("train_hours", "hours", "cost_usd", "total_usd", "finishes_at")
+    plan = copy.deepcopy(plan) | dict.fromkeys(names)
+    plan["about"] |= dict.fromkeys(names, nothing)
+    plan["rate"] |= {**nothing, "tokens_per_second": None}
+    for name in ("checkpoint_hours", "checkpoint_share", "evaluation_hours", "start_hours", "saves"):
+        plan["overheads"][name] = None
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("start", "duration", "end"),
+    [
+        (4 * 24 + 18, 13 + 40 / 60, "Saturday 7:40"),
+        (4 * 24 + 18, 35, "Sunday 5:00"),  # which a well-known guide gives as Monday 5:00
+        (18, 5.5, "Monday 23:30"),
+        (9, 24 * 7, "Monday 9:00, 1 week later"),
+        (5 * 24 + 9, 24 * 15, "Sunday 9:00, 2 weeks later"),
+    ],
+)
+def test_a_start_in_the_week_gives_the_day_and_time_of_the_end(start, duration, end):
+    assert end_of(start, duration) == end
+
+
+def test_every_number_has_its_origin_and_its_band(plan):
+    found = {figure.label: figure for figure in figures(plan)}
+    assert (found["Tokens"].value, found["Tokens"].origin) == ("182,571", "counted")
+    assert (found["Rate of one device"].value, found["Rate of one device"].origin) == ("12,000 tokens/s", "measured")
+    assert found["Rate of one device"].band == "10,200 tokens/s to 13,800 tokens/s"
+    assert found["Disk"].origin == "estimated"
+    assert all(figure.source for figure in found.values())
+
+
+def test_what_is_unknown_is_said_to_be_and_how_it_becomes_known(plan):
+    page = page_of(unknown(plan))
+    assert "How long it takes is not known yet" in page.text
+    assert "become known with a first run" in page.text
+    assert "The end is unknown as long as the rate is." in page.text
+    assert {figure.origin for figure in figures(unknown(plan)) if figure.label == "Training"} == {"unknown"}
+
+
+def test_a_limit_that_is_exceeded_stands_at_the_top(plan):
+    assert tone(plan) == "better"
+    over = plan | {"limits": {"max_hours": plan["hours"] / 2, "max_cost_usd": None}}
+    assert tone(over) == "worse"
+    text = page_of(over).text
+    assert "more than it may" in text
+    assert "Exceeded plan.max_hours is" in text
+
+
+def test_a_gpu_says_with_what_setting_it_fits_or_why_not():
+    cell = {"verdict": "fits", "needs_gb": 20.0, "train_hours": 2.0, "cost_usd": 5.0, "with": {}}
+    assert fit_cell(cell, 24) == ("fits", "20.0 GB, 2.00 h, $5.00")
+    changed = cell | {"with": {"train.gradient_checkpointing": True, "train.per_device_train_batch_size": 1}}
+    assert fit_cell(changed, 24)[1].endswith("layers recomputed, rows at once: 1")
+    assert fit_cell(cell | {"verdict": "no", "needs_gb": 30.0}, 24) == (
+        "does not fit",
+        "needs 30.0 GB of 24.0 GB at least",
+    )
+
+
+def test_all_parts_of_the_plan_are_there(plan):
+    page = page_of(plan)
+    for words in (
+        "When is it done?",
+        "Friday 18:00",
+        "Costs of a run",
+        "Rent or buy",
+        "Where does it fit?",
+        "What would change it?",
+        "Time reduction",
+        "What to choose?",
+        "because",
+        "What does it rest on?",
+        "Price of an hour",
+    ):
+        assert words in page.text
+
+
+def test_only_the_marked_blocks_depend_on_machine_runs_and_clock(plan):
+    later = copy.deepcopy(plan) | {
+        "planned_at": "2027-01-01T09:00:00+00:00",
+        "finishes_at": "2027-01-01T10:00:00+00:00",
+    }
+    later["disk"]["free"] = 1.0
+    pages = [MEASURED.sub("", render_plan(each, "one", "lora-1")) for each in (plan, later, unknown(plan))]
+    assert pages[0] == pages[1] == pages[2]
+    assert render_plan(plan, "one", "lora-1") != render_plan(later, "one", "lora-1")
+
+
+def test_hostile_facts_add_no_element_and_no_handler(plan):
+    plan = copy.deepcopy(plan)
+    plan["device"] |= {"title": HOSTILE, "price_source": HOSTILE}
+    plan["rate"]["source"] = HOSTILE
+    plan["costs"].append({"name": HOSTILE, "usd": 1.0, "origin": "given"})
+    plan["advice"].append({"topic": HOSTILE, "choice": HOSTILE, "reason": HOSTILE})
+    plan["notes"].append(HOSTILE)
+    plan["fit"][0]["title"] = HOSTILE
+    text = render_plan(plan, HOSTILE, HOSTILE)
+    page = Page(text)
+    assert "alert(1)" in page.text
+    assert not {"img", "link"} & set(page.elements)
+    assert "script" not in page.elements  # a plan has no chart and needs no script at all
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert not set("\x1b\x00\u202e") & set(text)
+
+
+def test_nothing_is_loaded_and_equal_plans_give_equal_bytes(plan):
+    page = page_of(plan)
+    policy = next(value for name, value in page.attributes if name == "content" and "default-src" in value)
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    links = [value for name, value in page.attributes if name in ("src", "href", "srcset", "action", "data")]
+    assert all(link.startswith("#") for link in links)
+    assert render_plan(plan, "one", "lora-1") == render_plan(plan, "one", "lora-1")

@@ -1,0 +1,94 @@
+"""A merged model of several runs' adapters, and its export, with real Snakemake. The tests build on each other."""
+
+import json
+import sys
+
+import pytest
+from project import CONFIG, Project
+from safetensors import safe_open
+
+RUNS = """runs:
+  one: {}
+  two: {data: {sources: [data/more.jsonl]},
+        merge: {method: dare_linear, density: 0.8, adapters: [{run: one, weight: 0.5}, {run: two, weight: 0.7}]}}
+"""
+CONVERTER = f"""#!{sys.executable}
+import sys
+from pathlib import Path
+arguments = sys.argv[1:]
+Path(arguments[arguments.index("--outfile") + 1]).write_text(" ".join(Path(a).name for a in arguments))
+"""
+AFTER = {"evaluate_model", "describe_run", "render_report", "write_model_card"}
+
+
+def record(number: int) -> str:
+    return json.dumps({"prompt": f"What follows {number - 1}?", "completion": f"The number {number} follows it. " * 3})
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    config = CONFIG.replace("runs: {one: {}}\n", RUNS).replace("test_size: 0.01", "test_size: 0.1")
+    project = Project(tmp_path_factory.mktemp("project"), config)
+    for path, numbers in ((project.raw, range(60)), (project.folder / "data" / "more.jsonl", range(500, 560))):
+        path.write_text("".join(record(number) + "\n" for number in numbers))
+    return project
+
+
+def jobs_of(output: str, rule: str) -> list[str]:
+    messages = {"merge_adapter": "Merging ", "train_model": "Training ", "evaluate_model": "Evaluating "}
+    lines = (line.partition(": ")[2] for line in output.splitlines() if line.startswith("Job "))
+    return sorted(line.removeprefix(messages[rule]) for line in lines if line.startswith(messages[rule]))
+
+
+def test_both_adapters_are_in_the_merged_model(project):
+    project.run()
+    assert jobs_of(project.output, "merge_adapter") == jobs_of(project.output, "train_model") == ["one", "two"]
+    facts, one, two = (
+        json.loads((project.latest(run) / file).read_text())
+        for run, file in (("two", "merged.manifest.json"), ("one", "run.json"), ("two", "run.json"))
+    )
+    digests = [run["digests"]["adapter"] for run in (one, two)]
+    assert facts["check"]["verdict"] == "equal"
+    assert facts["combination"] == {
+        "adapters": [
+            {"run": "one", "weight": 0.5, "digest": digests[0]},
+            {"run": "two", "weight": 0.7, "digest": digests[1]},
+        ],
+        "method": "dare_linear",
+        "density": 0.8,
+        "seed": 0,
+    }
+    assert "one" in two["earlier"] and "earlier" not in one
+    with safe_open(project.latest("two") / "merged" / "combined_adapter" / "adapter_model.safetensors", "pt") as file:
+        assert len(list(file.keys())) == facts["check"]["adapter_tensors"] == 14
+
+
+def test_the_same_command_again_does_nothing(project):
+    assert project.run() == set()
+
+
+def test_another_weight_merges_that_run_again_and_trains_nothing(project):
+    project.edit("config/config.yaml", "{run: one, weight: 0.5}", "{run: one, weight: 0.25}")
+    assert project.run() == {"merge_adapter", *AFTER}
+    assert jobs_of(project.output, "merge_adapter") == ["two"]
+
+
+def test_another_training_of_a_merged_run_does_not_train_the_run_that_merges_it(project):
+    before = project.adapter("two")
+    project.edit("config/config.yaml", "one: {}", "one: {train: {learning_rate: 2e-3}}")
+    project.run()
+    assert jobs_of(project.output, "train_model") == ["one"]
+    assert jobs_of(project.output, "merge_adapter") == ["one", "two"]
+    assert project.adapter("two") == before
+
+
+def test_the_export_is_made_by_the_converter_that_is_named(project):
+    converter = project.folder / "convert_hf_to_gguf.py"
+    converter.write_text(CONVERTER)
+    project.run("export_gguf", expect=1)
+    assert "ConfigError: export_gguf needs llama.cpp's convert_hf_to_gguf.py" in project.output
+    assert "Traceback" not in project.output
+    project.edit("config/config.yaml", "merge: {method", f"merge: {{gguf_converter: {converter}, method")
+    project.edit("config/config.yaml", "one: {train", f"one: {{merge: {{gguf_converter: {converter}}}, train")
+    assert project.run("export_gguf") == {"convert_to_gguf", "export_gguf"}
+    assert "merged --outfile" in (project.latest("two") / "model.gguf").read_text()
