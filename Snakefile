@@ -56,7 +56,7 @@ rule report:
     message:
         "Looking for runs that came to no end"
     shell:
-        "python scripts/report_unfinished.py --spec {params.spec:q} 2>&1 | tee {log:q}"
+        "python scripts/report.py --spec {params.spec:q} 2>&1 | tee {log:q}"
 
 
 rule prune:

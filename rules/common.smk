@@ -80,9 +80,12 @@ if not workflow.local_exec:
         workflow.group_settings.overwrite_groups.clear()
 
 
+# Seconds of work, or work that needs the internet, which the nodes of a cluster often lack.
 localrules:
     rightsize,
     plan_run,
+    render_plan,
+    render_ablation,
     prepare_model,
     describe_run,
     render_report,
@@ -345,7 +348,7 @@ def check_machine():
     try:
         if workflow.local_exec and not workflow.deployment_settings.deployment_method:
             require_packages(list(BLUEPRINT.runs.values()))
-            if "export_gguf" in workflow.dag_settings.targets:
+            if workflow.dag_settings is not None and "export_gguf" in workflow.dag_settings.targets:
                 require_converter()
             for note in machine_notes(list(BLUEPRINT.runs.values())):
                 print(f"Note: {note}", file=sys.stderr, flush=True)

@@ -44,6 +44,7 @@ rule render_report:
         duplicates=made_by("dedupe_records", "duplicates.jsonl"),
         split=made_by("split_records", "manifest.json"),
         leaks=made_by("split_records", "leaks.jsonl"),
+        records=ancient(made_by("split_records", "train.jsonl")),
         tokens=made_by("tokenize_records", "manifest.json"),
         dropped=made_by("tokenize_records", "dropped.jsonl"),
         pack=made_by("pack_rows", "manifest.json"),
@@ -84,7 +85,7 @@ rule render_report:
         " --adapter {input.adapter:q} --metrics {input.metrics:q} --evaluation {input.evaluation:q}"
         " --generations {input.generations:q} --merged {input.merged:q} --plan {input.plan:q} --info {input.info:q}"
         " --timing {input.timing:q} --leaks {input.leaks:q} --dropped {input.dropped:q} --history {input.history:q}"
-        " --table {output.table:q} --output {output.report:q} 2>&1 | tee {log:q}"
+        " --records {input.records:q} --table {output.table:q} --output {output.report:q} 2>&1 | tee {log:q}"
 
 
 rule write_model_card:

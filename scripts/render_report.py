@@ -18,7 +18,7 @@ FACT_FILES = (
     "generations",
     "adapter",
 )
-OPTIONAL = ("merged", "plan", "info", "timing", "leaks", "dropped", "history")
+OPTIONAL = ("merged", "plan", "info", "timing", "leaks", "dropped", "records", "history")
 
 
 def main() -> None:

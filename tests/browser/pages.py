@@ -9,8 +9,10 @@ import orjson
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
 
-from report_case import FOLDER, fact_paths  # noqa: E402 - found through the line above
+import ablate_case  # noqa: E402 - found through the line above
+from report_case import FOLDER, fact_paths  # noqa: E402
 
+from snaketune.report.ablate_page import render_ablation  # noqa: E402
 from snaketune.report.comparison import load_run  # noqa: E402
 from snaketune.report.comparison_page import render_comparison  # noqa: E402
 from snaketune.report.facts import load_facts  # noqa: E402
@@ -28,6 +30,7 @@ def write_pages(folder: Path) -> list[str]:
         "report.html": render(load_facts(fact_paths())),
         "compare.html": comparison(folder),
         "unfinished.html": unfinished(folder),
+        "ablate.html": ablation(folder),
         "plan.html": render_plan(orjson.loads((FOLDER / "plan.json").read_bytes()), "one", "lora-1"),
     }
     for name, content in pages.items():
@@ -47,6 +50,11 @@ def comparison(folder: Path) -> str:
         (target / "run.json").write_bytes(orjson.dumps(run))
         runs.append(load_run(target))
     return render_comparison(runs, runs, folder)
+
+
+def ablation(folder: Path) -> str:
+    (folder / "ablation").mkdir()
+    return render_ablation(ablate_case.facts(folder / "ablation"), "one", "lora-1")
 
 
 def unfinished(folder: Path) -> str:

@@ -11,7 +11,8 @@ from pages import write_pages  # noqa: E402 - it takes seconds, in vain without 
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-PAGES = ("report.html", "compare.html", "unfinished.html", "plan.html")
+SLOWEST_MS = 180_000
+PAGES = ("report.html", "compare.html", "unfinished.html", "plan.html", "ablate.html")
 SERIOUS = ("serious", "critical")
 CHARTS = """() => [...document.querySelectorAll("[data-chart]")].map((place) => {
   const drawn = place.querySelector("svg")?.getBoundingClientRect();
@@ -44,6 +45,7 @@ def opened(browser, folder):
 
     def open_page(name, width=1440, **options):
         context = browser.new_context(viewport={"width": width, "height": 900}, offline=True, **options)
+        context.set_default_timeout(SLOWEST_MS)
         contexts.append(context)
         page = context.new_page()
         page.on("request", lambda request: requests.append(request.url))

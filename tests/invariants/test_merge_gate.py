@@ -85,7 +85,7 @@ def test_a_truncated_adapter_is_refused(tiny):
 
 def test_renamed_keys_are_refused(tiny):
     spoil(tiny, lambda tensors: {name.replace("base_model.model.", ""): tensor for name, tensor in tensors.items()})
-    refused(tiny, "28 tensors do not belong to this model's adapter or are missing")
+    refused(tiny, "tensors do not belong to this model's adapter or are missing")
 
 
 def test_a_layer_that_the_base_model_lacks_is_refused(tiny):
@@ -141,6 +141,16 @@ def test_a_sign_flipped_before_a_zero_is_refused(tiny):
     refused(tiny, "model.embed_tokens.weight is not what was merged", after(flip))
 
 
+@pytest.mark.parametrize("changes", [{}, {"use_dora": True}], ids=["plain", "dora"])
+def test_a_number_that_is_none_in_a_weight_of_the_base_model_is_refused(tiny, changes):
+    shutil.rmtree(tiny.adapter)
+    save_adapter(llama(300), tiny.adapter, **changes)
+    weights = load_file(tiny.model / "model.safetensors")
+    weights["model.norm.weight"][3] = float("inf")
+    save_file(weights, tiny.model / "model.safetensors", metadata={"format": "pt"})
+    refused(tiny, "model.norm.weight holds numbers that are not finite")
+
+
 def test_a_lost_weight_is_refused(tiny):
     def lose(folder):
         tensors = load_file(shards(folder)[-1])
@@ -148,6 +158,15 @@ def test_a_lost_weight_is_refused(tiny):
         save_file(tensors, shards(folder)[-1], metadata={"format": "pt"})
 
     refused(tiny, r"1 weights are missing or belong to another model", after(lose))
+
+
+def test_a_name_left_by_a_compiler_is_refused(tiny):
+    def rename(folder):
+        tensors = load_file(shards(folder)[-1])
+        tensors = {name.replace("model.", "_orig_mod.model.", 1): tensor for name, tensor in tensors.items()}
+        save_file(tensors, shards(folder)[-1], metadata={"format": "pt"})
+
+    refused(tiny, "is a name from a compiled model", after(rename))
 
 
 def test_a_truncated_shard_is_refused(tiny):

@@ -1,6 +1,7 @@
 """Two hosts compute what one process computes on the same rows, and go on where they were stopped."""
 
 import os
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -57,9 +58,16 @@ def adapter(work):
     return load_file(newest_intact(work, work.name) / "adapter_model.safetensors")
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_hosts_of_one_row_are_one_process_of_two(strategy, hosts, alone, base, folder, tmp_path):
-    train_together(case(strategy, 1), base, folder, tmp_path, nodes=hosts)
+@pytest.mark.parametrize(("strategy", "stop_after"), [("ddp", 20), ("fsdp", None)])
+def test_two_hosts_of_one_row_are_one_process_of_two_also_when_stopped(
+    strategy, stop_after, hosts, alone, base, folder, tmp_path
+):
+    cfg = case(strategy, 1)
+    if stop_after:
+        with pytest.raises(TrainingError, match="goes on from the last checkpoint"):
+            train_together(cfg, base, folder, tmp_path, stop_after=stop_after, nodes=hosts)
+        assert newest_intact(tmp_path, tmp_path.name).name == f"checkpoint-{stop_after}"
+    train_together(cfg, base, folder, tmp_path, nodes=hosts)
     found, expected = lines(tmp_path), lines(alone)
     assert [line.keys() for line in found] == [line.keys() for line in expected]
     for name in ("loss", "eval_loss"):
@@ -68,25 +76,10 @@ def test_two_hosts_of_one_row_are_one_process_of_two(strategy, hosts, alone, bas
     weights, wanted = adapter(tmp_path), adapter(alone)
     assert weights.keys() == wanted.keys()
     assert max(float((weights[key] - wanted[key]).abs().max()) for key in wanted) < 1e-5
-
-
-def test_two_hosts_resume_to_the_same_bytes_and_publish_what_peft_loads(hosts, base, folder, tmp_path):
-    cfg = case("ddp", 1)
-    cfg["train"]["max_steps"] = 8
-    train_together(cfg, base, folder, tmp_path / "whole", nodes=hosts)
-    work = tmp_path / "halves"
-    with pytest.raises(TrainingError, match="goes on from the last checkpoint"):
-        train_together(cfg, base, folder, work, stop_after=3, nodes=hosts)
-    train_together(cfg, base, folder, work, nodes=hosts)
-    assert lines(work) == lines(tmp_path / "whole")
-    checkpoint = newest_intact(work, work.name)
-    whole = tmp_path / "whole" / checkpoint.name
-    one, other = ((path / "adapter_model.safetensors").read_bytes() for path in (checkpoint, whole))
-    assert one == other
-    publish(checkpoint, tmp_path / "adapter", base, "base", None)
+    publish(newest_intact(tmp_path, tmp_path.name), tmp_path / "adapter", base, "base", None)
     assert PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "adapter")
 
 
-def test_every_node_gets_one_launcher_with_all_that_the_job_has_there(hosts, tmp_path):
-    options = set(open(os.environ["SRUN_OPTIONS"]).read().split())
+def test_every_node_gets_one_launcher_with_all_that_the_job_has_there(hosts):
+    options = set(Path(os.environ["SRUN_OPTIONS"]).read_text().split())
     assert {"--overlap", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--cpus-per-task=3"} <= options

@@ -3,10 +3,13 @@
 import os
 
 import pytest
-from tiny_training import SETTINGS, configuration
+from tiny_training import SETTINGS, configuration, write_splits
 
+from snaketune.common.canonical import canonical_text, read_json
 from snaketune.common.errors import TrainingError
-from snaketune.train import probing
+from snaketune.train import autotune, probe_record, probing
+from snaketune.train.probe_identity import probe_identity
+from snaketune.train.probe_record import ProbeRequest, probe_of
 from snaketune.train.probing import FirstRows, ProbeInputs, probe
 from snaketune.train.run import train
 
@@ -75,3 +78,69 @@ def test_a_repeat_is_as_long_as_asked_for(inputs):
     seconds = found.measured_steps / 2 * found.tokens / found.steps / found.tokens_per_second
     assert found.measured_steps > 4
     assert 0.1 < seconds < 1.5
+
+
+def request(base, rows, folder, **changed):
+    """A run on disk that asks for its probe."""
+    keys = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    facts = {"parameters": 1, "dtype": "F32", "files": {"model/config.json": {"digest": "d"}}}
+    given = {
+        "cfg": configuration(**keys),
+        "settings": SETTINGS,
+        "model": facts,
+        "model_folder": base,
+        "pack": {"files": {"train.arrow": {"digest": "rows"}}},
+        "rows_folder": rows[0].parent,
+        "results": folder / "results",
+        "scratch": folder / "work" / "probes",
+        "tunes": False,
+    }
+    return ProbeRequest(**given | changed)
+
+
+@pytest.fixture
+def on_disk(tmp_path):
+    write_splits(tmp_path)
+    return (tmp_path / "train.arrow", tmp_path / "eval.arrow")
+
+
+@pytest.fixture
+def quickly(monkeypatch):
+    monkeypatch.setattr(probe_record, "REPEAT_SECONDS", 0.05)
+    monkeypatch.setattr(autotune, "REPEAT_SECONDS", 0.05)
+
+
+def test_a_probe_is_kept_for_every_run_that_it_holds_for(base, on_disk, tmp_path, quickly, monkeypatch):
+    first = probe_of(request(base, on_disk, tmp_path))
+    assert read_json(tmp_path / "results" / "probes" / f"{first['identity']}.json") == first
+    assert first["probe"]["start_seconds"] >= first["probe"]["load_seconds"]
+    monkeypatch.setattr(probe_record, "probe", None)  # nothing is measured again
+    slower = configuration(per_device_train_batch_size=2, gradient_accumulation_steps=2, learning_rate=1e-5, seed=3)
+    monkeypatch.setattr(probe_record, "noise", lambda record: "")  # whatever this machine is busy with
+    assert probe_of(request(base, on_disk, tmp_path, cfg=slower)) == first
+    assert not list((tmp_path / "work" / "probes").glob("*"))
+
+
+def test_another_setting_model_or_set_of_rows_is_another_probe(base, on_disk, tmp_path):
+    def name(**changed):
+        asked = request(base, on_disk, tmp_path, **changed)
+        return probe_identity(asked.cfg, asked.settings, asked.model, asked.pack, {"gpu": "A"}, {"torch": "2"})
+
+    others = [
+        {"cfg": configuration(gradient_accumulation_steps=4)},
+        {"settings": {**SETTINGS, "dataloader_num_workers": 2}},
+        {"pack": {"files": {"train.arrow": {"digest": "others"}}}},
+        {"model": {"parameters": 2, "dtype": "F32", "files": {}}},
+    ]
+    assert len({name(), *(name(**changed) for changed in others)}) == 5
+
+
+def test_autotuning_measures_settings_that_train_the_same_and_changes_nothing(base, on_disk, tmp_path, quickly):
+    asked = request(base, on_disk, tmp_path, tunes=True)
+    before = canonical_text(asked.cfg)
+    tuned = probe_of(asked)["autotune"]
+    sizes = [(row["setting"]["micro_batch"], row["setting"]["accumulation"]) for row in tuned["candidates"]]
+    assert sizes[:3] == [(2, 2), (1, 4), (4, 1)]
+    assert all(row["verdict"] == "measured" and row["tokens_per_second"] > 0 for row in tuned["candidates"])
+    assert all(row["planned_gb"] > 0 for row in tuned["candidates"])
+    assert canonical_text(asked.cfg) == before

@@ -63,8 +63,9 @@ def test_two_processes_of_one_row_are_one_process_of_two(strategy, alone, base, 
         assert (weights[key] - wanted[key]).abs().max() < 1e-4, key
 
 
-def test_an_interrupted_training_of_two_resumes_to_the_same_bytes(base, rows, folder, tmp_path):
-    cfg = case("fsdp", 1, logging_steps=4)
+@pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
+def test_an_interrupted_training_of_two_resumes_to_the_same_bytes(full, base, rows, folder, tmp_path):
+    cfg = case("fsdp", 1, full, logging_steps=4)
     train_together(cfg, base, folder, tmp_path / "whole")
     work = tmp_path / "halves"
     with pytest.raises(TrainingError, match="goes on from the last checkpoint"):
@@ -74,5 +75,6 @@ def test_an_interrupted_training_of_two_resumes_to_the_same_bytes(base, rows, fo
     halves = with_session(work, train(base, *rows, cfg, SETTINGS, work))
     assert (halves.steps, halves.resumed_from) == (STEPS, 3)
     assert lines(work) == lines(tmp_path / "whole")
-    files = [folder / f"checkpoint-{STEPS}" / "adapter_model.safetensors" for folder in (work, tmp_path / "whole")]
+    name = "model.safetensors" if full else "adapter_model.safetensors"
+    files = [folder / f"checkpoint-{STEPS}" / name for folder in (work, tmp_path / "whole")]
     assert files[0].read_bytes() == files[1].read_bytes()

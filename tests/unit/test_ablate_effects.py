@@ -21,8 +21,8 @@ def test_reduction_and_speed_up_are_two_numbers_and_the_spread_is_that_of_the_ro
     assert (found["speed_up_low"], found["speed_up_high"]) == (pytest.approx(1.8), pytest.approx(2.2))
     assert found["time_reduction"] == pytest.approx(0.5)
     assert found["off"]["spread"] == pytest.approx(0.2)
-    assert found["seconds_saved"] == pytest.approx(36_000 / 198)
-    assert found["usd_saved"] == pytest.approx(found["seconds_saved"] / 1000)
+    assert found["seconds_saved"] == pytest.approx(180.0)  # half of 36,000 tokens at 100 a second
+    assert found["usd_saved"] == pytest.approx(0.18)
     assert found["loss_change"] == pytest.approx(-0.1)
     assert found["verdict"] == "faster"
 
@@ -30,6 +30,12 @@ def test_reduction_and_speed_up_are_two_numbers_and_the_spread_is_that_of_the_ro
 @pytest.mark.parametrize(("rates", "verdict"), [((90.0, 80.0, 100.0), "slower"), ((99.0, 91.0, 111.0), "unclear")])
 def test_what_the_rounds_do_not_agree_on_is_no_difference(rates, verdict):
     assert effect(SLOW, replace(SLOW, rates=rates), EPOCH, None)["verdict"] == verdict
+
+
+def test_rounds_that_contradict_each_other_never_save_more_than_there_is():
+    wild = effect(replace(SLOW, rates=(100.0, 20.0, 300.0)), replace(FAST, rates=(400.0, 400.0, 1.0)), EPOCH, None)
+    assert wild["verdict"] == "unclear"
+    assert wild["seconds_saved"] < EPOCH.training(replace(SLOW, rates=(100.0, 20.0, 300.0)))
 
 
 def test_without_a_price_dollars_are_unknown_and_without_held_out_data_so_is_the_loss():

@@ -8,7 +8,6 @@ import time
 
 import pytest
 from data_files import PAIR
-from object_store import BUCKET, line, server, storage  # noqa: F401 - fixtures
 
 from snaketune.common.digests import file_digest
 from snaketune.common.errors import ConfigError, DataError
@@ -23,6 +22,8 @@ from snaketune.data.object_storage import Address, StoredObject, connect, descri
 from snaketune.data.remote_copies import as_entry
 from snaketune.data.staging import ensure_staged, stage_sources
 
+pytest_plugins = ("object_store",)
+BUCKET = "data"
 CONTENT = PAIR * 1000
 URL = f"s3://{BUCKET}/in/x.jsonl"
 PART = 700_000

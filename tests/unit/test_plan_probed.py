@@ -4,7 +4,7 @@ import json
 from datetime import datetime
 
 import pytest
-from plan_case import plan_of
+from plan_case import MODEL, plan_of
 from test_plan_planning import A100, finished_run
 
 from snaketune.common.errors import TrainingError
@@ -174,3 +174,22 @@ def test_a_probe_and_its_advice_are_said_in_a_sentence_each(tmp_path):
 
 def test_a_probe_is_dated(probed):
     assert datetime.fromisoformat(probed["probe"]["measured_at"]).day == 20
+
+
+def test_a_run_of_another_kind_still_says_what_the_device_reaches(tmp_path):
+    finished_run(tmp_path, plan_of(tmp_path), "first", gpu=None)  # on this CPU, four rows at a time
+    changed = {"per_device_train_batch_size": 2}
+    plan = plan_of(tmp_path, train=changed)
+    assert (plan["rate"]["origin"], plan["about"]["train_hours"]["origin"]) == ("estimated", "estimated")
+    assert plan["rate"]["tokens_per_second"] == pytest.approx(10_000, rel=1e-4)
+    assert plan["rate"]["low"] == pytest.approx(6_000, rel=1e-4)
+    assert "reached by first/lora-r16-11111111" in plan["rate"]["source"]
+    assert plan_of(tmp_path, train=changed, adapter={"type": "none"})["rate"]["origin"] == "unknown"
+    smaller = plan_of(tmp_path, {"model": {**MODEL, "parameters": 1_000_000}}, train=changed)
+    assert smaller["rate"]["origin"] == "unknown"
+
+
+def test_a_probe_on_a_busy_machine_is_said_to_be_noisy(tmp_path, probed):
+    plan = plan_of(tmp_path, {"probe": record(spread=0.31)}, plan=A100)
+    assert any("differ by 31%" in note for note in plan["notes"])
+    assert not any("differ by" in note for note in probed["notes"])

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from object_store import BUCKET, line, server, storage  # noqa: F401 - fixtures
 
 from snaketune.common.digests import DigestCache, file_digest
 from snaketune.common.errors import ConfigError, DataError
@@ -13,6 +12,8 @@ from snaketune.publish import uploading
 from snaketune.publish.destination import check_destination
 from snaketune.publish.publishing import publish_folder
 
+pytest_plugins = ("object_store",)
+BUCKET = "data"
 URL = f"s3://{BUCKET}/tuned/runs/one/lora-1"
 
 
@@ -172,6 +173,8 @@ def test_a_destination_is_looked_at_before_anything_is_computed(storage, monkeyp
         check_destination(None)
     with pytest.raises(ConfigError, match=r"^paths\.publish: s3://nowhere/x/ at \S+ there is no bucket nowhere"):
         check_destination("s3://nowhere/x")
+    with pytest.raises(ConfigError, match=r"^paths\.publish: 'tuned/' names no bucket: write s3://bucket/path"):
+        check_destination("tuned")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
         ConfigError, match=r"^paths\.publish: s3://\S+ is in object .*pip install -r envs/extras/storage"

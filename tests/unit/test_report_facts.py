@@ -1,14 +1,17 @@
 import shutil
 
 import orjson
+import pyarrow as pa
 import pytest
 from report_case import FOLDER, fact_paths, facts_with
 
 from snaketune.common.errors import DataError
+from snaketune.data.token_store import SCHEMA, writing_tokens
 from snaketune.report.facts import load_facts
 from snaketune.report.findings import findings
 from snaketune.report.funnel import balances, funnel
 from snaketune.report.provenance import config_file, settings
+from snaketune.report.too_long import find_too_long
 
 
 @pytest.fixture
@@ -116,3 +119,18 @@ def test_the_printed_configuration_resolves_to_the_changed_values():
     assert values["data"]["sources"] == ["builtin:quickstart", "data/extra.jsonl"]
     assert values["model"]["tiny"] == {"hidden_size": 128, "vocab_size": 1024}
     assert list(values["runs"]) == ["quickstart"]
+
+
+def test_the_longest_of_what_is_too_long_is_shown_with_its_place(tmp_path):
+    lengths = [5, 900, 20, 700, 800, 600]
+    rows = [{"source": 0, "line": 10 + n, "text": f"document {n} " * 200} for n in range(len(lengths))]
+    (tmp_path / "train.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    columns = [[[1] * n for n in lengths], [[True] * n for n in lengths], lengths, lengths, range(6), [0] * 6, [0] * 6]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+    with writing_tokens(tmp_path / "train") as writer:
+        writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
+    found = find_too_long(tmp_path / "train", tmp_path / "train.jsonl", 500)
+    assert [(one.tokens, one.place) for one in found] == [(900, (0, 11)), (800, (0, 14)), (700, (0, 13))]
+    assert found[0].text.text.startswith("document 1 ")
+    assert len(found[0].text.text) == 400
+    assert find_too_long(tmp_path / "train", tmp_path / "train.jsonl", 900) == ()

@@ -7,7 +7,8 @@ import re
 import orjson
 import pytest
 
-from snaketune.report.unfinished import gather_attempt, log_tail
+from snaketune.config.upkeep import drop_unfinished
+from snaketune.report.unfinished import gather_attempt, identity_of, log_tail
 from snaketune.report.unfinished_page import headline, render_unfinished
 
 LIBRARY = "/* the chart library */"
@@ -114,3 +115,20 @@ def test_only_the_end_of_a_long_log_is_read(tmp_path):
     write(tmp_path / "a.log", b"begin\n" + b"x" * 200_000 + b"\nend\n")
     assert log_tail(tmp_path / "a.log").endswith("\nend\n")
     assert "begin" not in log_tail(tmp_path / "a.log")
+
+
+def test_a_run_without_data_needs_no_training_package_to_be_reported(run):
+    run |= {"training": "{}", "rightsize": "none.json", "rows": "none.json", "model": "none.json", "start": None}
+    assert identity_of(run) is None
+
+
+def test_the_page_goes_away_when_everything_that_a_run_ends_in_is_there(tmp_path):
+    files = [tmp_path / "plan.json", tmp_path / "report.html"]
+    page = tmp_path / "unfinished.html"
+    for path in (files[0], page):
+        path.touch()
+    drop_unfinished(list(map(str, files)))
+    assert page.exists()
+    files[1].touch()
+    drop_unfinished(list(map(str, files)))
+    assert not page.exists()

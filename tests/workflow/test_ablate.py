@@ -1,4 +1,4 @@
-"""What optimisations are worth, measured with real Snakemake: killed once, it goes on and agrees with the arithmetic."""
+"""What optimisations are worth, with real Snakemake: a killed ablation goes on and agrees with the arithmetic."""
 
 import json
 import subprocess
@@ -30,14 +30,15 @@ def test_a_killed_ablation_goes_on_where_it_was(project):
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 240
-    while not list(project.folder.glob("work/ablate/*/baseline-0.json")) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 600
+    while not (finished := list(project.folder.glob("work/ablate/*/baseline-0.json"))) and time.monotonic() < deadline:
         time.sleep(0.1)
     kill_session(process)
+    assert finished
     assert not list(project.folder.glob("results/runs/*/*/ablate.*"))
     assert project.run(*WANTED) - {"ablate"} == {"ablate_run", "render_ablation"}
     assert "Round 1, baseline: " in project.output
-    assert project.output.count(", kept from before") >= 2  # in the job's own words and at the end of the log
+    assert ", kept from before" in project.output
     assert not list(project.folder.glob("work/ablate/*"))
     assert not list(project.folder.glob("results/runs/*/*/adapter"))
 

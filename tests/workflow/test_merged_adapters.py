@@ -1,7 +1,6 @@
 """A merged model of several runs' adapters, and its export, with real Snakemake. The tests build on each other."""
 
 import json
-import sys
 
 import pytest
 from project import CONFIG, Project
@@ -12,13 +11,11 @@ RUNS = """runs:
   two: {data: {sources: [data/more.jsonl]},
         merge: {method: dare_linear, density: 0.8, adapters: [{run: one, weight: 0.5}, {run: two, weight: 0.7}]}}
 """
-CONVERTER = f"""#!{sys.executable}
-import sys
+CONVERTER = """import sys
 from pathlib import Path
 arguments = sys.argv[1:]
 Path(arguments[arguments.index("--outfile") + 1]).write_text(" ".join(Path(a).name for a in arguments))
 """
-AFTER = {"evaluate_model", "describe_run", "render_report", "write_model_card"}
 
 
 def record(number: int) -> str:
@@ -67,28 +64,22 @@ def test_the_same_command_again_does_nothing(project):
     assert project.run() == set()
 
 
-def test_another_weight_merges_that_run_again_and_trains_nothing(project):
-    project.edit("config/config.yaml", "{run: one, weight: 0.5}", "{run: one, weight: 0.25}")
-    assert project.run() == {"merge_adapter", *AFTER}
-    assert jobs_of(project.output, "merge_adapter") == ["two"]
-
-
-def test_another_training_of_a_merged_run_does_not_train_the_run_that_merges_it(project):
-    before = project.adapter("two")
-    project.edit("config/config.yaml", "one: {}", "one: {train: {learning_rate: 2e-3}}")
-    project.run()
-    assert jobs_of(project.output, "train_model") == ["one"]
-    assert jobs_of(project.output, "merge_adapter") == ["one", "two"]
-    assert project.adapter("two") == before
-
-
-def test_the_export_is_made_by_the_converter_that_is_named(project):
-    converter = project.folder / "convert_hf_to_gguf.py"
-    converter.write_text(CONVERTER)
+def test_an_export_without_a_converter_is_one_sentence(project):
     project.run("export_gguf", expect=1)
     assert "ConfigError: export_gguf needs llama.cpp's convert_hf_to_gguf.py" in project.output
     assert "Traceback" not in project.output
-    project.edit("config/config.yaml", "merge: {method", f"merge: {{gguf_converter: {converter}, method")
-    project.edit("config/config.yaml", "one: {train", f"one: {{merge: {{gguf_converter: {converter}}}, train")
-    assert project.run("export_gguf") == {"convert_to_gguf", "export_gguf"}
-    assert "merged --outfile" in (project.latest("two") / "model.gguf").read_text()
+
+
+def test_another_training_of_a_merged_run_merges_both_again_and_trains_one(project):
+    before = project.adapter("two")
+    (project.folder / "converter.py").write_text(CONVERTER)
+    project.edit("config/config.yaml", "one: {}", "one: {train: {learning_rate: 2e-3}}")
+    project.edit("config/config.yaml", "runs:\n", "merge: {gguf_converter: converter.py}\nruns:\n")
+    rules = project.run("train", "export_gguf")
+    assert jobs_of(project.output, "train_model") == ["one"]
+    assert jobs_of(project.output, "merge_adapter") == jobs_of(project.output, "evaluate_model") == ["one", "two"]
+    assert not rules & {"read_records", "tokenize_records", "rightsize", "pack_rows", "prepare_model"}
+    assert project.adapter("two") == before
+    for run in ("one", "two"):
+        folder = project.latest(run)
+        assert (folder / "model.gguf").read_text() == "merged --outfile model.gguf --outtype f32", run

@@ -23,10 +23,12 @@ def folder_of(project):
 
 def test_a_training_under_way_can_be_watched_and_killed_it_gets_a_page(project):
     process = project.start()
-    project.wait_for_step(20)
-    watch = [sys.executable, "scripts/watch_runs.py", "--once"]
-    shown = subprocess.run(watch, cwd=project.folder, capture_output=True, text=True, timeout=60).stdout
-    kill_session(process)
+    try:
+        project.wait_for_step(20, seconds=300)
+        watch = [sys.executable, "scripts/watch_runs.py", "--once"]
+        shown = subprocess.run(watch, cwd=project.folder, capture_output=True, text=True, timeout=120).stdout
+    finally:
+        kill_session(process)
     assert shown.startswith("one ")
     assert "/60 (" in shown
     assert "tokens/s" in shown

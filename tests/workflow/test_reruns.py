@@ -24,7 +24,7 @@ def project(tmp_path_factory):
 
 
 def test_a_plan_comes_before_any_training_and_is_shown(project):
-    assert project.run("plan") == PLANNED
+    assert project.run("plan") == PLANNED | {"render_plan"}
     assert not list(project.folder.glob("results/runs/*/*/adapter"))
     assert project.output.count("Plan of one:") >= 2  # in the job's log, and at the end
     (path,) = project.folder.glob("results/runs/one/*/plan.json")

@@ -112,7 +112,7 @@ def effect(off: Measured, on: Measured, epoch: Epoch, price_per_hour: float | No
         return {"failed": off.failed or on.failed}
     ratios = speed_ups(off, on)
     speed_up = median(ratios)
-    saved = epoch.training(on) * (speed_up - 1)
+    saved = epoch.training(off) * (1 - 1 / speed_up)
     return {
         "off": case_facts(off),
         "on": case_facts(on),

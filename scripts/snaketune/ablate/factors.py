@@ -75,17 +75,17 @@ class Factor:
 
 STAGING = Factor("staging", "Copy on a fast disk", ())
 PRETOKENISING = Factor("pretokenising", "Tokenised beforehand", ())
-CADENCE = Factor("cadence", "Checkpoints as seldom as pays", ())
-RIGHT_SIZING = Factor("right_sizing", "Rows as long as the data need", ("row_length",))
-PACKING = Factor("packing", "Several documents in a row", ("packing",))
-ROWS_AT_ONCE = Factor("accumulation", "More rows at once, less accumulation", ("places",))
-TF32 = Factor("tf32", "TF32 products", ("tf32",))
+CADENCE = Factor("cadence", "Fewer checkpoints", ())
+RIGHT_SIZING = Factor("right_sizing", "Right-sized rows", ("row_length",))
+PACKING = Factor("packing", "Packed rows", ("packing",))
+ROWS_AT_ONCE = Factor("accumulation", "More rows at once", ("places",))
+TF32 = Factor("tf32", "TF32", ("tf32",))
 BF16 = Factor("bf16", "bfloat16", ("bf16",))
-RECOMPUTATION = Factor("checkpointing", "No recomputation of activations", ("recomputes",))
+RECOMPUTATION = Factor("checkpointing", "No recomputation", ("recomputes",))
 COMPILING = Factor("compile", "Compiled layers", ("compiles",))
-RANK = Factor("rank", "Smaller adapter rank", ("rank",))
-WORKERS = Factor("workers", "Loader processes, prefetching, pinned memory", ("workers",))
-QUANTISATION = Factor("quantization", "Base in 16 or 32 bits instead of 4", ("quantization",))
+RANK = Factor("rank", "Smaller rank", ("rank",))
+WORKERS = Factor("workers", "Loader processes", ("workers",))
+QUANTISATION = Factor("quantization", "No quantisation", ("quantization",))
 FACTORS = (
     *(STAGING, PRETOKENISING, RIGHT_SIZING, PACKING, ROWS_AT_ONCE, TF32, BF16, RECOMPUTATION, COMPILING, CADENCE),
     *(WORKERS, RANK, QUANTISATION),
@@ -287,7 +287,7 @@ def _word(setting: CaseSetting, name: str) -> str:
     if name == "row_length":
         return f"rows of {value:,} tokens"
     if name == "places":
-        return f"{setting.rows} row{'' if setting.rows == 1 else 's'} at once"
+        return f"{setting.rows} row{'' if setting.rows == 1 else 's'} at once, the rest accumulated"
     if name == "workers":
-        return f"{value} loader processes" if value else "no loader process"
+        return f"{value}, prefetching, pinned memory" if value else "none"
     return f"rank {value}"

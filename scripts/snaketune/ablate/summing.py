@@ -66,6 +66,11 @@ class Parts:
         rates = {"tokenising": start_facts, "reading": disk_facts}
         return cls(slow, fast, epoch, rates, shown, predicted, removing_padding, price_per_hour)
 
+    @property
+    def tokenising_failed(self) -> str:
+        """Return why tokenising could not be measured, empty if it could."""
+        return self.rates["tokenising"].get("failed", "")
+
     def seconds(self, case: Measured, on: bool, but: str = "") -> float:
         """Return the seconds of an epoch from its start with the factors beside training all on or all off.
 
@@ -116,7 +121,8 @@ def outside_rows(parts: Parts) -> list[dict[str, Any]]:
             continue
         for where, case, on in ((factors.BASELINE, parts.slow, False), (factors.FAST, parts.fast, True)):
             row = {"factor": factor.name, "where": where, **outside_words(factor, parts, case)}
-            found.append(row | (_outside(parts, case, on, factor.name) if not case.failed else {"failed": case.failed}))
+            failed = case.failed or (parts.tokenising_failed if factor == factors.PRETOKENISING else "")
+            found.append(row | ({"failed": failed} if failed else _outside(parts, case, on, factor.name)))
     return found
 
 

@@ -51,7 +51,7 @@ def attempts_spec(blueprint: Blueprint, work: str, command: str) -> str:
         command: what to type to go on.
     """
     runs = [_attempt(blueprint, run) for run in blueprint.runs]
-    return blueprint.spec("report_unfinished", {"work": work, "command": command, "runs": runs})
+    return blueprint.spec("report", {"work": work, "command": command, "runs": runs})
 
 
 def _attempt(blueprint: Blueprint, run: str) -> dict[str, Any]:

@@ -25,7 +25,6 @@ class PathsConfig(Section):
     )
     publish: str | None = Field(
         None,
-        pattern=r"^s3://[^/]+",
         description="For `snakemake publish`: s3://bucket/path that the runs' folders are uploaded to; needs the extra "
         "`storage`.",
     )

@@ -35,8 +35,8 @@ class PlanConfig(Section):
     )
     without_weights: bool = Field(
         False,
-        description="Plan a model folder or repository by its config.json and tokenizer alone: no weights are needed or "
-        "downloaded. Such a run cannot train.",
+        description="Plan a model folder or repository by its config.json and tokenizer alone: no weights are needed "
+        "or downloaded. Such a run cannot train.",
     )
     price_per_gpu_hour: float | None = Field(
         None, ge=0, description="US dollars; null takes the price of the catalogue, which may be unknown."

@@ -46,11 +46,14 @@ def check_written(
         TrainingError: naming the first weight that is missing, not finite, or not what it must be.
     """
     base, written = Checkpoint(base_folder), Checkpoint(folder)
-    _check_numbers(folder, written)
+    if left := next((name for name in written.dtypes if "_orig_mod." in name), None):
+        raise TrainingError(f"{folder}: {left} is a name from a compiled model, which no other has: merge again.")
     if isinstance(tuned, TrainedModel):
         return _compare(folder, written, trained_weights(base, tuned, dtype))
     if is_streamed(base, tuned):
         return _compare(folder, written, merged_weights(base, tuned, dtype))
+    for name in written.dtypes:
+        _finite(folder, written, name)
     merge = merge_with_peft(base_folder, tuned, dtype, trust)
     wanted = weight_digests(merge.model, merge.dtype)
     changed = sum(digest != merge.before.get(name) for name, digest in wanted.items())
@@ -63,24 +66,25 @@ def check_written(
     return Written(layers, changed, error)
 
 
-def _check_numbers(folder: Path, written: Checkpoint) -> None:
-    for name in written.dtypes:
-        if "_orig_mod." in name:
-            raise TrainingError(f"{folder}: {name} is a name from a compiled model, which no other has: merge again.")
-        if not bool(torch.isfinite(written.tensor(name)).all()):
-            raise TrainingError(f"{folder}: {name} holds numbers that are not finite: try again.")
-
-
 def _compare(folder: Path, written: Checkpoint, weights: Weights) -> Written:
     _check_names(folder, weights.formats, written.dtypes)
     changed = 0
     for name, format in weights.formats.items():
-        found = written.tensor(name)
+        found = _finite(folder, written, name)
         if found.dtype != format or not same_bits(found, weights.tensor(name)):
             raise _damaged(folder, name)
         before = weights.before(name) if name in weights.trained else found
         changed += before is None or not torch.equal(found, before)
     return Written(len(weights.trained), changed)
+
+
+def _finite(folder: Path, written: Checkpoint, name: str) -> torch.Tensor:
+    found = written.tensor(name)
+    if not bool(torch.isfinite(found).all()):
+        raise TrainingError(
+            f"{folder}: {name} holds numbers that are not finite: try again, and look at the base model."
+        )
+    return found
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -65,10 +65,15 @@ def advice(current: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, Any
     """Return what to change in the configuration, None if nothing measured is faster than the noise.
 
     Args:
-        current, best: a measured row each: ``tokens_per_second``, ``spread``, ``keys``.
+        current, best: a row each: ``tokens_per_second`` (None if it ran out of memory), ``spread``, ``keys``.
     """
+    if current["tokens_per_second"] is None:
+        return {"changes": _changes(current, best), "speed_up": None, "time_reduction": None}
     gain = best["tokens_per_second"] / current["tokens_per_second"] - 1
     if gain <= max(current["spread"], best["spread"]):
         return None
-    changes = {key: value for key, value in best["keys"].items() if current["keys"].get(key) != value}
-    return {"changes": changes, "speed_up": 1 + gain, "time_reduction": gain / (1 + gain)}
+    return {"changes": _changes(current, best), "speed_up": 1 + gain, "time_reduction": gain / (1 + gain)}
+
+
+def _changes(current: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in best["keys"].items() if current["keys"].get(key) != value}

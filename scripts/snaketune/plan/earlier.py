@@ -1,7 +1,7 @@
 """What earlier runs measured: their rates replace estimates, so that each plan is better than the last."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -52,17 +52,31 @@ def find_measurement(
         target: the device.
         host: this machine; a rate of a CPU is only good for the machine that it was measured on.
     """
+    itself = {"speed": speed, "rate": {"flops_per_token": flops_per_token}}
     found = []
+    for folder, info, plan in finished_runs(results, target, host, {own: itself}):
+        if plan.get("speed") == speed:
+            found += measured_run(folder, info, plan, flops_per_token, speed["gpus"])
+    newest = sorted(found, key=lambda run: run["finished"])[-NEWEST:]
+    return _together(newest) if newest else None
+
+
+def finished_runs(
+    results: Path, target: Target, host: str, plans: Mapping[Path, dict[str, Any]] | None = None
+) -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:
+    """Yield folder, run_info.json and plan.json of every run on the target's kind of device.
+
+    Args:
+        results, target, host: as in ``find_measurement``.
+        plans: plans by folder that are taken instead of the files.
+    """
     for file in sorted((results / "runs").glob("*/*/run_info.json")):
         folder = file.parent
         if folder.is_symlink() or folder.parent.is_symlink():
             continue
-        plan = {"speed": speed, "rate": {"flops_per_token": flops_per_token}} if folder == own else _read(folder)
-        info = _read(folder, "run_info.json")
-        if plan and info and plan.get("speed") == speed and _is_there(info, target, host):
-            found += _measured(folder, info, plan, flops_per_token, speed["gpus"])
-    newest = sorted(found, key=lambda run: run["finished"])[-NEWEST:]
-    return _together(newest) if newest else None
+        plan, info = (plans or {}).get(folder) or _read(folder), _read(folder, "run_info.json")
+        if plan and info and _is_there(info, target, host):
+            yield folder, info, plan
 
 
 def _read(folder: Path, name: str = "plan.json") -> dict[str, Any] | None:
@@ -85,9 +99,10 @@ def is_device(gpu: Mapping[str, Any] | None, target: Target) -> bool:
     return " ".join(gpu["name"].lower().split()) in {name.lower() for name in target.hardware.names}
 
 
-def _measured(
+def measured_run(
     folder: Path, info: Mapping[str, Any], plan: Mapping[str, Any], flops: float | None, gpus: int
 ) -> list[dict[str, Any]]:
+    """Return one entry with what a run measured, its rate brought to ``flops`` per token; none for a short run."""
     seconds = info.get("seconds") or {}
     training = seconds.get("compute", 0.0) + seconds.get("data", 0.0)
     if training < SHORTEST_SECONDS or not info.get("tokens_this_time"):

@@ -13,6 +13,7 @@ from snaketune.common.errors import PlanError
 from snaketune.plan.advice import Situation, advise
 from snaketune.plan.budget import finishes_at
 from snaketune.plan.calendar import schedule
+from snaketune.plan.calibration import find_calibration
 from snaketune.plan.earlier import find_measurement
 from snaketune.plan.fit_table import fit_table, options_of, verdict_of, with_measured
 from snaketune.plan.forecast import Disk, Forecast, disk_of, forecast
@@ -21,7 +22,7 @@ from snaketune.plan.hardware import load_catalogue, load_ladder
 from snaketune.plan.ladder import ladder_table
 from snaketune.plan.machine import Machine
 from snaketune.plan.memory import MemoryPlan, memory_plan
-from snaketune.plan.probed import kept_probe, measurement_of, newest, probe_block
+from snaketune.plan.probed import kept_probe, measurement_of, newest, noise, probe_block
 from snaketune.plan.rate import Rate, rate_of
 from snaketune.plan.settings import setting_of
 from snaketune.plan.side_by_side import Reached, strategy_table
@@ -80,7 +81,8 @@ def make_plan(given: PlanInputs) -> dict[str, Any]:
     by_runs = find_measurement(given.results, given.own, speed, flops, target, given.machine.host)
     probe = given.probe or kept_probe(given.own)
     measured = newest(by_runs, measurement_of(probe, target))
-    rate = rate_of(work, target.hardware, given.cfg["plan"]["utilization"], measured)
+    like = find_calibration(given.results, given.own, speed, target, given.machine.host)
+    rate = rate_of(work, target.hardware, given.cfg["plan"]["utilization"], measured, like)
     seen = forecast(given.cfg, given.settings, work, target, rate, measured)
     memory, notes = _memory(given.cfg, work, target)
     disk = disk_of(given.cfg, given.settings, work, given.model, given.pack)
@@ -110,7 +112,7 @@ def make_plan(given: PlanInputs) -> dict[str, Any]:
         },
         **_tables(given, target, work, seen, values, about, _reached(given, target, speed, flops)),
         **probe_block(probe),
-        "notes": [*dict.fromkeys([*work.notes, *notes])],
+        "notes": [*dict.fromkeys([*work.notes, *notes, *filter(None, [noise(probe)])])],
     }
     return rounded(plan)
 

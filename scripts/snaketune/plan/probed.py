@@ -14,6 +14,20 @@ FOLDER = "probes"
 """Under the results folder: probes are shared by all runs that they hold for."""
 
 
+NOISY = 0.2
+"""Spread of the repeats above which something else was using the machine: such a probe is not kept for other runs."""
+
+
+def noise(record: Mapping[str, Any] | None) -> str:
+    """Return a sentence about a probe whose repeats differ too much, an empty text otherwise."""
+    if not record or record["probe"]["spread"] <= NOISY:
+        return ""
+    return (
+        f"the repeats of the probe differ by {record['probe']['spread']:.0%}, so something else was using the machine;"
+        " remove probe.json in the run's folder and plan again when it is quiet"
+    )
+
+
 def probe_path(results: Path, identity: str) -> Path:
     """Return where a probe is kept."""
     return results / FOLDER / f"{identity}.json"
@@ -83,4 +97,5 @@ def describe_tuning(tuned: Mapping[str, Any]) -> list[str]:
         return [f"Autotune: keep the settings; {tried} and none is faster than the spread of the repeats."]
     given = tuned["advice"]
     changes = ", ".join(f"{key}: {str(value).lower()}" for key, value in given["changes"].items())
-    return [f"Autotune: {given['speed_up']:.2f} times as fast with {changes} ({tried}); it is yours to set."]
+    gain = f"{given['speed_up']:.2f} times as fast" if given["speed_up"] else "it fits, and is fastest,"
+    return [f"Autotune: {gain} with {changes} ({tried}); it is yours to set."]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from snaketune.plan.calibration import BAND, Calibration
 from snaketune.plan.earlier import Measurement
 from snaketune.plan.hardware import Hardware
 from snaketune.plan.workload import Work
@@ -33,13 +34,34 @@ class Rate:
     source: str
 
 
-def rate_of(work: Work, hardware: Hardware, utilization: float, measured: Measurement | None) -> Rate:
-    """Return the rate of a run on a device; a measured one is taken as it is."""
+def rate_of(
+    work: Work,
+    hardware: Hardware,
+    utilization: float,
+    measured: Measurement | None,
+    calibration: Calibration | None = None,
+) -> Rate:
+    """Return the rate of a run on a device; a measured one is taken as it is.
+
+    Without one, what the device reached in runs of about this size comes before a share of its peak.
+    """
     if measured:
         rate = measured.tokens_per_second
         low, high = min(measured.slowest, rate * (1 - MEASURED_BAND)), max(measured.fastest, rate * (1 + MEASURED_BAND))
         return Rate(rate, low, high, "measured", measured.source)
+    flops = work.flops_per_token()
+    if calibration and flops:
+        return calibrated_rate(calibration, flops)
     return estimated_rate(work, hardware, utilization)
+
+
+def calibrated_rate(calibration: Calibration, flops_per_token: float) -> Rate:
+    """Return the rate at the operations per second that other runs reached on the device."""
+    reached = calibration.flops_per_second
+    low, high = min(calibration.lowest, reached * (1 - BAND)), max(calibration.highest, reached * (1 + BAND))
+    runs = ", ".join(calibration.runs)
+    source = f"{reached / 1e9:.3g} GFLOP/s reached by {runs} / {flops_per_token / 1e9:.3g} GFLOP per token"
+    return Rate(reached / flops_per_token, low / flops_per_token, high / flops_per_token, "estimated", source)
 
 
 def estimated_rate(

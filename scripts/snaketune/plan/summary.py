@@ -118,6 +118,7 @@ def _own_cell(cell: Mapping[str, Any]) -> str:
 
 def _rest(plan: Mapping[str, Any]) -> list[str]:
     lines = [f"  {one['topic']}: {one['choice']}, because {one['reason']}." for one in plan["advice"]]
+    lines += [_step(row) for row in plan["ladder"] if row["usd_per_run"] is not None]
     lines += [_several(row) for row in plan["strategies"][1:2]]
     own = plan["ownership"]
     if own["break_even_runs"] is not None:
@@ -127,6 +128,14 @@ def _rest(plan: Mapping[str, Any]) -> list[str]:
     if plan.get("autotune"):
         lines += [f"  {line}" for line in describe_tuning(plan["autotune"])]
     return lines + [f"  Note: {note}" for note in plan["notes"]]
+
+
+def _step(row: Mapping[str, Any]) -> str:
+    year = f", {dollars(row['usd_per_year'])} a year" if row["usd_per_year"] is not None else ""
+    return (
+        f"  {row['title']}: {row['device_title']}, {duration(row['train_hours'])} and {dollars(row['usd_per_run'])} a"
+        f" run{year} (estimated; {row['pays']})."
+    )
 
 
 def _several(row: Mapping[str, Any]) -> str:

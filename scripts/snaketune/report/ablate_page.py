@@ -28,6 +28,7 @@ WAYS = {
 }
 BUSY = 0.05
 """Share of waiting for the processor from which the page says that the machine was busy."""
+NOTHING = "\u2013"
 WORDS = {"faster": "faster", "slower": "slower", "unclear": "no clear difference"}
 
 
@@ -37,7 +38,8 @@ class Row:
 
     title: str
     change: str
-    rates: str
+    rate: str
+    rate_before: str
     spread: str
     speed_up: str
     range: str
@@ -48,6 +50,7 @@ class Row:
     loss: str
     loss_change: str
     memory: str
+    memory_before: str
     verdict: str
     tone: str
     failed: str
@@ -117,6 +120,8 @@ def change_of_loss(row: Mapping[str, Any]) -> str:
     """Return by how much the held-out loss changed, with the range over the rounds."""
     if row.get("loss_change") is None:
         return units.UNKNOWN
+    if not (row["loss_change_low"] or row["loss_change_high"]):
+        return "unchanged"
     low, high = units.signed(row["loss_change_low"], 2), units.signed(row["loss_change_high"], 2)
     return f"{units.signed(row['loss_change'], 2)} ({low} to {high})"
 
@@ -154,17 +159,19 @@ def row_of(facts: Mapping[str, Any], row: Mapping[str, Any]) -> Row:
     return Row(
         title=title,
         change=change,
-        rates=f"{_rate(row['off'])} → {_rate(row['on'])}" if trains else "",
-        spread=f"±{units.percent(max(row['off']['spread'], row['on']['spread']) / 2)}" if trains else "",
+        rate=_rate(row["on"]) if trains else NOTHING,
+        rate_before=f"instead of {_rate(row['off'])}" if trains else "",
+        spread=f"spread {units.percent(max(row['off']['spread'], row['on']['spread']))}" if trains else "",
         speed_up=times(row["speed_up"]),
         range="" if low is None else f"{times(low)} to {times(high)}",
-        predicted=times(row["predicted_speed_up"]) if "predicted_speed_up" in row else "",
+        predicted=times(row["predicted_speed_up"]) if "predicted_speed_up" in row else NOTHING,
         reduction=units.percent(row["time_reduction"]),
         saved=signed_time(row["seconds_saved"]),
         usd=signed_dollars(row["usd_saved"]).removesuffix(" dollars"),
-        loss=units.significant(row["on"]["held_out_loss"]) if trains else "",
+        loss=units.significant(row["on"]["held_out_loss"]) if trains else NOTHING,
         loss_change=change_of_loss(row) if trains else "",
-        memory=f"{_memory(row['off'])} → {_memory(row['on'])}" if trains else "",
+        memory=_memory(row["on"]) if trains else NOTHING,
+        memory_before=f"instead of {_memory(row['off'])}" if trains else "",
         verdict=WORDS.get(verdict, ""),
         tone={"faster": "better", "slower": "worse"}.get(verdict, ""),
         failed="",

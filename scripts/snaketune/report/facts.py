@@ -13,6 +13,7 @@ from snaketune.common.errors import DataError
 from snaketune.report.answers import Answers, collect, collect_by_file
 from snaketune.report.curves import Curve, Progress, gather
 from snaketune.report.text import Excerpt, excerpt
+from snaketune.report.too_long import TooLong, find_too_long
 
 __all__ = ["Curve", "Facts", "Json", "load_facts", "look", "read_document", "read_lines"]
 
@@ -96,6 +97,7 @@ class Facts:
     """Answers to the questions of external files, by the name of the file."""
     leaks: tuple[LeakPair, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    too_long: tuple[TooLong, ...] = ()
     progress: Mapping[int, Progress] = field(default_factory=dict)
     """How far each logged step is; its seconds are measured."""
     rates: Mapping[str, Curve] = field(default_factory=dict)
@@ -109,7 +111,7 @@ def load_facts(paths: Mapping[str, str | None]) -> Facts:
 
     Args:
         paths: path by name, named like the arguments of ``render_report.py``; ``merged``, ``plan``, ``info``,
-            ``timing``, ``leaks``, ``dropped`` and ``history`` may be None.
+            ``timing``, ``leaks``, ``dropped``, ``records`` and ``history`` may be None.
 
     Raises:
         DataError: if a file is missing or is not the JSON it should be.
@@ -124,6 +126,7 @@ def load_facts(paths: Mapping[str, str | None]) -> Facts:
         **found,
         leaks=read_leaks(given["leaks"]) if "leaks" in given else (),
         left_out=read_left_out(given["dropped"]) if "dropped" in given else (),
+        too_long=_too_long(given, found["rightsize"]) if "records" in given else (),
         curves=metrics.curves,
         rates=metrics.rates,
         progress=metrics.progress,
@@ -132,6 +135,13 @@ def load_facts(paths: Mapping[str, str | None]) -> Facts:
         answers=collect(line for line in read_lines(given["generations"]) if "file" not in line),
         file_answers=collect_by_file(line for line in read_lines(given["generations"]) if "file" in line),
     )
+
+
+def _too_long(given: Mapping[str, Path], rightsize: Json) -> tuple[TooLong, ...]:
+    """Return examples of what is longer than the maximum length; nothing is opened when nothing is."""
+    if not rightsize.get("dropped") and not rightsize.get("truncated"):
+        return ()
+    return find_too_long(given["tokens"].with_name("train"), given["records"], rightsize["max_length"])
 
 
 def look(document: Any, dotted: str) -> Any:

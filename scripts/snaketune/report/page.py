@@ -133,6 +133,10 @@ def _data(facts: Facts) -> dict[str, Any]:
         "place": functools.partial(place, source_paths(facts)),
         "leaks": facts.leaks,
         "left_out": facts.left_out,
+        "too_long": facts.too_long,
+        "too_long_total": units.count(
+            (look(facts.rightsize, "dropped") or 0) + (look(facts.rightsize, "truncated") or 0)
+        ),
         "lengths": length_charts.length_chart(facts),
         "coverage": length_charts.coverage_chart(facts),
         "batch_ways": lengths.batch_ways(facts),

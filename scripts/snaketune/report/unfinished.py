@@ -119,12 +119,13 @@ def identity_of(found: Mapping[str, Any]) -> str | None:
 
     It needs the packages that train, because their versions are part of it.
     """
-    from snaketune.train.origins import find_origins
-    from snaketune.train.run import fingerprint, versions
-
     wanted = [found[name] for name in ("rightsize", "rows", "model", "start") if found[name]]
     if not all(Path(path).is_file() for path in wanted):
         return None
+    # Only here, because they load torch.
+    from snaketune.train.origins import find_origins
+    from snaketune.train.run import fingerprint, versions
+
     rightsize, rows, model = (read_json(found[name]) for name in ("rightsize", "rows", "model"))
     digests = find_origins(model, found["start"]).digests
     return fingerprint(found["training"], rightsize, rows, digests, versions(orjson.loads(found["training"])["cfg"]))

@@ -72,7 +72,7 @@ def waterfall(facts: Mapping[str, Any]) -> Chart | None:
     )
     rows = tuple(_row(bar, size, name) for bar in found)
     header = ("Step", "From", "To", "Saved")
-    return Chart("waterfall", "From slow to fast", caption, _spec(found, size, name), header, rows)
+    return Chart("waterfall", "One epoch, step by step", caption, _spec(found, size, name), header, rows)
 
 
 def _row(bar: Bar, size: float, name: str) -> tuple[str, ...]:

@@ -67,7 +67,9 @@ def find_nodes(count: int, environment: Mapping[str, str] = os.environ) -> Nodes
         )
     asked = subprocess.run(["scontrol", "show", "hostnames", names], capture_output=True, text=True)
     if asked.returncode:
-        raise TrainingError(f"scontrol does not know the nodes {names} ({asked.stderr.strip()}): run the command again.")
+        raise TrainingError(
+            f"scontrol does not know the nodes {names} ({asked.stderr.strip()}): run the command again."
+        )
     found = asked.stdout.split()
     if len(found) != count:
         raise ConfigError(

@@ -11,7 +11,7 @@ import torch
 from snaketune.common.atomic import write_json
 from snaketune.common.canonical import read_json
 from snaketune.data.rows import PackedRows
-from snaketune.plan.probed import probe_path
+from snaketune.plan.probed import noise, probe_path
 from snaketune.train import provenance
 from snaketune.train.autotune import autotune
 from snaketune.train.probe_identity import probe_identity
@@ -68,7 +68,7 @@ def _recall(path: Path, identity: str) -> dict[str, Any] | None:
         record = read_json(path)
     except (FileNotFoundError, ValueError):
         return None
-    return record if record.get("identity") == identity else None
+    return record if record.get("identity") == identity and not noise(record) else None
 
 
 def _measure(request: ProbeRequest, identity: str, found: Mapping[str, str]) -> dict[str, Any]:

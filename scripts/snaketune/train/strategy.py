@@ -108,13 +108,13 @@ def strategy_arguments(strategy: str, full: bool) -> dict[str, Any]:
         full: whether all weights are trained and not an adapter.
     """
     if strategy == "fsdp":
-        # The whole state is gathered when it is saved, so that a checkpoint does not depend on the number of processes.
+        # Every process saves its share of a whole model; an adapter is small, and gathered.
         return {
             "fsdp": True,
             "fsdp_config": {
                 "version": 2,
                 "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-                "state_dict_type": "FULL_STATE_DICT",
+                "state_dict_type": "SHARDED_STATE_DICT" if full else "FULL_STATE_DICT",
                 "reshard_after_forward": True,
                 # The first process alone has read the weights and hands out the shares; see loading.load_base.
                 "cpu_ram_efficient_loading": True,

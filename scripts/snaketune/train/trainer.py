@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -25,6 +24,7 @@ from snaketune.train.adapting import load_weights
 from snaketune.train.batches import IGNORED, Layout, arrange
 from snaketune.train.meters import TimeSplit, TokenCounter, batch_facts
 from snaketune.train.safety import FP16_PATIENCE, FiniteGuard, require_finite_state, require_plain_names
+from snaketune.train.shares import gathered, whole
 from snaketune.train.surroundings import ALONE, Surroundings
 from snaketune.train.team import Team
 
@@ -263,17 +263,27 @@ class PackedTrainer(Trainer):
             self._seal(partial / name, root / name, facts)
         self._team.wait()
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write what was trained; of sharded weights one tensor at a time is gathered.
+
+        A model trained as a whole lies in the checkpoint as the shares of all processes, and is gathered at the end.
+        """
+        if not self.is_fsdp_enabled:
+            super().save_model(output_dir, _internal_call)
+        elif self._adapter_or_last():
+            state = gathered(self._model(), self._team.is_first)
+            if self._team.is_first:
+                self._save(output_dir, state_dict=state)
+
+    def _adapter_or_last(self) -> bool:
+        return isinstance(self._model(), PeftModel) or self.state.global_step == self.state.max_steps
+
     def _seal(self, partial: Path, target: Path, facts: dict[str, Any]) -> None:
         for unused in ("training_args.bin", "README.md"):
             with contextlib.suppress(FileNotFoundError):
                 (partial / unused).unlink()
         require_plain_names(partial)
         self._surroundings.seal(partial, target, facts)
-
-
-def whole(norm: torch.Tensor) -> torch.Tensor:
-    """Return a norm over sharded gradients as an ordinary tensor."""
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 class RestoreInterval(TrainerCallback):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.common.door import parse_arguments, run
+from snaketune.common.errors import SnaketuneError
 
 PAGE = "unfinished.html"
 
@@ -24,7 +25,11 @@ def write_page(found: dict[str, Any], cfg: dict[str, Any]) -> None:
     from snaketune.report.unfinished import gather_attempt, identity_of
     from snaketune.report.unfinished_page import headline, render_unfinished
 
-    identity = identity_of(found)
+    try:
+        identity = identity_of(found)
+    except (SnaketuneError, ImportError) as error:
+        print(f"{found['run']}: the state of its training is not known here: {error}", flush=True)
+        identity = None
     private = Path(cfg["work"]) / "runs" / identity if identity else None
     attempt = gather_attempt(found, private, cfg["command"])
     if attempt is None:

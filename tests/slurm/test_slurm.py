@@ -1,0 +1,154 @@
+"""The workflow through a real Slurm: a warning of the time limit requeues training, and scancel loses none of it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import slurm
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
+from project import Project
+
+REASON = slurm.why_not()
+pytestmark = pytest.mark.skipif(bool(REASON), reason=f"no Slurm can be started here: {REASON}")
+CONFIG = """
+data: {sources: ["builtin:quickstart"]}
+model:
+  name_or_path: tiny
+  tiny: {corpus: quickstart, vocab_size: 400, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1,
+         num_attention_heads: 2, max_position_embeddings: 256, pretrain_steps: 0}
+tokens: {max_length: 256}
+adapter: {r: 4}
+train: {max_steps: 900, per_device_train_batch_size: 2, gradient_accumulation_steps: 1, learning_rate: 1e-3,
+        logging_steps: 5, save_steps: 100, cpu_threads: 1}
+runs: {one: {}}
+"""
+# This Slurm has no accounts and no accounting; the rest is the profile as it stands.
+COMMAND = ["--profile", "profiles/slurm", "--slurm-no-account", "--slurm-status-command", "squeue"]
+COMMAND += ["--slurm-init-seconds-before-status-checks", "1"]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with slurm.running(tmp_path_factory.mktemp("slurm")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return Project(tmp_path_factory.mktemp("project"), CONFIG)
+
+
+@pytest.fixture
+def start(cluster, project):
+    """A function that gives the command."""
+    started = []
+
+    def give_command(*arguments: str) -> subprocess.Popen:
+        command = [str(Path(sys.executable).with_name("snakemake")), *COMMAND, *arguments, "train"]
+        with open(project.folder / "output.log", "w") as log:
+            started.append(subprocess.Popen(command, cwd=project.folder, stdout=log, stderr=subprocess.STDOUT))
+        return started[-1]
+
+    yield give_command
+    for process in started:
+        process.kill()
+
+
+def step_of(project) -> int:
+    lines = [
+        line for path in project.folder.glob("work/runs/*/metrics.jsonl") for line in path.read_text().splitlines()
+    ]
+    return max((json.loads(line)["step"] for line in lines), default=0)
+
+
+def wait_for_step(project, step) -> None:
+    slurm.wait_until(lambda: step_of(project) >= step, f"step {step}")
+
+
+def training_job(state: str) -> dict[str, str]:
+    """What Slurm knows of the training's job once it is in a state."""
+
+    def find():
+        jobs = [job for job in all_jobs() if "train_model" in job.get("Comment", "") and job["JobState"] == state]
+        return jobs[-1] if jobs else None
+
+    return slurm.wait_until(find, f"job of train_model that is {state}")
+
+
+def all_jobs() -> list[dict[str, str]]:
+    lines = slurm.call("scontrol", "show", "jobs", "--oneliner").splitlines()
+    return [dict(pair.split("=", 1) for pair in line.split() if "=" in pair) for line in lines]
+
+
+def output(project) -> str:
+    return (project.folder / "output.log").read_text()[-3000:]
+
+
+def log_of_training(project) -> str:
+    (log,) = project.folder.glob("logs/train_model/*.log")
+    return log.read_text()
+
+
+def facts(project, name):
+    (path,) = project.folder.glob(f"results/runs/one/*/{name}")
+    return json.loads(path.read_text())
+
+
+def digest(project) -> str:
+    return facts(project, "adapter.manifest.json")["files"]["adapter/adapter_model.safetensors"]["digest"]
+
+
+def forget_training(project) -> None:
+    (run,) = project.folder.glob("results/runs/one/*")
+    shutil.rmtree(run / "adapter")
+    (run / "adapter.manifest.json").unlink()
+    shutil.rmtree(project.folder / "work" / "runs")
+
+
+def test_training_survives_its_time_limit_and_scancel_and_ends_in_the_adapter_of_an_undisturbed_run(start, project):
+    project.run("--until", "train_model", "train")
+    undisturbed = digest(project)
+    forget_training(project)
+
+    workflow = start("--until", "train_model")
+    wait_for_step(project, 50)
+    job = training_job("RUNNING")
+    assert (job["TresPerJob"], job["NumNodes"], job["Requeue"], job["TimeLimit"]) == (
+        "gres:gpu:1",
+        "1",
+        "1",
+        "1-00:00:00",
+    )
+
+    # What --signal makes Slurm send before the limit; the job comes back by itself.
+    slurm.call("scancel", "--signal=USR1", job["JobId"])
+    training_job("PENDING")
+    assert "SIGUSR1 came" in log_of_training(project)
+    wait_for_step(project, step_of(project) + 50)
+    job = training_job("RUNNING")
+    assert job["Restarts"] == "1"
+
+    slurm.call("scancel", job["JobId"])
+    assert workflow.wait(timeout=400) != 0
+    assert "SIGTERM came" in log_of_training(project)
+    stopped_at = step_of(project)
+
+    assert start("--until", "train_model").wait(timeout=400) == 0, output(project)
+    assert facts(project, "run_info.json")["resumed_from_step"] >= stopped_at
+    assert digest(project) == undisturbed
+
+
+@pytest.mark.skipif("SNAKETUNE_SLOW" not in os.environ, reason="takes minutes: set SNAKETUNE_SLOW=1 to run it")
+def test_the_whole_workflow_runs_through_the_profile(start, project):
+    shutil.rmtree(project.folder / "results")
+    assert start().wait(timeout=1500) == 0, output(project)
+    assert (project.latest() / "report.html").is_file()
+    sent = " ".join(job["Comment"] for job in all_jobs())
+    assert "rule_records_dedupe_records_read_records_split_records_stage_sources" in sent, "one job"
+    assert all(rule in sent for rule in ("tokenize_records", "pack_rows", "merge_adapter", "evaluate_model"))
+    assert not any(rule in sent for rule in ("prepare_model", "plan_run", "render_report"))
