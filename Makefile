@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev train test test-fast lint format generate constraints clean
+.PHONY: help install install-dev train watch test test-fast lint format generate constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,9 @@ install-dev: ## the same, with what tests and checks need
 
 train: install ## install, then run the whole workflow
 	$(BIN)/snakemake --cores $(CORES) train $(ARGS)
+
+watch: install ## watch running trainings in the terminal; Ctrl-C ends it
+	@$(BIN)/python scripts/watch_runs.py
 
 test: install-dev ## install, then run every test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
