@@ -7,6 +7,7 @@ Nothing here needs more than torch, transformers and peft; how checkpoints are s
 """
 
 import contextlib
+import dataclasses
 import functools
 import shutil
 from collections.abc import Iterable, Iterator
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import SeedableRandomSampler
 from peft import PeftModel
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from snaketune.data.rows import PackedRows
@@ -30,7 +32,10 @@ from snaketune.train.team import Team
 
 
 class RowIndices(Dataset):
-    """The indices of packed rows: the rows themselves are read when a batch is put together."""
+    """The indices of packed rows: the rows themselves are read when a batch is put together.
+
+    An index beyond the last row means a row of padding.
+    """
 
     def __init__(self, rows: PackedRows):
         self.rows = rows
@@ -50,7 +55,36 @@ class RowCollator:
 
     def __call__(self, indices: list[int]) -> dict[str, Any]:
         """Return the batch of the rows ``indices``."""
-        return {**arrange(self._rows, indices, self._layout), "facts": batch_facts(self._rows, indices)}
+        real = [index for index in indices if index < len(self._rows)]
+        layout = dataclasses.replace(self._layout, rows=max(self._layout.rows, len(indices)))
+        return {**arrange(self._rows, real, layout), "facts": batch_facts(self._rows, real)}
+
+
+class EvenSampler(Sampler[int]):
+    """The order of one process, filled up with rows of padding so that several take equally many.
+
+    Without the filling the last turn of an epoch would show some rows twice.
+
+    Args:
+        dataset: what is put in order.
+        seed: of the order.
+        turn: rows that all processes together take at a time.
+    """
+
+    def __init__(self, dataset: RowIndices, seed: int, turn: int):
+        self._order = SeedableRandomSampler(dataset, data_seed=seed)
+        self._rows, self._total = len(dataset), -(-len(dataset) // turn) * turn
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order of another epoch."""
+        self._order.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self._order
+        yield from range(self._rows, self._total)
+
+    def __len__(self) -> int:
+        return self._total
 
 
 PLAIN = Layout()
@@ -76,6 +110,12 @@ class PackedTrainer(Trainer):
         self.guard = FiniteGuard(patience, lambda: self.times.spending("device"))
         self.evaluation_is_due = False
         self._resumed: dict[str, Any] = {}
+
+    def _get_train_sampler(self, train_dataset=None):
+        if self._team.size == 1:
+            return super()._get_train_sampler(train_dataset)
+        turn = self._team.size * self.args.per_device_train_batch_size
+        return EvenSampler(train_dataset or self.train_dataset, self.args.seed, turn)
 
     def floating_point_ops(self, inputs) -> int:
         """Return 0: FLOPs follow from the documents, not from walking all parameters at every step."""

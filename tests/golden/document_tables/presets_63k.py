@@ -13,7 +13,7 @@ from snaketune.plan.budget import (
     steps_of,
     time_reduction_of,
 )
-from snaketune.plan.summary import calendar
+from snaketune.plan.calendar import moment
 
 MESSAGES = 63_000
 FRIDAY = datetime(2026, 11, 20, 18, 0)
@@ -67,7 +67,7 @@ def table() -> Table:
                 "B6",
                 "Friday 18:00 and 35 h",
                 "Monday 05:00",
-                f"{finishes_at(FRIDAY, 35):%A %H:%M} ({calendar(finishes_at(FRIDAY, 35))})",
+                f"{finishes_at(FRIDAY, 35):%A %H:%M} ({moment(finishes_at(FRIDAY, 35))})",
                 "wrong",
                 "35 h are a day and eleven hours",
             ),
