@@ -45,20 +45,6 @@ rule compare:
         f"{BLUEPRINT.results}/compare.html",
 
 
-# No outputs, so that it looks every time; nothing is trained or rendered anew for it.
-rule report:
-    log:
-        "logs/report.log",
-    conda:
-        "envs/model.yaml"
-    params:
-        spec=attempts_spec,
-    message:
-        "Looking for runs that came to no end"
-    shell:
-        "python scripts/report.py --spec {params.spec:q} 2>&1 | tee {log:q}"
-
-
 rule prune:
     output:
         update("work/prune.txt"),

@@ -143,3 +143,17 @@ rule compare_runs:
         "Putting runs side by side"
     shell:
         "python scripts/compare_runs.py --spec {params.spec:q} --output {output.page:q} 2>&1 | tee {log:q}"
+
+
+# No outputs, so that it looks every time; nothing is trained or rendered anew for it.
+rule report:
+    log:
+        "logs/report.log",
+    conda:
+        "../envs/model.yaml"
+    params:
+        spec=attempts_spec,
+    message:
+        "Looking for runs that came to no end"
+    shell:
+        "python scripts/report.py --spec {params.spec:q} 2>&1 | tee {log:q}"

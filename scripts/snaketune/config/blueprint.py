@@ -67,7 +67,8 @@ class Blueprint:
 
     def shard_spec(self, name: str, stage: str, id: str) -> str:
         """Return the spec of the jobs ``name`` that each do one share of a stage."""
-        return self.spec(name, self.variant(stage, id).cfg)
+        variant = self.variant(stage, id)
+        return self.spec(name, {**variant.cfg, **self.found.outside(stage, variant.config)})
 
     def shards(self, stage: str, id: str) -> int:
         """Return into how many shards a variant is cut: as when it was made, else as configured or by the size."""

@@ -17,7 +17,8 @@ from snaketune.common.errors import TrainingError
 from snaketune.data.rows import PackedRows
 from snaketune.train.batches import Layout
 from snaketune.train.preference import PreferenceLoss, install_log_probs, locate_documents, sum_by_document
-from snaketune.train.trainer import PackedTrainer, RowCollator
+from snaketune.train.row_order import RowCollator
+from snaketune.train.trainer import PackedTrainer
 
 # Both are fixed: another batch can change the last bits of what runs share.
 TOKENS_PER_PASS, TOKENS_PER_BLOCK = 1 << 13, 1 << 22

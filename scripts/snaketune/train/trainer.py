@@ -7,7 +7,6 @@ Nothing here needs more than torch, transformers and peft; how checkpoints are s
 """
 
 import contextlib
-import dataclasses
 import functools
 import shutil
 from collections.abc import Iterable, Iterator
@@ -15,77 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.data_loader import SeedableRandomSampler
 from peft import PeftModel
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from snaketune.data.rows import PackedRows
 from snaketune.train.adapting import load_weights
-from snaketune.train.batches import IGNORED, Layout, arrange
-from snaketune.train.meters import TimeSplit, TokenCounter, batch_facts
+from snaketune.train.batches import IGNORED, Layout
+from snaketune.train.meters import TimeSplit, TokenCounter
+from snaketune.train.row_order import EvenSampler, RowCollator, RowIndices
 from snaketune.train.safety import FP16_PATIENCE, FiniteGuard, require_finite_state, require_plain_names
 from snaketune.train.shares import gathered, whole
 from snaketune.train.surroundings import ALONE, Surroundings
 from snaketune.train.team import Team
-
-
-class RowIndices(Dataset):
-    """The indices of packed rows: the rows themselves are read when a batch is put together.
-
-    An index beyond the last row means a row of padding.
-    """
-
-    def __init__(self, rows: PackedRows):
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> int:
-        return index
-
-
-class RowCollator:
-    """Put packed rows into a batch; ``facts`` says what is counted about it."""
-
-    def __init__(self, rows: PackedRows, layout: Layout):
-        self._rows, self._layout = rows, layout
-
-    def __call__(self, indices: list[int]) -> dict[str, Any]:
-        """Return the batch of the rows ``indices``."""
-        real = [index for index in indices if index < len(self._rows)]
-        layout = dataclasses.replace(self._layout, rows=max(self._layout.rows, len(indices)))
-        return {**arrange(self._rows, real, layout), "facts": batch_facts(self._rows, real)}
-
-
-class EvenSampler(Sampler[int]):
-    """The order of one process, filled up with rows of padding so that several take equally many.
-
-    Without the filling the last turn of an epoch would show some rows twice.
-
-    Args:
-        dataset: what is put in order.
-        seed: of the order.
-        turn: rows that all processes together take at a time.
-    """
-
-    def __init__(self, dataset: RowIndices, seed: int, turn: int):
-        self._order = SeedableRandomSampler(dataset, data_seed=seed)
-        self._rows, self._total = len(dataset), -(-len(dataset) // turn) * turn
-
-    def set_epoch(self, epoch: int) -> None:
-        """Take the order of another epoch."""
-        self._order.set_epoch(epoch)
-
-    def __iter__(self) -> Iterator[int]:
-        yield from self._order
-        yield from range(self._rows, self._total)
-
-    def __len__(self) -> int:
-        return self._total
-
 
 PLAIN = Layout()
 
