@@ -19,6 +19,7 @@ from snaketune.train.nodes import find_nodes
 from snaketune.train.publishing import publish
 from snaketune.train.run import train
 
+pytestmark = pytest.mark.slow
 STEPS = 50
 
 

@@ -72,7 +72,7 @@ def test_two_processes_of_one_row_are_one_process_of_two(strategy, alone, base, 
         assert (weights[key] - wanted[key]).abs().max() < 1e-4, key
 
 
-@pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["lora", "full"])
 def test_an_interrupted_training_of_two_resumes_to_the_same_bytes(full, base, rows, folder, tmp_path):
     cfg = case("fsdp", 1, full, logging_steps=4)
     train_together(cfg, base, folder, tmp_path / "whole")

@@ -1,7 +1,6 @@
 """The workflow through a real Slurm: a warning of the time limit requeues training, and scancel loses none of it."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 from project import Project
 
 REASON = slurm.why_not()
-pytestmark = pytest.mark.skipif(bool(REASON), reason=f"no Slurm can be started here: {REASON}")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(REASON), reason=f"no Slurm can be started here: {REASON}")]
 CONFIG = """
 data: {sources: ["builtin:quickstart"]}
 model:
@@ -143,7 +142,6 @@ def test_training_survives_its_time_limit_and_scancel_and_ends_in_the_adapter_of
     assert digest(project) == undisturbed
 
 
-@pytest.mark.skipif("SNAKETUNE_SLOW" not in os.environ, reason="takes minutes: set SNAKETUNE_SLOW=1 to run it")
 def test_the_whole_workflow_runs_through_the_profile(start, project):
     shutil.rmtree(project.folder / "results")
     assert start().wait(timeout=1500) == 0, output(project)

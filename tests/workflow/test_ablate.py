@@ -7,6 +7,7 @@ import time
 import pytest
 from project import CONFIG, Project, kill_session
 
+pytestmark = pytest.mark.slow
 WANTED = ("ablate", "--config", "ablate=[packing,right_sizing,bf16]")
 
 

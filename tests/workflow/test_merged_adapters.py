@@ -70,6 +70,7 @@ def test_an_export_without_a_converter_is_one_sentence(project):
     assert "Traceback" not in project.output
 
 
+@pytest.mark.slow
 def test_another_training_of_a_merged_run_merges_both_again_and_trains_one(project):
     before = project.adapter("two")
     (project.folder / "converter.py").write_text(CONVERTER)
