@@ -136,3 +136,9 @@ def test_half_of_the_pairs_may_be_chance():
     assert found.outcome == "same"
     assert "in 60.0% of 40 held-out pairs, which may be chance;" in found.sentence
     assert preferring(12, 0.1, 1.0, 1.0).outcome == "few"
+
+
+def test_of_several_adapters_the_combination_is_what_was_merged():
+    merged = {"check": {"verdict": "equal"}, "combination": {"adapters": [{"run": "one"}, {"run": "two"}]}}
+    sentence = judged(measured(1.1), measured(0.9), merged=merged).sentence
+    assert sentence.endswith("merged model equals the combination of 2 adapters.")

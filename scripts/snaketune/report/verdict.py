@@ -99,7 +99,9 @@ def merge_part(facts: Facts) -> str:
     if found is None:
         return "the merged model was not checked"
     verb = "equals" if found == "equal" else "does not equal"
-    return f"merged model {verb} {trained_thing(facts)}"
+    combined = len(look(facts.merged, "combination.adapters") or ())
+    thing = f"the combination of {combined} adapters" if combined else trained_thing(facts)
+    return f"merged model {verb} {thing}"
 
 
 def figures(facts: Facts) -> tuple[Figure, ...]:
