@@ -57,6 +57,7 @@ def finish(project):
     return folder
 
 
+@pytest.mark.slow
 def test_objects_make_the_same_bytes_as_files_and_runs_are_published_when_asked_for(project):
     from snaketune.data.object_storage import connect, listed
 
@@ -78,13 +79,13 @@ def test_objects_make_the_same_bytes_as_files_and_runs_are_published_when_asked_
 
     run = finish(project)
     publish = ("publish", "--config", f"paths={{publish: s3://{BUCKET}/tuned}}", "--rerun-triggers", "mtime")
-    assert project.run(*publish) == {"publish"}
+    assert "publish" in project.run(*publish)
     place = f"s3://{BUCKET}/tuned/runs/one/{run.name}/"
     found = {one.url.removeprefix(place): one.bytes for one in listed(client, place)}
     index = json.loads(client.get_object(Bucket=BUCKET, Key=f"tuned/runs/one/{run.name}/published.json")["Body"].read())
     assert set(found) == {*index["files"], "published.json"} > {"adapter/adapter_model.safetensors", "report.html"}
     assert all(found[name] == (run / name).stat().st_size for name in index["files"])
-    assert project.run(*publish) == {"publish"}
+    assert "publish" in project.run(*publish)
     assert " 0 of " in project.output and "Uploading" not in project.output
 
     client.put_object(Bucket=BUCKET, Key="in/train.jsonl", Body=content.replace(b"follows 7", b"follows 8", 1))
