@@ -34,6 +34,14 @@ def stop(error):
     sys.exit(error.exit_code)
 
 
+def named(switch, check):
+    """What a switch of `--config` names, as `check` understands it."""
+    try:
+        return check([] if SWITCHES[switch] == "no" else SWITCHES[switch])
+    except SnaketuneError as error:
+        stop(error)
+
+
 def configuration_file():
     """The layer of `--configfile`, else of config/config.yaml; one file is a whole configuration."""
     given = [Path(path) for path in workflow.overwrite_configfiles]
@@ -106,19 +114,14 @@ wildcard_constraints:
     shard=r"\d+-of-\d+",
 
 
-def spec(stage):
-    """A params function of a stage that several runs may share."""
-    return lambda wildcards: BLUEPRINT.variant_spec(stage, wildcards.id)
+def spec(stage, job=None):
+    """A params function of a stage that several runs may share, or of the jobs that each do one share of it."""
+    return lambda wildcards: BLUEPRINT.variant_spec(stage, wildcards.id, job)
 
 
 def run_spec(stage):
     """A params function of a stage that belongs to one run."""
     return lambda wildcards: BLUEPRINT.run_spec(stage, wildcards.run)
-
-
-def shard_spec(name, stage):
-    """A params function of a job that does one share of the work of a stage."""
-    return lambda wildcards: BLUEPRINT.shard_spec(name, stage, wildcards.id)
 
 
 def shards(stage, file):
@@ -143,11 +146,7 @@ def probed(wildcards):
 
 def ablate_spec(wildcards):
     """What a run's ablation measures: all factors, or those of `--config ablate=[packing,rank]`."""
-    wanted = SWITCHES["ablate"]
-    try:
-        return BLUEPRINT.ablate_spec(wildcards.run, BLUEPRINT.ablated([] if wanted == "no" else wanted))
-    except SnaketuneError as error:
-        stop(error)
+    return BLUEPRINT.ablate_spec(wildcards.run, named("ablate", BLUEPRINT.ablated))
 
 
 def ablate_settings(wildcards, threads):
@@ -218,22 +217,13 @@ def published(wildcards):
 
 def compare_spec(wildcards):
     """Which runs stand side by side: all of them, or those of `--config compare=[a,b]`."""
-    return BLUEPRINT.compare_spec(compared_runs())
-
-
-def compared_runs():
-    """The names of the runs to compare."""
-    wanted = SWITCHES["compare"]
-    try:
-        return BLUEPRINT.compared([] if wanted == "no" else wanted)
-    except SnaketuneError as error:
-        stop(error)
+    return BLUEPRINT.compare_spec(named("compare", BLUEPRINT.compared))
 
 
 def compared_facts(wildcards):
     """The fact files of the runs to compare."""
     names = ("run.json", "evaluation.json", "adapter.manifest.json", "run_info.json", "metrics.jsonl", "plan.json")
-    return [BLUEPRINT.run_path(run, name) for run in compared_runs() for name in names]
+    return [BLUEPRINT.run_path(run, name) for run in named("compare", BLUEPRINT.compared) for name in names]
 
 
 def settings(wildcards, threads):

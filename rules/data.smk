@@ -32,7 +32,7 @@ rule read_shard:
         "../envs/data.yaml"
     threads: 8
     params:
-        spec=shard_spec("read_shard", "read_records"),
+        spec=spec("read_records", "read_shard"),
         settings=settings,
     message:
         "Reading shard {wildcards.shard}"
@@ -78,7 +78,7 @@ rule key_shard:
         "../envs/data.yaml"
     threads: 8
     params:
-        spec=shard_spec("key_shard", "dedupe_records"),
+        spec=spec("dedupe_records", "key_shard"),
         settings=settings,
     message:
         "Keys of shard {wildcards.shard}"
@@ -99,7 +99,7 @@ rule sketch_shard:
         "../envs/data.yaml"
     threads: 8
     params:
-        spec=shard_spec("sketch_shard", "dedupe_records"),
+        spec=spec("dedupe_records", "sketch_shard"),
         settings=settings,
     message:
         "Sketching shard {wildcards.shard}"
@@ -176,7 +176,7 @@ rule tokenize_shard:
         "../envs/data.yaml"
     threads: 8
     params:
-        spec=shard_spec("tokenize_shard", "tokenize_records"),
+        spec=spec("tokenize_records", "tokenize_shard"),
         settings=settings,
     message:
         "Tokenising shard {wildcards.shard}"

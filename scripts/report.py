@@ -6,14 +6,14 @@ from typing import Any
 from snaketune.common.door import parse_arguments, run
 from snaketune.common.errors import SnaketuneError
 
-PAGE = "unfinished.html"
-
 
 def main() -> None:
     """Look at each run of the spec; nothing is trained."""
     arguments = parse_arguments(__doc__)
+    from snaketune.config.upkeep import is_finished
+
     for found in arguments.cfg["runs"]:
-        if all(map(Path.is_file, map(Path, found["files"]))):
+        if is_finished(found["files"]):
             print(f"{found['run']} is finished: {found['folder']}/report.html", flush=True)
         else:
             write_page(found, arguments.cfg)
@@ -22,6 +22,7 @@ def main() -> None:
 def write_page(found: dict[str, Any], cfg: dict[str, Any]) -> None:
     """Write the page of one unfinished run into its folder."""
     from snaketune.common.atomic import write_bytes
+    from snaketune.config.upkeep import UNFINISHED
     from snaketune.report.unfinished import gather_attempt, identity_of
     from snaketune.report.unfinished_page import headline, render_unfinished
 
@@ -35,7 +36,7 @@ def write_page(found: dict[str, Any], cfg: dict[str, Any]) -> None:
     if attempt is None:
         print(f"{found['run']}: nothing of it has been tried yet.", flush=True)
         return
-    page = Path(found["folder"]) / PAGE
+    page = Path(found["folder"]) / UNFINISHED
     write_bytes(page, render_unfinished(attempt).encode())
     print(f"{found['run']}: {headline(attempt)}. {page}", flush=True)
 

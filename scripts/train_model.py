@@ -20,12 +20,14 @@ def main() -> None:
     from snaketune.data.staging import ensure_near
     from snaketune.train import provenance
     from snaketune.train.facts import training_facts
+    from snaketune.train.identity import fingerprint
     from snaketune.train.meters import peak_memory
     from snaketune.train.nodes import find_nodes
     from snaketune.train.origins import find_origins
+    from snaketune.train.packages import versions
     from snaketune.train.publishing import publish
     from snaketune.train.requeue import requeued_when_out_of_time
-    from snaketune.train.run import fingerprint, train, versions
+    from snaketune.train.run import train
     from snaketune.train.session import note_session, with_session
     from snaketune.train.strategy import processes_wanted, run_workers
     from snaketune.train.team import is_worker

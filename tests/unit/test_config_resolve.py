@@ -66,7 +66,11 @@ def test_a_mapping_of_columns_is_replaced_as_a_whole():
         ("cutoff_len", "tokens", "tokens.max_length"),
         ("lora_rank", "adapter", "adapter.r"),
         ("learning_rat", "train", "Did you mean learning_rate?"),
-        ("zzz", "merge", "The keys here are enabled, adapters, method,"),
+        (
+            "zzz",
+            "merge",
+            "The keys here are enabled, adapters, method, density, seed, dtype, max_shard_size, gguf_converter",
+        ),
     ],
 )
 def test_unknown_keys_teach_the_right_one(key, section, teaches):

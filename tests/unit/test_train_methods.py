@@ -18,9 +18,9 @@ from snaketune.train.device import Device, prepare_arithmetic
 from snaketune.train.facts import trained_parameters, training_facts
 from snaketune.train.loading import base_dtype, load_base
 from snaketune.train.origins import find_origins
+from snaketune.train.packages import versions
 from snaketune.train.publishing import publish
 from snaketune.train.quantization import quantization_config
-from snaketune.train.run import versions
 
 GPU = Device("cuda", has_bf16=True, has_tf32=True)
 OLD_GPU = Device("cuda", has_bf16=False, has_tf32=False)

@@ -1,14 +1,12 @@
 """What an ablation is of: its private folder, and the machine in ablate.json."""
 
-import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 from snaketune.ablate.request import Files
 from snaketune.common.canonical import digest_of
 from snaketune.plan.machine import Machine
-
-VERSIONED = ("torch", "transformers", "peft", "accelerate")
+from snaketune.train.packages import versions_of
 
 
 def folder_of(root: Path, run: str, spec: str, files: Files, machine: Machine) -> Path:
@@ -25,5 +23,4 @@ def folder_of(root: Path, run: str, spec: str, files: Files, machine: Machine) -
 
 def machine_facts(machine: Machine) -> dict[str, Any]:
     """Return what the figures hold for: the device and the packages that compute on it."""
-    versions = {name: importlib.metadata.version(name) for name in VERSIONED}
-    return {"device": machine.gpu or "CPU", "ram_gb": round(machine.ram_gb, 1), "versions": versions}
+    return {"device": machine.gpu or "CPU", "ram_gb": round(machine.ram_gb, 1), "versions": versions_of()}

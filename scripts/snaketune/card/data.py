@@ -28,7 +28,7 @@ def funnel(facts: CardFacts) -> list[tuple[str, int | None]]:
     """Return what is there and what left on the way, in order; None where it is not known."""
     split, dropped = facts.split, facts.part("tokens", "train").get("dropped") or {}
     lines = [source.get("lines") for source in facts.reading.get("sources", [])]
-    steps = [
+    return [
         ("lines in the sources", sum(lines) if lines and None not in lines else None),
         ("invalid, set aside", facts.reading.get("quarantined")),
         ("duplicates removed", facts.dedupe.get("removed")),
@@ -42,7 +42,6 @@ def funnel(facts: CardFacts) -> list[tuple[str, int | None]]:
         ("documents trained on", facts.part("pack", "train").get("documents")),
         ("documents held out and measured", facts.part("pack", "eval").get("documents")),
     ]
-    return [(label, value) for label, value in steps]
 
 
 def _sum(counts: Any) -> int:

@@ -100,8 +100,8 @@ def load_facts(kind: str, paths: Mapping[str, str | None]) -> CardFacts:
 def _document(path: Path) -> Json:
     try:
         document = read_json(path)
-    except ValueError as error:
-        document = error
+    except ValueError:
+        document = None
     if not isinstance(document, dict):
         raise DataError(f"{path} is no JSON object: delete it and run the same command, its stage makes it again.")
     return document

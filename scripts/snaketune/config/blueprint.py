@@ -60,15 +60,16 @@ class Blueprint:
         """Return the one param of a rule: what decides its result, as canonical JSON that its script also reads."""
         return canonical_text({"stage": stage, "code": self._code_of(stage), "cfg": cfg})
 
-    def variant_spec(self, stage: str, id: str) -> str:
-        """Return the spec of a variant that several runs may share."""
-        variant = self.variant(stage, id)
-        return self.spec(stage, {**variant.cfg, **self.found.outside(stage, variant.config)})
+    def variant_spec(self, stage: str, id: str, job: str | None = None) -> str:
+        """Return the spec of a variant that several runs may share, or of the jobs that each do one share of it.
 
-    def shard_spec(self, name: str, stage: str, id: str) -> str:
-        """Return the spec of the jobs ``name`` that each do one share of a stage."""
+        Args:
+            stage: the stage that the variant is of.
+            id: the variant.
+            job: the name of the jobs, when one job does not do the whole stage.
+        """
         variant = self.variant(stage, id)
-        return self.spec(name, {**variant.cfg, **self.found.outside(stage, variant.config)})
+        return self.spec(job or stage, {**variant.cfg, **self.found.outside(stage, variant.config)})
 
     def shards(self, stage: str, id: str) -> int:
         """Return into how many shards a variant is cut: as when it was made, else as configured or by the size."""
@@ -110,11 +111,7 @@ class Blueprint:
         Raises:
             ConfigError: if there is no such factor.
         """
-        names = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]
-        unknown = [name for name in names if name not in FACTORS]
-        if unknown:
-            raise ConfigError(f"ablate: there is no factor {unknown[0]!r}: use some of {', '.join(FACTORS)}.")
-        return sorted(names or FACTORS, key=FACTORS.index)
+        return sorted(chosen("ablate", "factor", wanted, FACTORS), key=FACTORS.index)
 
     def ablate_spec(self, run: str, wanted: list[str]) -> str:
         """Return the spec of a run's ablation: what it trains, on which rows, at which price, and the factors."""
@@ -158,11 +155,7 @@ class Blueprint:
         Raises:
             ConfigError: if a wanted run is not configured, or there are not two.
         """
-        names = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]
-        unknown = [name for name in names if name not in self.runs]
-        if unknown:
-            raise ConfigError(f"compare: there is no run {unknown[0]!r}: use some of {', '.join(self.runs)}.")
-        names = names or list(self.runs)
+        names = chosen("compare", "run", wanted, self.runs)
         if len(names) < 2:
             raise ConfigError(
                 f"compare: {names[0]} is one run: name two as in `--config compare=[a,b]`, or add one under `runs`."
@@ -308,3 +301,22 @@ class Blueprint:
     def nodes(self, run: str) -> int:
         """Return how many nodes a run trains on."""
         return self.runs[run].config.plan.num_nodes
+
+
+def chosen(switch: str, kind: str, wanted: str | Sequence[str], known: Iterable[str]) -> list[str]:
+    """Return what a switch of `--config` names: one name or several, in that order; all ``known`` ones for none.
+
+    Args:
+        switch: its name, for the error.
+        kind: what it chooses from.
+        wanted: what was given.
+        known: what there is.
+
+    Raises:
+        ConfigError: if there is no such thing.
+    """
+    names = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(f"{switch}: there is no {kind} {unknown[0]!r}: use some of {', '.join(known)}.")
+    return names or list(known)

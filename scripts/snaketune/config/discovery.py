@@ -43,6 +43,7 @@ class Discovery:
         self._cache = DigestCache(cache)
         self._remote = remote or RemoteSources(Path(cache).with_name("remote_sources.json"))
         self._sources: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        self._bytes: dict[tuple[str, ...], int] = {}
         self._texts: dict[tuple[str, ...], list[dict[str, str]]] = {}
         self._files: dict[tuple[str, ...], list[dict[str, str]]] = {}
         self._outside: dict[str, Any] = {}
@@ -81,8 +82,12 @@ class Discovery:
 
     def bytes_of(self, config: RunConfig) -> int:
         """Return the size of the run's source files, in bytes."""
-        files = [source for source in self.sources(config) if not source["path"].startswith(BUILTIN)]
-        return sum(file["bytes"] if "bytes" in file else Path(file["path"]).stat().st_size for file in files)
+        key = tuple(config.data.sources)
+        if key not in self._bytes:
+            files = [source for source in self._sources[key] if not source["path"].startswith(BUILTIN)]
+            sizes = (file["bytes"] if "bytes" in file else Path(file["path"]).stat().st_size for file in files)
+            self._bytes[key] = sum(sizes)
+        return self._bytes[key]
 
     def outside(self, stage: str, config: RunConfig) -> dict[str, Any]:
         """Return what a stage's spec needs to know about content outside the workflow."""

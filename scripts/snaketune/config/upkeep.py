@@ -87,9 +87,14 @@ def place_cards(folder: Path) -> None:
 UNFINISHED = "unfinished.html"
 
 
+def is_finished(files: list[str]) -> bool:
+    """Tell whether all files that a run ends in are there."""
+    return all(Path(path).is_file() for path in files)
+
+
 def drop_unfinished(files: list[str]) -> None:
     """Remove the page of an unfinished run when all files that a run ends in are there."""
-    if all(map(Path.is_file, map(Path, files))):
+    if is_finished(files):
         Path(files[0]).with_name(UNFINISHED).unlink(missing_ok=True)
 
 

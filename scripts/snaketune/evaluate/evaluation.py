@@ -31,7 +31,7 @@ from snaketune.evaluate.questions import REFUSED, TOO_LONG, Questions
 from snaketune.evaluate.scorers import scorers
 from snaketune.evaluate.settings import EvaluationSettings
 from snaketune.evaluate.timing import Clock, Stopwatch, timing_facts
-from snaketune.train.quantization import NONE
+from snaketune.train.packages import NONE
 
 STEPS = {"tuned_minus_base": ("base", "tuned"), "merged_minus_tuned": ("tuned", "merged")}
 

@@ -15,7 +15,7 @@ from snaketune.common.errors import TrainingError
 from snaketune.model.weights import count_parameters, find_weight_files
 from snaketune.train.device import attention
 from snaketune.train.loading import open_model
-from snaketune.train.quantization import NONE
+from snaketune.train.packages import NONE
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", "config.json"

@@ -1,6 +1,6 @@
 """facts.json: the facts of a run as one table, for notebooks and scripts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -17,9 +17,33 @@ from snaketune.report.planning import whole_hours
 Row = dict[str, Any]
 
 
+Place = str | Callable[[Facts], Any]
+"""Where a fact is: a field of :class:`Facts` and the keys in it, joined by dots, or a function that computes it."""
+
+
 def _rate(facts: Facts) -> float | None:
     curve = facts.rates.get("tokens_per_second")
     return median(value for _, value in curve.points if value) if curve else None
+
+
+def _hours(facts: Facts) -> float | None:
+    return whole_hours(facts, facts.info or {})
+
+
+def _peak(facts: Facts) -> float | None:
+    return peak_bytes(facts.info)
+
+
+def _cost(facts: Facts) -> float | None:
+    hours, price = _hours(facts), dollars_per_hour(facts)
+    return hours * price if hours and price else None
+
+
+def _value(facts: Facts, place: Place) -> Any:
+    if callable(place):
+        return place(facts)
+    field, _, keys = place.partition(".")
+    return look(getattr(facts, field), keys)
 
 
 UNITS_OF_METRICS = {
@@ -30,45 +54,47 @@ UNITS_OF_METRICS = {
     "n_generated": "requests",
     "n_cut": "answers",
 }
-COUNTED = (
-    ("data.records", "records", lambda facts: look(facts.reading, "records")),
-    ("data.quarantined", "lines", lambda facts: look(facts.reading, "quarantined")),
-    ("data.duplicates", "records", lambda facts: look(facts.dedupe, "removed")),
-    ("data.kept", "records", lambda facts: look(facts.dedupe, "kept")),
-    ("data.train", "records", lambda facts: look(facts.split, "train")),
-    ("data.eval", "records", lambda facts: look(facts.split, "eval")),
-    ("tokens.max_length", "tokens", lambda facts: facts.rightsize.get("max_length")),
-    ("tokens.longest", "tokens", lambda facts: facts.rightsize.get("longest")),
-    ("tokens.train", "tokens", lambda facts: facts.rightsize.get("tokens")),
-    ("tokens.truncated", "tokens", lambda facts: facts.rightsize.get("tokens_truncated")),
-    ("tokens.dropped", "tokens", lambda facts: facts.rightsize.get("tokens_dropped")),
-    ("rows.train", "rows", lambda facts: look(facts.pack, "splits.train.rows")),
-    ("rows.length", "tokens", lambda facts: look(facts.pack, "row_length")),
-    ("rows.filled", "fraction", lambda facts: look(facts.pack, "splits.train.efficiency")),
-    ("rows.trained_tokens", "tokens", lambda facts: look(facts.pack, "splits.train.trainable_tokens")),
-    ("training.steps", "steps", lambda facts: facts.adapter.get("steps")),
-    ("training.tokens", "tokens", lambda facts: facts.adapter.get("tokens")),
-    ("training.trainable_parameters", "parameters", lambda facts: facts.adapter.get("trainable_parameters")),
-    ("training.total_parameters", "parameters", lambda facts: facts.adapter.get("total_parameters")),
-    ("training.loss_last", "nats per token", lambda facts: facts.adapter.get("train_loss_last")),
-    ("merge.verdict", "", lambda facts: look(facts.merged, "check.verdict")),
-    ("merge.mean_kl", "nats per token", lambda facts: look(facts.merged, "check.mean_kl")),
+COUNTED: tuple[tuple[str, str, Place], ...] = (
+    ("data.lines", "lines", line_count),
+    ("data.records", "records", "reading.records"),
+    ("data.quarantined", "lines", "reading.quarantined"),
+    ("data.duplicates", "records", "dedupe.removed"),
+    ("data.kept", "records", "dedupe.kept"),
+    ("data.train", "records", "split.train"),
+    ("data.eval", "records", "split.eval"),
+    ("tokens.max_length", "tokens", "rightsize.max_length"),
+    ("tokens.longest", "tokens", "rightsize.longest"),
+    ("tokens.train", "tokens", "rightsize.tokens"),
+    ("tokens.truncated", "tokens", "rightsize.tokens_truncated"),
+    ("tokens.dropped", "tokens", "rightsize.tokens_dropped"),
+    ("rows.train", "rows", "pack.splits.train.rows"),
+    ("rows.length", "tokens", "pack.row_length"),
+    ("rows.filled", "fraction", "pack.splits.train.efficiency"),
+    ("rows.trained_tokens", "tokens", "pack.splits.train.trainable_tokens"),
+    ("training.steps", "steps", "adapter.steps"),
+    ("training.tokens", "tokens", "adapter.tokens"),
+    ("training.trainable_parameters", "parameters", "adapter.trainable_parameters"),
+    ("training.total_parameters", "parameters", "adapter.total_parameters"),
+    ("training.loss_last", "nats per token", "adapter.train_loss_last"),
+    ("merge.verdict", "", "merged.check.verdict"),
+    ("merge.mean_kl", "nats per token", "merged.check.mean_kl"),
 )
-MEASURED = (
-    ("measured.started", "ISO 8601", lambda facts: look(facts.info, "train.started")),
-    ("measured.finished", "ISO 8601", lambda facts: look(facts.info, "train.finished")),
-    ("measured.hours", "hours", lambda facts: whole_hours(facts, facts.info or {})),
-    ("measured.seconds.compute", "seconds", lambda facts: look(facts.info, "seconds.compute")),
-    ("measured.seconds.data", "seconds", lambda facts: look(facts.info, "seconds.data")),
-    ("measured.seconds.evaluation", "seconds", lambda facts: look(facts.info, "seconds.evaluation")),
-    ("measured.seconds.checkpoint", "seconds", lambda facts: look(facts.info, "seconds.checkpoint")),
-    ("measured.tokens_per_second", "tokens per second", lambda facts: _rate(facts)),
-    ("measured.peak_memory", "bytes", lambda facts: peak_bytes(facts.info)),
-    ("measured.resumed_from_step", "step", lambda facts: look(facts.info, "resumed_from_step")),
-    ("measured.host", "", lambda facts: look(facts.info, "machine.host")),
-    ("measured.gpu", "", lambda facts: look(facts.info, "machine.gpu.name")),
-    ("measured.git_commit", "", lambda facts: look(facts.info, "git.commit")),
-    ("measured.git_uncommitted", "", lambda facts: look(facts.info, "git.uncommitted")),
+MEASURED: tuple[tuple[str, str, Place], ...] = (
+    ("measured.started", "ISO 8601", "info.train.started"),
+    ("measured.finished", "ISO 8601", "info.train.finished"),
+    ("measured.hours", "hours", _hours),
+    ("measured.seconds.compute", "seconds", "info.seconds.compute"),
+    ("measured.seconds.data", "seconds", "info.seconds.data"),
+    ("measured.seconds.evaluation", "seconds", "info.seconds.evaluation"),
+    ("measured.seconds.checkpoint", "seconds", "info.seconds.checkpoint"),
+    ("measured.tokens_per_second", "tokens per second", _rate),
+    ("measured.peak_memory", "bytes", _peak),
+    ("measured.resumed_from_step", "step", "info.resumed_from_step"),
+    ("measured.host", "", "info.machine.host"),
+    ("measured.gpu", "", "info.machine.gpu.name"),
+    ("measured.git_commit", "", "info.git.commit"),
+    ("measured.git_uncommitted", "", "info.git.uncommitted"),
+    ("measured.cost", "US dollars", _cost),
 )
 PLANNED = (
     ("plan.tokens_total", "tokens"),
@@ -109,9 +135,8 @@ def _identity(facts: Facts) -> Found:
 
 
 def _counted(facts: Facts) -> Found:
-    yield "data.lines", line_count(facts), "lines", "counted"
-    for name, unit, read in COUNTED:
-        yield name, read(facts), unit, "counted"
+    for name, unit, place in COUNTED:
+        yield name, _value(facts, place), unit, "counted"
 
 
 def _evaluated(facts: Facts) -> Found:
@@ -138,10 +163,8 @@ def _configured(facts: Facts) -> Found:
 def _volatile(facts: Facts) -> Found:
     for name, unit in PLANNED:
         yield name, look(facts.plan, name.removeprefix("plan.")), unit, "planned"
-    for name, unit, read in MEASURED:
-        yield name, read(facts), unit, "measured"
-    hours, price = whole_hours(facts, facts.info or {}), dollars_per_hour(facts)
-    yield "measured.cost", hours * price if hours and price else None, "US dollars", "measured"
+    for name, unit, place in MEASURED:
+        yield name, _value(facts, place), unit, "measured"
 
 
 def _flat(value: Any) -> Any:

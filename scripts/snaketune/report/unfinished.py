@@ -10,9 +10,12 @@ import orjson
 
 from snaketune.common.canonical import read_json
 from snaketune.report.curves import Metrics, gather, growing_lines
+from snaketune.train.checkpoints import facts_of, is_sealed, steps_of
+from snaketune.train.identity import fingerprint
+from snaketune.train.origins import find_origins
+from snaketune.train.packages import versions
 
 SENTENCE = re.compile(r"^[\w.]*Error\b.*", re.MULTILINE)
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 LOG_BYTES = 64_000
 TAIL_LINES = 15
 LINE_CHARACTERS = 500
@@ -104,14 +107,13 @@ def training_state(folder: Path, private: Path | None) -> Training:
     if private is None:
         return Training(gather([]), None, None)
     newest = newest_checkpoint(private)
-    facts = read_json(private / f"checkpoint-{newest}" / "checkpoint.json") if newest is not None else {}
+    facts = facts_of(private / f"checkpoint-{newest}") if newest is not None else {}
     return Training(gather(growing_lines(private / "metrics.jsonl")), facts.get("max_steps"), newest)
 
 
 def newest_checkpoint(private: Path) -> int | None:
     """Return the step of the newest sealed checkpoint; whether its files are intact is checked when it is used."""
-    found = (_CHECKPOINT.fullmatch(path.parent.name) for path in private.glob("checkpoint-*/checkpoint.json"))
-    return max((int(match[1]) for match in found if match), default=None)
+    return next((step for step in steps_of(private) if is_sealed(private, step)), None)
 
 
 def identity_of(found: Mapping[str, Any]) -> str | None:
@@ -122,10 +124,6 @@ def identity_of(found: Mapping[str, Any]) -> str | None:
     wanted = [found[name] for name in ("rightsize", "rows", "model", "start") if found[name]]
     if not all(Path(path).is_file() for path in wanted):
         return None
-    # Only here, because they load torch.
-    from snaketune.train.origins import find_origins
-    from snaketune.train.run import fingerprint, versions
-
     rightsize, rows, model = (read_json(found[name]) for name in ("rightsize", "rows", "model"))
     digests = find_origins(model, found["start"]).digests
     return fingerprint(found["training"], rightsize, rows, digests, versions(orjson.loads(found["training"])["cfg"]))

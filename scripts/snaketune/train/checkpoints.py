@@ -76,6 +76,11 @@ def _require_owner(checkpoint: Path, fingerprint: str) -> None:
         )
 
 
+def is_sealed(folder: Path, step: int) -> bool:
+    """Tell whether the checkpoint of a step was written to its end; its files are checked when it is used."""
+    return (folder / f"checkpoint-{step}" / MANIFEST).is_file()
+
+
 def facts_of(checkpoint: Path) -> dict:
     """Return what :func:`seal` recorded with the checkpoint."""
     return read_json(checkpoint / MANIFEST)

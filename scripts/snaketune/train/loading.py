@@ -12,7 +12,8 @@ from transformers.utils import logging
 from snaketune.common.errors import ConfigError
 from snaketune.train.attention import training_attention
 from snaketune.train.device import Device, computing_dtype, is_sharded, weight_dtype
-from snaketune.train.quantization import NONE, keep_arithmetic, quantization_config
+from snaketune.train.packages import NONE
+from snaketune.train.quantization import keep_arithmetic, quantization_config
 from snaketune.train.team import Team
 
 

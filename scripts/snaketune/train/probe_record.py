@@ -14,9 +14,9 @@ from snaketune.data.rows import PackedRows
 from snaketune.plan.probed import noise, probe_path
 from snaketune.train import provenance
 from snaketune.train.autotune import autotune
+from snaketune.train.packages import versions
 from snaketune.train.probe_identity import probe_identity
 from snaketune.train.probing import ProbeInputs, probe
-from snaketune.train.run import versions
 
 STEPS, WARMUP_STEPS, REPEATS = 2, 4, 3
 REPEAT_SECONDS = 4.0

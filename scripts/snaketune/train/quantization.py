@@ -7,7 +7,6 @@ one. The layers that stay unquantised (norms, embeddings, output layer) keep the
 makes hidden states float32, that attention kernels refuse; frozen values gain nothing from it (TRL keeps them, too).
 """
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,7 @@ import torch
 from transformers import BitsAndBytesConfig, PretrainedConfig
 
 from snaketune.common.errors import ConfigError
-
-NONE, EIGHT, FOUR = "none", "8bit", "4bit"
-INSTALL = "pip install -r envs/extras/quantization.txt -c constraints.txt"
+from snaketune.train.packages import EIGHT, NONE, require_bitsandbytes
 
 
 def quantization_config(setting: str, dtype: torch.dtype, folder: str | Path) -> BitsAndBytesConfig | None:
@@ -43,15 +40,6 @@ def quantization_config(setting: str, dtype: torch.dtype, folder: str | Path) ->
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
-
-
-def require_bitsandbytes(setting: str) -> None:
-    """Raise ConfigError if the setting needs bitsandbytes, which is not installed."""
-    if setting != NONE and importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigError(
-            f"model.quantization: {setting} needs the package bitsandbytes, which is not installed: {INSTALL}, or set"
-            " model.quantization to none and a smaller train.per_device_train_batch_size."
-        )
 
 
 def _refuse_quantised(setting: str, folder: str | Path) -> None:

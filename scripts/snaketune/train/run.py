@@ -1,7 +1,6 @@
 """A training run from prepared model and packed rows to a finished adapter, resumable at any instant."""
 
 import gc
-import importlib.metadata
 import os
 import sys
 from collections.abc import Callable
@@ -11,7 +10,6 @@ from typing import Any
 
 from transformers import TrainerCallback, set_seed
 
-from snaketune.common.canonical import digest_of
 from snaketune.common.errors import TrainingError
 from snaketune.data.rows import PackedRows
 from snaketune.train.adapting import add_adapter
@@ -26,7 +24,6 @@ from snaketune.train.inputs import check_rows, describe_batches
 from snaketune.train.loading import load_base
 from snaketune.train.metrics import MetricsWriter, sync_metrics, unknown_mfu
 from snaketune.train.outlook import foresee
-from snaketune.train.quantization import NONE, require_bitsandbytes
 from snaketune.train.reference_cache import loss_limit, preference_settings
 from snaketune.train.safety import LossWatch
 from snaketune.train.shortage import advise, explaining_shortage
@@ -36,8 +33,6 @@ from snaketune.train.strategy import require_strategy
 from snaketune.train.surroundings import Surroundings
 from snaketune.train.team import ALONE, Team
 from snaketune.train.trainer import PackedTrainer, assemble
-
-VERSIONED = ("torch", "transformers", "peft", "accelerate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,33 +59,6 @@ class Run:
     cadence: Cadence
     engine: Engine
     stop: StopRequest
-
-
-def fingerprint(
-    spec: str, rightsize: dict[str, Any], rows: dict[str, Any], origins: dict[str, str], versions: dict[str, str]
-) -> str:
-    """Return the identity of a training.
-
-    Args:
-        spec: configuration and code.
-        rightsize, rows: the facts of the data.
-        origins: digests of the weights that training starts from.
-        versions: of the packages that do arithmetic.
-    """
-    parts = {"spec": spec, "data": rightsize["fingerprint"], "rows": rows["files"]}
-    return digest_of({**parts, "origins": origins, "versions": versions}, size=16)
-
-
-def versions(cfg: dict[str, Any]) -> dict[str, str]:
-    """Return the versions of the packages that decide the result.
-
-    Raises:
-        ConfigError: if a package that the configuration needs is not installed.
-    """
-    quantization = cfg["model"].get("quantization", NONE)
-    require_bitsandbytes(quantization)
-    names = VERSIONED if quantization == NONE else (*VERSIONED, "bitsandbytes")
-    return {name: importlib.metadata.version(name).split("+")[0] for name in names}
 
 
 def train(

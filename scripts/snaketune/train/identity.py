@@ -1,0 +1,20 @@
+"""The identity of a training, which names its private folder."""
+
+from typing import Any
+
+from snaketune.common.canonical import digest_of
+
+
+def fingerprint(
+    spec: str, rightsize: dict[str, Any], rows: dict[str, Any], origins: dict[str, str], versions: dict[str, str]
+) -> str:
+    """Return the identity of a training.
+
+    Args:
+        spec: configuration and code.
+        rightsize, rows: the facts of the data.
+        origins: digests of the weights that training starts from.
+        versions: of the packages that do arithmetic.
+    """
+    parts = {"spec": spec, "data": rightsize["fingerprint"], "rows": rows["files"]}
+    return digest_of({**parts, "origins": origins, "versions": versions}, size=16)

@@ -1,0 +1,36 @@
+"""The packages that a training computes with; this module loads none of them."""
+
+import importlib.metadata
+import importlib.util
+from typing import Any
+
+from snaketune.common.errors import ConfigError
+
+NONE, EIGHT, FOUR = "none", "8bit", "4bit"
+INSTALL = "pip install -r envs/extras/quantization.txt -c constraints.txt"
+VERSIONED = ("torch", "transformers", "peft", "accelerate")
+
+
+def versions(cfg: dict[str, Any]) -> dict[str, str]:
+    """Return the versions of the packages that decide the result.
+
+    Raises:
+        ConfigError: if a package that the configuration needs is not installed.
+    """
+    quantization = cfg["model"].get("quantization", NONE)
+    require_bitsandbytes(quantization)
+    return versions_of(VERSIONED if quantization == NONE else (*VERSIONED, "bitsandbytes"))
+
+
+def versions_of(names: tuple[str, ...] = VERSIONED) -> dict[str, str]:
+    """Return the versions of packages, without the name of the build, as in ``+cpu``."""
+    return {name: importlib.metadata.version(name).split("+")[0] for name in names}
+
+
+def require_bitsandbytes(setting: str) -> None:
+    """Raise ConfigError if the setting needs bitsandbytes, which is not installed."""
+    if setting != NONE and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"model.quantization: {setting} needs the package bitsandbytes, which is not installed: {INSTALL}, or set"
+            " model.quantization to none and a smaller train.per_device_train_batch_size."
+        )
