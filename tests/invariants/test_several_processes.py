@@ -13,14 +13,8 @@ from snaketune.train.checkpoints import newest_intact
 from snaketune.train.run import train
 from snaketune.train.session import with_session
 
-STRATEGIES = [
-    "ddp",
-    "fsdp",
-    pytest.param(
-        "deepspeed_zero3",
-        marks=pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="DeepSpeed is an extra"),
-    ),
-]
+DEEPSPEED = pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="DeepSpeed is an extra")
+STRATEGIES = ["ddp", "fsdp", *(pytest.param(f"deepspeed_zero{stage}", marks=DEEPSPEED) for stage in (2, 3))]
 STEPS = 6
 
 
@@ -60,7 +54,8 @@ def test_two_processes_of_one_row_are_one_process_of_two(strategy, alone, base, 
     full, reference = alone
     train_together(case(strategy, 1, full), base, folder, tmp_path)
     readers = {path.name for path in tmp_path.glob("read-by-*")}
-    assert readers == ({"read-by-0"} if strategy == "fsdp" else {"read-by-0", "read-by-1"})
+    shares = strategy in ("fsdp", "deepspeed_zero3")
+    assert readers == ({"read-by-0"} if shares else {"read-by-0", "read-by-1"})
     found, expected = lines(tmp_path), lines(reference)
     assert [line.keys() for line in found] == [line.keys() for line in expected]
     for one, other in zip(found, expected, strict=True):
@@ -72,9 +67,20 @@ def test_two_processes_of_one_row_are_one_process_of_two(strategy, alone, base, 
         assert (weights[key] - wanted[key]).abs().max() < 1e-4, key
 
 
-@pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["lora", "full"])
-def test_an_interrupted_training_of_two_resumes_to_the_same_bytes(full, base, rows, folder, tmp_path):
-    cfg = case("fsdp", 1, full, logging_steps=4)
+RESUMED = [
+    pytest.param("fsdp", False, id="fsdp-lora"),
+    pytest.param("fsdp", True, marks=pytest.mark.slow, id="fsdp-full"),
+    *(
+        pytest.param(f"deepspeed_zero{stage}", full, marks=DEEPSPEED, id=f"zero{stage}-{'full' if full else 'lora'}")
+        for stage in (2, 3)
+        for full in (False, True)
+    ),
+]
+
+
+@pytest.mark.parametrize(("strategy", "full"), RESUMED)
+def test_an_interrupted_training_of_two_resumes_to_the_same_bytes(strategy, full, base, rows, folder, tmp_path):
+    cfg = case(strategy, 1, full, logging_steps=4)
     train_together(cfg, base, folder, tmp_path / "whole")
     work = tmp_path / "halves"
     with pytest.raises(TrainingError, match="goes on from the last checkpoint"):
@@ -87,3 +93,22 @@ def test_an_interrupted_training_of_two_resumes_to_the_same_bytes(full, base, ro
     name = "model.safetensors" if full else "adapter_model.safetensors"
     files = [folder / f"checkpoint-{STEPS}" / name for folder in (work, tmp_path / "whole")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@DEEPSPEED
+@pytest.mark.parametrize(("strategy", "offload"), [("zero2", "cpu"), ("zero3", "cpu"), ("zero3", "nvme")])
+def test_what_is_offloaded_trains_the_same(strategy, offload, alone, base, folder, tmp_path):
+    full, reference = alone
+    train_together(case(f"deepspeed_{strategy}", 1, full, offload=offload), base, folder, tmp_path)
+    for one, other in zip(lines(tmp_path), lines(reference), strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+    assert not list(tmp_path.rglob("*.swp"))
+
+
+@DEEPSPEED
+@pytest.mark.parametrize("strategy", ["deepspeed_zero2", "deepspeed_zero3"])
+def test_recomputed_layers_train_the_same(strategy, alone, base, folder, tmp_path):
+    full, reference = alone
+    train_together(case(strategy, 1, full, gradient_checkpointing=True), base, folder, tmp_path)
+    for one, other in zip(lines(tmp_path), lines(reference), strict=True):
+        assert one == pytest.approx(other, rel=1e-5)

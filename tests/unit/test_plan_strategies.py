@@ -1,5 +1,7 @@
 """Several GPUs: cheaper only if the speed-up exceeds the price ratio."""
 
+from dataclasses import replace
+
 import pytest
 from plan_models import QWEN_3_06B
 
@@ -50,3 +52,17 @@ def test_sharding_divides_the_model_and_not_the_activations():
         assert shard.activations == plan.activations
         assert shard.total < plan.total
     assert memory_per_gpu(plan, "ddp", 4) == plan
+
+
+def test_stage_2_divides_gradients_and_optimizer_alone():
+    plan = memory_plan(QWEN_3_06B, MemorySetting(512, adapter=None, autocast=""))
+    shard = memory_per_gpu(plan, "deepspeed_zero2", 4)
+    assert shard == replace(plan, gradients=plan.gradients / 4, optimizer=plan.optimizer / 4)
+
+
+def test_what_is_offloaded_is_not_on_the_gpu():
+    plan = memory_plan(QWEN_3_06B, MemorySetting(512, adapter=None, autocast=""))
+    away = memory_per_gpu(plan, "deepspeed_zero3", 2, "cpu")
+    assert (away.optimizer, away.weights, away.gradients) == (0, 0, plan.gradients / 2)
+    away = memory_per_gpu(plan, "deepspeed_zero2", 2, "cpu")
+    assert (away.optimizer, away.weights) == (0, plan.weights)

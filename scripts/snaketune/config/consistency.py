@@ -69,6 +69,7 @@ def _check_nodes(run: ResolvedRun) -> None:
 def _check_strategy(run: ResolvedRun) -> None:
     config, strategy = run.config, run.config.train.strategy
     place = f"run {run.name}: train.strategy is {strategy}"
+    _check_offload(run)
     if strategy == "single":
         if config.plan.num_gpus > 1:
             raise ConfigError(
@@ -78,10 +79,24 @@ def _check_strategy(run: ResolvedRun) -> None:
         return
     if config.train.method == "dpo":
         raise ConfigError(f"{place} and train.method is dpo, which trains on one GPU: set train.strategy to single.")
-    if strategy != "ddp" and config.model.quantization != "none":
+    if strategy not in ("ddp", "deepspeed_zero2") and config.model.quantization != "none":
         raise ConfigError(
             f"{place} and model.quantization is {config.model.quantization}, whose weights are not sharded: set"
             " model.quantization to none, or train.strategy to ddp."
+        )
+
+
+def _check_offload(run: ResolvedRun) -> None:
+    strategy, offload = run.config.train.strategy, run.config.train.offload
+    place = f"run {run.name}: train.offload is {offload} and train.strategy is {strategy}"
+    if offload != "none" and not strategy.startswith("deepspeed"):
+        raise ConfigError(
+            f"{place}, which keeps everything on the GPU: set train.offload to none, or train.strategy to"
+            " deepspeed_zero2 or deepspeed_zero3."
+        )
+    if offload == "nvme" and strategy != "deepspeed_zero3":
+        raise ConfigError(
+            f"{place}, which offloads to RAM only: set train.offload to cpu, or the strategy to deepspeed_zero3."
         )
 
 

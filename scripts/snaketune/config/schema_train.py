@@ -101,8 +101,14 @@ class TrainConfig(Section):
     cpu_threads: int = Field(
         2, ge=1, description="Threads of the arithmetic on a CPU. Another number can change the last bits."
     )
-    strategy: Literal["single", "ddp", "fsdp", "deepspeed_zero3"] = Field(
+    strategy: Literal["single", "ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3"] = Field(
         "single",
         description="`single`: one GPU; `ddp`: the whole model on each of `plan.num_gpus`; `fsdp`: its layers spread "
-        "over them; `deepspeed_zero3`: the same by DeepSpeed, which is an extra. The batch grows with the GPUs.",
+        "over them; `deepspeed_zero3`: the same by DeepSpeed, which is an extra; `deepspeed_zero2`: gradients and "
+        "optimizer spread, weights whole on each. The batch grows with the GPUs.",
+    )
+    offload: Literal["none", "cpu", "nvme"] = Field(
+        "none",
+        description="With DeepSpeed: where the optimizer's state and, with ZeRO-3, the weights are while they are not "
+        "needed: `cpu` is RAM, `nvme` files in `paths.scratch` (ZeRO-3 only). Slower, for what fits no other way.",
     )

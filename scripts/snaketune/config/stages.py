@@ -38,6 +38,7 @@ OPERATIONAL = {
 PLANNED_OF_TRAINING = (
     "method",
     "strategy",
+    "offload",
     "num_train_epochs",
     "max_steps",
     "per_device_train_batch_size",

@@ -122,7 +122,8 @@ def _memory(cfg: Mapping[str, Any], work: Work, target: Target) -> tuple[MemoryP
         plan = memory_plan(work.config, work.setting)
     except PlanError as error:
         return None, (str(error),)
-    return memory_per_gpu(plan, cfg["train"].get("strategy", "single"), target.gpus), ()
+    train = cfg["train"]
+    return memory_per_gpu(plan, train.get("strategy", "single"), target.gpus, train.get("offload", "none")), ()
 
 
 Figure = tuple[Any, dict[str, Any]]
@@ -241,7 +242,7 @@ def _tables(
     cfg = given.cfg
     options = options_of(work, setting_of(cfg, work.row_length, "cuda"))
     catalogue, utilization = load_catalogue(), cfg["plan"]["utilization"]
-    whole_memory, _ = _memory({**cfg, "train": {**cfg["train"], "strategy": "single"}}, work, target)
+    whole_memory, _ = _memory({**cfg, "train": {**cfg["train"], "strategy": "single", "offload": "none"}}, work, target)
     method = _work(work)["fit_method"]
     fit = fit_table(work, options, catalogue, seen.budget.tokens_total, utilization)
     if about["train_hours"]["origin"] == "measured" and target.gpus == 1:

@@ -10,7 +10,7 @@ from snaketune.plan.strategies import Comparison, Strategy, StrategyName, compar
 from snaketune.plan.target import Target
 from snaketune.plan.workload import Work
 
-SEVERAL: tuple[StrategyName, ...] = ("ddp", "fsdp", "deepspeed_zero3")
+SEVERAL: tuple[StrategyName, ...] = ("ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3")
 EXPECTED = ("efficiency", "speed_up", "speed_up_high", "hours", "cost_usd", "communication_seconds_per_step")
 
 

@@ -9,9 +9,14 @@ from typing import Literal
 
 from snaketune.plan.memory import MemoryPlan
 
-StrategyName = Literal["single", "ddp", "fsdp", "deepspeed_zero3"]
+StrategyName = Literal["single", "ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3"]
 SHARDED: tuple[StrategyName, ...] = ("fsdp", "deepspeed_zero3")
 """Strategies that split weights, gradients and optimizer over the GPUs; DDP keeps a whole copy on each."""
+SPLIT: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(SHARDED, ("weights", "adapter", "gradients", "optimizer")),
+    "deepspeed_zero2": ("gradients", "optimizer"),
+}
+"""What of memory each strategy splits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +79,16 @@ def compare(reference: Strategy, reference_hours: float, others: list[Strategy])
     return sorted(rows, key=lambda row: (row.cost_usd, row.hours))
 
 
-def memory_per_gpu(plan: MemoryPlan, name: StrategyName, gpus: int) -> MemoryPlan:
+def memory_per_gpu(plan: MemoryPlan, name: StrategyName, gpus: int, offload: str = "none") -> MemoryPlan:
     """Return the plan of one GPU of several.
 
     Sharding divides weights, adapter, gradients and optimizer by the number of GPUs (ZeRO stage 3, arXiv
-    1910.02054); activations, head and workspace belong to each GPU's own rows and stay. The layer that is gathered
-    for the moment it computes is not counted: one layer's weights.
+    1910.02054; stage 2 leaves weights and adapter whole); activations, head and workspace belong to each GPU's own
+    rows and stay. The layer that is gathered for the moment it computes is not counted: one layer's weights. What is
+    offloaded is not on the GPU: the optimizer's state and, with stage 3, the weights.
     """
-    if name not in SHARDED:
-        return plan
-    parts = ("weights", "adapter", "gradients", "optimizer")
-    return replace(plan, **{part: getattr(plan, part) / gpus for part in parts})
+    parts = {part: getattr(plan, part) / gpus for part in SPLIT.get(name, ())}
+    if offload != "none":
+        away = ("optimizer", "weights", "adapter") if name in SHARDED else ("optimizer",)
+        parts |= dict.fromkeys(away, 0.0)
+    return replace(plan, **parts)

@@ -17,7 +17,13 @@ MONDAY = datetime(2024, 1, 1)
 STARTS = {"Monday 9:00": 9, "Wednesday 18:00": 2 * 24 + 18, "Friday 18:00": 4 * 24 + 18, "Saturday 9:00": 5 * 24 + 9}
 """Hours after Monday 0:00."""
 COUNTED = "counted in the packed rows"
-STRATEGIES = {"single": "One GPU", "ddp": "DDP", "fsdp": "FSDP", "deepspeed_zero3": "ZeRO-3"}
+STRATEGIES = {
+    "single": "One GPU",
+    "ddp": "DDP",
+    "fsdp": "FSDP",
+    "deepspeed_zero2": "ZeRO-2",
+    "deepspeed_zero3": "ZeRO-3",
+}
 MEMORY_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "head", "workspace", "context")
 SHORT_KEYS = {
     "train.gradient_checkpointing": "layers recomputed",

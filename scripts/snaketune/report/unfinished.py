@@ -119,7 +119,7 @@ def newest_checkpoint(private: Path) -> int | None:
 def identity_of(found: Mapping[str, Any]) -> str | None:
     """Return the fingerprint of a run's training, which names its private folder, or None before it is decided.
 
-    It needs the packages that train, because their versions are part of it.
+    It needs the packages that train to be installed, because their versions are part of it; none of them is loaded.
     """
     wanted = [found[name] for name in ("rightsize", "rows", "model", "start") if found[name]]
     if not all(Path(path).is_file() for path in wanted):

@@ -73,7 +73,8 @@ def is_sharded(cfg: dict[str, Any]) -> bool:
     Args:
         cfg: the ``train`` and ``model`` sections; quantised weights cannot be shared out from memory.
     """
-    return cfg["train"]["strategy"] == "fsdp" and cfg["model"].get("quantization", "none") == "none"
+    shares = cfg["train"]["strategy"] in ("fsdp", "deepspeed_zero3")
+    return shares and cfg["model"].get("quantization", "none") == "none"
 
 
 def precision_arguments(train: dict[str, Any], device: Device) -> dict[str, Any]:

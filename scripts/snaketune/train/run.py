@@ -105,7 +105,9 @@ def train(
     require_completion(run, work)
     step = run.trainer.state.global_step
     tokens = run.trainer.counter.since_start
-    return Finished(work / f"checkpoint-{step}", step, saved.get("step"), tokens, device.type, describe(run))
+    finished = Finished(work / f"checkpoint-{step}", step, saved.get("step"), tokens, device.type, describe(run))
+    team.disband()
+    return finished
 
 
 def require_completion(run: Run, work: Path) -> None:
@@ -154,7 +156,7 @@ def prepare_run(
     ``whole`` is the configuration of the training that this one is a sample of: its length decides what pays.
     """
     choose_kernels(cfg["train"]["deterministic"])
-    several = require_strategy(cfg, device)
+    several = require_strategy(cfg, device, work, settings.get("scratch"))
     set_seed(cfg["train"]["seed"])
     base = load_base(model_folder, cfg, device)
     use_float8(base, cfg["train"]["fp8"], device, cfg["train"]["torch_compile"])

@@ -1,10 +1,13 @@
-"""Several processes for one training: data parallel (DDP), fully sharded (FSDP2) and DeepSpeed ZeRO-3."""
+"""Several processes for one training: data parallel (DDP), fully sharded (FSDP2) and DeepSpeed's ZeRO."""
 
+import atexit
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -12,9 +15,12 @@ import psutil
 import torch
 
 from snaketune.common.errors import ConfigError, TrainingError
+from snaketune.data.disks import Disks, temporary_place
 from snaketune.train.device import Device
 from snaketune.train.nodes import Nodes
 from snaketune.train.requeue import OutOfTime
+from snaketune.train.zero import STAGES as ZERO_STAGES
+from snaketune.train.zero import zero_settings
 
 ONE_NODE = Nodes()
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -33,9 +39,9 @@ def processes_wanted(cfg: dict[str, Any], nodes: int = 1) -> int:
     strategy = cfg["train"]["strategy"]
     if strategy == "single":
         return 1
-    if strategy == "deepspeed_zero3" and importlib.util.find_spec("deepspeed") is None:
+    if strategy in ZERO_STAGES and importlib.util.find_spec("deepspeed") is None:
         raise ConfigError(
-            "train.strategy: deepspeed_zero3 needs DeepSpeed, which is not installed: run `pip install -r"
+            f"train.strategy: {strategy} needs DeepSpeed, which is not installed: run `pip install -r"
             " envs/extras/deepspeed.txt -c constraints.txt`, or use fsdp, which shards as well."
         )
     wanted, available = cfg["plan"]["num_gpus"], torch.cuda.device_count()
@@ -85,19 +91,44 @@ def run_workers(count: int, command: Sequence[str], nodes: Nodes = ONE_NODE) -> 
         )
 
 
-def require_strategy(cfg: dict[str, Any], device: Device) -> dict[str, Any]:
+def require_strategy(cfg: dict[str, Any], device: Device, work: Path, scratch: str | None = None) -> dict[str, Any]:
     """Make the configured strategy possible on this device and return its arguments of ``TrainingArguments``.
 
     Args:
         cfg: the ``train``, ``adapter`` and ``model`` sections.
         device: where this process computes.
+        work: private folder of the run.
+        scratch: ``paths.scratch``, where files of what is offloaded go.
     """
     strategy = cfg["train"]["strategy"]
     if strategy == "fsdp":
         os.environ["ACCELERATE_USE_FSDP"] = "true"  # as `accelerate launch` says it to accelerate and to PEFT
         if device.is_cpu:
             allow_sharding_on_cpu()
+    if strategy in ZERO_STAGES:
+        return {"deepspeed": _zero(cfg, device, work, scratch)}
     return strategy_arguments(strategy, full=cfg["adapter"]["type"] == "none")
+
+
+def _zero(cfg: dict[str, Any], device: Device, work: Path, scratch: str | None) -> dict[str, Any]:
+    stage, offload = ZERO_STAGES[cfg["train"]["strategy"]], cfg["train"]["offload"]
+    if offload != "nvme":
+        return zero_settings(stage, offload, work, pins=not device.is_cpu)
+    require_file_offload()
+    files = temporary_place(scratch, work, "offloaded", Disks())
+    atexit.register(shutil.rmtree, files, ignore_errors=True)
+    return zero_settings(stage, offload, files, pins=not device.is_cpu)
+
+
+def require_file_offload() -> None:
+    """Raise ConfigError where DeepSpeed cannot read and write files beside the computation."""
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    if not AsyncIOBuilder().is_compatible(verbose=False):
+        raise ConfigError(
+            "train.offload: nvme needs a C++ compiler and the headers of libaio (Debian: apt install g++ libaio-dev),"
+            " which are not here: install them, or set train.offload to cpu."
+        )
 
 
 def strategy_arguments(strategy: str, full: bool) -> dict[str, Any]:
@@ -120,26 +151,8 @@ def strategy_arguments(strategy: str, full: bool) -> dict[str, Any]:
                 "cpu_ram_efficient_loading": True,
             },
         }
-    if strategy == "deepspeed_zero3":
-        return {"deepspeed": _zero3(full)}
     # Every parameter of an adapter gets a gradient in every step; looking for unused ones costs a walk of the graph.
     return {"ddp_find_unused_parameters": False} if strategy == "ddp" else {}
-
-
-def _zero3(full: bool) -> dict[str, Any]:
-    automatic = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
-    return {
-        "zero_optimization": {
-            "stage": 3,
-            "overlap_comm": True,
-            "contiguous_gradients": True,
-            "stage3_gather_16bit_weights_on_model_save": full,
-        },
-        "bf16": {"enabled": "auto"},
-        "fp16": {"enabled": "auto"},
-        "gradient_clipping": "auto",
-        **dict.fromkeys(automatic, "auto"),
-    }
 
 
 def allow_sharding_on_cpu() -> None:

@@ -62,6 +62,13 @@ class Team:
         """Return when every process has come here."""
         self._reduce([0.0], dist.ReduceOp.SUM)
 
+    def disband(self) -> None:
+        """Part when every process has come here: threads that still talk would abort a process that ends."""
+        if self.size > 1:
+            self.wait()
+            dist.destroy_process_group()
+            self._group = None
+
     def _reduce(self, values: Sequence[float], operation: dist.ReduceOp.RedOpType) -> list[float]:
         if self.size == 1:
             return list(values)

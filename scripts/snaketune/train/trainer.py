@@ -17,6 +17,7 @@ import torch
 from peft import PeftModel
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from snaketune.data.rows import PackedRows
 from snaketune.train.adapting import load_weights
@@ -27,6 +28,7 @@ from snaketune.train.safety import FP16_PATIENCE, FiniteGuard, require_finite_st
 from snaketune.train.shares import gathered, whole
 from snaketune.train.surroundings import ALONE, Surroundings
 from snaketune.train.team import Team
+from snaketune.train.zero import exact, share_out
 
 PLAIN = Layout()
 
@@ -51,6 +53,11 @@ class PackedTrainer(Trainer):
         self.guard = FiniteGuard(patience, lambda: self.times.spending("device"))
         self.evaluation_is_due = False
         self._resumed: dict[str, Any] = {}
+
+    def _prepare_for_training(self, *args, **kwargs):
+        if is_deepspeed_zero3_enabled():
+            share_out(self._model(), self.args)
+        return super()._prepare_for_training(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset=None):
         if self._team.size == 1:
@@ -249,10 +256,10 @@ class PackedTrainer(Trainer):
 
         A model trained as a whole lies in the checkpoint as the shares of all processes, and is gathered at the end.
         """
-        if not self.is_fsdp_enabled:
+        if not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
             super().save_model(output_dir, _internal_call)
         elif self._adapter_or_last():
-            state = gathered(self._model(), self._team.is_first)
+            state = gathered(self._model(), self._team.is_first, exact if self.is_deepspeed_enabled else whole)
             if self._team.is_first:
                 self._save(output_dir, state_dict=state)
 
