@@ -5,7 +5,7 @@ import torch
 from tiny_training import SETTINGS, Documents, configuration, digest, lines, packed
 
 from snaketune.common.errors import ConfigError
-from snaketune.data.packing import one_per_row
+from snaketune.data.packing import one_per_row, pack
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.run import build_trainer, train
 
@@ -31,6 +31,21 @@ def test_packed_loss_and_gradient_equal_those_of_padded_rows(base, rows, tmp_pat
     other, other_norm = first_loss(base, apart, rows[1], tmp_path / "y", per_device_train_batch_size=len(apart))
     assert loss == pytest.approx(other, rel=1e-5)
     assert norm == pytest.approx(other_norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("packer", [pack, one_per_row])
+def test_every_module_is_in_training_mode_in_a_step_whatever_the_rows(base, tmp_path, packer):
+    """A loaded model is in evaluation mode, in which dropout and recomputation do nothing."""
+    cfg = configuration(max_steps=2, eval_steps=1)
+    splits = [packed(tmp_path / str(seed), Documents(24, seed), packer) for seed in (3, 4)]
+    trainer = build_trainer(base, *splits, cfg, SETTINGS, tmp_path / "work", prepare_arithmetic(1))
+    modes = []
+    layer = next(each for name, each in trainer.model.named_modules() if name.endswith("layers.0"))
+    layer.register_forward_hook(lambda *_: modes.append([each.training for each in trainer.model.modules()]))
+    trainer.train()
+    training = [mode for mode in modes if mode[0]]
+    assert len(training) == 2 * cfg["train"]["gradient_accumulation_steps"]
+    assert all(map(all, training))
 
 
 def test_accumulated_gradients_equal_one_large_batch(base, rows, tmp_path):

@@ -55,6 +55,8 @@ class PackedTrainer(Trainer):
         self._resumed: dict[str, Any] = {}
 
     def _prepare_for_training(self, *args, **kwargs):
+        # A base model is loaded in evaluation mode, and the adapter around it says that it trains.
+        self._model().train()
         if is_deepspeed_zero3_enabled():
             share_out(self._model(), self.args)
         return super()._prepare_for_training(*args, **kwargs)
