@@ -8,7 +8,8 @@ is the workflow itself. Between sizes it compares what a record costs. Preparing
 (a tokenizer of 32,768 tokens learned from the corpus) is no part of the data path and not counted.
 
 Targets on 2 idle cores: 350,000 records in at most 90 s and 2 GB, linear from 35,000 to 350,000 within 15%, 2,000,000
-records in at most 5 minutes; these need some 20 GB on the disk of --folder. The table goes to standard error, JSON to
+records in at most 5 minutes; from 30,000 to 3,000,000 slopes of at most 1.1 and at most 3 GB of memory. These need some
+30 GB on the disk of --folder. The table goes to standard error, JSON to
 standard output.
 
 How the stages compare with other tools is measured by reading.py, near_dedupe.py and tokens.py beside this file.
@@ -17,6 +18,7 @@ How the stages compare with other tools is measured by reading.py, near_dedupe.p
 import argparse
 import csv
 import json
+import math
 import os
 import resource
 import shutil
@@ -79,6 +81,8 @@ def main() -> None:
         for entry in found["cost_of_a_record"]:
             told = ", ".join(f"{key} {value:.2f}" for key, value in entry.items() if key.endswith("times"))
             print(f"A record of {entry['records']:,}, of {entry['of']:,} = 1: {told}", file=sys.stderr)
+            told = ", ".join(f"{name} {value:.2f}" for name, value in entry["slopes"].items())
+            print(f"Log-log slopes of wall seconds (1 is linear): {told}", file=sys.stderr)
     print(json.dumps(found, indent=2))
 
 
@@ -191,14 +195,22 @@ def job_figures(folder: Path, stage: str) -> dict[str, float]:
     return {"wall_s": number["s"], "cpu_s": number["cpu_time"], "peak_mb": number["max_rss"]}
 
 
-def growth(first: dict, other: dict) -> dict[str, float]:
-    """Return how many times as much a record costs among more of them."""
+def growth(first: dict, other: dict) -> dict:
+    """Return how many times as much a record costs among more of them, and the log-log slopes of wall seconds."""
+
+    def slope(one: dict, two: dict) -> float:
+        return round(math.log(max(two["wall_s"], 0.1) / max(one["wall_s"], 0.1)) / math.log(more), 3)
+
     more = other["records"] / first["records"]
     return {
         "records": other["records"],
         "of": first["records"],
         "wall_times": round(other["wall_s"] / first["wall_s"] / more, 3),
         "cpu_times": round(other["cpu_s"] / first["cpu_s"] / more, 3),
+        "slopes": {
+            "all": slope(first, other),
+            **{name: slope(first["stages"][name], other["stages"][name]) for name in STAGES},
+        },
     }
 
 

@@ -1,6 +1,7 @@
 """plan.json on fixed facts: every number follows from a formula, what is measured wins, what is unknown stays so."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -310,6 +311,16 @@ def test_the_terminal_shows_ten_lines_first_and_never_a_number_for_the_unknown(f
     assert max(map(len, lines[:11])) < 140
     unknown = describe(plan_of(folder), "mine").splitlines()
     assert [line.split()[1] for line in unknown[3:5]] == ["unknown", "unknown"]
+
+
+def test_gpus_of_which_the_same_is_true_share_a_line(folder):
+    plan = plan_of(folder)
+    lines = describe(plan, "mine").splitlines()
+    assert len(lines) <= 40
+    table = lines[next(number for number, line in enumerate(lines) if "On one GPU" in line) + 1 :]
+    table = table[: table.index("")]
+    counts = [int(found[1]) if (found := re.search(r" to .+ \((\d+)\) ", line)) else 1 for line in table]
+    assert sum(counts) == len(plan["fit"]) and max(counts) > 1
 
 
 def test_squares_of_lengths_leave_out_what_is_dropped_and_cut_what_is_cut():

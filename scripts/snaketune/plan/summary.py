@@ -1,7 +1,8 @@
 """A plan as text for the terminal: one screen, what matters first, every number with its origin."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from snaketune.plan.budget import finishes_at
@@ -97,14 +98,21 @@ def _fit(plan: Mapping[str, Any]) -> list[str]:
         return ["  On which GPUs it fits is unknown: the memory of this model cannot be planned."]
     own = plan["work"]["fit_method"]
     others = [name for name in METHODS if name != own]
-    lines = [f"  {'On one GPU':<17}{METHODS[own]:<32}" + "".join(f"{METHODS[name]:<15}" for name in others)]
-    for row in plan["fit"]:
-        cells = row["methods"]
-        line = f"  {row['title']:<17}{_own_cell(cells[own]):<32}" + "".join(
-            f"{_cell(cells[name]):<15}" for name in others
-        )
-        lines.append(line.rstrip())
-    return lines
+    cells = {
+        row["title"]: (_own_cell(row["methods"][own]), *(_cell(row["methods"][name]) for name in others))
+        for row in plan["fit"]
+    }
+    table = [("On one GPU", (METHODS[own], *(METHODS[name] for name in others)))]
+    for same, titles in groupby(cells, cells.__getitem__):
+        table.append((_together(list(titles)), same))
+    width = max(len(title) for title, _ in table) + 2
+    rows = [(title, first, "".join(f"{cell:<15}" for cell in rest)) for title, (first, *rest) in table]
+    return [f"  {title:<{width}}{first:<32}{rest}".rstrip() for title, first, rest in rows]
+
+
+def _together(titles: Sequence[str]) -> str:
+    """Return one name for neighbours in the catalogue of which the same is true."""
+    return titles[0] if len(titles) == 1 else f"{titles[0]} to {titles[-1]} ({len(titles)})"
 
 
 def _cell(cell: Mapping[str, Any]) -> str:
