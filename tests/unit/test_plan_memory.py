@@ -46,12 +46,13 @@ WITHIN_10_PERCENT = {
     "torchtune LoRA": (LLAMA_3_1_8B, TORCHTUNE, "allocated", 16.2 * GIB),
     "torchtune QLoRA": (LLAMA_3_1_8B, replace(TORCHTUNE, quantization="4bit"), "allocated", 7.4 * GIB),
 }
-KNOWN_TO_BE_LOW = {
+WITHIN_20_PERCENT = {
     # bitsandbytes 0.41 kept inputs of 4-bit products and loaded in 16 bit first.
     "LitGPT nf4 7B": (LLAMA_2_7B, replace(LITGPT, quantization="4bit"), "allocated", 14.14),
     "LitGPT nf4 13B": (LLAMA_2_13B, replace(LITGPT, quantization="4bit"), "allocated", 23.14),
-    "LongLoRA 7B": (LLAMA_2_7B, LONGLORA, "allocated", 25.7),
 }
+# DeepSpeed's buffers (two of 5e8 numbers at the authors' settings, ours are smaller) and embeddings that are trained.
+LONGLORA_7B = (LLAMA_2_7B, LONGLORA, "allocated", 25.7)
 
 
 def error(row):
@@ -64,9 +65,13 @@ def test_within_10_percent_of_the_published_peak(name):
     assert abs(error(WITHIN_10_PERCENT[name])) <= 0.10
 
 
-@pytest.mark.parametrize("name", KNOWN_TO_BE_LOW)
-def test_sources_that_held_more_than_the_plan_knows_are_at_most_22_percent_off(name):
-    assert -0.22 <= error(KNOWN_TO_BE_LOW[name]) <= -0.10
+@pytest.mark.parametrize("name", WITHIN_20_PERCENT)
+def test_peaks_of_4_bit_training_are_within_20_percent(name):
+    assert abs(error(WITHIN_20_PERCENT[name])) <= 0.20
+
+
+def test_a_source_that_held_more_than_one_gpu_of_the_plan_does_is_known_to_be_higher():
+    assert -0.22 <= error(LONGLORA_7B) <= -0.10
 
 
 def test_parts_follow_the_arithmetic():

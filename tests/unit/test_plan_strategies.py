@@ -43,26 +43,30 @@ def test_the_verdict_shows_both_numbers():
     )
 
 
+LAYERS = QWEN_3_06B.num_hidden_layers
+
+
 def test_sharding_divides_the_model_and_not_the_activations():
     plan = memory_plan(QWEN_3_06B, MemorySetting(512, adapter=None, autocast=""))
     for name in ("fsdp", "deepspeed_zero3"):
-        shard = memory_per_gpu(plan, name, 4)
+        shard = memory_per_gpu(plan, name, 4, LAYERS)
         assert shard.optimizer == plan.optimizer / 4
         assert shard.weights == plan.weights / 4
         assert shard.activations == plan.activations
+        assert shard.workspace == plan.workspace + 2 * plan.weights / LAYERS
         assert shard.total < plan.total
-    assert memory_per_gpu(plan, "ddp", 4) == plan
+    assert memory_per_gpu(plan, "ddp", 4, LAYERS) == plan
 
 
 def test_stage_2_divides_gradients_and_optimizer_alone():
     plan = memory_plan(QWEN_3_06B, MemorySetting(512, adapter=None, autocast=""))
-    shard = memory_per_gpu(plan, "deepspeed_zero2", 4)
+    shard = memory_per_gpu(plan, "deepspeed_zero2", 4, LAYERS)
     assert shard == replace(plan, gradients=plan.gradients / 4, optimizer=plan.optimizer / 4)
 
 
 def test_what_is_offloaded_is_not_on_the_gpu():
     plan = memory_plan(QWEN_3_06B, MemorySetting(512, adapter=None, autocast=""))
-    away = memory_per_gpu(plan, "deepspeed_zero3", 2, "cpu")
+    away = memory_per_gpu(plan, "deepspeed_zero3", 2, LAYERS, "cpu")
     assert (away.optimizer, away.weights, away.gradients) == (0, 0, plan.gradients / 2)
-    away = memory_per_gpu(plan, "deepspeed_zero2", 2, "cpu")
+    away = memory_per_gpu(plan, "deepspeed_zero2", 2, LAYERS, "cpu")
     assert (away.optimizer, away.weights) == (0, plan.weights)

@@ -123,7 +123,8 @@ def _memory(cfg: Mapping[str, Any], work: Work, target: Target) -> tuple[MemoryP
     except PlanError as error:
         return None, (str(error),)
     train = cfg["train"]
-    return memory_per_gpu(plan, train.get("strategy", "single"), target.gpus, train.get("offload", "none")), ()
+    strategy, offload = train.get("strategy", "single"), train.get("offload", "none")
+    return memory_per_gpu(plan, strategy, target.gpus, work.layers, offload), ()
 
 
 Figure = tuple[Any, dict[str, Any]]

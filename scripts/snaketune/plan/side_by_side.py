@@ -54,7 +54,9 @@ def strategy_table(
             "cheaper": row.is_cheaper,
             "hours_at_best": row.hours if seen.is_timed else None,
             "cost_usd_at_best": row.cost_usd if seen.is_timed and price is not None else None,
-            "memory_gb_per_gpu": memory_per_gpu(memory, row.strategy.name, row.strategy.gpus).total if memory else None,
+            "memory_gb_per_gpu": memory_per_gpu(memory, row.strategy.name, row.strategy.gpus, work.layers).total
+            if memory
+            else None,
             "origin": "estimated",
             **_expected(
                 row, hours if seen.is_timed else None, price, *_efficiency(row, seen, target, memory, work, reached)

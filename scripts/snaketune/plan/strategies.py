@@ -12,6 +12,7 @@ from snaketune.plan.memory import MemoryPlan
 StrategyName = Literal["single", "ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3"]
 SHARDED: tuple[StrategyName, ...] = ("fsdp", "deepspeed_zero3")
 """Strategies that split weights, gradients and optimizer over the GPUs; DDP keeps a whole copy on each."""
+GATHERED_LAYERS = 2
 SPLIT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(SHARDED, ("weights", "adapter", "gradients", "optimizer")),
     "deepspeed_zero2": ("gradients", "optimizer"),
@@ -79,15 +80,23 @@ def compare(reference: Strategy, reference_hours: float, others: list[Strategy])
     return sorted(rows, key=lambda row: (row.cost_usd, row.hours))
 
 
-def memory_per_gpu(plan: MemoryPlan, name: StrategyName, gpus: int, offload: str = "none") -> MemoryPlan:
+def memory_per_gpu(plan: MemoryPlan, name: StrategyName, gpus: int, layers: int, offload: str = "none") -> MemoryPlan:
     """Return the plan of one GPU of several.
 
     Sharding divides weights, adapter, gradients and optimizer by the number of GPUs (ZeRO stage 3, arXiv
     1910.02054; stage 2 leaves weights and adapter whole); activations, head and workspace belong to each GPU's own
-    rows and stay. The layer that is gathered for the moment it computes is not counted: one layer's weights. What is
-    offloaded is not on the GPU: the optimizer's state and, with stage 3, the weights.
+    rows and stay. Of sharded weights the layer that computes and the one that comes next are whole. What is offloaded
+    is not on the GPU: the optimizer's state and, with stage 3, the weights.
+
+    Args:
+        plan: of the run on one GPU.
+        name, gpus: the strategy.
+        layers: of the model.
+        offload: ``train.offload``.
     """
     parts = {part: getattr(plan, part) / gpus for part in SPLIT.get(name, ())}
+    if name in SHARDED and gpus > 1:
+        parts["workspace"] = plan.workspace + GATHERED_LAYERS * plan.weights / layers
     if offload != "none":
         away = ("optimizer", "weights", "adapter") if name in SHARDED else ("optimizer",)
         parts |= dict.fromkeys(away, 0.0)

@@ -164,13 +164,15 @@ def number(value: float | None) -> str:
 
 
 def duration(hours: float | None) -> str:
-    """Return hours as people say them: ``45 s``, ``12 min``, ``3.5 h``."""
+    """Return hours as people say them: ``45 s``, ``2.3 min``, ``12 min``, ``3.5 h``."""
     if hours is None:
         return UNKNOWN
     seconds = hours * 3600
     if seconds < 100:
         return f"{seconds:.3g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{hours:,.1f} h"
+    if seconds < 6000:
+        return f"{seconds / 60:.{1 if seconds < 600 else 0}f} min"
+    return f"{hours:,.1f} h"
 
 
 def dollars(value: float | None) -> str:

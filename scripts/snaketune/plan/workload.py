@@ -47,6 +47,11 @@ class Work:
         """Tell whether all weights are trained."""
         return self.setting.adapter is None
 
+    @property
+    def layers(self) -> int:
+        """Return the decoder's layers."""
+        return self.config.get_text_config().num_hidden_layers
+
     def flops_per_token(self, every: int | None = None, full: bool | None = None) -> float | None:
         """Return the mean operations carried out per real token of training.
 

@@ -12,6 +12,7 @@ import torch
 from transformers import TrainingArguments
 
 STAGES = {"deepspeed_zero2": 2, "deepspeed_zero3": 3}
+BUFFERS = ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold")
 AUTOMATIC = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 
 
@@ -30,6 +31,8 @@ def zero_settings(stage: int, offload: str, files: Path, pins: bool) -> dict[str
             "stage": stage,
             "overlap_comm": True,
             "contiguous_gradients": True,
+            # The default buffers of 1 GB each are larger than many an adapter with all that belongs to it.
+            **dict.fromkeys(BUFFERS if stage == 3 else BUFFERS[:1], "auto"),
             **_offloading(stage, offload, files, pins),
         },
         "zero_force_ds_cpu_optimizer": False,
@@ -67,7 +70,8 @@ def share_out(model: torch.nn.Module, arguments: TrainingArguments) -> None:
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(arguments.device))
     assert isinstance(arguments.deepspeed, dict)
-    told = {"zero_optimization": arguments.deepspeed["zero_optimization"], AUTOMATIC[1]: 1}
+    known = {name: value for name, value in arguments.deepspeed["zero_optimization"].items() if value != "auto"}
+    told = {"zero_optimization": known, AUTOMATIC[1]: 1}
     deepspeed.zero.Init(module=model, config_dict_or_path=told, dtype=dtype or torch.float32)
 
 
