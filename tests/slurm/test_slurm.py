@@ -110,6 +110,7 @@ def forget_training(project) -> None:
 
 
 def test_training_survives_its_time_limit_and_scancel_and_ends_in_the_adapter_of_an_undisturbed_run(start, project):
+    project.run("data")  # first, because Snakemake forgets --until when it passes a checkpoint
     project.run("--until", "train_model", "train")
     undisturbed = digest(project)
     forget_training(project)

@@ -6,7 +6,7 @@ import pytest
 from ablate_case import Machine, facts
 from test_report_page import HOSTILE, Page
 
-from snaketune.report.ablate_page import render_ablation, row_of
+from snaketune.report.ablate_page import change_of_loss, render_ablation, row_of
 from snaketune.report.waterfall import FAST, OVERLAP, SLOW, bars, scale_of, waterfall
 
 LIBRARY = "/* the chart library */"
@@ -125,3 +125,12 @@ def test_nothing_is_loaded_and_equal_facts_give_equal_bytes(measured):
     assert one == two
     outside = one[: one.index("<!-- measured:")] + one[one.index("<!-- end of measured -->") :]
     assert "tokens/s" not in outside.lower().split("</style>")[1]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [((0.0, 0.0), "unchanged"), ((-2.7e-9, 2.1e-9), "unchanged"), ((-0.01, 0.02), "+0.0050 (−0.010 to +0.020)")],
+)
+def test_a_loss_that_only_rounds_otherwise_is_unchanged(bounds, words):
+    low, high = bounds
+    assert change_of_loss({"loss_change": (low + high) / 2, "loss_change_low": low, "loss_change_high": high}) == words

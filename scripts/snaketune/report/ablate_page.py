@@ -116,11 +116,15 @@ def figures(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
+# Nats per token: what another order of sums makes of the same training.
+ROUNDING = 1e-6
+
+
 def change_of_loss(row: Mapping[str, Any]) -> str:
     """Return by how much the held-out loss changed, with the range over the rounds."""
     if row.get("loss_change") is None:
         return units.UNKNOWN
-    if not (row["loss_change_low"] or row["loss_change_high"]):
+    if max(abs(row["loss_change_low"]), abs(row["loss_change_high"])) < ROUNDING:
         return "unchanged"
     low, high = units.signed(row["loss_change_low"], 2), units.signed(row["loss_change_high"], 2)
     return f"{units.signed(row['loss_change'], 2)} ({low} to {high})"
