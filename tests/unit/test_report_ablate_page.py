@@ -129,7 +129,7 @@ def test_nothing_is_loaded_and_equal_facts_give_equal_bytes(measured):
 
 @pytest.mark.parametrize(
     ("bounds", "words"),
-    [((0.0, 0.0), "unchanged"), ((-2.7e-9, 2.1e-9), "unchanged"), ((-0.01, 0.02), "+0.0050 (−0.010 to +0.020)")],
+    [((0.0, 0.0), "unchanged"), ((-2.7e-9, 2.1e-9), "unchanged"), ((-0.01, 0.02), "+0.0050 (\u22120.010 to +0.020)")],
 )
 def test_a_loss_that_only_rounds_otherwise_is_unchanged(bounds, words):
     low, high = bounds
