@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from plan_models import QWEN_3_06B
 
+from snaketune.plan.counting import count_parameters
 from snaketune.plan.memory import memory_plan
 from snaketune.plan.settings import MemorySetting
 from snaketune.plan.strategies import Strategy, compare, memory_per_gpu
@@ -43,30 +44,47 @@ def test_the_verdict_shows_both_numbers():
     )
 
 
+EXACT = MemorySetting(512, adapter=None, autocast="")
 LAYERS = QWEN_3_06B.num_hidden_layers
 
 
 def test_sharding_divides_the_model_and_not_the_activations():
-    plan = memory_plan(QWEN_3_06B, MemorySetting(512, adapter=None, autocast=""))
+    plan = memory_plan(QWEN_3_06B, EXACT)
     for name in ("fsdp", "deepspeed_zero3"):
-        shard = memory_per_gpu(plan, name, 4, LAYERS)
+        shard = memory_per_gpu(plan, EXACT, name, 4, LAYERS)
         assert shard.optimizer == plan.optimizer / 4
         assert shard.weights == plan.weights / 4
         assert shard.activations == plan.activations
         assert shard.workspace == plan.workspace + 2 * plan.weights / LAYERS
         assert shard.total < plan.total
-    assert memory_per_gpu(plan, "ddp", 4, LAYERS) == plan
+    assert memory_per_gpu(plan, EXACT, "ddp", 4, LAYERS) == plan
 
 
 def test_stage_2_divides_gradients_and_optimizer_alone():
-    plan = memory_plan(QWEN_3_06B, MemorySetting(512, adapter=None, autocast=""))
-    shard = memory_per_gpu(plan, "deepspeed_zero2", 4, LAYERS)
+    plan = memory_plan(QWEN_3_06B, EXACT)
+    shard = memory_per_gpu(plan, EXACT, "deepspeed_zero2", 4, LAYERS)
     assert shard == replace(plan, gradients=plan.gradients / 4, optimizer=plan.optimizer / 4)
 
 
 def test_what_is_offloaded_is_not_on_the_gpu():
-    plan = memory_plan(QWEN_3_06B, MemorySetting(512, adapter=None, autocast=""))
-    away = memory_per_gpu(plan, "deepspeed_zero3", 2, LAYERS, "cpu")
+    plan = memory_plan(QWEN_3_06B, EXACT)
+    away = memory_per_gpu(plan, EXACT, "deepspeed_zero3", 2, LAYERS, "cpu")
     assert (away.optimizer, away.weights, away.gradients) == (0, 0, plan.gradients / 2)
-    away = memory_per_gpu(plan, "deepspeed_zero2", 2, LAYERS, "cpu")
+    away = memory_per_gpu(plan, EXACT, "deepspeed_zero2", 2, LAYERS, "cpu")
     assert (away.optimizer, away.weights) == (0, plan.weights)
+
+
+@pytest.mark.parametrize("width", ["float32", "bfloat16"])
+def test_deepspeed_takes_sixteen_bytes_a_weight_in_mixed_precision(width):
+    setting = MemorySetting(512, adapter=None, weight_dtype=width)
+    held = memory_per_gpu(memory_plan(QWEN_3_06B, setting), setting, "deepspeed_zero2", 1, LAYERS)
+    weights = count_parameters(QWEN_3_06B).total / 1e9
+    assert (held.weights, held.gradients, held.optimizer) == pytest.approx((2 * weights, 2 * weights, 12 * weights))
+
+
+def test_an_adapter_under_deepspeed_leaves_the_base_as_it_is():
+    setting = MemorySetting(512)
+    plan = memory_plan(QWEN_3_06B, setting)
+    held = memory_per_gpu(plan, setting, "deepspeed_zero2", 1, LAYERS)
+    assert (held.weights, held.adapter, held.gradients) == (plan.weights, plan.adapter / 2, plan.gradients / 2)
+    assert held.optimizer == plan.optimizer + plan.adapter

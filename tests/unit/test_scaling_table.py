@@ -29,7 +29,7 @@ def row_of(name: str, method: str, setting: MemorySetting) -> str:
     config = MODELS[name]
     plan = memory_plan(config, setting)
     peaks = [
-        memory_per_gpu(plan, strategy, gpus, config.num_hidden_layers, offload).total
+        memory_per_gpu(plan, setting, strategy, gpus, config.num_hidden_layers, offload).total
         for strategy, gpus, offload in COLUMNS
     ]
     return f"| {name}, {method} | " + " | ".join(f"{peak:.0f}" for peak in peaks) + " |"

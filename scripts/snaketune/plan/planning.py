@@ -124,7 +124,7 @@ def _memory(cfg: Mapping[str, Any], work: Work, target: Target) -> tuple[MemoryP
         return None, (str(error),)
     train = cfg["train"]
     strategy, offload = train.get("strategy", "single"), train.get("offload", "none")
-    return memory_per_gpu(plan, strategy, target.gpus, work.layers, offload), ()
+    return memory_per_gpu(plan, work.setting, strategy, target.gpus, work.layers, offload), ()
 
 
 Figure = tuple[Any, dict[str, Any]]

@@ -54,9 +54,7 @@ def strategy_table(
             "cheaper": row.is_cheaper,
             "hours_at_best": row.hours if seen.is_timed else None,
             "cost_usd_at_best": row.cost_usd if seen.is_timed and price is not None else None,
-            "memory_gb_per_gpu": memory_per_gpu(memory, row.strategy.name, row.strategy.gpus, work.layers).total
-            if memory
-            else None,
+            "memory_gb_per_gpu": _memory(memory, work, row.strategy),
             "origin": "estimated",
             **_expected(
                 row, hours if seen.is_timed else None, price, *_efficiency(row, seen, target, memory, work, reached)
@@ -64,6 +62,12 @@ def strategy_table(
         }
         for row in compare(alone, hours, others)
     ]
+
+
+def _memory(memory: MemoryPlan | None, work: Work, strategy: Strategy) -> float | None:
+    if memory is None:
+        return None
+    return memory_per_gpu(memory, work.setting, strategy.name, strategy.gpus, work.layers).total
 
 
 def _efficiency(

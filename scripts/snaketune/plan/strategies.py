@@ -5,13 +5,15 @@ strategies are compared with the same settings of the run, so that none gets opt
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-from snaketune.plan.memory import MemoryPlan
+from snaketune.plan.memory import STATE_VALUES, WIDTH, MemoryPlan
+from snaketune.plan.settings import MemorySetting
 
 StrategyName = Literal["single", "ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3"]
 SHARDED: tuple[StrategyName, ...] = ("fsdp", "deepspeed_zero3")
 """Strategies that split weights, gradients and optimizer over the GPUs; DDP keeps a whole copy on each."""
+DEEPSPEED: tuple[StrategyName, ...] = ("deepspeed_zero2", "deepspeed_zero3")
 GATHERED_LAYERS = 2
 SPLIT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(SHARDED, ("weights", "adapter", "gradients", "optimizer")),
@@ -80,7 +82,9 @@ def compare(reference: Strategy, reference_hours: float, others: list[Strategy])
     return sorted(rows, key=lambda row: (row.cost_usd, row.hours))
 
 
-def memory_per_gpu(plan: MemoryPlan, name: StrategyName, gpus: int, layers: int, offload: str = "none") -> MemoryPlan:
+def memory_per_gpu(
+    plan: MemoryPlan, setting: MemorySetting, name: StrategyName, gpus: int, layers: int, offload: str = "none"
+) -> MemoryPlan:
     """Return the plan of one GPU of several.
 
     Sharding divides weights, adapter, gradients and optimizer by the number of GPUs (ZeRO stage 3, arXiv
@@ -90,14 +94,30 @@ def memory_per_gpu(plan: MemoryPlan, name: StrategyName, gpus: int, layers: int,
 
     Args:
         plan: of the run on one GPU.
+        setting: the run.
         name, gpus: the strategy.
         layers: of the model.
         offload: ``train.offload``.
     """
-    parts = {part: getattr(plan, part) / gpus for part in SPLIT.get(name, ())}
+    held = _held_by_deepspeed(plan, setting) if name in DEEPSPEED and setting.autocast else plan
+    parts = {part: getattr(held, part) / gpus for part in SPLIT.get(name, ())}
     if name in SHARDED and gpus > 1:
-        parts["workspace"] = plan.workspace + GATHERED_LAYERS * plan.weights / layers
+        parts["workspace"] = held.workspace + GATHERED_LAYERS * held.weights / layers
     if offload != "none":
         away = ("optimizer", "weights", "adapter") if name in SHARDED else ("optimizer",)
         parts |= dict.fromkeys(away, 0.0)
-    return replace(plan, **parts)
+    return replace(held, **parts)
+
+
+def _held_by_deepspeed(plan: MemoryPlan, setting: MemorySetting) -> MemoryPlan:
+    """Return the plan under DeepSpeed's mixed precision.
+
+    What is trained and its gradients have 16 bits, and the optimizer keeps float32 weights beside float32 states (ZeRO,
+    section 3.1: 2 + 2 + 12 bytes per weight).
+    """
+    width = WIDTH[setting.adapter.dtype if setting.adapter else setting.weight_dtype]
+    per_byte = plan.gradients / width
+    trained = "adapter" if setting.adapter else "weights"
+    states = plan.optimizer * 4 / width if setting.optimizer in STATE_VALUES else plan.optimizer
+    halves: dict[str, Any] = {trained: 2 * per_byte, "gradients": 2 * per_byte}
+    return replace(plan, **halves, optimizer=states + 4 * per_byte)
