@@ -194,6 +194,18 @@ def test_generation_settings_that_changed_or_are_gone_are_refused(tiny):
     refused(tiny, "is missing", after(lambda folder: (folder / "generation_config.json").unlink()))
 
 
+def test_a_model_whose_answers_would_run_on_is_refused(tiny):
+    template = tiny.tokens / "chat_template.jinja"
+    template.write_text(template.read_text().replace("+ eos_token", "+ '<|user|>'"))
+    name = "generation_config.json"
+
+    def forget(folder):
+        (folder / name).write_bytes((tiny.model / name).read_bytes())
+
+    refused(tiny, r"generation_config\.json does not end answers at \[2, \d+\], as", after(forget))
+    refused(tiny, r"generation_config\.json does not end answers", after(lambda folder: (folder / name).unlink()))
+
+
 def test_a_tokenizer_that_changed_or_is_gone_is_refused(tiny):
     def rename(folder):
         path = folder / "tokenizer.json"

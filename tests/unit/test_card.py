@@ -197,10 +197,11 @@ def test_answers_that_were_cut_are_a_limit():
 
 def test_stop_tokens_that_the_model_does_not_know_are_given():
     assert "eos_token_id" not in render_card(case())
-    for kind in ("adapter", "merged"):
-        card = render_card(case(kind, evaluation=case().evaluation | {"stop_tokens": [2, 7]}))
-        assert "do_sample=False, eos_token_id=[2, 7])" in card
-        assert "(`stop_token_ids`): 2, 7." in card
+    evaluation = case().evaluation | {"stop_tokens": [2, 7]}
+    card = render_card(case("adapter", evaluation=evaluation))
+    assert "do_sample=False, eos_token_id=[2, 7])" in card
+    assert "(`stop_token_ids`): 2, 7." in card
+    assert "eos_token_id" not in render_card(case("merged", evaluation=evaluation)), "the folder knows them itself"
 
 
 def test_a_combination_of_adapters_is_listed():

@@ -83,6 +83,19 @@ def test_the_folder_is_a_model_with_tokenizer_template_and_licence(tiny):
     assert (merged / "generation_config.json").read_bytes() == (tiny.model / "generation_config.json").read_bytes()
 
 
+@pytest.mark.parametrize("has_settings", [True, False], ids=["own settings", "settings of config.json"])
+def test_answers_end_where_the_template_ends_a_turn(tiny, has_settings):
+    (tiny.tokens / "chat_template.jinja").write_text(TEMPLATE.replace("+ eos_token", "+ '<|user|>'"))
+    if not has_settings:
+        (tiny.model / "generation_config.json").unlink()
+    base, tokenizer = (kind.from_pretrained(tiny.model) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    merge(tiny)
+    own = AutoModelForCausalLM.from_pretrained(tiny.root / "merged").generation_config
+    stops = [base.generation_config.eos_token_id, tokenizer.convert_tokens_to_ids("<|user|>")]
+    assert own.eos_token_id == stops and base.generation_config.eos_token_id == 2
+    assert (own.bos_token_id, own.pad_token_id) == (base.generation_config.bos_token_id, base.config.pad_token_id)
+
+
 def test_a_template_inside_the_tokenizer_configuration_does_not_win(tiny):
     path = tiny.model / "tokenizer_config.json"
     path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | {"chat_template": "old"}))

@@ -63,7 +63,9 @@ class CardFacts:
 
     @property
     def stop_tokens(self) -> list[int]:
-        """The tokens that end an answer, where the model's own generation configuration does not know them all."""
+        """The tokens that end an answer, where the folder's own generation configuration does not know them all."""
+        if self.is_merged:
+            return []
         return [int(token) for token in self.evaluation.get("stop_tokens", [])]
 
     @property

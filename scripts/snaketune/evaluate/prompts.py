@@ -13,6 +13,7 @@ import orjson
 from snaketune.common.canonical import digest_of
 from snaketune.data.records import conversation_of
 from snaketune.data.tool_use import for_template
+from snaketune.model.stops import as_list, turn_end
 
 SAMPLE = "held-out requests"
 Turn = dict[str, Any]
@@ -109,22 +110,10 @@ def stop_tokens(model: Any, tokenizer: Any, template: str) -> list[int]:
     A template may end turns with a token that a base model never heard of as an end; without it every answer would
     run on to the limit.
     """
-    found = {*own_stops(model), tokenizer.eos_token_id, _turn_end(tokenizer, template)}
+    found = {*own_stops(model), tokenizer.eos_token_id, turn_end(tokenizer, template)}
     return sorted(token for token in found if token is not None)
 
 
 def own_stops(model: Any) -> set[int]:
     """Return the tokens at which the model's generation configuration ends an answer."""
-    own = model.generation_config.eos_token_id
-    return {token for token in (own if isinstance(own, list) else [own]) if token is not None}
-
-
-def _turn_end(tokenizer: Any, template: str) -> int | None:
-    answer = "answer"
-    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}]
-    try:
-        text = tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False)
-    except jinja2.TemplateError:
-        return None
-    after = tokenizer(text[text.rindex(answer) + len(answer) :], add_special_tokens=False)["input_ids"]
-    return after[0] if after and after[0] in tokenizer.all_special_ids else None
+    return set(as_list(model.generation_config.eos_token_id))

@@ -2,14 +2,15 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from snaketune.common.atomic import write_bytes
 from snaketune.common.canonical import read_json
 from snaketune.model.configuration import with_dtype, write_configuration
+from snaketune.model.stops import CONFIG, GENERATION, settings_with_stop
 
-CONFIG, GENERATION = "config.json", "generation_config.json"
 TEMPLATE = "chat_template.jinja"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 KINDS = {".json", ".txt", ".model", ".jinja", ".py", ".tiktoken"}
@@ -35,6 +36,13 @@ def copy_companions(base_folder: Path, own_folder: Path, folder: Path, dtype: to
     write_configuration(folder / CONFIG, with_dtype(read_json(own_folder / CONFIG), name))
     if template:
         _replace_template(folder, template)
+
+
+def end_answers(folder: Path, base_folder: Path, tokenizer: Any, template: str) -> None:
+    """Let the merged model in ``folder`` end an answer where the chat template ends a turn."""
+    settings = settings_with_stop(base_folder, tokenizer, template)
+    if settings:
+        write_configuration(folder / GENERATION, settings)
 
 
 def _travels(path: Path) -> bool:

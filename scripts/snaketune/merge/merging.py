@@ -13,17 +13,18 @@ from snaketune.common.atomic import writing_directory
 from snaketune.common.canonical import digest_of, read_json
 from snaketune.common.errors import ConfigError, TrainingError
 from snaketune.common.manifest import describe_files
-from snaketune.evaluate.models import is_whole_model
+from snaketune.evaluate.models import is_whole_model, load_tokenizer
 from snaketune.merge.adapter import AGAIN, Adapter, read_adapter
 from snaketune.merge.checkpoint import Checkpoint, size_in_bytes
 from snaketune.merge.combining import Combination, combine_adapters
-from snaketune.merge.companions import CONFIG, copy_companions
+from snaketune.merge.companions import copy_companions, end_answers
 from snaketune.merge.gate import check_in_fresh_process, checking_rows
 from snaketune.merge.material import Material, MergeSettings
 from snaketune.merge.streaming import merge_streaming, strangers
 from snaketune.merge.trained_model import TrainedModel, copy_trained, read_trained_model
 from snaketune.merge.with_peft import write_with_peft
 from snaketune.merge.written import is_streamed
+from snaketune.model.stops import CONFIG
 
 COMBINED = "combined_adapter"
 Gate = Callable[[Path, Material, dict[str, Any]], dict[str, Any]]
@@ -56,7 +57,9 @@ def merge_adapter(
             tuned = _combine(material, cfg, settings)
         dtype = _write(material.model, tuned, folder, settings)
         own = material.adapter if isinstance(tuned, TrainedModel) else material.model
-        copy_companions(material.model, own, folder, dtype, material.template.read_text(encoding="utf-8"))
+        template = material.template.read_text(encoding="utf-8")
+        copy_companions(material.model, own, folder, dtype, template)
+        end_answers(folder, material.model, load_tokenizer(folder, settings.model), template)
         facts = {"check": gate(folder, material, cfg), "dtype": str(dtype).removeprefix("torch.")}
     if material.others:
         facts["combination"] = _combination_facts(material, cfg)

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from snaketune.common.canonical import read_json
 from snaketune.common.errors import TrainingError
 from snaketune.data.rows import PackedRows
 from snaketune.evaluate.models import ModelSettings, load_tokenizer
-from snaketune.merge.companions import GENERATION
+from snaketune.model.stops import GENERATION, settings_with_stop
 
 SAMPLE = 4  # rows that both tokenizers read
 
@@ -35,7 +36,7 @@ def check_companions(folder: Path, base_folder: Path, rows: PackedRows, template
     if copy.chat_template != (template or base.chat_template):
         found = "no chat template" if copy.chat_template is None else "another chat template than the run"
         raise TrainingError(f"{folder}: the tokenizer loads {found}: prepare the model again.")
-    _check_generation(folder, base_folder)
+    _check_generation(folder, base_folder, settings_with_stop(base_folder, base, template))
 
 
 def _tokenizer(folder: Path, settings: ModelSettings) -> Any:
@@ -46,7 +47,14 @@ def _tokenizer(folder: Path, settings: ModelSettings) -> Any:
         raise TrainingError(f"{folder}: the tokenizer does not load ({first}): prepare the model again.") from None
 
 
-def _check_generation(folder: Path, base_folder: Path) -> None:
+def _check_generation(folder: Path, base_folder: Path, more: dict[str, Any] | None) -> None:
+    if more:
+        if not (folder / GENERATION).is_file() or read_json(folder / GENERATION) != more:
+            raise TrainingError(
+                f"{folder / GENERATION} does not end answers at {more['eos_token_id']}, as the base model and the chat"
+                " template do: answers would be generated otherwise; merge again."
+            )
+        return
     wanted, found = (
         (path / GENERATION).read_bytes() if (path / GENERATION).is_file() else None for path in (base_folder, folder)
     )
