@@ -27,7 +27,7 @@ watch: install ## watch running trainings in the terminal; Ctrl-C ends it
 	@$(BIN)/python scripts/watch_runs.py
 
 test: install-dev ## install, then run every test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: install-dev ## unit and golden tests only
 	$(BIN)/python -m pytest tests/unit tests/golden

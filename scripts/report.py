@@ -10,7 +10,7 @@ from snaketune.common.errors import SnaketuneError
 def main() -> None:
     """Look at each run of the spec; nothing is trained."""
     arguments = parse_arguments(__doc__)
-    from snaketune.config.upkeep import is_finished
+    from snaketune.config.finished import is_finished
 
     for found in arguments.cfg["runs"]:
         if is_finished(found["files"]):
@@ -22,7 +22,7 @@ def main() -> None:
 def write_page(found: dict[str, Any], cfg: dict[str, Any]) -> None:
     """Write the page of one unfinished run into its folder."""
     from snaketune.common.atomic import write_bytes
-    from snaketune.config.upkeep import UNFINISHED
+    from snaketune.config.finished import UNFINISHED
     from snaketune.report.unfinished import gather_attempt, identity_of
     from snaketune.report.unfinished_page import headline, render_unfinished
 

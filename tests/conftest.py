@@ -1,4 +1,4 @@
-"""Tests that take minutes run on request."""
+"""Tests that take minutes run on request, and the long ones begin first, so that no process waits for the other."""
 
 import os
 
@@ -7,8 +7,12 @@ import pytest
 WANTED = "SNAKETUNE_SLOW"
 
 
+LONG = ("workflow", "invariants")
+
+
 def pytest_collection_modifyitems(items):
-    """Leave out what is marked as slow unless it is asked for."""
+    """Put folders of long tests first, and leave out what is marked as slow unless it is asked for."""
+    items.sort(key=lambda item: not {*LONG} & {*item.path.parts})
     if WANTED in os.environ:
         return
     for item in items:

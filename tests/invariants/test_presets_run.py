@@ -47,7 +47,11 @@ def test_a_preset_of_several_gpus_trains_in_as_many_processes(preset, base, tmp_
     assert [line["step"] for line in lines(tmp_path / "work") if "loss" in line] == [1, 2]
 
 
-@pytest.mark.parametrize("preset", [name for name in NAMES if is_alone(name)])
+COMPILED = "h100_optimized"
+ALONE = [pytest.param(name, marks=[pytest.mark.slow] * (name == COMPILED)) for name in NAMES if is_alone(name)]
+
+
+@pytest.mark.parametrize("preset", ALONE)
 def test_a_preset_trains_on_a_cpu(preset, base, rows, tmp_path):
     flat, cfg, settings = prepared(preset)
     finished = train(base, *rows, cfg, settings, tmp_path)

@@ -32,14 +32,29 @@ def prepared(folder: Path, config) -> dict:
     return prepare_model(cfg, folder / "model", weights=False)
 
 
-def planned(folder: Path, config, **changed) -> tuple[dict, os.stat_result]:
-    """plan.json as the job makes it from a folder without weights, and what the process took."""
+# What wait4 tells of a process that was started by a large one includes the memory of that one.
+MEASURED = """
+import atexit, re, runpy, sys
+from pathlib import Path
+
+peak, script = sys.argv[1:3]
+sys.argv[:3] = [script]
+sys.path.insert(0, str(Path(script).parent))
+status = Path("/proc/self/status")
+atexit.register(lambda: Path(peak).write_text(re.search(r"VmHWM:\\s+(\\d+) kB", status.read_text())[1]))
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def planned(folder: Path, config, **changed) -> tuple[dict, float, int]:
+    """plan.json as the job makes it from a folder without weights, with the job's CPU seconds and peak memory."""
     facts = prepared(folder, config)
     files = {"rightsize": RIGHTSIZE, "pack": PACK, "manifest": {**facts, "files": {}}}
     for name, value in files.items():
         (folder / f"{name}.json").write_bytes(pretty_bytes(value))
     spec = {"stage": "plan_run", "code": "", "cfg": sections(**changed)}
-    command = [sys.executable, str(ROOT / "scripts" / "plan_run.py"), "--spec", canonical_text(spec)]
+    command = [sys.executable, "-c", MEASURED, str(folder / "peak"), str(ROOT / "scripts" / "plan_run.py")]
+    command += ["--spec", canonical_text(spec)]
     command += ["--settings", canonical_text(SETTINGS), "--results", str(folder), "--name", "run"]
     paths = {"rightsize": "rightsize.json", "pack": "pack.json", "model": "manifest.json", "output": "plan.json"}
     command += [part for name, file in paths.items() for part in (f"--{name}", str(folder / file))]
@@ -48,7 +63,8 @@ def planned(folder: Path, config, **changed) -> tuple[dict, os.stat_result]:
     process = os.posix_spawn(sys.executable, command, {**os.environ, "OMP_NUM_THREADS": "1"}, file_actions=actions)
     _, status, usage = os.wait4(process, 0)
     assert status == 0, (folder / "log").read_text()
-    return read_json(folder / "plan.json"), usage
+    peak = int((folder / "peak").read_text()) * 1024
+    return read_json(folder / "plan.json"), usage.ru_utime + usage.ru_stime, peak
 
 
 @pytest.mark.parametrize(
@@ -57,12 +73,12 @@ def planned(folder: Path, config, **changed) -> tuple[dict, os.stat_result]:
     ids=["Llama-2-13B", "Yi-34B"],
 )
 def test_large_shapes_are_planned_within_20_seconds_and_1_gb(tmp_path, config, parameters, trained):
-    plan, usage = planned(tmp_path, config, plan={"gpu": "h200-sxm"}, adapter={"r": 32})
+    plan, seconds, peak = planned(tmp_path, config, plan={"gpu": "h200-sxm"}, adapter={"r": 32})
     assert (plan["work"]["parameters"], plan["work"]["trained"]) == (parameters, trained)
     assert plan["memory_gb"] > 2 * parameters / 1e9
     assert plan["disk"]["there"] > 2 * parameters / 1e9  # weights that still have to come
-    assert usage.ru_utime + usage.ru_stime <= 20
-    assert usage.ru_maxrss * 1024 <= 1e9
+    assert seconds <= 20
+    assert peak <= 1e9
 
 
 def test_a_folder_without_weights_is_counted_by_its_configuration(tmp_path):

@@ -104,6 +104,7 @@ def test_going_back_finds_everything_in_place(project):
     assert project.run() == set()
 
 
+@pytest.mark.slow
 def test_other_data_of_the_first_run_under_the_same_names_reruns_the_others_without_their_data(project):
     with project.raw.open("a") as file:
         file.write(record(9999) + "\n")

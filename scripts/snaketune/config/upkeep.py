@@ -14,6 +14,7 @@ from snaketune.common.canonical import read_json
 from snaketune.common.digests import DigestCache
 from snaketune.common.errors import ConfigError
 from snaketune.common.locks import try_lock
+from snaketune.config.finished import UNFINISHED, is_finished
 from snaketune.config.resolve import ResolvedRun
 from snaketune.plan.summary import describe
 
@@ -82,14 +83,6 @@ def place_cards(folder: Path) -> None:
     """Put the cards of the run in ``folder`` back into the folders that were made anew since they were written."""
     for kind in KINDS:
         place_card(folder / f"{kind}_card.md", folder / kind)
-
-
-UNFINISHED = "unfinished.html"
-
-
-def is_finished(files: list[str]) -> bool:
-    """Tell whether all files that a run ends in are there."""
-    return all(Path(path).is_file() for path in files)
 
 
 def drop_unfinished(files: list[str]) -> None:
