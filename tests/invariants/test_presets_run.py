@@ -47,8 +47,9 @@ def test_a_preset_of_several_gpus_trains_in_as_many_processes(preset, base, tmp_
     assert [line["step"] for line in lines(tmp_path / "work") if "loss" in line] == [1, 2]
 
 
-COMPILED = "h100_optimized"
-ALONE = [pytest.param(name, marks=[pytest.mark.slow] * (name == COMPILED)) for name in NAMES if is_alone(name)]
+# The first compiles, the second trains over 4 bits, which a CPU is slow at.
+SLOW = ("h100_optimized", "low_memory")
+ALONE = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES if is_alone(name)]
 
 
 @pytest.mark.parametrize("preset", ALONE)

@@ -1,4 +1,5 @@
 import random
+import sys
 
 import numpy as np
 import orjson
@@ -139,8 +140,14 @@ def test_what_is_no_json_object_is_no_case():
     assert json_valid("{}", "a word") is None
     assert json_equal("7", "7") is None
     deep = "[" * 900 + "]" * 900
-    assert json_equal(deep, deep) in (True, False)
     orjson.loads(deep)
+    limit = sys.getrecursionlimit()
+    try:
+        for depth in (limit, 5000):  # as some libraries set it, beyond which orjson's own limit is met
+            sys.setrecursionlimit(depth)
+            assert json_equal(deep, deep) in (True, False)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def test_a_missing_package_is_one_sentence_before_anything_runs(monkeypatch):
