@@ -158,8 +158,11 @@ def test_a_missing_package_is_named_before_anything_is_computed(monkeypatch):
     runs = list(resolve({"a": {"model": {"quantization": "4bit"}}}).values())
     require_packages(runs)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"bitsandbytes: pip install -r envs/extras/quantization.txt"):
+    with pytest.raises(ConfigError, match=r"run a: .*bitsandbytes, .*: pip install -r envs/extras/quantization.txt"):
         require_packages(runs)
+    sharded = {"train": {"strategy": "deepspeed_zero3"}, "plan": {"num_gpus": 2}}
+    with pytest.raises(ConfigError, match=r"run a: train\.strategy: deepspeed_zero3 needs DeepSpeed"):
+        require_packages(list(resolve({"a": sharded}).values()))
     require_packages(list(resolve({"a": {}}).values()))
 
 

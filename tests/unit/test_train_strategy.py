@@ -7,7 +7,7 @@ import pytest
 from snaketune.common.errors import ConfigError
 from snaketune.config.consistency import check_run
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.train import strategy
+from snaketune.train import packages
 from snaketune.train.strategy import processes_wanted
 from snaketune.train.zero import zero_settings
 
@@ -61,7 +61,7 @@ def test_weights_are_offloaded_by_stage_3_alone(tmp_path):
 
 @pytest.mark.parametrize("name", ["deepspeed_zero2", "deepspeed_zero3"])
 def test_a_strategy_whose_package_is_absent_is_refused_with_its_command(name, monkeypatch):
-    monkeypatch.setattr(strategy.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
     command = r"pip install -r envs/extras/deepspeed\.txt -c constraints\.txt"
     with pytest.raises(ConfigError, match=f"train.strategy: {name} needs DeepSpeed, .*{command}"):
         processes_wanted({"train": {"strategy": name}, "plan": {"num_gpus": 2}})

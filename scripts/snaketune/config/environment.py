@@ -1,6 +1,5 @@
 """The environment that jobs inherit from the workflow."""
 
-import importlib.util
 import os
 import socket
 import sys
@@ -10,6 +9,7 @@ from snaketune.common.door import PARENT_VARIABLE
 from snaketune.common.errors import ConfigError
 from snaketune.config.resolve import ResolvedRun
 from snaketune.evaluate.packages import require_evaluation_packages
+from snaketune.train.packages import require_bitsandbytes, require_deepspeed
 
 DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -45,14 +45,9 @@ def require_packages(runs: list[ResolvedRun]) -> None:
         ConfigError: with the command that installs it and the setting that does without.
     """
     for run in runs:
-        setting = run.config.model.quantization
-        if setting != "none" and importlib.util.find_spec("bitsandbytes") is None:
-            raise ConfigError(
-                f"run {run.name}: model.quantization: {setting} needs the package bitsandbytes: pip install -r"
-                " envs/extras/quantization.txt -c constraints.txt, or set it to none with a smaller"
-                " train.per_device_train_batch_size."
-            )
         try:
+            require_bitsandbytes(run.config.model.quantization)
+            require_deepspeed(run.config.train.strategy)
             require_evaluation_packages(run.config.evaluate.metrics, run.config.evaluate.tasks)
         except ConfigError as error:
             raise ConfigError(f"run {run.name}: {error}") from None

@@ -34,3 +34,12 @@ def require_bitsandbytes(setting: str) -> None:
             f"model.quantization: {setting} needs the package bitsandbytes, which is not installed: {INSTALL}, or set"
             " model.quantization to none and a smaller train.per_device_train_batch_size."
         )
+
+
+def require_deepspeed(strategy: str) -> None:
+    """Raise ConfigError if the strategy needs DeepSpeed, which is not installed."""
+    if strategy.startswith("deepspeed") and importlib.util.find_spec("deepspeed") is None:
+        raise ConfigError(
+            f"train.strategy: {strategy} needs DeepSpeed, which is not installed: run `pip install -r"
+            " envs/extras/deepspeed.txt -c constraints.txt`, or use fsdp, which shards as well."
+        )

@@ -1,7 +1,6 @@
 """Several processes for one training: data parallel (DDP), fully sharded (FSDP2) and DeepSpeed's ZeRO."""
 
 import atexit
-import importlib.util
 import os
 import shutil
 import signal
@@ -18,6 +17,7 @@ from snaketune.common.errors import ConfigError, TrainingError
 from snaketune.data.disks import Disks, temporary_place
 from snaketune.train.device import Device
 from snaketune.train.nodes import Nodes
+from snaketune.train.packages import require_deepspeed
 from snaketune.train.requeue import OutOfTime
 from snaketune.train.zero import STAGES as ZERO_STAGES
 from snaketune.train.zero import zero_settings
@@ -39,11 +39,7 @@ def processes_wanted(cfg: dict[str, Any], nodes: int = 1) -> int:
     strategy = cfg["train"]["strategy"]
     if strategy == "single":
         return 1
-    if strategy in ZERO_STAGES and importlib.util.find_spec("deepspeed") is None:
-        raise ConfigError(
-            f"train.strategy: {strategy} needs DeepSpeed, which is not installed: run `pip install -r"
-            " envs/extras/deepspeed.txt -c constraints.txt`, or use fsdp, which shards as well."
-        )
+    require_deepspeed(strategy)
     wanted, available = cfg["plan"]["num_gpus"], torch.cuda.device_count()
     if 0 < available < wanted // nodes:
         over = f" over {nodes} nodes" if nodes > 1 else ""
