@@ -208,6 +208,13 @@ def test_a_slow_tokenizer_is_made_fast_and_its_files_stay_as_they_are(source, tm
     assert {file.name: file.read_bytes() for file in source.iterdir()} == before
 
 
+@pytest.mark.parametrize(("text", "words"), [("[1,", "is not valid JSON"), ("[1]", "is not a JSON object")])
+def test_damaged_generation_settings_are_refused_before_anything_is_trained(source, tmp_path, text, words):
+    (source / "generation_config.json").write_text(text)
+    with pytest.raises(ConfigError, match=rf"generation_config\.json {words}.*: copy the model again"):
+        prepare_model(settings(source), tmp_path / "out")
+
+
 def test_a_tokenizer_that_cannot_be_converted_says_why(source, tmp_path):
     write_slow_tokenizer(source)
     (source / "vocab.json").write_text("not JSON")

@@ -8,8 +8,8 @@ import torch
 
 from snaketune.common.atomic import write_bytes
 from snaketune.common.canonical import read_json
-from snaketune.model.configuration import with_dtype, write_configuration
-from snaketune.model.stops import CONFIG, GENERATION, settings_with_stop
+from snaketune.model.configuration import CONFIG, GENERATION, with_dtype, write_configuration
+from snaketune.model.stops import settings_with_stop
 
 TEMPLATE = "chat_template.jinja"
 TOKENIZER_CONFIG = "tokenizer_config.json"

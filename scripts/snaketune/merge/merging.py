@@ -24,7 +24,7 @@ from snaketune.merge.streaming import merge_streaming, strangers
 from snaketune.merge.trained_model import TrainedModel, copy_trained, read_trained_model
 from snaketune.merge.with_peft import write_with_peft
 from snaketune.merge.written import is_streamed
-from snaketune.model.stops import CONFIG
+from snaketune.model.configuration import CONFIG
 
 COMBINED = "combined_adapter"
 Gate = Callable[[Path, Material, dict[str, Any]], dict[str, Any]]

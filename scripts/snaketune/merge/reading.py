@@ -7,7 +7,8 @@ from snaketune.common.canonical import read_json
 from snaketune.common.errors import TrainingError
 from snaketune.data.rows import PackedRows
 from snaketune.evaluate.models import ModelSettings, load_tokenizer
-from snaketune.model.stops import GENERATION, settings_with_stop
+from snaketune.model.configuration import GENERATION
+from snaketune.model.stops import settings_with_stop
 
 SAMPLE = 4  # rows that both tokenizers read
 

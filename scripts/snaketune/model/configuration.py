@@ -6,6 +6,8 @@ from typing import Any
 
 from snaketune.common.atomic import write_bytes
 
+CONFIG, GENERATION = "config.json", "generation_config.json"
+
 
 def with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
     """Return the configuration with its number format replaced, also under the name of older versions."""

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from snaketune.common.errors import ConfigError
+from snaketune.model.configuration import CONFIG, GENERATION
 from snaketune.model.json_files import read_object
 from snaketune.model.statement import licence_files
 from snaketune.model.tokenizer_files import ensure_fast_tokenizer
@@ -39,12 +40,13 @@ def link_model(source: Path, target: Path, trust_remote_code: bool, weights: boo
 
 
 def require_model_folder(folder: Path) -> None:
-    """Raise ConfigError if ``folder`` does not exist or has no readable ``config.json``."""
+    """Raise ConfigError if there is no ``folder``, no ``config.json`` in it, or its settings cannot be read."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise ConfigError(f"model.name_or_path {folder} {what}: give the path of a model folder.")
-    if not read_object(folder / "config.json"):
+    if not read_object(folder / CONFIG):
         raise ConfigError(f"model.name_or_path {folder} has no config.json: give a folder in the Hugging Face format.")
+    read_object(folder / GENERATION)  # transformers would pass over a damaged one, and answers would run on
 
 
 def refuse_remote_code(folder: Path) -> None:

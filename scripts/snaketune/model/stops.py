@@ -6,9 +6,9 @@ from typing import Any
 
 import jinja2
 
-from snaketune.common.canonical import read_json
+from snaketune.model.configuration import CONFIG, GENERATION
+from snaketune.model.json_files import read_object
 
-CONFIG, GENERATION = "config.json", "generation_config.json"
 FROM_CONFIG = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -48,7 +48,7 @@ def settings_with_stop(folder: Path, tokenizer: Any, template: str) -> dict[str,
 def generation_settings(folder: Path) -> Mapping[str, Any]:
     """Return how the model in ``folder`` generates; without a file of its own as its configuration implies."""
     if (folder / GENERATION).is_file():
-        return read_json(folder / GENERATION)
-    config = read_json(folder / CONFIG)
+        return read_object(folder / GENERATION)
+    config = read_object(folder / CONFIG)
     known = {name: config[name] for name in FROM_CONFIG if config.get(name) is not None}
     return {"_from_model_config": True, **known}

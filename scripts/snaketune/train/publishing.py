@@ -7,11 +7,11 @@ from typing import Any
 
 from snaketune.common.atomic import write_json, writing_directory
 from snaketune.common.canonical import read_json
-from snaketune.model.configuration import write_configuration
+from snaketune.model.configuration import CONFIG, GENERATION, write_configuration
 
 WEIGHTS = "adapter_model.safetensors"
 SETTINGS = "adapter_config.json"
-CONFIG, GENERATION, INDEX = "config.json", "generation_config.json", "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
 
 
 def publish(checkpoint: Path, target: Path, base_folder: Path, base_name: str, revision: str | None) -> None:
