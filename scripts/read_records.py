@@ -13,7 +13,7 @@ def main() -> None:
     from snaketune.common.canonical import read_json
     from snaketune.common.manifest import write_manifest
     from snaketune.data.disks import Disks
-    from snaketune.data.line_reading import ReadingPolicy
+    from snaketune.data.policy import ReadingPolicy
     from snaketune.data.reading import read_records, summary_of
     from snaketune.data.staging import ensure_staged, sources_of
 

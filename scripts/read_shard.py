@@ -11,7 +11,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__, "settings", "stage", "part")
     from snaketune.common.canonical import read_json
     from snaketune.data.disks import Disks
-    from snaketune.data.line_reading import ReadingPolicy
+    from snaketune.data.policy import ReadingPolicy
     from snaketune.data.reading_shard import read_shard
     from snaketune.data.shards import Shard
     from snaketune.data.staging import ensure_staged, sources_of

@@ -7,7 +7,7 @@ import orjson
 
 from snaketune.common.atomic import writing
 from snaketune.common.digests import file_digest
-from snaketune.data.line_reading import ReadingPolicy
+from snaketune.data.policy import ReadingPolicy
 from snaketune.data.reading import read_records
 from snaketune.data.staging import Source
 

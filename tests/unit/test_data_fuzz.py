@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 from data_files import lines_of, read, source
 
-from snaketune.data.line_reading import ReadingPolicy
+from snaketune.data.policy import ReadingPolicy
 from snaketune.data.reading import read_records
 from snaketune.report.funnel import REASONS
 

@@ -14,7 +14,7 @@ from snaketune.data import blocks, chunks, dedupe, dedupe_shard
 from snaketune.data.chunk_tokenizing import Recipe
 from snaketune.data.dedupe import DedupeParts, DedupePolicy, plan_removal
 from snaketune.data.dedupe_shard import key_shard, sketch_shard
-from snaketune.data.line_reading import ReadingPolicy
+from snaketune.data.policy import ReadingPolicy
 from snaketune.data.reading import read_records
 from snaketune.data.reading_shard import read_shard
 from snaketune.data.records import line_ranges

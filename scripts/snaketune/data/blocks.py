@@ -14,6 +14,7 @@ from typing import Any
 from snaketune.common.errors import DataError
 from snaketune.data.compression import decompressed
 from snaketune.data.parsing import LONGEST_LINE
+from snaketune.data.policy import Reading
 from snaketune.data.sources import HEAD_BYTES, HashedFile, changed, open_source, refuse_foreign, refuse_misnamed
 
 # Blocks of this size stay in the processor's cache.
@@ -26,7 +27,7 @@ class Block:
     """Consecutive lines of a source.
 
     Attributes:
-        source: index of the source; ``form`` the name of its format, empty as long as that is not known.
+        source: index of the source; ``reading`` what its records are read as, None as long as that is not decided.
         path: what the user calls the source; ``place`` the file to read.
         line: number of the first line, from 1.
         offset: byte offset of the first line in the (decompressed) file.
@@ -36,7 +37,7 @@ class Block:
     """
 
     source: int
-    form: str
+    reading: Reading | None
     path: str
     place: str
     line: int
@@ -78,7 +79,7 @@ def blocks_of(source: int, path: str, place: str | Path, digest: str) -> Iterato
         cutter = _Cutter(decompressed(raw, path), path)
         taken = 0
         for line, offset, size, content in cutter.cut():
-            yield Block(source, "", path, str(place), line, offset, size, raw.size - taken, content)
+            yield Block(source, None, path, str(place), line, offset, size, raw.size - taken, content)
             taken = raw.size
         if raw.hexdigest() != digest:
             raise changed(path)

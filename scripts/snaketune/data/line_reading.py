@@ -10,29 +10,13 @@ import orjson
 
 from snaketune.data.blocks import Block
 from snaketune.data.conversations import RARE_KEYS
-from snaketune.data.formats import FORMATS, Converter, Format, converter_of
+from snaketune.data.conversion import RecordConverter
+from snaketune.data.formats import FORMATS, Format
 from snaketune.data.parsing import LONGEST_LINE, escaped_key, needles, parse_line, refuse_escaped, refuse_repeated
+from snaketune.data.policy import Reading, ReadingPolicy
 from snaketune.data.quarantine import Refusal, entry_of
 
-KNOWN_COLUMNS = 1000
-
-Parser = Callable[[bytes, bool, set[str]], dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class ReadingPolicy:
-    """How lines are read: the ``data`` section of the configuration, and whether the method learns from pairs."""
-
-    format: str = "auto"
-    columns: dict[str, str] = field(default_factory=dict)
-    system_prompt: str | None = None
-    max_bad_fraction: float = 0.05
-    pairs: bool = False
-
-    @classmethod
-    def of_slice(cls, cfg: dict[str, Any]) -> "ReadingPolicy":
-        """Return the policy in a stage's configuration slice."""
-        return cls(**cfg["data"], pairs=cfg.get("train", {}).get("method") == "dpo")
+Parser = Callable[[bytes, bool], dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -61,18 +45,25 @@ class LineReader:
 
     def __init__(self, policy: ReadingPolicy):
         self._policy = policy
-        self._parsers: dict[str, Parser] = {}
+        self._readers: dict[Reading, tuple[RecordConverter, Parser]] = {}
 
     def __call__(self, block: Block) -> BlockResult:
         """Convert each line of ``block`` or set it aside with its reason."""
-        if block.form not in self._parsers:
-            self._parsers[block.form] = self._parser(FORMATS[block.form])
-        return self._read(block, self._parsers[block.form])
+        reading = block.reading
+        if reading is None:
+            raise ValueError("the reading of a block is decided before its records are converted")
+        if reading not in self._readers:
+            converter = RecordConverter(reading, self._policy)
+            self._readers[reading] = (converter, self._parser(reading, converter))
+        converter, parse = self._readers[reading]
+        result = self._read(block, parse)
+        result.columns = converter.seen()
+        return result
 
     def _read(self, block: Block, parse: Parser) -> BlockResult:
         lines, result = block.lines(), BlockResult(block.source, block.consumed)
         last, source, number = len(lines) - 1, block.source, block.line - 1
-        written, refused, columns = BytesIO(), BytesIO(), result.columns
+        written, refused = BytesIO(), BytesIO()
         write, dumps, ending = written.write, orjson.dumps, orjson.OPT_APPEND_NEWLINE
         reached, offset = 0, block.offset
         for place, content in enumerate(lines):
@@ -80,7 +71,7 @@ class LineReader:
             if not content or (content.isspace() and len(content) <= LONGEST_LINE):
                 continue
             try:
-                record = parse(content, place < last, columns)
+                record = parse(content, place < last)
             except Refusal as refusal:
                 offset += sum(map(len, lines[reached:place])) + place - reached
                 reached = place
@@ -93,17 +84,13 @@ class LineReader:
         result.written, result.refused = written.getvalue(), refused.getvalue()
         return result
 
-    def _parser(self, form: Format) -> Parser:
+    def _parser(self, reading: Reading, convert: RecordConverter) -> Parser:
         """Return the function from a raw line to the content of a canonical record; it raises Refusal."""
-        names = form.names(self._policy.columns)
-        convert = _with_system_prompt(converter_of(form, names, self._policy.pairs), self._policy.system_prompt)
-        check_keys = _repetition_check(form, names)
-        wanted = set(self._policy.columns.values())
+        form = FORMATS[reading.format]
+        check_keys = _repetition_check(form, form.names(self._policy.columns))
 
-        def parse(content: bytes, complete: bool, columns: set[str]) -> dict[str, Any]:
+        def parse(content: bytes, complete: bool) -> dict[str, Any]:
             record = parse_line(content, complete)
-            if not columns.issuperset(record):
-                columns.update(record if len(columns) < KNOWN_COLUMNS else wanted.intersection(record))
             converted = convert(record)
             check_keys(content, record)
             return converted
@@ -145,17 +132,3 @@ def _repetition_check(form: Format, names: dict[str, str]) -> Callable[[bytes, d
             refuse_repeated(content, rare)
 
     return check
-
-
-def _with_system_prompt(convert: Converter, prompt: str | None) -> Converter:
-    if not prompt:
-        return convert
-
-    def with_prompt(record: dict[str, Any]) -> dict[str, Any]:
-        converted = convert(record)
-        messages = converted.get("messages")
-        if messages and messages[0]["role"] != "system":
-            messages.insert(0, {"role": "system", "content": prompt})
-        return converted
-
-    return with_prompt

@@ -9,11 +9,13 @@ from typing import IO, Any
 
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.data.blocks import Block, blocks_of, is_plain
+from snaketune.data.conversion import KNOWN_COLUMNS
 from snaketune.data.fields import listed
 from snaketune.data.formats import FORMATS, PAIRS, Format, check_columns, detect
-from snaketune.data.line_reading import KNOWN_COLUMNS, BlockResult, LineReader, ReadingPolicy
+from snaketune.data.line_reading import BlockResult, LineReader
 from snaketune.data.parallel import BYTES_PER_PROCESS, ordered_results
 from snaketune.data.parsing import parse_line
+from snaketune.data.policy import Reading, ReadingPolicy
 from snaketune.data.quarantine import Quarantine, Refusal
 from snaketune.data.shards import gathered, read_parts
 from snaketune.data.staging import Source, progress_bar
@@ -98,18 +100,19 @@ class RecordReader:
         return ordered_results(LineReader, (self._policy,), blocks, processes)
 
     def blocks(self, sources: list[tuple[Source, Path]], several: bool) -> Iterator[Block]:
-        """Yield the blocks of all sources, each with its format."""
+        """Yield the blocks of all sources, each with its reading."""
         return chain.from_iterable(self._blocks(*source, several) for source in sources)
 
     def _blocks(self, source: Source, place: Path, several: bool) -> Iterator[Block]:
-        """Yield the blocks of a source with its format; other processes read those of plain files themselves."""
+        """Yield the blocks of a source with its reading; other processes read those of plain files themselves."""
         index = len(self.accounts)
         blocks = blocks_of(index, source.path, place, source.digest)
         form, blocks = self._choose_format(blocks, source.path)
+        reading = Reading(form.name)
         self.accounts.append(SourceAccount(source.path, form.name))
         by_reference = several and is_plain(source.path)
         for block in blocks:
-            known = replace(block, form=form.name)
+            known = replace(block, reading=reading)
             yield known.by_reference() if by_reference else known
 
     def _add(self, result: BlockResult) -> None:

@@ -5,7 +5,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from snaketune.data.line_reading import BlockResult, ReadingPolicy
+from snaketune.data.line_reading import BlockResult
+from snaketune.data.policy import ReadingPolicy
 from snaketune.data.quarantine import Quarantine
 from snaketune.data.reading import RecordReader, processes_for, reading_bar
 from snaketune.data.shards import Shard, write_part

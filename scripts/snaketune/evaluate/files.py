@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from snaketune.common.errors import DataError
-from snaketune.data.line_reading import ReadingPolicy
+from snaketune.data.policy import ReadingPolicy
 from snaketune.data.quarantine import Quarantine
 from snaketune.data.reading import RecordReader
 from snaketune.data.staging import Source
