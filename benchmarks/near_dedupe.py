@@ -38,7 +38,7 @@ from snaketune.data.minhash import near_text  # noqa: E402
 from snaketune.data.near_dedupe import Clusters  # noqa: E402
 from snaketune.data.overlap import SimilarityIndex  # noqa: E402
 from snaketune.data.records import read_turns  # noqa: E402
-from snaketune.data.shingles import Rows, batches, gathered, shingled  # noqa: E402
+from snaketune.data.shingles import Rows, batches, gathered, shingled_with_indentation  # noqa: E402
 
 # The number of processes; the first is what the others are compared with.
 OURS = {f"snaketune, {count} process{'es' if count > 1 else ''}": count for count in (1, 2, 4)}
@@ -56,7 +56,7 @@ def all_rows(path: Path, policy: DedupePolicy) -> Rows:
     """Return the shingles of all records."""
     owners, lengths, hashes, done = [], [np.zeros(1, np.int64)], [], 0
     for batch in batches(near_text(turns) for turns in read_turns(path)):
-        rows = shingled(batch, policy.ngram, policy.threshold)
+        rows, _ = shingled_with_indentation(batch, policy.ngram, policy.threshold)
         owners.append(rows.owner + done)
         lengths.append(np.diff(rows.offsets))
         hashes.append(rows.hashes)

@@ -144,7 +144,7 @@ def test_records_that_are_out_already_are_not_looked_at(tmp_path):
         ("".join(chr(0x3042 + number % 80) for number in range(70)) + "漢字かな", "{}です"),
         (" ".join(chr(0xAC00 + 91 * number) * 2 for number in range(40)), "{} 뷁"),
         ("Which river runs through the capital of that small country?", "{}!"),
-        ("Hi there", "  HI\nthere "),
+        ("Hi there", "HI \nthere "),
     ],
 )
 def test_scripts_without_spaces_and_short_texts_are_found(tmp_path, one, other):
@@ -218,3 +218,45 @@ def test_bitmaps_tell_texts_apart_that_are_not_similar_enough():
     maps, sizes = bitmaps(rows), np.diff(rows.offsets)
     assert may_be_similar(maps[:1], maps[1:], sizes[:1] + sizes[1:], 0.8).tolist() == [False]
     assert may_be_similar(maps[:1], maps[1:], sizes[:1] + sizes[1:], 0.5).tolist() == [True]
+
+
+FUNCTION = """def total(values, start=0):
+    result = start
+    for value in values:
+        if value is None:
+            continue
+        result += value
+    print("the sum of all the given values is", result)
+    return result
+"""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        FUNCTION.replace("    return", "        return"),
+        FUNCTION.replace("    ", "\t"),
+        FUNCTION.replace("        result +=", "    result +="),
+        f"  {FUNCTION}",
+        f"{FUNCTION * 4}{FUNCTION.replace('    return', '        return')}",
+    ],
+)
+@pytest.mark.parametrize("threshold", [0.3, 0.8])
+def test_code_that_differs_in_indentation_alone_is_no_duplicate(tmp_path, other, threshold):
+    one = FUNCTION * 5 if len(other) > 2 * len(FUNCTION) else FUNCTION
+    asked = [[("user", "Write it."), ("assistant", text)] for text in (one, other, f"{one}# end")]
+    assert find(canonical(tmp_path / "r", *asked), Likeness(threshold))[0].tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [FUNCTION.replace("\n", " \n\n"), FUNCTION.replace("= ", "=  "), FUNCTION.replace("\n", "\r\n"), FUNCTION.upper()],
+)
+def test_other_white_space_of_code_is_overlooked(tmp_path, other):
+    path = canonical(tmp_path / "r", FUNCTION, other)
+    assert find(path)[0].tolist() == [0, 0]
+
+
+def test_space_before_a_turn_of_one_line_is_no_indentation(tmp_path):
+    records = [[("user", "How far?"), ("assistant", f"{space}a day on foot")] for space in ("", "  ")]
+    assert find(canonical(tmp_path / "r", *records))[0].tolist() == [0, 0]

@@ -101,7 +101,7 @@ def test_deduplicating(tmp_path, monkeypatch, shards, policy):
     rng = random.Random(3)
     texts = [" ".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=80)) for _ in range(150)]
     texts += [f"{text} z" if number % 2 else text.upper() for number, text in enumerate(texts)]
-    texts += [f" {text}" for text in texts[::3]]
+    texts += texts[::3]
     rng.shuffle(texts)
     path, policy = canonical(tmp_path / "records.jsonl", *texts), DedupePolicy(**policy)
     for module in (dedupe, dedupe_shard):

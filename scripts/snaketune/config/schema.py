@@ -60,13 +60,15 @@ class DedupeConfig(Section):
     """Removal of duplicates: of each cluster the record that comes first in the sources stays."""
 
     exact: bool = Field(
-        True, description="Remove records equal to an earlier one after normalising spaces and Unicode."
+        True,
+        description="Remove records equal to an earlier one: every character counts, also white space and case.",
     )
     ignore_case: bool = Field(False, description="With `exact`: upper and lower case count as the same.")
     near: bool = Field(
         False,
-        description="Remove records that are nearly the same as an earlier one. Not for records that are alike by "
-        "design: short ones made from one template differ in a word and would go.",
+        description="Remove records that are nearly the same as an earlier one: white space, Unicode forms and case "
+        "are overlooked here, the indentation of lines never is. Not for records that are alike by design: short ones "
+        "made from one template differ in a word and would go.",
     )
     threshold: float = Field(
         0.8, ge=0.3, le=1, description="With `near`: Jaccard similarity of two texts' word n-grams that is too much."

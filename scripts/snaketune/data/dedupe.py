@@ -1,26 +1,26 @@
-"""Duplicates: of records with the same normalised text, and of records that are nearly alike, the first stays.
+"""Duplicates: of equal records, and of records that are nearly alike, the first stays.
+
+Records are equal when everything in them is: nothing is folded, neither white space nor Unicode nor, unless it is
+asked for, upper case.
 
 Removal is planned first: a table of what goes and what stands for it, `removed.arrow`. Then it is carried out on the
 raw lines. Any other way of finding duplicates may write that table instead. Memory is some 60 bytes per record,
 whatever the records hold.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
-from snaketune.data.keys import LOW, first_occurrences, shared_keys
+from snaketune.data.keys import first_occurrences
 from snaketune.data.minhash import Likeness
 from snaketune.data.near_dedupe import Store, near_duplicates, sketch_ranges, sketches_in
 from snaketune.data.parallel import in_processes
-from snaketune.data.records import Range, Turn, count_lines, key_bytes, line_ranges, read_turns, rough_bytes
+from snaketune.data.records import Range, count_lines, line_ranges, read_exact_bytes
 from snaketune.data.shards import read_parts
-
-# Comparing fewer takes less time than starting a process.
-RECORDS_PER_PROCESS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class RemovalPlan:
 
     Attributes:
         stands: int64, shape [records].
-        similarity: float64, shape [records]; 1 where the texts are the same.
-        near: bool, shape [records]: the two are not the same text.
+        similarity: float64, shape [records]; 1 where the records are equal.
+        near: bool, shape [records]: the two are not equal.
         compared: pairs of records whose shingles were compared one by one.
     """
 
@@ -86,6 +86,7 @@ class DedupeParts:
 
 
 NO_PARTS = DedupeParts()
+KEY_BYTES = 16
 
 
 def plan_removal(
@@ -117,24 +118,12 @@ def plan_removal(
 
 
 def plan_exact(path: Path, ranges: Sequence[Range], policy: DedupePolicy, threads: int) -> tuple[list[int], np.ndarray]:
-    """Return the number of records in each range and for each record the first one with the same normalised text.
-
-    Most records differ from all others in more than white space. That is cheap to see, and only the few that do not
-    are read again and compared in full.
-    """
+    """Return the number of records in each range and for each record the first one that is equal."""
     if not policy.exact:
         counts = list(in_processes(count_lines, [(path, span) for span in ranges], threads))
         return counts, np.arange(sum(counts))
-    parts = list(in_processes(rough_keys_of_range, [(path, span, policy.ignore_case) for span in ranges], threads))
-    counts = [len(part) // 4 for part in parts]
-    suspects = np.zeros(sum(counts), bool)
-    suspects[shared_keys(np.frombuffer(b"".join(parts), np.uint32)) & LOW] = True
-    marked = zip(ranges, np.split(suspects, np.cumsum(counts)[:-1]), strict=True)
-    tasks = [(path, span, policy.ignore_case, wanted) for span, wanted in marked if wanted.any()]
-    first, suspect = np.arange(len(suspects)), np.flatnonzero(suspects)
-    keys = b"".join(in_processes(keys_of_range, tasks, min(threads, 1 + len(suspect) // RECORDS_PER_PROCESS)))
-    first[suspect] = suspect[first_occurrences(np.frombuffer(keys, "<u8").reshape(-1, 2))]
-    return counts, first
+    parts = list(in_processes(keys_of_range, [(path, span, policy.ignore_case) for span in ranges], threads))
+    return [len(part) // KEY_BYTES for part in parts], _first(parts)
 
 
 def plan_from_keys(parts: Sequence[Path], policy: DedupePolicy) -> tuple[list[int], np.ndarray]:
@@ -143,7 +132,11 @@ def plan_from_keys(parts: Sequence[Path], policy: DedupePolicy) -> tuple[list[in
     counts = [count for count, _ in found]
     if not policy.exact:
         return counts, np.arange(sum(counts))
-    return counts, first_occurrences(np.frombuffer(b"".join(keys for _, keys in found), "<u8").reshape(-1, 2))
+    return counts, _first([keys for _, keys in found])
+
+
+def _first(keys: Sequence[bytes]) -> np.ndarray:
+    return first_occurrences(np.frombuffer(b"".join(keys), "<u8").reshape(-1, 2))
 
 
 def absent(counts: Sequence[int], stands: np.ndarray) -> list[np.ndarray]:
@@ -151,20 +144,9 @@ def absent(counts: Sequence[int], stands: np.ndarray) -> list[np.ndarray]:
     return np.split(stands != np.arange(len(stands)), np.cumsum(counts)[:-1])
 
 
-def rough_keys_of_range(path: Path, span: Range, ignore_case: bool) -> bytes:
-    """Return 32 bits for each record in a range that agree where the normalised texts do."""
-    turns = _folded(read_turns(path, span), ignore_case)
-    return np.fromiter((xxhash.xxh3_64_intdigest(rough_bytes(turn)) >> 32 for turn in turns), np.uint32).tobytes()
-
-
-def keys_of_range(path: Path, span: Range, ignore_case: bool, wanted: np.ndarray | None = None) -> bytes:
-    """Return the XXH3-128 of the normalised text of the wanted records in a range, or of all, 16 bytes each."""
-    turns = _folded(read_turns(path, span, None if wanted is None else wanted.tolist()), ignore_case)
-    return b"".join([xxhash.xxh3_128_digest(key_bytes(turn)) for turn in turns])
-
-
-def _folded(records: Iterable[list[Turn]], ignore_case: bool) -> Iterable[list[Turn]]:
-    """Return the records with all text in lower case if ``ignore_case``."""
-    if not ignore_case:
-        return records
-    return ([(role, content.casefold()) for role, content in turns] for turns in records)
+def keys_of_range(path: Path, span: Range, ignore_case: bool) -> bytes:
+    """Return the XXH3-128 of each record in a range, all in lower case if ``ignore_case``, 16 bytes each."""
+    found = read_exact_bytes(path, span)
+    if ignore_case:
+        found = (record.decode().casefold().encode() for record in found)
+    return b"".join([xxhash.xxh3_128_digest(record) for record in found])

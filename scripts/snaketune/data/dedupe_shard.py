@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from snaketune.data.dedupe import DedupePolicy, absent, keys_of_range, plan_from_keys
+from snaketune.data.dedupe import KEY_BYTES, DedupePolicy, absent, keys_of_range, plan_from_keys
 from snaketune.data.minhash import sketch_range
 from snaketune.data.near_dedupe import sketching_tasks
 from snaketune.data.parallel import in_processes
@@ -22,7 +22,7 @@ def counted_keys(path: Path, span: Range, policy: DedupePolicy) -> tuple[int, by
     if not policy.exact:
         return count_lines(path, span), b""
     keys = keys_of_range(path, span, policy.ignore_case)
-    return len(keys) // 16, keys
+    return len(keys) // KEY_BYTES, keys
 
 
 def sketch_shard(

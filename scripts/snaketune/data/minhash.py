@@ -8,7 +8,7 @@ import numpy as np
 from snaketune.data.bitmaps import WORDS, bitmaps
 from snaketune.data.keys import HALF
 from snaketune.data.records import Range, Turn, read_turns
-from snaketune.data.shingles import Rows, batches, constants, shingled
+from snaketune.data.shingles import Rows, batches, constants, shingled_with_indentation
 
 # A banding must miss fewer pairs than this at the threshold itself; it misses far fewer above it.
 MISSED = 1e-3
@@ -34,24 +34,28 @@ class Likeness:
 
 
 def near_text(turns: list[Turn]) -> str:
-    """Return the text by which records are compared; system prompts are left out, as many records share one."""
-    return "\n".join([content for role, content in turns if role != "system"])
+    """Return the text by which records are compared; system prompts are left out, as many records share one.
+
+    White space before a turn of one line is no indentation.
+    """
+    return "\n".join([text if "\n" in text else text.strip() for role, text in turns if role != "system"])
 
 
 def sketch_range(path: Path, span: Range, skip: np.ndarray, first: int, likeness: Likeness, part: Path) -> Path:
-    """Write owners, lengths, shingles, sketches, bitmaps and band keys of a range of records to files ``part``.*."""
+    """Write owners, lengths, shingles, sketches, bitmaps, band keys and hashes of whole texts to files ``part``.*."""
     chosen = np.flatnonzero(~skip)
     texts = (near_text(turns) for turns in read_turns(path, span, (~skip).tolist()))
-    owners, lengths, shingles, sketches, maps, keys = [], [], [], [], [], []
+    owners, lengths, shingles, sketches, maps, keys, wholes = [], [], [], [], [], [], []
     done = 0
     for batch in batches(texts):
-        rows = shingled(batch, likeness.ngram, likeness.threshold)
+        rows, hashes = shingled_with_indentation(batch, likeness.ngram, likeness.threshold)
         signatures = minhash(rows, likeness.num_perm)
         owners.append(chosen[rows.owner + done] + first)
         lengths.append(np.diff(rows.offsets))
         shingles.append(rows.hashes)
         sketches.append(signatures.T.astype(np.uint8))
         maps.append(bitmaps(rows))
+        wholes.append(hashes[rows.owner])
         keys.append(band_keys(signatures, *likeness.banding))
         done += len(batch)
     empty_keys = np.zeros((likeness.banding[0], 0), np.uint32)
@@ -61,6 +65,7 @@ def sketch_range(path: Path, span: Range, skip: np.ndarray, first: int, likeness
         ("shingles", shingles, np.zeros(0, np.uint64)),
         ("sketches", sketches, np.zeros((0, likeness.num_perm), np.uint8)),
         ("bitmaps", maps, np.zeros((0, WORDS), np.uint64)),
+        ("wholes", wholes, np.zeros((0, 2), np.uint64)),
     ):
         np.save(part.with_suffix(f".{name}.npy"), np.concatenate([empty, *arrays]))
     np.save(part.with_suffix(".keys.npy"), np.concatenate([empty_keys, *keys], axis=1))

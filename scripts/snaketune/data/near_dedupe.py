@@ -2,8 +2,9 @@
 
 Records are taken in order: each stays unless an earlier one that stays is similar enough. Of a cluster the record
 with the lowest source and line therefore stays, and what goes is similar to the very record that is named for it.
-Candidates are sought again among what stays until none is similar. Signatures and shingles lie in memory-mapped files
-in a private folder, about 1.7 kB per record of 140 words; memory holds some 40 bytes per record.
+Candidates are sought again among what stays until none is similar. Records that differ in the indentation of their
+lines alone are never near-duplicates: in code and in YAML that is another meaning. Signatures and shingles lie in
+memory-mapped files in a private folder, about 1.7 kB per record of 140 words; memory holds some 40 bytes per record.
 """
 
 import mmap
@@ -111,6 +112,7 @@ class Store:
         self.rows = Rows(self.owner, _joined(folder, parts, "shingles", keep), offsets)
         self._sketches = _joined(folder, parts, "sketches", keep)
         self._bitmaps = _joined(folder, parts, "bitmaps", keep)
+        self._wholes = _joined(folder, parts, "wholes", keep)
         self._keys = [np.load(part.with_suffix(".keys.npy"), mmap_mode="r") for part in parts]
         self._folder = folder
         for band in range(self.bands):
@@ -162,6 +164,8 @@ class Store:
         similarity = self._similarity(x, y)
         self.verified += len(x)
         found = (similarity >= threshold) & (self.owner[x] != self.owner[y])
+        one, other = self._wholes[x], self._wholes[y]
+        found &= (one[:, 0] != other[:, 0]) | (one[:, 1] == other[:, 1])
         return self.owner[x[found]], self.owner[y[found]], similarity[found]
 
     def _promising(self, x: np.ndarray, y: np.ndarray, threshold: float) -> np.ndarray:

@@ -1,16 +1,17 @@
-"""Canonical records read back, and the normalised text by which two of them count as the same.
+"""Canonical records read back, and the keys by which two of them, or their prompts, count as the same.
 
-Normalised means Unicode NFKC with every run of white space as one space; upper and lower case stay apart. White
-space includes the separators U+001E and U+001F, so they cannot occur in normalised text and a key says
-unambiguously where a turn ends.
+Records are equal when everything in them is: every character of every text. Prompts are the same for the split when
+their normalised texts are, which errs on the side of keeping them together: Unicode NFKC with every run of white space
+as one space; upper and lower case stay apart. White space includes the separators U+001E and U+001F, so they cannot
+occur in normalised text and a key says unambiguously where a turn ends.
 """
 
 import io
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -19,14 +20,12 @@ from snaketune.common.errors import DataError
 END_OF_ROLE = b"\x1f"
 END_OF_TURN = b"\x1e"
 ASCII_SPACES = bytes(ord(" ") if code < 128 and chr(code).isspace() else code for code in range(256))
-# White space that NFKC leaves in place, and the bytes of all its characters.
-SPACES = "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\u1680\u2028\u2029"
-BYTES_OF_SPACES = bytes(sorted(set(SPACES.encode())))
 
 RANGE_BYTES = 16 << 20
 
 Turn = tuple[str, str]
 Range = tuple[int, int]
+Part = TypeVar("Part")
 
 
 def read_turns(
@@ -42,15 +41,33 @@ def read_turns(
     Raises:
         DataError: if a line is no canonical record, which means that the file was damaged.
     """
+    return _read(turns_of, path, span, wanted)
+
+
+def read_exact_bytes(path: str | Path, span: Range | None = None) -> Iterator[bytes]:
+    """Yield what :func:`exact_bytes` gives for each canonical record of a range.
+
+    Raises:
+        DataError: if a line is no canonical record, which means that the file was damaged.
+    """
+    return _read(exact_bytes, path, span)
+
+
+def _read(
+    part: Callable[[dict[str, Any]], Part],
+    path: str | Path,
+    span: Range | None,
+    wanted: Iterable[bool] | None = None,
+) -> Iterator[Part]:
     for number, (line, take) in enumerate(zip(lines_in(path, span), wanted or repeat(True))):  # noqa: B905 - endless
         if not take:
             continue
         try:
-            turns = turns_of(orjson.loads(line))
+            found = part(orjson.loads(line))
         except (orjson.JSONDecodeError, KeyError, TypeError):
             number += 1 + sum(1 for _ in lines_in(path, (0, span[0] if span else 0)))
             raise damaged(path, number) from None
-        yield turns
+        yield found
 
 
 def damaged(path: str | Path, number: int) -> DataError:
@@ -126,16 +143,30 @@ def key_bytes(turns: list[Turn]) -> bytes:
     return b"".join([role.encode() + END_OF_ROLE + normalised(content) + END_OF_TURN for role, content in turns])
 
 
-def rough_bytes(turns: list[Turn]) -> bytes:
-    """Return bytes that are equal wherever those of :func:`key_bytes` are, and seldom elsewhere, in half the time.
+def exact_bytes(record: dict[str, Any]) -> bytes:
+    """Return bytes that two canonical records share exactly when they are equal but for the place they come from.
 
-    The bytes of every kind of white space are taken out, wherever they stand; so roles and ends of turns are lost.
+    Everything counts: every character of the texts, roles, weights, tools. Of the ids of tool calls, which are
+    arbitrary, it counts only which call each result belongs to.
+
+    Raises:
+        KeyError, TypeError: if it is no canonical record.
     """
-    # The line end between turns keeps NFKC from composing characters across it.
-    text = "\n".join([content for _, content in turns])
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    return text.encode().translate(None, BYTES_OF_SPACES)
+    del record["source"], record["line"]
+    if "text" not in record:
+        numbers: dict[str, int] = {}
+        for turn in record["messages"] + record.get("chosen", []) + record.get("rejected", []):
+            _number_calls(turn, numbers)
+    return orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
+
+
+def _number_calls(turn: dict[str, Any], numbers: dict[str, int]) -> None:
+    """Replace the ids of calls by their numbers in the order in which they occur."""
+    for holder in turn.get("tool_calls", ()):
+        if "id" in holder:
+            holder["id"] = numbers.setdefault(holder["id"], len(numbers))
+    if "tool_call_id" in turn:
+        turn["tool_call_id"] = numbers.setdefault(turn["tool_call_id"], len(numbers))
 
 
 def normalised(text: str) -> bytes:

@@ -4,11 +4,16 @@ A shingle is a run of n words. Characters of scripts written without spaces, and
 changed character in a Chinese sentence would otherwise change every shingle. Short texts are compared by runs of
 five characters, since one changed word would change most of their few word shingles. Hashes depend on nothing but the
 text: not on the batch, the process or Python's hash seed.
+
+White space separates words and is otherwise overlooked. Where indentation counts, the white space at the beginning of a
+line belongs to the line's first word, as it decides what a Python program or a YAML file means. Line breaks, blank
+lines and white space within lines and at their ends never count.
 """
 
 import functools
+import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +27,8 @@ CHUNK_PAIRS = 4096
 CHUNK_SHINGLES = 1 << 20
 
 LETTER, BREAK, SINGLE = 0, 1, 2
+LINE_END = ord("\n")
+INDENTED = re.compile(r"(?:\A|\n)[^\S\n]")
 _SPACES = (
     *((9, 13), (28, 32), (0x85, 0x85), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A), (0x2028, 0x2029)),
     *((0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000)),
@@ -80,14 +87,57 @@ def words(texts: Sequence[str], punctuation_breaks: bool = False) -> tuple[np.nd
     """
     codes, starts_of_texts = _codes(texts)
     starts, ends = _boundaries(kinds_of_characters(punctuation_breaks)[codes])
-    powers, inverses = _powers(len(codes))
-    sums = np.zeros(len(codes) + 1, np.uint64)
-    terms = codes.astype(np.uint64)
-    terms += np.uint64(1)
-    terms *= powers[: len(codes)]
+    sums = _prefix_sums(codes, 1)
+    return mixed(_differences(sums, starts, ends)), np.searchsorted(starts, starts_of_texts)
+
+
+def indented_words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the same with the indentation of each line as part of its first word, and hashes of the whole texts.
+
+    Returns:
+        the hashes of the words, uint64; where each text's words start, int64 [texts + 1]; and for each text a hash of
+        its words in order without and one with indentation, uint64 [texts, 2].
+    """
+    codes, starts_of_texts = _codes(texts)
+    kinds = kinds_of_characters()[codes]
+    starts, ends = _boundaries(kinds)
+    sums, begins = _prefix_sums(codes, 1), _with_indentation(codes, kinds, starts)
+    bare = hashes = mixed(_differences(sums, starts, ends))
+    if begins is not starts:
+        hashes = mixed(_differences(sums, begins, ends))
+    offsets = np.searchsorted(starts, starts_of_texts)
+    wholes = [_differences(_prefix_sums(part, 0), offsets[:-1], offsets[1:]) for part in (bare, hashes)]
+    return hashes, offsets, np.stack(wholes, axis=1)
+
+
+def _prefix_sums(values: np.ndarray, shift: int) -> np.ndarray:
+    """Return the prefix sums, uint64 [values + 1], of a polynomial whose coefficients are ``values`` + ``shift``."""
+    sums = np.zeros(len(values) + 1, np.uint64)
+    terms = values.astype(np.uint64)
+    terms += np.uint64(shift)
+    terms *= _powers(len(values))[0][: len(values)]
     np.cumsum(terms, out=sums[1:])
-    hashes = mixed((sums[ends] - sums[starts]) * inverses[starts])
-    return hashes, np.searchsorted(starts, starts_of_texts)
+    return sums
+
+
+def _differences(sums: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Return the polynomials of ranges, wherever each of them stands."""
+    return (sums[ends] - sums[starts]) * _powers(len(sums))[1][starts]
+
+
+def _with_indentation(codes: np.ndarray, kinds: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return ``starts`` of words, those of the first words of indented lines where their lines start."""
+    lines = np.append(0, np.flatnonzero(codes == LINE_END) + 1)
+    lines, ends = lines[:-1], lines[1:]
+    indented = kinds[lines] == BREAK
+    lines, ends = lines[indented], ends[indented]
+    place = np.searchsorted(starts, lines)
+    has_word = place < np.searchsorted(starts, ends)
+    if not has_word.any():
+        return starts
+    begins = starts.copy()
+    begins[place[has_word]] = lines[has_word]
+    return begins
 
 
 def _codes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -179,7 +229,25 @@ def shingled(texts: Sequence[str], ngram: int, threshold: float) -> Rows:
     has 1 / ``threshold`` times the words of the other they cannot be that similar.
     """
     texts = [folded(text) for text in texts]
-    hashes, offsets = words(texts)
+    return _shingled(texts, *words(texts), ngram, threshold, _spaced)
+
+
+def shingled_with_indentation(texts: Sequence[str], ngram: int, threshold: float) -> tuple[Rows, np.ndarray]:
+    """Return the same where indentation counts, and the hashes of whole texts that :func:`indented_words` gives."""
+    texts = [folded(text) for text in texts]
+    hashes, offsets, wholes = indented_words(texts)
+    return _shingled(texts, hashes, offsets, ngram, threshold, _spaced_with_indentation), wholes
+
+
+def _shingled(
+    texts: Sequence[str],
+    hashes: np.ndarray,
+    offsets: np.ndarray,
+    ngram: int,
+    threshold: float,
+    spaced: Callable[[str], str],
+) -> Rows:
+    """Return the shingles of texts with the given words; of short ones those of the characters of ``spaced``."""
     short = SHORT_NGRAMS * ngram
     counts = np.diff(offsets)
     by_words = np.flatnonzero(counts >= short)
@@ -187,12 +255,25 @@ def shingled(texts: Sequence[str], ngram: int, threshold: float) -> Rows:
     rows = _taken(*windows(hashes, offsets, ngram, 1), by_words)
     if not len(by_characters):
         return rows
-    codes, starts = _codes([" ".join(texts[index].split()) for index in by_characters])
+    codes, starts = _codes([spaced(texts[index]) for index in by_characters])
     inner = np.ones(len(codes), bool)
     inner[starts[1:] - 1] = False
     starts -= np.arange(len(starts))
     runs = windows(codes[inner].astype(np.uint64) + np.uint64(1), starts, CHARACTER_NGRAM, 2)
     return _merged(rows, Rows(by_characters, *runs))
+
+
+def _spaced(text: str) -> str:
+    """Return ``text`` with every run of white space as one space and none at the ends."""
+    return " ".join(text.split())
+
+
+def _spaced_with_indentation(text: str) -> str:
+    """Return the same with the white space at the beginning of each line as it stands, without line breaks."""
+    if not INDENTED.search(text):
+        return _spaced(text)
+    lines = ((line, line.lstrip()) for line in text.split("\n"))
+    return " ".join([line[: len(line) - len(words)] + _spaced(words) for line, words in lines if words])
 
 
 def _taken(hashes: np.ndarray, offsets: np.ndarray, chosen: np.ndarray) -> Rows:
