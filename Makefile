@@ -51,7 +51,8 @@ constraints: ## compute constraints.txt anew from the public index (needs uv)
 	env -u UV_FIND_LINKS -u UV_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_DEFAULT_INDEX \
 		UV_CUSTOM_COMPILE_COMMAND="make constraints" \
 		uv pip compile --quiet --no-config --universal --python-version 3.11 --upgrade \
-		envs/requirements.txt envs/requirements-dev.txt envs/extras/*.txt --output-file constraints.txt
+		envs/requirements.txt envs/requirements-dev.txt \
+		$(filter-out envs/extras/smollm2.txt,$(wildcard envs/extras/*.txt)) --output-file constraints.txt
 
 clean: ## remove caches of tools; results, work, logs and .venv stay
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -48,6 +48,8 @@ def _base_name(facts: CardFacts) -> str:
     if base["kind"] == "hub":
         commit = f" at commit {code(base['commit'])}" if base.get("commit") else ""
         return f"[{base['repo']}](https://huggingface.co/{base['repo']}){commit}"
+    if base["kind"] == "gguf":
+        return f"{code(base['name'])} (a GGUF file of {base['quantization']} weights, dequantised)"
     kinds = {"tiny": "the workflow's built-in tiny model", "run": f"the merged model of {code(base['name'])}"}
     named = kinds.get(base["kind"], f"the model in the folder {code(base['name'])}")
     return f"{named} (weights {code(base['weights_digest'])})"

@@ -12,6 +12,8 @@ from snaketune.config.remote_sources import RemoteSources
 from snaketune.config.schema import RunConfig
 from snaketune.data.object_storage import is_remote
 from snaketune.data.remote_copies import as_entry
+from snaketune.model.gguf_file import find_gguf
+from snaketune.model.smollm2 import SMOLLM2, packaged_file
 
 BUILTIN = "builtin:"
 BUILTIN_SOURCES = ("builtin:quickstart",)
@@ -141,7 +143,9 @@ class Discovery:
             raise ConfigError(f"{key}: {path} cannot be read ({error.strerror}): check its permissions.") from None
 
     def _digest_outside(self, name: str) -> str | None:
-        path = Path(name)
+        path = Path(name).expanduser()
+        if gguf := packaged_file() if name == SMOLLM2 else find_gguf(path):
+            return self._digest(gguf, "model.name_or_path")
         if path.is_dir():
             return self._cache.folder_digest(path)
         return self._cache.digest(path) if path.suffix == ".jinja" and path.is_file() else None

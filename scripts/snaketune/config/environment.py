@@ -9,6 +9,8 @@ from snaketune.common.door import PARENT_VARIABLE
 from snaketune.common.errors import ConfigError
 from snaketune.config.resolve import ResolvedRun
 from snaketune.evaluate.packages import require_evaluation_packages
+from snaketune.model.gguf_base import require_package
+from snaketune.model.gguf_file import find_gguf
 from snaketune.train.packages import require_bitsandbytes, require_deepspeed
 
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -46,6 +48,8 @@ def require_packages(runs: list[ResolvedRun]) -> None:
     """
     for run in runs:
         try:
+            if gguf := find_gguf(Path(run.config.model.name_or_path).expanduser()):
+                require_package(gguf)
             require_bitsandbytes(run.config.model.quantization)
             require_deepspeed(run.config.train.strategy)
             require_evaluation_packages(run.config.evaluate.metrics, run.config.evaluate.tasks)

@@ -44,8 +44,9 @@ class ModelConfig(Section):
     name_or_path: str = Field(
         ...,
         min_length=1,
-        description="A hub id (org/name), a local folder, `tiny`, which is built from scratch, or `run:<name>`, the "
-        "merged model of another run of this configuration.",
+        description="A hub id (org/name), a local folder, a GGUF file, `smollm2` (a real model of 135 M parameters for "
+        "trying things), `tiny`, which is built from scratch, or `run:<name>`, the merged model of another run of this "
+        "configuration.",
     )
     revision: str = Field(
         "main", min_length=1, description="Branch, tag or commit of a hub id; the commit it resolves to is recorded."

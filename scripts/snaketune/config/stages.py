@@ -213,7 +213,7 @@ def _matters(config: LinkedConfig, key: str) -> bool:
     if key == "plan.without_weights":
         return config.plan.without_weights
     if key == "model.revision":
-        return name != "tiny" and not config.base_run
+        return name not in ("tiny", "smollm2") and not config.base_run
     if key.startswith("adapter.") and key != "adapter.type":
         return config.adapter.type == "lora"
     if key in ("dedupe.threshold", "dedupe.num_perm", "dedupe.ngram"):

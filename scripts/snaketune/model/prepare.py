@@ -1,5 +1,6 @@
 """Prepare the base model of a run: bring it into one folder, whatever its origin, and say what it is."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,11 @@ from snaketune.common.atomic import writing_directory
 from snaketune.common.canonical import digest_of
 from snaketune.common.manifest import read_manifest
 from snaketune.model.folder import link_model
+from snaketune.model.gguf_base import convert_gguf
+from snaketune.model.gguf_file import find_gguf
 from snaketune.model.hub import REPOSITORY, fetch_snapshot
 from snaketune.model.json_files import read_object
+from snaketune.model.smollm2 import SMOLLM2, fetch_smollm2, packaged_file
 from snaketune.model.statement import describe_card
 from snaketune.model.tiny import make_tiny_model
 from snaketune.model.tokenizer_files import chat_template_digest, tokenizer_digest
@@ -42,8 +46,8 @@ def prepare_model(
     """Fill the folder ``output`` with the model that ``cfg`` names and return the facts of its manifest.
 
     Args:
-        cfg: ``name_or_path`` (``tiny``, ``run:<name>``, a folder or a hub repository), ``revision``,
-            ``trust_remote_code``, ``tiny``.
+        cfg: ``name_or_path`` (``tiny``, ``smollm2``, ``run:<name>``, a folder, a GGUF file or a hub repository),
+            ``revision``, ``trust_remote_code``, ``tiny``.
         output: the model folder; it appears when everything in it is complete and checked.
         corpus: canonical records for a tiny model that learns from the data.
         base: the merged model of the run that ``name_or_path`` names.
@@ -82,13 +86,32 @@ def bring_model(
         link_model(base.folder, folder, cfg["trust_remote_code"])
         return {"kind": "run", "name": name, "merged_digest": base.digest}, base.folder
     path = Path(name).expanduser()
+    if gguf := packaged_file() if name == SMOLLM2 else find_gguf(path):
+        return bring_gguf(gguf, folder, weights), folder
     if path.exists() or not REPOSITORY.fullmatch(name):
         link_model(path, folder, cfg["trust_remote_code"], weights)
         return {"kind": "folder", "name": path.resolve().name}, path
-    snapshot = fetch_snapshot(name, cfg["revision"], cfg["trust_remote_code"], weights)
+    if name == SMOLLM2:
+        snapshot = fetch_smollm2(weights)
+    else:
+        snapshot = fetch_snapshot(name, cfg["revision"], cfg["trust_remote_code"], weights)
     link_model(snapshot.folder, folder, cfg["trust_remote_code"], weights)
     facts = {"repo": snapshot.repo, "revision": snapshot.revision, "commit": snapshot.commit}
     return {"kind": "hub", "name": snapshot.repo, **facts}, snapshot.folder
+
+
+def bring_gguf(file: Path, folder: Path, weights: bool) -> dict[str, Any]:
+    """Fill the empty ``folder`` from a GGUF file, and say on the screen what its weights are."""
+    facts = convert_gguf(file, folder, weights)
+    if facts.is_quantized:
+        print(
+            f"{file.name} holds {facts.quantization} weights: training starts from their dequantised values in"
+            " bfloat16; how much quality the quantisation cost is unknown.",
+            file=sys.stderr,
+            flush=True,
+        )
+    card = {"card": facts.card} if facts.card else {}
+    return {"kind": "gguf", "name": facts.name or file.name, "quantization": facts.quantization, **card}
 
 
 def describe_weights(folder: Path) -> dict[str, Any]:

