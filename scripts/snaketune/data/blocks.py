@@ -1,39 +1,43 @@
-"""Sources cut into blocks of whole lines, each with the number and the place of its first line.
+"""Sources cut into blocks of whole records, each with the number and the place of its first record.
 
 The cuts depend on the content alone, so that work on blocks gives the same bytes with any number of processes. A file
 is read once and hashed on the way. Lines end at ``\\n`` alone: U+2028 and the like are part of the text.
 """
 
 import io
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from snaketune.common.errors import DataError
-from snaketune.data.compression import decompressed
+from snaketune.data.containers import ARRAY, LINES, MEMBER, OBJECTS, ROWS, TABLE, Container, recognise
+from snaketune.data.contents import Content, opened
+from snaketune.data.delimited import RowCutter
+from snaketune.data.json_text import BYTE_ORDER_MARK, ArrayItems, Items, ListItems, Objects
 from snaketune.data.parsing import LONGEST_LINE
+from snaketune.data.pieces import BLOCK_BYTES, Coding, Piece
 from snaketune.data.policy import Reading
-from snaketune.data.sources import HEAD_BYTES, HashedFile, changed, open_source, refuse_foreign, refuse_misnamed
+from snaketune.data.tables import TableCutter
 
-# Blocks of this size stay in the processor's cache.
-BLOCK_BYTES = 1 << 18
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+PACKED = (".gz", ".zst", ".xz", ".bz2", ".zip", ".tgz", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Consecutive lines of a source.
+    """Consecutive records of a source, lines of JSON if nothing else is said.
 
     Attributes:
         source: index of the source; ``reading`` what its records are read as, None as long as that is not decided.
         path: what the user calls the source; ``place`` the file to read.
-        line: number of the first line, from 1.
-        offset: byte offset of the first line in the (decompressed) file.
+        line: number of the first record, from 1.
+        offset: byte offset of the first line in the (decompressed) file; None where records have none.
         size: bytes of the lines, with their ends.
         consumed: bytes of the file as it lies on disk that were read for this block.
         content: the lines, or None where they are to be read from ``place``.
+        unit: what a record is called: line, item or row.
+        coding: how the content becomes records where it is no lines of JSON.
+        is_plain: whether the lines are at their offset in the file itself.
     """
 
     source: int
@@ -41,17 +45,27 @@ class Block:
     path: str
     place: str
     line: int
-    offset: int
+    offset: int | None
     size: int
     consumed: int
     content: bytes | None
+    unit: str = "line"
+    coding: Coding | None = None
+    is_plain: bool = False
+
+    def items(self) -> list[Any]:
+        """Return the records: lines without their ends, or what :meth:`Coding.items` makes of the content.
+
+        Of lines the last item is empty unless the file lacks its last line end.
+        """
+        return self.lines() if self.coding is None else self.coding.items(self.content or b"", self.line)
 
     def lines(self) -> list[bytes]:
         """Return the lines without their ends; the last item is empty unless the file lacks its last line end."""
         content = self.content
         if content is None:
             with open(self.place, "rb", buffering=0) as file:
-                file.seek(self.offset)
+                file.seek(self.offset or 0)
                 content = file.read(self.size)
         return content.split(b"\n")
 
@@ -60,51 +74,107 @@ class Block:
         return replace(self, content=None)
 
 
-def blocks_of(source: int, path: str, place: str | Path, digest: str) -> Iterator[Block]:
-    """Yield the blocks of a source; a byte order mark at its start is left out.
+class SourceBlocks:
+    """The blocks of a source.
 
-    A block is about 256 KiB long. Of a line over 16 MiB, which is alone in its block, only the beginning is given.
+    A block is about 256 KiB long. Of a line over 16 MiB, which is alone in its block, only the beginning is given. A
+    byte order mark at the start is left out.
 
     Args:
-        path: what the user calls the source; its suffix says how it is compressed.
+        source: index of the source.
+        path: what the user calls it.
         place: where the file is.
         digest: XXH3-128 of the file as it lies on disk, checked at the end.
 
-    Raises:
-        DataError: if the file cannot be read, is of another kind, is damaged (with the last line that was read) or
-            changed since it was staged.
+    Attributes:
+        container: what the source turned out to be, from the first block on.
+        beside: names of what stands beside the records, known at the end.
     """
-    refuse_misnamed(_head(place), path)
-    with closing(HashedFile(open_source(place))) as raw:
-        cutter = _Cutter(decompressed(raw, path), path)
-        taken = 0
-        for line, offset, size, content in cutter.cut():
-            yield Block(source, None, path, str(place), line, offset, size, raw.size - taken, content)
-            taken = raw.size
-        if raw.hexdigest() != digest:
-            raise changed(path)
+
+    def __init__(self, source: int, path: str, place: str | Path, digest: str):
+        self._source, self._path, self._place, self._digest = source, path, place, digest
+        self.container = Container()
+        self.beside: list[str] = []
+
+    def __iter__(self) -> Iterator[Block]:
+        """Yield the blocks.
+
+        Raises:
+            DataError: if the file cannot be read, is of another kind, is damaged (with the last record that was read)
+                or changed since it was staged.
+        """
+        reached = 0
+        try:
+            with opened(self._path, self._place, self._digest) as content:
+                self.container = recognise(content)
+                taken, size_of = 0, self._progress(content)
+                for piece in self._pieces(content):
+                    reached = piece.number - 1
+                    yield self._block(piece, size_of() - taken, content)
+                    taken = size_of()
+                content.finish(self._digest)
+        except EOFError as error:
+            raise _damaged(self._path, "", reached, error) from None
+
+    def _block(self, piece: Piece, consumed: int, content: Content) -> Block:
+        is_plain = self.container.kind == LINES and not content.layers
+        place = (piece.number, piece.offset, piece.size, consumed, piece.content)
+        unit = self.container.unit
+        return Block(self._source, None, self._path, str(self._place), *place, unit, piece.coding, is_plain)
+
+    def _progress(self, content: Content) -> Callable[[], int]:
+        if self.container.kind != TABLE or content.file is None:
+            return content.reached
+        self._table = TableCutter(content.file, content.stream, self._path)
+        return lambda: self._table.reached(content.raw.size)
+
+    def _pieces(self, content: Content) -> Iterator[Piece]:
+        kind = self.container.kind
+        if kind == ROWS and self.container.coding:
+            content.stream.read(self.container.skipped)
+            yield from RowCutter(content.stream, self.container.coding, self.container.skipped).cut()
+        elif kind == TABLE:
+            table = self._table if content.file else TableCutter(None, content.stream, self._path)
+            yield from table.cut()
+        else:
+            stream = self._items(content)
+            yield from _Cutter(stream, self._path, self.container.unit).cut()
+            self.beside = stream.beside() if isinstance(stream, Items) else []
+
+    def _items(self, content: Content) -> io.RawIOBase:
+        if self.container.kind == MEMBER:
+            return ListItems(content.stream, self._path, self.container.member)
+        found = {ARRAY: ArrayItems, OBJECTS: Objects}.get(self.container.kind)
+        return found(content.stream, self._path) if found else content.stream
 
 
-def is_plain(path: str) -> bool:
-    """Tell whether the lines of a source can be read at their offsets, because it is not compressed."""
-    return not path.endswith((".gz", ".zst"))
+def blocks_of(source: int, path: str, place: str | Path, digest: str) -> Iterator[Block]:
+    """Yield the blocks of a source, see :class:`SourceBlocks`."""
+    return iter(SourceBlocks(source, path, place, digest))
 
 
-def _head(place: str | Path) -> bytes:
-    with closing(open_source(place)) as file:
-        return file.read(HEAD_BYTES)
+def is_packed(path: str) -> bool:
+    """Tell by its name whether a source is likely to be much larger once it is unpacked."""
+    return path.lower().endswith(PACKED)
+
+
+def _damaged(path: str, unit: str, number: int, error: EOFError) -> DataError:
+    reached = f" after {unit or 'record'} {number}"
+    return DataError(
+        f"{path}: the compressed data are damaged or cut short{reached} ({error}): fetch or compress it again."
+    )
 
 
 class _Cutter:
     """Cuts a stream behind the last line end in every 256 KiB."""
 
-    def __init__(self, stream: io.RawIOBase, path: str):
-        self._stream, self._path = stream, path
+    def __init__(self, stream: io.RawIOBase, path: str, unit: str = "line"):
+        self._stream, self._path, self._unit = stream, path, unit
         self._buffer = bytearray(BLOCK_BYTES)
         self._line, self._offset = 1, 0
 
-    def cut(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """Yield line number, offset, size and content."""
+    def cut(self) -> Iterator[Piece]:
+        """Yield pieces of whole lines."""
         rest, piece = b"", self._start()
         while piece:
             end = piece.rfind(b"\n") + 1
@@ -122,15 +192,13 @@ class _Cutter:
 
     def _start(self) -> bytes:
         first = self._read(b"")
-        if not is_plain(self._path):
-            refuse_foreign(first[:HEAD_BYTES], self._path, inside=True)
         if first.startswith(BYTE_ORDER_MARK):
             self._offset = len(BYTE_ORDER_MARK)
             return first[len(BYTE_ORDER_MARK) :]
         return first
 
-    def _block(self, content: bytes, skipped: int = 0) -> tuple[int, int, int, bytes]:
-        block = (self._line, self._offset, len(content), content)
+    def _block(self, content: bytes, skipped: int = 0) -> Piece:
+        block = Piece(self._line, self._offset, len(content), content)
         self._line += content.count(b"\n") + (1 if skipped else 0)
         self._offset += len(content) + skipped
         return block
@@ -151,15 +219,12 @@ class _Cutter:
             while filled < len(view) and (size := self._stream.readinto(view[filled:])):  # type: ignore[attr-defined]
                 filled += size
         except EOFError as error:
-            number = self._reached(before, view[:filled])
-            raise DataError(
-                f"{self._path}: the compressed data are damaged or cut short after line {number} ({error}): fetch or"
-                " compress it again."
-            ) from None
+            raise _damaged(self._path, self._unit, self._reached(before, view[:filled]), error) from None
         except OSError as error:
             number = self._reached(before, view[:filled])
+            reason = error.strerror or error
             raise DataError(
-                f"{self._path}: reading stopped after line {number} ({error.strerror or error}): check the disk."
+                f"{self._path}: reading stopped after {self._unit} {number} ({reason}): check the disk."
             ) from None
         return bytes(view[:filled])
 

@@ -16,7 +16,7 @@ from snaketune.data.parsing import LONGEST_LINE, escaped_key, needles, parse_lin
 from snaketune.data.policy import Reading, ReadingPolicy
 from snaketune.data.quarantine import Refusal, entry_of
 
-Parser = Callable[[bytes, bool], dict[str, Any]]
+Parser = Callable[[Any, bool], dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -61,23 +61,24 @@ class LineReader:
         return result
 
     def _read(self, block: Block, parse: Parser) -> BlockResult:
-        lines, result = block.lines(), BlockResult(block.source, block.consumed)
+        lines, result = block.items(), BlockResult(block.source, block.consumed)
         last, source, number = len(lines) - 1, block.source, block.line - 1
         written, refused = BytesIO(), BytesIO()
         write, dumps, ending = written.write, orjson.dumps, orjson.OPT_APPEND_NEWLINE
         reached, offset = 0, block.offset
         for place, content in enumerate(lines):
             number += 1
-            if not content or (content.isspace() and len(content) <= LONGEST_LINE):
+            if type(content) is bytes and (not content or (content.isspace() and len(content) <= LONGEST_LINE)):
                 continue
             try:
                 record = parse(content, place < last)
             except Refusal as refusal:
-                offset += sum(map(len, lines[reached:place])) + place - reached
+                if offset is not None and block.coding is None:
+                    offset += sum(map(len, lines[reached:place])) + place - reached
                 reached = place
-                refused.write(entry_of(source, block.path, number, offset, content, refusal))
+                refused.write(_entry(block, number, offset, content, refusal))
                 result.reasons[refusal.reason] += 1
-                result.first = result.first or f"{block.path} line {number}: {refusal.reason}, {refusal.detail}"
+                result.first = result.first or f"{block.path} {block.unit} {number}: {refusal.reason}, {refusal.detail}"
                 continue
             write(dumps({"source": source, "line": number, **record}, option=ending))
             result.records += 1
@@ -89,13 +90,33 @@ class LineReader:
         form = FORMATS[reading.format]
         check_keys = _repetition_check(form, form.names(self._policy.columns))
 
-        def parse(content: bytes, complete: bool) -> dict[str, Any]:
-            record = parse_line(content, complete)
+        def parse(content: Any, complete: bool) -> dict[str, Any]:
+            record = parse_line(content, complete) if type(content) is bytes else _object(content)
             converted = convert(record)
-            check_keys(content, record)
+            if type(content) is bytes:
+                check_keys(content, record)
             return converted
 
         return parse
+
+
+def _object(content: Any) -> dict[str, Any]:
+    """Return the object of a row, of a table that has no text of its own.
+
+    Raises:
+        Refusal: if the table itself refused the row.
+    """
+    if isinstance(content, Refusal):
+        raise content
+    return content
+
+
+def _entry(block: Block, number: int, offset: int | None, content: Any, refusal: Refusal) -> bytes:
+    """Return the line of the quarantine; what has no text of its own is shown as JSON, without a byte offset."""
+    if block.coding is None:
+        return entry_of(block.source, block.path, number, offset, content, refusal)
+    raw = content if type(content) is bytes else orjson.dumps(content if type(content) is dict else None)
+    return entry_of(block.source, block.path, number, None, raw, refusal)
 
 
 def _repetition_check(form: Format, names: dict[str, str]) -> Callable[[bytes, dict[str, Any]], None]:

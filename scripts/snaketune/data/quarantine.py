@@ -22,13 +22,13 @@ class Refusal(Exception):
         self.detail = detail
 
 
-def entry_of(source: int, path: str, line: int, offset: int, content: bytes, refusal: Refusal) -> bytes:
+def entry_of(source: int, path: str, line: int, offset: int | None, content: bytes, refusal: Refusal) -> bytes:
     """Return the line of the quarantine for a refused line.
 
     Args:
         source: index of the source, ``path`` its name.
-        line: line number, from 1.
-        offset: byte offset of the line's first byte in the (decompressed) file.
+        line: number of the line, item or row, from 1.
+        offset: byte offset of the line's first byte in the (decompressed) file; None for rows of a table.
         content: the raw line; its first 2,000 characters are kept, invalid bytes replaced.
         refusal: why.
     """

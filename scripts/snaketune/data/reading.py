@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from snaketune.common.errors import ConfigError, DataError
-from snaketune.data.blocks import Block, blocks_of, is_plain
+from snaketune.data.blocks import Block, SourceBlocks, is_packed
 from snaketune.data.conversion import KNOWN_COLUMNS
 from snaketune.data.fields import listed
 from snaketune.data.formats import FORMATS, PAIRS, Format, check_columns, detect
@@ -37,6 +37,7 @@ class SourceAccount:
     records: int = 0
     quarantined: int = 0
     columns: set[str] = field(default_factory=set)
+    blocks: SourceBlocks | None = None
 
     def add(self, result: BlockResult) -> None:
         """Count the lines of a block."""
@@ -46,10 +47,17 @@ class SourceAccount:
             self.columns.update(result.columns)
 
     def facts(self, used: Iterable[str]) -> dict[str, Any]:
-        """Return the account for the manifest; ``ignored`` are columns that no record was made of."""
+        """Return the account for the manifest; ``ignored`` are columns that no record was made of.
+
+        What is no lines of JSON has a ``container``, and ``beside`` names what an object has beside its list.
+        """
+        container = self.blocks.container.label if self.blocks else ""
+        beside = self.blocks.beside if self.blocks else []
         return {
             "path": self.path,
             "format": self.format,
+            **({"container": container} if container else {}),
+            **({"beside": sorted(beside)} if beside else {}),
             "lines": self.records + self.quarantined,
             "records": self.records,
             "quarantined": self.quarantined,
@@ -106,14 +114,13 @@ class RecordReader:
     def _blocks(self, source: Source, place: Path, several: bool) -> Iterator[Block]:
         """Yield the blocks of a source with its reading; other processes read those of plain files themselves."""
         index = len(self.accounts)
-        blocks = blocks_of(index, source.path, place, source.digest)
-        form, blocks = self._choose_format(blocks, source.path)
+        found = SourceBlocks(index, source.path, place, source.digest)
+        form, blocks = self._choose_format(iter(found), source.path)
         reading = Reading(form.name)
-        self.accounts.append(SourceAccount(source.path, form.name))
-        by_reference = several and is_plain(source.path)
+        self.accounts.append(SourceAccount(source.path, form.name, blocks=found))
         for block in blocks:
             known = replace(block, reading=reading)
-            yield known.by_reference() if by_reference else known
+            yield known.by_reference() if several and block.is_plain else known
 
     def _add(self, result: BlockResult) -> None:
         self._records.write(result.written)
@@ -141,10 +148,8 @@ class RecordReader:
             " the columns in data.columns, give other sources, or set train.method to sft."
         )
 
-    def _unknown_shape(self, path: str, lines: list[bytes], sample: list[dict]) -> DataError:
+    def _unknown_shape(self, path: str, lines: list[Any], sample: list[dict]) -> DataError:
         keys = dict.fromkeys(key for record in sample for key in record)
-        if not sample and lines[0].lstrip().startswith(b"["):
-            return DataError(f"{path} looks like one JSON array: make it JSON lines with `jq -c '.[]'`.")
         if absent := [name for name in self._policy.columns.values() if sample and name not in keys]:
             return self._absent_column(absent[0], keys, path)
         what = f"its records have {listed(keys)}" if sample else f"its first {len(lines)} lines hold no JSON object"
@@ -250,16 +255,22 @@ def reading_bar(sources: Sequence[tuple[Source, Path]]) -> Any:
 
 def summary_of(facts: dict[str, Any]) -> list[str]:
     """Return one sentence per source: what it was read as and how many lines became records."""
-    return [
-        f"Read {entry['path']} as {entry['format']}: {_count(entry['records'], 'record')},"
-        f" {_count(entry['quarantined'], 'line')} quarantined."
-        for entry in facts["sources"]
-    ]
+    return [_summary(entry) for entry in facts["sources"]]
+
+
+def _summary(entry: dict[str, Any]) -> str:
+    container = f" ({entry['container']})" if "container" in entry else ""
+    beside = f" Not used of it: {listed(entry['beside'])}." if "beside" in entry else ""
+    unit = "line" if not container else "record"
+    return (
+        f"Read {entry['path']}{container} as {entry['format']}: {_count(entry['records'], 'record')},"
+        f" {_count(entry['quarantined'], unit)} quarantined.{beside}"
+    )
 
 
 def processes_for(sources: Iterable[Source], threads: int) -> int:
     """Return how many processes are worth starting to read these sources, at most ``threads``."""
-    size = sum(source.bytes * (1 if is_plain(source.path) else EXPANSION) for source in sources)
+    size = sum(source.bytes * (EXPANSION if is_packed(source.path) else 1) for source in sources)
     return max(1, min(threads, size // BYTES_PER_PROCESS))
 
 
@@ -267,17 +278,20 @@ def _no_lines(path: str) -> DataError:
     return DataError(f"{path} has only blank lines: remove it from data.sources or fill it.")
 
 
-def _sample(blocks: Iterator[Block]) -> tuple[list[Block], list[bytes], list[dict]]:
+def _sample(blocks: Iterator[Block]) -> tuple[list[Block], list[Any], list[dict]]:
     """Take blocks until there are 64 objects, 10,000 lines or 4 MiB; return them, the lines and the objects."""
     seen: list[Block] = []
-    lines: list[bytes] = []
+    lines: list[Any] = []
     objects: list[dict] = []
     for block in blocks:
         seen.append(block)
-        for content in block.lines():
+        for content in block.items():
             if len(objects) == SAMPLE_RECORDS or len(lines) == SAMPLE_LINES:
                 return seen, lines, objects
-            if content and not content.isspace():
+            if type(content) is dict:
+                lines.append(content)
+                objects.append(content)
+            elif type(content) is bytes and content and not content.isspace():
                 lines.append(content)
                 with suppress(Refusal):  # these lines are read again and then set aside
                     objects.append(parse_line(content))

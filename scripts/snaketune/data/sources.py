@@ -1,6 +1,7 @@
 """Source files as they lie on disk: opened, told apart by their first bytes, hashed on the way."""
 
 import io
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -10,24 +11,18 @@ import xxhash
 
 from snaketune.common.errors import DataError
 
-GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-TAR_MAGIC, TAR_PLACE = b"ustar", 257
 HEAD_BYTES = 512
-UTF_16 = "is UTF-16 text: convert it with `iconv -f UTF-16 -t UTF-8`"
 FOREIGN = {
-    GZIP_MAGIC: "is gzip data: rename it so that it ends in .jsonl.gz",
-    ZSTD_MAGIC: "is Zstandard data: rename it so that it ends in .jsonl.zst",
-    b"BZh": "is bzip2 data: decompress it with `bunzip2`",
-    b"\xfd7zXZ": "is xz data: decompress it with `unxz`",
-    b"PK\x03\x04": "is a zip archive: unpack it and name the files in it",
-    b"PK\x05\x06": "is a zip archive: unpack it and name the files in it",
-    b"7z\xbc\xaf": "is a 7z archive: unpack it and name the files in it",
-    b"PAR1": "is a Parquet file: write it as JSON lines",
-    b"ARROW1": "is an Arrow file: write it as JSON lines",
-    b"SQLite format 3": "is a SQLite database: write its records as JSON lines",
-    b"\xff\xfe\x00\x00": "is UTF-32 text: convert it with `iconv -f UTF-32 -t UTF-8`",
-    b"\xff\xfe": UTF_16,
-    b"\xfe\xff": UTF_16,
+    b"7z\xbc\xaf": "is a 7z archive: unpack it and name the file in it",
+    b"Rar!": "is a RAR archive: unpack it and name the file in it",
+    b"SQLite format 3": "is a SQLite database: write the table you want as CSV, `sqlite3 -csv -header FILE 'SELECT …'`",
+    b"%PDF": "is a PDF document: records are read from JSON, CSV, Parquet and Arrow",
+    b"\x89HDF": "is an HDF5 file: write its table as Parquet or CSV",
+    b"\x93NUMPY": "is a NumPy array: write its records as JSON lines",
+    b"GGUF": "is a model in GGUF: data.sources are for records",
+    b"\xd0\xcf\x11\xe0": "is an Office document: save its table as CSV and name that file",
+    b"ORC": "is an ORC file: write it as Parquet",
+    b"Obj\x01": "is an Avro file: write it as Parquet or JSON lines",
 }
 
 
@@ -44,8 +39,7 @@ def open_source(path: str | Path) -> io.FileIO:
     try:
         status = Path(path).stat()
         if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-            raise DataError(f"{path} is {kind}: name files of JSON lines in data.sources.")
+            raise DataError(f"{path} is {kind_of(status)}: name regular files with records in data.sources.")
         file = open(path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
     except OSError as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
@@ -54,6 +48,19 @@ def open_source(path: str | Path) -> io.FileIO:
         file.close()
         raise empty(str(path))
     return file
+
+
+def kind_of(status: os.stat_result) -> str:
+    """Return what a path is that is no regular file, in words."""
+    kinds = {
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    if stat.S_ISDIR(status.st_mode):
+        return "a folder"
+    return f"no regular file ({kinds.get(stat.S_IFMT(status.st_mode), 'something else')})"
 
 
 class HashedFile(io.RawIOBase):
@@ -101,7 +108,7 @@ def changed(name: str) -> DataError:
 
 
 def refuse_foreign(head: bytes, name: str, inside: bool = False) -> None:
-    """Refuse what is not lines of UTF-8 text.
+    """Refuse what is neither UTF-8 text nor a table that is read.
 
     Args:
         head: the first 512 bytes, decompressed when ``inside``.
@@ -111,30 +118,12 @@ def refuse_foreign(head: bytes, name: str, inside: bool = False) -> None:
         DataError: naming the kind of file and the cure.
     """
     subject = f"the content of {name}" if inside else name
-    if head[TAR_PLACE:].startswith(TAR_MAGIC):
-        raise DataError(f"{subject} is a tar archive: unpack it and name the files in it.")
-    if inside and head.startswith((GZIP_MAGIC, ZSTD_MAGIC)):
-        raise DataError(f"{subject} is compressed a second time: decompress it once.")
     for magic, sentence in FOREIGN.items():
         if head.startswith(magic):
             raise DataError(f"{subject} {sentence}.")
     # UTF-16 without a byte order mark: every other byte of a bracket, a quote and so on is zero.
     if len(head) > 3 and (head[:4:2] == b"\0\0") != (head[1:4:2] == b"\0\0"):
-        raise DataError(f"{subject} {UTF_16}.")
-
-
-def refuse_misnamed(head: bytes, name: str) -> None:
-    """Refuse a file whose first bytes are not what its name says.
-
-    Raises:
-        DataError: naming the kind of file and the cure.
-    """
-    for suffix, magic, kind, tool in ((".gz", GZIP_MAGIC, "gzip", "gzip"), (".zst", ZSTD_MAGIC, "Zstandard", "zstd")):
-        if name.endswith(suffix):
-            skippable = suffix == ".zst" and head[1:4] == b"\x2a\x4d\x18"
-            if not head.startswith(magic) and not skippable:
-                raise DataError(
-                    f"{name} is named {suffix} but is no {kind} data: rename it, or compress it with `{tool}`."
-                )
-            return
-    refuse_foreign(head, name)
+        order = "BE" if head[:4:2] == b"\0\0" else "LE"
+        raise DataError(
+            f"{subject} is UTF-16 text without a byte order mark: convert it with `iconv -f UTF-16{order} -t UTF-8`."
+        )
