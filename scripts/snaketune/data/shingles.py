@@ -255,7 +255,7 @@ def _shingled(
     rows = _taken(*windows(hashes, offsets, ngram, 1), by_words)
     if not len(by_characters):
         return rows
-    codes, starts = _codes([spaced(texts[index]) for index in by_characters])
+    codes, starts = _codes([spaced(texts[index]) for index in by_characters.tolist()])
     inner = np.ones(len(codes), bool)
     inner[starts[1:] - 1] = False
     starts -= np.arange(len(starts))
