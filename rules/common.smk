@@ -19,13 +19,14 @@ from snaketune.config.remote_sources import RemoteSources
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.strict_yaml import load_yaml
 from snaketune.merge.gguf import find_converter
-from snaketune.config import attempts, upkeep
+from snaketune.config import attempts, latest, upkeep
+from snaketune.config.start import Places
 from snaketune.publish.destination import check_destination
 
 PRESETS = Path(workflow.basedir) / "config" / "presets"
 WORK = Path("work")
 # What `--config` may say beside configuration: switches of targets, which belong to no run.
-SWITCHES = {name: workflow.config_settings.config.pop(name, "no") for name in ("prune", "compare", "ablate")}
+SWITCHES = {name: workflow.config_settings.config.pop(name, "no") for name in ("prune", "compare", "ablate", "verify")}
 
 
 def stop(error):
@@ -71,6 +72,9 @@ def draw_blueprint():
 
 try:
     BLUEPRINT = draw_blueprint()
+    PLACES = Places(BLUEPRINT, WORK, configuration_file().name)
+    if workflow.is_main_process:
+        PLACES.heal(upkeep.is_yes(SWITCHES["verify"]))
 except SnaketuneError as error:
     stop(error)
 for run in BLUEPRINT.runs.values():
@@ -197,7 +201,9 @@ def card_spec(wildcards):
 
 def prune_spec(wildcards):
     """What `prune` keeps, and whether it removes the rest."""
-    return BLUEPRINT.prune_spec(SWITCHES["prune"] in ("yes", "true", True))
+    given = SWITCHES["prune"] if isinstance(SWITCHES["prune"], list) else [SWITCHES["prune"]]
+    others = [str(name) for name in given if not upkeep.is_yes(name) and not upkeep.is_no(name)]
+    return BLUEPRINT.prune_spec(any(map(upkeep.is_yes, given)), PLACES.owner(), others)
 
 
 def publish_spec(wildcards):
@@ -336,6 +342,7 @@ def take_workflow_lock():
 def check_machine():
     """Refuse what this machine lacks before anything is computed; jobs that run elsewhere look there themselves."""
     try:
+        PLACES.begin()
         if workflow.local_exec and not workflow.deployment_settings.deployment_method:
             require_packages(list(BLUEPRINT.runs.values()))
             if workflow.dag_settings is not None and "export_gguf" in workflow.dag_settings.targets:
@@ -379,7 +386,8 @@ def name_reports():
     for name in BLUEPRINT.runs:
         if not Path(BLUEPRINT.run_path(name, "report.html")).is_file():
             continue
-        print(f"Report: {BLUEPRINT.results}/runs/{name}/latest/report.html", file=sys.stderr, flush=True)
+        folder = latest.latest_folder(Path(BLUEPRINT.results) / "runs" / name)
+        print(f"Report: {folder}/report.html", file=sys.stderr, flush=True)
 
 
 def show_plans():
@@ -394,9 +402,14 @@ def point_latest():
     """`latest` follows the current configuration, also when nothing had to run."""
     if workflow.executor_plugin is not None and not workflow.dryrun and not workflow.touch:
         for name, id in BLUEPRINT.run_ids.items():
-            upkeep.point_latest(Path(BLUEPRINT.results) / "runs" / name, id)
-            upkeep.drop_unfinished(attempts.files_of(BLUEPRINT, name))
-            upkeep.place_cards(Path(BLUEPRINT.run_path(name, "")))
+            latest.point_latest(Path(BLUEPRINT.results) / "runs" / name, id)
+            upkeep.finish_run(attempts.files_of(BLUEPRINT, name), Path(BLUEPRINT.run_path(name, "")))
+
+
+def tidy_up():
+    """The folders of results and of resumable state, also when nothing had to run."""
+    if workflow.executor_plugin is not None and not workflow.dryrun and not workflow.touch:
+        PLACES.tidy()
 
 
 DATA_MANIFESTS = BLUEPRINT.data_manifests()
@@ -407,9 +420,6 @@ RUN_FILES = BLUEPRINT.run_files()
 GGUF_FILES = BLUEPRINT.gguf_files()
 
 if workflow.is_main_process:
-    upkeep.drop_damaged_manifests(
-        [path for path in DATA_MANIFESTS + MODEL_MANIFESTS + RUN_FILES if path.endswith("manifest.json")],
-        WORK / "digests.json",
-    )
+    atexit.register(tidy_up)
     atexit.register(point_latest)
     atexit.register(show_plans)

@@ -10,7 +10,7 @@ from snaketune.common.door import parse_arguments, run
 def main() -> None:
     """Measure every case that was not measured before an interruption, and write ablate.json."""
     names = ("settings", "rightsize", "tokens", "records", "pack", "model", "stage", "work", "name", "output")
-    arguments = parse_arguments(__doc__, *names)
+    arguments = parse_arguments(__doc__, *names, facts=("output",))
     from snaketune.ablate.ablation import Ablation
     from snaketune.ablate.identity import folder_of, machine_facts
     from snaketune.ablate.request import read_files, subject_of

@@ -12,7 +12,7 @@ BYTES_PER_BYTE = 10
 def main() -> None:
     """Plan which records go, write the plan as a table, then carry the table out."""
     names = ("settings", "records", "removed", "kept", "duplicates", "manifest")
-    arguments = parse_arguments(__doc__, *names, several=("keys", "sketches"))
+    arguments = parse_arguments(__doc__, *names, several=("keys", "sketches"), facts=("manifest",))
     from snaketune.common.atomic import private_folder, writing
     from snaketune.common.manifest import write_manifest
     from snaketune.data.dedupe import DedupeParts, DedupePolicy, plan_removal

@@ -8,7 +8,9 @@ from snaketune.common.door import parse_arguments, run
 def main() -> None:
     """Write run.json from the fact files and the resolved configuration, and history.json from what went before."""
     names = ("resolved", "rightsize", "stage", "tokens", "rows", "model", "adapter")
-    arguments = parse_arguments(__doc__, *names, "settings", "info", "history", "output", optional=("merged",))
+    arguments = parse_arguments(
+        __doc__, *names, "settings", "info", "history", "output", optional=("merged",), facts=("history", "output")
+    )
     from snaketune.common.atomic import write_json
     from snaketune.common.canonical import read_json
     from snaketune.report.description import describe

@@ -9,7 +9,9 @@ from snaketune.common.door import parse_arguments, run
 def main() -> None:
     """Read the manifests, evaluate, and write the measures, the answers, the losses of the documents and the times."""
     names = ("model", "adapter", "tokens", "rows", "records", "output", "generations", "documents")
-    arguments = parse_arguments(__doc__, *names, optional=("merged", "info"))
+    arguments = parse_arguments(
+        __doc__, *names, optional=("merged", "info"), facts=("output", "generations", "documents", "info")
+    )
     # Everything that is evaluated lies on disk; a task file must not fetch its data either.
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     from snaketune.evaluate.packages import require_evaluation_packages

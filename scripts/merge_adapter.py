@@ -6,7 +6,7 @@ from snaketune.common.door import parse_arguments, run
 def main() -> None:
     """Merge, have it checked and write the manifest."""
     names = ("model", "adapter", "tokens", "rows", "output", "manifest")
-    arguments = parse_arguments(__doc__, *names, several=("others",))
+    arguments = parse_arguments(__doc__, *names, several=("others",), facts=("manifest",))
     from snaketune.common.manifest import write_manifest
     from snaketune.evaluate.inputs import located
     from snaketune.merge.material import Material

@@ -7,7 +7,7 @@ from snaketune.common.door import parse_arguments, run
 
 def main() -> None:
     """Pack, write and account for both splits."""
-    arguments = parse_arguments(__doc__, "rightsize", "tokens", "train", "eval", "manifest")
+    arguments = parse_arguments(__doc__, "rightsize", "tokens", "train", "eval", "manifest", facts=("manifest",))
     import numpy as np
 
     from snaketune.common.canonical import read_json

@@ -8,7 +8,7 @@ from snaketune.common.door import parse_arguments, run
 def main() -> None:
     """Write plan.json and print it, unless the run exceeds its budget or the machine."""
     names = ("settings", "rightsize", "pack", "model", "results", "name", "output")
-    arguments = parse_arguments(__doc__, *names, optional=("probe", "benchmarks"))
+    arguments = parse_arguments(__doc__, *names, optional=("probe", "benchmarks"), facts=("output",))
     import json
     from datetime import datetime
 

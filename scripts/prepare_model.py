@@ -8,7 +8,7 @@ from snaketune.common.manifest import write_manifest
 
 def main() -> None:
     """Fill the model folder and write its manifest."""
-    arguments = parse_arguments(__doc__, "output", "manifest", optional=("corpus", "base"))
+    arguments = parse_arguments(__doc__, "output", "manifest", optional=("corpus", "base"), facts=("manifest",))
     from snaketune.model.prepare import merged_base, prepare_model
 
     output = Path(arguments.output)

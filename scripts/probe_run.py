@@ -7,7 +7,7 @@ from snaketune.common.door import parse_arguments, run
 
 def main() -> None:
     """Write what was measured, or what was measured before under the same conditions."""
-    arguments = parse_arguments(__doc__, "settings", "pack", "model", "results", "scratch", "output")
+    arguments = parse_arguments(__doc__, "settings", "pack", "model", "results", "scratch", "output", facts=("output",))
     from snaketune.common.atomic import write_json
     from snaketune.common.canonical import read_json
     from snaketune.common.locks import wait_for_lock

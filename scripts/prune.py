@@ -1,5 +1,7 @@
 """List the variants that no configured run uses; with `--config prune=yes` remove them."""
 
+from pathlib import Path
+
 from snaketune.common.door import parse_arguments, run
 
 
@@ -7,17 +9,20 @@ def main() -> None:
     """Find unused variants, print them with their size, and remove them when asked to."""
     arguments = parse_arguments(__doc__, "output")
     from snaketune.common.atomic import write_bytes
-    from snaketune.config.pruning import find_unused, find_unused_work, remove
+    from snaketune.common.errors import ConfigError
+    from snaketune.config.owners import UNKNOWN, owners_of
+    from snaketune.config.pruning import account, find_left, find_unused, find_unused_work, remove
 
-    cfg = arguments.cfg
-    unused = find_unused(cfg["results"], set(cfg["variants"]), set(cfg["runs"]))
-    unused += find_unused_work("work", cfg["results"], set(cfg["runs"]))
-    if cfg["remove"]:
-        remove(unused)
-    verb = "Removed" if cfg["remove"] else "Unused"
-    lines = [f"{verb}: {variant.path} ({variant.size / 1e6:,.1f} MB)" for variant in unused] or ["Nothing is unused."]
-    if unused and not cfg["remove"]:
-        lines.append("Remove them with: snakemake --cores 1 prune --config prune=yes")
+    cfg, owners = arguments.cfg, owners_of(Path(arguments.cfg["results"]))
+    if strange := set(cfg["others"]) - {owner.name for owner in owners} - {UNKNOWN}:
+        known = ", ".join(owner.name for owner in owners if owner.name != cfg["owner"]) or "no other project"
+        raise ConfigError(f"prune: {sorted(strange)[0]!r} owns nothing in {cfg['results']}: name {known}, or yes.")
+    unused = find_unused(cfg["results"], set(cfg["variants"]), set(cfg["runs"]), cfg["owner"])
+    unused += find_unused_work("work", cfg["results"], set(cfg["runs"])) + find_left(cfg["results"], "work")
+    wanted = {*([""] if cfg["remove"] else []), *cfg["others"]}
+    removed = [variant for variant in unused if variant.owner in wanted]
+    remove(removed)
+    lines = account(unused, removed, owners)
     print("\n".join(lines), flush=True)
     write_bytes(arguments.output, "\n".join([*lines, ""]).encode())
 

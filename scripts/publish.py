@@ -8,15 +8,13 @@ from snaketune.common.door import parse_arguments, run
 def main() -> None:
     """Publish the runs one after the other."""
     arguments = parse_arguments(__doc__, "settings")
-    from snaketune.common.digests import DigestCache
     from snaketune.data.object_storage import connect
     from snaketune.publish.publishing import publish_folder
 
     work = Path(arguments.settings["work"]) / "publish"
-    client, digests = connect(), DigestCache(work / "digests.json")
+    client = connect()
     for entry in arguments.cfg["runs"]:
-        done = publish_folder(client, Path(entry["folder"]), entry["url"], digests, work, print)
-        digests.save()
+        done = publish_folder(client, Path(entry["folder"]), entry["url"], work, print)
         print(
             f"Published {entry['url']}: {done.files} of {done.total} files uploaded ({done.bytes / 1e6:,.1f} MB),"
             f" {done.removed} removed.",

@@ -8,7 +8,9 @@ from snaketune.common.door import parse_arguments, run
 
 def main() -> None:
     """Read the staged sources into canonical records and a quarantine."""
-    arguments = parse_arguments(__doc__, "settings", "stage", "records", "quarantine", "manifest", several=("parts",))
+    arguments = parse_arguments(
+        __doc__, "settings", "stage", "records", "quarantine", "manifest", several=("parts",), facts=("manifest",)
+    )
     from snaketune.common.atomic import writing
     from snaketune.common.canonical import read_json
     from snaketune.common.manifest import write_manifest

@@ -6,7 +6,7 @@ from snaketune.common.door import parse_arguments, run
 
 def main() -> None:
     """Read the plan, render the page, write it atomically."""
-    arguments = parse_arguments(__doc__, "plan", "output")
+    arguments = parse_arguments(__doc__, "plan", "output", facts=("output",))
     from snaketune.common.canonical import read_json
     from snaketune.report.plan_page import render_plan
 

@@ -23,7 +23,7 @@ OPTIONAL = ("merged", "plan", "info", "timing", "leaks", "dropped", "records", "
 
 def main() -> None:
     """Read the facts, render page and table, write both atomically."""
-    arguments = parse_arguments(__doc__, *FACT_FILES, "output", "table", optional=OPTIONAL)
+    arguments = parse_arguments(__doc__, *FACT_FILES, "output", "table", optional=OPTIONAL, facts=("output", "table"))
     from snaketune.report.facts import load_facts
     from snaketune.report.page import render
     from snaketune.report.table import fact_table, table_bytes

@@ -7,7 +7,7 @@ from snaketune.common.door import parse_arguments, run
 
 def main() -> None:
     """Measure the lengths, decide, and fingerprint data and model."""
-    arguments = parse_arguments(__doc__, "tokens", "model", "output")
+    arguments = parse_arguments(__doc__, "tokens", "model", "output", facts=("output",))
     from snaketune.common.atomic import write_json
     from snaketune.common.canonical import digest_of, read_json
     from snaketune.common.manifest import read_manifest

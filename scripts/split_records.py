@@ -9,7 +9,9 @@ from snaketune.common.door import parse_arguments, run
 
 def main() -> None:
     """Plan the sides, copy every line to its own, and look at both again."""
-    arguments = parse_arguments(__doc__, "settings", "records", "train", "eval", "leaks", "manifest")
+    arguments = parse_arguments(
+        __doc__, "settings", "records", "train", "eval", "leaks", "manifest", facts=("manifest",)
+    )
     from snaketune.common.atomic import private_folder, writing
     from snaketune.common.manifest import write_manifest
     from snaketune.data.disks import Disks, temporary_place

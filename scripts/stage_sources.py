@@ -8,7 +8,7 @@ from snaketune.common.door import parse_arguments, run
 
 def main() -> None:
     """Stage the sources that the workflow found."""
-    arguments = parse_arguments(__doc__, "settings", "output", "manifest")
+    arguments = parse_arguments(__doc__, "settings", "output", "manifest", facts=("output", "manifest"))
     from snaketune.common.atomic import write_json
     from snaketune.common.manifest import write_manifest
     from snaketune.data.disks import Disks

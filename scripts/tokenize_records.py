@@ -6,7 +6,7 @@ from snaketune.common.door import parse_arguments, run
 def main() -> None:
     """Tokenise the training and the held-out records with the model's tokenizer."""
     names = ("settings", "train", "eval", "model", "output-train", "output-eval", "template", "dropped", "manifest")
-    arguments = parse_arguments(__doc__, *names, several=("parts",))
+    arguments = parse_arguments(__doc__, *names, several=("parts",), facts=("manifest",))
     from snaketune.common.atomic import write_bytes, writing
     from snaketune.common.manifest import write_manifest
     from snaketune.data.chunk_tokenizing import Recipe

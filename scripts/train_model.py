@@ -11,7 +11,7 @@ from snaketune.common.door import parse_arguments, run
 def main() -> None:
     """Train under the lock of the run's fingerprint and publish the adapter."""
     names = ("settings", "rightsize", "rows", "model", "work", "adapter", "metrics", "info", "manifest")
-    arguments = parse_arguments(__doc__, *names, optional=("start",))
+    arguments = parse_arguments(__doc__, *names, optional=("start",), facts=("metrics", "info", "manifest"))
     from snaketune.common.atomic import write_bytes, write_json
     from snaketune.common.canonical import read_json
     from snaketune.common.locks import wait_for_lock

@@ -22,7 +22,7 @@ FACT_FILES = (
 
 def main() -> None:
     """Read the facts, write the card beside the folder, and put it there."""
-    arguments = parse_arguments(__doc__, *FACT_FILES, "kind", "output", optional=("merged",))
+    arguments = parse_arguments(__doc__, *FACT_FILES, "kind", "output", optional=("merged",), facts=("output",))
     from snaketune.card.card import render_card
     from snaketune.card.facts import load_facts
     from snaketune.card.placing import place_card

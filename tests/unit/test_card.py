@@ -15,7 +15,8 @@ from snaketune.common.atomic import write_json
 from snaketune.common.canonical import read_json
 from snaketune.common.errors import DataError
 from snaketune.common.manifest import read_manifest, write_manifest
-from snaketune.config.upkeep import drop_damaged_manifests, place_cards
+from snaketune.config.damage import drop_damaged_manifests
+from snaketune.config.upkeep import place_cards
 from snaketune.model.statement import describe_card
 
 NAMES = ("run", "reading", "dedupe", "split", "tokens", "rightsize", "pack", "adapter", "evaluation")

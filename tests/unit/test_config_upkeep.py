@@ -5,10 +5,12 @@ import pytest
 
 from snaketune.common.errors import ConfigError
 from snaketune.common.manifest import write_manifest
+from snaketune.config.damage import drop_damaged_manifests
 from snaketune.config.discovery import Discovery, expand
+from snaketune.config.latest import point_latest
 from snaketune.config.pruning import find_unused, find_unused_work, remove
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.upkeep import drop_damaged_manifests, explain_failure, point_latest
+from snaketune.config.upkeep import explain_failure
 
 
 def test_globs_are_expanded_in_order_and_no_file_comes_twice(tmp_path, monkeypatch):

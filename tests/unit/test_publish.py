@@ -1,12 +1,15 @@
 """Runs that are published to a real S3 server: what is uploaded, in which order, and what a break leaves."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
-from snaketune.common.digests import DigestCache, file_digest
+from snaketune.common.digests import file_digest
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.common.manifest import write_manifest
+from snaketune.common.outputs import record_outputs
 from snaketune.data.object_storage import connect, listed
 from snaketune.publish import uploading
 from snaketune.publish.destination import check_destination
@@ -37,7 +40,7 @@ def seal(folder):
 def publish(folder, client=None):
     work = folder.parents[2] / "work"
     said = []
-    done = publish_folder(client or connect(), folder, URL, DigestCache(work / "digests.json"), work, said.append)
+    done = publish_folder(client or connect(), folder, URL, work, said.append)
     return done, [text.split()[1].removeprefix(f"{URL}/") for text in said]
 
 
@@ -162,9 +165,35 @@ def test_what_is_no_longer_there_goes_and_what_others_put_there_stays(storage, f
 
 def test_a_damaged_run_is_not_published(storage, folder):
     (folder / "adapter" / "weights.bin").write_bytes(b"damaged")
-    with pytest.raises(DataError, match=r"weights\.bin is not what adapter\.manifest\.json says of it: run `snakemake"):
+    with pytest.raises(
+        DataError,
+        match=r"weights\.bin does not have .*: adapter\.manifest\.json was removed, run the same",
+    ):
         publish(folder)
     assert stored(storage) == {}
+
+
+def test_damage_that_publishing_finds_is_marked_for_the_next_command(storage, folder):
+    weights = folder / "adapter" / "weights.bin"
+    before = weights.stat()
+    content = bytearray(weights.read_bytes())
+    content[1000] ^= 1
+    weights.write_bytes(content)
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DataError, match="the stage is rebuilt"):
+        publish(folder)
+    assert not (folder / "adapter.manifest.json").exists()
+
+
+def test_an_edited_fact_is_not_published(storage, folder, monkeypatch):
+    monkeypatch.chdir(folder.parents[2])
+    folder = folder.relative_to(folder.parents[2])
+    facts = folder / "evaluation.json"
+    facts.write_text('{"tuned": {"loss": 2.0}}')
+    record_outputs([facts])
+    facts.write_text('{"tuned": {"loss": 1.0}}')
+    publish_folder(connect(), folder, URL, Path("work"))
+    assert stored(storage)["evaluation.json"] == b'{"tuned": {"loss": 2.0}}'
 
 
 def test_a_destination_is_looked_at_before_anything_is_computed(storage, monkeypatch):

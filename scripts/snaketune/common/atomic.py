@@ -1,5 +1,7 @@
 """Writing so that a final name never holds a partial artefact: temporary sibling, fsync, rename."""
 
+import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -7,17 +9,59 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from snaketune.common.processes import this_process
+
+# The longest name of a file, in bytes, on every common file system.
+LONGEST_NAME = 255
+# What file systems answer that cannot flush a folder, or anything: some of CIFS, FUSE and overlays.
+CANNOT_FLUSH = {
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EBADF,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+}
+
 
 def sibling(path: Path) -> Path:
     """Return the temporary name beside ``path`` that this process writes to before renaming."""
-    return path.with_name(f".{path.name}.partial-{os.getpid()}")
+    return path.with_name(beside(path.name, f".partial-{this_process()}"))
 
 
-def sync_directory(path: Path) -> None:
-    """Flush a directory entry to disk, so that a rename survives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+def beside(name: str, end: str) -> str:
+    """Return ``.<name><end>``; a name that would be too long for a file is cut, and stays one of its own."""
+    if len(os.fsencode(f".{name}{end}")) <= LONGEST_NAME:
+        return f".{name}{end}"
+    mark = f"~{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}"
+    room = LONGEST_NAME - len(os.fsencode(f".{mark}{end}"))
+    return f".{os.fsencode(name)[:room].decode(errors='ignore')}{mark}{end}"
+
+
+def flush(descriptor: int) -> bool:
+    """Flush an open file or folder to disk; False where its file system cannot, which costs safety, not results."""
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT_FLUSH:
+            raise
+        return False
+    return True
+
+
+def sync_directory(path: Path) -> bool:
+    """Flush a directory entry to disk, so that a rename survives a power cut; False where that is impossible.
+
+    The workflow says so once when it starts, see ``snaketune.config.places``.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written to and not listed
+        return False
+    try:
+        return flush(descriptor)
     finally:
         os.close(descriptor)
 
@@ -28,11 +72,12 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = sibling(path)
+    partial.unlink(missing_ok=True)
     try:
-        with open(partial, "wb") as file:
+        with open(partial, "xb") as file:  # creates it or fails: what somebody else put there is never written through
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            flush(file.fileno())
         os.replace(partial, path)
         sync_directory(path.parent)
     finally:
@@ -63,12 +108,12 @@ def writing_directory(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = sibling(path)
-    shutil.rmtree(partial, ignore_errors=True)
+    remove_tree(partial)
     partial.mkdir()
     try:
         yield partial
         sync_tree(partial)
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path)
         os.replace(partial, path)
         sync_directory(path.parent)
     finally:
@@ -82,12 +127,20 @@ def private_folder(path: str | Path) -> Iterator[Path]:
     What a killed process left there is removed first.
     """
     path = Path(path)
-    shutil.rmtree(path, ignore_errors=True)
+    remove_tree(path)
     path.mkdir(parents=True)
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove what is at ``path``: a folder with all that is in it, a file, or a link, never what the link points at."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
 
 
 def sync_tree(folder: Path) -> None:
@@ -101,4 +154,4 @@ def sync_tree(folder: Path) -> None:
         if file.stat().st_nlink == 1:
             file.chmod(0o666 & ~umask)
         with open(file, "rb") as handle:
-            os.fsync(handle.fileno())
+            flush(handle.fileno())

@@ -6,6 +6,8 @@ from typing import Any
 
 import orjson
 
+from snaketune.common.errors import NotJsonError
+
 
 def canonical_bytes(value: Any) -> bytes:
     """Return the compact JSON text of ``value`` with sorted keys.
@@ -33,5 +35,14 @@ def pretty_bytes(value: Any) -> bytes:
 
 
 def read_json(path: str | Path) -> Any:
-    """Parse the JSON file at ``path``."""
-    return orjson.loads(Path(path).read_bytes())
+    """Parse the JSON file at ``path``.
+
+    Raises:
+        NotJsonError: if its content is not JSON.
+    """
+    try:
+        return orjson.loads(Path(path).read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise NotJsonError(
+            f"{path} is no JSON ({error}; emptied, cut or damaged?): remove it, and the same command makes it again."
+        ) from None

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import xxhash
 
-from snaketune.common.atomic import write_json
-from snaketune.common.canonical import digest_of, read_json
+from snaketune.common.canonical import digest_of
+from snaketune.common.state import read_state, write_state
 
 CHUNK_BYTES = 8 << 20
 
@@ -32,21 +32,22 @@ def files_under(path: str | Path) -> list[Path]:
 
 
 class DigestCache:
-    """Digests keyed by path, size, mtime_ns and inode, kept in one JSON file.
+    """Digests keyed by path, size, mtime_ns, inode and ctime_ns, kept in one JSON file.
 
-    A file whose four keys are unchanged is not read again; anything else (also an older mtime) is.
+    A file whose keys are unchanged is not read again; anything else (also an older mtime) is. No program can set the
+    ctime, so that new content under the old size and mtime is noticed.
     """
 
     def __init__(self, path: str | Path):
         self._path = Path(path)
-        self._known: dict[str, list] = read_json(self._path) if self._path.exists() else {}
+        self._known: dict[str, list] = read_state(self._path, _is_entry)
         self._dirty = False
 
     def knows(self, path: str | Path) -> bool:
         """Tell whether the file at ``path`` is unchanged since it was last read."""
         path = Path(path).resolve()
         known = self._known.get(str(path))
-        return known is not None and known[:3] == _stat_key(path)
+        return known is not None and known[:-1] == _stat_key(path)
 
     def digest(self, path: str | Path) -> str:
         """Return the digest of the file at ``path``, from the cache when it did not change on disk."""
@@ -55,7 +56,7 @@ class DigestCache:
             key = _stat_key(path)
             self._known[str(path)] = [*key, file_digest(path)]
             self._dirty = True
-        return self._known[str(path)][3]
+        return self._known[str(path)][-1]
 
     def folder_digest(self, path: str | Path) -> str:
         """Return one digest over the names and contents of all files under the folder ``path``."""
@@ -65,10 +66,20 @@ class DigestCache:
     def save(self) -> None:
         """Write the cache back if it learned something."""
         if self._dirty:
-            write_json(self._path, self._known)
+            write_state(self._path, self._known)
             self._dirty = False
 
 
 def _stat_key(path: Path) -> list[int]:
     stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns]
+
+
+def _is_entry(entry: object) -> bool:
+    """Tell whether an entry of the cache has the form of one."""
+    return (
+        isinstance(entry, list)
+        and len(entry) == 5
+        and all(isinstance(number, int) for number in entry[:-1])
+        and isinstance(entry[-1], str)
+    )

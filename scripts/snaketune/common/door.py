@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import orjson
@@ -15,16 +16,23 @@ import orjson
 from snaketune.common.errors import SnaketuneError
 
 PARENT_VARIABLE = "SNAKETUNE_PARENT"
+# Small files that the script writes; remembered when it ends well.
+_facts: list[Path] = []
 # What an orphan does before it ends: training saves its progress. It must return by itself.
 on_orphaned: Callable[[], None] | None = None
 
 
 def parse_arguments(
-    description: str, *names: str, optional: tuple[str, ...] = (), several: tuple[str, ...] = ()
+    description: str,
+    *names: str,
+    optional: tuple[str, ...] = (),
+    several: tuple[str, ...] = (),
+    facts: tuple[str, ...] = (),
 ) -> argparse.Namespace:
     """Parse ``--spec JSON`` and one ``--name VALUE`` per name; ``cfg`` is the configuration slice of the spec.
 
-    ``settings``, where a script takes them, are operational: JSON that never changes a result.
+    ``settings``, where a script takes them, are operational: JSON that never changes a result. ``facts`` names those
+    arguments that are small files which the script writes: the workflow notices when somebody changes them later.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--spec", required=True, help="canonical JSON with stage, code and cfg, as the rule passes it")
@@ -38,6 +46,7 @@ def parse_arguments(
     arguments.cfg = orjson.loads(arguments.spec)["cfg"]
     if hasattr(arguments, "settings"):
         arguments.settings = orjson.loads(arguments.settings)
+    _expect_facts([Path(getattr(arguments, name)) for name in facts if getattr(arguments, name)])
     return arguments
 
 
@@ -45,13 +54,31 @@ def run(main: Callable[[], Any]) -> None:
     """Run a script's ``main``; turn a user's error into one sentence and an exit status."""
     stop_with_parent(os.environ.get(PARENT_VARIABLE))
     try:
-        main()
+        _main_and_record(main)
     except SnaketuneError as error:
         sys.exit(_report(f"{type(error).__name__}: {error}", error.exit_code))
     except OSError as error:
         sys.exit(_report(_describe_os_error(error), 1))
     except MemoryError:
         sys.exit(_report("MemoryError: this machine has too little memory for the step; lower the batch size.", 1))
+
+
+def _expect_facts(paths: list[Path]) -> None:
+    """Forget, as a job of a workflow, what an earlier job wrote where this one is going to."""
+    _facts[:] = paths if PARENT_VARIABLE in os.environ else []
+    if _facts:
+        from snaketune.common.outputs import forget_outputs
+
+        forget_outputs(_facts)
+
+
+def _main_and_record(main: Callable[[], Any]) -> None:
+    """Run ``main`` and, as a job of a workflow, remember the facts that it wrote."""
+    main()
+    if _facts:
+        from snaketune.common.outputs import record_outputs
+
+        record_outputs(_facts)
 
 
 def _report(sentence: str, code: int) -> int:

@@ -19,6 +19,10 @@ class DataError(SnaketuneError):
     exit_code = 3
 
 
+class NotJsonError(DataError, ValueError):
+    """A file that should hold JSON does not."""
+
+
 class PlanError(SnaketuneError):
     """The run does not fit the budget or the machine."""
 

@@ -1,6 +1,6 @@
 """Manifests: a small deterministic account of what a stage made, checked before anything uses it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,34 @@ def write_manifest(path: str | Path, stage: str, outputs: Iterable[str | Path], 
     write_json(path, {"stage": stage, "files": describe_files(outputs, path.parent), **facts})
 
 
+def listed_files(manifest: str | Path) -> dict[str, dict[str, Any]] | None:
+    """Return the files that a manifest lists, with their sizes and digests; None if it has not the form of one."""
+    try:
+        files = read_json(manifest)["files"]
+        return files if all(_is_entry(name, entry) for name, entry in files.items()) else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _is_entry(name: str, entry: Mapping[str, Any]) -> bool:
+    return (
+        not name.startswith("/")
+        and ".." not in name.split("/")
+        and isinstance(entry["bytes"], int)
+        and isinstance(entry["digest"], str)
+    )
+
+
 def damaged_files(manifest: str | Path) -> list[str]:
-    """Return the files of ``manifest`` that are missing or whose content differs, relative to its folder."""
+    """Return the files of ``manifest`` that are missing or whose content differs, relative to its folder.
+
+    A manifest that has not the form of one names itself.
+    """
     manifest = Path(manifest)
+    if (files := listed_files(manifest)) is None:
+        return [manifest.name]
     bad = []
-    for name, entry in read_json(manifest)["files"].items():
+    for name, entry in files.items():
         file = manifest.parent / name
         if not file.is_file() or file.stat().st_size != entry["bytes"] or file_digest(file) != entry["digest"]:
             bad.append(name)
@@ -49,9 +72,24 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if bad := damaged_files(path):
-        path.unlink()
-        raise DataError(
-            f"{path.parent / bad[0]} does not have the content its manifest records (deleted, edited or damaged on"
-            " disk): its manifest was removed, run the same command again and the stage is rebuilt."
-        )
+        raise mark_damaged(path, bad[0])
     return read_json(path)
+
+
+def mark_damaged(manifest: Path, name: str) -> DataError:
+    """Remove a manifest of which a file is damaged, so that the next command rebuilds the stage, and return the error.
+
+    Args:
+        manifest: the manifest.
+        name: the damaged file, relative to its folder.
+    """
+    found = (
+        f"{manifest.parent / name} does not have the content its manifest records (deleted, edited or damaged on disk)"
+    )
+    if name == manifest.name:
+        found = f"{manifest} is no manifest any more (edited or damaged on disk)"
+    try:
+        manifest.unlink(missing_ok=True)
+    except OSError as error:
+        return DataError(f"{found}, and {manifest} cannot be removed ({error.strerror}): make its folder writable.")
+    return DataError(f"{found}: {manifest.name} was removed, run the same command again and the stage is rebuilt.")

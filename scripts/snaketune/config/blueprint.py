@@ -10,6 +10,7 @@ from snaketune.common.errors import ConfigError
 from snaketune.config.consistency import check_run
 from snaketune.config.discovery import Discovery
 from snaketune.config.merged_adapters import check_merged_adapters
+from snaketune.config.places import check_folder, usable_path
 from snaketune.config.resolve import ResolvedRun
 from snaketune.config.run_references import BASE, START, merged_names, needed_runs, references
 from snaketune.config.schema import LinkedConfig
@@ -48,8 +49,10 @@ class Blueprint:
             check_merged_adapters(run)
         self.runs = {run.name: run for run in runs}
         self.run_ids = {run.name: stage_id(run.config, "train_model") for run in runs}
-        self.results = runs[0].config.paths.results
-        self.scratch = runs[0].config.paths.scratch
+        paths = runs[0].config.paths
+        self.results = usable_path(paths.results, "paths.results").rstrip("/") or "/"
+        self.scratch = usable_path(paths.scratch, "paths.scratch") if paths.scratch else paths.scratch
+        check_folder(self.results, "paths.results")
         self.publish = runs[0].config.paths.publish
         self.found = found
         self._code_of = code_of
@@ -136,11 +139,22 @@ class Blueprint:
         codes = {stage: self._code_of(stage) for stage in stages}
         return self.spec("describe_run", {"run": run, "id": id, "stages": slices, "code": codes})
 
-    def prune_spec(self, remove: bool) -> str:
-        """Return the spec of pruning: what is in use."""
+    def prune_spec(self, remove: bool, owner: str = "", others: Sequence[str] = ()) -> str:
+        """Return the spec of pruning: what is in use.
+
+        Args:
+            remove: whether what this project does not use is removed.
+            owner: its name among the owners of the results.
+            others: names of owners whose results are to be removed as well.
+        """
+        kept, runs = self.in_use()
+        cfg = {"results": self.results, "variants": kept, "runs": runs, "remove": remove}
+        return self.spec("prune", {**cfg, "owner": owner, "others": list(others)})
+
+    def in_use(self) -> tuple[list[str], list[str]]:
+        """Return ``stage/id`` of every data and model variant in use, and ``run/id`` of every run folder."""
         kept = sorted(f"{stage}/{id}" for stage, id in self._variants)
-        runs = sorted(f"{name}/{id}" for name, id in self.run_ids.items())
-        return self.spec("prune", {"results": self.results, "variants": kept, "runs": runs, "remove": remove})
+        return kept, sorted(f"{name}/{id}" for name, id in self.run_ids.items())
 
     def publish_spec(self) -> str:
         """Return the spec of publishing: the folder of each run and where it goes."""
@@ -262,6 +276,10 @@ class Blueprint:
     def model_manifests(self) -> list[str]:
         """Return the manifest of every base model."""
         return self._manifests(("prepare_model",))
+
+    def wanted_files(self) -> list[str]:
+        """Return every file that the targets `train` and `plan` end in."""
+        return list(dict.fromkeys([*self.data_manifests(), *self.model_manifests(), *self.run_files()]))
 
     def _manifests(self, stages: Iterable[str]) -> list[str]:
         names, wanted = {"rightsize": "rightsize.json"}, set(stages)

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.atomic import write_json
-from snaketune.common.canonical import read_json
 from snaketune.common.errors import ConfigError, DataError
+from snaketune.common.state import read_state, write_state
 from snaketune.data.object_storage import Address, StoredObject, connect, describe, listed, require_package
 
 MAGIC = re.compile(r"[*?[]")
@@ -46,10 +45,10 @@ class RemoteSources:
     def save(self) -> None:
         """Keep what was found for the processes of the jobs."""
         if self._is_asking and self._found and self._remembered() != self._found:
-            write_json(self._memory, self._found)
+            write_state(self._memory, self._found)
 
     def _remembered(self) -> dict[str, list[dict[str, Any]]]:
-        return read_json(self._memory) if self._memory.exists() else {}
+        return read_state(self._memory, lambda found: isinstance(found, list))
 
     def _ask(self, pattern: str, key: str) -> list[dict[str, Any]]:
         require_package(f"{key}: {pattern}")

@@ -1,82 +1,53 @@
-"""Care of the results folder between jobs: damage noticed, one workflow at a time, `latest` right."""
+"""Care of a working directory between jobs: one workflow at a time, cards in place, failures explained."""
 
-import os
 import re
-import sys
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from snaketune.card.facts import KINDS
 from snaketune.card.placing import place_card
 from snaketune.common.atomic import write_json
 from snaketune.common.canonical import read_json
-from snaketune.common.digests import DigestCache
 from snaketune.common.errors import ConfigError
-from snaketune.common.locks import try_lock
+from snaketune.common.locks import Lock, try_lock
+from snaketune.common.state import read_state, say, write_state
 from snaketune.config.finished import UNFINISHED, is_finished
 from snaketune.config.resolve import ResolvedRun
 from snaketune.plan.summary import describe
 
 
-def lock_or_explain(path: str | Path) -> IO[str]:
+def lock_or_explain(path: str | Path) -> Lock:
     """Take the lock of this working directory and return it; keep it open as long as the workflow runs.
 
     Raises:
-        ConfigError: naming the process that holds it.
+        ConfigError: naming the process that holds it, or why the lock cannot be taken.
     """
-    lock, holder = try_lock(path)
+    try:
+        lock, holder = try_lock(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}): make this folder writable.") from None
     if lock is None:
+        stop = f"stop it with `kill {holder}`" if holder.isdigit() else "stop it there"
         raise ConfigError(
-            f"another workflow (process {holder}) is working in this folder: wait until it ends, or stop it with"
-            f" `kill {holder}`."
+            f"another workflow (process {holder}) is working in this folder: wait until it ends, or {stop}."
         )
     return lock
 
 
-def drop_damaged_manifests(manifests: list[str], cache: str | Path) -> None:
-    """Remove the manifest of every stage whose files were deleted or changed, so that the stage is rebuilt.
+def finish_run(files: list[str], folder: Path) -> None:
+    """Put a run's cards into the folders that they are about, and remove the page that says it is unfinished.
 
-    A file is read only when it is newer than its manifest, which is written last; reading everything at each
-    start would take minutes for large models. Stages check full digests again before they use a file.
+    Args:
+        files: all files that the run ends in.
+        folder: its folder; where that cannot be written to, a line says so.
     """
-    digests = DigestCache(cache)
-    for manifest in map(Path, manifests):
-        if manifest.is_file() and (bad := _damaged(manifest, digests)):
-            print(
-                f"{manifest.parent / bad} was deleted or changed since it was made: it is rebuilt.",
-                file=sys.stderr,
-                flush=True,
-            )
-            manifest.unlink()
-    digests.save()
-
-
-def _damaged(manifest: Path, digests: DigestCache) -> str | None:
-    made = manifest.stat().st_mtime_ns
     try:
-        files = read_json(manifest)["files"]
-    except (ValueError, KeyError):
-        return manifest.name
-    for name, entry in files.items():
-        file = manifest.parent / name
-        if not file.is_file() or (stat := file.stat()).st_size != entry["bytes"]:
-            return name
-        if stat.st_mtime_ns > made and digests.digest(file) != entry["digest"]:
-            return name
-    return None
-
-
-def point_latest(folder: Path, current: str) -> None:
-    """Point ``folder/latest`` at the run folder ``current`` when its report exists."""
-    link = folder / "latest"
-    if not (folder / current / "report.html").is_file():
-        return
-    if link.is_symlink() and str(link.readlink()) == current:
-        return
-    partial = folder / f".latest-{os.getpid()}"
-    partial.symlink_to(current)
-    os.replace(partial, link)
+        place_cards(folder)
+        drop_unfinished(files)
+    except OSError as error:
+        say(f"{error.filename or folder} cannot be written ({error.strerror}): the cards in {folder} stay as they are.")
 
 
 def place_cards(folder: Path) -> None:
@@ -89,6 +60,16 @@ def drop_unfinished(files: list[str]) -> None:
     """Remove the page of an unfinished run when all files that a run ends in are there."""
     if is_finished(files):
         Path(files[0]).with_name(UNFINISHED).unlink(missing_ok=True)
+
+
+def is_yes(switch: object) -> bool:
+    """Tell whether a switch of `--config` is on."""
+    return switch is True or str(switch).lower() in ("yes", "true")
+
+
+def is_no(switch: object) -> bool:
+    """Tell whether a switch of `--config` is off, which it is when it is not given."""
+    return switch is False or str(switch).lower() in ("no", "false")
 
 
 def show_plan(path: Path, name: str) -> None:
@@ -120,14 +101,14 @@ def explain_failure(workflow_logs: list[str], command: str) -> str:
 
 def shards_before(path: Path) -> dict[str, int]:
     """Return the numbers of shards by stage and id that earlier workflows used."""
-    return read_json(path) if path.is_file() else {}
+    return read_state(path, lambda count: isinstance(count, int) and count > 0)
 
 
 def remember_shards(path: Path, counts: dict[str, int]) -> None:
     """Keep the numbers of shards that this workflow uses."""
     known = shards_before(path)
     if known | counts != known:
-        write_json(path, known | counts)
+        write_state(path, known | counts)
 
 
 def write_resolved(path: Path, run: ResolvedRun, sources: list[dict[str, str]], earlier: list[ResolvedRun]) -> None:
@@ -141,5 +122,7 @@ def write_resolved(path: Path, run: ResolvedRun, sources: list[dict[str, str]], 
     """
     value: dict[str, Any] = {"run": run.name, "config": run.flat(), "sources": sources, "notes": list(run.notes)}
     value["earlier"] = {other.name: other.flat() for other in earlier}
-    if not path.is_file() or read_json(path) != value:
-        write_json(path, value)
+    with suppress(OSError, ValueError):
+        if read_json(path) == value:
+            return
+    write_json(path, value)

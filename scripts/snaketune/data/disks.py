@@ -10,9 +10,8 @@ from pathlib import Path
 
 import xxhash
 
-from snaketune.common.atomic import write_json
-from snaketune.common.canonical import read_json
 from snaketune.common.errors import DataError
+from snaketune.common.state import read_state, write_state
 
 # Of the disks in this machine. Anything else, known or not, may be at the other end of a network or in memory.
 LOCAL = {
@@ -54,6 +53,10 @@ class Candidate:
     folder: Path
     disk: Disk
     free: int
+
+
+def _is_speed(entry: object) -> bool:
+    return isinstance(entry, dict) and set(entry) == {"write", "read"}
 
 
 def disk_of(path: str | Path, mounts: str | Path = "/proc/mounts") -> Disk:
@@ -170,13 +173,12 @@ class Disks:
 
     def speed(self, folder: Path) -> Speed:
         """Return the rates of a folder, measured once on each host."""
-        known = read_json(self._cache) if self._cache.exists() else {}
-        own = known.setdefault(socket.gethostname(), {})
-        key = f"{folder.absolute()} on {self.find(folder).device}"
-        if key not in own:
-            own[key] = {name: round(rate) for name, rate in asdict(self._measure(folder)).items()}
-            write_json(self._cache, known)
-        return Speed(**own[key])
+        known = read_state(self._cache, _is_speed)
+        key = f"{socket.gethostname()}: {folder.absolute()} on {self.find(folder).device}"
+        if key not in known:
+            known[key] = {name: round(rate) for name, rate in asdict(self._measure(folder)).items()}
+            write_state(self._cache, known)
+        return Speed(**known[key])
 
     def fastest(self, needed: Callable[[Candidate], int]) -> Candidate:
         """Return the local disk that reads fastest of those with room for what is ``needed`` there, in bytes.

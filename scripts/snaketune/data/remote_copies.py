@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.atomic import write_json
-from snaketune.common.canonical import digest_of, read_json
+from snaketune.common.canonical import digest_of
 from snaketune.common.locks import wait_for_lock
+from snaketune.common.state import read_state, write_state
 from snaketune.data.copy_places import Source, copy_of
 from snaketune.data.copying import Copied
 from snaketune.data.fetching import Arrived, fetch, publish
@@ -31,11 +31,11 @@ class Contents:
 
     def remember(self, found: StoredObject, digest: str) -> None:
         """Keep the content digest of an object."""
-        with wait_for_lock(self._path.with_suffix(".lock")):
-            write_json(self._path, self._all() | {_key(found): digest})
+        with wait_for_lock(self._path.with_suffix(".lock"), "notes what it fetched"):
+            write_state(self._path, self._all() | {_key(found): digest})
 
     def _all(self) -> dict[str, str]:
-        return read_json(self._path) if self._path.exists() else {}
+        return read_state(self._path, lambda digest: isinstance(digest, str))
 
 
 def as_entry(found: StoredObject) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _fetch(
     """Fetch an object beside the copies in ``folder`` and let ``settle`` move it; one process at a time."""
     partial = folder / "incoming" / f"{_key(found)}.partial"
     partial.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with wait_for_lock(partial.with_suffix(".lock")):
+    with wait_for_lock(partial.with_suffix(".lock"), "fetches the same object"):
         return settle(fetch(client, found, partial, advance))
 
 

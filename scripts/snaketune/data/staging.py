@@ -179,7 +179,7 @@ def _ensure(source: Source, target: Path, make: Callable[[Source, Path], Copied]
     """Put the content of ``source`` at ``target`` unless it is there; one process at a time."""
     if _is_verified(source, target):
         return Staged(target, "found")
-    with wait_for_lock(target.parent / ".lock"):
+    with wait_for_lock(target.parent / ".lock", "copies the same source"):
         if _is_verified(source, target):
             return Staged(target, "found")
         made = make(source, target)
@@ -226,13 +226,22 @@ def _rate_if_intact(source: Source, place: Path) -> float | None:
 def _note(work: Path, sources: Sequence[Source], staged: Sequence[Staged]) -> None:
     """Add what is known of these sources to ``staging.json``; other data have their own entries there."""
     path = work / "staging.json"
-    with wait_for_lock(work / "staging.lock"):
-        known = read_json(path) if path.exists() else {}
+    with wait_for_lock(work / "staging.lock", "notes where its sources are"):
+        known = _noted(path)
         for source, found in zip(sources, staged, strict=True):
             entry = _entry(source, found)
             if found.how != "found" or known.get(source.path, {}).get("place") != entry["place"]:
                 known[source.path] = entry
         write_json(path, known)
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    """Return earlier entries, which are for people to read: without them nothing is lost."""
+    try:
+        known = read_json(path)
+        return known if all(isinstance(entry, dict) for entry in known.values()) else {}
+    except (FileNotFoundError, ValueError, AttributeError):
+        return {}
 
 
 def _entry(source: Source, found: Staged) -> dict[str, Any]:

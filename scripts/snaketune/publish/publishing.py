@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.common.atomic import write_json
-from snaketune.common.canonical import read_json
-from snaketune.common.digests import DigestCache, files_under
+from snaketune.common.digests import file_digest, files_under
 from snaketune.common.errors import DataError
+from snaketune.common.manifest import listed_files, mark_damaged
+from snaketune.common.outputs import changed_outputs, restore
 from snaketune.data.object_storage import CONNECTIONS, Address, explained, listed
 from snaketune.publish.uploading import stored_digest, upload
 
@@ -31,7 +32,6 @@ def publish_folder(
     client: Any,
     folder: Path,
     url: str,
-    digests: DigestCache,
     work: Path,
     say: Callable[[str], object] = lambda line: None,
 ) -> Published:
@@ -44,18 +44,18 @@ def publish_folder(
         client: of the storage.
         folder: of the run.
         url: address of its folder in the storage, without a slash at the end.
-        digests: of the files.
         work: private folder, where the list is written before it is uploaded.
         say: told what is uploaded.
 
     Raises:
         DataError: if a file is damaged, or the storage cannot be written to.
     """
-    files = _files_of(folder, digests)
+    _require_as_made(folder)
+    files = _files_of(folder)
     named = _named(folder, files)
     index = work / f"{folder.parent.name}-{folder.name}.json"
     write_json(index, {"files": files})
-    wanted = {name: entry["digest"] for name, entry in files.items()} | {INDEX: digests.digest(index)}
+    wanted = {name: entry["digest"] for name, entry in files.items()} | {INDEX: file_digest(index)}
     there = _stored(client, url)
     todo = {name for name in wanted if there.get(name) != wanted[name]}
     extra = {name for name, digest in there.items() if name not in wanted and digest}
@@ -72,27 +72,40 @@ def publish_folder(
     return Published(len(sent), sum(files[name]["bytes"] for name in sent), len(files), len(extra))
 
 
-def _files_of(folder: Path, digests: DigestCache) -> dict[str, dict[str, Any]]:
+def _files_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read every file: what others get is not judged by its times."""
     return {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "digest": digests.digest(path)}
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "digest": file_digest(path)}
         for path in files_under(folder)
     }
+
+
+def _require_as_made(folder: Path) -> None:
+    """Give small files their content back that were edited since their jobs wrote them.
+
+    Raises:
+        DataError: if one was deleted or is too long for its content to be known.
+    """
+    for output in changed_outputs(folder, verify=True):
+        if not output.path.is_file() or not restore(output):
+            output.path.unlink(missing_ok=True)
+            raise DataError(f"{output.path} is not what its job wrote: run the same command again, and it is rebuilt.")
 
 
 def _named(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
     """Return the files that each manifest names.
 
     Raises:
-        DataError: if one is not what its manifest says: a reader would refuse it.
+        DataError: if one is not what its manifest says: a reader would refuse it. That manifest is removed, so that
+            the same command makes the file again.
     """
     named = {}
     for manifest in (name for name in files if name.endswith("manifest.json")):
-        entries = read_json(folder / manifest)["files"]
+        if (entries := listed_files(folder / manifest)) is None:
+            raise mark_damaged(folder / manifest, manifest)
         for name, entry in entries.items():
             if files.get(name, {}).get("digest") != entry["digest"]:
-                raise DataError(
-                    f"{folder / name} is not what {manifest} says of it: run `snakemake train`, which makes it again."
-                )
+                raise mark_damaged(folder / manifest, name)
         named[manifest] = set(entries)
     return named
 

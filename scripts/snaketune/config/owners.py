@@ -1,0 +1,102 @@
+"""Whose results are in a results folder: several copies of the project may share one.
+
+Each project and configuration file has a file in ``results/owners`` with what it uses and what it ever used. These
+files are volatile and belong to no manifest.
+"""
+
+import hashlib
+import os
+import re
+import socket
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from snaketune.common.atomic import write_json
+from snaketune.common.canonical import read_json
+from snaketune.common.state import say
+
+FOLDER = "owners"
+# Whose results those are that no owner's file names, while several owners share the folder.
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A project and configuration file that use a results folder.
+
+    Attributes:
+        name: what `prune` calls it.
+        project: its folder; empty when its file is damaged.
+        config: its configuration file.
+        uses: variants, as paths below the results folder, that its configuration used last.
+        made: those that it ever used.
+    """
+
+    name: str
+    project: str
+    config: str
+    uses: frozenset[str]
+    made: frozenset[str]
+
+    def __str__(self) -> str:
+        where = f"{self.project}, {self.config}" if self.project else "its file is damaged"
+        return f"{self.name} ({where}{'' if not self.project or Path(self.project).is_dir() else ', not here'})"
+
+
+def name_of(work: Path, project: Path, config: str) -> str:
+    """Return the name of a project and configuration file as an owner, the same at every call.
+
+    A copy of the project has another name, also a copy with its ``work`` folder.
+    """
+    identity = work / "project-id"
+    if not identity.is_file():
+        identity.parent.mkdir(parents=True, exist_ok=True)
+        identity.write_text(f"{uuid.uuid4().hex}\n")
+    text = "\n".join([identity.read_text(errors="replace").strip(), str(project), config])
+    mark = hashlib.blake2b(os.fsencode(text), digest_size=3).hexdigest()
+    return f"{re.sub(r'[^A-Za-z0-9._-]', '_', project.name)[:40] or 'project'}-{mark}"
+
+
+def claim(results: Path, name: str, project: Path, config: str, uses: Iterable[str]) -> None:
+    """Note that an owner uses variants, beside those that it used before; where nothing can be written, say so."""
+    path, uses = results / FOLDER / f"{name}.json", sorted(uses)
+    before = next((owner for owner in owners_of(results) if owner.name == name), None)
+    made = sorted({*uses, *(before.made if before else ())})
+    if before and before.project and (sorted(before.uses), sorted(before.made)) == (uses, made):
+        return
+    facts = {"project": str(project), "config": config, "host": socket.gethostname(), "uses": uses, "made": made}
+    try:
+        write_json(path, facts)
+    except OSError as error:
+        say(f"{path} cannot be written ({error.strerror}): another copy of this project does not know these results.")
+
+
+def owners_of(results: Path) -> list[Owner]:
+    """Return the owners of a results folder, sorted by name; one whose file is damaged owns what nobody else does."""
+    return [_read(path) for path in sorted(results.glob(f"{FOLDER}/*.json"))]
+
+
+def _read(path: Path) -> Owner:
+    try:
+        found = read_json(path)
+        uses, made = (frozenset(map(str, found[key])) for key in ("uses", "made"))
+        return Owner(path.stem, str(found["project"]), str(found["config"]), uses, made)
+    except (OSError, ValueError, KeyError, TypeError):
+        return Owner(path.stem, "", "", frozenset(), frozenset())
+
+
+def owner_of(variant: str, own: str, owners: list[Owner]) -> str:
+    """Return the name of the owner of a variant that ``own`` does not use: who uses it, else who made it.
+
+    Args:
+        variant: its path below the results folder.
+        own: the name of the owner who asks.
+        owners: all of them.
+    """
+    others = [owner for owner in owners if owner.name != own]
+    for names in ([o.name for o in others if variant in o.uses], [o.name for o in owners if variant in o.made]):
+        if names:
+            return next((name for name in names if name != own), own)
+    return UNKNOWN if others else own

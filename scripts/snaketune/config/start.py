@@ -1,0 +1,58 @@
+"""What a workflow does about its disks when it begins and ends: checks, cleaning, and a note of what it uses."""
+
+from pathlib import Path
+
+from snaketune.common.state import say
+from snaketune.config.blueprint import Blueprint
+from snaketune.config.damage import heal
+from snaketune.config.leftovers import sweep
+from snaketune.config.owners import claim, name_of, owners_of
+from snaketune.config.places import check_clock, try_folder
+from snaketune.config.pruning import used_paths
+
+
+class Places:
+    """The folders that a workflow works in.
+
+    Args:
+        blueprint: the configured runs.
+        work: the folder of resumable state.
+        config: the name of the configuration file, which is part of whose results are whose.
+    """
+
+    def __init__(self, blueprint: Blueprint, work: Path, config: str):
+        self._results, self._work = Path(blueprint.results), work
+        self._config, self._uses = config, used_paths(*blueprint.in_use())
+        self._wanted = blueprint.wanted_files()
+
+    def owner(self) -> str:
+        """Return the name of this project and configuration among the owners of the results."""
+        return name_of(self._work, Path.cwd(), self._config)
+
+    def heal(self, verify: bool) -> None:
+        """Find results that were changed since they were made, before it is decided what there is to do.
+
+        Raises:
+            DataError: if something damaged cannot be put right.
+        """
+        others = [owner for owner in owners_of(self._results) if owner.project and owner.name != self.owner()]
+        shared = {f"{self._results}/{variant}" for owner in others for variant in owner.made}
+        heal(self._wanted, self._work, verify, shared)
+
+    def begin(self) -> None:
+        """Check that there is a place for what will be computed, and clean it.
+
+        Raises:
+            ConfigError: if nothing can be written there, or the clock has gone back.
+        """
+        folders = {str(Path(path).parent) for path in self._wanted} | {str(self._work), str(self._work / "runs")}
+        check_clock([*self._wanted, *sorted(folders)])
+        for note in [*try_folder(str(self._results), "paths.results"), *try_folder(str(self._work), "work")]:
+            say(note)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what killed jobs left, and note what this project uses."""
+        sweep(self._results, self._work)
+        if self._results.is_dir():
+            claim(self._results, self.owner(), Path.cwd(), self._config, self._uses)
