@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from snaketune.common.atomic import sync_directory, sync_tree, write_json
-from snaketune.common.canonical import read_json
+from snaketune.common.canonical import digest_of, read_json
 from snaketune.common.errors import TrainingError
 from snaketune.common.manifest import damaged_files, describe_files
 
@@ -21,7 +21,8 @@ def seal(partial: Path, target: Path, facts: dict) -> None:
         target: its final name; what is there is replaced.
         facts: what is recorded with it: among others ``fingerprint``, the identity of the training it belongs to.
     """
-    write_json(partial / MANIFEST, {"files": describe_files([partial], partial), **facts})
+    facts = {"files": describe_files([partial], partial), **facts}
+    write_json(partial / MANIFEST, {**facts, "digest": digest_of(facts)})
     sync_tree(partial)
     shutil.rmtree(target, ignore_errors=True)
     partial.replace(target)
@@ -61,9 +62,12 @@ def _problem(checkpoint: Path) -> str | None:
     if not manifest.is_file():
         return f"{MANIFEST} is missing"
     try:
-        bad = damaged_files(manifest)
-    except (ValueError, KeyError):
+        facts = read_json(manifest)
+        if facts.pop("digest") != digest_of(facts):
+            return f"{MANIFEST} was changed"
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is not readable"
+    bad = damaged_files(manifest)
     return f"{bad[0]} is missing or changed" if bad else None
 
 

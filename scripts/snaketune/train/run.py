@@ -93,7 +93,8 @@ def train(
     checkpoint = newest_intact(work, work.name)
     saved = facts_of(checkpoint) if checkpoint else {}
     if checkpoint and saved["step"] == saved["max_steps"]:
-        print(f"Training is already complete in {checkpoint}.", flush=True)
+        again = f"To train the same once more, remove {work} first: rm -r {work}"
+        print(f"Training is already complete in {checkpoint}. {again}", flush=True)
         return Finished(checkpoint, saved["step"], saved["step"], 0, device.type, {})
     with explaining_shortage(lambda: advise(model_folder, rows.row_length, cfg, device)), StopRequest(team) as stop:
         run = prepare_run(model_folder, rows, held_out, cfg, settings, work, device, stop, start, team)
