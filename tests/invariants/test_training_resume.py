@@ -35,12 +35,14 @@ def test_a_checkpoint_in_the_middle_of_a_log_interval_loses_nothing(base, rows, 
     assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "no manifest"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "no manifest", "edited manifest"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(base, rows, tmp_path, damage, capsys, undisturbed):
     break_off(base, rows, configuration(), tmp_path / "parts", at=11)
     newest = tmp_path / "parts" / "checkpoint-8"
-    victim = newest / ("checkpoint.json" if damage == "no manifest" else "optimizer.pt")
-    if damage in ("delete", "no manifest"):
+    victim = newest / ("checkpoint.json" if damage.endswith("manifest") else "optimizer.pt")
+    if damage == "edited manifest":
+        victim.write_bytes(victim.read_bytes().replace(b'"step": 8', b'"step": []'))
+    elif damage in ("delete", "no manifest"):
         victim.unlink()
     else:
         content = bytearray(victim.read_bytes())

@@ -8,7 +8,7 @@ import pytest
 from data_files import PAIR
 
 from snaketune.common.digests import file_digest
-from snaketune.common.errors import DataError
+from snaketune.common.errors import DataError, DiskFullError
 from snaketune.data import copying
 from snaketune.data.disks import (
     Disk,
@@ -237,7 +237,7 @@ def refuse(code):
 
 def test_a_full_disk_leaves_nothing(entry, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", refuse(errno.ENOSPC))
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFullError, match=r"the disk is full: the copy needs [\d,]+ bytes"):
         copying.copy_verified(entry["path"], tmp_path / "copy" / "x.jsonl", entry["digest"], lambda size: None)
     assert not files_in(tmp_path / "copy")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from snaketune.common.processes import this_process
+from snaketune.common.room import explaining_full_disk
 
 # The longest name of a file, in bytes, on every common file system.
 LONGEST_NAME = 255
@@ -74,7 +75,8 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
     partial = sibling(path)
     partial.unlink(missing_ok=True)
     try:
-        with open(partial, "xb") as file:  # creates it or fails: what somebody else put there is never written through
+        # The mode creates the file or fails: what somebody else put there is never written through.
+        with explaining_full_disk(partial), open(partial, "xb") as file:
             yield file
             file.flush()
             flush(file.fileno())
@@ -111,8 +113,9 @@ def writing_directory(path: str | Path) -> Iterator[Path]:
     remove_tree(partial)
     partial.mkdir()
     try:
-        yield partial
-        sync_tree(partial)
+        with explaining_full_disk(partial):
+            yield partial
+            sync_tree(partial)
         remove_tree(path)
         os.replace(partial, path)
         sync_directory(path.parent)
@@ -130,7 +133,8 @@ def private_folder(path: str | Path) -> Iterator[Path]:
     remove_tree(path)
     path.mkdir(parents=True)
     try:
-        yield path
+        with explaining_full_disk(path):
+            yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
 

@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 
 import orjson
 
-from snaketune.common.errors import SnaketuneError
+from snaketune.common.errors import DiskFullError, SnaketuneError
+from snaketune.common.room import free_bytes, full_places, is_full_disk, usual_places
 
 PARENT_VARIABLE = "SNAKETUNE_PARENT"
 # Small files that the script writes; remembered when it ends well.
@@ -61,6 +62,10 @@ def run(main: Callable[[], Any]) -> None:
         sys.exit(_report(_describe_os_error(error), 1))
     except MemoryError:
         sys.exit(_report("MemoryError: this machine has too little memory for the step; lower the batch size.", 1))
+    except Exception as error:
+        if sentence := _describe_full_disk(error):
+            sys.exit(_report(sentence, DiskFullError.exit_code))
+        raise
 
 
 def _expect_facts(paths: list[Path]) -> None:
@@ -86,7 +91,21 @@ def _report(sentence: str, code: int) -> int:
     return code
 
 
+def _describe_full_disk(error: Exception) -> str | None:
+    """Return a sentence when an error that nobody explained comes from a full disk: which one, as far as is known."""
+    places = usual_places()
+    if not is_full_disk(error, places):
+        return None
+    path = getattr(error, "filename", None) or ", ".join(full_places(places)) or f"one of {', '.join(places)}"
+    return (
+        f"DiskFullError: {path}: the disk is full ({free_bytes('work'):,} bytes are free in work): free space,"
+        " then run the same command again; what is finished is kept."
+    )
+
+
 def _describe_os_error(error: OSError) -> str:
+    if not error.filename and (sentence := _describe_full_disk(error)):
+        return sentence
     place = f" at {error.filename}" if error.filename else ""
     return f"{type(error).__name__}: {error.strerror or error}{place}; free space or fix permissions, then run again."
 

@@ -33,3 +33,9 @@ class TrainingError(SnaketuneError):
     """Training, evaluation or merging ended in a state that must not be published."""
 
     exit_code = 5
+
+
+class DiskFullError(SnaketuneError):
+    """A disk has no room for what is to be written."""
+
+    exit_code = 6

@@ -78,7 +78,7 @@ def show_plan(path: Path, name: str) -> None:
         print(f"\n{describe(read_json(path), name, datetime.now().astimezone())}", flush=True)
 
 
-_SENTENCE = re.compile(r"^(?:Config|Data|Plan|Training)Error: .*", re.MULTILINE)
+_SENTENCE = re.compile(r"^(?:Config|Data|Plan|Training|DiskFull)Error: .*", re.MULTILINE)
 _LOG = re.compile(r"^\s+log: (\S+)", re.MULTILINE)
 
 

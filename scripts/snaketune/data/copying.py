@@ -1,6 +1,5 @@
 """Copies of large files: shared by the filesystem where it can, hashed on the way, resumed after an interruption."""
 
-import errno
 import fcntl
 import os
 import time
@@ -14,6 +13,8 @@ import xxhash
 
 from snaketune.common.atomic import sync_directory
 from snaketune.common.digests import CHUNK_BYTES, file_digest
+from snaketune.common.errors import DiskFullError
+from snaketune.common.room import FULL
 from snaketune.data.sources import changed, open_source
 
 # ioctl request of Linux: let a new file share the blocks of another one until either is changed.
@@ -72,8 +73,8 @@ def _copy(path: str | Path, partial: Path, digest: str, advance: Callable[[int],
             found, rate = _append(original, copy, partial, advance)
             os.fsync(copy.fileno())
         except OSError as error:
-            if error.errno == errno.ENOSPC:  # what is left would only keep the disk full
-                partial.unlink()
+            if error.errno in FULL:  # what is left would only keep the disk full
+                raise _no_room(partial, original) from None
             raise
     if found == digest:
         return Copied("copy", resumed, rate)
@@ -104,6 +105,15 @@ def _append(original: Any, copy: IO[bytes], partial: Path, advance: Callable[[in
         append(content)
         size += len(content)
         advance(len(content))
+
+
+def _no_room(partial: Path, original: Any) -> DiskFullError:
+    needed, written = os.fstat(original.fileno()).st_size, partial.stat().st_size
+    partial.unlink()
+    return DiskFullError(
+        f"{partial.parent}: the disk is full: the copy needs {needed:,} bytes, of which {written:,} were written and"
+        " are removed: free space there, or choose another disk for paths.scratch, then run the same command again."
+    )
 
 
 class _Appender:

@@ -13,6 +13,7 @@ from snaketune.common.atomic import writing_directory
 from snaketune.common.canonical import digest_of, read_json
 from snaketune.common.errors import ConfigError, TrainingError
 from snaketune.common.manifest import describe_files
+from snaketune.common.room import require_room
 from snaketune.evaluate.models import is_whole_model, load_tokenizer
 from snaketune.merge.adapter import AGAIN, Adapter, read_adapter
 from snaketune.merge.checkpoint import Checkpoint, size_in_bytes
@@ -51,6 +52,8 @@ def merge_adapter(
     _refuse_quantised(material.model)
     checking_rows(material.rows)
     tuned = None if material.others else _read(material.adapter)
+    needed = sum(file.stat().st_size for file in material.model.glob("*.safetensors"))
+    require_room(output, needed, "the merged model")
     with writing_directory(output) as folder:
         if tuned is None:
             material = replace(material, adapter=folder / COMBINED)

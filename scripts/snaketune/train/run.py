@@ -102,6 +102,7 @@ def train(
             run.trainer.resume(saved)
             run.cadence.restore(saved["save_seconds"])
             print(f"Resuming from step {saved['step']}.", flush=True)
+        run.trainer.require_room(work)
         run.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     require_completion(run, work)
     step = run.trainer.state.global_step

@@ -19,6 +19,9 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from snaketune.common.atomic import remove_tree
+from snaketune.common.errors import DiskFullError
+from snaketune.common.room import explaining_full_disk, require_room
 from snaketune.data.rows import PackedRows
 from snaketune.train.adapting import load_weights
 from snaketune.train.batches import IGNORED, Layout
@@ -241,17 +244,36 @@ class PackedTrainer(Trainer):
         self.counter.gather(self._team.sum)
         facts = self._facts()
         if self._team.is_first:
-            shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
+            remove_tree(partial)  # what a killed process left
+            self.require_room(root)
         self._team.wait()
         self._redirected = partial
         try:
-            super()._save_checkpoint(model, trial)
+            with explaining_full_disk(partial, self._checkpoint_bytes()):
+                super()._save_checkpoint(model, trial)
+                self._team.wait()
+                if self._team.is_first:
+                    self._seal(partial / name, root / name, facts)
+        except DiskFullError:
+            shutil.rmtree(partial, ignore_errors=True)  # what is left would only keep the disk full
+            raise
         finally:
             self._redirected = None
         self._team.wait()
-        if self._team.is_first:
-            self._seal(partial / name, root / name, facts)
-        self._team.wait()
+
+    def require_room(self, root: Path) -> None:
+        """Refuse to begin a checkpoint that the disk of ``root`` has no room for.
+
+        Raises:
+            DiskFullError: naming the folder, the bytes needed and those free.
+        """
+        require_room(root, self._checkpoint_bytes(), "a checkpoint of this training")
+
+    def _checkpoint_bytes(self) -> int:
+        """Return about how much a checkpoint takes: what is trained, and twice that for the optimizer."""
+        # Not those of `_trainable`, which are not known before training has begun.
+        trained = (parameter for parameter in self._model().parameters() if parameter.requires_grad)
+        return 3 * sum(parameter.numel() * parameter.element_size() for parameter in trained)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write what was trained; of sharded weights one tensor at a time is gathered.
