@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from snaketune.merge.adapter import read_adapter
 from snaketune.merge.checkpoint import Checkpoint, plan_shards, size_in_bytes, write_shards
+from snaketune.merge.rounding import NEAREST, Rounding
 from snaketune.merge.streaming import merge_streaming
 
 WAYS = ("streaming", "peft")
@@ -75,7 +76,8 @@ def merge(way: str, root: Path, shard: str) -> dict[str, float]:
     target = root / way
     if way == "streaming":
         target.mkdir()
-        merge_streaming(Checkpoint(root / "base"), read_adapter(root / "adapter"), target, None, size_in_bytes(shard))
+        base, adapter, limit = Checkpoint(root / "base"), read_adapter(root / "adapter"), size_in_bytes(shard)
+        merge_streaming(base, adapter, target, None, limit, Rounding(NEAREST))  # as PEFT rounds
     else:
         from peft import PeftModel
 

@@ -50,7 +50,8 @@ def test_the_other_runs_are_part_of_the_merge_and_of_nothing_before_it():
         ({"method": "ties"}, True),
         ({"adapters": [{"run": "a"}, {"run": "b"}]}, True),
         ({"density": 0.25}, False),
-        ({"seed": 1}, False),
+        ({"seed": 1}, True),
+        ({"rounding": "nearest"}, True),
         ({"gguf_converter": "convert.py"}, False),
     ],
 )
@@ -61,13 +62,29 @@ def test_what_changes_a_sum_of_changes(changes, matters):
 
 def test_density_counts_where_numbers_are_pruned_and_the_seed_where_they_are_drawn():
     found = {
-        method: set(slice_of(resolve(merged({}, method=method))["b"].config, "merge_adapter")["merge"])
+        method: set(slice_of(resolve(merged({}, method=method, dtype="float32"))["b"].config, "merge_adapter")["merge"])
         for method in ("cat", "ties", "dare_linear")
     }
     usual = {"enabled", "dtype", "max_shard_size", "adapters", "method", "identities"}
     assert found == {"cat": usual, "ties": usual | {"density"}, "dare_linear": usual | {"density", "seed"}}
     alone = slice_of(resolve({"a": {}})["a"].config, "merge_adapter")["merge"]
-    assert set(alone) == {"enabled", "dtype", "max_shard_size"}
+    assert set(alone) == {"enabled", "dtype", "max_shard_size", "rounding", "seed"}
+
+
+def test_the_seed_of_rounding_counts_where_numbers_are_rounded_at_random():
+    found = {
+        (kind, dtype): {"rounding", "seed"}.intersection(
+            slice_of(resolve({"a": {"merge": {"rounding": kind, "dtype": dtype}}})["a"].config, "merge_adapter")[
+                "merge"
+            ]
+        )
+        for kind in ("auto", "nearest", "stochastic")
+        for dtype in ("auto", "bfloat16", "float32")
+    }
+    assert {key for key, keys in found.items() if "rounding" in keys} == {key for key in found if key[1] != "float32"}
+    assert {key for key, keys in found.items() if "seed" in keys} == {
+        key for key in found if key[1] != "float32" and key[0] != "nearest"
+    }
 
 
 def test_the_adapters_and_the_barriers_of_the_others_are_waited_for():

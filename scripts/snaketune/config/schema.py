@@ -262,9 +262,18 @@ class MergeConfig(Section):
     density: float = Field(
         0.5, gt=0, le=1, description="With ties, dare and magnitude_prune: fraction of each adapter's numbers kept."
     )
-    seed: int = Field(0, ge=0, description="With dare: another seed keeps other numbers.")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="With dare and with stochastic rounding: another seed keeps other numbers, and rounds otherwise.",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Number format of the merged weights; `auto` is that of the base checkpoint."
+    )
+    rounding: Literal["auto", "nearest", "stochastic"] = Field(
+        "auto",
+        description="How trained weights are rounded to `dtype`. `nearest` loses the changes that are smaller than half"
+        " a step of it; `stochastic` keeps them on average, and is what `auto` takes in bfloat16 and float16.",
     )
     max_shard_size: str = Field("5GB", pattern=r"^[1-9][0-9]*(KB|MB|GB)$", description="Largest weights file.")
     gguf_converter: str | None = Field(

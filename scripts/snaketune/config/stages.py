@@ -226,12 +226,20 @@ def _matters(config: LinkedConfig, key: str) -> bool:
     if key == "evaluate.columns":
         return bool(config.evaluate.files)
     if key in ("merge.adapters", "merge.method", "merge.density", "merge.seed"):
-        return bool(config.merge.adapters) and _matters_in_merging(config.merge.method, key)
+        is_drawn = key == "merge.seed" and _rounds_at_random(config)
+        return is_drawn or (bool(config.merge.adapters) and _matters_in_merging(config.merge.method, key))
+    if key == "merge.rounding":
+        return config.merge.dtype != "float32"
     if key == "split.max_alike":
         return config.split.max_similarity is not None
     if key == "dedupe.ignore_case":
         return config.dedupe.exact
     return not (key in ("tokens.coverage", "tokens.pad_to_multiple_of") and config.tokens.max_length != "auto")
+
+
+def _rounds_at_random(config: LinkedConfig) -> bool:
+    """Tell whether merged weights may be rounded stochastically; the number format of the base is not known here."""
+    return config.merge.rounding != "nearest" and config.merge.dtype != "float32"
 
 
 def _matters_in_merging(method: str, key: str) -> bool:

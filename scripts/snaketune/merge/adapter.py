@@ -18,6 +18,7 @@ CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
 A, B = ".lora_A.weight", ".lora_B.weight"
 AGAIN = "train the adapter again"
+PRODUCT_NUMBERS = 1 << 22  # of one product in float64
 
 # Options of LoRA whose change is more than the product of two matrices; PEFT itself merges those.
 BEYOND_PLAIN = (
@@ -71,9 +72,15 @@ class Adapter:
         return alpha / (math.sqrt(rank) if config.use_rslora else rank)
 
     def change(self, module: str) -> torch.Tensor:
-        """Return what the adapter adds to the weight of ``module``: scale * B @ A, float32, shaped as stored."""
-        first, second = self.factors(module)
-        product = (second @ first) * self.scale(module)
+        """Return what the adapter adds to the weight of ``module``: scale * B @ A, float32, shaped as stored.
+
+        Computed in float64, some rows at a time: rounded to float32 it hardly ever depends on the machine.
+        """
+        first, second = (factor.double() for factor in self.factors(module))
+        product = torch.empty(len(second), first.shape[1])
+        rows = max(1, PRODUCT_NUMBERS // first.shape[1])
+        for start in range(0, len(second), rows):
+            product[start : start + rows] = (second[start : start + rows] @ first) * self.scale(module)
         return product.T if getattr(self.config, "fan_in_fan_out", False) else product
 
 

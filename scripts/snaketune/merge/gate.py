@@ -35,7 +35,8 @@ def check_folder(folder: Path, material: Material, cfg: dict[str, Any]) -> dict[
     tuned = read_trained_model(adapter) if is_whole_model(adapter) else read_adapter(adapter)
     name, rows = checking_rows(material.rows)
     template = material.template.read_text(encoding="utf-8")
-    check = verify_merge(folder, Proof(material.model, tuned, rows, settings.model, template, settings.dtype))
+    proof = Proof(material.model, tuned, rows, settings.model, template, settings.dtype, settings.rounding)
+    check = verify_merge(folder, proof)
     return {**check.facts(), "split": name}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from snaketune.evaluate.models import ModelSettings
+from snaketune.merge.rounding import AUTO, AUTOMATIC, Rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +27,17 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class MergeSettings:
-    """Number format of the merged weights (None is the base's own), largest file, and how models are loaded."""
+    """Number format of the merged weights (None is the base's own), largest file, how models are loaded, rounding."""
 
     dtype: torch.dtype | None
     max_shard_size: str
     model: ModelSettings
+    rounding: Rounding = AUTOMATIC
 
     @classmethod
     def of_slice(cls, cfg: dict[str, Any]) -> "MergeSettings":
         """Return the settings in a configuration slice, whose sections may be nested or flat."""
         own = cfg.get("merge", cfg)
         dtype = None if own["dtype"] == "auto" else getattr(torch, own["dtype"])
-        return cls(dtype, own["max_shard_size"], ModelSettings.of_slice(cfg))
+        rounding = Rounding(own.get("rounding", AUTO), own.get("seed", 0))
+        return cls(dtype, own["max_shard_size"], ModelSettings.of_slice(cfg), rounding)

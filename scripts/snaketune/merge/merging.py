@@ -64,6 +64,7 @@ def merge_adapter(
         copy_companions(material.model, own, folder, dtype, template)
         end_answers(folder, material.model, load_tokenizer(folder, settings.model), template)
         facts = {"check": gate(folder, material, cfg), "dtype": str(dtype).removeprefix("torch.")}
+    facts["rounding"] = settings.rounding.name(dtype)
     if material.others:
         facts["combination"] = _combination_facts(material, cfg)
     _tell(facts, "Copied" if isinstance(tuned, TrainedModel) else "Merged")
@@ -104,7 +105,8 @@ def _made_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _write(model: Path, tuned: Adapter | TrainedModel, folder: Path, settings: MergeSettings) -> torch.dtype:
     if isinstance(tuned, TrainedModel):
-        return copy_trained(Checkpoint(model), tuned, folder, settings.dtype, size_in_bytes(settings.max_shard_size))
+        limit = size_in_bytes(settings.max_shard_size)
+        return copy_trained(Checkpoint(model), tuned, folder, settings.dtype, limit, settings.rounding)
     return write_merged(model, tuned, folder, settings)
 
 
@@ -112,11 +114,12 @@ def write_merged(model: Path, adapter: Adapter, folder: Path, settings: MergeSet
     """Write the merged weights to ``folder``: streamed for a plain adapter, by PEFT for any other."""
     base = Checkpoint(model)
     if is_streamed(base, adapter):
-        return merge_streaming(base, adapter, folder, settings.dtype, size_in_bytes(settings.max_shard_size))
+        limit = size_in_bytes(settings.max_shard_size)
+        return merge_streaming(base, adapter, folder, settings.dtype, limit, settings.rounding)
     trust = settings.model.trust_remote_code
     if adapter.is_plain and base.dtypes:
         _refuse_unknown_modules(model, adapter, strangers(base, adapter), trust)
-    return write_with_peft(model, adapter, folder, settings.dtype, settings.max_shard_size, trust)
+    return write_with_peft(model, adapter, folder, settings)
 
 
 def _refuse_unknown_modules(model: Path, adapter: Adapter, unknown: list[str], trust: bool) -> None:

@@ -10,6 +10,7 @@ import torch
 from snaketune.common.errors import TrainingError
 from snaketune.merge.adapter import AGAIN, Adapter
 from snaketune.merge.checkpoint import FLOATS, Checkpoint, plan_shards, write_shards
+from snaketune.merge.rounding import AUTOMATIC, Rounding, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +22,31 @@ class Weights:
         formats: number format of each, by name.
         shapes: shape of each.
         trained: names of those that training changed.
-        tensor: gives the weight of a name.
-        before: gives the base model's weight of a name in the same format, None where it has none.
+        exact: gives the trained weight of a name before rounding, float32.
+        base: gives the base model's weight of a name, None where it has none.
+        rounding: how trained weights are rounded; all others are rounded to nearest, should they need it.
     """
 
     dtype: torch.dtype
     formats: Mapping[str, torch.dtype]
     shapes: Mapping[str, tuple[int, ...]]
     trained: frozenset[str]
-    tensor: Callable[[str], torch.Tensor]
-    before: Callable[[str], torch.Tensor | None]
+    exact: Callable[[str], torch.Tensor]
+    base: Callable[[str], torch.Tensor | None]
+    rounding: Rounding
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return the weight of a name as it is stored."""
+        if name in self.trained:
+            return self.rounding.apply(self.exact(name), self.formats[name], name, self.base(name))
+        weight = self.before(name)
+        assert weight is not None, name
+        return weight
+
+    def before(self, name: str) -> torch.Tensor | None:
+        """Return the base model's weight of a name in the format that it is stored in, None where it has none."""
+        weight = self.base(name)
+        return None if weight is None else nearest(weight, self.formats[name], name)
 
 
 def strangers(base: Checkpoint, adapter: Adapter) -> list[str]:
@@ -50,13 +66,16 @@ def merged_weight(base: Checkpoint, adapter: Adapter, module: str) -> torch.Tens
             f"{adapter.folder}: the change of {module} has shape {list(change.shape)}, its weight in the base model"
             f" {list(weight.shape)}: the adapter belongs to another model; {AGAIN}."
         )
-    merged = weight.add_(change)
+    # Adding -0.0 leaves every number as it is, the sign of a zero included.
+    merged = weight.add_(change.masked_fill_(change == 0, -0.0))
     if not bool(torch.isfinite(merged).all()):
         raise TrainingError(f"{module}.weight is not finite after merging: lower train.learning_rate and {AGAIN}.")
     return merged
 
 
-def merged_weights(base: Checkpoint, adapter: Adapter, dtype: torch.dtype | None) -> Weights:
+def merged_weights(
+    base: Checkpoint, adapter: Adapter, dtype: torch.dtype | None, rounding: Rounding = AUTOMATIC
+) -> Weights:
     """Return the weights of base plus adapter.
 
     Computing one raises a TrainingError if weight and change do not fit or the result is not finite.
@@ -65,23 +84,24 @@ def merged_weights(base: Checkpoint, adapter: Adapter, dtype: torch.dtype | None
         base: the unquantised base checkpoint.
         adapter: a plain adapter all of whose modules the checkpoint holds.
         dtype: number format of the merged weights; None keeps that of each weight.
+        rounding: of the weights that the adapter changes.
     """
     modules = {f"{module}.weight": module for module in adapter.modules}
     formats = {name: target_dtype(own, dtype) for name, own in base.dtypes.items()}
 
-    def before(name: str) -> torch.Tensor:
-        return rounded(base.tensor(name), formats[name], name)
+    def exact(name: str) -> torch.Tensor:
+        return merged_weight(base, adapter, modules[name])
 
-    def tensor(name: str) -> torch.Tensor:
-        if name not in modules:
-            return before(name)
-        return rounded(merged_weight(base, adapter, modules[name]), formats[name], name)
-
-    return Weights(dtype or base.main_dtype(), formats, base.shapes, frozenset(modules), tensor, before)
+    return Weights(dtype or base.main_dtype(), formats, base.shapes, frozenset(modules), exact, base.tensor, rounding)
 
 
 def merge_streaming(
-    base: Checkpoint, adapter: Adapter, folder: Path, dtype: torch.dtype | None, max_shard_bytes: int
+    base: Checkpoint,
+    adapter: Adapter,
+    folder: Path,
+    dtype: torch.dtype | None,
+    max_shard_bytes: int,
+    rounding: Rounding = AUTOMATIC,
 ) -> torch.dtype:
     """Write the merged weights to the empty ``folder`` and return their number format.
 
@@ -90,7 +110,7 @@ def merge_streaming(
     Raises:
         TrainingError: if weights and changes do not fit or a result is not finite.
     """
-    return write_weights(merged_weights(base, adapter, dtype), folder, max_shard_bytes)
+    return write_weights(merged_weights(base, adapter, dtype, rounding), folder, max_shard_bytes)
 
 
 def write_weights(weights: Weights, folder: Path, max_shard_bytes: int) -> torch.dtype:
@@ -103,15 +123,3 @@ def write_weights(weights: Weights, folder: Path, max_shard_bytes: int) -> torch
 def target_dtype(own: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
     """Return the number format that a tensor of format ``own`` is written in; integers stay what they are."""
     return wanted if wanted is not None and own in FLOATS else own
-
-
-def rounded(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
-    """Return the tensor in ``dtype``.
-
-    Raises:
-        TrainingError: if a finite number is beyond the range of ``dtype``.
-    """
-    result = tensor.to(dtype)
-    if dtype == torch.float16 and not bool(torch.isfinite(result).all()):
-        raise TrainingError(f"{name} holds numbers beyond the range of float16: set merge.dtype to bfloat16.")
-    return result

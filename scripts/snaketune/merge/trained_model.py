@@ -8,7 +8,8 @@ import torch
 from snaketune.common.errors import TrainingError
 from snaketune.merge.adapter import AGAIN
 from snaketune.merge.checkpoint import Checkpoint
-from snaketune.merge.streaming import Weights, rounded, target_dtype, write_weights
+from snaketune.merge.rounding import AUTOMATIC, Rounding
+from snaketune.merge.streaming import Weights, target_dtype, write_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,9 @@ def read_trained_model(folder: Path) -> TrainedModel:
     return TrainedModel(folder, weights)
 
 
-def trained_weights(base: Checkpoint, trained: TrainedModel, dtype: torch.dtype | None) -> Weights:
+def trained_weights(
+    base: Checkpoint, trained: TrainedModel, dtype: torch.dtype | None, rounding: Rounding = AUTOMATIC
+) -> Weights:
     """Return the trained weights, rounded once.
 
     Computing one raises a TrainingError if it is not finite or beyond the range of ``dtype``.
@@ -43,24 +46,31 @@ def trained_weights(base: Checkpoint, trained: TrainedModel, dtype: torch.dtype 
         base: the model that training started from.
         trained: the model it became.
         dtype: number format; None takes that of the base's weight of the same name, else of most of them.
+        rounding: of the weights.
     """
     weights, usual = trained.weights, base.main_dtype()
     formats = {name: target_dtype(own, dtype or base.dtypes.get(name, usual)) for name, own in weights.dtypes.items()}
 
-    def tensor(name: str) -> torch.Tensor:
+    def exact(name: str) -> torch.Tensor:
         found = weights.tensor(name)
         if not bool(torch.isfinite(found).all()):
             raise TrainingError(f"{trained.folder}: {name} is not finite: lower train.learning_rate and {AGAIN}.")
-        return rounded(found, formats[name], name)
+        return found
 
     def before(name: str) -> torch.Tensor | None:
-        return base.tensor(name).to(formats[name]) if name in base.dtypes else None
+        is_same = name in base.dtypes and base.shapes[name] == weights.shapes[name]
+        return base.tensor(name) if is_same else None
 
-    return Weights(dtype or usual, formats, weights.shapes, frozenset(formats), tensor, before)
+    return Weights(dtype or usual, formats, weights.shapes, frozenset(formats), exact, before, rounding)
 
 
 def copy_trained(
-    base: Checkpoint, trained: TrainedModel, folder: Path, dtype: torch.dtype | None, max_shard_bytes: int
+    base: Checkpoint,
+    trained: TrainedModel,
+    folder: Path,
+    dtype: torch.dtype | None,
+    max_shard_bytes: int,
+    rounding: Rounding = AUTOMATIC,
 ) -> torch.dtype:
     """Write the trained weights to the empty ``folder`` in files of that size at most, and return their format."""
-    return write_weights(trained_weights(base, trained, dtype), folder, max_shard_bytes)
+    return write_weights(trained_weights(base, trained, dtype, rounding), folder, max_shard_bytes)

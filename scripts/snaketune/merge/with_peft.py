@@ -12,7 +12,8 @@ from snaketune.common.errors import TrainingError
 from snaketune.evaluate.models import ModelSettings, attach_adapter, load_model
 from snaketune.merge.adapter import AGAIN, Adapter
 from snaketune.merge.checkpoint import Checkpoint
-from snaketune.merge.streaming import rounded
+from snaketune.merge.material import MergeSettings
+from snaketune.merge.rounding import NEAREST, Rounding
 
 PROBES = 8
 
@@ -24,7 +25,7 @@ class Merge:
     Attributes:
         model: the merged model, float32 on the CPU.
         dtype: number format that it is to be written in.
-        before: digest of each weight of the base model in that format.
+        before: digest of each weight of the base model in float32.
         layers: adapted linear layers.
         error: largest relative error of their outputs against those before merging, None without such layers.
     """
@@ -50,7 +51,7 @@ def merge_with_peft(base_folder: Path, adapter: Adapter, dtype: torch.dtype | No
     """
     model = load_whole(base_folder, trust)
     target = dtype or own_dtype(base_folder, model)
-    before = weight_digests(model, target)
+    before = weight_digests(model)
     tuned = attach_adapter(model, adapter.folder)
     answers = _answers(tuned)
     try:
@@ -61,13 +62,29 @@ def merge_with_peft(base_folder: Path, adapter: Adapter, dtype: torch.dtype | No
     return Merge(merged, target, before, len(answers), worst)
 
 
-def write_with_peft(
-    base_folder: Path, adapter: Adapter, folder: Path, dtype: torch.dtype | None, max_shard_size: str, trust: bool
-) -> torch.dtype:
-    """Write the merged model to the empty ``folder`` in files of at most ``max_shard_size``; return its format."""
-    merge = merge_with_peft(base_folder, adapter, dtype, trust)
-    merge.model.to(merge.dtype).save_pretrained(folder, max_shard_size=max_shard_size)
+def write_with_peft(base_folder: Path, adapter: Adapter, folder: Path, settings: MergeSettings) -> torch.dtype:
+    """Write the merged model to the empty ``folder`` in files of the size that is set; return its format."""
+    merge = merge_with_peft(base_folder, adapter, settings.dtype, settings.model.trust_remote_code)
+    round_weights(merge, Checkpoint(base_folder), settings.rounding)
+    merge.model.to(merge.dtype).save_pretrained(folder, max_shard_size=settings.max_shard_size)
     return merge.dtype
+
+
+def changed_weights(merge: Merge) -> list[str]:
+    """Return the names of the weights of a merged model, still in float32, that are not those of its base model."""
+    return [name for name, digest in weight_digests(merge.model).items() if digest != merge.before.get(name)]
+
+
+def round_weights(merge: Merge, base: Checkpoint, rounding: Rounding) -> None:
+    """Round every weight of a merged model in place to its format.
+
+    Those that training left alone are rounded to nearest: in the base model's own format they keep their bytes.
+    """
+    changed = frozenset(changed_weights(merge))
+    for name, weight in merge.model.named_parameters():
+        rule = rounding if name in changed else Rounding(NEAREST)
+        before = base.tensor(name) if base.shapes.get(name) == tuple(weight.shape) else None
+        weight.data = rule.apply(weight.data, merge.dtype, name, before)
 
 
 def load_whole(folder: Path, trust: bool) -> Any:
@@ -98,10 +115,10 @@ def _error(module: Any, inputs: torch.Tensor, expected: torch.Tensor) -> float:
     return float((module(inputs) - expected).norm() / expected.norm())
 
 
-def weight_digests(model: Any, dtype: torch.dtype) -> dict[str, str]:
-    """Return a digest of each weight of ``model`` in the number format ``dtype``."""
+def weight_digests(model: Any, dtype: torch.dtype | None = None) -> dict[str, str]:
+    """Return a digest of each weight of ``model``, in the number format that it is in or in ``dtype``."""
     found = {}
     for name, weight in model.named_parameters():
-        content = rounded(weight.detach(), dtype, name).contiguous().view(torch.uint8).numpy().data
+        content = weight.detach().to(dtype or weight.dtype).contiguous().reshape(-1).view(torch.uint8).numpy().data
         found[name] = hashlib.blake2b(content, digest_size=16).hexdigest()
     return found

@@ -1,0 +1,126 @@
+"""Rounding of merged weights to a 16-bit format: to nearest, or stochastically, which loses nothing on average.
+
+A step of bfloat16 is larger than most of what an adapter adds to a weight, so that rounding to nearest throws those
+changes away, always towards the base model. Stochastic rounding takes the neighbour above with the probability that the
+rest has of a step: the expected weight is the exact sum, and errors of a layer's many weights cancel.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from snaketune.common.errors import TrainingError
+
+AUTO, NEAREST, STOCHASTIC = "auto", "nearest", "stochastic"
+BLOCK = 1 << 20  # numbers rounded at a time; a multiple of the 16 that one count of Philox gives
+CUT = 16  # low bits that float32 has more than bfloat16
+HALF_DIGITS, HALF_LOWEST = 10, -14  # fraction bits of float16 and the exponent of its smallest normal number
+HALF_LIMIT = 65504.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """How trained weights are rounded: ``auto`` is stochastic where the target has fewer bits than the float32 sum."""
+
+    kind: str = AUTO
+    seed: int = 0
+
+    def is_stochastic(self, dtype: torch.dtype) -> bool:
+        """Tell whether weights in ``dtype`` are rounded stochastically."""
+        return self.kind != NEAREST and dtype in (torch.bfloat16, torch.float16)
+
+    def name(self, dtype: torch.dtype) -> str:
+        """Return how weights in ``dtype`` are rounded: ``stochastic``, ``nearest``, or ``none`` in float32."""
+        if self.is_stochastic(dtype):
+            return STOCHASTIC
+        return NEAREST if dtype in (torch.bfloat16, torch.float16) else "none"
+
+    def apply(
+        self, exact: torch.Tensor, dtype: torch.dtype, name: str, base: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the weight ``name`` in ``dtype``.
+
+        The random bits are those of Philox with a key of seed and name, counted from the first number of the weight:
+        the result depends on nothing else. A number that ``dtype`` holds stays as it is.
+
+        Args:
+            exact: the sum, float32.
+            dtype: number format to round to.
+            name: of the weight.
+            base: the base model's weight; numbers that training left alone are rounded to nearest.
+
+        Raises:
+            TrainingError: if a finite number is beyond the range of ``dtype``.
+        """
+        if not self.is_stochastic(dtype):
+            return nearest(exact, dtype, name)
+        result = torch.empty(exact.shape, dtype=dtype)
+        flat, target = exact.detach().float().contiguous().view(-1), result.view(-1)
+        up_or_down = _to_bfloat16 if dtype == torch.bfloat16 else _to_float16
+        for start, bits in zip(range(0, len(flat), BLOCK), self._bits(name, len(flat)), strict=True):
+            target[start : start + BLOCK] = up_or_down(flat[start : start + BLOCK], bits)
+        if base is not None and base.dtype != dtype:
+            alone = exact == base
+            result[alone] = base[alone].to(dtype)
+        return _in_range(result, exact, name)
+
+    def _bits(self, name: str, count: int) -> Iterator[torch.Tensor]:
+        """Yield ``count`` random numbers of 16 bits as int32, in blocks."""
+        key = hashlib.blake2b(f"{self.seed}\0{name}".encode(), digest_size=16).digest()
+        source = np.random.Philox(key=int.from_bytes(key, "little"))
+        for start in range(0, count, BLOCK):
+            size = min(BLOCK, count - start)
+            words = source.random_raw(-(-size // 4)).astype("<u8", copy=False)
+            yield torch.from_numpy(words.view("<u2")[:size].astype(np.int32))
+
+
+AUTOMATIC = Rounding()
+
+
+def nearest(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
+    """Return the tensor in ``dtype``, rounded to nearest.
+
+    Raises:
+        TrainingError: if a finite number is beyond the range of ``dtype``.
+    """
+    return _in_range(tensor.to(dtype), tensor, name)
+
+
+def step_of(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return the distance between neighbours in ``dtype`` around each of ``values``, float32."""
+    kind = torch.finfo(dtype)
+    size = values.float().abs().clamp_min(kind.smallest_normal)
+    return torch.exp2(torch.floor(torch.log2(size))) * kind.eps
+
+
+def _in_range(result: torch.Tensor, exact: torch.Tensor, name: str) -> torch.Tensor:
+    if result.is_floating_point() and bool((torch.isinf(result) & torch.isfinite(exact)).any()):
+        kind = str(result.dtype).removeprefix("torch.")
+        cure = "bfloat16" if result.dtype == torch.float16 else "float32"
+        raise TrainingError(f"{name} holds numbers beyond the range of {kind}: set merge.dtype to {cure}.")
+    return result
+
+
+def _to_bfloat16(values: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
+    """Add the random bits below the last one that bfloat16 keeps, and cut: exact for subnormal numbers, too."""
+    whole = values.view(torch.int32)
+    carried = ((whole + bits) >> CUT << CUT).view(torch.float32)
+    cut = (whole >> CUT << CUT).view(torch.float32)
+    result = torch.where(torch.isinf(carried), cut, carried)  # the largest number has no neighbour above
+    return torch.where(torch.isfinite(values), result, values).to(torch.bfloat16)
+
+
+def _to_float16(values: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
+    """Take the neighbour above where the rest, in steps, is more than a random number; float64 holds all of it."""
+    size = values.abs().double()
+    exponent = torch.frexp(size).exponent - 1
+    step = torch.ldexp(torch.ones_like(size), exponent.clamp(HALF_LOWEST, 15) - HALF_DIGITS)
+    low = torch.floor(size / step)
+    above = (size / step - low) > (bits.double() + 0.5) / (1 << CUT)
+    result = torch.copysign((low + above) * step, values.double())
+    fits = size < HALF_LIMIT + 16  # what is nearer to infinity is refused, as when rounding to nearest
+    result = torch.where(fits, result.clamp(-HALF_LIMIT, HALF_LIMIT), values.double())
+    return result.to(torch.float16)
