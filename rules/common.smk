@@ -17,6 +17,7 @@ from snaketune.config.discovery import Discovery
 from snaketune.config.environment import machine_notes, prepare_job_environment, require_packages
 from snaketune.config.remote_sources import RemoteSources
 from snaketune.config.resolve import Layer, resolve_runs
+from snaketune.config.stopping import end_on_signals
 from snaketune.config.strict_yaml import load_yaml
 from snaketune.merge.gguf import find_converter
 from snaketune.config import attempts, latest, upkeep
@@ -70,6 +71,9 @@ def draw_blueprint():
     return Blueprint(runs, found, code_of, upkeep.shards_before(WORK / "shards.json"))
 
 
+end_on_signals(workflow, SCRIPTS)
+if (LEFT_IN_SHELL := prepare_job_environment()) and workflow.is_main_process:
+    print(f"Note: {LEFT_IN_SHELL}", file=sys.stderr)
 try:
     BLUEPRINT = draw_blueprint()
     PLACES = Places(BLUEPRINT, WORK, configuration_file().name)
@@ -80,7 +84,6 @@ except SnaketuneError as error:
 for run in BLUEPRINT.runs.values():
     for note in run.notes:
         print(f"Note: {note}", file=sys.stderr)
-prepare_job_environment()
 if not workflow.is_main_process:
     # Slurm's warning goes to every process of a job. It is for the training, which this one has to wait for.
     signal.signal(signal.SIGUSR1, lambda number, frame: None)

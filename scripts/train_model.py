@@ -41,6 +41,8 @@ def main() -> None:
     identity = fingerprint(arguments.spec, rightsize, rows, origins.digests, found)
     work = Path(arguments.work) / "runs" / identity
     lock = None if is_worker() else wait_for_lock(work / "lock")
+    # Before anything is computed: a slow disk costs seconds here, and would cost the result afterwards.
+    git = provenance.describe_git(Path(__file__).parent) if lock else None
     base, settings = Path(arguments.model).parent / "model", arguments.settings
     with requeued_when_out_of_time(work) if lock else nullcontext():
         if lock and (count := processes_wanted(arguments.cfg, settings["num_nodes"])) > 1:
@@ -58,7 +60,7 @@ def main() -> None:
     info = {
         "train": clock.facts(),
         "machine": provenance.describe_machine(),
-        "git": provenance.describe_git(Path(__file__).parent),
+        "git": git,
         "peak_memory": peak_memory(),
         "resumed_from_step": finished.resumed_from,
         "tokens_this_time": finished.tokens_this_time,

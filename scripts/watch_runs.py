@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from snaketune.common.door import leave_closed_pipe, reader_left
 from snaketune.report.watching import describe_trainings, find_trainings
 
 CLEAR = "\x1b[H\x1b[J"
@@ -27,11 +28,13 @@ def main() -> None:
         if text != shown:
             print(CLEAR + text if sys.stdout.isatty() else text, flush=True)
         shown = text
-        if arguments.once:
+        if arguments.once or reader_left(arguments.interval):
             return
-        time.sleep(arguments.interval)
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
-        main()
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            main()
+    except BrokenPipeError:
+        sys.exit(leave_closed_pipe())

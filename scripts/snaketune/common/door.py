@@ -4,15 +4,18 @@ import argparse
 import contextlib
 import os
 import select
+import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import orjson
 
+from snaketune.common import variables
 from snaketune.common.errors import DiskFullError, SnaketuneError
 from snaketune.common.room import free_bytes, full_places, is_full_disk, usual_places
 
@@ -52,20 +55,75 @@ def parse_arguments(
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Run a script's ``main``; turn a user's error into one sentence and an exit status."""
+    """Run a script's ``main``; turn a user's error into one sentence and an exit status.
+
+    What other tools have left in the environment is removed first, before anything heavy is imported.
+    """
+    variables.clean()
+    interruption = _Interruption()
     stop_with_parent(os.environ.get(PARENT_VARIABLE))
     try:
         _main_and_record(main)
-    except SnaketuneError as error:
-        sys.exit(_report(f"{type(error).__name__}: {error}", error.exit_code))
-    except OSError as error:
-        sys.exit(_report(_describe_os_error(error), 1))
-    except MemoryError:
-        sys.exit(_report("MemoryError: this machine has too little memory for the step; lower the batch size.", 1))
-    except Exception as error:
-        if sentence := _describe_full_disk(error):
-            sys.exit(_report(sentence, DiskFullError.exit_code))
-        raise
+    except BaseException as error:
+        if interruption.came:
+            sys.exit(_report("Interrupted: the same command goes on from what is finished.", 130))
+        sys.exit(_explain(error))
+
+
+class _Interruption:
+    """Ctrl-C, which can meet an import of C code and then comes out as any other error.
+
+    Attributes:
+        came: whether it was pressed while this handler, and not that of a training, was in place.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        # Where SIGINT is ignored (a shell's background job), it stays ignored.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> NoReturn:
+        self.came = True
+        sys.unraisablehook = lambda unraisable: None
+        raise KeyboardInterrupt
+
+
+def _explain(error: BaseException) -> int:
+    """Print the sentence of an error that a user can act on and return the exit status; others are raised again."""
+    match error:
+        case SnaketuneError():
+            return _report(f"{type(error).__name__}: {error}", error.exit_code)
+        case KeyboardInterrupt():
+            return _report("Interrupted: the same command goes on from what is finished.", 130)
+        case BrokenPipeError() if reader_left(0):
+            return leave_closed_pipe()
+        case OSError():
+            return _report(_describe_os_error(error), 1)
+        case MemoryError():
+            return _report("MemoryError: this machine has too little memory for the step; lower the batch size.", 1)
+        case Exception() if sentence := _describe_full_disk(error):
+            return _report(sentence, DiskFullError.exit_code)
+    raise error
+
+
+def leave_closed_pipe() -> int:
+    """Return the exit status of a program whose reader has gone, as of ``| head -1``, and write nothing more.
+
+    Python would try once more when it ends, and complain.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
+    return 128 + signal.SIGPIPE
+
+
+def reader_left(seconds: float) -> bool:
+    """Wait for ``seconds``, or until the reader of standard output has gone; tell whether it has."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(seconds * 1000))
 
 
 def _expect_facts(paths: list[Path]) -> None:
@@ -87,7 +145,8 @@ def _main_and_record(main: Callable[[], Any]) -> None:
 
 
 def _report(sentence: str, code: int) -> int:
-    print(sentence, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(sentence, file=sys.stderr, flush=True)
     return code
 
 

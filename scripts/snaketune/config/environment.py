@@ -5,6 +5,7 @@ import socket
 import sys
 from pathlib import Path
 
+from snaketune.common import variables
 from snaketune.common.door import PARENT_VARIABLE
 from snaketune.common.errors import ConfigError
 from snaketune.config.resolve import ResolvedRun
@@ -16,15 +17,22 @@ from snaketune.train.packages import require_bitsandbytes, require_deepspeed
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
-def prepare_job_environment() -> None:
+def prepare_job_environment() -> str | None:
     """Make jobs use the interpreter that runs Snakemake, few busy-waiting threads, and watch over this process.
 
     ``OMP_WAIT_POLICY=PASSIVE`` keeps idle OpenMP threads from burning the cores that other jobs need.
+
+    Returns:
+        A sentence on what other tools have left in the environment and jobs do not see, or None.
     """
+    removed = variables.clean()
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     os.environ[PARENT_VARIABLE] = f"{socket.gethostname()}:{os.getpid()}"
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if not removed:
+        return None
+    return f"{', '.join(removed)} of the shell are not passed on to jobs: the configuration alone decides the results."
 
 
 def machine_notes(runs: list[ResolvedRun]) -> list[str]:

@@ -149,14 +149,17 @@ def check_keys(layer: Layer, model: type[BaseModel], values: dict[str, Any], pat
     for key, value in values.items():
         field = model.model_fields.get(key)
         if field is None:
-            raise ConfigError(f"{layer.name}: {path}{key} is not a key here. {suggestion(key, model)}")
+            form = " Keys of a section stand in braces: --config 'train={seed: 1}'." * (layer.name == COMMAND_LINE)
+            raise ConfigError(f"{layer.name}: {path}{key} is not a key here. {suggestion(key, model)}{form}")
         section = section_of(field.annotation)
         if section is None or value is None:
             continue
         if not isinstance(value, dict):
+            on_command_line = layer.name == COMMAND_LINE
+            form = f"'{key}={{key: value}}'" if on_command_line else f"`{key}:` with indented keys below"
             raise ConfigError(
-                f"{layer.name}: {path}{key} is {value!r} but holds keys: write it as `{key}:` with indented keys below,"
-                f" for example {next(iter(section.model_fields))}."
+                f"{layer.name}: {path}{key} is {value!r} but holds keys: write it as {form}, for example"
+                f" {next(iter(section.model_fields))}."
             )
         check_keys(layer, section, value, f"{path}{key}.")
     if path == "" and model is FileConfig:

@@ -53,7 +53,9 @@ def convert_to_gguf(converter: Path, model: Path, dtype: str, target: Path) -> N
     with private_folder(sibling(target)) as folder:
         partial = folder / target.name
         command = [*start, str(model), "--outfile", str(partial), "--outtype", FORMATS[dtype]]
-        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        result = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
+        )
         print(result.stdout, end="", flush=True)
         if result.returncode or not partial.is_file():
             last = (result.stdout.strip().splitlines() or ["it said nothing"])[-1]

@@ -1,13 +1,12 @@
 """What the device decides: number formats and kernels, one code path for CPU and GPU."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from snaketune.common.errors import ConfigError
-from snaketune.train.team import LOCAL_RANK
+from snaketune.train.team import local_rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,5 +98,5 @@ def prepare_arithmetic(threads: int) -> Device:
     """Fix the number of CPU threads, which decides the last bits of sums, and return the device of this process."""
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get(LOCAL_RANK, "0")))
+        torch.cuda.set_device(local_rank())
     return find_device()

@@ -1,6 +1,7 @@
 """What a training measures about itself: tokens, where the time goes, memory, and how busy the GPU is."""
 
 import contextlib
+import functools
 import resource
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from snaketune.data.rows import PackedRows
+from snaketune.train.provenance import noted
 
 GIGA = 1e9
 
@@ -148,8 +150,11 @@ def peak_memory() -> dict[str, int]:
     """Return the peak resident memory of this process and, on a GPU, the peak allocated there, in bytes."""
     kilo = 1 if sys.platform == "darwin" else 1024
     peaks = {"resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo}
-    if torch.cuda.is_available():
-        peaks["gpu_bytes"] = torch.cuda.max_memory_allocated()
+    if (
+        torch.cuda.is_available()
+        and (allocated := noted("the GPU's memory", torch.cuda.max_memory_allocated)) is not None
+    ):
+        peaks["gpu_bytes"] = allocated
     return peaks
 
 
@@ -179,9 +184,12 @@ def peak_gigabytes() -> float:
 
 def gpu_utilization() -> int | None:
     """Return the percent of the last moments in which the GPU was busy (NVML), or None where NVML is not to be had."""
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() or not _has_utilization():
         return None
-    try:
-        return torch.cuda.utilization()
-    except (ImportError, RuntimeError):
-        return None
+    return noted("how busy the GPU is", torch.cuda.utilization)
+
+
+@functools.cache
+def _has_utilization() -> bool:
+    """Tell whether NVML is here and knows that number, which a part of a GPU (MIG) does not have; it is said once."""
+    return noted("how busy the GPU is", torch.cuda.utilization) is not None

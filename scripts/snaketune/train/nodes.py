@@ -34,13 +34,16 @@ class Nodes:
     def launcher(self, processes: int) -> list[str]:
         """Return the command that runs what follows it, a Python script, in ``processes`` processes over all nodes.
 
-        Slurm sends SIGUSR1 to every process of a job: the launcher would die of it and is made deaf. Under ``srun``,
-        which hands each signal to all processes of its step, it is deaf to SIGTERM, too: only the training processes
-        are to listen, and they end by themselves.
+        Slurm sends SIGUSR1 to every process of a job, a terminal SIGINT and SIGHUP: the launcher would die of the one,
+        and end the training processes within 30 s of the others. It is made deaf, and with it these processes, which
+        are told by :func:`~snaketune.train.strategy.run_workers`. Under ``srun``, which hands each signal to all
+        processes of its step, it is deaf to SIGTERM, too: only the training processes are to listen, and they end by
+        themselves.
         """
         each = [f"--nproc-per-node={processes // self.count}"]
         if self.count == 1:
-            return ["bash", "-c", f'trap "" USR1; {_TORCHRUN} "$@"', sys.executable, "--standalone", *each]
+            script = f'trap "" USR1 INT HUP; {_TORCHRUN} "$@"'
+            return ["bash", "-c", script, sys.executable, "--standalone", "--signals-to-handle=SIGTERM", *each]
         # The step of this process has all that the job has; --overlap shares it.
         step = ["srun", "--overlap", f"--nodes={self.count}", f"--ntasks={self.count}", "--ntasks-per-node=1"]
         step += [f"--cpus-per-task={self.threads}", "--kill-on-bad-exit=0", f"--wait={GRACE_SECONDS}"]
@@ -65,7 +68,7 @@ def find_nodes(count: int, environment: Mapping[str, str] = os.environ) -> Nodes
             f"plan.num_nodes: {count} and this is no job of Slurm, which would start processes on the others: use"
             " `snakemake --profile profiles/slurm`, or set it to 1."
         )
-    asked = subprocess.run(["scontrol", "show", "hostnames", names], capture_output=True, text=True)
+    asked = subprocess.run(["scontrol", "show", "hostnames", names], capture_output=True, text=True, errors="replace")
     if asked.returncode:
         raise TrainingError(
             f"scontrol does not know the nodes {names} ({asked.stderr.strip()}): run the command again."

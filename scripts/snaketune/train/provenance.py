@@ -1,43 +1,104 @@
-"""The volatile side of a run: when and where it happened. Nothing here is part of any identity."""
+"""The volatile side of a run: when and where it happened. It is part of no identity and never costs a result."""
 
+import os
 import platform
 import subprocess
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import xxhash
 
+GIT_SECONDS = 20.0
+T = TypeVar("T")
+
+
+def noted(what: str, ask: Callable[[], T], seconds: float | None = None) -> T | None:
+    """Return what ``ask`` returns; where it fails or takes too long, None and a line that says so.
+
+    For facts about a computation that has cost hours: drivers, commands and network disks that answer late or not at
+    all must not end it.
+
+    Args:
+        what: name of the fact.
+        ask: looks it up.
+        seconds: the longest time that it may take, in a thread that is left behind then; None is any.
+    """
+    answers: list[T] = []
+    errors: list[Exception] = []
+
+    def look() -> None:
+        try:
+            answers.append(ask())
+        except Exception as error:
+            errors.append(error)
+
+    if seconds is None:
+        look()
+    else:
+        # A process that waits for a dead disk cannot be killed either: nothing is waited for but the clock.
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        thread.join(seconds)
+    if answers:
+        return answers[0]
+    reason = f"{type(errors[0]).__name__}: {errors[0]}" if errors else f"no answer within {seconds:g} s"
+    print(f"Note: {what} is not recorded ({reason}); the result is the same.", flush=True)
+    return None
+
 
 def describe_machine() -> dict[str, Any]:
     """Return host, operating system, processor features and accelerator of this process."""
-    gpu = None
-    if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
-        gpu = {"name": properties.name, "memory_bytes": properties.total_memory, "cuda": torch.version.cuda}
     return {
         "host": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpu_threads": torch.get_num_threads(),
-        "gpu": gpu,
+        "gpu": noted("the GPU", _describe_gpu),
     }
 
 
-def describe_git(folder: Path) -> dict[str, str] | None:
-    """Return the commit of the workflow's checkout and a digest of its uncommitted changes, or None without git."""
+def _describe_gpu() -> dict[str, Any] | None:
+    if not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties(0)
+    return {"name": properties.name, "memory_bytes": properties.total_memory, "cuda": torch.version.cuda}
+
+
+def describe_git(folder: Path, seconds: float = GIT_SECONDS) -> dict[str, str] | None:
+    """Return the commit of the workflow's checkout and a digest of its uncommitted changes, or None without git.
+
+    Args:
+        folder: a folder of the checkout.
+        seconds: the longest time that it may take; changes of large tracked files on a slow disk take minutes.
+    """
+    return noted("the state of git", lambda: _git_state(folder, seconds), seconds)
+
+
+def _git_state(folder: Path, seconds: float) -> dict[str, str] | None:
     try:
-        commit = _git(folder, "rev-parse", "HEAD").decode().strip()
-        changes = _git(folder, "diff", "HEAD")
+        commit = _git(folder, seconds, "rev-parse", "HEAD").decode(errors="replace").strip()
+        changes = _git(folder, seconds, "diff", "--no-ext-diff", "HEAD")
     except (OSError, subprocess.CalledProcessError):
         return None
     return {"commit": commit, "uncommitted": xxhash.xxh3_128_hexdigest(changes) if changes else "none"}
 
 
-def _git(folder: Path, *arguments: str) -> bytes:
-    return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=True, timeout=20).stdout
+def _git(folder: Path, seconds: float, *arguments: str) -> bytes:
+    # A hook's GIT_DIR would name another repository; the index is not written, so that no lock stays behind.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+        timeout=seconds,
+        env=environment | {"GIT_OPTIONAL_LOCKS": "0"},
+    ).stdout
 
 
 class Stopwatch:

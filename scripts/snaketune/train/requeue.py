@@ -34,7 +34,7 @@ def requeued_when_out_of_time(work: Path, environment: Mapping[str, str] = os.en
         job = environment.get("SLURM_JOB_ID")
         if not job or steps_of(work)[:1] == before:
             raise
-        asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+        asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, errors="replace")
         if asked.returncode:
             raise TrainingError(f"{error} Slurm does not take job {job} back ({asked.stderr.strip()}).") from None
         raise TrainingError(f"{error} Slurm has job {job} in its queue again and does that by itself.") from None

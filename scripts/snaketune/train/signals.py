@@ -14,8 +14,9 @@ from snaketune.common.errors import TrainingError
 from snaketune.train.requeue import OutOfTime
 from snaketune.train.team import ALONE, Team
 
-# Spot machines, schedulers and `kill` send SIGTERM, Slurm's --signal mostly SIGUSR1, a terminal's Ctrl-C SIGINT.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+# Spot machines, schedulers and `kill` send SIGTERM, Slurm's --signal mostly SIGUSR1, a terminal SIGINT for Ctrl-C and
+# SIGHUP when it closes.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 OUT_OF_TIME = "SIGUSR1 came"
 GRACE_SECONDS = 60.0
 
@@ -52,7 +53,9 @@ class StopRequest(TrainerCallback):
     def __enter__(self) -> "StopRequest":
         """Listen to signals (in the main thread, where Python allows it) and to the end of the workflow."""
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+            # What is ignored stays so: SIGHUP under nohup, SIGINT below a launcher that passes signals on.
+            listened = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._receive) for number in listened}
         self._streams = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = _Unbreakable(sys.stdout), _Unbreakable(sys.stderr)
         door.on_orphaned = self._outlive_workflow
@@ -104,7 +107,7 @@ class StopRequest(TrainerCallback):
 
 
 class _Unbreakable:
-    """A stream whose reader may die first: a signal to the whole job also ends the ``tee`` that writes its log."""
+    """A stream whose reader may go first: a signal to the whole job also ends the ``tee`` that writes its log."""
 
     def __init__(self, stream: IO[str]):
         self._stream = stream

@@ -14,6 +14,7 @@ import psutil
 import torch
 
 from snaketune.common.errors import ConfigError, TrainingError
+from snaketune.common.variables import WORKER
 from snaketune.data.disks import Disks, temporary_place
 from snaketune.train.device import Device
 from snaketune.train.nodes import Nodes
@@ -23,7 +24,7 @@ from snaketune.train.zero import STAGES as ZERO_STAGES
 from snaketune.train.zero import zero_settings
 
 ONE_NODE = Nodes()
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
 
 def processes_wanted(cfg: dict[str, Any], nodes: int = 1) -> int:
@@ -62,18 +63,21 @@ def run_workers(count: int, command: Sequence[str], nodes: Nodes = ONE_NODE) -> 
         OutOfTime: if they ended because SIGUSR1 came.
         TrainingError: if one of them failed; its own sentence is already in the log.
     """
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, WORKER: "1"}
     process = subprocess.Popen([*nodes.launcher(count), *command], env=environment)
     came: list[int] = []
 
     def tell_to_end(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT in came:
+            process.kill()  # the second Ctrl-C does not wait for the checkpoint; workers end with their launcher
         came.append(number)
         # torch's launcher would give them 30 seconds; srun hands the signal to all of them.
         workers = psutil.Process(process.pid).children() if nodes.count == 1 else []
         for each in workers or [process]:
             each.terminate()
 
-    before = {number: signal.signal(number, tell_to_end) for number in STOP_SIGNALS}
+    listened = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, tell_to_end) for number in listened}
     try:
         status = process.wait()
     finally:

@@ -9,13 +9,20 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 
-# Set by the launcher for every process of a training.
-RANK, SIZE, LOCAL_RANK = "RANK", "WORLD_SIZE", "LOCAL_RANK"
+from snaketune.common.variables import WORKER
 
 
 def is_worker() -> bool:
-    """Tell whether this process is one of several that train together."""
-    return RANK in os.environ
+    """Tell whether this process is one of several that train together, started by the workflow.
+
+    Shells and pods of other tools have ``RANK`` and its kin set, too.
+    """
+    return WORKER in os.environ
+
+
+def local_rank() -> int:
+    """Return the number of this process among those of its machine."""
+    return int(os.environ["LOCAL_RANK"]) if is_worker() else 0
 
 
 class Team:
@@ -35,7 +42,7 @@ class Team:
     @classmethod
     def of_environment(cls) -> "Team":
         """Return the team that the launcher made this process part of."""
-        return cls(int(os.environ.get(RANK, "0")), int(os.environ.get(SIZE, "1")))
+        return cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if is_worker() else cls()
 
     @property
     def is_first(self) -> bool:
