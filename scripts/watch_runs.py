@@ -37,4 +37,4 @@ if __name__ == "__main__":
         with contextlib.suppress(KeyboardInterrupt):
             main()
     except BrokenPipeError:
-        sys.exit(leave_closed_pipe())
+        leave_closed_pipe()

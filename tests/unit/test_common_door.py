@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 SCRIPT = """
 import sys, time
 from snaketune.common.door import run
@@ -15,6 +17,12 @@ def main():
     if sys.argv[1] == "data": raise DataError("a.jsonl, line 3: empty: give it text.")
     if sys.argv[1] == "disk": raise OSError(28, "No space left on device", "/big/file")
     if sys.argv[1] == "bug": raise ZeroDivisionError("x")
+    if sys.argv[1] == "import":
+        print("working", flush=True)
+        try: time.sleep(60)
+        except KeyboardInterrupt: raise ImportError("as C code does it") from None
+    if sys.argv[1] == "print":
+        while True: print("x" * 10000, flush=True)
     print("working", flush=True); time.sleep(60)
 run(main)
 """
@@ -63,3 +71,21 @@ def test_a_workflow_on_another_host_is_not_watched():
     assert job.poll() is None
     job.kill()
     job.wait()
+
+
+@pytest.mark.parametrize("argument", ["work", "import"])
+def test_ctrl_c_is_one_sentence(argument):
+    job = start(argument)
+    assert job.stdout.readline() == "working\n"
+    job.send_signal(signal.SIGINT)
+    _, error = job.communicate(timeout=20)
+    assert error == "Interrupted: the same command goes on from what is finished.\n"
+    assert job.returncode == 130
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    job = start("print")
+    job.stdout.read(1)
+    job.stdout.close()
+    assert job.stderr.read() == ""
+    assert job.wait(timeout=20) == 128 + signal.SIGPIPE

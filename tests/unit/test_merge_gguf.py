@@ -87,3 +87,10 @@ def test_the_script_converts_the_merged_model_of_a_manifest(tmp_path, converter,
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
     runpy.run_path(str(SCRIPT), run_name="__main__")
     assert json.loads(output.read_text())[-1] == "bf16"
+
+
+def test_a_converter_may_print_any_bytes(tmp_path, converter, capsys):
+    converter.write_text(RECORDING + "sys.stdout.flush()\nsys.stdout.buffer.write(bytes([0xff, 0xfe, 10]))\n")
+    convert_to_gguf(converter, tmp_path / "merged", "float32", tmp_path / "model.gguf")
+    assert (tmp_path / "model.gguf").is_file()
+    assert "wrote model.gguf" in capsys.readouterr().out

@@ -102,3 +102,12 @@ def test_the_script_shows_what_there_is_and_imports_no_charts(work):
     assert done.returncode == 0
     assert "step 20" in done.stdout
     assert "altair" not in done.stderr
+
+
+def test_watching_ends_when_its_reader_has_gone(work):
+    command = [sys.executable, str(SCRIPTS / "watch_runs.py"), "--work", str(work), "--interval", "600"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=20) == 0
+        assert process.stderr.read() == b""

@@ -139,9 +139,8 @@ def _check_value(name: str, value: str) -> None:
     glued = [key for key, inner in read.items() if inner is None and ":" in str(key)] if isinstance(read, dict) else []
     if glued:
         right = value.replace(str(glued[0]), str(glued[0]).replace(":", ": ", 1))
-        raise ConfigError(
-            f"--config {name}={value}: a space is missing after a colon: write {shlex.quote(f'{name}={right}')}"
-        )
+        form = shlex.quote(f"{name}={right}")
+        raise ConfigError(f"--config: {value} lacks a space after a colon: write --config {form}")
 
 
 def _joined(words: list[str]) -> list[str]:

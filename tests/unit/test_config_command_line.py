@@ -1,0 +1,104 @@
+"""A malformed --config ends in one sentence with the right form, and caches find a place without a home."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from snaketune.common.errors import ConfigError
+from snaketune.config.command_line import check_config_words, config_words, place_caches
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("line", "right"),
+    [
+        ("--config train.learning_rate=1e-4", {"train": {"learning_rate": "1e-4"}}),
+        (
+            "train --config train.seed=3 train.max_steps=5 split.seed=4",
+            {"train": {"seed": 3, "max_steps": 5}, "split": {"seed": 4}},
+        ),
+        ("-C runs.one.train.seed=3", {"runs": {"one": {"train": {"seed": 3}}}}),
+        ("--config 'train={seed: 3}' train.max_steps=5", {"train": {"seed": 3, "max_steps": 5}}),
+        ("--config 'model.name_or_path=a: b'", {"model": {"name_or_path": "a: b"}}),
+        ("--config data.sources=[a.jsonl]", {"data": {"sources": ["a.jsonl"]}}),
+        ("--config prune=yes --config 'train={seed: 3}'", {"prune": True, "train": {"seed": 3}}),
+        ("--config 'train={seed:3}'", {"train": {"seed": 3}}),
+    ],
+)
+def test_the_right_form_is_said_and_is_right(line, right):
+    with pytest.raises(ConfigError) as error:
+        check_config_words(config_words(shlex.split(line)))
+    said = shlex.split(str(error.value).rpartition("write --config ")[2])
+    check_config_words([said])
+    assert {word.partition("=")[0]: yaml.safe_load(word.partition("=")[2]) for word in said} == right
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("--config train", "'train' has no `=`"),
+        ("--config 'train={seed: 3}' train", "targets stand before --config"),
+        ("--config train={seed: 3}", "the shell has cut 'train={seed: 3}' at its spaces"),
+        ("--config 'train={seed: 3'", "cannot be read as YAML"),
+        ("--config =3", "'' is no name"),
+        ("--config a=3", "'a' is no name"),
+        ("--config train:seed=3", "'train:seed' is no name"),
+    ],
+)
+def test_what_cannot_be_read_is_named(line, sentence):
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        check_config_words(config_words(shlex.split(line)))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train",
+        "--config 'train={seed: 3}' prune=yes",
+        "--config -n",
+        "--config compare=[a,b] --cores 2 train",
+        "-- --config a",
+    ],
+)
+def test_what_is_right_passes(line):
+    check_config_words(config_words(shlex.split(line)))
+
+
+def test_caches_go_to_the_project_without_a_home(tmp_path):
+    (tmp_path / "file").touch()
+    environment = {"HOME": str(tmp_path / "file" / "home"), "USER": "one"}
+    place_caches(environment, tmp_path / "cache")
+    assert environment["XDG_CACHE_HOME"] == str(tmp_path / "cache")
+    assert environment["TRITON_HOME"].startswith(str(tmp_path / "cache"))
+
+
+def test_a_home_that_takes_files_stays(tmp_path):
+    environment = {"HOME": str(tmp_path), "USER": "one"}
+    place_caches(environment, tmp_path / "cache")
+    assert environment == {"HOME": str(tmp_path), "USER": "one"}
+
+
+def test_own_caches_and_the_token_of_a_read_only_cache_stay(tmp_path, monkeypatch):
+    token = tmp_path / ".cache" / "huggingface" / "token"
+    token.parent.mkdir(parents=True)
+    token.touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith(".cache"))
+    environment = {"HOME": str(tmp_path), "USER": "one"}
+    place_caches(environment, tmp_path / "cache")
+    assert environment["HF_TOKEN_PATH"] == str(token)
+    assert "TRITON_HOME" not in environment
+
+
+def test_snakemake_says_it_before_its_traceback(tmp_path):
+    command = [sys.executable, "-m", "snakemake", "-n", "--cores", "1", "--config", "train.learning_rate=1e-4"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "HOME": "/dev/null/x"})
+    assert done.returncode == ConfigError.exit_code
+    assert done.stderr.splitlines()[-1].endswith("write --config 'train={learning_rate: 1e-4}'")
+    assert "Traceback" not in done.stderr
