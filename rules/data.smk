@@ -168,6 +168,7 @@ rule tokenize_shard:
         train=made_by("split_records", "train.jsonl"),
         eval=made_by("split_records", "eval.jsonl"),
         model=made_by("prepare_model", "manifest.json"),
+        stage=made_by("stage_sources", "stage.json"),
     output:
         part=temp("<results>/data/tokenize_records/{id}/parts/{shard}.part"),
     log:
@@ -182,7 +183,8 @@ rule tokenize_shard:
         "Tokenising shard {wildcards.shard}"
     shell:
         "python scripts/tokenize_shard.py --spec {params.spec:q} --settings {params.settings:q}"
-        " --train {input.train:q} --eval {input.eval:q} --model {input.model:q} --part {output.part:q}"
+        " --train {input.train:q} --eval {input.eval:q} --model {input.model:q} --stage {input.stage:q}"
+        " --part {output.part:q}"
         " 2>&1 | tee {log:q}"
 
 
@@ -191,6 +193,7 @@ rule tokenize_records:
         train=made_by("split_records", "train.jsonl"),
         eval=made_by("split_records", "eval.jsonl"),
         model=made_by("prepare_model", "manifest.json"),
+        stage=made_by("stage_sources", "stage.json"),
         parts=shards("tokenize_records", "parts/{}.part"),
     output:
         train=directory("<results>/data/tokenize_records/{id}/train"),
@@ -212,7 +215,8 @@ rule tokenize_records:
         "Tokenising records"
     shell:
         "python scripts/tokenize_records.py --spec {params.spec:q} --settings {params.settings:q}"
-        " --train {input.train:q} --eval {input.eval:q} --model {input.model:q} --output-train {output.train:q}"
+        " --train {input.train:q} --eval {input.eval:q} --model {input.model:q} --stage {input.stage:q}"
+        " --output-train {output.train:q}"
         " --output-eval {output.eval:q} --template {output.template:q} --dropped {output.dropped:q}"
         " --manifest {output.manifest:q} --parts {input.parts:q} 2>&1 | tee {log:q}"
 

@@ -5,14 +5,16 @@ from snaketune.common.door import parse_arguments, run
 
 def main() -> None:
     """Tokenise the training and the held-out records with the model's tokenizer."""
-    names = ("settings", "train", "eval", "model", "output-train", "output-eval", "template", "dropped", "manifest")
+    made = ("output-train", "output-eval", "template", "dropped", "manifest")
+    names = ("settings", "train", "eval", "model", "stage", *made)
     arguments = parse_arguments(__doc__, *names, several=("parts",), facts=("manifest",))
     from snaketune.common.atomic import write_bytes, writing
     from snaketune.common.manifest import write_manifest
     from snaketune.data.chunk_tokenizing import Recipe
+    from snaketune.data.source_names import names_in
     from snaketune.data.tokenizing import tokenize_splits, warnings_of
 
-    recipe = Recipe.of_slice(arguments.cfg, arguments.model)
+    recipe = Recipe.of_slice(arguments.cfg, arguments.model, names_in(arguments.stage))
     files = {
         "train": (arguments.train, arguments.output_train),
         "eval": (arguments.eval, arguments.output_eval),

@@ -7,13 +7,14 @@ from snaketune.common.door import parse_arguments, run
 
 def main() -> None:
     """Tokenise the shard that the part is named after."""
-    arguments = parse_arguments(__doc__, "settings", "train", "eval", "model", "part")
+    arguments = parse_arguments(__doc__, "settings", "train", "eval", "model", "stage", "part")
     from snaketune.data.chunk_tokenizing import Recipe
     from snaketune.data.shards import Shard
+    from snaketune.data.source_names import names_in
     from snaketune.data.tokenizing_shard import tokenize_shard
 
     part, files = Path(arguments.part), {"train": arguments.train, "eval": arguments.eval}
-    recipe = Recipe.of_slice(arguments.cfg, arguments.model)
+    recipe = Recipe.of_slice(arguments.cfg, arguments.model, names_in(arguments.stage))
     tokenize_shard(files, recipe, Shard.named(part.stem), part, arguments.settings["threads"])
 
 

@@ -78,6 +78,8 @@ def another_value(key, annotation, value):
         return "false"
     if key == "merge.max_shard_size":
         return "1GB"
+    if key == "tokens.date":
+        return "2025-01-31"
     options = [option for part in (annotation, *typing.get_args(annotation)) for option in typing.get_args(part)]
     texts = [option for option in options if isinstance(option, str) and option != value]
     if isinstance(value, bool):

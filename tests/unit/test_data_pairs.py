@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snaketune.common.errors import ConfigError, DataError
+from snaketune.data.built_in_templates import BUILT_IN
 from snaketune.data.chunk_tokenizing import Recipe
 from snaketune.data.packing import one_per_row, pack
 from snaketune.data.rightsizing import LengthPolicy, rightsize
 from snaketune.data.rows import PackedRows, write_rows
-from snaketune.data.templates import BUILT_IN
 from snaketune.data.token_store import TokenStore
 from snaketune.data.tokenizer import TextTokenizer
 from snaketune.data.tokenizing import tokenize_split, tokenize_splits
@@ -101,12 +101,14 @@ def test_the_documents_of_a_pair_are_those_of_its_two_conversations(folder, tmp_
 
 def test_the_first_token_of_neither_document_is_trained(folder, tmp_path):
     template = "{% for m in messages %}{% if m.role == 'assistant' %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
-    marked = template.replace("{{ m", "{% generation %}{{ m").replace("n }}", "n }}{% endgeneration %}")
-    _, store, _, _ = run(tmp_path, folder, pair(answer("Hello!"), answer("See you.")), template=marked)
-    ids, mask = store.document(0)
+    # Nothing but answers is written, which a real template never does: the prompt is empty.
+    account, _, _, _ = run(tmp_path, folder, pair(answer("Hello!"), answer("See you.")), template=template)
+    assert account.facts()["dropped"] == {"left_out_by_template": 1}
+    template = template.replace("{% endif %}", "{% else %}{{ bos_token }}{# asked #}{{ m.content }}{% endif %}")
+    _, store, _, _ = run(tmp_path / "b", folder, pair(answer("Hello!"), answer("See you.")), template=template)
+    _, mask = store.document(0)
     second = store.seconds[0]
     assert (mask[0], mask[second]) == (0, 0)
-    assert mask.sum() == len(ids) - 2
 
 
 def test_answers_within_the_prompt_and_those_of_weight_0_are_not_compared(folder, tokenizer, tmp_path):
@@ -126,6 +128,7 @@ def test_pairs_that_teach_nothing_are_left_out_and_listed(folder, tmp_path):
     ]
     said = "message['content'] + '<|im_end|>'"
     trimming = BUILT_IN["chatml"].replace(said, said.replace("]", "].strip()"))
+    assert trimming != BUILT_IN["chatml"]
     account, store, dropped, _ = run(tmp_path, folder, *records, template=trimming)
     reasons = ["control_token_in_content", "control_token_in_content", "no_preference", "no_trained_token"]
     assert [entry["reason"] for entry in dropped] == reasons
@@ -141,12 +144,15 @@ def test_the_audit_reads_both_documents(folder, tmp_path):
     assert account.audit.facts()["end_of_turn_tokens_trained"] == 2
     assert account.audit.rows == 2
     second = "{% if messages[-1].content == 'See you.' %}{{ bos_token }}{% endif %}" + BUILT_IN["plain"]
-    with pytest.raises(DataError, match=r"train\.jsonl line 1: .*twice"):
-        run(tmp_path / "b", folder, record, template=second)
-    fewer = "in (messages[1:] if messages[-1].content[0] == 'S' else messages)"
-    drops = BUILT_IN["chatml"].replace("in messages", fewer)
-    with pytest.raises(DataError, match="leaves out the system message"):
-        run(tmp_path / "c", folder, record, template=drops)
+    account, _, dropped, _ = run(tmp_path / "b", folder, record, template=second)
+    assert account.facts()["dropped"] == {"refused_by_template": 1}
+    assert "rewrites earlier turns" in dropped[0]["detail"]
+    drops = BUILT_IN["chatml"].replace(
+        "{{ message['content'] + '<|im_end|>'", "{{ message['content'].replace('See you.', '') + '<|im_end|>'"
+    )
+    account, _, dropped, _ = run(tmp_path / "c", folder, record, template=drops)
+    assert account.facts()["dropped"] == {"left_out_by_template": 1}
+    assert dropped[0]["detail"] == "the chat template leaves out an answer's text"
 
 
 def test_examples_show_both_answers(folder, tmp_path):
@@ -169,10 +175,11 @@ def test_the_gates_compare_both_documents(folder, tmp_path):
     file = str(write_lines(tmp_path / "train.jsonl", records))
     recipe = Recipe(str(folder), BUILT_IN["chatml"], True, pairs=True)
     facts = tokenize_splits({"train": (file, str(tmp_path / "out"))}, recipe, io.BytesIO(), 1)
-    assert facts["segments_gate"]["compared"] == 2 * len(records)
+    # The two documents with line breaks at the beginning of the answer are encoded whole.
+    assert facts["segments_gate"]["compared"] == 2 * len(records) - 2
+    assert facts["segments_gate"]["doubtful_borders"] == 2
     gate = facts["transformers_gate"]
-    # Of the last one transformers would train the answer in the prompt too.
-    assert (gate["compared"], gate["ids_differ"], gate["masks_differ"]) == (2 * len(records) - 2, 0, 0)
+    assert gate["conversations"] == gate["answers"] == 2 * len(records)
 
 
 RAW = {"prompt": "a", "chosen": "b", "rejected": "c"}

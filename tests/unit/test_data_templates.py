@@ -4,11 +4,13 @@ import re
 
 import pytest
 from data_tokenizers import CHAT, CHATS, LLAMA3, PREFIXED, QWEN, THINKING, TRIMMING
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snaketune.common.errors import ConfigError, DataError
-from snaketune.data.templates import BUILT_IN, ChatTemplate, choose_template
+from snaketune.data.built_in_templates import BUILT_IN, choose_template
+from snaketune.data.examples import ExampleFinder
+from snaketune.data.templates import ChatTemplate
 
 TOKENS = {"bos_token": "<|bos|>", "eos_token": "<|eos|>"}
 CONTROL = re.compile(r"<\|[a-z_]+\|>")
@@ -18,9 +20,13 @@ def unmarked(source):
     return re.sub(r"{% (end)?generation %}", "", source)
 
 
-def spoken(source, messages, control=CONTROL):
-    text, spans = ChatTemplate(source, TOKENS, control).render_with_spans(messages)
-    return [text[start:end] for start, end in spans]
+def examples(source, messages, control=CONTROL, stops=("<|eos|>",), tools=None):
+    return ExampleFinder(ChatTemplate(source, TOKENS), control, stops).find(messages, tools)
+
+
+def spoken(source, messages, control=CONTROL, **more):
+    found = examples(source, messages, control, **more)
+    return [example.text[start:end] for example in found for start, end in example.spans]
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -41,17 +47,19 @@ def test_an_answer_is_its_content_and_the_end_of_turn(source, end):
 
 
 def test_no_more_is_rendered_than_once_for_each_record(monkeypatch):
-    template = ChatTemplate(QWEN, TOKENS, CONTROL)
-    template.render_with_spans(CHAT)
+    finder = ExampleFinder(ChatTemplate(QWEN, TOKENS), CONTROL, ("<|eos|>",))
+    finder.find(CHAT)
     calls = []
-    blocks = ChatTemplate._blocks
-    monkeypatch.setattr(ChatTemplate, "_blocks", lambda self, *given: calls.append(1) or blocks(self, *given))
+    render = ChatTemplate.render
+    monkeypatch.setattr(ChatTemplate, "render", lambda self, *given: calls.append(1) or render(self, *given))
     for number in range(5):
         chat = [{**message, "content": f"{message['content']} {number}"} for message in CHAT]
-        assert template.render_with_spans(chat)[0].count(f" {number}<") == len(CHAT)
+        [example] = finder.find(chat)
+        assert example.text.count(f" {number}<") == len(CHAT)
     assert len(calls) == 5
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=12), min_size=2, max_size=8))
 def test_no_content_leads_the_search_astray(texts):
     roles = ["user", "assistant"] * 4
@@ -60,40 +68,46 @@ def test_no_content_leads_the_search_astray(texts):
     assert spoken(unmarked(BUILT_IN["plain"]), chat) == spoken(BUILT_IN["plain"], chat)
 
 
-def test_answers_that_the_template_rewrites_are_found_between_control_tokens():
+def test_answers_whose_thoughts_the_template_drops_later_have_examples_of_their_own():
     chat = [*CHAT[1:3], *CHAT[3:]]
     chat[1] = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nHello!"}
     chat[3] = {"role": "assistant", "content": "<think>\nwell\n</think>\n\nSee you."}
-    assert spoken(THINKING, chat) == ["Hello!<|im_end|>", "<think>\nwell\n</think>\n\nSee you.<|im_end|>"]
-    with pytest.raises(DataError, match="rewrites earlier turns"):
-        spoken(THINKING, chat, control=None)
+    assert spoken(THINKING, chat) == [
+        "<think>\nhm\n</think>\n\nHello!<|im_end|>",
+        "<think>\nwell\n</think>\n\nSee you.<|im_end|>",
+    ]
+    first, second = examples(THINKING, chat)
+    assert "hm" not in second.text and "Hello!" in second.text and "See you." not in first.text
 
 
 def test_what_the_template_puts_before_the_content_is_the_models_part():
     assert spoken(THINKING, CHAT[:3]) == ["<think>\n\n</think>\n\nHello!<|im_end|>"]
 
 
-def test_a_header_is_not_the_models_part_where_there_is_no_generation_prompt():
+def test_a_header_that_inference_would_not_give_is_refused_by_name():
     source = "{% for m in messages %}{{ m.role + ': ' + m.content + '<|eos|>\n' }}{% endfor %}"
-    assert spoken(source, CHAT) == ["Hello!<|eos|>", "See you.<|eos|>"]
+    with pytest.raises(DataError, match=r"writes 'assistant:' before an answer and has no generation prompt"):
+        spoken(source, CHAT)
 
 
 def test_messages_with_more_than_a_content_are_found_as_well():
-    source = unmarked(BUILT_IN["chatml"]).replace("+ '<|im_end|>\\n'", "+ message.name + '<|im_end|>\\n'")
+    source = unmarked(BUILT_IN["chatml"]).replace("+ '<|im_end|>\\n'", "+ (message.name or '') + '<|im_end|>\\n'")
     chat = [{**message, "name": " of Ann"} for message in CHAT]
     assert spoken(source, chat) == ["Hello!<|im_end|>", "See you.<|im_end|>"]
 
 
 def test_a_template_that_rewrites_earlier_turns_is_refused():
-    source = "{% for m in messages %}{{ loop.length }}{{ m.content }}{% endfor %}"
+    source = "{% for m in messages %}{{ messages|length }}{{ m.content }}{% endfor %}"
     with pytest.raises(DataError, match="rewrites earlier turns"):
-        ChatTemplate(source, {}).render_with_spans([{**m, "name": "x"} for m in CHAT])
+        spoken(source + "{{ '<|eos|>' }}", [{**m, "name": "x"} for m in CHAT])
 
 
 def test_a_template_cannot_reach_the_interpreter_nor_the_clock():
     with pytest.raises(DataError):
         ChatTemplate("{{ ''.__class__.__mro__ }}{{ messages.__class__.__subclasses__() }}", {}).render(CHAT)
-    assert ChatTemplate("{{ strftime_now is defined }}", {}).render(CHAT) == "False"
+    assert ChatTemplate("{{ strftime_now('%d %B %Y') }}", {}, "2025-02-03").render(CHAT) == "03 February 2025"
+    with pytest.raises(DataError):
+        ChatTemplate("{{ strftime_now.__globals__ }}{{ strftime_now.__globals__['x'] }}", {}).render(CHAT)
 
 
 def test_a_template_keeps_nothing_from_one_record_to_the_next():
@@ -125,4 +139,5 @@ def test_broken_templates_are_refused_with_their_line():
 
 def test_what_a_marked_stretch_sets_stays_in_it():
     source = "{% set x = 'a' %}{% generation %}{% set x = 'b' %}{{ x }}{% endgeneration %}{{ x }}"
-    assert ChatTemplate(source, {}).render_with_spans(CHAT) == ("ba", [(0, 1)])
+    template = ChatTemplate(source, {})
+    assert (template.render(CHAT), template.marked()) == ("ba", [(0, 1)])

@@ -14,6 +14,7 @@ from data_tokenizers import CHAT, CHATS, LLAMA3, MARKED_WITHOUT_END, PREFIXED, Q
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.data import chunks
 from snaketune.data.audit import Audit, Limits, Rows, audit
+from snaketune.data.built_in_templates import BUILT_IN
 from snaketune.data.chunk_tokenizing import ChunkTokenizer, Recipe
 from snaketune.data.chunks import chunks_of
 from snaketune.data.encoding import Encoder
@@ -21,7 +22,6 @@ from snaketune.data.engine import FastEngine, TokenizersEngine, choose_engine, f
 from snaketune.data.equality import choose_method
 from snaketune.data.packing import pack
 from snaketune.data.rows import PackedRows, write_rows
-from snaketune.data.templates import BUILT_IN
 from snaketune.data.token_store import DATA_FILE, TokenStore
 from snaketune.data.tokenizer import TextTokenizer, own_chat_template
 from snaketune.data.tokenizing import settle, tokenize_split, tokenize_splits, warnings_of
@@ -95,6 +95,10 @@ def test_ids_and_masks_equal_those_of_transformers(folder, tmp_path, name):
     reference = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
     _, store, dropped, _ = run(tmp_path, folder, TEMPLATES[name], *({"messages": chat} for chat in CHATS))
     assert not dropped
+    rows = {number: [] for number in range(len(CHATS))}
+    for index, record in enumerate(store.records.tolist()):
+        rows[record].append(store.document(index))
+    equal = 0
     for number, chat in enumerate(CHATS):
         expected = reference.apply_chat_template(
             chat,
@@ -103,10 +107,26 @@ def test_ids_and_masks_equal_those_of_transformers(folder, tmp_path, name):
             return_dict=True,
             return_assistant_tokens_mask="generation" in TEMPLATES[name].replace("add_generation", ""),
         )
-        ids, mask = store.document(number)
-        assert ids.tolist() == expected["input_ids"], chat
-        if "assistant_masks" in expected:
-            assert mask.tolist() == expected["assistant_masks"], chat
+        ids, mask = rows[number][-1]
+        if ids.tolist() == expected["input_ids"]:
+            equal += 1
+            assert "assistant_masks" not in expected or mask.tolist() == expected["assistant_masks"], chat
+        # Where the answer's line breaks would join the prompt's in a token, they are cut where inference cuts.
+        assert reference.decode(ids) == reference.decode(expected["input_ids"])
+        answers = [place for place, message in enumerate(chat) if message["role"] == "assistant"]
+        prompts = [
+            reference.apply_chat_template(
+                chat[:place], chat_template=TEMPLATES[name], add_generation_prompt=True, return_dict=False
+            )
+            for place in answers
+        ]
+        begins = [
+            ids[:start].tolist()
+            for ids, mask in rows[number]
+            for start in np.flatnonzero(np.diff(mask, prepend=0) == 1)
+        ]
+        assert begins == prompts
+    assert equal >= len(CHATS) - 1
 
 
 def test_templates_with_and_without_markers_give_the_same_masks(folder, tmp_path):
@@ -315,24 +335,31 @@ def test_what_a_template_refuses_is_counted(folder, tmp_path):
 
 
 def test_a_record_without_a_trained_token_is_counted(folder, tmp_path):
-    source = BUILT_IN["chatml"].replace("{% generation %}", "{% if loop.index0 > 2 %}{% generation %}")
-    source = source.replace("{% endgeneration %}", "{% endgeneration %}{% endif %}")
-    account, store, dropped, _ = run(tmp_path, folder, source, {"messages": CHAT[1:3]}, {"messages": CHAT})
+    untrained = [CHAT[1], {**CHAT[2], "weight": 0}]
+    account, store, dropped, _ = run(tmp_path, folder, BUILT_IN["chatml"], {"messages": untrained}, {"messages": CHAT})
     assert account.facts()["dropped"] == {"no_trained_token": 1}
     assert (store.records.tolist(), dropped[0]["line"]) == ([1], 1)
 
 
 def test_a_template_that_drops_the_system_message_is_refused_with_the_line(folder, tmp_path):
-    source = BUILT_IN["chatml"].replace("{% for message in messages %}", "{% for message in messages[-4:] %}")
+    source = BUILT_IN["chatml"].replace(
+        "{% for message in messages %}", "{% for message in messages if message['role'] != 'system' %}"
+    )
     with pytest.raises(DataError, match=r"train\.jsonl line 2: the chat template leaves out the system message"):
         run(tmp_path, folder, source, {"messages": CHAT[1:3]}, {"messages": CHAT})
     assert not (tmp_path / "out").exists()
 
 
-def test_a_template_whose_end_of_turn_is_not_trained_is_refused(folder, tmp_path):
-    with pytest.raises(DataError, match="no end of turn is trained in any of its 1 rows"):
-        run(tmp_path, folder, MARKED_WITHOUT_END, {"messages": CHAT})
-    assert not (tmp_path / "out").exists()
+def test_marked_stretches_without_the_end_are_extended_to_it(folder, tmp_path):
+    assert trained_text(tmp_path, folder, MARKED_WITHOUT_END, CHAT) == "Hello!<|im_end|>See you.<|im_end|>"
+
+
+def test_a_template_that_writes_no_end_is_refused_with_what_to_do(folder, tmp_path):
+    source = "{% for m in messages %}{{ '[' + m.role + ']' + m.content + ' ' }}{% endfor %}"
+    source += "{% if add_generation_prompt %}{{ '[assistant]' }}{% endif %}"
+    account, _, dropped, _ = run(tmp_path, folder, source, {"messages": CHAT})
+    assert account.facts()["dropped"] == {"refused_by_template": 1}
+    assert "{{ eos_token }}" in dropped[0]["detail"] and "eos_token_id" in dropped[0]["detail"]
 
 
 def test_a_template_that_begins_twice_is_refused_with_the_line(folder, tmp_path):
@@ -348,17 +375,29 @@ def test_a_token_that_the_model_does_not_have_is_refused_with_the_line(folder, t
 def test_the_audit_counts_what_is_trained_in_each_row():
     ids = np.asarray([7, 1, 9, 7, 2, 2, 9, 7, 3, 3], np.int32)
     mask = np.asarray([0, 1, 1, 0, 1, 1, 1, 0, 1, 1], np.int8)
-    rows = Rows(ids, mask, np.asarray([0, 3, 7, 10]), [0, 4, 5])
-    limits = Limits(10, 7, np.asarray([9], np.int32))
-    found = audit(rows, limits, "train.jsonl")
+    rows = Rows(ids, mask, np.asarray([0, 3, 7, 10]), np.asarray([1, 1, 0]))
+    limits = Limits(10, 7, np.asarray([9], np.int32), np.asarray([8], np.int32))
+    lines = {0: "x line 1", 1: "x line 5", 2: "x line 6"}
+    found = audit(rows, limits, lines.get)
     assert found == Audit(rows=3, fewest=2, most=3, ends=2, rows_without_end=1)
     found.add(Audit())
     found.add(Audit(rows=1, fewest=1, most=9, ends=1))
     assert found == Audit(rows=4, fewest=1, most=9, ends=3, rows_without_end=1)
-    with pytest.raises(DataError, match=r"line 5: .* the token 9"):
-        audit(
-            replace(rows, ids=np.where(np.arange(10) == 6, 9, 1).astype(np.int32)), replace(limits, vocab_size=9), "x"
-        )
+    for changed, message in (
+        ({6: 9, 1: 1}, r"line 5: .* the token 9"),
+        ({6: 2}, r"line 5: the trained part of an answer ends with the token 2"),
+        ({5: 9}, r"line 5: 2 ends of turns are trained for 1 answers"),
+        ({5: 8}, r"line 5: the token 8 of another role"),
+    ):
+        other = ids.copy()
+        for place, token in changed.items():
+            other[place] = token
+        size = 9 if len(changed) == 2 else 10
+        other = np.where(other == 9, 9, np.minimum(other, 8)) if size == 9 else other
+        if size == 9:
+            other[2] = 1
+        with pytest.raises(DataError, match=message):
+            audit(replace(rows, ids=other.astype(np.int32)), replace(limits, vocab_size=size), lines.get)
 
 
 def test_a_conversation_without_any_template_is_a_question_to_the_user(folder, tmp_path):
@@ -420,8 +459,9 @@ def test_the_gates_are_facts_of_every_run(folder, tmp_path):
     assert facts["method"] == "segments"
     assert facts["segments_gate"]["ids_differ"] == 0
     gate = facts["transformers_gate"]
-    assert (gate["compared"], gate["ids_differ"], gate["masks_differ"]) == (len(CHATS) * 6, 0, 0)
-    assert gate["masks_compared"] is True
+    assert (gate["conversations"], gate["answers"]) == (len(CHATS) * 6, len(CHATS) * 6 + 12)
+    assert gate["rows"] == len(CHATS) * 6
+    assert gate["marked_otherwise"] == 0
     assert facts["engine_gate"]["differ"] == 0
     assert facts["splits"]["train"] == facts["splits"]["eval"]
 
@@ -432,7 +472,7 @@ def test_the_gate_compares_conversations_with_tools_too(folder, tmp_path):
     records += [{"messages": CHAT}, {"text": "Hello"}]
     _, facts = settle(Recipe(str(folder), BUILT_IN["chatml"], True), [write_lines(tmp_path / "x.jsonl", *records)], 1)
     gate = facts["transformers_gate"]
-    assert (gate["compared"], gate["ids_differ"], gate["masks_differ"]) == (7, 0, 0)
+    assert (gate["conversations"], gate["answers"], gate["rows"]) == (7, 14, 7)
 
 
 def test_nothing_to_train_on_is_an_error_that_says_why(folder, tmp_path):
@@ -485,15 +525,17 @@ def test_a_tokenizer_without_an_end_is_a_warning(tmp_path):
 
 
 def test_segments_that_differ_are_given_up_for_the_whole_run(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("snaketune.data.encoding.Borders._back", lambda *_: 0)
-    glued = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content + eos_token }}"
-    glued += "{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
-    chat = [{"role": "user", "content": "Hel"}, {"role": "assistant", "content": "lo! Hello!"}]
-    file = write_lines(tmp_path / "train.jsonl", *({"messages": chat},) * 3)
-    recipe, facts = settle(Recipe(str(folder), glued, True), [file], 1)
+    true = Encoder._encode_segments
+
+    def wrong(self, parts):
+        return [(np.where(ids == ids[-1], 0, ids), mask) for ids, mask in true(self, parts)]
+
+    monkeypatch.setattr(Encoder, "_encode_segments", wrong)
+    file = write_lines(tmp_path / "train.jsonl", *({"messages": CHAT},) * 3)
+    recipe, facts = settle(Recipe(str(folder), BUILT_IN["chatml"], True), [file], 1)
     assert recipe.method == facts["method"] == "offsets"
     assert facts["segments_gate"]["ids_differ"] == 3
-    assert facts["transformers_gate"]["ids_differ"] == facts["transformers_gate"]["masks_differ"] == 0
+    assert facts["transformers_gate"]["rows"] == 3
 
 
 class TestEngines:

@@ -3,7 +3,8 @@
 ``config/schema.json`` and the table in ``config/README.md`` are generated from here.
 """
 
-from typing import Annotated, Literal
+from datetime import date
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -114,6 +115,16 @@ class SplitConfig(Section):
     )
 
 
+def _as_day(value: Any) -> str:
+    """Return a date, quoted or as YAML reads it, as YYYY-MM-DD."""
+    text = value.isoformat() if isinstance(value, date) else value
+    try:
+        day = date.fromisoformat(text)
+    except (TypeError, ValueError):
+        raise PydanticCustomError("date", "must be a day such as 2026-01-31") from None
+    return day.isoformat()
+
+
 class TokensConfig(Section):
     """From text to token ids: template, loss mask, length and packing."""
 
@@ -124,6 +135,17 @@ class TokensConfig(Section):
     )
     assistant_only_loss: bool = Field(
         True, description="Train on the assistant's tokens only; false also trains on prompts."
+    )
+    reasoning: Literal["auto", "train", "drop"] = Field(
+        "auto",
+        description="Reasoning of answers (`reasoning_content` or `<think>` text): `auto` trains it where the chat "
+        "template writes it and counts where not; `train` leaves out records whose reasoning the template does not "
+        "write; `drop` takes it out.",
+    )
+    date: Annotated[str, BeforeValidator(_as_day)] = Field(
+        "2026-01-01",
+        description="The date that chat templates take for today (`strftime_now`), as YYYY-MM-DD: with the clock's, "
+        "the same data would give other tokens tomorrow.",
     )
     max_length: Literal["auto"] | Annotated[int, Field(ge=8)] = Field(
         "auto",

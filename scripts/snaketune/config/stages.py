@@ -94,7 +94,7 @@ STAGES = {
         ),
         Stage(
             "tokenize_records",
-            ("tokens.chat_template", "tokens.assistant_only_loss", "train.method"),
+            ("tokens.chat_template", "tokens.assistant_only_loss", "tokens.reasoning", "tokens.date", "train.method"),
             _after("split_records", "prepare_model"),
         ),
         Stage(

@@ -1,6 +1,7 @@
 """What one process does: a chunk of records to rows of token ids and masks, audited and ready to be written."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,11 +13,12 @@ import pyarrow as pa
 
 from snaketune.common.manifest import read_manifest
 from snaketune.data.audit import Audit, Limits, Rows, audit
+from snaketune.data.built_in_templates import choose_template
 from snaketune.data.chunks import Chunk
 from snaketune.data.encoding import Document, Encoder, Row
 from snaketune.data.engine import few_threads, load_engine
 from snaketune.data.rendering import NO_PREFERENCE, NO_TRAINED_TOKEN, Renderer, Unusable
-from snaketune.data.templates import ChatTemplate, choose_template
+from snaketune.data.templates import DEFAULT_DATE, ChatTemplate
 from snaketune.data.token_store import SCHEMA, mask_array
 from snaketune.data.tokenizer import TextTokenizer, own_chat_template
 
@@ -24,6 +26,10 @@ EXAMPLES = 3
 RECORDS_WITH_EXAMPLES = 8000
 LONGEST_EXAMPLE_TOKENS = 400
 NOTHING_TRAINED = (NO_TRAINED_TOKEN, "no token of an answer is left to train on")
+JOINED = (
+    "answer_joins_prompt",
+    "the first characters of the answer join the last ones of the prompt in one token, and cannot be told from them",
+)
 SAME_ANSWERS = (NO_PREFERENCE, "the chosen and the rejected answer are the same tokens: neither is preferred")
 
 
@@ -41,6 +47,9 @@ class Recipe:
         vocab_size: rows of the model's embedding, or None when the model does not say.
         engine, method: what the gates chose.
         pairs: whether each record is a chosen and a rejected answer, two documents that stay together.
+        reasoning: what becomes of reasoning: ``auto``, ``train`` or ``drop``.
+        date: what ``strftime_now`` writes, as YYYY-MM-DD.
+        sources: the files that records came from, for sentences.
     """
 
     folder: str
@@ -50,9 +59,12 @@ class Recipe:
     engine: str = "tokenizers"
     method: str = "segments"
     pairs: bool = False
+    reasoning: str = "auto"
+    date: str = DEFAULT_DATE
+    sources: tuple[str, ...] = ()
 
     @classmethod
-    def of_slice(cls, cfg: dict[str, Any], manifest: str | Path) -> "Recipe":
+    def of_slice(cls, cfg: dict[str, Any], manifest: str | Path, sources: Iterable[str] = ()) -> "Recipe":
         """Return the recipe in a stage's configuration slice, for the model of a manifest; nothing is settled yet.
 
         Raises:
@@ -62,7 +74,8 @@ class Recipe:
         template = choose_template(settings["chat_template"], own_chat_template(folder))
         size = read_manifest(manifest).get("vocab_size")
         pairs = cfg.get("train", {}).get("method") == "dpo"
-        return cls(str(folder), template, settings["assistant_only_loss"], size, pairs=pairs)
+        more = {"reasoning": settings["reasoning"], "date": settings["date"], "sources": tuple(sources)}
+        return cls(str(folder), template, settings["assistant_only_loss"], size, pairs=pairs, **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,7 @@ class ChunkResult:
     dropped: list[dict[str, Any]]
     audit: Audit
     examples: list[dict[str, Any]]
+    counts: Counter[str]
 
 
 class ChunkTokenizer:
@@ -94,14 +108,24 @@ class ChunkTokenizer:
             engine = load_engine(recipe.engine, self.tokenizer)
             engine.encode(["the first call makes the threads"] * 64, False)
         self.encoder = Encoder(self.tokenizer, engine, recipe.method)
-        self.renderer = Renderer(self.tokenizer, self.template, recipe.assistant_only, f"{split}.jsonl", recipe.pairs)
+        self.renderer = Renderer(
+            self.tokenizer,
+            self.template,
+            recipe.assistant_only,
+            f"{split}.jsonl",
+            recipe.pairs,
+            recipe.reasoning,
+            recipe.sources,
+        )
         size = recipe.vocab_size or self.tokenizer.vocab_size
-        self.limits = Limits(size, self.tokenizer.bos_id, self.tokenizer.end_ids)
+        self.limits = Limits(size, self.tokenizer.bos_id, *self.renderer.ends())
 
     def __call__(self, chunk: Chunk) -> ChunkResult:
         """Return the rows of the records of a chunk."""
         dropped: list[dict[str, Any]] = []
         documents = self._documents(chunk, dropped)
+        if not self._pairs:
+            documents = self.encoder.apart(documents)
         parts = list(zip(documents, self.encoder.encode(documents), strict=True))
         units: Iterable[Unit] = zip(parts[::2], parts[1::2], strict=True) if self._pairs else zip(parts, strict=True)
         kept: list[Unit] = []
@@ -118,8 +142,31 @@ class ChunkTokenizer:
             len(flat.ids),
             int(flat.mask.sum()),
             sorted(dropped, key=lambda entry: entry["record"]),
-            audit(flat, self.limits, f"{self._split}.jsonl"),
+            audit(flat, self.limits, self._place_of([part for unit in kept for part in unit])),
             [_example(unit, self.tokenizer) for unit in kept[: self._examples(chunk)]],
+            self._counts([unit[0][0] for unit in kept]),
+        )
+
+    def _place_of(self, parts: Sequence[tuple[Document, Row]]) -> Callable[[int], str]:
+        """Return a function that names the record of a row for a sentence."""
+
+        return lambda row: self.name_of(parts[row][0])
+
+    def name_of(self, document: Document) -> str:
+        """Return the user's file and line of a document's record, for a sentence."""
+        return self.renderer.place(document.record, {"source": document.source, "line": document.line})
+
+    def _counts(self, documents: Sequence[Document]) -> Counter[str]:
+        """Count records whose answers need examples of their own, and answers without their reasoning."""
+        examples = Counter(document.record for document in documents)
+        several = [count for count in examples.values() if count > 1]
+        lost = sum(document.lost for document in documents)
+        return Counter(
+            {
+                "records_in_several_examples": len(several),
+                "examples_of_these": sum(several),
+                "answers_without_their_reasoning": lost,
+            }
         )
 
     def _documents(self, chunk: Chunk, dropped: list[dict[str, Any]]) -> list[Document]:
@@ -144,14 +191,14 @@ class ChunkTokenizer:
 def _compiled(recipe: Recipe, tokenizer: TextTokenizer) -> ChatTemplate | None:
     if not recipe.template:
         return None
-    return ChatTemplate(recipe.template, tokenizer.special_tokens, tokenizer.control_tokens)
+    return ChatTemplate(recipe.template, tokenizer.special_tokens, recipe.date)
 
 
 def _useless(unit: Unit) -> tuple[str, str] | None:
     """Return why the documents of a record teach nothing, as reason and detail."""
-    for _, (_, mask) in unit:
+    for document, (_, mask) in unit:
         if not mask.any():
-            return NOTHING_TRAINED
+            return JOINED if document.answers else NOTHING_TRAINED
     if len(unit) == 2 and np.array_equal(unit[0][1][0], unit[1][1][0]):
         return SAME_ANSWERS
     return None
@@ -161,7 +208,8 @@ def _flat(rows: Sequence[tuple[Document, Row]]) -> Rows:
     offsets = np.cumsum([0, *(len(ids) for _, (ids, _) in rows)], dtype=np.int64)
     ids = np.concatenate([np.empty(0, np.int32), *(ids for _, (ids, _) in rows)])
     mask = np.concatenate([np.empty(0, np.int8), *(mask for _, (_, mask) in rows)])
-    return Rows(ids, mask, offsets, [document.record for document, _ in rows])
+    answers = np.asarray([document.answers for document, _ in rows], np.int64)
+    return Rows(ids, mask, offsets, answers)
 
 
 def _record_batch(units: Sequence[Unit], flat: Rows) -> pa.RecordBatch:

@@ -3,16 +3,21 @@
 Pieces between the borders of the assistant's spans are encoded on their own and the mask follows by repetition: no
 offsets are needed, so the fast engine can be used, and a character that a normaliser deletes cannot shift the mask.
 This is exact where a border is also a border of tokens; a record with a doubtful border is encoded whole.
+
+An answer begins where the tokens of its prompt, encoded alone as inference does, end. Where the first characters of an
+answer would join the last ones of its prompt in one token, prompt and answer are encoded apart, since inference gives
+the prompt's tokens as they are; such an answer has an example of its own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
 from snaketune.data.engine import Engine
-from snaketune.data.spans import Span
+from snaketune.data.templates import Span
 from snaketune.data.tokenizer import TextTokenizer
 
 SEGMENTS, OFFSETS = "segments", "offsets"
@@ -32,6 +37,9 @@ class Document:
         spans: the characters that are trained.
         size: UTF-8 bytes of the trained text.
         plain: whether it is plain text, which the tokenizer frames itself.
+        answers: how many spans are answers that end with a stop token; 0 where everything is trained.
+        lost: answers whose reasoning the template leaves out.
+        sizes: the part of ``size`` that each answer has.
     """
 
     record: int
@@ -41,6 +49,15 @@ class Document:
     spans: list[Span]
     size: int
     plain: bool
+    answers: int = 0
+    lost: int = 0
+    sizes: tuple[int, ...] = ()
+
+    def alone(self, answer: int) -> "Document":
+        """Return the document of one answer: its prompt and the answer, of which alone it is trained."""
+        span = self.spans[answer]
+        size = self.sizes[answer] if self.sizes else self.size
+        return replace(self, text=self.text[: span[1]], spans=[span], size=size, sizes=(size,), answers=1, lost=0)
 
 
 class Encoder:
@@ -53,21 +70,36 @@ class Encoder:
     def __init__(self, tokenizer: TextTokenizer, engine: Engine, method: str = SEGMENTS):
         self._tokenizer, self._engine, self._method = tokenizer, engine, method
         self._borders = Borders(tokenizer)
+        self._known: dict[int, Segments] = {}
+
+    def apart(self, documents: Sequence[Document]) -> list[Document]:
+        """Return the documents; one with an answer that joins its prompt in a token is split into its answers."""
+        parted: list[Document] = []
+        for document in documents:
+            if document.answers < 2 or self._kept(document) or not self._joins(document):
+                parted.append(document)
+            else:
+                parted += [document.alone(answer) for answer in range(len(document.spans))]
+        return parted
 
     def encode(self, documents: Sequence[Document]) -> list[Row]:
-        """Return ids (int32) and loss mask (int8) of each document, both of shape [tokens], in the given order."""
+        """Return ids (int32) and loss mask (int8) of each document, both of shape [tokens], in the given order.
+
+        A document whose answer cannot be told from its prompt in tokens has an empty mask.
+        """
         rows: dict[int, Row] = {}
         plain, whole, split = [], [], []
         for place, document in enumerate(documents):
             if document.plain:
                 plain.append(place)
-            elif segments := self._segments(document):
+            elif segments := self._known.pop(id(document), None) or self._segments(document):
                 split.append((place, segments))
             else:
                 whole.append(place)
         rows |= zip((place for place, _ in split), self._encode_segments([part for _, part in split]), strict=True)
         rows |= zip(plain, self._encode_plain([documents[place].text for place in plain]), strict=True)
         rows |= zip(whole, self.encode_whole([documents[place] for place in whole]), strict=True)
+        self._known.clear()
         return [rows[place] for place in range(len(documents))]
 
     def is_split(self, document: Document) -> bool:
@@ -75,13 +107,58 @@ class Encoder:
         return not document.plain and bool(self._segments(document))
 
     def encode_whole(self, documents: Sequence[Document]) -> list[Row]:
-        """Encode each text as a whole; a token is trained when it touches a span, as in transformers."""
+        """Encode each text as a whole, or in two where an answer would join its prompt in a token."""
         if not documents:
             return []
         encodings = self._tokenizer.encode_batch([document.text for document in documents], add_special_tokens=False)
-        return [
-            _from_offsets(encoding, document.spans) for encoding, document in zip(encodings, documents, strict=True)
-        ]
+        return [self._row(encoding, document) for encoding, document in zip(encodings, documents, strict=True)]
+
+    def _row(self, encoding: Any, document: Document) -> Row:
+        starts = self._first_tokens(encoding, document)
+        if None not in starts:
+            return _from_offsets(encoding, document.spans, starts)
+        if len(document.spans) == 1:
+            return self._encode_in_two(encoding, document)
+        return _row(np.asarray(encoding.ids, np.int32), np.zeros(len(encoding.ids), np.int8))
+
+    def _joins(self, document: Document) -> bool:
+        [encoding] = self._tokenizer.encode_batch([document.text], add_special_tokens=False)
+        return None in self._first_tokens(encoding, document)
+
+    def _first_tokens(self, encoding: Any, document: Document) -> list[int | None]:
+        """Return the first token of each span, None where it begins inside a token that its prompt does not have."""
+        offsets = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
+        starts, ends = offsets[:, 0], offsets[:, 1]
+        found: list[int | None] = []
+        for start, end in document.spans:
+            touched = np.flatnonzero((ends > start) & (starts < end) & (ends > starts))
+            if not len(touched) or starts[touched[0]] >= start or not document.answers:
+                found.append(int(touched[0]) if len(touched) else len(starts))
+                continue
+            [prompt] = self._tokenizer.encode_batch([document.text[:start]], False, offsets=False)
+            # A token of the prompt may swallow the white space at the beginning of the answer.
+            found.append(len(prompt.ids) if encoding.ids[: len(prompt.ids)] == prompt.ids else None)
+        return found
+
+    def _encode_in_two(self, encoding: Any, document: Document) -> Row:
+        """Encode prompt and answer apart; nothing is trained where that does not spell the same text."""
+        [(start, end)] = document.spans
+        fence = self._borders.fence
+        [prompt] = self._tokenizer.encode_batch([document.text[:start]], False, offsets=False)
+        [rest] = self._tokenizer.encode_batch([fence + document.text[start:]], add_special_tokens=False)
+        skipped = 1 if fence else 0
+        ids = np.asarray([*prompt.ids, *rest.ids[skipped:]], np.int32)
+        mask = np.zeros(len(ids), np.int8)
+        if self._tokenizer.decode(ids.tolist()) == self._tokenizer.decode(encoding.ids):
+            begins = np.asarray(rest.offsets, np.int64).reshape(-1, 2)[skipped:, 0] - len(fence)
+            mask[len(prompt.ids) :][begins < end - start] = 1
+        return _row(ids, mask)
+
+    def _kept(self, document: Document) -> Segments:
+        """Return the segments of a document and keep them until it is encoded."""
+        if segments := self._segments(document):
+            self._known[id(document)] = segments
+        return segments
 
     def _segments(self, document: Document) -> Segments:
         return self._borders.split(document.text, document.spans) if self._method == SEGMENTS else []
@@ -119,15 +196,15 @@ def _row(ids: np.ndarray, mask: np.ndarray) -> Row:
     return ids, mask
 
 
-def _from_offsets(encoding, spans: Sequence[Span]) -> Row:
+def _from_offsets(encoding: Any, spans: Sequence[Span], first_tokens: Sequence[int | None]) -> Row:
     ids = np.asarray(encoding.ids, np.int32)
     offsets = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
-    starts, ends = offsets[:, 0], offsets[:, 1]
+    begins, ends = offsets[:, 0], offsets[:, 1]
     mask = np.zeros(len(ids), np.int8)
-    for start, end in spans:
-        touched = np.flatnonzero((ends > start) & (starts < end) & (ends > starts))
+    for (start, end), first in zip(spans, first_tokens, strict=True):
+        touched = np.flatnonzero((ends > start) & (begins < end) & (ends > begins))
         if len(touched):
-            mask[touched[0] : touched[-1] + 1] = 1
+            mask[first : touched[-1] + 1] = 1
     return _row(ids, mask)
 
 
@@ -141,21 +218,28 @@ class Borders:
 
     def __init__(self, tokenizer: TextTokenizer):
         self._tokenizer = tokenizer
-        self._answers: dict[tuple[str, str], int | None] = {}
+        self._answers: dict[tuple[str, str], bool] = {}
         added = [token for token in tokenizer.added_tokens.values() if not token.single_word and token.content.strip()]
         self._closing = _by_length({token.content for token in added if not token.rstrip})
+        self._swallowing = tuple({token.content for token in added if token.rstrip})
         opening = {token.content for token in added if not token.lstrip}
         self._opening, self._first = _by_length(opening), {name[0] for name in opening}
+
+    @property
+    def fence(self) -> str:
+        """An added token that leaves the text beside it alone, or '' where there is none."""
+        fences = set().union(*(names for _, names in self._closing)) & set().union(
+            *(names for _, names in self._opening)
+        )
+        return min(fences, default="")
 
     def split(self, text: str, spans: Sequence[Span]) -> Segments:
         """Return the pieces of ``text`` with 1 for the trained ones; nothing when a border is doubtful."""
         segments: Segments = []
         cursor = 0
         for start, end in spans:
-            back = self._back(text, start)
-            if back is None or start - back < cursor or self._back(text, end) != 0:
+            if not self._is_border(text, start) or not self._is_border(text, end):
                 return []
-            start -= back
             if start > cursor:
                 segments.append((text[cursor:start], 0))
             if end > start:
@@ -165,22 +249,20 @@ class Borders:
             segments.append((text[cursor:], 0))
         return segments
 
-    def _back(self, text: str, at: int) -> int | None:
-        """Return how many characters before ``at`` the text can be cut so that the next token reaches beyond ``at``.
-
-        That is 0 where tokens end. It is more where white space before ``at`` belongs to the token of what follows,
-        which is trained. None means that it is not known.
-        """
+    def _is_border(self, text: str, at: int) -> bool:
+        """Tell whether tokens end at the character ``at``, as far as is known."""
         if at in (0, len(text)) or self._is_beside_added_token(text, at):
-            return 0
+            return True
+        if self._swallowing and text[:at].rstrip().endswith(self._swallowing):
+            return not text[at].isspace()
         left, right = text[max(0, at - CONTEXT) : at], text[at : at + LONGEST_SPACE]
         space = len(right) - len(right.lstrip())
         if space == LONGEST_SPACE:
-            return None
+            return False
         key = (left, right[: space + 1])
         if key not in self._answers:
             self._answers = {} if len(self._answers) >= ANSWERS_KEPT else self._answers
-            self._answers[key] = self._ask(left, text[at : at + space + CONTEXT])
+            self._answers[key] = self._is_exact(left, text[at : at + space + CONTEXT])
         return self._answers[key]
 
     def _is_beside_added_token(self, text: str, at: int) -> bool:
@@ -192,16 +274,6 @@ class Borders:
                 if text[at : at + size] in names:
                     return True
         return False
-
-    def _ask(self, left: str, right: str) -> int | None:
-        if self._is_exact(left, right):
-            return 0
-        kept = left.rstrip()
-        space = left[len(kept) :]
-        if not kept or not space or not self._is_exact(kept, space + right):
-            return None
-        [encoding] = self._tokenizer.encode_batch([space + right], add_special_tokens=False)
-        return len(space) if encoding.offsets[0][1] > len(space) else None
 
     def _is_exact(self, left: str, right: str) -> bool:
         whole, *parts = self._tokenizer.encode_batch([left + right, left, right], False, offsets=False)

@@ -1,19 +1,25 @@
 """From a canonical record to the text that is tokenised and what of it is trained, or the reason why there is none."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from snaketune.common.errors import ConfigError, DataError
+from snaketune.data import thoughts
 from snaketune.data.encoding import Document
+from snaketune.data.examples import Example, ExampleFinder
+from snaketune.data.left_out import LeftOut, check_written
 from snaketune.data.records import conversation_of
-from snaketune.data.spans import Span
 from snaketune.data.templates import ChatTemplate, Message
 from snaketune.data.tokenizer import TextTokenizer
 from snaketune.data.tool_use import for_template
 
 CONTROL_TOKEN = "control_token_in_content"
 REFUSED = "refused_by_template"
+LEFT_OUT = "left_out_by_template"
+NO_REASONING = "reasoning_left_out"
 NO_TRAINED_TOKEN = "no_trained_token"
 NO_PREFERENCE = "no_preference"
 
@@ -32,6 +38,8 @@ class Renderer:
     Args:
         place: name of the split's file, for the sentence of an error.
         pairs: make two documents of each record, which must have a chosen and a rejected answer.
+        reasoning: what becomes of reasoning: ``auto``, ``train`` or ``drop``.
+        sources: the files that records came from, for the sentence of an error.
     """
 
     def __init__(
@@ -41,15 +49,22 @@ class Renderer:
         assistant_only: bool,
         place: str,
         pairs: bool = False,
+        reasoning: str = thoughts.AUTO,
+        sources: Sequence[str] = (),
     ):
         self._tokenizer, self._template = tokenizer, template
         self._assistant_only, self._place, self._pairs = assistant_only or pairs, place, pairs
+        self._reasoning, self._sources = reasoning, sources
+        finder = ExampleFinder(template, tokenizer.control_tokens, tokenizer.stops) if template else None
+        self.finder = finder
 
     def render(self, number: int, record: dict[str, Any]) -> tuple[Document, ...]:
-        """Return the text of the record on line ``number`` (from 0) and what of it is trained.
+        """Return the texts of the record on line ``number`` (from 0) and what of them is trained.
 
         Returns:
-            One document or, with ``pairs``, those of the chosen and of the rejected answer.
+            One document, several where answers need examples of their own (see
+            :class:`~snaketune.data.examples.ExampleFinder`), or, with ``pairs``, those of the chosen and of the
+            rejected answer.
 
         Raises:
             Unusable: if a text spells a control token, which must never become one, or the template refuses it.
@@ -58,8 +73,8 @@ class Renderer:
         """
         if self._pairs and "rejected" not in record:
             raise ConfigError(
-                f"train.method: dpo compares a chosen with a rejected answer, and {self._place} line {number + 1} has"
-                " no such pair: set data.format to preference, or train.method to sft."
+                f"train.method: dpo compares a chosen with a rejected answer, and {self.place(number, record)} has no"
+                " such pair: set data.format to preference, or train.method to sft."
             )
         if found := self._tokenizer.control_token_in("\n\0\n".join(_texts(record))):
             raise Unusable(CONTROL_TOKEN, f"the text contains the control token {found!r}")
@@ -67,24 +82,82 @@ class Renderer:
             text = record["text"]
             place = (number, record["source"], record["line"])
             return (Document(*place, text, [(0, len(text))], _size(text), plain=True),)
-        return tuple([self._conversation(number, record, messages) for messages in self.conversations(record)])
+        documents: list[Document] = []
+        for messages in self.conversations(record):
+            made = self._documents(number, record, messages)
+            if not made:
+                raise Unusable(NO_TRAINED_TOKEN, "no answer has a weight other than 0, so that none is trained")
+            if self._pairs and len(made) != 1:
+                raise Unusable(
+                    REFUSED, "an answer of the pair has several turns that the chat template does not keep in one text"
+                )
+            documents += made
+        return tuple(documents)
+
+    def place(self, number: int, record: dict[str, Any]) -> str:
+        """Return where a record is: the user's file and line, or those of the split where the file is not known."""
+        if record.get("source", -1) in range(len(self._sources)):
+            return f"{self._sources[record['source']]} line {record['line']}"
+        return f"{self._place} line {number + 1}"
 
     def conversations(self, record: dict[str, Any]) -> list[list[Message]]:
-        """Return the messages of each document of a record; in pairs the answers of the prompt are not trained."""
+        """Return the messages of each conversation of a record; in pairs the answers of the prompt are not trained."""
         if not self._pairs:
-            return [for_template(conversation_of(record))]
+            return [self._given(conversation_of(record))]
         prompt = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in record["messages"]]
-        return [for_template(prompt + record[answer]) for answer in ("chosen", "rejected")]
+        return [self._given(prompt + record[answer]) for answer in ("chosen", "rejected")]
 
-    def _conversation(self, number: int, record: dict[str, Any], messages: list[Message]) -> Document:
+    def _given(self, messages: list[Message]) -> list[Message]:
+        source = self._template.source if self._template else ""
+        return thoughts.for_template(for_template(messages), source, self._reasoning)
+
+    def _documents(self, number: int, record: dict[str, Any], messages: list[Message]) -> list[Document]:
+        tools = record.get("tools")
         try:
-            text, spans = self._chat_template().render_with_spans(messages, record.get("tools"))
-            spans = _weighted(spans, messages) if self._assistant_only else [(0, len(text))]
+            examples = self._examples(messages, tools)
+        except LeftOut as error:
+            if error.role == "system":
+                raise DataError(
+                    f"{self.place(number, record)}: {error}: choose one that writes it (tokens.chat_template), or take"
+                    " the system messages out of the data."
+                ) from None
+            raise Unusable(LEFT_OUT, str(error)) from None
         except DataError as error:
             raise Unusable(REFUSED, str(error)) from None
-        self._check_system(number, messages, text)
-        size = sum(map(_size, self._trained(messages)))
-        return Document(number, record["source"], record["line"], text, spans, size, plain=False)
+        return [self._document(number, record, messages, example) for example in examples]
+
+    def _examples(self, messages: list[Message], tools: list[Message] | None) -> list[Example]:
+        self._chat_template()
+        assert self.finder is not None
+        if self._assistant_only:
+            return self.finder.find(messages, tools)
+        text = self._chat_template().render(messages, False, tools)
+        check_written(messages, text, {}, tools)
+        return [Example(text, ((0, len(text)),), (), len(messages))]
+
+    def _document(self, number: int, record: dict[str, Any], messages: list[Message], example: Example) -> Document:
+        lost = 0
+        if self._reasoning != thoughts.DROP and any(thoughts.may_reason(messages[place]) for place in example.places):
+            spans = zip(example.places, example.spans, strict=True)
+            lost = thoughts.dropped(messages, {place: example.text[start:end] for place, (start, end) in spans})
+        if lost and self._reasoning == thoughts.TRAIN:
+            raise Unusable(
+                NO_REASONING,
+                "the chat template leaves out the reasoning of an answer: choose one that writes it"
+                " (tokens.chat_template), or set tokens.reasoning to auto",
+            )
+        chosen = [messages[place] for place in example.places] if self._assistant_only else messages
+        sizes = tuple([_size(_spoken(message)) for message in chosen])
+        answers = len(example.spans) if self._assistant_only else 0
+        place = (number, record["source"], record["line"])
+        return Document(*place, example.text, list(example.spans), sum(sizes), False, answers, lost, sizes)
+
+    def ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids at which answers end, and those that only the turns of others have, both ascending."""
+        if self.finder is None or not self._assistant_only:
+            return self._tokenizer.ids_of(self._tokenizer.stops), np.empty(0, np.int32)
+        ends = self.finder.turns.ends
+        return self._tokenizer.ids_of(ends), self._tokenizer.ids_of(self.finder.turns.foreign() - ends)
 
     def _chat_template(self) -> ChatTemplate:
         if self._template is None:
@@ -94,25 +167,15 @@ class Renderer:
             )
         return self._template
 
-    def _check_system(self, number: int, messages: list[Message], text: str) -> None:
-        if messages[0]["role"] == "system" and (messages[0]["content"] or "").strip() not in text:
-            raise DataError(
-                f"{self._place} line {number + 1}: the chat template leaves out the system message: choose one that"
-                " writes it (tokens.chat_template), or take the system messages out of the data."
-            )
-
-    def _trained(self, messages: list[Message]) -> Iterator[str]:
-        for message in messages:
-            if not self._assistant_only or (message["role"] == "assistant" and message.get("weight") != 0):
-                yield _spoken(message)
-
 
 def _spoken(message: Message) -> str:
     """Return what an answer says, its calls as JSON: about what any template makes of them."""
-    content = message.get("content") or ""
+    content = (message.get("reasoning_content") or "") + (message.get("content") or "")
     if "tool_calls" not in message:
         return content
-    return content + "".join([json.dumps(call["function"], ensure_ascii=False) for call in message["tool_calls"]])
+    return content + "".join(
+        [json.dumps(call.get("function", call), ensure_ascii=False) for call in message["tool_calls"]]
+    )
 
 
 def _size(text: str) -> int:
@@ -136,16 +199,3 @@ def _texts(record: dict[str, Any]) -> list[str]:
         elif type(value) is list:
             nested.extend(value)
     return found
-
-
-def _weighted(spans: list[Span], messages: list[Message]) -> list[Span]:
-    """Return the spans of the answers whose ``weight`` is not 0."""
-    weights = [message.get("weight", 1) for message in messages if message["role"] == "assistant"]
-    if all(weights):
-        return spans
-    if len(weights) != len(spans):
-        raise DataError(
-            f"the chat template marks {len(spans)} stretches for {len(weights)} answers, so that a weight of 0 cannot"
-            " be applied"
-        )
-    return [span for span, weight in zip(spans, weights, strict=True) if weight]

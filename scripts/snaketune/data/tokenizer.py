@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from snaketune.common.canonical import read_json
 from snaketune.common.errors import DataError
+from snaketune.model.stops import as_list, generation_settings
 
 SPECIAL_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -41,7 +43,7 @@ class TextTokenizer:
     def control_tokens(self) -> re.Pattern[str] | None:
         """A pattern that matches any control token written as text, or None when there are none."""
         names = {token.content for token in self.added_tokens.values() if token.special}
-        ordered = sorted({*names, *self.special_tokens.values()}, key=lambda name: (-len(name), name))
+        ordered = sorted({*names, *self.special_tokens.values(), *self.stops}, key=lambda name: (-len(name), name))
         visible = [re.escape(name) for name in ordered if name.strip()]
         return re.compile("|".join(visible)) if visible else None
 
@@ -60,12 +62,16 @@ class TextTokenizer:
         return matched_later and self._tokenizer.normalizer is not None
 
     @functools.cached_property
-    def end_ids(self) -> np.ndarray:
-        """The ids that may end a turn: control tokens but those that only begin, fill or replace."""
-        found = {number for number, token in self.added_tokens.items() if token.special}
-        found -= {self._id(name) for name in ("bos_token", "pad_token", "unk_token")}
-        ends = found if self.eos_id is None else found | {self.eos_id}
-        return np.asarray(sorted(ends), np.int32)
+    def stops(self) -> tuple[str, ...]:
+        """The tokens at which the model ends an answer, spelled out: those of its generation settings and its eos."""
+        found = {*as_list(generation_settings(self.path.parent).get("eos_token_id")), *as_list(self.eos_id)}
+        names = [self._tokenizer.id_to_token(number) for number in sorted(found)]
+        return tuple(name for name in names if name and name.strip())
+
+    def ids_of(self, names: Iterable[str]) -> np.ndarray:
+        """Return the ids of tokens that are spelled out, ascending, int32; names that are no token are left out."""
+        found = {number for name in names if (number := self._tokenizer.token_to_id(name)) is not None}
+        return np.asarray(sorted(found), np.int32)
 
     @property
     def eos_id(self) -> int | None:

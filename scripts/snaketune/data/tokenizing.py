@@ -15,12 +15,17 @@ from snaketune.data.chunk_tokenizing import EXAMPLES, ChunkResult, ChunkTokenize
 from snaketune.data.chunks import Chunk, chunks_of, processes_for
 from snaketune.data.encoding import Document, Encoder
 from snaketune.data.engine import choose_engine, few_threads, load_engine
-from snaketune.data.equality import SAMPLE_RECORDS, Conversation, choose_method, compare_with_transformers
+from snaketune.data.equality import SAMPLE_RECORDS, choose_method
+from snaketune.data.inference_check import Conversation, Reference, check_inference
 from snaketune.data.parallel import ordered_results
 from snaketune.data.rendering import Unusable
 from snaketune.data.shards import gathered, read_parts
+from snaketune.data.templates import Message
 from snaketune.data.token_store import writing_tokens
 from snaketune.data.tokenizer import TextTokenizer
+
+# The documents of a conversation, its messages and the tools that are offered.
+Sampled = tuple[list[Document], tuple[list[Message], list[Message] | None]]
 
 
 @dataclass(slots=True)
@@ -33,6 +38,7 @@ class SplitAccount:
     dropped: Counter[str] = field(default_factory=Counter)
     first_refusal: str = ""
     audit: Audit = field(default_factory=Audit)
+    counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, result: "ChunkResult") -> None:
         """Count the records of a chunk."""
@@ -42,6 +48,7 @@ class SplitAccount:
         self.dropped.update(entry["reason"] for entry in result.dropped)
         self.first_refusal = self.first_refusal or next((entry["detail"] for entry in result.dropped), "")
         self.audit.add(result.audit)
+        self.counts.update(result.counts)
 
     def facts(self) -> dict[str, Any]:
         """Return the account as facts for the manifest."""
@@ -51,11 +58,12 @@ class SplitAccount:
             "trainable_tokens": self.trainable_tokens,
             "dropped": dict(sorted(self.dropped.items())),
             "audit": self.audit.facts(),
+            **dict(sorted(self.counts.items())),
         }
 
 
 def settle(recipe: Recipe, files: Sequence[str | Path], threads: int) -> tuple[Recipe, dict[str, Any]]:
-    """Choose engine and method on a sample of the run's records: the two gates of every run.
+    """Choose engine and method on a sample of the run's records, and check it against transformers.
 
     Args:
         files: the records of the splits.
@@ -63,39 +71,43 @@ def settle(recipe: Recipe, files: Sequence[str | Path], threads: int) -> tuple[R
 
     Returns:
         The recipe with both chosen, and the facts of the comparisons.
+
+    Raises:
+        DataError: if an example is not what transformers gives at inference.
     """
     worker = ChunkTokenizer(recipe, "sample", threads)
-    documents, sampled = _sample(worker, [chunk for file in files for chunk in chunks_of(file)])
+    sample = _sample(worker, [chunk for file in files for chunk in chunks_of(file)])
+    documents = [document for documents, _ in sample for document in documents]
     with few_threads(threads):
         gate = choose_engine(worker.tokenizer, [document.text for document in documents])
         encoder = Encoder(worker.tokenizer, load_engine(gate.engine, worker.tokenizer))
         method, segments = choose_method(documents, encoder)
         facts = {"engine": gate.engine, "engine_gate": gate.facts(), "method": method, "segments_gate": segments}
-        chats, conversations = _comparable(documents, sampled)
-        if worker.template and chats:
+        if worker.template and recipe.assistant_only and any(document.answers for document in documents):
             encoder = Encoder(worker.tokenizer, load_engine(gate.engine, worker.tokenizer), method)
-            facts["transformers_gate"] = compare_with_transformers(
-                recipe.folder, worker.template, chats, conversations, encoder, recipe.assistant_only
-            )
+            facts["transformers_gate"] = _compared(recipe, worker, sample, encoder)
     return replace(recipe, engine=gate.engine, method=method), facts
 
 
-def _comparable(
-    documents: list[Document], conversations: list[Conversation]
-) -> tuple[list[Document], list[Conversation]]:
-    """Return what transformers can be asked about: conversations without weights of single answers."""
-    kept = [
-        (document, (messages, tools))
-        for document, (messages, tools) in zip(documents, conversations, strict=True)
-        if messages and not any("weight" in message for message in messages)
-    ]
-    return [document for document, _ in kept], [conversation for _, conversation in kept]
+def _compared(recipe: Recipe, worker: ChunkTokenizer, sample: list[Sampled], encoder: Encoder) -> dict[str, Any]:
+    """Check the examples of the sample against transformers and return the facts."""
+    assert worker.template is not None
+    try:
+        reference = Reference(recipe.folder, worker.template, recipe.date)
+    except ImportError:
+        return {"conversations": 0, "reason": "transformers is not installed"}
+    conversations = []
+    for documents, (messages, tools) in sample:
+        parted = documents if recipe.pairs else encoder.apart(documents)
+        rows = list(zip(parted, encoder.encode(parted), strict=True))
+        if messages and all(mask.any() for _, (_, mask) in rows):
+            conversations.append(Conversation(messages, tools, rows))
+    return {**check_inference(conversations, reference, worker.name_of), "reason": ""}
 
 
-def _sample(worker: ChunkTokenizer, chunks: Sequence[Chunk]) -> tuple[list[Document], list[Conversation]]:
-    """Return documents spread evenly over the chunks, and their conversations (without messages for plain text)."""
-    documents: list[Document] = []
-    conversations: list[Conversation] = []
+def _sample(worker: ChunkTokenizer, chunks: Sequence[Chunk]) -> list[Sampled]:
+    """Return conversations spread evenly over the chunks with their documents (without messages for plain text)."""
+    sampled: list[Sampled] = []
     starts = np.cumsum([0, *(chunk.lines for chunk in chunks)])
     # Some of the sample will be left out, so a few more are drawn than are needed.
     wanted = min(int(starts[-1]), SAMPLE_RECORDS + SAMPLE_RECORDS // 4)
@@ -106,12 +118,16 @@ def _sample(worker: ChunkTokenizer, chunks: Sequence[Chunk]) -> tuple[list[Docum
         for place in inside.tolist():
             record = orjson.loads(lines[place])
             try:
-                documents += worker.renderer.render(chunk.first + place, record)
+                documents = list(worker.renderer.render(chunk.first + place, record))
             except Unusable:
                 continue
-            found = [[]] if "text" in record else worker.renderer.conversations(record)
-            conversations += [(messages, record.get("tools")) for messages in found]
-    return documents, conversations
+            if "text" in record:
+                sampled.append((documents, ([], None)))
+                continue
+            found = worker.renderer.conversations(record)
+            parts = [documents] if len(found) == 1 else [[document] for document in documents]
+            sampled += [(part, (messages, record.get("tools"))) for part, messages in zip(parts, found, strict=True)]
+    return sampled
 
 
 def tokenize_splits(
@@ -158,7 +174,7 @@ def tokenize_splits(
     return {
         "vocab_size": tokenizer.vocab_size,
         "pad_id": tokenizer.pad_id,
-        "end_tokens": len(tokenizer.end_ids),
+        "end_tokens": len(tokenizer.stops),
         **facts,
         "splits": {split: account.facts() for split, account in accounts.items()},
         "examples": examples,
@@ -213,7 +229,8 @@ def tokenize_split(
             dropped.writelines(orjson.dumps(entry) + b"\n" for entry in result.dropped)
             examples += result.examples[: EXAMPLES - len(examples)]
         if split == "train":
-            account.audit.check(str(records), TextTokenizer(recipe.folder).end_ids)
+            tokenizer = TextTokenizer(recipe.folder)
+            account.audit.check(str(records), tokenizer.ids_of(tokenizer.stops))
     return account, examples
 
 

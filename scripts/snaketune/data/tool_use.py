@@ -83,18 +83,21 @@ def tools_of(value: Any, name: str) -> list[dict[str, Any]] | None:
 
 
 def for_template(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the messages in the shape that transformers documents for chat templates: arguments are objects.
+    """Return the messages in the shape that transformers gives chat templates.
 
-    OpenAI has them as JSON text, which a template that writes objects as JSON would quote a second time.
+    Arguments of calls are objects (OpenAI has them as JSON text, which a template that writes objects as JSON would
+    quote a second time), and a key without a value is left out: many templates would write ``None``.
     """
-    for message in messages:
-        if "tool_calls" in message:
-            return [_with_objects(message) if "tool_calls" in message else message for message in messages]
-    return messages
+    if all(len(message) == 2 and message["content"] is not None for message in messages):
+        return messages
+    return [_for_template(message) for message in messages]
 
 
-def _with_objects(message: dict[str, Any]) -> dict[str, Any]:
-    return {**message, "tool_calls": [_with_object(call) for call in message["tool_calls"]]}
+def _for_template(message: dict[str, Any]) -> dict[str, Any]:
+    given = {key: value for key, value in message.items() if value is not None}
+    if "tool_calls" in given:
+        given["tool_calls"] = [_with_object(call) for call in given["tool_calls"]]
+    return given
 
 
 def _with_object(call: dict[str, Any]) -> dict[str, Any]:

@@ -202,7 +202,8 @@ class _Examination:
         print(f"{name}: {', '.join(f'{key} {value}' for key, value in told.items())}", flush=True)
 
     def _score_rows(self, name: str, model: Any) -> dict[str, Any]:
-        found = measure(model, self._rows, self._settings.model)
+        pairs = bool(self._store.seconds.any())
+        found = measure(model, self._rows, self._settings.model, pairs)
         check_finite(found, name)
         self._likelihoods[name] = found
         self._measures[name] = additive_measures(found, self._store, self._settings.metrics)

@@ -37,12 +37,16 @@ class Likelihoods:
         return Likelihoods(*(getattr(self, field.name)[~self.rejected] for field in fields(self)))
 
 
-def measure(model: Any, rows: PackedRows, settings: ModelSettings) -> Likelihoods:
+def measure(model: Any, rows: PackedRows, settings: ModelSettings, pairs: bool = True) -> Likelihoods:
     """Return the likelihoods of all documents in ``rows``.
 
     Memory holds one batch, one chunk of logits and a few numbers per document, however many there are.
+
+    Args:
+        pairs: whether two documents of one record are a chosen and a rejected answer; else they are examples of
+            answers of one conversation.
     """
-    index = _DocumentIndex(rows)
+    index = _DocumentIndex(rows, pairs)
     tokens, correct = np.zeros((2, index.size), np.int64)
     nll = np.zeros(index.size)
     for chunk in scored_chunks(model, rows, settings):
@@ -67,7 +71,7 @@ def token_scores(chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
 class _DocumentIndex:
     """Which document a place in a row belongs to."""
 
-    def __init__(self, rows: PackedRows):
+    def __init__(self, rows: PackedRows, pairs: bool):
         # Three plain numbers per document, however many there are.
         numbers = array("q")
         for row in range(len(rows)):
@@ -76,7 +80,7 @@ class _DocumentIndex:
         self.records, self.lengths, self._starts = np.frombuffer(numbers, np.int64).reshape(-1, 3).T.copy()
         self.size = len(self.records)
         # Pairs are neighbours in a row: two documents of one record, the chosen one first.
-        self.rejected = np.diff(self.records, prepend=-1) == 0
+        self.rejected = (np.diff(self.records, prepend=-1) == 0) & pairs
         # A place is one number, row * row_length + column; documents are sorted by that of their first token.
         self._width = rows.row_length
 

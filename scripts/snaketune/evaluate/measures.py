@@ -62,8 +62,13 @@ def additive_measures(likelihoods: Likelihoods, store: TokenStore, metrics: Coll
 
 def _bits_and_bytes(likelihoods: Likelihoods, store: TokenStore) -> np.ndarray:
     """Return bits and bytes of each document that is whole: the bytes of a cut one are not known, and it adds none."""
-    places = np.searchsorted(store.records, likelihoods.records)
-    whole = store.lengths[places] == likelihoods.lengths
+    # A record has several documents where its answers are examples of their own: its length tells which one it is.
+    widest = int(max(store.lengths.max(initial=0), likelihoods.lengths.max(initial=0))) + 1
+    kept = store.records.astype(np.int64) * widest + store.lengths
+    order = np.argsort(kept, kind="stable")
+    wanted = likelihoods.records * widest + likelihoods.lengths
+    places = order[np.minimum(np.searchsorted(kept[order], wanted), len(order) - 1)]
+    whole = kept[places] == wanted
     return np.stack([likelihoods.nll / math.log(2), store.bytes[places]], axis=1) * whole[:, None]
 
 

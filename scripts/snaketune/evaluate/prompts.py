@@ -64,7 +64,8 @@ def choose_prompts(
 def _candidates(
     path: str | Path, tokenized: np.ndarray | None
 ) -> Iterator[tuple[str, int, list[Turn], list[Turn] | None]]:
-    kept, place = tokenized, 0
+    # Answers that are examples of their own name their record several times.
+    kept, place = (None if tokenized is None else np.unique(tokenized)), 0
     with open(path, "rb") as lines:
         for number, line in enumerate(lines):
             if kept is not None:

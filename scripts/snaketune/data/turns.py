@@ -1,0 +1,198 @@
+"""One answer as inference has it: the prompt that the template gives, and what the model has to write up to its stop.
+
+The prompt is ``add_generation_prompt=True`` on the turns before. The answer is what the template writes after that
+prompt, up to the first token at which generation stops. Nothing else is trained.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from snaketune.common.errors import DataError
+from snaketune.data.templates import ChatTemplate, Message
+from snaketune.data.thoughts import behind, opened, reasoning_of
+
+QUESTION = {"role": "user", "content": "\U000f0001"}
+ANSWER = {"role": "assistant", "content": "\U000f0002"}
+CALL = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [
+        {"id": "c00000000", "type": "function", "function": {"name": "f", "arguments": {"a": "\U000f0002"}}}
+    ],
+}
+RESULT = {"role": "tool", "content": "\U000f0003", "tool_call_id": "c00000000", "name": "f"}
+
+REWRITES = "the chat template rewrites earlier turns, so that the answer cannot be told from the prompt"
+NO_END = (
+    "the chat template writes no token after an answer at which generation stops, so the model would never learn to"
+    " stop: let it write {{ eos_token }} there (tokens.chat_template), or add the token that begins the next turn to"
+    " eos_token_id in the model's generation_config.json"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What inference gives for one answer, and what the model has to write after it, its stop token included."""
+
+    prompt: str
+    answer: str
+
+    @property
+    def text(self) -> str:
+        """Prompt and answer together."""
+        return self.prompt + self.answer
+
+
+class Turns:
+    """Reads the answers of conversations off one template.
+
+    Args:
+        template: the template.
+        control: matches any control token, which no content spells.
+        stops: the tokens at which the model stops, spelled out.
+
+    Attributes:
+        ends: the spelled tokens at which an answer may end: ``stops``, and the template's own end of a turn, where
+            it writes another one.
+    """
+
+    def __init__(self, template: ChatTemplate, control: re.Pattern[str] | None, stops: Sequence[str]):
+        self._template, self._control = template, control
+        self._header, self._fault = self._probe_prompt()
+        self.ends = frozenset(stops) | self._own_ends(frozenset(stops))
+        longest = sorted(self.ends, key=lambda name: (-len(name), name))
+        self._stop = re.compile("|".join(map(re.escape, longest))) if longest else None
+
+    def turn(self, messages: Sequence[Message], place: int, tools: list[Message] | None = None) -> Turn:
+        """Return the prompt and the answer of the assistant's turn at ``place``.
+
+        Raises:
+            DataError: when the template refuses it, or training could not give what inference gives.
+        """
+        if self._fault:
+            raise DataError(self._fault)
+        history = messages[:place]
+        prompt = self._template.render(history, True, tools)
+        whole = self._template.render(messages[: place + 1], False, tools)
+        if whole.startswith(prompt):
+            answer = whole[len(prompt) :]
+            self._check_header(prompt, answer)
+        else:
+            answer = self._rewritten(prompt, whole, history, messages[place], tools)
+        return Turn(prompt, self._ended(answer, whole, messages, place, tools))
+
+    def _check_header(self, prompt: str, answer: str) -> None:
+        """Refuse an answer that begins with the header which the generation prompt gives elsewhere."""
+        header = self._header.removesuffix(opened(self._header)).strip()
+        if header and answer.lstrip().startswith(header) and not prompt.rstrip().endswith(header):
+            raise DataError(
+                f"the chat template writes {header!r} before this answer and leaves it out of the generation prompt"
+                " there, so that inference would not give it"
+            )
+
+    def _rewritten(
+        self, prompt: str, whole: str, history: Sequence[Message], message: Message, tools: list[Message] | None
+    ) -> str:
+        """Return the answer where its turn, rendered, does not begin with the prompt of inference."""
+        silent = self._template.render(history, False, tools)
+        header = prompt[len(silent) :] if prompt.startswith(silent) else self._header
+        mark = opened(header)
+        plain = header.removesuffix(mark) if mark else header
+        if not prompt.endswith(header) or not (self._control and self._control.search(plain)):
+            raise DataError(
+                "the chat template rewrites earlier turns, so that the answer cannot be told from the prompt"
+            )
+        before = prompt.removesuffix(header).count(plain)
+        parts = whole.split(plain, before + 1)
+        if len(parts) != before + 2:
+            raise DataError(
+                f"the generation prompt of the chat template ends with {header[-60:]!r}, which it does not write before"
+                " an answer: training would see another prompt than inference gives"
+            )
+        return behind(mark, parts[-1], reasoning_of(message)) if mark else parts[-1]
+
+    def _ended(
+        self, answer: str, whole: str, messages: Sequence[Message], place: int, tools: list[Message] | None
+    ) -> str:
+        if self._stop and (found := self._stop.search(answer)):
+            rest = self._control.sub("", answer[found.end() :]) if self._control else answer[found.end() :]
+            if rest.strip():
+                raise DataError(
+                    f"generation stops at {found.group()!r}, after which the chat template still writes"
+                    f" {rest.strip()[:40]!r} of the same answer"
+                )
+            return answer[: found.end()]
+        following = self._following(whole, messages, place, tools)
+        if self._stop and (found := self._stop.match(following.lstrip())):
+            gap = following[: len(following) - len(following.lstrip())]
+            return answer + gap + found.group()
+        raise DataError(NO_END)
+
+    def _following(self, whole: str, messages: Sequence[Message], place: int, tools: list[Message] | None) -> str:
+        """Return what the template writes after the answer when the conversation goes on."""
+        calls = messages[place].get("tool_calls")
+        probe, more = (CALL, RESULT) if calls else (ANSWER, QUESTION)
+        following = messages[place + 1] if place + 1 < len(messages) else more
+        for before, text, after in (
+            (messages[: place + 1], whole, following),
+            # Where going on changes what came before (thoughts are stripped), a plain answer tells it.
+            ([QUESTION, probe], self._tried([QUESTION, probe], False), more),
+        ):
+            longer = self._tried([*before, after], False, tools if text is whole else None)
+            if text is not None and longer is not None and longer.startswith(text) and longer != text:
+                return longer[len(text) :]
+        return ""
+
+    def _probe_prompt(self) -> tuple[str, str]:
+        """Return the generation prompt after a question, and what is wrong with it, if anything is."""
+        prompt, silent, whole = (
+            self._tried(*given) for given in (([QUESTION], True), ([QUESTION], False), ([QUESTION, ANSWER], False))
+        )
+        if prompt is None or silent is None or whole is None:
+            return "", ""
+        header = prompt[len(silent) :] if prompt.startswith(silent) else ""
+        before = whole.partition(ANSWER["content"])[0]
+        if prompt != silent or not before.startswith(prompt) or opened(before):
+            return header, ""
+        if own := before[len(prompt) :].strip():
+            return header, (
+                f"the chat template writes {own[-60:]!r} before an answer and has no generation prompt, so that"
+                " inference would not give it: write it at the end, inside {% if add_generation_prompt %}"
+                " (tokens.chat_template)"
+            )
+        return header, ""
+
+    def _own_ends(self, stops: frozenset[str]) -> frozenset[str]:
+        """Return the control tokens that end a turn of the template where none of ``stops`` does."""
+        if self._control is None:
+            return frozenset()
+        found: set[str] = set()
+        for answer in (ANSWER, CALL):
+            messages: list[Message] = [QUESTION, answer]
+            whole = self._tried(messages, False)
+            _, written, closing = (whole or "").rpartition(ANSWER["content"])
+            tokens = [found.group() for found in self._control.finditer(closing)]
+            if not written or not tokens or any(token in stops or token in found for token in tokens):
+                continue
+            if closing.rstrip().endswith(tokens[-1]):
+                found.add(tokens[-1])
+        return frozenset(found)
+
+    def foreign(self) -> frozenset[str]:
+        """Return the control tokens that stand in a question's turn and nowhere in an answer's."""
+        asked, answered = self._tried([QUESTION], False), self._tried([QUESTION, ANSWER], False)
+        if self._control is None or not asked or not answered:
+            return frozenset()
+        sides = asked.partition(QUESTION["content"])[::2] if QUESTION["content"] in asked else ()
+        before, after = (
+            {found.group() for found in self._control.finditer(text)}
+            for text in ("".join(sides), answered.partition(QUESTION["content"])[2])
+        )
+        return frozenset(before - after)
+
+    def _tried(self, messages: Sequence[Message], prompt: bool, tools: list[Message] | None = None) -> str | None:
+        try:
+            return self._template.render(messages, prompt, tools)
+        except DataError:
+            return None
