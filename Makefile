@@ -4,8 +4,10 @@ CORES ?= 8
 ARGS ?=
 BIN := .venv/bin
 
-# Rules call `python`: it has to be the environment's.
+# Rules call `python`: it has to be the environment's, with that environment's packages alone.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONNOUSERSITE := 1
+unexport PYTHONHOME PYTHONPATH PYTHONUSERBASE PYTHONSAFEPATH PYTHONPLATLIBDIR
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev train watch test test-fast lint format generate constraints clean

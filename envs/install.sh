@@ -11,10 +11,8 @@ root=$(pwd -P)
 unfinished=.venv/.snaketune-unfinished
 log=.venv/install.log
 torch_log=.venv/install-torch.log
+local_trouble='no space left|disk quota|permission denied|read-only file system|input/output error'
 cpu_index=https://download.pytorch.org/whl/cpu
-
-# With this set, uv would leave no bytecode and every stage would compile its imports again: 20 s instead of 5 s.
-unset PYTHONDONTWRITEBYTECODE
 
 say() { printf 'install: %s\n' "$*"; }
 
@@ -23,31 +21,84 @@ stop() {
     exit 1
 }
 
+# What a shell may say to Python, pip and uv that would send packages elsewhere, leave some out or build others.
+# Sources, certificates, caches and patience stay.
+forget_settings() {
+    local name
+    for name in $(compgen -e); do
+        case "$name" in
+            PIP_INDEX_URL | PIP_EXTRA_INDEX_URL | PIP_FIND_LINKS | PIP_TRUSTED_HOST | PIP_PROXY | PIP_CERT) ;;
+            PIP_CLIENT_CERT | PIP_KEYRING_PROVIDER | PIP_CONFIG_FILE | PIP_CACHE_DIR | PIP_NO_CACHE_DIR) ;;
+            PIP_TIMEOUT | PIP_DEFAULT_TIMEOUT | PIP_RETRIES | PIP_USE_FEATURE | PIP_USE_DEPRECATED) ;;
+            PIP_NO_INDEX | UV_NO_INDEX) ;; # see share_find_links
+            UV_INDEX | UV_INDEX_* | UV_DEFAULT_INDEX | UV_EXTRA_INDEX_URL | UV_FIND_LINKS | UV_INSECURE_HOST) ;;
+            UV_NATIVE_TLS | UV_SYSTEM_CERTS | UV_KEYRING_PROVIDER | UV_CREDENTIALS_DIR | UV_CONFIG_FILE) ;;
+            UV_CACHE_DIR | UV_NO_CACHE | UV_HTTP_* | UV_REQUEST_TIMEOUT | UV_CONCURRENT_* | UV_LINK_MODE | UV_OFFLINE) ;;
+            # PYTHONDONTWRITEBYTECODE: every stage would compile its imports again, 20 s instead of 5 s.
+            PIP_* | UV_* | PYTHONHOME | PYTHONPATH | PYTHONUSERBASE | PYTHONSAFEPATH | PYTHONPLATLIBDIR) unset "$name" ;;
+            PYTHONWARNINGS | PYTHONOPTIMIZE | PYTHONINSPECT | PYTHONDONTWRITEBYTECODE | __PYVENV_LAUNCHER__) unset "$name" ;;
+        esac
+    done
+    # pip's configuration may ask for the first of these, too.
+    export PIP_USER=0 PYTHONNOUSERSITE=1
+    name=${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}
+    if [ -z "$name" ] || ! mkdir -p "$name" 2>/dev/null; then export XDG_CACHE_HOME=$root/work/cache; fi
+}
+
+# One installation at a time. Tools that outlive a killed one hold the lock until they have ended, too.
+take_turn() {
+    command -v flock >/dev/null 2>&1 || return 0
+    exec 9<envs/install.sh
+    flock --nonblock 9 2>/dev/null && return
+    [ "$(flock --nonblock 9 2>&1)" = "" ] || return 0 # this disk has no locks
+    say "Another installation is at work in this folder: waiting for it."
+    flock 9
+}
+
+free_space() { df -Pk . 2>/dev/null | tail -n 1 | (read -r _ _ _ free _ && printf '%s MB are free here' "$((free / 1024))") || true; }
+
+# The last error in a log, else its last line.
+last_error() {
+    local found
+    found=$(grep -iE 'error|caused by|no space|denied|failed' "$1" 2>/dev/null | tail -n 1 || true)
+    [ -n "$found" ] || found=$(grep -v '^ *$' "$1" 2>/dev/null | tail -n 1 || true)
+    printf '%s' "${found:-no reason was given}" | tr -s ' \t' ' '
+}
+
 digest() { cat "$@" | cksum | tr -s ' \n' '-' | sed 's/-*$//'; }
 
 suitable() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; }
 
+# The environment itself is no candidate, and it is first on PATH under make: it may be about to be removed.
 find_python() {
-    local candidate
+    local name folder candidate IFS=:
     if [ -n "${PYTHON:-}" ]; then
         suitable "$PYTHON" || stop "PYTHON=$PYTHON does not run as Python 3.11, 3.12 or 3.13: name one that does, or unset it."
-        printf '%s\n' "$PYTHON"
+        case "$(command -v "$PYTHON")" in
+            "$root"/.venv/* | .venv/* | ./.venv/*)
+                stop "PYTHON=$PYTHON is the environment that is to be made: name the Python that it is made with, or unset it." ;;
+        esac
+        command -v "$PYTHON"
         return
     fi
-    for candidate in python3 python3.13 python3.12 python3.11; do
-        # A name on PATH may be a shim that only prints an error, so each candidate is run.
-        if suitable "$candidate"; then
+    for name in python3 python3.13 python3.12 python3.11; do
+        for folder in $PATH; do
+            candidate=$folder/$name
+            # A name on PATH may be a shim that only prints an error, so each candidate is run.
+            if [ "$folder" -ef .venv/bin ] || [ ! -x "$candidate" ] || ! suitable "$candidate"; then continue; fi
             printf '%s\n' "$candidate"
             return
-        fi
+        done
     done
     stop "No Python 3.11, 3.12 or 3.13 was found: install one, or name it with PYTHON=/path/to/python3."
 }
 
 # Why the present .venv cannot be used, or nothing when it can.
 fault() {
-    if [ ! -e .venv ]; then
+    if [ ! -e .venv ] && [ ! -L .venv ]; then
         echo "there is none"
+    elif [ -L .venv ] && [ ! -d .venv/. ]; then
+        echo "it is a link to nothing"
     elif [ -e "$unfinished" ]; then
         echo "its last installation was cut short"
     elif ! suitable .venv/bin/python; then
@@ -78,20 +129,41 @@ torch_version() {
 make_environment() {
     local python error
     python=$(find_python)
-    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    error=$("$python" -c 'import ensurepip, venv' 2>&1) ||
         stop "$python cannot make virtual environments: install its venv module (Debian and Ubuntu: apt-get install python3-venv)."
-    [ ! -e .venv ] || say "Making .venv anew: $1."
+    if [ -e .venv ] || [ -L .venv ]; then say "Making .venv anew: $1."; fi
+    # Of a link only the link goes: what it leads to may be another project's.
+    if [ -L .venv ]; then rm -f .venv || stop "The link .venv cannot be removed: do that, then repeat the command."; fi
+    if [ -e .venv ] && [ ! -d .venv ]; then stop ".venv is a file: move it away, then repeat the command."; fi
     # Without these a removal that is cut short cannot pass for an environment.
-    rm -rf .venv/bin .venv/.snaketune-*
-    error=$("$python" -m venv --clear .venv 2>&1) || stop ".venv could not be made: $(printf '%s\n' "$error" | tail -n 1)"
+    rm -rf .venv/bin .venv/.snaketune-[0-9d]* 2>/dev/null || true
+    error=$(mkdir -p .venv 2>&1 && { : >"$unfinished"; } 2>&1) ||
+        stop ".venv cannot be written ($error): free space or fix permissions ($(free_space))."
+    error=$(find .venv -mindepth 1 -maxdepth 1 ! -name "${unfinished##*/}" -exec rm -rf {} + 2>&1) ||
+        stop ".venv cannot be emptied ($(printf '%s\n' "$error" | tail -n 1)): remove it, then repeat the command."
+    error=$("$python" -m venv .venv 2>&1) ||
+        stop ".venv could not be made: $(printf '%s\n' "$error" | tail -n 1) ($(free_space))."
 }
 
-# uv reads no pip configuration: hand it the folders of wheels in which pip would look.
+# pip ends in an error over its configuration before it does anything.
+check_pip_settings() {
+    local error
+    error=$(.venv/bin/python -m pip config list 2>&1 >/dev/null) && return
+    say "pip's settings cannot be read and are left out ($(printf '%s\n' "$error" | tail -n 1))."
+    export PIP_CONFIG_FILE=/dev/null
+}
+
+# uv reads no pip configuration: hand it the folders of wheels in which pip would look. Without any, nothing can be
+# installed without an index.
 share_find_links() {
     local folders=${PIP_FIND_LINKS:-}
     [ -n "$folders" ] || folders=$(.venv/bin/python -m pip config get global.find-links 2>/dev/null || true)
     folders=$(printf '%s' "$folders" | tr -s ' \n' ',')
-    [ -z "$folders" ] || export UV_FIND_LINKS="${UV_FIND_LINKS:-$folders}"
+    if [ -z "$folders${UV_FIND_LINKS:-}" ]; then
+        unset PIP_NO_INDEX UV_NO_INDEX
+    else
+        export UV_FIND_LINKS="${UV_FIND_LINKS:-$folders}"
+    fi
 }
 
 with_uv() { uv pip install --quiet --python .venv/bin/python --compile-bytecode "$@"; }
@@ -115,6 +187,9 @@ install_cpu_torch() {
     [ "$(torch_version | cut -d + -f 1)" != "$pin" ] || return 0
     ask_once "torch==$pin+cpu" >"$torch_log" 2>&1 && return
     ask_once "torch==$pin+cpu" --index-url "$cpu_index" >>"$torch_log" 2>&1 && return
+    if grep -qiE "$local_trouble" "$torch_log"; then
+        stop "torch could not be installed: $(last_error "$torch_log") ($(free_space); details: $torch_log)."
+    fi
     say "No CPU build of torch $pin can be reached: the ordinary one follows, with the NVIDIA libraries it depends on."
 }
 
@@ -127,10 +202,10 @@ install_requirements() {
 }
 
 explain_failure() {
-    if grep -qiE 'name resolution|NewConnectionError|connection (refused|reset)|timed out|dns error|unreachable' "$log"; then
+    if ! grep -qiE "$local_trouble" "$log" && grep -qiE 'name resolution|NewConnectionError|connection (refused|reset)|timed out|dns error|unreachable' "$log"; then
         stop "No package source answered: check the network, the proxy or pip's index settings, then repeat the command (details: $log)."
     fi
-    stop "The packages could not be installed: $(grep -i error "$log" | tail -n 1) (details: $log)"
+    stop "The packages could not be installed: $(last_error "$log") ($(free_space); details: $log)"
 }
 
 check_imports() {
@@ -146,20 +221,25 @@ case "${1:-}" in
     *) stop "Unknown option $1: the only one is --dev." ;;
 esac
 
+forget_settings
 stamps=(".venv/.snaketune-$(digest constraints.txt envs/requirements.txt)")
 wanted=(-r envs/requirements.txt)
 if [ "$dev" = yes ]; then
     stamps+=(".venv/.snaketune-dev-$(digest constraints.txt envs/requirements.txt envs/requirements-dev.txt)")
     wanted+=(-r envs/requirements-dev.txt)
 fi
-reason=$(fault)
-if [ -z "$reason" ] && [ -e "${stamps[${#stamps[@]} - 1]}" ]; then
-    exit 0
-fi
+is_current() {
+    reason=$(fault)
+    [ -z "$reason" ] && [ -e "${stamps[${#stamps[@]} - 1]}" ]
+}
+! is_current || exit 0
+take_turn
+! is_current || exit 0
 
 [ -z "$reason" ] || make_environment "$reason"
-: >"$unfinished"
-: >"$log"
+{ : >"$unfinished" && : >"$log"; } 2>/dev/null ||
+    stop ".venv cannot be written: free space or fix permissions ($(free_space))."
+check_pip_settings
 share_find_links
 tool=pip
 have_uv && tool=uv

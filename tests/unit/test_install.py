@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -15,25 +17,43 @@ PIN = next(
 )
 CPU_INDEX = "--index-url https://download.pytorch.org/whl/cpu"
 
-# Plays `python`, the environment's python and its pip. $WHEELS says where the CPU build can be had.
+# Plays `python`, the environment's python and its pip. $WHEELS says where the CPU build is found, $SLOW how long each
+# step takes. An environment is whole when .venv/whole is there, as the last step of the last installation writes it.
 PYTHON = r"""#!/bin/bash
+step() { [ -z "${SLOW:-}" ] || sleep "$SLOW"; }
+[ -z "${PYTHONHOME:-}${PYTHONPATH:-}" ] || exit 1
 case "$*" in
     *"-m venv"*)
-        rm -rf .venv && mkdir -p .venv/bin
-        cp "$0" .venv/bin/python
-        printf '#!%s/.venv/bin/python\n' "$(pwd -P)" >.venv/bin/pip ;;
+        case "$0" in *.venv/bin/*) exit 1 ;; esac
+        [ -z "${COMPLAINT:-}" ] || [ "$WHEELS" != novenv ] || { echo "Error: $COMPLAINT"; exit 1; }
+        mkdir -p .venv/bin; step
+        cp "$0" .venv/bin/python; step
+        cp "$0" .venv/bin/python3; step
+        touch .venv/pip; step
+        printf '#!%s/.venv/bin/python\n' "$(pwd -P)" >.venv/bin/pip; step ;;
+    *"pip config list"*) [ "${PIP_CONFIG_FILE:-}" != damaged ] || { echo "could not be loaded" >&2; exit 1; } ;;
+    *"pip config get"*) exit 1 ;;
     *"pip install"*)
+        [ -e .venv/pip ] && [ "${PIP_CONFIG_FILE:-}" != damaged ] || exit 1
+        if [ "$PIP_USER" != 0 ] || [ -n "${PIP_TARGET:-}${PIP_NO_INDEX:-}${PIP_REQUIRE_VIRTUALENV:-}" ]; then
+            echo "ERROR: settings of the shell" >&2; exit 1
+        fi
         echo "${*#*pip install }" >>"$CALLS"
         case "$*" in
             *"+cpu --index-url"*) [ "$WHEELS" = index ] ;;
-            *"torch=="*"+cpu"*) [ "$WHEELS" = own ] ;;
-            *) [ "$WHEELS" != broken ] || { echo "ERROR: $COMPLAINT" >&2; exit 1; } ;;
+            *"torch=="*"+cpu"*) [ "$WHEELS" = own ] || { echo "${COMPLAINT:-none}"; false; } ;;
+            *) [ "$WHEELS" != broken ] || { printf '%s\n' "$COMPLAINT" >&2; exit 1; } ;;
         esac || exit 1
+        mkdir .venv/busy || { echo "ERROR: two at once" >&2; exit 1; }
+        touch .venv/half; step
         case "$*" in
             *"torch=="*"+cpu"*) echo "$TORCH_PIN+cpu" >.venv/torch ;;
-            *) [ -e .venv/torch ] || echo "$TORCH_PIN" >.venv/torch ;;
-        esac ;;
+            *) [ -e .venv/torch ] || echo "$TORCH_PIN" >.venv/torch; step; touch .venv/whole ;;
+        esac
+        rm .venv/half; rm -r .venv/busy ;;
     *'version("torch")'*) cat .venv/torch ;;
+    *"import numpy"*) [ -e .venv/whole ] && [ ! -e .venv/half ] ;;
+    *"import pip"*) [ -e .venv/pip ] ;;
     *ensurepip*) [ -z "${NO_VENV:-}" ] ;;
     *sys.version_info*) [ -z "${TOO_OLD:-}" ] ;;
 esac
@@ -47,8 +67,8 @@ def place(tmp_path):
     shutil.copy(ROOT / "constraints.txt", tmp_path)
     tools = tmp_path / "tools"
     tools.mkdir()
-    names = "bash cat cksum cp cut dirname grep head mkdir rm sed tail touch tr uname"
-    for name in names.split():
+    names = "bash cat cksum cp cut df dirname find flock grep head mkdir rm sed sleep tail touch tr uname"
+    for name in filter(shutil.which, names.split()):
         (tools / name).symlink_to(shutil.which(name))
     write_tool(tools / "python3", PYTHON)
     return tmp_path
@@ -158,7 +178,7 @@ def test_changed_pins_install_again_in_place(place):
 
 
 def test_interrupted_installation_starts_anew(place):
-    done, _ = install(place, WHEELS="broken", COMPLAINT="no space left on device")
+    done, _ = install(place, WHEELS="broken", COMPLAINT="ERROR: no space left")
     assert done.returncode == 1
     done, calls = install(place)
     assert "its last installation was cut short" in done.stdout
@@ -180,7 +200,12 @@ def test_moved_environment_is_made_anew(place, tmp_path_factory):
         ({"PYTHON": "/nowhere/python"}, "PYTHON=/nowhere/python does not run as Python 3.11"),
         ({"NO_VENV": "yes"}, "apt-get install python3-venv"),
         ({"WHEELS": "broken", "COMPLAINT": "Temporary failure in name resolution"}, "No package source answered"),
-        ({"WHEELS": "broken", "COMPLAINT": "no space left on device"}, "ERROR: no space left on device"),
+        ({"WHEELS": "broken", "COMPLAINT": "ERROR: no space left on device"}, "ERROR: no space left on device ("),
+        ({"WHEELS": "broken", "COMPLAINT": "what went wrong\n\n"}, "could not be installed: what went wrong ("),
+        ({"WHEELS": "broken", "COMPLAINT": ""}, "could not be installed: "),
+        ({"WHEELS": "novenv", "COMPLAINT": "[Errno 28] No space left"}, ".venv could not be made: Error: [Errno 28]"),
+        ({"WHEELS": "torch", "COMPLAINT": "No space left on device"}, "torch could not be installed: No space left"),
+        ({"PYTHON": ".venv/bin/python"}, "PYTHON=.venv/bin/python"),
         ({"SNAKETUNE_TORCH": "rocm"}, "SNAKETUNE_TORCH=rocm is not known"),
     ],
 )
@@ -189,3 +214,128 @@ def test_each_failure_is_one_sentence(place, variables, sentence):
     assert done.returncode == 1
     assert sentence in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+OLD = '#!/bin/bash\ncase "$*" in *sys.version_info*) exit 1 ;; esac\n'
+
+
+def venv_as(kind, place):
+    """Put an environment of another making in place."""
+    venv = place / ".venv"
+    match kind:
+        case "a link to nothing":
+            venv.symlink_to(place / "nowhere")
+        case "a link to another project's":
+            (place / "other").mkdir()
+            (place / "other" / "kept").touch()
+            venv.symlink_to(place / "other")
+        case "an empty folder":
+            venv.mkdir()
+        case "without pip":
+            (venv / "bin").mkdir(parents=True)
+            write_tool(venv / "bin" / "python", PYTHON)
+            write_tool(venv / "bin" / "python3", PYTHON)
+        case "of Python 3.9":
+            (venv / "bin").mkdir(parents=True)
+            write_tool(venv / "bin" / "python", OLD)
+            write_tool(venv / "bin" / "python3", OLD)
+            write_tool(venv / "bin" / "pip", f"#!{place.resolve()}/.venv/bin/python\n")
+        case "of a removed Python":
+            (venv / "bin").mkdir(parents=True)
+            (venv / "bin" / "python").symlink_to("/nowhere/python3")
+        case "copied":
+            assert install(place)[0].returncode == 0
+            (venv / "bin" / "pip").write_text("#!/elsewhere/.venv/bin/python\n")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "a link to nothing",
+        "a link to another project's",
+        "an empty folder",
+        "without pip",
+        "of Python 3.9",
+        "of a removed Python",
+        "copied",
+    ],
+)
+def test_one_command_replaces_what_cannot_be_used(place, kind):
+    venv_as(kind, place)
+    # make puts the environment's programs first.
+    done, _ = install(place, PATH=f"{place}/.venv/bin:{place}/tools")
+    assert done.returncode == 0, done.stderr
+    assert (place / ".venv" / "whole").exists()
+    assert not (place / ".venv").is_symlink()
+    if kind == "a link to another project's":
+        assert (place / "other" / "kept").exists()
+    assert install(place)[1] == []
+
+
+def test_a_file_in_its_place_is_not_removed(place):
+    (place / ".venv").write_text("the name of an environment")
+    done, _ = install(place)
+    assert ".venv is a file: move it away" in done.stderr
+    assert (place / ".venv").is_file()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"PYTHONHOME": "/nowhere"},
+        {"PYTHONPATH": "/nowhere"},
+        {"PIP_USER": "1"},
+        {"PIP_TARGET": "/nowhere"},
+        {"PIP_NO_INDEX": "1"},
+        {"PIP_REQUIRE_VIRTUALENV": "1", "PIP_NO_DEPS": "1"},
+        {"PIP_CONFIG_FILE": "damaged"},
+        {"HOME": "/dev/null/home"},
+    ],
+    ids=lambda variables: next(iter(variables)),
+)
+def test_settings_of_the_shell_do_not_reach_it(place, variables):
+    done, _ = install(place, **variables)
+    assert done.returncode == 0, done.stderr
+    assert ("pip's settings cannot be read" in done.stdout) == ("PIP_CONFIG_FILE" in variables)
+
+
+def test_uv_does_not_see_them_either(place):
+    (place / "tools" / "env").symlink_to(shutil.which("env"))
+    write_tool(place / "tools" / "uv", '#!/bin/bash\nenv | grep ^UV_ >>"$CALLS"\ntouch .venv/whole\n')
+    settings = {"UV_SYSTEM_PYTHON": "1", "UV_TARGET": "/nowhere", "UV_NO_INDEX": "1", "UV_INDEX_URL": "https://own"}
+    done, calls = install(place, **settings)
+    assert done.returncode == 0, done.stderr
+    assert {call.partition("=")[0] for call in calls} <= {"UV_INDEX_URL", "UV_HTTP_TIMEOUT", "UV_HTTP_RETRIES"}
+
+
+def begin(place, **variables):
+    environment = {"PATH": f"{place}/.venv/bin:{place}/tools", "CALLS": os.devnull, "TORCH_PIN": PIN, "WHEELS": "own"}
+    return subprocess.Popen(
+        ["bash", "envs/install.sh"],
+        cwd=place,
+        env=environment | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.parametrize("instant", range(20))
+def test_killed_at_any_instant_the_same_command_heals(place, instant):
+    killed = begin(place, SLOW="0.02")
+    time.sleep(0.02 * (instant + 1))
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    done, _ = install(place, WHEELS="own", PATH=f"{place}/.venv/bin:{place}/tools")
+    assert done.returncode == 0, done.stderr
+    assert (place / ".venv" / "whole").exists()
+
+
+@pytest.mark.skipif(not shutil.which("flock"), reason="one installation at a time needs flock(1)")
+def test_of_two_at_once_one_waits_and_finds_it_done(place):
+    both = [begin(place, SLOW="0.1"), begin(place, SLOW="0.1")]
+    outputs = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert sum("waiting for it" in output for output, _ in outputs) == 1
+    assert sum("Done:" in output for output, _ in outputs) == 1
