@@ -15,7 +15,7 @@ def main() -> None:
     from snaketune.common.canonical import read_json
     from snaketune.common.manifest import write_manifest
     from snaketune.data.disks import Disks
-    from snaketune.data.policy import ReadingPolicy
+    from snaketune.data.policy import Limits, ReadingPolicy
     from snaketune.data.reading import read_records, summary_of
     from snaketune.data.staging import ensure_staged, sources_of
 
@@ -25,9 +25,10 @@ def main() -> None:
     places = ensure_staged(sources, settings["scratch"], work, disks)
     kept_at = work / "quarantine" / f"{Path(arguments.quarantine).parent.name}.jsonl"
     policy = ReadingPolicy.of_slice(arguments.cfg)
+    limits = Limits.of_slice(arguments.cfg)
     with writing(arguments.records) as records, writing(arguments.quarantine) as quarantine:
         pairs = zip(sources, places, strict=True)
-        facts = read_records(pairs, policy, records, quarantine, kept_at, settings["threads"], arguments.parts)
+        facts = read_records(pairs, policy, records, quarantine, kept_at, settings["threads"], arguments.parts, limits)
     write_manifest(arguments.manifest, "read_records", [arguments.records, arguments.quarantine], facts)
     print(*summary_of(facts), sep="\n")
 

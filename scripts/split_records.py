@@ -29,15 +29,16 @@ def main() -> None:
     index = LineIndex.read(records, threads)
     with private_folder(place) as folder:
         plan = plan_sides(records, policy, evaluations, index, folder, threads)
+    times = plan.times(index, arguments.cfg.get("mixing"))
     with writing(arguments.train) as train, writing(arguments.eval) as held_out, writing(arguments.leaks) as leaks:
-        carry_out(plan.side, records, train, held_out)
+        carry_out(plan.side, records, train, held_out, times)
         write_leaks(plan, records, evaluations, index, leaks)
         train.flush()
         held_out.flush()
         with private_folder(place) as folder:
             sides = Path(train.name), Side(Path(held_out.name), plan.apart)
             left = check_sides(*sides, policy.max_similarity is not None, folder, threads)
-    facts = {**plan.facts(policy, index.sources), **left}
+    facts = {**plan.facts(policy, index.sources, times), **left}
     for note in plan.notes(policy):
         print(f"Note: {note}", file=sys.stderr)
     outputs = [arguments.train, arguments.eval, arguments.leaks]

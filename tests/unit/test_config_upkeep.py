@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 
 import pytest
 
@@ -26,15 +27,28 @@ def test_globs_are_expanded_in_order_and_no_file_comes_twice(tmp_path, monkeypat
     [
         ("nothing.jsonl", "does not exist"),
         ("*.none", "does not exist"),
-        ("folder", "is a folder"),
-        ("table.csv", "is not .jsonl"),
+        ("folder", "is a folder without data files .*: found notes.md"),
+        ("test-only", "has no train split: write `split:` with one of those it has: test"),
+        ("pipe", "is no regular file .a named pipe.: name a regular file"),
+        ("socket", "is no regular file .a socket."),
+        ("/dev/zero", "is no regular file .a device."),
+        ("dangling", "is a link to gone, which does not exist"),
+        ("p*", "is no regular file"),
+        ("fold*", "matches only folders"),
+        ("$SNAKETUNE_UNSET/x", "the variable SNAKETUNE_UNSET is not set"),
+        ("~nosuchuser/x", "there is no such home folder"),
         ("builtin:other", "builtin:quickstart"),
     ],
 )
 def test_sources_that_cannot_be_read_end_in_a_sentence(tmp_path, monkeypatch, source, words):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "table.csv").touch()
+    for name in ("folder/notes.md", "test-only/test.csv"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "dangling").symlink_to("gone")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("socket")
     with pytest.raises(ConfigError, match=words):
         expand([source])
 

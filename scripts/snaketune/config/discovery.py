@@ -1,15 +1,19 @@
 """What lies outside the workflow: sources behind globs, model folders, template files, and their digests."""
 
-import glob
+import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from snaketune.common.canonical import canonical_text
 from snaketune.common.digests import DigestCache
 from snaketune.common.errors import ConfigError
 from snaketune.config.remote_sources import RemoteSources
 from snaketune.config.schema import RunConfig
+from snaketune.config.schema_sources import SourceConfig, options_of, path_of
+from snaketune.config.source_files import Found, find_files
 from snaketune.data.object_storage import is_remote
 from snaketune.data.remote_copies import as_entry
 from snaketune.model.gguf_file import find_gguf
@@ -17,17 +21,9 @@ from snaketune.model.smollm2 import SMOLLM2, packaged_file
 
 BUILTIN = "builtin:"
 BUILTIN_SOURCES = ("builtin:quickstart",)
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-PANDAS = "pandas.read_{0}(path).to_json('x.jsonl', orient='records', lines=True, force_ascii=False)"
-ARCHIVE = "unpack the archive and name the files in it"
-CURES = {
-    **dict.fromkeys((".zip", ".7z", ".tar", ".tgz", ".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2"), ARCHIVE),
-    ".parquet": f"write it as JSON lines, for example {PANDAS.format('parquet')}",
-    ".csv": f"write it as JSON lines, for example {PANDAS.format('csv')}",
-    ".json": "if it is one JSON array, make it JSON lines with `jq -c '.[]'`, else rename it",
-}
+# Evaluation texts are read line by line, or string by string of each line.
+TEXT_SUFFIXES = (".jsonl", ".ndjson", ".jsonlines", ".jsonl.gz", ".jsonl.zst", ".txt")
 TASK_SUFFIXES = (".yaml", ".yml")
-TEXT_SUFFIXES = (*SUFFIXES, ".txt")
 SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://")
 # Reading more than this takes long enough to say what is going on.
 NOTABLE_BYTES = 2_000_000_000
@@ -44,11 +40,12 @@ class Discovery:
     def __init__(self, cache: str | Path, remote: RemoteSources | None = None):
         self._cache = DigestCache(cache)
         self._remote = remote or RemoteSources(Path(cache).with_name("remote_sources.json"))
-        self._sources: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-        self._bytes: dict[tuple[str, ...], int] = {}
+        self._sources: dict[str, list[dict[str, Any]]] = {}
+        self._bytes: dict[str, int] = {}
         self._texts: dict[tuple[str, ...], list[dict[str, str]]] = {}
         self._files: dict[tuple[str, ...], list[dict[str, str]]] = {}
         self._outside: dict[str, Any] = {}
+        self.notes: dict[str, None] = {}  # in order, none twice
 
     def look_up(self, config: RunConfig) -> None:
         """Find and digest everything that ``config`` points at.
@@ -56,7 +53,7 @@ class Discovery:
         Raises:
             ConfigError: if a source, a file of evaluation texts, a model folder or a template file cannot be used.
         """
-        key = tuple(config.data.sources)
+        key = _key(config)
         if key not in self._sources:
             self._sources[key] = self._find(config.data.sources)
         texts = tuple(config.split.decontaminate)
@@ -66,7 +63,7 @@ class Discovery:
                 {"path": path, "digest": self._digest(Path(path), "split.decontaminate")} for path in found
             ]
         self._files |= {
-            ("evaluate.files", *config.evaluate.files): self._found(config.evaluate.files, "evaluate.files", SUFFIXES),
+            ("evaluate.files", *config.evaluate.files): self._found(config.evaluate.files, "evaluate.files", ()),
             ("evaluate.tasks", *config.evaluate.tasks): self._found(
                 config.evaluate.tasks, "evaluate.tasks", TASK_SUFFIXES
             ),
@@ -80,11 +77,11 @@ class Discovery:
 
         The digest of an object is its entity tag, and its size in ``bytes`` is there, too.
         """
-        return self._sources[tuple(config.data.sources)]
+        return self._sources[_key(config)]
 
     def bytes_of(self, config: RunConfig) -> int:
         """Return the size of the run's source files, in bytes."""
-        key = tuple(config.data.sources)
+        key = _key(config)
         if key not in self._bytes:
             files = [source for source in self._sources[key] if not source["path"].startswith(BUILTIN)]
             sizes = (file["bytes"] if "bytes" in file else Path(file["path"]).stat().st_size for file in files)
@@ -95,8 +92,8 @@ class Discovery:
         """Return what a stage's spec needs to know about content outside the workflow."""
         if stage == "stage_sources":
             return {"sources": self.sources(config)}
-        if stage == "split_records" and config.split.decontaminate:
-            return {"evaluations": self._texts[tuple(config.split.decontaminate)]}
+        if stage == "split_records":
+            return self._outside_of_split(config)
         if stage == "evaluate_model":
             found = {
                 "evaluation_files": self._files["evaluate.files", *config.evaluate.files],
@@ -110,25 +107,53 @@ class Discovery:
             return {"digest": self._outside[template]}
         return {}
 
+    def _outside_of_split(self, config: RunConfig) -> dict[str, Any]:
+        texts = self._texts[tuple(config.split.decontaminate)] if config.split.decontaminate else []
+        weights = [entry.get("options", {}).get("weight", 1.0) for entry in self._sources.get(_key(config), ())]
+        mixing = {"weights": weights, "seed": config.data.seed} if any(weight != 1 for weight in weights) else {}
+        return {**({"evaluations": texts} if texts else {}), **({"mixing": mixing} if mixing else {})}
+
     def save(self) -> None:
         """Keep the digests for the next invocation, and the objects for the jobs."""
         self._cache.save()
         self._remote.save()
 
-    def _find(self, patterns: list[str]) -> list[dict[str, Any]]:
+    def _find(self, sources: Sequence[str | SourceConfig]) -> list[dict[str, Any]]:
         """Return the entries of files and objects, none twice."""
         found: dict[str, dict[str, Any]] = {}
-        for pattern in patterns:
-            if is_remote(pattern):
-                objects = self._remote.find(pattern, "data.sources")
-                check_suffixes([one.url for one in objects], "data.sources", SUFFIXES)
-                entries = [as_entry(one) for one in objects]
-            else:
-                entries = [self._describe(path) for path in expand([pattern])]
-            found |= {entry["path"]: entry for entry in entries if entry["path"] not in found}
+        again: dict[str, str] = {}
+        for part, source in enumerate(sources):
+            options, place = options_of(source), {"part": part} if part else {}
+            for entry in self._entries(source):
+                entry |= {**({"options": options} if options else {}), **place}
+                known = found.setdefault(_same_file(entry["path"]), entry)
+                if known is not entry:
+                    self._refuse_contradiction(known, entry)
+                    again.setdefault(entry["path"], path_of(source))
+        if again:
+            path, pattern = next(iter(again.items()))
+            others = f" (and {len(again) - 1:,} more files)" if len(again) > 1 else ""
+            self.notes[
+                f"data.sources: {path} is given again by {pattern}{others}: it is read once; `weight` repeats records."
+            ] = None
         return list(found.values())
 
-    def _describe(self, path: str) -> dict[str, str]:
+    def _entries(self, source: str | SourceConfig) -> list[dict[str, Any]]:
+        path = path_of(source)
+        if is_remote(path):
+            return [as_entry(one) for one in self._remote.find(path, "data.sources")]
+        found = _expand_one(path, "data.sources", (), None if isinstance(source, str) else source.split)
+        self.notes.update(dict.fromkeys(found.notes))
+        return [self._describe(one) for one in found.paths]
+
+    def _refuse_contradiction(self, one: dict[str, Any], other: dict[str, Any]) -> None:
+        if one.get("options", {}) != other.get("options", {}):
+            raise ConfigError(
+                f"data.sources: {other['path']} is given twice with different settings: name it once, or take it out of"
+                " one of the patterns."
+            )
+
+    def _describe(self, path: str) -> dict[str, Any]:
         return {"path": path, "digest": "builtin" if path.startswith(BUILTIN) else self._digest(Path(path))}
 
     def _found(self, patterns: list[str], key: str, suffixes: tuple[str, ...]) -> list[dict[str, str]]:
@@ -151,38 +176,42 @@ class Discovery:
         return self._cache.digest(path) if path.suffix == ".jinja" and path.is_file() else None
 
 
-def expand(sources: list[str], key: str = "data.sources", suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
-    """Return the files behind paths and globs: in the given order, a glob's matches sorted, none twice.
+def _key(config: RunConfig) -> str:
+    return canonical_text(config.data.model_dump(mode="json", include={"sources"}))
+
+
+def _same_file(path: str) -> str:
+    """Return one name for all names of a file."""
+    return path if SCHEME.match(path) or path.startswith(BUILTIN) else os.path.realpath(path)
+
+
+def expand(sources: list[str], key: str = "data.sources", suffixes: tuple[str, ...] = ()) -> list[str]:
+    """Return the files behind paths, folders and globs: in the given order, a glob's matches sorted, none twice.
 
     Args:
         sources: what the configuration says under ``key``.
         key: what errors name.
-        suffixes: which files it may be.
+        suffixes: what the files' names have to end in, anything if there are none.
 
     Raises:
-        ConfigError: if a source does not exist, matches nothing, is a folder or has an unknown suffix.
+        ConfigError: if a source does not exist, matches nothing, is no file or has an unknown suffix.
     """
-    return list(dict.fromkeys(path for source in sources for path in _expand_one(source, key, suffixes)))
+    return list(dict.fromkeys(path for source in sources for path in _expand_one(source, key, suffixes).paths))
 
 
-def _expand_one(source: str, key: str, suffixes: tuple[str, ...]) -> list[str]:
+def _expand_one(source: str, key: str, suffixes: tuple[str, ...] = (), split: str | None = None) -> Found:
     if source.startswith(BUILTIN) and key == "data.sources":
         if source not in BUILTIN_SOURCES:
             raise ConfigError(f"{key}: there is no {source!r}: use {BUILTIN_SOURCES[0]} or a path.")
-        return [source]
+        return Found([source])
     if found_scheme := SCHEME.match(source):
         raise ConfigError(_no_address(source, key, found_scheme[0]))
-    path = Path(source).expanduser()
-    if path.is_dir():
+    if suffixes and Path(source).expanduser().is_dir():
         raise ConfigError(
             f"{key}: {source} is a folder: name its files, for example {source.rstrip('/')}/*{suffixes[0]}."
         )
-    found = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - a pattern may be absolute
-    if not found:
-        raise ConfigError(
-            f"{key}: {source} does not exist: check the path; relative paths start at {Path.cwd().name}/."
-        )
-    check_suffixes(found, key, suffixes)
+    found = find_files(source, key, split)
+    check_suffixes(found.paths, key, suffixes)
     return found
 
 
@@ -193,9 +222,8 @@ def check_suffixes(names: list[str], key: str, suffixes: tuple[str, ...]) -> Non
         ConfigError: naming the first and what to do with it.
     """
     for name in names:
-        if not name.endswith(suffixes):
-            cure = next((cure for end, cure in CURES.items() if name.endswith(end)), "convert it to JSON lines first")
-            cure = "name task files of lm-evaluation-harness" if suffixes == TASK_SUFFIXES else cure
+        if suffixes and not name.lower().endswith(suffixes):
+            cure = "name task files of lm-evaluation-harness" if suffixes == TASK_SUFFIXES else "write its texts to one"
             raise ConfigError(f"{key}: {name} is not {' or '.join(suffixes)}: {cure}.")
 
 

@@ -75,7 +75,7 @@ def _look(client: Any, pattern: str) -> list[StoredObject]:
             if not any(listed(client, f"{pattern}/", name=pattern)):  # this also tells whether there is such a bucket
                 raise
     if not magic:
-        raise DataError(f"{pattern} is a folder: name its objects, for example {pattern.rstrip('/')}/*.jsonl.")
+        raise DataError(f"{pattern} is a folder: name its objects, for example {pattern.rstrip('/')}/train*.")
     start, rest = address.key[: magic.start()], address.key[magic.start() :]
     folder = start.rpartition("/")[0]
     wanted = re.compile(translate(address.key))

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from snaketune.config.schema_model import AdapterConfig, ModelConfig, Section, as_list
 from snaketune.config.schema_plan import PlanConfig
+from snaketune.config.schema_sources import Sources
 from snaketune.config.schema_train import TrainConfig
 
 
@@ -34,12 +35,18 @@ class PathsConfig(Section):
 class DataConfig(Section):
     """The raw data and how its records are read."""
 
-    sources: Annotated[list[str], BeforeValidator(as_list)] = Field(
+    sources: Sources = Field(
         ...,
         min_length=1,
-        description="Paths or globs of .jsonl, .jsonl.gz or .jsonl.zst files, relative to the working directory, or "
-        "s3://bucket/path (extra `storage`); `builtin:quickstart` is the embedded example.",
+        description="Files, folders or globs, relative to the working directory, read as what they are (JSON lines, a "
+        "JSON array, CSV, Parquet, Arrow, also compressed or in an archive); hf://owner/name; s3://bucket/path (extra "
+        "`storage`); or objects `{path, name, format, columns, split, config, weight, max_records}`; see "
+        "docs/sources.md. `builtin:quickstart` is the embedded example.",
     )
+    max_records: int | None = Field(
+        None, ge=1, description="At most so many records of all sources together: a seeded sample."
+    )
+    seed: int = Field(0, ge=0, description="Another seed samples other records for `max_records` and `weight`.")
     format: Literal["auto", "messages", "sharegpt", "preference", "instruction", "prompt_completion", "text"] = Field(
         "auto", description="How a line is read; `auto` looks at each file and says what it found."
     )

@@ -16,6 +16,7 @@ from snaketune.common.canonical import digest_of
 from snaketune.config.naming import method_name, slug
 from snaketune.config.resolve import ResolvedRun, all_keys
 from snaketune.config.schema import LinkedConfig
+from snaketune.config.schema_sources import path_of
 
 # Settings that change how a stage works but never what it makes: they are in no spec and never retrain.
 OPERATIONAL = {
@@ -54,6 +55,7 @@ PLANNED_OF_TRAINING = (
     "eval_steps",
     "cpu_threads",
 )
+SAMPLING = ("data.max_records", "data.seed")
 # Bytes of a digest by which a stage names what another run made.
 LINK_BYTES = 16
 
@@ -82,7 +84,7 @@ STAGES = {
         Stage("stage_sources", ("data.sources",), _after()),
         Stage(
             "read_records",
-            ("data.format", "data.columns", "data.system_prompt", "data.max_bad_fraction", "train.method"),
+            ("data.format", "data.columns", "data.system_prompt", "data.max_bad_fraction", *SAMPLING, "train.method"),
             _after("stage_sources"),
         ),
         Stage("dedupe_records", ("dedupe",), _after("read_records")),
@@ -232,6 +234,8 @@ def _matters(config: LinkedConfig, key: str) -> bool:
         return config.merge.dtype != "float32"
     if key == "split.max_alike":
         return config.split.max_similarity is not None
+    if key == "data.max_records":
+        return config.data.max_records is not None
     if key == "dedupe.ignore_case":
         return config.dedupe.exact
     return not (key in ("tokens.coverage", "tokens.pad_to_multiple_of") and config.tokens.max_length != "auto")
@@ -281,7 +285,7 @@ def _tokenizer_part(config: LinkedConfig) -> dict[str, Any]:
 def readable(config: LinkedConfig, stage: str) -> str:
     """Return the word that an id starts with: of the data, the model or the method."""
     if stage in DATA_STAGES:
-        return slug(PurePath(config.data.sources[0]).name.split(".")[0].removeprefix("builtin:"))
+        return slug(PurePath(path_of(config.data.sources[0])).name.split(".")[0].removeprefix("builtin:"))
     if stage == "prepare_model":
         return slug(PurePath(config.model.name_or_path).name)
     return method_name(config)

@@ -1,8 +1,9 @@
 """Where the copy of a source goes: which sources are copied at all, to which disk, and whether there is room."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from snaketune.common.errors import DataError
 from snaketune.data.disks import AUTO, Candidate, Disk, Disks, existing, read_rate
@@ -18,11 +19,17 @@ NETWORK = Disk(-1, "network")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source as the user named it, its size in bytes and its content digest (XXH3-128)."""
+    """A source as the user named it, its size in bytes and its content digest (XXH3-128).
+
+    ``options`` are the settings of its own: name, format, columns, weight and max_records; ``part`` is the number of
+    the configured source that the file belongs to.
+    """
 
     path: str
     bytes: int
     digest: str
+    options: dict[str, Any] = field(default_factory=dict)
+    part: int = 0
 
 
 def choose_folders(

@@ -1,6 +1,7 @@
 """How records are read: what the configuration says about it, and what was decided for one source."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -17,7 +18,27 @@ class ReadingPolicy:
     @classmethod
     def of_slice(cls, cfg: dict[str, Any]) -> "ReadingPolicy":
         """Return the policy in a stage's configuration slice."""
-        return cls(**cfg["data"], pairs=cfg.get("train", {}).get("method") == "dpo")
+        known = {key: value for key, value in cfg["data"].items() if key in cls.__dataclass_fields__}
+        return cls(**known, pairs=cfg.get("train", {}).get("method") == "dpo")
+
+    def of_source(self, options: Mapping[str, Any]) -> "ReadingPolicy":
+        """Return the policy for a source with options of its own."""
+        own = {key: options[key] for key in ("format", "columns") if key in options}
+        return replace(self, **own) if own else self
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many records of all sources together are kept, None for all, and the seed of every sample."""
+
+    max_records: int | None = None
+    seed: int = 0
+
+    @classmethod
+    def of_slice(cls, cfg: dict[str, Any]) -> "Limits":
+        """Return the limits in a stage's configuration slice."""
+        data = cfg["data"]
+        return cls(data.get("max_records"), data.get("seed", 0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
 """From sources to canonical records: every line is a record, quarantined with its reason, or blank."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 from snaketune.common.errors import ConfigError, DataError
@@ -15,8 +17,9 @@ from snaketune.data.formats import FORMATS, PAIRS, Format, check_columns, detect
 from snaketune.data.line_reading import BlockResult, LineReader
 from snaketune.data.parallel import BYTES_PER_PROCESS, ordered_results
 from snaketune.data.parsing import parse_line
-from snaketune.data.policy import Reading, ReadingPolicy
+from snaketune.data.policy import Limits, Reading, ReadingPolicy
 from snaketune.data.quarantine import Quarantine, Refusal
+from snaketune.data.sampling import is_sampled, sample
 from snaketune.data.shards import gathered, read_parts
 from snaketune.data.staging import Source, progress_bar
 
@@ -24,6 +27,7 @@ SAMPLE_RECORDS = 64
 SAMPLE_LINES = 10_000
 SAMPLE_BYTES = 4 << 20
 IGNORED_SHOWN = 50
+EVERYTHING = Limits()
 # Compressed text is about this much larger.
 EXPANSION = 4
 
@@ -222,6 +226,7 @@ def read_records(
     kept_at: str | Path,
     threads: int = 1,
     parts: Sequence[str | Path] = (),
+    limits: Limits = EVERYTHING,
 ) -> dict[str, Any]:
     """Read all sources into records and quarantine and return the facts of the manifest.
 
@@ -235,16 +240,48 @@ def read_records(
         kept_at: where that copy goes.
         threads: the most processes that read.
         parts: what shards have read already, see ``reading_shard``.
+        limits: how many records are kept; a sample is taken from a temporary file beside ``records``, which is as
+            large as all of them.
 
     Raises:
         ConfigError: if a setting does not fit the data.
         DataError: if a source cannot be read or too many lines are unusable.
     """
+    sources = list(sources)
+    given = [source for source, _ in sources]
+    if not is_sampled(given, limits.max_records):
+        return _read_all(sources, policy, records, quarantine, kept_at, threads, parts)
+    with NamedTemporaryFile(dir=Path(records.name).parent, prefix=f".unsampled.partial-{os.getpid()}-") as file:
+        everything: Any = file
+        facts = _read_all(sources, policy, everything, quarantine, kept_at, threads, parts)
+        file.flush()
+        left_out = sample(Path(file.name), records, given, limits.max_records, limits.seed)
+    return _with_sample(facts, left_out)
+
+
+def _read_all(
+    sources: list[tuple[Source, Path]],
+    policy: ReadingPolicy,
+    records: IO[bytes],
+    quarantine: IO[bytes],
+    kept_at: str | Path,
+    threads: int,
+    parts: Sequence[str | Path],
+) -> dict[str, Any]:
     reader = RecordReader(policy, records, Quarantine(quarantine))
-    reader.read(list(sources), threads, parts)
+    reader.read(sources, threads, parts)
     facts = reader.finish()
     reader.refuse_if_too_bad(kept_at)
     return facts
+
+
+def _with_sample(facts: dict[str, Any], left_out: Sequence[int]) -> dict[str, Any]:
+    """Return the facts with what the sample left out taken from the records and counted."""
+    entries = [
+        {**entry, "records": entry["records"] - count, "not_sampled": count}
+        for entry, count in zip(facts["sources"], left_out, strict=True)
+    ]
+    return {**facts, "sources": entries, "records": facts["records"] - sum(left_out), "not_sampled": sum(left_out)}
 
 
 def reading_bar(sources: Sequence[tuple[Source, Path]]) -> Any:
@@ -262,6 +299,8 @@ def _summary(entry: dict[str, Any]) -> str:
     container = f" ({entry['container']})" if "container" in entry else ""
     beside = f" Not used of it: {listed(entry['beside'])}." if "beside" in entry else ""
     unit = "line" if not container else "record"
+    if count := entry.get("not_sampled"):
+        beside = f" Left out by max_records: {_count(count, 'record')}.{beside}"
     return (
         f"Read {entry['path']}{container} as {entry['format']}: {_count(entry['records'], 'record')},"
         f" {_count(entry['quarantined'], unit)} quarantined.{beside}"

@@ -18,6 +18,7 @@ from snaketune.data.decontamination import (
 )
 from snaketune.data.leaks import Leaks, Side, find_leaks
 from snaketune.data.removal import EXCERPT_CHARACTERS, LineIndex, excerpt
+from snaketune.data.sampling import repetitions
 from snaketune.data.splitting import plan_split
 
 TRAIN, EVALUATION, DROPPED = 0, 1, -1
@@ -72,17 +73,40 @@ class SidePlan:
         """Which of the held-out records nothing may be similar to, bool [held-out records]."""
         return ~np.isin(np.flatnonzero(self.side == EVALUATION), self.alike)
 
-    def facts(self, policy: SplitPolicy, sources: np.ndarray) -> dict[str, Any]:
+    def times(self, index: LineIndex, mixing: dict[str, Any] | None) -> np.ndarray | None:
+        """Return how often each record is trained in an epoch; None where every one is, once.
+
+        Args:
+            index: where the records come from.
+            mixing: the ``weights`` of the sources and the ``seed``, if some source has a weight.
+
+        Raises:
+            DataError: if no record is left to train on.
+        """
+        if not mixing:
+            return None
+        times = repetitions(*index.source_and_line(np.arange(len(index.places))), mixing["weights"], mixing["seed"])
+        if not times[self.side == TRAIN].any():
+            raise DataError(f"data.sources: weights of {mixing['weights']} leave no record to train on: raise them.")
+        return times
+
+    def facts(self, policy: SplitPolicy, sources: np.ndarray, times: np.ndarray | None = None) -> dict[str, Any]:
         """Return the counts for the manifest; what nobody looked for is null.
 
         Args:
             policy: the policy of the plan.
             sources: the source of each record.
+            times: from :meth:`times`.
         """
         sides = {"train": self.side == TRAIN, "eval": self.side == EVALUATION}
-        by_source = {name: np.bincount(sources[chosen]) for name, chosen in sides.items()}
+        often = np.where(sides["train"], 1 if times is None else times, 1)
+        by_source = {
+            name: np.bincount(sources[chosen], often[chosen]).astype(np.int64) for name, chosen in sides.items()
+        }
+        weighted = {} if times is None else _weighted(times[sides["train"]])
         return {
-            **{name: int(chosen.sum()) for name, chosen in sides.items()},
+            **{name: int(often[chosen].sum()) for name, chosen in sides.items()},
+            **weighted,
             "dropped_similar": len(self.dropped_similar),
             "dropped_contaminated": len(self.dropped_contaminated),
             "eval_alike": len(self.alike),
@@ -151,6 +175,11 @@ def plan_sides(
             " contain evaluation texts: raise split.max_similarity or set it to null, or check split.decontaminate."
         )
     return SidePlan(side, leaks, contamination)
+
+
+def _weighted(times: np.ndarray) -> dict[str, int]:
+    """Return how many repetitions weights added and how many records they left out."""
+    return {"weight_added": int(np.maximum(times - 1, 0).sum()), "weight_left_out": int((times == 0).sum())}
 
 
 def write_leaks(

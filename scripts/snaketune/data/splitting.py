@@ -72,7 +72,9 @@ def _lent(hashes: np.ndarray, held_out: np.ndarray, sources: np.ndarray) -> list
     return lent
 
 
-def carry_out(side: np.ndarray, path: str | Path, train: IO[bytes], evaluation: IO[bytes]) -> None:
+def carry_out(
+    side: np.ndarray, path: str | Path, train: IO[bytes], evaluation: IO[bytes], times: np.ndarray | None = None
+) -> None:
     """Copy the raw lines of the records at ``path`` to the side they belong to, in order.
 
     Args:
@@ -80,8 +82,13 @@ def carry_out(side: np.ndarray, path: str | Path, train: IO[bytes], evaluation: 
         path: canonical records.
         train: receives the lines to train on.
         evaluation: receives the held-out lines.
+        times: how often each record is written to ``train``, once if nothing is given; the times of the others do not
+            matter.
     """
+    often = np.ones(len(side), np.int64) if times is None else times
     with open(path, "rb") as lines:
-        for line, place in zip(lines, side.astype(int).tolist(), strict=True):
-            if place >= 0:
-                (evaluation if place else train).write(line)
+        for line, place, count in zip(lines, side.astype(int).tolist(), often.tolist(), strict=True):
+            if place > 0:
+                evaluation.write(line)
+            elif place == 0:
+                train.write(line if count == 1 else line * count)

@@ -7,7 +7,7 @@ nothing over that.
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def stage_sources(
             source, found = _stage_object(entry, source, folder, contents)
         else:
             found = _proven_in_place(source, _stage(source, folder, work))
-        sources.append(source)
+        sources.append(replace(source, options=entry.get("options", {}), part=entry.get("part", 0)))
         staged.append(found)
     _note(Path(work), sources, staged)
     return sources
@@ -81,7 +81,12 @@ def stage_sources(
 
 def facts_of(sources: Iterable[Source]) -> dict[str, Any]:
     """Return the content of stage.json."""
-    return {"sources": [asdict(source) for source in sources]}
+    return {"sources": [_written(source) for source in sources]}
+
+
+def _written(source: Source) -> dict[str, Any]:
+    """Return a source without what it says nothing about."""
+    return {key: value for key, value in asdict(source).items() if value or key not in ("options", "part")}
 
 
 def sources_of(facts: dict[str, Any]) -> list[Source]:

@@ -67,10 +67,13 @@ def funnel(facts: Facts) -> tuple[Step, ...]:
     lines = line_count(facts)
     rows: list[tuple[str, str, int | None]] = [("stage", "Lines in the sources", lines)]
     rows += _losses("quarantined", look(facts.reading, "reasons"))
+    rows += [("loss", "not in the sample of max_records", look(facts.reading, "not_sampled"))]
     rows += [("stage", "Records read", look(facts.reading, "records"))]
     rows += _duplicates(facts)
     rows += [("stage", "Records kept", look(facts.dedupe, "kept"))]
     rows += [("loss", words, look(facts.split, key)) for key, words in LEAKS.items()]
+    rows += [("loss", "left out by the weight of their source", look(facts.split, "weight_left_out"))]
+    rows += [("stage", "Repeated by the weight of their source", look(facts.split, "weight_added"))]
     for split, name in SPLITS:
         rows += [("stage", f"{name} records{_alike(facts, split)}", look(facts.split, split))]
         rows += _losses("left out", look(facts.tokens, f"splits.{split}.dropped"))
@@ -132,9 +135,9 @@ def balances(facts: Facts) -> tuple[Balance, ...]:
     """Return the balance of every stage, from the lines of the sources to the packed documents."""
     reading, dedupe, split = facts.reading, facts.dedupe, facts.split
     found = [
-        _balance("reading", line_count(facts), (look(reading, "records"), look(reading, "quarantined"))),
+        _balance("reading", line_count(facts), (look(reading, "records"), *_not_read(facts))),
         _balance("deduplication", look(reading, "records"), (look(dedupe, "kept"), look(dedupe, "removed"))),
-        _balance("splitting", look(dedupe, "kept"), (look(split, "train"), look(split, "eval"), *_leaks(facts))),
+        _balance("splitting", look(dedupe, "kept"), (*(look(split, name) for name, _ in SPLITS), *_not_split(facts))),
     ]
     for name, word in SPLITS:
         records = look(facts.tokens, f"splits.{name}.records")
@@ -146,8 +149,14 @@ def balances(facts: Facts) -> tuple[Balance, ...]:
     return tuple(found)
 
 
-def _leaks(facts: Facts) -> list[int]:
-    return [look(facts.split, key) or 0 for key in LEAKS]
+def _not_read(facts: Facts) -> list[int | None]:
+    return [look(facts.reading, "quarantined"), look(facts.reading, "not_sampled") or 0]
+
+
+def _not_split(facts: Facts) -> list[int]:
+    """Return what left on the way to the split, and less than nothing for what weights repeat."""
+    lost = [look(facts.split, key) or 0 for key in (*LEAKS, "weight_left_out")]
+    return [*lost, -(look(facts.split, "weight_added") or 0)]
 
 
 def _balance(place: str, whole: Any, parts: Iterable[Any]) -> Balance:

@@ -1,0 +1,167 @@
+"""Sources of the configuration: files, folders and objects with settings of their own."""
+
+from pathlib import Path
+
+import pytest
+
+from snaketune.common.errors import ConfigError
+from snaketune.config.discovery import Discovery, expand
+from snaketune.config.resolve import Layer, resolve_runs
+from snaketune.config.stages import slice_of, stage_id
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(*names):
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(name)
+
+
+def resolved(*sources, **data):
+    file = {"data": {"sources": list(sources), **data}, "model": {"name_or_path": "tiny"}}
+    return resolve_runs(Layer("c", file), {}, "nowhere")[0].config
+
+
+def looked_up(*sources, **data):
+    config, found = resolved(*sources, **data), Discovery("digests.json")
+    found.look_up(config)
+    return found.sources(config), list(found.notes), found.outside("split_records", config)
+
+
+def test_any_name_is_taken_and_read_as_what_it_is():
+    write("a.ndjson", "b.JSONL", "c", "d.parquet", "e.txt")
+    assert expand(["a.ndjson", "b.JSONL", "c", "*.parquet", "e.txt"]) == [
+        "a.ndjson",
+        "b.JSONL",
+        "c",
+        "d.parquet",
+        "e.txt",
+    ]
+
+
+def test_a_folder_is_its_data_files_and_what_is_left_out_is_said():
+    write(
+        *(
+            "f/train-0.parquet",
+            "f/train-1.parquet",
+            "f/test.jsonl",
+            "f/val/x.csv",
+            "f/README.md",
+            "f/dataset_infos.json",
+        ),
+        "f/.cache/train.jsonl",
+    )
+    entries, notes, _ = looked_up("f")
+    assert [entry["path"] for entry in entries] == ["f/train-0.parquet", "f/train-1.parquet"]
+    assert notes == [
+        "data.sources: of the folder f the files of other splits are left out: test.jsonl, val/x.csv; `split:` takes"
+        " others.",
+        "data.sources: of the folder f what is no data file is left out: README.md, dataset_infos.json.",
+    ]
+
+
+def test_a_folder_without_names_of_splits_is_all_its_data_files():
+    write("f/part/b.csv.gz", "f/a.json", "f/latest.ndjson")
+    entries, notes, _ = looked_up("f")
+    assert [entry["path"] for entry in entries] == ["f/a.json", "f/latest.ndjson", "f/part/b.csv.gz"]
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    ("split", "name"), [("test", ["test.csv"]), ("validation", ["dev.csv"]), ("val", ["dev.csv"])]
+)
+def test_a_split_of_a_folder_is_chosen_by_name(split, name):
+    write("f/train.csv", "f/test.csv", "f/dev.csv")
+    entries, _, _ = looked_up({"path": "f", "split": split})
+    assert [entry["path"] for entry in entries] == [f"f/{name}"]
+
+
+def test_saved_data_sets_are_read_in_their_order(place):
+    import datasets
+
+    rows = datasets.Dataset.from_list([{"text": str(n)} for n in range(6)])
+    rows.save_to_disk("one", num_shards=2)
+    datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk("two")
+    entries, notes, _ = looked_up("one")
+    assert [entry["path"] for entry in entries] == [f"one/data-0000{n}-of-00002.arrow" for n in range(2)]
+    entries, notes, _ = looked_up("two")
+    assert [entry["path"] for entry in entries] == ["two/train/data-00000-of-00001.arrow"]
+    assert notes == ["data.sources: of the data set two the split 'train' is read; left out: test."]
+    assert looked_up({"path": "two", "split": "test"})[0][0]["path"].startswith("two/test/")
+    with pytest.raises(ConfigError, match="has no split 'dev': write `split:` with one of those it has: train, test"):
+        looked_up({"path": "two", "split": "dev"})
+    (place / "one" / "data-00001-of-00002.arrow").unlink()
+    with pytest.raises(ConfigError, match=r"one lacks data-00001-of-00002\.arrow"):
+        looked_up("one")
+
+
+def test_a_file_that_is_given_twice_is_read_once_and_that_is_said(place):
+    write("a.jsonl", "b.jsonl")
+    (place / "link.jsonl").symlink_to("a.jsonl")
+    entries, notes, _ = looked_up("a.jsonl", "[ab].jsonl", "./b.jsonl", "link.jsonl")
+    assert [entry["path"] for entry in entries] == ["a.jsonl", "b.jsonl"]
+    assert notes == [
+        "data.sources: a.jsonl is given again by [ab].jsonl (and 2 more files): it is read once; `weight` repeats"
+        " records."
+    ]
+    with pytest.raises(ConfigError, match=r"a\.jsonl is given twice with different settings"):
+        looked_up({"path": "a.jsonl", "weight": 2}, "*.jsonl")
+
+
+def test_home_and_variables_stand_in_paths(place, monkeypatch):
+    write("home/a.jsonl", "$HOME.jsonl")
+    monkeypatch.setenv("HOME", str(place / "home"))
+    wanted = str(place / "home" / "a.jsonl")
+    assert expand(["~/a.jsonl", "$HOME/a.jsonl", "${HOME}/*.jsonl"]) == [wanted]
+    assert expand(["$HOME.jsonl"]) == ["$HOME.jsonl"]
+
+
+def test_settings_of_a_source_reach_its_entry_and_a_plain_path_stays_one():
+    write("a.jsonl", "b.jsonl")
+    one = {"path": "b.jsonl", "name": "B", "format": "text", "columns": {"text": "t"}, "weight": 2, "max_records": 5}
+    entries, _, outside = looked_up({"path": "a.jsonl"}, one)
+    assert "options" not in entries[0]
+    assert entries[1]["options"] == {key: value for key, value in one.items() if key != "path"}
+    assert entries[1]["part"] == 1
+    assert outside == {"mixing": {"weights": [1.0, 2.0], "seed": 0}}
+    assert resolved({"path": "a.jsonl"}).data.sources == ["a.jsonl"]
+    assert resolved("a.jsonl") == resolved({"path": "a.jsonl", "weight": 1.0})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "x"},
+        {"format": "text"},
+        {"columns": {"text": "t"}},
+        {"split": "train"},
+        {"config": "c"},
+        {"weight": 2},
+        {"max_records": 3},
+    ],
+)
+def test_every_setting_of_a_source_is_part_of_the_identity(change):
+    one, other = resolved("a.jsonl"), resolved({"path": "a.jsonl", **change})
+    assert slice_of(one, "stage_sources") != slice_of(other, "stage_sources")
+    assert stage_id(one, "read_records") != stage_id(other, "read_records")
+    assert stage_id(other, "read_records").startswith("a-")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"path": "a", "wieght": 2}, "wieght is not a key of a source, did you mean weight"),
+        ({"weight": 2}, "path: field required"),
+        ({"path": "a", "weight": 0}, "weight: input should be greater than 0"),
+        ({"path": "a", "max_records": 0}, "max_records: input should be greater than or equal to 1"),
+        (7, "a source is a path, or keys of which `path` is one"),
+    ],
+)
+def test_a_wrong_source_is_one_sentence(source, words):
+    with pytest.raises(ConfigError, match=words):
+        resolved(source)
