@@ -72,9 +72,7 @@ def test_a_folder_without_names_of_splits_is_all_its_data_files():
     assert notes == []
 
 
-@pytest.mark.parametrize(
-    ("split", "name"), [("test", ["test.csv"]), ("validation", ["dev.csv"]), ("val", ["dev.csv"])]
-)
+@pytest.mark.parametrize(("split", "name"), [("test", "test.csv"), ("validation", "dev.csv"), ("val", "dev.csv")])
 def test_a_split_of_a_folder_is_chosen_by_name(split, name):
     write("f/train.csv", "f/test.csv", "f/dev.csv")
     entries, _, _ = looked_up({"path": "f", "split": split})
