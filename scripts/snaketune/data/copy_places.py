@@ -1,11 +1,14 @@
 """Where the copy of a source goes: which sources are copied at all, to which disk, and whether there is room."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from snaketune.common.atomic import LONGEST_NAME
 from snaketune.common.errors import DataError
+from snaketune.common.private import own_place
 from snaketune.data.disks import AUTO, Candidate, Disk, Disks, existing, read_rate
 from snaketune.data.object_storage import is_remote
 from snaketune.data.quickstart import quickstart_lines
@@ -13,6 +16,8 @@ from snaketune.data.quickstart import quickstart_lines
 BUILTIN = {"builtin:quickstart": quickstart_lines}
 # A copy is read once or twice more, so another local disk must be this much faster to be worth it.
 WORTH = 2.0
+# What is kept of the end of a name that is too long for a file, in characters; formats are told by it.
+LONGEST_SUFFIX = 20
 # Where objects are: on no disk of this machine.
 NETWORK = Disk(-1, "network")
 
@@ -44,7 +49,7 @@ def choose_folders(
     """
     if scratch == AUTO:
         return _choose_automatically(sources, disks)
-    folder = Path(scratch) if scratch else Path(work) / "sources"
+    folder = own_place(Path(scratch)) if scratch else Path(work) / "sources"
     if folder.exists() and not folder.is_dir():
         raise DataError(f"paths.scratch: {folder} is a file: name a folder, or set it to null.")
     device = disks.find(folder).device
@@ -107,4 +112,6 @@ def _missing(source: Source, folder: Path) -> int:
 def copy_of(source: Source, folder: Path) -> Path:
     """Return the place of a copy, which is named by its content."""
     name = source.path.replace(":", "-") + ".jsonl" if source.path in BUILTIN else Path(source.path).name
+    if len(os.fsencode(name)) > LONGEST_NAME:  # an object's may be
+        name = source.digest + name[-LONGEST_SUFFIX:]
     return folder / source.digest / name

@@ -2,18 +2,19 @@
 
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import xxhash
 
-from snaketune.common.atomic import sync_directory
+from snaketune.common.atomic import beside
 from snaketune.common.digests import CHUNK_BYTES, file_digest
 from snaketune.common.errors import DiskFullError
+from snaketune.common.private import PrivateFolder
 from snaketune.common.room import FULL
 from snaketune.data.sources import changed, open_source
 
@@ -51,49 +52,70 @@ def copy_verified(
     Raises:
         DataError: if the file cannot be read or has another content.
     """
-    partial = target.with_name(f".{target.name}.partial")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if share and not partial.exists() and _reflink(path, partial):
-        if file_digest(partial) != digest:
-            partial.unlink()
-            raise changed(str(path))
-        done = Copied("reflink", 0, None)
-        advance(partial.stat().st_size)
-    else:
-        done = _copy(path, partial, digest, advance)
-    os.replace(partial, target)
-    sync_directory(target.parent)
+    partial = beside(target.name, ".partial")
+    with PrivateFolder(target.parent) as folder:
+        folder.remove_planted(partial)
+        done = _share(path, folder, partial, digest, advance) if share and not folder.has(partial) else None
+        done = done or _copy(path, folder, partial, digest, advance)
+        folder.publish(partial, target.name)
     return done
 
 
-def _copy(path: str | Path, partial: Path, digest: str, advance: Callable[[int], object]) -> Copied:
-    resumed = partial.stat().st_size if partial.exists() else 0
-    with open_source(path) as original, open(partial, "ab" if resumed else "wb", buffering=0) as copy:
+def _share(
+    path: str | Path, folder: PrivateFolder, partial: str, digest: str, advance: Callable[[int], object]
+) -> Copied | None:
+    """Make a copy that shares the blocks of a file; None where the filesystem cannot."""
+    with open_source(path) as original, os.fdopen(folder.create(partial), "wb", buffering=0) as copy:
+        shared = _reflink(original, copy)
+        _keep_mode(original, copy)
+    if not shared:
+        folder.remove(partial)
+        return None
+    if file_digest(folder.path / partial) != digest:
+        folder.remove(partial)
+        raise changed(str(path))
+    advance(Path(path).stat().st_size)
+    return Copied("reflink", 0, None)
+
+
+def _copy(
+    path: str | Path, folder: PrivateFolder, partial: str, digest: str, advance: Callable[[int], object]
+) -> Copied:
+    with open_source(path) as original, os.fdopen(folder.resume(partial), "r+b", buffering=0) as copy:
+        resumed = os.fstat(copy.fileno()).st_size
         try:
-            found, rate = _append(original, copy, partial, advance)
+            found, rate = _append(original, copy, advance)
             os.fsync(copy.fileno())
         except OSError as error:
             if error.errno in FULL:  # what is left would only keep the disk full
-                raise _no_room(partial, original) from None
+                shortage = _no_room(folder.path, original, copy)
+                folder.remove(partial)
+                raise shortage from None
             raise
+        _keep_mode(original, copy)
     if found == digest:
         return Copied("copy", resumed, rate)
-    partial.unlink()
+    folder.remove(partial)
     if not resumed:
         raise changed(str(path))
     # What an interruption left may have been damaged, by a power cut for example: once more from the start.
     advance(-Path(path).stat().st_size)
-    return _copy(path, partial, digest, advance)
+    return _copy(path, folder, partial, digest, advance)
 
 
-def _append(original: Any, copy: IO[bytes], partial: Path, advance: Callable[[int], object]) -> tuple[str, float]:
+def _keep_mode(original: Any, copy: IO[bytes]) -> None:
+    """Give a copy no more readers than the original has."""
+    os.fchmod(copy.fileno(), stat.S_IMODE(os.fstat(original.fileno()).st_mode) & 0o666 | stat.S_IRUSR | stat.S_IWUSR)
+
+
+def _append(original: Any, copy: IO[bytes], advance: Callable[[int], object]) -> tuple[str, float]:
     """Hash what is there, append the rest of the original, and return the digest of all and the rate of reading."""
     state, seconds, size = xxhash.xxh3_128(), 0.0, 0
-    with open(partial, "rb", buffering=0) as prefix:
-        while content := prefix.read(CHUNK_BYTES):
-            state.update(content)
-            advance(len(content))
-        original.seek(prefix.tell())
+    copy.seek(0)
+    while content := copy.read(CHUNK_BYTES):
+        state.update(content)
+        advance(len(content))
+    original.seek(copy.tell())
     append = _Appender(original, copy)
     while True:
         start = time.perf_counter()
@@ -107,12 +129,11 @@ def _append(original: Any, copy: IO[bytes], partial: Path, advance: Callable[[in
         advance(len(content))
 
 
-def _no_room(partial: Path, original: Any) -> DiskFullError:
-    needed, written = os.fstat(original.fileno()).st_size, partial.stat().st_size
-    partial.unlink()
+def _no_room(folder: Path, original: Any, copy: IO[bytes]) -> DiskFullError:
+    needed, written = (os.fstat(file.fileno()).st_size for file in (original, copy))
     return DiskFullError(
-        f"{partial.parent}: the disk is full: the copy needs {needed:,} bytes, of which {written:,} were written and"
-        " are removed: free space there, or choose another disk for paths.scratch, then run the same command again."
+        f"{folder}: the disk is full: the copy needs {needed:,} bytes, of which {written:,} were written and are"
+        " removed: free space there, or choose another disk for paths.scratch, then run the same command again."
     )
 
 
@@ -138,11 +159,11 @@ class _Appender:
             left = left[self._copy.write(left) :]
 
 
-def _reflink(path: str | Path, target: Path) -> bool:
-    """Make ``target`` share the blocks of a file; False where the filesystem cannot."""
-    with open_source(path) as original, open(target, "wb") as copy, suppress(OSError):
+def _reflink(original: Any, copy: IO[bytes]) -> bool:
+    """Make an empty file share the blocks of another one; False where the filesystem cannot."""
+    try:
         fcntl.ioctl(copy.fileno(), FICLONE, original.fileno())
-        os.fsync(copy.fileno())
-        return True
-    target.unlink()
-    return False
+    except OSError:
+        return False
+    os.fsync(copy.fileno())
+    return True

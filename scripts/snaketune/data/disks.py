@@ -108,7 +108,8 @@ def measure(folder: Path) -> Speed:
     trial = folder / f".trial-{os.getpid()}"
     piece = random.Random(0).randbytes(PIECE_BYTES)
     try:
-        with open(trial, "wb", buffering=0) as file:
+        trial.unlink(missing_ok=True)
+        with open(trial, "xb", buffering=0) as file:
             start = time.perf_counter()
             for _ in range(TRIAL_BYTES // PIECE_BYTES):
                 file.write(piece)

@@ -9,6 +9,7 @@ from typing import Any
 
 from snaketune.common.canonical import digest_of
 from snaketune.common.locks import wait_for_lock
+from snaketune.common.private import PrivateFolder
 from snaketune.common.state import read_state, write_state
 from snaketune.data.copy_places import Source, copy_of
 from snaketune.data.copying import Copied
@@ -96,7 +97,8 @@ def _fetch(
 ) -> Any:
     """Fetch an object beside the copies in ``folder`` and let ``settle`` move it; one process at a time."""
     partial = folder / "incoming" / f"{_key(found)}.partial"
-    partial.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with PrivateFolder(partial.parent) as incoming:
+        incoming.remove_planted(partial.name)
     with wait_for_lock(partial.with_suffix(".lock"), "fetches the same object"):
         return settle(fetch(client, found, partial, advance))
 

@@ -5,6 +5,7 @@ a copy and nothing else. A source that lies on the scratch folder's disk already
 nothing over that.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +20,7 @@ from snaketune.common.canonical import read_json
 from snaketune.common.digests import file_digest
 from snaketune.common.errors import DataError
 from snaketune.common.locks import wait_for_lock
+from snaketune.common.private import PrivateFolder
 from snaketune.data.copy_places import BUILTIN, Source, choose_folders, copy_of
 from snaketune.data.copying import Copied, copy_verified
 from snaketune.data.disks import Disks, forget
@@ -157,8 +159,16 @@ def _stage(source: Source, folder: Path | None, work: str | Path) -> Staged:
     if folder is None:
         open_source(source.path).close()
         return Staged(Path(source.path), "in place")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make_place(folder)
     return _ensure(source, copy_of(source, folder), _fetch if is_remote(source.path) else _copy)
+
+
+def _make_place(folder: Path) -> None:
+    """Make the folder of copies; one that stands in a folder for all users has to be ours."""
+    if folder.name == f"snaketune-{os.geteuid()}":
+        with PrivateFolder(folder):
+            return
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def _stage_object(entry: Mapping[str, Any], source: Source, folder: Path, contents: Contents) -> tuple[Source, Staged]:
@@ -182,6 +192,8 @@ def _proven_in_place(source: Source, found: Staged) -> Staged:
 
 def _ensure(source: Source, target: Path, make: Callable[[Source, Path], Copied]) -> Staged:
     """Put the content of ``source`` at ``target`` unless it is there; one process at a time."""
+    with PrivateFolder(target.parent):  # before anything in it is believed
+        pass
     if _is_verified(source, target):
         return Staged(target, "found")
     with wait_for_lock(target.parent / ".lock", "copies the same source"):
@@ -200,7 +212,12 @@ def _proven(source: Source, target: Path, made: Copied) -> Staged:
 
 
 def _is_verified(source: Source, target: Path) -> bool:
-    return target.is_file() and target.stat().st_size == source.bytes and file_digest(target) == source.digest
+    return (
+        not target.is_symlink()
+        and target.is_file()
+        and target.stat().st_size == source.bytes
+        and file_digest(target) == source.digest
+    )
 
 
 def _generate(source: Source, target: Path) -> Copied:

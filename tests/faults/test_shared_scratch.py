@@ -1,0 +1,168 @@
+"""A scratch folder that several users share: what one of them plants there, and what he can see of the other's data."""
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from snaketune.common.digests import file_digest
+from snaketune.common.errors import DataError
+from snaketune.common.private import PrivateFolder, own_place
+from snaketune.data.disks import Disk, Disks, Speed
+from snaketune.data.staging import stage_sources
+
+CONTENT = '{"text": "private"}\n' * 100
+ANOTHER = 65534
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "raw" / "x.jsonl"
+    path.parent.mkdir()
+    path.write_text(CONTENT)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def shared(tmp_path):
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    return folder
+
+
+def stage(source, scratch, tmp_path):
+    """Stage a source to a disk that is said to be another one, and return the place of the copy."""
+    disks = Disks(
+        [],
+        tmp_path / "disks.json",
+        lambda path: Disk(2 if Path(path).is_relative_to(scratch) else 1, "ext4"),
+        lambda folder: Speed(1.0, 1.0),
+        lambda path: 10**12,
+    )
+    entry = {"path": str(source), "digest": file_digest(source)}
+    stage_sources([entry], scratch, tmp_path / "work", disks)
+    (copy,) = (path for path in scratch.rglob(source.name) if path.is_file())
+    return copy
+
+
+def test_a_private_source_has_a_private_copy_in_a_folder_of_ours(source, shared, tmp_path):
+    copy = stage(source, shared, tmp_path)
+    assert copy.relative_to(shared).parts[0] == f"snaketune-{os.geteuid()}"
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    for folder in (copy.parent, copy.parent.parent):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_folder_that_is_ours_alone_is_used_itself(source, tmp_path):
+    scratch = tmp_path / "scratch"
+    assert own_place(scratch) == scratch
+    scratch.mkdir(mode=0o755)
+    copy = stage(source, scratch, tmp_path)
+    assert copy.parent.parent == scratch and stat.S_IMODE(copy.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("name", [".x.jsonl.partial", "x.jsonl"])
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
+def test_planted_files_are_not_written_through(source, tmp_path, name, kind):
+    scratch, victim = tmp_path / "scratch", tmp_path / "victim"
+    victim.write_text("precious")
+    place = scratch / file_digest(source) / name
+    place.parent.mkdir(parents=True, mode=0o700)
+    if kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to(victim) if kind == "link" else place.hardlink_to(victim)
+    copy = stage(source, scratch, tmp_path)
+    assert copy.read_text() == CONTENT and not copy.is_symlink()
+    assert victim.read_text() == "precious"
+
+
+def test_a_planted_lock_is_not_truncated(source, tmp_path):
+    scratch, victim = tmp_path / "scratch", tmp_path / "victim"
+    victim.write_text("precious")
+    lock = scratch / file_digest(source) / ".lock"
+    lock.parent.mkdir(parents=True)
+    lock.symlink_to(victim)
+    with pytest.raises(DataError, match="has to be a file of its own"):
+        stage(source, scratch, tmp_path)
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("level", ["digest", "own"])
+def test_a_planted_folder_is_refused(source, shared, tmp_path, level):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    own = shared / f"snaketune-{os.geteuid()}"
+    link = own if level == "own" else own / file_digest(source)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(elsewhere)
+    with pytest.raises(DataError, match="is a link where a folder of our own has to be: remove it"):
+        stage(source, shared, tmp_path)
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_folder_of_ours_that_is_open_to_all_is_closed(tmp_path):
+    (tmp_path / "own").mkdir(mode=0o777)
+    with PrivateFolder(tmp_path / "own") as folder:
+        assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+
+
+def test_what_is_done_in_a_folder_stays_in_it_when_its_path_is_taken(tmp_path):
+    with PrivateFolder(tmp_path / "own") as folder:
+        os.close(folder.create("file"))
+        (tmp_path / "own").rename(tmp_path / "moved")
+        (tmp_path / "own").mkdir()
+        folder.publish("file", "final")
+    assert (tmp_path / "moved" / "final").exists() and not list((tmp_path / "own").iterdir())
+
+
+def as_another(code: str, *arguments: object) -> subprocess.CompletedProcess:
+    """Run shell commands as another user; skip where this one may not become one."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can act as a second user: run the tests as root, or in a container, to see this")
+    return subprocess.run(
+        ["/bin/sh", "-c", code, "sh", *map(str, arguments)],
+        cwd="/",
+        user=ANOTHER,
+        group=ANOTHER,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def reachable(tmp_path):
+    """Let another user reach a folder of the test."""
+    for folder in [tmp_path, *tmp_path.parents][:-2]:
+        folder.chmod(folder.stat().st_mode | 0o055)
+
+
+READ = 'for path; do cat "$path" || ls "$path" || echo more >> "$path" || echo refused; done'
+FOLDER, LINK = 'mkdir "$1"', 'ln -s /tmp "$1"'
+
+
+def test_another_user_can_neither_read_nor_change_a_copy(source, shared, tmp_path):
+    reachable(tmp_path)
+    copy = stage(source, shared, tmp_path)
+    done = as_another(READ, copy, copy.parent, copy.parent.parent)
+    assert done.stdout.split() == ["refused"] * 3, done.stderr
+
+
+@pytest.mark.parametrize("what", ["folder", "link"])
+def test_what_another_user_plants_in_our_place_is_refused(source, shared, tmp_path, what):
+    reachable(tmp_path)
+    own = shared / f"snaketune-{os.geteuid()}"
+    assert as_another(FOLDER if what == "folder" else LINK, own).returncode == 0
+    with pytest.raises(DataError, match="belongs to another user" if what == "folder" else "is a link where"):
+        stage(source, shared, tmp_path)
+
+
+def test_another_users_folder_of_the_same_digest_does_not_matter(source, shared, tmp_path):
+    reachable(tmp_path)
+    assert as_another(FOLDER, shared / file_digest(source)).returncode == 0
+    assert stage(source, shared, tmp_path).read_text() == CONTENT
