@@ -17,6 +17,7 @@ def main() -> None:
     from snaketune.common.manifest import write_manifest
     from snaketune.data.dedupe import DedupeParts, DedupePolicy, plan_removal
     from snaketune.data.disks import Disks, temporary_place
+    from snaketune.data.losses import removed_duplicates
     from snaketune.data.removal import LineIndex, carry_out, write_removed
 
     policy = DedupePolicy(**arguments.cfg["dedupe"])
@@ -33,7 +34,10 @@ def main() -> None:
     with writing(arguments.kept) as kept, writing(arguments.duplicates) as duplicates:
         carry_out(arguments.removed, arguments.records, index, kept, duplicates)
     outputs = [arguments.removed, arguments.kept, arguments.duplicates]
-    write_manifest(arguments.manifest, "dedupe_records", outputs, plan.facts())
+    facts = plan.facts()
+    for line in removed_duplicates(facts):
+        print(line)
+    write_manifest(arguments.manifest, "dedupe_records", outputs, facts)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ from snaketune.common.door import parse_arguments, run
 def main() -> None:
     """Pack, write and account for both splits."""
     arguments = parse_arguments(__doc__, "rightsize", "tokens", "train", "eval", "manifest", facts=("manifest",))
-    import numpy as np
-
     from snaketune.common.canonical import read_json
     from snaketune.common.manifest import read_manifest, write_manifest
+    from snaketune.data.cutting import CutDocuments, Sizes, cut
     from snaketune.data.packing import one_per_row, pack
     from snaketune.data.rows import write_rows
     from snaketune.data.token_store import TokenStore
@@ -22,11 +21,10 @@ def main() -> None:
     accounts = {}
     for split, output in (("train", arguments.train), ("eval", arguments.eval)):
         store = TokenStore(Path(arguments.tokens).parent / split)
-        keeps_all = settings["on_too_long"] == "truncate"
-        chosen = np.flatnonzero(keeps_all | (store.lengths <= row_length))
-        lengths = np.minimum(store.lengths[chosen], row_length)
-        rows = pack(lengths, row_length) if settings["packing"] else one_per_row(lengths)
-        accounts[split] = write_rows(output, store, rows.among(chosen), row_length, manifest["pad_id"])
+        pieces = cut(Sizes.of(store), row_length, settings["on_too_long"])
+        rows = pack(pieces.lengths, row_length) if settings["packing"] else one_per_row(pieces.lengths)
+        account = write_rows(output, CutDocuments(store, pieces), rows, row_length, manifest["pad_id"])
+        accounts[split] = account | pieces.counts()
     write_manifest(
         arguments.manifest,
         "pack_rows",

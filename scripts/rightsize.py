@@ -11,6 +11,8 @@ def main() -> None:
     from snaketune.common.atomic import write_json
     from snaketune.common.canonical import digest_of, read_json
     from snaketune.common.manifest import read_manifest
+    from snaketune.data.cutting import Sizes
+    from snaketune.data.losses import check_losses, lengths_told
     from snaketune.data.rightsizing import LengthPolicy, rightsize
     from snaketune.data.token_store import TokenStore
 
@@ -18,7 +20,10 @@ def main() -> None:
     folder = Path(arguments.tokens).parent
     train, held_out = TokenStore(folder / "train"), TokenStore(folder / "eval")
     policy, pairs = LengthPolicy(**arguments.cfg["tokens"]), bool(train.seconds.any())
-    facts = rightsize(train.lengths, held_out.lengths, policy, model["context_length"], pairs)
+    facts = rightsize(Sizes.of(train), Sizes.of(held_out), policy, model["context_length"], pairs)
+    check_losses(facts, tokens["splits"], policy, pairs)
+    for line in lengths_told(facts, pairs):
+        print(line)
     # What was left out is not trained on: its account may change without a retraining.
     data = {name: file for name, file in tokens["files"].items() if name != "dropped.jsonl"}
     digests = {name: model[name] for name in ("weights_digest", "tokenizer_digest")}

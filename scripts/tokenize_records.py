@@ -11,6 +11,7 @@ def main() -> None:
     from snaketune.common.atomic import write_bytes, writing
     from snaketune.common.manifest import write_manifest
     from snaketune.data.chunk_tokenizing import Recipe
+    from snaketune.data.losses import left_out_at_tokenising
     from snaketune.data.source_names import names_in
     from snaketune.data.tokenizing import tokenize_splits, warnings_of
 
@@ -21,7 +22,8 @@ def main() -> None:
     }
     with writing(arguments.dropped) as dropped:
         facts = tokenize_splits(files, recipe, dropped, arguments.settings["threads"], arguments.parts)
-    print(*warnings_of(facts), sep="\n", end="\n" if warnings_of(facts) else "")
+    for line in warnings_of(facts) + left_out_at_tokenising(facts["splits"]):
+        print(line)
     write_bytes(arguments.template, (recipe.template or "").encode())
     outputs = [arguments.output_train, arguments.output_eval, arguments.template, arguments.dropped]
     write_manifest(arguments.manifest, "tokenize_records", outputs, facts)

@@ -49,7 +49,15 @@ def write_tokens(folder: Path, documents: int = 600) -> Path:
             pa.ListArray.from_arrays(offsets, pa.array(ids)),
             pa.ListArray.from_arrays(offsets, mask_array(masks)),
         ]
-        columns += [pa.array(lengths, pa.int32()), zeros, numbers, zeros, zeros]
+        columns += [
+            pa.array(lengths, pa.int32()),
+            zeros,
+            numbers,
+            zeros,
+            zeros,
+            pa.array([False] * count),
+            pa.array([1] * count, pa.int32()),
+        ]
         with writing_tokens(folder / split) as writer:
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
     return folder

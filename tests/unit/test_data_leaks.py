@@ -262,7 +262,7 @@ def test_what_is_found_is_said(tmp_path, folder):
     path = canonical(tmp_path / "r", asked("harmless", "quite harmless"), asked(LONG, "72"))
     found, _, _ = plan(path, folder, [evaluation(tmp_path / "e.jsonl", jsonl({"q": LONG}))], test_size=0)
     (note,) = found.notes(SplitPolicy(0, 0, decontaminate=["e.jsonl"]))
-    assert note.startswith("1 of 2 records contain text of the files in split.decontaminate")
+    assert note.startswith("1 of 2 records (50%) contain text of the files in split.decontaminate")
 
 
 def test_half_of_the_runs_of_eight_words_is_enough(tmp_path, folder):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaketune.data.packing import RowPlan, one_per_row, pack, window
+from snaketune.data.packing import RowPlan, one_per_row, pack
 
 
 @given(st.lists(st.integers(1, 64), max_size=300))
@@ -59,38 +59,3 @@ def test_a_plan_reads_like_a_list_of_rows():
 
 def test_without_packing_each_document_has_its_own_row_beside_similar_ones():
     assert [row.tolist() for row in one_per_row(np.asarray([3, 1, 3, 2]))] == [[1], [3], [0], [2]]
-
-
-@given(st.integers(8, 40), st.data())
-def test_the_window_keeps_the_length_and_a_part_of_the_answer(length, data):
-    size = data.draw(st.integers(length + 1, 120))
-    first = data.draw(st.integers(1, size - 1))
-    last = data.draw(st.integers(first, size - 1))
-    mask = np.zeros(size, np.int8)
-    mask[first : last + 1] = 1
-    part = window(mask, length)
-    assert part.stop - part.start == length
-    assert mask[part].sum() > 0
-    answer = last + 1 - first
-    if answer <= length - max(1, length // 16):
-        assert mask[part].sum() == answer
-        assert part.start < first
-    else:
-        assert part.start == max(0, first - length // 4)
-
-
-@pytest.mark.parametrize(
-    ("first", "last", "kept"),
-    [
-        (900, 999, (488, 1000)),  # the end of the prompt and the whole answer
-        (20, 450, (0, 512)),  # the answer is whole, and what follows it fills the row
-        (600, 1079, (568, 1080)),  # an answer of 480 tokens leaves 32 to the prompt
-        (600, 1080, (472, 984)),  # a longer one loses its end, the prompt keeps a quarter
-        (3, 1099, (0, 512)),  # the whole prompt is shorter than that
-    ],
-)
-def test_the_window_keeps_the_whole_answer_where_possible(first, last, kept):
-    mask = np.zeros(1100, np.int8)
-    mask[first : last + 1] = 1
-    part = window(mask, 512)
-    assert (part.start, part.stop) == kept

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.data.built_in_templates import BUILT_IN
 from snaketune.data.chunk_tokenizing import Recipe
+from snaketune.data.cutting import Sizes
 from snaketune.data.packing import one_per_row, pack
 from snaketune.data.rightsizing import LengthPolicy, rightsize
 from snaketune.data.rows import PackedRows, write_rows
@@ -254,14 +255,14 @@ def test_rows_never_hold_half_a_pair(tmp_path_factory, shapes, packer):
 
 
 def test_a_pair_longer_than_a_row_is_never_cut(tmp_path):
-    with pytest.raises(ValueError, match="a pair of 40 tokens"):
+    with pytest.raises(ValueError, match="40 tokens does not fit"):
         write_rows(tmp_path / "rows.arrow", Pairs([(20, 20)]), [np.asarray([0])], ROW, 0)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("policy", "limit"), [("error", 64), ("drop", 8)])
 def test_what_to_do_with_pairs_that_are_too_long_does_not_include_cutting(policy, limit):
-    lengths = np.asarray([10, 80])
+    sizes = [Sizes.of_conversations(np.asarray(lengths, np.int32)) for lengths in ([10, 80], [])]
     with pytest.raises(DataError, match=r"training pairs are longer.*tokens\.max_length") as caught:
-        rightsize(lengths, lengths[:0], LengthPolicy(limit, policy), 128, pairs=True)
+        rightsize(*sizes, LengthPolicy(limit, policy), 128, pairs=True)
     assert "truncate" not in str(caught.value)

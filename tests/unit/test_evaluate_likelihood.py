@@ -7,7 +7,9 @@ from tiny_run import conversations, llama, write_data, write_run
 from transformers import GraniteConfig, GraniteForCausalLM
 
 from snaketune.common.errors import TrainingError
-from snaketune.data.rows import PackedRows
+from snaketune.data.cutting import CutDocuments, Sizes, cut
+from snaketune.data.packing import pack
+from snaketune.data.rows import PackedRows, write_rows
 from snaketune.data.token_store import TokenStore
 from snaketune.evaluate import scoring
 from snaketune.evaluate.likelihood import Likelihoods, measure
@@ -136,3 +138,16 @@ def test_nothing_held_out_gives_a_count_of_zero_and_no_measure(tiny, tmp_path):
     store = TokenStore(empty.tokens / "eval")
     found = measure(llama(300), PackedRows(empty.rows), SETTINGS)
     assert likelihood_measures(found, store, ALL, "base") == {"n": 0}
+
+
+def test_a_text_in_several_rows_is_one_document(tiny, tmp_path):
+    store = TokenStore(tiny.tokens / "eval")
+    sizes = Sizes(store.lengths, np.ones(len(store), bool), np.ones(len(store), np.int32))
+    pieces = cut(sizes, 12, "drop")
+    assert pieces.counts()["tokens_repeated"] > len(store)
+    write_rows(tmp_path / "rows.arrow", CutDocuments(store, pieces), pack(pieces.lengths, 12), 12, 0)
+    found = measure(llama(300), PackedRows(tmp_path / "rows.arrow"), SETTINGS, texts=store.records)
+    assert found.records.tolist() == store.records.tolist()
+    assert found.lengths.tolist() == store.lengths.tolist()
+    assert not found.rejected.any()
+    assert found.tokens.tolist() == [int(store.document(n)[1][1:].sum()) for n in range(len(store))]

@@ -125,7 +125,8 @@ def test_the_longest_of_what_is_too_long_is_shown_with_its_place(tmp_path):
     lengths = [5, 900, 20, 700, 800, 600]
     rows = [{"source": 0, "line": 10 + n, "text": f"document {n} " * 200} for n in range(len(lengths))]
     (tmp_path / "train.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
-    columns = [[[1] * n for n in lengths], [[True] * n for n in lengths], lengths, lengths, range(6), [0] * 6, [0] * 6]
+    columns = [[[1] * n for n in lengths], [[True] * n for n in lengths], lengths, lengths, range(6)]
+    columns += [[0] * 6, [0] * 6, [False] * 6, [1] * 6]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
     with writing_tokens(tmp_path / "train") as writer:
         writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))

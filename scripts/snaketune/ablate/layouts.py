@@ -9,6 +9,7 @@ import numpy as np
 
 from snaketune.common.atomic import write_json
 from snaketune.common.canonical import read_json
+from snaketune.data.cutting import CutDocuments, Sizes, cut
 from snaketune.data.packing import one_per_row, pack
 from snaketune.data.rightsizing import LengthPolicy, choose_max_length
 from snaketune.data.rows import write_rows
@@ -46,13 +47,19 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Documents of the run: those of each split that are trained on, or held out, in full."""
+    """Documents of the run: some of those of each split that are trained on, or held out, uncut or as pieces.
+
+    Attributes:
+        most_tokens: the length at which texts are cut.
+        train, held_out: indices of pieces.
+        lengths: of the training pieces, in tokens.
+    """
 
     folder: Path
+    most_tokens: int
     train: np.ndarray
     held_out: np.ndarray
     lengths: np.ndarray
-    """Of the training documents of the sample."""
 
     @property
     def longest(self) -> int:
@@ -65,17 +72,15 @@ def draw(tokens: Path, most_tokens: int, seed: int) -> Sample:
 
     Args:
         tokens: folder of the tokenised splits.
-        most_tokens: ``max_length`` of the run; what it drops or cuts is left out.
+        most_tokens: ``max_length`` of the run; conversations that it drops or cuts are left out.
         seed: of the choice.
     """
-    chosen = {}
+    chosen, lengths = {}, {}
     for split, most in (("train", MOST_DOCUMENTS), ("eval", MOST_HELD_OUT)):
-        lengths = TokenStore(tokens / split).lengths
-        fitting = np.flatnonzero(lengths <= most_tokens)
-        order = np.random.default_rng(seed).permutation(len(fitting))[:most]
-        chosen[split] = np.sort(fitting[order])
-    lengths = TokenStore(tokens / "train").lengths[chosen["train"]]
-    return Sample(tokens, chosen["train"], chosen["eval"], lengths)
+        pieces = cut(Sizes.of(TokenStore(tokens / split)), most_tokens, "drop")
+        chosen[split] = np.sort(np.random.default_rng(seed).permutation(len(pieces))[:most])
+        lengths[split] = pieces.lengths[chosen[split]]
+    return Sample(tokens, most_tokens, chosen["train"], chosen["eval"], lengths["train"])
 
 
 def lengths_to_compare(tokens: Path, rightsize: Mapping[str, Any], multiple: int, guides: int) -> tuple[int, int]:
@@ -90,7 +95,7 @@ def lengths_to_compare(tokens: Path, rightsize: Mapping[str, Any], multiple: int
     own, context = rightsize["max_length"], rightsize["model_context"]
     lengths = TokenStore(tokens / "train").lengths
     policy = LengthPolicy("auto", rightsize["on_too_long"], 1.0, multiple)
-    needed = min(own, choose_max_length(lengths[lengths <= own], policy, context))
+    needed = min(own, choose_max_length(np.minimum(lengths, own), policy, context)[0])
     if rightsize["max_length_from"] == "data":
         needed = own
     return needed, own if own > needed else max(needed, min(guides, context or guides))
@@ -106,9 +111,10 @@ def lay_out(sample: Sample, row_length: int, packing: bool, pad_id: int, folder:
     counts = {}
     for split, chosen in (("train", sample.train), ("eval", sample.held_out)):
         store = TokenStore(sample.folder / split)
-        lengths = store.lengths[chosen]
+        pieces = cut(Sizes.of(store), sample.most_tokens, "drop")
+        documents, lengths = CutDocuments(store, pieces), pieces.lengths[chosen]
         plan = pack(lengths, row_length) if packing else one_per_row(lengths)
-        counts[split] = write_rows(place / f"{split}.arrow", store, plan.among(chosen), row_length, pad_id)
+        counts[split] = write_rows(place / f"{split}.arrow", documents, plan.among(chosen), row_length, pad_id)
     rows, tokens, trained = (int(counts["train"][name]) for name in ("rows", "tokens", "trainable_tokens"))
     squares = int((sample.lengths.astype(np.int64) ** 2).sum())
     layout = Layout(str(place), row_length, rows, tokens, trained, squares)

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import orjson
 
 from snaketune.common import variables
+from snaketune.common.chatter import hush_libraries
 from snaketune.common.errors import DiskFullError, SnaketuneError
 from snaketune.common.room import free_bytes, full_places, is_full_disk, usual_places
 
@@ -62,6 +63,7 @@ def run(main: Callable[[], Any]) -> None:
     variables.clean()
     interruption = _Interruption()
     stop_with_parent(os.environ.get(PARENT_VARIABLE))
+    hush_libraries()
     try:
         _main_and_record(main)
     except BaseException as error:

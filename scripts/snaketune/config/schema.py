@@ -165,8 +165,16 @@ class TokensConfig(Section):
     pad_to_multiple_of: int = Field(64, ge=1, le=4096, description="`auto` rounds up to a multiple of this (tokens).")
     on_too_long: Literal["drop", "truncate", "error"] = Field(
         "drop",
-        description="What happens to longer documents: dropped and counted, cut (whole answers are kept as long as "
-        "they fit) and counted, or the run stops.",
+        description="What happens to longer records: dropped and counted; cut at the end and counted (dropped where no "
+        "token of an answer would be left); or the run stops. Plain texts (`format: text`) are cut into rows of "
+        "max_length in any case but `error`, and every token of them is trained once.",
+    )
+    max_dropped_fraction: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="The run stops when more than this fraction of the records or of the tokens is not trained on, for "
+        "its length or since it could not be tokenised. What `coverage` gives up is allowed.",
     )
     packing: bool = Field(
         True, description="Fill each row with several documents, kept apart by attention; false pads one per row."

@@ -101,7 +101,13 @@ STAGES = {
         ),
         Stage(
             "rightsize",
-            ("tokens.max_length", "tokens.coverage", "tokens.pad_to_multiple_of", "tokens.on_too_long"),
+            (
+                "tokens.max_length",
+                "tokens.coverage",
+                "tokens.pad_to_multiple_of",
+                "tokens.on_too_long",
+                "tokens.max_dropped_fraction",
+            ),
             _after("tokenize_records"),
         ),
         Stage("pack_rows", ("tokens.packing", "tokens.on_too_long"), _after("rightsize")),

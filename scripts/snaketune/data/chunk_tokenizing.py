@@ -223,6 +223,8 @@ def _record_batch(units: Sequence[Unit], flat: Rows) -> pa.RecordBatch:
         pa.array([unit[0][0].record for unit in units], pa.int64()),
         pa.array([unit[0][0].source for unit in units], pa.int32()),
         pa.array([len(unit[0][1][0]) if len(unit) > 1 else 0 for unit in units], pa.int32()),
+        pa.array([unit[0][0].plain for unit in units], pa.bool_()),
+        pa.array([int(unit[0][1][1].argmax()) for unit in units], pa.int32()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 

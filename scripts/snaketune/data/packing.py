@@ -1,4 +1,4 @@
-"""Packing documents into rows of equal length, best fit first, and cutting what is too long."""
+"""Packing documents into rows of equal length, best fit first."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -103,22 +103,3 @@ def one_per_row(lengths: np.ndarray) -> RowPlan:
     Rows of similar length are neighbours, so a reader that takes them in order pads a batch little.
     """
     return RowPlan(np.argsort(lengths, kind="stable"), np.arange(len(lengths) + 1, dtype=np.int64))
-
-
-def window(mask: np.ndarray, length: int) -> slice:
-    """Return the part of a document of more than ``length`` tokens that is kept.
-
-    The whole answer and as much as fits of the end of the prompt before it, which is at least a sixteenth of the
-    row (or the whole prompt): an answer without its question teaches nothing. An answer too long for that loses its
-    end, and then a quarter of the row is left to the prompt.
-
-    Args:
-        mask: loss mask of the document, shape [tokens], with at least one 1.
-    """
-    trained = np.flatnonzero(mask)
-    first, last = int(trained[0]), int(trained[-1])
-    start = max(0, last + 1 - length)
-    if start > max(0, first - max(1, length // 16)):
-        start = max(0, first - max(1, length // 4))
-    start = min(start, len(mask) - length)
-    return slice(start, start + length)

@@ -4,14 +4,14 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
 from snaketune.common.atomic import sibling
-from snaketune.data.packing import RowPlan, window
+from snaketune.data.cutting import Documents
+from snaketune.data.packing import RowPlan
 
 BATCH_TOKENS = 1 << 20
 Tokens = tuple[np.ndarray, np.ndarray]
@@ -27,17 +27,6 @@ class Document:
     length: int
 
 
-class Documents(Protocol):
-    """Tokenised documents: what a :class:`~snaketune.data.token_store.TokenStore` offers."""
-
-    records: np.ndarray
-    seconds: np.ndarray
-
-    def document(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the token ids and the loss mask of document ``index``."""
-        ...
-
-
 def schema(row_length: int) -> pa.Schema:
     """Return the Arrow schema of packed rows of ``row_length`` tokens."""
     fields = [(name, pa.list_(kind, row_length)) for name, kind in FIXED.items()]
@@ -51,11 +40,11 @@ def write_rows(
 ) -> dict[str, int | float]:
     """Write the rows (indices into ``store``) as an Arrow IPC file and return its counts.
 
-    Documents longer than a row are cut to the window that keeps the answer. A pair becomes two neighbouring
-    documents of one row, the chosen one first, and counts as one. Memory holds one batch of about a million tokens.
+    A pair becomes two neighbouring documents of one row, the chosen one first, and counts as one. Memory holds one
+    batch of about a million tokens.
 
     Raises:
-        ValueError: if a pair is longer than a row; cut answers cannot be compared.
+        ValueError: if a document is longer than a row: :func:`snaketune.data.cutting.cut` comes first.
     """
     path = Path(path)
     partial = sibling(path)
@@ -112,16 +101,13 @@ def _documents(store: Documents, members: np.ndarray, row_length: int) -> tuple[
 
 
 def _parts(document: Tokens, second: int, row_length: int) -> tuple[Tokens, ...]:
-    """Return the document, cut to the row where it is longer, or both documents of a pair."""
+    """Return the document, or both documents of a pair."""
     tokens, trained = document
-    if len(tokens) <= row_length:
-        if not second:
-            return (document,)
-        return (tokens[:second], trained[:second]), (tokens[second:], trained[second:])
-    if second:
-        raise ValueError(f"a pair of {len(tokens)} tokens does not fit a row of {row_length}")
-    part = window(trained, row_length)
-    return ((tokens[part], trained[part]),)
+    if len(tokens) > row_length:
+        raise ValueError(f"a document of {len(tokens)} tokens does not fit a row of {row_length}")
+    if not second:
+        return (document,)
+    return (tokens[:second], trained[:second]), (tokens[second:], trained[second:])
 
 
 def _starts(sizes: np.ndarray, used: np.ndarray, row_offsets: np.ndarray, row_length: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from snaketune.data.decontamination import (
     read_evaluation_texts,
 )
 from snaketune.data.leaks import Leaks, Side, find_leaks
+from snaketune.data.losses import share
 from snaketune.data.removal import EXCERPT_CHARACTERS, LineIndex, excerpt
 from snaketune.data.sampling import repetitions
 from snaketune.data.splitting import plan_split
@@ -120,14 +121,18 @@ class SidePlan:
         found, records, held_out = [], len(self.side), len(self.apart)
         if count := len(self.dropped_contaminated):
             found.append(
-                f"{count:,} of {records:,} records contain text of the files in split.decontaminate and are not trained"
-                " on; leaks.jsonl lists each with that text."
+                f"{count:,} of {records:,} records ({share(count, records)}) contain text of the files in"
+                " split.decontaminate and are not trained on; leaks.jsonl lists each with that text."
             )
-        if len(self.dropped_similar) > NOTABLE_FRACTION * records:
+        if count := len(self.dropped_similar):
+            design = (
+                "; where records are alike by design, lower split.max_alike or set split.max_similarity to null"
+                if count > NOTABLE_FRACTION * records
+                else " (split.max_similarity)"
+            )
             found.append(
-                f"{len(self.dropped_similar):,} of {records:,} records are too similar to held-out ones to train on"
-                " (leaks.jsonl lists them); where records are alike by design, lower split.max_alike or set"
-                " split.max_similarity to null."
+                f"{count:,} of {records:,} records ({share(count, records)}) are too similar to held-out ones to train"
+                f" on{design}; leaks.jsonl lists them."
             )
         if len(self.alike) > NOTABLE_FRACTION * held_out:
             found.append(

@@ -20,11 +20,14 @@ SCHEMA = pa.schema(
         ("record", pa.int64()),
         ("source", pa.int32()),
         ("second", pa.int32()),
+        ("plain", pa.bool_()),
+        ("first", pa.int32()),
     ]
 )
 DATA_FILE = "data-00000-of-00001.arrow"
 _LISTS = {"input_ids": "int32", "loss_mask": "bool"}
 _SCALARS = {"length": "int32", "bytes": "int32", "record": "int64", "source": "int32", "second": "int32"}
+_SCALARS |= {"plain": "bool", "first": "int32"}
 
 
 @contextmanager
@@ -67,6 +70,8 @@ class TokenStore:
         records: line of each in the split's file, from 0, int64.
         sources: number of the source that each comes from, int32.
         seconds: where the second of a pair's two documents, the rejected one, begins; 0 for a single document, int32.
+        plain: whether each is plain text, bool.
+        firsts: the first token of each that is trained, int32.
     """
 
     def __init__(self, folder: str | Path):
@@ -80,8 +85,9 @@ class TokenStore:
         self.bytes = _column(batches, "bytes", np.int32)
         self.records = _column(batches, "record", np.int64)
         self.sources = _column(batches, "source", np.int32)
-        paired = all("second" in batch.schema.names for batch in batches)
-        self.seconds = _column(batches, "second", np.int32) if paired else np.zeros_like(self.lengths)
+        self.seconds = _column(batches, "second", np.int32)
+        self.plain = _column(batches, "plain", bool)
+        self.firsts = _column(batches, "first", np.int32)
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -110,5 +116,10 @@ def _mask_view(values: pa.Array) -> np.ndarray:
 
 
 def _column(batches: list[pa.RecordBatch], name: str, dtype: type) -> np.ndarray:
-    parts = [batch.column(name).to_numpy() for batch in batches]
+    parts = [
+        batch.column(name).to_numpy(zero_copy_only=False)
+        if name in batch.schema.names
+        else np.zeros(batch.num_rows, dtype)
+        for batch in batches
+    ]
     return np.concatenate(parts) if parts else np.empty(0, dtype)

@@ -203,7 +203,8 @@ class _Examination:
 
     def _score_rows(self, name: str, model: Any) -> dict[str, Any]:
         pairs = bool(self._store.seconds.any())
-        found = measure(model, self._rows, self._settings.model, pairs)
+        texts = self._store.records[self._store.plain]
+        found = measure(model, self._rows, self._settings.model, pairs, texts)
         check_finite(found, name)
         self._likelihoods[name] = found
         self._measures[name] = additive_measures(found, self._store, self._settings.metrics)

@@ -11,14 +11,18 @@ from snaketune.data.rows import PackedRows
 from snaketune.evaluate.models import ModelSettings
 from snaketune.evaluate.scoring import Chunk, scored_chunks
 
+NO_TEXTS = np.zeros(0, np.int64)
+
 
 @dataclass(frozen=True, slots=True)
 class Likelihoods:
     """What a model makes of each packed document, in the order of the records; all arrays have shape [documents].
 
+    A text that is in several rows is one document.
+
     Attributes:
         records: index of the document's record.
-        lengths: tokens of the document in its row.
+        lengths: tokens of the document in its rows.
         tokens: tokens that bear loss.
         nll: summed negative log-likelihood of those, in nats, float64.
         correct: how many of those the model would have said itself.
@@ -37,7 +41,9 @@ class Likelihoods:
         return Likelihoods(*(getattr(self, field.name)[~self.rejected] for field in fields(self)))
 
 
-def measure(model: Any, rows: PackedRows, settings: ModelSettings, pairs: bool = True) -> Likelihoods:
+def measure(
+    model: Any, rows: PackedRows, settings: ModelSettings, pairs: bool = True, texts: np.ndarray = NO_TEXTS
+) -> Likelihoods:
     """Return the likelihoods of all documents in ``rows``.
 
     Memory holds one batch, one chunk of logits and a few numbers per document, however many there are.
@@ -45,6 +51,7 @@ def measure(model: Any, rows: PackedRows, settings: ModelSettings, pairs: bool =
     Args:
         pairs: whether two documents of one record are a chosen and a rejected answer; else they are examples of
             answers of one conversation.
+        texts: records of plain text, int64: all documents of one are its pieces, and count as one document.
     """
     index = _DocumentIndex(rows, pairs)
     tokens, correct = np.zeros((2, index.size), np.int64)
@@ -56,8 +63,17 @@ def measure(model: Any, rows: PackedRows, settings: ModelSettings, pairs: bool =
         np.add.at(nll, documents, losses)
         np.add.at(correct, documents, hits)
     order = np.argsort(index.records, kind="stable")
-    columns = (index.records, index.lengths, tokens, nll, correct, index.rejected)
-    return Likelihoods(*(values[order] for values in columns))
+    records, rejected = index.records[order], index.rejected[order]
+    firsts = np.flatnonzero((np.diff(records, prepend=-1) != 0) | ~np.isin(records, texts))
+    # A later piece of a text begins with the last token of the one before it.
+    repeated = np.diff(np.append(firsts, len(records))) - 1
+    lengths, said, lost, right = (_summed(values[order], firsts) for values in (index.lengths, tokens, nll, correct))
+    return Likelihoods(records[firsts], lengths - repeated, said, lost, right, rejected[firsts])
+
+
+def _summed(values: np.ndarray, firsts: np.ndarray) -> np.ndarray:
+    """Return the sums of the runs of ``values`` that begin at ``firsts``."""
+    return np.add.reduceat(values, firsts) if len(firsts) else values
 
 
 def token_scores(chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
@@ -79,10 +95,11 @@ class _DocumentIndex:
                 numbers.extend((document.record, document.length, row * rows.row_length + document.start))
         self.records, self.lengths, self._starts = np.frombuffer(numbers, np.int64).reshape(-1, 3).T.copy()
         self.size = len(self.records)
-        # Pairs are neighbours in a row: two documents of one record, the chosen one first.
-        self.rejected = (np.diff(self.records, prepend=-1) == 0) & pairs
         # A place is one number, row * row_length + column; documents are sorted by that of their first token.
         self._width = rows.row_length
+        # Pairs are neighbours in a row: two documents of one record, the chosen one first.
+        in_row = np.diff(self._starts // self._width, prepend=-1) == 0
+        self.rejected = in_row & (np.diff(self.records, prepend=-1) == 0) & pairs
 
     def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return the number of the document at each place."""

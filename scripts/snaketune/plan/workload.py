@@ -106,7 +106,7 @@ def read_work(
         rows=train["rows"],
         documents=train["documents"],
         tokens=train["tokens"],
-        squares=squared_lengths(rightsize["histogram"], rightsize["max_length"], rightsize["on_too_long"]),
+        squares=squared_lengths(rightsize["histogram"], rightsize["max_length"], _fate(rightsize)),
         row_length=pack["row_length"],
         eval_tokens=held_out.get("tokens", 0),
         config=config,
@@ -126,20 +126,26 @@ def _with_checkpointing(config: Any, setting: MemorySetting, wanted: Any, target
     return replace(setting, checkpoint_every=choose_checkpointing(config, setting, target.memory_gb).checkpoint_every)
 
 
+def _fate(rightsize: Mapping[str, Any]) -> str:
+    """Return what becomes of documents that are longer than a row, for :func:`squared_lengths`."""
+    return "pieces" if rightsize.get("in_pieces") else rightsize["on_too_long"]
+
+
 def squared_lengths(histogram: Sequence[Mapping[str, int]], max_length: int, on_too_long: str) -> int:
     """Return the sum of the squared lengths, in tokens², of the documents that stay.
 
     Args:
         histogram: bins ``from`` (inclusive) ``to`` (exclusive) with ``records``.
         max_length: longer documents are cut, or gone.
-        on_too_long: ``truncate`` cuts them.
+        on_too_long: ``truncate`` cuts them, ``pieces`` cuts them into several of that length.
     """
     total = 0.0
     for part in histogram:
         middle = (part["from"] + part["to"] - 1) / 2
-        if middle > max_length and on_too_long != "truncate":
-            continue
-        total += part["records"] * min(middle, max_length) ** 2
+        if middle <= max_length:
+            total += part["records"] * middle**2
+        elif on_too_long != "drop":
+            total += part["records"] * max_length * (middle if on_too_long == "pieces" else max_length)
     return round(total)
 
 

@@ -7,7 +7,11 @@ from snaketune.report import units
 from snaketune.report.facts import Facts, look
 from snaketune.report.funnel import SPLITS
 
-LIMIT_ORIGINS = {"data": "taken from the data", "configuration": "set in the configuration"}
+LIMIT_ORIGINS = {
+    "data": "taken from the data",
+    "context": "the model's context; the data are longer",
+    "configuration": "set in the configuration",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ def length_facts(facts: Facts) -> tuple[LengthFact, ...]:
         LengthFact("Longest document", units.count(sizes.get("longest"), "token")),
         LengthFact("Context of the model", units.count(sizes.get("model_context"), "token")),
         LengthFact("Documents kept whole", units.count(whole), units.share(whole, sizes.get("records"))),
+        LengthFact("Texts in several rows", units.count(sizes.get("in_pieces") or None), _pieces(sizes)),
         LengthFact("Documents cut", units.count(sizes.get("truncated")), _lost(sizes, "truncated")),
         LengthFact("Documents dropped", units.count(sizes.get("dropped")), _lost(sizes, "dropped")),
     )
@@ -48,14 +53,19 @@ def length_facts(facts: Facts) -> tuple[LengthFact, ...]:
 
 def whole_documents(facts: Facts) -> int | None:
     """Return how many training documents are in the rows uncut."""
-    records, truncated, dropped = (facts.rightsize.get(key) for key in ("records", "truncated", "dropped"))
+    sizes = facts.rightsize
+    records, truncated, dropped = (sizes.get(key) for key in ("records", "truncated", "dropped"))
     if records is None or truncated is None or dropped is None:
         return None
-    return records - truncated - dropped
+    return records - truncated - dropped - sizes.get("in_pieces", 0)
 
 
 def _origin(sizes: dict[str, Any]) -> str:
     return LIMIT_ORIGINS.get(str(sizes.get("max_length_from")), "")
+
+
+def _pieces(sizes: dict[str, Any]) -> str:
+    return f"{units.count(sizes.get('pieces'))} pieces, nothing lost"
 
 
 def _lost(sizes: dict[str, Any], key: str) -> str:
@@ -94,6 +104,7 @@ class BatchWay:
 def batch_ways(facts: Facts) -> tuple[BatchWay, ...]:
     """Return how much padding each way of making batches has; the account of ``rightsize`` knows four of them."""
     sizes, tokens = facts.rightsize, facts.rightsize.get("tokens_kept")
+    tokens = None if tokens is None else tokens + sizes.get("tokens_repeated", 0)
     ways = (
         ("Each document padded to the model's context", "padded_tokens_at_context"),
         ("Each document padded to max_length", "padded_tokens_at_max_length"),

@@ -23,6 +23,7 @@ DEDUPE = {"dedupe": {"exact": True, "ignore_case": False, "near": False}}
 SPLIT = {"split": {"test_size": 0.2, "seed": 0, "stratify": False, "max_similarity": None, "decontaminate": []}}
 TOKENS = {"tokens": {"chat_template": "chatml", "assistant_only_loss": True}}
 LENGTHS = {"tokens": {"max_length": 320, "on_too_long": "drop", "coverage": 1.0, "pad_to_multiple_of": 64}}
+LENGTHS["tokens"]["max_dropped_fraction"] = 0.6
 PACKING = {"tokens": {"packing": True, "on_too_long": "drop"}}
 MODEL = {"vocab_size": 261, "context_length": 4096, "weights_digest": "w", "tokenizer_digest": "t"}
 LINES = ("records", "quarantine", "duplicates", "train", "eval", "dropped")
