@@ -59,6 +59,7 @@ def make(source, changes, work):
     outputs = {"output-train": work / "train", "output-eval": work / "eval", "template": work / "template"}
     outputs |= {"dropped": work / "dropped.jsonl", "manifest": work / "tokens.json"}
     inputs = {"train": work / "train.jsonl", "eval": work / "none.jsonl", "model": work / "model.json"}
+    inputs["stage"] = work / "stage.json"
     run(
         "tokenize_records",
         {"tokens": {"chat_template": "chatml", "assistant_only_loss": True}},
