@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snaketune.data.cutting import CutDocuments, Sizes, cut
@@ -40,6 +40,7 @@ def rows_of(store, tmp_path, packer=pack, on_too_long="drop"):
 
 @pytest.mark.parametrize("packer", [pack, one_per_row])
 @pytest.mark.parametrize("on_too_long", ["drop", "truncate"])
+@settings(deadline=None, max_examples=30)
 @given(lengths=st.lists(st.integers(2, 100), min_size=1, max_size=12))
 def test_each_token_of_a_text_is_trained_exactly_once(tmp_path_factory, packer, on_too_long, lengths):
     store = Store(lengths, [True] * len(lengths))

@@ -34,6 +34,7 @@ def make(source, changes, work):
     sys.path.insert(0, str(SCRIPTS))
     from snaketune.common.digests import file_digest
     from snaketune.common.manifest import write_manifest
+    from snaketune.config.schema import TokensConfig
 
     shutil.copytree(TOKENIZER, work / "model")
     write_manifest(work / "model.json", "prepare_model", [], MODEL)
@@ -60,13 +61,8 @@ def make(source, changes, work):
     outputs |= {"dropped": work / "dropped.jsonl", "manifest": work / "tokens.json"}
     inputs = {"train": work / "train.jsonl", "eval": work / "none.jsonl", "model": work / "model.json"}
     inputs["stage"] = work / "stage.json"
-    run(
-        "tokenize_records",
-        {"tokens": {"chat_template": "chatml", "assistant_only_loss": True}},
-        **inputs,
-        **outputs,
-        **settings,
-    )
+    tokenising = {"tokens": TokensConfig(chat_template="chatml").model_dump(mode="json")}
+    run("tokenize_records", tokenising, **inputs, **outputs, **settings)
     inputs = {"tokens": work / "tokens.json", "model": work / "model.json", "output": work / "rightsize.json"}
     if run("rightsize", {"tokens": lengths}, **inputs):
         inputs = {"tokens": work / "tokens.json", "rightsize": work / "rightsize.json", "manifest": work / "pack.json"}

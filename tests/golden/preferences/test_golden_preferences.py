@@ -21,7 +21,7 @@ METHOD = {"train": {"method": "dpo"}}
 READING = {"data": {"format": "auto", "columns": {}, "system_prompt": None, "max_bad_fraction": 0.5}}
 DEDUPE = {"dedupe": {"exact": True, "ignore_case": False, "near": False}}
 SPLIT = {"split": {"test_size": 0.2, "seed": 0, "stratify": False, "max_similarity": None, "decontaminate": []}}
-TOKENS = {"tokens": {"chat_template": "chatml", "assistant_only_loss": True}}
+TOKENS = {"tokens": {"chat_template": "chatml", "assistant_only_loss": True, "reasoning": "auto", "date": "2026-01-01"}}
 LENGTHS = {"tokens": {"max_length": 320, "on_too_long": "drop", "coverage": 1.0, "pad_to_multiple_of": 64}}
 LENGTHS["tokens"]["max_dropped_fraction"] = 0.6
 PACKING = {"tokens": {"packing": True, "on_too_long": "drop"}}
@@ -52,7 +52,13 @@ def make(work, expected):
     run("dedupe_records", DEDUPE, records=own["records"], **pairs, **settings)
     run("split_records", SPLIT, records=own["kept"], leaks=own["leaks"], **splits, **settings)
     folders = {f"output-{split}": f"{work}/{split}" for split in splits}
-    tokens = {"model": f"{work}/model.json", "template": f"{work}/template", "dropped": own["dropped"], **folders}
+    tokens = {
+        "model": f"{work}/model.json",
+        "stage": f"{work}/stage.json",
+        "template": f"{work}/template",
+        "dropped": own["dropped"],
+        **folders,
+    }
     run("tokenize_records", TOKENS | METHOD, **tokens, **splits, **settings)
     made = {"tokens": f"{work}/tokenize_records.json", "rightsize": f"{work}/rightsize.json"}
     call("rightsize", LENGTHS, tokens=made["tokens"], model=tokens["model"], output=made["rightsize"])
