@@ -19,12 +19,15 @@ from snaketune.data.encoding import Document, Encoder, Row
 from snaketune.data.engine import few_threads, load_engine
 from snaketune.data.rendering import NO_PREFERENCE, NO_TRAINED_TOKEN, Renderer, Unusable
 from snaketune.data.templates import DEFAULT_DATE, ChatTemplate
+from snaketune.data.time_limit import time_limit
 from snaketune.data.token_store import SCHEMA, mask_array
 from snaketune.data.tokenizer import TextTokenizer, own_chat_template
 
 EXAMPLES = 3
 RECORDS_WITH_EXAMPLES = 8000
 LONGEST_EXAMPLE_TOKENS = 400
+# Rendering a chunk takes about a tenth of a second.
+CHUNK_SECONDS = 300
 NOTHING_TRAINED = (NO_TRAINED_TOKEN, "no token of an answer is left to train on")
 JOINED = (
     "answer_joins_prompt",
@@ -172,13 +175,22 @@ class ChunkTokenizer:
     def _documents(self, chunk: Chunk, dropped: list[dict[str, Any]]) -> list[Document]:
         """Return the documents of the records, those of a pair one after the other."""
         documents: list[Document] = []
-        for number, line in enumerate(chunk.read(), chunk.first):
-            record = orjson.loads(line)
-            try:
-                documents += self.renderer.render(number, record)
-            except Unusable as wrong:
-                dropped.append(self._entry(number, record["source"], record["line"], wrong.reason, wrong.detail))
+        record: dict[str, Any] = {}
+        number = chunk.first
+        with time_limit(CHUNK_SECONDS, lambda: self._too_slow(number, record)):
+            for number, line in enumerate(chunk.read(), chunk.first):
+                record = orjson.loads(line)
+                try:
+                    documents += self.renderer.render(number, record)
+                except Unusable as wrong:
+                    dropped.append(self._entry(number, record["source"], record["line"], wrong.reason, wrong.detail))
         return documents
+
+    def _too_slow(self, number: int, record: dict[str, Any]) -> str:
+        return (
+            f"{self.renderer.place(number, record)}: rendering did not come to an end within {CHUNK_SECONDS} s:"
+            " correct the chat template (tokens.chat_template)."
+        )
 
     def _entry(self, record: int, source: int, line: int, reason: str, detail: str) -> dict[str, Any]:
         place = {"split": self._split, "record": record, "source": source, "line": line}

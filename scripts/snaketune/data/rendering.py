@@ -12,6 +12,7 @@ from snaketune.data.encoding import Document
 from snaketune.data.examples import Example, ExampleFinder
 from snaketune.data.left_out import LeftOut, check_written
 from snaketune.data.records import conversation_of
+from snaketune.data.source_names import place_of
 from snaketune.data.templates import ChatTemplate, Message
 from snaketune.data.tokenizer import TextTokenizer
 from snaketune.data.tool_use import for_template
@@ -96,9 +97,7 @@ class Renderer:
 
     def place(self, number: int, record: dict[str, Any]) -> str:
         """Return where a record is: the user's file and line, or those of the split where the file is not known."""
-        if record.get("source", -1) in range(len(self._sources)):
-            return f"{self._sources[record['source']]} line {record['line']}"
-        return f"{self._place} line {number + 1}"
+        return place_of(record, self._sources, f"{self._place} line {number + 1}")
 
     def conversations(self, record: dict[str, Any]) -> list[list[Message]]:
         """Return the messages of each conversation of a record; in pairs the answers of the prompt are not trained."""

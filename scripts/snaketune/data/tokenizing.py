@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,12 +19,18 @@ from snaketune.data.engine import choose_engine, few_threads, load_engine
 from snaketune.data.equality import SAMPLE_RECORDS, choose_method
 from snaketune.data.inference_check import Conversation, Reference, check_inference
 from snaketune.data.parallel import ordered_results
+from snaketune.data.records import conversation_of, lines_in
 from snaketune.data.rendering import Unusable
 from snaketune.data.shards import gathered, read_parts
+from snaketune.data.source_names import place_of
+from snaketune.data.template_trial import Named, try_template
 from snaketune.data.templates import Message
 from snaketune.data.token_store import writing_tokens
 from snaketune.data.tokenizer import TextTokenizer
+from snaketune.data.tool_use import for_template
 
+# Records of each split that a template is tried on in a process of its own.
+TRIED_RECORDS = 50
 # The documents of a conversation, its messages and the tools that are offered.
 Sampled = tuple[list[Document], tuple[list[Message], list[Message] | None]]
 
@@ -75,6 +82,7 @@ def settle(recipe: Recipe, files: Sequence[str | Path], threads: int) -> tuple[R
     Raises:
         DataError: if an example is not what transformers gives at inference.
     """
+    _try_template(recipe, files)
     worker = ChunkTokenizer(recipe, "sample", threads)
     sample = _sample(worker, [chunk for file in files for chunk in chunks_of(file)])
     documents = [document for documents, _ in sample for document in documents]
@@ -87,6 +95,20 @@ def settle(recipe: Recipe, files: Sequence[str | Path], threads: int) -> tuple[R
             encoder = Encoder(worker.tokenizer, load_engine(gate.engine, worker.tokenizer), method)
             facts["transformers_gate"] = _compared(recipe, worker, sample, encoder)
     return replace(recipe, engine=gate.engine, method=method), facts
+
+
+def _try_template(recipe: Recipe, files: Sequence[str | Path]) -> None:
+    """Render the first records in a process that may neither take long nor much memory."""
+    if not recipe.template:
+        return
+    named: list[Named] = []
+    for file in files:
+        for number, line in enumerate(islice(lines_in(file), TRIED_RECORDS)):
+            record = orjson.loads(line)
+            if "messages" in record:
+                place = place_of(record, recipe.sources, f"{Path(file).name} line {number + 1}")
+                named.append((place, for_template(conversation_of(record)), record.get("tools")))
+    try_template(recipe.template, TextTokenizer(recipe.folder).special_tokens, recipe.date, named)
 
 
 def _compared(recipe: Recipe, worker: ChunkTokenizer, sample: list[Sampled], encoder: Encoder) -> dict[str, Any]:
@@ -175,6 +197,8 @@ def tokenize_splits(
         "vocab_size": tokenizer.vocab_size,
         "pad_id": tokenizer.pad_id,
         "end_tokens": len(tokenizer.stops),
+        "date": recipe.date,
+        "reasoning": recipe.reasoning,
         **facts,
         "splits": {split: account.facts() for split, account in accounts.items()},
         "examples": examples,
@@ -186,11 +210,33 @@ def warnings_of(facts: dict[str, Any]) -> list[str]:
     found = []
     if facts["engine_gate"]["reason"]:
         found.append(f"Tokenising with {facts['engine']}: {facts['engine_gate']['reason']}.")
+    found += _account_of(facts["splits"])
     if not facts["end_tokens"]:
         found.append(
             "Warning: the tokenizer has no eos_token, so the model never learns to stop: name one in its"
             " tokenizer_config.json."
         )
+    return found
+
+
+def _account_of(splits: dict[str, dict[str, Any]]) -> list[str]:
+    """Return sentences about records that are left out, split into examples, or without their reasoning."""
+    found = []
+    for split, facts in splits.items():
+        if facts["dropped"]:
+            total = facts["records"] + sum(facts["dropped"].values())
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in facts["dropped"].items())
+            found.append(f"Left out of {split}: {sum(facts['dropped'].values()):,} of {total:,} ({reasons}).")
+        if several := facts.get("records_in_several_examples"):
+            found.append(
+                f"{several:,} {split} records became {facts['examples_of_these']:,} examples: the chat template"
+                " rewrites earlier turns, or an answer begins with white space that would join its prompt."
+            )
+        if lost := facts.get("answers_without_their_reasoning"):
+            found.append(
+                f"Warning: the chat template leaves out the reasoning of {lost:,} {split} answers, which is not"
+                " trained: choose a template that writes it (tokens.chat_template), or set tokens.reasoning to drop."
+            )
     return found
 
 

@@ -26,7 +26,7 @@ from snaketune.evaluate.models import (
     load_tokenizer,
 )
 from snaketune.evaluate.preferences import PREFERENCE_ACCURACY, preference_measures
-from snaketune.evaluate.prompts import Prompt, choose_prompts, own_stops, stop_tokens
+from snaketune.evaluate.prompts import Prompt, Writing, choose_prompts, own_stops, stop_tokens
 from snaketune.evaluate.questions import REFUSED, TOO_LONG, Questions
 from snaketune.evaluate.scorers import scorers
 from snaketune.evaluate.settings import EvaluationSettings
@@ -129,6 +129,7 @@ class _Examination:
         self._store = TokenStore(material.tokens / "eval")
         self._tokenizer = load_tokenizer(material.model, settings.model)
         self._template = (material.tokens / "chat_template.jinja").read_text(encoding="utf-8")
+        self._writing = Writing.of(material.tokens)
         self.base = load_model(material.model, settings.model)
         self._decoding = self._how_to_answer()
         # The tokens that end an answer here and that the model's own generation configuration does not know.
@@ -150,7 +151,7 @@ class _Examination:
 
     def _questions_of(self, records: Path, tokenized: Any) -> Questions | None:
         limit = self._settings.max_samples
-        found, refused = choose_prompts(records, tokenized, limit, self._tokenizer, self._template)
+        found, refused = choose_prompts(records, tokenized, limit, self._tokenizer, self._template, self._writing)
         prompts = with_room(found, self.base)
         long = sorted({prompt.record for prompt in found} - {prompt.record for prompt in prompts})
         if refused or long:

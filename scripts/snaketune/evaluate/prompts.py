@@ -6,17 +6,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import orjson
 
 from snaketune.common.canonical import digest_of
+from snaketune.common.errors import DataError
+from snaketune.common.manifest import read_manifest
+from snaketune.data import thoughts
 from snaketune.data.records import conversation_of
+from snaketune.data.templates import DEFAULT_DATE, ChatTemplate
 from snaketune.data.tool_use import for_template
-from snaketune.model.stops import as_list, turn_end
+from snaketune.model.stops import as_list, turn_ends
 
 SAMPLE = "held-out requests"
 Turn = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """How the conversations that a model was trained on were written: prompts are written in the same way.
+
+    Attributes:
+        date: what templates took for today.
+        reasoning: what became of reasoning.
+    """
+
+    date: str = DEFAULT_DATE
+    reasoning: str = thoughts.AUTO
+
+    @classmethod
+    def of(cls, tokens: Path) -> "Writing":
+        """Return that of tokenised records, from their manifest."""
+        facts = read_manifest(tokens / "manifest.json") if (tokens / "manifest.json").is_file() else {}
+        return cls(facts.get("date", DEFAULT_DATE), facts.get("reasoning", thoughts.AUTO))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +59,12 @@ class Prompt:
 
 
 def choose_prompts(
-    path: str | Path, tokenized: np.ndarray | None, limit: int, tokenizer: Any, template: str
+    path: str | Path,
+    tokenized: np.ndarray | None,
+    limit: int,
+    tokenizer: Any,
+    template: str,
+    writing: Writing = Writing(),
 ) -> tuple[list[Prompt], list[int]]:
     """Return at most ``limit`` prompts in the order of the records, and the records that the template refused.
 
@@ -51,12 +78,14 @@ def choose_prompts(
         limit: how many requests to keep in memory.
         tokenizer: the model's tokenizer.
         template: the chat template in force.
+        writing: how the training's conversations were written.
     """
     if not template or limit < 1:
         return [], []
     chosen = heapq.nsmallest(limit, _candidates(path, tokenized), key=lambda item: item[:2])
     chosen.sort(key=lambda item: item[1])
-    rendered = [(item[1], _render(tokenizer, template, *item[1:])) for item in chosen]
+    compiled = ChatTemplate(template, tokenizer.special_tokens_map, writing.date)
+    rendered = [(item[1], _render(tokenizer, compiled, writing, *item[1:])) for item in chosen]
     prompts = [prompt for _, prompt in rendered if prompt is not None]
     return prompts, [record for record, prompt in rendered if prompt is None]
 
@@ -89,20 +118,20 @@ def _is_answer(turn: Turn) -> bool:
 
 
 def _render(
-    tokenizer: Any, template: str, record: int, messages: list[Turn], tools: list[Turn] | None
+    tokenizer: Any,
+    template: ChatTemplate,
+    writing: Writing,
+    record: int,
+    messages: list[Turn],
+    tools: list[Turn] | None,
 ) -> Prompt | None:
+    given = thoughts.for_template(for_template(messages), template.source, writing.reasoning)
     try:
-        text = tokenizer.apply_chat_template(
-            for_template(messages[:-1]),
-            tools=tools,
-            chat_template=template,
-            add_generation_prompt=True,
-            tokenize=False,
-        )
-    except jinja2.TemplateError:
+        text = template.render(given[:-1], True, tools)
+    except DataError:
         return None
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return Prompt(record, text, tuple(ids), messages[-1]["content"])
+    return Prompt(record, text, tuple(ids), thoughts.split_content(messages[-1]["content"])[1])
 
 
 def stop_tokens(model: Any, tokenizer: Any, template: str) -> list[int]:
@@ -111,8 +140,8 @@ def stop_tokens(model: Any, tokenizer: Any, template: str) -> list[int]:
     A template may end turns with a token that a base model never heard of as an end; without it every answer would
     run on to the limit.
     """
-    found = {*own_stops(model), tokenizer.eos_token_id, turn_end(tokenizer, template)}
-    return sorted(token for token in found if token is not None)
+    own = {*own_stops(model), *as_list(tokenizer.eos_token_id)}
+    return sorted({*own, *turn_ends(tokenizer, template, own)})
 
 
 def own_stops(model: Any) -> set[int]:

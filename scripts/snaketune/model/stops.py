@@ -1,11 +1,12 @@
 """The tokens at which an answer ends."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
+from snaketune.data.templates import ChatTemplate
+from snaketune.data.turns import Turns
 from snaketune.model.configuration import CONFIG, GENERATION
 from snaketune.model.json_files import read_object
 
@@ -17,17 +18,21 @@ def as_list(tokens: int | list[int] | None) -> list[int]:
     return [token for token in (tokens if isinstance(tokens, list) else [tokens]) if token is not None]
 
 
-def turn_end(tokenizer: Any, template: str) -> int | None:
-    """Return the special token with which the template ends an answer, None where there is none."""
-    answer = "answer"
-    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}]
-    try:
-        text = tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False)
-    except jinja2.TemplateError:
-        return None
-    _, found, rest = text.rpartition(answer)
-    after = tokenizer(rest, add_special_tokens=False)["input_ids"] if found else []
-    return after[0] if after and after[0] in tokenizer.all_special_ids else None
+def turn_ends(tokenizer: Any, template: str, stops: Iterable[int]) -> list[int]:
+    """Return the tokens that end an answer of the template where none of ``stops`` does, ascending.
+
+    Args:
+        tokenizer: the tokenizer, as transformers has it.
+        template: source of the chat template.
+        stops: the tokens at which the model stops anyway.
+    """
+    control = re.compile(
+        "|".join(sorted(map(re.escape, tokenizer.all_special_tokens), key=len, reverse=True)) or "(?!)"
+    )
+    own = tokenizer.convert_ids_to_tokens(sorted(stops))
+    compiled = ChatTemplate(template, tokenizer.special_tokens_map)
+    ends = Turns(compiled, control, [name for name in own if name]).ends - set(own)
+    return sorted(tokenizer.convert_tokens_to_ids(sorted(ends)))
 
 
 def settings_with_stop(folder: Path, tokenizer: Any, template: str) -> dict[str, Any] | None:
@@ -41,8 +46,9 @@ def settings_with_stop(folder: Path, tokenizer: Any, template: str) -> dict[str,
         template: what it was tuned with; empty for plain text.
     """
     settings = generation_settings(folder)
-    stops, end = as_list(settings.get("eos_token_id")), turn_end(tokenizer, template) if template else None
-    return None if end is None or end in stops else {**settings, "eos_token_id": [*stops, end]}
+    stops = as_list(settings.get("eos_token_id"))
+    more = turn_ends(tokenizer, template, stops) if template else []
+    return {**settings, "eos_token_id": [*stops, *more]} if more else None
 
 
 def generation_settings(folder: Path) -> Mapping[str, Any]:

@@ -41,6 +41,9 @@ REASONS = {
     "no_trained_token": "no token to train",
     "control_token_in_content": "a control token in the text",
     "refused_by_template": "refused by the chat template",
+    "left_out_by_template": "a part that the chat template does not write",
+    "reasoning_left_out": "reasoning that the chat template does not write",
+    "answer_joins_prompt": "an answer that joins its prompt in a token",
 }
 
 
