@@ -14,6 +14,8 @@ def main() -> None:
 
     from snaketune.common.atomic import write_json
     from snaketune.common.canonical import read_json
+    from snaketune.data.rows import PackedRows
+    from snaketune.model.new_tokens import advice_on_tokens, with_token_numbers
     from snaketune.plan.gate import check_plan
     from snaketune.plan.machine import look_at_machine
     from snaketune.plan.planning import PlanInputs, make_plan
@@ -22,17 +24,19 @@ def main() -> None:
 
     # Only the configuration of the model is read: its weights, which may be large, are not looked at.
     facts = {name: read_json(getattr(arguments, name)) for name in ("rightsize", "pack", "model")}
-    results = Path(arguments.results)
+    results, folder = Path(arguments.results), Path(arguments.model).parent / "model"
+    cfg = arguments.cfg | {"adapter": with_token_numbers(arguments.cfg["adapter"], folder)}
     inputs = PlanInputs(
-        cfg=arguments.cfg,
+        cfg=cfg,
         settings=arguments.settings,
         **facts,
-        model_folder=Path(arguments.model).parent / "model",
+        model_folder=folder,
         results=results,
         own=Path(arguments.output).parent,
         machine=look_at_machine(results),
         now=datetime.now().astimezone(),
         probe=read_json(arguments.probe) if arguments.probe else None,
+        token_advice=advice_on_tokens(PackedRows(Path(arguments.pack).parent / "train.arrow"), folder, cfg["adapter"]),
         preparation=preparation_seconds(json.loads(arguments.benchmarks or "{}")),
     )
     plan = make_plan(inputs)

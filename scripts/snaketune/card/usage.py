@@ -98,7 +98,8 @@ def _ask(facts: CardFacts) -> list[str]:
 
 
 def _vllm_adapter(facts: CardFacts) -> list[str]:
-    if facts.setting("adapter.use_dora") or facts.setting("adapter.modules_to_save"):
+    beyond = ("use_dora", "modules_to_save", "trainable_token_indices", "target_parameters")
+    if any(facts.setting(f"adapter.{key}") for key in beyond):
         return []
     ranks = [facts.setting("adapter.r") or 8, *(facts.setting("adapter.rank_pattern") or {}).values()]
     room = next((rank for rank in VLLM_RANKS if rank >= max(ranks)), VLLM_RANKS[-1])
@@ -107,7 +108,11 @@ def _vllm_adapter(facts: CardFacts) -> list[str]:
 
 def _serve(*commands: str) -> list[str]:
     if not commands:
-        return ["vLLM serves no adapter with magnitudes (DoRA) or whole layers of its own: serve the merged model.", ""]
+        return [
+            "vLLM serves no adapter with magnitudes (DoRA), or with whole layers, embeddings or experts of its own:"
+            " serve the merged model.",
+            "",
+        ]
     return ["With vLLM (not run here):", "", "```bash", *commands, "```", ""]
 
 

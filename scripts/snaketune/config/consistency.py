@@ -19,6 +19,8 @@ SHAPE = (
     "rank_pattern",
     "alpha_pattern",
     "modules_to_save",
+    "target_parameters",
+    "trainable_token_indices",
 )
 
 

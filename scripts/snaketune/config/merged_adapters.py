@@ -46,6 +46,8 @@ def _check_kind(place: str, name: str, adapter: AdapterConfig) -> None:
         "trains every weight (adapter.type is none)": adapter.type == "none",
         "is DoRA (adapter.use_dora)": adapter.use_dora,
         "has layers trained whole (adapter.modules_to_save)": bool(adapter.modules_to_save),
+        "trains embeddings of tokens (adapter.trainable_token_indices)": bool(adapter.trainable_token_indices),
+        "trains fused experts (adapter.target_parameters)": bool(adapter.target_parameters),
     }
     if problem := next((text for text, is_there in problems.items() if is_there), None):
         raise ConfigError(f"{place} names {name}, which {problem}: only plain LoRA adapters combine; leave it out.")

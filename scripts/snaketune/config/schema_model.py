@@ -20,6 +20,17 @@ def _modules(value):
     return value if value == "all-linear" or not isinstance(value, str) else [value]
 
 
+def _experts(value):
+    return value if value == "all-experts" or not isinstance(value, str) else [value]
+
+
+def _tokens(value):
+    return value if value == "new" or not isinstance(value, str | int) else [value]
+
+
+TokenName = Annotated[int, Field(ge=0, strict=True)] | Annotated[str, Field(min_length=1, strict=True)]
+
+
 class TinyModelConfig(Section):
     """The model that `model.name_or_path: tiny` builds from scratch: no download, for trying things on a CPU."""
 
@@ -61,10 +72,13 @@ class ModelConfig(Section):
         description="Keep the frozen base weights in fewer bits while an adapter is trained: LLM.int8 or nf4 with "
         "double quantisation, by bitsandbytes. Slower; merging goes into the original weights.",
     )
-    attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "varlen"] = Field(
+    attn_implementation: Literal[
+        "auto", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "varlen"
+    ] = Field(
         "auto",
         description="Attention kernel in training; `auto` on a GPU: FlashAttention 3 or 2 where installed, else "
-        "`varlen`, torch's own for packed rows; sdpa on a CPU. Evaluation takes sdpa for `auto` and `varlen`.",
+        "`varlen`, torch's own for packed rows; sdpa on a CPU; eager for a model that has nothing else. Evaluation "
+        "takes sdpa or eager for `auto` and `varlen`.",
     )
     trust_remote_code: bool = Field(
         False, description="Allow Python code that comes with the model. It runs with your rights: read it first."
@@ -98,8 +112,18 @@ class AdapterConfig(Section):
     alpha_pattern: dict[str, Annotated[int, Field(ge=1)]] = Field(
         {}, description="Other values of lora_alpha for some layers, by name or regular expression."
     )
+    target_parameters: Annotated[Literal["all-experts"] | list[str], BeforeValidator(_experts)] = Field(
+        [],
+        description="Fused tensors that get an adapter, too: `all-experts` for all experts of a mixture-of-experts "
+        "model, or names such as [experts.gate_up_proj].",
+    )
     modules_to_save: Annotated[list[str], BeforeValidator(as_list)] = Field(
-        [], description="Layers trained whole beside the adapter, e.g. [embed_tokens, lm_head] for new tokens."
+        [], description="Layers trained whole beside the adapter, e.g. [embed_tokens, lm_head]."
+    )
+    trainable_token_indices: Annotated[Literal["new"] | list[TokenName], BeforeValidator(_tokens)] = Field(
+        [],
+        description="Tokens whose embedding rows are trained beside the adapter, by text or number; `new`: those added "
+        "to the vocabulary that no training has touched.",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",

@@ -13,6 +13,7 @@ import torch
 
 from snaketune.data.rows import PackedRows
 from snaketune.evaluate.models import ModelSettings
+from snaketune.model.architecture import body_of
 from snaketune.train.batches import IGNORED, collate, with_boundaries
 
 TOKENS_PER_PASS = 8192
@@ -85,7 +86,7 @@ class _Reader:
         """Return what :meth:`project` makes logits of, at ``places`` (row, column) of the batch, shape [n, width]."""
         at = places.to(self._device)
         if self._is_plain:
-            hidden = self._model.get_decoder()(**self._inputs(batch)).last_hidden_state
+            hidden = body_of(self._model)(**self._inputs(batch)).last_hidden_state
             return hidden[at[:, 0], at[:, 1]]
         return torch.cat([self._own_logits(batch, row, at) for row in range(len(batch["labels"]))])
 
@@ -113,7 +114,7 @@ class _Reader:
         """
         ids = torch.arange(PROBE_TOKENS, device=self._device)[None]
         own = self._model(input_ids=ids, use_cache=False).logits
-        hidden = self._model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        hidden = body_of(self._model)(input_ids=ids, use_cache=False).last_hidden_state
         cut = self._model.get_output_embeddings()(hidden)
         is_same = own.shape == cut.shape and torch.allclose(own, cut, rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE)
         return own.shape[-1], is_same

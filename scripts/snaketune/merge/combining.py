@@ -9,13 +9,13 @@ import torch
 from peft import PeftModel
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from snaketune.common.atomic import write_json
 from snaketune.common.canonical import read_json
 from snaketune.common.errors import TrainingError
 from snaketune.evaluate.models import ADAPTER_WEIGHTS
 from snaketune.merge.adapter import AGAIN, CONFIG, PREFIX, A, Adapter, read_adapter
+from snaketune.model.architecture import auto_class, read_configuration
 
 NAME = "combined"
 
@@ -91,9 +91,9 @@ def _plain(folder: Path) -> Adapter:
 
 def hollow_model(folder: Path, trust: bool) -> Any:
     """Return the model in ``folder`` with weights that have their shapes and take no memory."""
-    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=trust)
+    config = read_configuration(folder, trust)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=trust)
+        model = auto_class(config).from_config(config, dtype=torch.float32, trust_remote_code=trust)
     # On the meta device PEFT would put the adapters there, too; a number repeated to a shape is as small.
     for module in model.modules():
         for name, weight in list(module.named_parameters(recurse=False)):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from snaketune.card.placing import README
 from snaketune.common.atomic import writing_directory
@@ -25,6 +24,7 @@ from snaketune.merge.streaming import merge_streaming, strangers
 from snaketune.merge.trained_model import TrainedModel, copy_trained, read_trained_model
 from snaketune.merge.with_peft import write_with_peft
 from snaketune.merge.written import is_streamed
+from snaketune.model.architecture import auto_class, read_configuration
 from snaketune.model.configuration import CONFIG
 
 COMBINED = "combined_adapter"
@@ -124,9 +124,9 @@ def write_merged(model: Path, adapter: Adapter, folder: Path, settings: MergeSet
 
 def _refuse_unknown_modules(model: Path, adapter: Adapter, unknown: list[str], trust: bool) -> None:
     """Raise a TrainingError unless the model has all modules, its checkpoint merely calling them otherwise."""
-    config = AutoConfig.from_pretrained(str(model), local_files_only=True, trust_remote_code=trust)
+    config = read_configuration(model, trust)
     with torch.device("meta"):
-        known = {name for name, _ in AutoModelForCausalLM.from_config(config, trust_remote_code=trust).named_modules()}
+        known = {name for name, _ in auto_class(config).from_config(config, trust_remote_code=trust).named_modules()}
     missing = [module for module in unknown if module not in known]
     if missing:
         raise TrainingError(

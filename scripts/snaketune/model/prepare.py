@@ -8,6 +8,7 @@ from typing import Any
 from snaketune.common.atomic import writing_directory
 from snaketune.common.canonical import digest_of
 from snaketune.common.manifest import read_manifest
+from snaketune.model.architecture import read_configuration
 from snaketune.model.folder import link_model
 from snaketune.model.gguf_base import convert_gguf
 from snaketune.model.gguf_file import find_gguf
@@ -127,12 +128,10 @@ def describe_shape(folder: Path, cfg: dict[str, Any]) -> dict[str, Any]:
     Raises:
         PlanError: if transformers has no causal language model for it.
     """
-    from transformers import AutoConfig
-
     from snaketune.plan.counting import count_parameters as parameters_of
 
     allowed = cfg["trust_remote_code"]
-    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=allowed)
+    config = read_configuration(folder, allowed)
     dtype = str(config.dtype).removeprefix("torch.") if config.dtype else "bfloat16"
     return {"parameters": parameters_of(config).total, "dtype": dtype, "weights_digest": None}
 

@@ -15,6 +15,10 @@ from snaketune.model.json_files import read_object
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLED_ENDINGS = (".bin", ".pt", ".pth", ".ckpt")
+# What the table of token embeddings is called in the models of transformers.
+EMBEDDINGS = frozenset(
+    {"embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "embeddings", "embedding", "embed", "emb"}
+)
 PIECE_VALUES = 1 << 24  # values checked at a time: 64 MiB as 32-bit floats
 
 DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I8": "int8", "U8": "uint8"}
@@ -103,6 +107,30 @@ def digest_weights(files: Iterable[Path]) -> str:
                 )
             state.update(_bytes_of(piece))
     return state.hexdigest()
+
+
+@contextmanager
+def embedding_rows(folder: Path) -> Iterator:
+    """Give the rows of the token embedding in ``folder``, read when they are asked for; None without one.
+
+    It is the tensor with a row per token of the vocabulary whose name says so and that is not the output layer.
+    """
+    with ExitStack() as stack:
+        yield next(_embeddings(folder, stack), None)
+
+
+def _embeddings(folder: Path, stack: ExitStack) -> Iterator:
+    if not ((folder / SINGLE_FILE).is_file() or (folder / INDEX_FILE).is_file()):
+        return
+    config = read_object(folder / "config.json")
+    rows = {**config, **(config.get("text_config") or {})}.get("vocab_size")
+    for file in find_weight_files(folder):
+        handle = stack.enter_context(_opened(file, "pt"))
+        for name in sorted(handle.keys()):
+            part = handle.get_slice(name)
+            shape, words = part.get_shape(), name.split(".")
+            if len(shape) == 2 and shape[0] == rows and any(word in EMBEDDINGS for word in words):
+                yield part
 
 
 def _tensors(files: Iterable[Path]) -> Iterator[tuple]:

@@ -6,13 +6,13 @@ without a formula per family. It takes a fraction of a second and a few megabyte
 """
 
 import copy
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from snaketune.common.errors import ConfigError, PlanError
+from snaketune.common.errors import PlanError
 from snaketune.plan.remembering import remembered
+from snaketune.plan.unknown import unknown_instead
 
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 EXPERTS_USED = ("num_experts_per_tok", "top_k_experts", "moe_topk")
@@ -59,9 +59,14 @@ def count_parameters(config: Any) -> ParameterCounts:
         PlanError: if transformers has no causal language model for it, or it has experts but does not say how many
             of them a token uses.
     """
+    model = meta_model(config)
+    with unknown_instead(config, "size"):
+        return _counts(model, config)
+
+
+def _counts(model: Any, config: Any) -> ParameterCounts:
     import torch
 
-    model = meta_model(config)
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     head = model.get_output_embeddings()
     sizes = {"linear": 0, "experts": 0, "embedding": 0, "head": 0, "other": 0}
@@ -90,10 +95,20 @@ def _active(experts: int, config: Any) -> int:
     used = next((getattr(text, name) for name in EXPERTS_USED if getattr(text, name, None)), None)
     if not everyone or not used:
         raise PlanError(
-            f"model.name_or_path: a {text.model_type} model has experts but its config.json does not say how many of"
-            " them a token uses (num_experts_per_tok), so its work cannot be planned: choose another model."
+            f"model.name_or_path: a {text.model_type} model has experts and its config.json does not say how many of"
+            " them a token uses (num_experts_per_tok), so its work is unknown here: measure a short run with"
+            " plan.probe."
         )
     return experts * used // everyone
+
+
+def refuse_experts(config: Any, counts: ParameterCounts) -> None:
+    """Raise PlanError for a mixture of experts, whose memory no trace without data can tell."""
+    if counts.experts:
+        raise PlanError(
+            f"model.name_or_path: a {config.model_type} model is a mixture of experts and its memory depends on the"
+            " experts that the data choose, so it is unknown here: measure a short run with plan.probe."
+        )
 
 
 def lora_parameters(config: Any, adapter: Mapping[str, Any]) -> int:
@@ -122,45 +137,25 @@ def meta_model(config: Any, **settings: Any) -> Any:
         settings: ``dtype``, ``attn_implementation`` and what else ``from_config`` takes.
 
     Raises:
-        PlanError: if transformers has no causal language model for this configuration.
+        PlanError: if transformers cannot build it.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+
+    from snaketune.model.architecture import auto_class
 
     config = copy.deepcopy(config)
     config.use_cache = False
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, **settings)
-    except ValueError as error:
-        raise PlanError(
-            f"model.name_or_path: a {config.model_type} model cannot be planned ({str(error).splitlines()[0]}): choose"
-            " a causal language model."
-        ) from None
+    with unknown_instead(config, "size"), torch.device("meta"):
+        return auto_class(config).from_config(config, **settings)
 
 
 def adapted_model(model: Any, adapter: Mapping[str, Any]) -> Any:
     """Return ``model`` (on the meta device) with the LoRA adapter of the ``adapter`` section on it."""
     import torch
-    from peft import LoraConfig, get_peft_model
 
-    optional = ("rank_pattern", "use_dora", "modules_to_save")
-    lora = LoraConfig(
-        r=adapter["r"],
-        target_modules=adapter["target_modules"],
-        lora_dropout=adapter.get("lora_dropout", 0.0),
-        task_type="CAUSAL_LM",
-        **{name: adapter[name] for name in optional if adapter.get(name)},
-    )
-    try:
-        with torch.device("meta"), warnings.catch_warnings():
-            # PEFT and transformers of the same months warn about each other's names and about models with experts.
-            warnings.simplefilter("ignore")
-            return get_peft_model(model, lora)
-    except ValueError as error:
-        raise ConfigError(
-            f"adapter.target_modules: {adapter['target_modules']} does not fit this model"
-            f" ({str(error).split('. ')[0]}): use all-linear or names of its linear layers."
-        ) from None
+    from snaketune.model.lora import put_adapter
+
+    with torch.device("meta"):
+        return put_adapter(model, adapter)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.plan.counting import count_parameters
+from snaketune.plan.unknown import unknown_instead
 
 SLIDING = ("sliding_attention", "chunked_attention")
-PAIRWISE = ("full_attention", *SLIDING)
+PAIRWISE = ("full_attention", *SLIDING, "attention", "hybrid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +43,31 @@ def shape_of(config: Any) -> ModelShape:
         PlanError: if the model cannot be built or counted (see ``count_parameters``).
     """
     counts, text = count_parameters(config), config.get_text_config()
-    layers = text.num_hidden_layers
-    types = list(getattr(text, "layer_types", None) or ["full_attention"] * layers)[:layers]
-    window = getattr(text, "sliding_window", None) or getattr(text, "attention_chunk_size", None) or 0
-    return ModelShape(
-        linear_parameters=counts.multiplied,
-        head_parameters=counts.head,
-        layers=layers,
-        attention_width=_attention_width(text),
-        windowed_layers=sum(kind in SLIDING for kind in types) if window else 0,
-        window=window,
-        recurrent_layers=sum(kind not in PAIRWISE for kind in types),
-    )
+    with unknown_instead(config, "work"):
+        layers, heads = text.num_hidden_layers, getattr(text, "num_attention_heads", None)
+        usual = "full_attention" if heads else "recurrent"
+        stated = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None)
+        types = list(stated or [usual] * layers)[:layers]
+        window = getattr(text, "sliding_window", None) or getattr(text, "attention_chunk_size", None) or 0
+        return ModelShape(
+            linear_parameters=counts.multiplied,
+            head_parameters=counts.head,
+            layers=layers,
+            attention_width=_attention_width(text) if heads else 0,
+            windowed_layers=sum(kind in SLIDING for kind in types) if window else 0,
+            window=window,
+            recurrent_layers=sum(kind not in PAIRWISE for kind in types),
+        )
 
 
 def _attention_width(text: Any) -> float:
+    if getattr(text, "is_heterogeneous", False):  # sizes differ from layer to layer
+        widths = [_width_of_layer(layer) for layer in text.per_layer_config]
+        return sum(widths) / len(widths)
+    return _width_of_layer(text)
+
+
+def _width_of_layer(text: Any) -> float:
     heads = text.num_attention_heads
     if getattr(text, "qk_nope_head_dim", None):  # latent attention: queries and values differ in size
         return heads * (text.qk_nope_head_dim + text.qk_rope_head_dim + text.v_head_dim) / 2

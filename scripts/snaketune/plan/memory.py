@@ -20,11 +20,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from snaketune.common.errors import PlanError
-from snaketune.plan.counting import ParameterCounts, count_parameters, lora_parameters
+from snaketune.plan.counting import ParameterCounts, count_parameters, lora_parameters, refuse_experts
 from snaketune.plan.flops import recomputed_layers
 from snaketune.plan.remembering import remembered
 from snaketune.plan.settings import AdapterSetting, MemorySetting
 from snaketune.plan.tracing import Trace, trace_step
+from snaketune.plan.unknown import unknown_instead
 
 GB = 1e9
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -95,11 +96,12 @@ def memory_plan(config: Any, setting: MemorySetting) -> MemoryPlan:
         ConfigError: if the adapter does not fit the model.
     """
     counts = count_parameters(config)
-    if counts.experts:
-        raise PlanError(
-            f"model.name_or_path: a {config.model_type} model is a mixture of experts and its memory depends on the"
-            " experts that the data choose, so it cannot be planned: measure a short run instead."
-        )
+    refuse_experts(config, counts)
+    with unknown_instead(config, "memory"):
+        return _memory_plan(config, counts, setting)
+
+
+def _memory_plan(config: Any, counts: ParameterCounts, setting: MemorySetting) -> MemoryPlan:
     trained, width = _trained(config, counts, setting)
     kept, transient = _activations(config, setting)
     head = _head_bytes(config.get_text_config(), setting)

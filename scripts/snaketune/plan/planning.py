@@ -64,6 +64,8 @@ class PlanInputs:
     now: datetime
     probe: Mapping[str, Any] | None = None
     """What a probe of this run recorded, if there was one."""
+    token_advice: str | None = None
+    """A sentence on tokens of the data that this training would leave as they are."""
     preparation: Mapping[str, float] = field(default_factory=dict)
     """Seconds that the stages before took, where they were measured."""
 
@@ -112,7 +114,7 @@ def make_plan(given: PlanInputs) -> dict[str, Any]:
         },
         **_tables(given, target, work, seen, values, about, _reached(given, target, speed, flops)),
         **probe_block(probe),
-        "notes": [*dict.fromkeys([*work.notes, *notes, *filter(None, [noise(probe)])])],
+        "notes": [*dict.fromkeys([*work.notes, *notes, *filter(None, [given.token_advice, noise(probe)])])],
     }
     return rounded(plan)
 

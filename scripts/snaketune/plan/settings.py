@@ -19,6 +19,8 @@ class AdapterSetting:
     rank_pattern: tuple[tuple[str, int], ...] = ()
     use_dora: bool = False
     modules_to_save: tuple[str, ...] = ()
+    target_parameters: str | tuple[str, ...] = ()
+    trainable_token_indices: tuple[int, ...] = ()
 
     def section(self) -> dict[str, Any]:
         """Return the fields as the ``adapter`` section of the configuration has them."""
@@ -30,6 +32,8 @@ class AdapterSetting:
             "rank_pattern": dict(self.rank_pattern),
             "use_dora": self.use_dora,
             "modules_to_save": list(self.modules_to_save),
+            "target_parameters": self.target_parameters,
+            "trainable_token_indices": list(self.trainable_token_indices),
         }
 
 
@@ -100,7 +104,7 @@ def setting_of(cfg: Mapping[str, Any], row_length: int, device: str, has_bf16: b
 
 
 def _adapter_setting(adapter: Mapping[str, Any]) -> AdapterSetting:
-    modules = adapter["target_modules"]
+    modules, parameters = adapter["target_modules"], adapter.get("target_parameters") or ()
     dtype = adapter.get("dtype", "auto")
     return AdapterSetting(
         r=adapter["r"],
@@ -110,6 +114,8 @@ def _adapter_setting(adapter: Mapping[str, Any]) -> AdapterSetting:
         rank_pattern=tuple(sorted((adapter.get("rank_pattern") or {}).items())),
         use_dora=bool(adapter.get("use_dora")),
         modules_to_save=tuple(adapter.get("modules_to_save") or ()),
+        target_parameters=parameters if isinstance(parameters, str) else tuple(parameters),
+        trainable_token_indices=tuple(adapter.get("trainable_token_indices") or ()),
     )
 
 

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.common.errors import PlanError
-from snaketune.plan.counting import adapted_model, meta_model
+from snaketune.model.architecture import body_of, support_of
+from snaketune.plan.counting import adapted_model, count_parameters, meta_model, refuse_experts
 from snaketune.plan.remembering import remembered
 from snaketune.plan.settings import MemorySetting
+from snaketune.plan.unknown import unknown_instead
 
 SHALLOW, DEEP = 1, 3
 
@@ -46,20 +48,16 @@ def trace_step(config: Any, setting: MemorySetting) -> Trace:
         PlanError: if the architecture cannot run without data.
         ConfigError: if the adapter does not fit the model.
     """
-    layers = config.get_text_config().num_hidden_layers
-    try:
+    refuse_experts(config, count_parameters(config))
+    with unknown_instead(config, "memory"):
+        layers = config.get_text_config().num_hidden_layers
         if layers <= DEEP or not _uniform(config):
             kept, peak = _run(config, layers, setting)
             return Trace(kept, max(peak - kept, 0))
         shallow, _ = _run(config, SHALLOW, setting)
         deep, peak = _run(config, DEEP, setting)
-    except (RuntimeError, NotImplementedError) as error:
-        raise PlanError(
-            f"model.name_or_path: the memory of a {config.model_type} model cannot be planned"
-            f" ({str(error).splitlines()[0][:160]}): measure a short run instead."
-        ) from error
-    per_layer = (deep - shallow) / (DEEP - SHALLOW)
-    return Trace(round(shallow + (layers - SHALLOW) * per_layer), max(peak - deep, 0))
+        per_layer = (deep - shallow) / (DEEP - SHALLOW)
+        return Trace(round(shallow + (layers - SHALLOW) * per_layer), max(peak - deep, 0))
 
 
 def _uniform(config: Any) -> bool:
@@ -84,13 +82,14 @@ def _run(config: Any, depth: int, setting: MemorySetting) -> tuple[int, int]:
         needed = setting.autocast or quantized != "none"
         return MixedPrecision(setting.autocast or setting.weight_dtype, quantized) if needed else nullcontext()
 
-    model, body = _build(_with_depth(config, depth), setting, attention_name(setting.attention), mixed)
+    attention = _kernel(config, setting.attention)
+    model, body = _build(_with_depth(config, depth), setting, attention_name(attention), mixed)
     rows, length = setting.micro_batch, setting.row_length
     ids = torch.zeros((rows, length), dtype=torch.long, device="meta")
     live = LiveBytes([*model.parameters(), *model.buffers()])
     with live, without_packing_detection():
         # All layers share the mask that keeps the documents of a row apart.
-        pairs = rows * length**2 if setting.attention == "sdpa" else 0
+        pairs = rows * length**2 if attention == "sdpa" else 0
         mask = torch.empty(pairs, dtype=torch.bool, device="meta")
         with mixed():
             hidden = body(input_ids=ids, use_cache=False).last_hidden_state
@@ -98,6 +97,23 @@ def _run(config: Any, depth: int, setting: MemorySetting) -> tuple[int, int]:
         torch.autograd.backward(hidden, torch.empty_like(hidden))
         del mask
     return kept, live.peak
+
+
+def _kernel(config: Any, wanted: str) -> str:
+    """Return the kernel that a run of this model gets where ``wanted`` is the best there is.
+
+    Raises:
+        PlanError: if its layers take none of the stand-ins, so that their memory cannot be traced.
+    """
+    support = support_of(config)
+    kernel = "sdpa" if wanted == "fused" and not (support.any_kernel and support.sdpa) else wanted
+    kernel = "eager" if kernel == "sdpa" and not support.sdpa else kernel
+    if kernel != "eager" and not support.any_kernel:
+        raise PlanError(
+            f"model.name_or_path: {support.kind} models bring an attention of their own, whose memory no trace without"
+            " data can tell, so it is unknown here: measure a short run with plan.probe."
+        )
+    return kernel
 
 
 def _build(config: Any, setting: MemorySetting, attention: str, mixed: Callable[[], Any]) -> tuple[Any, Any]:
@@ -120,7 +136,7 @@ def _build(config: Any, setting: MemorySetting, attention: str, mixed: Callable[
     for parameter in model.parameters():
         if parameter.requires_grad:  # gradients of weights are a part of their own in the plan
             parameter.register_post_accumulate_grad_hook(_drop_gradient)
-    return model.train(), base.base_model
+    return model.train(), body_of(base)
 
 
 def _drop_gradient(parameter: Any) -> None:

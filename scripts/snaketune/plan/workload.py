@@ -86,10 +86,10 @@ def read_work(
     Raises:
         ConfigError: if the adapter does not fit the model.
     """
-    from transformers import AutoConfig
+    from snaketune.model.architecture import read_configuration
 
     allowed = cfg["model"]["trust_remote_code"]
-    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=allowed)
+    config = read_configuration(folder, allowed)
     train, held_out = pack["splits"]["train"], pack["splits"].get("eval", {})
     setting, notes = setting_of(cfg, pack["row_length"], target.kind, target.has_bf16), []
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import PeftModel, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
@@ -14,8 +14,12 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from snaketune.common.errors import ConfigError, TrainingError
+from snaketune.model.lora import fused_experts, put_adapter
+from snaketune.model.targets import Targets, targets_of
 
 NAME = "default"
+# What the names of an adapter's tensors hold.
+OURS = ("lora_", "modules_to_save", "trainable_tokens_delta")
 
 
 def add_adapter(
@@ -36,7 +40,10 @@ def add_adapter(
         return base.requires_grad_(True)
     check_expressions(adapter)
     check_modules_to_save(base, adapter["modules_to_save"])
-    model = _wrapped(base, adapter)
+    targets = targets_of(base, adapter["target_modules"], adapter["r"])
+    for note in _left_alone(base, adapter, targets):
+        print(f"Note: {note}.", flush=True)
+    model = put_adapter(base, adapter, targets)
     check_patterns(model, adapter)
     check_ranks(model, adapter["r"])
     if start:
@@ -45,36 +52,17 @@ def add_adapter(
     return model
 
 
-def _wrapped(base: PreTrainedModel, adapter: dict[str, Any]) -> PeftModel:
-    is_tied = bool(getattr(base.config.get_text_config(), "tie_word_embeddings", False))
-    config = LoraConfig(
-        r=adapter["r"],
-        lora_alpha=adapter["lora_alpha"],
-        lora_dropout=adapter["lora_dropout"],
-        target_modules=adapter["target_modules"],
-        use_rslora=adapter["use_rslora"],
-        use_dora=adapter["use_dora"],
-        rank_pattern=dict(adapter["rank_pattern"]),
-        alpha_pattern=dict(adapter["alpha_pattern"]),
-        modules_to_save=adapter["modules_to_save"] or None,
-        # Without it a trained copy of tied embeddings would come apart from the output layer.
-        ensure_weight_tying=is_tied and bool(adapter["modules_to_save"]),
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    try:
-        return get_peft_model(base, config)
-    except ValueError as error:
-        raise ConfigError(
-            f"adapter.target_modules: {adapter['target_modules']} does not fit this model"
-            f" ({str(error).split('. ')[0]}): use all-linear or some of {', '.join(linear_names(base))}."
-        ) from None
-
-
-def linear_names(model: torch.nn.Module) -> list[str]:
-    """Return the last parts of the names of the model's linear layers, sorted."""
-    found = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
-    return sorted({name.rsplit(".", 1)[-1] for name in found})
+def _left_alone(base: torch.nn.Module, adapter: dict[str, Any], targets: Targets) -> list[str]:
+    """Return sentences on what the adapter does not change although somebody might expect it."""
+    notes = [f"no adapter on {', '.join(targets.remarks)}"] if targets.remarks else []
+    experts = fused_experts(base)
+    if experts and not adapter["target_parameters"]:
+        share = sum(base.get_parameter(name).numel() for name in experts) / sum(p.numel() for p in base.parameters())
+        notes.append(
+            f"the experts ({share:.0%} of the weights) get no adapter; adapter.target_parameters: all-experts trains"
+            " them, too"
+        )
+    return notes
 
 
 def check_modules_to_save(base: torch.nn.Module, names: list[str]) -> None:
@@ -147,7 +135,7 @@ def load_weights(model: PeftModel, path: Path) -> None:
 
 def _misfit(model: PeftModel, tensors: Mapping[str, torch.Tensor]) -> str | None:
     result: Any = set_peft_model_state_dict(model, dict(tensors))
-    missing = [name for name in result.missing_keys if "lora_" in name or "modules_to_save" in name]
+    missing = [name for name in result.missing_keys if any(part in name for part in OURS)]
     strays = [*missing, *result.unexpected_keys]
     return f"{len(strays)} tensors are missing or unknown, the first is {strays[0]}" if strays else None
 

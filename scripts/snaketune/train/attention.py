@@ -14,6 +14,7 @@ from transformers import AttentionInterface, PretrainedConfig
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
 
 from snaketune.common.errors import ConfigError
+from snaketune.model.architecture import Support, body_of, read_configuration, support_of
 from snaketune.train.batches import with_boundaries
 from snaketune.train.device import Device
 
@@ -28,33 +29,63 @@ TOLERANCE_FLOAT32, TOLERANCE_HALF = 1e-3, 0.1
 Kernel = Callable[..., Any]
 
 
-def training_attention(setting: str, device: Device, dtype: torch.dtype, folder: str | Path) -> str:
+def training_attention(
+    setting: str, device: Device, dtype: torch.dtype, folder: str | Path, trust_remote_code: bool = False
+) -> str:
     """Return the attention implementation that transformers gets for training.
 
     Args:
         setting: ``model.attn_implementation``.
         device: where the model goes.
         dtype: number format of the computing; the kernels with boundaries take 16 bits only.
-        folder: the model, whose configuration says how wide a head is.
+        folder: the model, whose configuration says how wide a head is and whose class what it supports.
+        trust_remote_code: whether code that comes with the model may run.
 
     Raises:
-        ConfigError: if ``varlen`` is asked for where it cannot run.
+        ConfigError: if what is asked for cannot run here, or not with this model.
     """
+    config = read_configuration(folder, trust_remote_code)
+    support = support_of(config)
     if setting not in ("auto", "varlen"):
+        _refuse_unsupported_kernel(setting, support)
         return setting
-    obstacle = _obstacle(device, dtype, folder)
+    obstacle = _obstacle(device, dtype, folder, support)
     if obstacle and setting == "varlen":
         raise ConfigError(f"model.attn_implementation: varlen cannot be used here ({obstacle}): set it to auto.")
     if device.is_cpu or dtype == torch.float32:
-        return "sdpa"
+        return _masked(support)
     flash = _installed_flash(torch.cuda.get_device_capability())
-    if flash and setting == "auto":
+    if flash and setting == "auto" and support.runs(flash):
         return flash
     if obstacle:
-        print(f"Attention runs in sdpa with a mask of T x T per row, which is slow: {obstacle}.", flush=True)
-        return "sdpa"
+        kernel = _masked(support)
+        print(f"Attention runs in {kernel} with a mask of T x T per row, which is slow: {obstacle}.", flush=True)
+        return kernel
     register_varlen()
     return VARLEN
+
+
+def _masked(support: Support) -> str:
+    """Return the kernel that takes a mask, and say why when it is the slowest."""
+    if support.sdpa:
+        return "sdpa"
+    print(
+        f"Attention runs in eager, which keeps every weight of it: transformers has {support.kind} models with nothing"
+        " faster on this device.",
+        flush=True,
+    )
+    return "eager"
+
+
+def _refuse_unsupported_kernel(setting: str, support: Support) -> None:
+    if not support.runs(setting):
+        able = ", ".join(
+            name for name in ("eager", "sdpa", "flash_attention_2", "flex_attention") if support.runs(name)
+        )
+        raise ConfigError(
+            f"model.attn_implementation: transformers has no {setting} for {support.kind} models (it has {able}): set"
+            " it to auto."
+        )
 
 
 def _installed_flash(capability: tuple[int, int]) -> str | None:
@@ -63,7 +94,7 @@ def _installed_flash(capability: tuple[int, int]) -> str | None:
     return "flash_attention_2" if capability[0] >= 8 and is_flash_attn_2_available() else None
 
 
-def _obstacle(device: Device, dtype: torch.dtype, folder: str | Path) -> str | None:
+def _obstacle(device: Device, dtype: torch.dtype, folder: str | Path, support: Support) -> str | None:
     """Return why torch's variable-length kernel cannot run, or None."""
     if device.is_cpu:
         return "it needs a GPU"
@@ -71,6 +102,10 @@ def _obstacle(device: Device, dtype: torch.dtype, folder: str | Path) -> str | N
         return "it computes in 16 bits and this run in float32"
     if torch.cuda.get_device_capability()[0] < 8:
         return "it needs an Ampere or newer GPU"
+    if not support.any_kernel:
+        return f"{support.kind} models bring an attention of their own, which takes no other kernel"
+    if not support.sdpa:
+        return f"the attention of {support.kind} models is more than a product (sinks, capped logits or a bias)"
     settings, _ = PretrainedConfig.get_config_dict(str(folder), local_files_only=True)
     return _unsuitable_heads(settings.get("text_config", settings))
 
@@ -81,6 +116,8 @@ def _unsuitable_heads(settings: dict[str, Any]) -> str | None:
     width = settings.get("head_dim")
     if width is None and settings.get("hidden_size") and settings.get("num_attention_heads"):
         width = settings["hidden_size"] // settings["num_attention_heads"]
+    if settings.get("qk_nope_head_dim"):
+        return "queries and values differ in size (latent attention)"
     if width and (width > WIDEST_HEAD or width % HEAD_STEP):
         return f"its heads are {width} wide and the kernel takes multiples of {HEAD_STEP} up to {WIDEST_HEAD}"
     return None
@@ -181,4 +218,4 @@ def _second_document(model: Any, alone: bool, lengths: tuple[int, int] = (11, 9)
     batch: dict[str, Any] = {"input_ids": ids[None, kept], "position_ids": positions[None, kept]}
     batch = with_boundaries(batch) if needs_boundaries(base) else batch
     batch = {name: part.to(device) if isinstance(part, torch.Tensor) else part for name, part in batch.items()}
-    return base.get_decoder()(**batch, use_cache=False).last_hidden_state[0, -lengths[1] :]
+    return body_of(base)(**batch, use_cache=False).last_hidden_state[0, -lengths[1] :]

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from snaketune.model.architecture import body_of
 from snaketune.train.attention import needs_boundaries
 from snaketune.train.batches import IGNORED, loss_places, with_boundaries
 
@@ -152,7 +153,7 @@ def _difference(base: Any) -> str | None:
     own = base(**batch, use_cache=False)
     loss_of = _forward_with_loss(base.get_output_embeddings(), base.get_output_embeddings().forward)
     loss = _forward_with_chunks(base, base.forward, loss_of)(**batch, use_cache=False).loss
-    hidden = base.get_decoder()(**{k: v for k, v in batch.items() if k != "labels"}, use_cache=False).last_hidden_state
+    hidden = body_of(base)(**{k: v for k, v in batch.items() if k != "labels"}, use_cache=False).last_hidden_state
     logits = base.get_output_embeddings()(hidden)
     base.train(was_training)
     limit = TOLERANCE_FLOAT32 if hidden.dtype == torch.float32 else TOLERANCE_HALF
@@ -198,7 +199,7 @@ def _forward_with_chunks(base: Any, original: Callable, loss_of: Callable) -> Ca
             return original(*args, **kwargs)
         for unused in ("logits_to_keep", "return_dict"):
             kwargs.pop(unused, None)
-        hidden = base.get_decoder()(*args, **kwargs).last_hidden_state
+        hidden = body_of(base)(*args, **kwargs).last_hidden_state
         places, targets = _places_and_targets(labels, shift_labels, loss_places)
         states = hidden.flatten(0, 1).index_select(0, places.to(hidden.device))
         total = loss_of(states, targets=targets.to(hidden.device))

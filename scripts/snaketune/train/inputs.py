@@ -19,7 +19,9 @@ def check_rows(model: PreTrainedModel | PeftModel, rows: PackedRows, held_out: P
     """
     if not len(rows):
         raise DataError("train.arrow holds no rows: no record is left to train on; see the counts of each data stage.")
-    known = model.get_input_embeddings().num_embeddings
+    embedding: Any = model.get_input_embeddings()
+    # Where some of its rows are trained it is in a wrapper, which would put all rows together to be asked.
+    known = getattr(embedding, "original_module", embedding).weight.shape[0]
     for name, split in (("train.arrow", rows), ("eval.arrow", held_out)):
         for start in range(0, len(split), ROWS_AT_ONCE):
             block = split.take("input_ids", range(start, min(start + ROWS_AT_ONCE, len(split))))

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from snaketune.common.errors import ConfigError
+from snaketune.model.architecture import auto_class, read_configuration, support_of
 from snaketune.train.attention import training_attention
 from snaketune.train.device import Device, computing_dtype, is_sharded, weight_dtype
 from snaketune.train.packages import NONE
@@ -32,12 +33,13 @@ def load_base(folder: str | Path, cfg: dict[str, Any], device: Device) -> PreTra
         ConfigError: if the attention kernel or the quantisation cannot be had here.
     """
     model, quantization = cfg["model"], cfg["model"].get("quantization", NONE)
-    kernel = training_attention(model["attn_implementation"], device, computing_dtype(cfg, device), folder)
+    trust, arithmetic = model["trust_remote_code"], computing_dtype(cfg, device)
+    kernel = training_attention(model["attn_implementation"], device, arithmetic, folder, trust)
     if quantization != NONE and device.is_cpu:
         print(f"model.quantization: {quantization} on a CPU saves memory, not time; none is exact.", flush=True)
     if is_sharded(cfg) and not Team.of_environment().is_first:
-        return empty_model(folder, base_dtype(cfg, device), kernel, model["trust_remote_code"])
-    loaded = open_model(folder, base_dtype(cfg, device), kernel, model["trust_remote_code"], quantization)
+        return empty_model(folder, base_dtype(cfg, device), kernel, trust)
+    loaded = open_model(folder, base_dtype(cfg, device), kernel, trust, quantization)
     return loaded if quantization != NONE or is_sharded(cfg) else torch.nn.Module.to(loaded, device.type)
 
 
@@ -58,9 +60,9 @@ def empty_model(folder: str | Path, dtype: torch.dtype, kernel: str, trust_remot
     They are memory that nobody has written to, and which therefore takes none. On the meta device they could not be
     told apart, and accelerate finds the optimizer's parameters by their place in memory.
     """
-    config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=trust_remote_code)
+    config = read_configuration(folder, trust_remote_code)
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(
+        model = auto_class(config).from_config(
             config, dtype=dtype, attn_implementation=kernel, trust_remote_code=trust_remote_code
         )
     for module in model.modules():
@@ -96,8 +98,11 @@ def open_model(
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     quantized = quantization_config(quantization, dtype, folder)
     extra: dict[str, Any] = {"quantization_config": quantized} if quantized else {}
+    config = read_configuration(folder, trust_remote_code)
+    # Evaluation asks for sdpa, which not every kind of model has; training has chosen what there is.
+    kernel = "eager" if kernel == "sdpa" and not support_of(config).sdpa else kernel
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = auto_class(config).from_pretrained(
             str(folder),
             dtype=dtype,
             attn_implementation=kernel,
@@ -108,9 +113,13 @@ def open_model(
             **extra,
         )
     except ImportError as error:
-        raise ConfigError(
-            f"model.attn_implementation: {kernel} cannot be used here ({str(error).splitlines()[0]}): install it or set"
-            " it to auto."
-        ) from None
+        raise ConfigError(_missing_package(error, kernel)) from None
     keep_arithmetic(model)
     return model
+
+
+def _missing_package(error: ImportError, kernel: str) -> str:
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if "attention" in reason.lower() or "flash" in reason.lower():
+        return f"model.attn_implementation: {kernel} cannot be used here ({reason}): install it or set it to auto."
+    return f"model.name_or_path: the model needs a package that is not installed ({reason}): install it in .venv."

@@ -12,6 +12,7 @@ from transformers import TrainerCallback, set_seed
 
 from snaketune.common.errors import TrainingError
 from snaketune.data.rows import PackedRows
+from snaketune.model.new_tokens import advice_on_tokens, with_token_numbers
 from snaketune.train.adapting import add_adapter
 from snaketune.train.arguments import choose_kernels, training_arguments
 from snaketune.train.cadence import Cadence
@@ -162,10 +163,11 @@ def prepare_run(
     set_seed(cfg["train"]["seed"])
     base = load_base(model_folder, cfg, device)
     use_float8(base, cfg["train"]["fp8"], device, cfg["train"]["torch_compile"])
-    model = add_adapter(base, cfg["adapter"], start)
+    adapter = with_token_numbers(cfg["adapter"], model_folder)
+    model = add_adapter(base, adapter, start)
     check_rows(model, rows, held_out)
-    note = describe_batches(len(rows), cfg["train"])
-    if note:
+    notes = (describe_batches(len(rows), cfg["train"]), advice_on_tokens(rows, model_folder, adapter))
+    for note in filter(None, notes):
         print(note, flush=True)
     engine = prepare_engine(model, (rows, held_out), cfg, device, foresee(model, rows, whole or cfg, device))
     # Before the arguments: from them on DeepSpeed would shard every model that is made, also one without weights.

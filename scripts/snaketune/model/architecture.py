@@ -1,0 +1,97 @@
+"""What kind of model a configuration describes, and which class of transformers has it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snaketune.common.errors import ConfigError
+
+
+def read_configuration(folder: str | Path, trust_remote_code: bool) -> Any:
+    """Return the ``PreTrainedConfig`` of the model in ``folder``.
+
+    Raises:
+        ConfigError: if this version of transformers does not know the kind of model, or cannot read its settings.
+    """
+    import transformers
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=trust_remote_code)
+    except Exception as error:  # each kind of configuration checks its values in its own way; the reason is passed on
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(
+            f"{Path(folder) / 'config.json'} cannot be read by transformers {transformers.__version__} ({reason}):"
+            " correct it, or choose a model that this version knows."
+        ) from error
+
+
+def auto_class(config: Any) -> Any:
+    """Return the class of transformers that opens the model of ``config`` as a language model.
+
+    That is ``AutoModelForCausalLM``, and ``AutoModelForImageTextToText`` for a vision-language model that has no
+    causal class of its own: its text model is trained, everything before that is left as it is.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    is_known = type(config) in AutoModelForCausalLM._model_mapping
+    offers_text = not is_known and type(config) in AutoModelForImageTextToText._model_mapping
+    return AutoModelForImageTextToText if offers_text else AutoModelForCausalLM
+
+
+def model_class(config: Any) -> type | None:
+    """Return the class of the model of ``config``, None for code that comes with the model or an unknown kind."""
+    mapping = auto_class(config)._model_mapping
+    found = mapping[type(config)] if type(config) in mapping else None  # noqa: SIM401 - it is lazy and no dict
+    return found[0] if isinstance(found, tuple) else found
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Which attention kernels transformers has for a kind of model.
+
+    Attributes:
+        kind: ``model_type``.
+        any_kernel: whether its layers look their attention up by name, so that one of ours is called, too.
+        flash_kernels: those that its flash attention needs where not any will do, e.g. for attention sinks.
+    """
+
+    kind: str
+    sdpa: bool = True
+    flash: bool = True
+    flex: bool = True
+    any_kernel: bool = True
+    flash_kernels: tuple[str, ...] = ()
+
+    def runs(self, kernel: str) -> bool:
+        """Tell whether the attention implementation ``kernel`` works with these models."""
+        if kernel.startswith("flash"):
+            return self.flash and (not self.flash_kernels or kernel in self.flash_kernels)
+        return {"sdpa": self.sdpa, "flex_attention": self.flex}.get(kernel, True)
+
+
+def support_of(config: Any) -> Support:
+    """Return what transformers' class for ``config`` says of itself; a class that is not known may support all."""
+    found, kind = model_class(config), config.model_type
+    if found is None:
+        return Support(kind)
+    says = {name: bool(getattr(found, f"_supports_{name}", False)) for name in ("sdpa", "flash_attn", "flex_attn")}
+    kernels = tuple(getattr(found, "_compatible_flash_implementations", None) or ())
+    is_open = bool(getattr(found, "_supports_attention_backend", False))
+    return Support(kind, says["sdpa"], says["flash_attn"], says["flex_attn"], is_open, kernels)
+
+
+def body_of(model: Any) -> Any:
+    """Return the part of a causal language model that ends before the output layer: it gives the last hidden states.
+
+    ``get_decoder`` is that part in most classes of transformers; where it is the model itself or the output layer, the
+    part that holds the embedding is taken.
+    """
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    parts = (model.get_decoder(), model.base_model, *(part for _, part in model.named_children()))
+    for part in parts:
+        inside = list(part.modules())
+        is_larger = part is model or part is embedding or any(module is head for module in inside)
+        if not is_larger and any(module is embedding for module in inside):
+            return part
+    return model.base_model

@@ -1,0 +1,102 @@
+"""Models that differ from the usual in one thing each: what stopped them once, and what is said instead."""
+
+import pytest
+import torch
+from tiny_models import configuration
+from transformers import AutoModelForCausalLM
+from trip import take
+
+from snaketune.common.errors import ConfigError
+from snaketune.model.architecture import body_of, support_of
+from snaketune.model.lora import put_adapter
+from snaketune.model.targets import targets_of
+
+LORA = {"r": 4, "target_modules": "all-linear"}
+
+
+def meta(kind):
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(configuration(kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "kernel"),
+    [("gemma2", "eager"), ("gptj", "eager"), ("gpt_neo", "eager"), ("gemma4_text", "sdpa"), ("llama4_text", "sdpa")],
+)
+def test_attention_is_what_the_class_has(tmp_path, kind, kernel):
+    found = take(tmp_path, kind)
+    assert found.error is None
+    assert found.facts["train"]["attention"] == kernel
+    assert ("eager, which keeps every weight" in found.printed) == (kernel == "eager")
+
+
+def test_a_kernel_that_the_class_lacks_is_one_sentence(tmp_path):
+    found = take(tmp_path, "bloom", packed=False, model={"attn_implementation": "sdpa"})
+    assert found.error.endswith("has no sdpa for bloom models (it has eager): set it to auto.")
+
+
+@pytest.mark.parametrize(
+    "kind", ["mpt", "mamba", "falcon_mamba", "mamba2", "rwkv", "xlstm", "gptj", "falcon", "codegen"]
+)
+def test_a_plan_goes_on_without_the_figures_that_it_lacks(tmp_path, kind):
+    found = take(tmp_path, kind, packed=False)
+    assert "plan" in found.facts, found.error
+    assert found.facts["plan"]["memory_gb"] or any("unknown here" in note for note in found.facts["plan"]["notes"])
+    assert found.error is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers"),
+    [
+        ("llama4_text", "router"),
+        ("qwen2_moe", "shared_expert_gate"),
+        ("qwen3_next", "shared_expert_gate"),
+        ("phimoe", "router"),
+        ("mixtral", "gate"),
+        ("falcon_h1", "out_proj"),
+        ("nemotron_h", "out_proj"),
+    ],
+)
+def test_all_linear_leaves_out_what_an_adapter_cannot_change(kind, layers):
+    model = meta(kind)
+    targets = targets_of(model, "all-linear", 4)
+    assert not [name for name in targets.modules if name.rsplit(".", 1)[-1] == layers]
+    tuned = put_adapter(model, LORA, targets)
+    assert any("lora_A" in name for name, _ in tuned.named_parameters())
+
+
+def test_narrow_layers_do_not_limit_the_rank_and_are_named():
+    targets = targets_of(meta("gemma3n_text"), "all-linear", 16)
+    assert any("has less than rank 16" in remark for remark in targets.remarks)
+    assert any(name.endswith("q_proj") for name in targets.modules)
+
+
+def test_a_router_that_is_named_is_refused_with_its_class():
+    with pytest.raises(ConfigError, match="router is a Llama4Router, whose result is more than a matrix product"):
+        targets_of(meta("llama4_text"), ["router"], 4)
+
+
+def test_fused_experts_are_trained_on_request(tmp_path):
+    found = take(tmp_path / "one", "qwen3_moe", adapter={"target_parameters": "all-experts"})
+    assert found.error is None
+    assert "get no adapter" not in found.printed
+    assert found.facts["merge"]["check"]["mean_kl"] < 1e-4
+    plain = take(tmp_path / "two", "qwen3_moe")
+    assert "of the weights) get no adapter; adapter.target_parameters: all-experts" in plain.printed
+    none = take(tmp_path / "three", "llama", adapter={"target_parameters": "all-experts"})
+    assert none.error.endswith("all-experts is not in this llama model: leave it out.")
+
+
+@pytest.mark.parametrize("kind", ["llama", "llama4_text", "modernbert-decoder", "opt", "gpt2", "gemma3_text"])
+def test_the_body_is_what_ends_before_the_output_layer(kind):
+    model = AutoModelForCausalLM.from_config(configuration(kind)).eval()
+    ids = torch.arange(4, 14)[None]
+    with torch.no_grad():
+        hidden = body_of(model)(input_ids=ids, use_cache=False).last_hidden_state
+    assert hidden.shape == (1, 10, 32)
+
+
+def test_what_a_class_says_of_itself():
+    assert (support_of(configuration("llama")).sdpa, support_of(configuration("gemma2")).sdpa) == (True, False)
+    assert not support_of(configuration("falcon")).any_kernel
+    assert not support_of(configuration("gpt_oss")).runs("flash_attention_2")
