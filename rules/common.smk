@@ -15,6 +15,7 @@ from snaketune.common.errors import ConfigError, SnaketuneError
 from snaketune.config.blueprint import Blueprint
 from snaketune.config.discovery import Discovery
 from snaketune.config.environment import machine_notes, prepare_job_environment, require_packages
+from snaketune.config.hub_sources import HubSources
 from snaketune.config.remote_sources import RemoteSources
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.stopping import end_on_signals
@@ -64,7 +65,8 @@ def draw_blueprint():
         raise ConfigError(f"the workflow runs in its own folder: cd {workflow.basedir} and run it there.")
     runs = resolve_runs(configuration_file(), dict(workflow.config_settings.config or {}), PRESETS)
     remote = RemoteSources(WORK / "remote_sources.json", workflow.is_main_process)
-    found = Discovery(WORK / "digests.json", remote)
+    hub = HubSources(WORK / "hub_sources.json", workflow.is_main_process)
+    found = Discovery(WORK / "digests.json", remote, hub)
     for run in runs:
         found.look_up(run.config)
     found.save()

@@ -10,11 +10,13 @@ from typing import Any
 from snaketune.common.canonical import canonical_text
 from snaketune.common.digests import DigestCache
 from snaketune.common.errors import ConfigError
+from snaketune.config.hub_sources import HubSources
 from snaketune.config.remote_sources import RemoteSources
 from snaketune.config.schema import RunConfig
 from snaketune.config.schema_sources import SourceConfig, options_of, path_of
-from snaketune.config.source_files import Found, find_files
-from snaketune.data.object_storage import is_remote
+from snaketune.config.source_files import DATA_FILE, Found, find_files
+from snaketune.data.hub_files import is_on_hub
+from snaketune.data.object_storage import HUB_SCHEME, is_remote
 from snaketune.data.remote_copies import as_entry
 from snaketune.model.gguf_file import find_gguf
 from snaketune.model.smollm2 import SMOLLM2, packaged_file
@@ -25,6 +27,8 @@ BUILTIN_SOURCES = ("builtin:quickstart",)
 TEXT_SUFFIXES = (".jsonl", ".ndjson", ".jsonlines", ".jsonl.gz", ".jsonl.zst", ".txt")
 TASK_SUFFIXES = (".yaml", ".yml")
 SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://")
+# Owner and name of a data set on the hub.
+BARE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 # Reading more than this takes long enough to say what is going on.
 NOTABLE_BYTES = 2_000_000_000
 
@@ -35,10 +39,12 @@ class Discovery:
     Args:
         cache: JSON file of the digests of files.
         remote: looks up objects; without one they are asked for and remembered beside the cache.
+        hub: looks up data sets of the hub, likewise.
     """
 
-    def __init__(self, cache: str | Path, remote: RemoteSources | None = None):
+    def __init__(self, cache: str | Path, remote: RemoteSources | None = None, hub: HubSources | None = None):
         self._cache = DigestCache(cache)
+        self._hub = hub or HubSources(Path(cache).with_name("hub_sources.json"))
         self._remote = remote or RemoteSources(Path(cache).with_name("remote_sources.json"))
         self._sources: dict[str, list[dict[str, Any]]] = {}
         self._bytes: dict[str, int] = {}
@@ -117,6 +123,7 @@ class Discovery:
         """Keep the digests for the next invocation, and the objects for the jobs."""
         self._cache.save()
         self._remote.save()
+        self._hub.save()
 
     def _find(self, sources: Sequence[str | SourceConfig]) -> list[dict[str, Any]]:
         """Return the entries of files and objects, none twice."""
@@ -140,11 +147,27 @@ class Discovery:
 
     def _entries(self, source: str | SourceConfig) -> list[dict[str, Any]]:
         path = path_of(source)
+        split, config = (None, None) if isinstance(source, str) else (source.split, source.config)
+        if is_on_hub(path) or self._is_bare_name(path):
+            url = path if is_on_hub(path) else f"{HUB_SCHEME}{path}"
+            found_there = self._hub.find(url, "data.sources", split, config)
+            self.notes.update(dict.fromkeys(found_there["notes"]))
+            return [dict(entry) for entry in found_there["entries"]]
+        if config:
+            raise ConfigError(f"data.sources: {path}: only data sets of the hub have a `config`: take it out.")
         if is_remote(path):
             return [as_entry(one) for one in self._remote.find(path, "data.sources")]
-        found = _expand_one(path, "data.sources", (), None if isinstance(source, str) else source.split)
+        found = _expand_one(path, "data.sources", (), split)
         self.notes.update(dict.fromkeys(found.notes))
         return [self._describe(one) for one in found.paths]
+
+    def _is_bare_name(self, path: str) -> bool:
+        """Tell whether a source that is no file here has the form of a data set's name on the hub, and say so."""
+        is_name = BARE_NAME.fullmatch(path) is not None and not DATA_FILE.search(path)
+        if not is_name or os.path.lexists(path) or os.path.lexists(path.split("/")[0]):
+            return False
+        self.notes[f"data.sources: {path} is no file here and is taken for a data set of the hub, hf://{path}."] = None
+        return True
 
     def _refuse_contradiction(self, one: dict[str, Any], other: dict[str, Any]) -> None:
         if one.get("options", {}) != other.get("options", {}):
@@ -228,6 +251,8 @@ def check_suffixes(names: list[str], key: str, suffixes: tuple[str, ...]) -> Non
 
 
 def _no_address(source: str, key: str, scheme: str) -> str:
+    if is_on_hub(source):
+        return f"{key}: {source} is on the hub, which data.sources alone may be: fetch it with `hf download`."
     if is_remote(source):
         return f"{key}: {source} is in object storage, which data.sources alone may be: copy it here and name the copy."
     return f"{key}: {source}: nothing is read from {scheme}: name a file or, in data.sources, an object as s3://bucket/path."

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from snaketune.common.errors import ConfigError, DataError
 
 SCHEME = "s3://"
+HUB_SCHEME = "hf://"
 PACKAGE = "botocore"
 INSTALL = "pip install -r envs/extras/storage.txt -c constraints.txt"
 # Parts that are fetched or sent at once; eight fill a fast line, and each is in memory.
@@ -66,8 +67,8 @@ class StoredObject:
 
 
 def is_remote(path: str) -> bool:
-    """Tell whether a path is the address of an object."""
-    return str(path).startswith(SCHEME)
+    """Tell whether a path is the address of an object, or of a file on the Hugging Face hub."""
+    return str(path).startswith((SCHEME, HUB_SCHEME))
 
 
 def require_package(setting: str) -> None:

@@ -14,6 +14,7 @@ from snaketune.common.state import read_state, write_state
 from snaketune.data.copy_places import Source, copy_of
 from snaketune.data.copying import Copied
 from snaketune.data.fetching import Arrived, fetch, publish
+from snaketune.data.hub_files import fetch_from_hub, is_on_hub
 from snaketune.data.object_storage import StoredObject, connect, describe
 from snaketune.data.sources import changed
 
@@ -64,7 +65,7 @@ def fetch_unknown(
         contents.remember(found, arrived.digest)
         return source, Copied("fetched", arrived.resumed, arrived.rate)
 
-    return _fetch(connect(), found, folder, settle, advance)
+    return _fetch(None if is_on_hub(found.url) else connect(), found, folder, settle, advance)
 
 
 def fetch_known(source: Source, target: Path, folder: Path, advance: Callable[[int], object]) -> Copied:
@@ -73,8 +74,9 @@ def fetch_known(source: Source, target: Path, folder: Path, advance: Callable[[i
     Raises:
         DataError: if it has another content by now, arrives damaged or cannot be fetched.
     """
-    client = connect()
-    found = describe(client, source.path)
+    client = None if is_on_hub(source.path) else connect()
+    # The address of a file on the hub has its commit: there is one content at it.
+    found = StoredObject(source.path, source.bytes, "") if client is None else describe(client, source.path)
     if found.bytes != source.bytes:
         raise changed(source.path)
 
@@ -100,7 +102,8 @@ def _fetch(
     with PrivateFolder(partial.parent) as incoming:
         incoming.remove_planted(partial.name)
     with wait_for_lock(partial.with_suffix(".lock"), "fetches the same object"):
-        return settle(fetch(client, found, partial, advance))
+        arrived = fetch_from_hub(found, partial, advance) if client is None else fetch(client, found, partial, advance)
+        return settle(arrived)
 
 
 def _key(found: StoredObject) -> str:

@@ -5,21 +5,18 @@ the client retries for minutes, and the user should read in a second what to do 
 """
 
 import re
-import socket
-import threading
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from snaketune.common.errors import ConfigError
+from snaketune.common.reachable import connection_problem as _connection_problem
+from snaketune.common.reachable import first_hop
 from snaketune.model.folder import CODE_PATTERN, SUPPORT_PATTERNS, refuse_remote_code
 from snaketune.model.statement import CARD, LICENCE_PATTERNS
 from snaketune.model.weights import refuse_unsafe_weights
 
-PATIENCE_SECONDS = 0.8  # one round trip to anywhere on earth takes less than half
 REQUEST_SECONDS = 20.0
 DEFAULT_REVISION = "main"
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
@@ -72,44 +69,13 @@ def fetch_snapshot(repo: str, revision: str | None, trust_remote_code: bool, wei
 
 def ensure_reachable(endpoint: str, repo: str) -> None:
     """Raise ConfigError within a second if nothing answers at the hub's ``endpoint`` or the proxy before it."""
-    host, port = _first_hop(endpoint)
+    host, port = first_hop(endpoint)
     problem = _connection_problem(host, port)
     if problem:
         raise ConfigError(
             f"model.name_or_path {repo}: the hub {endpoint} cannot be reached ({problem}); download the model's folder"
             " on a machine with a network and give its path, or set HF_HUB_OFFLINE=1 to use the local cache."
         )
-
-
-def _first_hop(endpoint: str) -> tuple[str, int]:
-    """Return host and port of what a request to ``endpoint`` connects to first: the proxy, if there is one."""
-    url = urlsplit(endpoint)
-    proxy = urllib.request.getproxies().get(url.scheme)
-    if proxy and not urllib.request.proxy_bypass(url.hostname or ""):
-        url = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    return url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
-
-
-def _connection_problem(host: str, port: int) -> str:
-    """Return why no connection to ``host`` can be made, an empty text if one can.
-
-    The look-up runs in a thread of its own, because the time it takes without a name server has no other limit.
-    """
-    outcome = [f"no answer from {host} within {PATIENCE_SECONDS} s"]
-
-    def connect() -> None:
-        try:
-            socket.create_connection((host, port), timeout=PATIENCE_SECONDS).close()
-            outcome[0] = ""
-        except TimeoutError:
-            pass
-        except (OSError, UnicodeError) as error:
-            outcome[0] = f"{host}: {getattr(error, 'strerror', None) or error}"
-
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(PATIENCE_SECONDS)
-    return outcome[0]
 
 
 def list_files(repo: str, revision: str) -> list[str]:
