@@ -70,6 +70,11 @@ def draw_blueprint():
     for run in runs:
         found.look_up(run.config)
     found.save()
+    if workflow.is_main_process and any(run.config.evaluate.files for run in runs):
+        # Imported here, since reading takes a third of a second to import and few runs have such files.
+        from snaketune.config.evaluation_check import check_evaluation_files
+
+        check_evaluation_files(runs, found, WORK / "evaluation_files.json")
     return Blueprint(runs, found, code_of, upkeep.shards_before(WORK / "shards.json"))
 
 

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,16 @@ def test_every_document_comes_once_per_round():
     seen = [ids[0] for _ in range(7) for ids in next(batches)]
     assert sorted(seen) == list(range(50))
     assert seen != sorted(seen)
+
+
+def test_a_step_of_long_texts_has_no_more_places_than_the_batch_size_allows():
+    long = [[index] * 1000 for index in range(40)] + [[index] * 20 for index in range(40, 80)]
+    batches = list(islice(endless_batches(long, 16, seed=0), 30))
+    places = [len(batch) * max(map(len, batch)) for batch in batches]
+    assert max(places) <= 16 * 128
+    assert len({ids[0] for batch in batches for ids in batch}) == 80
+    found = endless_batches([[1] * 30] * 64, 16, seed=0)
+    assert {len(next(found)) for _ in range(8)} == {16}
 
 
 def test_a_batch_may_be_larger_than_the_corpus():

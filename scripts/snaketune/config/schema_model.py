@@ -44,7 +44,9 @@ class TinyModelConfig(Section):
     num_attention_heads: int = Field(6, ge=1, description="Attention heads; must divide hidden_size.")
     max_position_embeddings: int = Field(1024, ge=16, description="Longest context, in tokens.")
     pretrain_steps: int = Field(200, ge=0, description="Steps of its pre-training; 0 leaves random weights.")
-    pretrain_batch_size: int = Field(16, ge=1, description="Rows in a pre-training step.")
+    pretrain_batch_size: int = Field(
+        16, ge=1, description="Texts in a pre-training step, and 128 tokens for each: long texts make fewer."
+    )
     pretrain_learning_rate: float = Field(4e-3, gt=0, description="Peak learning rate of its pre-training.")
     seed: int = Field(0, ge=0, description="Seed of its weights and of the order of its corpus.")
 

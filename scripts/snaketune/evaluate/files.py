@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from snaketune.common.errors import DataError
+from snaketune.common.errors import ConfigError, DataError
 from snaketune.data.policy import ReadingPolicy
 from snaketune.data.quarantine import Quarantine
 from snaketune.data.reading import RecordReader
@@ -23,13 +23,20 @@ class FileSettings:
     entries: tuple[dict[str, str], ...] = ()
     columns: dict[str, str] = field(default_factory=dict)
     system_prompt: str | None = None
+    columns_key: str = "data.columns"
 
     @classmethod
     def of_slice(cls, cfg: dict[str, Any]) -> "FileSettings":
         """Return the settings in a configuration slice; columns are those of the data unless given."""
         own, data = cfg.get("evaluate", cfg), cfg.get("data", {})
         columns = own.get("columns") or data.get("columns", {})
-        return cls(tuple(cfg.get("evaluation_files", ())), columns, data.get("system_prompt"))
+        key = "evaluate.columns" if own.get("columns") else "data.columns"
+        return cls(tuple(cfg.get("evaluation_files", ())), columns, data.get("system_prompt"), key)
+
+    def in_own_words(self, error: Exception) -> str:
+        """Return an error of reading sources with the keys that are about evaluation files."""
+        words = str(error).replace("data.sources", "evaluate.files").replace("data.columns", self.columns_key)
+        return words.replace("set data.format to one of", "bring it to one of")
 
     @property
     def named(self) -> dict[str, dict[str, str]]:
@@ -54,13 +61,13 @@ def canonical_records(entry: dict[str, str], settings: FileSettings) -> Iterator
             reader = RecordReader(policy, file, Quarantine(refused))
             try:
                 reader.read([(Source(entry["path"], path.stat().st_size, entry["digest"]), path)], threads=1)
-            except DataError as error:
-                raise DataError(f"evaluate.files: {error}") from None
+            except (ConfigError, DataError) as error:
+                raise DataError(f"evaluate.files: {settings.in_own_words(error)}") from None
             bad = reader.quarantine
             if bad.total:
                 raise DataError(
                     f"evaluate.files: {bad.total} lines of {path} cannot be used ({bad.counts()}), the first is"
-                    f" {bad.first}: mend or remove them."
+                    f" {bad.first}: correct or remove them."
                 )
         if _is_text(records):
             raise DataError(f"evaluate.files: {path} is plain text, which has no questions to answer: remove it.")

@@ -22,6 +22,9 @@ BETAS = (0.9, 0.95)  # a shorter memory of the second moment halves the steps th
 WEIGHT_DECAY = 0.01
 GRADIENT_NORM = 1.0
 BATCHES_PER_BUCKET = 16
+# A step has no more places than this for each sequence of a batch: long texts make batches of fewer sequences, so that
+# a pretraining costs a number of tokens that steps and batch size alone decide.
+PLACES_PER_SEQUENCE = 128
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ def endless_batches(documents: Sequence[Sequence[int]], batch_size: int, seed: i
     """Yield batches for ever, every document once per round, those of one batch of similar length.
 
     A round is shuffled, cut into buckets of 16 batches, each bucket sorted by length and cut into batches that
-    come in random order: padding costs a few percent of the tokens instead of a third.
+    come in random order: padding costs a few percent of the tokens instead of a third. Batches of long documents are
+    cut so that none has more than 128 places for each of ``batch_size``, or is a single document.
     """
     rng = Random(seed)
     size = min(batch_size, len(documents))
@@ -107,7 +111,10 @@ def endless_batches(documents: Sequence[Sequence[int]], batch_size: int, seed: i
             bucket = sorted(order[start : start + size * BATCHES_PER_BUCKET], key=lambda i: len(documents[i]))
             batches = [bucket[at : at + size] for at in range(0, len(bucket), size)]
             rng.shuffle(batches)
-            yield from ([documents[i] for i in batch] for batch in batches)
+            for batch in batches:
+                places = max(1, size * PLACES_PER_SEQUENCE // len(documents[batch[-1]]))
+                for at in range(0, len(batch), places):
+                    yield [documents[i] for i in batch[at : at + places]]
 
 
 def pad(batch: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
