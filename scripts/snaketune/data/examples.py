@@ -17,6 +17,7 @@ from itertools import chain
 from snaketune.common.errors import DataError
 from snaketune.data.left_out import check_written
 from snaketune.data.templates import ChatTemplate, Message, Span
+from snaketune.data.thoughts import split_content
 from snaketune.data.turns import Turn, Turns
 
 # Role of each message, with whether it is trained.
@@ -228,4 +229,6 @@ def _joined(literals: Sequence[str], contents: Sequence[str]) -> str:
 
 def _is_plain(message: Message) -> bool:
     content = message.get("content")
-    return message.keys() <= PLAIN_KEYS and type(content) is str and bool(content) and not content.isspace()
+    if not (message.keys() <= PLAIN_KEYS and type(content) is str and content and not content.isspace()):
+        return False
+    return message["role"] != "assistant" or not split_content(content)[0]

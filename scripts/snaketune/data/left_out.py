@@ -13,6 +13,8 @@ from snaketune.common.errors import DataError
 from snaketune.data.templates import Message
 from snaketune.data.thoughts import split_content
 
+# Words that switch reasoning on or off, which templates obey instead of writing them.
+_SWITCH = re.compile(r"/(?:no_?)?think\b|detailed thinking (?:on|off)")
 _SQUEEZED = re.compile(r"[\s\\\"'`]+")
 
 
@@ -50,6 +52,8 @@ def check_written(
     for place, message in enumerate(messages):
         inside = squeezed(answers[place]) if place in answers else whole
         for what, value in _parts(message):
+            if not squeezed(_SWITCH.sub("", value)):
+                continue
             if not any(form in inside for form in _forms(value, place not in answers)):
                 raise LeftOut(message["role"], what)
 
@@ -85,6 +89,8 @@ def _forms(value: str, is_history: bool) -> Iterator[str]:
     yield squeezed(value)
     for ascii_only in (False, True):
         yield squeezed(json.dumps(value, ensure_ascii=ascii_only))
+    if _SWITCH.search(value):
+        yield squeezed(_SWITCH.sub("", value))
     # Templates that take thoughts out of earlier turns cut at the last mark.
     if is_history and "</think>" in value:
         yield squeezed(value.split("</think>")[-1])

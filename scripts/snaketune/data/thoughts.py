@@ -39,6 +39,8 @@ def split_content(content: Any) -> tuple[str, str]:
     """Return the marked reasoning at the beginning of a content and what follows it; '' and the content without."""
     if not isinstance(content, str):
         return "", ""
+    if content.lstrip()[:1] not in ("<", "["):
+        return "", content
     for opening, closing in MARKS:
         if content.lstrip().startswith(opening) and closing in content:
             inside, _, rest = content.lstrip()[len(opening) :].partition(closing)

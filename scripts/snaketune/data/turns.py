@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from snaketune.common.errors import DataError
 from snaketune.data.templates import ChatTemplate, Message
-from snaketune.data.thoughts import behind, opened, reasoning_of
+from snaketune.data.thoughts import behind, opened, reasoning_of, split_content
 
 QUESTION = {"role": "user", "content": "\U000f0001"}
 ANSWER = {"role": "assistant", "content": "\U000f0002"}
@@ -110,7 +110,10 @@ class Turns:
                 f"the generation prompt of the chat template ends with {header[-60:]!r}, which it does not write before"
                 " an answer: training would see another prompt than inference gives"
             )
-        return behind(mark, parts[-1], reasoning_of(message)) if mark else parts[-1]
+        if not mark:
+            return parts[-1]
+        marked = bool(split_content(message.get("content"))[0])
+        return behind(mark, parts[-1].lstrip("\n") if marked else parts[-1], reasoning_of(message))
 
     def _ended(
         self, answer: str, whole: str, messages: Sequence[Message], place: int, tools: list[Message] | None
