@@ -87,10 +87,14 @@ def test_where_a_hard_link_is_impossible_the_link_is_symbolic(source, tmp_path, 
 
 
 def test_a_link_to_a_blob_becomes_a_link_to_its_content(source, tmp_path):
-    (source / "model.safetensors").rename(tmp_path / "blob")
-    (source / "model.safetensors").symlink_to("../blob")
-    prepare_model(settings(source), tmp_path / "out")
-    assert (tmp_path / "out" / "model.safetensors").samefile(tmp_path / "blob")
+    snapshot, blob = tmp_path / "snapshots" / "0123", tmp_path / "blobs" / "4567"
+    snapshot.parent.mkdir()
+    blob.parent.mkdir()
+    source.rename(snapshot)
+    (snapshot / "model.safetensors").rename(blob)
+    (snapshot / "model.safetensors").symlink_to("../../blobs/4567")
+    prepare_model(settings(snapshot), tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").samefile(blob)
     assert not (tmp_path / "out" / "model.safetensors").is_symlink()
 
 

@@ -7,12 +7,18 @@ from snaketune.common.errors import ConfigError
 from snaketune.model.configuration import CONFIG, GENERATION
 from snaketune.model.json_files import read_object
 from snaketune.model.statement import licence_files
+from snaketune.model.strangers import check_types, require_inside
 from snaketune.model.tokenizer_files import ensure_fast_tokenizer
 from snaketune.model.weights import find_weight_files
 
 # All that transformers reads to load a model and its tokenizer, beside the weights.
-SUPPORT_PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "additional_chat_templates/*.jinja")
-CODE_PATTERN = "*.py"
+SUPPORT_PATTERNS = (
+    *("config.json", "*_config.json", "*.index.json", "chat_template.json", "normalizer.json"),
+    *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab*.json", "vocab*.txt", "merges*.txt"),
+    *("*.model", "*.tiktoken", "*.jinja", "additional_chat_templates/*.jinja"),
+)
+# Code of the model's own may read other files as well.
+CODE_PATTERNS = ("*.py", "*.json", "*.txt")
 # With an adapter's configuration in a model's folder transformers looks for the adapter's weights as well.
 LEFT_OUT = frozenset({"adapter_config.json", "trainer_state.json"})
 CODE_SOURCES = ("config.json", "tokenizer_config.json")
@@ -26,7 +32,7 @@ def link_model(source: Path, target: Path, trust_remote_code: bool, weights: boo
 
     Raises:
         ConfigError: if the folder lacks a configuration, safetensors weights or a usable tokenizer, or needs
-            its own code although ``trust_remote_code`` is off.
+            its own code although ``trust_remote_code`` is off, or if a file of it is a link that leads out of it.
         DataError: if weights are missing.
     """
     require_model_folder(source)
@@ -35,6 +41,7 @@ def link_model(source: Path, target: Path, trust_remote_code: bool, weights: boo
     found = find_weight_files(source) if weights else []
     support = {*support_files(source, trust_remote_code), *licence_files(source)}
     for file in [*sorted(support), *found]:
+        require_inside(file, source)
         link(file, target / file.relative_to(source))
     ensure_fast_tokenizer(source, target, trust_remote_code)
 
@@ -46,6 +53,7 @@ def require_model_folder(folder: Path) -> None:
         raise ConfigError(f"model.name_or_path {folder} {what}: give the path of a model folder or of a GGUF file.")
     if not read_object(folder / CONFIG):
         raise ConfigError(f"model.name_or_path {folder} has no config.json: give a folder in the Hugging Face format.")
+    check_types(folder)
     read_object(folder / GENERATION)  # transformers would pass over a damaged one, and answers would run on
 
 
@@ -61,7 +69,7 @@ def refuse_remote_code(folder: Path) -> None:
 
 def support_files(folder: Path, trust_remote_code: bool) -> list[Path]:
     """Return the files beside the weights that transformers may read, sorted; code only when it is trusted."""
-    patterns = (*SUPPORT_PATTERNS, CODE_PATTERN) if trust_remote_code else SUPPORT_PATTERNS
+    patterns = (*SUPPORT_PATTERNS, *CODE_PATTERNS) if trust_remote_code else SUPPORT_PATTERNS
     found = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
     return [file for file in found if file.name not in LEFT_OUT and not file.name.startswith(".")]
 

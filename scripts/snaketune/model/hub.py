@@ -13,7 +13,7 @@ from pathlib import Path
 from snaketune.common.errors import ConfigError
 from snaketune.common.reachable import connection_problem as _connection_problem
 from snaketune.common.reachable import first_hop
-from snaketune.model.folder import CODE_PATTERN, SUPPORT_PATTERNS, refuse_remote_code
+from snaketune.model.folder import CODE_PATTERNS, SUPPORT_PATTERNS, refuse_remote_code
 from snaketune.model.statement import CARD, LICENCE_PATTERNS
 from snaketune.model.weights import refuse_unsafe_weights
 
@@ -52,7 +52,7 @@ def fetch_snapshot(repo: str, revision: str | None, trust_remote_code: bool, wei
     revision = revision or DEFAULT_REVISION
     with _one_sentence(repo, revision):
         validate_repo_id(repo)
-    support = [*SUPPORT_PATTERNS, CARD, *LICENCE_PATTERNS, *([CODE_PATTERN] if trust_remote_code else [])]
+    support = [*SUPPORT_PATTERNS, CARD, *LICENCE_PATTERNS, *(CODE_PATTERNS if trust_remote_code else ())]
     everything = [*support, WEIGHT_PATTERN] if weights else support
     if constants.HF_HUB_OFFLINE:
         return _cached_snapshot(repo, revision, everything)

@@ -44,7 +44,10 @@ def find_weight_files(folder: Path) -> list[Path]:
     if not (folder / INDEX_FILE).is_file():
         refuse_unsafe_weights(str(folder), [file.name for file in folder.iterdir()])
         raise ConfigError(f"model.name_or_path {folder} has no {SINGLE_FILE} and no {INDEX_FILE}: give a whole model.")
-    names = sorted(set(read_object(folder / INDEX_FILE).get("weight_map", {}).values()))
+    named = read_object(folder / INDEX_FILE).get("weight_map", {})
+    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+        raise DataError(f"{folder / INDEX_FILE}: weight_map does not say which tensor is in which file: copy it again.")
+    names = sorted(set(named.values()))
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():
             raise DataError(f"{folder / INDEX_FILE} names the file {name}, which is not there: copy the model again.")
