@@ -60,15 +60,16 @@ def test_what_its_owner_made_and_uses_no_more_is_still_its_own(shared, tmp_path)
 
 
 def test_a_project_alone_owns_everything(tmp_path):
-    (tmp_path / "runs/x/old-1").mkdir(parents=True)
-    assert [one.owner for one in find_unused(tmp_path, set(), set(), "mine")] == [""]
-    claim(tmp_path, "mine", tmp_path, "config.yaml", ["runs/x/new-2"])
-    assert [one.owner for one in find_unused(tmp_path, set(), set(), "mine")] == [""]
+    results = tmp_path / "results"
+    (results / "runs/x/old-1").mkdir(parents=True)
+    assert [one.owner for one in find_unused(results, set(), set(), "mine")] == [""]
+    claim(results, "mine", tmp_path, "config.yaml", ["runs/x/new-2"])
+    assert [one.owner for one in find_unused(results, set(), set(), "mine")] == [""]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"uses": 3, "made": 4}'])
-def test_a_damaged_file_of_an_owner_protects_what_it_may_have_named(shared, content):
-    (shared / "owners" / "theirs.json").write_text(content)
+def test_a_damaged_file_of_an_owner_protects_what_it_may_have_named(shared, tmp_path, content):
+    (tmp_path / "results.owners" / "theirs.json").write_text(content)
     unused = find_unused(shared, set(), {"x/mine-1"}, "mine")
     assert {one.path.name: one.owner for one in unused}["theirs-2"] == UNKNOWN
     claim(shared, "theirs", Path("theirs"), "config.yaml", ["runs/x/theirs-2"])
@@ -88,9 +89,9 @@ def test_a_copy_of_a_project_is_another_owner(tmp_path):
 
 
 def test_owners_are_not_noted_again_without_a_change(shared, tmp_path):
-    before = (shared / "owners" / "mine.json").stat().st_mtime_ns
+    before = (tmp_path / "results.owners" / "mine.json").stat().st_mtime_ns
     claim(shared, "mine", tmp_path / "mine", "config/config.yaml", ["runs/x/mine-1"])
-    assert (shared / "owners" / "mine.json").stat().st_mtime_ns == before
+    assert (tmp_path / "results.owners" / "mine.json").stat().st_mtime_ns == before
 
 
 def leave(results, name, age=0.0):
@@ -138,6 +139,14 @@ def test_a_checkpoint_in_the_making_is_left_only_while_its_training_runs(tmp_pat
     assert not partial.exists()
 
 
-def test_owners_files_are_plain_json_without_a_manifest(shared):
-    facts = json.loads((shared / "owners" / "mine.json").read_text())
+def test_owners_files_are_plain_json_beside_the_results(shared, tmp_path):
+    facts = json.loads((tmp_path / "results.owners" / "mine.json").read_text())
     assert facts["uses"] == ["runs/x/mine-1"] and facts["made"] == ["runs/x/mine-1", "runs/x/old-1"]
+    assert sorted(path.name for path in shared.iterdir()) == ["data", "runs"]
+
+
+def test_owners_are_noted_in_the_results_where_nothing_can_be_beside_them(tmp_path):
+    (tmp_path / "results.owners").touch()
+    (tmp_path / "results").mkdir()
+    claim(tmp_path / "results", "mine", tmp_path, "config.yaml", ["runs/x/new-2"])
+    assert [owner.name for owner in owners_of(tmp_path / "results")] == ["mine"]

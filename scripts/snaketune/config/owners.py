@@ -1,7 +1,8 @@
 """Whose results are in a results folder: several copies of the project may share one.
 
-Each project and configuration file has a file in ``results/owners`` with what it uses and what it ever used. These
-files are volatile and belong to no manifest.
+Each project and configuration file has a file in ``<results>.owners`` with what it uses and what it ever used. These
+files are volatile, so they are beside the results, which are the same bytes wherever they are made; where nothing can
+be written beside the results, they are in them.
 """
 
 import hashlib
@@ -17,7 +18,6 @@ from snaketune.common.atomic import write_json
 from snaketune.common.canonical import read_json
 from snaketune.common.state import say
 
-FOLDER = "owners"
 # Whose results those are that no owner's file names, while several owners share the folder.
 UNKNOWN = "unknown"
 
@@ -61,21 +61,30 @@ def name_of(work: Path, project: Path, config: str) -> str:
 
 def claim(results: Path, name: str, project: Path, config: str, uses: Iterable[str]) -> None:
     """Note that an owner uses variants, beside those that it used before; where nothing can be written, say so."""
-    path, uses = results / FOLDER / f"{name}.json", sorted(uses)
+    uses = sorted(uses)
     before = next((owner for owner in owners_of(results) if owner.name == name), None)
     made = sorted({*uses, *(before.made if before else ())})
     if before and before.project and (sorted(before.uses), sorted(before.made)) == (uses, made):
         return
     facts = {"project": str(project), "config": config, "host": socket.gethostname(), "uses": uses, "made": made}
-    try:
-        write_json(path, facts)
-    except OSError as error:
-        say(f"{path} cannot be written ({error.strerror}): another copy of this project does not know these results.")
+    for folder in _places(results):
+        try:
+            return write_json(folder / f"{name}.json", facts)
+        except OSError as error:
+            reason = error.strerror
+    say(f"{results}: cannot note whose results these are ({reason}): another copy of this project does not know it.")
 
 
 def owners_of(results: Path) -> list[Owner]:
     """Return the owners of a results folder, sorted by name; one whose file is damaged owns what nobody else does."""
-    return [_read(path) for path in sorted(results.glob(f"{FOLDER}/*.json"))]
+    files = {path.stem: path for folder in reversed(_places(results)) for path in folder.glob("*.json")}
+    return [_read(path) for _, path in sorted(files.items())]
+
+
+def _places(results: Path) -> tuple[Path, Path]:
+    """Return where owners are noted: beside the results, or in them."""
+    absolute = results.absolute()
+    return absolute.with_name(f"{absolute.name}.owners"), absolute / "owners"
 
 
 def _read(path: Path) -> Owner:
