@@ -59,13 +59,15 @@ def ours(path: Path, folder: Path, form: str, processes: int) -> None:
 
 def standard_json(path: Path, folder: Path, form: str) -> None:
     """Do the same work with the parser of the standard library, line by line."""
-    from snaketune.data.formats import FORMATS
-    from snaketune.data.line_reading import _repetition_check
+    from snaketune.data.conversion import RecordConverter
+    from snaketune.data.exactness import repetition_check
+    from snaketune.data.formats import default_reading
+    from snaketune.data.policy import ReadingPolicy
     from snaketune.data.quarantine import Refusal
 
-    shape = FORMATS[form]
-    names = shape.names({})
-    convert, check = shape.converter(names), _repetition_check(shape, names)
+    policy = ReadingPolicy()
+    reading = default_reading(form, policy)
+    convert, check = RecordConverter(reading, policy), repetition_check(reading)
     with open(path, "rb") as lines, open(folder / "records", "w") as out, open(folder / "quarantine", "w") as bad:
         for number, line in enumerate(lines, 1):
             try:

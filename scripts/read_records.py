@@ -14,9 +14,10 @@ def main() -> None:
     from snaketune.common.atomic import writing
     from snaketune.common.canonical import read_json
     from snaketune.common.manifest import write_manifest
+    from snaketune.data.accounting import summary_of
     from snaketune.data.disks import Disks
     from snaketune.data.policy import Limits, ReadingPolicy
-    from snaketune.data.reading import read_records, summary_of
+    from snaketune.data.reading import read_records
     from snaketune.data.staging import ensure_staged, sources_of
 
     settings, work = arguments.settings, Path(arguments.settings["work"])

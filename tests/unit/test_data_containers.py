@@ -20,7 +20,7 @@ import pytest
 from data_files import PAIR, read, read_bytes, source
 
 from snaketune.common.errors import DataError
-from snaketune.data.reading import summary_of
+from snaketune.data.accounting import summary_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "containers"
 # Columns that `format: auto` has to be told.
@@ -167,7 +167,9 @@ def test_golden_containers_are_kept_whole(tmp_path, name, policy, count):
 def test_what_stands_beside_the_list_of_an_object_is_named(tmp_path):
     found = read_bytes(tmp_path, CONTAINERS["object with a list"], name="x.json")
     assert found.facts["sources"][0]["beside"] == ["splits", "version"]
-    assert summary_of(found.facts)[0].endswith("0 records quarantined. Not used of it: splits, version.")
+    first, second = summary_of(found.facts)
+    assert first.endswith("0 records quarantined; prompt/completion in 3,000 of 3,000 records.")
+    assert second == "  not used of the file: splits, version."
 
 
 @pytest.mark.parametrize(

@@ -76,11 +76,15 @@ def test_no_tools_are_no_key(tmp_path, empty):
         ([USER, CALLING, {**RESULT, "tool_call_id": 1}, ANSWER], "wrong_type", "'tool_call_id' is a number"),
         ([USER, CALLING, {"role": "tool", "content": None}, ANSWER], "null_content", "messages[2]"),
         ([USER, CALLING, RESULT], "last_turn_not_assistant", "'tool'"),
-        ([USER, {**ANSWER, "function_call": {"name": "f"}}], "unsupported_tool_calls", "messages[1]"),
+        ([USER, {**ANSWER, "function_call": {"name": "f"}}], "bad_tool_call", "messages[1]"),
+        ([USER, {**CALLING, "function_call": {"name": "f", "arguments": "{}"}}], "bad_tool_call", "leave one of them"),
         ([USER, {**ANSWER, "weight": 2}], "bad_weight", "messages[1]"),
         ([USER, {**ANSWER, "weight": "0"}], "bad_weight", "messages[1]"),
-        ([USER, {**ANSWER, "weight": True}], "bad_weight", "messages[1]"),
-        ([{"role": "user", "content": [{"type": "image_url"}]}, ANSWER], "content_not_text", "image_url"),
+        ([USER, {**ANSWER, "loss_weight": 0.5}], "bad_weight", "'loss_weight' is 0.5"),
+        ([USER, {**ANSWER, "train": False, "weight": 1}], "bad_weight", "contradict"),
+        ([USER, {**ANSWER, "thinking": "x", "reasoning": "y"}], "two_reasonings", "'reasoning' and 'thinking'"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}, ANSWER], "other_modality", "is image"),
+        ([{"role": "user", "content": [{"type": "table"}]}, ANSWER], "content_not_text", "'table'"),
         ([{"role": "user", "content": [17]}, ANSWER], "content_not_text", "a number"),
         ([{"role": "user", "content": []}, ANSWER], "empty_prompt", "messages[0]"),
     ],
@@ -157,8 +161,9 @@ def test_sharegpt_calls_results_tools_system_and_weights(tmp_path):
 
 def test_a_conversation_keeps_its_own_system_message(tmp_path):
     turns = share(("system", "own"), ("human", "a"), ("gpt", "b"))
-    made = one(tmp_path, {"conversations": turns, "system": "other"}, system_prompt="third")
-    assert made["messages"][0]["content"] == "own"
+    for system in ("own", "", None):
+        made = one(tmp_path, {"conversations": turns, "system": system}, system_prompt="third")
+        assert made["messages"][0]["content"] == "own"
 
 
 def test_sharegpt_with_role_and_content_is_read_as_well(tmp_path):
@@ -207,7 +212,7 @@ def test_answers_in_a_prompt_of_messages_are_not_trained(tmp_path):
         ({"prompt": [ANSWER], "completion": [ANSWER]}, "assistant_first"),
         ({"prompt": [USER], "completion": [USER]}, "no_assistant"),
         ({"prompt": [USER], "completion": [ANSWER, USER]}, "last_turn_not_assistant"),
-        ({"prompt": USER, "completion": [ANSWER]}, "wrong_type"),
+        ({"prompt": {"x": 1}, "completion": [ANSWER]}, "wrong_type"),
         ({"prompt": [USER], "completion": None}, "null_content"),
         ({"prompt": [USER], "completion": " "}, "empty_completion"),
         ({"prompt": [{"role": "user"}], "completion": "b"}, "missing_field"),
@@ -313,7 +318,7 @@ def test_a_system_prompt_comes_before_the_prompt_of_a_preference(tmp_path):
         ({"prompt": "a", "chosen": "b", "rejected": " "}, "empty_completion"),
         ({"prompt": "a", "chosen": "b", "rejected": None}, "null_content"),
         ({"prompt": "a", "chosen": "b", "rejected": []}, "no_assistant"),
-        ({"prompt": "a", "chosen": "b", "rejected": 3}, "wrong_type"),
+        ({"prompt": "a", "chosen": "b", "rejected": {"x": 1}}, "wrong_type"),
         ({"prompt": [ANSWER], "chosen": "b", "rejected": "c"}, "assistant_first"),
         ({"prompt": "z", "chosen": [USER, ANSWER], "rejected": [USER, OTHER]}, "prompts_differ"),
         ({"chosen": [USER, ANSWER], "rejected": [SYSTEM, OTHER]}, "prompts_differ"),
@@ -325,9 +330,11 @@ def test_what_is_no_preference_is_refused(tmp_path, record, reason):
     assert refused(tmp_path, record, format="preference")[0] == reason
 
 
-def test_messages_come_before_preferences_where_a_record_has_both(tmp_path):
-    record = {"messages": [USER, ANSWER], "chosen": "b", "rejected": "c"}
-    assert read_bytes(tmp_path, json.dumps(record).encode()).facts["sources"][0]["format"] == "messages"
+def test_messages_that_the_chosen_answer_repeats_are_no_other_reading(tmp_path):
+    record = {"prompt": "a", "messages": [USER, ANSWER], "chosen": [USER, ANSWER], "rejected": [USER, OTHER]}
+    found = read_bytes(tmp_path, json.dumps(record).encode())
+    assert found.facts["sources"][0]["format"] == "preference"
+    assert found.records[0]["messages"] == [USER, ANSWER]
 
 
 def test_every_reason_has_words_in_the_report():

@@ -175,7 +175,7 @@ def texts_of(raw, form):
         return "".join(part if type(part) is str else part["text"] for part in value) if type(value) is list else value
 
     def contents(turns):
-        return [content(turn["content"]) if "role" in turn else turn["value"] for turn in turns]
+        return [content(turn["content"] if "role" in turn else turn["value"]) for turn in turns]
 
     match form:
         case "messages":
@@ -183,16 +183,15 @@ def texts_of(raw, form):
         case "sharegpt":
             own = raw["conversations"][0]
             system = own.get("from", own.get("role")) != "system" and raw.get("system")
+            system = system and system.strip() and system
             return ([system] if system else []) + contents(raw["conversations"])
         case "prompt_completion":
             sides = [[side] if type(side) is str else contents(side) for side in (raw["prompt"], raw["completion"])]
             return sides[0] + sides[1]
         case "instruction":
             given = raw.get("input")
-            return [
-                "\n\n".join([raw["instruction"], *([given] if given and not given.isspace() else [])]),
-                raw["output"],
-            ]
+            asked = [text for text in (raw["instruction"], given) if text and not text.isspace()]
+            return ["\n\n".join(asked), raw["output"]]
         case "text":
             return [raw["text"]]
     sides = [value if type(value) is list else [value] for value in (raw["prompt"], raw["chosen"], raw["rejected"])]

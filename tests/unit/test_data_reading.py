@@ -34,15 +34,16 @@ BAD_LINES = {
     "missing completion": (PAIRS, b'{"prompt":"a","answer":"b"}', "missing_field", "found: prompt, answer"),
     "no key at all": (PAIRS, b"{}", "missing_field", "found: nothing"),
     "null completion": (PAIRS, b'{"prompt":"a","completion":null}', "null_content", "'completion' is null"),
-    "number as completion": (PAIRS, b'{"prompt":"a","completion":1}', "wrong_type", "'completion' is a number"),
+    "number with an exponent": (PAIRS, b'{"prompt":"a","completion":1e30}', "wrong_type", "'completion' is a number"),
+    "object as completion": (PAIRS, b'{"prompt":"a","completion":{"x":1}}', "wrong_type", "'completion' is an object"),
     "object as prompt": (PAIRS, b'{"prompt":{"x":1},"completion":"b"}', "wrong_type", "'prompt' is an object"),
     "empty prompt": (PAIRS, b'{"prompt":"","completion":"b"}', "empty_prompt", "'prompt'"),
     "blank completion": (PAIRS, b'{"prompt":"a","completion":" \\n\\u00a0"}', "empty_completion", "no text"),
     "prompt twice": (PAIRS, b'{"prompt":"a","prompt":"z","completion":"b"}', "duplicate_key", "'prompt'"),
     "missing output": (ALPACAS, b'{"instruction":"a"}', "missing_field", "'output'"),
-    "blank instruction": (ALPACAS, b'{"instruction":" ","input":"x","output":"b"}', "empty_prompt", "'instruction'"),
+    "blank instruction": (ALPACAS, b'{"instruction":" ","input":"","output":"b"}', "empty_prompt", "'instruction'"),
     "empty output": (ALPACAS, b'{"instruction":"a","output":""}', "empty_completion", "'output'"),
-    "input is a list": (ALPACAS, b'{"instruction":"a","input":[],"output":"b"}', "wrong_type", "'input' is a list"),
+    "input is a list": (ALPACAS, b'{"instruction":"a","input":[1],"output":"b"}', "wrong_type", "'input' is a list"),
     "empty text": (TEXTS, b'{"text":"\\t"}', "empty_text", "'text'"),
     "no messages": (CHATS, b'{"id":1}', "missing_field", "'messages'; found: id"),
     "null messages": (CHATS, b'{"messages":null}', "null_content", "'messages'"),
@@ -51,7 +52,7 @@ BAD_LINES = {
     "message is text": (CHATS, b'{"messages":["a"]}', "wrong_type", "messages[0] is text"),
     "no role": (CHATS, b'{"messages":[{"content":"a"}]}', "missing_field", "messages[0]: there is no 'role'"),
     "role is a number": (CHATS, b'{"messages":[{"role":1,"content":"a"}]}', "wrong_type", "'role' is a number"),
-    "unknown role": (CHATS, chat(("human", "a"), ("assistant", "b")), "bad_role", "'human'"),
+    "unknown role": (CHATS, chat(("moon", "a"), ("assistant", "b")), "bad_role", "'moon'"),
     "no content": (CHATS, b'{"messages":[{"role":"user"}]}', "missing_field", "'content'; found: role"),
     "null content": (CHATS, chat(("user", "a"), ("assistant", None)), "null_content", "messages[1]: 'content' is null"),
     "part without text": (CHATS, chat(("user", [{"type": "text"}]), ("assistant", "b")), "content_not_text", "[0]"),
@@ -125,7 +126,7 @@ def test_odd_but_valid_text_is_kept_exactly(tmp_path, name):
 
 def test_system_messages_may_be_empty_and_other_keys_of_a_message_are_left_out(tmp_path):
     line = (
-        b'{"messages":[{"role":"system","content":""},{"content":"a","role":"user","name":"x"},'
+        b'{"messages":[{"role":"system","content":""},{"content":"a","role":"user","id":"x"},'
         b'{"role":"assistant","content":"b","tool_calls":[]}]}'
     )
     (record,) = read_bytes(tmp_path, line).records
@@ -207,9 +208,13 @@ def test_auto_finds_the_format_and_says_so(tmp_path, form):
     assert len(found.records) == 1
 
 
-def test_a_record_that_fits_several_formats_is_taken_for_the_richest(tmp_path):
-    line = b'{"text":"x","prompt":"a","completion":"b"}\n'
-    assert read_bytes(tmp_path, line).facts["sources"][0]["format"] == "prompt_completion"
+def test_a_text_that_holds_the_whole_record_is_named_and_another_one_is_refused(tmp_path):
+    line = b'{"text":"### Question: a ### Answer: b","prompt":"a","completion":"b"}\n'
+    found = read_bytes(tmp_path, line).facts["sources"][0]
+    assert found["format"] == "prompt_completion"
+    assert [(item["name"], item["reason"]) for item in found["unused"]] == [("text", "repeats")]
+    with pytest.raises(DataError, match=r"text that would not be used: text \(1 of .*data\.ignore: \[text\]"):
+        read_bytes(tmp_path, b'{"text":"x","prompt":"a","completion":"b"}\n')
 
 
 def test_auto_decides_per_file_and_by_majority(tmp_path):
@@ -223,9 +228,10 @@ def test_auto_decides_per_file_and_by_majority(tmp_path):
 
 def test_a_file_of_unknown_shape_is_an_error_with_its_keys_and_the_fix(tmp_path):
     with pytest.raises(
-        DataError, match=r"x\.jsonl has no known shape, its records have q, a.*data\.format.*data\.columns"
+        DataError,
+        match=r"x\.jsonl has no known shape, its records have ask, say.*\{prompt: ask, completion: say\}.*data\.format",
     ):
-        read_bytes(tmp_path, b'{"q":"a","a":"b"}\n')
+        read_bytes(tmp_path, b'{"ask":"a","say":"b"}\n')
 
 
 def test_a_file_without_json_or_a_table_is_named_so(tmp_path):
@@ -339,10 +345,13 @@ def test_facts_add_up_and_do_not_depend_on_where_the_files_lie(tmp_path):
             {
                 "path": "data/x.jsonl",
                 "format": "prompt_completion",
+                "evidence": "prompt/completion",
                 "lines": 3,
                 "records": 2,
                 "quarantined": 1,
+                "set_aside": 0,
                 "ignored": [],
+                "unused": [],
             }
         ],
         "records": 2,

@@ -7,8 +7,9 @@ from data_files import source
 
 from snaketune.common.atomic import writing
 from snaketune.common.errors import DataError
+from snaketune.data.accounting import summary_of
 from snaketune.data.policy import Limits, ReadingPolicy
-from snaketune.data.reading import read_records, summary_of
+from snaketune.data.reading import read_records
 from snaketune.data.sampling import repetitions
 from snaketune.data.staging import Source
 
@@ -39,7 +40,7 @@ def test_a_sample_is_exact_seeded_in_order_and_counted(tmp_path):
     assert kept[100:] == list(range(50))
     assert (facts["records"], facts["not_sampled"]) == (150, 900)
     assert [entry.get("not_sampled") for entry in facts["sources"]] == [900, 0]
-    assert "Left out by max_records: 900 records." in summary_of(facts)[0]
+    assert "  left out by max_records: 900 records." in summary_of(facts)
     assert read(tmp_path, given(tmp_path / "a", range(1000), max_records=100), seed=1)[1] != kept[:100]
 
 

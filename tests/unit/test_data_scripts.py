@@ -193,8 +193,8 @@ def test_auto_reads_in_place_what_lies_on_a_local_disk():
 def test_reading_says_what_it_took_each_source_for():
     stage([entry("x.jsonl", PAIR), entry("y.jsonl", b'{"text":"a"}\n{"text":"b"}\n')])
     assert read().stdout == (
-        "Read x.jsonl as prompt_completion: 1 record, 0 lines quarantined.\n"
-        "Read y.jsonl as text: 2 records, 0 lines quarantined.\n"
+        "Read x.jsonl as prompt_completion: 1 record, 0 lines quarantined; prompt/completion in 1 of 1 records.\n"
+        "Read y.jsonl as text: 2 records, 0 lines quarantined; text in 2 of 2 records.\n"
     )
 
 

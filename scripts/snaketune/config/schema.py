@@ -48,10 +48,23 @@ class DataConfig(Section):
     )
     seed: int = Field(0, ge=0, description="Another seed samples other records for `max_records` and `weight`.")
     format: Literal["auto", "messages", "sharegpt", "preference", "instruction", "prompt_completion", "text"] = Field(
-        "auto", description="How a line is read; `auto` looks at each file and says what it found."
+        "auto",
+        description="What records are read as; `auto` decides it for each source by its first records and says why.",
     )
     columns: dict[str, str] = Field(
-        {}, description="Your names for the format's fields, e.g. {prompt: question, completion: answer}."
+        {},
+        description="Your columns for the fields of a record, e.g. {prompt: question, completion: answer}; a place "
+        "inside one is written `answers.text[0]`. What is named is used, or the run stops; docs/data.md lists fields.",
+    )
+    ignore: Annotated[list[str], BeforeValidator(as_list)] = Field(
+        [], description="Columns, or keys such as `messages[].name`, that are left out on purpose."
+    )
+    roles: dict[str, Literal["system", "user", "assistant", "tool"]] = Field(
+        {},
+        description="Your names for the roles of turns, e.g. {guest: user, clerk: assistant}, beside the usual ones.",
+    )
+    strip: Annotated[list[str], BeforeValidator(as_list)] = Field(
+        [], description="Marks that are taken from the end of each text, e.g. a model's <|endoftext|>."
     )
     system_prompt: str | None = Field(None, description="System message put before conversations that have none.")
     max_bad_fraction: float = Field(

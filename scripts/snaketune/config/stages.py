@@ -84,7 +84,17 @@ STAGES = {
         Stage("stage_sources", ("data.sources",), _after()),
         Stage(
             "read_records",
-            ("data.format", "data.columns", "data.system_prompt", "data.max_bad_fraction", *SAMPLING, "train.method"),
+            (
+                "data.format",
+                "data.columns",
+                "data.ignore",
+                "data.roles",
+                "data.strip",
+                "data.system_prompt",
+                "data.max_bad_fraction",
+                *SAMPLING,
+                "train.method",
+            ),
             _after("stage_sources"),
         ),
         Stage("dedupe_records", ("dedupe",), _after("read_records")),
@@ -150,6 +160,9 @@ STAGES = {
             (
                 "evaluate",
                 "data.columns",
+                "data.ignore",
+                "data.roles",
+                "data.strip",
                 "data.system_prompt",
                 "merge.enabled",
                 "model.dtype",

@@ -1,50 +1,273 @@
 """One parsed record to one canonical record, by the reading of its source; whatever container it comes from."""
 
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any
 
-from snaketune.data.formats import FORMATS, Converter, converter_of
+from snaketune.data.building import Builder, answered
+from snaketune.data.columns import (
+    JUDGED,
+    MODALITIES,
+    NAMES,
+    NO,
+    OTHER_SPLITS,
+    PLACEHOLDER,
+    SPLITS,
+    has_text,
+    plain,
+    size_of,
+)
+from snaketune.data.conversations import TEMPLATE_KEYS, TurnReader, offered_in
+from snaketune.data.fields import JUDGED_WRONG, OTHER_MODALITY
+from snaketune.data.formats import BESIDE, KEEP, kind_of
+from snaketune.data.paths import ABSENT, beside, column_of, value_at
 from snaketune.data.policy import Reading, ReadingPolicy
+from snaketune.data.quarantine import Refusal
+from snaketune.data.rendered import without_marks
 
+Json = dict[str, Any]
+Fast = Callable[[Json], Json]
+
+# Unused columns that are counted by name, at most.
 KNOWN_COLUMNS = 1000
+UNUSED, MODALITY, JUDGEMENT = "unused", "modality", "judgement"
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was seen of records: columns and keys that nothing is made of, and columns that are named and there.
+
+    Attributes:
+        unused: for each the number of records that have it, of those with text in it, and the text's bytes.
+        found: columns of ``data.columns`` and ``data.ignore`` that a record had.
+    """
+
+    unused: dict[str, list[int]] = field(default_factory=dict)
+    found: set[str] = field(default_factory=set)
+
+    def note(self, name: str, value: Any) -> None:
+        """Count a value that is not used, once per record and name."""
+        counts = self.unused.get(name)
+        if counts is None:
+            if len(self.unused) >= KNOWN_COLUMNS:
+                return
+            counts = self.unused[name] = [0, 0, 0]
+        counts[0] += 1
+        if value is not None and type(value) not in (int, float, bool) and has_text(value):
+            counts[1] += 1
+            counts[2] += size_of(value)
+
+    def add(self, other: "Seen") -> None:
+        """Add what was seen elsewhere."""
+        self.found |= other.found
+        for name, counts in other.unused.items():
+            if name in self.unused:
+                self.unused[name] = [one + more for one, more in zip(self.unused[name], counts, strict=True)]
+            elif len(self.unused) < KNOWN_COLUMNS:
+                self.unused[name] = list(counts)
 
 
 class RecordConverter:
-    """Converts the records of one source; what it saw of them is taken with :meth:`seen`."""
+    """Converts the records of one source; what it saw of them is taken with :meth:`seen`.
+
+    Ordinary records, which have the main columns and nothing else that means something, take a short way.
+
+    Attributes:
+        may_have_images: whether texts are searched for the placeholder of an image; a caller that knows better says so.
+    """
 
     def __init__(self, reading: Reading, policy: ReadingPolicy):
-        form = FORMATS[reading.format]
-        self._convert = _with_system_prompt(
-            converter_of(form, form.names(policy.columns), policy.pairs), policy.system_prompt
-        )
-        self._wanted = set(policy.columns.values())
-        self._columns: set[str] = set()
+        self._reading, self._policy = reading, policy
+        self._kind = kind_of(reading.format)
+        self._inside: dict[str, Any] = {}
+        kept = tuple(key for key in TEMPLATE_KEYS if reading.field(key))
+        self._turns = TurnReader(policy.roles, kept, self._inside.__setitem__)
+        wins = frozenset(name for name in ("system",) if name in policy.columns)
+        self._builder = Builder(reading, self._turns, policy.pairs, wins, self._inside.__setitem__)
+        self._build = getattr(self._builder, self._kind)
+        self._seen, self._missing = Seen(), self._wanted()
+        self._columns = self._field_of_columns()
+        self._fast, self._plain = self._short_way()
+        self.may_have_images = True
 
-    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, record: Json) -> Json:
         """Return the content of the canonical record.
 
         Raises:
-            Refusal: if it cannot become one.
+            Refusal: if it cannot become one, or is set aside.
         """
-        columns = self._columns
-        if not columns.issuperset(record):
-            columns.update(record if len(columns) < KNOWN_COLUMNS else self._wanted.intersection(record))
-        return self._convert(record)
-
-    def seen(self) -> set[str]:
-        """Return the columns of the records since the last call, at most about 1,000, and which of the wanted ones."""
-        columns, self._columns = self._columns, set()
-        return columns
-
-
-def _with_system_prompt(convert: Converter, prompt: str | None) -> Converter:
-    if not prompt:
-        return convert
-
-    def with_prompt(record: dict[str, Any]) -> dict[str, Any]:
-        converted = convert(record)
-        messages = converted.get("messages")
-        if messages and messages[0]["role"] != "system":
-            messages.insert(0, {"role": "system", "content": prompt})
+        if self._missing:
+            self._look_for_named(record)
+        try:
+            converted = self._fast(record) if self._plain.issuperset(record) else self._convert(record)
+        finally:
+            if self._inside:
+                self._note_inside()
+        if self.may_have_images:
+            _refuse_placeholders(converted)
+        if self._policy.strip:
+            converted = _stripped(converted, self._policy.strip)
+        if self._policy.system_prompt:
+            _add_system_prompt(converted, self._policy.system_prompt)
         return converted
 
-    return with_prompt
+    def seen(self) -> Seen:
+        """Return what was seen since the last call."""
+        seen, self._seen = self._seen, Seen()
+        return seen
+
+    def _convert(self, record: Json) -> Json:
+        given: dict[str, list[str]] = {}
+        plain, columns = self._plain, self._columns
+        for name in record:
+            if name in plain:
+                continue
+            use = columns.get(name, UNUSED)
+            if use == UNUSED:
+                self._seen.note(name, record[name])
+            elif use == MODALITY:
+                self._seen.note(name, record[name])
+                _refuse_modality(name, record[name])
+            elif use == JUDGEMENT:
+                if name != self._reading.field(KEEP):
+                    self._seen.note(name, record[name])
+                refuse_judged(name, record[name])
+            elif use:
+                given.setdefault(use, []).append(name)
+        for use, path in self._inner:
+            if value_at(record, path) is not ABSENT:
+                given.setdefault(use, []).append(path)
+        for path in self._nested:
+            for place, value in beside(record, path).items():
+                if not any(used.startswith(place) for used in self._nested):
+                    self._seen.note(_counted(place), value)
+        return self._build(record, given) if given or self._is_special else self._fast(record)
+
+    def _wanted(self) -> set[str]:
+        named = {column_of(path) for path in self._policy.columns.values() if path}
+        return named | set(map(column_of, self._policy.ignore))
+
+    def _look_for_named(self, record: Json) -> None:
+        found = {name for name in self._missing if name in record}
+        if found:
+            self._missing -= found
+            self._seen.found |= found
+
+    def _field_of_columns(self) -> dict[str, str]:
+        """Return what each column that means something is used for: a field, or ``""`` where it is a main one."""
+        reading, beside = self._reading, BESIDE[self._kind]
+        uses: dict[str, str] = dict.fromkeys(MODALITIES, MODALITY) if self._kind != "text" else {}
+        uses |= dict.fromkeys((*JUDGED, *SPLITS, *reading.judged), JUDGEMENT)
+        for name in beside:
+            if name not in self._policy.columns and not (self._kind == "messages" and name == "input"):
+                uses |= dict.fromkeys(NAMES[name], name)
+        uses |= {name: UNUSED for name, _ in reading.known if name not in reading.judged}
+        self._inner: list[tuple[str, str]] = []
+        named = {name: path for name, path in self._policy.columns.items() if name in beside}
+        for name, path in (*reading.fields, *named.items()):
+            if name in beside:
+                if column_of(path) == path:
+                    uses[path] = name
+                elif (name, path) not in self._inner:
+                    self._inner.append((name, path))
+            elif name == "modality":
+                uses[path] = MODALITY
+            elif name not in TEMPLATE_KEYS and name != KEEP:
+                uses[column_of(path)] = ""
+        return {**uses, **dict.fromkeys(self._policy.ignore, UNUSED)}
+
+    def _short_way(self) -> tuple[Fast, frozenset[str]]:
+        """Return the conversion of records that have the main columns alone, and which these columns are."""
+        names, reading = dict(self._reading.fields), self._reading
+        main = {path for name, path in reading.fields if self._columns.get(path) == ""}
+        self._nested = [path for _, path in reading.fields if column_of(path) != path and "[]" not in path]
+        self._is_special = bool(self._nested)
+        if self._kind == "pair" and not reading.rendered and main == {names["prompt"], names["completion"]}:
+            prompt, completion, extra = names["prompt"], names["completion"], self._extra(names)
+            plain = frozenset(name for name in (prompt, completion, extra) if name)
+
+            def fast(record: Json) -> Json:
+                given = record.get(extra) if extra else None
+                if type(record.get(prompt)) is type(record.get(completion)) is str and type(given) in (str, NoneType):
+                    return answered(record, prompt, completion, given)
+                return self._build(record, {"input": [extra]} if extra in record else {})
+
+            return fast, plain
+        if self._kind == "messages" and not reading.rendered and len(main) == 1:
+            column = names["messages"]
+
+            def fast_messages(record: Json) -> Json:
+                turns = record.get(column)
+                made = {"messages": self._turns.conversation(turns, record, column)}
+                return self._build(record, {}) if offered_in(turns) else made
+
+            return fast_messages, frozenset((column,))
+        return lambda record: self._build(record, {}), frozenset(main)
+
+    def _extra(self, names: dict[str, str]) -> str | None:
+        """Return the column of what belongs to a question, also where the first records had nothing in it."""
+        return names.get("input") or ("input" if self._columns.get("input") == "input" else None)
+
+    def _note_inside(self) -> None:
+        for name, value in self._inside.items():
+            self._seen.note(name, value)
+        self._inside.clear()
+
+
+def _counted(place: str) -> str:
+    """Return a place for counting: further items of a list are one."""
+    return re.sub(r"\[\d+\]$", "[…]", place)
+
+
+def refuse_judged(name: str, value: Any) -> None:
+    """Refuse a record that its owner judged wrong or keeps for evaluation.
+
+    Raises:
+        Refusal: with the reason ``judged_wrong``.
+    """
+    if is_against(name, value):
+        raise Refusal(JUDGED_WRONG, f"{name!r} is {str(value)[:40]}: the record is not for training")
+
+
+def is_against(name: str, value: Any) -> bool:
+    """Tell whether the value of a column says that a record is not for training."""
+    if plain(column_of(name)) in SPLITS:
+        return type(value) is str and value.strip().lower() in OTHER_SPLITS
+    if type(value) is str:
+        return value.strip().lower() in NO
+    return type(value) in (bool, int, float) and value == 0
+
+
+def _refuse_modality(name: str, value: Any) -> None:
+    if value not in (None, "", [], {}):
+        raise Refusal(OTHER_MODALITY, f"{name!r} is {MODALITIES[plain(name)]}, which a model of text cannot take")
+
+
+def _refuse_placeholders(converted: Json) -> None:
+    for turn in converted.get("messages", ()):
+        if turn["role"] == "user" and turn["content"] and PLACEHOLDER in turn["content"]:
+            raise Refusal(OTHER_MODALITY, f"a question has the placeholder {PLACEHOLDER} of an image")
+
+
+def _stripped(converted: Json, marks: list[str]) -> Json:
+    if "text" in converted:
+        return {**converted, "text": _still_text(without_marks(converted["text"], marks), "empty_text")}
+    for name in ("messages", "chosen", "rejected"):
+        for turn in converted.get(name, ()):
+            if type(turn["content"]) is str and turn["content"]:
+                turn["content"] = _still_text(without_marks(turn["content"], marks), "empty_completion")
+    return converted
+
+
+def _still_text(text: str, when_empty: str) -> str:
+    if not text.strip():
+        raise Refusal(when_empty, "there is no text but the marks of data.strip")
+    return text
+
+
+def _add_system_prompt(converted: Json, prompt: str) -> None:
+    messages = converted.get("messages")
+    if messages and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": prompt})

@@ -7,6 +7,12 @@ from snaketune.data.parsing import KINDS
 from snaketune.data.quarantine import Refusal
 
 KEYS_SHOWN = 12
+# Why a record is set aside that is no bad line: it is counted, and does not count as one.
+OTHER_MODALITY = "other_modality"
+JUDGED_WRONG = "judged_wrong"
+SET_ASIDE = (OTHER_MODALITY, JUDGED_WRONG)
+# Between these a number is written without an exponent.
+SMALLEST, LARGEST = 1e-4, 1e16
 
 
 def text_of(record: Mapping[str, Any], name: str, when_empty: str) -> str:
@@ -21,6 +27,22 @@ def text_of(record: Mapping[str, Any], name: str, when_empty: str) -> str:
     if not value or value.isspace():
         raise Refusal(when_empty, f"{name!r} has no text")
     return value
+
+
+def answer_of(record: Mapping[str, Any], name: str) -> str:
+    """Return the text of an answer; whole numbers, decimal fractions, true and false are what JSON writes for them.
+
+    A fraction is written with the fewest digits that name it: 1.50 is 1.5.
+
+    Raises:
+        Refusal: if it is missing, blank, or neither text nor such a value.
+    """
+    value = record.get(name)
+    if type(value) is bool:
+        return "true" if value else "false"
+    if type(value) is int or (type(value) is float and (value == 0 or SMALLEST <= abs(value) < LARGEST)):
+        return str(value)
+    return text_of(record, name, "empty_completion")
 
 
 def refuse_value(record: Mapping[str, Any], name: str, expected: str, place: str = "") -> Refusal:

@@ -2,17 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Any
 
 import orjson
 
 from snaketune.data.blocks import Block
-from snaketune.data.conversations import RARE_KEYS
-from snaketune.data.conversion import RecordConverter
-from snaketune.data.formats import FORMATS, Format
-from snaketune.data.parsing import LONGEST_LINE, escaped_key, needles, parse_line, refuse_escaped, refuse_repeated
+from snaketune.data.conversion import RecordConverter, Seen
+from snaketune.data.exactness import repetition_check
+from snaketune.data.parsing import LONGEST_LINE, parse_line
 from snaketune.data.policy import Reading, ReadingPolicy
 from snaketune.data.quarantine import Refusal, entry_of
 
@@ -27,7 +26,7 @@ class BlockResult:
         source: index of the source; ``consumed`` as in the block.
         written: canonical records, ``records`` of them, one JSON object per line.
         refused: lines of the quarantine; ``reasons`` counts them, ``first`` is the first in words.
-        columns: what the records have, at most about 1,000, and which of the wanted ones.
+        seen: what nothing was made of, and which of the named columns there are.
     """
 
     source: int
@@ -37,7 +36,7 @@ class BlockResult:
     refused: bytes = b""
     reasons: Counter[str] = field(default_factory=Counter)
     first: str = ""
-    columns: set[str] = field(default_factory=set)
+    seen: Seen = field(default_factory=Seen)
 
 
 class LineReader:
@@ -53,11 +52,11 @@ class LineReader:
         if reading is None:
             raise ValueError("the reading of a block is decided before its records are converted")
         if reading not in self._readers:
-            converter = RecordConverter(reading, self._policy)
+            converter = RecordConverter(reading, replace(self._policy, columns=dict(reading.named)))
             self._readers[reading] = (converter, self._parser(reading, converter))
         converter, parse = self._readers[reading]
         result = self._read(block, parse)
-        result.columns = converter.seen()
+        result.seen = converter.seen()
         return result
 
     def _read(self, block: Block, parse: Parser) -> BlockResult:
@@ -87,8 +86,7 @@ class LineReader:
 
     def _parser(self, reading: Reading, convert: RecordConverter) -> Parser:
         """Return the function from a raw line to the content of a canonical record; it raises Refusal."""
-        form = FORMATS[reading.format]
-        check_keys = _repetition_check(form, form.names(self._policy.columns))
+        check_keys = repetition_check(reading)
 
         def parse(content: Any, complete: bool) -> dict[str, Any]:
             record = parse_line(content, complete) if type(content) is bytes else _object(content)
@@ -117,39 +115,3 @@ def _entry(block: Block, number: int, offset: int | None, content: Any, refusal:
         return entry_of(block.source, block.path, number, offset, content, refusal)
     raw = content if type(content) is bytes else orjson.dumps(content if type(content) is dict else None)
     return entry_of(block.source, block.path, number, None, raw, refusal)
-
-
-def _repetition_check(form: Format, names: dict[str, str]) -> Callable[[bytes, dict[str, Any]], None]:
-    """Return the check of a line for columns, or keys of a turn, that are written twice.
-
-    A line with as many colons as keys has none twice; others have colons in their texts, or nested objects.
-    """
-    required = needles(names[name] for name in form.required)
-    optional = [(names[name], needles([names[name]])) for name in form.optional]
-    columns = [names[name] for name in form.turns]
-    inner, rare = needles(form.inner), needles((*form.inner, *RARE_KEYS))
-    every = frozenset((*names.values(), *form.inner, *(RARE_KEYS if form.turns else ())))
-    escaped = escaped_key(every)
-
-    def check(content: bytes, record: dict[str, Any]) -> None:
-        turns: list[dict[str, Any]] = []
-        for name in columns:
-            if type(found := record.get(name)) is list:
-                turns = turns + found if turns else found
-        inside = sum(map(len, turns))
-        if content.count(b":") == len(record) + inside:
-            return
-        refuse_escaped(content, every, escaped)
-        for needle in required:
-            if content.count(needle) > 1:
-                refuse_repeated(content, required)
-        for name, quoted in optional:
-            if name in record:
-                refuse_repeated(content, quoted)
-        if not columns:
-            return
-        refuse_repeated(content, inner, once=len(turns))
-        if inside > 2 * len(turns):
-            refuse_repeated(content, rare)
-
-    return check

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import orjson
@@ -10,6 +10,8 @@ import orjson
 from snaketune.data.quarantine import Refusal
 
 LONGEST_LINE = 16 << 20
+# Keys of which an object of a list has one if the list is a conversation.
+TURN_NAMES = frozenset(("role", "from", "speaker", "sender"))
 NOT_NUMBERS = ("NaN", "Infinity")
 # Characters that JSON can escape without writing their number.
 SHORT_ESCAPES = frozenset('"\\/\b\f\n\r\t')
@@ -24,8 +26,21 @@ KINDS: dict[type, str] = {
 }
 
 
+def as_record(value: Any) -> dict[str, Any]:
+    """Return a parsed value as a record: an object, or a list of messages under the name ``messages``.
+
+    Raises:
+        Refusal: with the reason ``not_an_object``.
+    """
+    if type(value) is dict:
+        return value
+    if type(value) is list and value and all(type(turn) is dict and TURN_NAMES.intersection(turn) for turn in value):
+        return {"messages": value}
+    raise Refusal("not_an_object", f"the line is {KINDS[type(value)]}, it must be one JSON object")
+
+
 def parse_line(content: bytes, complete: bool = True) -> dict[str, Any]:
-    """Return the JSON object on a line.
+    """Return the JSON object on a line; a list of messages is one that has them.
 
     Args:
         content: the line without the ``\\n`` that ends it.
@@ -41,9 +56,7 @@ def parse_line(content: bytes, complete: bool = True) -> dict[str, Any]:
         record = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise _explain(content, error, complete) from None
-    if type(record) is not dict:
-        raise Refusal("not_an_object", f"the line is {KINDS[type(record)]}, it must be one JSON object")
-    return record
+    return record if type(record) is dict else as_record(record)
 
 
 def _explain(content: bytes, error: orjson.JSONDecodeError, complete: bool) -> Refusal:
@@ -128,6 +141,41 @@ def refuse_any_repeated(text: str, place: str) -> None:
             raise Refusal("duplicate_key", f"{place}: {max(keys, key=keys.count)!r} occurs twice in one object")
 
     json.loads(text, object_pairs_hook=check, parse_int=str, parse_float=str)
+
+
+class _Spelled(str):
+    """A number with a fraction or an exponent, as it stands in a line."""
+
+
+def refuse_changed(content: bytes, parts_of: Callable[[dict[str, Any]], list[Any]]) -> None:
+    """Refuse a line in which a key is written twice, or a number of a part would be written differently.
+
+    Args:
+        content: the raw line, known to be valid JSON.
+        parts_of: gives the parts of the record whose numbers matter, such as the arguments of calls.
+
+    Raises:
+        Refusal: with the reason ``duplicate_key`` or ``inexact_number``.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            keys = [key for key, _ in pairs]
+            raise Refusal("duplicate_key", f"{max(keys, key=keys.count)!r} occurs twice in one object")
+        return found
+
+    try:
+        record = json.loads(content, object_pairs_hook=once, parse_int=str, parse_float=_Spelled)
+    except RecursionError:
+        raise Refusal("too_deep", "the line is nested too deeply to be checked for repeated keys") from None
+    waiting = parts_of(as_record(record))
+    while waiting:
+        value = waiting.pop()
+        if type(value) is _Spelled and orjson.dumps(float(value)).decode() != value:
+            written = orjson.dumps(float(value)).decode()
+            raise Refusal("inexact_number", f"a tool's {value} would be written as {written}: write it so, or as text")
+        waiting += value.values() if type(value) is dict else value if type(value) is list else ()
 
 
 def _look_closer(content: bytes, names: set[str]) -> None:

@@ -7,13 +7,20 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ReadingPolicy:
-    """How records are read: the ``data`` section of the configuration, and whether the method learns from pairs."""
+    """How records are read: the ``data`` section of the configuration, and whether the method learns from pairs.
+
+    ``for_training`` is false for evaluation files, whose records may belong to a test split.
+    """
 
     format: str = "auto"
     columns: dict[str, str] = field(default_factory=dict)
+    ignore: list[str] = field(default_factory=list)
+    roles: dict[str, str] = field(default_factory=dict)
+    strip: list[str] = field(default_factory=list)
     system_prompt: str | None = None
     max_bad_fraction: float = 0.05
     pairs: bool = False
+    for_training: bool = True
 
     @classmethod
     def of_slice(cls, cfg: dict[str, Any]) -> "ReadingPolicy":
@@ -42,11 +49,48 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranking:
+    """Where several answers to one prompt are, and how the best and the worst of them are found.
+
+    Attributes:
+        text: key of an answer's text; None where the answers themselves are texts, the best one first.
+        score: key of the number that ranks them; ``lowest_first`` where it is a rank.
+    """
+
+    text: str | None = None
+    score: str | None = None
+    lowest_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What the records of one source are read as; decided once, from its first records.
 
     Attributes:
-        format: the name of the shape.
+        format: the name of the shape: ``messages``, ``sharegpt``, ``preference``, ``instruction``,
+            ``prompt_completion`` or ``text``.
+        fields: which column, or path inside one, is which field.
+        rendered: name of the chat markup in which conversations are written as one text; empty if they are not.
+        ranking: how several answers are ranked, where the answers of a pair are a list.
+        judged: columns that say of a record whether it is for training; those that are not are set aside.
+        single: columns that are lists of one item; a record with more has answers that would be lost.
+        known: the columns that are not used, each with the reason why that is right.
+        is_decided: whether the configuration names the main fields, so that the rest is left out on purpose.
+        named: what the configuration names for this source.
+        evidence: for the terminal: "question/answer read as prompt/completion".
     """
 
     format: str
+    fields: tuple[tuple[str, str], ...] = ()
+    rendered: str = ""
+    ranking: Ranking | None = None
+    judged: tuple[str, ...] = ()
+    single: tuple[str, ...] = ()
+    known: tuple[tuple[str, str], ...] = ()
+    is_decided: bool = False
+    named: tuple[tuple[str, str], ...] = ()
+    evidence: str = ""
+
+    def field(self, name: str) -> str | None:
+        """Return the path of a field, or None where there is no such field."""
+        return dict(self.fields).get(name)

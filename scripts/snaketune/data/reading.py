@@ -3,22 +3,26 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 from snaketune.common.errors import ConfigError, DataError
+from snaketune.data.accounting import SourceAccount, counted
 from snaketune.data.blocks import Block, SourceBlocks, is_packed
-from snaketune.data.conversion import KNOWN_COLUMNS
+from snaketune.data.choosing import decide
+from snaketune.data.cures import ignore_line
 from snaketune.data.fields import listed
-from snaketune.data.formats import FORMATS, PAIRS, Format, check_columns, detect
+from snaketune.data.formats import check_columns
 from snaketune.data.line_reading import BlockResult, LineReader
 from snaketune.data.parallel import BYTES_PER_PROCESS, ordered_results
 from snaketune.data.parsing import parse_line
+from snaketune.data.paths import column_of
 from snaketune.data.policy import Limits, Reading, ReadingPolicy
 from snaketune.data.quarantine import Quarantine, Refusal
+from snaketune.data.refusals import absent_column
 from snaketune.data.sampling import is_sampled, sample
 from snaketune.data.shards import gathered, read_parts
 from snaketune.data.staging import Source, progress_bar
@@ -26,47 +30,9 @@ from snaketune.data.staging import Source, progress_bar
 SAMPLE_RECORDS = 64
 SAMPLE_LINES = 10_000
 SAMPLE_BYTES = 4 << 20
-IGNORED_SHOWN = 50
 EVERYTHING = Limits()
 # Compressed text is about this much larger.
 EXPANSION = 4
-
-
-@dataclass(slots=True)
-class SourceAccount:
-    """What became of the lines of one source; blank lines do not count."""
-
-    path: str
-    format: str
-    records: int = 0
-    quarantined: int = 0
-    columns: set[str] = field(default_factory=set)
-    blocks: SourceBlocks | None = None
-
-    def add(self, result: BlockResult) -> None:
-        """Count the lines of a block."""
-        self.records += result.records
-        self.quarantined += result.reasons.total()
-        if len(self.columns) < KNOWN_COLUMNS:
-            self.columns.update(result.columns)
-
-    def facts(self, used: Iterable[str]) -> dict[str, Any]:
-        """Return the account for the manifest; ``ignored`` are columns that no record was made of.
-
-        What is no lines of JSON has a ``container``, and ``beside`` names what an object has beside its list.
-        """
-        container = self.blocks.container.label if self.blocks else ""
-        beside = self.blocks.beside if self.blocks else []
-        return {
-            "path": self.path,
-            "format": self.format,
-            **({"container": container} if container else {}),
-            **({"beside": sorted(beside)} if beside else {}),
-            "lines": self.records + self.quarantined,
-            "records": self.records,
-            "quarantined": self.quarantined,
-            "ignored": sorted(self.columns.difference(used))[:IGNORED_SHOWN],
-        }
 
 
 class RecordReader:
@@ -81,7 +47,8 @@ class RecordReader:
         check_columns(policy.format, policy.columns)
         self._policy = policy
         self._records = records
-        self._unseen = set(policy.columns.values())
+        self._named = dict(policy.columns)
+        self._found: set[str] = set()
         self.quarantine = quarantine
         self.accounts: list[SourceAccount] = []
 
@@ -119,9 +86,11 @@ class RecordReader:
         """Yield the blocks of a source with its reading; other processes read those of plain files themselves."""
         index = len(self.accounts)
         found = SourceBlocks(index, source.path, place, source.digest)
-        form, blocks = self._choose_format(iter(found), source.path)
-        reading = Reading(form.name)
-        self.accounts.append(SourceAccount(source.path, form.name, blocks=found))
+        policy = self._policy.of_source(source.options)
+        check_columns(policy.format, policy.columns)
+        self._named |= policy.columns
+        reading, blocks = self._choose(iter(found), source.path, policy)
+        self.accounts.append(SourceAccount(source.path, reading, blocks=found))
         for block in blocks:
             known = replace(block, reading=reading)
             yield known.by_reference() if several and block.is_plain else known
@@ -129,45 +98,17 @@ class RecordReader:
     def _add(self, result: BlockResult) -> None:
         self._records.write(result.written)
         self.quarantine.add(result.refused, result.reasons, result.first)
-        self._unseen.difference_update(result.columns)
+        self._found |= result.seen.found
         self.accounts[result.source].add(result)
 
-    def _choose_format(self, blocks: Iterator[Block], path: str) -> tuple[Format, Iterator[Block]]:
-        if self._policy.format != "auto":
-            return FORMATS[self._policy.format], blocks
+    def _choose(self, blocks: Iterator[Block], path: str, policy: ReadingPolicy) -> tuple[Reading, Iterator[Block]]:
         seen, lines, sample = _sample(blocks)
         if not lines:
             raise _no_lines(path)
-        if found := detect(sample, self._policy.columns, self._policy.pairs):
-            return found, chain(seen, blocks)
-        if self._policy.pairs and sample:
-            raise self._no_pairs(path, sample)
-        raise self._unknown_shape(path, lines, sample)
-
-    def _no_pairs(self, path: str, sample: list[dict]) -> ConfigError:
-        names = FORMATS[PAIRS].names(self._policy.columns)
-        return ConfigError(
-            f"train.method: dpo learns from pairs, and no record of {path} has {names['chosen']!r} and"
-            f" {names['rejected']!r}; found: {listed(dict.fromkeys(key for record in sample for key in record))}: name"
-            " the columns in data.columns, give other sources, or set train.method to sft."
-        )
-
-    def _unknown_shape(self, path: str, lines: list[Any], sample: list[dict]) -> DataError:
-        keys = dict.fromkeys(key for record in sample for key in record)
-        if absent := [name for name in self._policy.columns.values() if sample and name not in keys]:
-            return self._absent_column(absent[0], keys, path)
-        what = f"its records have {listed(keys)}" if sample else f"its first {len(lines)} lines hold no JSON object"
-        return DataError(
-            f"{path} has no known shape, {what}: set data.format to one of {', '.join(FORMATS)}, or name its columns in"
-            " data.columns, for example {prompt: question, completion: answer}."
-        )
-
-    def _absent_column(self, name: str, found: Iterable[str], place: str) -> DataError:
-        canonical = next(key for key, value in self._policy.columns.items() if value == name)
-        return DataError(
-            f"data.columns: no record of {place} has {name!r}, which is to be the {canonical}; found: {listed(found)}:"
-            " correct the name."
-        )
+        if not sample and policy.format == "auto":
+            raise _no_objects(path, lines)
+        places, records = [place for place, _ in sample], [record for _, record in sample]
+        return decide(path, records, places, policy), chain(seen, blocks)
 
     def finish(self) -> dict[str, Any]:
         """Return the facts of the manifest.
@@ -176,20 +117,30 @@ class RecordReader:
             ConfigError: if a system prompt is set and there is nothing to put it before.
             DataError: if a column of ``data.columns`` was in no record.
         """
-        if self._unseen:
-            found = sorted(set().union(*(account.columns for account in self.accounts)))
-            raise self._absent_column(min(self._unseen), found, _count(len(self.accounts), "source"))
-        if self._policy.system_prompt and all(account.format == "text" for account in self.accounts):
+        if unseen := {*map(column_of, self._named.values()), *map(column_of, self._policy.ignore)} - self._found:
+            self._refuse_unseen(min(unseen))
+        for account in self.accounts:
+            if name := account.lost():
+                raise DataError(
+                    f"{account.path}: {name!r} has text in most records and is not used, though the first records"
+                    f" lack it: write {ignore_line([name])} to leave it out, or name it in data.columns."
+                )
+        if self._policy.system_prompt and all(account.reading.format == "text" for account in self.accounts):
             raise ConfigError("data.system_prompt: plain text has no system message: set it to null.")
         return {
-            "sources": [account.facts(self._used(account)) for account in self.accounts],
+            "sources": [account.facts() for account in self.accounts],
             "records": self.records,
             "quarantined": self.quarantine.total,
             "reasons": dict(sorted(self.quarantine.reasons.items())),
         }
 
-    def _used(self, account: SourceAccount) -> Iterable[str]:
-        return FORMATS[account.format].names(self._policy.columns).values()
+    def _refuse_unseen(self, name: str) -> None:
+        found = sorted({name for account in self.accounts for name in (*account.seen.unused, *account.columns())})
+        columns, where = self._named, counted(len(self.accounts), "source")
+        if name in map(column_of, columns.values()):
+            path = next(path for path in columns.values() if column_of(path) == name)
+            raise absent_column(path, columns, found, where)
+        raise ConfigError(f"data.ignore: no record of {where} has {name!r}; found: {listed(found)}: correct the name.")
 
     @property
     def records(self) -> int:
@@ -204,14 +155,20 @@ class RecordReader:
         Raises:
             DataError: with the counts per reason, the first case and the place of the copy.
         """
-        bad = self.quarantine.total
+        aside = sum(account.set_aside for account in self.accounts)
+        bad = self.quarantine.total - aside
         lines = bad + self.records
+        if aside and not lines:
+            raise DataError(
+                f"No record is left: all {counted(aside, 'line')} are set aside ({self.quarantine.counts()}); the first"
+                f" is {self.quarantine.first}: a model of text cannot learn from them: give other sources."
+            )
         if self.records and bad <= self._policy.max_bad_fraction * lines:
             Path(kept_at).unlink(missing_ok=True)
             return
         self.quarantine.keep_copy(kept_at)
         raise DataError(
-            f"data.max_bad_fraction: {bad} of {_count(lines, 'line')} cannot be used ({self.quarantine.counts()}),"
+            f"data.max_bad_fraction: {bad} of {counted(lines, 'line')} cannot be used ({self.quarantine.counts()}),"
             f" {100 * bad / lines:.3g} % where {100 * self._policy.max_bad_fraction:.3g} % is allowed; the first is"
             f" {self.quarantine.first}; all are in {kept_at}: mend them, correct data.format or data.columns, or raise"
             " the limit."
@@ -290,23 +247,6 @@ def reading_bar(sources: Sequence[tuple[Source, Path]]) -> Any:
     return progress_bar(sum(source.bytes for source, _ in sources), f"reading {label}")
 
 
-def summary_of(facts: dict[str, Any]) -> list[str]:
-    """Return one sentence per source: what it was read as and how many lines became records."""
-    return [_summary(entry) for entry in facts["sources"]]
-
-
-def _summary(entry: dict[str, Any]) -> str:
-    container = f" ({entry['container']})" if "container" in entry else ""
-    beside = f" Not used of it: {listed(entry['beside'])}." if "beside" in entry else ""
-    unit = "line" if not container else "record"
-    if count := entry.get("not_sampled"):
-        beside = f" Left out by max_records: {_count(count, 'record')}.{beside}"
-    return (
-        f"Read {entry['path']}{container} as {entry['format']}: {_count(entry['records'], 'record')},"
-        f" {_count(entry['quarantined'], unit)} quarantined.{beside}"
-    )
-
-
 def processes_for(sources: Iterable[Source], threads: int) -> int:
     """Return how many processes are worth starting to read these sources, at most ``threads``."""
     size = sum(source.bytes * (EXPANSION if is_packed(source.path) else 1) for source in sources)
@@ -317,27 +257,29 @@ def _no_lines(path: str) -> DataError:
     return DataError(f"{path} has only blank lines: remove it from data.sources or fill it.")
 
 
-def _sample(blocks: Iterator[Block]) -> tuple[list[Block], list[Any], list[dict]]:
-    """Take blocks until there are 64 objects, 10,000 lines or 4 MiB; return them, the lines and the objects."""
+def _no_objects(path: str, count: int) -> DataError:
+    return DataError(
+        f"{path} has no known shape, its first {count} lines hold no JSON object: give another file in data.sources."
+    )
+
+
+def _sample(blocks: Iterator[Block]) -> tuple[list[Block], int, list[tuple[int, dict]]]:
+    """Take blocks until there are 64 objects, 10,000 lines or 4 MiB; return them, the number of lines, the objects."""
     seen: list[Block] = []
-    lines: list[Any] = []
-    objects: list[dict] = []
+    lines = 0
+    objects: list[tuple[int, dict]] = []
     for block in blocks:
         seen.append(block)
-        for content in block.items():
-            if len(objects) == SAMPLE_RECORDS or len(lines) == SAMPLE_LINES:
+        for number, content in enumerate(block.items(), block.line):
+            if len(objects) == SAMPLE_RECORDS or lines == SAMPLE_LINES:
                 return seen, lines, objects
             if type(content) is dict:
-                lines.append(content)
-                objects.append(content)
+                lines += 1
+                objects.append((number, content))
             elif type(content) is bytes and content and not content.isspace():
-                lines.append(content)
+                lines += 1
                 with suppress(Refusal):  # these lines are read again and then set aside
-                    objects.append(parse_line(content))
+                    objects.append((number, parse_line(content)))
         if sum(block.size for block in seen) >= SAMPLE_BYTES:
             break
     return seen, lines, objects
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")

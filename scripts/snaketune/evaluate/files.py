@@ -23,6 +23,9 @@ class FileSettings:
     entries: tuple[dict[str, str], ...] = ()
     columns: dict[str, str] = field(default_factory=dict)
     system_prompt: str | None = None
+    ignore: list[str] = field(default_factory=list)
+    roles: dict[str, str] = field(default_factory=dict)
+    strip: list[str] = field(default_factory=list)
     columns_key: str = "data.columns"
 
     @classmethod
@@ -31,7 +34,15 @@ class FileSettings:
         own, data = cfg.get("evaluate", cfg), cfg.get("data", {})
         columns = own.get("columns") or data.get("columns", {})
         key = "evaluate.columns" if own.get("columns") else "data.columns"
-        return cls(tuple(cfg.get("evaluation_files", ())), columns, data.get("system_prompt"), key)
+        shared = {name: data[name] for name in ("ignore", "roles", "strip") if name in data}
+        entries = tuple(cfg.get("evaluation_files", ()))
+        return cls(entries, columns, data.get("system_prompt"), columns_key=key, **shared)
+
+    @property
+    def policy(self) -> ReadingPolicy:
+        """Return how the files are read; records of a test split are what they are for."""
+        given = (self.columns, self.ignore, self.roles, self.strip, self.system_prompt)
+        return ReadingPolicy("auto", *given, for_training=False)
 
     def in_own_words(self, error: Exception) -> str:
         """Return an error of reading sources with the keys that are about evaluation files."""
@@ -54,11 +65,10 @@ def canonical_records(entry: dict[str, str], settings: FileSettings) -> Iterator
         DataError: if the file cannot be used as a whole: a question that is left out would change the score.
     """
     path = Path(entry["path"])
-    policy = ReadingPolicy("auto", settings.columns, settings.system_prompt)
     with TemporaryDirectory() as folder:
         records = Path(folder) / "records.jsonl"
         with open(records, "wb") as file, open(Path(folder) / "refused.jsonl", "wb") as refused:
-            reader = RecordReader(policy, file, Quarantine(refused))
+            reader = RecordReader(settings.policy, file, Quarantine(refused))
             try:
                 reader.read([(Source(entry["path"], path.stat().st_size, entry["digest"]), path)], threads=1)
             except (ConfigError, DataError) as error:

@@ -1,0 +1,128 @@
+"""Decides from the first records of a source what it is read as, or says in one sentence what has to be written."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from snaketune.data.candidates import Candidate, candidate, kinds_for, named_fields
+from snaketune.data.columns import MODALITIES, plain
+from snaketune.data.conversion import RecordConverter
+from snaketune.data.doubts import check_marks, check_refused, check_verdicts, judged_columns
+from snaketune.data.first_records import Sample
+from snaketune.data.formats import default_reading, evidence_of, kind_of
+from snaketune.data.leftovers import CHOSEN, leftovers
+from snaketune.data.paths import column_of, value_at
+from snaketune.data.policy import Reading, ReadingPolicy
+from snaketune.data.quarantine import Refusal
+from snaketune.data.refusals import doubtful, no_pairs, no_reading, one_message_a_line
+
+Json = dict[str, Any]
+Tried = tuple[list[Json | None], list[Refusal | None], RecordConverter]
+# What a person has to name for the rest to be left out without a question.
+DECIDING = {
+    "messages": ({"messages"},),
+    "pair": ({"prompt", "completion"},),
+    "preference": ({"chosen", "rejected"}, {"prompt", "completion"}),
+    "text": ({"text"},),
+}
+
+
+def decide(path: str, records: Sequence[Json], places: Sequence[int], policy: ReadingPolicy) -> Reading:
+    """Return what the records of a source are read as.
+
+    Args:
+        path: what the user calls the source.
+        records: its first records, as they were parsed; with ``data.format: auto`` at least one.
+        places: the number of the line, or of the record, of each.
+        policy: the configuration.
+
+    Raises:
+        ConfigError, DataError: where no reading is certain; the sentence has the line to write.
+    """
+    wanted = None if policy.format == "auto" else policy.format
+    if not records and wanted:
+        return default_reading(wanted, policy)
+    sample = Sample.of(path, records, places, policy)
+    named = named_fields(sample)
+    if not named and not wanted and not sample.turn_columns() and (error := one_message_a_line(sample)):
+        raise error
+    found = candidate(sample, named, kinds_for(named, wanted and kind_of(wanted), policy.pairs))
+    if found is None:
+        if wanted:
+            return default_reading(wanted, policy)
+        raise no_pairs(sample) if policy.pairs else no_reading(sample)
+    reading = _reading(sample, found, wanted)
+    check_verdicts(sample, reading)
+    made, refused, converter = _tried(sample, reading)
+    check_refused(sample, reading, refused)
+    seen = converter.seen()
+    left = leftovers(sample, made, seen, _worse(reading, policy.pairs))
+    is_decided = any(fields <= named.keys() for fields in DECIDING[found.kind])
+    if not is_decided and (left.lost or any((found.others or {}).values())):
+        raise doubtful(sample, found, left, seen)
+    check_marks(sample, made)
+    known = (*left.known, *((name, CHOSEN) for name in left.lost))
+    return replace(reading, known=tuple(sorted(known)), is_decided=is_decided)
+
+
+def _worse(reading: Reading, pairs: bool) -> str | None:
+    """Return the column of the worse answers where they are not learned from."""
+    if reading.ranking and reading.ranking.text is None:
+        return None if pairs else f"{reading.field('completion')}[1]"
+    return None if pairs else reading.field("rejected")
+
+
+def _reading(sample: Sample, found: Candidate, wanted: str | None) -> Reading:
+    fields = {name: path for name, path in found.fields.items() if path}
+    for name in sample.columns:
+        if plain(name) in MODALITIES and name not in fields.values():
+            fields.setdefault("modality", name)
+    judged = tuple(name for name in (*judged_columns(sample), fields.get("keep")) if name)
+    return Reading(
+        wanted or _format_of(sample, found),
+        tuple(fields.items()),
+        found.rendered,
+        found.ranking,
+        judged,
+        found.single,
+        named=tuple(sample.policy.columns.items()),
+        evidence=evidence_of(fields) + _rule(found),
+    )
+
+
+def _rule(found: Candidate) -> str:
+    """Return what the evidence says of answers that are a list, and of conversations that are one text."""
+    if found.ranking is None:
+        return f" ({found.rendered} markup taken apart)" if found.rendered else ""
+    if found.ranking.text is None:
+        return " (the first answer is the better one)"
+    first = "lowest" if found.ranking.lowest_first else "highest"
+    return f" (the answer with the {first} {found.ranking.score} is the best one)"
+
+
+def _format_of(sample: Sample, found: Candidate) -> str:
+    if found.kind == "messages":
+        path = found.fields["messages"]
+        turns = [value_at(record, path) for record in sample.records]
+        is_share = any(
+            type(value) is list and any("from" in turn for turn in value if type(turn) is dict) for value in turns
+        )
+        return "sharegpt" if is_share or plain(path) == "conversations" else "messages"
+    if found.kind == "pair":
+        return "instruction" if plain(column_of(found.fields["prompt"])) == "instruction" else "prompt_completion"
+    return found.kind
+
+
+def _tried(sample: Sample, reading: Reading) -> Tried:
+    """Convert the sample."""
+    converter = RecordConverter(reading, sample.policy)
+    made: list[Json | None] = []
+    refused: list[Refusal | None] = []
+    for record in sample.records:
+        try:
+            made.append(converter(record))
+            refused.append(None)
+        except Refusal as refusal:
+            made.append(None)
+            refused.append(refusal)
+    return made, refused, converter

@@ -1,0 +1,286 @@
+"""What the names of columns mean, whatever their case: the fields of a record, and what is only bookkeeping."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+# Fields of a record and the names that they usually have; within a field the order is of no importance.
+NAMES: dict[str, tuple[str, ...]] = {
+    "messages": (
+        *("messages", "conversations", "conversation", "dialog", "dialogue", "dialogs", "turns", "chat", "data"),
+        *("message", "chat_messages", "message_list", "trajectory"),
+    ),
+    "prompt": (
+        *("prompt", "instruction", "question", "query", "problem", "input", "inputs", "request", "user", "human"),
+        *("user_prompt", "user_input", "user_message", "user_query", "instruct", "q"),
+    ),
+    "completion": (
+        *("completion", "output", "response", "answer", "solution", "target", "targets", "canonical_solution"),
+        *("reply", "assistant", "assistant_response", "assistant_message", "model_response", "bot", "gpt", "a"),
+        *("outputs", "completions", "responses", "answers", "instances"),
+    ),
+    "input": ("input", "context", "passage", "paragraph", "document", "documents", "background", "knowledge"),
+    "system": ("system", "system_prompt", "system_message", "system_instruction", "sys_prompt", "sys"),
+    "history": ("history",),
+    "tools": ("tools", "functions", "tool_definitions"),
+    "reasoning": ("reasoning_content", "reasoning", "thinking"),
+    "text": ("text", "content", "raw_content", "page_content", "body", "document", "code"),
+}
+ANSWER_PAIRS = (
+    *(("chosen", "rejected"), ("chosen_messages", "rejected_messages"), ("chosen_response", "rejected_response")),
+    *(("response_chosen", "response_rejected"), ("chosen_answer", "rejected_answer"), ("response_j", "response_k")),
+    *(("accepted", "rejected"), ("preferred", "dispreferred"), ("preferred", "rejected"), ("accept", "reject")),
+    *(("answer_chosen", "answer_rejected"), ("chosen_conversations", "rejected_conversations"), ("win", "lose")),
+    *(("chosen_completion", "rejected_completion"), ("chosen_output", "rejected_output"), ("better", "worse")),
+)
+# Columns that are an answer, or a question, only where their owner says so.
+MAYBE_ANSWERS = (
+    *("ground_truth", "label", "labels", "summary", "highlights", "target_text", "gold", "translation", "final_answer"),
+    *("sql", "code", "expected_output", "reference", "references", "best_answer", "correct_answer", "explanation"),
+    *("answer_text", "generation", "generations", "sentence2", "message_2", "text"),
+)
+MAYBE_QUESTIONS = (
+    *("article", "document", "dialogue", "text", "source", "title", "goal", "premise", "sentence1", "sentence"),
+    *("message_1", "content", "context", "passage", "description", "task"),
+)
+VERDICTS = ("label", "kto_tag", "kto_label", "desirable", "is_desirable", "thumbs_up")
+JUDGED = ("is_correct", "correct", "is_right", "passed", "is_valid", "valid", "verified", "success", "is_good")
+SPLITS = ("split", "partition", "fold", "subset", "set")
+OTHER_SPLITS = ("test", "valid", "validation", "val", "dev", "eval", "evaluation", "holdout", "heldout", "held_out")
+NO = ("false", "no", "0", "wrong", "incorrect", "fail", "failed", "bad", "undesirable")
+YES = ("true", "yes", "1", "right", "correct", "pass", "passed", "good", "desirable")
+MODALITIES = {
+    **dict.fromkeys(("image", "images", "img", "image_path", "image_paths", "image_url", "image_urls"), "image"),
+    **dict.fromkeys(("video", "videos", "video_path", "video_url"), "video"),
+    **dict.fromkeys(("audio", "audios", "audio_path", "audio_url"), "audio"),
+}
+PLACEHOLDER = "<image>"
+
+# What a column of this name holds says something about the record and is no part of it, while it is short.
+BOOKKEEPING = frozenset(
+    [
+        "id",
+        "ids",
+        "idx",
+        "index",
+        "no",
+        "nr",
+        "key",
+        "uuid",
+        "guid",
+        "uid",
+        "hash",
+        "sha",
+        "md5",
+        "digest",
+        "name",
+        "title_id",
+        "user_id",
+        "worker",
+        "url",
+        "urls",
+        "link",
+        "href",
+        "doi",
+        "path",
+        "file",
+        "filename",
+        "file_name",
+        "repo",
+        "repo_name",
+        "license",
+        "licence",
+        "size",
+        "ext",
+        "source",
+        "sources",
+        "src",
+        "origin",
+        "dataset",
+        "dataset_name",
+        "data_source",
+        "source_dataset",
+        "subset",
+        "config",
+        "config_name",
+        "version",
+        "revision",
+        "date",
+        "time",
+        "datetime",
+        "timestamp",
+        "created",
+        "created_at",
+        "updated_at",
+        "modified",
+        "year",
+        "lang",
+        "language",
+        "languages",
+        "locale",
+        "programming_language",
+        "category",
+        "categories",
+        "topic",
+        "topics",
+        "subtopic",
+        "sub_topic",
+        "domain",
+        "subdomain",
+        "subject",
+        "field",
+        "area",
+        "task",
+        "task_type",
+        "task_name",
+        "task_category",
+        "type",
+        "kind",
+        "cot_type",
+        "source_type",
+        "question_type",
+        "problem_type",
+        "answer_type",
+        "skill",
+        "skills",
+        "tag",
+        "tags",
+        "level",
+        "difficulty",
+        "grade",
+        "split",
+        "fold",
+        "partition",
+        "set",
+        "score",
+        "scores",
+        "rating",
+        "ratings",
+        "rank",
+        "quality",
+        "reward",
+        "confidence",
+        "likes",
+        "upvotes",
+        "votes",
+        "toxicity",
+        "perplexity",
+        "model",
+        "models",
+        "model_name",
+        "generator",
+        "engine",
+        "annotator",
+        "annotators",
+        "author",
+        "status",
+        "state",
+        "intent",
+        "intention",
+        "emotion",
+        "token_count",
+        "tokens",
+        "length",
+        "count",
+        "turn",
+        "round",
+        "step",
+        "order",
+        "seed",
+        "temperature",
+        "stars",
+        "flags",
+        "metadata",
+        "meta",
+        "meta_data",
+        "info",
+        "extra",
+        "extra_info",
+        "extras",
+        "stats",
+        "entry_point",
+        "test",
+        "tests",
+        "test_list",
+        "test_cases",
+        "unit_tests",
+        "test_setup_code",
+        "challenge_test_list",
+    ]
+)
+ENDINGS = re.compile(
+    r"_(id|ids|idx|index|hash|uuid|url|urls|uri|path|date|time|timestamp|at|lang|language|score|scores|rating|ratings"
+    r"|rank|count|len|length|type|model|models|source|dataset|category|tags|name|version|tokens|quality|difficulty)$"
+)
+BEGINNINGS = re.compile(r"^(is|has|num|n|nb|id|meta|metadata)_")
+# Bookkeeping of any length, since it never is an answer: what checks an answer, and what its owner calls metadata.
+OF_ANY_LENGTH = frozenset(
+    (
+        *("metadata", "meta", "meta_data", "info", "extra", "extra_info", "extras", "stats"),
+        *("test", "tests", "test_list", "test_cases", "unit_tests", "test_setup_code", "challenge_test_list"),
+    )
+)
+LONGEST_NOTE = 120
+NOTE = re.compile(
+    r"https?://\S+|[\w.+-]+@[\w-]+\.[\w.]+"
+    r"|\d{4}-\d\d-\d\d([T ][\d:.,]+(Z|[+-][\d:]+)?)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}"
+    r"|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|(?=[0-9a-fA-F]*\d)[0-9a-fA-F]{16,}"
+)
+
+
+def plain(name: str) -> str:
+    """Return a name in lower case with underscores: ``System Prompt`` and ``systemPrompt`` are ``system_prompt``."""
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())
+    return re.sub(r"[\s\-]+", "_", apart).lower()
+
+
+def texts_in(value: Any) -> Iterable[str]:
+    """Yield every text in a value, at any depth; keys are none."""
+    waiting = [value]
+    while waiting:
+        found = waiting.pop()
+        if type(found) is str:
+            yield found
+        elif type(found) is dict:
+            waiting.extend(found.values())
+        elif type(found) is list:
+            waiting.extend(found)
+
+
+def size_of(value: Any) -> int:
+    """Return the number of UTF-8 bytes of all texts in a value."""
+    return sum(len(text) if text.isascii() else len(text.encode()) for text in texts_in(value))
+
+
+def has_text(value: Any) -> bool:
+    """Tell whether there is any text in a value that is not blank."""
+    if type(value) is str:
+        return bool(value) and not value.isspace()
+    return any(not text.isspace() for text in texts_in(value) if text)
+
+
+def is_bookkeeping(name: str, values: Iterable[Any]) -> bool:
+    """Tell whether a column only says something about its records, by its name or by what it holds.
+
+    Numbers, true and false, addresses, dates and digests are bookkeeping under any name; under the names of the list,
+    so are short texts on one line.
+    """
+    texts = [text for value in values for text in texts_in(value) if text and not text.isspace()]
+    if all(NOTE.fullmatch(text) for text in texts):
+        return True
+    if plain(last_of(name)) in OF_ANY_LENGTH:
+        return True
+    if name.endswith("[].name"):  # who speaks, not what the record is called
+        return False
+    return names_bookkeeping(name) and all(len(text) <= LONGEST_NOTE and "\n" not in text for text in texts)
+
+
+def names_bookkeeping(name: str) -> bool:
+    """Tell whether a name is one of bookkeeping: of the list, or by its beginning or end."""
+    known = plain(last_of(name))
+    return known in BOOKKEEPING or bool(ENDINGS.search(known) or BEGINNINGS.match(known))
+
+
+def last_of(path: str) -> str:
+    """Return the last key of a path: ``id`` of ``messages[].id``."""
+    return next((part for part in reversed(re.split(r"[.\[\]…]+", path)) if part and not part.isdigit()), path)

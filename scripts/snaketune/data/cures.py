@@ -1,0 +1,42 @@
+"""Lines of the configuration that a message tells its reader to write, in YAML."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+PLAIN = re.compile(r"[A-Za-z_][\w.-]*( [\w.-]+)*")
+WORDS_OF_YAML = frozenset(("null", "true", "false", "yes", "no", "on", "off", "y", "n"))
+
+
+def quoted(text: str) -> str:
+    """Return a text as YAML writes it inside brackets."""
+    if PLAIN.fullmatch(text) and text.lower() not in WORDS_OF_YAML:
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def columns_line(columns: Mapping[str, str]) -> str:
+    """Return ``data.columns: {prompt: question, completion: answer}``."""
+    return f"data.columns: {_mapping(columns)}"
+
+
+def roles_line(roles: Mapping[str, str]) -> str:
+    """Return ``data.roles: {guest: user, clerk: assistant}``."""
+    return f"data.roles: {_mapping(roles)}"
+
+
+def ignore_line(names: Iterable[str]) -> str:
+    """Return ``data.ignore: [id, lang]``."""
+    return f"data.ignore: {_listing(names)}"
+
+
+def strip_line(marks: Iterable[str]) -> str:
+    """Return ``data.strip: ["<|endoftext|>"]``."""
+    return f"data.strip: {_listing(marks)}"
+
+
+def _mapping(items: Mapping[str, str]) -> str:
+    return "{" + ", ".join(f"{quoted(key)}: {quoted(value)}" for key, value in items.items()) + "}"
+
+
+def _listing(items: Iterable[str]) -> str:
+    return "[" + ", ".join(quoted(item) for item in items) + "]"

@@ -1,0 +1,133 @@
+"""What makes a reading doubtful although its columns fit: verdicts, unknown roles, two system prompts, marks."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from snaketune.common.errors import ConfigError, DataError
+from snaketune.data.columns import JUDGED, NO, SPLITS, VERDICTS, YES, plain
+from snaketune.data.conversion import is_against
+from snaketune.data.cures import columns_line, ignore_line, roles_line, strip_line
+from snaketune.data.first_records import Sample
+from snaketune.data.formats import kind_of
+from snaketune.data.leftovers import texts_of
+from snaketune.data.policy import Reading
+from snaketune.data.quarantine import Refusal
+from snaketune.data.rendered import end_mark_of, mark_in
+from snaketune.data.turn_names import ROLE_KEYS, usual_role
+
+Json = dict[str, Any]
+
+
+def judged_columns(sample: Sample) -> list[str]:
+    """Return the columns by which records are judged, or belong to another split, and that are not ignored."""
+    return [name for name in sample.columns if plain(name) in (*JUDGED, *SPLITS) and sample.columns[name]]
+
+
+def check_verdicts(sample: Sample, reading: Reading) -> None:
+    """Refuse records that say which answers are good, or that are not for training, unless their owner was asked.
+
+    Raises:
+        ConfigError: with the lines to write.
+    """
+    kept = reading.field("keep")
+    for name, values in sample.columns.items():
+        if name == kept or name in dict(reading.fields).values():
+            continue
+        if kind_of(reading.format) in ("messages", "pair") and plain(name) in VERDICTS and _is_verdict(values):
+            bad = sum(is_against(name, value) or str(value).lower() in NO for value in values)
+            raise ConfigError(
+                f"{sample.path}: {name!r} says which answers are good ({bad} of the first {len(sample.records)} are"
+                " bad), which is data for train.method: kto; train.method: sft would learn the bad ones as well: write"
+                f" {columns_line({'keep': name})} to train on the good ones alone, or {ignore_line([name])} to train"
+                " on all."
+            )
+        if not sample.policy.for_training:
+            continue
+        if plain(name) in (*JUDGED, *SPLITS) and (against := [value for value in values if is_against(name, value)]):
+            raise ConfigError(
+                f"{sample.path}: {name!r} is {str(against[0]).lower()} in {len(against)} of the first"
+                f" {len(sample.records)} records, which says that they are not for training: write"
+                f" {columns_line({'keep': name})} to set them aside, or {ignore_line([name])} to train on all."
+            )
+
+
+def _is_verdict(values: list[Any]) -> bool:
+    words = {str(value).strip().lower() for value in values}
+    return bool(words) and words <= {*YES, *NO} and len(words) <= 2
+
+
+def check_refused(sample: Sample, reading: Reading, refused: Sequence[Refusal | None]) -> None:
+    """Stop where most of the first records fail for a reason that one line of the configuration cures.
+
+    Raises:
+        ConfigError, DataError: with that line, or saying that there is no answer.
+    """
+    reasons = Counter(refusal.reason for refusal in refused if refusal is not None)
+    reason = next((reason for reason, count in reasons.items() if count > len(refused) / 2), "")
+    index = next((index for index, refusal in enumerate(refused) if refusal and refusal.reason == reason), 0)
+    where = f"{sample.path} line {sample.places[index]}"
+    first = refused[index]
+    if reason == "bad_role" and first:
+        raise DataError(f"{where}: {first.detail}: say what the names mean, {roles_line(_guessed(sample, reading))}.")
+    if reason == "two_systems" and first:
+        name = reading.field("system") or "system"
+        raise ConfigError(
+            f"{where} has two system prompts, {first.detail}: write {ignore_line([name])} to keep the conversation's"
+            f" own, or {columns_line({'system': name})} to put the column in its place."
+        )
+    if reason == "no_assistant":
+        raise DataError(
+            f"{sample.path} has no answer to learn from: no message is of the assistant. Questions alone can serve as"
+            " prompts of evaluation, or get answers from a model first; where another role is the one that answers,"
+            f" write {roles_line({'its name': 'assistant'})}."
+        )
+
+
+def _guessed(sample: Sample, reading: Reading) -> dict[str, str]:
+    """Return the unknown roles, each with what it probably is: who speaks last answers."""
+    column = reading.field("messages") or ""
+    found: dict[str, str] = {}
+    for record in sample.records:
+        turns = record.get(column)
+        names = [
+            next((turn[key] for key in ROLE_KEYS if type(turn.get(key)) is str), "")
+            for turn in (turns if type(turns) is list else [])
+            if type(turn) is dict
+        ]
+        for index, name in enumerate(names):
+            if name and usual_role(name, sample.policy.roles) is None and name not in found:
+                is_last = name == names[-1] or (len(names) - 1 - index) % 2 == 0
+                found[name] = "assistant" if is_last else "user"
+    return found
+
+
+def check_marks(sample: Sample, made: Sequence[Json | None]) -> None:
+    """Refuse texts with the marks of another chat template in most of the first records.
+
+    Raises:
+        DataError: with the file, the line and the cure.
+    """
+    ends = [_first(converted, end_mark_of) for converted in made]
+    marks = Counter(mark for mark in ends if mark)
+    if marks and marks.total() > len(made) / 2:
+        index = next(index for index, mark in enumerate(ends) if mark)
+        raise DataError(
+            f"{sample.path} line {sample.places[index]}: the text ends with {ends[index]}, as"
+            f" {marks.total()} of the first {len(made)} records do: the mark of a model's end of turn, which the chat"
+            f" template writes itself: write {strip_line(sorted(marks))} to take it away."
+        )
+    inside = [_first(converted, mark_in) for converted in made]
+    if sum(mark is not None for mark in inside) > len(made) / 2:
+        index = next(index for index, mark in enumerate(inside) if mark)
+        raise DataError(
+            f"{sample.path} line {sample.places[index]}: the text contains {inside[index]}, as most of the first"
+            " records do: it was written for another chat template and is not one whole conversation in its markup:"
+            f" take the marks out of the file, for example with `sed 's/{inside[index]}//g'`."
+        )
+
+
+def _first(converted: Json | None, find: Any) -> str | None:
+    if converted is None:
+        return None
+    return next((mark for text in texts_of(converted) if (mark := find(text))), None)

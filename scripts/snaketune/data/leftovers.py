@@ -1,0 +1,91 @@
+"""What a reading does not use of the first records: named with its share, known to be no loss, or refused."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from snaketune.data.columns import JUDGED, MODALITIES, SPLITS, has_text, is_bookkeeping, plain, texts_in
+from snaketune.data.conversion import Seen
+from snaketune.data.first_records import Sample
+from snaketune.data.paths import column_of, values_at
+from snaketune.data.records import conversation_of
+
+Json = dict[str, Any]
+
+BOOKKEEPING, REPEATED, IGNORED, CHOSEN = "bookkeeping", "repeats", "data.ignore", "data.columns"
+REJECTED, CHECKED = "for train.method: dpo", "checked"
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """Names of columns and of keys inside them that are not used.
+
+    Attributes:
+        lost: those with text in most records that nothing excuses, the longest first.
+        known: the others, each with the reason why that is right.
+    """
+
+    lost: tuple[str, ...]
+    known: tuple[tuple[str, str], ...]
+
+
+def leftovers(sample: Sample, made: Sequence[Json | None], seen: Seen, rejected: str | None) -> Leftovers:
+    """Sort what was not used of the sample.
+
+    Args:
+        sample: the first records.
+        made: what each became, None where it was refused.
+        seen: what the conversion did not use; ``rejected`` is the column of rejected answers.
+    """
+    lost, known = [], []
+    for name, (_, with_text, size) in sorted(seen.unused.items()):
+        if reason := _excuse(sample, made, name, rejected):
+            known.append((name, reason))
+        elif with_text > len(sample.records) / 2:
+            lost.append((-size, name))
+    return Leftovers(tuple(name for _, name in sorted(lost)), tuple(known))
+
+
+def _excuse(sample: Sample, made: Sequence[Json | None], name: str, rejected: str | None) -> str:
+    if name in sample.policy.ignore or column_of(name) in sample.policy.ignore:
+        return IGNORED
+    if plain(name) in (*JUDGED, *SPLITS, *MODALITIES):
+        return CHECKED
+    if name == rejected or name.endswith(("(neither best nor worst)", "(all but the best)")):
+        return REJECTED
+    values = [value for record in sample.records for value in values_at(record, name.removesuffix("[…]"))]
+    if is_bookkeeping(name, values):
+        return BOOKKEEPING
+    return REPEATED if _is_repeated(sample, made, name) else ""
+
+
+def _is_repeated(sample: Sample, made: Sequence[Json | None], name: str) -> bool:
+    """Tell whether each text in a column is one that is used, or the column is the record written as one text."""
+    pairs = [
+        (values_at(record, name), texts_of(converted))
+        for record, converted in zip(sample.records, made, strict=True)
+        if converted is not None
+    ]
+    filled = [(values, used) for values, used in pairs if has_text(values)]
+    return bool(filled) and all(_repeats(values, used) for values, used in filled)
+
+
+def _repeats(values: list[Any], used: list[str]) -> bool:
+    stripped = {text.strip() for text in used}
+    leaves = [text.strip() for text in texts_in(values) if text.strip()]
+    words = [leaf for leaf in leaves if leaf not in stripped and not _is_role(leaf)]
+    if not words:
+        return any(leaf in stripped for leaf in leaves)
+    return len(used) > 1 and len(leaves) == 1 and all(text.strip() in leaves[0] for text in used)
+
+
+def _is_role(text: str) -> bool:
+    return text.lower() in ("user", "assistant", "system", "human", "gpt", "text")
+
+
+def texts_of(converted: Mapping[str, Any]) -> list[str]:
+    """Return the texts of a canonical record."""
+    if "text" in converted:
+        return [converted["text"]]
+    turns = conversation_of(dict(converted)) + converted.get("rejected", [])
+    return [turn[key] for turn in turns for key in ("content", "reasoning_content") if turn.get(key)]

@@ -1,0 +1,75 @@
+"""Places inside a record: ``answer``, ``answers.text[0]``, ``instances[0].output``; ``messages[].name``."""
+
+import re
+from functools import lru_cache
+from typing import Any
+
+ABSENT = object()
+STEP = re.compile(r"\[(\d*)\]|\.?([^.\[\]]+)")
+
+
+@lru_cache(maxsize=4096)
+def steps_of(path: str) -> tuple[str | int, ...]:
+    """Return the keys and list indices of a path; ``[]`` is the key ``""``."""
+    steps: list[str | int] = []
+    for match in STEP.finditer(path):
+        steps.append(int(match[1]) if match[1] else match[2] or "")
+    return tuple(steps)
+
+
+def column_of(path: str) -> str:
+    """Return the column that a path begins with."""
+    return re.split(r"[.\[]", path, maxsplit=1)[0]
+
+
+def value_at(record: dict[str, Any], path: str) -> Any:
+    """Return what stands at ``path``, or :data:`ABSENT`; a column whose whole name is ``path`` comes first."""
+    if path in record:
+        return record[path]
+    value: Any = record
+    for step in steps_of(path):
+        if type(step) is int:
+            if type(value) is not list or step >= len(value):
+                return ABSENT
+        elif type(value) is not dict or step not in value:
+            return ABSENT
+        value = value[step]
+    return value
+
+
+def values_at(record: dict[str, Any], path: str) -> list[Any]:
+    """Return everything that stands at a path in which ``[]`` is each item of a list."""
+    if path in record:
+        return [record[path]]
+    found: list[Any] = [record]
+    for step in steps_of(path):
+        if step == "":
+            found = [item for value in found if type(value) is list for item in value]
+        elif type(step) is int:
+            found = [value[step] for value in found if type(value) is list and step < len(value)]
+        else:
+            found = [value[step] for value in found if type(value) is dict and step in value]
+    return found
+
+
+def beside(record: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return what stands beside ``path`` in its column, each with its own path."""
+    if path in record:
+        return {}
+    found: dict[str, Any] = {}
+    value: Any = record
+    done = ""
+    for step in steps_of(path):
+        if type(step) is int:
+            if type(value) is not list or step >= len(value):
+                break
+            found |= {f"{done}[{index}]": item for index, item in enumerate(value) if index != step}
+            done += f"[{step}]"
+        else:
+            if type(value) is not dict or step not in value:
+                break
+            if done:
+                found |= {f"{done}.{key}": item for key, item in value.items() if key != step}
+            done += f".{step}" if done else str(step)
+        value = value[step]
+    return found

@@ -1,0 +1,181 @@
+"""Sentences for files that are not read: what was found, and the line that reads it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from snaketune.common.errors import ConfigError, DataError
+from snaketune.data.candidates import Candidate
+from snaketune.data.columns import MAYBE_ANSWERS, MAYBE_QUESTIONS, NAMES, plain
+from snaketune.data.conversion import Seen
+from snaketune.data.cures import columns_line, ignore_line
+from snaketune.data.fields import listed
+from snaketune.data.first_records import Sample
+from snaketune.data.formats import evidence_of
+from snaketune.data.leftovers import Leftovers
+from snaketune.data.paths import ABSENT, column_of, value_at
+from snaketune.data.turn_names import CONTENT_KEYS, ROLE_KEYS, USUAL_ROLES
+
+LONGEST_LIST = 8
+MAIN_FIELDS = ("messages", "prompt", "input", "completion", "chosen", "rejected")
+
+
+def no_pairs(sample: Sample) -> ConfigError:
+    """Return the error of a method that learns from pairs, with a source that has none."""
+    names = {name: sample.policy.columns.get(name, name) for name in ("chosen", "rejected")}
+    return ConfigError(
+        f"train.method: dpo learns from pairs, and no record of {sample.path} has {names['chosen']!r} and"
+        f" {names['rejected']!r}; found: {listed(sample.columns)}: name the columns in data.columns, give other"
+        " sources, or set train.method to sft."
+    )
+
+
+def no_reading(sample: Sample) -> DataError:
+    """Return the error of a source whose records fit no shape."""
+    columns = sample.policy.columns
+    if absent := [path for path in columns.values() if all(value_at(r, path) is ABSENT for r in sample.records)]:
+        return absent_column(absent[0], columns, sample.columns, sample.path)
+    texts = texts_of_records(sample)
+    what = f"its records have {listed(sample.columns)}"
+    if len(texts) == 1:
+        return DataError(
+            f"{sample.path} has no answer column, {what}, and only {texts[0]!r} has text. Questions alone can serve as"
+            " prompts of evaluation, or get answers from a model first; to train on the text itself, write"
+            f" {columns_line({'text': texts[0]})}."
+        )
+    if texts:
+        return DataError(
+            f"{sample.path} has no known shape, {what}: say what is the question and what the answer, for example"
+            f" {columns_line(suggested(sample, texts))}, or set data.format."
+        )
+    return DataError(
+        f"{sample.path} has no known shape, {what}: set data.format, or name its columns in data.columns, for example"
+        " {prompt: question, completion: answer}."
+    )
+
+
+def absent_column(path: str, columns: Mapping[str, str], found: Iterable[str], place: str) -> DataError:
+    """Return the error of a column that is named and in no record."""
+    canonical = next(key for key, value in columns.items() if value == path)
+    return DataError(
+        f"data.columns: no record of {place} has {path!r}, which is to be the {canonical}; found: {listed(found)}:"
+        " correct the name."
+    )
+
+
+def one_message_a_line(sample: Sample) -> DataError | None:
+    """Return the error of a source that has one message of a conversation on each line, or None."""
+    role = next((sample.named[key] for key in (*ROLE_KEYS, "author") if key in sample.named), None)
+    content = next((sample.named[key] for key in CONTENT_KEYS if key in sample.named), None)
+    if not role or not content or not all(type(value) is str for value in sample.columns[content]):
+        return None
+    names = {value for value in sample.columns[role] if type(value) is str}
+    if not any(name.lower() in USUAL_ROLES for name in names) and (role != "role" or len(names) > LONGEST_LIST):
+        return None
+    return DataError(
+        f"{sample.path} has one message of a conversation on each line ({role}, {content}): put the messages of each"
+        " conversation into one record, {messages: [{role: user, content: …}, …]}; docs/data.md has the program that"
+        " does it."
+    )
+
+
+def texts_of_records(sample: Sample) -> list[str]:
+    """Return the columns, and places inside them, that hold text in most records and are no bookkeeping."""
+    found: list[str] = []
+    for name in sample.text_columns():
+        found += [name] if any(type(value) is str for value in sample.columns[name]) else _inner(sample, name)
+    return found
+
+
+def _inner(sample: Sample, name: str) -> list[str]:
+    """Return the first places inside a column where most records have text, such as ``answers.text[0]``."""
+    first = next((value for value in sample.columns[name] if value), None)
+    waiting: list[tuple[str, Any]] = [(name, first)]
+    found: list[str] = []
+    while waiting and len(found) < LONGEST_LIST:
+        path, value = waiting.pop(0)
+        if type(value) is str:
+            found.append(path)
+        elif type(value) is dict:
+            waiting += [(f"{path}.{key}", item) for key, item in value.items()]
+        elif type(value) is list and value:
+            waiting.append((f"{path}[0]", value[0]))
+    half = len(sample.records) / 2
+    return [path for path in found if sum(type(value_at(record, path)) is str for record in sample.records) > half]
+
+
+def suggested(sample: Sample, texts: Sequence[str]) -> dict[str, str]:
+    """Return a guess of question and answer among two or more columns with text, for the line to write."""
+
+    def among(names: tuple[str, ...], without: str | None = None) -> str | None:
+        found = {plain(column_of(text)): text for text in reversed(texts) if text != without}
+        return next((found[name] for name in names if name in found), None)
+
+    order = list(sample.columns)
+    rest = sorted(texts, key=lambda text: order.index(column_of(text)))
+    answer = among((*NAMES["completion"], *MAYBE_ANSWERS))
+    question = among((*NAMES["prompt"], *MAYBE_QUESTIONS), answer) or next(text for text in rest if text != answer)
+    if answer is None:
+        answer = next(text for text in reversed(rest) if text != question)
+    return {"prompt": question, "completion": answer}
+
+
+def doubtful(sample: Sample, found: Candidate, left: Leftovers, seen: Seen) -> DataError:
+    """Return the error of a reading that leaves text out or that another one would fit as well."""
+    fields = dict(found.fields)
+    if others := {name: columns for name, columns in (found.others or {}).items() if columns}:
+        return _several_readings(sample, fields, others)
+    total = max(1, sample.text_of_records())
+    shares = ", ".join(
+        f"{name} ({seen.unused[name][1]} of the first {len(sample.records)} records,"
+        f" {100 * seen.unused[name][2] / total:.0f}% of the text)"
+        for name in left.lost
+    )
+    use = _use(sample, found, left.lost)
+    lines = f"{columns_line(use)} to use it, or " if use else ""
+    return DataError(
+        f"{sample.path}, {evidence_of(fields)}, has text that would not be used: {shares}: write"
+        f" {lines}{ignore_line(left.lost)} to leave it out."
+    )
+
+
+def _several_readings(sample: Sample, fields: dict[str, str], others: Mapping[str, tuple[str, ...]]) -> DataError:
+    shown = {name: path for name, path in fields.items() if name in MAIN_FIELDS}
+    ways = [shown]
+    for name, columns in others.items():
+        ways += [{**shown, name: column, **_nearest(sample, name, column, fields, others)} for column in columns]
+    lines = list(dict.fromkeys(columns_line(way) for way in ways))
+    doubts = "; ".join(
+        f"{' and '.join(map(repr, (fields[name], *columns)))} could be its {name}" for name, columns in others.items()
+    )
+    return DataError(
+        f"{sample.path} can be read in {len(lines)} ways, since {doubts}: write {' or '.join(lines)}; what is not named"
+        " there is not used."
+    )
+
+
+def _nearest(
+    sample: Sample, name: str, column: str, fields: Mapping[str, str], others: Mapping[str, tuple[str, ...]]
+) -> dict[str, str]:
+    """Return the answer that follows a question in the order of the columns, where there is a choice of answers."""
+    if name != "prompt" or "completion" not in others:
+        return {}
+    order = list(sample.columns)
+    answers = [fields["completion"], *others["completion"]]
+    later = [answer for answer in answers if order.index(answer) > order.index(column)]
+    return {"completion": min(later, key=order.index)} if later else {}
+
+
+def _use(sample: Sample, found: Candidate, lost: Sequence[str]) -> dict[str, str]:
+    """Return the line that uses what would be lost, as far as it can be guessed."""
+    fields, first = dict(found.fields), lost[0]
+    if keys := [name for name in lost if name.endswith(("[].name", "[].tool_plan"))]:
+        return {name.rsplit(".", 1)[1]: name for name in keys}
+    if first not in sample.columns or any(type(value) is not str for value in sample.columns[first]):
+        return {}
+    if found.kind == "text":
+        texts = [fields["text"], *(name for name in lost if name in sample.columns)]
+        pair = suggested(sample, texts)
+        rest = [name for name in texts if name not in pair.values()]
+        return {"prompt": pair["prompt"], **({"input": rest[0]} if rest else {}), "completion": pair["completion"]}
+    shown = {name: path for name, path in fields.items() if name in MAIN_FIELDS}
+    return {**shown, "input": first} if "input" not in fields else {}

@@ -1,0 +1,160 @@
+"""Conversations that are written as one text in the markup of some chat template, taken apart into turns again.
+
+A text is taken apart only where all of it is turns of one markup; what stands between the marks is kept as it is, but
+for the line ends and spaces that the markup itself puts there.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from snaketune.data.turn_names import usual_role
+
+Found = list[tuple[str, str]]
+
+# What may stand around a conversation.
+START = re.compile(r"\s*(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>)?\s*")
+END = re.compile(r"\s*(?:</s>|<eos>|<\|end_of_text\|>|<\|endoftext\|>)?\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Markup:
+    """How a template writes turns: ``turn`` matches one, with its role and its content.
+
+    Attributes:
+        marks: texts of which one is in every conversation of this markup, and that are not text otherwise.
+        is_control: whether the marks are control tokens of models, so that they must not be trained as text.
+    """
+
+    turn: re.Pattern[str]
+    marks: tuple[str, ...]
+    is_control: bool = True
+
+
+LLAMA2 = "llama-2"
+MARKUPS = {
+    "chatml": Markup(
+        re.compile(
+            r"<\|im_start\|>(?P<role>[\w ]+)\n(?P<content>(?:(?!<\|im_start\|>).)*?)(?:<\|im_end\|>\n*|\Z)", re.S
+        ),
+        ("<|im_start|>",),
+    ),
+    LLAMA2: Markup(
+        re.compile(
+            r"(?:<s>)?\s*\[INST\] ?(?:<<SYS>>\n?(?P<system>.*?)\n?<</SYS>>\s*)?"
+            r"(?P<content>(?:(?!\[INST\]).)*?) ?\[/INST\]"
+            r" ?(?P<answer>(?:(?!\[INST\]).)*?) ?(?:</s>|(?=<s>|\[INST\])|\s*\Z)",
+            re.S,
+        ),
+        ("[INST]",),
+    ),
+    "llama-3": Markup(
+        re.compile(
+            r"<\|start_header_id\|>(?P<role>\w+)<\|end_header_id\|>\n\n"
+            r"(?P<content>(?:(?!<\|start_header_id\|>).)*?)(?:<\|eot_id\|>\n*|\Z)",
+            re.S,
+        ),
+        ("<|start_header_id|>",),
+    ),
+    "gemma": Markup(
+        re.compile(
+            r"<start_of_turn>(?P<role>\w+)\n(?P<content>(?:(?!<start_of_turn>).)*?)(?:<end_of_turn>\n*|\Z)", re.S
+        ),
+        ("<start_of_turn>",),
+    ),
+    "zephyr": Markup(
+        re.compile(
+            r"<\|(?P<role>system|user|assistant)\|>\n?(?P<content>(?:(?!<\|(?:user|assistant)\|>).)*?)\n?"
+            r"(?:(?:<\|end\|>|</s>)\n*|\Z)",
+            re.S,
+        ),
+        ("<|user|>",),
+    ),
+    "Human/Assistant": Markup(
+        re.compile(
+            r"(?:\A|\n\n)(?P<role>Human|Assistant|System):(?: |\n|\Z)?"
+            r"(?P<content>(?:(?!\n\n(?:Human|Assistant):).)*)",
+            re.S,
+        ),
+        ("Human:",),
+        is_control=False,
+    ),
+    "### Human/### Assistant": Markup(
+        re.compile(r"### (?P<role>Human|Assistant): ?(?P<content>(?:(?!### (?:Human|Assistant):).)*)", re.S),
+        ("### Human:",),
+        is_control=False,
+    ),
+}
+# DeepSeek's, whose bars are those of full width.
+DEEPSEEK_END = "<\uff5cend\u2581of\u2581sentence\uff5c>"
+# Marks by which models end an answer; at the end of a text `data.strip` takes them away.
+END_MARKS = (
+    *("<|endoftext|>", "<|im_end|>", "</s>", "<|eot_id|>", "<|end_of_text|>", "<eos>", "<|end|>", "<end_of_turn>"),
+    *("<|endofmessage|>", "<|end_of_turn|>", "<|END_OF_TURN_TOKEN|>", DEEPSEEK_END, "<|return|>", "[EOS]"),
+    *("<|eos|>", "<|EOS|>", "<|end_of_sentence|>", "<|end_of_assistant|>", "<|eom_id|>"),
+)
+CONTROL_MARKS = (*(mark for markup in MARKUPS.values() if markup.is_control for mark in markup.marks), *END_MARKS)
+
+
+def turns_in(text: str, name: str) -> Found | None:
+    """Return the turns, as (role, content), of a text in the markup ``name``; None where it is not all turns."""
+    turn, at = MARKUPS[name].turn, _start(text, name)
+    found: Found = []
+    while match := turn.match(text, at):
+        if match.end() == at:
+            break
+        found += _of_match(match)
+        at = match.end()
+    is_whole = bool(END.fullmatch(text, at)) and all(role for role, _ in found)
+    return found if is_whole and _alternates([role for role, _ in found]) else None
+
+
+def _start(text: str, name: str) -> int:
+    if name == "Human/Assistant":  # its turns begin with the line ends
+        return 0
+    match = START.match(text)
+    return match.end() if match and not text.startswith("<s>[INST]") else 0
+
+
+def _of_match(match: re.Match[str]) -> Found:
+    groups = match.groupdict()
+    if "answer" not in groups:
+        return [(usual_role(groups["role"], {}) or "", groups["content"])]
+    system = [("system", groups["system"])] if groups["system"] else []
+    answer = [("assistant", groups["answer"])] if groups["answer"] else []
+    return [*system, ("user", groups["content"]), *answer]
+
+
+def _alternates(roles: list[str]) -> bool:
+    """Tell whether the user begins and both speak in turn, after at most one system message."""
+    rest = roles[1:] if roles[:1] == ["system"] else roles
+    spoken = [role for role in rest if role != "tool"]
+    return bool(spoken) and all(role == ("user", "assistant")[index % 2] for index, role in enumerate(spoken))
+
+
+def markup_of(texts: Iterable[str]) -> str | None:
+    """Return the markup of which all the texts are whole conversations, or None."""
+    given = list(texts)
+    for name, markup in MARKUPS.items():
+        if given and all(any(mark in text for mark in markup.marks) and turns_in(text, name) for text in given):
+            return name
+    return None
+
+
+def mark_in(text: str) -> str | None:
+    """Return a control mark of some chat template that is in a text, or None."""
+    return next((mark for mark in CONTROL_MARKS if mark in text), None)
+
+
+def end_mark_of(text: str) -> str | None:
+    """Return the mark of the end that a text ends with, before white space, or None."""
+    bare = text.rstrip()
+    return next((mark for mark in END_MARKS if bare.endswith(mark)), None)
+
+
+def without_marks(text: str, marks: Iterable[str]) -> str:
+    """Return a text without the marks that it ends with; where it ends with none, it stays as it is."""
+    given = tuple(mark for mark in marks if mark)
+    while mark := next((mark for mark in given if text.rstrip().endswith(mark.rstrip() or mark)), None):
+        text = text.rstrip()[: -len(mark.rstrip() or mark)]
+    return text
