@@ -16,6 +16,8 @@ from snaketune.merge.rounding import step_of
 FLOAT32_NOISE = 2.0**-23  # of a sum, in relation to its size: one step of float32
 # PEFT multiplies in float32, so that its change is known to about six digits.
 CHANGE_NOISE = 1e-4
+# Where the products that make up a change cancel, its error is that of the products: a part of the largest change.
+CANCELLATION_NOISE = 1e-5
 
 
 @dataclass(slots=True)
@@ -93,4 +95,5 @@ def is_near(found: torch.Tensor, weight: torch.Tensor, change: torch.Tensor) -> 
     total = weight + change
     step = torch.maximum(step_of(total, found.dtype), step_of(found, found.dtype))
     room = step * 1.001 + FLOAT32_NOISE * total.abs() + CHANGE_NOISE * change.abs()
+    room += CANCELLATION_NOISE * float(change.abs().max())
     return bool(((found.float() - total).abs() <= room).all())
