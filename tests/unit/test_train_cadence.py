@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from snaketune.train.cadence import HOUR, Cadence, best_interval, duration
+from snaketune.train.cadence import HOUR, Cadence, LogCadence, best_interval, duration
 
 
 class Clock:
@@ -87,3 +87,32 @@ def test_what_a_number_of_steps_costs_is_measured():
 @pytest.mark.parametrize(("seconds", "text"), [(4.25, "4.25 s"), (600, "10 min"), (12_600, "3.5 h")])
 def test_durations_read_well(seconds, text):
     assert duration(seconds) == text
+
+
+def logged(setting, max_steps):
+    """The steps after which a line is written."""
+    cadence, steps = LogCadence(setting), []
+    for step in range(1, max_steps + 1):
+        control = SimpleNamespace(should_log=False)
+        cadence.on_step_end(None, SimpleNamespace(global_step=step, max_steps=max_steps), control)
+        steps += [step] * control.should_log
+    return steps
+
+
+@pytest.mark.parametrize("setting", ["auto", 1, 10, 1000])
+@pytest.mark.parametrize("max_steps", [1, 2, 7, 29, 100])
+def test_the_first_and_the_last_step_have_a_line(setting, max_steps):
+    lines = logged(setting, max_steps)
+    assert lines[0] == 1
+    assert lines[-1] == max_steps
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "fewest", "most"), [(29, 29, 29), (99, 50, 99), (400, 50, 100), (60_000, 6000, 6001)]
+)
+def test_auto_gives_fifty_lines_and_one_per_ten_steps(max_steps, fewest, most):
+    assert fewest <= len(logged("auto", max_steps)) <= most
+
+
+def test_a_number_of_steps_is_kept():
+    assert logged(3, 10) == [1, 3, 6, 9, 10]

@@ -84,7 +84,11 @@ class TrainConfig(Section):
     )
     save_total_limit: int = Field(2, ge=1, description="Checkpoints that are kept.")
     eval_steps: int = Field(0, ge=0, description="Steps between held-out losses during training; 0 measures none.")
-    logging_steps: int = Field(10, ge=1, description="Steps between lines in metrics.jsonl.")
+    logging_steps: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="Steps between lines in metrics.jsonl, beside those of the first and the last step; `auto` is a "
+        "fiftieth of the run, at most 10.",
+    )
     max_loss_increase: float | None = Field(
         2.0,
         gt=0,

@@ -20,7 +20,6 @@ SAME_NAMES = (
     "weight_decay",
     "max_grad_norm",
     "optim",
-    "logging_steps",
     "seed",
 )
 
@@ -34,7 +33,7 @@ def training_arguments(
     checkpoint_every: int = 0,
     **more: Any,
 ) -> TrainingArguments:
-    """Return Hugging Face's arguments; when to save is left to :class:`snaketune.train.cadence.Cadence`.
+    """Return Hugging Face's arguments; when to save and to log is left to :mod:`snaketune.train.cadence`.
 
     Args:
         train: the ``train`` section.
@@ -57,6 +56,7 @@ def training_arguments(
         "eval_strategy": "steps" if evaluates else "no",
         "eval_steps": train["eval_steps"] if evaluates else None,
         "save_strategy": "no",
+        "logging_strategy": "no",
         "dataloader_num_workers": workers,
         "dataloader_prefetch_factor": settings["dataloader_prefetch_factor"] if workers else None,
         "dataloader_pin_memory": settings["dataloader_pin_memory"] and not device.is_cpu,

@@ -1,4 +1,4 @@
-"""When to write a checkpoint. The cadence decides what a crash costs and never what a training results in."""
+"""When to write a checkpoint and a log line, which never changes what a training results in."""
 
 import math
 import time
@@ -146,3 +146,33 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / HOUR:.1f} h"
+
+
+MOST_STEPS_A_LINE, FEWEST_LINES = 10, 50
+
+
+def logging_interval(setting: int | str, max_steps: int) -> int:
+    """Return the steps between two log lines of a training of ``max_steps``.
+
+    Args:
+        setting: ``train.logging_steps``; ``auto`` gives fifty lines: at least every step, at most every tenth.
+        max_steps: steps of the whole training.
+    """
+    return int(setting) if setting != "auto" else max(1, min(MOST_STEPS_A_LINE, max_steps // FEWEST_LINES))
+
+
+class LogCadence(TrainerCallback):
+    """Ask for a log line after the first step, at each interval and after the last step.
+
+    Args:
+        setting: ``train.logging_steps``.
+    """
+
+    def __init__(self, setting: int | str):
+        self._setting = setting
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Ask for a line when one is due."""
+        step, interval = state.global_step, logging_interval(self._setting, state.max_steps)
+        if step == 1 or step % interval == 0 or step >= state.max_steps:
+            control.should_log = True

@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 from snaketune.common.atomic import private_folder
 from snaketune.common.errors import TrainingError
 from snaketune.data.rows import PackedRows
+from snaketune.train.cadence import logging_interval
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.meters import forget_peak_memory, peak_bytes
 from snaketune.train.metrics import read_metrics
@@ -251,7 +252,7 @@ def _now() -> float:
 
 def _short_training(cfg: Mapping[str, Any], steps: int, whole: int) -> dict[str, Any]:
     """Return the configuration of a training of ``whole`` steps on one device that is not evaluated on its way."""
-    logging = min(cfg["train"]["logging_steps"], steps)
+    logging = min(logging_interval(cfg["train"]["logging_steps"], whole), steps)
     changed = {"max_steps": whole, "eval_steps": 0, "logging_steps": logging, "strategy": ONE_PROCESS}
     return {**cfg, "train": {**cfg["train"], **changed}}
 

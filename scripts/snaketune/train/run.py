@@ -15,7 +15,7 @@ from snaketune.data.rows import PackedRows
 from snaketune.model.new_tokens import advice_on_tokens, with_token_numbers
 from snaketune.train.adapting import add_adapter
 from snaketune.train.arguments import choose_kernels, training_arguments
-from snaketune.train.cadence import Cadence
+from snaketune.train.cadence import Cadence, LogCadence
 from snaketune.train.checkpoints import facts_of, keep_newest, newest_intact, seal
 from snaketune.train.device import Device, computing_dtype, prepare_arithmetic
 from snaketune.train.effort import Effort, effort_of
@@ -193,7 +193,8 @@ def prepare_run(
         **preference_settings(cfg, model_folder, (rows, held_out), work, start),
     )
     writers = [_metrics_writer(trainer, effort, cfg, settings, work)] if team.is_first else []
-    for callback in (cadence, stop, *writers, *engine.callbacks, FreezeGarbage()):
+    lines = LogCadence(cfg["train"]["logging_steps"])
+    for callback in (cadence, lines, stop, *writers, *engine.callbacks, FreezeGarbage()):
         trainer.add_callback(callback)
     return Run(trainer, cadence, engine, stop)
 
