@@ -113,6 +113,7 @@ localrules:
     prepare_model,
     describe_run,
     render_report,
+    accept_merge,
     report,
     write_model_card,
     compare_runs,
@@ -209,6 +210,11 @@ def report_spec(wildcards):
 def card_spec(wildcards):
     """A model card depends on fact files alone."""
     return BLUEPRINT.spec("write_model_card", {})
+
+
+def acceptance_spec(wildcards):
+    """Whether a merged model passes depends on the facts of its merge alone."""
+    return BLUEPRINT.spec("accept_merge", {})
 
 
 def prune_spec(wildcards):
@@ -332,9 +338,15 @@ def start_run(wildcards):
     return BLUEPRINT.start_manifest(wildcards.run) or []
 
 
-def merged_manifest(wildcards):
-    """The merged model's manifest, when the run merges."""
-    return BLUEPRINT.run_path(wildcards.run, "merged.manifest.json") if BLUEPRINT.merges(wildcards.run) else []
+def merge_facts(wildcards):
+    """What became of the merge, when the run merges."""
+    return BLUEPRINT.run_path(wildcards.run, "merge.json") if BLUEPRINT.merges(wildcards.run) else []
+
+
+def carded_merge(wildcards):
+    """The same for the card of the adapter; that of the merged model needs one that passed."""
+    is_merged = wildcards.kind == "merged"
+    return BLUEPRINT.run_path(wildcards.run, "merged.manifest.json") if is_merged else merge_facts(wildcards)
 
 
 def resolved_file(wildcards):

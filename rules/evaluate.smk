@@ -6,7 +6,7 @@ rule evaluate_model:
         rightsize=rightsized,
         earlier=earlier,
         adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
-        merged=merged_manifest,
+        merged=merge_facts,
         rows=made_by("pack_rows", "manifest.json"),
         model=ancient(made_by("prepare_model", "manifest.json")),
         tokens=ancient(made_by("tokenize_records", "manifest.json")),

@@ -1,4 +1,4 @@
-"""Merging the adapter into the base model, with proof."""
+"""Merging the adapter into the base model, with proof. The folder `merged` is there when its manifest is."""
 
 
 rule merge_adapter:
@@ -11,8 +11,7 @@ rule merge_adapter:
         model=ancient(made_by("prepare_model", "manifest.json")),
         tokens=ancient(made_by("tokenize_records", "manifest.json")),
     output:
-        merged=directory("<results>/runs/{run}/{id}/merged"),
-        manifest="<results>/runs/{run}/{id}/merged.manifest.json",
+        facts="<results>/runs/{run}/{id}/merge.json",
     log:
         "logs/merge_adapter/{run}-{id}.log",
     benchmark:
@@ -28,8 +27,31 @@ rule merge_adapter:
         "Merging {wildcards.run}"
     shell:
         "python scripts/merge_adapter.py --spec {params.spec:q} --model {input.model:q} --adapter {input.adapter:q}"
-        " --others {input.others:q} --tokens {input.tokens:q} --rows {input.rows:q} --output {output.merged:q}"
-        " --manifest {output.manifest:q} 2>&1 | tee {log:q}"
+        " --others {input.others:q} --tokens {input.tokens:q} --rows {input.rows:q} --output {output.facts:q}"
+        " 2>&1 | tee {log:q}"
+
+
+# What needs the merged model waits for this, and this for what can be had without it.
+rule accept_merge:
+    input:
+        rightsize=rightsized,
+        earlier=earlier_of_merge,
+        merge="<results>/runs/{run}/{id}/merge.json",
+        report=ancient("<results>/runs/{run}/{id}/report.html"),
+        card=ancient("<results>/runs/{run}/{id}/adapter_card.md"),
+    output:
+        manifest="<results>/runs/{run}/{id}/merged.manifest.json",
+    log:
+        "logs/accept_merge/{run}-{id}.log",
+    conda:
+        "../envs/report.yaml"
+    params:
+        spec=acceptance_spec,
+    message:
+        "Looking at the merge of {wildcards.run}"
+    shell:
+        "python scripts/accept_merge.py --spec {params.spec:q} --merge {input.merge:q} --output {output.manifest:q}"
+        " 2>&1 | tee {log:q}"
 
 
 rule convert_to_gguf:

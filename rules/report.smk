@@ -12,7 +12,7 @@ rule describe_run:
         adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
         info="<results>/runs/{run}/{id}/run_info.json",
         evaluation="<results>/runs/{run}/{id}/evaluation.json",
-        merged=merged_manifest,
+        merged=merge_facts,
     output:
         run="<results>/runs/{run}/{id}/run.json",
         history="<results>/runs/{run}/{id}/history.json",
@@ -56,7 +56,7 @@ rule render_report:
         generations="<results>/runs/{run}/{id}/generations.jsonl",
         timing="<results>/runs/{run}/{id}/evaluation_info.json",
         history="<results>/runs/{run}/{id}/history.json",
-        merged=merged_manifest,
+        merged=merge_facts,
     output:
         report=report(
             "<results>/runs/{run}/{id}/report.html",
@@ -102,7 +102,7 @@ rule write_model_card:
         origin=planned_model,
         adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
         evaluation="<results>/runs/{run}/{id}/evaluation.json",
-        merged=merged_manifest,
+        merged=carded_merge,
     output:
         card="<results>/runs/{run}/{id}/{kind}_card.md",
     log:

@@ -22,12 +22,13 @@ def main() -> None:
     from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
     from snaketune.evaluate.inputs import located
     from snaketune.evaluate.results import write_documents, write_generations
+    from snaketune.merge.outcome import merged_folder
     from snaketune.train.provenance import describe_machine
 
     material = Material(
         model=located(arguments.model, "model"),
         adapter=located(arguments.adapter, "adapter"),
-        merged=located(arguments.merged, "merged") if arguments.merged else None,
+        merged=merged_folder(arguments.merged),
         tokens=located(arguments.tokens, ""),
         rows=located(arguments.rows, "eval.arrow"),
         records=located(arguments.records, "eval.jsonl"),

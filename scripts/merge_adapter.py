@@ -1,17 +1,20 @@
-"""Merge an adapter, or several, into the base model, have the result proven equal, and publish it."""
+"""Merge an adapter, or several, into the base model, have the result proven, and publish it or say why not."""
+
+from pathlib import Path
+from typing import Any
 
 from snaketune.common.door import parse_arguments, run
 
 
 def main() -> None:
-    """Merge, have it checked and write the manifest."""
-    names = ("model", "adapter", "tokens", "rows", "output", "manifest")
-    arguments = parse_arguments(__doc__, *names, several=("others",), facts=("manifest",))
-    from snaketune.common.manifest import write_manifest
+    """Merge, have it checked and write the facts; the merged model is the folder ``merged`` beside them."""
+    names = ("model", "adapter", "tokens", "rows", "output")
+    arguments = parse_arguments(__doc__, *names, several=("others",), facts=("output",))
     from snaketune.evaluate.inputs import located
     from snaketune.merge.material import Material
     from snaketune.merge.merging import merge_adapter
     from snaketune.merge.origins import check_origin
+    from snaketune.merge.outcome import attempt
 
     held_out = located(arguments.rows, "eval.arrow")
     material = Material(
@@ -21,10 +24,14 @@ def main() -> None:
         rows=(held_out, held_out.with_name("train.arrow")),
         others=tuple(located(path, "adapter") for path in arguments.others),
     )
-    for adapter in (arguments.adapter, *arguments.others):
-        check_origin(arguments.model, adapter)
-    facts = merge_adapter(material, arguments.cfg, arguments.output)
-    write_manifest(arguments.manifest, "merge_adapter", [arguments.output], facts)
+    folder = Path(arguments.output).with_name("merged")
+
+    def merge() -> dict[str, Any]:
+        for adapter in (arguments.adapter, *arguments.others):
+            check_origin(arguments.model, adapter)
+        return merge_adapter(material, arguments.cfg, folder)
+
+    attempt(merge, folder, Path(arguments.output))
 
 
 if __name__ == "__main__":

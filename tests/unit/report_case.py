@@ -21,7 +21,7 @@ FILES = {
     "evaluation": "evaluation.json",
     "generations": "generations.jsonl",
     "adapter": "adapter.manifest.json",
-    "merged": "merged.manifest.json",
+    "merged": "merge.json",
     "plan": "plan.json",
     "info": "run_info.json",
     "leaks": "leaks.jsonl",

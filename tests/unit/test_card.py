@@ -312,3 +312,20 @@ def test_a_card_in_a_folder_is_no_damage_to_it(tmp_path):
     (folder / "model.safetensors").write_bytes(b"weight")
     drop_damaged_manifests([str(manifest)], tmp_path / "cache.json")
     assert not manifest.exists()
+
+
+def test_a_missing_merged_model_is_a_limit_of_the_adapter_with_its_reason():
+    reason = "The merged model is not the tuned one: logits_error 0.3 (limit 0.005)."
+    found = limits(case("adapter", merged={"files": {}, "refused": {"reason": reason}}))
+    assert f"No merged model was made of it: {reason}" in found
+    assert not any("is another folder" in limit for limit in found)
+    assert any("is another folder" in limit for limit in limits(case("adapter")))
+
+
+def test_the_card_of_a_merged_model_says_what_its_number_format_costs():
+    merged = case().merged
+    check = merged["check"] | {"verdict": "rounded", "loss_change": 0.1076, "loss_change_interval": [0.08, 0.13]}
+    text = render_card(case(merged=merged | {"check": check, "dtype": "bfloat16", "rounding": "nearest"}))
+    assert "rounding: `nearest`" in text and "0.1076 (0.08 to 0.13)" in text
+    assert "merge with `merge.dtype: float32`, or serve the adapter" in text
+    assert "this number format loses" not in render_card(case())

@@ -255,7 +255,7 @@ def test_an_earlier_merge_survives_a_refused_one(tiny):
 def call_script(run, output, cfg, monkeypatch):
     spec = orjson.dumps({"stage": "merge_adapter", "code": "0", "cfg": cfg}).decode()
     paths = {"model": run.model, "adapter": run.adapter, "tokens": run.tokens, "rows": run.rows,
-             "output": output / "merged", "manifest": output / "merged.manifest.json"}  # fmt: skip
+             "output": output / "merge.json"}  # fmt: skip
     arguments = [text for name, path in paths.items() for text in (f"--{name}", str(path))]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--spec", spec, *arguments])
     runpy.run_path(str(SCRIPT), run_name="__main__")
@@ -269,7 +269,7 @@ def test_the_script_writes_what_a_check_in_this_process_approves_of_byte_for_byt
     }
     call_script(tiny, tiny.root / "first", nested, monkeypatch)
     facts = merge(tiny, dtype="bfloat16", max_shard_size="30KB")
-    manifest = read_manifest(tiny.root / "first" / "merged.manifest.json")
+    manifest = read_manifest(tiny.root / "first" / "merge.json")
     assert manifest == {
         "stage": "merge_adapter",
         "files": describe_files([tiny.root / "merged"], tiny.root),
@@ -278,10 +278,11 @@ def test_the_script_writes_what_a_check_in_this_process_approves_of_byte_for_byt
     assert manifest["dtype"] == "bfloat16" and "merged/model.safetensors.index.json" in manifest["files"]
 
 
-def test_the_script_tells_a_refusal_in_one_sentence(tiny, monkeypatch, capsys):
+def test_the_script_tells_a_refusal_in_one_sentence_and_in_the_facts(tiny, monkeypatch, capsys):
     (tiny.adapter / WEIGHTS).write_bytes(b"")
-    with pytest.raises(SystemExit) as stopped:
-        call_script(tiny, tiny.root / "out", CFG, monkeypatch)
-    assert stopped.value.code == TrainingError.exit_code
-    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("TrainingError: ")
-    assert not (tiny.root / "out").exists()
+    (tiny.root / "out" / "merged").mkdir(parents=True)
+    call_script(tiny, tiny.root / "out", CFG, monkeypatch)
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    refused = read_manifest(tiny.root / "out" / "merge.json")["refused"]
+    assert told == f"{refused['error']}: {refused['reason']}" and told.startswith("TrainingError: ")
+    assert refused["is_final"] and not (tiny.root / "out" / "merged").exists()

@@ -4,9 +4,10 @@ from snaketune.card.data import data_section
 from snaketune.card.evaluation import DataSet, data_sets, results_table
 from snaketune.card.facts import CardFacts
 from snaketune.card.front_matter import front_matter
-from snaketune.card.text import code, number
+from snaketune.card.text import code, number, one_line
 from snaketune.card.training import merge_section, method, training_section
 from snaketune.card.usage import push_section, reproduction_section, usage_section
+from snaketune.merge.outcome import refusal_of
 
 FEW = 100
 
@@ -108,7 +109,9 @@ def limits(facts: CardFacts) -> list[str]:
         found.append("Its training data were not searched for the text of the evaluation (`split.decontaminate`).")
     if facts.setting("split.max_similarity") is None:
         found.append("Training records that are like held-out ones were not looked for (`split.max_similarity`).")
-    if not facts.is_merged and facts.merged is not None and not facts.is_whole:
+    if reason := refusal_of(facts.merged):
+        found.append(f"No merged model was made of it: {one_line(reason)}")
+    elif not facts.is_merged and facts.merged is not None and not facts.is_whole:
         found.append("Merged into its base it is another folder, which has a card of its own.")
     return [
         *found,

@@ -25,10 +25,16 @@ METHODS = {"sft": "supervised fine-tuning", "dpo": "direct preference optimisati
 CHECK = {
     "tensors_merged": "tensors merged",
     "adapter_tensors": "tensors of the adapter, all used",
-    "relative_error_fp32": "relative error of the merge in float32",
+    "relative_error_fp32": "error of the sums before rounding, of the worst change",
+    "logits_error": "error of the sums in the log-probabilities, of what tuning changed",
+    "file_logits_error": "error of the files in the log-probabilities, of what tuning changed",
+    "change_kept": "part of the change that the stored weights hold",
+    "weights": "numbers in the trained weights",
+    "moved": "of those stored otherwise than in the base model",
     "mean_kl": "mean KL divergence of the next token, adapter and merged (nats)",
     "adapter_loss": "loss with the adapter (nats per token)",
     "merged_loss": "loss of the merged model (nats per token)",
+    "loss_change": "change of the loss by the number format (nats per token)",
     "relative_loss_change": "relative change of the loss",
     "tokens": "tokens compared",
 }
@@ -93,18 +99,35 @@ def merge_section(facts: CardFacts) -> list[str]:
     if not facts.is_merged or facts.merged is None:
         return []
     check = facts.merged.get("check", {})
-    rows = [(label, number(check[key])) for key, label in CHECK.items() if check.get(key) is not None]
+    rows = [(label, _with_interval(check, key)) for key, label in CHECK.items() if check.get(key) is not None]
+    if answers := facts.evaluation.get("changed_answers"):
+        rows.append(("generated answers that differ from the adapter's", f"{answers['changed']} of {answers['n']}"))
     split = {"eval": "held-out", "train": "training"}.get(check.get("split", ""), "packed")
     return [
         "## Merge check",
         "",
         f"The folder was read again in a fresh process and compared with the adapter on {split} rows before it was"
-        f" published. Verdict: {code(check.get('verdict', 'unknown'))}. Number format: {code(facts.merged['dtype'])}.",
+        f" published. Verdict: {code(check.get('verdict', 'unknown'))}. Number format: {code(facts.merged['dtype'])},"
+        f" rounding: {code(facts.merged.get('rounding', 'unknown'))}.",
+        *_cost(check),
         "",
         *table(("measure", "value"), rows),
         "",
         *_combination(facts.merged.get("combination")),
     ]
+
+
+def _with_interval(check: dict[str, Any], key: str) -> str:
+    interval = check.get(f"{key}_interval")
+    return f"{number(check[key])} ({number(interval[0])} to {number(interval[1])})" if interval else number(check[key])
+
+
+def _cost(check: dict[str, Any]) -> list[str]:
+    """Return what to know where the number format costs something."""
+    if check.get("verdict") != "rounded":
+        return []
+    told = "The sum is right, but this number format loses some of what was learned: merge with `merge.dtype: float32`"
+    return ["", f"{told}, or serve the adapter with its base model, to keep all of it."]
 
 
 def _combination(combined: dict[str, Any] | None) -> list[str]:

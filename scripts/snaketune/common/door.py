@@ -100,12 +100,8 @@ def _explain(error: BaseException) -> int:
             return _report("Interrupted: the same command goes on from what is finished.", 130)
         case BrokenPipeError() if reader_left(0):
             return leave_closed_pipe()
-        case OSError():
-            return _report(_describe_os_error(error), 1)
-        case MemoryError():
-            return _report("MemoryError: this machine has too little memory for the step; lower the batch size.", 1)
-        case Exception() if sentence := _describe_full_disk(error):
-            return _report(sentence, DiskFullError.exit_code)
+        case Exception() if sentence := described(error):
+            return _report(sentence, 1 if isinstance(error, OSError | MemoryError) else DiskFullError.exit_code)
     raise error
 
 
@@ -126,6 +122,15 @@ def reader_left(seconds: float) -> bool:
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(seconds * 1000))
+
+
+def described(error: Exception) -> str | None:
+    """Return a sentence for an error of the machine, with the name of the error in front; None for any other."""
+    if isinstance(error, OSError):
+        return _describe_os_error(error)
+    if isinstance(error, MemoryError):
+        return "MemoryError: this machine has too little memory for the step; lower the batch size."
+    return _describe_full_disk(error)
 
 
 def _expect_facts(paths: list[Path]) -> None:

@@ -7,15 +7,25 @@ from snaketune.common.canonical import canonical_text
 from snaketune.config.blueprint import Blueprint
 from snaketune.config.stages import STAGES
 
-RUN_STAGES = ("plan_run", "train_model", "merge_adapter", "evaluate_model", "describe_run", "render_report")
+RUN_STAGES = (
+    "plan_run",
+    "train_model",
+    "merge_adapter",
+    "evaluate_model",
+    "describe_run",
+    "render_report",
+    "accept_merge",
+)
+OF_MERGING = ("merge_adapter", "accept_merge")
 OUTPUTS = {
     "rightsize": "rightsize.json",
     "plan_run": "plan.json",
     "train_model": "adapter.manifest.json",
-    "merge_adapter": "merged.manifest.json",
+    "merge_adapter": "merge.json",
     "evaluate_model": "evaluation.json",
     "describe_run": "run.json",
     "render_report": "report.html",
+    "accept_merge": "merged.manifest.json",
 }
 TIMED = ("train_model", "merge_adapter", "evaluate_model")
 
@@ -89,7 +99,7 @@ def _attempt(blueprint: Blueprint, run: str) -> dict[str, Any]:
 
 
 def _stages_of(blueprint: Blueprint, run: str) -> list[str]:
-    return [stage for stage in RUN_STAGES if stage != "merge_adapter" or blueprint.merges(run)]
+    return [stage for stage in RUN_STAGES if stage not in OF_MERGING or blueprint.merges(run)]
 
 
 def _ordered(stages: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:

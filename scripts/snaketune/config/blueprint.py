@@ -291,7 +291,7 @@ class Blueprint:
         facts = ("plan.json", "adapter.manifest.json", "evaluation.json", "run.json", "facts.json")
         files = (*facts, "report.html", "adapter_card.md")
         wanted = [self.run_path(run, file) for run in self.runs for file in files]
-        merged = ("merged.manifest.json", "merged_card.md")
+        merged = ("merge.json", "merged.manifest.json", "merged_card.md")
         return wanted + [self.run_path(run, file) for run in self.runs if self.merges(run) for file in merged]
 
     def gguf_files(self) -> list[str]:

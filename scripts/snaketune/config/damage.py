@@ -10,6 +10,8 @@ from snaketune.common.digests import DigestCache, file_digest
 from snaketune.common.errors import DataError
 from snaketune.common.manifest import listed_files
 from snaketune.common.outputs import Output, changed_outputs, forget_outputs, has_record, restore
+from snaketune.merge.outcome import FACTS as MERGE_FACTS
+from snaketune.merge.outcome import is_to_be_repeated
 
 
 def heal(wanted: list[str], work: str | Path, verify: bool = False, shared: Iterable[str] = ()) -> None:
@@ -29,12 +31,20 @@ def heal(wanted: list[str], work: str | Path, verify: bool = False, shared: Iter
             for output in changed_outputs(folder, work, verify):
                 _put_right(output, work, str(folder) in shared)
         _drop_unreadable(wanted, work)
-        manifests = [path for path in wanted if path.endswith("manifest.json")]
+        _drop_failed_merges([path for path in wanted if path.endswith(MERGE_FACTS)])
+        manifests = [path for path in wanted if path.endswith(("manifest.json", MERGE_FACTS))]
         drop_damaged_manifests(manifests, Path(work) / "digests.json", verify)
     except OSError as error:
         raise DataError(
             f"{error.filename} is damaged and cannot be made again ({error.strerror}): make its folder writable."
         ) from None
+
+
+def _drop_failed_merges(paths: list[str]) -> None:
+    """Remove the facts of merges that failed by circumstances, so that this command tries them again."""
+    for path in filter(is_to_be_repeated, paths):
+        _say(f"{path} tells of a merge that failed by circumstances: it is tried again.")
+        Path(path).unlink()
 
 
 def _put_right(output: Output, work: str | Path, is_shared: bool) -> None:

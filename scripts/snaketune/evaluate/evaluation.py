@@ -243,6 +243,8 @@ class _Examination:
         """Compare the models and return everything."""
         if moved := self._differences(self._measures, self._held_out):
             self._facts["differences"] = moved
+        if self._held_out and (changed := self._held_out.changed("tuned", "merged")):
+            self._facts["changed_answers"] = changed
         if self._measures:
             first = self._likelihoods["base"]
             self._facts["by_source"] = by_source(first, self._store, self._measures)

@@ -59,6 +59,13 @@ class Questions:
         """Return what lies between two models in each measure, with intervals."""
         return differences(self.measures[before], self.measures[after])
 
+    def changed(self, before: str, after: str) -> dict[str, int]:
+        """Return how many answers of two models are not the same text, of how many; nothing unless both answered."""
+        if not {before, after} <= set(self.answers):
+            return {}
+        pairs = list(zip(self.answers[before], self.answers[after], strict=True))
+        return {"changed": sum(one != other for one, other in pairs), "n": len(pairs)}
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield a line per request: the answers, whether they are right, how tuning did, and all scores.
 

@@ -12,7 +12,7 @@ def describe(cfg: dict[str, Any], facts: dict[str, dict[str, Any]], merged: dict
     Args:
         cfg: ``run``, ``id``, ``stages`` (configuration slice of each stage) and ``code`` (digest of each stage's code).
         facts: the fact files ``resolved``, ``rightsize``, ``stage``, ``tokens``, ``rows``, ``model`` and ``adapter``.
-        merged: the manifest of the merged model, or None when the run does not merge.
+        merged: the facts of the merge, or None when the run does not merge.
     """
     model, resolved = facts["model"], facts["resolved"]
     digests = {
@@ -22,7 +22,7 @@ def describe(cfg: dict[str, Any], facts: dict[str, dict[str, Any]], merged: dict
         "chat_template": facts["tokens"]["files"]["chat_template.jinja"]["digest"],
         "base_model": model["weights_digest"],
         "adapter": digest_of(facts["adapter"]["files"]),
-        "merged": digest_of(merged["files"]) if merged else None,
+        "merged": digest_of(merged["files"]) if merged and merged["files"] else None,
         "code": cfg["code"],
     }
     # What another run made is called as it is there, so that a chain of runs can be followed.

@@ -7,6 +7,7 @@ from snaketune.report import units
 from snaketune.report.answers import WRONG_KINDS
 from snaketune.report.facts import Facts, look
 from snaketune.report.funnel import balances
+from snaketune.report.merging import CHOICE, missing_because
 from snaketune.report.text import excerpt
 
 OVERFITTED = 1.02
@@ -133,12 +134,25 @@ def _packing(facts: Facts) -> list[Finding]:
 
 
 def _merge(facts: Facts) -> list[Finding]:
+    if reason := missing_because(facts):
+        return [warning(f"There is no merged model. {reason}")]
     found = look(facts.merged, "check.verdict")
     if found == "equal":
         return [Finding("check", "The merged model was compared with the adapter and found equal.")]
+    if found == "rounded":
+        return [warning(_cost_of_rounding(facts))]
     if found is not None:
         return [warning(f"The check of the merged model says: {excerpt(found, 200).text}.")]
     return [] if facts.merged is None else [warning("The merged model was not compared with the adapter.")]
+
+
+def _cost_of_rounding(facts: Facts) -> str:
+    check = look(facts.merged, "check")
+    return (
+        f"The merged model is the right sum, but storing it as {excerpt(look(facts.merged, 'dtype'), 50).text} costs:"
+        f" loss {units.significant(check.get('adapter_loss'))} \u2192 {units.significant(check.get('merged_loss'))}, KL"
+        f" divergence {units.significant(check.get('mean_kl'))} nats; {CHOICE}."
+    )
 
 
 def _was(number: int) -> str:

@@ -78,6 +78,10 @@ COUNTED: tuple[tuple[str, str, Place], ...] = (
     ("training.loss_last", "nats per token", "adapter.train_loss_last"),
     ("merge.verdict", "", "merged.check.verdict"),
     ("merge.mean_kl", "nats per token", "merged.check.mean_kl"),
+    ("merge.loss_change", "nats per token", "merged.check.loss_change"),
+    ("merge.change_kept", "fraction", "merged.check.change_kept"),
+    ("merge.rounding", "", "merged.rounding"),
+    ("merge.refused", "", "merged.refused.reason"),
 )
 MEASURED: tuple[tuple[str, str, Place], ...] = (
     ("measured.started", "ISO 8601", "info.train.started"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from snaketune.report import units
 from snaketune.report.evaluation import METRICS, deciding, judge, loss_may_be_chance, match_sign, preference_sign
 from snaketune.report.facts import Facts, look
-from snaketune.report.merging import trained_thing
+from snaketune.report.merging import missing_because, trained_thing
 
 HEADLINES = {
     "better": "Tuning made the model better on the held-out data",
@@ -95,13 +95,15 @@ def merge_part(facts: Facts) -> str:
     """Return whether the merged model is the tuned model, which only a check can say."""
     if facts.merged is None:
         return "no merged model was made"
+    if missing_because(facts):
+        return "the merged model is missing, because its merge was refused or failed"
     found = look(facts.merged, "check.verdict")
     if found is None:
         return "the merged model was not checked"
-    verb = "equals" if found == "equal" else "does not equal"
+    verb = "equals" if found in ("equal", "rounded") else "does not equal"
     combined = len(look(facts.merged, "combination.adapters") or ())
     thing = f"the combination of {combined} adapters" if combined else trained_thing(facts)
-    return f"merged model {verb} {thing}"
+    return f"merged model {verb} {thing}{' but for rounding' if found == 'rounded' else ''}"
 
 
 def figures(facts: Facts) -> tuple[Figure, ...]:

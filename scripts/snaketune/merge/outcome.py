@@ -1,0 +1,101 @@
+"""What became of a merge: one fact file that every later stage takes, whether there is a merged model or not.
+
+A refused merge, or one that failed, must not cost the evaluation and the report: the job ends well and says so in the
+facts. ``accept_merge`` comes after them and ends the workflow with the sentence.
+"""
+
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from snaketune.common import errors
+from snaketune.common.canonical import read_json
+from snaketune.common.door import described
+from snaketune.common.errors import DiskFullError, SnaketuneError, TrainingError
+from snaketune.common.manifest import read_manifest, write_manifest
+
+STAGE = "merge_adapter"
+FACTS = "merge.json"
+REFUSED = "refused"
+# What a sentence says whose cause may be gone at the next command, which then merges again.
+TRY_AGAIN = "try again"
+
+
+def attempt(merge: Callable[[], dict[str, Any]], output: Path, facts: Path) -> None:
+    """Merge, and write the fact file in either case; after a refusal there is no folder ``output``.
+
+    Args:
+        merge: makes the folder and returns what is known of it, or raises.
+        output: the folder of the merged model.
+        facts: the file to write: a manifest with ``files``, and ``refused`` where there are none.
+    """
+    try:
+        found, files = merge(), [output]
+    except Exception as error:
+        found, files = {REFUSED: _refusal(error)}, []
+        print(f"{found[REFUSED]['error']}: {found[REFUSED]['reason']}", file=sys.stderr, flush=True)
+        shutil.rmtree(output, ignore_errors=True)
+    write_manifest(facts, STAGE, files, found)
+
+
+def _refusal(error: Exception) -> dict[str, Any]:
+    """Return an error as facts; what nobody foresaw is also shown in full, in the log."""
+    if isinstance(error, SnaketuneError):
+        reason = str(error)
+        passes = isinstance(error, DiskFullError) or TRY_AGAIN in reason
+        return {"error": type(error).__name__, "reason": reason, "is_final": not passes}
+    if sentence := described(error):
+        return {"error": TrainingError.__name__, "reason": f"The merge failed: {sentence}", "is_final": False}
+    traceback.print_exception(error)
+    first = (str(error).strip() or "no message").splitlines()[0]
+    reason = (
+        f"The merge ended with {type(error).__name__} ({first}): {TRY_AGAIN}, with more memory and disk space, or set"
+        " merge.enabled to false and use the adapter as it is."
+    )
+    return {"error": TrainingError.__name__, "reason": reason, "is_final": False}
+
+
+def refusal_of(facts: Mapping[str, Any] | None) -> str:
+    """Return why there is no merged model, in a sentence; empty where there is one or none was wanted."""
+    return str(((facts or {}).get(REFUSED) or {}).get("reason", ""))
+
+
+def merged_folder(path: str | Path | None) -> Path | None:
+    """Return the folder of the merged model that a fact file tells of, its content checked; None without one.
+
+    A folder is returned as it is.
+
+    Raises:
+        DataError: if a file that the facts list is missing or damaged.
+    """
+    if not path:
+        return None
+    path = Path(path)
+    if path.suffix != ".json":
+        return path
+    return None if refusal_of(read_manifest(path)) else path.with_name("merged")
+
+
+def accepted(path: str | Path) -> dict[str, Any]:
+    """Return the manifest of a merged model that is there.
+
+    Raises:
+        SnaketuneError: the one that the merge ended with.
+    """
+    facts = read_json(path)
+    if reason := refusal_of(facts):
+        kind = getattr(errors, facts[REFUSED]["error"], TrainingError)
+        raise kind(f"{reason} Everything else of the run is there: the adapter, its evaluation and the report.")
+    return facts
+
+
+def is_to_be_repeated(path: str | Path) -> bool:
+    """Tell whether a merge failed by circumstances, so that the next command tries it again."""
+    try:
+        refused = read_json(path).get(REFUSED)
+    except (OSError, ValueError, AttributeError):
+        return False
+    return isinstance(refused, dict) and not refused.get("is_final", True)
