@@ -9,7 +9,14 @@ from project import Project, kill_session, record
 
 PREPARATION = {"stage_sources", "read_records", "dedupe_records", "split_records"}
 DATA = PREPARATION | {"tokenize_records", "rightsize", "pack_rows"}
-AFTER_TRAINING = {"merge_adapter", "evaluate_model", "describe_run", "render_report", "write_model_card"}
+AFTER_TRAINING = {
+    "merge_adapter",
+    "evaluate_model",
+    "describe_run",
+    "render_report",
+    "write_model_card",
+    "accept_merge",
+}
 TRAINING = {"plan_run", "train_model"} | AFTER_TRAINING
 EVERYTHING = DATA | {"prepare_model"} | TRAINING
 PLANNED = DATA | {"prepare_model", "plan_run"}
