@@ -6,6 +6,7 @@ from transformers import GenerationConfig
 from snaketune.common.errors import TrainingError
 from snaketune.evaluate.generating import Decoding, answer_batches, generate_answers, until_stop, with_room
 from snaketune.evaluate.prompts import Prompt
+from snaketune.evaluate.questions import Questions
 from snaketune.model.tiny_tokenizer import train_tokenizer
 
 
@@ -99,3 +100,9 @@ def test_until_stop():
     assert until_stop([5, 6, 2, 7], (2, 3)) == [5, 6]
     assert until_stop([5, 6], (2, 3)) == [5, 6]
     assert until_stop([2], (2,)) == []
+
+
+def test_answers_that_change_from_one_model_to_the_next_are_counted():
+    questions = Questions([], {}, answers={"base": ["x", "y"], "tuned": ["a", "b", "c"], "merged": ["a", "b ", "d"]})
+    assert questions.changed("tuned", "merged") == {"changed": 2, "n": 3}
+    assert Questions([], {}, answers={"tuned": ["a"]}).changed("tuned", "merged") == {}
