@@ -7,7 +7,7 @@ refused: in such a file a value has slipped into another column.
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -57,6 +57,10 @@ class Dialect:
         fields = self.between.join([b"(" + self.field + b")"] * columns)
         return re.compile(rb"(?:%s)?+(?:%s|\Z)" % (fields, self.end))
 
+    def whole_row_of(self, columns: int) -> re.Pattern[bytes]:
+        """Return the pattern of a blank row, or of one of so many fields, with its end."""
+        return re.compile(rb"(?:%s)?+(?:%s)" % (self.between.join([self.field] * columns), self.end))
+
     def values(self, row: bytes) -> list[bytes]:
         """Return the fields of a row that :attr:`fields` matches, without their quotes."""
         found, position = [], 0
@@ -92,14 +96,20 @@ class RowCoding:
             DataError: at a row that has not as many fields as the header.
         """
         found: list[bytes | dict[str, str]] = []
-        position = 0
-        for match in self._row.finditer(content):
-            if match.start() != position:
-                break
+        row, columns, position = self._row.match, self.columns, 0
+        has_quotes = self.dialect.quoted and b'"' in content
+        while position < len(content) and (match := row(content, position)) and match.end() > position:
             position = match.end()
-            if position == match.start():
-                break  # the end of the text
-            found.append(self._item(match))
+            values: Sequence[bytes] = match.groups()
+            if has_quotes and values[0] is not None:
+                values = [value[1:-1].replace(b'""', b'"') if value[:1] == b'"' else value for value in values]
+            if values[0] is None or not match[0].strip(b"\r\n"):  # blank, in a table of one column an empty value
+                found.append(b"")
+                continue
+            try:
+                found.append(dict(zip(columns, map(bytes.decode, values), strict=True)))
+            except UnicodeDecodeError:
+                found.append(match[0].rstrip(b"\r\n"))
         if position < len(content):
             raise self._ragged(content[position:], number + len(found))
         return found
@@ -107,20 +117,6 @@ class RowCoding:
     @cached_property
     def _row(self) -> re.Pattern[bytes]:
         return self.dialect.row_of(len(self.columns))
-
-    def _item(self, match: re.Match[bytes]) -> bytes | dict[str, str]:
-        values = match.groups()
-        if values[0] is None or values == (b"",):
-            return b""
-        try:
-            return {
-                name: (
-                    value[1:-1].replace(b'""', b'"') if self.dialect.quoted and value[:1] == b'"' else value
-                ).decode()
-                for name, value in zip(self.columns, values, strict=True)
-            }
-        except UnicodeDecodeError:
-            return match[0].rstrip(b"\r\n")
 
     def _ragged(self, rest: bytes, number: int) -> DataError:
         match = self.dialect.fields.match(rest)
@@ -138,6 +134,7 @@ class RowCutter:
     def __init__(self, stream: io.RawIOBase, coding: RowCoding, skipped: int):
         """Begin behind ``skipped`` bytes of header."""
         self._stream, self._coding, self._dialect = stream, coding, coding.dialect
+        self._row = coding.dialect.whole_row_of(len(coding.columns))
         self._offset, self._number = skipped, 1
 
     def cut(self) -> Iterator[Piece]:
@@ -162,9 +159,8 @@ class RowCutter:
     def _whole_rows(self, content: bytes) -> tuple[int, int]:
         """Return where the last whole row ends and how many there are."""
         position = count = 0
-        for match in self._dialect.row.finditer(content):
-            if match.start() != position:
-                break
+        row = self._row.match  # at this very place; a search would try every later one
+        while match := row(content, position):
             position, count = match.end(), count + 1
         return position, count
 
@@ -174,7 +170,9 @@ class RowCutter:
         return piece
 
     def _refuse_endless(self, rest: bytes) -> None:
-        """Refuse a row that is not only unfinished."""
+        """Refuse a row that is not only unfinished: one that has ended has another number of fields."""
+        if ended := self._dialect.row.match(rest):
+            self._coding.items(ended[0], self._number)
         match = self._dialect.fields.match(rest)
         reached = match.end() if match else 0
         opening = self._dialect.separator.encode() + b'"' if reached else b'"'

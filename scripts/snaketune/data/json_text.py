@@ -22,7 +22,7 @@ OPEN, CLOSE = (ord("["), ord("{")), (ord("]"), ord("}"))
 BLANK = b" \t\r\n"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Which bytes are looked at: one of 256 each.
-MARKS = bytes(byte in b'"[]{},\n' for byte in range(256))
+MARKS = bytes(byte in b'"\\[]{},\n' for byte in range(256))
 STEPS = np.zeros(256, np.int8)
 STEPS[list(OPEN)], STEPS[list(CLOSE)] = 1, -1
 # More than this beside the one list of an object is no description of it.
@@ -40,28 +40,39 @@ class Scanner:
 
     def scan(self, piece: bytes) -> tuple[Any, Any, Any, Any]:
         """Return places, bytes and depths (after each) of the marks, and the places of line breaks inside strings."""
-        copy = self._without_escapes(piece)
-        places = np.flatnonzero(np.frombuffer(copy.translate(MARKS), np.bool_))
-        marks = np.frombuffer(copy, np.uint8)[places]
-        inside = (np.cumsum(marks == QUOTE, dtype=np.int64) + self.in_string) & 1
+        places = np.flatnonzero(np.frombuffer(piece.translate(MARKS), np.bool_))
+        marks = np.frombuffer(piece, np.uint8)[places]
+        quotes = (marks == QUOTE) & ~self._escaped(places, marks, len(piece))
+        inside = (np.cumsum(quotes, dtype=np.int32) + self.in_string) & 1
         broken = places[(inside == 1) & (marks == BREAK)]
         if len(inside):
             self.in_string = bool(inside[-1])
-        outside = (inside == 0) & (marks != QUOTE)
+        outside = (inside == 0) & ~quotes
         places, marks = places[outside], marks[outside]
         depths = np.cumsum(STEPS[marks], dtype=np.int64) + self.depth
         if len(depths):
             self.depth = int(depths[-1])
         return places, marks, depths, broken
 
-    def _without_escapes(self, piece: bytes) -> bytes:
-        """Return the piece with escaped quotes and backslashes blotted out."""
-        if self.is_escaped:
-            piece = b"_" + piece[1:]
-        if self.is_escaped or BACKSLASH in piece:
-            piece = piece.replace(rb"\\", b"__").replace(rb"\"", b"__")
-        self.is_escaped = piece.endswith(b"\\")
-        return piece
+    def _escaped(self, places: Any, marks: Any, size: int) -> Any:
+        """Return which marks stand behind an odd number of backslashes, and remember whether the next byte does."""
+        slashes = marks == BACKSLASH
+        escaped = np.zeros(len(marks), bool)
+        carried = self.is_escaped and len(places) > 0 and places[0] == 0
+        self.is_escaped = self.is_escaped and not size
+        if not slashes.any():
+            escaped[:1] = carried
+            return escaped
+        follows = np.zeros(len(marks), bool)
+        follows[1:] = slashes[:-1] & (np.diff(places) == 1)
+        # Where the latest run of backslashes begins; one that goes on from the last piece has begun before this one.
+        starts = np.where(slashes & ~follows, places, -2)
+        if carried:
+            starts[0], follows[0] = -1, True
+        begun = np.maximum.accumulate(starts)
+        escaped = follows & ((places - begun) & 1 == 1)
+        self.is_escaped = bool(slashes[-1] and places[-1] == size - 1 and not escaped[-1])
+        return escaped
 
 
 class Items(io.RawIOBase):
