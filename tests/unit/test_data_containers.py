@@ -23,8 +23,6 @@ from snaketune.common.errors import DataError
 from snaketune.data.accounting import summary_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "containers"
-# Columns that `format: auto` has to be told.
-NAMED = {"format": "prompt_completion", "columns": {"prompt": "question", "completion": "answer"}}
 PAIRS = [{"prompt": f"Frage {n} \u2028 \U0001f600", "completion": f'a "{n}", b\nc\r\nd\te'} for n in range(3000)]
 gz = functools.partial(gzip.compress, mtime=0)
 
@@ -149,10 +147,10 @@ def test_several_processes_give_the_same_bytes(tmp_path, kind, monkeypatch):
     [
         ("json_array.json", {}, 10),
         ("json_lines_named.json", {}, 10),
-        ("json_object_with_one_list.json", NAMED, 10),
+        ("json_object_with_one_list.json", {}, 10),
         ("pretty_objects.jsonl", {}, 8),
         ("byte_order_mark.jsonl", {}, 32),
-        ("quoted_fields.csv", NAMED, 10),
+        ("quoted_fields.csv", {}, 10),
         ("tabs.tsv", {}, 10),
     ],
 )
@@ -162,6 +160,16 @@ def test_golden_containers_are_kept_whole(tmp_path, name, policy, count):
     assert len(found.records) == count
     assert found.quarantine == []
     assert made == (GOLDEN / f"{name}.records.jsonl").read_bytes()
+
+
+def test_settings_of_a_source_reach_its_records(tmp_path):
+    from snaketune.data.staging import Source
+
+    one, place = source(tmp_path / "a.csv", b"x,y\na,b\n")
+    options = {"format": "prompt_completion", "columns": {"prompt": "x", "completion": "y"}}
+    own = Source(one.path, one.bytes, one.digest, options)
+    found = read(tmp_path, (own, place), source(tmp_path / "b.jsonl", PAIR))
+    assert [[turn["content"] for turn in record["messages"]] for record in found.records] == [["a", "b"], ["a", "b"]]
 
 
 def test_what_stands_beside_the_list_of_an_object_is_named(tmp_path):
