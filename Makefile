@@ -2,6 +2,8 @@
 
 CORES ?= 8
 ARGS ?=
+MINUTES ?= 10
+SEED ?=
 BIN := .venv/bin
 
 # Rules call `python`: it has to be the environment's, with that environment's packages alone.
@@ -10,7 +12,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONHOME PYTHONPATH PYTHONUSERBASE PYTHONSAFEPATH PYTHONPLATLIBDIR
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev train watch test test-fast lint format generate constraints clean
+.PHONY: help install install-dev train watch test test-fast torture lint format generate constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +35,9 @@ test: install-dev ## install, then run every test
 
 test-fast: install-dev ## unit and golden tests only
 	$(BIN)/python -m pytest tests/unit tests/golden
+
+torture: install-dev ## random faults for MINUTES=10, each followed by the same command and a comparison; SEED=n repeats
+	$(BIN)/python tests/faults/torture.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 lint: install-dev ## check style, types and workflow; changes nothing
 	$(BIN)/ruff check

@@ -130,6 +130,14 @@ def test_a_failure_ends_with_the_jobs_sentence_its_log_and_the_next_command(tmp_
     ]
 
 
+@pytest.mark.parametrize("ending", ["returned non-zero exit status 137.", "died with <Signals.SIGKILL: 9>."])
+def test_a_job_that_was_killed_is_named_so(tmp_path, ending):
+    (tmp_path / "workflow.log").write_text(f"Error in rule train_model:\nCommand 'set -e; python' {ending}\n")
+    assert "A job was killed from outside" in explain_failure([str(tmp_path / "workflow.log")], "snakemake")
+    (tmp_path / "workflow.log").write_text("Command 'x' returned non-zero exit status 1.\n")
+    assert "killed" not in explain_failure([str(tmp_path / "workflow.log")], "snakemake")
+
+
 def test_unused_variants_are_found_and_removed(tmp_path):
     for path in (
         "data/read_records/a-1",

@@ -5,10 +5,15 @@ import zipfile
 import pytest
 from project import CONFIG, Project, record, stable_content
 
+SECRETS = {name: f"secret-{name.lower()}-0123" for name in ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY")}
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    return small_project(tmp_path_factory.mktemp("first"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SECRETS.items():
+            patch.setenv(name, value)
+        yield small_project(tmp_path_factory.mktemp("first"))
 
 
 def small_project(folder):
@@ -28,6 +33,14 @@ def test_two_runs_from_scratch_are_the_same_bytes(project, tmp_path, monkeypatch
     one, two = (stable_content(p.folder / "results") for p in (project, other))
     assert sorted(one) == sorted(two)
     assert [name for name in one if one[name] != two[name]] == []
+
+
+def test_no_secret_is_in_any_file(project):
+    kept = [path for name in ("results", "work", "logs", ".snakemake") for path in (project.folder / name).rglob("*")]
+    content = {path: path.read_bytes() for path in kept if path.is_file()}
+    assert content
+    for value in SECRETS.values():
+        assert [path for path, text in content.items() if value.encode() in text] == []
 
 
 def test_the_account_of_the_data_is_complete(project):

@@ -79,6 +79,7 @@ def show_plan(path: Path, name: str) -> None:
 
 
 _SENTENCE = re.compile(r"^(?:Config|Data|Plan|Training|DiskFull)Error: .*", re.MULTILINE)
+_KILLED = re.compile(r"(?:exit status|exit code|died with)\W{0,3}(?:137\b|-9\b|.{0,10}SIGKILL)")
 _LOG = re.compile(r"^\s+log: (\S+)", re.MULTILINE)
 
 
@@ -95,6 +96,11 @@ def explain_failure(workflow_logs: list[str], command: str) -> str:
     for log in filter(Path.is_file, logs):
         sentences = _SENTENCE.findall(log.read_text(encoding="utf-8", errors="replace"))
         lines += [*sentences[-1:], f"Log: {log}"]
+    if _KILLED.search(text):
+        lines += [
+            "A job was killed from outside (SIGKILL, status 137). If no person did it, the machine had too little"
+            " memory, and `dmesg` names what it killed: lower train.per_device_train_batch_size, or give the job more memory."
+        ]
     lines += ["How far each run came, as a page: snakemake --cores 1 report"]
     return "\n".join([*lines, f"What is finished is kept. After mending the cause: {command}"])
 
