@@ -18,6 +18,7 @@ from snaketune.config.remote_sources import RemoteSources
 from snaketune.config.upkeep import remember_shards, shards_before, write_resolved
 from snaketune.data.disks import Disk, Disks, Speed
 from snaketune.data.staging import stage_sources
+from snaketune.report.facts import _changed
 
 DAMAGE = [b"", b"{", b"[]", b"null", b"3", b'"x"', b"{}", b'{"a": []}', b'{"files": []}', b"\xff\xfe", b'{"files": 3}']
 # `make torture` does the ten thousand.
@@ -274,6 +275,14 @@ def test_a_damaged_record_is_dropped(run, content, capsys):
     heal(wanted(run), "work")
     assert read_json(run / "evaluation.json") == {"a": 1} and not record.exists()
     capsys.readouterr()
+
+
+def test_the_report_says_which_facts_do_not_match(run):
+    given = [run / "evaluation.json", run / "metrics.jsonl", run / "adapter.manifest.json"]
+    assert _changed(given) == ()
+    keep_time(run / "evaluation.json", b'{"tuned": {"loss": 1.5, "n": 3}, "base": [1, 2]}')
+    assert _changed(given) == ("evaluation.json",)
+    assert _changed([run / "metrics.jsonl"]) == ()
 
 
 def test_damage_in_a_place_that_cannot_be_written_to_is_a_sentence(run, monkeypatch):

@@ -44,5 +44,5 @@ def read_json(path: str | Path) -> Any:
         return orjson.loads(Path(path).read_bytes())
     except orjson.JSONDecodeError as error:
         raise NotJsonError(
-            f"{path} is no JSON ({error}; emptied, cut or damaged?): remove it, and the same command makes it again."
+            f"{path} is not JSON ({error}): delete it and run the same command, its stage makes it again."
         ) from None

@@ -98,8 +98,8 @@ def explain_failure(workflow_logs: list[str], command: str) -> str:
         lines += [*sentences[-1:], f"Log: {log}"]
     if _KILLED.search(text):
         lines += [
-            "A job was killed from outside (SIGKILL, status 137). If no person did it, the machine had too little"
-            " memory, and `dmesg` names what it killed: lower train.per_device_train_batch_size, or give the job more memory."
+            "A job was killed from outside (SIGKILL, status 137). If no person did it, the machine lacked memory:"
+            " lower train.per_device_train_batch_size, or give the job more; `dmesg` names what was killed."
         ]
     lines += ["How far each run came, as a page: snakemake --cores 1 report"]
     return "\n".join([*lines, f"What is finished is kept. After mending the cause: {command}"])

@@ -1,7 +1,7 @@
 """The facts of one run, read from the files its stages left, with bounded memory."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import orjson
 
 from snaketune.common.canonical import read_json
 from snaketune.common.errors import DataError
+from snaketune.common.outputs import changed_outputs
 from snaketune.report.answers import Answers, collect, collect_by_file
 from snaketune.report.curves import Curve, Progress, gather
 from snaketune.report.text import Excerpt, excerpt
@@ -104,6 +105,8 @@ class Facts:
     """Curves of what was measured on the machine."""
     history: Json | None = None
     """history.json: which stages ran when, and the run before this one; measured as well."""
+    changed: tuple[str, ...] = ()
+    """Names of fact files that are not what their jobs wrote."""
 
 
 def load_facts(paths: Mapping[str, str | None]) -> Facts:
@@ -130,11 +133,20 @@ def load_facts(paths: Mapping[str, str | None]) -> Facts:
         curves=metrics.curves,
         rates=metrics.rates,
         progress=metrics.progress,
+        changed=_changed(given.values()),
         quarantine=read_quarantine(given["quarantine"]),
         duplicates=read_duplicates(given["duplicates"]),
         answers=collect(line for line in read_lines(given["generations"]) if "file" not in line),
         file_answers=collect_by_file(line for line in read_lines(given["generations"]) if "file" in line),
     )
+
+
+def _changed(paths: Iterable[Path]) -> tuple[str, ...]:
+    """Return the names of the files that somebody edited or damaged since; every one is read in full."""
+    given = set(paths)
+    folders = dict.fromkeys(path.parent for path in paths)
+    outputs = (output for folder in folders for output in changed_outputs(folder, verify=True))
+    return tuple(sorted(output.path.name for output in outputs if output.path in given))
 
 
 def _too_long(given: Mapping[str, Path], rightsize: Json) -> tuple[TooLong, ...]:
@@ -163,10 +175,6 @@ def read_document(path: Path) -> Json:
         document = read_json(path)
     except FileNotFoundError:
         raise _missing(path) from None
-    except orjson.JSONDecodeError as error:
-        raise DataError(
-            f"{path} is not JSON ({error}): delete it and run the same command, its stage makes it again."
-        ) from None
     if not isinstance(document, dict):
         raise DataError(f"{path} holds no JSON object: delete it and run the same command, its stage makes it again.")
     return document

@@ -26,6 +26,7 @@ class Finding:
 def findings(facts: Facts) -> tuple[Finding, ...]:
     """Return the findings, warnings first."""
     found = [
+        *_changed(facts),
         *_notes(facts),
         *_training(facts),
         *_comparison(facts),
@@ -43,6 +44,13 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
 def warning(sentence: str) -> Finding:
     """Return a finding that asks for a look."""
     return Finding("warning", sentence)
+
+
+def _changed(facts: Facts) -> list[Finding]:
+    if not facts.changed:
+        return []
+    files = ", ".join(excerpt(name, 100).text for name in facts.changed)
+    return [warning(f"Not what the jobs of this run wrote, edited or damaged since: {files}. Do not rely on them.")]
 
 
 def _notes(facts: Facts) -> list[Finding]:
