@@ -34,7 +34,7 @@ class Builder:
         record = picked(record, column)
         raw = record.get(column)
         if type(raw) is dict and type(raw.get("messages")) is list:
-            raw = raw["messages"]
+            raw = self._unwrapped(raw, column)
         if self._reading.rendered and type(raw) is str:
             turns = self._parts.conversation_in(raw, column)
         else:
@@ -43,6 +43,13 @@ class Builder:
         turns = self._with_system(record, given, [*self._history(record, given), *turns])
         check_order(turns, column)
         return self._with_tools({"messages": turns}, record, given, raw)
+
+    def _unwrapped(self, value: Json, column: str) -> list[Any]:
+        """Return the messages of an object that has nothing else that is used."""
+        for key, item in value.items():
+            if key != "messages":
+                self._note(f"{column}.{key}", item)
+        return value["messages"]
 
     def pair(self, record: Json, given: Given) -> Json:
         """Return the canonical record of a question and its answer."""
@@ -124,6 +131,8 @@ class Builder:
         if type(value) is str and not value.strip() and extra:
             asked: list[Turn] = [{"role": "user", "content": extra}]
         else:
+            if type(value) is dict and type(value.get("messages")) is list:
+                record = {**record, prompt: self._unwrapped(value, prompt)}
             asked = self._parts.asked(record, prompt)
             if extra:
                 asked = _with_extra(asked, extra)
@@ -160,7 +169,7 @@ class Builder:
             return turns
         value = value_at(record, name)
         if type(value) in (list, dict):
-            parts = value if type(value) is list else [value]
+            parts = value.get("parts", [value]) if type(value) is dict else value
             [made] = self._turns.read_turns([{"role": "system", "content": parts}], record, name)
             value = made["content"]
         if type(value) is not str:

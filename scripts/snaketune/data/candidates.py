@@ -9,21 +9,9 @@ from snaketune.data.first_records import Sample, has_roles, is_turns
 from snaketune.data.formats import ALIASES
 from snaketune.data.paths import ABSENT, value_at
 from snaketune.data.policy import Ranking
+from snaketune.data.rankings import ANSWER_TEXTS, scores_of
 from snaketune.data.rendered import markup_of
 from snaketune.data.turn_names import ROLE_KEYS, SPEAKING
-
-ANSWER_TEXTS = (
-    "response",
-    "text",
-    "completion",
-    "output",
-    "answer",
-    "content",
-    "generation",
-    "generated_text",
-    "value",
-)
-SCORES = ("overall_score", "score", "rating", "rank", "ranking", "reward", "overall_rating", "preference_score")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +98,13 @@ def _asked(sample: Sample, named: Mapping[str, str]) -> tuple[dict[str, str], di
         fields["prompt"] = named["prompt"]
     elif "messages" in named:
         fields["messages"] = named["messages"]
-    elif turns := [
-        name for name in sample.turn_columns() if plain(name) in NAMES["messages"] and _is_open(sample, name)
-    ]:
+    elif turns := [name for name in _open_turns(sample) if plain(name) in NAMES["messages"]]:
         fields["messages"] = turns[0]
     elif found := _questions(sample):
         fields["prompt"] = found[0]
         others |= {"prompt": tuple(found[1:])} if len(found) > 1 else {}
+    elif turns := _open_turns(sample):
+        fields["messages"] = turns[0]
     return {**fields, **_beside(sample, named, {*named.values(), *fields.values()}, others)}, others
 
 
@@ -184,12 +172,13 @@ def _is_half(sample: Sample, name: str) -> bool:
 
 
 def _open_turns(sample: Sample) -> list[str]:
-    return [name for name in sample.turn_columns() if plain(name) in NAMES["messages"] and _is_open(sample, name)]
+    return [name for name in sample.turn_columns() if _is_open(sample, name)]
 
 
 def _is_open(sample: Sample, name: str) -> bool:
     """Tell whether lists of turns end in one that asks."""
-    values = [value for value in sample.columns[name] if type(value) is list and value and type(value[-1]) is dict]
+    lists = [value.get("messages") if type(value) is dict else value for value in sample.columns[name]]
+    values = [value for value in lists if type(value) is list and value and type(value[-1]) is dict]
     return bool(values) and all(_speaks(value[-1]) == "user" for value in values)
 
 
@@ -288,25 +277,9 @@ def _ranking(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
             continue
         if plain(name) == "output" and all(len(v) == 2 and all(type(item) is str for item in v) for v in values):
             return Candidate("preference", {**asked, "completion": name}, ranking=Ranking(), others=others)
-        if ranking := _scores(values):
+        if ranking := scores_of(values):
             return Candidate("preference", {**asked, "completion": name}, ranking=ranking, others=others)
     return None
-
-
-def _scores(values: list[list[Any]]) -> Ranking | None:
-    """Return the keys of text and score that all answers have."""
-    answers = [answer for value in values for answer in value]
-    if not all(type(answer) is dict for answer in answers) or all(len(value) == 1 for value in values):
-        return None
-    text = next((key for key in ANSWER_TEXTS if all(type(answer.get(key)) is str for answer in answers)), None)
-    score = next((key for key in SCORES if all(_is_number(answer.get(key)) for answer in answers)), None)
-    return Ranking(text, score, "rank" in score) if text and score else None
-
-
-def _is_number(value: Any) -> bool:
-    if type(value) is str:
-        return value.replace(".", "", 1).isdigit()
-    return type(value) in (int, float)
 
 
 def _text(sample: Sample, named: Mapping[str, str]) -> Candidate | None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from snaketune.data.candidates import Candidate, candidate, kinds_for, named_fields
-from snaketune.data.columns import MODALITIES, plain
+from snaketune.data.columns import MODALITIES, NAMES, plain
 from snaketune.data.conversion import RecordConverter
 from snaketune.data.doubts import check_marks, check_refused, check_verdicts, judged_columns
 from snaketune.data.first_records import Sample
@@ -85,8 +85,19 @@ def _reading(sample: Sample, found: Candidate, wanted: str | None) -> Reading:
         found.ranking,
         judged,
         found.single,
+        known=_no_context(sample, fields),
         named=tuple(sample.policy.columns.items()),
         evidence=evidence_of(fields) + _rule(found),
+    )
+
+
+def _no_context(sample: Sample, fields: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the columns that are called like a context and are none, such as lists of objects."""
+    used = fields.values()
+    return tuple(
+        (name, "")
+        for name in sample.columns
+        if plain(name) in NAMES["input"] and name not in used and sample.is_filled(name)
     )
 
 

@@ -159,7 +159,8 @@ class RecordConverter:
         """Return what each column that means something is used for: a field, or ``""`` where it is a main one."""
         reading, beside = self._reading, BESIDE[self._kind]
         uses: dict[str, str] = dict.fromkeys(MODALITIES, MODALITY) if self._kind != "text" else {}
-        uses |= dict.fromkeys((*JUDGED, *SPLITS, *reading.judged), JUDGEMENT)
+        if self._policy.for_training:
+            uses |= dict.fromkeys((*JUDGED, *SPLITS, *reading.judged), JUDGEMENT)
         for name in beside:
             if name not in self._policy.columns and not (self._kind == "messages" and name == "input"):
                 uses |= dict.fromkeys(NAMES[name], name)

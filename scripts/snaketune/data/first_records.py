@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from snaketune.data.columns import ANSWER_PAIRS, NAMES, has_text, is_bookkeeping, plain, size_of
+from snaketune.data.columns import ANSWER_PAIRS, MAYBE_ANSWERS, NAMES, has_text, is_bookkeeping, plain, size_of
 from snaketune.data.policy import ReadingPolicy
 from snaketune.data.rendered import markup_of
 from snaketune.data.turn_names import CONTENT_KEYS, ROLE_KEYS, apart
@@ -103,9 +103,21 @@ class Sample:
     def text_columns(self) -> list[str]:
         """Return the columns with text in most records that are no bookkeeping, those with most text first."""
         found = [
-            name for name, values in self.columns.items() if self.in_most(name) and not is_bookkeeping(name, values)
+            name
+            for name, values in self.columns.items()
+            if self.in_most(name) and (not is_bookkeeping(name, values) or self.is_side(name))
         ]
         return sorted(found, key=lambda name: -size_of(self.columns[name]))
+
+    def is_side(self, name: str) -> bool:
+        """Tell whether a column is called source beside a target: one side of a translation, and no origin."""
+        return plain(name) in ("source", "src") and bool(self.named.keys() & {"target", "targets", "tgt"})
+
+    def numbered_answers(self) -> list[str]:
+        """Return the columns that are called like an answer and hold numbers, true or false in most records."""
+        named = [self.named[name] for name in (*NAMES["completion"], *MAYBE_ANSWERS) if name in self.named]
+        most = len(self.records) / 2
+        return [name for name in named if sum(type(v) in (int, float, bool) for v in self.columns[name]) > most]
 
     def turn_columns(self) -> list[str]:
         """Return the columns that hold a list of turns in every record that has them, by name and by what they hold."""

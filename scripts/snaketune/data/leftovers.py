@@ -38,8 +38,11 @@ def leftovers(sample: Sample, made: Sequence[Json | None], seen: Seen, rejected:
         seen: what the conversion did not use; ``rejected`` is the column of rejected answers.
     """
     lost, known = [], []
+    is_text = any("text" in converted for converted in made if converted is not None)
     for name, (_, with_text, size) in sorted(seen.unused.items()):
-        if reason := _excuse(sample, made, name, rejected):
+        if is_text and name in sample.numbered_answers() and name not in sample.policy.ignore:
+            lost.append((0, name))
+        elif reason := _excuse(sample, made, name, rejected):
             known.append((name, reason))
         elif with_text > len(sample.records) / 2:
             lost.append((-size, name))
@@ -54,7 +57,7 @@ def _excuse(sample: Sample, made: Sequence[Json | None], name: str, rejected: st
     if name == rejected or name.endswith(("(neither best nor worst)", "(all but the best)")):
         return REJECTED
     values = [value for record in sample.records for value in values_at(record, name.removesuffix("[…]"))]
-    if is_bookkeeping(name, values):
+    if is_bookkeeping(name, values) and not sample.is_side(name):
         return BOOKKEEPING
     return REPEATED if _is_repeated(sample, made, name) else ""
 

@@ -1,11 +1,12 @@
 """Sentences for files that are not read: what was found, and the line that reads it."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.data.candidates import Candidate
-from snaketune.data.columns import MAYBE_ANSWERS, MAYBE_QUESTIONS, NAMES, plain
+from snaketune.data.columns import MAYBE_ANSWERS, MAYBE_QUESTIONS, NAMES, VERDICTS, plain
 from snaketune.data.conversion import Seen
 from snaketune.data.cures import columns_line, ignore_line
 from snaketune.data.fields import listed
@@ -16,6 +17,7 @@ from snaketune.data.paths import ABSENT, column_of, value_at
 from snaketune.data.turn_names import CONTENT_KEYS, ROLE_KEYS, USUAL_ROLES
 
 LONGEST_LIST = 8
+THOUGHTS = re.compile(r"reason|think|thought|rationale|cot$|^cot")
 MAIN_FIELDS = ("messages", "prompt", "input", "completion", "chosen", "rejected")
 
 
@@ -35,6 +37,7 @@ def no_reading(sample: Sample) -> DataError:
     if absent := [path for path in columns.values() if all(value_at(r, path) is ABSENT for r in sample.records)]:
         return absent_column(absent[0], columns, sample.columns, sample.path)
     texts = texts_of_records(sample)
+    verdicts = [name for name in sample.columns if plain(name) in VERDICTS]
     what = f"its records have {listed(sample.columns)}"
     if len(texts) == 1:
         return DataError(
@@ -45,12 +48,18 @@ def no_reading(sample: Sample) -> DataError:
     if texts:
         return DataError(
             f"{sample.path} has no known shape, {what}: say what is the question and what the answer, for example"
-            f" {columns_line(suggested(sample, texts))}, or set data.format."
+            f" {_with_ignored(suggested(sample, texts), verdicts)}, or set data.format."
         )
     return DataError(
         f"{sample.path} has no known shape, {what}: set data.format, or name its columns in data.columns, for example"
         " {prompt: question, completion: answer}."
     )
+
+
+def _with_ignored(columns: Mapping[str, str], verdicts: Iterable[str]) -> str:
+    """Return the line that names the columns, with one that leaves out what would be taken for a verdict."""
+    ignored = [name for name in verdicts if name not in columns.values()]
+    return columns_line(columns) + (f" with {ignore_line(ignored)}" if ignored else "")
 
 
 def absent_column(path: str, columns: Mapping[str, str], found: Iterable[str], place: str) -> DataError:
@@ -83,7 +92,7 @@ def texts_of_records(sample: Sample) -> list[str]:
     found: list[str] = []
     for name in sample.text_columns():
         found += [name] if any(type(value) is str for value in sample.columns[name]) else _inner(sample, name)
-    return found
+    return found + [name for name in sample.numbered_answers() if name not in found]
 
 
 def _inner(sample: Sample, name: str) -> list[str]:
@@ -112,6 +121,8 @@ def suggested(sample: Sample, texts: Sequence[str]) -> dict[str, str]:
 
     order = list(sample.columns)
     rest = sorted(texts, key=lambda text: order.index(column_of(text)))
+    rest = [text for text in rest if text in order] or rest
+    rest = rest if len(rest) > 1 else list(texts)
     answer = among((*NAMES["completion"], *MAYBE_ANSWERS))
     question = among((*NAMES["prompt"], *MAYBE_QUESTIONS), answer) or next(text for text in rest if text != answer)
     if answer is None:
@@ -170,12 +181,25 @@ def _use(sample: Sample, found: Candidate, lost: Sequence[str]) -> dict[str, str
     fields, first = dict(found.fields), lost[0]
     if keys := [name for name in lost if name.endswith(("[].name", "[].tool_plan"))]:
         return {name.rsplit(".", 1)[1]: name for name in keys}
-    if first not in sample.columns or any(type(value) is not str for value in sample.columns[first]):
-        return {}
     if found.kind == "text":
-        texts = [fields["text"], *(name for name in lost if name in sample.columns)]
-        pair = suggested(sample, texts)
-        rest = [name for name in texts if name not in pair.values()]
-        return {"prompt": pair["prompt"], **({"input": rest[0]} if rest else {}), "completion": pair["completion"]}
+        return _as_pair(sample, [fields["text"], *(name for name in lost if name in sample.columns)])
     shown = {name: path for name, path in fields.items() if name in MAIN_FIELDS}
-    return {**shown, "input": first} if "input" not in fields else {}
+    if any(type(value) is not str for value in sample.columns.get(first, [()])):
+        return {}
+    if found.kind == "pair" and THOUGHTS.search(plain(first)):
+        return {**shown, "reasoning": first}
+    is_context = plain(first) in (*NAMES["input"], *MAYBE_QUESTIONS)
+    return {**shown, "input": first} if is_context and "input" not in fields else {}
+
+
+def _as_pair(sample: Sample, texts: Sequence[str]) -> dict[str, str]:
+    """Return question and answer among a text and the columns beside it, where one of these is called like either."""
+    meaning = (*NAMES["prompt"], *NAMES["completion"], *MAYBE_ANSWERS, *MAYBE_QUESTIONS)
+    thoughts = [name for name in texts if THOUGHTS.search(plain(name))]
+    spoken = [name for name in texts if name not in thoughts]
+    if not any(plain(name) in meaning for name in spoken[1:]):
+        return {}
+    pair = suggested(sample, spoken)
+    rest = [name for name in spoken if name not in pair.values() and plain(name) in meaning]
+    beside = {**({"input": rest[0]} if rest else {}), **({"reasoning": thoughts[0]} if thoughts else {})}
+    return {"prompt": pair["prompt"], **beside, "completion": pair["completion"]}

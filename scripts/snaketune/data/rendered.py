@@ -79,6 +79,16 @@ MARKUPS = {
         ("Human:",),
         is_control=False,
     ),
+    "USER/ASSISTANT": Markup(
+        re.compile(
+            r"(?:\A|\n\n+)(?P<role>SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE): ?"
+            r"(?P<content>(?:(?!\n\n+(?:USER|ASSISTANT|FUNCTION RESPONSE):).)*?)"
+            r"(?:\s*<\|endoftext\|>)?(?=\n\n+(?:USER|ASSISTANT|FUNCTION RESPONSE):|\s*\Z)",
+            re.S,
+        ),
+        ("USER:",),
+        is_control=False,
+    ),
     "### Human/### Assistant": Markup(
         re.compile(r"### (?P<role>Human|Assistant): ?(?P<content>(?:(?!### (?:Human|Assistant):).)*)", re.S),
         ("### Human:",),
@@ -110,7 +120,7 @@ def turns_in(text: str, name: str) -> Found | None:
 
 
 def _start(text: str, name: str) -> int:
-    if name == "Human/Assistant":  # its turns begin with the line ends
+    if not MARKUPS[name].is_control:  # these turns begin with the line ends
         return 0
     match = START.match(text)
     return match.end() if match and not text.startswith("<s>[INST]") else 0

@@ -21,7 +21,7 @@ SPEAKING = frozenset(name for name, role in USUAL_ROLES.items() if role in ("use
 # A turn of these is a call as JSON text.
 CALLS = ("function_call", "tool_call")
 ROLE_KEYS = ("role", "from", "speaker", "sender")
-CONTENT_KEYS = ("content", "value", "text", "utterance")
+CONTENT_KEYS = ("content", "value", "text", "utterance", "parts")
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 LOSS_KEYS = ("weight", "loss", "loss_weight", "train", "train_on_turn", "trainable")
 OFFERED_KEYS = ("tools", "functions")
@@ -38,7 +38,7 @@ TURN_KEYS = (
 
 def usual_role(name: str, roles: dict[str, str]) -> str | None:
     """Return the canonical role of a name, in any case, or None where it is not known."""
-    return roles.get(name) or USUAL_ROLES.get(name.strip().lower())
+    return roles.get(name) or USUAL_ROLES.get(name.strip().lower().replace(" ", "_"))
 
 
 def side_of(key: str, roles: dict[str, str]) -> str | None:

@@ -1,4 +1,4 @@
-"""Files of every shape, as people have them: the exact canonical records and the account, or the sentence and its cures.
+"""Files of every shape, as people have them: the exact records and the account, or the sentence and its cures.
 
 Each line that a refusal tells its reader to write is tried on the file that earned it. After a wanted change,
 `python tests/golden/shapes/test_golden_shapes.py` writes the expected files again; review them like code.
