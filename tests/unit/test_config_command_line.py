@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +103,31 @@ def test_snakemake_says_it_before_its_traceback(tmp_path):
     assert done.returncode == ConfigError.exit_code
     assert done.stderr.splitlines()[-1].endswith("write --config 'train={learning_rate: 1e-4}'")
     assert "Traceback" not in done.stderr
+
+
+def test_a_user_without_a_name_gets_one(tmp_path, monkeypatch):
+    def unknown(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    environment = {"HOME": str(tmp_path)}
+    place_caches(environment, tmp_path / "cache")
+    assert environment["LOGNAME"] == str(os.getuid())
+    place_caches(environment := {}, tmp_path / "cache")
+    assert environment["XDG_CACHE_HOME"] == str(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_any_job_is_one_sentence(number):
+    code = (
+        "import os, sys, signal, types; sys.path.insert(0, 'scripts')\n"
+        "from pathlib import Path\n"
+        "from snaketune.config.command_line import prepare\n"
+        "from snaketune.config.stopping import end_on_signals\n"
+        "prepare([])\n"
+        "if sys.argv[1] == '15': end_on_signals(types.SimpleNamespace(_scheduler=None), Path('scripts'))\n"
+        "os.kill(os.getpid(), int(sys.argv[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(int(number))], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 128 + number
+    assert done.stderr == f"{number.name} came before any job was started.\n"

@@ -3,15 +3,18 @@
 ``profiles/default`` calls :func:`prepare`, since Snakemake ends in tracebacks over both before it reads a Snakefile.
 """
 
+import contextlib
 import json
 import os
 import pwd
 import re
 import shlex
+import signal
 import sys
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import yaml
 
@@ -24,13 +27,22 @@ _QUOTED = re.compile(r"[\s,:#{}\[\]'\"]|^$")
 
 
 def prepare(arguments: Sequence[str], environment: MutableMapping[str, str] = os.environ) -> None:
-    """Give caches a place and end with one sentence when the words after ``--config`` cannot be read."""
+    """Give caches a place and end with one sentence on Ctrl-C or when the words after ``--config`` cannot be read."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, leave)
     place_caches(environment, Path.cwd() / "work" / "cache")
     try:
         check_config_words(config_words(arguments))
     except ConfigError as error:
         print(f"ConfigError: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
+
+
+def leave(number: int, frame: FrameType | None = None) -> NoReturn:
+    """End, as a handler of a signal, while no job has been started."""
+    with contextlib.suppress(OSError, RuntimeError):  # the terminal has gone, or this interrupts another line
+        print(f"{signal.Signals(number).name} came before any job was started.", file=sys.stderr, flush=True)
+    sys.exit(128 + number)
 
 
 def place_caches(environment: MutableMapping[str, str], folder: Path) -> None:

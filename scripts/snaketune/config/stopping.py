@@ -18,6 +18,8 @@ from typing import Any
 import psutil
 from snakemake.scheduling.job_scheduler import JobScheduler
 
+from snaketune.config.command_line import leave
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Time for Snakemake to end when no job is left. Nothing that counts happens in it.
 GRACE_SECONDS = 20.0
@@ -56,16 +58,17 @@ class _Ending:
             return
         self._first = number
         scheduler = self._workflow._scheduler
+        if scheduler is None:
+            leave(number)
         threading.Thread(target=self._end, args=(scheduler,), daemon=True).start()
-        if scheduler is None or not self._workflow.local_exec:
-            sys.exit(128 + number)  # nothing runs yet, or jobs of a cluster, which Snakemake then cancels
+        if not self._workflow.local_exec:
+            sys.exit(128 + number)  # Snakemake cancels the jobs of a cluster then
 
     def _end(self, scheduler: Any) -> None:
         _say(f"{self._name} came: running jobs save what they have and end; the same command goes on from there.")
-        if scheduler is not None:
-            with scheduler._lock:
-                scheduler._user_kill = "graceful"
-            scheduler._open_jobs.release()
+        with scheduler._lock:
+            scheduler._user_kill = "graceful"
+        scheduler._open_jobs.release()
         told: set[psutil.Process] = set()
         busy = time.monotonic()
         while time.monotonic() - busy < GRACE_SECONDS:
