@@ -11,25 +11,27 @@ def main() -> None:
     from snaketune.common.canonical import read_json
     from snaketune.common.manifest import read_manifest, write_manifest
     from snaketune.data.cutting import CutDocuments, Sizes, cut
-    from snaketune.data.packing import one_per_row, pack
+    from snaketune.data.packing import one_per_row, pack, refuse_mixed_pairs, wants_packing
     from snaketune.data.rows import write_rows
     from snaketune.data.token_store import TokenStore
 
     manifest = read_manifest(arguments.tokens)
     settings, sizes = arguments.cfg["tokens"], read_json(arguments.rightsize)
     row_length = sizes["max_length"]
+    packs = wants_packing(settings["packing"], sizes.get("model_packs"))
     accounts = {}
     for split, output in (("train", arguments.train), ("eval", arguments.eval)):
         store = TokenStore(Path(arguments.tokens).parent / split)
+        refuse_mixed_pairs(bool(store.seconds.any()), sizes.get("model_packs"))
         pieces = cut(Sizes.of(store), row_length, settings["on_too_long"])
-        rows = pack(pieces.lengths, row_length) if settings["packing"] else one_per_row(pieces.lengths)
+        rows = pack(pieces.lengths, row_length) if packs else one_per_row(pieces.lengths)
         account = write_rows(output, CutDocuments(store, pieces), rows, row_length, manifest["pad_id"])
         accounts[split] = account | pieces.counts()
     write_manifest(
         arguments.manifest,
         "pack_rows",
         [arguments.train, arguments.eval],
-        {"row_length": row_length, "packing": settings["packing"], "splits": accounts},
+        {"row_length": row_length, "packing": packs, "splits": accounts},
     )
 
 

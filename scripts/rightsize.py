@@ -27,6 +27,7 @@ def main() -> None:
     # What was left out is not trained on: its account may change without a retraining.
     data = {name: file for name, file in tokens["files"].items() if name != "dropped.jsonl"}
     digests = {name: model[name] for name in ("weights_digest", "tokenizer_digest")}
+    facts["model_packs"] = model.get("nature", {}).get("packing")
     facts["fingerprint"] = digest_of({"data": data, "model": digests, "max_length": facts["max_length"]})
     write_json(arguments.output, facts)
 

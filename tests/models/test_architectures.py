@@ -3,12 +3,13 @@
 import pytest
 import torch
 from tiny_models import configuration
-from transformers import AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from trip import take
 
 from snaketune.common.errors import ConfigError
 from snaketune.model.architecture import body_of, support_of
 from snaketune.model.lora import put_adapter
+from snaketune.model.nature import describe_nature, nature_of
 from snaketune.model.targets import targets_of
 
 LORA = {"r": 4, "target_modules": "all-linear"}
@@ -35,9 +36,7 @@ def test_a_kernel_that_the_class_lacks_is_one_sentence(tmp_path):
     assert found.error.endswith("has no sdpa for bloom models (it has eager): set it to auto.")
 
 
-@pytest.mark.parametrize(
-    "kind", ["mpt", "mamba", "falcon_mamba", "mamba2", "rwkv", "xlstm", "gptj", "falcon", "codegen"]
-)
+@pytest.mark.parametrize("kind", ["mpt", "mamba", "falcon_mamba", "mamba2", "rwkv", "gptj", "falcon", "codegen"])
 def test_a_plan_goes_on_without_the_figures_that_it_lacks(tmp_path, kind):
     found = take(tmp_path, kind, packed=False)
     assert "plan" in found.facts, found.error
@@ -100,3 +99,46 @@ def test_what_a_class_says_of_itself():
     assert (support_of(configuration("llama")).sdpa, support_of(configuration("gemma2")).sdpa) == (True, False)
     assert not support_of(configuration("falcon")).any_kernel
     assert not support_of(configuration("gpt_oss")).runs("flash_attention_2")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("bert", "is not causal"),
+        ("roberta", "is not causal"),
+        ("bart", "an encoder and a decoder"),
+        ("vit", "no causal"),
+    ],
+)
+def test_a_model_that_is_not_causal_is_refused_when_it_is_prepared(kind, words):
+    config = CONFIG_MAPPING[kind]()
+    with pytest.raises(ConfigError, match=rf"model\.name_or_path.*{words}"):
+        nature_of(config, False)
+
+
+def test_a_decoder_of_a_kind_that_mostly_is_none_is_causal():
+    assert nature_of(CONFIG_MAPPING["bert"](is_decoder=True), False)["packing"] in (True, False)
+
+
+def test_a_kind_that_is_not_known_is_one_sentence(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "tomorrow"}')
+    with pytest.raises(ConfigError, match=r"cannot be read by transformers .*tomorrow"):
+        describe_nature(tmp_path, False)
+
+
+@pytest.mark.parametrize(
+    "kind", ["opt", "bloom", "mpt", "mamba", "jamba", "qwen3_next", "lfm2_moe", "gpt_oss", "falcon_h1"]
+)
+def test_models_that_mix_documents_are_known_from_their_configuration(kind):
+    assert nature_of(configuration(kind), False)["packing"] is False
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma2", "gemma3_text", "gpt2", "mixtral", "phi3", "gpt_neox"])
+def test_models_that_keep_documents_apart_are_known_from_their_configuration(kind):
+    assert nature_of(configuration(kind), False)["packing"] is True
+
+
+def test_rows_of_one_document_are_told_of_and_trained(tmp_path):
+    found = take(tmp_path, "opt")
+    assert "Packing is off, each row holds one document" in found.printed
+    assert found.error is None

@@ -5,35 +5,9 @@ from typing import Any
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-VOCABULARY = 320
-LAYERS, WIDTH, HEADS, KEY_HEADS, HEAD_WIDTH, EXPERTS, USED = 2, 32, 4, 2, 8, 4, 2
+from snaketune.model.miniature import EXPERTS, HEAD_WIDTH, HEADS, KEY_HEADS, USED, miniature
 
-# What makes a model small, by the names that transformers' configurations have for it.
-SMALL: dict[str, Any] = {
-    **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "byte_vocab_size"), VOCABULARY),
-    **dict.fromkeys(
-        ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers"), LAYERS
-    ),
-    **dict.fromkeys(("num_decoder_layers", "num_encoder_layers"), LAYERS),
-    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "n_embed", "dim", "embedding_size", "rnn_hidden_size"), WIDTH),
-    **dict.fromkeys(("attention_hidden_size", "lru_width", "word_embed_proj_dim", "expert_dim"), WIDTH),
-    **dict.fromkeys(("intermediate_size", "ffn_dim", "d_ff", "n_inner", "ffn_hidden_size", "dff"), 2 * WIDTH),
-    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "decoder_ffn_dim"), WIDTH),
-    **dict.fromkeys(("encoder_ffn_dim", "shared_intermediate_size", "expert_ffn_hidden_size"), WIDTH),
-    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads"), HEADS),
-    **dict.fromkeys(("decoder_attention_heads", "encoder_attention_heads", "num_swa_attention_heads"), HEADS),
-    **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "num_global_key_value_heads"), KEY_HEADS),
-    **dict.fromkeys(("head_dim", "global_head_dim", "v_head_dim", "qk_nope_head_dim", "qk_rope_head_dim"), HEAD_WIDTH),
-    **dict.fromkeys(("kv_lora_rank", "q_lora_rank", "index_head_dim", "rotary_dim"), HEAD_WIDTH),
-    **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"), EXPERTS),
-    **dict.fromkeys(("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts", "moe_k"), USED),
-    **dict.fromkeys(("n_group", "topk_group", "n_shared_experts", "first_k_dense_replace"), 1),
-    **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"), 128),
-    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 1),
-    "sliding_window": 16,
-    "attention_chunk_size": 16,
-}
-
+LAYERS = 2
 LATENT = {"num_key_value_heads": HEADS}
 MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_expand": 2, "mamba_chunk_size": 16}
 # What a kind needs beyond that, or instead of it.
@@ -97,15 +71,4 @@ def names() -> list[str]:
 
 def configuration(kind: str) -> PreTrainedConfig:
     """Return a tiny configuration of the kind of model ``kind``."""
-    return _shrunk(CONFIG_MAPPING[kind], CONFIG_MAPPING[kind]())
-
-
-def _shrunk(cls: type, full: PreTrainedConfig) -> PreTrainedConfig:
-    stated = full.to_dict()
-    given = {name: value for name, value in SMALL.items() if stated.get(name) is not None}
-    given |= OWN.get(full.model_type, {})
-    for name in getattr(cls, "sub_configs", {}):
-        inner = getattr(full, name, None)
-        if isinstance(inner, PreTrainedConfig):
-            given[name] = _shrunk(type(inner), inner)
-    return cls(**given)
+    return miniature(CONFIG_MAPPING[kind](), LAYERS, OWN.get(kind))

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, PreTrainedConfig
 from snaketune.common.errors import SnaketuneError
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.stages import slice_of
-from snaketune.data.packing import pack
+from snaketune.data.packing import pack, wants_packing
 from snaketune.data.rows import PackedRows, write_rows
 from snaketune.data.token_store import TokenStore
 from snaketune.evaluate.evaluation import EvaluationSettings, evaluate
@@ -116,7 +116,7 @@ def write_data(root: Path, packed: bool, records: list[tuple[str, str]]) -> None
     write_rows(root / "rows" / "eval.arrow", store, rows, length, 0)
 
 
-def run_of(root: Path, changed: dict[str, Any], full: bool, packed: bool) -> Any:
+def run_of(root: Path, changed: dict[str, Any], full: bool) -> Any:
     """Return the resolved configuration of a run of a step or two."""
     values: dict[str, Any] = {
         "data": {"sources": ["a.jsonl"]},
@@ -131,7 +131,6 @@ def run_of(root: Path, changed: dict[str, Any], full: bool, packed: bool) -> Any
             "cpu_threads": 1,
             "eval_steps": 0,
         },
-        "tokens": {"packing": packed},
         "evaluate": {"max_samples": 2, "max_new_tokens": 3},
     }
     for section, keys in changed.items():
@@ -157,13 +156,14 @@ class Traveller:
     def __init__(self, root: Path, model: Model, full: bool, packed: bool, records: Records, changed: dict[str, Any]):
         self.root, self.packed, self.records = root, packed, records
         write_source(root / "source", model)
-        write_data(root, packed, records)
-        self.config = run_of(root, changed, full, packed)
-        self.rows = PackedRows(root / "rows" / "eval.arrow")
+        self.config = run_of(root, changed, full)
         self.model: dict[str, Any] = {}
 
     def prepare(self) -> dict[str, Any]:
         self.model = prepare_model(slice_of(self.config, "prepare_model")["model"], self.root / "model")
+        self.packed = wants_packing(self.packed, self.model["nature"]["packing"])
+        write_data(self.root, self.packed, self.records)
+        self.rows = PackedRows(self.root / "rows" / "eval.arrow")
         return self.model
 
     def plan(self) -> dict[str, Any]:

@@ -261,11 +261,11 @@ def test_the_template_digest_is_of_the_template_that_is_used(source):
 
 
 def test_sizes_of_a_model_with_a_nested_configuration(tmp_path):
-    config = {"model_type": "m", "text_config": {"vocab_size": 7, "max_position_embeddings": 9}}
+    config = {"model_type": "gemma3", "text_config": {"vocab_size": 7, "max_position_embeddings": 9}}
     facts = prepare_model(settings(write_model(tmp_path / "source", config)), tmp_path / "out")
     assert (facts["vocab_size"], facts["context_length"]) == (7, 9)
 
 
 def test_unknown_sizes_are_none(tmp_path):
-    facts = prepare_model(settings(write_model(tmp_path / "source", {"model_type": "m"})), tmp_path / "out")
+    facts = prepare_model(settings(write_model(tmp_path / "source", {"model_type": "gpt2"})), tmp_path / "out")
     assert facts["vocab_size"] is facts["context_length"] is None

@@ -190,7 +190,8 @@ class TokensConfig(Section):
         "its length or since it could not be tokenised. What `coverage` gives up is allowed.",
     )
     packing: bool = Field(
-        True, description="Fill each row with several documents, kept apart by attention; false pads one per row."
+        True,
+        description="Fill each row with several documents, where the model keeps them apart; false pads one per row.",
     )
 
 

@@ -6,6 +6,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from snaketune.common.errors import ConfigError
+
+MIXES = "this model's layers mix the documents of a row (recurrent layers, or attention that ignores positions)"
+
 
 @dataclass(frozen=True, slots=True)
 class RowPlan:
@@ -103,3 +107,21 @@ def one_per_row(lengths: np.ndarray) -> RowPlan:
     Rows of similar length are neighbours, so a reader that takes them in order pads a batch little.
     """
     return RowPlan(np.argsort(lengths, kind="stable"), np.arange(len(lengths) + 1, dtype=np.int64))
+
+
+def wants_packing(wanted: bool, model_packs: bool | None) -> bool:
+    """Return whether rows hold several documents, and say so where the model decides that they do not.
+
+    Args:
+        wanted: ``tokens.packing``.
+        model_packs: whether the model keeps the documents of a row apart, None where it could not be tried.
+    """
+    if wanted and model_packs is False:
+        print(f"Packing is off, each row holds one document: {MIXES}.", flush=True)
+    return wanted and model_packs is not False
+
+
+def refuse_mixed_pairs(has_pairs: bool, model_packs: bool | None) -> None:
+    """Raise ConfigError for pairs of answers, which share a row, if the model mixes the documents of a row."""
+    if has_pairs and model_packs is False:
+        raise ConfigError(f"train.method: the two answers of a pair share a row, and {MIXES}: choose another model.")

@@ -40,7 +40,7 @@ def lora_config(model: Any, adapter: Mapping[str, Any], targets: Targets | None 
         modules_to_save=whole or None,
         trainable_token_indices=dict.fromkeys(embedding_names(model, is_tied), tokens) if tokens else None,
         # Without it a trained copy of tied embeddings would come apart from the output layer.
-        ensure_weight_tying=is_tied and bool(whole or tokens),
+        ensure_weight_tying=is_tied and bool(whole),
         bias="none",
         task_type="CAUSAL_LM",
     )

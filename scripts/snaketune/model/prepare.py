@@ -58,14 +58,19 @@ def prepare_model(
         ConfigError: if the model cannot be found, reached or used safely.
         DataError: if its files are damaged or its weights not finite.
     """
+    from snaketune.model.nature import describe_nature
+
+    trust = cfg["trust_remote_code"]
     with writing_directory(output) as folder:
         origin, source = bring_model(cfg, folder, corpus, base, weights)
+        nature = {"kind": "llama", "packing": True} if cfg["name_or_path"] == TINY else describe_nature(folder, trust)
         # What another run made has a card only once that run is finished; the first model's is asked instead.
         stated = {} if base else describe_card(source)
         return {
             **origin,
             **(describe_weights(source) if weights or cfg["name_or_path"] == TINY else describe_shape(folder, cfg)),
             **describe_configuration(folder),
+            "nature": nature,
             **({"card": stated} if stated else {}),
         }
 

@@ -119,7 +119,7 @@ def batch_ways(facts: Facts) -> tuple[BatchWay, ...]:
 
 def _packs(facts: Facts) -> bool:
     entry = facts.run["config"].get("tokens.packing") or {}
-    return entry.get("value") is not False
+    return entry.get("value") is not False and look(facts.pack, "packing") is not False
 
 
 def _way(words: str, places: int, tokens: int, is_used: bool) -> BatchWay:
