@@ -129,8 +129,17 @@ def check_inference(
     counts: Counter[str] = Counter(conversations=0, answers=0, rows=0, marked_otherwise=0)
     for conversation in conversations[:: max(1, -(-len(conversations) // CHECKED_CONVERSATIONS))]:
         counts["conversations"] += 1
-        _check_prompts(conversation, reference, place, counts)
-        _check_rendering(conversation, reference, place, counts)
+        try:
+            _check_prompts(conversation, reference, place, counts)
+            _check_rendering(conversation, reference, place, counts)
+        except DataError:
+            raise
+        except Exception as error:  # a template is foreign code, and transformers passes on whatever it raises
+            raise DataError(
+                f"{place(conversation.rows[0][0])}: transformers does not render this conversation"
+                f" ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}), so that inference could not:"
+                " choose another chat template (tokens.chat_template)."
+            ) from None
     return dict(counts)
 
 

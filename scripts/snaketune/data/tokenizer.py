@@ -13,7 +13,7 @@ from snaketune.common.canonical import read_json
 from snaketune.common.errors import DataError
 from snaketune.model.stops import as_list, generation_settings
 
-SPECIAL_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
+SPECIAL_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 
 
 class TextTokenizer:

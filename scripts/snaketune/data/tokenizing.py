@@ -49,7 +49,8 @@ class SplitAccount:
 
     def add(self, result: "ChunkResult") -> None:
         """Count the records of a chunk."""
-        self.records += result.rows
+        # Of a record that became several examples the first one counts.
+        self.records += result.rows - result.counts["examples_of_these"] + result.counts["records_in_several_examples"]
         self.tokens += result.tokens
         self.trainable_tokens += result.trainable_tokens
         self.dropped.update(entry["reason"] for entry in result.dropped)
@@ -118,6 +119,11 @@ def _compared(recipe: Recipe, worker: ChunkTokenizer, sample: list[Sampled], enc
         reference = Reference(recipe.folder, worker.template, recipe.date)
     except ImportError:
         return {"conversations": 0, "reason": "transformers is not installed"}
+    except Exception as error:  # whatever another library says about files that our own code reads
+        return {
+            "conversations": 0,
+            "reason": f"it cannot read the tokenizer ({(str(error).splitlines() or [''])[0][:200]})",
+        }
     conversations = []
     for documents, (messages, tools) in sample:
         parted = documents if recipe.pairs else encoder.apart(documents)
@@ -208,6 +214,8 @@ def tokenize_splits(
 def warnings_of(facts: dict[str, Any]) -> list[str]:
     """Return sentences about what is allowed in the facts of tokenising but is rarely meant."""
     found = []
+    if reason := facts.get("transformers_gate", {}).get("reason"):
+        found.append(f"Examples were not compared with what transformers gives at inference: {reason}.")
     if facts["engine_gate"]["reason"]:
         found.append(f"Tokenising with {facts['engine']}: {facts['engine_gate']['reason']}.")
     found += _account_of(facts["splits"])
@@ -220,13 +228,9 @@ def warnings_of(facts: dict[str, Any]) -> list[str]:
 
 
 def _account_of(splits: dict[str, dict[str, Any]]) -> list[str]:
-    """Return sentences about records that are left out, split into examples, or without their reasoning."""
+    """Return sentences about records that became several examples, and answers without their reasoning."""
     found = []
     for split, facts in splits.items():
-        if facts["dropped"]:
-            total = facts["records"] + sum(facts["dropped"].values())
-            reasons = ", ".join(f"{reason} {count:,}" for reason, count in facts["dropped"].items())
-            found.append(f"Left out of {split}: {sum(facts['dropped'].values()):,} of {total:,} ({reasons}).")
         if several := facts.get("records_in_several_examples"):
             found.append(
                 f"{several:,} {split} records became {facts['examples_of_these']:,} examples: the chat template"
