@@ -14,6 +14,7 @@ from snaketune.common.manifest import read_manifest, write_manifest
 from snaketune.common.outputs import MOST_KEPT_BYTES, forget_outputs, record_outputs
 from snaketune.common.state import read_state, write_state
 from snaketune.config.damage import drop_damaged_manifests, heal
+from snaketune.config.hub_sources import HubSources
 from snaketune.config.remote_sources import RemoteSources
 from snaketune.config.upkeep import remember_shards, shards_before, write_resolved
 from snaketune.data.disks import Disk, Disks, Speed
@@ -125,6 +126,7 @@ def test_other_memories_are_found_out_again(tmp_path, monkeypatch, content, caps
     for name in ("remote_sources.json", "disks.json", "work/staging.json"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_bytes(content)
+    assert HubSources("remote_sources.json")._remembered() == {}
     assert RemoteSources("remote_sources.json", is_asking=False)._remembered() == {}
     disks = Disks([], "disks.json", lambda path: Disk(1, "ext4"), lambda folder: Speed(1.0, 2.0), lambda path: 10**12)
     assert disks.speed(tmp_path) == disks.speed(tmp_path) == Speed(1, 2)

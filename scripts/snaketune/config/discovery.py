@@ -10,6 +10,7 @@ from typing import Any
 from snaketune.common.canonical import canonical_text
 from snaketune.common.digests import DigestCache
 from snaketune.common.errors import ConfigError
+from snaketune.common.names import could_be_path, require_path
 from snaketune.config.hub_sources import HubSources
 from snaketune.config.remote_sources import RemoteSources
 from snaketune.config.schema import RunConfig
@@ -74,6 +75,7 @@ class Discovery:
                 config.evaluate.tasks, "evaluate.tasks", TASK_SUFFIXES
             ),
         }
+        require_path(config.model.name_or_path, "model.name_or_path")
         for path in (config.model.name_or_path, config.tokens.chat_template or ""):
             if path and path not in self._outside:
                 self._outside[path] = self._digest_outside(path)
@@ -191,6 +193,8 @@ class Discovery:
             raise ConfigError(f"{key}: {path} cannot be read ({error.strerror}): check its permissions.") from None
 
     def _digest_outside(self, name: str) -> str | None:
+        if not could_be_path(name):  # a template that stands in the configuration itself
+            return None
         path = Path(name).expanduser()
         if gguf := packaged_file() if name == SMOLLM2 else find_gguf(path):
             return self._digest(gguf, "model.name_or_path")
@@ -229,6 +233,7 @@ def _expand_one(source: str, key: str, suffixes: tuple[str, ...] = (), split: st
         return Found([source])
     if found_scheme := SCHEME.match(source):
         raise ConfigError(_no_address(source, key, found_scheme[0]))
+    require_path(source, key)
     if suffixes and Path(source).expanduser().is_dir():
         raise ConfigError(
             f"{key}: {source} is a folder: name its files, for example {source.rstrip('/')}/*{suffixes[0]}."

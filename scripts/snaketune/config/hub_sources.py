@@ -16,6 +16,7 @@ from snaketune.common.atomic import write_json
 from snaketune.common.canonical import canonical_text, read_json
 from snaketune.common.errors import ConfigError
 from snaketune.common.reachable import connection_problem, first_hop
+from snaketune.common.state import say
 from snaketune.config.remote_sources import MAGIC, translate
 from snaketune.config.source_files import DATA_FILE, DESCRIPTIONS, choose_split, listed
 from snaketune.data.hub_files import HubAddress, in_one_sentence
@@ -65,7 +66,16 @@ class HubSources:
             write_json(self._memory, self._remembered() | self._found)
 
     def _remembered(self) -> dict[str, Any]:
-        return read_json(self._memory) if self._memory.exists() else {}
+        try:
+            known = read_json(self._memory)
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            known = None
+        if isinstance(known, dict) and all(isinstance(found, dict) for found in known.values()):
+            return known
+        say(f"{self._memory} is damaged: the hub is asked again.")
+        return {}
 
     def _ask(
         self, url: str, key: str, split: str | None, config: str | None, remembered: dict[str, Any] | None
