@@ -3,7 +3,8 @@
 It makes its own corpus, seeded, and writes to a temporary folder. Each figure is that of a whole process with its
 children, start-up included: CPU seconds, wall seconds, and the resident memory of its largest process at its peak. Only
 ours and "stdlib json" check every line, set bad ones aside and write canonical records; the others parse and, at best,
-store. The table goes to standard error, JSON to standard output; ratios are within one run.
+store. Containers hold the same records, and their megabytes are those of the JSON lines. The table goes to standard
+error, JSON to standard output; ratios are within one run.
 """
 
 import argparse
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "benchmarks")]
 
 FORMATS = ("messages", "prompt_completion")
+CONTAINERS = ("array", "pretty", "csv", "parquet", "arrow")
 BLOCK_BYTES = 16 << 20
 
 
@@ -112,10 +114,45 @@ def datasets_json(path: Path, folder: Path, form: str) -> None:
     datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(folder / "cache"))
 
 
+def write_containers(path: Path) -> None:
+    """Write the records of a file of JSON lines once more in every container, beside it."""
+    import csv
+
+    import orjson
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    lines = path.read_bytes().splitlines()
+    records = [orjson.loads(line) for line in lines]
+    container_of(path, "array").write_bytes(b"[" + b",\n".join(lines) + b"]")
+    pretty = (orjson.dumps(record, option=orjson.OPT_INDENT_2) for record in records)
+    container_of(path, "pretty").write_bytes(b"\n".join(pretty))
+    table = pa.Table.from_pylist(records)
+    pq.write_table(table, container_of(path, "parquet"))
+    with pa.ipc.new_file(container_of(path, "arrow"), table.schema) as arrow:
+        arrow.write_table(table, max_chunksize=1000)
+    if not any(isinstance(value, list) for value in records[0].values()):
+        with open(container_of(path, "csv"), "w", newline="", encoding="utf-8") as file:
+            rows = csv.DictWriter(file, list(records[0]))
+            rows.writeheader()
+            rows.writerows(records)
+
+
+def container_of(path: Path, kind: str) -> Path:
+    """Return where the records of ``path`` are in another container."""
+    return path.with_suffix(f".{kind}")
+
+
+def contained(kind: str) -> "Contender":
+    """Return the contender that reads the same records from another container."""
+    return lambda path, folder, form: ours(container_of(path, kind), folder, form, 1)
+
+
 Contender = Callable[[Path, Path, str], None]
 CONTENDERS: dict[str, tuple[str, Contender]] = {
     "read_records, 1 process": ("orjson", lambda path, folder, form: ours(path, folder, form, 1)),
     "read_records, 2 processes": ("orjson", lambda path, folder, form: ours(path, folder, form, 2)),
+    **{f"read_records, {kind}": ("pyarrow", contained(kind)) for kind in CONTAINERS},
     "stdlib json, same checks": ("json", standard_json),
     "orjson.loads alone": ("orjson", orjson_only),
     "pyarrow.json, schema given": ("pyarrow", arrow_json),
@@ -147,6 +184,7 @@ def figures(used: resource.struct_rusage, wall: float, size: int) -> dict[str, f
 def compare(path: Path, form: str, repeats: int) -> Iterator[tuple[str, dict[str, float]]]:
     """Yield the medians of every contender that is installed; in each round all of them take their turn."""
     present = [name for name, (module, _) in CONTENDERS.items() if find_spec(module)]
+    present = [name for name in present if name != "read_records, csv" or container_of(path, "csv").exists()]
     rounds = [{name: measure(name, path, form) for name in present} for _ in range(repeats)]
     first: dict[str, Any] = {}
     for name in present:
@@ -171,12 +209,15 @@ def main() -> None:
         CONTENDERS[arguments.contender][1](arguments.corpus, arguments.folder, arguments.format)
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = arguments.corpus or Path(folder) / "corpus.jsonl"
-        if not arguments.corpus:
+        path = Path(folder) / "corpus.jsonl"
+        if arguments.corpus:
+            path.symlink_to(arguments.corpus.resolve())
+        else:
             write_corpus(path, int(arguments.megabytes * 1e6), arguments.format, arguments.shortest, arguments.seed)
         with open(path, "rb") as file:
             records = sum(1 for _ in file)
-        load, results = os.getloadavg()[0], dict(compare(path.resolve(), arguments.format, arguments.repeats))
+        write_containers(path)
+        load, results = os.getloadavg()[0], dict(compare(path.absolute(), arguments.format, arguments.repeats))
         report(path.stat().st_size, records, load, results)
 
 

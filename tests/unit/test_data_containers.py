@@ -42,7 +42,11 @@ def as_parquet(records, **options):
 
 
 def as_arrow(records, make=pa.ipc.new_file):
-    file, table = io.BytesIO(), pa.Table.from_pylist(records)
+    return as_arrow_table(pa.Table.from_pylist(records), make)
+
+
+def as_arrow_table(table, make=pa.ipc.new_file):
+    file = io.BytesIO()
     with make(file, table.schema) as writer:
         writer.write_table(table, max_chunksize=700)
     return file.getvalue()
@@ -273,7 +277,25 @@ def test_values_of_tables_become_json_by_stated_rules(tmp_path):
     ]
 
 
+def test_a_row_with_a_value_that_is_none_is_set_aside_alone(tmp_path):
+    pieces = [pa.array([b"a", b"\xff"], pa.binary()).view(pa.string()), pa.array(["b", "b"])]
+    maps = pa.array([[("k", 1)], [("k", 1), ("k", 2)]], pa.map_(pa.string(), pa.int64()))
+    for name, columns, reason in (
+        ("x", {"prompt": pieces[0], "completion": pieces[1]}, "invalid_utf8"),
+        ("y", {"prompt": pieces[1], "completion": pieces[1], "map": maps}, "duplicate_key"),
+    ):
+        with pa.ipc.new_file(tmp_path / name, pa.table(columns).schema) as file:
+            file.write_table(pa.table(columns))
+        found = read(tmp_path, source(tmp_path / name), max_bad_fraction=1.0)
+        assert [record["line"] for record in found.records] == [1]
+        assert [(bad["line"], bad["reason"]) for bad in found.quarantine] == [(2, reason)]
+
+
 BAD = {
+    "two columns of one name": (
+        as_arrow_table(pa.table([pa.array(["a"]), pa.array(["b"])], names=["prompt", "prompt"])),
+        "has two columns named 'prompt'",
+    ),
     "an array cut in the middle": (JSON.encode()[:-30], r"the JSON array ends in the middle, in item 3000: fetch or"),
     "an array that text follows": (b"[" + PAIR + b"] x", "text follows the end of the JSON array, 'x': remove it"),
     "brackets that do not match": (b"[" + PAIR + b"}", "the brackets of the JSON array do not match at item 1"),

@@ -38,7 +38,8 @@ This page and `schema.json` are generated from `scripts/snaketune/config/schema*
 
 FORMATS = """## Data formats
 
-One JSON object per line, `.jsonl`, `.jsonl.gz` or `.jsonl.zst`, UTF-8. `data.columns` maps these names to yours.
+Files are read as what they are: JSON lines, a JSON array, CSV, Parquet, Arrow, compressed or not, folders and data sets
+of the hub (docs/sources.md). `data.columns` maps these names to yours.
 
 | format | a line |
 |---|---|

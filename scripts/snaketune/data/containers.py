@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import orjson
 
 from snaketune.data.contents import Content
-from snaketune.data.delimited import RowCoding, sniff
+from snaketune.data.delimited import RowCoding, is_named_as_table, sniff
 from snaketune.data.json_text import BLANK, BYTE_ORDER_MARK, KEY, OPEN, STEPS, Scanner, is_list_of_objects
 from snaketune.data.parsing import LONGEST_LINE
 from snaketune.data.sources import refuse_foreign
@@ -73,7 +73,8 @@ def recognise(content: Content) -> Container:
 def _recognise_table(text: bytes, is_whole: bool, name: str, mark: int) -> Container:
     if not text.strip():
         return Container()
-    if any(_is_object(line) for line in text.split(b"\n", 20)[:20]) or b"\0" in text:
+    has_objects = any(map(_is_object, text.split(b"\n", 20)[:20]))
+    if not is_named_as_table(name) and (has_objects or b"\0" in text):
         return Container()
     if not (found := sniff(text, is_whole, name)):
         return Container()

@@ -37,14 +37,17 @@ class TableCoding:
 
     name: str
 
-    def items(self, content: bytes, number: int) -> list[dict[str, Any]]:
-        """Return an object for each row; a row of more than 16 MiB is a refusal."""
+    def items(self, content: bytes, number: int) -> list[Any]:
+        """Return an object for each row, a refusal for one that is over 16 MiB or has a value that is none."""
         import pyarrow as pa
 
         table = pa.ipc.open_stream(content).read_all()
         if len(content) > LONGEST_LINE and table.num_rows == 1:
-            return [Refusal("line_too_long", f"the row is longer than {LONGEST_LINE >> 20} MiB")]  # type: ignore[list-item]
-        return rows_of(table)
+            return [Refusal("line_too_long", f"the row is longer than {LONGEST_LINE >> 20} MiB")]
+        try:
+            return rows_of(table)
+        except (ValueError, KeyError, OverflowError, pa.ArrowException):
+            return [_row(table.slice(place, 1)) for place in range(table.num_rows)]
 
 
 class TableCutter:
@@ -104,7 +107,7 @@ class TableCutter:
         import pyarrow.parquet as pq
 
         # Pages are read one by one: a row group may be as large as the file.
-        table = pq.ParquetFile(self._file, buffer_size=PAGE_BYTES, pre_buffer=False)
+        table = pq.ParquetFile(self._file, buffer_size=PAGE_BYTES, pre_buffer=False, page_checksum_verification=True)
         total, rows = max(table.metadata.num_rows, 1), 0
         for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, use_threads=False):
             rows += batch.num_rows
@@ -114,6 +117,8 @@ class TableCutter:
     def _pieces(self, batch: "pa.RecordBatch") -> Iterator[Piece]:
         import pyarrow as pa
 
+        if twice := [name for name in batch.schema.names if batch.schema.names.count(name) > 1]:
+            raise DataError(f"{self._name} has two columns named {twice[0]!r}: rename one of them.")
         rows = max(1, batch.num_rows * BLOCK_BYTES // max(batch.nbytes, 1))
         for start in range(0, batch.num_rows, rows):
             part = batch.slice(start, rows)
@@ -123,6 +128,20 @@ class TableCutter:
             content = sink.getvalue()
             yield Piece(self._number, None, len(content), content, TableCoding(self._name))
             self._number += part.num_rows
+
+
+def _row(table: "pa.Table") -> Any:
+    """Return the object of a row, or why there is none."""
+    import pyarrow as pa
+
+    try:
+        return rows_of(table)[0]
+    except UnicodeDecodeError:
+        return Refusal("invalid_utf8", "a text of the row is not UTF-8")
+    except KeyError as error:
+        return Refusal("duplicate_key", f"{_brief(error)} occurs twice in one object")
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        return Refusal("wrong_type", f"a value cannot be read: {_brief(error)}")
 
 
 def rows_of(table: "pa.Table") -> list[dict[str, Any]]:
