@@ -54,8 +54,13 @@ def test_a_right_sum_whose_format_costs_something_is_amber_with_the_choice():
     facts = rounded()
     told = [one.sentence for one in findings(facts) if one.level == "warning" and "merged model" in one.sentence]
     assert len(told) == 1
-    assert "storing it as bfloat16 costs: loss 0.858 \u2192 0.965, KL divergence 0.0180 nats; to lose" in told[0]
-    assert "set merge.dtype to float32 or serve the adapter" in told[0]
+    assert (
+        "storing it as bfloat16 costs: loss 0.858 \u2192 0.965, KL divergence 0.0180 nats; set merge.rounding"
+        in told[0]
+    )
+    assert "to lose nothing, set merge.dtype to float32 or serve the adapter" in told[0]
+    drawn = dataclasses.replace(facts, merged=facts.merged | {"rounding": "stochastic"})
+    assert merge_check(drawn).choice.startswith("to lose nothing, set merge.dtype")
     assert merge_part(facts) == "merged model equals adapter but for rounding"
     rows = dict(merge_check(facts).rows)
     assert rows["Part of the change that the stored weights hold"] == "77.0%"

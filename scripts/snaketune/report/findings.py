@@ -7,7 +7,7 @@ from snaketune.report import units
 from snaketune.report.answers import WRONG_KINDS
 from snaketune.report.facts import Facts, look
 from snaketune.report.funnel import balances
-from snaketune.report.merging import CHOICE, missing_because
+from snaketune.report.merging import choice, missing_because
 from snaketune.report.text import excerpt
 
 OVERFITTED = 1.02
@@ -159,7 +159,7 @@ def _cost_of_rounding(facts: Facts) -> str:
     return (
         f"The merged model is the right sum, but storing it as {excerpt(look(facts.merged, 'dtype'), 50).text} costs:"
         f" loss {units.significant(check.get('adapter_loss'))} \u2192 {units.significant(check.get('merged_loss'))}, KL"
-        f" divergence {units.significant(check.get('mean_kl'))} nats; {CHOICE}."
+        f" divergence {units.significant(check.get('mean_kl'))} nats; {choice(facts)}."
     )
 
 

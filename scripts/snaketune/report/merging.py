@@ -24,7 +24,6 @@ ROWS = (
 )
 INTERVALS = {"mean_kl": "mean_kl_interval", "loss_change": "loss_change_interval"}
 ROUNDINGS = {"stochastic": "rounded stochastically", "nearest": "rounded to nearest"}
-CHOICE = "to lose nothing, set merge.dtype to float32 or serve the adapter with its base model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +60,14 @@ def merge_check(facts: Facts) -> MergeCheck | None:
         dtype=excerpt(look(facts.merged, "dtype"), 50).text,
         rounding=ROUNDINGS.get(str(look(facts.merged, "rounding")), ""),
         refusal=missing_because(facts),
-        choice=CHOICE if check.get("verdict") == "rounded" else "",
+        choice=choice(facts) if check.get("verdict") == "rounded" else "",
     )
+
+
+def choice(facts: Facts) -> str:
+    """Return what can be done where the number format of a merged model costs too much."""
+    drawn = "set merge.rounding to stochastic, or, " if look(facts.merged, "rounding") == "nearest" else ""
+    return f"{drawn}to lose nothing, set merge.dtype to float32 or serve the adapter with its base model"
 
 
 def changed_answers(answers: Mapping[str, int]) -> str:
