@@ -1,6 +1,8 @@
 """The gate's two questions on bfloat16 weights: right sums pass whatever rounding costs, wrong ones are refused."""
 
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -175,3 +177,14 @@ def test_what_the_number_format_costs_is_a_fact_and_stops_nothing(tiny, monkeypa
 def test_what_is_worth_a_look(change, interval, kl, look):
     found = Comparison(0.3, 0.3 + change, Mean(change, interval), Mean(kl, None), 100, 100)
     assert verify.is_worth_a_look(found) == look
+
+
+@pytest.mark.parametrize(("room", "is_known"), [(1 << 40, True), (0, False)])
+def test_a_gpu_without_room_leaves_the_logits_to_the_main_memory(tiny, monkeypatch, room, is_known):
+    settings = verify.comparing_settings
+    monkeypatch.setattr(verify, "comparing_settings", lambda proof: replace(settings(proof), dtype="bfloat16"))
+    monkeypatch.setattr(verify.psutil, "virtual_memory", lambda: SimpleNamespace(available=room))
+    check = merge(tiny)
+    assert check["computed_in"] == "bfloat16" and check["relative_error_fp32"] < 1e-5
+    found = [check[name] for name in ("logits_error", "file_logits_error")]
+    assert all(error < 1e-4 for error in found) if is_known else found == [None, None]
