@@ -72,6 +72,14 @@ def _placed(message: Message, splits: bool, setting: str) -> Message:
     return {**rest, "reasoning_content": reasoning, "thinking": reasoning}
 
 
+def after_thoughts(answer: str) -> str:
+    """Return what follows the reasoning of a generated answer, or all of it where no reasoning comes to an end."""
+    for _, closing in MARKS:
+        if closing in answer:
+            return answer.rpartition(closing)[2].lstrip("\n")
+    return answer
+
+
 def opened(prompt: str) -> str:
     """Return the marks at the end of a generation prompt that open reasoning, or open and close it, or ''."""
     for opening, closing in MARKS:

@@ -1,8 +1,7 @@
 """From canonical records to token ids with a loss mask: template once, tokens once, every record accounted for."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -11,7 +10,6 @@ import numpy as np
 import orjson
 
 from snaketune.common.errors import DataError
-from snaketune.data.audit import Audit
 from snaketune.data.chunk_tokenizing import EXAMPLES, ChunkResult, ChunkTokenizer, Recipe
 from snaketune.data.chunks import Chunk, chunks_of, processes_for
 from snaketune.data.encoding import Document, Encoder
@@ -23,6 +21,7 @@ from snaketune.data.records import conversation_of, lines_in
 from snaketune.data.rendering import Unusable
 from snaketune.data.shards import gathered, read_parts
 from snaketune.data.source_names import place_of
+from snaketune.data.split_account import SplitAccount
 from snaketune.data.template_trial import Named, try_template
 from snaketune.data.templates import Message
 from snaketune.data.token_store import writing_tokens
@@ -33,41 +32,6 @@ from snaketune.data.tool_use import for_template
 TRIED_RECORDS = 50
 # The documents of a conversation, its messages and the tools that are offered.
 Sampled = tuple[list[Document], tuple[list[Message], list[Message] | None]]
-
-
-@dataclass(slots=True)
-class SplitAccount:
-    """What became of the records of one split."""
-
-    records: int = 0
-    tokens: int = 0
-    trainable_tokens: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    first_refusal: str = ""
-    audit: Audit = field(default_factory=Audit)
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def add(self, result: "ChunkResult") -> None:
-        """Count the records of a chunk."""
-        # Of a record that became several examples the first one counts.
-        self.records += result.rows - result.counts["examples_of_these"] + result.counts["records_in_several_examples"]
-        self.tokens += result.tokens
-        self.trainable_tokens += result.trainable_tokens
-        self.dropped.update(entry["reason"] for entry in result.dropped)
-        self.first_refusal = self.first_refusal or next((entry["detail"] for entry in result.dropped), "")
-        self.audit.add(result.audit)
-        self.counts.update(result.counts)
-
-    def facts(self) -> dict[str, Any]:
-        """Return the account as facts for the manifest."""
-        return {
-            "records": self.records,
-            "tokens": self.tokens,
-            "trainable_tokens": self.trainable_tokens,
-            "dropped": dict(sorted(self.dropped.items())),
-            "audit": self.audit.facts(),
-            **dict(sorted(self.counts.items())),
-        }
 
 
 def settle(recipe: Recipe, files: Sequence[str | Path], threads: int) -> tuple[Recipe, dict[str, Any]]:
@@ -188,15 +152,15 @@ def tokenize_splits(
     train, place = accounts["train"], files["train"][0]
     if not train.records:
         raise DataError(
-            f"{place}: nothing can be trained on ({dict(train.dropped) or 'no records'}); {train.first_refusal}: check"
-            " tokens.chat_template."
+            f"{place}: nothing can be trained on ({dict(train.dropped) or 'no records'}); first"
+            f" {train.first(recipe.sources, place)}: check tokens.chat_template."
         )
     for split, account in accounts.items():
         if account.dropped and not account.records:
             raise DataError(
                 f"{files[split][0]}: all {account.dropped.total()} held-out records are left out"
-                f" ({dict(account.dropped)}); {account.first_refusal}: set split.test_size higher, or to 0 to hold"
-                " nothing out."
+                f" ({dict(account.dropped)}); first {account.first(recipe.sources, files[split][0])}: set"
+                " split.test_size higher, or to 0 to hold nothing out."
             )
     tokenizer = TextTokenizer(recipe.folder)
     return {

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from snaketune.data.thoughts import after_thoughts
 from snaketune.evaluate.additive import Additive, differences, values
 from snaketune.evaluate.prompts import Prompt
 from snaketune.evaluate.scorers import DECIDING, OF_SOME, Scorer, scored
@@ -38,14 +39,15 @@ class Questions:
     decided_by: str | None = None
 
     def add(self, model: str, answers: list[str], cut: list[bool]) -> dict[str, Any]:
-        """Take in the answers of a model and return its measures.
+        """Take in the answers of a model and return its measures, which are those of what follows its reasoning.
 
         With them come ``n_generated``, how many there are; ``n_cut``, how many were cut; ``n_scored``, of how many a
         measure is that does not apply to all; and ``decided_by``, unless that is exact match.
         """
         references = [prompt.reference for prompt in self.prompts]
         self.answers[model], self.cut[model] = answers, cut
-        found = {name: scored(made, answers, references) for name, made in self.scorers.items()}
+        said = [_said(answer, reference) for answer, reference in zip(answers, references, strict=True)]
+        found = {name: scored(made, said, references) for name, made in self.scorers.items()}
         self.measures[model] = found
         cases = {name: int(np.count_nonzero(found[name].parts[:, 1])) for name in found if name in OF_SOME}
         self.decided_by = next((name for name in DECIDING if cases.get(name) == len(answers)), None)
@@ -83,8 +85,14 @@ class Questions:
         yield from ({"record": record, "left_out": reason} for record, reason in sorted(self.left_out.items()))
 
     def _scores(self, answer: str, reference: str) -> dict[str, float | bool]:
-        found = {name: scorer.score(answer, reference) for name, scorer in self.scorers.items()}
+        said = _said(answer, reference)
+        found = {name: scorer.score(said, reference) for name, scorer in self.scorers.items()}
         return {name: score for name, score in found.items() if score is not None}
+
+
+def _said(answer: str, reference: str) -> str:
+    """Return an answer without its reasoning, which references are without too."""
+    return answer if after_thoughts(reference) != reference else after_thoughts(answer)
 
 
 def _outcome(base: float | bool | None, tuned: float | bool | None) -> dict[str, str]:

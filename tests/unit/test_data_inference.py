@@ -1,0 +1,158 @@
+"""Examples are what inference gives: the check against transformers, reasoning, what a template leaves out, places."""
+
+import io
+import json
+
+import numpy as np
+import orjson
+import pytest
+from data_tokenizers import CHAT, QWEN, make_folder
+
+from snaketune.common.errors import DataError
+from snaketune.data import thoughts
+from snaketune.data.built_in_templates import BUILT_IN
+from snaketune.data.chunk_tokenizing import Recipe
+from snaketune.data.encoding import Document, Encoder
+from snaketune.data.engine import TokenizersEngine
+from snaketune.data.left_out import LeftOut, check_written
+from snaketune.data.templates import ChatTemplate
+from snaketune.data.token_store import TokenStore
+from snaketune.data.tokenizer import TextTokenizer
+from snaketune.data.tokenizing import settle, tokenize_splits, warnings_of
+from snaketune.evaluate.questions import _said
+
+OPENS = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content.split('</think>')[-1] + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}"
+)
+ASK, AGAIN = CHAT[1], CHAT[3]
+THOUGHT = [
+    ASK,
+    {"role": "assistant", "content": "Hello!", "reasoning_content": "one"},
+    AGAIN,
+    {"role": "assistant", "content": "See you.", "reasoning_content": "two"},
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("model") / "model")
+
+
+def write(tmp_path, *records):
+    path = tmp_path / "train.jsonl"
+    lines = [orjson.dumps({"source": 0, "line": n + 40, **record}) + b"\n" for n, record in enumerate(records, 1)]
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+def run(tmp_path, folder, source, *records, **settings):
+    recipe = Recipe(str(folder), source, True, sources=("data/mine.csv",), **settings)
+    dropped = io.BytesIO()
+    file = write(tmp_path, *records)
+    facts = tokenize_splits({"train": (str(file), str(tmp_path / "out"))}, recipe, dropped, 1)
+    store, tokenizer = TokenStore(tmp_path / "out"), TextTokenizer(folder)
+    texts = []
+    for index in range(len(store)):
+        ids, mask = store.document(index)
+        texts.append((tokenizer.decode(ids[mask == 0].tolist()), tokenizer.decode(ids[mask == 1].tolist())))
+    return facts, texts, [json.loads(line) for line in dropped.getvalue().splitlines()]
+
+
+def test_reasoning_is_placed_behind_a_prompt_that_opens_it(tmp_path, folder):
+    facts, texts, _ = run(tmp_path, folder, OPENS, {"messages": THOUGHT})
+    assert [trained for _, trained in texts] == [
+        "one\n</think>\n\nHello!<|im_end|>",
+        "two\n</think>\n\nSee you.<|im_end|>",
+    ]
+    assert all(before.rstrip().endswith("<|im_start|>assistant\n<think>") for before, _ in texts)
+    assert "one" not in texts[1][0]
+    split = facts["splits"]["train"]
+    assert (split["records"], split["records_in_several_examples"], split["examples_of_these"]) == (1, 1, 2)
+    assert "1 train records became 2 examples" in " ".join(warnings_of(facts))
+
+
+@pytest.mark.parametrize(
+    ("setting", "kept", "lost"), [("auto", 2, 2), ("train", 1, 0), ("drop", 2, 0)], ids=lambda value: str(value)
+)
+def test_reasoning_that_the_template_leaves_out_is_counted_or_refused(tmp_path, folder, setting, kept, lost):
+    records = [{"messages": THOUGHT}, {"messages": CHAT}]
+    facts, texts, dropped = run(tmp_path, folder, QWEN, *records, reasoning=setting)
+    split = facts["splits"]["train"]
+    assert (split["records"], split["answers_without_their_reasoning"]) == (kept, lost)
+    assert ("leaves out the reasoning of 2" in " ".join(warnings_of(facts))) == (lost == 2)
+    assert [entry["reason"] for entry in dropped] == (["reasoning_left_out"] if setting == "train" else [])
+    assert all("one" not in text for pair in texts for text in pair)
+
+
+def test_marked_reasoning_is_dropped_from_contents():
+    message = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nHello!"}
+    assert thoughts.for_template([message], QWEN, thoughts.DROP) == [{"role": "assistant", "content": "Hello!"}]
+    assert thoughts.for_template([message], QWEN, thoughts.AUTO) == [message]
+    [read] = thoughts.for_template([message], "{{ m.reasoning_content }}", thoughts.AUTO)
+    assert (read["content"], read["reasoning_content"], read["thinking"]) == ("Hello!", "hm", "hm")
+
+
+def test_scores_are_those_of_what_follows_the_reasoning():
+    assert _said("hm </think>\n\n42", "42") == "42"
+    assert _said("42", "42") == "42"
+    assert _said("a</think>b", "c</think>d") == "a</think>b"
+
+
+def test_an_example_that_inference_would_not_give_is_refused_with_the_users_line(tmp_path, folder, monkeypatch):
+    file = write(tmp_path, {"messages": CHAT})
+    recipe = Recipe(str(folder), BUILT_IN["chatml"], True, sources=("data/mine.csv",))
+    settle(recipe, [file], 1)
+    render = ChatTemplate.render
+    monkeypatch.setattr(ChatTemplate, "render", lambda self, *given: render(self, *given).replace("Hi", "Ho"))
+    monkeypatch.setattr("snaketune.data.examples.check_written", lambda *_: None)
+    with pytest.raises(DataError, match=r"data/mine\.csv line 41: what is trained begins behind .* no prompt"):
+        settle(recipe, [file], 1)
+
+
+def test_nothing_left_to_train_on_names_the_users_line(tmp_path, folder):
+    source = "{{ raise_exception('only parrots') }}"
+    with pytest.raises(DataError, match=r"first data/mine\.csv line 41: .*only parrots"):
+        run(tmp_path, folder, source, {"messages": CHAT})
+
+
+@pytest.mark.parametrize(
+    ("messages", "tools", "text", "what"),
+    [
+        (CHAT, None, "Be brief. Hi there Bye See you.", "an answer's text"),
+        (CHAT, None, "Hi there Hello! Bye See you.", "the system message"),
+        ([{"role": "tool", "content": "two words"}], None, "two", "a tool's result"),
+        ([ASK], [{"function": {"name": "add"}}], "Hi there", "the tools that are offered"),
+        (
+            [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"k": ["v"]}}}]}],
+            None,
+            "f k",
+            "argument",
+        ),
+    ],
+)
+def test_what_a_template_leaves_out_is_named(messages, tools, text, what):
+    with pytest.raises(LeftOut, match=what):
+        check_written(messages, text, {}, tools)
+
+
+def test_what_a_template_quotes_or_trims_is_not_left_out():
+    quoted = json.dumps('a "quoted"\n line')
+    check_written([{"role": "tool", "content": 'a "quoted"\n line'}], quoted, {}, None)
+    check_written([{"role": "assistant", "content": "<think>x</think>\n\nyes"}], "yes", {}, None)
+
+
+def test_an_answer_that_joins_its_prompt_is_cut_where_inference_cuts(folder):
+    tokenizer = TextTokenizer(folder)
+    encoder = Encoder(tokenizer, TokenizersEngine(tokenizer))
+    prompt, answer = "<|im_start|>assistant\n", "\n\nLines\n<|im_end|>"
+    two = prompt + answer + "\n" + prompt
+    spans = [(len(prompt), len(prompt + answer)), (len(two), len(two + answer))]
+    document = Document(0, 0, 1, two + answer, spans, 4, False, 2, 0, (2, 2))
+    parts = encoder.apart([document])
+    assert [part.text for part in parts] == [prompt + answer, two + answer]
+    for part, (ids, mask) in zip(parts, encoder.encode(parts), strict=True):
+        start = int(np.argmax(mask))
+        [before] = tokenizer.encode_batch([part.text[: part.spans[0][0]]], False)
+        assert ids[:start].tolist() == before.ids
+        assert tokenizer.decode(ids[mask == 1].tolist()) == answer
