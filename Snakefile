@@ -25,6 +25,21 @@ rule train:
         RUN_FILES,
 
 
+# No outputs, so that it looks every time.
+rule inspect:
+    log:
+        "logs/inspect.log",
+    conda:
+        "envs/model.yaml"
+    params:
+        spec=inspect_spec,
+        page=f"{BLUEPRINT.results}/inspect.html",
+    message:
+        "Looking at the sources"
+    shell:
+        "python scripts/inspect_sources.py --spec {params.spec:q} --output {params.page:q} 2>&1 | tee {log:q}"
+
+
 rule data:
     input:
         DATA_MANIFESTS,

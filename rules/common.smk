@@ -14,6 +14,7 @@ from snaketune.common.code_identity import code_digest
 from snaketune.common.errors import ConfigError, SnaketuneError
 from snaketune.config.blueprint import Blueprint
 from snaketune.config.discovery import Discovery
+from snaketune.config.first_look import FirstLook
 from snaketune.config.environment import machine_notes, prepare_job_environment, require_packages
 from snaketune.config.hub_sources import HubSources
 from snaketune.config.remote_sources import RemoteSources
@@ -70,12 +71,20 @@ def draw_blueprint():
     for run in runs:
         found.look_up(run.config)
     found.save()
-    if workflow.is_main_process and any(run.config.evaluate.files for run in runs):
-        # Imported here, since reading takes a third of a second to import and few runs have such files.
-        from snaketune.config.evaluation_check import check_evaluation_files
-
-        check_evaluation_files(runs, found, WORK / "evaluation_files.json")
+    if workflow.is_main_process and workflow.dag_settings is not None:
+        look_first(runs, found, workflow.dag_settings.targets or {"train"})
     return Blueprint(runs, found, code_of, upkeep.shards_before(WORK / "shards.json"))
+
+
+def look_first(runs, found, targets):
+    """Look at what the targets would only meet after hours: sources, and the evaluation files of a training."""
+    look = FirstLook(found, WORK / "first_look.json")
+    for run in runs:
+        if {"train", "data", "plan", "ablate"}.intersection(targets):
+            look.check_sources(run)
+        if "train" in targets:
+            look.check_evaluation_files(run)
+    look.save()
 
 
 end_on_signals(workflow, SCRIPTS)
@@ -117,6 +126,7 @@ localrules:
     report,
     write_model_card,
     compare_runs,
+    inspect,
     prune,
     publish,
 
@@ -237,6 +247,11 @@ def published(wildcards):
     except SnaketuneError as error:
         stop(error)
     return DATA_MANIFESTS + MODEL_MANIFESTS + RUN_FILES
+
+
+def inspect_spec(wildcards):
+    """What is looked at: the sources of all runs, each with its tokenizer and template."""
+    return BLUEPRINT.inspect_spec()
 
 
 def compare_spec(wildcards):

@@ -14,7 +14,17 @@ from snaketune.config.places import check_folder, usable_path
 from snaketune.config.resolve import ResolvedRun
 from snaketune.config.run_references import BASE, START, merged_names, needed_runs, references
 from snaketune.config.schema import LinkedConfig
-from snaketune.config.stages import DATA_STAGES, OPERATIONAL, PLANNING, STAGES, Variant, slice_of, stage_id, variants
+from snaketune.config.stages import (
+    DATA_STAGES,
+    OPERATIONAL,
+    PLANNING,
+    STAGES,
+    Variant,
+    first_run,
+    slice_of,
+    stage_id,
+    variants,
+)
 from snaketune.data.shards import MOST_SHARDS, names_of
 from snaketune.plan.hardware import catalogue_digest
 
@@ -162,6 +172,21 @@ class Blueprint:
         runs = [f"runs/{name}/{id}" for name, id in self.run_ids.items()]
         entries = [{"folder": f"{self.results}/{run}", "url": f"{place}/{run}"} for run in runs]
         return self.spec("publish", {"runs": entries})
+
+    def inspect_spec(self) -> str:
+        """Return the spec of an inspection: runs that read the same sources for the same model in the same way."""
+        groups: dict[str, dict[str, Any]] = {}
+        for name, run in self.runs.items():
+            values = {
+                **run.config.model_dump(mode="json"),
+                "model": first_run(run.config).model.model_dump(mode="json"),
+            }
+            cfg = {section: values[section] for section in ("data", "tokens", "model")}
+            cfg |= {"train": {"method": run.config.train.method}}
+            cfg["data"].pop("sources")
+            group = {"cfg": cfg, "sources": self.found.sources(run.config)}
+            groups.setdefault(canonical_text(group), {**group, "runs": []})["runs"].append(name)
+        return self.spec("inspect_sources", {"groups": list(groups.values())})
 
     def compared(self, wanted: str | Sequence[str]) -> list[str]:
         """Return the names of the runs to put side by side: ``wanted`` in that order, or all of them.

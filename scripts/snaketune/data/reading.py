@@ -74,6 +74,28 @@ class RecordReader:
             if not account.records + account.quarantined:
                 raise _no_lines(account.path)
 
+    def read_beginning(self, source: Source, place: Path, records: int) -> tuple[dict[str, Any], bool]:
+        """Read a source, the only one of this reader, until there are ``records`` records or 4 MiB are read.
+
+        Returns:
+            The account of what was read, and whether that is all of the source.
+
+        Raises:
+            DataError: if it cannot be read, has no known shape, or lacks a column of ``data.columns``. Of one that
+                goes on, columns that not every record has to have may come later.
+        """
+        blocks, size, is_all = self.blocks([(source, place)], False), 0, True
+        for block in blocks:
+            self._add(LineReader(self._policy)(block))
+            size += block.size
+            if self.records >= records or size >= SAMPLE_BYTES:
+                is_all = next(blocks, None) is None
+                break
+        if not is_all:
+            form = FORMATS[self.accounts[0].format]
+            self._unseen &= {form.names(self._policy.columns)[name] for name in form.required}
+        return self.finish()["sources"][0], is_all
+
     def results(self, blocks: Iterable[Block], processes: int) -> Iterator[BlockResult]:
         """Yield what becomes of each block."""
         return ordered_results(LineReader, (self._policy,), blocks, processes)

@@ -33,10 +33,11 @@ class Example:
 def examples(facts: Facts) -> tuple[Example, ...]:
     """Return up to three training examples; a pair gives two, its chosen and its rejected answer."""
     shown = (look(facts.tokens, "examples") or [])[:EXAMPLES_SHOWN]
-    return tuple(_example(example, answer) for example in shown for answer in ANSWERS if answer in example)
+    return tuple(example_of(example, answer) for example in shown for answer in ANSWERS if answer in example)
 
 
-def _example(example: Mapping[str, Any], answer: str) -> Example:
+def example_of(example: Mapping[str, Any], answer: str) -> Example:
+    """Return one document of an example of the facts: under ``tokens``, or the rejected answer of a pair."""
     pieces = [(str(token.get("text") or ""), bool(token.get("trained"))) for token in example.get(answer) or []]
     length = sum(len(text) for text, _ in pieces)
     trained = sum(len(text) for text, is_trained in pieces if is_trained)

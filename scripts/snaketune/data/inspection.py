@@ -1,0 +1,112 @@
+"""A look at the beginning of each source: what it is read as and why, by the functions that read all of it."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from snaketune.common.digests import file_digest
+from snaketune.common.errors import ConfigError, DataError
+from snaketune.data.copy_places import BUILTIN, Source
+from snaketune.data.fields import listed
+from snaketune.data.formats import FORMATS
+from snaketune.data.object_storage import is_remote
+from snaketune.data.policy import ReadingPolicy
+from snaketune.data.quarantine import Quarantine
+from snaketune.data.reading import RecordReader
+
+# Records that are read of each source, and sources that are looked at.
+RECORDS, SOURCES = 200, 20
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The beginning of one source.
+
+    Attributes:
+        path: what the user calls the source.
+        bytes: its size on disk.
+        format: the shape that its records are read as; empty where it was refused.
+        why: the columns that decide that, in words.
+        container: what the file is where it is no lines of JSON.
+        records: canonical records of the beginning.
+        is_all: whether that is all of the source.
+        ignored: columns that no record is made of.
+        refused: lines that are no records, by reason; ``first`` is the first of them in words.
+        error: why the source cannot be read at all, or was not looked at.
+    """
+
+    path: str
+    bytes: int = 0
+    format: str = ""
+    why: str = ""
+    container: str = ""
+    records: Sequence[dict[str, Any]] = ()
+    is_all: bool = False
+    ignored: Sequence[str] = ()
+    refused: Mapping[str, int] = field(default_factory=dict)
+    first: str = ""
+    error: str = ""
+
+
+def look_at(entries: Sequence[Mapping[str, Any]], policy: ReadingPolicy, scratch: Path) -> list[Look]:
+    """Return a look at each of the first 20 sources.
+
+    Args:
+        entries: ``{path, digest}`` of each source, ``options`` where it has some of its own.
+        policy: how records are read.
+        scratch: a folder for built-in sources.
+    """
+    return [_look(number, entry, policy, scratch) for number, entry in enumerate(entries[:SOURCES])]
+
+
+def _look(number: int, entry: Mapping[str, Any], policy: ReadingPolicy, scratch: Path) -> Look:
+    path = str(entry["path"])
+    try:
+        if is_remote(path):
+            return Look(path, entry["bytes"], error="is in object storage: it is read once it was fetched, not here")
+        return read_beginning(number, entry, policy, scratch)
+    except (ConfigError, DataError) as error:
+        return Look(path, error=str(error))
+
+
+def read_beginning(number: int, entry: Mapping[str, Any], policy: ReadingPolicy, scratch: Path) -> Look:
+    """Return a look at source ``number``.
+
+    Raises:
+        ConfigError: if a setting does not fit it.
+        DataError: if it cannot be read.
+    """
+    path, digest, place = str(entry["path"]), str(entry["digest"]), Path(str(entry["path"]))
+    if path in BUILTIN:
+        place = scratch / f"{number}.jsonl"
+        place.write_bytes(b"".join(BUILTIN[path]()))
+        digest = file_digest(place)
+    policy = policy.of_source(entry.get("options", {}))
+    written = io.BytesIO()
+    reader = RecordReader(policy, written, Quarantine(io.BytesIO()))
+    size = place.stat().st_size if place.is_file() else 0
+    facts, is_all = reader.read_beginning(Source(path, size, digest), place, RECORDS)
+    return Look(
+        path,
+        size,
+        facts["format"],
+        _reason(facts["format"], policy),
+        facts.get("container", ""),
+        [{**orjson.loads(line), "source": number} for line in written.getvalue().splitlines()],
+        is_all,
+        facts["ignored"],
+        dict(sorted(reader.quarantine.reasons.items())),
+        reader.quarantine.first,
+    )
+
+
+def _reason(form: str, policy: ReadingPolicy) -> str:
+    """Return why a source is read as ``form``: the configuration says so, or its records have the columns."""
+    if policy.format != "auto":
+        return "data.format says so"
+    names = FORMATS[form].names(policy.columns)
+    return f"its records have {listed([names[name] for name in FORMATS[form].required])}"

@@ -1,0 +1,52 @@
+"""From the sources of runs to the facts of `inspect`: nothing is kept, and no weights are needed."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from snaketune.common.errors import SnaketuneError
+from snaketune.common.manifest import write_manifest
+from snaketune.data.chunk_tokenizing import Recipe
+from snaketune.data.inspection import Look, look_at
+from snaketune.data.model_view import view_of
+from snaketune.data.policy import ReadingPolicy
+from snaketune.data.records import turns_of
+from snaketune.model.tokenizer_only import bring_tokenizer
+
+NO_VIEW: dict[str, Any] = {"examples": [], "lengths": [], "left_out": {}, "first_left_out": "", "error": ""}
+
+
+def inspect_group(group: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
+    """Return the facts of runs that read the same sources for the same model in the same way.
+
+    Args:
+        group: names of the ``runs``, ``sources`` with path and digest, and ``cfg``, their configuration.
+        scratch: an empty folder.
+    """
+    cfg, entries = group["cfg"], group["sources"]
+    looks = look_at(entries, ReadingPolicy.of_slice(cfg), scratch)
+    model = {"name": cfg["model"]["name_or_path"], "context_length": None, "note": "", "error": ""}
+    views = [NO_VIEW] * len(looks)
+    try:
+        recipe, facts = _recipe(cfg, looks, scratch)
+        model |= {name: facts[name] for name in ("context_length", "note")}
+        views = [view_of(look.records, recipe) if look.records else NO_VIEW for look in looks]
+    except SnaketuneError as error:
+        model["error"] = str(error)
+    sources = [_facts(look, view) for look, view in zip(looks, views, strict=True)]
+    return {"runs": group["runs"], "model": model, "sources": sources, "not_looked_at": len(entries) - len(looks)}
+
+
+def _recipe(cfg: Mapping[str, Any], looks: list[Look], scratch: Path) -> tuple[Recipe, dict[str, Any]]:
+    folder = scratch / "model"
+    folder.mkdir()
+    texts = (text for look in looks for record in look.records for _, text in turns_of(record))
+    facts = bring_tokenizer(cfg["model"], folder, texts)
+    write_manifest(scratch / "manifest.json", "prepare_model", [], {"vocab_size": facts["vocab_size"]})
+    return Recipe.of_slice(dict(cfg), scratch / "manifest.json", [look.path for look in looks]), facts
+
+
+def _facts(look: Look, view: Mapping[str, Any]) -> dict[str, Any]:
+    found = asdict(look)
+    return {**found, "records": len(look.records), "view": dict(view)}

@@ -1,0 +1,107 @@
+"""The page of `inspect` and what it says in the terminal: pure functions of its facts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from snaketune.report import units
+from snaketune.report.examples import Example, example_of
+from snaketune.report.funnel import reason_words
+from snaketune.report.page import fill
+from snaketune.report.text import visible
+
+Facts = Mapping[str, Any]
+TERMINAL_CHARACTERS = 600
+RECORDS_IN_TERMINAL = 3
+BOLD, PLAIN = "\x1b[1;32m", "\x1b[0m"
+
+
+def render_inspection(groups: Sequence[Facts]) -> str:
+    """Return the inspection as one self-contained HTML page."""
+    return fill("inspect.html.j2", groups=[_group(group) for group in groups])
+
+
+def _group(group: Facts) -> dict[str, Any]:
+    return {
+        "runs": ", ".join(group["runs"]),
+        "model": model_line(group["model"]),
+        "more": group["not_looked_at"],
+        "sources": [
+            {
+                "path": visible(source["path"]),
+                "error": visible(source["error"]),
+                "lines": [visible(line) for line in source_lines(source, group["model"])],
+                "examples": _examples(source),
+            }
+            for source in group["sources"]
+        ],
+    }
+
+
+def _examples(source: Facts) -> list[Example]:
+    answers = ("tokens", "rejected")
+    return [example_of(one, answer) for one in source["view"]["examples"] for answer in answers if answer in one]
+
+
+def model_line(model: Facts) -> str:
+    """Return a line about the model whose tokenizer and template are used."""
+    if model["error"]:
+        return f"Not rendered for {model['name']}: {model['error']}"
+    context = model["context_length"]
+    told = f", context {units.count(context, 'token')}" if context else ""
+    return f"Rendered for {model['name']}{told}. {model['note']}".rstrip()
+
+
+def source_lines(source: Facts, model: Facts) -> list[str]:
+    """Return what is to be said about one source, a line for each fact."""
+    if source["error"]:
+        return []
+    container = f" ({source['container']})" if source["container"] else ""
+    part = "all of it" if source["is_all"] else f"its beginning, of {units.count(source['bytes'])} bytes"
+    records = units.count(source["records"], "record")
+    lines = [f"Read as {source['format']}{container}, since {source['why']}: {records} in {part}."]
+    if source["ignored"]:
+        lines.append(f"Not used: {', '.join(source['ignored'])}.")
+    if source["refused"]:
+        lines.append(f"Refused: {_counts(source['refused'])}; the first is {source['first']}.")
+    return lines + _view_lines(source["view"], model)
+
+
+def _view_lines(view: Facts, model: Facts) -> list[str]:
+    lines = [f"Cannot be tokenised: {view['error']}"] if view["error"] else []
+    if view["left_out"]:
+        lines.append(f"Left out: {_counts(view['left_out'])}; the first is {view['first_left_out']}.")
+    if lengths := sorted(view["lengths"]):
+        middle, context = lengths[len(lengths) // 2], model["context_length"]
+        longer = sum(length > context for length in lengths) if context else 0
+        told = f"; {units.count(longer)} longer than the context" if longer else ""
+        lines.append(f"Lengths: {lengths[0]:,} to {lengths[-1]:,} tokens, half of them up to {middle:,}{told}.")
+    return lines
+
+
+def _counts(reasons: Mapping[str, int]) -> str:
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {reason_words(reason)}" for reason, count in ordered)
+
+
+def told(group: Facts, colours: bool = False) -> list[str]:
+    """Return the lines for the terminal; trained text stands in 【brackets】, or in colour."""
+    lines = [f"Runs: {', '.join(group['runs'])}", model_line(group["model"])]
+    for source in group["sources"]:
+        lines += ["", source["path"]]
+        lines += [f"  Refused: {source['error']}"] if source["error"] else []
+        lines += [f"  {line}" for line in source_lines(source, group["model"])]
+        for number, example in enumerate(_examples(source)[:RECORDS_IN_TERMINAL], 1):
+            lines += [f"  Record {number} as the model sees it, trained text in brackets:", *_shown(example, colours)]
+    if group["not_looked_at"]:
+        lines += ["", f"{group['not_looked_at']:,} more sources were not looked at."]
+    return lines
+
+
+def _shown(example: Example, colours: bool) -> list[str]:
+    marks = (BOLD, PLAIN) if colours else ("【", "】")
+    text, left = "", TERMINAL_CHARACTERS
+    for stretch in example.stretches:
+        part = stretch.text[:left]
+        text += f"{marks[0]}{part}{marks[1]}" if stretch.trained and part else part
+        left -= len(part)
+    return [f"    {line}" for line in (text + ("…" if left <= 0 else "")).split("\n")]

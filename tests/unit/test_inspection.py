@@ -1,0 +1,115 @@
+"""What `inspect` finds out about sources, says in the terminal and shows on its page."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from snaketune.common.digests import file_digest
+from snaketune.config.schema import DataConfig, TokensConfig
+from snaketune.config.schema_model import ModelConfig
+from snaketune.data.inspection import look_at
+from snaketune.data.policy import ReadingPolicy
+from snaketune.inspection import inspect_group
+from snaketune.report.inspection_page import render_inspection, told
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "inspect_sources.py"
+TINY = {"name_or_path": "tiny", "tiny": {"vocab_size": 400, "max_position_embeddings": 32, "corpus": "data"}}
+PAIR = {"question": "How far is Rome?", "answer": "Three days on foot.", "lang": "en"}
+
+
+def source(path, text):
+    path.write_text(text)
+    return {"path": str(path), "digest": file_digest(path)}
+
+
+def group(*sources, method="sft", **data):
+    values = DataConfig(sources=["a"], **data).model_dump(mode="json")
+    values.pop("sources")
+    cfg = {"data": values, "tokens": TokensConfig().model_dump(mode="json"), "train": {"method": method}}
+    return {"runs": ["one"], "sources": sources, "cfg": cfg | {"model": ModelConfig(**TINY).model_dump(mode="json")}}
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    return source(tmp_path / "pairs.jsonl", "".join(json.dumps(PAIR) + "\n" for _ in range(5)) + "broken\n")
+
+
+def test_a_source_is_shown_as_the_model_will_see_it(tmp_path, pairs):
+    columns = {"prompt": "question", "completion": "answer"}
+    facts = inspect_group(group(pairs, columns=columns), tmp_path)
+    [found] = facts["sources"]
+    assert (found["format"], found["records"], list(found["ignored"])) == ("prompt_completion", 5, ["lang"])
+    assert found["refused"] == {"not_json": 1}
+    assert len(found["view"]["examples"]) == 3
+    trained = "".join(part["text"] for part in found["view"]["examples"][0]["tokens"] if part["trained"])
+    assert trained.startswith("Three days on foot.")
+    assert "Rome" not in trained
+    lines = "\n".join(told(facts))
+    for words in ("question, answer", "5 records", "Not used: lang", "line 6", "Lengths: ", "【Three days on foot."):
+        assert words in lines
+
+
+def test_documents_longer_than_the_context_are_counted(tmp_path):
+    long = {"prompt": "a", "completion": "one two three four five " * 30}
+    entry = source(tmp_path / "a.jsonl", json.dumps(long) + "\n" + '{"prompt": "a", "completion": "b"}\n')
+    assert "; 1 longer than the context" in "\n".join(told(inspect_group(group(entry), tmp_path)))
+
+
+def test_what_is_refused_is_said_with_the_cure_and_the_others_are_shown(tmp_path, pairs):
+    other = source(tmp_path / "b.jsonl", '{"prompt": "a", "completion": "b"}\n')
+    facts = inspect_group(group(pairs, other), tmp_path)
+    assert "data.columns" in facts["sources"][0]["error"]
+    assert facts["sources"][1]["records"] == 1
+    assert "  Refused: " in "\n".join(told(facts))
+    page = render_inspection([facts])
+    assert "Refused: " in page
+    assert 'class="token trained">b' in page
+
+
+def test_nothing_but_the_beginning_is_read(tmp_path):
+    good = json.dumps({"prompt": "a" * 200, "completion": "b"}) + "\n"
+    entry = source(tmp_path / "a.jsonl", good * 30_000 + "broken\n" * 10)
+    [look] = look_at([entry], ReadingPolicy(), tmp_path)
+    assert not look.is_all
+    assert not look.refused
+    assert 200 <= len(look.records) < 5000
+    [look] = look_at([source(tmp_path / "b.jsonl", good)], ReadingPolicy(), tmp_path)
+    assert look.is_all
+
+
+def test_only_so_many_sources_are_looked_at_and_the_rest_is_counted(tmp_path):
+    entries = [source(tmp_path / f"{n}.jsonl", '{"text": "a b c"}\n') for n in range(23)]
+    facts = inspect_group(group(*entries), tmp_path)
+    assert (len(facts["sources"]), facts["not_looked_at"]) == (20, 3)
+    assert "3 more sources were not looked at." in told(facts)
+
+
+def test_a_model_that_is_missing_leaves_the_reading(tmp_path, pairs):
+    asked = group(pairs, columns={"prompt": "question", "completion": "answer"})
+    asked["cfg"]["model"]["name_or_path"] = str(tmp_path / "nowhere")
+    facts = inspect_group(asked, tmp_path)
+    assert facts["sources"][0]["records"] == 5
+    assert told(facts)[1].startswith("Not rendered for ")
+
+
+def test_a_text_in_markup_stays_text(tmp_path):
+    entry = source(tmp_path / "a.jsonl", '{"prompt": "a", "completion": "<script>alert(1)</script>"}\n')
+    page = render_inspection([inspect_group(group(entry), tmp_path)])
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+
+
+@pytest.mark.parametrize(("line", "status"), [('{"prompt": "a", "completion": "b"}\n', 0), ('{"a": 1}\n', 3)])
+def test_the_script_writes_the_page_and_fails_where_a_source_is_refused(tmp_path, line, status):
+    entry = source(tmp_path / "a.jsonl", line)
+    spec = orjson.dumps({"cfg": {"groups": [group(entry)]}}).decode()
+    command = [sys.executable, SCRIPT, "--spec", spec, "--output", tmp_path / "results" / "inspect.html"]
+    (tmp_path / "results").mkdir()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "results" / "inspect.html").read_text().startswith("<!doctype html>")
