@@ -42,14 +42,22 @@ def test_a_source_is_shown_as_the_model_will_see_it(tmp_path, pairs):
     columns = {"prompt": "question", "completion": "answer"}
     facts = inspect_group(group(pairs, columns=columns), tmp_path)
     [found] = facts["sources"]
-    assert (found["format"], found["records"], list(found["ignored"])) == ("prompt_completion", 5, ["lang"])
+    assert (found["account"]["format"], found["records"]) == ("prompt_completion", 5)
+    assert found["account"]["ignored"] == ["lang"]
     assert found["refused"] == {"not_json": 1}
     assert len(found["view"]["examples"]) == 3
     trained = "".join(part["text"] for part in found["view"]["examples"][0]["tokens"] if part["trained"])
     assert trained.startswith("Three days on foot.")
     assert "Rome" not in trained
     lines = "\n".join(told(facts))
-    for words in ("question, answer", "5 records", "Not used: lang", "line 6", "Lengths: ", "【Three days on foot."):
+    for words in (
+        "question/answer read as",
+        "5 records",
+        "Not used: lang",
+        "line 6",
+        "Lengths: ",
+        "【Three days on foot.",
+    ):
         assert words in lines
 
 
@@ -59,10 +67,11 @@ def test_documents_longer_than_the_context_are_counted(tmp_path):
     assert "; 1 longer than the context" in "\n".join(told(inspect_group(group(entry), tmp_path)))
 
 
-def test_what_is_refused_is_said_with_the_cure_and_the_others_are_shown(tmp_path, pairs):
+def test_what_is_refused_is_said_with_the_cure_and_the_others_are_shown(tmp_path):
+    pairs = source(tmp_path / "none.jsonl", '{"a": 1}\n')
     other = source(tmp_path / "b.jsonl", '{"prompt": "a", "completion": "b"}\n')
     facts = inspect_group(group(pairs, other), tmp_path)
-    assert "data.columns" in facts["sources"][0]["error"]
+    assert facts["sources"][0]["error"]
     assert facts["sources"][1]["records"] == 1
     assert "  Refused: " in "\n".join(told(facts))
     page = render_inspection([facts])

@@ -11,8 +11,6 @@ import orjson
 from snaketune.common.digests import file_digest
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.data.copy_places import BUILTIN, Source
-from snaketune.data.fields import listed
-from snaketune.data.formats import FORMATS
 from snaketune.data.object_storage import is_remote
 from snaketune.data.policy import ReadingPolicy
 from snaketune.data.quarantine import Quarantine
@@ -29,24 +27,19 @@ class Look:
     Attributes:
         path: what the user calls the source.
         bytes: its size on disk.
-        format: the shape that its records are read as; empty where it was refused.
-        why: the columns that decide that, in words.
-        container: what the file is where it is no lines of JSON.
+        account: what became of the lines of the beginning, as :meth:`SourceAccount.facts` has it; none where the source
+            was refused.
         records: canonical records of the beginning.
         is_all: whether that is all of the source.
-        ignored: columns that no record is made of.
         refused: lines that are no records, by reason; ``first`` is the first of them in words.
         error: why the source cannot be read at all, or was not looked at.
     """
 
     path: str
     bytes: int = 0
-    format: str = ""
-    why: str = ""
-    container: str = ""
+    account: Mapping[str, Any] = field(default_factory=dict)
     records: Sequence[dict[str, Any]] = ()
     is_all: bool = False
-    ignored: Sequence[str] = ()
     refused: Mapping[str, int] = field(default_factory=dict)
     first: str = ""
     error: str = ""
@@ -85,28 +78,17 @@ def read_beginning(number: int, entry: Mapping[str, Any], policy: ReadingPolicy,
         place = scratch / f"{number}.jsonl"
         place.write_bytes(b"".join(BUILTIN[path]()))
         digest = file_digest(place)
-    policy = policy.of_source(entry.get("options", {}))
     written = io.BytesIO()
     reader = RecordReader(policy, written, Quarantine(io.BytesIO()))
     size = place.stat().st_size if place.is_file() else 0
-    facts, is_all = reader.read_beginning(Source(path, size, digest), place, RECORDS)
+    source = Source(path, size, digest, dict(entry.get("options", {})))
+    account, is_all = reader.read_beginning(source, place, RECORDS)
     return Look(
         path,
         size,
-        facts["format"],
-        _reason(facts["format"], policy),
-        facts.get("container", ""),
+        account,
         [{**orjson.loads(line), "source": number} for line in written.getvalue().splitlines()],
         is_all,
-        facts["ignored"],
         dict(sorted(reader.quarantine.reasons.items())),
         reader.quarantine.first,
     )
-
-
-def _reason(form: str, policy: ReadingPolicy) -> str:
-    """Return why a source is read as ``form``: the configuration says so, or its records have the columns."""
-    if policy.format != "auto":
-        return "data.format says so"
-    names = FORMATS[form].names(policy.columns)
-    return f"its records have {listed([names[name] for name in FORMATS[form].required])}"

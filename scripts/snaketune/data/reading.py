@@ -31,6 +31,10 @@ SAMPLE_RECORDS = 64
 SAMPLE_LINES = 10_000
 SAMPLE_BYTES = 4 << 20
 EVERYTHING = Limits()
+# Fields that every record of their shape has.
+MAIN_FIELDS = frozenset(
+    ("messages", "conversations", "prompt", "completion", "instruction", "output", "text", "chosen", "rejected")
+)
 # Compressed text is about this much larger.
 EXPANSION = 4
 
@@ -81,8 +85,8 @@ class RecordReader:
             The account of what was read, and whether that is all of the source.
 
         Raises:
-            DataError: if it cannot be read, has no known shape, or lacks a column of ``data.columns``. Of one that
-                goes on, columns that not every record has to have may come later.
+            ConfigError, DataError: if it cannot be read, has no known shape, or lacks a column of ``data.columns``. Of
+                one that goes on, columns that not every record has to have may come later.
         """
         blocks, size, is_all = self.blocks([(source, place)], False), 0, True
         for block in blocks:
@@ -91,10 +95,11 @@ class RecordReader:
             if self.records >= records or size >= SAMPLE_BYTES:
                 is_all = next(blocks, None) is None
                 break
-        if not is_all:
-            form = FORMATS[self.accounts[0].format]
-            self._unseen &= {form.names(self._policy.columns)[name] for name in form.required}
-        return self.finish()["sources"][0], is_all
+        if is_all:
+            self.finish()
+        elif lacking := {column_of(self._named[name]) for name in MAIN_FIELDS & self._named.keys()} - self._found:
+            self._refuse_unseen(min(lacking))
+        return self.accounts[0].facts(), is_all
 
     def results(self, blocks: Iterable[Block], processes: int) -> Iterator[BlockResult]:
         """Yield what becomes of each block."""

@@ -15,6 +15,8 @@ from snaketune.data.quarantine import Quarantine
 from snaketune.data.reading import RecordReader
 from snaketune.data.staging import Source
 
+OWN_COLUMNS = "evaluate.columns"
+
 
 @dataclass(frozen=True, slots=True)
 class FileSettings:
@@ -33,7 +35,7 @@ class FileSettings:
         """Return the settings in a configuration slice; columns are those of the data unless given."""
         own, data = cfg.get("evaluate", cfg), cfg.get("data", {})
         columns = own.get("columns") or data.get("columns", {})
-        key = "evaluate.columns" if own.get("columns") else "data.columns"
+        key = OWN_COLUMNS if own.get("columns") else "data.columns"
         shared = {name: data[name] for name in ("ignore", "roles", "strip") if name in data}
         entries = tuple(cfg.get("evaluation_files", ()))
         return cls(entries, columns, data.get("system_prompt"), columns_key=key, **shared)
@@ -47,7 +49,7 @@ class FileSettings:
     def in_own_words(self, error: Exception) -> str:
         """Return an error of reading sources with the keys that are about evaluation files."""
         words = str(error).replace("data.sources", "evaluate.files").replace("data.columns", self.columns_key)
-        return words.replace("set data.format to one of", "bring it to one of")
+        return words.replace("set data.format, or name", "name")
 
     @property
     def named(self) -> dict[str, dict[str, str]]:
@@ -71,6 +73,8 @@ def canonical_records(entry: dict[str, str], settings: FileSettings) -> Iterator
             reader = RecordReader(settings.policy, file, Quarantine(refused))
             try:
                 reader.read([(Source(entry["path"], path.stat().st_size, entry["digest"]), path)], threads=1)
+                if settings.columns_key == OWN_COLUMNS:  # those of the data may name what questions lack
+                    reader.finish()
             except (ConfigError, DataError) as error:
                 raise DataError(f"evaluate.files: {settings.in_own_words(error)}") from None
             bad = reader.quarantine

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from snaketune.data.accounting import summary_of
 from snaketune.report import units
 from snaketune.report.examples import Example, example_of
 from snaketune.report.funnel import reason_words
@@ -55,12 +56,10 @@ def source_lines(source: Facts, model: Facts) -> list[str]:
     """Return what is to be said about one source, a line for each fact."""
     if source["error"]:
         return []
-    container = f" ({source['container']})" if source["container"] else ""
-    part = "all of it" if source["is_all"] else f"its beginning, of {units.count(source['bytes'])} bytes"
-    records = units.count(source["records"], "record")
-    lines = [f"Read as {source['format']}{container}, since {source['why']}: {records} in {part}."]
-    if source["ignored"]:
-        lines.append(f"Not used: {', '.join(source['ignored'])}.")
+    beginning = f"Its beginning was read, of {units.count(source['bytes'])} bytes."
+    lines = [line.strip() for line in summary_of({"sources": [source["account"]]})]
+    lines = [f"{line[:1].upper()}{line[1:]}" for line in lines]
+    lines.append("All of it was read." if source["is_all"] else beginning)
     if source["refused"]:
         lines.append(f"Refused: {_counts(source['refused'])}; the first is {source['first']}.")
     return lines + _view_lines(source["view"], model)
