@@ -85,12 +85,13 @@ def extras():
 
 
 def environments_of_rules():
-    """(rule, environment file) for each rule that names a conda environment."""
+    """(script, environment file) for each rule that names a conda environment."""
     for path in (ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))):
         for block in re.split(r"^(?=(?:rule|checkpoint) )", path.read_text(), flags=re.MULTILINE)[1:]:
             found = re.search(r'conda:\s*"([^"]+)"', block)
             if found:
-                yield block.split()[1].rstrip(":"), (path.parent / found[1]).resolve()
+                script = re.search(r"scripts/(\w+)\.py", block)
+                yield script[1] if script else block.split()[1].rstrip(":"), (path.parent / found[1]).resolve()
 
 
 def imported_distributions(path):
