@@ -120,8 +120,8 @@ def _check_with_peft(
             found, weight = written.tensor(name), base.tensor(name)
             account.add(found, weight.to(found.dtype))
             account.project(found, weight.float(), exact[name].detach() - weight.float())
-        elif name in written.dtypes:
-            account.add(written.tensor(name), None)
+        else:  # the files have other names for it: vision-language models, experts that are fused in memory
+            account.add(written.tensor(name) if name in written.dtypes else exact[name].detach(), None)
     del exact
     round_weights(merge, base, rounding)
     wanted = weight_digests(merge.model)
