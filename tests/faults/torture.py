@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from project import Project, kill_session, record, stable_content
+from project import CONFIG, Project, kill_session, record, stable_content
 
 SECONDS = 900  # that one command may take at most
 STATE = ("work/digests.json", "work/shards.json", "work/resolved/*.json", "work/outputs/**/*.json", "work/project-id")
@@ -35,7 +35,7 @@ class Campaign:
 
     def __init__(self, folder: Path, seed: int):
         self.chance, self.faults = random.Random(seed), []
-        self.project = Project(folder)
+        self.project = Project(folder, CONFIG.replace("max_length: 256", "max_length: 256, max_dropped_fraction: 0.5"))
         self.project.raw.write_text("".join(record(number) + "\n" for number in range(120)))
         self.command(0)
         self.undisturbed = stable_content(folder / "results")

@@ -79,11 +79,8 @@ def try_folder(path: str, key: str) -> list[str]:
             remove_tree(trial)
     notes = []
     if not flushes:
-        notes.append(
-            f"the disk of {folder} cannot flush folders: a power cut may cost the newest files, which are then"
-        )
-        notes[-1] += " made again."
-    if not links:
+        notes.append(f"the disk of {folder} cannot flush folders: after a power cut the newest files are made again.")
+    if not links and key == "paths.results":
         notes.append(f"the disk of {folder} has no symbolic links: runs/<run>/latest.txt names the current folder.")
     return notes
 
