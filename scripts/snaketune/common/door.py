@@ -18,6 +18,7 @@ import orjson
 from snaketune.common import variables
 from snaketune.common.chatter import hush_libraries
 from snaketune.common.errors import DiskFullError, SnaketuneError
+from snaketune.common.long_specs import in_full
 from snaketune.common.room import free_bytes, full_places, is_full_disk, usual_places
 
 PARENT_VARIABLE = "SNAKETUNE_PARENT"
@@ -48,7 +49,7 @@ def parse_arguments(
     for name in several:
         parser.add_argument(f"--{name}", nargs="*", default=[], help="any number of them")
     arguments = parser.parse_args()
-    arguments.cfg = orjson.loads(arguments.spec)["cfg"]
+    arguments.cfg = orjson.loads(in_full(arguments.spec))["cfg"]
     if hasattr(arguments, "settings"):
         arguments.settings = orjson.loads(arguments.settings)
     _expect_facts([Path(getattr(arguments, name)) for name in facts if getattr(arguments, name)])

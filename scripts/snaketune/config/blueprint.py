@@ -7,6 +7,7 @@ from typing import Any
 from snaketune.ablate.factors import NAMES as FACTORS
 from snaketune.common.canonical import canonical_text
 from snaketune.common.errors import ConfigError
+from snaketune.common.long_specs import shortened
 from snaketune.config.consistency import check_run
 from snaketune.config.discovery import Discovery
 from snaketune.config.merged_adapters import check_merged_adapters
@@ -42,6 +43,7 @@ class Blueprint:
         found: what lies outside of the workflow.
         code_of: returns the digest of a stage's code.
         shards_before: numbers of shards by stage and id that earlier workflows used.
+        specs: folder of the specs that are too long for a command line.
 
     Raises:
         ConfigError: if choices of a run do not go together.
@@ -53,6 +55,7 @@ class Blueprint:
         found: Discovery,
         code_of: Callable[[str], str],
         shards_before: Mapping[str, int] | None = None,
+        specs: str | Path = "work/specs",
     ):
         for run in runs:
             check_run(run)
@@ -65,13 +68,13 @@ class Blueprint:
         check_folder(self.results, "paths.results")
         self.publish = runs[0].config.paths.publish
         self.found = found
-        self._code_of = code_of
+        self._code_of, self._specs = code_of, specs
         self._variants = variants(runs)
         self._shards_before = shards_before or {}
 
     def spec(self, stage: str, cfg: dict[str, Any]) -> str:
         """Return the one param of a rule: what decides its result, as canonical JSON that its script also reads."""
-        return canonical_text({"stage": stage, "code": self._code_of(stage), "cfg": cfg})
+        return shortened(canonical_text({"stage": stage, "code": self._code_of(stage), "cfg": cfg}), self._specs)
 
     def variant_spec(self, stage: str, id: str, job: str | None = None) -> str:
         """Return the spec of a variant that several runs may share, or of the jobs that each do one share of it.
