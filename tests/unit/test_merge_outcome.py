@@ -4,6 +4,7 @@ import pytest
 
 from snaketune.common.canonical import read_json
 from snaketune.common.errors import ConfigError, DataError, DiskFullError, TrainingError
+from snaketune.config.damage import heal
 from snaketune.merge.outcome import accepted, attempt, is_to_be_repeated, merged_folder, refusal_of
 
 
@@ -55,6 +56,17 @@ def test_a_merge_that_was_not_made_is_a_fact_with_a_sentence(tmp_path, capsys, e
     assert reason and "\n" not in reason and capsys.readouterr().err.endswith(f"{reason}\n")
     with pytest.raises(kind, match="Everything else of the run is there"):
         accepted(facts)
+
+
+@pytest.mark.parametrize("is_final", [True, False])
+def test_the_next_command_repeats_what_failed_by_circumstances(tmp_path, capsys, is_final):
+    facts = tmp_path / "run" / "merge.json"
+    facts.parent.mkdir()
+    error = TrainingError("the check died: free some memory" + ("." if is_final else " and try again."))
+    attempt(fails(error), tmp_path / "run" / "merged", facts)
+    heal([str(facts)], tmp_path / "work")
+    assert facts.is_file() == is_final
+    assert ("it is tried again" in capsys.readouterr().err) == (not is_final)
 
 
 def test_an_interrupt_is_no_outcome(tmp_path):

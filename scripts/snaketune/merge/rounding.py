@@ -61,11 +61,12 @@ class Rounding:
         flat, target = exact.detach().float().contiguous().view(-1), result.view(-1)
         up_or_down = _to_bfloat16 if dtype == torch.bfloat16 else _to_float16
         for start, bits in zip(range(0, len(flat), BLOCK), self._bits(name, len(flat)), strict=True):
-            target[start : start + BLOCK] = up_or_down(flat[start : start + BLOCK], bits)
+            block = flat[start : start + BLOCK]
+            target[start : start + BLOCK] = _in_range(up_or_down(block, bits), block, name)
         if base is not None and base.dtype != dtype:
             alone = exact == base
             result[alone] = base[alone].to(dtype)
-        return _in_range(result, exact, name)
+        return result
 
     def _bits(self, name: str, count: int) -> Iterator[torch.Tensor]:
         """Yield ``count`` random numbers of 16 bits as int32, in blocks."""
@@ -86,7 +87,7 @@ def nearest(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor
     Raises:
         TrainingError: if a finite number is beyond the range of ``dtype``.
     """
-    return _in_range(tensor.to(dtype), tensor, name)
+    return tensor if tensor.dtype == dtype else _in_range(tensor.to(dtype), tensor, name)
 
 
 def step_of(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
