@@ -39,7 +39,10 @@ This page and `schema.json` are generated from `scripts/snaketune/config/schema*
 FORMATS = """## Data formats
 
 Files are read as what they are: JSON lines, a JSON array, CSV, Parquet, Arrow, compressed or not, folders and data sets
-of the hub (docs/sources.md). `data.columns` maps these names to yours.
+of the hub (docs/sources.md).
+
+`auto` reads each source by what its records hold and says why; [docs/data.md](../docs/data.md) has all shapes, names of
+columns, and what is refused. `data.columns` names fields where yours are called otherwise.
 
 | format | a line |
 |---|---|
@@ -49,7 +52,7 @@ of the hub (docs/sources.md). `data.columns` maps these names to yours.
 | `prompt_completion` | `{"prompt": "...", "completion": "..."}`, as text or messages |
 | `instruction` | `{"instruction": "...", "input": "...", "output": "..."}`, `input` may be missing or empty |
 | `text` | `{"text": "..."}`: every token is trained |
-| `auto` | looks at each file and says what it found |
+| `auto` | decided for each source by its first records, and said |
 
 A message may have `weight: 0`, which leaves an answer untrained, `tool_calls` (then `content` may be null), and with
 role `tool` a `tool_call_id`; the record may have `tools`. Content in parts is joined when all parts are text. Answers
