@@ -238,22 +238,17 @@ def _with_extra(turns: list[Turn], extra: str) -> list[Turn]:
     raise Refusal("no_question", "there is a context and no question that it belongs to")
 
 
-def dialogue(prompt: str, answer: str) -> Json:
-    """Return the canonical record of a question and its answer."""
-    return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]}
-
-
 def answered(record: Json, prompt: str, completion: str, extra: str | None) -> Json:
     """Return the canonical record of a question and an answer that are texts, and of what belongs to the question.
 
     Raises:
         Refusal: if one of them is blank.
     """
-    asked = record[prompt]
-    if not extra or extra.isspace():
-        asked = text_of(record, prompt, "empty_prompt")
-    elif asked and not asked.isspace():
-        asked = f"{asked}\n\n{extra}"
-    else:
-        asked = extra
-    return dialogue(asked, text_of(record, completion, "empty_completion"))
+    asked, answer = record[prompt], record[completion]
+    if extra and not extra.isspace():
+        asked = f"{asked}\n\n{extra}" if asked and not asked.isspace() else extra
+    elif not asked or asked.isspace():
+        raise Refusal("empty_prompt", f"{prompt!r} has no text")
+    if not answer or answer.isspace():
+        raise Refusal("empty_completion", f"{completion!r} has no text")
+    return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}

@@ -20,7 +20,7 @@ from snaketune.data.columns import (
     size_of,
 )
 from snaketune.data.conversations import TEMPLATE_KEYS, TurnReader, offered_in
-from snaketune.data.fields import JUDGED_WRONG, OTHER_MODALITY
+from snaketune.data.fields import JUDGED_WRONG, OTHER_MODALITY, text_of
 from snaketune.data.formats import BESIDE, KEEP, kind_of
 from snaketune.data.paths import ABSENT, beside, column_of, value_at
 from snaketune.data.policy import Reading, ReadingPolicy
@@ -73,9 +73,6 @@ class RecordConverter:
     """Converts the records of one source; what it saw of them is taken with :meth:`seen`.
 
     Ordinary records, which have the main columns and nothing else that means something, take a short way.
-
-    Attributes:
-        may_have_images: whether texts are searched for the placeholder of an image; a caller that knows better says so.
     """
 
     def __init__(self, reading: Reading, policy: ReadingPolicy):
@@ -90,7 +87,7 @@ class RecordConverter:
         self._seen, self._missing = Seen(), self._wanted()
         self._columns = self._field_of_columns()
         self._fast, self._plain = self._short_way()
-        self.may_have_images = True
+        self._is_finished_after = bool(policy.strip or policy.system_prompt)
 
     def __call__(self, record: Json) -> Json:
         """Return the content of the canonical record.
@@ -105,8 +102,12 @@ class RecordConverter:
         finally:
             if self._inside:
                 self._note_inside()
-        if self.may_have_images:
-            _refuse_placeholders(converted)
+        for turn in converted.get("messages", ()):
+            if turn["role"] == "user" and (content := turn["content"]) and "<" in content and PLACEHOLDER in content:
+                raise Refusal(OTHER_MODALITY, f"a question has the placeholder {PLACEHOLDER} of an image")
+        return self._finished(converted) if self._is_finished_after else converted
+
+    def _finished(self, converted: Json) -> Json:
         if self._policy.strip:
             converted = _stripped(converted, self._policy.strip)
         if self._policy.system_prompt:
@@ -197,14 +198,18 @@ class RecordConverter:
 
             return fast, plain
         if self._kind == "messages" and not reading.rendered and len(main) == 1:
-            column = names["messages"]
+            column, conversation = names["messages"], self._turns.conversation
 
             def fast_messages(record: Json) -> Json:
                 turns = record.get(column)
-                made = {"messages": self._turns.conversation(turns, record, column)}
-                return self._build(record, {}) if offered_in(turns) else made
+                made = {"messages": conversation(turns, record, column)}
+                first = turns[0]
+                return self._build(record, {}) if len(first) > 2 and offered_in(turns) else made
 
             return fast_messages, frozenset((column,))
+        if self._kind == "text" and len(main) == 1:
+            text = names["text"]
+            return lambda record: {"text": text_of(record, text, "empty_text")}, frozenset(main)
         return lambda record: self._build(record, {}), frozenset(main)
 
     def _extra(self, names: dict[str, str]) -> str | None:
@@ -244,12 +249,6 @@ def is_against(name: str, value: Any) -> bool:
 def _refuse_modality(name: str, value: Any) -> None:
     if value not in (None, "", [], {}):
         raise Refusal(OTHER_MODALITY, f"{name!r} is {MODALITIES[plain(name)]}, which a model of text cannot take")
-
-
-def _refuse_placeholders(converted: Json) -> None:
-    for turn in converted.get("messages", ()):
-        if turn["role"] == "user" and turn["content"] and PLACEHOLDER in turn["content"]:
-            raise Refusal(OTHER_MODALITY, f"a question has the placeholder {PLACEHOLDER} of an image")
 
 
 def _stripped(converted: Json, marks: list[str]) -> Json:

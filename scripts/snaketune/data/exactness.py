@@ -1,6 +1,8 @@
 """Checks of a raw line that its parsed record cannot answer: keys that are written twice, numbers that would change."""
 
 from collections.abc import Callable
+from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from snaketune.data.columns import NAMES
@@ -23,43 +25,48 @@ def repetition_check(reading: Reading) -> Callable[[bytes, Json], None]:
     """
     main = [column_of(path) for path in dict(reading.fields).values()]
     beside = [name for field in ("system", "tools", "history", "input", "reasoning") for name in NAMES[field]]
-    optional = [(name, needles([name])) for name in dict.fromkeys(beside) if name not in main]
-    required, inner, rare = needles(main), needles((*ROLE_KEYS, *CONTENT_KEYS)), needles(TURN_KEYS)
-    tools = tuple(dict.fromkeys((reading.field("tools") or "tools", *NAMES["tools"])))
+    optional = {name: needles([name]) for name in beside if name not in main}
+    required, rare = needles(main), needles(TURN_KEYS)
+    tools = frozenset((reading.field("tools") or "tools", *NAMES["tools"]))
     every = frozenset((*main, *beside, *TURN_KEYS))
     escaped = escaped_key(every)
 
     def check(content: bytes, record: Json) -> None:
         turns: list[Any] = []
         for name in main:
-            found = record.get(name)
-            if type(found) is list:
+            if type(found := record.get(name)) is list:
                 turns = turns + found if turns else found
-        inside = sum([len(turn) for turn in turns if type(turn) is dict])
+        # A conversion came before: the items are all objects or all texts.
+        objects = turns if turns and type(turns[0]) is dict else []
+        inside = sum(map(len, objects))
         if content.count(b":") == len(record) + inside:
             return
         refuse_escaped(content, every, escaped)
         for needle in required:
             if content.count(needle) > 1:
                 refuse_repeated(content, required)
-        for name, quoted in optional:
-            if name in record:
-                refuse_repeated(content, quoted)
-        if turns:
-            refuse_repeated(content, inner, once=len(turns))
-            if inside > 2 * len(turns):
+        if not optional.keys().isdisjoint(record):
+            for name in optional.keys() & record.keys():
+                refuse_repeated(content, optional[name])
+        if objects:
+            refuse_repeated(content, _inner(frozenset(chain.from_iterable(objects))), once=len(objects))
+            if inside > 2 * len(objects):
                 refuse_repeated(content, rare)
-        if any(name in record for name in tools) or any(
-            key in turn for turn in turns if type(turn) is dict for key in CALLS
-        ):
+        if not tools.isdisjoint(record) or any(key in turn for turn in objects for key in CALLS):
             refuse_changed(content, lambda parsed: _of_tools(parsed, main, tools))
 
     return check
 
 
-def _of_tools(record: Json, columns: list[str], tools: tuple[str, ...]) -> list[Any]:
+@lru_cache(maxsize=256)
+def _inner(keys: frozenset[str]) -> tuple[bytes, ...]:
+    """Return the needles of the keys that every turn may have once."""
+    return needles(key for key in (*ROLE_KEYS, *CONTENT_KEYS) if key in keys)
+
+
+def _of_tools(record: Json, columns: list[str], tools: frozenset[str]) -> list[Any]:
     """Return the parts of a record that are tools or calls of them."""
-    found = [record[name] for name in tools if name in record]
+    found = [record[name] for name in sorted(tools) if name in record]
     for column in columns:
         turns = record.get(column)
         for turn in turns if type(turns) is list else ():

@@ -86,13 +86,14 @@ class LineReader:
 
     def _parser(self, reading: Reading, convert: RecordConverter) -> Parser:
         """Return the function from a raw line to the content of a canonical record; it raises Refusal."""
-        check_keys = repetition_check(reading)
+        check_keys, run = repetition_check(reading), convert.__call__
 
         def parse(content: Any, complete: bool) -> dict[str, Any]:
-            record = parse_line(content, complete) if type(content) is bytes else _object(content)
-            converted = convert(record)
-            if type(content) is bytes:
-                check_keys(content, record)
+            if type(content) is not bytes:
+                return run(_object(content))
+            record = parse_line(content, complete)
+            converted = run(record)
+            check_keys(content, record)
             return converted
 
         return parse
