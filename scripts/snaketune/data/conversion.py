@@ -201,10 +201,9 @@ class RecordConverter:
             column, conversation = names["messages"], self._turns.conversation
 
             def fast_messages(record: Json) -> Json:
-                turns = record.get(column)
+                turns: Any = record.get(column)
                 made = {"messages": conversation(turns, record, column)}
-                first = turns[0]
-                return self._build(record, {}) if len(first) > 2 and offered_in(turns) else made
+                return self._build(record, {}) if len(turns[0]) > 2 and offered_in(turns) else made
 
             return fast_messages, frozenset((column,))
         if self._kind == "text" and len(main) == 1:
