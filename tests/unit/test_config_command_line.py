@@ -125,7 +125,8 @@ def test_a_signal_before_any_job_is_one_sentence(number):
         "from snaketune.config.command_line import prepare\n"
         "from snaketune.config.stopping import end_on_signals\n"
         "prepare([])\n"
-        "if sys.argv[1] == '15': end_on_signals(types.SimpleNamespace(_scheduler=None), Path('scripts'))\n"
+        "workflow = types.SimpleNamespace(_scheduler=None, is_main_process=True)\n"
+        "if sys.argv[1] == '15': end_on_signals(workflow, Path('scripts'))\n"
         "os.kill(os.getpid(), int(sys.argv[1]))\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(int(number))], cwd=ROOT, capture_output=True, text=True)

@@ -61,7 +61,18 @@ def test_jobs_of_a_cluster_are_left_to_snakemake_to_cancel(ending):
     with pytest.raises(SystemExit) as left:
         ending.begin(signal.SIGHUP)
     assert left.value.code == 128 + signal.SIGHUP
-    wait_until(lambda: ending.exits)
+    assert ending.scheduler._user_kill is None
+
+
+def test_a_process_of_a_cluster_s_job_waits_for_it(ending, monkeypatch):
+    monkeypatch.setattr(stopping.JobScheduler, "exit_gracefully", None)
+    before = signal.getsignal(signal.SIGTERM)
+    stopping.end_on_signals(SimpleNamespace(is_main_process=False), ending._scripts)
+    assert signal.getsignal(signal.SIGTERM) is before
+    with ending.scheduler._lock:
+        stopping.JobScheduler.exit_gracefully(ending.scheduler, signal.SIGTERM, None)
+    wait_until(lambda: ending.scheduler._user_kill == "graceful")
+    assert ending.exits == []
 
 
 def test_the_first_process_of_a_script_is_told_and_waited_for(ending, tmp_path):

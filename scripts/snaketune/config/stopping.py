@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,12 +30,17 @@ LOOK_SECONDS = 0.1
 def end_on_signals(workflow: Any, scripts: Path) -> None:
     """Make this process end its jobs, and then itself, when it is told to stop.
 
-    A signal that is ignored (``nohup``, a shell's background job) stays ignored.
+    A signal that is ignored (``nohup``, a shell's background job) stays ignored. A process that runs one job of a
+    cluster only waits for it, as Snakemake means it to: Slurm tells the job itself, which is below ``srun`` and no
+    child of this process.
 
     Args:
         workflow: Snakemake's object.
         scripts: folder of the scripts that jobs run.
     """
+    if not workflow.is_main_process:
+        JobScheduler.exit_gracefully = lambda scheduler, *arguments: _start(_finish_running, scheduler)
+        return
     ending = _Ending(workflow, scripts)
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -60,15 +66,15 @@ class _Ending:
         scheduler = self._workflow._scheduler
         if scheduler is None:
             leave(number)
-        threading.Thread(target=self._end, args=(scheduler,), daemon=True).start()
+        _start(self._end, scheduler)
         if not self._workflow.local_exec:
             sys.exit(128 + number)  # Snakemake cancels the jobs of a cluster then
 
     def _end(self, scheduler: Any) -> None:
         _say(f"{self._name} came: running jobs save what they have and end; the same command goes on from there.")
-        with scheduler._lock:
-            scheduler._user_kill = "graceful"
-        scheduler._open_jobs.release()
+        if not self._workflow.local_exec:
+            return
+        _finish_running(scheduler)
         told: set[psutil.Process] = set()
         busy = time.monotonic()
         while time.monotonic() - busy < GRACE_SECONDS:
@@ -111,6 +117,17 @@ class _Ending:
             return any(parent.pid in scripts for parent in process.parents())
         except psutil.Error:
             return True
+
+
+def _start(work: Callable[[Any], None], scheduler: Any) -> None:
+    threading.Thread(target=work, args=(scheduler,), daemon=True).start()
+
+
+def _finish_running(scheduler: Any) -> None:
+    """Let Snakemake start no further job and end when the running ones have; never in the handler of a signal."""
+    with scheduler._lock:
+        scheduler._user_kill = "graceful"
+    scheduler._open_jobs.release()
 
 
 def _say(sentence: str) -> None:
