@@ -150,3 +150,8 @@ def test_owners_are_noted_in_the_results_where_nothing_can_be_beside_them(tmp_pa
     (tmp_path / "results").mkdir()
     claim(tmp_path / "results", "mine", tmp_path, "config.yaml", ["runs/x/new-2"])
     assert [owner.name for owner in owners_of(tmp_path / "results")] == ["mine"]
+
+
+def test_a_project_that_cannot_be_written_to_still_has_a_name(tmp_path):
+    (tmp_path / "work").touch()
+    assert name_of(tmp_path / "work", Path("/a/clone"), "config.yaml").startswith("clone-")

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,28 @@ def test_environment_of_a_rule_holds_what_its_script_imports(rule, environment):
     needed = set().union(*(imported_distributions(path) for path in files))
     held = {canonicalize_name(requirement.name) for requirement in pip_section(environment)} | extras()
     assert needed <= held, f"{environment.name} lacks {sorted(needed - held)}"
+
+
+# Licences under which a package may be used and passed on with code of any licence; of several, one is enough.
+FREE = re.compile(
+    r"MIT|BSD|Apache|ISC|Python|PSF|Zlib|Public Domain|MPL|Mozilla|CC0|Unlicense|NVIDIA Proprietary", re.I
+)
+
+
+def licence_of(package):
+    """What a package says of its licence, as far as possible in its metadata; empty when it has only a text."""
+    facts = metadata.metadata(package)
+    classifiers = [line for line in facts.get_all("Classifier") or [] if line.startswith("License ::")]
+    return facts.get("License-Expression") or " ".join(classifiers) or facts.get("License") or ""
+
+
+def test_installed_pins_have_licences_that_bind_nobody():
+    installed = {canonicalize_name(found.name) for found in metadata.distributions()}
+    here = sorted(set(pins()) & installed)
+    assert len(here) > 50
+    stated = {package: licence_of(package) for package in here}
+    silent = [
+        name for name, words in stated.items() if not words and not metadata.metadata(name).get_all("License-File")
+    ]
+    assert {name for name, words in stated.items() if words and not FREE.search(words)} == set()
+    assert set(silent) <= {"conda-inject"}  # MIT by its repository

@@ -50,13 +50,20 @@ def name_of(work: Path, project: Path, config: str) -> str:
 
     A copy of the project has another name, also a copy with its ``work`` folder.
     """
-    identity = work / "project-id"
-    if not identity.is_file():
-        identity.parent.mkdir(parents=True, exist_ok=True)
-        identity.write_text(f"{uuid.uuid4().hex}\n")
-    text = "\n".join([identity.read_text(errors="replace").strip(), str(project), config])
+    text = "\n".join([_identity(work / "project-id"), str(project), config])
     mark = hashlib.blake2b(os.fsencode(text), digest_size=3).hexdigest()
     return f"{re.sub(r'[^A-Za-z0-9._-]', '_', project.name)[:40] or 'project'}-{mark}"
+
+
+def _identity(path: Path) -> str:
+    """Return what tells two projects at the same path of two machines apart; nothing where it cannot be noted."""
+    try:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{uuid.uuid4().hex}\n")
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def claim(results: Path, name: str, project: Path, config: str, uses: Iterable[str]) -> None:
