@@ -25,7 +25,7 @@ model:
   tiny: {corpus: quickstart, vocab_size: 400, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1,
          num_attention_heads: 2, max_position_embeddings: 256, pretrain_steps: 0}
 split: {test_size: 0.01}
-tokens: {max_length: 256}
+tokens: {max_length: 256, max_dropped_fraction: 0.99}
 adapter: {r: 4}
 train: {max_steps: 8, per_device_train_batch_size: 2, gradient_accumulation_steps: 1, learning_rate: 1e-3,
         logging_steps: 2, save_steps: 2, cpu_threads: 1}

@@ -18,7 +18,7 @@ CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
 A, B = ".lora_A.weight", ".lora_B.weight"
 AGAIN = "train the adapter again"
-PRODUCT_NUMBERS = 1 << 22  # of one product in float64
+PRODUCT_NUMBERS = 1 << 20  # of one product in float64
 
 # Options of LoRA whose change is more than the product of two matrices; PEFT itself merges those.
 BEYOND_PLAIN = (
