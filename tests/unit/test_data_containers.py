@@ -176,6 +176,11 @@ def test_settings_of_a_source_reach_its_records(tmp_path):
     assert [[turn["content"] for turn in record["messages"]] for record in found.records] == [["a", "b"], ["a", "b"]]
 
 
+def test_a_nameless_first_column_is_the_numbers_of_rows(tmp_path):
+    found = read_bytes(tmp_path, b",prompt,completion\n0,a,b\n1,c,d\n", name="x.csv")
+    assert [record["messages"][0]["content"] for record in found.records] == ["a", "c"]
+
+
 def test_what_stands_beside_the_list_of_an_object_is_named(tmp_path):
     found = read_bytes(tmp_path, CONTAINERS["object with a list"], name="x.json")
     assert found.facts["sources"][0]["beside"] == ["splits", "version"]

@@ -104,6 +104,8 @@ def test_a_source_without_permission_is_one_sentence(tmp_path):
         ("x.jsonl", b"Rar!\x1a\x07", "RAR archive: unpack"),
         ("x.jsonl", b"SQLite format 3\0", "SQLite database: write the table"),
         ("x.jsonl", b"%PDF-1.7", "PDF document"),
+        ("x.jsonl", b"version https://git-lfs.github.com/spec/v1\noid", "pointer of Git LFS, .*`git lfs pull`"),
+        ("x.csv", b"<!DOCTYPE html><html></html>", "web page"),
     ],
 )
 def test_another_kind_of_file_is_named_with_its_cure(tmp_path, name, content, sentence):

@@ -21,6 +21,7 @@ SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 MOST_COLUMNS = 2000
 LONGEST_NAME = 200
 ROWS_LOOKED_AT = 200
+INDEX = "index"
 # What ended lines before 2001 on one system, and still in a few files.
 OLD_END = rb"\r"
 
@@ -219,6 +220,8 @@ def sniff(head: bytes, is_whole: bool, name: str) -> tuple[RowCoding, int] | Non
     match = dialect.fields.match(text)
     header = match[0] if match else b""
     names = [one.decode("utf-8", "replace").strip() for one in dialect.values(header)]
+    if names and not names[0] and INDEX not in names:
+        names[0] = INDEX  # pandas writes the numbers of rows under no name
     if not is_named and not all(0 < len(one) <= 64 for one in names):
         return None
     _check_header(names, name)

@@ -21,6 +21,10 @@ FOREIGN = {
     b"\x93NUMPY": "is a NumPy array: write its records as JSON lines",
     b"GGUF": "is a model in GGUF: data.sources are for records",
     b"\xd0\xcf\x11\xe0": "is an Office document: save its table as CSV and name that file",
+    b"version https://git-lfs": "is a pointer of Git LFS, not the file: fetch it with `git lfs pull`",
+    b"<!DOCTYPE": "is a web page, perhaps one that asks for a login: fetch the file itself",
+    b"<!doctype": "is a web page, perhaps one that asks for a login: fetch the file itself",
+    b"<html": "is a web page, perhaps one that asks for a login: fetch the file itself",
     b"ORC": "is an ORC file: write it as Parquet",
     b"Obj\x01": "is an Avro file: write it as Parquet or JSON lines",
 }
