@@ -17,7 +17,7 @@ from itertools import chain
 from snaketune.common.errors import DataError
 from snaketune.data.left_out import check_written
 from snaketune.data.templates import ChatTemplate, Message, Span
-from snaketune.data.thoughts import split_content
+from snaketune.data.thoughts import BEFORE_MARKS, split_content
 from snaketune.data.turns import Turn, Turns
 
 # Role of each message, with whether it is trained.
@@ -110,8 +110,9 @@ class ExampleFinder:
         return self._exact(messages, tools) if quick is None else quick
 
     def _from_scaffold(self, messages: Sequence[Message]) -> list[Example] | None:
-        if not all(map(_is_plain, messages)):
-            return None
+        for message in messages:
+            if not _is_plain(message):
+                return None
         scaffold = self._scaffold(tuple([(m["role"], m.get("weight") != 0) for m in messages]))
         if scaffold is None:
             return None
@@ -229,6 +230,8 @@ def _joined(literals: Sequence[str], contents: Sequence[str]) -> str:
 
 def _is_plain(message: Message) -> bool:
     content = message.get("content")
-    if not (message.keys() <= PLAIN_KEYS and type(content) is str and content and not content.isspace()):
+    if len(message) > 2 and not message.keys() <= PLAIN_KEYS:
         return False
-    return message["role"] != "assistant" or not split_content(content)[0]
+    if type(content) is not str or not content or content.isspace():
+        return False
+    return content[0] not in BEFORE_MARKS or message["role"] != "assistant" or not split_content(content)[0]

@@ -20,13 +20,15 @@ MARKS = (
     ("<thinking>", "</thinking>"),
     ("<reasoning>", "</reasoning>"),
 )
+# What a content begins with that begins with marked reasoning.
+BEFORE_MARKS = frozenset("<[ \t\r\n")
 _READS = re.compile(r"reasoning_content|\.thinking\b|\[\s*['\"]thinking['\"]\s*\]|\.reasoning\b")
 
 
 def may_reason(message: Message) -> bool:
     """Tell in little time whether a turn may have reasoning."""
     content = message.get("content")
-    return len(message) > 2 or (type(content) is str and content.lstrip()[:1] in ("<", "["))
+    return len(message) > 2 or (type(content) is str and content[:1] in BEFORE_MARKS)
 
 
 def reasoning_of(message: Message) -> str:

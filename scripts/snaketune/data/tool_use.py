@@ -88,9 +88,10 @@ def for_template(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     Arguments of calls are objects (OpenAI has them as JSON text, which a template that writes objects as JSON would
     quote a second time), and a key without a value is left out: many templates would write ``None``.
     """
-    if all(len(message) == 2 and message["content"] is not None for message in messages):
-        return messages
-    return [_for_template(message) for message in messages]
+    for message in messages:
+        if len(message) != 2 or message["content"] is None:
+            return [_for_template(message) for message in messages]
+    return messages
 
 
 def _for_template(message: dict[str, Any]) -> dict[str, Any]:
