@@ -2,7 +2,7 @@
 
 The truth is every pair of records at the threshold or above, found by a search that misses nothing (prefix filtering,
 not MinHash). Recall is 1 - (records that the truth still removes from what was kept) / (records that it removes from
-everything). Precision is the share of removed records that really are that similar to another one; of ours, to the
+everything). Records that differ in indentation alone are no pair. Precision is the share of removed records that really are that similar to another one; of ours, to the
 very record that is named for it, and by the very number given.
 
 Each contender has a process of its own and reads the same file of canonical records; the time to import it is left
@@ -52,16 +52,18 @@ def write_canonical(path: Path, records: int, seed: int) -> None:
             file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
 
 
-def all_rows(path: Path, policy: DedupePolicy) -> Rows:
-    """Return the shingles of all records."""
-    owners, lengths, hashes, done = [], [np.zeros(1, np.int64)], [], 0
+def all_rows(path: Path, policy: DedupePolicy) -> tuple[Rows, np.ndarray]:
+    """Return the shingles of all records, and hashes of their whole texts without and with indentation."""
+    owners, lengths, hashes, wholes, done = [], [np.zeros(1, np.int64)], [], [], 0
     for batch in batches(near_text(turns) for turns in read_turns(path)):
-        rows, _ = shingled_with_indentation(batch, policy.ngram, policy.threshold)
+        rows, texts = shingled_with_indentation(batch, policy.ngram, policy.threshold)
         owners.append(rows.owner + done)
         lengths.append(np.diff(rows.offsets))
         hashes.append(rows.hashes)
+        wholes.append(texts)
         done += len(batch)
-    return Rows(np.concatenate(owners), np.concatenate(hashes), np.cumsum(np.concatenate(lengths)))
+    rows = Rows(np.concatenate(owners), np.concatenate(hashes), np.cumsum(np.concatenate(lengths)))
+    return rows, np.concatenate(wholes)
 
 
 def exact_pairs(rows: Rows, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -151,8 +153,11 @@ class Truth:
     @classmethod
     def of(cls, path: Path, policy: DedupePolicy) -> "Truth":
         """Compare all records of a file."""
-        rows = all_rows(path, policy)
+        rows, wholes = all_rows(path, policy)
         x, y, similarity = exact_pairs(rows, policy.threshold)
+        # Texts that differ in indentation alone are no duplicates.
+        apart = (wholes[x, 0] == wholes[y, 0]) & (wholes[x, 1] != wholes[y, 1])
+        x, y, similarity = x[~apart], y[~apart], similarity[~apart]
         order = np.lexsort((-similarity, y, x))
         x, y, similarity = x[order], y[order], similarity[order]
         new = np.ones(len(x), bool)
