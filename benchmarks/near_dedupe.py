@@ -2,7 +2,8 @@
 
 The truth is every pair of records at the threshold or above, found by a search that misses nothing (prefix filtering,
 not MinHash). Recall is 1 - (records that the truth still removes from what was kept) / (records that it removes from
-everything). Records that differ in indentation alone are no pair. Precision is the share of removed records that really are that similar to another one; of ours, to the
+everything). Records that differ in indentation alone are no pair. Precision is the share of removed records that
+really are that similar to another one; of ours, to the
 very record that is named for it, and by the very number given.
 
 Each contender has a process of its own and reads the same file of canonical records; the time to import it is left

@@ -71,20 +71,7 @@ def draw_blueprint():
     for run in runs:
         found.look_up(run.config)
     found.save()
-    if workflow.is_main_process and workflow.dag_settings is not None:
-        look_first(runs, found, workflow.dag_settings.targets or {"train"})
     return Blueprint(runs, found, code_of, upkeep.shards_before(WORK / "shards.json"))
-
-
-def look_first(runs, found, targets):
-    """Look at what the targets would only meet after hours: sources, and the evaluation files of a training."""
-    look = FirstLook(found, WORK / "first_look.json")
-    for run in runs:
-        if {"train", "data", "plan", "ablate"}.intersection(targets):
-            look.check_sources(run)
-        if "train" in targets:
-            look.check_evaluation_files(run)
-    look.save()
 
 
 end_on_signals(workflow, SCRIPTS)
@@ -247,6 +234,28 @@ def published(wildcards):
     except SnaketuneError as error:
         stop(error)
     return DATA_MANIFESTS + MODEL_MANIFESTS + RUN_FILES
+
+
+def look_first(check):
+    """Look, while jobs are planned, at what they would only meet when they run; `-n` plans them, too."""
+    try:
+        if workflow.is_main_process:
+            look = FirstLook(BLUEPRINT.found, WORK / "first_look.json")
+            check(look)
+            look.save()
+    except SnaketuneError as error:
+        stop(error)
+    return []
+
+
+def sources_looked_at(wildcards):
+    """An input function that adds no file: the beginnings of the sources are read."""
+    return look_first(lambda look: look.check_sources(BLUEPRINT.variant("read_records", wildcards.id).config))
+
+
+def questions_looked_at(wildcards):
+    """An input function that adds no file: the evaluation files of the run are read."""
+    return look_first(lambda look: look.check_evaluation_files(wildcards.run, BLUEPRINT.runs[wildcards.run].config))
 
 
 def inspect_spec(wildcards):

@@ -44,6 +44,7 @@ rule read_shard:
 rule read_records:
     input:
         stage=made_by("stage_sources", "stage.json"),
+        looked_at=sources_looked_at,
         parts=shards("read_records", "parts/{}.part"),
     output:
         records="<results>/data/read_records/{id}/records.jsonl",

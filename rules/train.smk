@@ -5,6 +5,7 @@ rule train_model:
     input:
         rightsize=rightsized,
         earlier=earlier,
+        looked_at=questions_looked_at,
         plan=ancient("<results>/runs/{run}/{id}/plan.json"),
         rows=made_by("pack_rows", "manifest.json"),
         model=ancient(made_by("prepare_model", "manifest.json")),

@@ -33,7 +33,7 @@ def check(place, text, **evaluate):
     (place / "e.jsonl").write_text(text)
     [run], found = runs_of(evaluate={"files": ["e.jsonl"], **evaluate})
     look = FirstLook(found, place / "looked.json")
-    look.check_evaluation_files(run)
+    look.check_evaluation_files(run.name, run.config)
     look.save()
 
 
@@ -41,7 +41,7 @@ def check_sources(place, text, **data):
     (place / "a.jsonl").write_text(text)
     [run], found = runs_of(data={"sources": ["a.jsonl"], **data})
     look = FirstLook(found, place / "looked.json")
-    look.check_sources(run)
+    look.check_sources(run.config)
     look.save()
 
 

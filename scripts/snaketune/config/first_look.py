@@ -13,7 +13,7 @@ from snaketune.common.atomic import write_json
 from snaketune.common.canonical import digest_of, read_json
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.config.discovery import BUILTIN, Discovery
-from snaketune.config.resolve import ResolvedRun
+from snaketune.config.schema import LinkedConfig
 from snaketune.config.stages import slice_of
 from snaketune.data.inspection import SOURCES, read_beginning
 from snaketune.data.object_storage import is_remote
@@ -34,33 +34,33 @@ class FirstLook:
         self._known = _known(remembered)
         self._good = dict(self._known)
 
-    def check_sources(self, run: ResolvedRun) -> None:
+    def check_sources(self, config: LinkedConfig) -> None:
         """Read the beginning of the first 20 sources of a run, but for objects in storage.
 
         Raises:
             ConfigError: if a setting does not fit one.
             DataError: if one cannot be read or has no known shape.
         """
-        policy = ReadingPolicy.of_slice(slice_of(run.config, "read_records"))
-        for number, entry in enumerate(self._found.sources(run.config)[:SOURCES]):
+        policy = ReadingPolicy.of_slice(slice_of(config, "read_records"))
+        for number, entry in enumerate(self._found.sources(config)[:SOURCES]):
             path = str(entry["path"])
             key = {"entry": entry, "policy": asdict(policy)}
             if not is_remote(path) and not path.startswith(BUILTIN) and self._is_new(key):
                 read_beginning(number, entry, policy, self._path.parent)
                 self._remember(key, path)
 
-    def check_evaluation_files(self, run: ResolvedRun) -> None:
-        """Read every file of ``evaluate.files`` of a run as the evaluation will.
+    def check_evaluation_files(self, run: str, config: LinkedConfig) -> None:
+        """Read every file of ``evaluate.files`` of the run named ``run`` as the evaluation will.
 
         Raises:
             ConfigError: naming the run, the file and what is wrong with it.
         """
-        outside = self._found.outside("evaluate_model", run.config)
-        settings = FileSettings.of_slice({**slice_of(run.config, "evaluate_model"), **outside})
+        outside = self._found.outside("evaluate_model", config)
+        settings = FileSettings.of_slice({**slice_of(config, "evaluate_model"), **outside})
         for entry in settings.entries:
             key = {"entry": entry, "columns": settings.columns, "system": settings.system_prompt}
             if self._is_new(key):
-                _read_whole(run.name, entry, settings)
+                _read_whole(run, entry, settings)
                 self._remember(key, entry["path"])
 
     def save(self) -> None:
