@@ -10,7 +10,7 @@ from snaketune.data.conversion import RecordConverter
 from snaketune.data.doubts import check_marks, check_refused, check_verdicts, judged_columns
 from snaketune.data.first_records import Sample
 from snaketune.data.formats import default_reading, evidence_of, kind_of
-from snaketune.data.leftovers import CHOSEN, leftovers
+from snaketune.data.leftovers import CHOSEN, IGNORED, leftovers
 from snaketune.data.paths import column_of, value_at
 from snaketune.data.policy import Reading, ReadingPolicy
 from snaketune.data.quarantine import Refusal
@@ -61,8 +61,8 @@ def decide(path: str, records: Sequence[Json], places: Sequence[int], policy: Re
     if not is_decided and (left.lost or any((found.others or {}).values())):
         raise doubtful(sample, found, left, seen)
     check_marks(sample, made)
-    known = (*left.known, *((name, CHOSEN) for name in left.lost))
-    return replace(reading, known=tuple(sorted(known)), is_decided=is_decided)
+    known = dict.fromkeys(policy.ignore, IGNORED) | dict(left.known) | dict.fromkeys(left.lost, CHOSEN)
+    return replace(reading, known=tuple(sorted(known.items())), is_decided=is_decided)
 
 
 def _worse(reading: Reading, pairs: bool) -> str | None:

@@ -124,8 +124,8 @@ def conversation_of(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _said(message: dict[str, Any]) -> str:
-    """Return the content of a turn with the functions that it calls; the ids of calls are arbitrary."""
-    content = message["content"] or ""
+    """Return the content of a turn with its reasoning and the functions that it calls; ids of calls are arbitrary."""
+    content = message.get("reasoning_content", "") + (message["content"] or "")
     if "tool_calls" not in message:
         return content
     calls = [call.get("function", call) for call in message["tool_calls"]]
