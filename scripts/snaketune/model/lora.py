@@ -107,4 +107,5 @@ def expert_parameters(model: Any, wanted: str | list[str]) -> list[str]:
 
 def fused_experts(model: Any) -> list[str]:
     """Return the names of the parameters that hold the matrices of all experts of a layer, shape [experts, …, …]."""
-    return [name for name, weight in model.named_parameters() if weight.dim() == 3 and ".experts." in f".{name}"]
+    found = ((name, weight) for name, weight in model.named_parameters() if "lora_" not in name)
+    return [name for name, weight in found if weight.dim() == 3 and ".experts." in f".{name}"]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from peft import PeftModel, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -41,9 +42,9 @@ def add_adapter(
     check_expressions(adapter)
     check_modules_to_save(base, adapter["modules_to_save"])
     targets = targets_of(base, adapter["target_modules"], adapter["r"])
-    for note in _left_alone(base, adapter, targets):
-        print(f"Note: {note}.", flush=True)
     model = put_adapter(base, adapter, targets)
+    for note in _left_alone(model, targets):
+        print(f"Note: {note}.", flush=True)
     check_patterns(model, adapter)
     check_ranks(model, adapter["r"])
     if start:
@@ -52,12 +53,14 @@ def add_adapter(
     return model
 
 
-def _left_alone(base: torch.nn.Module, adapter: dict[str, Any], targets: Targets) -> list[str]:
+def _left_alone(model: PeftModel, targets: Targets) -> list[str]:
     """Return sentences on what the adapter does not change although somebody might expect it."""
     notes = [f"no adapter on {', '.join(targets.remarks)}"] if targets.remarks else []
-    experts = fused_experts(base)
-    if experts and not adapter["target_parameters"]:
-        share = sum(base.get_parameter(name).numel() for name in experts) / sum(p.numel() for p in base.parameters())
+    sizes = {name: weight.numel() for name, weight in model.get_base_model().named_parameters() if "lora_" not in name}
+    experts = fused_experts(model.get_base_model())
+    # PEFT itself puts adapters on the experts of some kinds of models.
+    if experts and not any(isinstance(module, ParamWrapper) for module in model.modules()):
+        share = sum(sizes[name] for name in experts) / sum(sizes.values())
         notes.append(
             f"the experts ({share:.0%} of the weights) get no adapter; adapter.target_parameters: all-experts trains"
             " them, too"
