@@ -170,10 +170,12 @@ def test_settings_of_a_source_reach_its_records(tmp_path):
     from snaketune.data.staging import Source
 
     one, place = source(tmp_path / "a.csv", b"x,y\na,b\n")
-    options = {"format": "prompt_completion", "columns": {"prompt": "x", "completion": "y"}}
+    options = {"name": "sums", "format": "prompt_completion", "columns": {"prompt": "x", "completion": "y"}}
     own = Source(one.path, one.bytes, one.digest, options)
     found = read(tmp_path, (own, place), source(tmp_path / "b.jsonl", PAIR))
     assert [[turn["content"] for turn in record["messages"]] for record in found.records] == [["a", "b"], ["a", "b"]]
+    assert [entry.get("name") for entry in found.facts["sources"]] == ["sums", None]
+    assert summary_of(found.facts)[0].startswith(f"Read sums, {tmp_path}/a.csv (CSV) as prompt_completion: 1 record")
 
 
 def test_a_nameless_first_column_is_the_numbers_of_rows(tmp_path):

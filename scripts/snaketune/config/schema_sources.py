@@ -15,7 +15,7 @@ class SourceConfig(Section):
     """A source with settings of its own; a plain text is a source with a path alone."""
 
     path: str = Field(..., min_length=1, description="As a plain source: a file, folder, glob or address.")
-    name: str | None = Field(None, min_length=1, description="What messages and the report call it.")
+    name: str | None = Field(None, min_length=1, description="What it is called when it is read, and in the manifest.")
     format: Format | None = Field(None, description="As `data.format`, for this source alone.")
     columns: dict[str, str] | None = Field(None, description="As `data.columns`, for this source alone.")
     split: str | None = Field(

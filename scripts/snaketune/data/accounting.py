@@ -28,6 +28,7 @@ class SourceAccount:
     written: int = 0
     seen: Seen = field(default_factory=Seen)
     blocks: SourceBlocks | None = None
+    name: str = ""
 
     def add(self, result: BlockResult) -> None:
         """Count the lines of a block."""
@@ -53,6 +54,7 @@ class SourceAccount:
         beside = self.blocks.beside if self.blocks else []
         return {
             "path": self.path,
+            **({"name": self.name} if self.name else {}),
             "format": self.reading.format,
             **({"container": container} if container else {}),
             **({"beside": sorted(beside)} if beside else {}),
@@ -99,8 +101,9 @@ def summary_of(facts: dict[str, Any]) -> list[str]:
 def _sentences(entry: dict[str, Any]) -> Iterator[str]:
     container, unit = (f" ({entry['container']})", "record") if "container" in entry else ("", "line")
     bad, made = entry["quarantined"] - entry["set_aside"], entry["records"] + entry.get("not_sampled", 0)
+    called = f"{entry['name']}, {entry['path']}" if "name" in entry else entry["path"]
     yield (
-        f"Read {entry['path']}{container} as {entry['format']}: {counted(entry['records'], 'record')},"
+        f"Read {called}{container} as {entry['format']}: {counted(entry['records'], 'record')},"
         f" {counted(bad, unit)} quarantined; {entry['evidence']} in {made:,} of {entry['lines']:,} records."
     )
     if "beside" in entry:

@@ -117,7 +117,7 @@ class RecordReader:
         check_columns(policy.format, policy.columns)
         self._named |= policy.columns
         reading, blocks = self._choose(iter(found), source.path, policy)
-        self.accounts.append(SourceAccount(source.path, reading, blocks=found))
+        self.accounts.append(SourceAccount(source.path, reading, blocks=found, name=source.options.get("name", "")))
         for block in blocks:
             known = replace(block, reading=reading)
             yield known.by_reference() if several and block.is_plain else known
