@@ -49,6 +49,7 @@ OWN: dict[str, dict[str, Any]] = {
         {"hidden_size_per_layer_input": 8, "layer_types": ["sliding_attention", "full_attention"]}
         | {"per_layer_config": {1: {"head_dim": 2 * HEAD_WIDTH}}},
     ),
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "zamba": {"layers_block_type": ["mamba", "hybrid"], "attention_head_dim": 16, "mamba_dt_rank": 8},
