@@ -50,6 +50,7 @@ OWN: dict[str, dict[str, Any]] = {
         | {"per_layer_config": {1: {"head_dim": 2 * HEAD_WIDTH}}},
     ),
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "qwen3_next": {"layer_types": ["linear_attention", "full_attention"]},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "zamba": {"layers_block_type": ["mamba", "hybrid"], "attention_head_dim": 16, "mamba_dt_rank": 8},
