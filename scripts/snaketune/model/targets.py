@@ -89,6 +89,13 @@ def width_of(model: Any) -> int:
     return model.get_input_embeddings().weight.shape[-1]
 
 
+def narrowest(module: Any) -> int:
+    """Return the smaller of a linear layer's two widths; the shape of quantised weights says nothing about them."""
+    if hasattr(module, "in_features"):
+        return min(module.in_features, module.out_features)
+    return min(module.weight.shape)
+
+
 def _reason(model: Any, name: str, module: Any, rank: int) -> str | None:
     """Return why ``all-linear`` leaves a layer out, None where it does not."""
     last = name.rsplit(".", 1)[-1]
@@ -100,7 +107,7 @@ def _reason(model: Any, name: str, module: Any, rank: int) -> str | None:
         return "is more than a matrix product"
     if last in READ_BY_KERNELS and model.config.get_text_config().model_type in KERNEL_KINDS:
         return "its kernel reads the weight past an adapter"
-    if min(module.weight.shape) < rank and NARROW * min(module.weight.shape) <= width_of(model):
+    if narrowest(module) < rank and NARROW * narrowest(module) <= width_of(model):
         return f"has less than rank {rank}"
     return None
 

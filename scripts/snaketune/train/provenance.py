@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import xxhash
 
 GIT_SECONDS = 20.0
 T = TypeVar("T")
@@ -80,6 +79,8 @@ def describe_git(folder: Path, seconds: float = GIT_SECONDS) -> dict[str, str] |
 
 
 def _git_state(folder: Path, seconds: float) -> dict[str, str] | None:
+    import xxhash  # a bare machine with a GPU lacks it, and the meters import this module
+
     try:
         commit = _git(folder, seconds, "rev-parse", "HEAD").decode(errors="replace").strip()
         changes = _git(folder, seconds, "diff", "--no-ext-diff", "HEAD")
