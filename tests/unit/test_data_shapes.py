@@ -87,3 +87,59 @@ def test_records_that_differ_in_their_reasoning_alone_are_different(tmp_path):
 def test_columns_of_a_source_are_its_own(tmp_path):
     found = read_bytes(tmp_path, lines({"q1": "a", "a1": "b"}), columns={"prompt": "q1", "completion": "a1"})
     assert found.records[0]["messages"] == [USER, ANSWER]
+
+
+def test_a_refusal_and_the_account_say_the_same_share(tmp_path):
+    records = [{"question": "ab", "answer": "cdéf", "notes": "x y z" * n, "id": str(n)} for n in range(1, 9)]
+    with pytest.raises(DataError) as caught:
+        read_bytes(tmp_path, lines(*records))
+    facts = read_bytes(tmp_path, lines(*records), ignore=["notes"]).facts["sources"][0]
+    assert [(item["name"], item["share"]) for item in facts["unused"]] == [("id", 0.0339), ("notes", 0.7627)]
+    assert "notes (8 of the first 8 records, 76% of the text)" in str(caught.value)
+
+
+def test_what_is_beside_named_places_is_counted_once_for_each_record(tmp_path):
+    turns = [{"ask": "a", "say": "b"}, {"ask": "c", "say": "d"}, {"ask": "e", "say": "f", "sa": "g"}]
+    columns = {"prompt": "turns[0].ask", "completion": "turns[0].say"}
+    facts = read_bytes(tmp_path, lines(*[{"turns": turns}] * 3), columns=columns).facts["sources"][0]
+    [unused] = facts["unused"]
+    assert (unused["name"], unused["records"], unused["share"]) == ("turns[…]", 3, 0.7143)
+
+
+def test_a_place_is_not_used_because_a_longer_name_is(tmp_path):
+    record = {"chat": {"turn": "lost text", "turn_1": "a", "turn_2": "b"}}
+    columns = {"prompt": "chat.turn_1", "completion": "chat.turn_2"}
+    facts = read_bytes(tmp_path, lines(record, record), columns=columns).facts["sources"][0]
+    assert [item["name"] for item in facts["unused"]] == ["chat.turn"]
+
+
+@pytest.mark.parametrize(
+    ("number", "written"), [("1.10", "1.1"), ("1e5", "100000.0"), ("1e-7", "1e-07"), ("-0", "0"), ("1E3", "1000.0")]
+)
+def test_numbers_in_json_text_that_a_template_would_change_are_refused(tmp_path, number, written):
+    arguments, schema = f'{{"price": {number}}}', f'[{{"name": "f", "default": {number}}}]'
+    calls = [{"function": {"name": "f", "arguments": arguments}}]
+    asked = {"role": "user", "content": "a"}
+    good = {"messages": [asked, ANSWER]}
+    by_call = [asked, {"role": "assistant", "content": None, "tool_calls": calls}]
+    by_text = [asked, {"role": "function_call", "content": f'{{"name": "f", "arguments": {arguments}}}'}]
+    bad = [{"messages": by_call}, {"messages": by_text}, {"messages": [asked, ANSWER], "tools": schema}]
+    found = read_bytes(tmp_path, lines(*[good] * 10, *bad), max_bad_fraction=0.5)
+    assert found.facts["reasons"] == {"inexact_number": 3}
+    assert f"a tool's {number} would be written as {written}" in found.quarantine[0]["detail"]
+
+
+def test_numbers_in_json_text_that_stay_what_they_are_go_in(tmp_path):
+    arguments = '{"price": 1.5, "count": -10, "version": "1.10 or 1e5", "id": 123456789012345678901234}'
+    calls = [{"function": {"name": "f", "arguments": arguments}}]
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": calls}]
+    [record] = read_bytes(tmp_path, lines({"messages": turns})).records
+    assert record["messages"][1]["tool_calls"] == calls
+
+
+@pytest.mark.parametrize(
+    ("question", "kept"), [("<img>https://x.org/a.jpeg</img> Who?", 1), ("What does <img src='a.jpeg'> do?", 2)]
+)
+def test_an_image_in_the_text_of_a_question_is_another_modality(tmp_path, question, kept):
+    found = read_bytes(tmp_path, lines({"query": "a", "response": "b"}, {"query": question, "response": "b"}))
+    assert (len(found.records), found.facts["sources"][0]["set_aside"]) == (kept, 2 - kept)

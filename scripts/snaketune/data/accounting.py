@@ -25,7 +25,6 @@ class SourceAccount:
     records: int = 0
     quarantined: int = 0
     set_aside: int = 0
-    written: int = 0
     seen: Seen = field(default_factory=Seen)
     blocks: SourceBlocks | None = None
     name: str = ""
@@ -35,7 +34,6 @@ class SourceAccount:
         self.records += result.records
         self.quarantined += result.reasons.total()
         self.set_aside += sum(result.reasons[reason] for reason in SET_ASIDE)
-        self.written += len(result.written)
         self.seen.add(result.seen)
 
     @property
@@ -47,8 +45,8 @@ class SourceAccount:
         """Return the account for the manifest.
 
         ``ignored`` are columns and keys that no record was made of; ``unused`` has the reason for each, the records
-        that have it, those of them with text, and the share of all text in it. What is no lines of JSON has a
-        ``container``, and ``beside`` names what an object has beside its list.
+        that have it, those of them with text, and its share of the characters of all text, used or not. What is no
+        lines of JSON has a ``container``, and ``beside`` names what an object has beside its list.
         """
         container = self.blocks.container.label if self.blocks else ""
         beside = self.blocks.beside if self.blocks else []
@@ -68,10 +66,9 @@ class SourceAccount:
         }
 
     def _unused(self, name: str) -> dict[str, Any]:
-        records, with_text, size = self.seen.unused[name]
-        everything = self.written + sum(counts[2] for counts in self.seen.unused.values())
+        records, with_text, _ = self.seen.unused[name]
         reason = dict(self.reading.known).get(name, "")
-        share = round(size / max(1, everything), 4)
+        share = round(self.seen.share(name), 4)
         return {"name": name, "records": records, "with_text": with_text, "share": share, "reason": reason}
 
     def columns(self) -> list[str]:

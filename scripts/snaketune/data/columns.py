@@ -59,7 +59,7 @@ MODALITIES = {
     **dict.fromkeys(("video", "videos", "video_path", "video_url"), "video"),
     **dict.fromkeys(("audio", "audios", "audio_path", "audio_url"), "audio"),
 }
-PLACEHOLDER = "<image>"
+PLACEHOLDER = re.compile(r"<image>|<img>[^<\s]*[./][^<\s]*</img>")
 
 # What a column of this name holds says something about the record and is no part of it, while it is short.
 BOOKKEEPING = frozenset(
@@ -126,8 +126,8 @@ def texts_in(value: Any) -> Iterable[str]:
 
 
 def size_of(value: Any) -> int:
-    """Return the number of UTF-8 bytes of all texts in a value."""
-    return sum(len(text) if text.isascii() else len(text.encode()) for text in texts_in(value))
+    """Return the number of characters of all texts in a value."""
+    return sum(map(len, texts_in(value)))
 
 
 def has_text(value: Any) -> bool:

@@ -32,6 +32,8 @@ Fast = Callable[[Json], Json]
 
 # Unused columns that are counted by name, at most.
 KNOWN_COLUMNS = 1000
+# Texts of a canonical turn beside its content.
+INNER_TEXTS = ("reasoning_content", "tool_calls", "name", "tool_plan")
 UNUSED, MODALITY, JUDGEMENT = "unused", "modality", "judgement"
 
 
@@ -40,12 +42,19 @@ class Seen:
     """What was seen of records: columns and keys that nothing is made of, and columns that are named and there.
 
     Attributes:
-        unused: for each the number of records that have it, of those with text in it, and the text's bytes.
+        unused: for each the number of records that have it, of those with text in it, and the text's characters.
         found: columns of ``data.columns`` and ``data.ignore`` that a record had.
+        used: the characters of all texts that records were made of.
     """
 
     unused: dict[str, list[int]] = field(default_factory=dict)
     found: set[str] = field(default_factory=set)
+    used: int = 0
+
+    def share(self, name: str) -> float:
+        """Return the characters of something that is not used as a fraction of those of all text, used or not."""
+        everything = self.used + sum(size for _, _, size in self.unused.values())
+        return self.unused[name][2] / max(1, everything)
 
     def note(self, name: str, value: Any) -> None:
         """Count a value that is not used, once per record and name."""
@@ -62,6 +71,7 @@ class Seen:
     def add(self, other: "Seen") -> None:
         """Add what was seen elsewhere."""
         self.found |= other.found
+        self.used += other.used
         for name, counts in other.unused.items():
             if name in self.unused:
                 self.unused[name] = [one + more for one, more in zip(self.unused[name], counts, strict=True)]
@@ -78,11 +88,11 @@ class RecordConverter:
     def __init__(self, reading: Reading, policy: ReadingPolicy):
         self._reading, self._policy = reading, policy
         self._kind = kind_of(reading.format)
-        self._inside: dict[str, Any] = {}
+        self._inside: dict[str, list[Any]] = {}
         kept = tuple(key for key in TEMPLATE_KEYS if reading.field(key))
-        self._turns = TurnReader(policy.roles, kept, self._inside.__setitem__)
+        self._turns = TurnReader(policy.roles, kept, self._note)
         wins = frozenset(name for name in ("system",) if name in policy.columns)
-        self._builder = Builder(reading, self._turns, policy.pairs, wins, self._inside.__setitem__)
+        self._builder = Builder(reading, self._turns, policy.pairs, wins, self._note)
         self._build = getattr(self._builder, self._kind)
         self._seen, self._missing = Seen(), self._wanted()
         self._columns = self._field_of_columns()
@@ -102,9 +112,15 @@ class RecordConverter:
         finally:
             if self._inside:
                 self._note_inside()
+        used = 0 if len(converted) == 1 and "text" not in converted else _size_beside(converted)
         for turn in converted.get("messages", ()):
-            if turn["role"] == "user" and (content := turn["content"]) and "<" in content and PLACEHOLDER in content:
-                raise Refusal(OTHER_MODALITY, f"a question has the placeholder {PLACEHOLDER} of an image")
+            if content := turn["content"]:
+                used += len(content)
+                if turn["role"] == "user" and "<" in content and (found := PLACEHOLDER.search(content)):
+                    raise Refusal(OTHER_MODALITY, f"a question has the placeholder {found[0][:40]} of an image")
+            if len(turn) > 2:
+                used += _size_inside(turn)
+        self._seen.used += used
         return self._finished(converted) if self._is_finished_after else converted
 
     def _finished(self, converted: Json) -> Json:
@@ -121,6 +137,7 @@ class RecordConverter:
 
     def _convert(self, record: Json) -> Json:
         given: dict[str, list[str]] = {}
+        rest: dict[str, dict[str, Any]] = {}
         plain, columns = self._plain, self._columns
         for name in record:
             if name in plain:
@@ -142,8 +159,10 @@ class RecordConverter:
                 given.setdefault(use, []).append(path)
         for path in self._nested:
             for place, value in beside(record, path).items():
-                if not any(used.startswith(place) for used in self._nested):
-                    self._seen.note(_counted(place), value)
+                if not any(_is_within(used, place) for used in self._nested):
+                    rest.setdefault(_counted(place), {})[place] = value
+        for name, values in rest.items():
+            self._seen.note(name, list(values.values()))
         return self._build(record, given) if given or self._is_special else self._fast(record)
 
     def _wanted(self) -> set[str]:
@@ -215,10 +234,30 @@ class RecordConverter:
         """Return the column of what belongs to a question, also where the first records had nothing in it."""
         return names.get("input") or ("input" if self._columns.get("input") == "input" else None)
 
+    def _note(self, name: str, value: Any) -> None:
+        self._inside.setdefault(name, []).append(value)
+
     def _note_inside(self) -> None:
-        for name, value in self._inside.items():
-            self._seen.note(name, value)
+        for name, values in self._inside.items():
+            self._seen.note(name, values)
         self._inside.clear()
+
+
+def _size_beside(converted: Json) -> int:
+    """Return the characters of the texts of a canonical record beside its messages."""
+    answers = (*converted.get("chosen", ()), *converted.get("rejected", ()))
+    size = size_of([converted.get("text"), converted.get("tools")])
+    return size + sum(len(turn["content"] or "") + _size_inside(turn) for turn in answers)
+
+
+def _size_inside(turn: Json) -> int:
+    """Return the characters of the texts of a canonical turn beside its content."""
+    return size_of([turn.get(key) for key in INNER_TEXTS])
+
+
+def _is_within(path: str, place: str) -> bool:
+    """Tell whether a path is a place or leads into it."""
+    return path == place or (path.startswith(place) and path[len(place)] in ".[")
 
 
 def _counted(place: str) -> str:

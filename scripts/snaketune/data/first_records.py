@@ -140,10 +140,6 @@ class Sample:
         values = self.columns[name]
         return markup_of(values) if values and all(type(value) is str for value in values) else None
 
-    def text_of_records(self) -> int:
-        """Return the bytes of text in all records."""
-        return sum(size_of(record) for record in self.records)
-
 
 def has_roles(value: Any) -> bool:
     """Tell whether the objects of a list say who speaks; in a column of any name these alone make a conversation."""

@@ -143,8 +143,12 @@ def refuse_any_repeated(text: str, place: str) -> None:
     json.loads(text, object_pairs_hook=check, parse_int=str, parse_float=str)
 
 
+# What numbers have that could be written in another way; texts may have it as well.
+FRACTION = re.compile(r"\d[.eE]|-0")
+
+
 class _Spelled(str):
-    """A number with a fraction or an exponent, as it stands in a line."""
+    """A number as it stands in a line."""
 
 
 def refuse_changed(content: bytes, parts_of: Callable[[dict[str, Any]], list[Any]]) -> None:
@@ -169,13 +173,33 @@ def refuse_changed(content: bytes, parts_of: Callable[[dict[str, Any]], list[Any
         record = json.loads(content, object_pairs_hook=once, parse_int=str, parse_float=_Spelled)
     except RecursionError:
         raise Refusal("too_deep", "the line is nested too deeply to be checked for repeated keys") from None
-    waiting = parts_of(as_record(record))
+    _refuse_changed_numbers(parts_of(as_record(record)))
+
+
+def refuse_changed_in_text(text: str) -> None:
+    """Refuse JSON text, known to be valid, with a number that a chat template would write differently.
+
+    Raises:
+        Refusal: with the reason ``inexact_number``.
+    """
+    if FRACTION.search(text):
+        _refuse_changed_numbers([json.loads(text, parse_int=_Spelled, parse_float=_Spelled)])
+
+
+def _refuse_changed_numbers(waiting: list[Any]) -> None:
     while waiting:
         value = waiting.pop()
-        if type(value) is _Spelled and orjson.dumps(float(value)).decode() != value:
-            written = orjson.dumps(float(value)).decode()
+        if type(value) is _Spelled and value != (written := _written(value)):
             raise Refusal("inexact_number", f"a tool's {value} would be written as {written}: write it so, or as text")
         waiting += value.values() if type(value) is dict else value if type(value) is list else ()
+
+
+def _written(number: str) -> str:
+    """Return how a number is written into records or, where that differs, into the text of a template."""
+    if number.lstrip("-").isdecimal():
+        return number if number != "-0" else "0"
+    written = orjson.dumps(float(number)).decode()
+    return written if written != number else json.dumps(float(number))
 
 
 def _look_closer(content: bytes, names: set[str]) -> None:

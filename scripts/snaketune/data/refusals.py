@@ -135,10 +135,9 @@ def doubtful(sample: Sample, found: Candidate, left: Leftovers, seen: Seen) -> D
     fields = dict(found.fields)
     if others := {name: columns for name, columns in (found.others or {}).items() if columns}:
         return _several_readings(sample, fields, others)
-    total = max(1, sample.text_of_records())
     shares = ", ".join(
         f"{name} ({seen.unused[name][1]} of the first {len(sample.records)} records,"
-        f" {100 * seen.unused[name][2] / total:.0f}% of the text)"
+        f" {100 * seen.share(name):.0f}% of the text)"
         for name in left.lost
     )
     use = _use(sample, found, left.lost)

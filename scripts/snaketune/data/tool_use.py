@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from snaketune.data.parsing import KINDS, refuse_any_repeated
+from snaketune.data.parsing import KINDS, refuse_any_repeated, refuse_changed_in_text
 from snaketune.data.quarantine import Refusal
 
 # Whole numbers from here on are not all doubles, and the parser reads those beyond 64 bits as doubles.
@@ -136,6 +136,7 @@ def _read(text: str, place: str) -> Any:
     for _ in _levels(value, place):
         pass
     refuse_any_repeated(text, place)
+    refuse_changed_in_text(text)
     return value
 
 
