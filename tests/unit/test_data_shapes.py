@@ -143,3 +143,72 @@ def test_numbers_in_json_text_that_stay_what_they_are_go_in(tmp_path):
 def test_an_image_in_the_text_of_a_question_is_another_modality(tmp_path, question, kept):
     found = read_bytes(tmp_path, lines({"query": "a", "response": "b"}, {"query": question, "response": "b"}))
     assert (len(found.records), found.facts["sources"][0]["set_aside"]) == (kept, 2 - kept)
+
+
+CALL = {"name": "f", "arguments": {"x": "y"}}
+TOOLS = [{"name": "f", "parameters": {}}]
+CALLED = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": CALL}]}
+
+
+@pytest.mark.parametrize(
+    "answers", [json.dumps([CALL]), [CALL], json.dumps(CALL), [{"type": "function", "function": CALL}]]
+)
+def test_answers_that_are_calls_of_the_tools_beside_them_are_tool_calls(tmp_path, answers):
+    record = {"id": 1, "query": "a", "answers": answers, "tools": json.dumps(TOOLS)}
+    found = read_bytes(tmp_path, lines(record, {**record, "answers": "no tool fits"}))
+    text = {"role": "assistant", "content": "no tool fits"}
+    assert [record["messages"] for record in found.records] == [[USER, CALLED], [USER, text]]
+    assert found.records[0]["tools"] == TOOLS
+    assert "answers that are calls are tool calls" in found.facts["sources"][0]["evidence"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ("[]", "bad_tool_call"),
+        ('[{"name": "f", "parameters": {}}]', "bad_tool_call"),
+        ('[{"name": "f", "arguments": {"x": 1.10}}]', "inexact_number"),
+    ],
+)
+def test_calls_in_answers_that_are_no_good_are_refused_and_not_learned_as_text(tmp_path, answers, reason):
+    good = {"query": "a", "answers": json.dumps([CALL]), "tools": TOOLS}
+    found = read_bytes(tmp_path, lines(*[good] * 30, {**good, "answers": answers}))
+    assert found.facts["reasons"] == {reason: 1}
+
+
+def test_numbers_of_calls_that_stand_in_an_answer_keep_their_spelling_or_are_refused(tmp_path):
+    good = json.dumps({"query": "a", "answers": [CALL], "tools": TOOLS})
+    found = read_bytes(tmp_path, "\n".join([good] * 30 + [good.replace('"y"', "1.10")]).encode())
+    assert found.facts["reasons"] == {"inexact_number": 1}
+
+
+def test_a_key_of_a_call_that_means_nothing_is_named_and_refused_where_it_has_text(tmp_path):
+    calls = [{"index": 0, "function": {**CALL, "why": "since it fits"}}]
+    record = {"messages": [USER, {"role": "assistant", "content": None, "tool_calls": calls}]}
+    with pytest.raises(DataError, match=r"messages\[\]\.tool_calls\[\]\.function\.why \(1 of the first 1 records"):
+        read_bytes(tmp_path, lines(record))
+    ignored = "messages[].tool_calls[].function.why"
+    found = read_bytes(tmp_path, lines(record), ignore=[ignored])
+    assert [item["name"] for item in found.facts["sources"][0]["unused"]] == [ignored, "messages[].tool_calls[].index"]
+    assert found.records[0]["messages"][1]["tool_calls"] == [{"function": CALL}]
+
+
+def test_a_call_among_the_parts_of_a_content_is_a_tool_call(tmp_path):
+    thought, text = {"type": "reasoning", "value": "hm"}, {"type": "text", "value": "so"}
+    for call in ({"type": "tool_call", "value": json.dumps(CALL)}, {"type": "function_call", "function_call": CALL}):
+        turn = {"role": "assistant", "content": [thought, text, call]}
+        made = read_bytes(tmp_path, lines({"messages": [USER, turn]})).records[0]["messages"][1]
+        assert made == {**CALLED, "content": "so", "reasoning_content": "hm"}
+    asked = {"role": "user", "content": [{"type": "tool_call", "value": json.dumps(CALL)}]}
+    found = read_bytes(tmp_path, lines({"messages": [asked, ANSWER]}, *[{"messages": [USER, ANSWER]}] * 30))
+    assert found.facts["reasons"] == {"bad_tool_call": 1}
+
+
+def test_turns_that_end_in_a_result_are_the_prompt_of_two_answers(tmp_path):
+    called = {"from": "function_call", "value": json.dumps(CALL)}
+    turns = [{"from": "human", "value": "a"}, called, {"from": "observation", "value": "z"}]
+    records = [{"conversations": turns[:n], "tools": json.dumps(TOOLS), "chosen": "b", "rejected": "c"} for n in (1, 3)]
+    found = read_bytes(tmp_path, lines(*records), pairs=True).records
+    roles = [[turn["role"] for turn in record["messages"]] for record in found]
+    assert roles == [["user"], ["user", "assistant", "tool"]]
+    assert found[1]["chosen"] == [ANSWER]

@@ -6,11 +6,11 @@ from typing import Any
 
 from snaketune.data.blocks import SourceBlocks
 from snaketune.data.columns import names_bookkeeping
-from snaketune.data.conversion import Seen
 from snaketune.data.fields import SET_ASIDE, listed
 from snaketune.data.line_reading import BlockResult
 from snaketune.data.paths import column_of
 from snaketune.data.policy import Reading
+from snaketune.data.seen import Seen
 
 IGNORED_SHOWN = 50
 SHARE_SHOWN = 0.005

@@ -25,7 +25,7 @@ class Builder:
     def __init__(self, reading: Reading, turns: TurnReader, pairs: bool, wins: frozenset[str], note: Note):
         """Take over a reading; ``wins`` are fields whose column comes before what the turns say."""
         self._reading, self._turns, self._pairs, self._wins, self._note = reading, turns, pairs, wins, note
-        self._parts = PartReader(turns, reading.rendered)
+        self._parts = PartReader(turns, reading.rendered, reading.calls)
         self._names = dict(reading.fields)
 
     def messages(self, record: Json, given: Given) -> Json:

@@ -11,6 +11,7 @@ from snaketune.data.paths import ABSENT, value_at
 from snaketune.data.policy import Ranking
 from snaketune.data.rankings import ANSWER_TEXTS, scores_of
 from snaketune.data.rendered import markup_of
+from snaketune.data.tool_use import is_calls
 from snaketune.data.turn_names import ROLE_KEYS, SPEAKING
 
 
@@ -20,6 +21,7 @@ class Candidate:
 
     Attributes:
         others: columns that would serve as well for one of the fields: the reading is not certain.
+        calls: whether answers are calls of the tools beside them.
     """
 
     kind: str
@@ -28,6 +30,7 @@ class Candidate:
     ranking: Ranking | None = None
     single: tuple[str, ...] = ()
     others: Mapping[str, tuple[str, ...]] | None = None
+    calls: bool = False
 
 
 def named_fields(sample: Sample) -> dict[str, str]:
@@ -176,15 +179,11 @@ def _open_turns(sample: Sample) -> list[str]:
 
 
 def _is_open(sample: Sample, name: str) -> bool:
-    """Tell whether lists of turns end in one that asks."""
+    """Tell whether lists of turns end in one that an answer follows: a question or a tool's result."""
     lists = [value.get("messages") if type(value) is dict else value for value in sample.columns[name]]
     values = [value for value in lists if type(value) is list and value and type(value[-1]) is dict]
-    return bool(values) and all(_speaks(value[-1]) == "user" for value in values)
-
-
-def _speaks(turn: dict[str, Any]) -> str:
-    name = next((turn[key] for key in ROLE_KEYS if type(turn.get(key)) is str), "")
-    return "user" if name.lower() in SPEAKING else ""
+    last = [next((v[-1][key] for key in ROLE_KEYS if type(v[-1].get(key)) is str), "") for v in values]
+    return bool(last) and all(name.lower() in SPEAKING for name in last)
 
 
 def _rendered(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
@@ -214,16 +213,25 @@ def _pair(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
             {**rest, "completion": named["completion"]},
             _joint(sample, asked["prompt"], named["completion"]),
             others=others,
+            calls="tools" in rest and _holds_calls(sample, named["completion"]),
         )
     answers = [name for name in sample.having("completion") if name not in taken]
     if not answers:
         return None
+    if called := [name for name in answers if "tools" in rest and _holds_calls(sample, name)]:
+        rivals = tuple(name for name in answers if name != called[0] and sample.in_most(name))
+        others |= {"completion": rivals} if rivals else {}
+        return Candidate("pair", {**rest, "completion": called[0]}, others=others, calls=True)
     plain_ones = [name for name in answers if all(_is_answer(value, sample) for value in sample.columns[name])]
     if plain_ones:
         others |= {"completion": tuple(plain_ones[1:])} if len(plain_ones) > 1 else {}
         markup = _joint(sample, asked["prompt"], plain_ones[0])
         return Candidate("pair", {**rest, "completion": plain_ones[0]}, markup, others=others)
     return _single(sample, rest, answers, others)
+
+
+def _holds_calls(sample: Sample, path: str) -> bool:
+    return any(is_calls(value_at(record, path)) for record in sample.records)
 
 
 def _is_answer(value: Any, sample: Sample) -> bool:

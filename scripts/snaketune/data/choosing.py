@@ -88,6 +88,7 @@ def _reading(sample: Sample, found: Candidate, wanted: str | None) -> Reading:
         known=_no_context(sample, fields),
         named=tuple(sample.policy.columns.items()),
         evidence=evidence_of(fields) + _rule(found),
+        calls=found.calls,
     )
 
 
@@ -103,6 +104,8 @@ def _no_context(sample: Sample, fields: dict[str, str]) -> tuple[tuple[str, str]
 
 def _rule(found: Candidate) -> str:
     """Return what the evidence says of answers that are a list, and of conversations that are one text."""
+    if found.calls:
+        return " (answers that are calls are tool calls)"
     if found.ranking is None:
         return f" ({found.rendered} markup taken apart)" if found.rendered else ""
     if found.ranking.text is None:

@@ -9,11 +9,17 @@ from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any
 
-from snaketune.data.columns import MODALITIES
 from snaketune.data.fields import OTHER_MODALITY, refuse_value
 from snaketune.data.parsing import KINDS
 from snaketune.data.quarantine import Refusal
-from snaketune.data.tool_use import called_function, calls_of, check_results
+from snaketune.data.tool_use import (
+    bare_calls,
+    called_function,
+    calls_of,
+    check_results,
+    with_parts_called,
+    written_calls,
+)
 from snaketune.data.turn_names import (
     CALLS,
     CONTENT_KEYS,
@@ -26,6 +32,7 @@ from snaketune.data.turn_names import (
     THOUGHT_PARTS,
     alternating,
     apart,
+    modality_of,
     usual_role,
 )
 
@@ -101,16 +108,19 @@ class TurnReader:
             raise refuse_value(turn, name_key, "text", place)
         role, calls = self._role_and_calls(turn, name, content_key, place, used)
         is_call = name.lower() in CALLS and usual_role(name, self._roles) is None
+        called: list[dict[str, Any]] = []
         content, thought = (
-            (None, "") if is_call else self._content(turn, content_key, place, column, optional=bool(calls))
+            (None, "") if is_call else self._content(turn, content_key, place, column, bool(calls), called)
         )
+        if called:
+            calls, content = with_parts_called(calls, called, role, place), content or None
         if role in WHEN_EMPTY and not calls and (not content or content.isspace()):
             raise Refusal(WHEN_EMPTY[role], f"{place} ({role}) has no text")
         made: Turn = {"role": role, "content": content}
         if role == "assistant" and (reasoning := _reasoning(turn, thought, place, used)):
             made["reasoning_content"] = reasoning
         if calls:
-            made["tool_calls"] = calls
+            made["tool_calls"] = bare_calls(calls, self._note, f"{column}[].tool_calls[]")
         self._add_names(turn, made, place, used)
         if (weight := _weight(turn, role, place, used)) is not None:
             made["weight"] = weight
@@ -142,8 +152,10 @@ class TurnReader:
             return role, called_function(calls, place)
         return role, calls_of(calls, place) if calls else None
 
-    def _content(self, turn: Turn, key: str, place: str, column: str, optional: bool) -> tuple[str | None, str]:
-        """Return the text of a turn and the thoughts among its parts; the parts are joined as they stand."""
+    def _content(
+        self, turn: Turn, key: str, place: str, column: str, optional: bool, called: list[dict[str, Any]]
+    ) -> tuple[str | None, str]:
+        """Return the text of a turn and the thoughts among its parts, joined as they stand; add calls to ``called``."""
         content = turn.get(key)
         if type(content) is str or (optional and content is None):
             return content, ""
@@ -154,10 +166,23 @@ class TurnReader:
         texts: list[str] = []
         thoughts: list[str] = []
         for index, part in enumerate(content):
+            if type(part) is dict and part.get("type") in CALLS:
+                called += self._called(part, f"{place}: {key}[{index}]", f"{column}[].{key}[]")
+                continue
             is_thought = type(part) is dict and part.get("type") in THOUGHT_PARTS
             text = self._part(part, f"{place}: {key}[{index}]", f"{column}[].{key}[]", is_thought)
             (thoughts if is_thought else texts).append(text)
         return "".join(texts), "".join(thoughts)
+
+    def _called(self, part: dict[str, Any], place: str, path: str) -> list[dict[str, Any]]:
+        """Return the calls of a part that is one, as JSON text or an object."""
+        key = next((key for key in (*PART_KEYS, *CALLS) if type(part.get(key)) in (str, dict, list)), None)
+        if key is None:
+            raise Refusal("bad_tool_call", f"{place} is a call of nothing")
+        for other in part.keys() - {"type", key}:
+            self._note(f"{path}.{other}", part[other])
+        value = part[key]
+        return called_function(value, place) if type(value) is str else written_calls(value, place)
 
     def _part(self, part: Any, place: str, path: str, is_thought: bool) -> str:
         if type(part) is str:
@@ -196,17 +221,6 @@ def key_among(turn: Turn, keys: tuple[str, ...]) -> str:
         if key in turn:
             return key
     return keys[0]
-
-
-def modality_of(part: Any) -> str | None:
-    """Return ``image``, ``video`` or ``audio`` where a part of a content is one, else None."""
-    if type(part) is not dict:
-        return None
-    for name in (str(part.get("type", "")), *part):
-        for known, modality in MODALITIES.items():
-            if name.removeprefix("input_") in (known, f"{known}_file"):
-                return modality
-    return None
 
 
 def offered_in(turns: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any
 
@@ -15,7 +14,6 @@ from snaketune.data.columns import (
     OTHER_SPLITS,
     PLACEHOLDER,
     SPLITS,
-    has_text,
     plain,
     size_of,
 )
@@ -26,57 +24,14 @@ from snaketune.data.paths import ABSENT, beside, column_of, value_at
 from snaketune.data.policy import Reading, ReadingPolicy
 from snaketune.data.quarantine import Refusal
 from snaketune.data.rendered import without_marks
+from snaketune.data.seen import Seen
 
 Json = dict[str, Any]
 Fast = Callable[[Json], Json]
 
-# Unused columns that are counted by name, at most.
-KNOWN_COLUMNS = 1000
 # Texts of a canonical turn beside its content.
 INNER_TEXTS = ("reasoning_content", "tool_calls", "name", "tool_plan")
 UNUSED, MODALITY, JUDGEMENT = "unused", "modality", "judgement"
-
-
-@dataclass(slots=True)
-class Seen:
-    """What was seen of records: columns and keys that nothing is made of, and columns that are named and there.
-
-    Attributes:
-        unused: for each the number of records that have it, of those with text in it, and the text's characters.
-        found: columns of ``data.columns`` and ``data.ignore`` that a record had.
-        used: the characters of all texts that records were made of.
-    """
-
-    unused: dict[str, list[int]] = field(default_factory=dict)
-    found: set[str] = field(default_factory=set)
-    used: int = 0
-
-    def share(self, name: str) -> float:
-        """Return the characters of something that is not used as a fraction of those of all text, used or not."""
-        everything = self.used + sum(size for _, _, size in self.unused.values())
-        return self.unused[name][2] / max(1, everything)
-
-    def note(self, name: str, value: Any) -> None:
-        """Count a value that is not used, once per record and name."""
-        counts = self.unused.get(name)
-        if counts is None:
-            if len(self.unused) >= KNOWN_COLUMNS:
-                return
-            counts = self.unused[name] = [0, 0, 0]
-        counts[0] += 1
-        if value is not None and type(value) not in (int, float, bool) and has_text(value):
-            counts[1] += 1
-            counts[2] += size_of(value)
-
-    def add(self, other: "Seen") -> None:
-        """Add what was seen elsewhere."""
-        self.found |= other.found
-        self.used += other.used
-        for name, counts in other.unused.items():
-            if name in self.unused:
-                self.unused[name] = [one + more for one, more in zip(self.unused[name], counts, strict=True)]
-            elif len(self.unused) < KNOWN_COLUMNS:
-                self.unused[name] = list(counts)
 
 
 class RecordConverter:
@@ -205,7 +160,8 @@ class RecordConverter:
         main = {path for name, path in reading.fields if self._columns.get(path) == ""}
         self._nested = [path for _, path in reading.fields if column_of(path) != path and "[]" not in path]
         self._is_special = bool(self._nested)
-        if self._kind == "pair" and not reading.rendered and main == {names["prompt"], names["completion"]}:
+        is_text = not reading.rendered and not reading.calls
+        if self._kind == "pair" and is_text and main == {names["prompt"], names["completion"]}:
             prompt, completion, extra = names["prompt"], names["completion"], self._extra(names)
             plain = frozenset(name for name in (prompt, completion, extra) if name)
 

@@ -71,5 +71,6 @@ def _of_tools(record: Json, columns: list[str], tools: frozenset[str]) -> list[A
         turns = record.get(column)
         for turn in turns if type(turns) is list else ():
             if type(turn) is dict:
+                found += [turn] if "arguments" in turn else []
                 found += [turn[key] for key in CALLS if key in turn]
     return found

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.data.columns import JUDGED, MODALITIES, SPLITS, has_text, is_bookkeeping, plain, texts_in
-from snaketune.data.conversion import Seen
 from snaketune.data.first_records import Sample
 from snaketune.data.paths import column_of, values_at
 from snaketune.data.records import conversation_of
+from snaketune.data.seen import Seen
 
 Json = dict[str, Any]
 
@@ -42,14 +42,14 @@ def leftovers(sample: Sample, made: Sequence[Json | None], seen: Seen, rejected:
     for name, (_, with_text, size) in sorted(seen.unused.items()):
         if is_text and name in sample.numbered_answers() and name not in sample.policy.ignore:
             lost.append((0, name))
-        elif reason := _excuse(sample, made, name, rejected):
+        elif reason := _excuse(sample, made, name, rejected, with_text > 0):
             known.append((name, reason))
         elif with_text > len(sample.records) / 2:
             lost.append((-size, name))
     return Leftovers(tuple(name for _, name in sorted(lost)), tuple(known))
 
 
-def _excuse(sample: Sample, made: Sequence[Json | None], name: str, rejected: str | None) -> str:
+def _excuse(sample: Sample, made: Sequence[Json | None], name: str, rejected: str | None, has_text_there: bool) -> str:
     if name in sample.policy.ignore or column_of(name) in sample.policy.ignore:
         return IGNORED
     if plain(name) in (*JUDGED, *SPLITS, *MODALITIES):
@@ -57,7 +57,7 @@ def _excuse(sample: Sample, made: Sequence[Json | None], name: str, rejected: st
     if name == rejected or name.endswith(("(neither best nor worst)", "(all but the best)")):
         return REJECTED
     values = [value for record in sample.records for value in values_at(record, name.removesuffix("[…]"))]
-    if is_bookkeeping(name, values) and not sample.is_side(name):
+    if (values or not has_text_there) and is_bookkeeping(name, values) and not sample.is_side(name):
         return BOOKKEEPING
     return REPEATED if _is_repeated(sample, made, name) else ""
 

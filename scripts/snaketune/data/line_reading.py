@@ -9,11 +9,12 @@ from typing import Any
 import orjson
 
 from snaketune.data.blocks import Block
-from snaketune.data.conversion import RecordConverter, Seen
+from snaketune.data.conversion import RecordConverter
 from snaketune.data.exactness import repetition_check
 from snaketune.data.parsing import LONGEST_LINE, parse_line
 from snaketune.data.policy import Reading, ReadingPolicy
 from snaketune.data.quarantine import Refusal, entry_of
+from snaketune.data.seen import Seen
 
 Parser = Callable[[Any, bool], dict[str, Any]]
 

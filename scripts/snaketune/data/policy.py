@@ -78,6 +78,7 @@ class Reading:
         is_decided: whether the configuration names the main fields, so that the rest is left out on purpose.
         named: what the configuration names for this source.
         evidence: for the terminal: "question/answer read as prompt/completion".
+        calls: whether answers that are calls of functions, as JSON text or objects, are tool calls.
     """
 
     format: str
@@ -90,6 +91,7 @@ class Reading:
     is_decided: bool = False
     named: tuple[tuple[str, str], ...] = ()
     evidence: str = ""
+    calls: bool = False
 
     def field(self, name: str) -> str | None:
         """Return the path of a field, or None where there is no such field."""

@@ -13,15 +13,20 @@ from snaketune.data.fields import answer_of, refuse_value, text_of
 from snaketune.data.policy import Ranking
 from snaketune.data.quarantine import Refusal
 from snaketune.data.rendered import turns_in
+from snaketune.data.tool_use import called_function, is_calls, written_calls
 from snaketune.data.turn_names import ROLE_KEYS
 
 
 @dataclass(frozen=True, slots=True)
 class PartReader:
-    """Reads a question or an answer, text or turns; ``rendered`` is the markup of texts that are conversations."""
+    """Reads a question or an answer, text or turns; ``rendered`` is the markup of texts that are conversations.
+
+    With ``calls``, answers that are calls of functions are tool calls, also as JSON text.
+    """
 
     turns: TurnReader
     rendered: str = ""
+    calls: bool = False
 
     def asked(self, record: Mapping[str, Any], name: str) -> list[Turn]:
         """Return the turns of a prompt.
@@ -41,6 +46,8 @@ class PartReader:
 
     def _part(self, record: Mapping[str, Any], name: str, role: str, when_empty: str) -> list[Turn]:
         value = record.get(name)
+        if self.calls and role == "assistant" and (is_calls(value) or value in ([], "[]")):
+            return self.turns.read_turns([{"role": role, "content": None, "tool_calls": _calls(value, name)}], {}, name)
         if type(value) is dict and any(key in value for key in ROLE_KEYS):
             return self.turns.read_turns([value], dict(record), name)
         if type(value) is list:
@@ -62,6 +69,10 @@ class PartReader:
         if found[-1][0] == "assistant" and not found[-1][1].strip():
             found.pop()
         return self.turns.read_turns([{"role": role, "content": text} for role, text in found], {}, name)
+
+
+def _calls(value: Any, name: str) -> list[dict[str, Any]]:
+    return called_function(value, name) if type(value) is str else written_calls(value, name)
 
 
 def preference(

@@ -7,13 +7,13 @@ from typing import Any
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.data.candidates import Candidate
 from snaketune.data.columns import MAYBE_ANSWERS, MAYBE_QUESTIONS, NAMES, VERDICTS, plain
-from snaketune.data.conversion import Seen
 from snaketune.data.cures import columns_line, ignore_line
 from snaketune.data.fields import listed
 from snaketune.data.first_records import Sample
 from snaketune.data.formats import evidence_of
 from snaketune.data.leftovers import Leftovers
 from snaketune.data.paths import ABSENT, column_of, value_at
+from snaketune.data.seen import Seen
 from snaketune.data.turn_names import CONTENT_KEYS, ROLE_KEYS, USUAL_ROLES
 
 LONGEST_LIST = 8

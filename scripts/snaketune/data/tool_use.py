@@ -4,7 +4,7 @@ They are kept as they stand, since it is the chat template that turns them into 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -16,6 +16,8 @@ from snaketune.data.quarantine import Refusal
 LARGEST_EXACT = float(1 << 53)
 # The writer gives up at 254 levels.
 DEEPEST = 100
+CALL_KEYS = ("id", "type", "function")
+FUNCTION_KEYS = ("name", "arguments")
 
 
 def calls_of(calls: Any, place: str) -> list[dict[str, Any]]:
@@ -48,6 +50,60 @@ def _check_call(call: Any, place: str) -> None:
         raise Refusal("bad_tool_call", f"{place} has arguments that are {KINDS[type(arguments)]}, not an object")
 
 
+def bare_calls(calls: list[dict[str, Any]], note: Callable[[str, Any], None], path: str) -> list[dict[str, Any]]:
+    """Return calls with the keys that mean something; ``note`` gets the place and the value of each other one."""
+    return [_bare(call, note, path) for call in calls]
+
+
+def _bare(call: dict[str, Any], note: Callable[[str, Any], None], path: str) -> dict[str, Any]:
+    if "function" not in call:
+        return _only(call, (*CALL_KEYS, *FUNCTION_KEYS), note, path)
+    bare = _only(call, CALL_KEYS, note, path)
+    return {**bare, "function": _only(call["function"], FUNCTION_KEYS, note, f"{path}.function")}
+
+
+def _only(value: dict[str, Any], keys: Sequence[str], note: Callable[[str, Any], None], path: str) -> dict[str, Any]:
+    for key in value.keys() - set(keys):
+        note(f"{path}.{key}", value[key])
+    return {key: item for key, item in value.items() if key in keys}
+
+
+def is_calls(value: Any) -> bool:
+    """Tell whether a value is calls of functions, or JSON text of such: ``[{"name": …, "arguments": …}]``."""
+    if type(value) is str:
+        if not value.lstrip().startswith(("[", "{")):
+            return False
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return False
+    calls = value if type(value) is list else [value]
+    return bool(calls) and all(_is_call(call) for call in calls)
+
+
+def _is_call(value: Any) -> bool:
+    if type(value) is not dict:
+        return False
+    function = value.get("function", value)
+    named = type(function) is dict and type(function.get("name")) is str
+    return named and ("arguments" in function or "parameters" in function)
+
+
+def with_parts_called(
+    calls: list[dict[str, Any]] | None, called: list[dict[str, Any]], role: str, place: str
+) -> list[dict[str, Any]]:
+    """Return the calls among the parts of a content; only the assistant makes some, in one way.
+
+    Raises:
+        Refusal: with the reason ``bad_tool_call``.
+    """
+    if role != "assistant":
+        raise Refusal("bad_tool_call", f"{place} ({role}) has tool calls, which only the assistant makes")
+    if calls:
+        raise Refusal("bad_tool_call", f"{place} has both 'tool_calls' and calls among its parts: leave one of them")
+    return called
+
+
 def called_function(value: str, place: str) -> list[dict[str, Any]]:
     """Return the calls that ShareGPT writes as the text of a turn: ``{"name", "arguments"}`` or a list of these.
 
@@ -58,10 +114,24 @@ def called_function(value: str, place: str) -> list[dict[str, Any]]:
         written = _read(value, f"{place}: the call")
     except orjson.JSONDecodeError as error:
         raise Refusal("bad_tool_call", f"{place} is a call that is not JSON ({error.msg})") from None
+    return written_calls(written, place)
+
+
+def written_calls(written: Any, place: str) -> list[dict[str, Any]]:
+    """Return the calls of one function or of a list of them, each ``{"name", "arguments"}`` or in OpenAI form.
+
+    Raises:
+        Refusal: with the reason ``bad_tool_call``, ``inexact_number`` or ``too_deep``.
+    """
     functions = written if type(written) is list else [written]
     if not functions:
         raise Refusal("bad_tool_call", f"{place} is a call of nothing")
-    return calls_of([{"type": "function", "function": function} for function in functions], place)
+    is_whole = [type(function) is dict and type(function.get("function")) is dict for function in functions]
+    calls = [
+        function if whole else {"type": "function", "function": function}
+        for function, whole in zip(functions, is_whole, strict=True)
+    ]
+    return calls_of(calls, place)
 
 
 def tools_of(value: Any, name: str) -> list[dict[str, Any]] | None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from snaketune.data.columns import plain
+from snaketune.data.columns import MODALITIES, plain
 
 ROLES = ("system", "user", "assistant", "tool")
 # The usual names of roles, in lower case; `data.roles` has the others.
@@ -16,8 +16,8 @@ USUAL_ROLES: dict[str, str] = {
         ("tool", "function", "observation", "function_response", "tool_response", "tool_result", "ipython"), "tool"
     ),
 }
-# Roles of a turn that asks, so that a list which ends in one has its answer elsewhere.
-SPEAKING = frozenset(name for name, role in USUAL_ROLES.items() if role in ("user", "system"))
+# Roles of a turn that an answer follows, so that a list which ends in one has its answer elsewhere.
+SPEAKING = frozenset(name for name, role in USUAL_ROLES.items() if role != "assistant")
 # A turn of these is a call as JSON text.
 CALLS = ("function_call", "tool_call")
 ROLE_KEYS = ("role", "from", "speaker", "sender")
@@ -57,6 +57,17 @@ def apart(turn: dict[str, Any], roles: dict[str, str]) -> list[dict[str, Any]] |
     ordered = sorted(sides, key=lambda key: ROLES.index(sides[key]))
     found = [{"role": sides[key], "content": turn[key]} for key in ordered if turn[key] or sides[key] != "system"]
     return [*found[:-1], {**found[-1], **rest}] if found else None
+
+
+def modality_of(part: Any) -> str | None:
+    """Return ``image``, ``video`` or ``audio`` where a part of a content is one, else None."""
+    if type(part) is not dict:
+        return None
+    for name in (str(part.get("type", "")), *part):
+        for known, modality in MODALITIES.items():
+            if name.removeprefix("input_") in (known, f"{known}_file"):
+                return modality
+    return None
 
 
 def alternating(texts: list[str]) -> list[dict[str, Any]]:
