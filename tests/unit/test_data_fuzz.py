@@ -175,16 +175,17 @@ def texts_of(raw, form):
         return "".join(part if type(part) is str else part["text"] for part in value) if type(value) is list else value
 
     def contents(turns):
-        return [content(turn["content"] if "role" in turn else turn["value"]) for turn in turns]
+        return [content(turn["content"] if "content" in turn else turn["value"]) for turn in turns]
 
     match form:
         case "messages":
             return contents(raw["messages"])
         case "sharegpt":
-            own = raw["conversations"][0]
-            system = own.get("from", own.get("role")) != "system" and raw.get("system")
-            system = system and system.strip() and system
-            return ([system] if system else []) + contents(raw["conversations"])
+            own, turns = raw["conversations"][0], contents(raw["conversations"])
+            system = [raw["system"]] if (raw.get("system") or "").strip() else []
+            if own.get("from", own.get("role")) == "system":
+                return system + turns[1:] if system and not turns[0] else turns
+            return system + turns
         case "prompt_completion":
             sides = [[side] if type(side) is str else contents(side) for side in (raw["prompt"], raw["completion"])]
             return sides[0] + sides[1]
