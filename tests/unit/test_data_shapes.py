@@ -212,3 +212,64 @@ def test_turns_that_end_in_a_result_are_the_prompt_of_two_answers(tmp_path):
     roles = [[turn["role"] for turn in record["messages"]] for record in found]
     assert roles == [["user"], ["user", "assistant", "tool"]]
     assert found[1]["chosen"] == [ANSWER]
+
+
+def sentence_of(tmp_path, *records):
+    with pytest.raises(DataError) as caught:
+        read_bytes(tmp_path, lines(*records))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("record", "line"),
+    [
+        (
+            {"toy_system": "Be kind.", "toy_input": "a", "toy_output": "b"},
+            "{system: toy_system, prompt: toy_input, completion: toy_output}",
+        ),
+        ({"say": {"en": "a", "fr": "b"}}, "{prompt: say.en, completion: say.fr} or data.columns: {prompt: say.fr"),
+        ({"note": "a", "left": "long text", "right": "longer text"}, "{prompt: left, completion: right} or data"),
+        ({"source_filename": "a.pdf", "left": "a", "right": "b"}, "{prompt: left, completion: right} or data.columns"),
+        ({"question": [[{"role": "user", "content": "a"}]], "gold": "b"}, '{prompt: "question[0][0].content", compl'),
+    ],
+)
+def test_the_line_for_columns_of_other_names_has_question_and_answer(tmp_path, record, line):
+    assert line in sentence_of(tmp_path, record, record)
+
+
+@pytest.mark.parametrize(
+    ("answer", "change"),
+    [(["b", "c", "d"], 'join("\\n")'), ({"x": "b", "y": "c"}, "tojson"), ([{"x": "b"}, "c"], "tojson")],
+)
+def test_a_line_that_takes_a_part_of_an_answer_says_how_to_take_all_of_it(tmp_path, answer, change):
+    said = sentence_of(tmp_path, {"instruction": "a", "output": answer})
+    assert "leaves out the rest of 'output': all of it becomes one text with `jq -c 'if type == \"array\"" in said
+    assert f'.["output"] |= {change}\' FILE > lines.jsonl`' in said
+
+
+def test_an_answer_beside_questions_that_are_messages_is_found_at_any_depth(tmp_path):
+    record = {"prompt": [USER], "reward_model": {"ground_truth": "7"}, "extra_info": {"answer": "3 + 4 = 7"}}
+    assert "{prompt: prompt, completion: extra_info.answer}" in sentence_of(tmp_path, record)
+    columns = {"prompt": "prompt", "completion": "extra_info.answer"}
+    made = read_bytes(tmp_path, lines(record), columns=columns).records[0]["messages"]
+    assert made == [USER, {"role": "assistant", "content": "3 + 4 = 7"}]
+
+
+def test_turns_without_an_answer_name_the_role_that_may_answer(tmp_path):
+    turns = [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]
+    assert sentence_of(tmp_path, {"messages": turns}).endswith("write data.roles: {system: assistant}.")
+    assert read_bytes(tmp_path, lines({"messages": turns}), roles={"system": "assistant"}).records
+    assert "data.roles" not in sentence_of(tmp_path, {"messages": turns[:1]})
+
+
+def test_token_ids_paths_of_sound_and_records_under_keys_are_told(tmp_path):
+    assert "token ids" in sentence_of(tmp_path, {"input_ids": [1, 2], "labels": [-100, 2]})
+    assert "audio}" not in sentence_of(tmp_path, {"audio": "a/1.wav", "text": ""})
+    assert "`jq -c '.[]' FILE > lines.jsonl`" in sentence_of(
+        tmp_path, {"a/1": {"ask": "a", "say": "b"}, "a/2": {"ask": "c", "say": "d"}}
+    )
+
+
+def test_two_answers_without_a_question_get_the_line_that_names_it(tmp_path):
+    record = {"situation": "a longer text", "chosen": "b", "rejected": "c"}
+    assert "{prompt: situation, chosen: chosen, rejected: rejected} to use it" in sentence_of(tmp_path, record)

@@ -87,7 +87,7 @@ BOOKKEEPING = frozenset(
     )
 )
 ENDINGS = re.compile(
-    r"_(id|ids|idx|index|hash|uuid|url|urls|uri|path|date|time|timestamp|at|lang|language|score|scores|rating|ratings"
+    r"_(id|ids|idx|filename|file|index|hash|uuid|url|urls|uri|path|date|time|timestamp|at|lang|language|score|scores|rating|ratings"
     r"|rank|count|len|length|type|model|models|source|dataset|category|tags|name|version|tokens|quality|difficulty)$"
 )
 BEGINNINGS = re.compile(r"^(is|has|num|n|nb|id|meta|metadata)_")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from snaketune.common.errors import ConfigError, DataError
-from snaketune.data.columns import JUDGED, NO, SPLITS, VERDICTS, YES, plain
+from snaketune.data.columns import JUDGED, NAMES, NO, SPLITS, VERDICTS, YES, plain
 from snaketune.data.conversion import is_against
 from snaketune.data.cures import columns_line, ignore_line, roles_line, strip_line
 from snaketune.data.first_records import Sample
@@ -14,6 +14,7 @@ from snaketune.data.leftovers import texts_of
 from snaketune.data.policy import Reading
 from snaketune.data.quarantine import Refusal
 from snaketune.data.rendered import end_mark_of, mark_in
+from snaketune.data.suggestions import answer_inside
 from snaketune.data.turn_names import ROLE_KEYS, usual_role
 
 Json = dict[str, Any]
@@ -77,11 +78,25 @@ def check_refused(sample: Sample, reading: Reading, refused: Sequence[Refusal | 
             f" own, or {columns_line({'system': name})} to put the column in its place."
         )
     if reason == "no_assistant":
-        raise DataError(
-            f"{sample.path} has no answer to learn from: no message is of the assistant. Questions alone can serve as"
-            " prompts of evaluation, or get answers from a model first; where another role is the one that answers,"
-            f" write {roles_line({'its name': 'assistant'})}."
-        )
+        raise _no_assistant(sample, reading)
+
+
+def _no_assistant(sample: Sample, reading: Reading) -> DataError:
+    """Return the error of turns without an answer, with the column that may have the answer, or the role."""
+    column = reading.field("messages") or ""
+    elsewhere = [name for name in sample.columns if name != column and plain(name) not in (*NAMES["tools"], "function")]
+    answer = answer_inside(sample, elsewhere)
+    if answer:
+        cure = f" Where {answer!r} is the answer, write {columns_line({'prompt': column, 'completion': answer})}."
+    else:
+        turns = [turn for record in sample.records for turn in record.get(column) or () if type(turn) is dict]
+        names = list(dict.fromkeys(turn[key] for turn in turns for key in ROLE_KEYS if type(turn.get(key)) is str))
+        line = roles_line({names[-1]: "assistant"}) if len(names) > 1 else ""
+        cure = f" Where {names[-1]!r} is the one that answers, write {line}." if line else ""
+    return DataError(
+        f"{sample.path} has no answer to learn from: no message is of the assistant. Questions alone can serve as"
+        f" prompts of evaluation, or get answers from a model first.{cure}"
+    )
 
 
 def _guessed(sample: Sample, reading: Reading) -> dict[str, str]:

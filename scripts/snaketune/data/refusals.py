@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.data.candidates import Candidate
-from snaketune.data.columns import MAYBE_ANSWERS, MAYBE_QUESTIONS, NAMES, VERDICTS, plain
+from snaketune.data.columns import MAYBE_ANSWERS, MAYBE_QUESTIONS, NAMES, VERDICTS, has_text, plain
 from snaketune.data.cures import columns_line, ignore_line
 from snaketune.data.fields import listed
 from snaketune.data.first_records import Sample
@@ -14,6 +13,7 @@ from snaketune.data.formats import evidence_of
 from snaketune.data.leftovers import Leftovers
 from snaketune.data.paths import ABSENT, column_of, value_at
 from snaketune.data.seen import Seen
+from snaketune.data.suggestions import is_told_by_names, rest_of, suggested, texts_of_records
 from snaketune.data.turn_names import CONTENT_KEYS, ROLE_KEYS, USUAL_ROLES
 
 LONGEST_LIST = 8
@@ -36,6 +36,8 @@ def no_reading(sample: Sample) -> DataError:
     columns = sample.policy.columns
     if absent := [path for path in columns.values() if all(value_at(r, path) is ABSENT for r in sample.records)]:
         return absent_column(absent[0], columns, sample.columns, sample.path)
+    if error := _no_records(sample):
+        return error
     texts = texts_of_records(sample)
     verdicts = [name for name in sample.columns if plain(name) in VERDICTS]
     what = f"its records have {listed(sample.columns)}"
@@ -46,13 +48,48 @@ def no_reading(sample: Sample) -> DataError:
             f" {columns_line({'text': texts[0]})}."
         )
     if texts:
+        pair, is_certain = suggested(sample, texts), is_told_by_names(sample, texts)
+        turned = {"prompt": pair["completion"], "completion": pair["prompt"]}
+        other = "" if is_certain else f" or {_with_ignored(turned, verdicts)}"
         return DataError(
             f"{sample.path} has no known shape, {what}: say what is the question and what the answer, for example"
-            f" {_with_ignored(suggested(sample, texts), verdicts)}, or set data.format."
+            f" {_with_ignored(pair, verdicts)}{other}{_rest_of_answer(sample, pair)}."
         )
     return DataError(
         f"{sample.path} has no known shape, {what}: set data.format, or name its columns in data.columns, for example"
         " {prompt: question, completion: answer}."
+    )
+
+
+def _no_records(sample: Sample) -> DataError | None:
+    """Return the error of a source with token ids, or with its records as the members of one object, or None."""
+    if "input_ids" in sample.named and not sample.text_columns():
+        return DataError(
+            f"{sample.path} has token ids (input_ids) and no text: they belong to the tokenizer that made them: give"
+            " the text that they were made from."
+        )
+    members = list(sample.records[0].values())
+    if len(sample.records) > 1 or len(members) < 2 or not all(type(value) is dict for value in members):
+        return None
+    keys = members[0].keys()
+    if len(keys) < 2 or any(value.keys() != keys for value in members):
+        return None
+    return DataError(
+        f"{sample.path} is one object whose members are the records, each with {listed(keys)}: write them as lines,"
+        " `jq -c '.[]' FILE > lines.jsonl`."
+    )
+
+
+def _rest_of_answer(sample: Sample, pair: Mapping[str, str]) -> str:
+    """Return what a line leaves out of the column that its answer is a part of, and how all of it becomes one text."""
+    path, column = pair["completion"], column_of(pair["completion"])
+    if path in sample.columns or not any(has_text(rest_of(record, pair)) for record in sample.records):
+        return ""
+    is_list = all(type(value) is list and all(type(item) is str for item in value) for value in sample.columns[column])
+    change = 'join("\\n")' if is_list else "tojson"
+    return (
+        f", which leaves out the rest of {column!r}: all of it becomes one text with"
+        f' `jq -c \'if type == "array" then .[] else . end | .["{column}"] |= {change}\' FILE > lines.jsonl`'
     )
 
 
@@ -85,49 +122,6 @@ def one_message_a_line(sample: Sample) -> DataError | None:
         " conversation into one record, {messages: [{role: user, content: …}, …]}; docs/data.md has the program that"
         " does it."
     )
-
-
-def texts_of_records(sample: Sample) -> list[str]:
-    """Return the columns, and places inside them, that hold text in most records and are no bookkeeping."""
-    found: list[str] = []
-    for name in sample.text_columns():
-        found += [name] if any(type(value) is str for value in sample.columns[name]) else _inner(sample, name)
-    return found + [name for name in sample.numbered_answers() if name not in found]
-
-
-def _inner(sample: Sample, name: str) -> list[str]:
-    """Return the first places inside a column where most records have text, such as ``answers.text[0]``."""
-    first = next((value for value in sample.columns[name] if value), None)
-    waiting: list[tuple[str, Any]] = [(name, first)]
-    found: list[str] = []
-    while waiting and len(found) < LONGEST_LIST:
-        path, value = waiting.pop(0)
-        if type(value) is str:
-            found.append(path)
-        elif type(value) is dict:
-            waiting += [(f"{path}.{key}", item) for key, item in value.items()]
-        elif type(value) is list and value:
-            waiting.append((f"{path}[0]", value[0]))
-    half = len(sample.records) / 2
-    return [path for path in found if sum(type(value_at(record, path)) is str for record in sample.records) > half]
-
-
-def suggested(sample: Sample, texts: Sequence[str]) -> dict[str, str]:
-    """Return a guess of question and answer among two or more columns with text, for the line to write."""
-
-    def among(names: tuple[str, ...], without: str | None = None) -> str | None:
-        found = {plain(column_of(text)): text for text in reversed(texts) if text != without}
-        return next((found[name] for name in names if name in found), None)
-
-    order = list(sample.columns)
-    rest = sorted(texts, key=lambda text: order.index(column_of(text)))
-    rest = [text for text in rest if text in order] or rest
-    rest = rest if len(rest) > 1 else list(texts)
-    answer = among((*NAMES["completion"], *MAYBE_ANSWERS))
-    question = among((*NAMES["prompt"], *MAYBE_QUESTIONS), answer) or next(text for text in rest if text != answer)
-    if answer is None:
-        answer = next(text for text in reversed(rest) if text != question)
-    return {"prompt": question, "completion": answer}
 
 
 def doubtful(sample: Sample, found: Candidate, left: Leftovers, seen: Seen) -> DataError:
@@ -178,6 +172,8 @@ def _nearest(
 def _use(sample: Sample, found: Candidate, lost: Sequence[str]) -> dict[str, str]:
     """Return the line that uses what would be lost, as far as it can be guessed."""
     fields, first = dict(found.fields), lost[0]
+    if found.kind == "preference" and not fields.keys() & {"prompt", "messages"}:
+        return {"prompt": first, **{name: fields[name] for name in ("chosen", "rejected") if name in fields}}
     if keys := [name for name in lost if name.endswith(("[].name", "[].tool_plan"))]:
         return {name.rsplit(".", 1)[1]: name for name in keys}
     if found.kind == "text":

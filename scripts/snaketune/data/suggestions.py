@@ -1,0 +1,109 @@
+"""A guess of question and answer among columns of any names, for the line that a refusal tells its reader to write."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from snaketune.data.columns import MAYBE_ANSWERS, MAYBE_QUESTIONS, MODALITIES, NAMES, last_of, plain, size_of
+from snaketune.data.first_records import Sample
+from snaketune.data.paths import beside, column_of, value_at
+from snaketune.data.turn_names import CONTENT_KEYS, ROLE_KEYS
+
+LONGEST_LIST = 8
+ANSWERS = (*NAMES["completion"], *MAYBE_ANSWERS)
+QUESTIONS = (*NAMES["prompt"], *MAYBE_QUESTIONS)
+CERTAIN = frozenset((*NAMES["completion"], *NAMES["prompt"], *NAMES["system"]))
+OFFERED = (*NAMES["tools"], "function")
+
+
+def texts_of_records(sample: Sample) -> list[str]:
+    """Return the columns, and places inside them, that hold text in most records and are no bookkeeping."""
+    found: list[str] = []
+    for name in sample.text_columns():
+        if plain(name) in MODALITIES:
+            continue
+        if any(type(value) is str for value in sample.columns[name]):
+            found.append(name)
+        elif plain(name) not in OFFERED:
+            found += texts_inside(sample, name)
+    return found + [name for name in sample.numbered_answers() if name not in found]
+
+
+def texts_inside(sample: Sample, name: str) -> list[str]:
+    """Return the first places inside a column where most records have text, such as ``answers.text[0]``."""
+    first = next((value for value in sample.columns[name] if value), None)
+    waiting: list[tuple[str, Any]] = [(name, first)]
+    found: list[str] = []
+    while waiting and len(found) < LONGEST_LIST:
+        path, value = waiting.pop(0)
+        if type(value) is str:
+            found.append(path)
+        elif type(value) is dict:
+            is_turn = any(key in value for key in CONTENT_KEYS)
+            waiting += [(f"{path}.{key}", value[key]) for key in value if not (is_turn and key in ROLE_KEYS)]
+        elif type(value) is list and value:
+            waiting.append((f"{path}[0]", value[0]))
+    half = len(sample.records) / 2
+    return [path for path in found if sum(type(value_at(record, path)) is str for record in sample.records) > half]
+
+
+def answer_inside(sample: Sample, columns: Sequence[str]) -> str | None:
+    """Return the place in some columns, of any kind, that has the name of an answer and the most text, or None."""
+    places = [path for name in columns for path in texts_inside(sample, name) if plain(last_of(path)) in ANSWERS]
+    return next(iter(_longest(sample, places)), None)
+
+
+def rest_of(record: dict[str, Any], pair: Mapping[str, str]) -> list[Any]:
+    """Return what stands beside an answer in its column and is not the question."""
+    return [value for place, value in beside(record, pair["completion"]).items() if place != pair["prompt"]]
+
+
+def suggested(sample: Sample, texts: Sequence[str]) -> dict[str, str]:
+    """Return a guess of question and answer among two or more columns with text, for the line to write.
+
+    Names tell them; where they tell neither, the two longest do, in their order.
+    """
+    answer = _among(ANSWERS, texts)
+    question = _among(QUESTIONS, [text for text in texts if text != answer])
+    rest = [text for text in texts if text not in (answer, question)]
+    if answer is None and question is None:
+        first, second = sorted(_longest(sample, rest)[:2], key=_order(sample, texts))
+        return {"prompt": first, "completion": second}
+    if question is None:
+        question = min(rest, key=_order(sample, texts))
+    if answer is None:
+        answer = max(rest, key=_order(sample, texts))
+    system = _among(NAMES["system"], [text for text in rest if text in sample.columns])
+    beside = {"system": system} if system and system not in sample.having("system") else {}
+    return {**beside, "prompt": question, "completion": answer}
+
+
+def is_told_by_names(sample: Sample, texts: Sequence[str]) -> bool:
+    """Tell whether the name of a text says that it is a question or an answer."""
+    return any(_among(names, texts) for names in (ANSWERS, QUESTIONS))
+
+
+def _order(sample: Sample, texts: Sequence[str]) -> Any:
+    columns = list(sample.columns)
+    return lambda text: (columns.index(column_of(text) if text not in columns else text), texts.index(text))
+
+
+def _longest(sample: Sample, texts: Sequence[str]) -> list[str]:
+    sizes = {text: sum(size_of(value_at(record, text)) for record in sample.records) for text in texts}
+    return sorted(texts, key=lambda text: -sizes[text])
+
+
+def _among(names: tuple[str, ...], texts: Sequence[str]) -> str | None:
+    """Return the first text with one of the names; of several inside one column, that of the key, else the column's."""
+    columns = [column_of(text) for text in texts]
+    called: dict[str, str] = {}
+    for text, column in zip(reversed(texts), reversed(columns), strict=True):
+        known = plain(text if text == column or columns.count(column) == 1 else last_of(text))
+        called[plain(column) if columns.count(column) == 1 else known] = text
+    exact = next((called[name] for name in names if name in called), None)
+    if exact:
+        return exact
+    parts = (name for name in names if len(name) > 3 and name in CERTAIN)
+    return next(
+        (called[key] for name in parts for key in called if key.endswith(f"_{name}") or key.startswith(f"{name}_")),
+        None,
+    )
