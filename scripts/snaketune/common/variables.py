@@ -9,7 +9,8 @@ stand in neither table.
 
 import os
 from collections.abc import MutableMapping
-from fnmatch import fnmatchcase
+from dataclasses import dataclass
+from functools import cache
 
 # Set by run_workers for the processes that it starts: the launcher's own variables are meant for this process.
 WORKER = "SNAKETUNE_WORKER"
@@ -130,5 +131,45 @@ def clean(environment: MutableMapping[str, str] = os.environ) -> list[str]:
     return names
 
 
+@dataclass(frozen=True, slots=True)
+class _Patterns:
+    """Patterns of names, sorted by kind: every script asks for each variable of the environment.
+
+    Attributes:
+        names: patterns without a star.
+        beginnings: what stands before a star at the end; ``endings`` what stands behind one at the beginning.
+        around: what stands before and behind a star in the middle.
+    """
+
+    names: frozenset[str]
+    beginnings: tuple[str, ...]
+    endings: tuple[str, ...]
+    around: tuple[tuple[str, str], ...]
+
+    def match(self, name: str) -> bool:
+        return (
+            name in self.names
+            or name.startswith(self.beginnings)
+            or name.endswith(self.endings)
+            or any(
+                len(name) >= len(before) + len(behind) and name.startswith(before) and name.endswith(behind)
+                for before, behind in self.around
+            )
+        )
+
+
 def _matches(name: str, patterns: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns.split())
+    return _sorted(patterns).match(name)
+
+
+@cache
+def _sorted(patterns: str) -> _Patterns:
+    """Return the patterns in a text, which have at most one star each."""
+    sides = [pattern.partition("*") for pattern in patterns.split()]
+    starred = [(before, behind) for before, star, behind in sides if star]
+    return _Patterns(
+        frozenset(name for name, star, _ in sides if not star),
+        tuple(before for before, behind in starred if not behind),
+        tuple(behind for before, behind in starred if not before),
+        tuple((before, behind) for before, behind in starred if before and behind),
+    )

@@ -8,17 +8,19 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snaketune.common.errors import DataError
 from snaketune.data.containers import ARRAY, LINES, MEMBER, OBJECTS, ROWS, TABLE, Container, recognise
 from snaketune.data.contents import Content, opened
 from snaketune.data.delimited import RowCutter
-from snaketune.data.json_text import BYTE_ORDER_MARK, ArrayItems, Items, ListItems, Objects
-from snaketune.data.parsing import LONGEST_LINE
+from snaketune.data.parsing import BYTE_ORDER_MARK, LONGEST_LINE
 from snaketune.data.pieces import BLOCK_BYTES, Coding, Piece
 from snaketune.data.policy import Reading
 from snaketune.data.tables import TableCutter
+
+if TYPE_CHECKING:
+    from snaketune.data.json_text import Items
 
 PACKED = (".gz", ".zst", ".xz", ".bz2", ".zip", ".tgz", ".parquet")
 
@@ -136,16 +138,21 @@ class SourceBlocks:
         elif kind == TABLE:
             table = self._table if content.file else TableCutter(None, content.stream, self._path)
             yield from table.cut()
+        elif kind == LINES:
+            yield from _Cutter(content.stream, self._path, self.container.unit).cut()
         else:
-            stream = self._items(content)
-            yield from _Cutter(stream, self._path, self.container.unit).cut()
-            self.beside = stream.beside() if isinstance(stream, Items) else []
+            items = self._items(content)
+            yield from _Cutter(items, self._path, self.container.unit).cut()
+            self.beside = items.beside()
 
-    def _items(self, content: Content) -> io.RawIOBase:
+    def _items(self, content: Content) -> "Items":
+        # Imported here: most files are JSON lines, which are read without numpy.
+        from snaketune.data.json_text import ArrayItems, ListItems, Objects
+
         if self.container.kind == MEMBER:
             return ListItems(content.stream, self._path, self.container.member)
-        found = {ARRAY: ArrayItems, OBJECTS: Objects}.get(self.container.kind)
-        return found(content.stream, self._path) if found else content.stream
+        found = {ARRAY: ArrayItems, OBJECTS: Objects}[self.container.kind]
+        return found(content.stream, self._path)
 
 
 def blocks_of(source: int, path: str, place: str | Path, digest: str) -> Iterator[Block]:

@@ -31,6 +31,9 @@ class Builder:
     def messages(self, record: Json, given: Given) -> Json:
         """Return the canonical record of a conversation."""
         column = self._names["messages"]
+        raw = record.get(column)
+        if not given and type(raw) is list and not self._reading.rendered and not offered_in(raw):
+            return {"messages": self._turns.conversation(raw, record, column)}
         record = picked(record, column)
         raw = record.get(column)
         if type(raw) is dict and type(raw.get("messages")) is list:
@@ -236,19 +239,3 @@ def _with_extra(turns: list[Turn], extra: str) -> list[Turn]:
             asked = {**turns[index], "content": f"{turns[index]['content']}\n\n{extra}"}
             return [*turns[:index], asked, *turns[index + 1 :]]
     raise Refusal("no_question", "there is a context and no question that it belongs to")
-
-
-def answered(record: Json, prompt: str, completion: str, extra: str | None) -> Json:
-    """Return the canonical record of a question and an answer that are texts, and of what belongs to the question.
-
-    Raises:
-        Refusal: if one of them is blank.
-    """
-    asked, answer = record[prompt], record[completion]
-    if extra and not extra.isspace():
-        asked = f"{asked}\n\n{extra}" if asked and not asked.isspace() else extra
-    elif not asked or asked.isspace():
-        raise Refusal("empty_prompt", f"{prompt!r} has no text")
-    if not answer or answer.isspace():
-        raise Refusal("empty_completion", f"{completion!r} has no text")
-    return {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}

@@ -6,8 +6,7 @@ import orjson
 
 from snaketune.data.contents import Content
 from snaketune.data.delimited import RowCoding, is_named_as_table, sniff
-from snaketune.data.json_text import BLANK, BYTE_ORDER_MARK, KEY, OPEN, STEPS, Scanner, is_list_of_objects
-from snaketune.data.parsing import LONGEST_LINE
+from snaketune.data.parsing import BLANK, BYTE_ORDER_MARK, LONGEST_LINE, is_list_of_objects
 from snaketune.data.sources import refuse_foreign
 from snaketune.data.tables import ARROW_MAGIC, PARQUET_MAGIC, STREAM_MAGIC
 
@@ -120,10 +119,11 @@ def _values(begin: bytes) -> tuple[list[object], int]:
 
     Objects that each stand on a line are lines: one with a line break in it, or two on a line, tell that these are not.
     """
+    from snaketune.data.json_scanner import ends_of_values
+
     values: list[object] = []
-    places, marks, depths, _ = Scanner().scan(begin)
     start = 0
-    for end in (places[(depths <= 0) & (STEPS[marks] == -1)] + 1).tolist()[:OBJECTS_LOOKED_AT]:
+    for end in ends_of_values(begin)[:OBJECTS_LOOKED_AT]:
         value = _parsed(begin[start:end])
         if value is None:
             return values, 0
@@ -152,24 +152,16 @@ def _list_of(member: str) -> Container:
 
 def _first_list(begin: bytes) -> str:
     """Return the name of the first list of objects, no messages, that an unfinished object has as a member."""
-    places, marks, depths, _ = Scanner().scan(begin)
-    for place in map(int, places[(depths == 2) & (marks == OPEN[0])]):
-        inside = begin[place + 1 :].lstrip(BLANK)
-        if not inside.startswith(b"{") or not (found := KEY.search(begin[max(0, place - 1000) : place])):
+    from snaketune.data.json_scanner import ends_of_values, lists_in_object
+
+    for key, place in lists_in_object(begin):
+        inside = begin[place:].lstrip(BLANK)
+        if not inside.startswith(b"{"):
             continue
-        end = _end_of_value(inside)
-        name = _parsed(found[1])
-        if isinstance(name, str) and not (end and _is_turn(_parsed(inside[:end]))) and name.lower() not in OF_A_RECORD:
-            return name
-        return ""
+        ends, name = ends_of_values(inside), _parsed(key)
+        is_turn = bool(ends) and _is_turn(_parsed(inside[: ends[0]]))
+        return name if isinstance(name, str) and not is_turn and name.lower() not in OF_A_RECORD else ""
     return ""
-
-
-def _end_of_value(text: bytes) -> int:
-    """Return where the object or list that a text begins with ends, 0 where it does not."""
-    places, marks, depths, _ = Scanner().scan(text)
-    ends = places[(depths <= 0) & (STEPS[marks] == -1)]
-    return int(ends[0]) + 1 if len(ends) else 0
 
 
 def _parsed(text: bytes) -> object:

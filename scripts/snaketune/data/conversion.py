@@ -1,11 +1,10 @@
 """One parsed record to one canonical record, by the reading of its source; whatever container it comes from."""
 
 import re
-from collections.abc import Callable
-from types import NoneType
 from typing import Any
 
-from snaketune.data.building import Builder, answered
+from snaketune.data import ordinary
+from snaketune.data.building import Builder
 from snaketune.data.columns import (
     JUDGED,
     MODALITIES,
@@ -17,8 +16,8 @@ from snaketune.data.columns import (
     plain,
     size_of,
 )
-from snaketune.data.conversations import TEMPLATE_KEYS, TurnReader, offered_in
-from snaketune.data.fields import JUDGED_WRONG, OTHER_MODALITY, text_of
+from snaketune.data.conversations import TEMPLATE_KEYS, TurnReader
+from snaketune.data.fields import JUDGED_WRONG, OTHER_MODALITY
 from snaketune.data.formats import BESIDE, KEEP, kind_of
 from snaketune.data.paths import ABSENT, beside, column_of, value_at
 from snaketune.data.policy import Reading, ReadingPolicy
@@ -27,8 +26,6 @@ from snaketune.data.rendered import without_marks
 from snaketune.data.seen import Seen
 
 Json = dict[str, Any]
-Fast = Callable[[Json], Json]
-
 # Texts of a canonical turn beside its content.
 INNER_TEXTS = ("reasoning_content", "tool_calls", "name", "tool_plan")
 UNUSED, MODALITY, JUDGEMENT = "unused", "modality", "judgement"
@@ -37,7 +34,7 @@ UNUSED, MODALITY, JUDGEMENT = "unused", "modality", "judgement"
 class RecordConverter:
     """Converts the records of one source; what it saw of them is taken with :meth:`seen`.
 
-    Ordinary records, which have the main columns and nothing else that means something, take a short way.
+    Ordinary records, of which the main columns hold plain texts and others mean nothing, take a short way.
     """
 
     def __init__(self, reading: Reading, policy: ReadingPolicy):
@@ -51,7 +48,7 @@ class RecordConverter:
         self._build = getattr(self._builder, self._kind)
         self._seen, self._missing = Seen(), self._wanted()
         self._columns = self._field_of_columns()
-        self._fast, self._plain = self._short_way()
+        self._short, self._plain = self._short_way()
         self._is_finished_after = bool(policy.strip or policy.system_prompt)
 
     def __call__(self, record: Json) -> Json:
@@ -62,20 +59,11 @@ class RecordConverter:
         """
         if self._missing:
             self._look_for_named(record)
-        try:
-            converted = self._fast(record) if self._plain.issuperset(record) else self._convert(record)
-        finally:
-            if self._inside:
-                self._note_inside()
-        used = 0 if len(converted) == 1 and "text" not in converted else _size_beside(converted)
-        for turn in converted.get("messages", ()):
-            if content := turn["content"]:
-                used += len(content)
-                if turn["role"] == "user" and "<" in content and (found := PLACEHOLDER.search(content)):
-                    raise Refusal(OTHER_MODALITY, f"a question has the placeholder {found[0][:40]} of an image")
-            if len(turn) > 2:
-                used += _size_inside(turn)
-        self._seen.used += used
+        if self._plain.issuperset(record) and (found := self._short(record)):
+            converted, used = found
+            self._seen.used += used
+        else:
+            converted = self._convert(record)
         return self._finished(converted) if self._is_finished_after else converted
 
     def _finished(self, converted: Json) -> Json:
@@ -91,12 +79,27 @@ class RecordConverter:
         return seen
 
     def _convert(self, record: Json) -> Json:
+        """Account for every column, and convert."""
+        given = self._given(record)
+        is_plain = all(self._plain.issuperset(names) for names in given.values())
+        if is_plain and (found := self._short(record)):
+            converted, used = found
+            self._seen.used += used
+            return converted
+        try:
+            converted = self._build(record, given)
+        finally:
+            if self._inside:
+                self._note_inside()
+        self._seen.used += _size_of_used(converted)
+        return converted
+
+    def _given(self, record: Json) -> dict[str, list[str]]:
+        """Return which columns have each field beside the main ones; the others are noted."""
         given: dict[str, list[str]] = {}
         rest: dict[str, dict[str, Any]] = {}
-        plain, columns = self._plain, self._columns
+        columns = self._columns
         for name in record:
-            if name in plain:
-                continue
             use = columns.get(name, UNUSED)
             if use == UNUSED:
                 self._seen.note(name, record[name])
@@ -118,7 +121,7 @@ class RecordConverter:
                     rest.setdefault(_counted(place), {})[place] = value
         for name, values in rest.items():
             self._seen.note(name, list(values.values()))
-        return self._build(record, given) if given or self._is_special else self._fast(record)
+        return given
 
     def _wanted(self) -> set[str]:
         named = {column_of(path) for path in self._policy.columns.values() if path}
@@ -154,41 +157,22 @@ class RecordConverter:
                 uses[column_of(path)] = ""
         return {**uses, **dict.fromkeys(self._policy.ignore, UNUSED)}
 
-    def _short_way(self) -> tuple[Fast, frozenset[str]]:
-        """Return the conversion of records that have the main columns alone, and which these columns are."""
+    def _short_way(self) -> tuple[ordinary.ShortWay, frozenset[str]]:
+        """Return the short way of ordinary records, and the columns that it uses."""
         names, reading = dict(self._reading.fields), self._reading
         main = {path for name, path in reading.fields if self._columns.get(path) == ""}
         self._nested = [path for _, path in reading.fields if column_of(path) != path and "[]" not in path]
-        self._is_special = bool(self._nested)
-        is_text = not reading.rendered and not reading.calls
-        if self._kind == "pair" and is_text and main == {names["prompt"], names["completion"]}:
-            prompt, completion, extra = names["prompt"], names["completion"], self._extra(names)
-            plain = frozenset(name for name in (prompt, completion, extra) if name)
-
-            def fast(record: Json) -> Json:
-                given = record.get(extra) if extra else None
-                if type(record.get(prompt)) is type(record.get(completion)) is str and type(given) in (str, NoneType):
-                    return answered(record, prompt, completion, given)
-                return self._build(record, {"input": [extra]} if extra in record else {})
-
-            return fast, plain
-        if self._kind == "messages" and not reading.rendered and len(main) == 1:
-            column, conversation = names["messages"], self._turns.conversation
-
-            def fast_messages(record: Json) -> Json:
-                turns: Any = record.get(column)
-                made = {"messages": conversation(turns, record, column)}
-                return self._build(record, {}) if len(turns[0]) > 2 and offered_in(turns) else made
-
-            return fast_messages, frozenset((column,))
-        if self._kind == "text" and len(main) == 1:
-            text = names["text"]
-            return lambda record: {"text": text_of(record, text, "empty_text")}, frozenset(main)
-        return lambda record: self._build(record, {}), frozenset(main)
-
-    def _extra(self, names: dict[str, str]) -> str | None:
-        """Return the column of what belongs to a question, also where the first records had nothing in it."""
-        return names.get("input") or ("input" if self._columns.get("input") == "input" else None)
+        if not (self._nested or self._inner or reading.rendered):
+            if self._kind == "pair" and main == {names["prompt"], names["completion"]} and not reading.calls:
+                extra = names.get("input") or ("input" if self._columns.get("input") == "input" else None)
+                short = ordinary.pair(names["prompt"], names["completion"], extra)
+                return short, frozenset((*main, extra) if extra else main)
+            has_usual_roles = ordinary.ROLES.isdisjoint(self._policy.roles)
+            if self._kind == "messages" and main == {names["messages"]} and has_usual_roles:
+                return ordinary.conversation(names["messages"]), frozenset(main)
+            if self._kind == "text" and main == {names["text"]}:
+                return ordinary.text(names["text"]), frozenset(main)
+        return ordinary.never, frozenset()
 
     def _note(self, name: str, value: Any) -> None:
         self._inside.setdefault(name, []).append(value)
@@ -197,6 +181,23 @@ class RecordConverter:
         for name, values in self._inside.items():
             self._seen.note(name, values)
         self._inside.clear()
+
+
+def _size_of_used(converted: Json) -> int:
+    """Return the characters of the texts of a canonical record.
+
+    Raises:
+        Refusal: if a question stands for an image.
+    """
+    used = 0 if len(converted) == 1 and "text" not in converted else _size_beside(converted)
+    for turn in converted.get("messages", ()):
+        if content := turn["content"]:
+            used += len(content)
+            if turn["role"] == "user" and "<" in content and (found := PLACEHOLDER.search(content)):
+                raise Refusal(OTHER_MODALITY, f"a question has the placeholder {found[0][:40]} of an image")
+        if len(turn) > 2:
+            used += _size_inside(turn)
+    return used
 
 
 def _size_beside(converted: Json) -> int:

@@ -6,7 +6,6 @@ a string, which JSON forbids, becomes ``\\r``, which it forbids as well.
 """
 
 import io
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,65 +13,13 @@ import numpy as np
 import orjson
 
 from snaketune.common.errors import DataError
-from snaketune.data.parsing import refuse_any_repeated
+from snaketune.data.json_scanner import BREAK, CLOSE, COMMA, KEY, OPEN, STEPS, Scanner
+from snaketune.data.parsing import BLANK, BYTE_ORDER_MARK, is_list_of_objects, refuse_any_repeated
 from snaketune.data.quarantine import Refusal
 
-QUOTE, BACKSLASH, COMMA, BREAK, SPACE, RETURN = b'"\\,\n \r'
-OPEN, CLOSE = (ord("["), ord("{")), (ord("]"), ord("}"))
-BLANK = b" \t\r\n"
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# Which bytes are looked at: one of 256 each.
-MARKS = bytes(byte in b'"\\[]{},\n' for byte in range(256))
-STEPS = np.zeros(256, np.int8)
-STEPS[list(OPEN)], STEPS[list(CLOSE)] = 1, -1
+SPACE, RETURN = b" \r"
 # More than this beside the one list of an object is no description of it.
 MOST_BESIDE = 1 << 20
-KEY = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*\Z', re.DOTALL)
-
-
-@dataclass(slots=True)
-class Scanner:
-    """Finds the marks of JSON that stand outside of strings, in a text that comes in pieces."""
-
-    in_string: bool = False
-    depth: int = 0
-    is_escaped: bool = False
-
-    def scan(self, piece: bytes) -> tuple[Any, Any, Any, Any]:
-        """Return places, bytes and depths (after each) of the marks, and the places of line breaks inside strings."""
-        places = np.flatnonzero(np.frombuffer(piece.translate(MARKS), np.bool_))
-        marks = np.frombuffer(piece, np.uint8)[places]
-        quotes = (marks == QUOTE) & ~self._escaped(places, marks, len(piece))
-        inside = (np.cumsum(quotes, dtype=np.int32) + self.in_string) & 1
-        broken = places[(inside == 1) & (marks == BREAK)]
-        if len(inside):
-            self.in_string = bool(inside[-1])
-        outside = (inside == 0) & ~quotes
-        places, marks = places[outside], marks[outside]
-        depths = np.cumsum(STEPS[marks], dtype=np.int64) + self.depth
-        if len(depths):
-            self.depth = int(depths[-1])
-        return places, marks, depths, broken
-
-    def _escaped(self, places: Any, marks: Any, size: int) -> Any:
-        """Return which marks stand behind an odd number of backslashes, and remember whether the next byte does."""
-        slashes = marks == BACKSLASH
-        escaped = np.zeros(len(marks), bool)
-        carried = self.is_escaped and len(places) > 0 and places[0] == 0
-        self.is_escaped = self.is_escaped and not size
-        if not slashes.any():
-            escaped[:1] = carried
-            return escaped
-        follows = np.zeros(len(marks), bool)
-        follows[1:] = slashes[:-1] & (np.diff(places) == 1)
-        # Where the latest run of backslashes begins; one that goes on from the last piece has begun before this one.
-        starts = np.where(slashes & ~follows, places, -2)
-        if carried:
-            starts[0], follows[0] = -1, True
-        begun = np.maximum.accumulate(starts)
-        escaped = follows & ((places - begun) & 1 == 1)
-        self.is_escaped = bool(slashes[-1] and places[-1] == size - 1 and not escaped[-1])
-        return escaped
 
 
 class Items(io.RawIOBase):
@@ -293,11 +240,6 @@ class ListItems(Items):
                 f"{self._name} holds several lists, {self._member!r} and {others[0]!r}: write the one you want to a"
                 f" file, `jq -c '.[{member}][]' FILE > lines.jsonl`."
             )
-
-
-def is_list_of_objects(value: Any) -> bool:
-    """Tell whether a value is a list that begins with an object."""
-    return type(value) is list and bool(value) and type(value[0]) is dict
 
 
 def _shown(text: bytes) -> str:

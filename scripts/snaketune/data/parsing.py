@@ -10,6 +10,9 @@ import orjson
 from snaketune.data.quarantine import Refusal
 
 LONGEST_LINE = 16 << 20
+# What JSON takes for white space, and what some programs write before it.
+BLANK = b" \t\r\n"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Keys of which an object of a list has one if the list is a conversation.
 TURN_NAMES = frozenset(("role", "from", "speaker", "sender"))
 NOT_NUMBERS = ("NaN", "Infinity")
@@ -74,6 +77,11 @@ def _explain(content: bytes, error: orjson.JSONDecodeError, complete: bool) -> R
     if not complete and error.pos >= len(text.rstrip()) - 1:
         return Refusal("not_json", f"{where}: the file ends in the middle of the line")
     return Refusal("not_json", where)
+
+
+def is_list_of_objects(value: Any) -> bool:
+    """Tell whether a value is a list that begins with an object."""
+    return type(value) is list and bool(value) and type(value[0]) is dict
 
 
 def needles(names: Iterable[str]) -> tuple[bytes, ...]:

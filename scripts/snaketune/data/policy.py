@@ -1,6 +1,6 @@
 """How records are read: what the configuration says about it, and what was decided for one source."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,6 +46,10 @@ class Limits:
         """Return the limits in a stage's configuration slice."""
         data = cfg["data"]
         return cls(data.get("max_records"), data.get("seed", 0))
+
+    def leave_out(self, options: Iterable[Mapping[str, Any]]) -> bool:
+        """Tell whether records of some source, all of which have ``options``, may be left out."""
+        return self.max_records is not None or any("max_records" in own for own in options)
 
 
 @dataclass(frozen=True, slots=True)

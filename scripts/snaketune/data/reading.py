@@ -23,7 +23,6 @@ from snaketune.data.paths import column_of
 from snaketune.data.policy import Limits, Reading, ReadingPolicy
 from snaketune.data.quarantine import Quarantine, Refusal
 from snaketune.data.refusals import absent_column
-from snaketune.data.sampling import is_sampled, sample
 from snaketune.data.shards import gathered, read_parts
 from snaketune.data.staging import Source, progress_bar
 
@@ -233,8 +232,10 @@ def read_records(
     """
     sources = list(sources)
     given = [source for source, _ in sources]
-    if not is_sampled(given, limits.max_records):
+    if not limits.leave_out(source.options for source in given):
         return _read_all(sources, policy, records, quarantine, kept_at, threads, parts)
+    from snaketune.data.sampling import sample  # numpy, which reading is quicker to start without
+
     with NamedTemporaryFile(dir=Path(records.name).parent, prefix=f".unsampled.partial-{os.getpid()}-") as file:
         everything: Any = file
         facts = _read_all(sources, policy, everything, quarantine, kept_at, threads, parts)

@@ -4,7 +4,7 @@ Of a source with ``max_records`` those records are taken whose content has the l
 depend on the order of the records, and a growing source changes few of them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,11 +16,6 @@ from snaketune.data.copy_places import Source
 HASHES = float(1 << 64)
 # Canonical records begin with their place: {"source":0,"line":1,
 SOURCE_START, LINE_START = len(b'{"source":'), b',"line":'
-
-
-def is_sampled(sources: Iterable[Source], limit: int | None) -> bool:
-    """Tell whether records of some source may be left out."""
-    return limit is not None or any("max_records" in source.options for source in sources)
 
 
 def sample(records: Path, out: IO[bytes], sources: Sequence[Source], limit: int | None, seed: int) -> list[int]:

@@ -1,0 +1,80 @@
+"""The marks of JSON outside of its strings, found in text of any size without parsing it.
+
+numpy does the work, so this module is imported only where a file is no JSON lines.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+QUOTE, BACKSLASH, COMMA, BREAK = b'"\\,\n'
+OPEN, CLOSE = (ord("["), ord("{")), (ord("]"), ord("}"))
+# Which bytes are looked at: one of 256 each.
+MARKS = bytes(byte in b'"\\[]{},\n' for byte in range(256))
+STEPS = np.zeros(256, np.int8)
+STEPS[list(OPEN)], STEPS[list(CLOSE)] = 1, -1
+KEY = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*\Z', re.DOTALL)
+# So far before a list its key is looked for.
+LONGEST_KEY = 1000
+
+
+@dataclass(slots=True)
+class Scanner:
+    """Finds the marks of JSON that stand outside of strings, in a text that comes in pieces."""
+
+    in_string: bool = False
+    depth: int = 0
+    is_escaped: bool = False
+
+    def scan(self, piece: bytes) -> tuple[Any, Any, Any, Any]:
+        """Return places, bytes and depths (after each) of the marks, and the places of line breaks inside strings."""
+        places = np.flatnonzero(np.frombuffer(piece.translate(MARKS), np.bool_))
+        marks = np.frombuffer(piece, np.uint8)[places]
+        quotes = (marks == QUOTE) & ~self._escaped(places, marks, len(piece))
+        inside = (np.cumsum(quotes, dtype=np.int32) + self.in_string) & 1
+        broken = places[(inside == 1) & (marks == BREAK)]
+        if len(inside):
+            self.in_string = bool(inside[-1])
+        outside = (inside == 0) & ~quotes
+        places, marks = places[outside], marks[outside]
+        depths = np.cumsum(STEPS[marks], dtype=np.int64) + self.depth
+        if len(depths):
+            self.depth = int(depths[-1])
+        return places, marks, depths, broken
+
+    def _escaped(self, places: Any, marks: Any, size: int) -> Any:
+        """Return which marks stand behind an odd number of backslashes, and remember whether the next byte does."""
+        slashes = marks == BACKSLASH
+        escaped = np.zeros(len(marks), bool)
+        carried = self.is_escaped and len(places) > 0 and places[0] == 0
+        self.is_escaped = self.is_escaped and not size
+        if not slashes.any():
+            escaped[:1] = carried
+            return escaped
+        follows = np.zeros(len(marks), bool)
+        follows[1:] = slashes[:-1] & (np.diff(places) == 1)
+        # Where the latest run of backslashes begins; one that goes on from the last piece has begun before this one.
+        starts = np.where(slashes & ~follows, places, -2)
+        if carried:
+            starts[0], follows[0] = -1, True
+        begun = np.maximum.accumulate(starts)
+        escaped = follows & ((places - begun) & 1 == 1)
+        self.is_escaped = bool(slashes[-1] and places[-1] == size - 1 and not escaped[-1])
+        return escaped
+
+
+def ends_of_values(text: bytes) -> list[int]:
+    """Return the places behind the objects and lists that a text consists of."""
+    places, marks, depths, _ = Scanner().scan(text)
+    return (places[(depths <= 0) & (STEPS[marks] == -1)] + 1).tolist()
+
+
+def lists_in_object(text: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield the quoted key of each list that is a member of the object in ``text``, and where its items begin."""
+    places, marks, depths, _ = Scanner().scan(text)
+    for place in places[(depths == 2) & (marks == OPEN[0])].tolist():
+        if key := KEY.search(text[max(0, place - LONGEST_KEY) : place]):
+            yield key[1], place + 1
