@@ -1,5 +1,6 @@
 """No variable that another tool left in the shell reaches a job when it could change a result."""
 
+import fnmatch
 import functools
 import re
 from importlib.util import find_spec
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.common.variables import LAUNCHER, PASSED, REMOVED, WORKER, clean, is_passed, is_removed
+from snaketune.common.variables import LAUNCHER, PASSED, REMOVED, WORKER, _matches, clean, is_passed, is_removed
 
 PACKAGES = (
     "accelerate",
@@ -78,6 +79,19 @@ def test_every_variable_of_an_installed_package_is_classified(package):
         name: place for name, place in variables_of(package).items() if not is_passed(name) and not is_removed(name)
     }
     assert not unknown, f"add to PASSED or REMOVED of common/variables.py: {unknown}"
+
+
+def test_patterns_match_as_those_of_the_shell_do():
+    texts = [*PASSED.values(), *REMOVED.values(), LAUNCHER]
+    patterns = " ".join(texts).split()
+    names = {pattern.replace("*", between) for pattern in patterns for between in ("", "X", "A_B")}
+    names |= {changed for name in names for changed in (name[:-1], name[1:], name + "Z", "Z" + name, name.lower())}
+    names |= {pattern.replace("_*_", "_") for pattern in patterns}
+    for text in texts:
+        own = text.split()
+        assert all(pattern.count("*") <= 1 for pattern in own)
+        anyone = re.compile("|".join(map(fnmatch.translate, own)))
+        assert [name for name in names if _matches(name, text) != bool(anyone.match(name))] == []
 
 
 def test_the_scanner_finds_what_is_known_to_be_read():
