@@ -273,3 +273,45 @@ def test_token_ids_paths_of_sound_and_records_under_keys_are_told(tmp_path):
 def test_two_answers_without_a_question_get_the_line_that_names_it(tmp_path):
     record = {"situation": "a longer text", "chosen": "b", "rejected": "c"}
     assert "{prompt: situation, chosen: chosen, rejected: rejected} to use it" in sentence_of(tmp_path, record)
+
+
+def test_a_rendered_question_with_its_answer_in_another_column_is_a_pair(tmp_path):
+    record = {"prompt": "Human: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:", "response": "d"}
+    [made] = read_bytes(tmp_path, lines(record)).records
+    assert [(turn["role"], turn["content"], turn.get("weight")) for turn in made["messages"]] == [
+        ("user", "a", None),
+        ("assistant", "b", 0),
+        ("user", "c", None),
+        ("assistant", "d", None),
+    ]
+
+
+def test_an_answer_that_was_rejected_is_never_suggested_as_the_answer(tmp_path):
+    record = {"prompt": "Human: a\n\nAssistant:", "chosen": "b", "rejected_toxic": "c", "rejected_short": "d"}
+    assert "{prompt: prompt, chosen: chosen, rejected: rejected_toxic}" in sentence_of(tmp_path, record, record)
+
+
+def test_labels_of_tokens_are_no_bookkeeping(tmp_path):
+    assert "ner_tags (1 of the first 1 records" in sentence_of(tmp_path, {"text": "a b", "ner_tags": ["O", "B-X"]})
+
+
+@pytest.mark.parametrize(
+    ("record", "line"),
+    [
+        ({"NL": "how many", "Query": "SELECT 1"}, "completion: NL} or data.columns: {prompt: NL, completion: Query}"),
+        ({"ask": "a", "original_chosen": "b", "why": "c"}, "{prompt: ask, completion: original_chosen}"),
+        ({"code": "def f(): pass", "des": "does nothing"}, "{prompt: code, completion: des} to use it, or data.ignore"),
+        ({"title": "t", "parts": [{"source": "a", "target": "b"}] * 2}, '.["parts"][]\' FILE'),
+        ({f"w{n}": f"text {n}" for n in range(20)}, "to_entries[] | {prompt: .key, completion: .value}"),
+    ],
+)
+def test_lines_for_files_that_people_have(tmp_path, record, line):
+    assert line in sentence_of(tmp_path, *[record] * (1 if "w0" in record else 2))
+
+
+@pytest.mark.parametrize("texts", [["b"], ["b", "c"], ["b", "c", "d"]])
+def test_a_list_of_texts_that_is_named_as_an_answer_is_no_dialogue(tmp_path, texts):
+    records = [{"prompt": "a", "steps": "b"}] * 30 + [{"prompt": "a", "steps": texts}]
+    found = read_bytes(tmp_path, lines(*records), columns={"prompt": "prompt", "completion": "steps"})
+    assert found.facts["reasons"] == {"wrong_type": 1}
+    assert found.quarantine[0]["detail"] == f"'steps' is a list of {len(texts)} texts, it must be text or messages"

@@ -188,7 +188,7 @@ def _is_open(sample: Sample, name: str) -> bool:
 
 def _rendered(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
     """Return conversations that are texts in the markup of a chat template."""
-    texts = [name for name in sample.text_columns() if sample.markup(name)]
+    texts = [name for name in sample.text_columns() if sample.markup(name) and not sample.awaits_answer(name)]
     if len(texts) != 1 or "text" in named:
         return None
     beside = _beside(sample, named, {texts[0]}, {})

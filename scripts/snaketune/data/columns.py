@@ -98,6 +98,8 @@ OF_ANY_LENGTH = frozenset(
         *("test", "tests", "test_list", "test_cases", "unit_tests", "test_setup_code", "challenge_test_list"),
     )
 )
+# Labels of every token of a text: what a model of labels learns, so no note on the record.
+TOKEN_LABELS = ("ner_tags", "pos_tags", "chunk_tags", "bio_tags")
 LONGEST_NOTE = 120
 NOTE = re.compile(
     r"https?://\S+|[\w.+-]+@[\w-]+\.[\w.]+"
@@ -156,6 +158,8 @@ def is_bookkeeping(name: str, values: Iterable[Any]) -> bool:
 def names_bookkeeping(name: str) -> bool:
     """Tell whether a name is one of bookkeeping: of the list, or by its beginning or end."""
     known = plain(last_of(name))
+    if known in TOKEN_LABELS:
+        return False
     return known in BOOKKEEPING or bool(ENDINGS.search(known) or BEGINNINGS.match(known))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from snaketune.data.columns import ANSWER_PAIRS, MAYBE_ANSWERS, NAMES, has_text, is_bookkeeping, plain, size_of
 from snaketune.data.policy import ReadingPolicy
-from snaketune.data.rendered import markup_of
+from snaketune.data.rendered import awaits_answer, markup_of
 from snaketune.data.turn_names import CONTENT_KEYS, ROLE_KEYS, apart
 
 Json = dict[str, Any]
@@ -139,6 +139,13 @@ class Sample:
         """Return the markup in which all texts of a column are conversations, or None."""
         values = self.columns[name]
         return markup_of(values) if values and all(type(value) is str for value in values) else None
+
+    def awaits_answer(self, name: str) -> bool:
+        """Tell whether most rendered conversations of a column, beside other texts, end before their last answer."""
+        values, markup = self.columns[name], self.markup(name)
+        if markup is None or len(self.text_columns()) < 2:
+            return False
+        return sum(awaits_answer(text, markup) for text in values) > len(values) / 2
 
 
 def has_roles(value: Any) -> bool:

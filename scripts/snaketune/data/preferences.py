@@ -51,6 +51,8 @@ class PartReader:
         if type(value) is dict and any(key in value for key in ROLE_KEYS):
             return self.turns.read_turns([value], dict(record), name)
         if type(value) is list:
+            if value and all(type(item) is str for item in value):
+                raise Refusal("wrong_type", f"{name!r} is a list of {len(value)} texts, it must be text or messages")
             return self.turns.read_turns(value, dict(record), name)
         if self.rendered and type(value) is str:
             return self.conversation_in(value, name)

@@ -17,7 +17,11 @@ from snaketune.data.suggestions import is_told_by_names, rest_of, suggested, tex
 from snaketune.data.turn_names import CONTENT_KEYS, ROLE_KEYS, USUAL_ROLES
 
 LONGEST_LIST = 8
+# Texts in one object from which on it is taken for a dictionary.
+DICTIONARY = 20
 THOUGHTS = re.compile(r"reason|think|thought|rationale|cot$|^cot")
+# Keys of a pair in a list of pairs.
+SIDES = frozenset(("source", "target"))
 MAIN_FIELDS = ("messages", "prompt", "input", "completion", "chosen", "rejected")
 
 
@@ -49,7 +53,7 @@ def no_reading(sample: Sample) -> DataError:
         )
     if texts:
         pair, is_certain = suggested(sample, texts), is_told_by_names(sample, texts)
-        turned = {"prompt": pair["completion"], "completion": pair["prompt"]}
+        turned = {**pair, "prompt": pair.get("completion", ""), "completion": pair["prompt"]}
         other = "" if is_certain else f" or {_with_ignored(turned, verdicts)}"
         return DataError(
             f"{sample.path} has no known shape, {what}: say what is the question and what the answer, for example"
@@ -69,6 +73,11 @@ def _no_records(sample: Sample) -> DataError | None:
             " the text that they were made from."
         )
     members = list(sample.records[0].values())
+    if len(sample.records) == 1 and len(members) >= DICTIONARY and all(type(value) is str for value in members):
+        return DataError(
+            f"{sample.path} is one object with {len(members)} texts under keys of their own: to learn them, write them"
+            " as lines, `jq -c 'to_entries[] | {prompt: .key, completion: .value}' FILE > lines.jsonl`."
+        )
     if len(sample.records) > 1 or len(members) < 2 or not all(type(value) is dict for value in members):
         return None
     keys = members[0].keys()
@@ -82,9 +91,15 @@ def _no_records(sample: Sample) -> DataError | None:
 
 def _rest_of_answer(sample: Sample, pair: Mapping[str, str]) -> str:
     """Return what a line leaves out of the column that its answer is a part of, and how all of it becomes one text."""
+    if "completion" not in pair:
+        return ""
     path, column = pair["completion"], column_of(pair["completion"])
     if path in sample.columns or not any(has_text(rest_of(record, pair)) for record in sample.records):
         return ""
+    items = [item for value in sample.columns[column] if type(value) is list for item in value]
+    if items and all(type(item) is dict and SIDES.issubset(map(plain, item)) for item in items):
+        change = f'jq -c \'if type == "array" then .[] else . end | .["{column}"][]\' FILE > lines.jsonl'
+        return f", which leaves out the rest of {column!r}: each of its items becomes a record with `{change}`"
     is_list = all(type(value) is list and all(type(item) is str for item in value) for value in sample.columns[column])
     change = 'join("\\n")' if is_list else "tojson"
     return (
@@ -193,7 +208,8 @@ def _as_pair(sample: Sample, texts: Sequence[str]) -> dict[str, str]:
     thoughts = [name for name in texts if THOUGHTS.search(plain(name))]
     spoken = [name for name in texts if name not in thoughts]
     if not any(plain(name) in meaning for name in spoken[1:]):
-        return {}
+        is_pair = len(texts) == len(spoken) == 2 and type(next(iter(sample.columns[spoken[1]]), None)) is str
+        return {"prompt": spoken[0], "completion": spoken[1]} if is_pair else {}
     pair = suggested(sample, spoken)
     rest = [name for name in spoken if name not in pair.values() and plain(name) in meaning]
     beside = {**({"input": rest[0]} if rest else {}), **({"reasoning": thoughts[0]} if thoughts else {})}

@@ -151,6 +151,12 @@ def markup_of(texts: Iterable[str]) -> str | None:
     return None
 
 
+def awaits_answer(text: str, name: str) -> bool:
+    """Tell whether a conversation in the markup ``name`` ends in a question, or in an answer without text."""
+    found = turns_in(text, name)
+    return found is not None and (found[-1][0] != "assistant" or not found[-1][1].strip())
+
+
 def mark_in(text: str) -> str | None:
     """Return a control mark of some chat template that is in a text, or None."""
     return next((mark for mark in CONTROL_MARKS if mark in text), None)

@@ -9,9 +9,10 @@ from snaketune.data.paths import beside, column_of, value_at
 from snaketune.data.turn_names import CONTENT_KEYS, ROLE_KEYS
 
 LONGEST_LIST = 8
-ANSWERS = (*NAMES["completion"], *MAYBE_ANSWERS)
+ANSWERS = (*NAMES["completion"], *MAYBE_ANSWERS, "chosen")
 QUESTIONS = (*NAMES["prompt"], *MAYBE_QUESTIONS)
-CERTAIN = frozenset((*NAMES["completion"], *NAMES["prompt"], *NAMES["system"]))
+CERTAIN = frozenset(("chosen", *NAMES["completion"], *NAMES["prompt"], *NAMES["system"]))
+CLEAR_QUESTIONS = ("question", "prompt", "instruction", "problem", "input")
 OFFERED = (*NAMES["tools"], "function")
 
 
@@ -60,8 +61,15 @@ def rest_of(record: dict[str, Any], pair: Mapping[str, str]) -> list[Any]:
 def suggested(sample: Sample, texts: Sequence[str]) -> dict[str, str]:
     """Return a guess of question and answer among two or more columns with text, for the line to write.
 
-    Names tell them; where they tell neither, the two longest do, in their order.
+    Names tell them; where they tell neither, the two longest do, in their order. An answer that was chosen goes with
+    one that was rejected, and one that was rejected is never the answer.
     """
+    rejected = [text for text in texts if plain(text).startswith("rejected") or plain(text).endswith("_rejected")]
+    chosen = _among(("chosen",), texts)
+    if rejected and chosen and (left := [text for text in texts if text not in (*rejected, chosen)]):
+        asked = _among(QUESTIONS, left) or min(left, key=_order(sample, texts))
+        return {"prompt": asked, "chosen": chosen, "rejected": rejected[0]}
+    texts = [text for text in texts if text not in rejected] if len(texts) - len(rejected) > 1 else texts
     answer = _among(ANSWERS, texts)
     question = _among(QUESTIONS, [text for text in texts if text != answer])
     rest = [text for text in texts if text not in (answer, question)]
@@ -78,8 +86,8 @@ def suggested(sample: Sample, texts: Sequence[str]) -> dict[str, str]:
 
 
 def is_told_by_names(sample: Sample, texts: Sequence[str]) -> bool:
-    """Tell whether the name of a text says that it is a question or an answer."""
-    return any(_among(names, texts) for names in (ANSWERS, QUESTIONS))
+    """Tell whether the name of a text says which is the answer; a query may be either, as it is in text to SQL."""
+    return any(_among(names, texts) for names in (ANSWERS, CLEAR_QUESTIONS))
 
 
 def _order(sample: Sample, texts: Sequence[str]) -> Any:
