@@ -214,9 +214,9 @@ def test_turns_that_end_in_a_result_are_the_prompt_of_two_answers(tmp_path):
     assert found[1]["chosen"] == [ANSWER]
 
 
-def sentence_of(tmp_path, *records):
+def sentence_of(tmp_path, *records, **policy):
     with pytest.raises(DataError) as caught:
-        read_bytes(tmp_path, lines(*records))
+        read_bytes(tmp_path, lines(*records), **policy)
     return str(caught.value)
 
 
@@ -315,3 +315,19 @@ def test_a_list_of_texts_that_is_named_as_an_answer_is_no_dialogue(tmp_path, tex
     found = read_bytes(tmp_path, lines(*records), columns={"prompt": "prompt", "completion": "steps"})
     assert found.facts["reasons"] == {"wrong_type": 1}
     assert found.quarantine[0]["detail"] == f"'steps' is a list of {len(texts)} texts, it must be text or messages"
+
+
+def test_a_suggested_place_is_one_that_nearly_all_records_have(tmp_path):
+    full = {"ask": "a", "data": {"sky": "b", "air": "c"}}
+    records = [full] * 8 + [{"ask": "a", "data": {"sky": "b", "air": None}}] * 2
+    assert "completion: data.sky}" in sentence_of(tmp_path, *records)
+
+
+def test_the_limit_of_bad_lines_is_offered_as_it_would_have_to_be(tmp_path):
+    records = [{"prompt": "a", "completion": "b"}] * 9 + [{"prompt": "a", "completion": ""}]
+    said = sentence_of(tmp_path, *records, max_bad_fraction=0.05)
+    assert said.endswith("or write data.max_bad_fraction: 0.1.")
+    assert len(read_bytes(tmp_path, lines(*records), max_bad_fraction=0.1).records) == 9
+    assert sentence_of(tmp_path, {"prompt": "a", "completion": ""}, max_bad_fraction=0.05).endswith(
+        "data.format or data.columns."
+    )

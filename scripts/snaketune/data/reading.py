@@ -196,8 +196,8 @@ class RecordReader:
         raise DataError(
             f"data.max_bad_fraction: {bad} of {counted(lines, 'line')} cannot be used ({self.quarantine.counts()}),"
             f" {100 * bad / lines:.3g} % where {100 * self._policy.max_bad_fraction:.3g} % is allowed; the first is"
-            f" {self.quarantine.first}; all are in {kept_at}: mend them, correct data.format or data.columns, or raise"
-            " the limit."
+            f" {self.quarantine.first}; all are in {kept_at}: correct them, data.format or data.columns"
+            + (f", or write data.max_bad_fraction: {-(-100 * bad // lines) / 100:g}." if self.records else ".")
         )
 
 

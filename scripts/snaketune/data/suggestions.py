@@ -9,6 +9,8 @@ from snaketune.data.paths import beside, column_of, value_at
 from snaketune.data.turn_names import CONTENT_KEYS, ROLE_KEYS
 
 LONGEST_LIST = 8
+# A share of the records with text from which on the others are few enough to be set aside.
+FULL = 0.95
 ANSWERS = (*NAMES["completion"], *MAYBE_ANSWERS, "chosen")
 QUESTIONS = (*NAMES["prompt"], *MAYBE_QUESTIONS)
 CERTAIN = frozenset(("chosen", *NAMES["completion"], *NAMES["prompt"], *NAMES["system"]))
@@ -43,8 +45,12 @@ def texts_inside(sample: Sample, name: str) -> list[str]:
             waiting += [(f"{path}.{key}", value[key]) for key in value if not (is_turn and key in ROLE_KEYS)]
         elif type(value) is list and value:
             waiting.append((f"{path}[0]", value[0]))
-    half = len(sample.records) / 2
-    return [path for path in found if sum(type(value_at(record, path)) is str for record in sample.records) > half]
+    shares = {
+        path: sum(type(value_at(record, path)) is str for record in sample.records) / len(sample.records)
+        for path in found
+    }
+    full = [path for path in found if shares[path] >= FULL]
+    return full or [path for path in found if shares[path] > 1 / 2]
 
 
 def answer_inside(sample: Sample, columns: Sequence[str]) -> str | None:
