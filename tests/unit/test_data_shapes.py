@@ -328,6 +328,5 @@ def test_the_limit_of_bad_lines_is_offered_as_it_would_have_to_be(tmp_path):
     said = sentence_of(tmp_path, *records, max_bad_fraction=0.05)
     assert said.endswith("or write data.max_bad_fraction: 0.1.")
     assert len(read_bytes(tmp_path, lines(*records), max_bad_fraction=0.1).records) == 9
-    assert sentence_of(tmp_path, {"prompt": "a", "completion": ""}, max_bad_fraction=0.05).endswith(
-        "data.format or data.columns."
-    )
+    blank = {"messages": [USER, {"role": "assistant", "content": ""}]}
+    assert sentence_of(tmp_path, blank, max_bad_fraction=0.05).endswith("data.format or data.columns.")
