@@ -209,7 +209,8 @@ def _compiled(recipe: Recipe, tokenizer: TextTokenizer) -> ChatTemplate | None:
 def _useless(unit: Unit) -> tuple[str, str] | None:
     """Return why the documents of a record teach nothing, as reason and detail."""
     for document, (_, mask) in unit:
-        if not mask.any():
+        # Of a few hundred bytes this is quicker than any().
+        if 1 not in mask.tobytes():
             return JOINED if document.answers else NOTHING_TRAINED
     if len(unit) == 2 and np.array_equal(unit[0][1][0], unit[1][1][0]):
         return SAME_ANSWERS
@@ -226,17 +227,22 @@ def _flat(rows: Sequence[tuple[Document, Row]]) -> Rows:
 
 def _record_batch(units: Sequence[Unit], flat: Rows) -> pa.RecordBatch:
     ends = np.cumsum([0, *map(len, units)])
+    starts, trained = flat.offsets[ends[:-1]], np.flatnonzero(flat.mask)
+    first = [unit[0][0] for unit in units]
     offsets = pa.array(flat.offsets[ends], pa.int32())
     columns = [
         pa.ListArray.from_arrays(offsets, pa.array(flat.ids)),
         pa.ListArray.from_arrays(offsets, mask_array(flat.mask)),
         pa.array(np.diff(flat.offsets[ends]), pa.int32()),
-        pa.array([sum(document.size for document, _ in unit) for unit in units], pa.int32()),
-        pa.array([unit[0][0].record for unit in units], pa.int64()),
-        pa.array([unit[0][0].source for unit in units], pa.int32()),
+        pa.array(
+            [unit[0][0].size if len(unit) == 1 else sum(part.size for part, _ in unit) for unit in units], pa.int32()
+        ),
+        pa.array([document.record for document in first], pa.int64()),
+        pa.array([document.source for document in first], pa.int32()),
         pa.array([len(unit[0][1][0]) if len(unit) > 1 else 0 for unit in units], pa.int32()),
-        pa.array([unit[0][0].plain for unit in units], pa.bool_()),
-        pa.array([int(unit[0][1][1].argmax()) for unit in units], pa.int32()),
+        pa.array([document.plain for document in first], pa.bool_()),
+        # Every row has a trained token.
+        pa.array(trained[np.searchsorted(trained, starts)] - starts, pa.int32()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 

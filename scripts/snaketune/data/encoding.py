@@ -219,8 +219,10 @@ class Borders:
     def __init__(self, tokenizer: TextTokenizer):
         self._tokenizer = tokenizer
         self._answers: dict[tuple[str, str], bool] = {}
+        self._near: dict[tuple[str, str], bool] = {}
         added = [token for token in tokenizer.added_tokens.values() if not token.single_word and token.content.strip()]
         self._closing = _by_length({token.content for token in added if not token.rstrip})
+        self._reach = max([CONTEXT, *(size for size, _ in self._closing)])
         self._swallowing = tuple({token.content for token in added if token.rstrip})
         opening = {token.content for token in added if not token.lstrip}
         self._opening, self._first = _by_length(opening), {name[0] for name in opening}
@@ -251,7 +253,22 @@ class Borders:
 
     def _is_border(self, text: str, at: int) -> bool:
         """Tell whether tokens end at the character ``at``, as far as is known."""
-        if at in (0, len(text)) or self._is_beside_added_token(text, at):
+        if not 0 < at < len(text):
+            return True
+        key = (text[max(0, at - self._reach) : at], text[at])
+        if (known := self._near.get(key)) is None:
+            known = self._look(text, at)
+            if self._is_near(key[1]):
+                self._near = {} if len(self._near) >= ANSWERS_KEPT else self._near
+                self._near[key] = known
+        return known
+
+    def _is_near(self, following: str) -> bool:
+        """Tell whether a few characters before a border, and the one behind it, decide."""
+        return not self._swallowing and not following.isspace() and following not in self._first
+
+    def _look(self, text: str, at: int) -> bool:
+        if self._is_beside_added_token(text, at):
             return True
         if self._swallowing and text[:at].rstrip().endswith(self._swallowing):
             return not text[at].isspace()

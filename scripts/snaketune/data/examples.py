@@ -111,8 +111,12 @@ class ExampleFinder:
 
     def _from_scaffold(self, messages: Sequence[Message]) -> list[Example] | None:
         for message in messages:
-            if not _is_plain(message):
+            if not is_plain(message):
                 return None
+        return self.of_plain(messages)
+
+    def of_plain(self, messages: Sequence[Message]) -> list[Example] | None:
+        """Return the examples of messages that all are plain, None where :meth:`find` has to look at them closely."""
         scaffold = self._scaffold(tuple([(m["role"], m.get("weight") != 0) for m in messages]))
         if scaffold is None:
             return None
@@ -228,7 +232,8 @@ def _joined(literals: Sequence[str], contents: Sequence[str]) -> str:
     return "".join([*chain.from_iterable(zip(literals, contents, strict=False)), literals[len(contents)]])
 
 
-def _is_plain(message: Message) -> bool:
+def is_plain(message: Message) -> bool:
+    """Tell whether a message is nothing but a text, trained or not, that begins with no reasoning."""
     content = message.get("content")
     if len(message) > 2 and not message.keys() <= PLAIN_KEYS:
         return False

@@ -37,9 +37,10 @@ LOOKING_FILTERS = frozenset({"replace", "length", "count", "list", "first", "las
 
 @dataclass(slots=True)
 class Notes:
-    """What was rendered so far and which spans of it stand in ``{% generation %}`` blocks."""
+    """What was rendered so far, in characters ``size``, and which spans of it stand in ``{% generation %}`` blocks."""
 
     blocks: list[str] = field(default_factory=list)
+    size: int = 0
     spans: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -62,8 +63,7 @@ class _Generation(Extension):
 
     def _note(self, text):
         notes: Notes = self.environment.notes  # type: ignore[attr-defined]
-        start = sum(map(len, notes.blocks))
-        notes.spans.append((start, start + len(text)))
+        notes.spans.append((notes.size, notes.size + len(text)))
         return text
 
 

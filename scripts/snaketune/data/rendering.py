@@ -16,6 +16,7 @@ from snaketune.data.source_names import place_of
 from snaketune.data.templates import ChatTemplate, Message
 from snaketune.data.tokenizer import TextTokenizer
 from snaketune.data.tool_use import for_template
+from snaketune.data.turn_names import ROLES
 
 CONTROL_TOKEN = "control_token_in_content"
 REFUSED = "refused_by_template"
@@ -58,6 +59,9 @@ class Renderer:
         self._reasoning, self._sources = reasoning, sources
         finder = ExampleFinder(template, tokenizer.control_tokens, tokenizer.stops) if template else None
         self.finder = finder
+        # A control token that is called as a role would be in every record.
+        is_role_control = bool(tokenizer.control_token_in(" ".join(ROLES)))
+        self._has_short_way = bool(finder) and assistant_only and not pairs and not is_role_control
 
     def render(self, number: int, record: dict[str, Any]) -> tuple[Document, ...]:
         """Return the texts of the record on line ``number`` (from 0) and what of them is trained.
@@ -77,8 +81,11 @@ class Renderer:
                 f"train.method: dpo compares a chosen with a rejected answer, and {self.place(number, record)} has no"
                 " such pair: set data.format to preference, or train.method to sft."
             )
-        if found := self._tokenizer.control_token_in("\n\0\n".join(_texts(record))):
-            raise Unusable(CONTROL_TOKEN, f"the text contains the control token {found!r}")
+        if self._has_short_way and (texts := _ordinary(record)):
+            self._check_texts(texts)
+            if made := self._of_ordinary(number, record):
+                return made
+        self._check_texts(_texts(record))
         if "text" in record:
             text = record["text"]
             place = (number, record["source"], record["line"])
@@ -93,6 +100,25 @@ class Renderer:
                     REFUSED, "an answer of the pair has several turns that the chat template does not keep in one text"
                 )
             documents += made
+        return tuple(documents)
+
+    def _check_texts(self, texts: list[str]) -> None:
+        if found := self._tokenizer.control_token_in("\n\0\n".join(texts)):
+            raise Unusable(CONTROL_TOKEN, f"the text contains the control token {found!r}")
+
+    def _of_ordinary(self, number: int, record: dict[str, Any]) -> tuple[Document, ...]:
+        """Return the documents of a record that is :func:`_ordinary`, none where they take the long way."""
+        assert self.finder is not None
+        messages = record["messages"]
+        try:
+            examples = self.finder.of_plain(messages)
+        except DataError:  # the long way says of what kind it is
+            return ()
+        documents = []
+        for example in examples or ():
+            spans, sizes = example.spans, tuple([_size(messages[place]["content"]) for place in example.places])
+            own = (example.text, list(spans), sum(sizes), False, len(spans), 0, sizes)
+            documents.append(Document(number, record["source"], record["line"], *own))
         return tuple(documents)
 
     def place(self, number: int, record: dict[str, Any]) -> str:
@@ -179,6 +205,25 @@ def _spoken(message: Message) -> str:
 
 def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
+
+
+def _ordinary(record: dict[str, Any]) -> list[str] | None:
+    """Return the texts of a conversation in which each message is a role and a plain text and nothing else is given.
+
+    Most are. In these no calls, no reasoning and no weights are looked for again.
+    """
+    messages = record.get("messages")
+    if messages is None or len(record) != 3:  # source and line
+        return None
+    texts: list[str] = []
+    for message in messages:
+        content = message["content"]
+        if len(message) != 2 or not content or content.isspace():
+            return None
+        if content[0] in thoughts.BEFORE_MARKS and message["role"] == "assistant":
+            return None
+        texts.append(content)
+    return texts
 
 
 def _texts(record: dict[str, Any]) -> list[str]:

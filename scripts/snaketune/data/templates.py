@@ -53,15 +53,20 @@ class ChatTemplate:
             DataError: when the template refuses the conversation, with its own words, or fails on it.
         """
         template, notes = self._template, self._notes
-        notes.blocks, notes.spans = [], []
-        given = {"messages": with_parts(messages) if self.in_parts else messages, "tools": tools}
-        variables = {**self._constants, **given, "add_generation_prompt": add_generation_prompt}
+        notes.blocks, notes.spans, notes.size = [], [], 0
+        blocks = notes.blocks
+        variables = {
+            **self._constants,
+            "messages": with_parts(messages) if self.in_parts else messages,
+            "tools": tools,
+            "add_generation_prompt": add_generation_prompt,
+        }
         context = template.environment.context_class(template.environment, variables, template.name, template.blocks)
         size = 0
         try:
             for block in template.root_render_func(context):
-                notes.blocks.append(block)
-                size += len(block)
+                blocks.append(block)
+                notes.size = size = size + len(block)
                 if size > LONGEST_OUTPUT:
                     raise DataError(f"the chat template writes more than {LONGEST_OUTPUT:,} characters: correct it")
         except jinja2.TemplateError as error:
@@ -71,7 +76,7 @@ class ChatTemplate:
                 raise
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
             raise DataError(f"the chat template fails on this conversation ({reason})") from None
-        return "".join(notes.blocks)
+        return "".join(blocks)
 
     def marked(self) -> list[Span]:
         """Return the spans that the ``{% generation %}`` blocks of the last rendering wrap."""
