@@ -83,8 +83,8 @@ class Renderer:
             )
         if self._has_short_way and (texts := _ordinary(record)):
             self._check_texts(texts)
-            if made := self._of_ordinary(number, record):
-                return made
+            if short := self._of_ordinary(number, record):
+                return short
         self._check_texts(_texts(record))
         if "text" in record:
             text = record["text"]
@@ -114,7 +114,7 @@ class Renderer:
             examples = self.finder.of_plain(messages)
         except DataError:  # the long way says of what kind it is
             return ()
-        documents = []
+        documents: list[Document] = []
         for example in examples or ():
             spans, sizes = example.spans, tuple([_size(messages[place]["content"]) for place in example.places])
             own = (example.text, list(spans), sum(sizes), False, len(spans), 0, sizes)
