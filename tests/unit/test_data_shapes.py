@@ -330,3 +330,15 @@ def test_the_limit_of_bad_lines_is_offered_as_it_would_have_to_be(tmp_path):
     assert len(read_bytes(tmp_path, lines(*records), max_bad_fraction=0.1).records) == 9
     blank = {"messages": [USER, {"role": "assistant", "content": ""}]}
     assert sentence_of(tmp_path, blank, max_bad_fraction=0.05).endswith("data.format or data.columns.")
+
+
+@pytest.mark.parametrize("pairs", [True, False])
+def test_a_rendered_prompt_with_two_plain_answers_is_taken_apart(tmp_path, pairs):
+    record = {"prompt": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:", "chosen": "d", "rejected": "e"}
+    found = read_bytes(tmp_path, lines(record, record), pairs=pairs)
+    turns = [(turn["role"], turn["content"]) for turn in found.records[0]["messages"]]
+    asked = [("user", "a"), ("assistant", "b"), ("user", "c")]
+    assert turns == (asked if pairs else [*asked, ("assistant", "d")])
+    assert "Human/Assistant markup taken apart" in found.facts["sources"][0]["evidence"]
+    if pairs:
+        assert [found.records[0][name][0]["content"] for name in ("chosen", "rejected")] == ["d", "e"]

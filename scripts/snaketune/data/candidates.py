@@ -81,6 +81,8 @@ def _preference(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
     asked, others = _asked(sample, named)
     texts = [value_at(record, path) for path in answers.values() for record in sample.records]
     markup = markup_of(texts) if all(type(text) is str for text in texts) else None
+    if markup is None and (prompt := asked.get("prompt")) in sample.columns and sample.awaits_answer(prompt):
+        markup = sample.markup(prompt)
     return Candidate("preference", {**asked, **answers}, rendered=markup or "", others=others)
 
 

@@ -12,7 +12,7 @@ from snaketune.data.conversations import Turn, TurnReader, check_order
 from snaketune.data.fields import answer_of, refuse_value, text_of
 from snaketune.data.policy import Ranking
 from snaketune.data.quarantine import Refusal
-from snaketune.data.rendered import turns_in
+from snaketune.data.rendered import is_marked, turns_in
 from snaketune.data.tool_use import called_function, is_calls, written_calls
 from snaketune.data.turn_names import ROLE_KEYS
 
@@ -54,7 +54,7 @@ class PartReader:
             if value and all(type(item) is str for item in value):
                 raise Refusal("wrong_type", f"{name!r} is a list of {len(value)} texts, it must be text or messages")
             return self.turns.read_turns(value, dict(record), name)
-        if self.rendered and type(value) is str:
+        if self.rendered and type(value) is str and (role == "user" or is_marked(value, self.rendered)):
             return self.conversation_in(value, name)
         text = answer_of(record, name) if role == "assistant" else text_of(record, name, when_empty)
         return [{"role": role, "content": text}]

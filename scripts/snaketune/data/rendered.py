@@ -151,6 +151,11 @@ def markup_of(texts: Iterable[str]) -> str | None:
     return None
 
 
+def is_marked(text: str, name: str) -> bool:
+    """Tell whether a text has a mark that is in every conversation of the markup ``name``."""
+    return any(mark in text for mark in MARKUPS[name].marks)
+
+
 def awaits_answer(text: str, name: str) -> bool:
     """Tell whether a conversation in the markup ``name`` ends in a question, or in an answer without text."""
     found = turns_in(text, name)
