@@ -411,7 +411,8 @@ def test_the_progress_is_that_of_the_files_on_disk(tmp_path, monkeypatch):
         def __exit__(self, *error):
             return None
 
-    monkeypatch.setattr("snaketune.data.staging.tqdm", Bar)
+    monkeypatch.setattr("tqdm.tqdm", Bar)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     content = (PAIR + b"\n") * 30_000
     given = [source(tmp_path / "a.jsonl", content), source(tmp_path / "b.jsonl.gz", gzip.compress(content))]
     read(tmp_path, *given)
