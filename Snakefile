@@ -80,6 +80,7 @@ onstart:
     check_machine()
     write_resolved_runs()
     remember_shards()
+    go_on_beside_refusals()
 
 
 onsuccess:

@@ -423,6 +423,12 @@ def remember_shards():
     upkeep.remember_shards(WORK / "shards.json", BLUEPRINT.shard_counts())
 
 
+def go_on_beside_refusals():
+    """A merge that is refused ends the runs that start from it, and must not cost its own run's evaluation and report."""
+    if BLUEPRINT.has_chains():
+        workflow.scheduler.keepgoing = True
+
+
 def explain(logs):
     """What to read and do after a failure."""
     command = "snakemake " + " ".join(map(shlex.quote, sys.argv[1:]))

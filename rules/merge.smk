@@ -58,7 +58,7 @@ rule convert_to_gguf:
     input:
         rightsize=rightsized,
         earlier=earlier_of_merge,
-        merged="<results>/runs/{run}/{id}/merged.manifest.json",
+        merge="<results>/runs/{run}/{id}/merge.json",
     output:
         gguf="<results>/runs/{run}/{id}/model.gguf",
     log:
@@ -72,7 +72,7 @@ rule convert_to_gguf:
         "Converting {wildcards.run} to GGUF"
     shell:
         "python scripts/convert_to_gguf.py --spec {params.spec:q} --settings {params.settings:q}"
-        " --merged {input.merged:q} --output {output.gguf:q} 2>&1 | tee {log:q}"
+        " --merged {input.merge:q} --output {output.gguf:q} 2>&1 | tee {log:q}"
 
 
 rule export_gguf:

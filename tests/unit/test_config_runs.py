@@ -98,10 +98,11 @@ def test_paths_and_barriers_of_what_a_run_starts_from():
             "last": {"model": {"name_or_path": "run:dpo"}},
         }
     )
-    merged = plan.run_path("sft", "merged.manifest.json")
+    merged = plan.run_path("sft", "merge.json")
     base = plan.upstream(plan.run_ids["dpo"], "dpo")["prepare_model"]
     assert plan.base_manifest(base) == plan.base_manifest(plan.run_ids["dpo"], "dpo") == merged
     assert plan.base_manifest(plan.run_ids["sft"], "sft") is plan.start_manifest("dpo") is None
+    assert plan.has_chains() and not blueprint(SFT).has_chains()
     assert plan.start_manifest("on") == plan.run_path("sft", "adapter.manifest.json")
     assert plan.earlier_barriers(plan.run_ids["sft"], "sft") == []
     assert plan.earlier_barriers(plan.run_ids["last"], "last") == [ids(plan.runs["sft"])["rightsize"]]

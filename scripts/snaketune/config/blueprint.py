@@ -267,9 +267,17 @@ class Blueprint:
         return self.runs[run].config.merge.enabled
 
     def base_manifest(self, id: str, run: str | None = None) -> str | None:
-        """Return the manifest of the merged model that a base model, or a run, starts from; None without one."""
+        """Return the facts of the merge that a base model, or a run, starts from; None without one.
+
+        Not the manifest that ``accept_merge`` writes: that comes after the report, and what comes after a job that has
+        to run is not looked at by Snakemake for changes of its own.
+        """
         name = references(self._config(id, run)).get(BASE)
-        return self.run_path(name, "merged.manifest.json") if name else None
+        return self.run_path(name, "merge.json") if name else None
+
+    def has_chains(self) -> bool:
+        """Tell whether a run starts from the merged model of another, so that a refused merge ends more than a run."""
+        return any(references(run.config).get(BASE) for run in self.runs.values())
 
     def start_manifest(self, run: str) -> str | None:
         """Return the manifest of the adapter that a run goes on from, None for one that starts anew."""

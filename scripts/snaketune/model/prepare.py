@@ -8,6 +8,7 @@ from typing import Any
 from snaketune.common.atomic import writing_directory
 from snaketune.common.canonical import digest_of
 from snaketune.common.manifest import read_manifest
+from snaketune.merge.outcome import accepted
 from snaketune.model.architecture import read_configuration
 from snaketune.model.folder import link_model
 from snaketune.model.gguf_base import convert_gguf
@@ -33,11 +34,13 @@ class MergedBase:
 
 
 def merged_base(manifest: str | Path) -> MergedBase:
-    """Return the merged model that ``manifest`` describes.
+    """Return the merged model that ``manifest``, the facts of its merge, describes.
 
     Raises:
+        SnaketuneError: the one that the merge ended with, if there is no merged model.
         DataError: if a file of it is missing or damaged.
     """
+    accepted(manifest)
     return MergedBase(Path(manifest).parent / "merged", digest_of(read_manifest(manifest)["files"]))
 
 
