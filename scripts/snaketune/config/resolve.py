@@ -23,6 +23,7 @@ LARGEST_NUMBER = 1 << 63
 # A mapping that is one value: a later layer replaces it as a whole.
 LEAF_MAPPINGS = {
     "data.columns",
+    "data.roles",
     "evaluate.columns",
     "adapter.rank_pattern",
     "adapter.alpha_pattern",
