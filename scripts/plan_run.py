@@ -22,9 +22,10 @@ def main() -> None:
     from snaketune.plan.preparation import preparation_seconds
     from snaketune.plan.summary import describe
 
-    # Only the configuration of the model is read: its weights, which may be large, are not looked at.
+    # Of the model only the configuration is read, and of its weights, which may be large, the embedding.
     facts = {name: read_json(getattr(arguments, name)) for name in ("rightsize", "pack", "model")}
     results, folder = Path(arguments.results), Path(arguments.model).parent / "model"
+    rows = Path(arguments.pack).parent / "train.arrow"
     cfg = arguments.cfg | {"adapter": with_token_numbers(arguments.cfg["adapter"], folder)}
     inputs = PlanInputs(
         cfg=cfg,
@@ -36,7 +37,7 @@ def main() -> None:
         machine=look_at_machine(results),
         now=datetime.now().astimezone(),
         probe=read_json(arguments.probe) if arguments.probe else None,
-        token_advice=advice_on_tokens(PackedRows(Path(arguments.pack).parent / "train.arrow"), folder, cfg["adapter"]),
+        token_advice=advice_on_tokens(lambda: PackedRows(rows), folder, cfg["adapter"]),
         preparation=preparation_seconds(json.loads(arguments.benchmarks or "{}")),
     )
     plan = make_plan(inputs)

@@ -179,7 +179,7 @@ class Traveller:
             pack={**pack_facts, "splits": {"train": split, "eval": split}},
             model={**self.model, "files": {}},
             model_folder=folder,
-            token_advice=advice_on_tokens(self.rows, folder, cfg["adapter"]),
+            token_advice=advice_on_tokens(lambda: self.rows, folder, cfg["adapter"]),
             results=self.root / "results",
             own=self.root / "results" / "own",
             machine=MACHINE,

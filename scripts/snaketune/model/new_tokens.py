@@ -5,6 +5,7 @@ their distribution with a tiny share of its spread), zero, or random numbers of 
 direction where trained rows all lean in one.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -129,18 +130,19 @@ def _usual(weight: Any) -> tuple[torch.Tensor, float, float]:
     return mean, float(distances.median()), float(leanings.abs().median())
 
 
-def advice_on_tokens(rows: PackedRows, folder: Path, adapter: dict[str, Any]) -> str | None:
+def advice_on_tokens(rows: Callable[[], PackedRows], folder: Path, adapter: dict[str, Any]) -> str | None:
     """Return a sentence on new tokens in the data whose embeddings this training leaves as they are, else None.
 
     Args:
-        rows: packed training rows.
+        rows: opens the packed training rows; called only where there are tokens to look for.
         folder: the prepared model.
         adapter: the ``adapter`` section, of ``trainable_token_indices`` the numbers.
     """
     if adapter["type"] == "none" or adapter["modules_to_save"]:
         return None
     new, trained = untrained_tokens(folder), set(adapter["trainable_token_indices"])
-    present = _tokens_in(rows, set(new.values()) - trained)
+    wanted = set(new.values()) - trained
+    present = _tokens_in(rows(), wanted) if wanted else set()
     left = [token for token, number in new.items() if number in present]
     if not left:
         return None
@@ -154,7 +156,7 @@ def advice_on_tokens(rows: PackedRows, folder: Path, adapter: dict[str, Any]) ->
 def _tokens_in(rows: PackedRows, wanted: set[int]) -> set[int]:
     """Return which of the tokens ``wanted`` are in any row."""
     candidates, found = np.array(sorted(wanted)), set[int]()
-    for start in range(0, len(rows) if wanted else 0, ROWS_AT_ONCE):
+    for start in range(0, len(rows), ROWS_AT_ONCE):
         block = rows.take("input_ids", range(start, min(start + ROWS_AT_ONCE, len(rows))))
         found |= set(np.intersect1d(block, candidates).tolist())
     return found

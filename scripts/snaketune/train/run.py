@@ -166,7 +166,7 @@ def prepare_run(
     adapter = with_token_numbers(cfg["adapter"], model_folder)
     model = add_adapter(base, adapter, start)
     check_rows(model, rows, held_out)
-    notes = (describe_batches(len(rows), cfg["train"]), advice_on_tokens(rows, model_folder, adapter))
+    notes = (describe_batches(len(rows), cfg["train"]), advice_on_tokens(lambda: rows, model_folder, adapter))
     for note in filter(None, notes):
         print(note, flush=True)
     engine = prepare_engine(model, (rows, held_out), cfg, device, foresee(model, rows, whole or cfg, device))
