@@ -75,7 +75,7 @@ def draw_blueprint():
 
 
 end_on_signals(workflow, SCRIPTS)
-if (LEFT_IN_SHELL := prepare_job_environment()) and workflow.is_main_process:
+if (LEFT_IN_SHELL := prepare_job_environment(submits=not workflow.local_exec)) and workflow.is_main_process:
     print(f"Note: {LEFT_IN_SHELL}", file=sys.stderr)
 try:
     BLUEPRINT = draw_blueprint()

@@ -2,13 +2,16 @@
 
 import fnmatch
 import functools
+import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from snaketune.common.variables import LAUNCHER, PASSED, REMOVED, WORKER, _matches, clean, is_passed, is_removed
+from snaketune.config.environment import prepare_job_environment
 
 PACKAGES = (
     "accelerate",
@@ -197,3 +200,11 @@ def test_the_tables_hold_each_pattern_once():
     patterns = " ".join([*PASSED.values(), *REMOVED.values()]).split()
     assert len(patterns) == len(set(patterns))
     assert all(is_removed(name) for name in LAUNCHER.replace("*", "X").split())
+
+
+@pytest.mark.parametrize("submits", [False, True])
+def test_snakemake_in_a_cluster_job_finds_its_plugins_where_this_one_does(submits):
+    with mock.patch.dict(os.environ, {"PYTHONPATH": "/plugins", "RANK": "1", "PATH": "/bin"}, clear=True):
+        said = prepare_job_environment(submits)
+        assert os.environ.get("PYTHONPATH") == ("/plugins" if submits else None)
+    assert ("PYTHONPATH" in said) is not submits and "RANK" in said

@@ -14,18 +14,27 @@ from snaketune.model.gguf_base import require_package
 from snaketune.model.gguf_file import find_gguf
 from snaketune.train.packages import require_bitsandbytes, require_deepspeed
 
+PLUGINS = "PYTHONPATH"
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
-def prepare_job_environment() -> str | None:
+def prepare_job_environment(submits: bool = False) -> str | None:
     """Make jobs use the interpreter that runs Snakemake, few busy-waiting threads, and watch over this process.
 
     ``OMP_WAIT_POLICY=PASSIVE`` keeps idle OpenMP threads from burning the cores that other jobs need.
 
+    Args:
+        submits: jobs go to a cluster, where each begins with a Snakemake of its own: it finds its plugins on the
+            PYTHONPATH of this one, and drops it before the script starts.
+
     Returns:
         A sentence on what other tools have left in the environment and jobs do not see, or None.
     """
+    path = os.environ.get(PLUGINS) if submits else None
     removed = variables.clean()
+    if path is not None:
+        os.environ[PLUGINS] = path
+        removed.remove(PLUGINS)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     os.environ[PARENT_VARIABLE] = f"{socket.gethostname()}:{os.getpid()}"
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
