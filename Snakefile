@@ -81,6 +81,7 @@ onstart:
     write_resolved_runs()
     remember_shards()
     go_on_beside_refusals()
+    pass_on_plugins()
 
 
 onsuccess:

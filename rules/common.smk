@@ -1,6 +1,7 @@
 """Configuration, identities and paths that the rules share; no rules here."""
 
 import atexit
+import os
 import shlex
 import signal
 import sys
@@ -75,7 +76,8 @@ def draw_blueprint():
 
 
 end_on_signals(workflow, SCRIPTS)
-if (LEFT_IN_SHELL := prepare_job_environment(submits=not workflow.local_exec)) and workflow.is_main_process:
+PLUGIN_PATH = os.environ.get("PYTHONPATH")
+if (LEFT_IN_SHELL := prepare_job_environment(not workflow.is_main_process)) and workflow.is_main_process:
     print(f"Note: {LEFT_IN_SHELL}", file=sys.stderr)
 try:
     BLUEPRINT = draw_blueprint()
@@ -421,6 +423,12 @@ def write_resolved_runs():
 def remember_shards():
     """The number of shards that stages are made with: another number makes none of them again."""
     upkeep.remember_shards(WORK / "shards.json", BLUEPRINT.shard_counts())
+
+
+def pass_on_plugins():
+    """Snakemake in a job of a cluster finds its plugins where this one does; who executes is known at the start only."""
+    if PLUGIN_PATH and not workflow.local_exec:
+        os.environ["PYTHONPATH"] = PLUGIN_PATH
 
 
 def go_on_beside_refusals():

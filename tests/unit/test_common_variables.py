@@ -202,9 +202,9 @@ def test_the_tables_hold_each_pattern_once():
     assert all(is_removed(name) for name in LAUNCHER.replace("*", "X").split())
 
 
-@pytest.mark.parametrize("submits", [False, True])
-def test_snakemake_in_a_cluster_job_finds_its_plugins_where_this_one_does(submits):
+@pytest.mark.parametrize("in_job", [False, True])
+def test_snakemake_in_a_cluster_job_finds_its_plugins_where_this_one_does(in_job):
     with mock.patch.dict(os.environ, {"PYTHONPATH": "/plugins", "RANK": "1", "PATH": "/bin"}, clear=True):
-        said = prepare_job_environment(submits)
-        assert os.environ.get("PYTHONPATH") == ("/plugins" if submits else None)
-    assert ("PYTHONPATH" in said) is not submits and "RANK" in said
+        said = prepare_job_environment(in_job)
+        assert os.environ.get("PYTHONPATH") == ("/plugins" if in_job else None)
+    assert ("PYTHONPATH" in said) is not in_job and "RANK" in said

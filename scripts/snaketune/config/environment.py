@@ -18,19 +18,18 @@ PLUGINS = "PYTHONPATH"
 DRIVER = Path("/proc/driver/nvidia/version")
 
 
-def prepare_job_environment(submits: bool = False) -> str | None:
+def prepare_job_environment(in_job: bool = False) -> str | None:
     """Make jobs use the interpreter that runs Snakemake, few busy-waiting threads, and watch over this process.
 
     ``OMP_WAIT_POLICY=PASSIVE`` keeps idle OpenMP threads from burning the cores that other jobs need.
 
     Args:
-        submits: jobs go to a cluster, where each begins with a Snakemake of its own: it finds its plugins on the
-            PYTHONPATH of this one, and drops it before the script starts.
+        in_job: this is the Snakemake that runs a job of a cluster, and finds its plugins on the PYTHONPATH.
 
     Returns:
         A sentence on what other tools have left in the environment and jobs do not see, or None.
     """
-    path = os.environ.get(PLUGINS) if submits else None
+    path = os.environ.get(PLUGINS) if in_job else None
     removed = variables.clean()
     if path is not None:
         os.environ[PLUGINS] = path
