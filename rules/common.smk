@@ -1,7 +1,6 @@
 """Configuration, identities and paths that the rules share; no rules here."""
 
 import atexit
-import os
 import shlex
 import signal
 import sys
@@ -16,7 +15,8 @@ from snaketune.common.errors import ConfigError, SnaketuneError
 from snaketune.config.blueprint import Blueprint
 from snaketune.config.discovery import Discovery
 from snaketune.config.first_look import FirstLook
-from snaketune.config.environment import machine_notes, prepare_job_environment, require_packages
+from snaketune.config.environment import machine_notes, plugin_path, prepare_job_environment, require_packages
+from snaketune.config.environment import restore_plugin_path
 from snaketune.config.hub_sources import HubSources
 from snaketune.config.remote_sources import RemoteSources
 from snaketune.config.resolve import Layer, resolve_runs
@@ -76,7 +76,7 @@ def draw_blueprint():
 
 
 end_on_signals(workflow, SCRIPTS)
-PLUGIN_PATH = os.environ.get("PYTHONPATH")
+PLUGIN_PATH = plugin_path()
 if (LEFT_IN_SHELL := prepare_job_environment(not workflow.is_main_process)) and workflow.is_main_process:
     print(f"Note: {LEFT_IN_SHELL}", file=sys.stderr)
 try:
@@ -427,8 +427,8 @@ def remember_shards():
 
 def pass_on_plugins():
     """Snakemake in a job of a cluster finds its plugins where this one does; who executes is known at the start only."""
-    if PLUGIN_PATH and not workflow.local_exec:
-        os.environ["PYTHONPATH"] = PLUGIN_PATH
+    if not workflow.local_exec:
+        restore_plugin_path(PLUGIN_PATH)
 
 
 def go_on_beside_refusals():

@@ -43,6 +43,17 @@ def prepare_job_environment(in_job: bool = False) -> str | None:
     return f"{', '.join(removed)} of the shell are not passed on to jobs: the configuration alone decides the results."
 
 
+def plugin_path() -> str | None:
+    """Return where the shell says that Python finds more packages: a plugin of Snakemake may be there."""
+    return os.environ.get(PLUGINS)
+
+
+def restore_plugin_path(path: str | None) -> None:
+    """Let the Snakemake in each job of a cluster find its plugins where this one does."""
+    if path:
+        os.environ[PLUGINS] = path
+
+
 def machine_notes(runs: list[ResolvedRun]) -> list[str]:
     """Return sentences on what the runs ask of this machine that it does in another way."""
     quantised = [run.name for run in runs if run.config.model.quantization != "none"]
