@@ -29,10 +29,10 @@ def prepare_job_environment(in_job: bool = False) -> str | None:
     Returns:
         A sentence on what other tools have left in the environment and jobs do not see, or None.
     """
-    path = os.environ.get(PLUGINS) if in_job else None
+    path = plugin_path() if in_job else None
     removed = variables.clean()
     if path is not None:
-        os.environ[PLUGINS] = path
+        restore_plugin_path(path)
         removed.remove(PLUGINS)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     os.environ[PARENT_VARIABLE] = f"{socket.gethostname()}:{os.getpid()}"

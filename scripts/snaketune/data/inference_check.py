@@ -60,12 +60,14 @@ class Reference:
         """Whether the template marks what it takes for the assistant's part."""
         return self._template.marks_generation
 
+    def _given(self, messages: Sequence[Message]) -> list[Message]:
+        return with_parts(messages) if self._template.in_parts else list(messages)
+
     def marked(self, messages: Sequence[Message], tools: list[Message] | None) -> list[int]:
         """Return the mask that transformers makes of the template's ``{% generation %}`` blocks."""
-        given = with_parts(messages) if self._template.in_parts else list(messages)
         with _on(self._day):
             found = self._tokenizer.apply_chat_template(
-                given,
+                self._given(messages),
                 tools=tools,
                 chat_template=self._template.source,
                 tokenize=True,
@@ -76,10 +78,9 @@ class Reference:
 
     def ids(self, messages: Sequence[Message], tools: list[Message] | None, prompt: bool) -> list[int]:
         """Return the ids of a conversation, with the generation prompt or without, as a server computes them."""
-        given = with_parts(messages) if self._template.in_parts else list(messages)
         with _on(self._day):
             return self._tokenizer.apply_chat_template(
-                given,
+                self._given(messages),
                 tools=tools,
                 chat_template=self._template.source,
                 add_generation_prompt=prompt,
