@@ -8,11 +8,12 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from hub_answers import Answers
 
 from snaketune.common.errors import ConfigError
 from snaketune.config.hub_sources import HubSources
@@ -56,7 +57,7 @@ class Hub(ThreadingHTTPServer):
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Answers):
     def do_HEAD(self):
         self.do_GET()
 
@@ -84,17 +85,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def blob(self, content):
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-    def answer(self, status, body, headers=None):
-        self.send_response(status)
-        for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *arguments):
-        pass
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ import sys
 import threading
 import time
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from hub_answers import Answers
 from test_model_folder import CONFIG, settings, write_model
 
 from snaketune.common.errors import ConfigError
@@ -36,7 +37,7 @@ class Hub(ThreadingHTTPServer):
         return sorted(file for file in self.folder.rglob("*") if file.is_file())
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Answers):
     def do_HEAD(self):
         self.do_GET()
 
@@ -66,17 +67,6 @@ class Handler(BaseHTTPRequestHandler):
     def entry(self, file):
         name = file.relative_to(self.server.folder).as_posix()
         return {"type": "file", "path": name, "size": file.stat().st_size, "oid": f"{abs(hash(file)):040x}"}
-
-    def answer(self, status, body, headers=None):
-        self.send_response(status)
-        for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *arguments):
-        pass
 
 
 @pytest.fixture
