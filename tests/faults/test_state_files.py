@@ -295,3 +295,20 @@ def test_damage_in_a_place_that_cannot_be_written_to_is_a_sentence(run, monkeypa
     monkeypatch.setattr("snaketune.common.outputs.write_bytes", refuse)
     with pytest.raises(DataError, match=r"evaluation.json is damaged and cannot be made again \(Read-only"):
         heal(wanted(run), "work")
+
+
+def test_an_edit_within_one_step_of_the_kernels_clock_is_noticed(run, capsys):
+    before = contents(run)
+    (run / "evaluation.json").write_bytes(b"")
+    (run / "adapter" / "weights").write_bytes(bytes(256))
+    # A ctime cannot be set: the files written last get the edited file's instead.
+    for written, last in {
+        run / "evaluation.json": Path("work/outputs") / run / "evaluation.json.json",
+        run / "adapter" / "weights": run / "adapter.manifest.json",
+    }.items():
+        os.utime(last, ns=(written.stat().st_ctime_ns,) * 2)
+    heal(wanted(run), "work")
+    assert contents(run) == {
+        name: content for name, content in (before | {"weights": bytes(256)}).items() if name != "adapter.manifest.json"
+    }
+    capsys.readouterr()

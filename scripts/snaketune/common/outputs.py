@@ -58,13 +58,14 @@ def changed_outputs(folder: Path, work: str | Path = "work", verify: bool = Fals
     Args:
         folder: the folder of a variant or a run.
         work: where the records are.
-        verify: read every file; otherwise only those whose ctime is newer than the record, which was written last.
+        verify: read every file; otherwise only those whose ctime is not older than the record, which was written
+            last. Both may have the same time, which kernels count in steps of some milliseconds.
     """
     found = []
     for record in sorted((Path(work) / "outputs" / _inside(folder)).glob("*.json")):
         path = folder / record.name.removesuffix(".json")
         try:
-            if not verify and path.stat().st_ctime_ns <= record.stat().st_mtime_ns:
+            if not verify and path.stat().st_ctime_ns < record.stat().st_mtime_ns:
                 continue
             digest = file_digest(path)
         except OSError:

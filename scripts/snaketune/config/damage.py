@@ -91,7 +91,7 @@ def _drop_unreadable(wanted: list[str], work: str | Path) -> None:
 def drop_damaged_manifests(manifests: list[str], cache: str | Path, verify: bool = False) -> None:
     """Remove the manifest of every stage whose files were deleted or changed, so that the stage is rebuilt.
 
-    A file is read when its mtime or ctime is newer than its manifest, which is written last, and not known by the
+    A file is read when its mtime or ctime is not older than its manifest, which is written last, and not known by the
     cache: no program can set a ctime. Reading everything at each start would take minutes for large models; stages
     check full digests before they use a file, and ``verify`` asks for it here.
     """
@@ -113,7 +113,7 @@ def _damaged(manifest: Path, digests: DigestCache, verify: bool) -> str | None:
             return name
         if verify and file_digest(file) != entry["digest"]:
             return name
-        if max(stat.st_mtime_ns, stat.st_ctime_ns) > made and digests.digest(file) != entry["digest"]:
+        if max(stat.st_mtime_ns, stat.st_ctime_ns) >= made and digests.digest(file) != entry["digest"]:
             return name
     return None
 
