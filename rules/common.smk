@@ -22,6 +22,7 @@ from snaketune.config.remote_sources import RemoteSources
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.stopping import end_on_signals
 from snaketune.config.strict_yaml import load_yaml
+from snaketune.config.until import replace_until
 from snaketune.merge.gguf import find_converter
 from snaketune.config import attempts, latest, upkeep
 from snaketune.config.start import Places
@@ -84,6 +85,7 @@ try:
     PLACES = Places(BLUEPRINT, WORK, configuration_file().name)
     if workflow.is_main_process:
         PLACES.heal(upkeep.is_yes(SWITCHES["verify"]))
+        replace_until(workflow, BLUEPRINT)
 except SnaketuneError as error:
     stop(error)
 for run in BLUEPRINT.runs.values():

@@ -307,17 +307,18 @@ class Blueprint:
 
     def data_manifests(self) -> list[str]:
         """Return the manifest of every data variant."""
-        return self._manifests(DATA_STAGES)
+        return self.manifests_of(DATA_STAGES)
 
     def model_manifests(self) -> list[str]:
         """Return the manifest of every base model."""
-        return self._manifests(("prepare_model",))
+        return self.manifests_of(("prepare_model",))
 
     def wanted_files(self) -> list[str]:
         """Return every file that the targets `train` and `plan` end in."""
         return list(dict.fromkeys([*self.data_manifests(), *self.model_manifests(), *self.run_files()]))
 
-    def _manifests(self, stages: Iterable[str]) -> list[str]:
+    def manifests_of(self, stages: Iterable[str]) -> list[str]:
+        """Return what every variant of the data or model ``stages`` ends in."""
         names, wanted = {"rightsize": "rightsize.json"}, set(stages)
         chosen = [(stage, id) for stage, id in self._variants if stage in wanted]
         return [self.path(stage, id, names.get(stage, "manifest.json")) for stage, id in chosen]
