@@ -1,5 +1,6 @@
 """The ladder, the calendar, what several GPUs say to each other, and what the stages before took."""
 
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -10,6 +11,8 @@ from snaketune.common.errors import ConfigError
 from snaketune.plan.calendar import schedule
 from snaketune.plan.hardware import load_catalogue, load_ladder
 from snaketune.plan.preparation import preparation_seconds
+from snaketune.plan.summary import describe
+from snaketune.report.plan_page import sections
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,21 @@ def test_a_step_on_which_nothing_fits_says_what_comes_nearest(folder):
     home = plan["ladder"][0]
     assert home["verdict"] == "no"
     assert home["usd_per_run"] is home["usd_per_year"] is None
+
+
+def test_seconds_of_training_have_no_price_of_a_year_and_no_digits_elsewhere(folder):
+    short = plan_of(folder, plan=A100, train={"max_steps": 1, "gradient_accumulation_steps": 1})
+    assert short["train_hours"] < 1 / 60 and {row["usd_per_year"] for row in short["ladder"]} == {None}
+    assert short["ownership"]["break_even_runs"] is short["ownership"]["rented_usd_per_year"] is None
+    told = describe(short, "one", FRIDAY)
+    assert "a year" not in told and "under a minute a run (estimated" in told and "paid for after" not in told
+    assert not re.search(r"fits [\d.]+ GB [\d.]+ s", told)
+    page = sections(short)
+    assert {(row["run"], row["year"]) for row in page["ladder"] if row["verdict"] == "fits"} == {
+        ("next to nothing",) * 2
+    }
+    assert any("under a minute" in words for row in page["fit"] for _, words in row["cells"])
+    assert not any("$" in words for row in page["fit"] for _, words in row["cells"])
 
 
 def test_the_ladder_only_has_devices_of_the_catalogue(tmp_path):

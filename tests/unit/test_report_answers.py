@@ -55,3 +55,34 @@ def test_the_merged_answer_is_shown_only_where_it_differs():
 def test_no_generations_are_no_answers():
     assert collect([]).total == 0
     assert collect([]).shown == ()
+
+
+BEFORE, AFTER = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n", "<|im_start|>assistant\n"
+
+
+def prompts(*questions):
+    return [line(n, False, True) | {"prompt": f"{BEFORE}{text}<|im_end|>\n{AFTER}"} for n, text in enumerate(questions)]
+
+
+def test_what_the_template_writes_around_every_question_is_shown_once():
+    answers = collect(prompts("How many apples?", "How many\npears?"))
+    assert (answers.frame.before, answers.frame.after) == (BEFORE, AFTER)
+    assert [answer.prompt.text for answer in answers.shown] == [
+        "How many apples?<|im_end|>\n",
+        "How many\npears?<|im_end|>\n",
+    ]
+
+
+def test_a_line_that_one_prompt_has_otherwise_is_part_of_the_question():
+    lines = [*prompts("a", "b"), line(7, False, True) | {"prompt": f"<|im_start|>user\nc<|im_end|>\n{AFTER}"}]
+    answers = collect(lines)
+    assert (answers.frame.before, answers.frame.after) == ("", AFTER)
+    assert BEFORE + "a<|im_end|>\n" in [answer.prompt.text for answer in answers.shown]
+
+
+@pytest.mark.parametrize("questions", [("a",), ("a", "a"), ("\n", ""), ("x\nx\n", "x\n")])
+def test_no_question_is_left_out_with_its_frame(questions):
+    answers = collect(prompts(*questions))
+    frame = answers.frame
+    shown = [frame.before + answer.prompt.text + frame.after for answer in answers.shown]
+    assert shown == [given["prompt"] for given in prompts(*questions)]

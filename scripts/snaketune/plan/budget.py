@@ -171,6 +171,15 @@ def electricity_usd(watts: float, hours: float, usd_per_kwh: float) -> float:
     return watts / 1000 * hours * usd_per_kwh
 
 
+# Loading, evaluating and saving take about as long, and no estimate for another device has them.
+SHORTEST_HOURS = 1 / 60
+
+
+def is_short(hours: float | None) -> bool:
+    """Tell whether a training is over too soon for its seconds and cents on other devices to mean anything."""
+    return hours is not None and hours < SHORTEST_HOURS
+
+
 def break_even_runs(hardware_usd: float, rented_usd_per_run: float, owned_usd_per_run: float) -> float | None:
     """Return after how many runs bought hardware is paid for: ``hardware / (rented - owned)`` per run.
 

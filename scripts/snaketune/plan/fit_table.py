@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from snaketune.common.errors import PlanError
+from snaketune.plan.budget import is_short
 from snaketune.plan.fitting import MARGIN
 from snaketune.plan.hardware import Hardware
 from snaketune.plan.memory import memory_plan
@@ -127,6 +128,7 @@ def _cell(work: Work, option: Option, device: Hardware, tokens: int, utilization
         "needs_gb": found.needs_gb,
         "with": found.setting,
         "train_hours": hours,
+        "is_short": is_short(hours),
         "cost_usd": cost,
         "origin": "estimated",
     }
@@ -141,7 +143,7 @@ def with_measured(
         if row["id"] == device.id and method in row["methods"]:
             cost = hours * device.rent.usd if device.rent else None
             cell: dict[str, Any] = {"verdict": "fits", "needs_gb": memory_gb, "with": {}, "train_hours": hours}
-            cell |= {"cost_usd": cost, "origin": "measured"}
+            cell |= {"is_short": False, "cost_usd": cost, "origin": "measured"}
             row = {**row, "methods": {**row["methods"], method: cell}}
         rows.append(row)
     return rows

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from snaketune.plan.budget import annual_usd, electricity_usd
+from snaketune.plan.budget import annual_usd, electricity_usd, is_short
 from snaketune.plan.hardware import Hardware, Step
 
 
@@ -17,7 +17,8 @@ def ladder_table(
     """Return one row per step: its cheapest device on which the run fits, with hours and dollars.
 
     Devices with a price come before those without, then the faster ones; None is unknown. The hours are those of
-    training alone on one device, estimated for all alike.
+    training alone on one device, estimated for all alike. A year of runs that are over in less than a minute has no
+    price: it would be that of a computer that idles.
 
     Args:
         steps: of the ladder.
@@ -46,7 +47,7 @@ def _none(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the row of a step on which nothing fits for certain: the device that comes nearest."""
     order = {"tight": 0, "no": 1, "unknown": 2}
     nearest = min(found, key=lambda offer: (order[offer["verdict"]], -(offer["memory_gb"] or 0.0)))
-    return {**nearest, "train_hours": None, "usd_per_run": None, "usd_per_year": None}
+    return {**nearest, "train_hours": None, "is_short": False, "usd_per_run": None, "usd_per_year": None}
 
 
 def _offer(step: Step, device: Hardware, cell: Mapping[str, Any] | None, plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def _offer(step: Step, device: Hardware, cell: Mapping[str, Any] | None, plan: M
     hourly = _hourly(step, device, plan)
     once = hours * hourly if hours is not None and hourly is not None else None
     bought = device.buy.usd if device.buy and step.pays == "electricity" else None
-    is_known = once is not None and (step.pays == "rent" or bought is not None)
+    is_known = once is not None and (step.pays == "rent" or bought is not None) and not is_short(hours)
     runs, years = plan["trainings_per_year"], plan["years_of_use"]
     return {
         "device": device.id,
@@ -63,6 +64,7 @@ def _offer(step: Step, device: Hardware, cell: Mapping[str, Any] | None, plan: M
         "verdict": cell["verdict"] if cell else "unknown",
         "with": cell["with"] if cell else {},
         "train_hours": hours,
+        "is_short": is_short(hours),
         "usd_per_run": once,
         "hardware_usd": bought,
         "usd_per_year": annual_usd(runs, once, bought or 0.0, years) if is_known and once is not None else None,

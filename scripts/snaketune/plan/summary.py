@@ -120,8 +120,16 @@ def _cell(cell: Mapping[str, Any]) -> str:
 
 
 def _own_cell(cell: Mapping[str, Any]) -> str:
-    hours = f" {duration(cell['train_hours'])}" if cell["train_hours"] is not None else ""
-    return _cell(cell) + hours + (f" {dollars(cell['cost_usd'])}" if cell["cost_usd"] is not None else "")
+    if cell["train_hours"] is None:
+        return _cell(cell)
+    return f"{_cell(cell)} {_elsewhere(cell, cell['cost_usd'], ' ')}"
+
+
+def _elsewhere(row: Mapping[str, Any], usd: float | None, joint: str) -> str:
+    """Return what training would take on another device; of less than a minute only that."""
+    if row["is_short"]:
+        return "under a minute"
+    return duration(row["train_hours"]) + (f"{joint}{dollars(usd)}" if usd is not None else "")
 
 
 def _rest(plan: Mapping[str, Any]) -> list[str]:
@@ -140,10 +148,8 @@ def _rest(plan: Mapping[str, Any]) -> list[str]:
 
 def _step(row: Mapping[str, Any]) -> str:
     year = f", {dollars(row['usd_per_year'])} a year" if row["usd_per_year"] is not None else ""
-    return (
-        f"  {row['title']}: {row['device_title']}, {duration(row['train_hours'])} and {dollars(row['usd_per_run'])} a"
-        f" run{year} (estimated; {row['pays']})."
-    )
+    run = _elsewhere(row, row["usd_per_run"], " and ")
+    return f"  {row['title']}: {row['device_title']}, {run} a run{year} (estimated; {row['pays']})."
 
 
 def _several(row: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from snaketune.plan.budget import (
     annual_usd,
     break_even_runs,
     electricity_usd,
+    is_short,
     sensitivity,
 )
 from snaketune.plan.forecast import Forecast
@@ -126,7 +127,7 @@ def ownership(plan: Mapping[str, Any], seen: Forecast, target: Target) -> dict[s
     has_watts = seen.is_timed and device.watts is not None
     owned = electricity_usd(device.watts, hours, plan["electricity_usd_per_kwh"]) if has_watts else None  # type: ignore[arg-type]
     hardware = device.buy.usd * target.gpus if device.buy else None
-    is_known = rented is not None and owned is not None and hardware is not None
+    is_known = rented is not None and owned is not None and hardware is not None and not is_short(hours)
     runs = plan["trainings_per_year"]
     return {
         "hardware_usd": hardware,
@@ -134,7 +135,8 @@ def ownership(plan: Mapping[str, Any], seen: Forecast, target: Target) -> dict[s
         "owned_usd_per_run": owned,
         "break_even_runs": break_even_runs(hardware, rented, owned) if is_known else None,  # type: ignore[arg-type]
         "trainings_per_year": runs,
-        "rented_usd_per_year": None if rented is None else annual_usd(runs, rented),
+        "is_short": is_short(hours),
+        "rented_usd_per_year": None if rented is None or is_short(hours) else annual_usd(runs, rented),
         "owned_usd_per_year": annual_usd(runs, owned, hardware, plan["years_of_use"]) if is_known else None,  # type: ignore[arg-type]
         "years_of_use": plan["years_of_use"],
         "origin": "estimated" if rented is not None or owned is not None else "unknown",

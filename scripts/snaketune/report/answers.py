@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from snaketune.report.frames import Frame, SharedLines
 from snaketune.report.text import Excerpt, excerpt
 
 SHOWN = 12
@@ -38,10 +39,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """How many answers there are of each kind, and the few that are shown."""
+    """How many answers there are of each kind, the few that are shown, and what stands around all of their prompts."""
 
     counts: Mapping[str, int] = field(default_factory=dict)
     shown: tuple[Answer, ...] = ()
+    frame: Frame = field(default_factory=Frame)
 
     @property
     def total(self) -> int:
@@ -63,16 +65,19 @@ class Answers:
 def collect(generations: Iterable[Mapping[str, Any]], shown: int = SHOWN) -> Answers:
     """Count ``generations`` by kind in one pass and keep at most ``shown`` of them, taking the kinds in turn."""
     counts: Counter[str] = Counter()
-    candidates: dict[str, list[Answer]] = {kind: [] for kind in KINDS}
+    candidates: dict[str, list[Mapping[str, Any]]] = {kind: [] for kind in KINDS}
+    shared = SharedLines()
     for line in generations:
         if "left_out" in line:  # a request that was not put
             continue
         kind = kind_of(line)
         counts[kind] += 1
+        shared.add(str(line.get("prompt") or ""))
         if len(candidates[kind]) < shown:
-            candidates[kind].append(_answer(kind, line))
-    chosen = _in_turn(candidates, shown)
-    return Answers(dict(counts), tuple(answer for kind in KINDS for answer in candidates[kind][: chosen[kind]]))
+            candidates[kind].append(line)
+    chosen, frame = _in_turn(candidates, shown), shared.frame()
+    kept = (_answer(kind, line, frame) for kind in KINDS for line in candidates[kind][: chosen[kind]])
+    return Answers(dict(counts), tuple(kept), frame)
 
 
 def collect_by_file(generations: Iterable[Mapping[str, Any]], shown: int = SHOWN_OF_FILE) -> dict[str, Answers]:
@@ -91,7 +96,7 @@ def kind_of(line: Mapping[str, Any]) -> str:
     return {(1, 0): "broken", (0, 0): "wrong", (0, 1): "fixed", (1, 1): "right"}[int(bool(base)), int(bool(tuned))]
 
 
-def _in_turn(candidates: Mapping[str, list[Answer]], total: int) -> Counter[str]:
+def _in_turn(candidates: Mapping[str, list[Mapping[str, Any]]], total: int) -> Counter[str]:
     chosen: Counter[str] = Counter()
     while total > 0:
         waiting = [kind for kind in KINDS if chosen[kind] < len(candidates[kind])]
@@ -103,12 +108,13 @@ def _in_turn(candidates: Mapping[str, list[Answer]], total: int) -> Counter[str]
     return chosen
 
 
-def _answer(kind: str, line: Mapping[str, Any]) -> Answer:
+def _answer(kind: str, line: Mapping[str, Any], frame: Frame) -> Answer:
     models = [name for name in ("base", "tuned", "merged") if line.get(name) is not None]
     if line.get("merged") == line.get("tuned"):
         models = [name for name in models if name != "merged"]
     given = tuple((name, excerpt(line[name], CHARACTERS), _mark(line.get(f"{name}_match"))) for name in models)
-    return Answer(kind, excerpt(line.get("prompt"), CHARACTERS), excerpt(line.get("reference"), CHARACTERS), given)
+    prompt = excerpt(frame.inside(str(line.get("prompt") or "")), CHARACTERS)
+    return Answer(kind, prompt, excerpt(line.get("reference"), CHARACTERS), given)
 
 
 def _mark(match: Any) -> str:

@@ -16,6 +16,7 @@ MONDAY = datetime(2024, 1, 1)
 """Any Monday at 0:00: the page has no clock, so that starts are days of a week."""
 STARTS = {"Monday 9:00": 9, "Wednesday 18:00": 2 * 24 + 18, "Friday 18:00": 4 * 24 + 18, "Saturday 9:00": 5 * 24 + 9}
 """Hours after Monday 0:00."""
+SHORT, NEXT_TO_NOTHING = "under a minute", "next to nothing"
 COUNTED = "counted in the packed rows"
 STRATEGIES = {
     "single": "One GPU",
@@ -217,6 +218,8 @@ def overheads(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def ownership(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return renting and buying side by side; what is not known is said to be."""
+    if found.get("is_short"):
+        return [("A training of less than a minute", "is no reason to rent or buy anything")]
     runs = found["break_even_runs"]
     return [
         ("Rented, a run", dollars(found["rented_usd_per_run"])),
@@ -256,13 +259,18 @@ def fit_cell(cell: Mapping[str, Any], memory_gb: float | None) -> tuple[str, str
         return VERDICTS["no"], f"needs {needs} of {gigabytes(memory_gb)} at least"
     if cell["verdict"] == "unknown":
         return VERDICTS["unknown"], "its memory is not in the catalogue"
-    facts = [needs] + [time(cell["train_hours"])] * (cell["train_hours"] is not None)
-    facts += [dollars(cell["cost_usd"])] * (cell["cost_usd"] is not None)
+    facts = [needs] + [_elsewhere(cell)] * (cell["train_hours"] is not None)
+    facts += [dollars(cell["cost_usd"])] * (cell["cost_usd"] is not None and not cell.get("is_short"))
     changes = [
         SHORT_KEYS.get(key, key) if value is True else f"{SHORT_KEYS.get(key, key)}: {value}"
         for key, value in cell["with"].items()
     ]
     return VERDICTS[cell["verdict"]], ", ".join([*facts, *changes])
+
+
+def _elsewhere(row: Mapping[str, Any]) -> str:
+    """Return the hours of training on another device; seconds of it are not told, which loading would drown."""
+    return SHORT if row.get("is_short") else time(row["train_hours"])
 
 
 def ladder(plan: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -272,9 +280,9 @@ def ladder(plan: Mapping[str, Any]) -> list[dict[str, str]]:
             "title": excerpt(row["title"], 80).text,
             "device": excerpt(row["device_title"], 80).text,
             "verdict": VERDICTS.get(row["verdict"], row["verdict"]),
-            "hours": time(row["train_hours"]),
-            "run": dollars(row["usd_per_run"]),
-            "year": dollars(row["usd_per_year"]),
+            "hours": _elsewhere(row),
+            "run": NEXT_TO_NOTHING if row.get("is_short") else dollars(row["usd_per_run"]),
+            "year": NEXT_TO_NOTHING if row.get("is_short") else dollars(row["usd_per_year"]),
         }
         for row in plan.get("ladder") or []
     ]

@@ -147,6 +147,8 @@ ROWS = (
 
 def _cell(cell: Mapping[str, Any]) -> str:
     needs = f", {cell['needs_gb']:.3g} GB" if cell["needs_gb"] else ""
+    if cell.get("is_short"):
+        return f"{VERDICTS[cell['verdict']]}{needs}, under a minute"
     time = f", {_hours(cell['train_hours'])}" if cell["train_hours"] is not None else ""
     cost = f", {dollars(cell['cost_usd'])}" if cell["cost_usd"] is not None else ""
     return VERDICTS[cell["verdict"]] + needs + time + cost
