@@ -157,3 +157,13 @@ def test_the_script_writes_three_files_twice_the_same(tiny, tmp_path, monkeypatc
     assert info["models"]["tuned"]["latency_requests"] == 2
     assert 0 < info["models"]["tuned"]["latency_median_s"] <= info["models"]["tuned"]["latency_p95_s"]
     assert info["models"]["base"]["tokens_per_second"] > 0
+
+
+def test_a_model_without_a_right_answer_shows_what_it_wrote_instead(tiny, capsys):
+    found = evaluate(material(tiny), settings(max_samples=2))
+    assert found.facts["base"]["exact_match"] == 0
+    first = found.held_out.prompts[0]
+    assert f"base gave no answer right; its first was {found.answers['base'][0]!r} where" in capsys.readouterr().out
+    right = found.held_out.measures["base"]["exact_match"].parts
+    right[0, 0] = 1
+    assert found.held_out.example_if_none_is_right("base") is None and first.reference

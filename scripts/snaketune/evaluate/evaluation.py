@@ -201,6 +201,8 @@ class _Examination:
         self._facts[name] = facts | quantised
         told = {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in self._facts[name].items()}
         print(f"{name}: {', '.join(f'{key} {value}' for key, value in told.items())}", flush=True)
+        if self._held_out and (instead := self._held_out.example_if_none_is_right(name)):
+            print(instead, flush=True)
 
     def _score_rows(self, name: str, model: Any) -> dict[str, Any]:
         pairs = bool(self._store.seconds.any())

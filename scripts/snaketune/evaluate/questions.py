@@ -57,6 +57,14 @@ class Questions:
         facts |= {"n_scored": partial} if partial else {}
         return facts | ({} if self.decided_by in (None, "exact_match") else {"decided_by": self.decided_by})
 
+    def example_if_none_is_right(self, model: str) -> str | None:
+        """Return what a model wrote to the first question in place of the reference, if no answer of it is right."""
+        if not self.decided_by or self.measures[model][self.decided_by].parts[:, 0].any():
+            return None
+        first = self.prompts[0]
+        wrote, wanted = (repr(_beginning(text)) for text in (self.answers[model][0], first.reference))
+        return f"{model} gave no answer right; its first was {wrote} where the reference is {wanted}."
+
     def differences(self, before: str, after: str) -> dict[str, dict[str, Any]]:
         """Return what lies between two models in each measure, with intervals."""
         return differences(self.measures[before], self.measures[after])
@@ -99,3 +107,7 @@ def _outcome(base: float | bool | None, tuned: float | bool | None) -> dict[str,
     if base is None or tuned is None:
         return {}
     return {"outcome": OUTCOMES[(tuned > base) - (tuned < base)]}
+
+
+def _beginning(text: str, characters: int = 100) -> str:
+    return text if len(text) <= characters else f"{text[:characters]}\u2026"
