@@ -71,7 +71,11 @@ def draw_blueprint():
     hub = HubSources(WORK / "hub_sources.json", workflow.is_main_process)
     found = Discovery(WORK / "digests.json", remote, hub)
     for run in runs:
-        found.look_up(run.config)
+        # A look needs no digests, which take all of every file; where another target does, they are made then.
+        if "inspect" in sys.argv[1:]:
+            found.find_sources(run.config)
+        else:
+            found.look_up(run.config)
     found.save()
     return Blueprint(runs, found, code_of, upkeep.shards_before(WORK / "shards.json"))
 
@@ -415,7 +419,9 @@ def require_converter():
 
 
 def write_resolved_runs():
-    """The resolved configuration with origins, for the description of each run."""
+    """The resolved configuration with origins, for the description of each run; a look at the sources makes none."""
+    if workflow.dag_settings is not None and set(workflow.dag_settings.targets) == {"inspect"}:
+        return
     for name, run in BLUEPRINT.runs.items():
         path = WORK / "resolved" / f"{name}-{BLUEPRINT.run_ids[name]}.json"
         earlier_runs = BLUEPRINT.runs_before(BLUEPRINT.run_ids[name], name)

@@ -11,11 +11,14 @@ sys.path.insert(0, str(ROOT / "tests" / "unit"))
 
 import ablate_case  # noqa: E402 - found through the line above
 from report_case import FOLDER, fact_paths  # noqa: E402
+from test_inspection import PAIR, group, source  # noqa: E402
 
+from snaketune.inspection import inspect_group  # noqa: E402
 from snaketune.report.ablate_page import render_ablation  # noqa: E402
 from snaketune.report.comparison import load_run  # noqa: E402
 from snaketune.report.comparison_page import render_comparison  # noqa: E402
 from snaketune.report.facts import load_facts  # noqa: E402
+from snaketune.report.inspection_page import render_inspection  # noqa: E402
 from snaketune.report.page import render  # noqa: E402
 from snaketune.report.plan_page import render_plan  # noqa: E402
 from snaketune.report.unfinished import gather_attempt  # noqa: E402
@@ -31,6 +34,7 @@ def write_pages(folder: Path) -> list[str]:
         "compare.html": comparison(folder),
         "unfinished.html": unfinished(folder),
         "ablate.html": ablation(folder),
+        "inspect.html": inspection(folder),
         "plan.html": render_plan(orjson.loads((FOLDER / "plan.json").read_bytes()), "one", "lora-1"),
     }
     for name, content in pages.items():
@@ -55,6 +59,18 @@ def comparison(folder: Path) -> str:
 def ablation(folder: Path) -> str:
     (folder / "ablation").mkdir()
     return render_ablation(ablate_case.facts(folder / "ablation"), "one", "lora-1")
+
+
+def inspection(folder: Path) -> str:
+    answers = [{**PAIR, "answer": words} for words in (PAIR["answer"], "x" * 300, "שלום, wie geht es?\n\tCode")]
+    good = source(folder / "a-file-with-a-long-name-as-they-are-downloaded.jsonl", lines_of(answers) + "broken\n")
+    bad = source(folder / "b.jsonl", '{"a": 1}\n')
+    (folder / "inspection").mkdir()
+    return render_inspection([inspect_group(group(good, bad, max_bad_fraction=0.5), folder / "inspection")])
+
+
+def lines_of(records: list[dict]) -> str:
+    return "".join(orjson.dumps(record).decode() + "\n" for record in records)
 
 
 def unfinished(folder: Path) -> str:

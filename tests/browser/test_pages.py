@@ -12,7 +12,7 @@ from pages import write_pages  # noqa: E402 - it takes seconds, in vain without 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 SLOWEST_MS = 180_000
-PAGES = ("report.html", "compare.html", "unfinished.html", "plan.html", "ablate.html")
+PAGES = ("report.html", "compare.html", "unfinished.html", "plan.html", "ablate.html", "inspect.html")
 SERIOUS = ("serious", "critical")
 CHARTS = """() => [...document.querySelectorAll("[data-chart]")].map((place) => {
   const drawn = place.querySelector("svg")?.getBoundingClientRect();

@@ -1,14 +1,21 @@
 """What `inspect` finds out about sources, says in the terminal and shows on its page."""
 
 import json
+import os
+import random
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from snaketune.common.digests import file_digest
+from snaketune.config.discovery import Discovery
+from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.schema import DataConfig, TokensConfig
 from snaketune.config.schema_model import ModelConfig
 from snaketune.data.inspection import look_at
@@ -112,13 +119,65 @@ def test_a_text_in_markup_stays_text(tmp_path):
     assert "&lt;script&gt;alert" in page
 
 
-@pytest.mark.parametrize(("line", "status"), [('{"prompt": "a", "completion": "b"}\n', 0), ('{"a": 1}\n', 3)])
-def test_the_script_writes_the_page_and_fails_where_a_source_is_refused(tmp_path, line, status):
-    entry = source(tmp_path / "a.jsonl", line)
+def test_the_script_writes_the_page_and_fails_where_a_source_is_refused(tmp_path):
+    entry = source(tmp_path / "a.jsonl", '{"a": 1}\n')
     spec = orjson.dumps({"cfg": {"groups": [group(entry)]}}).decode()
     command = [sys.executable, SCRIPT, "--spec", spec, "--output", tmp_path / "results" / "inspect.html"]
     (tmp_path / "results").mkdir()
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == status, done.stderr
+    assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "results" / "inspect.html").read_text().startswith("<!doctype html>")
+
+
+def _pairs_of(size):
+    line = json.dumps({"prompt": "a" * 200, "completion": "b" * 100})
+    return line, size // len(line) + 1
+
+
+def _lines(path):
+    line, count = _pairs_of(6 << 20)
+    path.write_text((line + "\n") * count)
+
+
+def _array(path):
+    line, count = _pairs_of(6 << 20)
+    path.write_text("[\n" + (line + ",\n") * count)
+
+
+def _rows(path):
+    path.write_text("prompt,completion\n" + ("a" * 200 + "," + "b" * 100 + "\n") * 20_000)
+
+
+def _zipped(path):
+    line, count = _pairs_of(48 << 20)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.jsonl", (line + "\n") * count)
+
+
+def _table(path):
+    texts = [random.Random(seed).randbytes(500).hex() for seed in range(48_000)]
+    pq.write_table(pa.table({"prompt": texts, "completion": texts[::-1]}), path, row_group_size=len(texts))
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="Linux counts what a process reads")
+@pytest.mark.parametrize("write", [_lines, _array, _rows, _zipped, _table])
+def test_however_large_a_source_is_a_look_reads_a_bounded_part_of_it(tmp_path, monkeypatch, write):
+    def bytes_read():
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    monkeypatch.chdir(tmp_path)
+    write(Path("source"))
+    if write in (_lines, _array, _rows):
+        os.truncate("source", 1 << 30)  # the rest is a hole, which takes no disk
+    file = {"data": {"sources": ["source"]}, "model": {"name_or_path": "tiny"}}
+    config = resolve_runs(Layer("c", file), {}, "nowhere")[0].config
+    look_at([source(tmp_path / "b.jsonl", '{"text": "a"}\n')], ReadingPolicy(), tmp_path)  # whose imports are read, too
+    before, found = bytes_read(), Discovery("digests.json")
+    [look] = look_at(found.places(config), ReadingPolicy(), tmp_path)
+    assert bytes_read() - before < 16 << 20
+    assert len(look.records) >= 200
+    assert not look.is_all
+    if write is _table:
+        assert len(found.sources(config)[0]["digest"]) == 32
+        assert bytes_read() - before > 40 << 20

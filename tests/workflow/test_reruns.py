@@ -30,6 +30,20 @@ def project(tmp_path_factory):
     return project
 
 
+def test_a_look_at_the_sources_makes_its_page_and_nothing_else(project):
+    assert project.run("inspect") == {"inspect"}
+    lines = project.output
+    assert "train.jsonl as prompt_completion" in lines
+    assert "Its beginning was read, of 1," in lines
+    assert "Record 3 as the model sees it" in lines
+    assert "【The number 0 follows -1." in lines
+    assert "Page: results/inspect.html" in lines
+    page = (project.folder / "results" / "inspect.html").read_text()
+    assert page.count('class="example"') == 3
+    assert [path.name for path in project.folder.glob("results/*")] == ["inspect.html"]
+    assert not (project.folder / "work" / "digests.json").exists()
+
+
 def test_a_plan_comes_before_any_training_and_is_shown(project):
     assert project.run("plan") == PLANNED | {"render_plan"}
     assert not list(project.folder.glob("results/runs/*/*/adapter"))

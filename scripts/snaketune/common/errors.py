@@ -1,10 +1,17 @@
 """Errors that a user can act on: one sentence with the place, the value and the fix."""
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class SnaketuneError(Exception):
-    """Base of all errors caused by input, configuration or circumstances rather than by a defect."""
+    """Base of all errors caused by input, configuration or circumstances rather than by a defect.
+
+    ``cure`` is what the line to write that the sentence has would set, where a program tries it.
+    """
 
     exit_code = 1
+    cure: Mapping[str, Any] | None = None
 
 
 class ConfigError(SnaketuneError):

@@ -187,7 +187,7 @@ class Blueprint:
             cfg = {section: values[section] for section in ("data", "tokens", "model")}
             cfg |= {"train": {"method": run.config.train.method}}
             cfg["data"].pop("sources")
-            group = {"cfg": cfg, "sources": self.found.sources(run.config)}
+            group = {"cfg": cfg, "sources": self.found.places(run.config)}
             groups.setdefault(canonical_text(group), {**group, "runs": []})["runs"].append(name)
         return self.spec("inspect_sources", {"groups": list(groups.values())})
 

@@ -48,6 +48,7 @@ class Discovery:
         self._hub = hub or HubSources(Path(cache).with_name("hub_sources.json"))
         self._remote = remote or RemoteSources(Path(cache).with_name("remote_sources.json"))
         self._sources: dict[str, list[dict[str, Any]]] = {}
+        self._places: dict[str, list[dict[str, Any]]] = {}
         self._bytes: dict[str, int] = {}
         self._texts: dict[tuple[str, ...], list[dict[str, str]]] = {}
         self._files: dict[tuple[str, ...], list[dict[str, str]]] = {}
@@ -60,9 +61,7 @@ class Discovery:
         Raises:
             ConfigError: if a source, a file of evaluation texts, a model folder or a template file cannot be used.
         """
-        key = _key(config)
-        if key not in self._sources:
-            self._sources[key] = self._find(config.data.sources)
+        self.sources(config)
         texts = tuple(config.split.decontaminate)
         if texts not in self._texts:
             found = expand(config.split.decontaminate, "split.decontaminate", TEXT_SUFFIXES)
@@ -80,24 +79,44 @@ class Discovery:
             if path and path not in self._outside:
                 self._outside[path] = self._digest_outside(path)
 
+    def find_sources(self, config: RunConfig) -> None:
+        """Find the sources of ``config`` and read nothing of them: enough to look at their beginnings.
+
+        Raises:
+            ConfigError: if a source cannot be used.
+        """
+        key = _key(config)
+        if key not in self._places:
+            self._places[key] = self._find(config.data.sources)
+
+    def places(self, config: RunConfig) -> list[dict[str, Any]]:
+        """Return the run's sources as :meth:`sources` does, files without the digest of their content."""
+        self.find_sources(config)
+        return self._places[_key(config)]
+
     def sources(self, config: RunConfig) -> list[dict[str, Any]]:
         """Return ``[{path, digest}]`` of the run's sources, in the order of the configuration.
 
         The digest of an object is its entity tag, and its size in ``bytes`` is there, too.
         """
-        return self._sources[_key(config)]
+        key = _key(config)
+        if key not in self._sources:
+            self._sources[key] = [self._with_digest(entry) for entry in self.places(config)]
+        return self._sources[key]
 
     def bytes_of(self, config: RunConfig) -> int:
         """Return the size of the run's source files, in bytes."""
         key = _key(config)
         if key not in self._bytes:
-            files = [source for source in self._sources[key] if not source["path"].startswith(BUILTIN)]
+            files = [source for source in self.places(config) if not source["path"].startswith(BUILTIN)]
             sizes = (file["bytes"] if "bytes" in file else Path(file["path"]).stat().st_size for file in files)
             self._bytes[key] = sum(sizes)
         return self._bytes[key]
 
     def outside(self, stage: str, config: RunConfig) -> dict[str, Any]:
         """Return what a stage's spec needs to know about content outside the workflow."""
+        if _key(config) in self._places and _key(config) not in self._sources:
+            self.look_up(config)  # so far its sources were only found
         if stage == "stage_sources":
             return {"sources": self.sources(config)}
         if stage == "split_records":
@@ -117,7 +136,7 @@ class Discovery:
 
     def _outside_of_split(self, config: RunConfig) -> dict[str, Any]:
         texts = self._texts[tuple(config.split.decontaminate)] if config.split.decontaminate else []
-        weights = [entry.get("options", {}).get("weight", 1.0) for entry in self._sources.get(_key(config), ())]
+        weights = [entry.get("options", {}).get("weight", 1.0) for entry in self._places.get(_key(config), ())]
         mixing = {"weights": weights, "seed": config.data.seed} if any(weight != 1 for weight in weights) else {}
         return {**({"evaluations": texts} if texts else {}), **({"mixing": mixing} if mixing else {})}
 
@@ -161,7 +180,7 @@ class Discovery:
             return [as_entry(one) for one in self._remote.find(path, "data.sources")]
         found = _expand_one(path, "data.sources", (), split)
         self.notes.update(dict.fromkeys(found.notes))
-        return [self._describe(one) for one in found.paths]
+        return [{"path": one} for one in found.paths]
 
     def _is_bare_name(self, path: str) -> bool:
         """Tell whether a source that is no file here has the form of a data set's name on the hub, and say so."""
@@ -178,8 +197,12 @@ class Discovery:
                 " one of the patterns."
             )
 
-    def _describe(self, path: str) -> dict[str, Any]:
-        return {"path": path, "digest": "builtin" if path.startswith(BUILTIN) else self._digest(Path(path))}
+    def _with_digest(self, entry: dict[str, Any]) -> dict[str, Any]:
+        path = entry["path"]
+        if "digest" in entry:
+            return entry
+        digest = "builtin" if path.startswith(BUILTIN) else self._digest(Path(path))
+        return {"path": path, "digest": digest, **entry}
 
     def _found(self, patterns: list[str], key: str, suffixes: tuple[str, ...]) -> list[dict[str, str]]:
         return [{"path": path, "digest": self._digest(Path(path), key)} for path in expand(patterns, key, suffixes)]

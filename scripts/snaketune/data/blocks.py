@@ -86,7 +86,7 @@ class SourceBlocks:
         source: index of the source.
         path: what the user calls it.
         place: where the file is.
-        digest: XXH3-128 of the file as it lies on disk, checked at the end.
+        digest: XXH3-128 of the file as it lies on disk, checked at the end; empty for a look at the beginning.
 
     Attributes:
         container: what the source turned out to be, from the first block on.

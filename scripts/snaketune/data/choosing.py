@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from snaketune.common.errors import ConfigError, DataError
 from snaketune.data.candidates import Candidate, candidate, kinds_for, named_fields
+from snaketune.data.chained_cures import tell_all
 from snaketune.data.columns import MODALITIES, NAMES, plain
 from snaketune.data.conversion import RecordConverter
 from snaketune.data.doubts import check_marks, check_refused, check_verdicts, judged_columns
@@ -39,6 +41,13 @@ def decide(path: str, records: Sequence[Json], places: Sequence[int], policy: Re
     Raises:
         ConfigError, DataError: where no reading is certain; the sentence has the line to write.
     """
+    try:
+        return _decide(path, records, places, policy)
+    except (ConfigError, DataError) as error:
+        raise tell_all(policy, lambda other: _decide(path, records, places, other), error) from None
+
+
+def _decide(path: str, records: Sequence[Json], places: Sequence[int], policy: ReadingPolicy) -> Reading:
     wanted = None if policy.format == "auto" else policy.format
     if not records and wanted:
         return default_reading(wanted, policy)
@@ -56,7 +65,8 @@ def decide(path: str, records: Sequence[Json], places: Sequence[int], policy: Re
     made, refused, converter = _tried(sample, reading)
     check_refused(sample, reading, refused)
     seen = converter.seen()
-    left = leftovers(sample, made, seen, _worse(reading, policy.pairs))
+    rendered = (found.fields["messages"], found.rendered) if found.kind == "messages" and found.rendered else None
+    left = leftovers(sample, made, seen, _worse(reading, policy.pairs), rendered)
     is_decided = any(fields <= named.keys() for fields in DECIDING[found.kind])
     if not is_decided and (left.lost or any((found.others or {}).values())):
         raise doubtful(sample, found, left, seen)

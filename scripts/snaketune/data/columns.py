@@ -90,7 +90,7 @@ ENDINGS = re.compile(
     r"_(id|ids|idx|filename|file|index|hash|uuid|url|urls|uri|path|date|time|timestamp|at|lang|language|score|scores|rating|ratings"
     r"|rank|count|len|length|type|model|models|source|dataset|category|tags|name|version|tokens|quality|difficulty)$"
 )
-BEGINNINGS = re.compile(r"^(is|has|num|n|nb|id|meta|metadata)_")
+BEGINNINGS = re.compile(r"^_|^(is|has|num|n|nb|id|meta|metadata)_")
 # Bookkeeping of any length, since it never is an answer: what checks an answer, and what its owner calls metadata.
 OF_ANY_LENGTH = frozenset(
     (

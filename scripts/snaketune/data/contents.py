@@ -121,9 +121,13 @@ class Content:
     def finish(self, digest: str) -> None:
         """Read what is left and compare the whole file with the digest that it had when it was staged.
 
+        Without a digest nothing is compared and no more is read.
+
         Raises:
             DataError: if it is another one.
         """
+        if not digest:
+            return
         while self.raw.read(READ_BYTES):
             pass
         if self.raw.hexdigest() != digest:
@@ -138,7 +142,7 @@ def opened(name: str, place: str | Path, digest: str) -> Iterator[Content]:
         name: what the user calls the file.
         place: where it is.
         digest: XXH3-128 of the file; files that are read at any place are compared with it first, others when they
-            were read to their end, by :meth:`Content.finish`.
+            were read to their end, by :meth:`Content.finish`. Empty where nothing is to be compared.
 
     Raises:
         DataError: if it cannot be read, is an archive without exactly one file, or is packed too often.
@@ -149,7 +153,8 @@ def opened(name: str, place: str | Path, digest: str) -> Iterator[Content]:
     try:
         head = content.stream.peek(HEAD_BYTES)
         if is_zip(head) or head.startswith(SEEKABLE):
-            _verify(content, digest)
+            if digest:
+                _verify(content, digest)
             if is_zip(head):
                 _take_off_zip(content, open_source(place))
             else:

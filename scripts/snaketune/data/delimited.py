@@ -220,13 +220,23 @@ def sniff(head: bytes, is_whole: bool, name: str) -> tuple[RowCoding, int] | Non
     match = dialect.fields.match(text)
     header = match[0] if match else b""
     names = [one.decode("utf-8", "replace").strip() for one in dialect.values(header)]
-    if names and not names[0] and INDEX not in names:
-        names[0] = INDEX  # pandas writes the numbers of rows under no name
+    if any(names):
+        names = [one or _called(place, is_named) for place, one in enumerate(names, 1)]
     if not is_named and not all(0 < len(one) <= 64 for one in names):
         return None
     _check_header(names, name)
     ended = re.compile(dialect.end).match(text, len(header))
     return RowCoding(name, dialect, tuple(names)), skipped + (ended.end() if ended else len(header))
+
+
+def _called(place: int, is_named: bool) -> str:
+    """Return what a column without a name is called; empty where that tells that the text is no table.
+
+    pandas writes the numbers of rows under no name first; spreadsheets leave empty columns behind the last one.
+    """
+    if place == 1:
+        return INDEX
+    return f"column_{place}" if is_named else ""
 
 
 def is_named_as_table(name: str) -> bool:

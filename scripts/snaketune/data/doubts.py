@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from snaketune.common.errors import ConfigError, DataError
+from snaketune.data.chained_cures import cured
 from snaketune.data.columns import JUDGED, NAMES, NO, SPLITS, VERDICTS, YES, plain
 from snaketune.data.conversion import is_against
 from snaketune.data.cures import columns_line, ignore_line, roles_line, strip_line
@@ -37,20 +38,28 @@ def check_verdicts(sample: Sample, reading: Reading) -> None:
             continue
         if kind_of(reading.format) in ("messages", "pair") and plain(name) in VERDICTS and _is_verdict(values):
             bad = sum(is_against(name, value) or str(value).lower() in NO for value in values)
-            raise ConfigError(
+            error = ConfigError(
                 f"{sample.path}: {name!r} says which answers are good ({bad} of the first {len(sample.records)} are"
                 " bad), which is data for train.method: kto; train.method: sft would learn the bad ones as well: write"
-                f" {columns_line({'keep': name})} to train on the good ones alone, or {ignore_line([name])} to train"
-                " on all."
+                f" {columns_line({'keep': name})} to train on the good ones alone, or"
+                f" {ignore_line(_with(sample, name))} to train on all."
             )
+            raise cured(error, columns={"keep": name})
         if not sample.policy.for_training:
             continue
         if plain(name) in (*JUDGED, *SPLITS) and (against := [value for value in values if is_against(name, value)]):
-            raise ConfigError(
+            error = ConfigError(
                 f"{sample.path}: {name!r} is {str(against[0]).lower()} in {len(against)} of the first"
                 f" {len(sample.records)} records, which says that they are not for training: write"
-                f" {columns_line({'keep': name})} to set them aside, or {ignore_line([name])} to train on all."
+                f" {columns_line({'keep': name})} to set them aside, or {ignore_line(_with(sample, name))} to train on"
+                " all."
             )
+            raise cured(error, **({"ignore": [name]} if len(against) == len(values) else {"columns": {"keep": name}}))
+
+
+def _with(sample: Sample, name: str) -> list[str]:
+    """Return what is ignored already with one more name: a line replaces the one that stands there."""
+    return [*sample.policy.ignore, name]
 
 
 def _is_verdict(values: list[Any]) -> bool:
@@ -70,13 +79,15 @@ def check_refused(sample: Sample, reading: Reading, refused: Sequence[Refusal | 
     where = f"{sample.path} line {sample.places[index]}"
     first = refused[index]
     if reason == "bad_role" and first:
-        raise DataError(f"{where}: {first.detail}: say what the names mean, {roles_line(_guessed(sample, reading))}.")
+        roles = {**sample.policy.roles, **_guessed(sample, reading)}
+        raise cured(DataError(f"{where}: {first.detail}: say what the names mean, {roles_line(roles)}."), roles=roles)
     if reason == "two_systems" and first:
         name = reading.field("system") or "system"
-        raise ConfigError(
-            f"{where} has two system prompts, {first.detail}: write {ignore_line([name])} to keep the conversation's"
-            f" own, or {columns_line({'system': name})} to put the column in its place."
+        error = ConfigError(
+            f"{where} has two system prompts, {first.detail}: write {ignore_line(_with(sample, name))} to keep the"
+            f" conversation's own, or {columns_line({'system': name})} to put the column in its place."
         )
+        raise cured(error, ignore=[name])
     if reason == "no_assistant":
         raise _no_assistant(sample, reading)
 
@@ -86,17 +97,24 @@ def _no_assistant(sample: Sample, reading: Reading) -> DataError:
     column = reading.field("messages") or ""
     elsewhere = [name for name in sample.columns if name != column and plain(name) not in (*NAMES["tools"], "function")]
     answer = answer_inside(sample, elsewhere)
+    line = ""
     if answer:
-        cure = f" Where {answer!r} is the answer, write {columns_line({'prompt': column, 'completion': answer})}."
-    else:
-        turns = [turn for record in sample.records for turn in record.get(column) or () if type(turn) is dict]
-        names = list(dict.fromkeys(turn[key] for turn in turns for key in ROLE_KEYS if type(turn.get(key)) is str))
-        line = roles_line({names[-1]: "assistant"}) if len(names) > 1 else ""
-        cure = f" Where {names[-1]!r} is the one that answers, write {line}." if line else ""
-    return DataError(
+        line = f" Where {answer!r} is the answer, write {columns_line({'prompt': column, 'completion': answer})}."
+    elif name := _last_name(sample, column):
+        line = f" Where {name!r} is the one that answers, write {roles_line({name: 'assistant'})}."
+    error = DataError(
         f"{sample.path} has no answer to learn from: no message is of the assistant. Questions alone can serve as"
-        f" prompts of evaluation, or get answers from a model first.{cure}"
+        f" prompts of evaluation, or get answers from a model first.{line}"
     )
+    return cured(error, columns={"prompt": column, "completion": answer}) if answer else error
+
+
+def _last_name(sample: Sample, column: str) -> str:
+    """Return the last one of several names that speak, which may answer; empty where that is the only one to ask."""
+    turns = [turn for record in sample.records for turn in record.get(column) or () if type(turn) is dict]
+    names = list(dict.fromkeys(turn[key] for turn in turns for key in ROLE_KEYS if type(turn.get(key)) is str))
+    asking = [name for name in names if usual_role(name, sample.policy.roles) == "user"]
+    return names[-1] if len(names) > 1 and names[-1:] != asking else ""
 
 
 def _guessed(sample: Sample, reading: Reading) -> dict[str, str]:
@@ -127,11 +145,13 @@ def check_marks(sample: Sample, made: Sequence[Json | None]) -> None:
     marks = Counter(mark for mark in ends if mark)
     if marks and marks.total() > len(made) / 2:
         index = next(index for index, mark in enumerate(ends) if mark)
-        raise DataError(
+        strip = sorted({*sample.policy.strip, *marks})
+        error = DataError(
             f"{sample.path} line {sample.places[index]}: the text ends with {ends[index]}, as"
             f" {marks.total()} of the first {len(made)} records do: the mark of a model's end of turn, which the chat"
-            f" template writes itself: write {strip_line(sorted(marks))} to take it away."
+            f" template writes itself: write {strip_line(strip)} to take it away."
         )
+        raise cured(error, strip=strip)
     inside = [_first(converted, mark_in) for converted in made]
     if sum(mark is not None for mark in inside) > len(made) / 2:
         index = next(index for index, mark in enumerate(inside) if mark)

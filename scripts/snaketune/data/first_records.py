@@ -132,7 +132,9 @@ class Sample:
         values = self.columns[name]
         if not is_known and not any(has_roles(value) for value in values):
             return False
-        good = sum(is_turns(value, roles, texts=is_known) or _is_wrapped(value, roles) for value in values)
+        # Texts in `turns` may be those of one side, as in lists of questions: they take turns where that is said.
+        texts = is_known and plain(name) != "turns"
+        good = sum(is_turns(value, roles, texts=texts) or _is_wrapped(value, roles) for value in values)
         return good > len(values) / 2
 
     def markup(self, name: str) -> str | None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 
-from snaketune.common.digests import file_digest
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.data.copy_places import BUILTIN, Source
 from snaketune.data.object_storage import is_remote
@@ -49,7 +48,7 @@ def look_at(entries: Sequence[Mapping[str, Any]], policy: ReadingPolicy, scratch
     """Return a look at each of the first 20 sources.
 
     Args:
-        entries: ``{path, digest}`` of each source, ``options`` where it has some of its own.
+        entries: the ``path`` of each source, ``options`` where it has some of its own.
         policy: how records are read.
         scratch: a folder for built-in sources.
     """
@@ -67,21 +66,21 @@ def _look(number: int, entry: Mapping[str, Any], policy: ReadingPolicy, scratch:
 
 
 def read_beginning(number: int, entry: Mapping[str, Any], policy: ReadingPolicy, scratch: Path) -> Look:
-    """Return a look at source ``number``.
+    """Return a look at source ``number``, which is compared with no digest: that takes all of the file.
 
     Raises:
         ConfigError: if a setting does not fit it.
         DataError: if it cannot be read.
     """
-    path, digest, place = str(entry["path"]), str(entry["digest"]), Path(str(entry["path"]))
+    path = str(entry["path"])
+    place = Path(path)
     if path in BUILTIN:
         place = scratch / f"{number}.jsonl"
         place.write_bytes(b"".join(BUILTIN[path]()))
-        digest = file_digest(place)
     written = io.BytesIO()
     reader = RecordReader(policy, written, Quarantine(io.BytesIO()))
     size = place.stat().st_size if place.is_file() else 0
-    source = Source(path, size, digest, dict(entry.get("options", {})))
+    source = Source(path, size, "", dict(entry.get("options", {})))
     account, is_all = reader.read_beginning(source, place, RECORDS)
     return Look(
         path,

@@ -8,6 +8,7 @@ from snaketune.data.columns import JUDGED, MODALITIES, SPLITS, has_text, is_book
 from snaketune.data.first_records import Sample
 from snaketune.data.paths import column_of, values_at
 from snaketune.data.records import conversation_of
+from snaketune.data.rendered import is_marked
 from snaketune.data.seen import Seen
 
 Json = dict[str, Any]
@@ -29,13 +30,20 @@ class Leftovers:
     known: tuple[tuple[str, str], ...]
 
 
-def leftovers(sample: Sample, made: Sequence[Json | None], seen: Seen, rejected: str | None) -> Leftovers:
+def leftovers(
+    sample: Sample,
+    made: Sequence[Json | None],
+    seen: Seen,
+    rejected: str | None,
+    rendered: tuple[str, str] | None = None,
+) -> Leftovers:
     """Sort what was not used of the sample.
 
     Args:
         sample: the first records.
         made: what each became, None where it was refused.
         seen: what the conversion did not use; ``rejected`` is the column of rejected answers.
+        rendered: column and markup of conversations that are one text, which other columns may have parts of.
     """
     lost, known = [], []
     is_text = any("text" in converted for converted in made if converted is not None)
@@ -44,6 +52,8 @@ def leftovers(sample: Sample, made: Sequence[Json | None], seen: Seen, rejected:
             lost.append((0, name))
         elif reason := _excuse(sample, made, name, rejected, with_text > 0):
             known.append((name, reason))
+        elif rendered and _is_part(sample, name, *rendered):
+            known.append((name, REPEATED))
         elif with_text > len(sample.records) / 2:
             lost.append((-size, name))
     return Leftovers(tuple(name for _, name in sorted(lost)), tuple(known))
@@ -60,6 +70,13 @@ def _excuse(sample: Sample, made: Sequence[Json | None], name: str, rejected: st
     if (values or not has_text_there) and is_bookkeeping(name, values) and not sample.is_side(name):
         return BOOKKEEPING
     return REPEATED if _is_repeated(sample, made, name) else ""
+
+
+def _is_part(sample: Sample, name: str, column: str, markup: str) -> bool:
+    """Tell whether the texts of a column are in the same markup and stand in the conversation of their record."""
+    pairs = [(record.get(name), str(record.get(column))) for record in sample.records]
+    texts = [(text, whole) for text, whole in pairs if type(text) is str and text.strip()]
+    return bool(texts) and all(is_marked(text, markup) and text.strip() in whole for text, whole in texts)
 
 
 def _is_repeated(sample: Sample, made: Sequence[Json | None], name: str) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.data.candidates import Candidate
+from snaketune.data.chained_cures import cured
 from snaketune.data.columns import MAYBE_ANSWERS, MAYBE_QUESTIONS, NAMES, VERDICTS, has_text, plain
 from snaketune.data.cures import columns_line, ignore_line
 from snaketune.data.fields import listed
@@ -13,7 +14,7 @@ from snaketune.data.formats import evidence_of
 from snaketune.data.leftovers import Leftovers
 from snaketune.data.paths import ABSENT, column_of, value_at
 from snaketune.data.seen import Seen
-from snaketune.data.suggestions import is_told_by_names, rest_of, suggested, texts_of_records
+from snaketune.data.suggestions import filled, is_told_by_names, rest_of, suggested, texts_of_records
 from snaketune.data.turn_names import CONTENT_KEYS, ROLE_KEYS, USUAL_ROLES
 
 LONGEST_LIST = 8
@@ -42,9 +43,14 @@ def no_reading(sample: Sample) -> DataError:
         return absent_column(absent[0], columns, sample.columns, sample.path)
     if error := _no_records(sample):
         return error
-    texts = texts_of_records(sample)
+    texts = filled(sample, texts_of_records(sample))
     verdicts = [name for name in sample.columns if plain(name) in VERDICTS]
     what = f"its records have {listed(sample.columns)}"
+    if texts and (blank := _blank_answer(sample, texts)):
+        return DataError(
+            f"{sample.path} has no answer, {what}, and {blank!r} is blank. Questions alone can serve as prompts of"
+            " evaluation, or get answers from a model first."
+        )
     if len(texts) == 1:
         return DataError(
             f"{sample.path} has no answer column, {what}, and only {texts[0]!r} has text. Questions alone can serve as"
@@ -55,14 +61,23 @@ def no_reading(sample: Sample) -> DataError:
         pair, is_certain = suggested(sample, texts), is_told_by_names(sample, texts)
         turned = {**pair, "prompt": pair.get("completion", ""), "completion": pair["prompt"]}
         other = "" if is_certain else f" or {_with_ignored(turned, verdicts)}"
-        return DataError(
+        error = DataError(
             f"{sample.path} has no known shape, {what}: say what is the question and what the answer, for example"
             f" {_with_ignored(pair, verdicts)}{other}{_rest_of_answer(sample, pair)}."
         )
+        return cured(error, columns=pair, ignore=[name for name in verdicts if name not in pair.values()])
     return DataError(
         f"{sample.path} has no known shape, {what}: set data.format, or name its columns in data.columns, for example"
         " {prompt: question, completion: answer}."
     )
+
+
+def _blank_answer(sample: Sample, texts: Sequence[str]) -> str:
+    """Return the column that is called like an answer and is blank in every record, where no other may be one."""
+    blank = [sample.named[name] for name in NAMES["completion"] if name in sample.named]
+    blank = [name for name in blank if not sample.is_filled(name)]
+    answers = (*NAMES["completion"], *MAYBE_ANSWERS)
+    return blank[0] if blank and not any(plain(text) in answers for text in texts) else ""
 
 
 def _no_records(sample: Sample) -> DataError | None:
@@ -151,10 +166,12 @@ def doubtful(sample: Sample, found: Candidate, left: Leftovers, seen: Seen) -> D
     )
     use = _use(sample, found, left.lost)
     lines = f"{columns_line(use)} to use it, or " if use else ""
-    return DataError(
+    ignore = list(dict.fromkeys([*sample.policy.ignore, *left.lost]))
+    error = DataError(
         f"{sample.path}, {evidence_of(fields)}, has text that would not be used: {shares}: write"
-        f" {lines}{ignore_line(left.lost)} to leave it out."
+        f" {lines}{ignore_line(ignore)} to leave it out."
     )
+    return cured(error, **({"columns": use} if use else {"ignore": ignore}))
 
 
 def _several_readings(sample: Sample, fields: dict[str, str], others: Mapping[str, tuple[str, ...]]) -> DataError:
@@ -166,10 +183,11 @@ def _several_readings(sample: Sample, fields: dict[str, str], others: Mapping[st
     doubts = "; ".join(
         f"{' and '.join(map(repr, (fields[name], *columns)))} could be its {name}" for name, columns in others.items()
     )
-    return DataError(
+    error = DataError(
         f"{sample.path} can be read in {len(lines)} ways, since {doubts}: write {' or '.join(lines)}; what is not named"
         " there is not used."
     )
+    return cured(error, columns=shown)
 
 
 def _nearest(

@@ -3,7 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from snaketune.data.columns import MAYBE_ANSWERS, MAYBE_QUESTIONS, MODALITIES, NAMES, last_of, plain, size_of
+from snaketune.data.columns import (
+    MAYBE_ANSWERS,
+    MAYBE_QUESTIONS,
+    MODALITIES,
+    NAMES,
+    has_text,
+    is_bookkeeping,
+    last_of,
+    plain,
+    size_of,
+)
 from snaketune.data.first_records import Sample
 from snaketune.data.paths import beside, column_of, value_at
 from snaketune.data.turn_names import CONTENT_KEYS, ROLE_KEYS
@@ -16,6 +26,11 @@ QUESTIONS = (*NAMES["prompt"], *MAYBE_QUESTIONS)
 CERTAIN = frozenset(("chosen", *NAMES["completion"], *NAMES["prompt"], *NAMES["system"]))
 CLEAR_QUESTIONS = ("question", "prompt", "instruction", "problem", "input")
 OFFERED = (*NAMES["tools"], "function")
+# What a question is asked about, beside the names that are read as such without being named.
+ASKED_ABOUT = (
+    *("context", "passage", "paragraph", "document", "background", "knowledge", "schema", "db_schema", "ddl"),
+    *("create_table", "table", "evidence", "hint", "facts", "article", "source_text"),
+)
 
 
 def texts_of_records(sample: Sample) -> list[str]:
@@ -49,14 +64,29 @@ def texts_inside(sample: Sample, name: str) -> list[str]:
         path: sum(type(value_at(record, path)) is str for record in sample.records) / len(sample.records)
         for path in found
     }
+    found = [path for path in found if not is_bookkeeping(path, [value_at(record, path) for record in sample.records])]
     full = [path for path in found if shares[path] >= FULL]
     return full or [path for path in found if shares[path] > 1 / 2]
+
+
+def filled(sample: Sample, texts: Sequence[str]) -> list[str]:
+    """Return the texts that are in nearly all records, where these are two or more; else all of them."""
+    numbers = sample.numbered_answers()
+    count = len(sample.records)
+    full = [
+        text
+        for text in texts
+        if text in numbers or sum(has_text(value_at(record, text)) for record in sample.records) >= FULL * count
+    ]
+    return full if len(full) > 1 else list(texts)
 
 
 def answer_inside(sample: Sample, columns: Sequence[str]) -> str | None:
     """Return the place in some columns, of any kind, that has the name of an answer and the most text, or None."""
     places = [path for name in columns for path in texts_inside(sample, name) if plain(last_of(path)) in ANSWERS]
-    return next(iter(_longest(sample, places)), None)
+    if places:
+        return _longest(sample, places)[0]
+    return _among(ANSWERS, [path for name in columns for path in texts_inside(sample, name)])
 
 
 def rest_of(record: dict[str, Any], pair: Mapping[str, str]) -> list[Any]:
@@ -88,7 +118,12 @@ def suggested(sample: Sample, texts: Sequence[str]) -> dict[str, str]:
         answer = max(rest, key=_order(sample, texts))
     system = _among(NAMES["system"], [text for text in rest if text in sample.columns])
     beside = {"system": system} if system and system not in sample.having("system") else {}
-    return {**beside, "prompt": question, "completion": answer}
+    about = _among(ASKED_ABOUT, [text for text in rest if text not in (question, answer) and _is_text(sample, text)])
+    return {**beside, "prompt": question, **({"input": about} if about else {}), "completion": answer}
+
+
+def _is_text(sample: Sample, name: str) -> bool:
+    return all(type(value) is str for value in sample.columns.get(name, [()]))
 
 
 def is_told_by_names(sample: Sample, texts: Sequence[str]) -> bool:

@@ -21,7 +21,7 @@ def inspect_group(group: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
     """Return the facts of runs that read the same sources for the same model in the same way.
 
     Args:
-        group: names of the ``runs``, ``sources`` with path and digest, and ``cfg``, their configuration.
+        group: names of the ``runs``, ``sources`` with their path, and ``cfg``, their configuration.
         scratch: an empty folder.
     """
     cfg, entries = group["cfg"], group["sources"]

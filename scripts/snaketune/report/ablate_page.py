@@ -6,7 +6,7 @@ from typing import Any
 
 from snaketune.report import units
 from snaketune.report.comparison import hours
-from snaketune.report.page import fill
+from snaketune.report.filling import fill
 from snaketune.report.planning import dollars
 from snaketune.report.text import excerpt, visible
 from snaketune.report.waterfall import waterfall

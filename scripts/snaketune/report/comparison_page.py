@@ -16,7 +16,7 @@ from snaketune.report.comparison import (
 )
 from snaketune.report.comparison_charts import comparison_charts
 from snaketune.report.facts import look
-from snaketune.report.page import fill
+from snaketune.report.filling import fill
 from snaketune.report.text import excerpt
 
 NEEDED = ("run.json", "evaluation.json", "adapter.manifest.json", "run_info.json", "metrics.jsonl")

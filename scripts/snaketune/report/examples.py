@@ -36,14 +36,17 @@ def examples(facts: Facts) -> tuple[Example, ...]:
     return tuple(example_of(example, answer) for example in shown for answer in ANSWERS if answer in example)
 
 
-def example_of(example: Mapping[str, Any], answer: str) -> Example:
-    """Return one document of an example of the facts: under ``tokens``, or the rejected answer of a pair."""
+def example_of(example: Mapping[str, Any], answer: str, where: str = "Line {} of train.jsonl") -> Example:
+    """Return one document of an example of the facts: under ``tokens``, or the rejected answer of a pair.
+
+    ``where`` says which record it is, by its number.
+    """
     pieces = [(str(token.get("text") or ""), bool(token.get("trained"))) for token in example.get(answer) or []]
     length = sum(len(text) for text, _ in pieces)
     trained = sum(len(text) for text, is_trained in pieces if is_trained)
     record = example.get("record")
     which = ANSWERS[answer] if "rejected" in example else ""
-    place = "" if record is None else f"Line {units.count(record + 1)} of train.jsonl{which}: "
+    place = "" if record is None else f"{where.format(units.count(record + 1))}{which}: "
     summary = f"{place}{units.count(trained)} of {units.count(length, 'character')} trained"
     if length > CHARACTERS:
         summary += f", the first {units.count(CHARACTERS)} shown"

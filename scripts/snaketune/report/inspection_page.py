@@ -6,8 +6,8 @@ from typing import Any
 from snaketune.data.accounting import summary_of
 from snaketune.report import units
 from snaketune.report.examples import Example, example_of
+from snaketune.report.filling import fill
 from snaketune.report.funnel import reason_words
-from snaketune.report.page import fill
 from snaketune.report.text import visible
 
 Facts = Mapping[str, Any]
@@ -18,7 +18,7 @@ BOLD, PLAIN = "\x1b[1;32m", "\x1b[0m"
 
 def render_inspection(groups: Sequence[Facts]) -> str:
     """Return the inspection as one self-contained HTML page."""
-    return fill("inspect.html.j2", groups=[_group(group) for group in groups])
+    return fill("inspect.html.j2", "", groups=[_group(group) for group in groups])
 
 
 def _group(group: Facts) -> dict[str, Any]:
@@ -39,8 +39,8 @@ def _group(group: Facts) -> dict[str, Any]:
 
 
 def _examples(source: Facts) -> list[Example]:
-    answers = ("tokens", "rejected")
-    return [example_of(one, answer) for one in source["view"]["examples"] for answer in answers if answer in one]
+    views, answers = source["view"]["examples"], ("tokens", "rejected")
+    return [example_of(one, answer, "Record {}") for one in views for answer in answers if answer in one]
 
 
 def model_line(model: Facts) -> str:

@@ -3,8 +3,6 @@
 import functools
 from typing import Any
 
-import jinja2
-
 from snaketune.report import (
     breakdown,
     bundle,
@@ -26,7 +24,8 @@ from snaketune.report import (
 )
 from snaketune.report.answers import KINDS
 from snaketune.report.facts import Facts, look
-from snaketune.report.text import excerpt, visible
+from snaketune.report.filling import fill
+from snaketune.report.text import excerpt
 from snaketune.report.verdict import verdict
 
 MODELS = {"base": "Base", "tuned": "Tuned", "merged": "Merged"}
@@ -40,24 +39,6 @@ def render(facts: Facts) -> str:
 def render_with(facts: Facts, library: str) -> str:
     """Return the report with ``library`` as the JavaScript that draws the charts."""
     return fill("page.html.j2", library, **sections(facts))
-
-
-def fill(template: str, library: str | None = None, **values: Any) -> str:
-    """Return a template of this package as a page that holds its style and scripts and loads nothing."""
-    library = bundle.charts_library() if library is None else library
-    style, boot = bundle.style_sheet(), bundle.boot_script()
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(bundle.HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"embedded_json": bundle.embedded_json, "visible": visible}
-    policy = bundle.security_policy([library, boot], [style])
-    page = environment.get_template(template)
-    return page.render(style=style, library=library, boot=boot, policy=policy, **values)
 
 
 def sections(facts: Facts) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from snaketune.report.answers import Answers
 from snaketune.report.comparison import hours
 from snaketune.report.curves import Curve
 from snaketune.report.facts import Facts
+from snaketune.report.filling import fill
 from snaketune.report.history import TITLES
-from snaketune.report.page import fill
 from snaketune.report.text import excerpt
 from snaketune.report.unfinished import Attempt
 from snaketune.report.verdict import Figure

@@ -25,8 +25,10 @@ from snaketune.data.staging import Source  # noqa: E402
 
 CASES = sorted(path.name for path in (HERE / "cases").iterdir())
 LINE = re.compile(r"data\.(columns|ignore|roles|strip): (\{[^{}]*\}|\[(?:\"[^\"]*\"|[^\[\]\"])*\])")
-# Files that no line of the configuration can help: images, and one message on each line.
-WITHOUT_CURE = {"images_column.jsonl", "message_tree_flat.jsonl", "one_utterance_a_line.jsonl"}
+# Files that no line of the configuration can help: images, one message on each line, no answer.
+WITHOUT_CURE = {
+    *("images_column.jsonl", "message_tree_flat.jsonl", "one_utterance_a_line.jsonl", "blank_output.jsonl"),
+}
 # What the owner of a file would write for it.
 NAMED = {
     "context_named_in_columns.jsonl": {"prompt": "question", "completion": "response", "input": "context"},
@@ -52,7 +54,10 @@ def outcome(name, **policy):
 
 
 def cures_in(sentence):
-    """Return the lines to write that a sentence has."""
+    """Return the lines to write that a sentence has; where one leads to the next, those that it gives for all at once."""
+    _, _, all_of_them = sentence.partition("all lines at once are ")
+    if all_of_them:
+        return [{key: yaml.safe_load(value) for key, value in LINE.findall(all_of_them)}]
     return [{key: yaml.safe_load(value)} for key, value in LINE.findall(sentence)]
 
 
