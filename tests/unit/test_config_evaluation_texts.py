@@ -1,5 +1,7 @@
 """Files of evaluation text are part of what splitting depends on, by content."""
 
+import os
+
 import pytest
 
 from snaketune.common.errors import ConfigError
@@ -39,9 +41,19 @@ def test_their_content_is_known_to_the_split_only(place):
     assert Discovery("digests.json").outside("split_records", config()) == {}
 
 
-@pytest.mark.parametrize("name", ["missing.txt", "e.csv", "."])
+def test_a_folder_means_what_was_held_out(place):
+    for name in ("f/train.jsonl", "f/validation.csv", "f/test.parquet", "g/train.jsonl", "h/questions.json"):
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text("x")
+    assert [entry["path"] for entry in known_of("f", "h")["evaluations"]] == ["f/test.parquet", "h/questions.json"]
+    with pytest.raises(ConfigError, match=r"^split\.decontaminate: g has a train split alone: name the files"):
+        known_of("g")
+
+
+@pytest.mark.parametrize("name", ["missing.txt", "pipe", "empty"])
 def test_a_file_that_cannot_be_used_names_the_key(place, name):
-    (place / "e.csv").write_text("a")
+    os.mkfifo(place / "pipe")
+    (place / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"^split\.decontaminate: "):
         known_of(name)
 

@@ -305,13 +305,13 @@ def test_compressed_files_are_read(tmp_path, folder, name, compress):
     content = compress(jsonl({"q": "another"}, {"q": LONG}))
     found, listed, _ = decontaminated(tmp_path, folder, content, asked(LONG, "x"), name=name)
     assert (found, listed[0]["line"]) == ([1], 2)
-    with pytest.raises(DataError, match=f"{name} is damaged or cut short after line"):
+    with pytest.raises(DataError, match=f"{name}: the compressed data are damaged or cut short after line"):
         decontaminated(tmp_path, folder, content[:-9], asked(LONG, "x"), name=name)
 
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(b"", "holds no text"), (b"[1, 2]\n", "holds no text"), (b'{"a": "b"}\noops\n', "line 2 is not JSON")],
+    [(b"", "is empty"), (b"[1, 2]\n", "holds no text"), (b'{"a": "b"}\noops\n', "line 2 is not JSON")],
 )
 def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path, folder, content, problem):
     with pytest.raises(DataError, match=problem):

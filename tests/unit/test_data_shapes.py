@@ -1,6 +1,8 @@
 """What becomes of columns, roles, marks, verdicts and numbers of other programs; see also tests/golden/shapes."""
 
 import json
+import re
+import subprocess
 
 import pytest
 from data_files import read, read_bytes, source
@@ -29,6 +31,21 @@ def test_marks_are_taken_from_the_end_alone(tmp_path, text):
         tmp_path, lines({"prompt": "a [/] in it", "completion": text}), strip=["</s>", "<|im_end|>"]
     ).records[0]["messages"]
     assert [turn["content"] for turn in made] == ["a [/] in it", "b"]
+
+
+def test_the_command_that_takes_marks_out_of_a_text_takes_all_of_them_and_nothing_else(tmp_path):
+    texts = ["INST [INST] a [/INST] b </s> c", "It is [INST] so </s> and <|im_start|>user\\ so"]
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(lines(*({"prompt": "a", "completion": text} for text in texts)))
+    with pytest.raises(DataError, match="written for another chat template") as raised:
+        read(tmp_path, source(path))
+    [command] = re.findall(r"`(sed .*?)`", str(raised.value))
+    subprocess.run(command.replace("FILE", "x.jsonl"), shell=True, cwd=tmp_path, check=True)
+    made = read(tmp_path, source(tmp_path / "lines.jsonl")).records
+    assert [record["messages"][1]["content"] for record in made] == [
+        "INST  a  b  c",
+        "It is  so  and user\\ so",
+    ]
 
 
 def test_a_text_that_is_nothing_but_a_mark_is_refused(tmp_path):

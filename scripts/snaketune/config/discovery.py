@@ -24,8 +24,6 @@ from snaketune.model.smollm2 import SMOLLM2, packaged_file
 
 BUILTIN = "builtin:"
 BUILTIN_SOURCES = ("builtin:quickstart",)
-# Evaluation texts are read line by line, or string by string of each line.
-TEXT_SUFFIXES = (".jsonl", ".ndjson", ".jsonlines", ".jsonl.gz", ".jsonl.zst", ".txt")
 TASK_SUFFIXES = (".yaml", ".yml")
 SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://")
 # Owner and name of a data set on the hub.
@@ -64,7 +62,7 @@ class Discovery:
         self.sources(config)
         texts = tuple(config.split.decontaminate)
         if texts not in self._texts:
-            found = expand(config.split.decontaminate, "split.decontaminate", TEXT_SUFFIXES)
+            found = expand(config.split.decontaminate, "split.decontaminate")
             self._texts[texts] = [
                 {"path": path, "digest": self._digest(Path(path), "split.decontaminate")} for path in found
             ]

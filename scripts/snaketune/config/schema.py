@@ -130,8 +130,9 @@ class SplitConfig(Section):
     )
     decontaminate: Annotated[list[str], BeforeValidator(as_list)] = Field(
         [],
-        description="Files of evaluation text (.jsonl, .jsonl.gz, .jsonl.zst: every string in them; .txt: every line) "
-        "or globs; training records that contain some of it are dropped and counted.",
+        description="Files of evaluation text (every string in the records of any container that `data.sources` reads; "
+        ".txt: every line), globs, or folders, of which the test or validation split is meant; training records that "
+        "contain some of it are dropped and counted.",
     )
 
 
@@ -242,7 +243,8 @@ class EvaluateConfig(Section):
     )
     files: Annotated[list[str], BeforeValidator(as_list)] = Field(
         [],
-        description="Files of questions with reference answers (paths or globs, any data format but text): the models "
+        description="Files of questions with reference answers (paths, globs, or folders, of which the test or "
+        "validation split is meant; any data format but text): the models "
         "answer at most max_samples of each, with the measures of answers in `metrics`. List them in "
         "split.decontaminate, too.",
     )

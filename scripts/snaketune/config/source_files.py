@@ -30,6 +30,9 @@ SPLITS = {
     "validation": ("validation", "valid", "val", "dev", "eval", "evaluation", "heldout"),
 }
 SHOWN = 5
+# The key whose folders mean training data; those of other keys mean what was held out.
+SOURCES = "data.sources"
+HELD_OUT = ("test", "validation")
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
@@ -55,7 +58,7 @@ def find_files(source: str, key: str, split: str | None = None) -> Found:
     given = source if os.path.lexists(source) else _with_variables(source, key)
     path = Path(given)
     if path.is_dir():
-        return _files_of_folder(path, key, split)
+        return _files_of_folder(path, key, split) if key == SOURCES else _held_out_files(path, key)
     if os.path.lexists(path):
         _refuse_special(str(path), key)
         found = Found([str(path)])
@@ -171,11 +174,32 @@ def _files_of_folder(folder: Path, key: str, split: str | None) -> Found:
     if others:
         found.notes.append(
             f"{key}: of the folder {folder} the files of other splits are left out: {listed(others)}; `split:` takes"
-            " others."
+            f" others.{_to_score(folder, others)}"
         )
     if rest := [name for name in inside if name not in data]:
         found.notes.append(f"{key}: of the folder {folder} what is no data file is left out: {listed(rest)}.")
     return found
+
+
+def _held_out_files(folder: Path, key: str) -> Found:
+    """Return the files of the test split of a folder, else of the validation split, else those that name no split."""
+    for split in (*HELD_OUT, None):
+        try:
+            found = _files_of_folder(folder, key, split)
+        except ConfigError:
+            if split is None:
+                raise
+            continue
+        if split or not any(split_of(str(Path(path).relative_to(folder))) for path in found.paths):
+            found.notes = [note for note in found.notes if "other splits" not in note]
+            return found
+    raise ConfigError(f"{key}: {folder} has a train split alone: name the files that were held out.")
+
+
+def _to_score(folder: Path, names: list[str]) -> str:
+    """Return the line that scores a model on files that were held out, where there are some."""
+    paths = [f'"{folder / name}"' for name in names if split_of(name) in HELD_OUT]
+    return f" To score them, write evaluate.files: [{listed(paths)}]." if paths else ""
 
 
 def _visible_files(folder: Path) -> Iterator[str]:

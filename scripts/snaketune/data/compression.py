@@ -31,13 +31,6 @@ def compression_of(head: bytes) -> str:
     return "bzip2" if head.startswith(BZIP2_MAGIC) and head[BZIP2_PLACE:].startswith(BZIP2_BLOCKS) else ""
 
 
-def decompressed(raw: io.RawIOBase, name: str) -> io.RawIOBase:
-    """Return the content of a file, decompressed as its name says; reading raises EOFError where it is damaged."""
-    if name.endswith(".gz"):
-        return unpacked(raw, "gzip")
-    return unpacked(raw, "zstd") if name.endswith(".zst") else raw
-
-
 def unpacked(raw: io.RawIOBase, kind: str) -> io.RawIOBase:
     """Return the content of compressed data of a :func:`compression_of`; reading raises EOFError where damaged."""
     return Unzstd(raw) if kind == "zstd" else Inflated(raw, MEMBERS[kind])

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 PLAIN = re.compile(r"[A-Za-z_][\w.-]*( [\w.-]+)*")
+SPECIAL_FOR_SED, OF_SED = re.compile(r"[][/.*^$\\]"), r"\\\g<0>"
 WORDS_OF_YAML = frozenset(("null", "true", "false", "yes", "no", "on", "off", "y", "n"))
 
 
@@ -32,6 +33,12 @@ def ignore_line(names: Iterable[str]) -> str:
 def strip_line(marks: Iterable[str]) -> str:
     """Return ``data.strip: ["<|endoftext|>"]``."""
     return f"data.strip: {_listing(marks)}"
+
+
+def without_marks_command(marks: Iterable[str]) -> str:
+    """Return the command that writes a file of JSON lines without some texts; what sed reads as more is escaped."""
+    expressions = " ".join(f"-e 's/{SPECIAL_FOR_SED.sub(OF_SED, mark)}//g'" for mark in marks)
+    return f"`sed {expressions} FILE > lines.jsonl`"
 
 
 def _mapping(items: Mapping[str, str]) -> str:

@@ -6,19 +6,14 @@ of fewer than 13 words count only where they are the whole of a user's turn or o
 as "Paris" occurs everywhere.
 """
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import orjson
 
-from snaketune.common.digests import file_digest
-from snaketune.common.errors import DataError
-from snaketune.data.compression import decompressed
+from snaketune.data.evaluation_texts import EvaluationText
 from snaketune.data.overlap import HashIndex
 from snaketune.data.parallel import in_processes
 from snaketune.data.records import Range, Turn, count_lines, line_ranges, read_turns
@@ -27,15 +22,6 @@ from snaketune.data.shingles import BATCH_TEXTS, folded, windows, words
 LONG, SHORT = 13, 8
 LEAST_SHARE = 0.5
 OPEN_ROLES = ("user", "text")
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationText:
-    """A text of an evaluation and where it stands."""
-
-    path: str
-    line: int
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,63 +48,6 @@ class Contamination:
         """Return how many records each rule found."""
         rules = {"any_13_gram": self.long_run, "half_of_8_grams": self.half, "whole_short_text": self.whole}
         return {name: int(np.count_nonzero(found)) for name, found in rules.items()}
-
-
-def read_evaluation_texts(entries: Sequence[dict[str, str]]) -> Iterator[EvaluationText]:
-    """Yield the texts of evaluation files: every string value of JSON lines, every line of other files.
-
-    Args:
-        entries: ``{path, digest}`` as the workflow found them when it started.
-
-    Raises:
-        DataError: if a file changed since, cannot be parsed or holds no text.
-    """
-    for entry in entries:
-        path, found = entry["path"], False
-        if file_digest(path) != entry["digest"]:
-            raise DataError(f"split.decontaminate: {path} changed while the workflow runs: run the same command again.")
-        for number, line in _lines_of(path):
-            for text in _texts_of(line, path, number):
-                found = True
-                yield EvaluationText(path, number, text)
-        if not found:
-            raise DataError(f"split.decontaminate: {path} holds no text: remove it from the list or fill it.")
-
-
-def _lines_of(path: str) -> Iterator[tuple[int, bytes]]:
-    number = 0
-    with open(path, "rb", buffering=0) as raw, io.BufferedReader(decompressed(raw, path)) as lines:
-        try:
-            for number, line in enumerate(lines, 1):
-                yield number, line
-        except EOFError as error:
-            raise DataError(
-                f"split.decontaminate: {path} is damaged or cut short after line {number} ({error}): fetch or compress"
-                " it again."
-            ) from None
-
-
-def _texts_of(line: bytes, path: str, number: int) -> list[str]:
-    if not line.strip():
-        return []
-    if path.removesuffix(".gz").removesuffix(".zst").endswith(".txt"):
-        return [line.decode("utf-8", "replace").strip()]
-    try:
-        return list(_strings(orjson.loads(line.removeprefix(b"\xef\xbb\xbf"))))
-    except orjson.JSONDecodeError as error:
-        raise DataError(
-            f"split.decontaminate: {path} line {number} is not JSON ({error.msg}): correct it, or name the file .txt."
-        ) from None
-
-
-def _strings(value: Any) -> Iterator[str]:
-    waiting = [value]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, dict | list):
-            waiting.extend(reversed(list(value.values()) if isinstance(value, dict) else value))
 
 
 def runs(texts: Sequence[str]) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:

@@ -8,13 +8,13 @@ from snaketune.common.errors import ConfigError, DataError
 from snaketune.data.chained_cures import cured
 from snaketune.data.columns import JUDGED, NAMES, NO, SPLITS, VERDICTS, YES, plain
 from snaketune.data.conversion import is_against
-from snaketune.data.cures import columns_line, ignore_line, roles_line, strip_line
+from snaketune.data.cures import columns_line, ignore_line, roles_line, strip_line, without_marks_command
 from snaketune.data.first_records import Sample
 from snaketune.data.formats import kind_of
 from snaketune.data.leftovers import texts_of
 from snaketune.data.policy import Reading
 from snaketune.data.quarantine import Refusal
-from snaketune.data.rendered import end_mark_of, mark_in
+from snaketune.data.rendered import end_mark_of, mark_in, marks_in
 from snaketune.data.suggestions import answer_inside
 from snaketune.data.turn_names import ROLE_KEYS, usual_role
 
@@ -158,8 +158,14 @@ def check_marks(sample: Sample, made: Sequence[Json | None]) -> None:
         raise DataError(
             f"{sample.path} line {sample.places[index]}: the text contains {inside[index]}, as most of the first"
             " records do: it was written for another chat template and is not one whole conversation in its markup:"
-            f" take the marks out of the file, for example with `sed 's/{inside[index]}//g'`."
+            f" take the marks out of the file, as {without_marks_command(_marks(made))} does with lines of JSON."
         )
+
+
+def _marks(made: Sequence[Json | None]) -> list[str]:
+    """Return every mark in the texts of records, in the order in which they come."""
+    texts = [text for converted in made if converted is not None for text in texts_of(converted)]
+    return list(dict.fromkeys(mark for text in texts for mark in marks_in(text)))
 
 
 def _first(converted: Json | None, find: Any) -> str | None:

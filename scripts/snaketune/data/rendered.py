@@ -104,6 +104,11 @@ END_MARKS = (
     *("<|eos|>", "<|EOS|>", "<|end_of_sentence|>", "<|end_of_assistant|>", "<|eom_id|>"),
 )
 CONTROL_MARKS = (*(mark for markup in MARKUPS.values() if markup.is_control for mark in markup.marks), *END_MARKS)
+# Marks that stand beside these.
+COMPANIONS = (
+    *("[/INST]", "<<SYS>>", "<</SYS>>", "<|end_header_id|>", "<|system|>", "<|assistant|>", "<|begin_of_text|>"),
+    *("<s>", "<bos>"),
+)
 
 
 def turns_in(text: str, name: str) -> Found | None:
@@ -165,6 +170,11 @@ def awaits_answer(text: str, name: str) -> bool:
 def mark_in(text: str) -> str | None:
     """Return a control mark of some chat template that is in a text, or None."""
     return next((mark for mark in CONTROL_MARKS if mark in text), None)
+
+
+def marks_in(text: str) -> list[str]:
+    """Return all control marks of chat templates that are in a text, with those that only go with another one."""
+    return [mark for mark in (*CONTROL_MARKS, *COMPANIONS) if mark in text]
 
 
 def end_mark_of(text: str) -> str | None:

@@ -11,11 +11,10 @@ import orjson
 from snaketune.common.errors import DataError
 from snaketune.data.decontamination import (
     Contamination,
-    EvaluationText,
     build_index,
     find_contamination,
-    read_evaluation_texts,
 )
+from snaketune.data.evaluation_texts import EvaluationText, read_evaluation_texts
 from snaketune.data.leaks import Leaks, Side, find_leaks
 from snaketune.data.losses import share
 from snaketune.data.removal import EXCERPT_CHARACTERS, LineIndex, excerpt
