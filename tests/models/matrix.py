@@ -35,8 +35,6 @@ TRIED = (
     *("mamba", "mistral", "mixtral", "mpt", "olmo2", "opt", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3"),
     *("qwen3_moe", "qwen3_next", "smollm3", "stablelm", "starcoder2"),
 )
-# What adapters on fused experts, which PEFT adds to some kinds by itself, are called in its files.
-FUSED = {"experts", "base_layer"}
 FULL = (
     *("cohere", "deepseek_v3", "gemma2", "gpt2", "gpt_neox", "llama", "mamba", "mixtral", "olmo2", "opt", "phi3"),
     *("qwen2", "qwen3_moe"),
@@ -115,7 +113,7 @@ def adapted(folder: Path) -> tuple[str, ...]:
     """Return the names of the layers that the adapter of a run is on, without their numbers, sorted."""
     with safe_open(folder / "adapter" / "adapter_model.safetensors", "pt") as file:
         names = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in file.keys()}  # noqa: SIM118
-    return tuple(sorted(names - FUSED))
+    return tuple(sorted(names))
 
 
 def page() -> str:

@@ -2,22 +2,27 @@
 
 import pytest
 import torch
+from peft import PeftModel, get_peft_model_state_dict
 from tiny_models import configuration
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
-from trip import take
+from trip import take, write_model
 
 from snaketune.common.errors import ConfigError
-from snaketune.model.architecture import body_of, support_of
+from snaketune.evaluate.models import attach_adapter
+from snaketune.merge.adapter import read_adapter
+from snaketune.model.architecture import auto_class, body_of, support_of
 from snaketune.model.lora import put_adapter
 from snaketune.model.nature import describe_nature, nature_of
 from snaketune.model.targets import targets_of
+from snaketune.train.publishing import publish
 
 LORA = {"r": 4, "target_modules": "all-linear"}
 
 
 def meta(kind):
+    config = configuration(kind)
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(configuration(kind))
+        return auto_class(config).from_config(config)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +141,58 @@ def test_models_that_mix_documents_are_known_from_their_configuration(kind):
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma2", "gemma3_text", "gpt2", "mixtral", "phi3", "gpt_neox"])
 def test_models_that_keep_documents_apart_are_known_from_their_configuration(kind):
     assert nature_of(configuration(kind), False)["packing"] is True
+
+
+@pytest.mark.parametrize("kind", ["deepseek_v3", "qwen2_moe"])
+def test_layers_beside_experts_get_the_adapter_and_peft_alone_finds_it(tmp_path, kind):
+    """PEFT takes their names for those of the experts, puts the adapter there and leaves these layers without one."""
+    base = AutoModelForCausalLM.from_pretrained(write_model(tmp_path / "base", configuration(kind)))
+    own = put_adapter(base, LORA, targets_of(base, "all-linear", 4)).eval()
+    with torch.no_grad():
+        for name, weight in own.named_parameters():
+            weight.normal_(std=0.2) if "lora_B" in name else None
+    adapted = {name.split(".lora_")[0] for name in get_peft_model_state_dict(own)}
+    assert any(name.endswith("shared_expert.up_proj" if kind == "qwen2_moe" else "mlp.up_proj") for name in adapted)
+    assert not [name for name in adapted if name.endswith("experts")]
+    own.save_pretrained(tmp_path / "saved")
+    publish(tmp_path / "saved", tmp_path / "adapter", tmp_path / "base", "org/model", None)
+    ids = torch.arange(4, 20)[None]
+    with torch.no_grad():
+        wanted = own(input_ids=ids).logits
+    plain = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "adapter"
+    ).eval()
+    ours = attach_adapter(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "adapter")
+    for loaded in (plain, ours):
+        with torch.no_grad():
+            assert torch.allclose(loaded(input_ids=ids).logits, wanted, atol=1e-5)
+    assert read_adapter(tmp_path / "adapter").is_plain
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer", "reason"),
+    [
+        ("mamba", "dt_proj", "its weight is read past an adapter"),
+        ("jamba", "dt_proj", "its weight is read past an adapter"),
+        ("bamba", "out_proj", "its weight is read past an adapter"),
+        ("deepseek_v32", "wq_b", "makes a choice"),
+        ("trocr", "encoder_attn", "attends to something other"),
+        ("phi4_multimodal", "audio_embed", "not part of the text model"),
+    ],
+)
+def test_layers_that_text_cannot_train_are_left_out_and_named(kind, layer, reason):
+    targets = targets_of(meta(kind), "all-linear", 2)
+    assert not [name for name in targets.modules if layer in name.split(".")]
+    assert any(reason in remark for remark in targets.remarks)
+
+
+def test_layers_that_look_at_pictures_are_left_out_of_a_model_that_has_them_among_its_own():
+    config = configuration("mllama")
+    config.text_config.cross_attention_layers = [1]
+    with torch.device("meta"):
+        targets = targets_of(auto_class(config).from_config(config), "all-linear", 2)
+    assert any("attends to something other than the text" in remark for remark in targets.remarks)
+    assert not [name for name in targets.modules if "cross_attn" in name]
 
 
 def test_rows_of_one_document_are_told_of_and_trained(tmp_path):

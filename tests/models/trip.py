@@ -77,20 +77,26 @@ def tokenizer() -> Any:
 
 def write_model(folder: Path, config: PreTrainedConfig, dtype: torch.dtype = torch.float32, seed: int = 1) -> Path:
     """Write a model of random weights, large enough that its answers differ, and the tokenizer."""
+    model = random_model(config, seed)
+    model.to(dtype).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def random_model(config: PreTrainedConfig, seed: int = 1) -> Any:
+    """Return a model of random weights, large enough that its answers differ."""
     torch.manual_seed(seed)
     model = auto_class(config).from_config(config)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() >= 2:
                 weight.normal_(std=0.1)
-    model.to(dtype).save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    return folder
+    return model
 
 
-def write_data(root: Path, packed: bool, records: list[tuple[str, str]]) -> None:
+def write_data(root: Path, packed: bool, records: list[tuple[str, str]], source: Path) -> None:
     """Write records, tokens and rows of the held-out split; they serve as training rows, too."""
-    words, folder = AutoTokenizer.from_pretrained(root / "source"), root / "tokens" / "eval"
+    words, folder = AutoTokenizer.from_pretrained(source), root / "tokens" / "eval"
     folder.mkdir(parents=True)
     table: dict[str, list] = {name: [] for name in SCHEMA.names}
     lines = []
@@ -162,7 +168,7 @@ class Traveller:
     def prepare(self) -> dict[str, Any]:
         self.model = prepare_model(slice_of(self.config, "prepare_model")["model"], self.root / "model")
         self.packed = wants_packing(self.packed, self.model["nature"]["packing"])
-        write_data(self.root, self.packed, self.records)
+        write_data(self.root, self.packed, self.records, self.root / "source")
         self.rows = PackedRows(self.root / "rows" / "eval.arrow")
         return self.model
 

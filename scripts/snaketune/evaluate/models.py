@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 
 from snaketune.common.errors import TrainingError
+from snaketune.model.peft_names import names_as_given, read_config
 from snaketune.model.weights import count_parameters, find_weight_files
 from snaketune.train.device import attention
 from snaketune.train.loading import open_model
@@ -116,7 +117,8 @@ def attach_adapter(model: Any, folder: str | Path) -> PeftModel:
     saved = adapter_tensor_names(folder)
     _refuse_other_vocabulary(model, folder)
     try:
-        tuned = PeftModel.from_pretrained(model, str(folder)).eval()
+        with names_as_given():
+            tuned = PeftModel.from_pretrained(model, str(folder), config=read_config(folder)).eval()
     except (RuntimeError, ValueError) as error:
         lines = str(error).strip().splitlines()
         found = lines[1].strip() if lines[0].endswith(":") and len(lines) > 1 else lines[0]  # torch puts a title first

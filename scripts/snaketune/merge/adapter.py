@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from snaketune.common.errors import TrainingError
 from snaketune.evaluate.models import ADAPTER_WEIGHTS
+from snaketune.model.peft_names import read_config
 
 CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
@@ -104,7 +105,7 @@ def read_adapter(folder: str | Path) -> Adapter:
     if not (folder / CONFIG).is_file():
         raise TrainingError(f"{folder / CONFIG} is missing: {AGAIN}.")
     try:
-        adapter = Adapter(folder, PeftConfig.from_pretrained(str(folder)), load_file(folder / ADAPTER_WEIGHTS))
+        adapter = Adapter(folder, read_config(folder), load_file(folder / ADAPTER_WEIGHTS))
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TrainingError(f"{folder}: the adapter cannot be read ({first}): {AGAIN}.") from None

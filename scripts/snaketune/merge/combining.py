@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.utils import get_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
 
 from snaketune.common.atomic import write_json
@@ -16,6 +16,7 @@ from snaketune.common.errors import TrainingError
 from snaketune.evaluate.models import ADAPTER_WEIGHTS
 from snaketune.merge.adapter import AGAIN, CONFIG, PREFIX, A, Adapter, read_adapter
 from snaketune.model.architecture import auto_class, read_configuration
+from snaketune.model.peft_names import names_as_given
 
 NAME = "combined"
 
@@ -63,15 +64,25 @@ def combine_adapters(
             combine them.
     """
     adapters = [_plain(folder) for folder in folders]
-    tuned = PeftModel.from_pretrained(hollow_model(model, trust), str(folders[0]), adapter_name=_member(0))
-    for number, adapter in enumerate(adapters):
-        if number:
-            tuned.load_adapter(str(adapter.folder), adapter_name=_member(number))
-        _check_loaded(tuned, _member(number), adapter)
+    tuned = _with_member(hollow_model(model, trust), 0, adapters[0])
+    for number, adapter in enumerate(adapters[1:], start=1):
+        tuned = _with_member(tuned, number, adapter)
     tensors = _combined(tuned, adapters, how)
     save_file(tensors, target / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     write_json(target / CONFIG, _configuration(tuned, adapters[0], tensors))
     return read_adapter(target)
+
+
+def _with_member(model: Any, number: int, adapter: Adapter) -> PeftModel:
+    """Return ``model``, a base model or one with adapters on it, with one more."""
+    name = _member(number)
+    with names_as_given():
+        if number:
+            model.add_adapter(name, adapter.config)
+        tuned = model if number else PeftModel(model, adapter.config, adapter_name=name)
+        set_peft_model_state_dict(tuned, dict(adapter.tensors), adapter_name=name)
+    _check_loaded(tuned, name, adapter)
+    return tuned
 
 
 def _member(number: int) -> str:
@@ -151,5 +162,5 @@ def _configuration(tuned: PeftModel, adapter: Adapter, tensors: dict[str, torch.
     others = {name.replace(".", r"\."): rank for name, rank in sorted(ranks.items()) if rank != usual}
     modules: Any = tuned.peft_config[NAME].target_modules  # type: ignore[attr-defined]
     settings = read_json(adapter.folder / CONFIG) | {"r": usual, "lora_alpha": usual, "use_rslora": False}
-    settings |= {"rank_pattern": others, "alpha_pattern": others}
+    settings |= {"rank_pattern": others, "alpha_pattern": others, "target_parameters": None}
     return settings | {"target_modules": modules if isinstance(modules, str) else sorted(modules)}

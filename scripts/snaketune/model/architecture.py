@@ -29,14 +29,22 @@ def read_configuration(folder: str | Path, trust_remote_code: bool) -> Any:
 def auto_class(config: Any) -> Any:
     """Return the class of transformers that opens the model of ``config`` as a language model.
 
-    That is ``AutoModelForCausalLM``, and ``AutoModelForImageTextToText`` for a vision-language model that has no
-    causal class of its own: its text model is trained, everything before that is left as it is.
+    That is ``AutoModelForCausalLM``, and ``AutoModelForImageTextToText`` for a vision-language model whose causal
+    class is missing or would leave the rest of the checkpoint behind: its text model is trained, everything before
+    that is left as it is and goes into what is merged.
     """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    is_known = type(config) in AutoModelForCausalLM._model_mapping
-    offers_text = not is_known and type(config) in AutoModelForImageTextToText._model_mapping
-    return AutoModelForImageTextToText if offers_text else AutoModelForCausalLM
+    causal, whole = (kind._model_mapping for kind in (AutoModelForCausalLM, AutoModelForImageTextToText))
+    is_whole = type(config) in whole and (type(config) not in causal or _takes_the_text_alone(config, causal))
+    return AutoModelForImageTextToText if is_whole else AutoModelForCausalLM
+
+
+def _takes_the_text_alone(config: Any, causal: Any) -> bool:
+    """Tell whether the causal class opens a part of this checkpoint; one that was saved as such has no more."""
+    text, found = getattr(type(config), "sub_configs", {}).get("text_config"), causal[type(config)]
+    is_text = text is not None and getattr(found, "config_class", None) is text
+    return is_text and found.__name__ not in (config.architectures or [])
 
 
 def model_class(config: Any) -> type | None:
@@ -88,7 +96,7 @@ def body_of(model: Any) -> Any:
     part that holds the embedding is taken.
     """
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    parts = (model.get_decoder(), model.base_model, *(part for _, part in model.named_children()))
+    parts = (model.get_decoder(), model.base_model, *model.modules())
     for part in parts:
         inside = list(part.modules())
         is_larger = part is model or part is embedding or any(module is head for module in inside)

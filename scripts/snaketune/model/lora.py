@@ -7,6 +7,7 @@ from typing import Any
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from snaketune.common.errors import ConfigError
+from snaketune.model.peft_names import names_as_given
 from snaketune.model.targets import ALL_LINEAR, Targets, linear_layers, targets_of
 
 ALL_EXPERTS = "all-experts"
@@ -54,7 +55,7 @@ def put_adapter(model: Any, adapter: Mapping[str, Any], targets: Targets | None 
     """
     config = lora_config(model, adapter, targets)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), names_as_given():
             # PEFT and transformers of the same months warn about each other's names and about models with experts.
             warnings.simplefilter("ignore")
             return get_peft_model(model, config)

@@ -9,8 +9,10 @@ WIDTH, HEADS, KEY_HEADS, HEAD_WIDTH, EXPERTS, USED, LAYERS = 32, 4, 2, 8, 4, 2, 
 # What makes a model small, by the names that transformers' configurations have for it.
 SMALL: dict[str, Any] = {
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "byte_vocab_size"), VOCABULARY),
-    **dict.fromkeys(("hidden_size", "n_embd", "d_model", "n_embed", "dim", "embedding_size", "rnn_hidden_size"), WIDTH),
-    **dict.fromkeys(("attention_hidden_size", "lru_width", "word_embed_proj_dim", "expert_dim"), WIDTH),
+    **dict.fromkeys(
+        ("hidden_size", "n_embd", "d_model", "n_embed", "dim", "emb_dim", "embedding_size", "rnn_hidden_size"), WIDTH
+    ),
+    **dict.fromkeys(("lru_width", "word_embed_proj_dim", "expert_dim", "hidden_size_global"), WIDTH),
     **dict.fromkeys(("intermediate_size", "ffn_dim", "d_ff", "n_inner", "ffn_hidden_size", "dff"), 2 * WIDTH),
     **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "decoder_ffn_dim"), WIDTH),
     **dict.fromkeys(("encoder_ffn_dim", "shared_intermediate_size", "expert_ffn_hidden_size"), WIDTH),
@@ -19,11 +21,15 @@ SMALL: dict[str, Any] = {
     **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "num_global_key_value_heads"), KEY_HEADS),
     **dict.fromkeys(("head_dim", "global_head_dim", "v_head_dim", "qk_nope_head_dim", "qk_rope_head_dim"), HEAD_WIDTH),
     **dict.fromkeys(("kv_lora_rank", "q_lora_rank", "index_head_dim", "rotary_dim"), HEAD_WIDTH),
+    **dict.fromkeys(("linear_head_dim", "linear_key_head_dim", "linear_value_head_dim"), HEAD_WIDTH),
+    **dict.fromkeys(("linear_num_heads", "linear_num_value_heads"), HEADS),
+    "linear_num_key_heads": KEY_HEADS,
     **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"), EXPERTS),
     **dict.fromkeys(("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts", "moe_k"), USED),
     **dict.fromkeys(("n_group", "topk_group", "n_shared_experts", "first_k_dense_replace"), 1),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"), 128),
     **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 1),
+    "encoder_hash_byte_group_vocab": VOCABULARY,
     "sliding_window": 16,
     "attention_chunk_size": 16,
 }
@@ -48,6 +54,8 @@ def miniature(config: Any, layers: int | None = None, own: Mapping[str, Any] | N
     given = {name: value for name, value in SMALL.items() if stated.get(name) is not None}
     if stated.get("num_key_value_heads") == stated.get("num_attention_heads"):
         given |= {"num_key_value_heads": HEADS} if "num_key_value_heads" in given else {}
+    if stated.get("attention_hidden_size") and stated.get("hidden_size"):
+        given["attention_hidden_size"] = WIDTH * max(1, stated["attention_hidden_size"] // stated["hidden_size"])
     count = layers or _layers(stated)
     given |= {name: count for name in LAYER_COUNTS if stated.get(name) is not None}
     for name in getattr(type(config), "sub_configs", {}):

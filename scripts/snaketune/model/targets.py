@@ -14,9 +14,21 @@ from snaketune.common.errors import ConfigError
 ALL_LINEAR = "all-linear"
 ROUTERS = frozenset({"gate", "router", "shared_expert_gate", "wg"})
 EXPERTS = ("experts", "expert", "input_linear", "w1", "block_sparse_moe")
-# PEFT refuses these by name: their kernels take the weight and would pass the adapter by.
-READ_BY_KERNELS = frozenset({"out_proj", "conv1d"})
-KERNEL_KINDS = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
+# Layers whose weight is read directly, by a kernel or by the model's own code, which passes an adapter by. PEFT refuses
+# some of these, by name.
+FUSED_OUT = frozenset({"out_proj", "conv1d"})
+FUSED_MIXER = FUSED_OUT | {"dt_proj", "x_proj"}
+READ_DIRECTLY: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("falcon_h1", "mamba2", "nemotron_h", "bamba", "granitemoehybrid", "zamba2"), FUSED_OUT),
+    **dict.fromkeys(("mamba", "falcon_mamba"), FUSED_MIXER),
+    "jamba": frozenset({"dt_proj"}),
+}
+# What chooses the tokens that sparse attention looks at, or where a patch of bytes ends: a choice has no gradient.
+CHOOSERS = frozenset({"indexer", "patcher"})
+# What the parts of a model for pictures and sound are called where its configuration has no text model of its own.
+OTHER_SENSES = ("vision", "visual", "image", "audio")
+# Attention to something other than the text, which training on text leaves out.
+CROSS_ATTENTION = frozenset({"encoder_attn", "crossattention"})
 # A layer this many times narrower than the model does not limit the rank of all others.
 NARROW = 8
 
@@ -99,17 +111,27 @@ def narrowest(module: Any) -> int:
 def _reason(model: Any, name: str, module: Any, rank: int) -> str | None:
     """Return why ``all-linear`` leaves a layer out, None where it does not."""
     last = name.rsplit(".", 1)[-1]
-    if not name.startswith(text_prefix(model)):
+    if not name.startswith(text_prefix(model)) or any(part.startswith(OTHER_SENSES) for part in name.split(".")):
         return "not part of the text model"
     if is_router(model, name):
         return "chooses experts"
     if not _is_product(module):
         return "is more than a matrix product"
-    if last in READ_BY_KERNELS and model.config.get_text_config().model_type in KERNEL_KINDS:
-        return "its kernel reads the weight past an adapter"
+    if last in READ_DIRECTLY.get(model.config.get_text_config().model_type, ()):
+        return "its weight is read past an adapter"
+    if CHOOSERS & {*name.split(".")}:
+        return "makes a choice, which has no gradient"
+    if _attends_elsewhere(model, name):
+        return "attends to something other than the text"
     if narrowest(module) < rank and NARROW * narrowest(module) <= width_of(model):
         return f"has less than rank {rank}"
     return None
+
+
+def _attends_elsewhere(model: Any, name: str) -> bool:
+    parts = {*name.split(".")}
+    is_mllama = model.config.get_text_config().model_type == "mllama_text_model"
+    return bool(CROSS_ATTENTION & parts) or (is_mllama and "cross_attn" in parts)
 
 
 def is_router(model: Any, name: str) -> bool:
@@ -132,8 +154,16 @@ def _is_product(module: Any) -> bool:
     if not type(module).__module__.startswith(("transformers.models.", "transformers_modules.")):
         return True
     weight = module.weight
-    with torch.no_grad():
-        result = module(torch.zeros(1, module.in_features, dtype=weight.dtype, device=weight.device))
+    try:
+        with torch.no_grad():
+            result = module(torch.zeros(1, module.in_features, dtype=weight.dtype, device=weight.device))
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        IndexError,
+    ):  # it wants its inputs in another shape, as grouped ones do
+        return False
     return isinstance(result, torch.Tensor)
 
 

@@ -58,7 +58,6 @@ def _left_alone(model: PeftModel, targets: Targets) -> list[str]:
     notes = [f"no adapter on {', '.join(targets.remarks)}"] if targets.remarks else []
     sizes = {name: weight.numel() for name, weight in model.get_base_model().named_parameters() if "lora_" not in name}
     experts = fused_experts(model.get_base_model())
-    # PEFT itself puts adapters on the experts of some kinds of models.
     if experts and not any(isinstance(module, ParamWrapper) for module in model.modules()):
         share = sum(sizes[name] for name in experts) / sum(sizes.values())
         notes.append(

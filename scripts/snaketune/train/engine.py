@@ -17,6 +17,7 @@ from snaketune.train.compiling import CompilationWatch, compile_layers, wants_co
 from snaketune.train.device import Device, is_sharded
 from snaketune.train.head import chunked_loss_obstacle, put_chunked_loss
 from snaketune.train.likeness import likeness_of
+from snaketune.train.unfit import explaining_unfit_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +80,14 @@ def prepare_engine(
 
     Raises:
         ConfigError: if a setting cannot be had, or packed rows would mix their documents in this model.
+        TrainingError: if the model's own code fails on a few tokens.
     """
     train, notes = cfg["train"], []
     sample = likeness_of(model, device) if is_sharded(cfg) else model
-    if any(_is_packed(rows) for rows in splits):
-        check_isolation(sample)
-    is_chunked, why_not = _chunk_loss(model, sample, train)
+    with explaining_unfit_model(model.config.model_type):
+        if any(_is_packed(rows) for rows in splits):
+            check_isolation(sample)
+        is_chunked, why_not = _chunk_loss(model, sample, train)
     notes += [why_not] if why_not else []
     setting, every_n = train["gradient_checkpointing"], train.get("checkpoint_every_n_layers", 1)
     every = checkpoint_interval(setting, every_n, outlook.least_checkpointing)

@@ -1,6 +1,8 @@
 """Loading the base model and making of it what is trained: an adapter on frozen weights, or every weight."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from snaketune.train.device import Device, computing_dtype, is_sharded, weight_d
 from snaketune.train.packages import NONE
 from snaketune.train.quantization import keep_arithmetic, quantization_config
 from snaketune.train.team import Team
+from snaketune.train.unfit import explaining_unfit_model
 
 
 def load_base(folder: str | Path, cfg: dict[str, Any], device: Device) -> PreTrainedModel:
@@ -92,6 +95,7 @@ def open_model(
 
     Raises:
         ConfigError: if the attention kernel or the quantisation cannot be had.
+        TrainingError: if transformers cannot load the model.
     """
     logging.disable_progress_bar()
     # Trainer and model code of the same release warn about each other's names.
@@ -101,7 +105,7 @@ def open_model(
     config = read_configuration(folder, trust_remote_code)
     # Evaluation asks for sdpa, which not every kind of model has; training has chosen what there is.
     kernel = "eager" if kernel == "sdpa" and not support_of(config).sdpa else kernel
-    try:
+    with explaining_unfit_model(config.model_type, "cannot be loaded"), _explaining_missing_package(kernel):
         model = auto_class(config).from_pretrained(
             str(folder),
             dtype=dtype,
@@ -112,10 +116,16 @@ def open_model(
             device_map=device_map,
             **extra,
         )
-    except ImportError as error:
-        raise ConfigError(_missing_package(error, kernel)) from None
     keep_arithmetic(model)
     return model
+
+
+@contextmanager
+def _explaining_missing_package(kernel: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(_missing_package(error, kernel)) from None
 
 
 def _missing_package(error: ImportError, kernel: str) -> str:

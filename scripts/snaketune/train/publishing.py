@@ -8,6 +8,7 @@ from typing import Any
 from snaketune.common.atomic import write_json, writing_directory
 from snaketune.common.canonical import read_json
 from snaketune.model.configuration import CONFIG, GENERATION, write_configuration
+from snaketune.model.peft_names import for_every_peft
 
 WEIGHTS = "adapter_model.safetensors"
 SETTINGS = "adapter_config.json"
@@ -25,18 +26,19 @@ def publish(checkpoint: Path, target: Path, base_folder: Path, base_name: str, r
         revision: commit of a hub id.
     """
     if (checkpoint / SETTINGS).is_file():
-        publish_adapter(checkpoint, target, base_name, revision)
+        kind = read_json(base_folder / CONFIG).get("model_type", "")
+        publish_adapter(checkpoint, target, base_name, revision, kind)
     else:
         publish_model(checkpoint, target, base_folder)
 
 
-def publish_adapter(checkpoint: Path, target: Path, base_name: str, revision: str | None) -> None:
-    """Copy the adapter of a checkpoint to ``target``.
+def publish_adapter(checkpoint: Path, target: Path, base_name: str, revision: str | None, kind: str = "") -> None:
+    """Copy the adapter of a checkpoint to ``target``; ``kind`` is the base model's ``model_type``.
 
     PEFT keeps target modules in a set, whose order follows the hash seed, and the folder it loaded the base
     model from; both are replaced by what means the same everywhere.
     """
-    settings = read_json(checkpoint / SETTINGS)
+    settings = for_every_peft(read_json(checkpoint / SETTINGS), kind)
     settings = {name: sorted(value) if _is_set(name, value) else value for name, value in settings.items()}
     settings |= {"base_model_name_or_path": base_name, "revision": revision}
     with writing_directory(target) as partial:

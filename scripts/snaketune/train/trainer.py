@@ -31,6 +31,7 @@ from snaketune.train.safety import FP16_PATIENCE, FiniteGuard, require_finite_st
 from snaketune.train.shares import gathered, whole
 from snaketune.train.surroundings import ALONE, Surroundings
 from snaketune.train.team import Team
+from snaketune.train.unfit import explaining_unfit_model
 from snaketune.train.zero import exact, share_out
 
 PLAIN = Layout()
@@ -86,11 +87,24 @@ class PackedTrainer(Trainer):
         if model.training:
             model.train = lambda mode=True: model
         try:
-            loss = super().training_step(model, inputs, *args, **kwargs)
+            with self._explaining_first_step():
+                loss = super().training_step(model, inputs, *args, **kwargs)
         finally:
             model.__dict__.pop("train", None)
         self.guard.add_loss(loss, facts.rows)
         return loss
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        """Take the loss without a KV cache: where there is one, transformers does not tell documents by positions.
+
+        The setting that Trainer switches off is the whole model's; the text model of a larger one has its own.
+        """
+        return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
+
+    def _explaining_first_step(self) -> contextlib.AbstractContextManager[None]:
+        # A model that has made a step is no wrong choice: what fails later is a defect, with its traceback.
+        is_first = self.state.global_step == 0
+        return explaining_unfit_model(self._model().config.model_type) if is_first else contextlib.nullcontext()
 
     @functools.cached_property
     def _trainable(self) -> list[torch.nn.Parameter]:
