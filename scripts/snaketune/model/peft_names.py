@@ -36,8 +36,9 @@ def for_every_peft(settings: dict[str, Any], kind: str) -> dict[str, Any]:
         settings: as PEFT saved them.
         kind: ``model_type`` of the base model.
     """
-    modules = settings.get("target_modules")
-    taken = _taken_for_experts(modules, kind) if isinstance(modules, list) and not settings.get("use_dora") else []
+    stated = settings.get("target_modules")
+    modules = stated if isinstance(stated, list) and not settings.get("use_dora") else []
+    taken = _taken_for_experts(modules, kind)
     if not taken:
         return settings
     parameters = [*(settings.get("target_parameters") or []), *(f"{name}{WEIGHT}" for name in taken)]
@@ -46,7 +47,7 @@ def for_every_peft(settings: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def _taken_for_experts(modules: list[str], kind: str) -> list[str]:
-    model = SimpleNamespace(config=SimpleNamespace(model_type=kind))
+    model: Any = SimpleNamespace(config=SimpleNamespace(model_type=kind))
     found = []
     for name in modules:
         probe = LoraConfig(target_modules=[name])
@@ -65,6 +66,6 @@ def read_config(folder: str | Path) -> PeftConfig:
     listed = getattr(config, "target_parameters", None) or []
     layers = [name.removesuffix(WEIGHT) for name in listed if name.endswith(WEIGHT)]
     if isinstance(config, LoraConfig) and layers:
-        config.target_modules = {*(config.target_modules or ()), *layers}
+        config.target_modules = sorted({*(config.target_modules or ()), *layers})
         config.target_parameters = [name for name in listed if not name.endswith(WEIGHT)] or None
     return config

@@ -103,8 +103,8 @@ class PackedTrainer(Trainer):
 
     def _explaining_first_step(self) -> contextlib.AbstractContextManager[None]:
         # A model that has made a step is no wrong choice: what fails later is a defect, with its traceback.
-        is_first = self.state.global_step == 0
-        return explaining_unfit_model(self._model().config.model_type) if is_first else contextlib.nullcontext()
+        is_first, config = self.state.global_step == 0, self._model().config
+        return explaining_unfit_model(config.model_type) if is_first else contextlib.nullcontext()  # type: ignore
 
     @functools.cached_property
     def _trainable(self) -> list[torch.nn.Parameter]:
