@@ -95,7 +95,7 @@ PATTERN = (
 )
 
 
-def make_folder(path: Path, kind: str = "bytes", special: Sequence[str] = SPECIAL) -> Path:
+def make_folder(path: Path, kind: str = "bytes", special: Sequence[str] = SPECIAL, pattern: str = PATTERN) -> Path:
     """Make a tokenizer folder of a family: bytes, nfc, nfkc, deleting, framing, metaspace or unigram."""
     path.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(models.Unigram() if kind == "unigram" else models.BPE())
@@ -103,7 +103,7 @@ def make_folder(path: Path, kind: str = "bytes", special: Sequence[str] = SPECIA
         tokenizer.pre_tokenizer, tokenizer.decoder = before.Metaspace(prepend_scheme="first"), decoders.Metaspace()
         alphabet = []
     else:
-        split = before.Split(Regex(PATTERN), "isolated")
+        split = before.Split(Regex(pattern), "isolated")
         tokenizer.pre_tokenizer = before.Sequence([split, before.ByteLevel(add_prefix_space=False, use_regex=False)])
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = before.ByteLevel.alphabet()

@@ -156,3 +156,31 @@ def test_an_answer_that_joins_its_prompt_is_cut_where_inference_cuts(folder):
         [before] = tokenizer.encode_batch([part.text[: part.spans[0][0]]], False)
         assert ids[:start].tolist() == before.ids
         assert tokenizer.decode(ids[mask == 1].tolist()) == answer
+
+
+def test_reasoning_in_marks_that_the_template_does_not_know_is_split_from_its_content():
+    message = {"role": "assistant", "content": "<think>hm</think>Hello!"}
+    for source in ("{{ m.thinking }}<|END_THINKING|>", "{{ m.thinking }}{# </think> #}"):
+        [read] = thoughts.for_template([message], source, thoughts.AUTO)
+        assert (read["content"], read["thinking"]) == ("Hello!", "hm")
+    for source in ("{# reads reasoning_content #}{{ m.content }}", "{{ m.thinking }}</think>"):
+        assert thoughts.for_template([message], source, thoughts.AUTO) == [message]
+
+
+def test_a_prompt_that_is_other_tokens_alone_is_cut_where_inference_cuts(tmp_path):
+    # Of "\n\nx" this pre-tokeniser makes two tokens of line ends, of "\n\n" at the end one.
+    folder = make_folder(tmp_path / "model", pattern=r"\s+(?!\S)|\s|[^\s]+")
+    tokenizer = TextTokenizer(folder)
+    encoder = Encoder(tokenizer, TokenizersEngine(tokenizer))
+    prompt, answer = "<|im_start|>assistant\n\n", "x<|im_end|>"
+    [(ids, mask)] = encoder.encode(
+        [Document(0, 0, 1, prompt + answer, [(len(prompt), len(prompt + answer))], 1, False, 1)]
+    )
+    [alone] = tokenizer.encode_batch([prompt], False)
+    assert ids[mask == 0].tolist() == alone.ids
+    assert tokenizer.decode(ids[mask == 1].tolist()) == answer
+
+
+def test_counts_of_a_record_stay_when_its_answers_are_parted():
+    document = Document(0, 0, 1, "abcdef", [(1, 2), (4, 5)], 2, False, 2, 1, (1, 1), 2)
+    assert [(part.lost, part.ended) for part in map(document.alone, range(2))] == [(1, 2), (0, 0)]

@@ -5,8 +5,8 @@ import itertools
 import pytest
 from data_tokenizers import CHATS, LLAMA3, PREFIXED, QWEN, THINKING, TRIMMING, make_folder
 
+from snaketune.data.borders import Borders
 from snaketune.data.built_in_templates import BUILT_IN
-from snaketune.data.encoding import Borders
 from snaketune.data.rendering import Renderer, Unusable
 from snaketune.data.templates import ChatTemplate
 from snaketune.data.tokenizer import TextTokenizer
@@ -65,4 +65,4 @@ def test_a_border_is_the_same_wherever_it_is_met(tokenizer):
         text = left + right + end
         for at in range(len(text) + 1):
             alone = at in (0, len(text)) or Borders._look(borders, text, at)
-            assert borders._is_border(text, at) == alone
+            assert borders.is_border(text, at) == alone

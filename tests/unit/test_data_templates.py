@@ -92,13 +92,13 @@ def test_a_header_that_inference_would_not_give_is_refused_by_name():
 
 def test_messages_with_more_than_a_content_are_found_as_well():
     source = unmarked(BUILT_IN["chatml"]).replace("+ '<|im_end|>\\n'", "+ (message.name or '') + '<|im_end|>\\n'")
-    chat = [{**message, "name": " of Ann"} for message in CHAT]
+    chat = [{**message, "name": " of Ann"} if message["role"] == "user" else message for message in CHAT]
     assert spoken(source, chat) == ["Hello!<|im_end|>", "See you.<|im_end|>"]
 
 
 def test_a_template_that_rewrites_earlier_turns_is_refused():
     source = "{% for m in messages %}{{ messages|length }}{{ m.content }}{% endfor %}"
-    with pytest.raises(DataError, match="rewrites earlier turns"):
+    with pytest.raises(DataError, match="the prompt of inference ends with"):
         spoken(source + "{{ '<|eos|>' }}", [{**m, "name": "x"} for m in CHAT])
 
 
@@ -141,3 +141,57 @@ def test_what_a_marked_stretch_sets_stays_in_it():
     source = "{% set x = 'a' %}{% generation %}{% set x = 'b' %}{{ x }}{% endgeneration %}{{ x }}"
     template = ChatTemplate(source, {})
     assert (template.render(CHAT), template.marked()) == ("ba", [(0, 1)])
+
+
+@pytest.mark.parametrize(
+    ("source", "answers"),
+    [
+        # The system message stands before the last question, so an answer takes it away; no header is written.
+        (
+            "{% for m in messages %}{% if m.role == 'user' %}{% if loop.last %}{{ messages[0].content }}{% endif %}"
+            "{{ m.content + '<|im_end|>' }}{% elif m.role == 'assistant' %}{{ m.content + '<|eos|>' }}{% endif %}"
+            "{% endfor %}",
+            ["Hello!<|eos|>", "See you.<|eos|>"],
+        ),
+        # The header of the next answer is always written.
+        (
+            "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' }}{% endfor %}"
+            "{{ '<|im_start|>assistant\n' }}",
+            ["Hello!<|im_end|>", "See you.<|im_end|>"],
+        ),
+        # The prompt closes a thought in marks of a channel, which the turns do not have.
+        (
+            "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' }}{% endfor %}"
+            "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<|channel>thought\n<channel|>' }}{% endif %}",
+            ["Hello!<|im_end|>", "See you.<|im_end|>"],
+        ),
+        # The header is in the prompt alone.
+        (
+            "{% for m in messages %}{% if m.role == 'assistant' %}{{ m.content + '<|eos|>' }}"
+            "{% else %}{{ m.content + '|' }}{% endif %}{% endfor %}"
+            "{% if add_generation_prompt %}{{ '<|im_start|>' }}{% endif %}",
+            ["Hello!<|eos|>", "See you.<|eos|>"],
+        ),
+    ],
+    ids=["system last", "always a header", "channel", "header in the prompt"],
+)
+def test_an_answer_behind_a_prompt_that_turns_do_not_have_is_found(source, answers):
+    template = ChatTemplate(source, TOKENS)
+    found = ExampleFinder(template, CONTROL, ("<|eos|>", "<|im_end|>")).find(CHAT)
+    spoken = [example.text[start:end] for example in found for start, end in example.spans]
+    assert spoken == answers
+    prompts = [template.render(CHAT[:place], True) for place in (2, 4)]
+    assert [example.text[:start] for example in found for start, _ in example.spans] == prompts
+
+
+def test_an_end_that_is_mere_text_is_refused_with_what_to_do():
+    source = "{% for m in messages %}{{ m.role + ': ' + m.content + '</s>' }}{% endfor %}"
+    source += "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    with pytest.raises(DataError, match=r"ends an answer with '</s>', at which generation does not stop"):
+        ExampleFinder(ChatTemplate(source, TOKENS), CONTROL, ("<|eos|>",), "<|eos|>").find(CHAT)
+
+
+def test_a_name_that_data_columns_names_must_be_written():
+    chat = [{**message, "name": "Zoe"} if message["role"] == "user" else message for message in CHAT]
+    with pytest.raises(DataError, match=r"the name of a turn \(user\), which data\.columns names"):
+        spoken(QWEN, chat)

@@ -24,7 +24,7 @@ from snaketune.data.packing import pack
 from snaketune.data.rows import PackedRows, write_rows
 from snaketune.data.token_store import DATA_FILE, TokenStore
 from snaketune.data.tokenizer import TextTokenizer, own_chat_template
-from snaketune.data.tokenizing import settle, tokenize_split, tokenize_splits, warnings_of
+from snaketune.data.tokenizing import _account_of, settle, tokenize_split, tokenize_splits, warnings_of
 from snaketune.data.tool_use import for_template
 from snaketune.model.tiny_tokenizer import CHAT_TEMPLATE
 
@@ -354,12 +354,17 @@ def test_marked_stretches_without_the_end_are_extended_to_it(folder, tmp_path):
     assert trained_text(tmp_path, folder, MARKED_WITHOUT_END, CHAT) == "Hello!<|im_end|>See you.<|im_end|>"
 
 
-def test_a_template_that_writes_no_end_is_refused_with_what_to_do(folder, tmp_path):
+def test_an_answer_after_which_the_template_writes_no_end_is_ended_with_eos(folder, tmp_path):
     source = "{% for m in messages %}{{ '[' + m.role + ']' + m.content + ' ' }}{% endfor %}"
     source += "{% if add_generation_prompt %}{{ '[assistant]' }}{% endif %}"
-    account, _, dropped, _ = run(tmp_path, folder, source, {"messages": CHAT})
-    assert account.facts()["dropped"] == {"refused_by_template": 1}
-    assert "{{ eos_token }}" in dropped[0]["detail"] and "eos_token_id" in dropped[0]["detail"]
+    account, store, dropped, _ = run(tmp_path, folder, source, {"messages": CHAT})
+    facts = account.facts()
+    assert not dropped
+    assert (facts["dropped"], facts["answers_ended_with_eos"], facts["examples_of_these"]) == ({}, 2, 2)
+    assert "eos_token was written there" in " ".join(_account_of({"train": facts}))
+    tokenizer = TextTokenizer(folder)
+    rows = [store.document(index) for index in range(len(store))]
+    assert [tokenizer.decode(ids[mask == 1].tolist()) for ids, mask in rows] == ["Hello!<|eos|>", "See you.<|eos|>"]
 
 
 def test_a_template_that_begins_twice_is_refused_with_the_line(folder, tmp_path):

@@ -169,6 +169,7 @@ class ChunkTokenizer:
                 "records_in_several_examples": len(several),
                 "examples_of_these": sum(several),
                 "answers_without_their_reasoning": lost,
+                "answers_ended_with_eos": sum(document.ended for document in documents),
             }
         )
 

@@ -36,12 +36,14 @@ class Example:
         spans: the characters of the answers, each with its stop token, in order.
         places: the messages that these answers are.
         history: messages that stand in the text.
+        ended: answers whose stop token is ours, since the template writes none.
     """
 
     text: str
     spans: tuple[Span, ...]
     places: tuple[int, ...]
     history: int
+    ended: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class _Frame:
     literals: tuple[str, ...]
     edges: tuple[tuple[int, int, int, int], ...]
     places: tuple[int, ...]
+    ended: int
 
     def fill(self, contents: Sequence[str]) -> Example:
         """Return the example with these contents."""
@@ -67,7 +70,7 @@ class _Frame:
             start = position + skip
             end = position + sum(map(len, pieces[done : 2 * last])) + until
             spans.append((start, end))
-        return Example("".join(pieces), tuple(spans), self.places, len(contents))
+        return Example("".join(pieces), tuple(spans), self.places, len(contents), self.ended)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +93,12 @@ class ExampleFinder:
         template: the template.
         control: matches any control token; records with one in a content never get here.
         stops: the tokens at which the model stops, spelled out.
+        eos: the one of them that ends an answer after which the template writes none; '' refuses such answers.
     """
 
-    def __init__(self, template: ChatTemplate, control: re.Pattern[str] | None, stops: Sequence[str]):
+    def __init__(self, template: ChatTemplate, control: re.Pattern[str] | None, stops: Sequence[str], eos: str = ""):
         self._template = template
-        self.turns = Turns(template, control, stops)
+        self.turns = Turns(template, control, stops, eos)
         self._scaffolds: dict[Key, _Scaffold | None] = {}
         self._strips = False
 
@@ -199,7 +203,7 @@ class ExampleFinder:
 
 def _example(text: str, turns: dict[int, Turn], history: int) -> Example:
     spans = [(len(turn.prompt), len(turn.text)) for turn in turns.values()]
-    return Example(text, tuple(spans), tuple(turns), history)
+    return Example(text, tuple(spans), tuple(turns), history, sum(turn.is_ended for turn in turns.values()))
 
 
 def _frame(example: Example) -> _Frame | None:
@@ -219,7 +223,7 @@ def _frame(example: Example) -> _Frame | None:
             for edge in (start, end)
         )
         edges.append((first, start - starts[first], last, end - starts[last]))
-    return _Frame(literals, tuple(edges), example.places)
+    return _Frame(literals, tuple(edges), example.places, example.ended)
 
 
 def _literals(text: str, contents: int) -> tuple[str, ...] | None:

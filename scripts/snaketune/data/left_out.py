@@ -22,7 +22,7 @@ class LeftOut(DataError):
     """A conversation of which the template does not write everything.
 
     Attributes:
-        role: whose text is missing, or ``tools``.
+        role: whose text is missing, or ``tools`` or ``names``.
     """
 
     def __init__(self, role: str, what: str):
@@ -50,12 +50,23 @@ def check_written(
         if isinstance(name, str) and squeezed(name) not in whole:
             raise LeftOut("tools", f"the tools that are offered ({name!r}): it knows no tools")
     for place, message in enumerate(messages):
+        for what, value in _names(message):
+            if squeezed(value) not in whole:
+                raise LeftOut("names", what)
         inside = squeezed(answers[place]) if place in answers else whole
         for what, value in _parts(message):
             if not squeezed(_SWITCH.sub("", value)):
                 continue
             if not any(form in inside for form in _forms(value, place not in answers)):
                 raise LeftOut(message["role"], what)
+
+
+def _names(message: Message) -> Iterator[tuple[str, str]]:
+    """Yield what a turn has beside its text only where ``data.columns`` names it."""
+    if message["role"] != "tool":
+        for key in ("name", "tool_plan"):
+            if isinstance(message.get(key), str):
+                yield f"the {key} of a turn ({message['role']}), which data.columns names", message[key]
 
 
 def _parts(message: Message) -> Iterator[tuple[str, str]]:

@@ -57,7 +57,8 @@ class Renderer:
         self._tokenizer, self._template = tokenizer, template
         self._assistant_only, self._place, self._pairs = assistant_only or pairs, place, pairs
         self._reasoning, self._sources = reasoning, sources
-        finder = ExampleFinder(template, tokenizer.control_tokens, tokenizer.stops) if template else None
+        control, stops, eos = tokenizer.control_tokens, tokenizer.stops, tokenizer.end_token
+        finder = ExampleFinder(template, control, stops, eos) if template else None
         self.finder = finder
         # A control token that is called as a role would be in every record.
         is_role_control = bool(tokenizer.control_token_in(" ".join(ROLES)))
@@ -118,7 +119,7 @@ class Renderer:
         for example in examples or ():
             spans, sizes = example.spans, tuple([_size(messages[place]["content"]) for place in example.places])
             own = (example.text, list(spans), sum(sizes), False, len(spans), 0, sizes)
-            documents.append(Document(number, record["source"], record["line"], *own))
+            documents.append(Document(number, record["source"], record["line"], *own, ended=example.ended))
         return tuple(documents)
 
     def place(self, number: int, record: dict[str, Any]) -> str:
@@ -175,7 +176,8 @@ class Renderer:
         sizes = tuple([_size(_spoken(message)) for message in chosen])
         answers = len(example.spans) if self._assistant_only else 0
         place = (number, record["source"], record["line"])
-        return Document(*place, example.text, list(example.spans), sum(sizes), False, answers, lost, sizes)
+        parts = list(example.spans)
+        return Document(*place, example.text, parts, sum(sizes), False, answers, lost, sizes, example.ended)
 
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the ids at which answers end, and those that only the turns of others have, both ascending."""

@@ -1,7 +1,7 @@
 """Reasoning before an answer: how it is marked, taken out of a content, and placed behind a prompt that opens it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from snaketune.common.errors import DataError
@@ -19,7 +19,11 @@ MARKS = (
     ("<thought>", "</thought>"),
     ("<thinking>", "</thinking>"),
     ("<reasoning>", "</reasoning>"),
+    ("<|channel>thought\n", "<channel|>"),
+    ("Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]"),
 )
+_CLOSING = tuple(closing for _, closing in MARKS)
+_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 # What a content begins with that begins with marked reasoning.
 BEFORE_MARKS = frozenset("<[ \t\r\n")
 _READS = re.compile(r"reasoning_content|\.thinking\b|\[\s*['\"]thinking['\"]\s*\]|\.reasoning\b")
@@ -60,13 +64,17 @@ def for_template(messages: list[Message], source: str, setting: str) -> list[Mes
         message["role"] == "assistant" and may_reason(message) and reasoning_of(message) for message in messages
     ):
         return messages
-    splits = bool(_READS.search(source)) and not any(closing in source for _, closing in MARKS)
-    return [_placed(message, splits, setting) if message["role"] == "assistant" else message for message in messages]
+    code = _COMMENT.sub("", source)
+    reads = bool(_READS.search(code))
+    known = frozenset(closing for _, closing in MARKS if closing in code) if reads else frozenset(_CLOSING)
+    return [_placed(message, known, setting) if message["role"] == "assistant" else message for message in messages]
 
 
-def _placed(message: Message, splits: bool, setting: str) -> Message:
+def _placed(message: Message, known: Collection[str], setting: str) -> Message:
+    """Return the turn; marked reasoning stays in its content where the template knows the mark that closes it."""
     rest = {key: value for key, value in message.items() if key not in FIELDS}
     reasoning, (marked, content) = reasoning_of(message), split_content(message.get("content"))
+    splits = bool(marked) and not any(closing in message["content"] for closing in known)
     if marked and (splits or setting == DROP):
         rest["content"] = content
     if setting == DROP or not reasoning or (marked and not splits):

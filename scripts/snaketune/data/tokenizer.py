@@ -68,6 +68,11 @@ class TextTokenizer:
         names = [self._tokenizer.id_to_token(number) for number in sorted(found)]
         return tuple(name for name in names if name and name.strip())
 
+    @property
+    def end_token(self) -> str:
+        """The stop token that ends an answer where a chat template writes none: eos, else the first stop, or ''."""
+        return self.special_tokens.get("eos_token", "") or next(iter(self.stops), "")
+
     def ids_of(self, names: Iterable[str]) -> np.ndarray:
         """Return the ids of tokens that are spelled out, ascending, int32; names that are no token are left out."""
         found = {number for name in names if (number := self._tokenizer.token_to_id(name)) is not None}

@@ -200,6 +200,11 @@ def _account_of(splits: dict[str, dict[str, Any]]) -> list[str]:
                 f"{several:,} {split} records became {facts['examples_of_these']:,} examples: the chat template"
                 " rewrites earlier turns, or an answer begins with white space that would join its prompt."
             )
+        if ended := facts.get("answers_ended_with_eos"):
+            found.append(
+                f"The chat template writes no token after {ended:,} {split} answers at which generation stops: the"
+                " tokenizer's eos_token was written there, and each of these answers is an example of its own."
+            )
         if lost := facts.get("answers_without_their_reasoning"):
             found.append(
                 f"Warning: the chat template leaves out the reasoning of {lost:,} {split} answers, which is not"

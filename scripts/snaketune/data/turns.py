@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from snaketune.common.errors import DataError
+from snaketune.data.answer_search import after_header, after_history, end_of_text, wrong_end
 from snaketune.data.templates import ChatTemplate, Message
 from snaketune.data.thoughts import behind, opened, reasoning_of, split_content
 
@@ -23,20 +24,23 @@ CALL = {
 }
 RESULT = {"role": "tool", "content": "\U000f0003", "tool_call_id": "c00000000", "name": "f"}
 
-REWRITES = "the chat template rewrites earlier turns, so that the answer cannot be told from the prompt"
 NO_END = (
-    "the chat template writes no token after an answer at which generation stops, so the model would never learn to"
-    " stop: let it write {{ eos_token }} there (tokens.chat_template), or add the token that begins the next turn to"
-    " eos_token_id in the model's generation_config.json"
+    "the chat template writes no token after an answer at which generation stops, and the tokenizer has no eos_token"
+    " that could be written there: name one in tokenizer_config.json"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What inference gives for one answer, and what the model has to write after it, its stop token included."""
+    """What inference gives for one answer, and what the model has to write after it, its stop token included.
+
+    Attributes:
+        is_ended: whether the stop token is ours, since the template writes none.
+    """
 
     prompt: str
     answer: str
+    is_ended: bool = False
 
     @property
     def text(self) -> str:
@@ -51,18 +55,20 @@ class Turns:
         template: the template.
         control: matches any control token, which no content spells.
         stops: the tokens at which the model stops, spelled out.
+        eos: the one of them that ends an answer after which the template writes none; '' refuses such answers.
 
     Attributes:
         ends: the spelled tokens at which an answer may end: ``stops``, and the template's own end of a turn, where
             it writes another one.
     """
 
-    def __init__(self, template: ChatTemplate, control: re.Pattern[str] | None, stops: Sequence[str]):
-        self._template, self._control = template, control
-        self._header, self._fault = self._probe_prompt()
+    def __init__(self, template: ChatTemplate, control: re.Pattern[str] | None, stops: Sequence[str], eos: str = ""):
+        self._template, self._control, self._eos = template, control, eos
         self.ends = frozenset(stops) | self._own_ends(frozenset(stops))
         longest = sorted(self.ends, key=lambda name: (-len(name), name))
         self._stop = re.compile("|".join(map(re.escape, longest))) if longest else None
+        self._trailer = self._probe_trailer()
+        self._header, self._fault = self._probe_prompt()
 
     def turn(self, messages: Sequence[Message], place: int, tools: list[Message] | None = None) -> Turn:
         """Return the prompt and the answer of the assistant's turn at ``place``.
@@ -74,13 +80,17 @@ class Turns:
             raise DataError(self._fault)
         history = messages[:place]
         prompt = self._template.render(history, True, tools)
-        whole = self._template.render(messages[: place + 1], False, tools)
+        whole = self._template.render(messages[: place + 1], False, tools).removesuffix(self._trailer)
         if whole.startswith(prompt):
             answer = whole[len(prompt) :]
             self._check_header(prompt, answer)
         else:
             answer = self._rewritten(prompt, whole, history, messages[place], tools)
-        return Turn(prompt, self._ended(answer, whole, messages, place, tools))
+        if ended := self._ended(answer, whole, messages, place, tools):
+            return Turn(prompt, ended)
+        if not self._eos:
+            raise DataError(NO_END)
+        return Turn(prompt, end_of_text(answer, messages[place]) + self._eos, is_ended=True)
 
     def _check_header(self, prompt: str, answer: str) -> None:
         """Refuse an answer that begins with the header which the generation prompt gives elsewhere."""
@@ -97,27 +107,31 @@ class Turns:
         """Return the answer where its turn, rendered, does not begin with the prompt of inference."""
         silent = self._template.render(history, False, tools)
         header = prompt[len(silent) :] if prompt.startswith(silent) else self._header
-        mark = opened(header)
-        plain = header.removesuffix(mark) if mark else header
-        if not prompt.endswith(header) or not (self._control and self._control.search(plain)):
+        mark = opened(prompt)
+        if self._control is None:
             raise DataError(
                 "the chat template rewrites earlier turns, so that the answer cannot be told from the prompt"
             )
-        before = prompt.removesuffix(header).count(plain)
-        parts = whole.split(plain, before + 1)
-        if len(parts) != before + 2:
+        plain = prompt.removesuffix(mark)
+        found = whole.removeprefix(plain) if whole.startswith(plain) else None
+        if found is None:
+            found = after_header(whole, plain, header.removesuffix(mark), self._control)
+        if found is None:
+            found = after_history(whole, plain, silent, history, message, self._control)
+        if found is None:
             raise DataError(
-                f"the generation prompt of the chat template ends with {header[-60:]!r}, which it does not write before"
-                " an answer: training would see another prompt than inference gives"
+                f"the prompt of inference ends with {(header or prompt)[-60:]!r}, which the chat template does not"
+                " write before this answer: training would see another prompt than inference gives"
             )
         if not mark:
-            return parts[-1]
+            return found
         marked = bool(split_content(message.get("content"))[0])
-        return behind(mark, parts[-1].lstrip("\n") if marked else parts[-1], reasoning_of(message))
+        return behind(mark, found.lstrip("\n") if marked else found, reasoning_of(message))
 
     def _ended(
         self, answer: str, whole: str, messages: Sequence[Message], place: int, tools: list[Message] | None
     ) -> str:
+        """Return the answer up to its stop token, '' where the template writes none."""
         if self._stop and (found := self._stop.search(answer)):
             rest = self._control.sub("", answer[found.end() :]) if self._control else answer[found.end() :]
             if rest.strip():
@@ -130,7 +144,13 @@ class Turns:
         if self._stop and (found := self._stop.match(following.lstrip())):
             gap = following[: len(following) - len(following.lstrip())]
             return answer + gap + found.group()
-        raise DataError(NO_END)
+        if wrong := wrong_end(answer, messages[place]):
+            raise DataError(
+                f"the chat template ends an answer with {wrong!r}, at which generation does not stop: let it be a"
+                " control token of the tokenizer and name it in eos_token_id of the model's generation_config.json, or"
+                " choose another chat template (tokens.chat_template)"
+            )
+        return ""
 
     def _following(self, whole: str, messages: Sequence[Message], place: int, tools: list[Message] | None) -> str:
         """Return what the template writes after the answer when the conversation goes on."""
@@ -156,7 +176,7 @@ class Turns:
             return "", ""
         header = prompt[len(silent) :] if prompt.startswith(silent) else ""
         before = whole.partition(ANSWER["content"])[0]
-        if prompt != silent or not before.startswith(prompt) or opened(before):
+        if prompt != silent or self._trailer or not before.startswith(prompt) or opened(before):
             return header, ""
         if own := before[len(prompt) :].strip():
             return header, (
@@ -165,6 +185,14 @@ class Turns:
                 " (tokens.chat_template)"
             )
         return header, ""
+
+    def _probe_trailer(self) -> str:
+        """Return the header of the next answer where the template writes it whether it is asked for it or not."""
+        prompt, whole = self._tried([QUESTION], True), self._tried([QUESTION, ANSWER], False)
+        closing = (whole or "").rpartition(ANSWER["content"])[2]
+        found = self._stop.search(closing) if self._stop else None
+        trailer = closing[found.end() :] if found else ""
+        return trailer if trailer.strip() and prompt is not None and prompt.endswith(trailer) else ""
 
     def _own_ends(self, stops: frozenset[str]) -> frozenset[str]:
         """Return the control tokens that end a turn of the template where none of ``stops`` does."""
