@@ -49,7 +49,7 @@ def check_sources(place, text, **data):
     ("text", "words"),
     [
         ("", r"e\.jsonl is empty .*evaluate\.files"),
-        ("\n\n", r"e\.jsonl has only blank lines: remove it from evaluate\.files"),
+        ("\n\n", r"e\.jsonl has no record: remove it from evaluate\.files"),
         ('{"text": "a"}\n', "plain text"),
         ('{"a": 1}\n', r"e\.jsonl"),
         (GOOD + "{\n", "1 lines of e.jsonl cannot be used"),

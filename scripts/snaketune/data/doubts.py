@@ -94,9 +94,9 @@ def check_refused(sample: Sample, reading: Reading, refused: Sequence[Refusal | 
 
 def _no_assistant(sample: Sample, reading: Reading) -> DataError:
     """Return the error of turns without an answer, with the column that may have the answer, or the role."""
-    column = reading.field("messages") or ""
+    column = reading.field("messages") or reading.field("prompt") or ""
     elsewhere = [name for name in sample.columns if name != column and plain(name) not in (*NAMES["tools"], "function")]
-    answer = answer_inside(sample, elsewhere)
+    answer = answer_inside(sample, elsewhere) if column and not reading.rendered else None
     line = ""
     if answer:
         line = f" Where {answer!r} is the answer, write {columns_line({'prompt': column, 'completion': answer})}."
@@ -111,7 +111,8 @@ def _no_assistant(sample: Sample, reading: Reading) -> DataError:
 
 def _last_name(sample: Sample, column: str) -> str:
     """Return the last one of several names that speak, which may answer; empty where that is the only one to ask."""
-    turns = [turn for record in sample.records for turn in record.get(column) or () if type(turn) is dict]
+    lists = [record.get(column) for record in sample.records]
+    turns = [turn for turns in lists if type(turns) is list for turn in turns if type(turn) is dict]
     names = list(dict.fromkeys(turn[key] for turn in turns for key in ROLE_KEYS if type(turn.get(key)) is str))
     asking = [name for name in names if usual_role(name, sample.policy.roles) == "user"]
     return names[-1] if len(names) > 1 and names[-1:] != asking else ""

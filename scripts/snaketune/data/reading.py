@@ -17,6 +17,7 @@ from snaketune.data.cures import ignore_line
 from snaketune.data.fields import listed
 from snaketune.data.formats import check_columns
 from snaketune.data.line_reading import BlockResult, LineReader
+from snaketune.data.no_records import no_objects
 from snaketune.data.parallel import BYTES_PER_PROCESS, ordered_results
 from snaketune.data.parsing import parse_line
 from snaketune.data.paths import column_of
@@ -132,7 +133,7 @@ class RecordReader:
         if not lines:
             raise _no_lines(path)
         if not sample and policy.format == "auto":
-            raise _no_objects(path, lines)
+            raise no_objects(path, seen)
         places, records = [place for place, _ in sample], [record for _, record in sample]
         return decide(path, records, places, policy), chain(seen, blocks)
 
@@ -282,13 +283,7 @@ def processes_for(sources: Iterable[Source], threads: int) -> int:
 
 
 def _no_lines(path: str) -> DataError:
-    return DataError(f"{path} has only blank lines: remove it from data.sources or fill it.")
-
-
-def _no_objects(path: str, count: int) -> DataError:
-    return DataError(
-        f"{path} has no known shape, its first {count} lines hold no JSON object: give another file in data.sources."
-    )
+    return DataError(f"{path} has no record: remove it from data.sources or fill it.")
 
 
 def _sample(blocks: Iterator[Block]) -> tuple[list[Block], int, list[tuple[int, dict]]]:

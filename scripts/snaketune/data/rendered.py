@@ -7,6 +7,7 @@ for the line ends and spaces that the markup itself puts there.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from snaketune.data.turn_names import usual_role
 
@@ -32,6 +33,9 @@ class Markup:
 
 
 LLAMA2 = "llama-2"
+BY_BLANK_LINES = "Human/Assistant"
+# Who may speak after whom.
+FOLLOWS = {"user": ("assistant",), "assistant": ("user", "tool"), "tool": ("tool", "assistant")}
 MARKUPS = {
     "chatml": Markup(
         re.compile(
@@ -70,11 +74,18 @@ MARKUPS = {
         ),
         ("<|user|>",),
     ),
-    "Human/Assistant": Markup(
+    BY_BLANK_LINES: Markup(
         re.compile(
             r"(?:\A|\n\n)(?P<role>Human|Assistant|System):(?: |\n|\Z)?"
             r"(?P<content>(?:(?!\n\n(?:Human|Assistant):).)*)",
             re.S,
+        ),
+        ("Human:",),
+        is_control=False,
+    ),
+    "Human/Assistant by lines": Markup(
+        re.compile(
+            r"(?:\A|\n+)(?P<role>Human|Assistant|System): ?(?P<content>(?:(?!\n+(?:Human|Assistant):).)*)", re.S
         ),
         ("Human:",),
         is_control=False,
@@ -120,6 +131,8 @@ def turns_in(text: str, name: str) -> Found | None:
             break
         found += _of_match(match)
         at = match.end()
+    if name == BY_BLANK_LINES and "\nAssistant:" in text and all(role != "assistant" for role, _ in found):
+        return None  # the turns follow each other without a blank line
     is_whole = bool(END.fullmatch(text, at)) and all(role for role, _ in found)
     return found if is_whole and _alternates([role for role, _ in found]) else None
 
@@ -141,10 +154,9 @@ def _of_match(match: re.Match[str]) -> Found:
 
 
 def _alternates(roles: list[str]) -> bool:
-    """Tell whether the user begins and both speak in turn, after at most one system message."""
+    """Tell whether the user begins and both speak in turn, after at most one system message; tools between answers."""
     rest = roles[1:] if roles[:1] == ["system"] else roles
-    spoken = [role for role in rest if role != "tool"]
-    return bool(spoken) and all(role == ("user", "assistant")[index % 2] for index, role in enumerate(spoken))
+    return rest[:1] == ["user"] and all(after in FOLLOWS.get(before, ()) for before, after in pairwise(rest))
 
 
 def markup_of(texts: Iterable[str]) -> str | None:

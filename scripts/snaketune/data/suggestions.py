@@ -1,6 +1,7 @@
 """A guess of question and answer among columns of any names, for the line that a refusal tells its reader to write."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from snaketune.data.columns import (
@@ -148,11 +149,11 @@ def _among(names: tuple[str, ...], texts: Sequence[str]) -> str | None:
     for text, column in zip(reversed(texts), reversed(columns), strict=True):
         known = plain(text if text == column or columns.count(column) == 1 else last_of(text))
         called[plain(column) if columns.count(column) == 1 else known] = text
-    exact = next((called[name] for name in names if name in called), None)
-    if exact:
-        return exact
-    parts = (name for name in names if len(name) > 3 and name in CERTAIN)
-    return next(
+    certain = [name for name in names if name in CERTAIN]
+    parts = [name for name in certain if len(name) > 3]
+    ways = (
+        (called[name] for name in certain if name in called),
         (called[key] for name in parts for key in called if key.endswith(f"_{name}") or key.startswith(f"{name}_")),
-        None,
+        (called[name] for name in names if name in called),
     )
+    return next(chain.from_iterable(ways), None)
