@@ -59,6 +59,9 @@ def _settings(case: Case, device: Device) -> dict[str, Any]:
         # What auto decides for a run of more than ten minutes; the window shows its steady state.
         "torch_compile": case.flag("compile", not device.is_cpu),
         "fp8": False,
+        "bf16": "auto",
+        "fp16": False,
+        "tf32": "auto",
     }
     return {"train": train, "adapter": {"lora_dropout": 0.0}, "model": {}}
 

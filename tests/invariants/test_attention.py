@@ -5,8 +5,8 @@ import copy
 import numpy as np
 import pytest
 import torch
+from document_kernel import by_document
 from peft import LoraConfig, get_peft_model
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoModelForCausalLM, FalconConfig, FalconForCausalLM, LlamaConfig, MistralConfig, Qwen3Config
 
 from snaketune.common.errors import ConfigError
@@ -14,7 +14,7 @@ from snaketune.data.packing import RowPlan
 from snaketune.data.rows import PackedRows, write_rows
 from snaketune.train import attention
 from snaketune.train.attention import VARLEN, check_isolation, needs_boundaries, register_varlen, training_attention
-from snaketune.train.batches import Layout, arrange, filled, loss_places, most_documents, with_boundaries
+from snaketune.train.batches import Layout, arrange, document_shape, filled, loss_places, with_boundaries
 from snaketune.train.device import Device, computing_dtype
 from snaketune.train.device import attention as reading_attention
 
@@ -30,22 +30,6 @@ SIZES = {
 MODELS = {"llama": LlamaConfig(**SIZES), "qwen3": Qwen3Config(**SIZES, head_dim=8)}
 ROWS = [[7, 9, 5], [20, 4]]
 T = 24
-
-
-def by_document(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa):
-    """What torch's varlen_attn computes, one document after the other."""
-    left, right = window_size
-    assert right == 0
-    out = torch.zeros_like(q)
-    for start, end in zip(cu_seq_q.tolist(), cu_seq_q.tolist()[1:], strict=False):
-        part = [states[start:end].transpose(0, 1)[None] for states in (q, k, v)]
-        places = torch.arange(end - start)
-        seen = places[:, None] >= places
-        seen &= places[:, None] - places <= left if left >= 0 else True
-        if end > start:
-            mixed = scaled_dot_product_attention(*part, attn_mask=seen, scale=scale, enable_gqa=enable_gqa)
-            out[start:end] = mixed[0].transpose(0, 1)
-    return out
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,12 +72,12 @@ def packed(model, batch):
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
-@pytest.mark.parametrize("most", [None, 4, 9])
-def test_two_packed_rows_equal_their_documents_alone(name, most):
+@pytest.mark.parametrize("slots", [(), (8,), (3, 18)])
+def test_two_packed_rows_equal_their_documents_alone(name, slots):
     expected = alone(tuned(MODELS[name], "sdpa"))
     model = tuned(MODELS[name], VARLEN)
     assert needs_boundaries(model)
-    found = packed(model, with_boundaries(packed_batch(), most))
+    found = packed(model, with_boundaries(packed_batch(), slots))
     assert torch.allclose(found, expected, atol=1e-5)
     assert torch.allclose(packed(tuned(MODELS[name], "sdpa"), packed_batch()), expected, atol=1e-5)
 
@@ -105,7 +89,7 @@ def test_the_gradients_are_those_of_documents_alone():
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     expected = gradient("sdpa", alone)
-    found = gradient(VARLEN, lambda model: packed(model, with_boundaries(packed_batch(), 4)))
+    found = gradient(VARLEN, lambda model: packed(model, with_boundaries(packed_batch(), (8,))))
     assert float((found - expected).norm() / expected.norm()) < 1e-5
 
 
@@ -148,7 +132,7 @@ def test_torchs_kernel_is_called_as_it_wants_to_be():
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(MODELS["llama"], attn_implementation=VARLEN, dtype=torch.bfloat16)
-        batch = with_boundaries(packed_batch(), 4)
+        batch = with_boundaries(packed_batch(), (8,))
         moved = {name: part.to("meta") if isinstance(part, torch.Tensor) else part for name, part in batch.items()}
         logits = model(**moved, use_cache=False).logits
         logits.sum().backward()
@@ -280,7 +264,8 @@ def rows(tmp_path_factory):
 
 
 def test_a_layout_fixes_all_shapes(rows):
-    layout = Layout(boundaries=True, most_documents=most_documents(rows), places=True, rows=3)
+    shape = document_shape(rows)
+    layout = Layout(boundaries=True, slots=shape.slots(3), longest=shape.longest, places=True, rows=3)
     batches = [arrange(rows, indices, layout) for indices in ([0, 1], [0], [1])]
     shapes = [
         {k: v.shape for k, v in batch.items() if k not in ("max_length_q", "max_length_k", "loss_places")}
@@ -288,12 +273,12 @@ def test_a_layout_fixes_all_shapes(rows):
     ]
     assert shapes[0] == shapes[1] == shapes[2]
     assert shapes[0]["cu_seq_lens_q"] == (3 * 4 + 1,)
-    assert {batch["max_length_q"] for batch in batches} == {T}
-    assert batches[1]["cu_seq_lens_q"].tolist() == [0, 7, 16, 21, 24, 48, *[72] * 7]
+    assert {batch["max_length_q"] for batch in batches} == {20}
+    assert batches[1]["cu_seq_lens_q"].tolist() == [0, 7, 16, 21, 24, 44, 48, 68, *[72] * 5]
 
 
 def test_padding_counts_as_a_document(rows):
-    assert most_documents(rows) == 4  # 7 + 9 + 5 and a tail of 3
+    assert document_shape(rows).counts.max() == 4  # 7 + 9 + 5 and a tail of 3
 
 
 def test_rows_of_padding_carry_no_loss(rows):

@@ -20,7 +20,7 @@ from snaketune.train.arguments import training_arguments
 from snaketune.train.compiling import CompilationWatch, compilations, compile_layers, pays, wants_compiling
 from snaketune.train.device import Device, find_device
 from snaketune.train.engine import Outlook, prepare_engine
-from snaketune.train.float8 import use_float8
+from snaketune.train.float8 import require_float8, use_float8
 from snaketune.train.trainer import assemble
 
 GPU = Device("cuda", has_bf16=True, has_tf32=True)
@@ -143,7 +143,7 @@ def test_auto_checkpoints_as_little_as_fits_and_true_what_it_is_told():
     ],
 )
 def test_auto_compiles_only_long_runs_on_a_gpu(setting, device, is_long, compiles):
-    assert wants_compiling(setting, device, is_long, 0.0, False) == (compiles, None)
+    assert wants_compiling(setting, device, is_long, {}, False) == (compiles, None)
 
 
 def test_ten_minutes_are_worth_it():
@@ -155,12 +155,19 @@ def test_ten_minutes_are_worth_it():
 
 
 def test_dropout_with_checkpointing_is_not_compiled():
-    compiles, note = wants_compiling("auto", GPU, True, 0.1, True)
+    compiles, note = wants_compiling("auto", GPU, True, {"lora_dropout": 0.1}, True)
     assert not compiles
     assert "adapter.lora_dropout: 0.1" in note
-    assert wants_compiling("auto", GPU, True, 0.1, False) == (True, None)
+    assert wants_compiling("auto", GPU, True, {"lora_dropout": 0.1}, False) == (True, None)
     with pytest.raises(ConfigError, match=r"lora_dropout: 0\.1 does not compile.*torch_compile to false"):
-        wants_compiling(True, CPU, False, 0.1, True)
+        wants_compiling(True, CPU, False, {"lora_dropout": 0.1}, True)
+
+
+def test_dora_is_not_compiled_by_itself_and_refused_by_request():
+    compiles, note = wants_compiling("auto", GPU, True, {"use_dora": True}, False)
+    assert not compiles and "adapter.use_dora: true breaks compiled layers apart" in note
+    with pytest.raises(ConfigError, match=r"use_dora: true breaks.*set it to false, or train.torch_compile to false"):
+        wants_compiling(True, CPU, False, {"use_dora": True}, False)
 
 
 def test_compiling_keeps_the_names_of_the_weights():
@@ -206,15 +213,15 @@ def test_the_chunked_loss_can_be_forbidden_and_demanded(rows):
 
 def test_float8_is_refused_where_it_cannot_be_had(monkeypatch):
     with pytest.raises(ConfigError, match=r"train\.fp8: true needs a GPU with float8"):
-        use_float8(tuned(), True, CPU, "auto")
+        require_float8({"fp8": True, "torch_compile": "auto"}, CPU)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *a: (9, 0))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"train\.fp8: true needs the package torchao"):
-        use_float8(tuned(), True, GPU, "auto")
+        require_float8({"fp8": True, "torch_compile": "auto"}, GPU)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     with pytest.raises(ConfigError, match=r"set train\.torch_compile to true or auto"):
-        use_float8(tuned(), True, GPU, False)
-    assert use_float8(tuned(), False, CPU, "auto") == 0
+        require_float8({"fp8": True, "torch_compile": False}, GPU)
+    require_float8({"fp8": False, "torch_compile": False}, CPU)
 
 
 def test_float8_takes_the_base_layers_and_not_the_output_layer(monkeypatch):
@@ -230,13 +237,13 @@ def test_float8_takes_the_base_layers_and_not_the_output_layer(monkeypatch):
     fake.convert_to_float8_training = convert_to_float8_training
     monkeypatch.setitem(sys.modules, "torchao", type(sys)("torchao"))
     monkeypatch.setitem(sys.modules, "torchao.float8", fake)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *a: (8, 9))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    adapted = tuned()
+    assert use_float8(adapted, is_full=False) == 2 * 7
+    found = {name for name, module in adapted.named_modules() if isinstance(module, Float8)}
+    assert len(found) == 2 * 7 and all(name.endswith("base_layer") for name in found)
     base = tuned().unload()
-    assert use_float8(base, True, GPU, "auto") == 2 * 7
+    assert use_float8(base, is_full=True) == 2 * 7
     assert type(base.lm_head) is torch.nn.Linear
-    adapted = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    assert sum(isinstance(module, Float8) for module in adapted.modules()) == 2 * 7
 
 
 CORE = ["activations", "attention", "batches", "compiling", "device", "engine", "float8", "head", "trainer"]

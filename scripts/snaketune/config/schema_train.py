@@ -47,7 +47,10 @@ class TrainConfig(Section):
     optim: Literal["adamw_torch_fused", "adamw_torch", "sgd", "adafactor"] = Field(
         "adamw_torch_fused", description="Optimizer."
     )
-    bf16: bool | Literal["auto"] = Field("auto", description="bfloat16 autocast; `auto`: where the GPU has it.")
+    bf16: bool | Literal["auto"] = Field(
+        "auto",
+        description="bfloat16 autocast; `auto`: where the GPU has it, and on an older GPU float16 with scaled gradients.",
+    )
     fp16: bool = Field(False, description="float16 autocast, for GPUs without bfloat16.")
     tf32: bool | Literal["auto"] = Field(
         "auto", description="TF32 for float32 matrix products on GPUs that have it; it does not touch bf16 work."
@@ -99,7 +102,9 @@ class TrainConfig(Section):
         [], description="Also send the lines of metrics.jsonl to tensorboard, trackio or wandb, if installed."
     )
     deterministic: bool = Field(
-        False, description="Only kernels that give the same bits every time; slower on a GPU; a CPU does not need it."
+        False,
+        description="Only kernels that give the same bits every time on the same kind of GPU; slower, and a model with an "
+        "operation that has no such kernel is refused. A CPU does not need it.",
     )
     seed: int = Field(42, ge=0, description="Seed of the adapter's weights, dropout and row order.")
     cpu_threads: int = Field(

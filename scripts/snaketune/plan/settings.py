@@ -86,7 +86,7 @@ def setting_of(cfg: Mapping[str, Any], row_length: int, device: str, has_bf16: b
     mixed = train.get("bf16", "auto")
     autocast: Any = "float16" if train.get("fp16") else ("bfloat16" if mixed is True else "")
     if mixed == "auto" and not cpu and not train.get("fp16"):
-        autocast = "bfloat16" if has_bf16 else ""
+        autocast = half
     checkpointing = train.get("gradient_checkpointing", False)
     return MemorySetting(
         row_length=row_length,

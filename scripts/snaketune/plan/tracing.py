@@ -18,6 +18,7 @@ from typing import Any
 
 from snaketune.common.errors import PlanError
 from snaketune.model.architecture import body_of, support_of
+from snaketune.model.lora import leave_inputs_to_autocast
 from snaketune.plan.counting import adapted_model, count_parameters, meta_model, refuse_experts
 from snaketune.plan.remembering import remembered
 from snaketune.plan.settings import MemorySetting
@@ -130,6 +131,8 @@ def _build(config: Any, setting: MemorySetting, attention: str, mixed: Callable[
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.to(getattr(torch, setting.adapter.dtype))
+        if setting.autocast:
+            leave_inputs_to_autocast(model)
     if setting.checkpoint_every:
         contexts = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), mixed())}
         base.activation_checkpointing_enable(contexts, every_n_layers=setting.checkpoint_every)

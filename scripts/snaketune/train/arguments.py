@@ -1,10 +1,8 @@
 """The ``train`` section of the configuration as arguments of Hugging Face's Trainer."""
 
-import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 
 from snaketune.train.activations import checkpointing_arguments
@@ -60,6 +58,8 @@ def training_arguments(
         "dataloader_num_workers": workers,
         "dataloader_prefetch_factor": settings["dataloader_prefetch_factor"] if workers else None,
         "dataloader_pin_memory": settings["dataloader_pin_memory"] and not device.is_cpu,
+        # A blocking copy waits for all work that is queued; six of them a micro-batch leave a GPU idle between.
+        "accelerator_config": {"non_blocking": not device.is_cpu},
         "dataloader_persistent_workers": workers > 0,
         "remove_unused_columns": False,
         "label_names": ["labels"],
@@ -68,16 +68,15 @@ def training_arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }
-    return TrainingArguments(output_dir=str(work), **{**values, **more})
+    return on_one_device(TrainingArguments(output_dir=str(work), **{**values, **more}))
 
 
-def choose_kernels(deterministic: bool) -> None:
-    """Ask for kernels whose sums always have the same order, or take whatever is fastest.
+def on_one_device(arguments: TrainingArguments) -> TrainingArguments:
+    """Keep one process to one GPU, however many it sees.
 
-    A CPU with a fixed number of threads always sums in the same order. On a GPU this costs speed; launches still
-    overlap, other than with transformers' ``full_determinism``, which also blocks each of them.
+    transformers would wrap the model in ``nn.DataParallel``: another batch size, and boundaries of documents that are
+    scattered over the GPUs as if they were rows.
     """
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
-    if deterministic:
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-        os.environ["FLASH_ATTENTION_DETERMINISTIC"] = "1"
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments

@@ -16,7 +16,7 @@ from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_availa
 from snaketune.common.errors import ConfigError
 from snaketune.model.architecture import Support, body_of, read_configuration, support_of
 from snaketune.train.batches import with_boundaries
-from snaketune.train.device import Device
+from snaketune.train.device import Device, is_exact
 
 # What the kernel is called in transformers. Not the name of the setting (``varlen``): code that reads a model, with
 # padding or a cache, takes the setting and gets sdpa (:func:`snaketune.train.device.attention`).
@@ -192,6 +192,8 @@ def needs_boundaries(model: Any) -> bool:
 def check_isolation(model: Any) -> None:
     """Prove on this model, device and kernel that a document does not see the one in front of it in its row.
 
+    It has to run in the mixed precision of training: kernels with boundaries take 16 bits only.
+
     Raises:
         ConfigError: if it does, as with layers that are not attention (state-space models and the like).
     """
@@ -200,7 +202,7 @@ def check_isolation(model: Any) -> None:
     alone, behind = _second_document(model, alone=True), _second_document(model, alone=False)
     model.train(was_training)
     change = float(((alone - behind).norm(dim=-1) / alone.norm(dim=-1).clamp_min(1e-12)).max())
-    limit = TOLERANCE_FLOAT32 if alone.dtype == torch.float32 and not needs_boundaries(model) else TOLERANCE_HALF
+    limit = TOLERANCE_FLOAT32 if is_exact(alone) and not needs_boundaries(model) else TOLERANCE_HALF
     if not change <= limit:
         raise ConfigError(
             f"tokens.packing: true mixes neighbouring documents in this model with {model.config._attn_implementation}"

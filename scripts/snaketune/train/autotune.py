@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from snaketune.common.errors import PlanError, TrainingError
+from snaketune.common.errors import PlanError
 from snaketune.plan.candidates import LEVELS, Candidate, advice, row_choices, worker_choices
 from snaketune.plan.fitting import MARGIN
 from snaketune.plan.memory import memory_plan
 from snaketune.plan.settings import setting_of
 from snaketune.train.device import find_device
 from snaketune.train.probing import Probe, ProbeInputs, probe
-from snaketune.train.shortage import memory_gigabytes
+from snaketune.train.shortage import ShortageError, memory_gigabytes
 
 STEPS, WARMUP_STEPS, REPEATS = 1, 2, 3
 REPEAT_SECONDS = 2.0
@@ -113,9 +113,7 @@ def _try(candidate: Candidate, measure: Measure, needs: Need, memory_gb: float) 
         return row | {"verdict": "planned not to fit"}
     try:
         found = measure(candidate)
-    except TrainingError as error:
-        if "memory ran out" not in str(error):
-            raise
+    except ShortageError:
         return row | {"verdict": "ran out of memory", "origin": "measured"}
     facts = {"tokens_per_second": found.tokens_per_second, "spread": found.spread, "origin": "measured"}
     return row | facts | {"memory_gb": found.peak_memory_bytes / 1e9, "verdict": "measured"}

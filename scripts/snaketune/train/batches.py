@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from snaketune.data.rows import PackedRows
 
 IGNORED = -100
+# Numbers of documents that batches are filled up to: in steps, this far above the mean.
+SLOT_STEP, USUAL_DEVIATIONS = 8, 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,22 +20,24 @@ class Layout:
 
     Attributes:
         boundaries: give the boundaries of the documents, for kernels that need them.
-        most_documents: most documents in a row, padding included; fixes the number of boundaries. None gives as many
-            as there are.
+        slots: numbers of documents that a batch is filled up to with empty ones, in rising order, so that compiled
+            layers see few shapes; () fills nothing up.
+        longest: tokens of the longest document, where compiled layers are to see one number; 0 is the batch's own.
         places: give the places that a loss is taken at, so that finding them does not wait for the GPU.
         rows: fill an incomplete batch up to this many rows with padding, for compiled layers.
     """
 
     boundaries: bool = False
-    most_documents: int | None = None
+    slots: tuple[int, ...] = ()
+    longest: int = 0
     places: bool = False
     rows: int = 0
 
 
 def arrange(rows: PackedRows, indices: Sequence[int], layout: Layout) -> dict[str, Any]:
     """Return the batch of the rows ``indices`` with all that ``layout`` asks for."""
-    batch: dict[str, Any] = filled(collate(rows, indices), layout.rows)
-    batch = with_boundaries(batch, layout.most_documents) if layout.boundaries else batch
+    batch: dict[str, Any] = filled(collate(rows, indices), layout.rows, layout.longest)
+    batch = with_boundaries(batch, layout.slots, layout.longest) if layout.boundaries else batch
     return batch | ({"loss_places": loss_places(batch["labels"])} if layout.places else {})
 
 
@@ -51,8 +56,11 @@ def collate(rows: PackedRows, indices: Sequence[int]) -> dict[str, torch.Tensor]
     return {"input_ids": ids, "labels": ids.masked_fill(~trained, IGNORED), "position_ids": positions}
 
 
-def filled(batch: dict[str, torch.Tensor], rows: int) -> dict[str, torch.Tensor]:
-    """Add rows of nothing but padding until there are ``rows``: they carry no loss and keep shapes constant."""
+def filled(batch: dict[str, torch.Tensor], rows: int, longest: int = 0) -> dict[str, torch.Tensor]:
+    """Add rows of nothing but padding until there are ``rows``: they carry no loss and keep shapes constant.
+
+    Their documents are no longer than ``longest`` tokens; 0 makes one document of a row.
+    """
     present, length = batch["input_ids"].shape
     missing = max(0, rows - present)
     if not missing:
@@ -60,30 +68,36 @@ def filled(batch: dict[str, torch.Tensor], rows: int) -> dict[str, torch.Tensor]
     padding = {
         "input_ids": torch.zeros(missing, length, dtype=torch.int64),
         "labels": torch.full((missing, length), IGNORED),
-        "position_ids": torch.arange(length).expand(missing, -1),
+        "position_ids": (torch.arange(length) % (longest or length)).expand(missing, -1),
     }
     return {name: torch.cat([values, padding[name]]) for name, values in batch.items()}
 
 
-def with_boundaries(batch: dict[str, torch.Tensor], most_documents: int | None = None) -> dict[str, Any]:
+def with_boundaries(batch: dict[str, torch.Tensor], slots: Sequence[int] = (), longest: int = 0) -> dict[str, Any]:
     """Add the document boundaries that FlashAttention's varlen kernels need to a batch.
 
     With more than one row these kernels would attend across documents without them. The rows are treated as one
-    sequence of ``rows * T`` tokens. With ``most_documents`` per row ``cu_seq_lens`` is padded with empty documents
-    to a fixed length, so that shapes never change between steps; the kernel launches blocks for those, too, which
-    is why their number is kept near that of the real ones.
+    sequence of ``rows * T`` tokens. With ``slots`` the boundaries are filled up with empty documents to the first of
+    these numbers that is enough. Both numbers cost: the kernel launches blocks for each document, empty ones too, as
+    many as the longest would need, and its backward pass keeps 128 rows of float32 for each.
 
     Returns:
         The batch with ``cu_seq_lens_q/k`` (int32, shape [documents + 1]) and ``max_length_q/k`` (tokens).
     """
     positions = batch["position_ids"]
-    total, row_length = positions.numel(), positions.shape[1]
+    total = positions.numel()
     starts = torch.nonzero(positions.reshape(-1) == 0).flatten().to(torch.int32)
-    count = len(starts) if most_documents is None else positions.shape[0] * most_documents
+    count = next((slot for slot in slots if slot >= len(starts)), len(starts))
     boundaries = torch.full((count + 1,), total, dtype=torch.int32)
     boundaries[: len(starts)] = starts
-    lengths = {"cu_seq_lens_q": boundaries, "cu_seq_lens_k": boundaries}
-    return {**batch, **lengths, "max_length_q": row_length, "max_length_k": row_length}
+    most = longest or int(positions.max()) + 1
+    return {
+        **batch,
+        "cu_seq_lens_q": boundaries,
+        "cu_seq_lens_k": boundaries,
+        "max_length_q": most,
+        "max_length_k": most,
+    }
 
 
 def loss_places(labels: torch.Tensor) -> torch.Tensor:
@@ -93,8 +107,34 @@ def loss_places(labels: torch.Tensor) -> torch.Tensor:
     return torch.nonzero(trained.reshape(-1)).flatten()
 
 
-def most_documents(rows: PackedRows) -> int:
-    """Return the most documents in any row, a padding tail counted as one."""
-    counted = range(0, len(rows), 256)
-    most = [rows.take("position_ids", range(start, min(start + 256, len(rows)))) for start in counted]
-    return max((int((positions == 0).sum(1).max()) for positions in most), default=1)
+@dataclass(frozen=True, slots=True)
+class DocumentShape:
+    """The documents of packed rows; a tail of padding counts as one.
+
+    Attributes:
+        counts: how many each row has, int64, shape [rows].
+        longest: tokens of the longest one.
+    """
+
+    counts: np.ndarray
+    longest: int
+
+    def slots(self, rows: int) -> tuple[int, ...]:
+        """Return what a batch of ``rows`` rows is filled up to: documents that nearly all keep to, and the most.
+
+        The rows of a batch are drawn at random, so that its documents are close to normally distributed: four standard
+        deviations above the mean are exceeded once in thirty thousand batches.
+        """
+        if not len(self.counts):
+            return ()
+        most = int(self.counts.max()) * rows
+        usual = self.counts.mean() * rows + USUAL_DEVIATIONS * self.counts.std() * rows**0.5
+        return tuple(sorted({min(-(-int(usual) // SLOT_STEP) * SLOT_STEP, most), most}))
+
+
+def document_shape(rows: PackedRows) -> DocumentShape:
+    """Return how many documents the rows have and how long the longest is."""
+    parts = (rows.take("position_ids", range(at, min(at + 256, len(rows)))) for at in range(0, len(rows), 256))
+    found = [((positions == 0).sum(1), int(positions.max()) + 1) for positions in parts]
+    counts = np.concatenate([count for count, _ in found]) if found else np.zeros(0, np.int64)
+    return DocumentShape(counts, max((longest for _, longest in found), default=1))

@@ -1,6 +1,8 @@
 """Compiling the decoder layers: one by one, after the adapter, only where it pays, and counted."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch._dynamo.utils import counters
@@ -57,24 +59,43 @@ def pays(flops: float, rate: float | None) -> bool:
 
 
 def wants_compiling(
-    setting: bool | str, device: Device, is_long: bool, dropout: float, is_checkpointing: bool
+    setting: bool | str, device: Device, is_long: bool, adapter: Mapping[str, Any], is_checkpointing: bool
 ) -> tuple[bool, str | None]:
     """Return whether to compile, and why not when somebody might expect it.
 
     ``auto`` never compiles on a CPU, where training is for trying things out.
+
+    Args:
+        setting: ``train.torch_compile``.
+        device: where the run computes.
+        is_long: whether compiling pays.
+        adapter: the ``adapter`` section.
+        is_checkpointing: whether activations are recomputed.
 
     Raises:
         ConfigError: if compiling is asked for together with what breaks it.
     """
     if setting is False or (setting == "auto" and (device.is_cpu or not is_long)):
         return False, None
+    obstacle, cure = _obstacle(adapter, is_checkpointing)
+    if not obstacle:
+        return True, None
+    if setting is True:
+        raise ConfigError(f"{obstacle}: set it to {cure}, or train.torch_compile to false.")
+    return False, f"{obstacle}: layers are not compiled; set it to {cure} for more speed"
+
+
+def _obstacle(adapter: Mapping[str, Any], is_checkpointing: bool) -> tuple[str | None, str]:
+    """Return what of the adapter does not compile, and the value that does."""
+    if adapter.get("use_dora"):
+        # PEFT's DoRA breaks the graph in each adapted layer and then exceeds the limit of recompilations: it would run
+        # as slowly as before, after minutes of compiling.
+        return "adapter.use_dora: true breaks compiled layers apart", "false"
+    dropout = adapter.get("lora_dropout", 0.0)
     if dropout and is_checkpointing:
         # https://github.com/huggingface/peft/issues/3020: inductor fails on the recomputed dropout.
-        together = f"adapter.lora_dropout: {dropout} does not compile together with activation checkpointing"
-        if setting is True:
-            raise ConfigError(f"{together}: set it to 0, or train.torch_compile to false.")
-        return False, f"{together}: layers are not compiled; set it to 0 for more speed"
-    return True, None
+        return f"adapter.lora_dropout: {dropout} does not compile together with activation checkpointing", "0"
+    return None, ""
 
 
 class CompilationWatch(TrainerCallback):

@@ -52,6 +52,29 @@ def attention(setting: str) -> str:
     return "sdpa" if setting in ("auto", "varlen") else setting
 
 
+def mixed_dtype(train: dict[str, Any], device: Device) -> torch.dtype | None:
+    """Return the number format of automatic mixed precision in training, None where there is none."""
+    precision = precision_arguments(train, device)
+    if not precision["bf16"] and not precision["fp16"]:
+        return None
+    return torch.bfloat16 if precision["bf16"] else torch.float16
+
+
+def mixed_precision(model: torch.nn.Module, dtype: torch.dtype | None) -> torch.autocast:
+    """Return the context that training computes in: what runs outside of it reaches kernels in other formats.
+
+    Args:
+        model: any part of what is trained, on its device.
+        dtype: of :func:`mixed_dtype`; None changes nothing.
+    """
+    return torch.autocast(next(model.parameters()).device.type, dtype, enabled=dtype is not None)
+
+
+def is_exact(states: torch.Tensor) -> bool:
+    """Tell whether ``states`` were computed in float32 from end to end."""
+    return states.dtype == torch.float32 and not torch.is_autocast_enabled(states.device.type)
+
+
 def computing_dtype(cfg: dict[str, Any], device: Device) -> torch.dtype:
     """Return the number format of matrix products in training: that of autocast, else that of the base weights.
 
@@ -59,9 +82,8 @@ def computing_dtype(cfg: dict[str, Any], device: Device) -> torch.dtype:
         cfg: the ``train``, ``model`` and ``adapter`` sections; without an adapter ``dtype: auto`` means float32.
         device: where the run computes.
     """
-    precision = precision_arguments(cfg["train"], device)
-    if precision["bf16"] or precision["fp16"]:
-        return torch.bfloat16 if precision["bf16"] else torch.float16
+    if mixed := mixed_dtype(cfg["train"], device):
+        return mixed
     is_full = cfg["adapter"]["type"] == "none"
     return torch.float32 if is_full and cfg["model"]["dtype"] == "auto" else weight_dtype(cfg["model"]["dtype"], device)
 
@@ -79,6 +101,9 @@ def is_sharded(cfg: dict[str, Any]) -> bool:
 def precision_arguments(train: dict[str, Any], device: Device) -> dict[str, Any]:
     """Return the precision arguments of ``TrainingArguments`` for this device.
 
+    A GPU without bfloat16 gets float16 with a scaler from ``bf16: auto``: its float16 weights alone would lose small
+    gradients.
+
     Raises:
         ConfigError: if the configuration asks for what the device does not have.
     """
@@ -88,10 +113,43 @@ def precision_arguments(train: dict[str, Any], device: Device) -> dict[str, Any]
         raise ConfigError("train.fp16: true needs a GPU and there is none: set it to false; a CPU trains in float32.")
     if train["tf32"] is True and not device.has_tf32:
         raise ConfigError(f"train.tf32: true needs an Ampere or newer GPU and this is {device.type}: set it to auto.")
-    bf16 = device.has_bf16 and not train["fp16"] if train["bf16"] == "auto" else train["bf16"]
+    is_auto = train["bf16"] == "auto"
+    bf16 = device.has_bf16 and not train["fp16"] if is_auto else train["bf16"]
+    fp16 = train["fp16"] or (is_auto and not device.is_cpu and not device.has_bf16)
     tf32 = device.has_tf32 if train["tf32"] == "auto" else train["tf32"]
-    chosen: dict[str, Any] = {"bf16": bf16, "fp16": train["fp16"], "use_cpu": device.is_cpu}
+    chosen: dict[str, Any] = {"bf16": bf16, "fp16": fp16, "use_cpu": device.is_cpu}
     return chosen | ({"tf32": tf32} if device.has_tf32 else {})
+
+
+def check_formats(cfg: dict[str, Any], device: Device) -> None:
+    """Check that the number formats of weights can be trained on this device.
+
+    Args:
+        cfg: the ``train``, ``adapter`` and ``model`` sections.
+        device: where the run computes.
+
+    Raises:
+        ConfigError: if they cannot.
+    """
+    if not device.is_cpu and not device.has_bf16 and cfg["model"]["dtype"] == "bfloat16":
+        raise ConfigError(
+            f"model.dtype: bfloat16 needs an Ampere or newer GPU and this is {name_of(device)}: set it to auto."
+        )
+    if mixed_dtype(cfg["train"], device) != torch.float16:
+        return
+    # torch's scaler divides float32 gradients only.
+    is_full = cfg["adapter"]["type"] == "none"
+    key, dtype = ("model.dtype", cfg["model"]["dtype"]) if is_full else ("adapter.dtype", cfg["adapter"].get("dtype"))
+    if dtype in ("bfloat16", "float16"):
+        raise ConfigError(
+            f"{key}: {dtype} cannot be trained in float16 mixed precision, whose gradients are scaled in float32: set"
+            " it to auto."
+        )
+
+
+def name_of(device: Device) -> str:
+    """Return what a sentence calls the device."""
+    return "a CPU" if device.is_cpu else torch.cuda.get_device_name()
 
 
 def prepare_arithmetic(threads: int) -> Device:

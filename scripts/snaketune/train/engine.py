@@ -12,9 +12,9 @@ from snaketune.common.errors import ConfigError
 from snaketune.data.rows import PackedRows
 from snaketune.train.activations import checkpoint_interval
 from snaketune.train.attention import check_isolation, needs_boundaries
-from snaketune.train.batches import Layout, most_documents
+from snaketune.train.batches import Layout, document_shape
 from snaketune.train.compiling import CompilationWatch, compile_layers, wants_compiling
-from snaketune.train.device import Device, is_sharded
+from snaketune.train.device import Device, is_sharded, mixed_dtype, mixed_precision
 from snaketune.train.head import chunked_loss_obstacle, put_chunked_loss
 from snaketune.train.likeness import likeness_of
 from snaketune.train.unfit import explaining_unfit_model
@@ -84,14 +84,14 @@ def prepare_engine(
     """
     train, notes = cfg["train"], []
     sample = likeness_of(model, device) if is_sharded(cfg) else model
-    with explaining_unfit_model(model.config.model_type):
+    with explaining_unfit_model(model.config.model_type), mixed_precision(sample, mixed_dtype(train, device)):
         if any(_is_packed(rows) for rows in splits):
             check_isolation(sample)
         is_chunked, why_not = _chunk_loss(model, sample, train)
     notes += [why_not] if why_not else []
     setting, every_n = train["gradient_checkpointing"], train.get("checkpoint_every_n_layers", 1)
     every = checkpoint_interval(setting, every_n, outlook.least_checkpointing)
-    compiled, why_not = _compile(model, train, cfg["adapter"].get("lora_dropout", 0.0), every, device, outlook)
+    compiled, why_not = _compile(model, train, cfg["adapter"], every, device, outlook)
     notes += [why_not] if why_not else []
     for note in notes:
         print(f"Note: {note}.", flush=True)
@@ -118,12 +118,12 @@ def _chunk_loss(model: Any, sample: Any, train: dict[str, Any]) -> tuple[bool, s
 
 
 def _compile(
-    model: Any, train: dict[str, Any], dropout: float, every: int, device: Device, outlook: Outlook
+    model: Any, train: dict[str, Any], adapter: dict[str, Any], every: int, device: Device, outlook: Outlook
 ) -> tuple[int, str | None]:
     setting = train["torch_compile"]
     is_long = setting == "auto" and not device.is_cpu and outlook.is_long()
     setting = True if train["fp8"] else setting
-    wanted, why_not = wants_compiling(setting, device, is_long, dropout, every > 0)
+    wanted, why_not = wants_compiling(setting, device, is_long, adapter, every > 0)
     layers = compile_layers(model) if wanted else 0
     if wanted and not layers:
         return 0, "no layers are compiled because the model has none that transformers knows as such"
@@ -136,7 +136,13 @@ def _layout(
     model: Any, splits: tuple[PackedRows, PackedRows], train: dict[str, Any], places: bool, is_compiled: bool
 ) -> Layout:
     boundaries = needs_boundaries(model)
+    if not is_compiled:
+        return Layout(boundaries, places=places)
+    size = train["per_device_train_batch_size"]
     # A pair is found by its documents, so that batches of pairs get no rows of padding.
-    rows = train["per_device_train_batch_size"] if is_compiled and train["method"] == "sft" else 0
-    most = max(map(most_documents, splits)) if boundaries else None
-    return Layout(boundaries, most, places, rows)
+    rows = size if train["method"] == "sft" else 0
+    if not boundaries:
+        return Layout(places=places, rows=rows)
+    shapes = [document_shape(split) for split in splits]
+    slots = max((shape.slots(size) for shape in shapes), key=lambda slots: slots[-1:])
+    return Layout(boundaries, slots, max(shape.longest for shape in shapes), places, rows)

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from snaketune.model.architecture import body_of
 from snaketune.train.attention import needs_boundaries
 from snaketune.train.batches import IGNORED, loss_places, with_boundaries
+from snaketune.train.device import is_exact
 
 # Logits alive at once: 2^26 are 512 tokens of a vocabulary of 128,000, 0.5 GB with their bfloat16 twins. A CPU is
 # fastest with few (measured: 15% at vocabularies of 4,096 and 32,000).
@@ -126,7 +127,10 @@ def put_chunked_loss(model: Any) -> None:
 
 
 def chunked_loss_obstacle(model: Any) -> str | None:
-    """Return why the chunked loss cannot stand for the model's own, or None; both are compared on a few tokens."""
+    """Return why the chunked loss cannot stand for the model's own, or None; both are compared on a few tokens.
+
+    It has to run in the mixed precision of training: attention kernels for packed rows take 16 bits only.
+    """
     base = _causal_model(model)
     head = base.get_output_embeddings()
     if type(head) is not torch.nn.Linear:
@@ -156,7 +160,7 @@ def _difference(base: Any) -> str | None:
     hidden = body_of(base)(**{k: v for k, v in batch.items() if k != "labels"}, use_cache=False).last_hidden_state
     logits = base.get_output_embeddings()(hidden)
     base.train(was_training)
-    limit = TOLERANCE_FLOAT32 if hidden.dtype == torch.float32 else TOLERANCE_HALF
+    limit = TOLERANCE_FLOAT32 if is_exact(hidden) else TOLERANCE_HALF
     if own.logits.shape != logits.shape or not _near(own.logits, logits, limit):
         return "the model does more to its logits than one matrix product"
     return None if _near(own.loss, loss, limit) else f"it gives {float(loss):.6f} and the model {float(own.loss):.6f}"

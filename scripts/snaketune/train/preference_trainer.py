@@ -157,11 +157,14 @@ class PreferenceTrainer(PackedTrainer):
             with self.accelerator.autocast():
                 losses, margins, differences = self._score(model, batch)
             tally.add(margins, differences)
-            total += float(losses.sum())
+            total = total + losses.sum().double()
         model.train()
         if self._is_interrupted():
             return {}
-        return {"eval_loss": total / tally.pairs, **{f"eval_{name}": value for name, value in tally.means().items()}}
+        return {
+            "eval_loss": float(total) / tally.pairs,
+            **{f"eval_{name}": value for name, value in tally.means().items()},
+        }
 
     def restore_interval(self) -> None:
         """Take up the log interval that the checkpoint was written in."""
@@ -175,7 +178,8 @@ class PreferenceTrainer(PackedTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
         pairs = sum(len(batch["reference"]) // 2 for batch in batch_samples)
-        return self.accelerator.gather(torch.tensor(pairs, device=device)).sum()
+        # Filled on the device: a number that is copied there waits for what is queued.
+        return self.accelerator.gather(torch.full((), pairs, device=device)).sum()
 
     def _score(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the loss, the reward margin and the difference of log-probability of each pair."""

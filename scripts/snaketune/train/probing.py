@@ -10,7 +10,7 @@ import io
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -23,6 +23,7 @@ from snaketune.common.atomic import private_folder
 from snaketune.common.errors import TrainingError
 from snaketune.data.rows import PackedRows
 from snaketune.train.cadence import logging_interval
+from snaketune.train.determinism import explaining_refusal
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.meters import forget_peak_memory, peak_bytes
 from snaketune.train.metrics import read_metrics
@@ -148,28 +149,41 @@ def probe(
     def explain() -> str:
         return advise(inputs.model_folder, inputs.rows.row_length, wanted, device)
 
-    with _leaving_no_trace(), private_folder(inputs.scratch) as work, explaining_shortage(explain):
-        forget_peak_memory()
-        began = time.monotonic()
-        run = prepare_run(
-            inputs.model_folder,
-            inputs.rows,
-            held_out,
-            wanted,
-            operational,
-            work,
-            device,
-            StopRequest(),
-            inputs.start,
-            whole=dict(cfg),
+    def prepare(work: Path) -> Run:
+        folder, rows, start = inputs.model_folder, inputs.rows, inputs.start
+        return prepare_run(
+            folder, rows, held_out, wanted, operational, work, device, StopRequest(), start, whole=dict(cfg)
         )
-        watch = Watch(run, steps, warmup_steps, repeats, repeat_seconds, max_seconds)
-        run.trainer.add_callback(watch)
-        loaded = time.monotonic()
-        run.trainer.train()
-        measured = _measured(run, watch, loaded - began, work, _evaluate(run, len(held_out)), held_out)
-        del run, watch
-    return measured
+
+    with (
+        _leaving_no_trace(),
+        private_folder(inputs.scratch) as work,
+        explaining_shortage(explain),
+        explaining_refusal(),
+    ):
+        repeat = (steps, warmup_steps, repeats, repeat_seconds, max_seconds)
+        return _measure(lambda: prepare(work), repeat, work, held_out)
+
+
+def _measure(
+    prepare: Callable[[], Run],
+    repeat: tuple[int, int, int, float | None, float | None],
+    work: Path,
+    held_out: PackedRows,
+) -> Probe:
+    """Train and return what was measured.
+
+    The model is in the variables of this function alone: when it ends, also by an error, nothing holds it any more
+    once the error has been dealt with, and the next candidate has the whole memory.
+    """
+    forget_peak_memory()
+    began = time.monotonic()
+    run = prepare()
+    watch = Watch(run, *repeat)
+    run.trainer.add_callback(watch)
+    loaded = time.monotonic()
+    run.trainer.train()
+    return _measured(run, watch, loaded - began, work, _evaluate(run, len(held_out)), held_out)
 
 
 class FirstRows(PackedRows):

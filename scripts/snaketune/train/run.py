@@ -1,6 +1,5 @@
 """A training run from prepared model and packed rows to a finished adapter, resumable at any instant."""
 
-import gc
 import os
 import sys
 from collections.abc import Callable
@@ -8,19 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, set_seed
+from transformers import set_seed
 
 from snaketune.common.errors import TrainingError
 from snaketune.data.rows import PackedRows
+from snaketune.model.lora import leave_inputs_to_autocast
 from snaketune.model.new_tokens import advice_on_tokens, with_token_numbers
 from snaketune.train.adapting import add_adapter
-from snaketune.train.arguments import choose_kernels, training_arguments
+from snaketune.train.arguments import training_arguments
 from snaketune.train.cadence import Cadence, LogCadence
 from snaketune.train.checkpoints import facts_of, keep_newest, newest_intact, seal
-from snaketune.train.device import Device, computing_dtype, prepare_arithmetic
+from snaketune.train.determinism import choose_kernels, explaining_refusal
+from snaketune.train.device import Device, check_formats, computing_dtype, mixed_dtype, prepare_arithmetic
 from snaketune.train.effort import Effort, effort_of
 from snaketune.train.engine import Engine, prepare_engine
-from snaketune.train.float8 import use_float8
+from snaketune.train.float8 import require_float8, use_float8
 from snaketune.train.inputs import check_rows, describe_batches
 from snaketune.train.loading import load_base
 from snaketune.train.metrics import MetricsWriter, sync_metrics, unknown_mfu
@@ -34,6 +35,7 @@ from snaketune.train.strategy import require_strategy
 from snaketune.train.surroundings import Surroundings
 from snaketune.train.team import ALONE, Team
 from snaketune.train.trainer import PackedTrainer, assemble
+from snaketune.train.zero import STAGES as ZERO_STAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ def train(
         again = f"To train the same once more, remove {work} first: rm -r {work}"
         print(f"Training is already complete in {checkpoint}. {again}", flush=True)
         return Finished(checkpoint, saved["step"], saved["step"], 0, device.type, {})
-    with explaining_shortage(lambda: advise(model_folder, rows.row_length, cfg, device)), StopRequest(team) as stop:
+    shortage = explaining_shortage(lambda: advise(model_folder, rows.row_length, cfg, device))
+    with shortage, explaining_refusal(), StopRequest(team) as stop:
         run = prepare_run(model_folder, rows, held_out, cfg, settings, work, device, stop, start, team)
         if checkpoint:
             run.trainer.resume(saved)
@@ -158,18 +161,24 @@ def prepare_run(
 
     ``whole`` is the configuration of the training that this one is a sample of: its length decides what pays.
     """
-    choose_kernels(cfg["train"]["deterministic"])
+    choose_kernels(cfg["train"]["deterministic"], device)
+    check_formats(cfg, device)
+    require_float8(cfg["train"], device)
     several = require_strategy(cfg, device, work, settings.get("scratch"))
     set_seed(cfg["train"]["seed"])
     base = load_base(model_folder, cfg, device)
-    use_float8(base, cfg["train"]["fp8"], device, cfg["train"]["torch_compile"])
     adapter = with_token_numbers(cfg["adapter"], model_folder)
     model = add_adapter(base, adapter, start)
+    # DeepSpeed has no autocast: it turns the weights themselves into 16 bits.
+    if mixed_dtype(cfg["train"], device) and cfg["train"]["strategy"] not in ZERO_STAGES:
+        leave_inputs_to_autocast(model)
     check_rows(model, rows, held_out)
     notes = (describe_batches(len(rows), cfg["train"]), advice_on_tokens(lambda: rows, model_folder, adapter))
     for note in filter(None, notes):
         print(note, flush=True)
     engine = prepare_engine(model, (rows, held_out), cfg, device, foresee(model, rows, whole or cfg, device))
+    if cfg["train"]["fp8"]:
+        use_float8(model, cfg["adapter"]["type"] == "none")
     # Before the arguments: from them on DeepSpeed would shard every model that is made, also one without weights.
     effort = effort_of(model, cfg["adapter"]["type"] == "none", device, computing_dtype(cfg, device))
     arguments = training_arguments(
@@ -194,7 +203,7 @@ def prepare_run(
     )
     writers = [_metrics_writer(trainer, effort, cfg, settings, work)] if team.is_first else []
     lines = LogCadence(cfg["train"]["logging_steps"])
-    for callback in (cadence, lines, stop, *writers, *engine.callbacks, FreezeGarbage()):
+    for callback in (cadence, lines, stop, *writers, *engine.callbacks):
         trainer.add_callback(callback)
     return Run(trainer, cadence, engine, stop)
 
@@ -221,16 +230,3 @@ def _metrics_writer(
         effort.utilization if effort else unknown_mfu,
         open_sinks(settings["report_to"], work, cfg),
     )
-
-
-class FreezeGarbage(TrainerCallback):
-    """Keep Python's garbage collector from walking the model's objects during training."""
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        """Collect once, then leave what is alive alone."""
-        gc.collect()
-        gc.freeze()
-
-    def on_train_end(self, args, state, control, **kwargs):
-        """Give the objects back to the collector."""
-        gc.unfreeze()

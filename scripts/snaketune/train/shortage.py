@@ -1,6 +1,7 @@
 """Out of memory: what the run needs, part by part, and the next smaller setting, instead of a traceback."""
 
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,8 +14,27 @@ from snaketune.common.errors import SnaketuneError, TrainingError
 from snaketune.train.device import Device
 
 GIGA = 1e9
-# What torch says when the memory of the machine is used up; it has no exception of its own for that.
-CPU_ALLOCATOR = "can't allocate memory"
+# How libraries say that memory is used up, beside torch's own exception: torch of the machine's memory, CUDA, its
+# libraries (cuBLAS makes its handle in what is left), Triton, NCCL, and a loader process that the system ended.
+SHORTAGES = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "CUSPARSE_STATUS_ALLOC_FAILED",
+    "CUFFT_ALLOC_FAILED",
+    "cudaErrorMemoryAllocation",
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    "is killed by signal: Killed",
+    "insufficient shared memory (shm)",
+)
+
+
+class ShortageError(TrainingError):
+    """Memory ran out."""
 
 
 @contextmanager
@@ -22,26 +42,51 @@ def explaining_shortage(explain: Callable[[], str]) -> Iterator[None]:
     """Turn running out of memory into one sentence, made by ``explain``.
 
     Raises:
-        TrainingError: if memory runs out in the block.
+        ShortageError: if memory runs out in the block.
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError):
-        pass
-    except RuntimeError as error:
-        if CPU_ALLOCATOR not in str(error):
+    except SnaketuneError:
+        raise
+    except Exception as error:
+        if not is_shortage(error):
             raise
+        forget_frames(error)
     else:
         return
     # Outside of the handler: its traceback would keep the tensors of the failed step alive.
-    raise TrainingError(f"memory ran out: {explain()}; the last checkpoint is kept and nothing is published.")
+    raise ShortageError(f"memory ran out: {explain()}; the last checkpoint is kept and nothing is published.")
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Tell whether an error, or the one that it came from, says that memory ran out.
+
+    torch has an exception for its own allocator alone; compiling wraps whatever a kernel raised.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    said = str(error).lower()
+    if isinstance(error, RuntimeError | OSError) and any(words.lower() in said for words in SHORTAGES):
+        return True
+    before = error.__cause__ or error.__context__
+    return before is not None and is_shortage(before)
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Let go of the variables of the functions that an error came through: the tensors of the step that failed.
+
+    Whatever handles the error next, contextlib's frames among it, would keep them alive through its traceback.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def memory_gigabytes(device: Device) -> float:
     """Return the memory of the GPU, or of the machine, in GB (1e9 bytes)."""
     if device.is_cpu:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIGA
-    return torch.cuda.get_device_properties(0).total_memory / GIGA
+    return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / GIGA
 
 
 def advise(model_folder: Path, row_length: int, cfg: dict[str, Any], device: Device) -> str:

@@ -8,6 +8,7 @@ Nothing here needs more than torch, transformers and peft; how checkpoints are s
 
 import contextlib
 import functools
+import gc
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -57,6 +58,18 @@ class PackedTrainer(Trainer):
         self.guard = FiniteGuard(patience, lambda: self.times.spending("device"))
         self.evaluation_is_due = False
         self._resumed: dict[str, Any] = {}
+
+    def train(self, *args, **kwargs):
+        """Train, with Python's garbage collector kept from walking the objects that are there: the model's.
+
+        However training ends they are the collector's again: what an error leaves would fill the GPU for good.
+        """
+        gc.collect()
+        gc.freeze()
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            gc.unfreeze()
 
     def _prepare_for_training(self, *args, **kwargs):
         # A base model is loaded in evaluation mode, and the adapter around it says that it trains.
@@ -159,7 +172,8 @@ class PackedTrainer(Trainer):
     def held_out_loss(self) -> float | None:
         """Return the mean negative log-likelihood per loss-bearing held-out token, in nats; None when interrupted."""
         model, collator = self._model().eval(), RowCollator(self._held_out, self._layout)
-        total, tokens = 0.0, 0.0
+        total: Any = 0.0
+        tokens = 0.0
         for indices, counts in self._own_batches():
             if self._is_interrupted():
                 break
@@ -169,13 +183,21 @@ class PackedTrainer(Trainer):
             with self.compute_loss_context_manager():
                 loss = model(**self._prepare_inputs(batch), use_cache=False).loss
             if count and counts:
-                total += float(loss) * count
+                # In float64 on the device: the host asks once, when all batches are through.
+                total = total + loss.double() * count
                 tokens += count
         model.train()
         if self._is_interrupted():
             return None
-        total, tokens = self._team.sum([total, tokens])
+        total, tokens = self._team.sum([float(total), tokens])
         return total / tokens
+
+    def _prepare_input(self, data):
+        """Return a tensor on the device of training, copied without waiting for what is queued there."""
+        if not isinstance(data, torch.Tensor) or self.is_deepspeed_enabled or data.device == self.args.device:
+            return super()._prepare_input(data)
+        pins = self.args.dataloader_pin_memory and self.args.device.type == "cuda"
+        return (data.pin_memory() if pins else data).to(self.args.device, non_blocking=True)
 
     def _own_batches(self) -> Iterator[tuple[list[int], bool]]:
         """Yield this process's batches of held-out rows; all processes get equally many, the surplus does not count."""
