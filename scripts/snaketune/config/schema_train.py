@@ -49,7 +49,7 @@ class TrainConfig(Section):
     )
     bf16: bool | Literal["auto"] = Field(
         "auto",
-        description="bfloat16 autocast; `auto`: where the GPU has it, and on an older GPU float16 with scaled gradients.",
+        description="bfloat16 autocast; `auto`: where the GPU has it; on older GPUs float16 with scaled gradients.",
     )
     fp16: bool = Field(False, description="float16 autocast, for GPUs without bfloat16.")
     tf32: bool | Literal["auto"] = Field(
@@ -103,8 +103,8 @@ class TrainConfig(Section):
     )
     deterministic: bool = Field(
         False,
-        description="Only kernels that give the same bits every time on the same kind of GPU; slower, and a model with an "
-        "operation that has no such kernel is refused. A CPU does not need it.",
+        description="Only kernels that give the same bits every time on the same kind of GPU; slower, and a model with "
+        "an operation that has no such kernel is refused. A CPU does not need it.",
     )
     seed: int = Field(42, ge=0, description="Seed of the adapter's weights, dropout and row order.")
     cpu_threads: int = Field(

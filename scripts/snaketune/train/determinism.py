@@ -26,7 +26,7 @@ def choose_kernels(deterministic: bool, device: Device) -> None:
     """
     torch.use_deterministic_algorithms(deterministic, warn_only=device.is_cpu)
     # Filling memory that is about to be overwritten proves nothing about kernels and costs a pass over it.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     inductor.deterministic = deterministic  # else measured times choose among compiled kernels
     for name, value in VARIABLES.items():
         if deterministic:

@@ -149,7 +149,8 @@ class PreferenceTrainer(PackedTrainer):
     @torch.no_grad()
     def held_out_measures(self) -> dict[str, float]:
         """Return the mean loss of the held-out pairs and how they are ranked; nothing when interrupted."""
-        model, tally, total = self._model().eval(), Tally(), 0.0
+        model, tally = self._model().eval(), Tally()
+        total: Any = 0.0
         size = self.args.per_device_eval_batch_size
         for batch in self._batches(self._held_out_collator, range(len(self._held_out)), size):
             if self._is_interrupted():
