@@ -3,7 +3,7 @@
 #
 # Nothing happens when .venv already holds what constraints.txt and the requirements ask for.
 # PYTHON=/path/to/python3 chooses the interpreter. SNAKETUNE_TORCH=cpu or =gpu overrules the look for a GPU, for a
-# login node that installs what a GPU node will use.
+# login node that installs what a GPU node will use; =cu126 asks for the build for older drivers and cards.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -13,6 +13,12 @@ log=.venv/install.log
 torch_log=.venv/install-torch.log
 local_trouble='no space left|disk quota|permission denied|read-only file system|input/output error'
 cpu_index=https://download.pytorch.org/whl/cpu
+# The ordinary build of the pinned torch is for CUDA 13: drivers from 580 on, cards from Turing (7.5) on. PyTorch has
+# the same version for CUDA 12.6, too: drivers from 525 on, cards from Maxwell (5.0) to Hopper (9.0).
+older=cu126
+older_index=https://download.pytorch.org/whl/$older
+driver_needed=580
+driver_needed_by_older=525
 
 say() { printf 'install: %s\n' "$*"; }
 
@@ -115,11 +121,40 @@ fault() {
 
 gpu_wanted() {
     case "${SNAKETUNE_TORCH:-auto}" in
-        gpu) return 0 ;;
+        gpu | "$older") return 0 ;;
         cpu) return 1 ;;
         auto) nvidia-smi -L 2>/dev/null | grep -q '^GPU ' ;;
-        *) stop "SNAKETUNE_TORCH=$SNAKETUNE_TORCH is not known: use cpu, gpu or auto." ;;
+        *) stop "SNAKETUNE_TORCH=$SNAKETUNE_TORCH is not known: use cpu, gpu, $older or auto." ;;
     esac
+}
+
+# What the driver and the oldest card ask for: "ordinary", the name of the older build, or a reason why neither works.
+suitable_build() {
+    local answer driver card
+    [ "${SNAKETUNE_TORCH:-auto}" != "$older" ] || { echo "$older"; return; }
+    answer=$(nvidia-smi --query-gpu=driver_version,compute_cap --format=csv,noheader 2>/dev/null | tr -d ' ' || true)
+    driver=$(printf '%s\n' "$answer" | head -n 1 | cut -d , -f 1)
+    card=$(printf '%s\n' "$answer" | cut -d , -f 2 | tr -d . | sort -n | head -n 1)
+    case "${driver%%.*}" in "" | *[!0-9]*) echo ordinary; return ;; esac # a login node, or a driver that says nothing
+    case "$card" in "" | *[!0-9]*) card=75 ;; esac
+    if [ "${driver%%.*}" -lt "$driver_needed_by_older" ]; then
+        echo "The NVIDIA driver $driver is too old for torch $pin: it needs $driver_needed, and its build for CUDA 12.6 needs $driver_needed_by_older: update the driver, or set SNAKETUNE_TORCH=cpu."
+    elif [ "${driver%%.*}" -lt "$driver_needed" ] && [ "$card" -ge 100 ]; then
+        echo "The NVIDIA driver $driver is too old for torch $pin on this GPU: it needs $driver_needed: update the driver, or set SNAKETUNE_TORCH=cpu."
+    elif [ "${driver%%.*}" -lt "$driver_needed" ] || [ "$card" -lt 75 ]; then
+        echo "$older"
+    else
+        echo ordinary
+    fi
+}
+
+# With the libraries that it depends on, other than the CPU build. The user's own package sources come first.
+install_older_torch() {
+    [ "$(torch_version)" != "$pin+$older" ] || return 0
+    say "This driver or GPU is older than the ordinary torch $pin: its build for CUDA 12.6 follows."
+    install_requirements "torch==$pin+$older" && return
+    install_requirements "torch==$pin+$older" --index-url "$older_index" && return
+    stop "torch $pin for CUDA 12.6 cannot be reached: update the NVIDIA driver to $driver_needed, or set SNAKETUNE_TORCH=cpu (details: $log)."
 }
 
 torch_version() {
@@ -246,6 +281,12 @@ have_uv && tool=uv
 say "Installing the pinned packages into .venv with $tool; the first time takes a minute or two."
 pin=$(sed -n 's/^torch==\([^ ;]*\).*/\1/p' constraints.txt)
 if gpu_wanted; then
+    build=$(suitable_build)
+    case "$build" in
+        ordinary) ;;
+        "$older") install_older_torch ;;
+        *) stop "$build" ;;
+    esac
     # A folder of wheels may offer the CPU build, which would win and leave the GPU idle.
     wanted+=("torch!=$pin+cpu")
 elif [ "$(uname -s)" = Linux ]; then

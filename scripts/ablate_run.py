@@ -16,10 +16,12 @@ def main() -> None:
     from snaketune.ablate.request import read_files, subject_of
     from snaketune.ablate.running import FreshProcesses
     from snaketune.common.atomic import write_json
+    from snaketune.common.cards import take_cards
     from snaketune.common.locks import wait_for_lock
     from snaketune.data.disks import Disks
     from snaketune.plan.machine import look_at_machine
 
+    take_cards()
     work = Path(arguments.work)
     # Compiled kernels are kept between the cases, as they are between trainings.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(work.absolute() / "compiled"))

@@ -19,12 +19,14 @@ def main() -> None:
     wanted = arguments.cfg.get("evaluate", {})
     require_evaluation_packages(wanted.get("metrics", ()), wanted.get("tasks", ()))
     from snaketune.common.atomic import write_json
+    from snaketune.common.cards import take_cards
     from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
     from snaketune.evaluate.inputs import located
     from snaketune.evaluate.results import write_documents, write_generations
     from snaketune.merge.outcome import merged_folder
     from snaketune.train.provenance import describe_machine
 
+    take_cards()
     material = Material(
         model=located(arguments.model, "model"),
         adapter=located(arguments.adapter, "adapter"),

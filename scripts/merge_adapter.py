@@ -10,12 +10,14 @@ def main() -> None:
     """Merge, have it checked and write the facts; the merged model is the folder ``merged`` beside them."""
     names = ("model", "adapter", "tokens", "rows", "output")
     arguments = parse_arguments(__doc__, *names, several=("others",), facts=("output",))
+    from snaketune.common.cards import take_cards
     from snaketune.evaluate.inputs import located
     from snaketune.merge.material import Material
     from snaketune.merge.merging import merge_adapter
     from snaketune.merge.origins import check_origin
     from snaketune.merge.outcome import attempt
 
+    take_cards()
     held_out = located(arguments.rows, "eval.arrow")
     material = Material(
         model=located(arguments.model, "model"),

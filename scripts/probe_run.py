@@ -10,10 +10,12 @@ def main() -> None:
     arguments = parse_arguments(__doc__, "settings", "pack", "model", "results", "scratch", "output", facts=("output",))
     from snaketune.common.atomic import write_json
     from snaketune.common.canonical import read_json
+    from snaketune.common.cards import take_cards
     from snaketune.common.locks import wait_for_lock
     from snaketune.plan.probed import describe_probe
     from snaketune.train.probe_record import ProbeRequest, probe_of
 
+    take_cards()
     scratch = Path(arguments.scratch)
     # One at a time: two probes on one device would measure each other.
     lock = wait_for_lock(scratch / "lock")

@@ -14,6 +14,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__, *names, optional=("start",), facts=("metrics", "info", "manifest"))
     from snaketune.common.atomic import write_bytes, write_json
     from snaketune.common.canonical import read_json
+    from snaketune.common.cards import take_cards
     from snaketune.common.locks import wait_for_lock
     from snaketune.common.manifest import read_manifest, write_manifest
     from snaketune.data.rows import PackedRows
@@ -32,6 +33,9 @@ def main() -> None:
     from snaketune.train.strategy import processes_wanted, run_workers
     from snaketune.train.team import is_worker
 
+    count = 1 if arguments.cfg["train"]["strategy"] == "single" else arguments.cfg["plan"]["num_gpus"]
+    if not is_worker():
+        take_cards(count // arguments.settings["num_nodes"] or 1)
     # Compiled kernels serve later runs, too; torch would keep them in a temporary folder.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(arguments.work).absolute() / "compiled"))
     clock = provenance.Stopwatch()

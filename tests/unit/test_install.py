@@ -41,6 +41,8 @@ case "$*" in
         echo "${*#*pip install }" >>"$CALLS"
         case "$*" in
             *"+cpu --index-url"*) [ "$WHEELS" = index ] ;;
+            *"+cu126 --index-url"*) [ "$WHEELS" != older ] ;;
+            *"+cu126"*) [ "$WHEELS" = own ] ;;
             *"torch=="*"+cpu"*) [ "$WHEELS" = own ] || { echo "${COMPLAINT:-none}"; false; } ;;
             *) [ "$WHEELS" != broken ] || { printf '%s\n' "$COMPLAINT" >&2; exit 1; } ;;
         esac || exit 1
@@ -48,6 +50,7 @@ case "$*" in
         touch .venv/half; step
         case "$*" in
             *"torch=="*"+cpu"*) echo "$TORCH_PIN+cpu" >.venv/torch ;;
+            *"torch=="*"+cu126"*) echo "$TORCH_PIN+cu126" >.venv/torch ;;
             *) [ -e .venv/torch ] || echo "$TORCH_PIN" >.venv/torch; step; touch .venv/whole ;;
         esac
         rm .venv/half; rm -r .venv/busy ;;
@@ -67,7 +70,7 @@ def place(tmp_path):
     shutil.copy(ROOT / "constraints.txt", tmp_path)
     tools = tmp_path / "tools"
     tools.mkdir()
-    names = "bash cat cksum cp cut df dirname find flock grep head mkdir rm sed sleep tail touch tr uname"
+    names = "bash cat cksum cp cut df dirname find flock grep head mkdir rm sed sleep sort tail touch tr uname"
     for name in filter(shutil.which, names.split()):
         (tools / name).symlink_to(shutil.which(name))
     write_tool(tools / "python3", PYTHON)
@@ -97,6 +100,13 @@ def install(place, *options, **variables):
 
 def add_gpu(place):
     write_tool(place / "tools" / "nvidia-smi", "#!/bin/bash\necho 'GPU 0: NVIDIA H100 (UUID: GPU-1)'\n")
+
+
+def add_driver(place, version, *capabilities):
+    """A driver of some age with cards of some generations."""
+    lines = "".join(f"echo '{version}, {capability}'\n" for capability in capabilities)
+    listing = "echo 'GPU 0: NVIDIA (UUID: GPU-1)'"
+    write_tool(place / "tools" / "nvidia-smi", f'#!/bin/bash\n[ "$1" != -L ] || {{ {listing}; exit; }}\n{lines}')
 
 
 linux = pytest.mark.skipif(os.uname().sysname != "Linux", reason="CPU builds are chosen on Linux only")
@@ -143,6 +153,46 @@ def test_a_gpu_that_appears_replaces_the_cpu_build_once(place):
     assert "the CPU build and this machine has a GPU" in done.stdout
     assert len(calls) == 1
     assert install(place, WHEELS="own")[1] == []
+
+
+@pytest.mark.parametrize(
+    ("version", "capabilities", "build"),
+    [
+        ("580.95.05", ["8.9"], "ordinary"),
+        ("610.10", ["12.0", "7.5"], "ordinary"),
+        ("535.183.01", ["8.9"], "older"),
+        ("570.86.10", ["9.0", "9.0"], "older"),
+        ("580.95.05", ["7.0"], "older"),
+        ("580.95.05", ["9.0", "6.1"], "older"),
+        ("470.256.02", ["8.0"], "driver 470.256.02 is too old"),
+        ("570.86.10", ["12.0"], "driver 570.86.10 is too old for torch"),
+        ("[N/A]", ["[N/A]"], "ordinary"),
+    ],
+)
+def test_the_build_of_torch_fits_the_driver_and_the_oldest_card(place, version, capabilities, build):
+    add_driver(place, version, *capabilities)
+    done, calls = install(place, WHEELS="none")
+    if build not in ("ordinary", "older"):
+        assert (done.returncode, calls) == (1, [])
+        assert build in done.stderr and done.stderr.count("\n") == 1
+        return
+    assert done.returncode == 0, done.stderr
+    asked = [call for call in calls if "+cu126" in call]
+    assert len(asked) == (2 if build == "older" else 0)
+    assert all("-r envs/requirements.txt" not in call for call in asked)
+    assert "--index-url https://download.pytorch.org/whl/cu126" in "".join(asked) or build == "ordinary"
+    assert f"torch!={PIN}+cpu" in calls[-1] and calls[-1].endswith("-c constraints.txt")
+    assert install(place)[1] == []
+
+
+def test_a_login_node_can_ask_for_the_older_build_and_a_missing_one_is_a_sentence(place):
+    done, calls = install(place, WHEELS="own", SNAKETUNE_TORCH="cu126")
+    assert done.returncode == 0, done.stderr
+    assert [f"torch=={PIN}+cu126" in call for call in calls] == [True, False]
+    shutil.rmtree(place / ".venv")
+    done, _ = install(place, WHEELS="older", SNAKETUNE_TORCH="cu126")
+    assert done.returncode == 1
+    assert "for CUDA 12.6 cannot be reached: update the NVIDIA driver to 580" in done.stderr
 
 
 @linux

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from snaketune.common.errors import TrainingError
 from snaketune.model.peft_names import names_as_given, read_config
 from snaketune.model.weights import count_parameters, find_weight_files
-from snaketune.train.device import attention
+from snaketune.train.device import attention, has_usable_card
 from snaketune.train.loading import open_model
 from snaketune.train.packages import NONE
 
@@ -54,7 +54,7 @@ class ModelSettings:
 
 def best_device() -> torch.device:
     """Return the device that models are read on: the GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if has_usable_card() else "cpu")
 
 
 def computing_dtype(dtype: str, device: torch.device) -> torch.dtype:
@@ -66,7 +66,8 @@ def computing_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if device.type == "cpu":
         return torch.float32
     if dtype == "auto":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        # Emulated bfloat16 (older cards) is slower than float32.
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return getattr(torch, dtype)
 
 

@@ -1,10 +1,12 @@
 """What the device decides: number formats and kernels, one code path for CPU and GPU."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from snaketune.common.cards import MAKE_AGAIN, OR_CPU, why_unusable
 from snaketune.common.errors import ConfigError
 from snaketune.train.team import local_rank
 
@@ -24,11 +26,51 @@ class Device:
 
 
 def find_device() -> Device:
-    """Return the accelerator of this process, else the CPU."""
-    if torch.cuda.is_available():
+    """Return the accelerator of this process, else the CPU.
+
+    Raises:
+        ConfigError: if there is an accelerator that torch cannot use, and nobody asked for the CPU.
+    """
+    if has_usable_card():
         major, _ = torch.cuda.get_device_capability()
         return Device("cuda", has_bf16=torch.cuda.is_bf16_supported(including_emulation=False), has_tf32=major >= 8)
     return Device("cpu", has_bf16=False, has_tf32=False)
+
+
+def has_usable_card() -> bool:
+    """Tell whether torch computes on a GPU here.
+
+    Raises:
+        ConfigError: if there is one and torch cannot use it: a driver that is too old, a build without CUDA or without
+            kernels for this generation. Training on the CPU instead would take days and say nothing.
+    """
+    if not torch.cuda.is_available():
+        if reason := _why_unusable():
+            raise ConfigError(reason)
+        return False
+    capability, built = torch.cuda.get_device_capability(), torch.cuda.get_arch_list()
+    if built and not _has_kernels(capability, built):
+        raise ConfigError(
+            f"{torch.cuda.get_device_name()} (compute capability {capability[0]}.{capability[1]}) has no kernels in"
+            f" torch {torch.__version__}, which was built for {', '.join(built)}: {MAKE_AGAIN}, {OR_CPU}."
+        )
+    return True
+
+
+@functools.cache
+def _why_unusable() -> str | None:
+    return why_unusable(torch.__version__, torch.version.cuda)
+
+
+def _has_kernels(capability: tuple[int, int], built: list[str]) -> bool:
+    """Tell whether a build has kernels for a card: those of its generation, or instructions for any newer one (PTX)."""
+    wanted = 10 * capability[0] + capability[1]
+    for name in built:
+        kind, _, number = name.partition("_")
+        own = int("".join(filter(str.isdigit, number)) or 0)
+        if own <= wanted and (kind == "compute" or own // 10 == wanted // 10):
+            return True
+    return False
 
 
 def weight_dtype(setting: str, device: Device) -> torch.dtype:
@@ -155,6 +197,6 @@ def name_of(device: Device) -> str:
 def prepare_arithmetic(threads: int) -> Device:
     """Fix the number of CPU threads, which decides the last bits of sums, and return the device of this process."""
     torch.set_num_threads(threads)
-    if torch.cuda.is_available():
+    if has_usable_card():
         torch.cuda.set_device(local_rank())
     return find_device()

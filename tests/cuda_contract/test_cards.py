@@ -1,0 +1,206 @@
+"""Which cards a job sees, and what is said where torch cannot use the one that is there."""
+
+import importlib.metadata
+import re
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from snaketune.common import cards
+from snaketune.common.cards import has_card, named_cards, take_cards, visible_cards, why_unusable
+from snaketune.common.errors import ConfigError
+from snaketune.evaluate.models import best_device
+from snaketune.train import device as device_module
+from snaketune.train import meters
+from snaketune.train.device import find_device
+
+TWO = "GPU 0: NVIDIA GeForce RTX 4090 (UUID: GPU-aaaa)\nGPU 1: NVIDIA GeForce RTX 4090 (UUID: GPU-bbbb)\n"
+SLICED = (
+    "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-cccc)\n"
+    "  MIG 1g.10gb     Device  0: (UUID: MIG-0001)\n"
+    "  MIG 1g.10gb     Device  1: (UUID: MIG-0002)\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_held(monkeypatch):
+    monkeypatch.setattr(cards, "_held", [])
+
+
+@pytest.fixture
+def listing(monkeypatch):
+    monkeypatch.setattr(cards, "_ask", lambda *arguments: TWO)
+
+
+def other_job(count, folder, monkeypatch):
+    """What another process would see: it holds locks of its own."""
+    held, environment = cards._held, {}
+    monkeypatch.setattr(cards, "_held", [])
+    take_cards(count, folder, environment)
+    others = cards._held
+    monkeypatch.setattr(cards, "_held", held)
+    return environment.get("CUDA_VISIBLE_DEVICES"), others
+
+
+def test_names_are_those_of_cards_and_of_the_slices_of_cut_ones():
+    assert named_cards(TWO) == ["GPU-aaaa", "GPU-bbbb"]
+    assert named_cards(SLICED) == ["MIG-0001", "MIG-0002"]
+    assert named_cards("") == []
+
+
+def test_two_jobs_at_a_time_see_one_card_each(listing, tmp_path, monkeypatch):
+    first, locks = other_job(1, tmp_path, monkeypatch)
+    second, more = other_job(1, tmp_path, monkeypatch)
+    third, _ = other_job(1, tmp_path, monkeypatch)
+    assert (first, second, third) == ("GPU-aaaa", "GPU-bbbb", "GPU-aaaa")
+    for lock in (*locks, *more):
+        lock.close()
+    assert other_job(1, tmp_path, monkeypatch)[0] == "GPU-aaaa"
+
+
+def test_a_job_of_two_processes_keeps_two_cards(listing, tmp_path):
+    environment = {}
+    take_cards(2, tmp_path, environment)
+    assert environment == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "seen"),
+    [("2,3", ["2", "3"]), ("GPU-aaaa", ["GPU-aaaa"]), ("", []), ("-1", []), ("1,-1,0", ["1"]), (" 0 , 1 ", ["0", "1"])],
+)
+def test_what_the_shell_or_slurm_allows_is_kept_to(listing, value, seen):
+    assert visible_cards({"CUDA_VISIBLE_DEVICES": value}) == seen
+
+
+def test_one_of_the_allowed_cards_is_taken(listing, tmp_path):
+    environment = {"CUDA_VISIBLE_DEVICES": "5,6"}
+    take_cards(1, tmp_path, environment)
+    assert environment["CUDA_VISIBLE_DEVICES"] == "5"
+
+
+def test_without_a_card_nothing_is_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(cards, "_ask", lambda *arguments: None)
+    environment = {}
+    take_cards(1, tmp_path, environment)
+    assert environment == {}
+
+
+def machine(folder, *files):
+    for name in files:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def driver(version):
+    return lambda *arguments: TWO if "-L" in arguments else f"{version}\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda", "words"),
+    [
+        (
+            "535.183.01",
+            "13.0",
+            r"driver 535\.183\.01 is too old for torch 2\.13\.0 with CUDA 13\.0, .* 580\.65",
+        ),
+        ("470.256.02", "12.6", r"driver 470\.256\.02 is too old .* needs 525\.60"),
+        ("580.95.05", "13.0", r"\(driver 580\.95\.05\) .* cannot use it: run `nvidia-smi`"),
+        ("580.95.05", None, r"a build without CUDA: .*SNAKETUNE_TORCH=gpu make install"),
+    ],
+)
+def test_a_card_that_torch_cannot_use_is_a_sentence(tmp_path, version, cuda, words):
+    root = machine(tmp_path, "dev/nvidia0")
+    reason = why_unusable("2.13.0", cuda, {}, root, driver(version))
+    assert reason and re.search(words, reason), reason
+    assert "CUDA_VISIBLE_DEVICES=" in reason
+    for environment in ({"CUDA_VISIBLE_DEVICES": ""}, {"CUDA_VISIBLE_DEVICES": "-1"}):
+        assert why_unusable("2.13.0", cuda, environment, root, driver(version)) is None
+
+
+def test_a_driver_is_read_without_nvidia_smi_too(tmp_path):
+    root = machine(tmp_path, "dev/nvidia0", "proc/driver/nvidia/version")
+    line = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  515.105.01  Mon Mar 6 07:36:22 UTC 2023\n"
+    (root / "proc/driver/nvidia/version").write_text(line)
+    assert "driver 515.105.01 is too old" in why_unusable("2.13.0", "13.0", {}, root, lambda *arguments: None)
+
+
+def test_containers_without_a_card_and_windows_with_one(tmp_path):
+    silent = machine(tmp_path / "container", "proc/driver/nvidia/version", "dev/nvidiactl")
+    assert not has_card(silent, lambda *arguments: None)
+    assert why_unusable("2.13.0", "13.0", {}, silent, lambda *arguments: None) is None
+    windows = machine(tmp_path / "wsl", "dev/dxg")
+    assert has_card(windows, driver("560.1"))
+    assert not has_card(windows, lambda *arguments: None)
+
+
+def test_training_and_evaluation_refuse_to_use_the_cpu_instead(monkeypatch):
+    monkeypatch.setattr(device_module, "_why_unusable", lambda: "the NVIDIA driver 470 is too old.")
+    for look in (find_device, best_device):
+        with pytest.raises(ConfigError, match="too old"):
+            look()
+
+
+@pytest.mark.parametrize("card", ["V100"], indirect=True)
+def test_a_card_that_the_build_has_no_kernels_for_is_a_sentence(card):
+    with pytest.raises(ConfigError, match=r"Tesla V100.* \(compute capability 7\.0\) has no kernels in torch"):
+        find_device()
+
+
+@pytest.mark.parametrize("card", ["T4", "4090", "H100", "B200", "MIG", "3060"], indirect=True)
+def test_other_cards_are_taken(card):
+    found = find_device()
+    assert (found.type, found.has_bf16, found.has_tf32) == ("cuda", card.card.has_bf16, card.card.has_bf16)
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "has"),
+    [
+        ((8, 9), ["sm_80", "sm_86"], True),
+        ((12, 1), ["sm_90", "sm_120"], True),
+        ((9, 0), ["sm_80", "sm_100a"], False),
+        ((13, 0), ["sm_90", "compute_120"], True),
+        ((7, 0), ["sm_50", "sm_70"], True),
+    ],
+)
+def test_kernels_serve_their_generation_and_ptx_all_later_ones(capability, built, has):
+    assert device_module._has_kernels(capability, built) is has
+
+
+class Nvml:
+    """NVML as nvidia-ml-py gives it."""
+
+    NVMLError_DriverNotLoaded = NVMLError_NotSupported = type("NVMLError", (Exception,), {})
+
+    def __init__(self, busy):
+        self._busy = busy
+
+    def nvmlInit(self):
+        pass
+
+    def nvmlDeviceGetHandleByIndex(self, index):
+        return index
+
+    def nvmlDeviceGetUtilizationRates(self, handle):
+        if self._busy is None:
+            raise self.NVMLError_NotSupported("Not Supported")
+        return SimpleNamespace(gpu=self._busy)
+
+
+@pytest.mark.parametrize(("card", "busy"), [("4090", 87), ("MIG", None)], indirect=["card"])
+def test_how_busy_a_card_is_comes_from_nvml_and_is_unknown_for_a_slice(card, busy, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "_HAS_PYNVML", True)
+    monkeypatch.setattr(torch.cuda, "pynvml", Nvml(busy), raising=False)
+    monkeypatch.setattr(torch.cuda, "_get_nvml_device_index", lambda device: 0)
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml(busy))
+    meters._has_utilization.cache_clear()
+    assert [meters.gpu_utilization(), meters.gpu_utilization()] == [busy, busy]
+    assert capsys.readouterr().out.count("how busy the GPU is is not recorded") == (busy is None)
+    meters._has_utilization.cache_clear()
+
+
+def test_nvml_s_package_is_installed_with_the_workflow():
+    assert importlib.metadata.version("nvidia-ml-py")
