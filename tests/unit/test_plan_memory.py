@@ -94,13 +94,13 @@ def test_8_bit_holds_more_than_4_bit():
     eight, four = (memory_plan(LLAMA_2_13B, MemorySetting(512, quantization=name)) for name in ("8bit", "4bit"))
     assert eight.weights == pytest.approx(13.3, abs=0.1)
     assert four.weights == pytest.approx(7.2, abs=0.1)
-    assert eight.activations > four.activations
+    assert eight.activations == four.activations  # the inputs that 8-bit products keep are those of the adapters
 
 
 def test_the_original_34b_preset_needs_checkpointing_and_more_than_25_gb():
     preset = MemorySetting(1024, adapter=AdapterSetting(64), quantization="4bit", chunked_loss=False)
     assert memory_plan(YI_34B, replace(preset, checkpoint_every=1)).total == pytest.approx(29.7, rel=0.05)
-    assert memory_plan(YI_34B, preset).total == pytest.approx(50, rel=0.05)
+    assert memory_plan(YI_34B, preset).total == pytest.approx(47.2, rel=0.05)
 
 
 def test_more_recomputation_never_needs_more_memory():
@@ -156,7 +156,7 @@ def test_setting_of_a_configuration_on_a_gpu_and_on_a_cpu():
     cpu = setting_of(CFG, 1024, "cpu")
     assert (cpu.weight_dtype, cpu.autocast, cpu.attention, cpu.device) == ("float32", "", "sdpa", "cpu")
     old = setting_of(CFG, 1024, "cuda", has_bf16=False)
-    assert (old.weight_dtype, old.autocast) == ("float16", "")
+    assert (old.weight_dtype, old.autocast) == ("float16", "float16")
 
 
 def test_setting_of_a_configuration_takes_every_key():

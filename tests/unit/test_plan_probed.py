@@ -120,7 +120,7 @@ class Fake:
     def measure(self, candidate):
         self.tried.append(candidate)
         if candidate.micro_batch >= self.breaks_at and not candidate.checkpoint_every:
-            raise TrainingError("memory ran out: the run needs more.")
+            raise ShortageError("memory ran out: the run needs more.")
         rate = 100.0 * candidate.micro_batch**0.5 * (0.7 if candidate.checkpoint_every else 1) + candidate.workers
         return type("Found", (), {"tokens_per_second": rate, "spread": 0.01, "peak_memory_bytes": 1_000_000_000})()
 

@@ -10,6 +10,7 @@ from plan_models import MIXTRAL_8X7B, SMALL
 from transformers import AutoModelForCausalLM, Lfm2Config, LlamaConfig
 
 from snaketune.common.errors import PlanError
+from snaketune.model.lora import leave_inputs_to_autocast
 from snaketune.plan import tracing
 from snaketune.plan.settings import AdapterSetting, MemorySetting
 from snaketune.plan.stand_ins import LiveBytes
@@ -26,6 +27,8 @@ def carried_out(setting):
     if setting.adapter:
         adapter = {"r": setting.adapter.r, "lora_dropout": setting.adapter.lora_dropout}
         model = get_peft_model(base, LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM", **adapter))
+    if setting.adapter and setting.autocast:
+        leave_inputs_to_autocast(model)
     if setting.checkpoint_every:
         base.activation_checkpointing_enable({"use_reentrant": False}, every_n_layers=setting.checkpoint_every)
     for parameter in model.parameters():
@@ -90,10 +93,12 @@ def test_mixed_layers_are_traced_at_full_depth():
     assert mixed == alike - 3 * one + 3 * other
 
 
-def test_a_quantised_base_keeps_less_than_an_8_bit_one():
+def test_an_8_bit_base_keeps_its_inputs_which_adapters_keep_anyway():
     plain, nf4, int8 = (trace_step(CONFIG, MemorySetting(256, quantization=name)) for name in ("none", "4bit", "8bit"))
-    assert nf4.kept == plain.kept
-    assert int8.kept > plain.kept
+    assert nf4.kept == plain.kept == int8.kept
+    few = AdapterSetting(target_modules=("q_proj",))
+    nf4, int8 = (trace_step(CONFIG, MemorySetting(256, adapter=few, quantization=name)) for name in ("4bit", "8bit"))
+    assert int8.kept > nf4.kept
 
 
 def test_a_trace_is_made_once(monkeypatch):
