@@ -11,6 +11,7 @@ from snaketune.common.errors import TrainingError
 from snaketune.plan.candidates import Candidate, advice, row_choices, worker_choices
 from snaketune.plan.probed import describe_probe
 from snaketune.plan.summary import describe
+from snaketune.train.shortage import ShortageError
 
 GPU = {"name": "NVIDIA A100-SXM4-80GB"}
 
