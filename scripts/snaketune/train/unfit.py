@@ -3,17 +3,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from snaketune.common.errors import SnaketuneError, TrainingError
-from snaketune.train.shortage import CPU_ALLOCATOR
+from snaketune.train.determinism import REFUSED
+from snaketune.train.shortage import is_shortage
 
 
 @contextmanager
 def explaining_unfit_model(kind: str, what: str = "fails on a row of text") -> Iterator[None]:
     """Turn whatever the code of ``kind`` models raises into a TrainingError.
 
-    Memory that runs out, and errors of our own, stay what they are: each has a sentence of its own.
+    Memory that runs out, an operation that is not deterministic, and errors of our own stay what they are: each has a
+    sentence of its own.
 
     Args:
         kind: ``model_type``.
@@ -24,11 +24,11 @@ def explaining_unfit_model(kind: str, what: str = "fails on a row of text") -> I
     """
     try:
         yield
-    except (SnaketuneError, torch.OutOfMemoryError, MemoryError):
+    except SnaketuneError:
         raise
     except Exception as error:  # every architecture fails in its own way; the reason is passed on
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if CPU_ALLOCATOR in reason:
+        if is_shortage(error) or REFUSED in reason:
             raise
         raise TrainingError(
             f"model.name_or_path: a {kind} model with these settings {what} ({type(error).__name__}:"
