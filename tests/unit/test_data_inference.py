@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import orjson
@@ -11,14 +12,17 @@ from data_tokenizers import CHAT, QWEN, make_folder
 from snaketune.common.errors import DataError
 from snaketune.data import thoughts
 from snaketune.data.built_in_templates import BUILT_IN
-from snaketune.data.chunk_tokenizing import Recipe
+from snaketune.data.chunk_tokenizing import ChunkTokenizer, Recipe
+from snaketune.data.chunks import chunks_of
 from snaketune.data.encoding import Document, Encoder
 from snaketune.data.engine import TokenizersEngine
 from snaketune.data.left_out import LeftOut, check_written
+from snaketune.data.role_tokens import foreign_tokens
 from snaketune.data.templates import ChatTemplate
 from snaketune.data.token_store import TokenStore
 from snaketune.data.tokenizer import TextTokenizer
 from snaketune.data.tokenizing import settle, tokenize_splits, warnings_of
+from snaketune.data.turns import Turn, Turns
 from snaketune.evaluate.questions import _said
 
 OPENS = (
@@ -26,6 +30,9 @@ OPENS = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}"
 )
 ASK, AGAIN = CHAT[1], CHAT[3]
+COHERE = ["<|START_THINKING|>", "<|END_THINKING|>", "<|START_RESPONSE|>", "<|END_RESPONSE|>"]
+THINKING = "<|START_THINKING|>hm<|END_THINKING|>"
+GEMMA = ["<|channel>", "<channel|>", "<turn|>"]
 THOUGHT = [
     ASK,
     {"role": "assistant", "content": "Hello!", "reasoning_content": "one"},
@@ -97,6 +104,32 @@ def test_scores_are_those_of_what_follows_the_reasoning():
     assert _said("hm </think>\n\n42", "42") == "42"
     assert _said("42", "42") == "42"
     assert _said("a</think>b", "c</think>d") == "a</think>b"
+
+
+@pytest.mark.parametrize(
+    ("written", "special", "text", "scored"),
+    [
+        (
+            "<|channel|>analysis<|message|>Two and two.<|end|><|start|>assistant<|channel|>final<|message|>4<|return|>",
+            ["<|channel|>", "<|message|>", "<|end|>", "<|start|>", "<|return|>"],
+            "<|channel|>analysis<|message|>Two and two.assistant<|channel|>final<|message|>4",
+            "4",
+        ),
+        ("<|channel|>final<|message|>4<|return|>", ["<|channel|>", "<|message|>", "<|return|>"], "4", "4"),
+        ("<|START_THINKING|>hm<|END_THINKING|><|START_RESPONSE|>4<|END_RESPONSE|>", COHERE, THINKING + "4", "4"),
+        ("<|channel>thought\nhm<channel|>4<turn|>", GEMMA, "<|channel>thought\nhm<channel|>4", "4"),
+        ("<think>\nhm\n</think>\n\n4<|im_end|>", ["<|im_end|>"], None, None),
+        (
+            "<think>\nhm\n</think>\n\n4<|im_end|>",
+            ["<think>", "</think>", "<|im_end|>"],
+            "<think>\nhm\n</think>\n\n4",
+            "4",
+        ),
+    ],
+)
+def test_reasoning_that_special_tokens_mark_is_told_from_what_is_scored(written, special, text, scored):
+    assert thoughts.readable(written, special) == text
+    assert text is None or _said(text, "4") == scored
 
 
 def test_an_example_that_inference_would_not_give_is_refused_with_the_users_line(tmp_path, folder, monkeypatch):
@@ -184,3 +217,61 @@ def test_a_prompt_that_is_other_tokens_alone_is_cut_where_inference_cuts(tmp_pat
 def test_counts_of_a_record_stay_when_its_answers_are_parted():
     document = Document(0, 0, 1, "abcdef", [(1, 2), (4, 5)], 2, False, 2, 1, (1, 1), 2)
     assert [(part.lost, part.ended) for part in map(document.alone, range(2))] == [(1, 2), (0, 0)]
+
+
+HEADER = "<|im_start|>assistant\n"
+CHANNELS = (
+    "{% for m in messages %}<|start|>{{ m.role }}{% if m.thinking %}<|channel|>{{ m.thinking }}<|end|><|start|>"
+    "{% endif %}<|message|>{{ m.content }}<|return|>{% endfor %}{% if add_generation_prompt %}<|start|>{% endif %}"
+)
+BY_ROLE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>"
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (lambda turn: Turn(turn.prompt.removesuffix(HEADER), HEADER + turn.answer), "of another role's turn"),
+        (lambda turn: Turn(turn.prompt, turn.answer + "\n<|im_start|>user\n"), "at which generation does not stop"),
+        (lambda turn: Turn(turn.prompt, turn.answer + "\n<|im_start|>user\n<|im_end|>"), "2 ends of turns are trained"),
+        (lambda turn: Turn(turn.prompt, turn.answer.removesuffix("<|im_end|>")), "at which generation does not stop"),
+        (lambda turn: Turn(turn.prompt, "<|im_start|>" + turn.answer), "of another role's turn"),
+    ],
+    ids=["header", "next header", "next turn", "no end", "another role's token"],
+)
+def test_a_broken_mask_is_caught_by_the_audit_of_every_row(tmp_path, folder, monkeypatch, broken, said):
+    whole = Turns.turn
+    monkeypatch.setattr(Turns, "turn", lambda self, *given: broken(whole(self, *given)))
+    [chunk] = chunks_of(write(tmp_path, {"messages": CHAT[:3]}))
+    recipe = Recipe(str(folder), QWEN, True, sources=("data/mine.csv",))
+    with pytest.raises(DataError, match=rf"data/mine\.csv line 41: .*{said}"):
+        ChunkTokenizer(recipe, "train")(chunk)
+
+
+def test_a_header_of_mere_text_in_the_mask_is_caught_by_the_check_against_transformers(tmp_path, folder, monkeypatch):
+    whole = Turns.turn
+
+    def broken(self, *given):
+        turn = whole(self, *given)
+        return Turn(turn.prompt.removesuffix("### Assistant:\n"), "### Assistant:\n" + turn.answer)
+
+    monkeypatch.setattr(Turns, "turn", broken)
+    recipe = Recipe(
+        str(folder), BUILT_IN["plain"].replace("{% generation %}", "").replace("{% endgeneration %}", ""), True
+    )
+    with pytest.raises(DataError, match="which is no prompt that transformers gives"):
+        settle(recipe, [write(tmp_path, {"messages": CHAT[:3]})], 1)
+
+
+@pytest.mark.parametrize(
+    ("source", "stops", "foreign"),
+    [
+        (QWEN, ["<|im_end|>"], {"<|im_start|>"}),
+        (CHANNELS, ["<|return|>"], set()),
+        ("Use <|tool|>." + BY_ROLE, ["<|end|>"], {"<|user|>", "<|assistant|>"}),
+    ],
+    ids=["header", "a header that an answer has again", "a mark that the text before all turns mentions"],
+)
+def test_foreign_tokens_are_those_of_headers_and_of_others(source, stops, foreign):
+    template = ChatTemplate(source, {"eos_token": "x"})
+    control = re.compile(r"<\|\w+\|>")
+    assert foreign_tokens(template.render, control, stops) == foreign

@@ -12,6 +12,7 @@ from snaketune.data.encoding import Document
 from snaketune.data.examples import Example, ExampleFinder
 from snaketune.data.left_out import LeftOut, check_written
 from snaketune.data.records import conversation_of
+from snaketune.data.role_tokens import foreign_tokens
 from snaketune.data.source_names import place_of
 from snaketune.data.templates import ChatTemplate, Message
 from snaketune.data.tokenizer import TextTokenizer
@@ -181,10 +182,11 @@ class Renderer:
 
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the ids at which answers end, and those that only the turns of others have, both ascending."""
-        if self.finder is None or not self._assistant_only:
+        if self.finder is None or self._template is None or not self._assistant_only:
             return self._tokenizer.ids_of(self._tokenizer.stops), np.empty(0, np.int32)
         ends = self.finder.turns.ends
-        return self._tokenizer.ids_of(ends), self._tokenizer.ids_of(self.finder.turns.foreign() - ends)
+        foreign = foreign_tokens(self._template.render, self._tokenizer.control_tokens, ends)
+        return self._tokenizer.ids_of(ends), self._tokenizer.ids_of(foreign)
 
     def _chat_template(self) -> ChatTemplate:
         if self._template is None:

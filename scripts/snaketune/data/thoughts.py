@@ -1,7 +1,7 @@
 """Reasoning before an answer: how it is marked, taken out of a content, and placed behind a prompt that opens it."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from snaketune.common.errors import DataError
@@ -22,6 +22,9 @@ MARKS = (
     ("<|channel>thought\n", "<channel|>"),
     ("Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]"),
 )
+# How gpt-oss begins what it says to the user; its reasoning stands in other channels before.
+FINAL = "<|channel|>final<|message|>"
+_TELLING = (FINAL, *(mark for pair in MARKS for mark in pair))
 _CLOSING = tuple(closing for _, closing in MARKS)
 _COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 # What a content begins with that begins with marked reasoning.
@@ -84,10 +87,31 @@ def _placed(message: Message, known: Collection[str], setting: str) -> Message:
 
 def after_thoughts(answer: str) -> str:
     """Return what follows the reasoning of a generated answer, or all of it where no reasoning comes to an end."""
+    if FINAL in answer:
+        return answer.rpartition(FINAL)[2]
     for _, closing in MARKS:
         if closing in answer:
             return answer.rpartition(closing)[2].lstrip("\n")
     return answer
+
+
+def readable(written: str, special: Iterable[str]) -> str | None:
+    """Return a generated answer without special tokens but for those that tell its reasoning from what follows.
+
+    Args:
+        written: the answer with special tokens spelled out.
+        special: the special tokens.
+
+    Returns:
+        None where no special token does so, as in most models.
+    """
+    names = sorted(special, key=lambda name: (-len(name), name))
+    telling = [name for name in names if name in written and any(name in mark for mark in _TELLING)]
+    if not telling:
+        return None
+    for name in names:
+        written = written if name in telling else written.replace(name, "")
+    return written.removeprefix(FINAL)
 
 
 def opened(prompt: str) -> str:

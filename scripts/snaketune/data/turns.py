@@ -210,18 +210,6 @@ class Turns:
                 found.add(tokens[-1])
         return frozenset(found)
 
-    def foreign(self) -> frozenset[str]:
-        """Return the control tokens that stand in a question's turn and nowhere in an answer's."""
-        asked, answered = self._tried([QUESTION], False), self._tried([QUESTION, ANSWER], False)
-        if self._control is None or not asked or not answered:
-            return frozenset()
-        sides = asked.partition(QUESTION["content"])[::2] if QUESTION["content"] in asked else ()
-        before, after = (
-            {found.group() for found in self._control.finditer(text)}
-            for text in ("".join(sides), answered.partition(QUESTION["content"])[2])
-        )
-        return frozenset(before - after)
-
     def _tried(self, messages: Sequence[Message], prompt: bool, tools: list[Message] | None = None) -> str | None:
         try:
             return self._template.render(messages, prompt, tools)

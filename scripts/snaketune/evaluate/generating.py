@@ -8,6 +8,7 @@ import torch
 from transformers import GenerationConfig
 
 from snaketune.common.errors import TrainingError
+from snaketune.data.thoughts import readable
 from snaketune.evaluate.prompts import Prompt
 from snaketune.evaluate.timing import Stopwatch
 
@@ -46,7 +47,7 @@ def context_length(model: Any) -> int:
 def generate_answers(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], decoding: Decoding, watch: Stopwatch | None = None
 ) -> Answers:
-    """Return the greedy answer to each prompt, in the order of the prompts, without special tokens.
+    """Return the greedy answer to each prompt, in the order of the prompts, as :func:`spelled` writes it.
 
     Each batch is timed by ``watch`` if there is one.
 
@@ -65,8 +66,7 @@ def generate_answers(
             if watch:
                 watch.add(began, sum(map(len, made)))
             for place, ids in zip(places, made, strict=True):
-                text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-                answers.texts[place], answers.cut[place] = text, len(ids) == limit
+                answers.texts[place], answers.cut[place] = spelled(tokenizer, ids), len(ids) == limit
     except torch.OutOfMemoryError:
         raise TrainingError(
             f"evaluate.batch_size: {decoding.batch_size} prompts at once do not fit the GPU's memory: lower it."
@@ -74,6 +74,15 @@ def generate_answers(
     finally:
         model.generation_config = own_defaults
     return answers
+
+
+def spelled(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Return the text of an answer; of its special tokens only those that tell reasoning from what follows."""
+    written = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    marked = readable(written, tokenizer.all_special_tokens)
+    if marked is not None:
+        return marked
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 def answer_batches(prompts: Sequence[Prompt], decoding: Decoding, context: int) -> Iterator[tuple[int, list[int]]]:

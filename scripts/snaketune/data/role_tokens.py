@@ -1,0 +1,71 @@
+"""Control tokens that no trained answer may have: those of headers, and those that begin or end the turns of others.
+
+They are read off renderings of a few probes, by what stands between contents that are known. Nothing of what finds
+answers is used here, so that the audit of masks sees its faults.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+Render = Callable[[Sequence[dict[str, Any]], bool], str]
+# Private-use characters: no template treats them as white space, letters or digits.
+SYSTEM, ASK, SAID, AGAIN, THOUGHT, CALLED, RESULT = map(chr, range(0xF2001, 0xF2008))
+
+
+def _turn(role: str, content: str | None, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+_CALL = {"id": "c00000000", "type": "function", "function": {"name": "f", "arguments": {"a": CALLED}}}
+_ANSWERED = [_turn("user", ASK), _turn("assistant", SAID)]
+_CALLING = [_turn("user", ASK), _turn("assistant", "", tool_calls=[_CALL])]
+_THINKING = {"reasoning_content": THOUGHT, "thinking": THOUGHT}
+# Turns, whether the generation prompt is asked for, and from which content to which others speak ('': to the end).
+OTHERS: tuple[tuple[list[dict[str, Any]], bool, str, str], ...] = (
+    ([_turn("user", ASK)], True, ASK, ""),
+    ([_turn("system", SYSTEM), _turn("user", ASK)], False, SYSTEM, ASK),
+    ([*_ANSWERED, _turn("user", AGAIN)], False, SAID, AGAIN),
+    ([*_CALLING, _turn("tool", RESULT, tool_call_id="c00000000", name="f")], False, CALLED, RESULT),
+    ([*_CALLING, _turn("tool", RESULT, tool_call_id="c00000000", name="f")], True, RESULT, ""),
+)
+# Turns, and from which content to which one answer goes.
+INSIDE: tuple[tuple[list[dict[str, Any]], str, str], ...] = (
+    ([_turn("user", ASK), _turn("assistant", SAID, **_THINKING)], THOUGHT, SAID),
+    ([_turn("user", ASK), _turn("assistant", f"<think>{THOUGHT}</think>{SAID}")], THOUGHT, SAID),
+    ([_turn("user", ASK), _turn("assistant", SAID, tool_calls=[_CALL])], SAID, CALLED),
+    ([_turn("user", ASK), _turn("assistant", "", tool_calls=[_CALL], **_THINKING)], THOUGHT, CALLED),
+    ([_turn("user", ASK), _turn("assistant", "", tool_calls=[_CALL, {**_CALL, "id": "c00000001"}])], CALLED, CALLED),
+)
+
+
+def foreign_tokens(render: Render, control: re.Pattern[str] | None, stops: Iterable[str]) -> frozenset[str]:
+    """Return the control tokens that only headers and the turns of others have.
+
+    Args:
+        render: renders turns, with the generation prompt or without.
+        control: matches any control token, which no content spells.
+        stops: the tokens at which an answer may end.
+    """
+    if control is None:
+        return frozenset()
+    ends, found, own = frozenset(stops), set(), set()
+    for turns, prompt, begin, end in OTHERS:
+        between = control.findall(_between(render, turns, prompt, begin, end))
+        if begin in (SAID, CALLED):  # an answer stands first; what follows its end is not its own
+            places = [place for place, token in enumerate(between) if token in ends]
+            between = between[places[0] + 1 :] if places else []
+        found.update(between)
+    for turns, begin, end in INSIDE:
+        own.update(control.findall(_between(render, turns, False, begin, end)))
+    return frozenset(found) - own - ends
+
+
+def _between(render: Render, turns: Sequence[dict[str, Any]], prompt: bool, begin: str, end: str) -> str:
+    """Return the text between two contents, '' where the template refuses the turns or does not write both."""
+    try:
+        text = render(turns, prompt)
+    except Exception:  # a template refuses by whatever it raises, and a probe that it refuses tells nothing
+        return ""
+    first, last = text.find(begin), text.rfind(end) if end else len(text)
+    return text[first + len(begin) : last] if 0 <= first < last else ""
