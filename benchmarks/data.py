@@ -100,7 +100,7 @@ def measure(folder: Path, corpus: Path, records: int | None, cores: str) -> dict
     load = os.getloadavg()[0]
     with Usage(folder) as usage:
         first = timed(folder, cores, "split_records")
-        timed(folder, cores, "prepare_model")
+        timed(folder, cores, "prepare_tokenizer")
         second = timed(folder, cores)
     found = figures_of(folder, [first, second])
     found |= {"megabytes": round(source.stat().st_size / 1e6, 1), "load_before": round(load, 1), **usage.figures()}

@@ -114,6 +114,7 @@ localrules:
     plan_run,
     render_plan,
     render_ablation,
+    prepare_tokenizer,
     prepare_model,
     describe_run,
     render_report,
@@ -186,9 +187,14 @@ def stage_benchmarks(wildcards, threads):
     return BLUEPRINT.benchmark_files(wildcards.run)
 
 
+def prepared_model(wildcards):
+    """The barrier of the weights: what takes this manifest reruns only when its content changed."""
+    return checkpoints.prepare_model.get(id=upstream(wildcards)["prepare_model"]).output.manifest
+
+
 def planned_model(wildcards):
     """The model that a run is planned with; a plan waits for no training."""
-    return BLUEPRINT.planned_model(wildcards.run)
+    return checkpoints.prepare_model.get(id=BLUEPRINT.planned_model(wildcards.run)).output.manifest
 
 
 def description_spec(wildcards):
@@ -323,7 +329,7 @@ def made_by(stage, file):
 
 
 def rightsized(wildcards):
-    """The one barrier: everything after it takes this small file and reruns only when its content changed."""
+    """The barrier of the data: what takes this small file reruns only when its content changed."""
     return checkpoints.rightsize.get(id=upstream(wildcards)["rightsize"]).output.rightsize
 
 
@@ -335,14 +341,19 @@ def corpus_of_tiny_model(wildcards):
 
 def earlier(wildcards):
     """The barriers of the runs that this job builds on: when they are passed, it is judged anew."""
-    ids = BLUEPRINT.earlier_barriers(wildcards.id, wildcards.get("run"))
-    return [checkpoints.rightsize.get(id=id).output.rightsize for id in ids]
+    return barriers_of(BLUEPRINT.runs_before(wildcards.id, wildcards.get("run"), merging=False))
 
 
 def earlier_of_merge(wildcards):
     """Those, and the barriers of the runs whose adapters this run merges, for jobs that use its merged model."""
-    ids = BLUEPRINT.earlier_barriers(wildcards.id, wildcards.run, merging=True)
-    return [checkpoints.rightsize.get(id=id).output.rightsize for id in ids]
+    return barriers_of(BLUEPRINT.runs_before(wildcards.id, wildcards.run))
+
+
+def barriers_of(runs):
+    """What the barriers of several runs write: those of their data and those of their weights."""
+    ids = BLUEPRINT.barriers(runs)
+    sizes = [checkpoints.rightsize.get(id=id).output.rightsize for id in ids["rightsize"]]
+    return sizes + [checkpoints.prepare_model.get(id=id).output.manifest for id in ids["prepare_model"]]
 
 
 def merged_adapters(wildcards):

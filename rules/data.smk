@@ -1,4 +1,4 @@
-"""From raw JSONL to packed rows; `rightsize` is the one checkpoint of the workflow."""
+"""From raw files to packed rows; `rightsize` is the barrier of the data. No rule here waits for weights."""
 
 
 rule stage_sources:
@@ -164,11 +164,32 @@ rule split_records:
         " --manifest {output.manifest:q} 2>&1 | tee {log:q}"
 
 
+rule prepare_tokenizer:
+    input:
+        corpus=corpus_of_tiny_model,
+    output:
+        model=directory("<results>/data/prepare_tokenizer/{id}/model"),
+        manifest="<results>/data/prepare_tokenizer/{id}/manifest.json",
+    log:
+        "logs/prepare_tokenizer/{id}.log",
+    benchmark:
+        "benchmarks/prepare_tokenizer/{id}.tsv"
+    conda:
+        "../envs/model.yaml"
+    params:
+        spec=spec("prepare_tokenizer"),
+    message:
+        "Preparing the tokenizer"
+    shell:
+        "python scripts/prepare_tokenizer.py --spec {params.spec:q} --output {output.model:q}"
+        " --manifest {output.manifest:q} --corpus {input.corpus:q} 2>&1 | tee {log:q}"
+
+
 rule tokenize_shard:
     input:
         train=made_by("split_records", "train.jsonl"),
         eval=made_by("split_records", "eval.jsonl"),
-        model=made_by("prepare_model", "manifest.json"),
+        tokenizer=made_by("prepare_tokenizer", "manifest.json"),
         stage=made_by("stage_sources", "stage.json"),
     output:
         part=temp("<results>/data/tokenize_records/{id}/parts/{shard}.part"),
@@ -184,7 +205,7 @@ rule tokenize_shard:
         "Tokenising shard {wildcards.shard}"
     shell:
         "python scripts/tokenize_shard.py --spec {params.spec:q} --settings {params.settings:q}"
-        " --train {input.train:q} --eval {input.eval:q} --model {input.model:q} --stage {input.stage:q}"
+        " --train {input.train:q} --eval {input.eval:q} --model {input.tokenizer:q} --stage {input.stage:q}"
         " --part {output.part:q}"
         " 2>&1 | tee {log:q}"
 
@@ -193,7 +214,7 @@ rule tokenize_records:
     input:
         train=made_by("split_records", "train.jsonl"),
         eval=made_by("split_records", "eval.jsonl"),
-        model=made_by("prepare_model", "manifest.json"),
+        tokenizer=made_by("prepare_tokenizer", "manifest.json"),
         stage=made_by("stage_sources", "stage.json"),
         parts=shards("tokenize_records", "parts/{}.part"),
     output:
@@ -216,7 +237,7 @@ rule tokenize_records:
         "Tokenising records"
     shell:
         "python scripts/tokenize_records.py --spec {params.spec:q} --settings {params.settings:q}"
-        " --train {input.train:q} --eval {input.eval:q} --model {input.model:q} --stage {input.stage:q}"
+        " --train {input.train:q} --eval {input.eval:q} --model {input.tokenizer:q} --stage {input.stage:q}"
         " --output-train {output.train:q}"
         " --output-eval {output.eval:q} --template {output.template:q} --dropped {output.dropped:q}"
         " --manifest {output.manifest:q} --parts {input.parts:q} 2>&1 | tee {log:q}"
@@ -225,7 +246,7 @@ rule tokenize_records:
 checkpoint rightsize:
     input:
         tokens=made_by("tokenize_records", "manifest.json"),
-        model=made_by("prepare_model", "manifest.json"),
+        tokenizer=made_by("prepare_tokenizer", "manifest.json"),
     output:
         rightsize="<results>/data/rightsize/{id}/rightsize.json",
     log:
@@ -239,7 +260,7 @@ checkpoint rightsize:
     message:
         "Choosing the maximum length"
     shell:
-        "python scripts/rightsize.py --spec {params.spec:q} --tokens {input.tokens:q} --model {input.model:q}"
+        "python scripts/rightsize.py --spec {params.spec:q} --tokens {input.tokens:q} --model {input.tokenizer:q}"
         " --output {output.rightsize:q} 2>&1 | tee {log:q}"
 
 

@@ -8,7 +8,7 @@ rule evaluate_model:
         adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
         merged=merge_facts,
         rows=made_by("pack_rows", "manifest.json"),
-        model=ancient(made_by("prepare_model", "manifest.json")),
+        model=prepared_model,
         tokens=ancient(made_by("tokenize_records", "manifest.json")),
         records=ancient(made_by("split_records", "manifest.json")),
     output:

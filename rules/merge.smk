@@ -8,7 +8,7 @@ rule merge_adapter:
         adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
         others=merged_adapters,
         rows=made_by("pack_rows", "manifest.json"),
-        model=ancient(made_by("prepare_model", "manifest.json")),
+        model=prepared_model,
         tokens=ancient(made_by("tokenize_records", "manifest.json")),
     output:
         facts="<results>/runs/{run}/{id}/merge.json",

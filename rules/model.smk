@@ -1,8 +1,9 @@
-"""The base model and its tokenizer."""
+"""The base model with its weights, beside all that is done to the data; what needs weights waits for it."""
 
 
-rule prepare_model:
+checkpoint prepare_model:
     input:
+        tokenizer=made_by("prepare_tokenizer", "manifest.json"),
         corpus=corpus_of_tiny_model,
         base=base_run,
         earlier=earlier,
@@ -15,10 +16,13 @@ rule prepare_model:
         "benchmarks/prepare_model/{id}.tsv"
     conda:
         "../envs/model.yaml"
+    # Downloading, or one core of a pretraining: a job that asks for all cores runs beside it.
+    threads: 0
     params:
         spec=spec("prepare_model"),
     message:
         "Preparing the base model"
     shell:
         "python scripts/prepare_model.py --spec {params.spec:q} --output {output.model:q}"
-        " --manifest {output.manifest:q} --corpus {input.corpus:q} --base {input.base:q} 2>&1 | tee {log:q}"
+        " --manifest {output.manifest:q} --tokenizer {input.tokenizer:q} --corpus {input.corpus:q}"
+        " --base {input.base:q} 2>&1 | tee {log:q}"

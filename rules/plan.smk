@@ -5,7 +5,7 @@ rule probe_run:
     input:
         rightsize=rightsized,
         pack=made_by("pack_rows", "manifest.json"),
-        model=ancient(planned_model),
+        model=planned_model,
     output:
         probe="<results>/runs/{run}/{id}/probe.json",
     log:
@@ -31,7 +31,7 @@ rule plan_run:
     input:
         rightsize=rightsized,
         pack=made_by("pack_rows", "manifest.json"),
-        model=ancient(planned_model),
+        model=planned_model,
         probe=probed,
     output:
         plan="<results>/runs/{run}/{id}/plan.json",
@@ -83,7 +83,7 @@ rule ablate_run:
         records=ancient(made_by("split_records", "train.jsonl")),
         tokens=ancient(made_by("tokenize_records", "manifest.json")),
         pack=made_by("pack_rows", "manifest.json"),
-        model=ancient(planned_model),
+        model=planned_model,
     output:
         facts="<results>/runs/{run}/{id}/ablate.json",
     log:

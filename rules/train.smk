@@ -8,7 +8,7 @@ rule train_model:
         looked_at=questions_looked_at,
         plan=ancient("<results>/runs/{run}/{id}/plan.json"),
         rows=made_by("pack_rows", "manifest.json"),
-        model=ancient(made_by("prepare_model", "manifest.json")),
+        model=prepared_model,
         base=base_run,
         start=start_run,
     output:

@@ -8,14 +8,18 @@ from snaketune.common.manifest import write_manifest
 
 def main() -> None:
     """Fill the model folder and write its manifest."""
-    arguments = parse_arguments(__doc__, "output", "manifest", optional=("corpus", "base"), facts=("manifest",))
+    arguments = parse_arguments(
+        __doc__, "output", "manifest", "tokenizer", optional=("corpus", "base"), facts=("manifest",)
+    )
     from snaketune.model.prepare import merged_base, prepare_model
+    from snaketune.model.tokenizer_only import PreparedTokenizer
 
     output = Path(arguments.output)
     corpus = Path(arguments.corpus) if arguments.corpus else None
     base = merged_base(arguments.base) if arguments.base else None
     weights = not arguments.cfg.get("plan", {}).get("without_weights", False)
-    facts = prepare_model(arguments.cfg["model"], output, corpus, base, weights)
+    tokenizer = PreparedTokenizer.of_manifest(arguments.tokenizer)
+    facts = prepare_model(arguments.cfg["model"], output, tokenizer, corpus, base, weights)
     write_manifest(arguments.manifest, "prepare_model", [output], facts)
 
 

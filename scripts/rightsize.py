@@ -6,7 +6,7 @@ from snaketune.common.door import parse_arguments, run
 
 
 def main() -> None:
-    """Measure the lengths, decide, and fingerprint data and model."""
+    """Measure the lengths, decide, and fingerprint the data."""
     arguments = parse_arguments(__doc__, "tokens", "model", "output", facts=("output",))
     from snaketune.common.atomic import write_json
     from snaketune.common.canonical import digest_of, read_json
@@ -26,9 +26,9 @@ def main() -> None:
         print(line)
     # What was left out is not trained on: its account may change without a retraining.
     data = {name: file for name, file in tokens["files"].items() if name != "dropped.jsonl"}
-    digests = {name: model[name] for name in ("weights_digest", "tokenizer_digest")}
     facts["model_packs"] = model.get("nature", {}).get("packing")
-    facts["fingerprint"] = digest_of({"data": data, "model": digests, "max_length": facts["max_length"]})
+    parts = {"data": data, "tokenizer": model["tokenizer_digest"], "max_length": facts["max_length"]}
+    facts["fingerprint"] = digest_of(parts)
     write_json(arguments.output, facts)
 
 

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from snaketune.common.errors import ConfigError, SnaketuneError
 from snaketune.model.folder import link_model
-from snaketune.model.prepare import prepare_model
+from snaketune.model.tokenizer_only import prepare_tokenizer
 
 CONFIG = {
     "model_type": "llama",
@@ -96,7 +96,7 @@ def test_settings_of_wrong_types_are_sentences(model, tmp_path, key):
         if (key, wrong) in (("architectures", []), ("model_type", "x")):
             continue  # of the right type
         with pytest.raises(SnaketuneError, match=r"config.json"):
-            prepare_model(settings, tmp_path / f"out-{number}")
+            prepare_tokenizer(settings, tmp_path / f"out-{number}")
 
 
 def test_fuzzed_configurations_end_in_sentences_or_models(model, tmp_path):
@@ -107,6 +107,6 @@ def test_fuzzed_configurations_end_in_sentences_or_models(model, tmp_path):
         place = chance.randrange(len(content))
         (model / "config.json").write_bytes(content[:place] + bytes([chance.randrange(256)]) + content[place + 1 :])
         try:
-            prepare_model(settings, tmp_path / f"out-{number}")
+            prepare_tokenizer(settings, tmp_path / f"out-{number}")
         except SnaketuneError:
             continue

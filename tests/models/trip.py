@@ -30,6 +30,7 @@ from snaketune.model.architecture import auto_class
 from snaketune.model.new_tokens import advice_on_tokens, with_token_numbers
 from snaketune.model.prepare import prepare_model
 from snaketune.model.tiny_tokenizer import CHAT_TEMPLATE, train_tokenizer
+from snaketune.model.tokenizer_only import PreparedTokenizer, prepare_tokenizer
 from snaketune.plan.machine import Machine
 from snaketune.plan.planning import PlanInputs, make_plan
 from snaketune.train.publishing import publish
@@ -166,7 +167,9 @@ class Traveller:
         self.model: dict[str, Any] = {}
 
     def prepare(self) -> dict[str, Any]:
-        self.model = prepare_model(slice_of(self.config, "prepare_model")["model"], self.root / "model")
+        cfg, folder = slice_of(self.config, "prepare_model")["model"], self.root / "tokenizer"
+        tokenizer = PreparedTokenizer(folder, prepare_tokenizer(cfg, folder))
+        self.model = prepare_model(cfg, self.root / "model", tokenizer)
         self.packed = wants_packing(self.packed, self.model["nature"]["packing"])
         write_data(self.root, self.packed, self.records, self.root / "source")
         self.rows = PackedRows(self.root / "rows" / "eval.arrow")

@@ -104,10 +104,15 @@ def test_paths_and_barriers_of_what_a_run_starts_from():
     assert plan.base_manifest(plan.run_ids["sft"], "sft") is plan.start_manifest("dpo") is None
     assert plan.has_chains() and not blueprint(SFT).has_chains()
     assert plan.start_manifest("on") == plan.run_path("sft", "adapter.manifest.json")
-    assert plan.earlier_barriers(plan.run_ids["sft"], "sft") == []
-    assert plan.earlier_barriers(plan.run_ids["last"], "last") == [ids(plan.runs["sft"])["rightsize"]]
+    assert plan.runs_before(plan.run_ids["sft"], "sft") == []
+    sft, dpo = (ids(plan.runs[name]) for name in ("sft", "dpo"))
+    assert plan.barriers(plan.runs_before(plan.run_ids["last"], "last")) == {
+        "rightsize": [sft["rightsize"]],
+        "prepare_model": sorted([sft["prepare_model"], dpo["prepare_model"]]),
+    }
     tokens = plan.upstream(ids(plan.runs["dpo"])["tokenize_records"])
-    assert tokens["prepare_model"] == ids(plan.runs["sft"])["prepare_model"]
+    assert tokens["prepare_tokenizer"] == sft["prepare_tokenizer"]
+    assert "prepare_model" not in tokens
 
 
 @pytest.mark.parametrize(

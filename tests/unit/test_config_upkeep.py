@@ -53,22 +53,30 @@ def test_sources_that_cannot_be_read_end_in_a_sentence(tmp_path, monkeypatch, so
         expand([source])
 
 
-def test_changed_content_of_a_model_folder_changes_its_stage(tmp_path):
+def test_content_of_a_model_folder_changes_what_depends_on_it_and_no_more(tmp_path):
     folder = tmp_path / "base"
     folder.mkdir()
     (tmp_path / "a.jsonl").touch()
+    stages = ("prepare_tokenizer", "prepare_model", "tokenize_records")
 
-    def outside():
-        file = {"data": {"sources": [str(tmp_path / "a.jsonl")]}, "model": {"name_or_path": str(folder)}}
+    def outside(**model):
+        file = {"data": {"sources": [str(tmp_path / "a.jsonl")]}, "model": {"name_or_path": str(folder), **model}}
         (run,) = resolve_runs(Layer("c", file), {}, tmp_path)
         discovery = Discovery(tmp_path / "cache.json")
         discovery.look_up(run.config)
-        return discovery.outside("prepare_model", run.config)
+        return {stage: discovery.outside(stage, run.config) for stage in stages}
 
-    (folder / "model.safetensors").write_text("one")
-    first = outside()
-    (folder / "model.safetensors").write_text("two")
-    assert outside() != first
+    def changed(name, **model):
+        before = outside(**model)
+        (folder / name).write_text(f"{name} {len(before)} {before}")
+        after = outside(**model)
+        return {stage for stage in stages if before[stage] != after[stage]}
+
+    weights, everything = {"prepare_model"}, {"prepare_model", "prepare_tokenizer"}
+    assert changed("model.safetensors") == changed("model.safetensors") == weights
+    assert changed("model.safetensors.index.json") == changed("README.md") == changed("code.py") == weights
+    assert changed("tokenizer.json") == changed("chat_template.jinja") == changed("config.json") == everything
+    assert changed("code.py", trust_remote_code=True) == everything
 
 
 @pytest.mark.parametrize("damage", ["delete", "edit", "truncate"])

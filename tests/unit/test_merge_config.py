@@ -87,15 +87,19 @@ def test_the_seed_of_rounding_counts_where_numbers_are_rounded_at_random():
     }
 
 
+def barriers(plan, run, **choice):
+    return plan.barriers(plan.runs_before(plan.run_ids[run], run, **choice))["rightsize"]
+
+
 def test_the_adapters_and_the_barriers_of_the_others_are_waited_for():
     plan = blueprint(merged({"split": {"seed": 3}}) | {"c": {"model": {"name_or_path": "run:b"}}})
     run_id = plan.run_ids["b"]
     barrier = ids(plan.runs["a"])["rightsize"]
     assert plan.merged_manifests("b") == [plan.run_path(run, "adapter.manifest.json") for run in ("a", "b")]
     assert plan.merged_manifests("a") == []
-    assert plan.earlier_barriers(run_id, "b") == []
-    assert plan.earlier_barriers(run_id, "b", merging=True) == [barrier]
-    assert plan.earlier_barriers(plan.run_ids["c"], "c") == sorted([barrier, ids(plan.runs["b"])["rightsize"]])
+    assert barriers(plan, "b", merging=False) == []
+    assert barriers(plan, "b") == [barrier]
+    assert barriers(plan, "c", merging=False) == sorted([barrier, ids(plan.runs["b"])["rightsize"]])
     assert [run.name for run in plan.runs_before(run_id, "b")] == ["a"]
     identities = json.loads(plan.run_spec("merge_adapter", "b"))["cfg"]["merge"]["identities"]
     assert set(identities) == {"a", "b"}
@@ -104,7 +108,7 @@ def test_the_adapters_and_the_barriers_of_the_others_are_waited_for():
 def test_a_run_that_goes_on_from_the_run_that_merges_it_is_no_circle():
     plan = blueprint({"a": BOTH, "b": {"adapter": {"init_from": "run:a"}}})
     assert [run.name for run in plan.runs_before(plan.run_ids["a"], "a")] == ["b"]
-    assert plan.earlier_barriers(plan.run_ids["b"], "b") == [ids(plan.runs["a"])["rightsize"]]
+    assert barriers(plan, "b", merging=False) == [ids(plan.runs["a"])["rightsize"]]
     both = blueprint({"a": BOTH, "b": BOTH})
     assert both.merged_manifests("a") == both.merged_manifests("b")
 

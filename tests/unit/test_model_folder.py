@@ -4,13 +4,13 @@ import stat
 
 import numpy as np
 import pytest
+from model_case import prepare_model
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer
 
 from snaketune.common.errors import ConfigError, DataError, SnaketuneError
 from snaketune.model.folder import link_model
-from snaketune.model.prepare import prepare_model
 from snaketune.model.tokenizer_files import chat_template_digest, tokenizer_digest
 
 CONFIG = {"model_type": "llama", "vocab_size": 256, "max_position_embeddings": 128}

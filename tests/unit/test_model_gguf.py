@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gguf_case import TEMPLATE, small_llama, write_gguf
+from model_case import prepare_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -15,7 +16,6 @@ from snaketune.model import gguf_base, smollm2
 from snaketune.model.gguf_file import UnsupportedGguf, find_gguf
 from snaketune.model.gguf_positions import llama3_factors, scaled_positions
 from snaketune.model.gguf_reader import GgufReader
-from snaketune.model.prepare import prepare_model
 
 
 def settings(name):

@@ -14,13 +14,20 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from hub_answers import Answers
+from model_case import prepare_model
 from test_model_folder import CONFIG, settings, write_model
 
-from snaketune.common.errors import ConfigError
+from snaketune.common.errors import ConfigError, DataError
 from snaketune.common.manifest import read_manifest
-from snaketune.model.hub import ensure_reachable
+from snaketune.model import origin
+from snaketune.model.hub import Snapshot, ensure_reachable
+from snaketune.model.prepare import prepare_model as prepare_beside_tokenizer
+from snaketune.model.tokenizer_only import PreparedTokenizer, prepare_tokenizer
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_model.py"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+# One process does the work of both jobs: the libraries are loaded once.
+BOTH = "import json, runpy, sys\nfor sys.argv in json.loads(sys.argv[1]): runpy.run_path(sys.argv[0], {}, '__main__')"
+SAME = ("revision", "commit", "vocab_size", "context_length", "tokenizer_digest", "chat_template_digest", "nature")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPO = "org/small"
 
@@ -79,16 +86,28 @@ def hub(tmp_path):
 
 
 def prepare(tmp_path, endpoint, cfg, **environment):
-    """Run the script as the workflow does, with a cache of its own, and return how it ended."""
+    """Run both scripts as the workflow does, with a cache of its own, and return how that ended."""
     variables = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "PATH": "", **environment}
-    spec = json.dumps({"stage": "prepare_model", "code": "", "cfg": {"model": cfg}})
-    out = tmp_path / "models" / "one"
-    command = [sys.executable, SCRIPT, "--spec", spec, "--output", out / "model", "--manifest", out / "manifest.json"]
-    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    made = [tmp_path / kind / "manifest.json" for kind in ("tokenizers", "models")]
+    jobs = []
+    for stage, manifest in zip(("prepare_tokenizer", "prepare_model"), made, strict=True):
+        spec = json.dumps({"stage": stage, "code": "", "cfg": {"model": cfg}})
+        outputs = ["--output", str(manifest.parent / "model"), "--manifest", str(manifest)]
+        jobs.append([str(SCRIPTS / f"{stage}.py"), "--spec", spec, *outputs])
+    jobs[1] += ["--tokenizer", str(made[0])]
+    command = [sys.executable, "-c", BOTH, json.dumps(jobs)]
+    return subprocess.run(
+        command,
+        env={**variables, "PYTHONPATH": str(SCRIPTS)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=tmp_path,
+    )
 
 
-def manifest(tmp_path):
-    return read_manifest(tmp_path / "models" / "one" / "manifest.json")
+def manifest(tmp_path, kind="models"):
+    return read_manifest(tmp_path / kind / "manifest.json")
 
 
 def assert_one_sentence(ended, *words):
@@ -119,6 +138,9 @@ def test_a_branch_is_pinned_to_its_commit_and_then_found_offline(hub, tmp_path):
     needed = ["chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     assert sorted(fetched) == ["README.md", *needed]  # its card is read, not kept
     assert sorted(online["files"]) == [f"model/{name}" for name in needed]
+    light = manifest(tmp_path, "tokenizers")
+    assert sorted(light["files"]) == [f"model/{name}" for name in needed if name != "model.safetensors"]
+    assert {key: light[key] for key in SAME} == {key: online[key] for key in SAME}
 
     asked = len(hub.requests)
     ended = prepare(tmp_path, hub.endpoint, settings(REPO, revision="v1"), HF_HUB_OFFLINE="1")
@@ -146,13 +168,39 @@ def test_an_empty_cache_offline_is_one_sentence(tmp_path):
 def test_what_the_hub_refuses_is_one_sentence(hub, tmp_path, refusals, changes, words):
     hub.refusals = refusals
     assert_one_sentence(prepare(tmp_path, hub.endpoint, settings(REPO, **changes)), *words)
-    assert not (tmp_path / "models" / "one" / "model").exists()
+    assert not list(tmp_path.glob("*/model"))
 
 
 def test_a_model_that_needs_its_own_code_is_refused_before_its_weights_are_fetched(hub, tmp_path):
     (hub.folder / "config.json").write_text(json.dumps(CONFIG | {"auto_map": {"AutoModel": "code.Model"}}))
     assert_one_sentence(prepare(tmp_path, hub.endpoint, settings(REPO)), "trust_remote_code")
     assert not any(path.endswith(".safetensors") for path in hub.requests)
+
+
+def test_the_weights_are_those_of_the_commit_that_the_tokenizer_came_from(hub, tmp_path, monkeypatch):
+    """A branch that moves on between the two jobs must not mix two models."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    asked = []
+
+    def fetch(repo, revision, trust_remote_code, weights=True):
+        asked.append((revision, weights))
+        return Snapshot(repo, revision, COMMIT if weights else "f" * 40, hub.folder)
+
+    monkeypatch.setattr(origin, "fetch_snapshot", fetch)
+    facts = prepare_model(settings(REPO, revision="main"), tmp_path / "model")
+    assert asked == [("main", False), ("f" * 40, True)]
+    assert facts["revision"] == "main"
+
+
+def test_a_model_that_changes_between_the_two_jobs_is_one_sentence(tmp_path):
+    source = write_model(tmp_path / "source")
+    folder = tmp_path / "tokenizer"
+    tokenizer = PreparedTokenizer(folder, prepare_tokenizer(settings(source), folder))
+    (source / "chat_template.jinja").unlink()
+    (source / "chat_template.jinja").write_text("{{ other }}")
+    with pytest.raises(DataError, match="was changed while it was prepared \\(chat_template_digest is "):
+        prepare_beside_tokenizer(settings(source), tmp_path / "out", tokenizer)
+    assert not (tmp_path / "out").exists()
 
 
 def test_pickled_weights_are_refused_before_anything_is_fetched(hub, tmp_path):

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_case import prepare_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from snaketune.common.errors import ConfigError, DataError
-from snaketune.model.prepare import prepare_model
-from snaketune.model.tiny import make_tiny_model, record_texts
+from snaketune.model.tiny import make_tiny_model
+from snaketune.model.tiny_corpus import corpus_texts, record_texts
 from snaketune.model.tiny_model import IGNORED, encode_corpus, endless_batches, pad, rate_share
+from snaketune.model.tiny_tokenizer import make_tokenizer
 
 SIZES = {
     "corpus": "quickstart",
@@ -38,8 +40,11 @@ CHAT = [
 
 
 def build(folder, records=None, **changes):
-    folder.mkdir()
-    make_tiny_model({**SIZES, **changes}, records, folder)
+    cfg, tokenizer = {**SIZES, **changes}, folder.with_name(f"{folder.name}-tokenizer")
+    for empty in (folder, tokenizer):
+        empty.mkdir()
+    make_tokenizer(cfg, corpus_texts(cfg["corpus"], records)(), tokenizer)
+    make_tiny_model(cfg, records, tokenizer, folder)
     return folder
 
 
@@ -67,14 +72,13 @@ def test_transformers_loads_what_was_saved(tiny, tokenizer):
 
 def test_another_process_gives_the_same_bytes(tiny, tmp_path):
     code = (
-        "import json, pathlib, sys; sys.path.insert(0, sys.argv[1]);"
-        "from snaketune.model.tiny import make_tiny_model, record_texts;"
-        "make_tiny_model(json.loads(sys.argv[2]), None, pathlib.Path(sys.argv[3]))"
+        "import json, pathlib, sys; sys.path[:0] = sys.argv[1:3];"
+        "import test_model_tiny; test_model_tiny.build(pathlib.Path(sys.argv[3]))"
     )
     environment = {"PYTHONHASHSEED": "7", "PATH": ""}
-    command = [sys.executable, "-c", code, SCRIPTS, json.dumps(SIZES), tmp_path]
+    command = [sys.executable, "-c", code, SCRIPTS, Path(__file__).parent, tmp_path / "model"]
     subprocess.run(command, env=environment, check=True, capture_output=True)
-    assert contents(tmp_path) == contents(tiny)
+    assert contents(tmp_path / "model") == contents(tiny)
 
 
 def test_the_seed_decides_the_weights_and_not_the_tokenizer(tiny, tmp_path):

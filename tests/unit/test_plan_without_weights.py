@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from model_case import prepare_model
 from plan_case import PACK, RIGHTSIZE, SETTINGS, sections
 from plan_models import LLAMA_2_13B, SMALL_MODELS, YI_34B
 
@@ -13,7 +14,6 @@ from snaketune.common.canonical import canonical_text, pretty_bytes, read_json
 from snaketune.common.errors import ConfigError
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.stages import slice_of, stage_id
-from snaketune.model.prepare import prepare_model
 from snaketune.model.tiny_tokenizer import train_tokenizer
 from snaketune.train.origins import find_origins
 

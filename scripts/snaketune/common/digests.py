@@ -1,5 +1,6 @@
 """Content digests of files, streamed, and a cache that re-reads a file only when it changed on disk."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import xxhash
@@ -61,7 +62,11 @@ class DigestCache:
     def folder_digest(self, path: str | Path) -> str:
         """Return one digest over the names and contents of all files under the folder ``path``."""
         path = Path(path)
-        return digest_of({str(p.relative_to(path)): self.digest(p) for p in files_under(path)})
+        return self.digest_of_files(path, files_under(path))
+
+    def digest_of_files(self, folder: Path, files: Iterable[Path]) -> str:
+        """Return one digest over the names and contents of ``files``, all of them under ``folder``."""
+        return digest_of({str(p.relative_to(folder)): self.digest(p) for p in files})
 
     def save(self) -> None:
         """Write the cache back if it learned something."""

@@ -32,6 +32,8 @@ from snaketune.plan.hardware import catalogue_digest
 SHARDED = ("read_records", "dedupe_records", "tokenize_records")
 # Sources of twice as many bytes have two shards; smaller shards would only add jobs.
 SHARD_BYTES = 4 << 30
+# The stages after which it is looked at anew what there is to do: the end of the data's and that of the weights'.
+BARRIERS = ("rightsize", "prepare_model")
 LOADER_KEYS = tuple(key.removeprefix("train.") for key in sorted(OPERATIONAL) if key.startswith("train."))
 
 
@@ -236,12 +238,11 @@ class Blueprint:
         return f"{self.results}/runs/{run}/{self.run_ids[run]}/{file}"
 
     def planned_model(self, run: str) -> str:
-        """Return the manifest of the model that a run is planned with, which no training has to make.
+        """Return the id of the model that a run is planned with, which no training has to make.
 
         A run that starts from another run's merged model has the architecture of the model at the beginning.
         """
-        rows = self.variant("pack_rows", self.upstream(self.run_ids[run], run)["pack_rows"])
-        return self.path("prepare_model", rows.upstream["prepare_model"], "manifest.json")
+        return stage_id(first_run(self.runs[run].config), "prepare_model")
 
     def benchmark_files(self, run: str) -> str:
         """Return the benchmark file of each data and model stage that a run builds on, as JSON."""
@@ -298,9 +299,10 @@ class Blueprint:
         """
         return needed_runs(self.runs, self._config(id, run), run, merging)
 
-    def earlier_barriers(self, id: str, run: str | None = None, merging: bool = False) -> list[str]:
-        """Return the ids of ``rightsize`` of all runs that a base model, a run or, on demand, its merging builds on."""
-        return sorted({stage_id(earlier.config, "rightsize") for earlier in self.runs_before(id, run, merging)})
+    def barriers(self, runs: Sequence[ResolvedRun]) -> dict[str, list[str]]:
+        """Return the ids of the barriers, by stage, that runs which are built on have."""
+        found = {stage: {stage_id(run.config, stage) for run in runs} for stage in BARRIERS}
+        return {stage: sorted(ids) for stage, ids in found.items()}
 
     def _config(self, id: str, run: str | None) -> LinkedConfig:
         return self.runs[run].config if run else self.variant("prepare_model", id).config

@@ -19,6 +19,7 @@ from snaketune.config.source_files import DATA_FILE, Found, find_files
 from snaketune.data.hub_files import is_on_hub
 from snaketune.data.object_storage import HUB_SCHEME, is_remote
 from snaketune.data.remote_copies import as_entry
+from snaketune.model.folder import files_beside_weights
 from snaketune.model.gguf_file import find_gguf
 from snaketune.model.smollm2 import SMOLLM2, packaged_file
 
@@ -51,6 +52,7 @@ class Discovery:
         self._texts: dict[tuple[str, ...], list[dict[str, str]]] = {}
         self._files: dict[tuple[str, ...], list[dict[str, str]]] = {}
         self._outside: dict[str, Any] = {}
+        self._tokenizers: dict[tuple[str, bool], str] = {}
         self.notes: dict[str, None] = {}  # in order, none twice
 
     def look_up(self, config: RunConfig) -> None:
@@ -76,6 +78,10 @@ class Discovery:
         for path in (config.model.name_or_path, config.tokens.chat_template or ""):
             if path and path not in self._outside:
                 self._outside[path] = self._digest_outside(path)
+        folder, model = Path(config.model.name_or_path).expanduser(), _model_key(config)
+        if model not in self._tokenizers and folder.is_dir() and not find_gguf(folder):
+            files = files_beside_weights(folder, config.model.trust_remote_code)
+            self._tokenizers[model] = self._cache.digest_of_files(folder, files)
 
     def find_sources(self, config: RunConfig) -> None:
         """Find the sources of ``config`` and read nothing of them: enough to look at their beginnings.
@@ -125,7 +131,9 @@ class Discovery:
                 "evaluation_tasks": self._files["evaluate.tasks", *config.evaluate.tasks],
             }
             return {name: entries for name, entries in found.items() if entries}
-        if stage == "prepare_model" and self._outside.get(config.model.name_or_path):
+        if stage == "prepare_tokenizer" and (own := self._tokenizers.get(_model_key(config))):
+            return {"digest": own}
+        if stage in ("prepare_tokenizer", "prepare_model") and self._outside.get(config.model.name_or_path):
             return {"digest": self._outside[config.model.name_or_path]}
         template = config.tokens.chat_template
         if stage == "tokenize_records" and template and self._outside.get(template):
@@ -226,6 +234,10 @@ class Discovery:
 
 def _key(config: RunConfig) -> str:
     return canonical_text(config.data.model_dump(mode="json", include={"sources"}))
+
+
+def _model_key(config: RunConfig) -> tuple[str, bool]:
+    return config.model.name_or_path, config.model.trust_remote_code
 
 
 def _same_file(path: str) -> str:

@@ -5,6 +5,7 @@ stage whose configuration they share, and going back to an earlier configuration
 
 A run may start from another run. Its model is then the other one's merged model, whose identity is part of this
 run's; its tokenizer is that of the model at the beginning of the chain, so that its data stages wait for no training.
+No data stage waits for weights either: all of them take what ``prepare_tokenizer`` makes.
 """
 
 from collections.abc import Callable
@@ -73,7 +74,7 @@ def _after(*names: str) -> Callable[[LinkedConfig], tuple[str, ...]]:
     return lambda config: names
 
 
-def _model_parents(config: LinkedConfig) -> tuple[str, ...]:
+def _tokenizer_parents(config: LinkedConfig) -> tuple[str, ...]:
     learns_from_data = config.model.name_or_path == "tiny" and config.model.tiny.corpus == "data"
     return ("split_records",) if learns_from_data else ()
 
@@ -100,14 +101,26 @@ STAGES = {
         Stage("dedupe_records", ("dedupe",), _after("read_records")),
         Stage("split_records", ("split",), _after("dedupe_records")),
         Stage(
+            "prepare_tokenizer",
+            (
+                "model.name_or_path",
+                "model.revision",
+                "model.trust_remote_code",
+                "model.tiny.corpus",
+                "model.tiny.vocab_size",
+                "model.tiny.max_position_embeddings",
+            ),
+            _tokenizer_parents,
+        ),
+        Stage(
             "prepare_model",
             ("model.name_or_path", "model.revision", "model.trust_remote_code", "model.tiny", "plan.without_weights"),
-            _model_parents,
+            _after("prepare_tokenizer"),
         ),
         Stage(
             "tokenize_records",
             ("tokens.chat_template", "tokens.assistant_only_loss", "tokens.reasoning", "tokens.date", "train.method"),
-            _after("split_records", "prepare_model"),
+            _after("split_records", "prepare_tokenizer"),
         ),
         Stage(
             "rightsize",
@@ -184,6 +197,7 @@ DATA_STAGES = (
     "read_records",
     "dedupe_records",
     "split_records",
+    "prepare_tokenizer",
     "tokenize_records",
     "rightsize",
     "pack_rows",
@@ -282,8 +296,8 @@ def lineage(config: LinkedConfig, stage: str) -> tuple[str, ...]:
 def identity(config: LinkedConfig, stage: str, size: int = 4) -> str:
     """Return hex digits for ``size`` bytes over the configuration of ``stage`` and of every stage before it."""
     parts = {name: slice_of(config, name) for name in lineage(config, stage)}
-    if stage in DATA_STAGES and "prepare_model" in parts:
-        parts["prepare_model"] = _tokenizer_part(config)
+    if "prepare_tokenizer" in parts:
+        parts["prepare_tokenizer"] = _tokenizer_part(config)
     return digest_of(parts, size=size)
 
 
@@ -293,20 +307,20 @@ def first_run(config: LinkedConfig) -> LinkedConfig:
 
 
 def _tokenizer_part(config: LinkedConfig) -> dict[str, Any]:
-    """Return what the data stages depend on of the model: its slice, with the identity of data of its own."""
+    """Return what a run depends on of its tokenizer: the slice of that, with the identity of data of its own."""
     first = first_run(config)
-    part, before = slice_of(first, "prepare_model"), lineage(first, "prepare_model")[:-1]
+    part, before = slice_of(first, "prepare_tokenizer"), lineage(first, "prepare_tokenizer")[:-1]
     if all(slice_of(first, name) == slice_of(config, name) for name in before):
         return part
-    return part | {"identity": identity(first, "prepare_model", LINK_BYTES)}
+    return part | {"identity": identity(first, "prepare_tokenizer", LINK_BYTES)}
 
 
 def readable(config: LinkedConfig, stage: str) -> str:
     """Return the word that an id starts with: of the data, the model or the method."""
+    if stage in ("prepare_tokenizer", "prepare_model"):
+        return slug(PurePath(config.model.name_or_path).name)
     if stage in DATA_STAGES:
         return slug(PurePath(path_of(config.data.sources[0])).name.split(".")[0].removeprefix("builtin:"))
-    if stage == "prepare_model":
-        return slug(PurePath(config.model.name_or_path).name)
     return method_name(config)
 
 
@@ -323,7 +337,13 @@ class Variant:
 
 def stage_id(config: LinkedConfig, stage: str) -> str:
     """Return the readable, configuration-addressed id of ``stage``."""
+    config = _owner(config, stage)
     return f"{readable(config, stage)}-{identity(config, stage)}"
+
+
+def _owner(config: LinkedConfig, stage: str) -> LinkedConfig:
+    """Return the run whose configuration decides ``stage``: for the tokenizer that at the beginning of the chain."""
+    return first_run(config) if stage == "prepare_tokenizer" else config
 
 
 def variants(runs: list[ResolvedRun]) -> dict[tuple[str, str], Variant]:
@@ -333,12 +353,10 @@ def variants(runs: list[ResolvedRun]) -> dict[tuple[str, str], Variant]:
         for stage in STAGES:
             upstream = _upstream(run.config, stage)
             own = upstream[stage]
-            table[stage, own] = Variant(stage, own, slice_of(run.config, stage), run.config, upstream)
+            config = _owner(run.config, stage)
+            table[stage, own] = Variant(stage, own, slice_of(config, stage), config, upstream)
     return table
 
 
 def _upstream(config: LinkedConfig, stage: str) -> dict[str, str]:
-    found = {name: stage_id(config, name) for name in lineage(config, stage)}
-    if stage in DATA_STAGES and "prepare_model" in found:
-        found["prepare_model"] = stage_id(first_run(config), "prepare_model")
-    return found
+    return {name: stage_id(config, name) for name in lineage(_owner(config, stage), stage)}

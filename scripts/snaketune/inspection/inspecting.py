@@ -12,7 +12,7 @@ from snaketune.data.inspection import Look, look_at
 from snaketune.data.model_view import view_of
 from snaketune.data.policy import ReadingPolicy
 from snaketune.data.records import turns_of
-from snaketune.model.tokenizer_only import bring_tokenizer
+from snaketune.model.tokenizer_only import look_at_tokenizer
 
 NO_VIEW: dict[str, Any] = {"examples": [], "lengths": [], "left_out": {}, "first_left_out": "", "error": ""}
 
@@ -42,8 +42,8 @@ def _recipe(cfg: Mapping[str, Any], looks: list[Look], scratch: Path) -> tuple[R
     folder = scratch / "model"
     folder.mkdir()
     texts = (text for look in looks for record in look.records for _, text in turns_of(record))
-    facts = bring_tokenizer(cfg["model"], folder, texts)
-    write_manifest(scratch / "manifest.json", "prepare_model", [], {"vocab_size": facts["vocab_size"]})
+    facts = look_at_tokenizer(cfg["model"], folder, texts)
+    write_manifest(scratch / "manifest.json", "prepare_tokenizer", [], {"vocab_size": facts["vocab_size"]})
     return Recipe.of_slice(dict(cfg), scratch / "manifest.json", [look.path for look in looks]), facts
 
 

@@ -5,8 +5,28 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.common.atomic import write_bytes
+from snaketune.model.json_files import read_object
+from snaketune.model.tokenizer_files import chat_template_digest, tokenizer_digest
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
+
+
+def describe_configuration(folder: Path) -> dict[str, Any]:
+    """Return the sizes that ``config.json`` states and the digests of the tokenizer and the chat template.
+
+    ``vocab_size`` is the number of rows of the embedding, ``context_length`` the longest sequence in tokens;
+    either is ``None`` where the configuration does not say.
+    """
+    config = read_object(folder / CONFIG)
+    sizes = {**config, **(config.get("text_config") or {})}
+    context = next((sizes[key] for key in CONTEXT_KEYS if sizes.get(key)), None)
+    return {"vocab_size": sizes.get("vocab_size"), "context_length": context, **describe_tokenizer(folder)}
+
+
+def describe_tokenizer(folder: Path) -> dict[str, Any]:
+    """Return the digests of the tokenizer and the chat template in ``folder``."""
+    return {"tokenizer_digest": tokenizer_digest(folder), "chat_template_digest": chat_template_digest(folder)}
 
 
 def with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ SUPPORT_PATTERNS = (
 CODE_PATTERNS = ("*.py", "*.json", "*.txt")
 # With an adapter's configuration in a model's folder transformers looks for the adapter's weights as well.
 LEFT_OUT = frozenset({"adapter_config.json", "trainer_state.json"})
+INDEX_ENDING = ".index.json"
 CODE_SOURCES = ("config.json", "tokenizer_config.json")
 
 
@@ -39,7 +40,8 @@ def link_model(source: Path, target: Path, trust_remote_code: bool, weights: boo
     if not trust_remote_code:
         refuse_remote_code(source)
     found = find_weight_files(source) if weights else []
-    support = {*support_files(source, trust_remote_code), *licence_files(source)}
+    beside = support_files if weights else files_beside_weights
+    support = {*beside(source, trust_remote_code), *licence_files(source)}
     for file in [*sorted(support), *found]:
         require_inside(file, source)
         link(file, target / file.relative_to(source))
@@ -72,6 +74,11 @@ def support_files(folder: Path, trust_remote_code: bool) -> list[Path]:
     patterns = (*SUPPORT_PATTERNS, *CODE_PATTERNS) if trust_remote_code else SUPPORT_PATTERNS
     found = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
     return [file for file in found if file.name not in LEFT_OUT and not file.name.startswith(".")]
+
+
+def files_beside_weights(folder: Path, trust_remote_code: bool) -> list[Path]:
+    """Return the same files without those that say which weights are where: what a model is without its weights."""
+    return [file for file in support_files(folder, trust_remote_code) if not file.name.endswith(INDEX_ENDING)]
 
 
 def link(file: Path, target: Path) -> None:

@@ -1,7 +1,10 @@
 """The tokenizer of the tiny model: byte-level BPE trained on the corpus, with markers for chats."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snaketune.common.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -9,6 +12,7 @@ if TYPE_CHECKING:
 PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 
+SAMPLE_CHARACTERS = 64_000_000  # merges do not change with more text, memory and time do
 SMALLEST_VOCABULARY = 3 + len(ROLES) + 256
 
 # The generation markers cover what the assistant says and the end of its turn, so that a trainer which learns
@@ -53,6 +57,32 @@ CHAT_TEMPLATE = """\
     {{- '<|assistant|>' -}}
 {%- endif -%}
 """
+
+
+def make_tokenizer(cfg: dict[str, Any], texts: Iterable[str], folder: Path) -> dict[str, Any]:
+    """Train a tokenizer as ``cfg`` (the ``model.tiny`` section) says, save it into ``folder`` and return its sizes.
+
+    Raises:
+        ConfigError: if the vocabulary is too small.
+    """
+    if cfg["vocab_size"] < SMALLEST_VOCABULARY:
+        raise ConfigError(
+            f"model.tiny.vocab_size {cfg['vocab_size']} is too small: all bytes and the special tokens are"
+            f" {SMALLEST_VOCABULARY}, give at least that."
+        )
+    tokenizer = train_tokenizer(_sample(texts), cfg["vocab_size"], cfg["max_position_embeddings"])
+    tokenizer.save_pretrained(folder)
+    return {"vocab_size": len(tokenizer), "context_length": cfg["max_position_embeddings"]}
+
+
+def _sample(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the first documents, up to a number of characters that is plenty to train a tokenizer."""
+    characters = 0
+    for text in texts:
+        yield text
+        characters += len(text)
+        if characters > SAMPLE_CHARACTERS:
+            return
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, context_length: int) -> "PreTrainedTokenizerFast":

@@ -1,26 +1,71 @@
-"""The tokenizer of a model without its weights: enough to see how records are rendered and how long they are."""
+"""The tokenizer of a model without its weights: all that data are prepared with, and to see how they are rendered."""
 
 from collections.abc import Iterable
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snaketune.data.quickstart import world_texts
-from snaketune.model.prepare import TINY, bring_model, describe_configuration
-from snaketune.model.tiny import check_sizes
-from snaketune.model.tiny_tokenizer import train_tokenizer
+from snaketune.common.atomic import writing_directory
+from snaketune.common.manifest import read_manifest
+from snaketune.model.configuration import describe_configuration, describe_tokenizer
+from snaketune.model.origin import TINY, bring_model
+from snaketune.model.tiny_corpus import QUICKSTART, corpus_texts
+from snaketune.model.tiny_tokenizer import make_tokenizer
 
-# The tokenizer of the tiny model is made of this many texts here, which takes a second.
-TEXTS = 2000
+
+@dataclass(frozen=True, slots=True)
+class PreparedTokenizer:
+    """A tokenizer that was prepared: the folder with its files and the facts of its manifest."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+    @classmethod
+    def of_manifest(cls, manifest: str | Path) -> "PreparedTokenizer":
+        """Return what the manifest of a prepared tokenizer describes.
+
+        Raises:
+            DataError: if a file of it is missing or damaged.
+        """
+        return cls(Path(manifest).parent / "model", read_manifest(manifest))
 
 
-def bring_tokenizer(cfg: dict[str, Any], folder: Path, texts: Iterable[str]) -> dict[str, Any]:
-    """Fill the empty ``folder`` with the tokenizer of the model that ``cfg`` (the ``model`` section) names.
+def prepare_tokenizer(cfg: dict[str, Any], output: Path, corpus: Path | None = None) -> dict[str, Any]:
+    """Fill the folder ``output`` with the model that ``cfg`` names, without its weights.
 
     Args:
-        cfg: the section.
+        cfg: ``name_or_path`` (``tiny``, ``smollm2``, a folder, a GGUF file or a hub repository), ``revision``,
+            ``trust_remote_code``, and of ``tiny`` what its tokenizer depends on.
+        output: the folder; it appears when everything in it is complete.
+        corpus: canonical records for a tiny model that learns from the data.
+
+    Returns:
+        The facts of the manifest: where it comes from, ``vocab_size``, ``context_length``, the digests of tokenizer and
+        chat template, and ``nature``, which tells whether its rows can be packed.
+
+    Raises:
+        ConfigError: if the model cannot be found, reached or used safely, or is no causal language model.
+        DataError: if its files are damaged.
+    """
+    with writing_directory(output) as folder:
+        if cfg["name_or_path"] == TINY:
+            sizes = make_tokenizer(cfg["tiny"], corpus_texts(cfg["tiny"]["corpus"], corpus)(), folder)
+            facts = {"kind": TINY, "name": TINY, **sizes, **describe_tokenizer(folder)}
+            return {**facts, "nature": {"kind": "llama", "packing": True}}
+        from snaketune.model.nature import describe_nature
+
+        origin, _ = bring_model(cfg, folder, weights=False)
+        nature = describe_nature(folder, cfg["trust_remote_code"])
+        return {**origin, **describe_configuration(folder), "nature": nature}
+
+
+def look_at_tokenizer(cfg: dict[str, Any], folder: Path, texts: Iterable[str]) -> dict[str, Any]:
+    """Fill the empty ``folder`` likewise, to look at a few records that are not prepared yet.
+
+    Args:
+        cfg: the ``model`` section.
         folder: where it goes.
-        texts: of the data, for a tiny model that learns from them.
+        texts: the beginning of the data, for a tiny model that learns from them.
 
     Returns:
         ``vocab_size`` and ``context_length`` (None where the model does not say), and ``note``, a sentence where it is
@@ -30,12 +75,9 @@ def bring_tokenizer(cfg: dict[str, Any], folder: Path, texts: Iterable[str]) -> 
         ConfigError: if the model cannot be found or reached.
     """
     if cfg["name_or_path"] != TINY:
-        bring_model(cfg, folder, None, None, weights=False)
+        bring_model(cfg, folder, weights=False)
         return {name: describe_configuration(folder)[name] for name in ("vocab_size", "context_length")} | {"note": ""}
-    tiny = cfg["tiny"]
-    check_sizes(tiny)
-    corpus = world_texts() if tiny["corpus"] == "quickstart" else texts
-    tokenizer = train_tokenizer(islice(corpus, TEXTS), tiny["vocab_size"], tiny["max_position_embeddings"])
-    tokenizer.save_pretrained(folder)
+    if cfg["tiny"]["corpus"] == QUICKSTART:
+        return make_tokenizer(cfg["tiny"], corpus_texts(QUICKSTART, None)(), folder) | {"note": ""}
     note = "The tiny model's tokenizer is made of the first texts here: a run's tokens may differ a little."
-    return {"vocab_size": len(tokenizer), "context_length": tiny["max_position_embeddings"], "note": note}
+    return make_tokenizer(cfg["tiny"], texts, folder) | {"note": note}

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 SCRIPTS = HERE.parents[2] / "scripts"
 EXPECTED = HERE / "expected"
 TOKENIZER = HERE.parent / "preferences" / "inputs" / "tokenizer"
-MODEL = {"vocab_size": 261, "context_length": 256, "weights_digest": "w", "tokenizer_digest": "t"}
+MODEL = {"vocab_size": 261, "context_length": 256, "tokenizer_digest": "t"}
 TEXTS, CHATS = "longer_than_the_context.jsonl", "long_chats.jsonl"
 CASES = {
     "texts": (TEXTS, {}),
@@ -37,7 +37,7 @@ def make(source, changes, work):
     from snaketune.config.schema import TokensConfig
 
     shutil.copytree(TOKENIZER, work / "model")
-    write_manifest(work / "model.json", "prepare_model", [], MODEL)
+    write_manifest(work / "model.json", "prepare_tokenizer", [], MODEL)
     (work / "none.jsonl").touch()
     lengths = {"max_length": "auto", "on_too_long": "drop", "coverage": 1.0, "pad_to_multiple_of": 64} | changes
     told = []

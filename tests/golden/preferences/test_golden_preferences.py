@@ -25,7 +25,7 @@ TOKENS = {"tokens": {"chat_template": "chatml", "assistant_only_loss": True, "re
 LENGTHS = {"tokens": {"max_length": 320, "on_too_long": "drop", "coverage": 1.0, "pad_to_multiple_of": 64}}
 LENGTHS["tokens"]["max_dropped_fraction"] = 0.6
 PACKING = {"tokens": {"packing": True, "on_too_long": "drop"}}
-MODEL = {"vocab_size": 261, "context_length": 4096, "weights_digest": "w", "tokenizer_digest": "t"}
+MODEL = {"vocab_size": 261, "context_length": 4096, "tokenizer_digest": "t"}
 LINES = ("records", "quarantine", "duplicates", "train", "eval", "dropped")
 
 
@@ -36,7 +36,7 @@ def make(work, expected):
     from snaketune.common.manifest import write_manifest
 
     shutil.copytree(HERE / "inputs" / "tokenizer", work / "model")
-    write_manifest(work / "model.json", "prepare_model", [], MODEL)
+    write_manifest(work / "model.json", "prepare_tokenizer", [], MODEL)
     own = {name: f"{work}/{name}.jsonl" for name in (*LINES, "kept", "leaks")}
     settings = {"settings": orjson.dumps({"scratch": None, "threads": 1, "work": str(work)}).decode()}
     splits = {name: own[name] for name in ("train", "eval")}

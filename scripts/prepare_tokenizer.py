@@ -1,0 +1,20 @@
+"""Prepare the tokenizer of the base model: all that data are prepared with, without a byte of the weights."""
+
+from pathlib import Path
+
+from snaketune.common.door import parse_arguments, run
+from snaketune.common.manifest import write_manifest
+
+
+def main() -> None:
+    """Fill the folder with tokenizer, chat template and configuration and write its manifest."""
+    arguments = parse_arguments(__doc__, "output", "manifest", optional=("corpus",), facts=("manifest",))
+    from snaketune.model.tokenizer_only import prepare_tokenizer
+
+    output, corpus = Path(arguments.output), Path(arguments.corpus) if arguments.corpus else None
+    facts = prepare_tokenizer(arguments.cfg["model"], output, corpus)
+    write_manifest(arguments.manifest, "prepare_tokenizer", [output], facts)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,64 @@
+"""Where a base model comes from: its files are brought into one folder, with or without the weights."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from snaketune.model.folder import link_model
+from snaketune.model.gguf_base import convert_gguf
+from snaketune.model.gguf_file import find_gguf
+from snaketune.model.hub import REPOSITORY, fetch_snapshot
+from snaketune.model.smollm2 import SMOLLM2, fetch_smollm2, packaged_file
+
+TINY = "tiny"
+
+
+def bring_model(
+    cfg: dict[str, Any], folder: Path, weights: bool = True, commit: str | None = None
+) -> tuple[dict[str, Any], Path]:
+    """Fill the empty ``folder`` with a model that exists already.
+
+    Args:
+        cfg: ``name_or_path`` (``smollm2``, a folder, a GGUF file or a hub repository), ``revision`` and
+            ``trust_remote_code``.
+        folder: where its files go.
+        weights: whether they are wanted; without them no byte of them is fetched or read.
+        commit: of a hub repository, where it is known: a branch may move on between two jobs.
+
+    Returns:
+        Where the model comes from, in words that hold on every machine, and the folder that holds its weights: the
+        user's own where ``folder`` has links, so that an error names a file that the user knows.
+
+    Raises:
+        ConfigError: if the model cannot be found, reached or used safely.
+        DataError: if its files are damaged.
+    """
+    name = cfg["name_or_path"]
+    path = Path(name).expanduser()
+    if gguf := packaged_file() if name == SMOLLM2 else find_gguf(path):
+        return bring_gguf(gguf, folder, weights), folder
+    if path.exists() or not REPOSITORY.fullmatch(name):
+        link_model(path, folder, cfg["trust_remote_code"], weights)
+        return {"kind": "folder", "name": path.resolve().name}, path
+    if name == SMOLLM2:
+        snapshot = fetch_smollm2(weights)
+    else:
+        snapshot = fetch_snapshot(name, commit or cfg["revision"], cfg["trust_remote_code"], weights)
+    link_model(snapshot.folder, folder, cfg["trust_remote_code"], weights)
+    revision = cfg["revision"] if commit and name != SMOLLM2 else snapshot.revision
+    facts = {"repo": snapshot.repo, "revision": revision, "commit": snapshot.commit}
+    return {"kind": "hub", "name": snapshot.repo, **facts}, snapshot.folder
+
+
+def bring_gguf(file: Path, folder: Path, weights: bool) -> dict[str, Any]:
+    """Fill the empty ``folder`` from a GGUF file, and say on the screen what its weights are."""
+    facts = convert_gguf(file, folder, weights)
+    if facts.is_quantized and weights:
+        print(
+            f"{file.name} holds {facts.quantization} weights: training starts from their dequantised values in"
+            " bfloat16; how much quality the quantisation cost is unknown.",
+            file=sys.stderr,
+            flush=True,
+        )
+    card = {"card": facts.card} if facts.card else {}
+    return {"kind": "gguf", "name": facts.name or file.name, "quantization": facts.quantization, **card}
