@@ -96,14 +96,8 @@ def prepare(tmp_path, endpoint, cfg, **environment):
         jobs.append([str(SCRIPTS / f"{stage}.py"), "--spec", spec, *outputs])
     jobs[1] += ["--tokenizer", str(made[0])]
     command = [sys.executable, "-c", BOTH, json.dumps(jobs)]
-    return subprocess.run(
-        command,
-        env={**variables, "PYTHONPATH": str(SCRIPTS)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=tmp_path,
-    )
+    variables |= {"PYTHONPATH": str(SCRIPTS)}
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, cwd=tmp_path)
 
 
 def manifest(tmp_path, kind="models"):

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.model.tiny import make_tiny_model
 from snaketune.model.tiny_corpus import corpus_texts, record_texts
-from snaketune.model.tiny_model import IGNORED, encode_corpus, endless_batches, pad, rate_share
+from snaketune.model.tiny_model import IGNORED, Pretraining, encode_corpus, endless_batches, pad, rate_share
 from snaketune.model.tiny_tokenizer import make_tokenizer
 
 SIZES = {
@@ -207,12 +207,33 @@ def test_padding_is_not_learned():
     assert labels.tolist() == [[5, 6, 7], [8, 9, IGNORED]]
 
 
+def plan_of(steps, batch_size=4):
+    return Pretraining(steps, batch_size, learning_rate=1e-3, seed=0)
+
+
 def test_a_long_text_is_cut_into_sequences_that_lose_nothing(tokenizer):
     text = "lemons and tea " * 40
-    pieces = encode_corpus([text], tokenizer, context_length=16, limit=10**6)
+    pieces = encode_corpus([text], tokenizer, context_length=16, plan=plan_of(steps=1000))
     assert max(map(len, pieces)) == 16
     assert tokenizer.decode([token for piece in pieces for token in piece]) == f"<|bos|>{text}<|eos|>"
-    assert len(encode_corpus([text], tokenizer, context_length=16, limit=3)) == 3
+    assert len(encode_corpus([text], tokenizer, context_length=16, plan=plan_of(steps=3, batch_size=1))) == 3
+
+
+def test_no_more_of_long_texts_is_read_than_the_steps_can_train_on(tokenizer, caplog):
+    read = []
+
+    def texts():
+        for number in range(100):
+            read.append(number)
+            yield "lemons and tea " * 1000
+
+    plan = plan_of(steps=5, batch_size=4)
+    pieces = encode_corpus(texts(), tokenizer, context_length=4096, plan=plan)
+    assert max(map(len, pieces)) == plan.positions_per_step == 512
+    assert len(read) == 1
+    batches = list(islice(endless_batches(pieces, plan.batch_size, plan.seed), plan.steps))
+    assert all(sum(map(len, batch)) <= plan.positions_per_step for batch in batches)
+    assert not caplog.text  # no library complains of a text that is longer than the context
 
 
 def test_the_learning_rate_rises_then_falls():

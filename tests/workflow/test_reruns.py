@@ -8,8 +8,7 @@ import pytest
 from project import Project, kill_session, record
 
 PREPARATION = {"stage_sources", "read_records", "dedupe_records", "split_records"}
-MODEL = {"prepare_tokenizer", "prepare_model"}
-DATA = PREPARATION | {"tokenize_records", "rightsize", "pack_rows"}
+DATA = PREPARATION | {"prepare_tokenizer", "tokenize_records", "rightsize", "pack_rows"}
 AFTER_TRAINING = {
     "merge_adapter",
     "evaluate_model",
@@ -19,8 +18,17 @@ AFTER_TRAINING = {
     "accept_merge",
 }
 TRAINING = {"plan_run", "train_model"} | AFTER_TRAINING
-EVERYTHING = DATA | MODEL | TRAINING
-PLANNED = DATA | MODEL | {"plan_run"}
+
+
+# The job of the weights, made to wait for the last data stage: a wait the other way round would never end.
+WEIGHTS = "    output = Path(arguments.output)\n"
+WAITING = """    import time
+    deadline = time.monotonic() + 300
+    while not list(Path("results/data/pack_rows").glob("*/manifest.json")):
+        if time.monotonic() > deadline:
+            raise SystemExit("the data wait for the weights")
+        time.sleep(0.1)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +53,16 @@ def test_a_look_at_the_sources_makes_its_page_and_nothing_else(project):
     assert not (project.folder / "work" / "digests.json").exists()
 
 
+def test_data_alone_need_no_weights(project):
+    assert project.run("data") == DATA
+    assert not (project.folder / "results" / "models").exists()
+    shutil.rmtree(project.folder / "results" / "data" / "pack_rows")
+
+
 def test_a_plan_comes_before_any_training_and_is_shown(project):
-    assert project.run("plan") == PLANNED | {"render_plan"}
+    project.edit("scripts/prepare_model.py", WEIGHTS, WAITING + WEIGHTS)
+    assert project.run("plan") == {"pack_rows", "prepare_model", "plan_run", "render_plan"}
+    project.edit("scripts/prepare_model.py", WAITING, "")
     assert not list(project.folder.glob("results/runs/*/*/adapter"))
     assert project.output.count("Plan of one:") >= 2  # in the job's log, and at the end
     (path,) = project.folder.glob("results/runs/one/*/plan.json")
@@ -54,6 +70,8 @@ def test_a_plan_comes_before_any_training_and_is_shown(project):
     assert plan["steps"] == 8
     assert plan["train_hours"] is None
     assert plan["about"]["train_hours"]["origin"] == "unknown"
+    assert project.run("plan") == {"prepare_model"}  # its code is another one, and what it made is the same
+    assert "Plan of one:" in project.output
     assert project.run("plan") == set()
     assert "Plan of one:" in project.output
 
@@ -69,6 +87,14 @@ def test_a_run_then_does_the_rest(project):
 def test_the_same_command_again_does_nothing(project):
     assert project.run() == set()
     assert "Nothing to be done" in project.output
+
+
+def test_changed_weights_train_again_and_tokenise_nothing(project):
+    before = project.adapter()
+    project.edit("scripts/snaketune/model/tiny_model.py", 'torch.manual_seed(cfg["seed"])', "torch.manual_seed(7)")
+    assert project.run() == {"prepare_model"} | TRAINING
+    assert project.adapter() != before
+    assert project.run() == set()
 
 
 def test_a_card_that_is_gone_or_changed_comes_back_without_a_job(project):
@@ -172,7 +198,7 @@ def test_one_changed_record_is_a_change_of_everything_after(project):
     lines = project.raw.read_text().splitlines(keepends=True)
     lines[7] = record(100_007) + "\n"
     project.raw.write_text("".join(lines))
-    assert project.run() == EVERYTHING - MODEL
+    assert project.run() == DATA - {"prepare_tokenizer"} | TRAINING
 
 
 def test_new_content_under_an_older_mtime_is_noticed(project):
@@ -180,7 +206,7 @@ def test_new_content_under_an_older_mtime_is_noticed(project):
     lines[8] = record(100_008) + "\n"
     project.raw.write_text("".join(lines))
     os.utime(project.raw, (1_000_000_000, 1_000_000_000))
-    assert project.run() == EVERYTHING - MODEL
+    assert project.run() == DATA - {"prepare_tokenizer"} | TRAINING
 
 
 def test_a_deleted_adapter_is_made_again_equal(project):

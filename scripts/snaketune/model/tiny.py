@@ -33,7 +33,7 @@ def make_tiny_model(cfg: dict[str, Any], corpus: Path | None, tokenizer_folder: 
     model = build_model(cfg, tokenizer)
     plan = Pretraining(cfg["pretrain_steps"], cfg["pretrain_batch_size"], cfg["pretrain_learning_rate"], cfg["seed"])
     if plan.steps:
-        documents = encode_corpus(texts(), tokenizer, cfg["max_position_embeddings"], plan.steps * plan.batch_size)
+        documents = encode_corpus(texts(), tokenizer, cfg["max_position_embeddings"], plan)
         pretrain(model, documents, plan, tokenizer.pad_token_id)
     logging.disable_progress_bar()
     model.save_pretrained(folder)

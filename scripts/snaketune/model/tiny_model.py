@@ -22,9 +22,10 @@ BETAS = (0.9, 0.95)  # a shorter memory of the second moment halves the steps th
 WEIGHT_DECAY = 0.01
 GRADIENT_NORM = 1.0
 BATCHES_PER_BUCKET = 16
-# A step has no more places than this for each sequence of a batch: long texts make batches of fewer sequences, so that
-# a pretraining costs a number of tokens that steps and batch size alone decide.
-PLACES_PER_SEQUENCE = 128
+# A step has no more positions than this for each sequence of a batch: long texts make batches of fewer sequences, so
+# that steps and batch size alone decide what a pretraining costs. Packing texts into rows would gain little over batches
+# of texts of one length: 2% of the positions of the quickstart's are padding.
+POSITIONS_PER_SEQUENCE = 128
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Pretraining:
     batch_size: int
     learning_rate: float
     seed: int
+
+    @property
+    def positions_per_step(self) -> int:
+        """The most tokens, padding included, that a step trains on."""
+        return self.batch_size * POSITIONS_PER_SEQUENCE
 
 
 def build_model(cfg: dict, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -100,7 +106,7 @@ def endless_batches(documents: Sequence[Sequence[int]], batch_size: int, seed: i
 
     A round is shuffled, cut into buckets of 16 batches, each bucket sorted by length and cut into batches that
     come in random order: padding costs a few percent of the tokens instead of a third. Batches of long documents are
-    cut so that none has more than 128 places for each of ``batch_size``, or is a single document.
+    cut so that none has more than 128 positions for each of ``batch_size``, or is a single document.
     """
     rng = Random(seed)
     size = min(batch_size, len(documents))
@@ -112,9 +118,9 @@ def endless_batches(documents: Sequence[Sequence[int]], batch_size: int, seed: i
             batches = [bucket[at : at + size] for at in range(0, len(bucket), size)]
             rng.shuffle(batches)
             for batch in batches:
-                places = max(1, size * PLACES_PER_SEQUENCE // len(documents[batch[-1]]))
-                for at in range(0, len(batch), places):
-                    yield [documents[i] for i in batch[at : at + places]]
+                fitting = max(1, size * POSITIONS_PER_SEQUENCE // len(documents[batch[-1]]))
+                for at in range(0, len(batch), fitting):
+                    yield [documents[i] for i in batch[at : at + fitting]]
 
 
 def pad(batch: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,16 +137,23 @@ def pad(batch: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor
 
 
 def encode_corpus(
-    texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, context_length: int, limit: int
+    texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, context_length: int, plan: Pretraining
 ) -> list[list[int]]:
-    """Return at most ``limit`` sequences of token ids: each text between its begin and end tokens.
+    """Return sequences of token ids, each text between its begin and end tokens, as many as the training can read.
 
-    A text longer than the context is cut into sequences of ``context_length`` tokens; none has fewer than two,
-    so that each has something to predict.
+    A text longer than the context, or than a step, is cut; no sequence has fewer than two tokens, so that each has
+    something to predict. Texts are read until there is one sequence for each place in a batch, or a token for each
+    position: no more of a large corpus is tokenised.
     """
-    encoded = (
-        [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        for text in texts
-    )
-    pieces = (ids[at : at + context_length] for ids in encoded for at in range(0, len(ids), context_length))
-    return list(islice((piece for piece in pieces if len(piece) > 1), limit))
+    longest = min(context_length, plan.positions_per_step)
+    sequences: list[list[int]] = []
+    tokens = 0
+    for text in texts:
+        inside = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = [tokenizer.bos_token_id, *inside, tokenizer.eos_token_id]
+        pieces = [ids[at : at + longest] for at in range(0, len(ids), longest)]
+        sequences += [piece for piece in pieces if len(piece) > 1]
+        tokens += len(ids)
+        if len(sequences) >= plan.steps * plan.batch_size or tokens >= plan.steps * plan.positions_per_step:
+            break
+    return sequences[: plan.steps * plan.batch_size]

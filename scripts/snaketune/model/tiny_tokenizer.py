@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 
-SAMPLE_CHARACTERS = 64_000_000  # merges do not change with more text, memory and time do
+SAMPLE_CHARACTERS = 16_000_000  # merges do not change with more text, memory and time do
 SMALLEST_VOCABULARY = 3 + len(ROLES) + 256
 
 # The generation markers cover what the assistant says and the end of its turn, so that a trainer which learns
@@ -77,11 +77,11 @@ def make_tokenizer(cfg: dict[str, Any], texts: Iterable[str], folder: Path) -> d
 
 def _sample(texts: Iterable[str]) -> Iterator[str]:
     """Yield the first documents, up to a number of characters that is plenty to train a tokenizer."""
-    characters = 0
+    left = SAMPLE_CHARACTERS
     for text in texts:
-        yield text
-        characters += len(text)
-        if characters > SAMPLE_CHARACTERS:
+        yield text[:left]
+        left -= len(text)
+        if left <= 0:
             return
 
 

@@ -20,6 +20,7 @@ TITLES = {
     "read_records": "Reading records",
     "dedupe_records": "Removing duplicates",
     "split_records": "Holding out a split",
+    "prepare_tokenizer": "Preparing the tokenizer",
     "prepare_model": "Preparing the base model",
     "tokenize_records": "Tokenising",
     "rightsize": "Choosing the maximum length",
