@@ -175,14 +175,15 @@ def test_origins_follow_the_weights(tmp_path):
     (folder / "adapter_model.safetensors").write_bytes(b"one")
     manifest = tmp_path / "adapter.manifest.json"
     write_manifest(manifest, "train_model", [folder], {})
-    first = find_origins({"weights_digest": "w"}, str(manifest))
+    base = {"weights_digest": "w", "configuration_digest": "c"}
+    first = find_origins(base, str(manifest))
     assert first.start == folder / "adapter_model.safetensors" and first.digests["base"] == "w"
     (folder / "adapter_model.safetensors").write_bytes(b"two")
     with pytest.raises(DataError):
-        find_origins({"weights_digest": "w"}, str(manifest))
+        find_origins(base, str(manifest))
     write_manifest(manifest, "train_model", [folder], {})
-    assert find_origins({"weights_digest": "w"}, str(manifest)).digests != first.digests
-    assert find_origins({"weights_digest": "w"}, None).digests == {"base": "w"}
+    assert find_origins(base, str(manifest)).digests != first.digests
+    assert find_origins(base, None).digests == {"base": "w", "configuration": "c"}
 
 
 def test_a_quantised_run_is_measured_as_it_was_trained_and_merged_into_the_original(tmp_path):

@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.common.atomic import write_bytes
+from snaketune.common.canonical import digest_of
 from snaketune.model.json_files import read_object
 from snaketune.model.tokenizer_files import chat_template_digest, tokenizer_digest
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
+# Where a model lay and which version saved it.
+VOLATILE_KEYS = frozenset({"_name_or_path", "transformers_version", "_commit_hash"})
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
 
 
@@ -22,6 +25,12 @@ def describe_configuration(folder: Path) -> dict[str, Any]:
     sizes = {**config, **(config.get("text_config") or {})}
     context = next((sizes[key] for key in CONTEXT_KEYS if sizes.get(key)), None)
     return {"vocab_size": sizes.get("vocab_size"), "context_length": context, **describe_tokenizer(folder)}
+
+
+def configuration_digest(folder: Path) -> str:
+    """Return the digest of all that ``config.json`` says about the model, which decides what its weights compute."""
+    config = read_object(folder / CONFIG)
+    return digest_of({key: value for key, value in config.items() if key not in VOLATILE_KEYS})
 
 
 def describe_tokenizer(folder: Path) -> dict[str, Any]:

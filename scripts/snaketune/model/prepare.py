@@ -11,7 +11,7 @@ from snaketune.common.errors import DataError
 from snaketune.common.manifest import read_manifest
 from snaketune.merge.outcome import accepted
 from snaketune.model.architecture import read_configuration
-from snaketune.model.configuration import describe_configuration
+from snaketune.model.configuration import configuration_digest, describe_configuration
 from snaketune.model.folder import link_model
 from snaketune.model.origin import TINY, bring_model
 from snaketune.model.statement import describe_card
@@ -76,6 +76,7 @@ def prepare_model(
             **origin,
             **(describe_weights(source) if weights or cfg["name_or_path"] == TINY else describe_shape(folder, cfg)),
             **facts,
+            "configuration_digest": configuration_digest(folder),
             "nature": tokenizer.facts["nature"],
             **({"card": stated} if stated else {}),
         }

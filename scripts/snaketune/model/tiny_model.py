@@ -23,8 +23,8 @@ WEIGHT_DECAY = 0.01
 GRADIENT_NORM = 1.0
 BATCHES_PER_BUCKET = 16
 # A step has no more positions than this for each sequence of a batch: long texts make batches of fewer sequences, so
-# that steps and batch size alone decide what a pretraining costs. Packing texts into rows would gain little over batches
-# of texts of one length: 2% of the positions of the quickstart's are padding.
+# that steps and batch size alone decide what a pretraining costs. Packing texts into rows would gain little over
+# batches of texts of one length: 2% of the positions of the quickstart's are padding.
 POSITIONS_PER_SEQUENCE = 128
 
 

@@ -1,4 +1,4 @@
-"""The weights that a training starts from: the base model's and, where it goes on from another run, an adapter's."""
+"""What a training starts from: weights and configuration of the base model and, from another run, an adapter."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from snaketune.train.publishing import WEIGHTS
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """Digests of the weights by what they are, and the file of the adapter to go on from."""
+    """Digests by what they are of, and the file of the adapter to go on from."""
 
     digests: dict[str, str]
     start: Path | None
@@ -34,7 +34,7 @@ def find_origins(model: dict[str, Any], start: str | None) -> Origins:
             f"plan.without_weights: true prepared {model['name']} for planning alone: set it to false to train, with a"
             " folder that has its safetensors files."
         )
-    digests = {"base": model["weights_digest"]}
+    digests = {"base": model["weights_digest"], "configuration": model["configuration_digest"]}
     if not start:
         return Origins(digests, None)
     digests["adapter"] = digest_of(read_manifest(start)["files"])
