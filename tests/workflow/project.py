@@ -61,7 +61,7 @@ class Project:
 
     def run(self, *arguments: str, expect: int = 0) -> set[str]:
         """Run Snakemake and return the rules of the jobs that finished."""
-        result = subprocess.run(self.command(*arguments), cwd=self.folder, capture_output=True, text=True, timeout=600)
+        result = subprocess.run(self.command(*arguments), cwd=self.folder, capture_output=True, text=True, timeout=1800)
         self.output = result.stdout + result.stderr
         assert (result.returncode == 0) == (expect == 0), self.output[-6000:]
         return jobs(self.output)
