@@ -87,7 +87,7 @@ def _reading(sample: Sample, found: Candidate, wanted: str | None) -> Reading:
     for name in sample.columns:
         if plain(name) in MODALITIES and name not in fields.values():
             fields.setdefault("modality", name)
-    judged = tuple(name for name in (*judged_columns(sample), fields.get("keep")) if name)
+    judged = tuple(name for name in (*judged_columns(sample, fields.values()), fields.get("keep")) if name)
     return Reading(
         wanted or _format_of(sample, found),
         tuple(fields.items()),

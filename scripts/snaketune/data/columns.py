@@ -49,11 +49,29 @@ MAYBE_QUESTIONS = (
     *("message_1", "content", "context", "passage", "description", "task"),
 )
 VERDICTS = ("label", "kto_tag", "kto_label", "desirable", "is_desirable", "thumbs_up")
-JUDGED = ("is_correct", "correct", "is_right", "passed", "is_valid", "valid", "verified", "success", "is_good")
+JUDGED = (
+    *("is_correct", "correct", "is_right", "passed", "is_valid", "valid", "verified", "success", "is_good"),
+    *("is_verified", "is_accepted", "is_approved", "is_preferred", "is_chosen", "is_acceptable"),
+)
+# The same where their values are true and false, 0 and 1, or words that judge: others count, or are an answer.
+MAYBE_JUDGED = (
+    *("good", "correctness", "verdict", "judgement", "judgment", "accepted", "approved", "acceptable", "preferred"),
+    *("chosen", "helpful", "is_helpful", "useful", "is_useful", "liked", "is_liked", "upvoted", "human_approved"),
+    *("human_verified", "feedback", "vote", "user_feedback", "reaction"),
+)
 SPLITS = ("split", "partition", "fold", "subset", "set")
 OTHER_SPLITS = ("test", "valid", "validation", "val", "dev", "eval", "evaluation", "holdout", "heldout", "held_out")
-NO = ("false", "no", "0", "wrong", "incorrect", "fail", "failed", "bad", "undesirable")
-YES = ("true", "yes", "1", "right", "correct", "pass", "passed", "good", "desirable")
+# Words that judge an answer, in a column of any name.
+BAD = (
+    *("wrong", "incorrect", "fail", "failed", "failure", "bad", "undesirable", "rejected", "reject", "disapproved"),
+    *("thumbs_down", "thumbs down", "downvote", "disliked", "dislike", "unacceptable", "unhelpful", "not helpful"),
+)
+GOOD = (
+    *("right", "correct", "pass", "passed", "success", "good", "desirable", "accepted", "accept", "approved", "chosen"),
+    *("thumbs_up", "thumbs up", "upvote", "liked", "like", "acceptable", "helpful"),
+)
+NO = ("false", "no", "0", *BAD, "negative", "invalid", "down")
+YES = ("true", "yes", "1", *GOOD, "positive", "valid", "up")
 MODALITIES = {
     **dict.fromkeys(("image", "images", "img", "image_path", "image_paths", "image_url", "image_urls"), "image"),
     **dict.fromkeys(("video", "videos", "video_path", "video_url"), "video"),
@@ -112,6 +130,16 @@ def plain(name: str) -> str:
     """Return a name in lower case with underscores: ``System Prompt`` and ``systemPrompt`` are ``system_prompt``."""
     apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", name.strip())
     return re.sub(r"[\s\-]+", "_", apart).lower()
+
+
+def is_judging(name: str, values: Iterable[Any]) -> bool:
+    """Tell whether a column says which records are for training, by its name or by the words that it holds."""
+    if plain(name) in (*JUDGED, *SPLITS):
+        return True
+    words = {value.strip().lower() if type(value) is str else str(value).lower() for value in values}
+    if plain(name) in MAYBE_JUDGED:
+        return bool(words) and words <= {*YES, *NO}
+    return not words.isdisjoint(BAD) and words <= {*BAD, *GOOD}
 
 
 def texts_in(value: Any) -> Iterable[str]:

@@ -1,12 +1,12 @@
 """What makes a reading doubtful although its columns fit: verdicts, unknown roles, two system prompts, marks."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.data.chained_cures import cured
-from snaketune.data.columns import JUDGED, NAMES, NO, SPLITS, VERDICTS, YES, plain
+from snaketune.data.columns import NAMES, NO, VERDICTS, YES, is_judging, plain
 from snaketune.data.conversion import is_against
 from snaketune.data.cures import columns_line, ignore_line, roles_line, strip_line, without_marks_command
 from snaketune.data.first_records import Sample
@@ -21,9 +21,17 @@ from snaketune.data.turn_names import ROLE_KEYS, usual_role
 Json = dict[str, Any]
 
 
-def judged_columns(sample: Sample) -> list[str]:
-    """Return the columns by which records are judged, or belong to another split, and that are not ignored."""
-    return [name for name in sample.columns if plain(name) in (*JUDGED, *SPLITS) and sample.columns[name]]
+def judged_columns(sample: Sample, used: Iterable[str]) -> list[str]:
+    """Return the columns by which records are judged, or belong to another split, none of them ignored or used.
+
+    Args:
+        sample: the first records.
+        used: the columns that are fields of the record.
+    """
+    taken = set(used)
+    return [
+        name for name, values in sample.columns.items() if values and name not in taken and is_judging(name, values)
+    ]
 
 
 def check_verdicts(sample: Sample, reading: Reading) -> None:
@@ -47,7 +55,7 @@ def check_verdicts(sample: Sample, reading: Reading) -> None:
             raise cured(error, columns={"keep": name})
         if not sample.policy.for_training:
             continue
-        if plain(name) in (*JUDGED, *SPLITS) and (against := [value for value in values if is_against(name, value)]):
+        if is_judging(name, values) and (against := [value for value in values if is_against(name, value)]):
             error = ConfigError(
                 f"{sample.path}: {name!r} is {str(against[0]).lower()} in {len(against)} of the first"
                 f" {len(sample.records)} records, which says that they are not for training: write"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from snaketune.data.columns import JUDGED, MODALITIES, SPLITS, has_text, is_bookkeeping, plain, texts_in
+from snaketune.data.columns import MODALITIES, has_text, is_bookkeeping, is_judging, plain, texts_in
 from snaketune.data.first_records import Sample
 from snaketune.data.paths import column_of, values_at
 from snaketune.data.records import conversation_of
@@ -62,7 +62,7 @@ def leftovers(
 def _excuse(sample: Sample, made: Sequence[Json | None], name: str, rejected: str | None, has_text_there: bool) -> str:
     if name in sample.policy.ignore or column_of(name) in sample.policy.ignore:
         return IGNORED
-    if plain(name) in (*JUDGED, *SPLITS, *MODALITIES):
+    if plain(name) in MODALITIES or is_judging(name, sample.columns.get(name, ())):
         return CHECKED
     if name == rejected or name.endswith(("(neither best nor worst)", "(all but the best)")):
         return REJECTED

@@ -15,7 +15,7 @@ Found = list[tuple[str, str]]
 
 # What may stand around a conversation.
 START = re.compile(r"\s*(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>)?\s*")
-END = re.compile(r"\s*(?:</s>|<eos>|<\|end_of_text\|>|<\|endoftext\|>)?\s*")
+END = re.compile(r"\s*+(?:(?:</s>|<eos>|<\|end_of_text\|>|<\|endoftext\|>)\s*+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,26 @@ class Markup:
     Attributes:
         marks: texts of which one is in every conversation of this markup, and that are not text otherwise.
         is_control: whether the marks are control tokens of models, so that they must not be trained as text.
+        strips: whether white space at the end of a turn is the markup's.
     """
 
     turn: re.Pattern[str]
     marks: tuple[str, ...]
     is_control: bool = True
+    strips: bool = False
+
+
+# What may stand between a heading and its turn: line ends, or one space. Indentation belongs to the turn.
+GAP = r"(?:(?: ?\n)++| )?"
+STOPS = r"</s>|<\|endoftext\|>"
+
+
+def _under_headings(before: str, roles: tuple[str, ...], after: str = ":") -> Markup:
+    """Return the markup of turns under a heading that names the role; ``after`` is the pattern that ends it."""
+    heading = rf"{before}(?:{'|'.join(roles)}){after}"
+    named = rf"{before}(?P<role>{'|'.join(roles)}){after}"
+    turn = rf"\s*{named}{GAP}(?P<content>(?:(?!\n{heading}|{STOPS}).)*)"
+    return Markup(re.compile(turn, re.S), (f"{before}{roles[1]}",), is_control=False, strips=True)
 
 
 LLAMA2 = "llama-2"
@@ -47,10 +62,11 @@ MARKUPS = {
         re.compile(
             r"(?:<s>)?\s*\[INST\] ?(?:<<SYS>>\n?(?P<system>.*?)\n?<</SYS>>\s*)?"
             r"(?P<content>(?:(?!\[INST\]).)*?) ?\[/INST\]"
-            r" ?(?P<answer>(?:(?!\[INST\]).)*?) ?(?:</s>|(?=<s>|\[INST\])|\s*\Z)",
+            r" ?(?P<answer>(?:(?!\[INST\]|<s>|</s>).)*)(?:</s>)?",
             re.S,
         ),
         ("[INST]",),
+        strips=True,
     ),
     "llama-3": Markup(
         re.compile(
@@ -92,18 +108,42 @@ MARKUPS = {
     ),
     "USER/ASSISTANT": Markup(
         re.compile(
-            r"(?:\A|\n\n+)(?P<role>SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE): ?"
-            r"(?P<content>(?:(?!\n\n+(?:USER|ASSISTANT|FUNCTION RESPONSE):).)*?)"
-            r"(?:\s*<\|endoftext\|>)?(?=\n\n+(?:USER|ASSISTANT|FUNCTION RESPONSE):|\s*\Z)",
+            r"\s*(?P<role>SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE): ?"
+            rf"(?P<content>(?:(?!\n(?:USER|ASSISTANT|FUNCTION RESPONSE):|{STOPS}).)*)(?:<\|endoftext\|>)?",
             re.S,
         ),
         ("USER:",),
         is_control=False,
+        strips=True,
     ),
     "### Human/### Assistant": Markup(
         re.compile(r"### (?P<role>Human|Assistant): ?(?P<content>(?:(?!### (?:Human|Assistant):).)*)", re.S),
         ("### Human:",),
         is_control=False,
+    ),
+    "### User/### Assistant": _under_headings("### ", ("System", "User", "Assistant"), r"(?::|(?=\n))"),
+    "User/Assistant": _under_headings("", ("System", "User", "Assistant")),
+    "<human>/<bot>": _under_headings("", ("<system>", "<human>", "<bot>")),
+    "vicuna": Markup(
+        re.compile(
+            r"(?P<system>(?:(?!USER:).)*)USER: ?(?P<content>(?:(?!USER:|ASSISTANT:).)*)"
+            rf"ASSISTANT: ?(?P<answer>(?:(?!USER:|ASSISTANT:|{STOPS}).)*)(?:</s>)?",
+            re.S,
+        ),
+        ("USER:",),
+        is_control=False,
+        strips=True,
+    ),
+    "alpaca": Markup(
+        re.compile(
+            rf"(?P<system>(?:(?!### ).)*)### Instruction:{GAP}(?P<content>(?:(?!### (?:Input|Response):).)*)"
+            rf"(?:### Input:{GAP}(?P<input>(?:(?!### Response:).)*))?### Response:{GAP}"
+            rf"(?P<answer>(?:(?!### (?:Instruction|Input|Response):|{STOPS}).)*)",
+            re.S,
+        ),
+        ("### Instruction:",),
+        is_control=False,
+        strips=True,
     ),
 }
 # DeepSeek's, whose bars are those of full width.
@@ -129,7 +169,7 @@ def turns_in(text: str, name: str) -> Found | None:
     while match := turn.match(text, at):
         if match.end() == at:
             break
-        found += _of_match(match)
+        found += _of_match(match, MARKUPS[name].strips)
         at = match.end()
     if name == BY_BLANK_LINES and "\nAssistant:" in text and all(role != "assistant" for role, _ in found):
         return None  # the turns follow each other without a blank line
@@ -144,13 +184,14 @@ def _start(text: str, name: str) -> int:
     return match.end() if match and not text.startswith("<s>[INST]") else 0
 
 
-def _of_match(match: re.Match[str]) -> Found:
-    groups = match.groupdict()
+def _of_match(match: re.Match[str], strips: bool) -> Found:
+    groups = {key: (text or "").rstrip() if strips else text or "" for key, text in match.groupdict().items()}
     if "answer" not in groups:
-        return [(usual_role(groups["role"], {}) or "", groups["content"])]
+        return [(usual_role(groups["role"].strip("<>"), {}) or "", groups["content"])]
     system = [("system", groups["system"])] if groups["system"] else []
+    asked = "\n\n".join(part for part in (groups["content"], groups.get("input")) if part)
     answer = [("assistant", groups["answer"])] if groups["answer"] else []
-    return [*system, ("user", groups["content"]), *answer]
+    return [*system, ("user", asked), *answer]
 
 
 def _alternates(roles: list[str]) -> bool:
