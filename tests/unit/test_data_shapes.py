@@ -359,3 +359,23 @@ def test_a_rendered_prompt_with_two_plain_answers_is_taken_apart(tmp_path, pairs
     assert "Human/Assistant markup taken apart" in found.facts["sources"][0]["evidence"]
     if pairs:
         assert [found.records[0][name][0]["content"] for name in ("chosen", "rejected")] == ["d", "e"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"": "hello there"},
+        {"": [USER, ANSWER]},
+        {"": "Human:a\nAssistant:"},
+        {"chosen_answer": "1", "outputs": "test", "rejected": "Human:a\nAssistant:", "code": "http://a.b/c"},
+        {"x y": {"conversations": ["c", "text"], "chosen_response": "test"}, "": "b"},
+    ],
+)
+def test_a_record_of_any_shape_is_read_or_refused_in_one_sentence(tmp_path, record):
+    """Found by random records: columns without a name, and rejected answers without a question."""
+    assert "\n" not in sentence_of(tmp_path, record)
+
+
+def test_an_empty_name_in_columns_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.columns: prompt is empty: name the column"):
+        read_bytes(tmp_path, lines({"prompt": "a", "completion": "b"}), columns={"prompt": ""})

@@ -67,11 +67,11 @@ class Sample:
 
     @cached_property
     def columns(self) -> dict[str, list[Any]]:
-        """Return the values, without nulls, of each column that is not ignored."""
+        """Return the values, without nulls, of each column that has a name and is not ignored."""
         found: dict[str, list[Any]] = {}
         for record in self.records:
             for name, value in record.items():
-                if name not in self.policy.ignore:
+                if name and name not in self.policy.ignore:
                     found.setdefault(name, []).extend([] if value is None else [value])
         return found
 

@@ -229,6 +229,9 @@ def _as_pair(sample: Sample, texts: Sequence[str]) -> dict[str, str]:
         is_pair = len(texts) == len(spoken) == 2 and type(next(iter(sample.columns[spoken[1]]), None)) is str
         return {"prompt": spoken[0], "completion": spoken[1]} if is_pair else {}
     pair = suggested(sample, spoken)
+    if "completion" not in pair:
+        return pair
     rest = [name for name in spoken if name not in pair.values() and plain(name) in meaning]
-    beside = {**({"input": rest[0]} if rest else {}), **({"reasoning": thoughts[0]} if thoughts else {})}
+    asked = {"input": name} if (name := pair.get("input") or next(iter(rest), "")) else {}
+    beside = {**asked, **({"reasoning": thoughts[0]} if thoughts else {})}
     return {"prompt": pair["prompt"], **beside, "completion": pair["completion"]}
