@@ -104,6 +104,20 @@ def test_patterns_find_objects_as_they_find_files(storage, tmp_path, monkeypatch
     assert [entry["path"] for entry in both] == [f"s3://{BUCKET}/in/b/a.jsonl", "in/a.jsonl"]
 
 
+def test_a_folder_of_objects_is_its_data_files_and_what_is_left_out_is_said(storage, tmp_path):
+    names = ("train-0.jsonl", "more/train-1.csv", "test.jsonl", "README.md", ".cache/train.jsonl", "dataset_infos.json")
+    for name in names:
+        put(storage, f"s3://{BUCKET}/set/{name}")
+    for address in (f"s3://{BUCKET}/set", f"s3://{BUCKET}/set/"):
+        found = [entry["path"] for entry in found_by(tmp_path, address)]
+        assert found == [f"s3://{BUCKET}/set/more/train-1.csv", f"s3://{BUCKET}/set/train-0.jsonl"]
+    remote = RemoteSources(tmp_path / "remote.json")
+    remote.find(f"s3://{BUCKET}/set", "data.sources")
+    assert "the files of other splits are left out: test.jsonl" in next(iter(remote.notes))
+    [held_out] = found_by(tmp_path, {"path": f"s3://{BUCKET}/set", "split": "test"})
+    assert held_out["path"] == f"s3://{BUCKET}/set/test.jsonl"
+
+
 def test_a_pattern_is_no_other_regular_expression():
     assert translate("a.b/*[]^]?**") == r"a\.b/[^/]*(?!/)[]^][^/].*\Z"
 
@@ -146,8 +160,9 @@ def test_a_job_takes_what_its_workflow_found_and_asks_nothing(storage, tmp_path)
     [
         (f"s3://{BUCKET}/in/nothing.jsonl", r"in/nothing\.jsonl at http://127\S+ does not exist: check the path\.$"),
         (f"s3://{BUCKET}/in/*.json", r"in/\*\.json matches no object: check the pattern"),
-        (f"s3://{BUCKET}/in", rf"is a folder: name its objects, for example s3://{BUCKET}/in/train\*\.$"),
-        (f"s3://{BUCKET}/in/", r"is a folder: name its objects"),
+        (f"s3://{BUCKET}/notes", r"/notes is a folder without data files: found note\.txt\.$"),
+        (f"s3://{BUCKET}/out/", r"/out/ is a folder without data files: found nothing"),
+        ({"path": f"s3://{BUCKET}/in/*.txt", "split": "test"}, r"has no splits: take `split: test` out"),
         ("s3://nowhere/x.jsonl", r"there is no bucket nowhere: check its name and AWS_ENDPOINT_URL"),
         ("s3:///x.jsonl", r"names no bucket: write s3://bucket/path"),
         ("s3://No Bucket/x.jsonl", r"No Bucket/x\.jsonl cannot be asked for \(ParamValidationError\)"),
@@ -157,6 +172,7 @@ def test_a_job_takes_what_its_workflow_found_and_asks_nothing(storage, tmp_path)
 def test_what_cannot_be_found_is_one_sentence(storage, tmp_path, source, sentence):
     put(storage)
     put(storage, f"s3://{BUCKET}/in/note.txt")
+    put(storage, f"s3://{BUCKET}/notes/note.txt")
     with pytest.raises(ConfigError, match=f"^data.sources: .*{sentence}") as caught:
         found_by(tmp_path, source)
     assert "\n" not in str(caught.value)

@@ -183,7 +183,9 @@ class Discovery:
         if config:
             raise ConfigError(f"data.sources: {path}: only data sets of the hub have a `config`: take it out.")
         if is_remote(path):
-            return [as_entry(one) for one in self._remote.find(path, "data.sources")]
+            found_objects = self._remote.find(path, "data.sources", split)
+            self.notes.update(self._remote.notes)
+            return [as_entry(one) for one in found_objects]
         found = _expand_one(path, "data.sources", (), split)
         self.notes.update(dict.fromkeys(found.notes))
         return [{"path": one} for one in found.paths]

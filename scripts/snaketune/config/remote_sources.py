@@ -7,6 +7,8 @@ from typing import Any
 
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.common.state import read_state, write_state
+from snaketune.config.source_files import choose_split, data_files
+from snaketune.config.source_files import listed as shown
 from snaketune.data.object_storage import Address, StoredObject, connect, describe, listed, require_package
 
 MAGIC = re.compile(r"[*?[]")
@@ -28,19 +30,22 @@ class RemoteSources:
         self._memory, self._is_asking = Path(memory), is_asking
         self._connect, self._client = connect, None
         self._found: dict[str, list[dict[str, Any]]] = {}
+        self.notes: dict[str, None] = {}  # in order, none twice
 
-    def find(self, pattern: str, key: str) -> list[StoredObject]:
-        """Return the objects behind an address or pattern, sorted; ``key`` is what errors name.
+    def find(self, pattern: str, key: str, split: str | None = None) -> list[StoredObject]:
+        """Return the objects behind an address, a folder or a pattern, sorted; ``key`` is what errors name.
 
-        ``*`` stands for anything within a folder, ``**`` for any folders; names with a dot first match neither.
+        ``*`` stands for anything within a folder, ``**`` for any folders; names with a dot first match neither. A
+        folder means the data files below it, of one split where their names tell splits.
 
         Raises:
             ConfigError: if there is none, or the storage cannot be asked.
         """
-        if pattern not in self._found:
+        name = f"{pattern} ({split})" if split else pattern
+        if name not in self._found:
             remembered = {} if self._is_asking else self._remembered()
-            self._found[pattern] = remembered.get(pattern) or self._ask(pattern, key)
-        return [StoredObject(**entry) for entry in self._found[pattern]]
+            self._found[name] = remembered.get(name) or self._ask(pattern, key, split)
+        return [StoredObject(**entry) for entry in self._found[name]]
 
     def save(self) -> None:
         """Keep what was found for the processes of the jobs."""
@@ -50,18 +55,36 @@ class RemoteSources:
     def _remembered(self) -> dict[str, list[dict[str, Any]]]:
         return read_state(self._memory, lambda found: isinstance(found, list))
 
-    def _ask(self, pattern: str, key: str) -> list[dict[str, Any]]:
+    def _ask(self, pattern: str, key: str, split: str | None) -> list[dict[str, Any]]:
         require_package(f"{key}: {pattern}")
         try:
             self._client = self._client or self._connect()
             found = _look(self._client, pattern)
+            found = found if found and not split else self._in_folder(pattern, key, split)
         except (ConfigError, DataError) as error:
             raise ConfigError(f"{key}: {error}") from None
         return [{"url": one.url, "bytes": one.bytes, "etag": one.etag} for one in found]
 
+    def _in_folder(self, folder: str, key: str, split: str | None) -> list[StoredObject]:
+        """Return the data files below a folder, and say what of it is left out."""
+        start = folder.rstrip("/") + "/"
+        if MAGIC.search(Address.of(folder).key):
+            raise DataError(f"{folder} has no splits: take `split: {split}` out, or name the folder.")
+        inside = {one.url.removeprefix(start): one for one in listed(self._client, start, name=folder)}
+        data = data_files(sorted(name for name in inside if "/." not in f"/{name}"))
+        if not data:
+            raise DataError(f"{folder} is a folder without data files: found {shown(sorted(inside)) or 'nothing'}.")
+        chosen, others = choose_split(data, split, folder)
+        if others:
+            self.notes[
+                f"{key}: of the folder {folder} the files of other splits are left out: {shown(others)}; `split:` takes"
+                " others."
+            ] = None
+        return [inside[name] for name in chosen]
+
 
 def _look(client: Any, pattern: str) -> list[StoredObject]:
-    """Return the objects behind a pattern.
+    """Return the objects behind an address or a pattern, nothing where it is a folder.
 
     Raises:
         DataError: if there is none or the storage cannot be asked.
@@ -75,7 +98,7 @@ def _look(client: Any, pattern: str) -> list[StoredObject]:
             if not any(listed(client, f"{pattern}/", name=pattern)):  # this also tells whether there is such a bucket
                 raise
     if not magic:
-        raise DataError(f"{pattern} is a folder: name its objects, for example {pattern.rstrip('/')}/train*.")
+        return []
     start, rest = address.key[: magic.start()], address.key[magic.start() :]
     folder = start.rpartition("/")[0]
     wanted = re.compile(translate(address.key))

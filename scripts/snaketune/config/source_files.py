@@ -105,6 +105,11 @@ def choose_split(names: list[str], split: str | None, place: str) -> tuple[list[
     return chosen, [name for name in names if name not in chosen]
 
 
+def data_files(names: list[str]) -> list[str]:
+    """Return those of the names that files with records have."""
+    return [name for name in names if DATA_FILE.search(name) and not DESCRIPTIONS.fullmatch(Path(name).name)]
+
+
 def listed(names: list[str]) -> str:
     """Return names for a note: the first five and how many more there are."""
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
@@ -161,7 +166,7 @@ def _files_of_folder(folder: Path, key: str, split: str | None) -> Found:
             raise ConfigError(f"{key}: {folder} is a saved data set without splits: take `split: {split}` out.")
         return Found(_files_of_saved(folder, key))
     inside = sorted(_visible_files(folder))
-    data = [name for name in inside if DATA_FILE.search(name) and not DESCRIPTIONS.fullmatch(Path(name).name)]
+    data = data_files(inside)
     if not data:
         raise ConfigError(
             f"{key}: {folder} is a folder without data files (.jsonl, .json, .csv, .tsv, .parquet, .arrow, also"
