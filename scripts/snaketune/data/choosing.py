@@ -1,6 +1,7 @@
 """Decides from the first records of a source what it is read as, or says in one sentence what has to be written."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from snaketune.data.doubts import check_marks, check_refused, check_verdicts, ju
 from snaketune.data.first_records import Sample
 from snaketune.data.formats import default_reading, evidence_of, kind_of
 from snaketune.data.leftovers import CHOSEN, IGNORED, leftovers
+from snaketune.data.packed_text import packed_columns, unpacked
 from snaketune.data.paths import column_of, value_at
 from snaketune.data.policy import Reading, ReadingPolicy
 from snaketune.data.quarantine import Refusal
@@ -51,7 +53,9 @@ def _decide(path: str, records: Sequence[Json], places: Sequence[int], policy: R
     wanted = None if policy.format == "auto" else policy.format
     if not records and wanted:
         return default_reading(wanted, policy)
-    sample = Sample.of(path, records, places, policy)
+    packed = packed_columns(records, policy)
+    read, lines = _unpacked(records, places, packed) if packed else (records, places)
+    sample = Sample.of(path, read, lines, policy)
     named = named_fields(sample)
     if not named and not wanted and not sample.turn_columns() and (error := one_message_a_line(sample)):
         raise error
@@ -60,7 +64,7 @@ def _decide(path: str, records: Sequence[Json], places: Sequence[int], policy: R
         if wanted:
             return default_reading(wanted, policy)
         raise no_pairs(sample) if policy.pairs else no_reading(sample)
-    reading = _reading(sample, found, wanted)
+    reading = _with_packed(_reading(sample, found, wanted), packed)
     check_verdicts(sample, reading)
     made, refused, converter = _tried(sample, reading)
     check_refused(sample, reading, refused)
@@ -73,6 +77,21 @@ def _decide(path: str, records: Sequence[Json], places: Sequence[int], policy: R
     check_marks(sample, made)
     known = dict.fromkeys(policy.ignore, IGNORED) | dict(left.known) | dict.fromkeys(left.lost, CHOSEN)
     return replace(reading, known=tuple(sorted(known.items())), is_decided=is_decided)
+
+
+def _unpacked(records: Sequence[Json], places: Sequence[int], packed: tuple[str, ...]) -> tuple[list[Json], list[int]]:
+    """Return the records whose conversations can be read from their texts, and their places."""
+    found: list[tuple[Json, int]] = []
+    for record, place in zip(records, places, strict=True):
+        with suppress(Refusal):  # met again, and set aside with its reason, when the whole source is read
+            found.append((unpacked(record, packed), place))
+    return [record for record, _ in found], [place for _, place in found]
+
+
+def _with_packed(reading: Reading, packed: tuple[str, ...]) -> Reading:
+    if not packed:
+        return reading
+    return replace(reading, packed=packed, evidence=f"{reading.evidence} ({', '.join(packed)} read from text)")
 
 
 def _worse(reading: Reading, pairs: bool) -> str | None:

@@ -19,6 +19,7 @@ from snaketune.data.columns import (
 from snaketune.data.conversations import TEMPLATE_KEYS, TurnReader
 from snaketune.data.fields import JUDGED_WRONG, OTHER_MODALITY
 from snaketune.data.formats import BESIDE, KEEP, kind_of
+from snaketune.data.packed_text import unpacked
 from snaketune.data.paths import ABSENT, beside, column_of, value_at
 from snaketune.data.policy import Reading, ReadingPolicy
 from snaketune.data.quarantine import Refusal
@@ -59,6 +60,8 @@ class RecordConverter:
         """
         if self._missing:
             self._look_for_named(record)
+        if self._reading.packed:
+            record = unpacked(record, self._reading.packed)
         if self._plain.issuperset(record) and (found := self._short(record)):
             converted, used = found
             self._seen.used += used

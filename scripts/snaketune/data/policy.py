@@ -83,6 +83,7 @@ class Reading:
         named: what the configuration names for this source.
         evidence: for the terminal: "question/answer read as prompt/completion".
         calls: whether answers that are calls of functions, as JSON text or objects, are tool calls.
+        packed: columns whose texts are conversations, written as JSON or as Python prints them.
     """
 
     format: str
@@ -96,6 +97,7 @@ class Reading:
     named: tuple[tuple[str, str], ...] = ()
     evidence: str = ""
     calls: bool = False
+    packed: tuple[str, ...] = ()
 
     def field(self, name: str) -> str | None:
         """Return the path of a field, or None where there is no such field."""
