@@ -110,9 +110,9 @@ class Subject:
         """Return the control token after an answer; where there is none, the eos and those that begin other turns."""
         control = re.compile("|".join(sorted(map(re.escape, self.names), key=len, reverse=True)))
         known = [name for name in ("<|END_OF_TURN_TOKEN|>", "<|return|>", "<|call|>") if name in self.names]
-        if known:
-            return known
         single, again, result, called, _ = self._probes()
+        if known and any(name in single.rpartition(ANSWER)[2] for name in known):
+            return known
         stops = []
         for text, begin in ((single, ANSWER), (called, "Ivy")):
             after = text.rpartition(begin)[2] if begin in text else ""

@@ -215,8 +215,48 @@ def test_a_prompt_that_is_other_tokens_alone_is_cut_where_inference_cuts(tmp_pat
 
 
 def test_counts_of_a_record_stay_when_its_answers_are_parted():
-    document = Document(0, 0, 1, "abcdef", [(1, 2), (4, 5)], 2, False, 2, 1, (1, 1), 2)
-    assert [(part.lost, part.ended) for part in map(document.alone, range(2))] == [(1, 2), (0, 0)]
+    document = Document(0, 0, 1, "abcdef", [(1, 2), (4, 5)], 2, False, 2, 1, (1, 1), ("ended",))
+    assert [(part.lost, part.notes) for part in map(document.alone, range(2))] == [(1, ("ended",)), (0, ())]
+
+
+MARKING = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' %}BLOCK{% else %}"
+    "{{ m.content + '<|im_end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("block", "trained", "said"),
+    [
+        (
+            "{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}",
+            ["Hello!<|im_end|>See you.<|im_end|>"],
+            "",
+        ),
+        (
+            "{% if loop.last %}{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}{% else %}"
+            "{{ m.content + '<|im_end|>' }}{% endif %}",
+            ["See you.<|im_end|>"],
+            "1 train answers are not trained",
+        ),
+        (
+            "{{ 'Well: ' }}{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}",
+            ["Hello!<|im_end|>See you.<|im_end|>"],
+            "2 train answers are trained from where",
+        ),
+        (
+            "{% generation %}{{ m.content }}{% endgeneration %}{{ '<|im_end|>' }}",
+            ["Hello!<|im_end|>See you.<|im_end|>"],
+            "mark other tokens than are trained in 1 of 1",
+        ),
+    ],
+    ids=["exact", "the last answer alone", "later", "no end"],
+)
+def test_generation_blocks_narrow_what_is_trained_and_never_widen_it(tmp_path, folder, block, trained, said):
+    facts, texts, _ = run(tmp_path, folder, MARKING.replace("BLOCK", block), {"messages": CHAT[1:]})
+    assert [answer for _, answer in texts] == trained
+    assert said in " ".join(warnings_of(facts))
 
 
 HEADER = "<|im_start|>assistant\n"

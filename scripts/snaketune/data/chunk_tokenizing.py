@@ -164,14 +164,11 @@ class ChunkTokenizer:
         examples = Counter(document.record for document in documents)
         several = [count for count in examples.values() if count > 1]
         lost = sum(document.lost for document in documents)
-        return Counter(
-            {
-                "records_in_several_examples": len(several),
-                "examples_of_these": sum(several),
-                "answers_without_their_reasoning": lost,
-                "answers_ended_with_eos": sum(document.ended for document in documents),
-            }
-        )
+        counts = Counter(note for document in documents for note in document.notes)
+        counts["records_in_several_examples"] = len(several)
+        counts["examples_of_these"] = sum(several)
+        counts["answers_without_their_reasoning"] = lost
+        return counts
 
     def _documents(self, chunk: Chunk, dropped: list[dict[str, Any]]) -> list[Document]:
         """Return the documents of the records, those of a pair one after the other."""

@@ -38,7 +38,7 @@ class Document:
         answers: how many spans are answers that end with a stop token; 0 where everything is trained.
         lost: answers whose reasoning the template leaves out.
         sizes: the part of ``size`` that each answer has.
-        ended: answers whose stop token is ours, since the template writes none.
+        notes: what the account says of its answers, see :class:`~snaketune.data.examples.Example`.
     """
 
     record: int
@@ -51,16 +51,16 @@ class Document:
     answers: int = 0
     lost: int = 0
     sizes: tuple[int, ...] = ()
-    ended: int = 0
+    notes: tuple[str, ...] = ()
 
     def alone(self, answer: int) -> "Document":
         """Return the document of one answer: its prompt and the answer, of which alone it is trained."""
         span = self.spans[answer]
         size = self.sizes[answer] if self.sizes else self.size
         # The counts of the record stay with its first answer.
-        lost, ended = (self.lost, self.ended) if answer == 0 else (0, 0)
+        lost, notes = (self.lost, self.notes) if answer == 0 else (0, ())
         own = replace(self, text=self.text[: span[1]], spans=[span], size=size, sizes=(size,), answers=1)
-        return replace(own, lost=lost, ended=ended)
+        return replace(own, lost=lost, notes=notes)
 
 
 class Encoder:

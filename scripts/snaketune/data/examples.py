@@ -11,7 +11,7 @@ character. Where the template looks at the characters of contents, the prompt of
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from snaketune.common.errors import DataError
@@ -23,6 +23,8 @@ from snaketune.data.turns import Turn, Turns
 # Role of each message, with whether it is trained.
 Key = tuple[tuple[str, bool], ...]
 
+# Answers that get our stop token; that are trained from where the template's marks begin; that it does not mark.
+ENDED, LATER, UNMARKED = "answers_ended_with_eos", "answers_trained_from_their_mark", "answers_without_a_mark"
 # Private-use characters: no template treats them as white space, letters or digits.
 FIRST_SENTINEL = 0xF1000
 PLAIN_KEYS = {"role", "content", "weight"}
@@ -36,14 +38,14 @@ class Example:
         spans: the characters of the answers, each with its stop token, in order.
         places: the messages that these answers are.
         history: messages that stand in the text.
-        ended: answers whose stop token is ours, since the template writes none.
+        notes: what the account says of its answers, a name for each: :data:`ENDED`, :data:`LATER`, :data:`UNMARKED`.
     """
 
     text: str
     spans: tuple[Span, ...]
     places: tuple[int, ...]
     history: int
-    ended: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class _Frame:
     literals: tuple[str, ...]
     edges: tuple[tuple[int, int, int, int], ...]
     places: tuple[int, ...]
-    ended: int
+    notes: tuple[str, ...]
 
     def fill(self, contents: Sequence[str]) -> Example:
         """Return the example with these contents."""
@@ -70,7 +72,7 @@ class _Frame:
             start = position + skip
             end = position + sum(map(len, pieces[done : 2 * last])) + until
             spans.append((start, end))
-        return Example("".join(pieces), tuple(spans), self.places, len(contents), self.ended)
+        return Example("".join(pieces), tuple(spans), self.places, len(contents), self.notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,9 @@ class ExampleFinder:
         if scaffold.marked:
             [frame] = scaffold.frames
             spans = tuple(self._template.marked())
-            return [Example(text, spans, frame.places, len(messages))] if len(spans) == len(frame.places) else None
+            if len(spans) != len(frame.places):
+                return None
+            return [Example(text, spans, frame.places, len(messages), frame.notes)]
         contents: list[str] = [message["content"] for message in messages]
         for strips in (self._strips, not self._strips):
             given = [content.strip() for content in contents] if strips else contents
@@ -179,15 +183,35 @@ class ExampleFinder:
             if message["role"] == "assistant" and message.get("weight") != 0
         ]
         turns = {place: self.turns.turn(messages, place, tools) for place in trained}
+        if self._template.marks_generation:
+            turns = self._with_marks(turns, messages, tools)
         examples: list[Example] = []
-        waiting = trained
+        waiting = [place for place in trained if turns[place].is_marked]
+        unmarked = (UNMARKED,) * (len(trained) - len(waiting))
         while waiting:
             text, history = self._text(messages, waiting[-1], turns, tools, is_last=not examples)
             fits = [place for place in waiting if text.startswith(turns[place].text)]
             check_written(messages[:history], text, {place: turns[place].answer for place in fits}, tools)
             examples.append(_example(text, {place: turns[place] for place in fits}, history))
             waiting = [place for place in waiting if place not in fits]
+        if unmarked and examples:
+            examples[0] = replace(examples[0], notes=examples[0].notes + unmarked)
         return examples[::-1]
+
+    def _with_marks(
+        self, turns: dict[int, Turn], messages: Sequence[Message], tools: list[Message] | None
+    ) -> dict[int, Turn]:
+        """Return the turns; those that the whole conversation has as they are follow its marks."""
+        text = self._template.render(messages, False, tools)
+        marked = self._template.marked()
+        if not self.turns.has_marks:
+            return turns
+        return {
+            place: replace(turn, is_marked=any(a < len(turn.text) and b > max(a, len(turn.prompt)) for a, b in marked))
+            if text.startswith(turn.text)
+            else turn
+            for place, turn in turns.items()
+        }
 
     def _text(
         self, messages: Sequence[Message], last: int, turns: dict[int, Turn], tools: list[Message] | None, is_last: bool
@@ -202,8 +226,9 @@ class ExampleFinder:
 
 
 def _example(text: str, turns: dict[int, Turn], history: int) -> Example:
-    spans = [(len(turn.prompt), len(turn.text)) for turn in turns.values()]
-    return Example(text, tuple(spans), tuple(turns), history, sum(turn.is_ended for turn in turns.values()))
+    spans = [(len(turn.prompt) + turn.skip, len(turn.text)) for turn in turns.values()]
+    notes = [ENDED for turn in turns.values() if turn.is_ended] + [LATER for turn in turns.values() if turn.skip]
+    return Example(text, tuple(spans), tuple(turns), history, tuple(notes))
 
 
 def _frame(example: Example) -> _Frame | None:
@@ -223,7 +248,7 @@ def _frame(example: Example) -> _Frame | None:
             for edge in (start, end)
         )
         edges.append((first, start - starts[first], last, end - starts[last]))
-    return _Frame(literals, tuple(edges), example.places, example.ended)
+    return _Frame(literals, tuple(edges), example.places, example.notes)
 
 
 def _literals(text: str, contents: int) -> tuple[str, ...] | None:

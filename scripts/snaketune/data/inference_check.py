@@ -122,12 +122,15 @@ def check_inference(
         place: names the record of a document, for the sentence of an error.
 
     Returns:
-        The facts: conversations and answers compared, and how many rows were compared as a whole.
+        The facts: conversations and answers compared, how many rows were compared as a whole, in how many of these
+        the template's ``{% generation %}`` blocks mark other tokens, and tokens that are marked and not trained
+        (``marked_beyond``), or trained and not marked.
 
     Raises:
         DataError: naming the first record where it does not hold.
     """
-    counts: Counter[str] = Counter(conversations=0, answers=0, rows=0, marked_otherwise=0)
+    marks = {"marked_otherwise": 0, "marked_beyond": 0, "unmarked_trained": 0}
+    counts: Counter[str] = Counter(conversations=0, answers=0, rows=0, **marks)
     for conversation in conversations[:: max(1, -(-len(conversations) // CHECKED_CONVERSATIONS))]:
         counts["conversations"] += 1
         try:
@@ -156,6 +159,8 @@ def _check_prompts(
         starts = np.flatnonzero(np.diff(mask, prepend=0) == 1).tolist()
         for start in starts:
             before = ids[:start].tolist()
+            if reference.marks:  # which may leave out the first words of an answer
+                before = max((one for one in prompts if before[: len(one)] == one), key=len, default=before)
             if before not in prompts:
                 raise DataError(
                     f"{place(document)}: what is trained begins behind {reference.text(before)[-60:]!r}, which is no"
@@ -164,11 +169,25 @@ def _check_prompts(
                 )
             prompts.remove(before)
             counts["answers"] += 1
-    if prompts:
+    if prompts and not (reference.marks and _unmarked(conversation, reference) >= len(prompts)):
         raise DataError(
             f"{place(conversation.rows[0][0])}: {len(prompts)} answers of the conversation are in no trained stretch:"
             " choose another chat template (tokens.chat_template)."
         )
+
+
+def _unmarked(conversation: Conversation, reference: Reference) -> int:
+    """Return how many answers of a conversation the template's ``{% generation %}`` blocks leave out."""
+    messages, tools, count = conversation.messages, conversation.tools, 0
+    ids, marks = reference.ids(messages, tools, False), reference.marked(messages, tools)
+    for place, message in enumerate(messages):
+        if message["role"] == "assistant" and _trained(message):
+            prompt = reference.ids(messages[:place], tools, True)
+            whole = reference.ids(messages[: place + 1], tools, False)
+            is_kept = ids[: len(whole)] == whole
+            own = marks[: len(whole)] if is_kept else reference.marked(messages[: place + 1], tools)
+            count += not any(own[len(prompt) :])
+    return count
 
 
 def _trained(message: Message) -> bool:
@@ -192,7 +211,10 @@ def _check_rendering(
             )
         if reference.marks and ids.tolist() == theirs and all(map(_trained, conversation.messages)):
             # For the account alone: masks follow from the prompts and ends of inference, not from the marks.
-            counts["marked_otherwise"] += reference.marked(conversation.messages, conversation.tools) != mask.tolist()
+            theirs_marked = np.asarray(reference.marked(conversation.messages, conversation.tools), np.int8)
+            counts["marked_otherwise"] += int((theirs_marked != mask).any())
+            counts["marked_beyond"] += int((theirs_marked > mask).sum())
+            counts["unmarked_trained"] += int((theirs_marked < mask).sum())
 
 
 def _cut_at_answer(ids: np.ndarray, mask: np.ndarray, theirs: Sequence[int]) -> bool:

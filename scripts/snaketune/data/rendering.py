@@ -96,7 +96,11 @@ class Renderer:
         for messages in self.conversations(record):
             made = self._documents(number, record, messages)
             if not made:
-                raise Unusable(NO_TRAINED_TOKEN, "no answer has a weight other than 0, so that none is trained")
+                raise Unusable(
+                    NO_TRAINED_TOKEN,
+                    "no answer has a weight other than 0 and is marked by the chat template's generation blocks, if it"
+                    " has any, so that none is trained",
+                )
             if self._pairs and len(made) != 1:
                 raise Unusable(
                     REFUSED, "an answer of the pair has several turns that the chat template does not keep in one text"
@@ -120,7 +124,7 @@ class Renderer:
         for example in examples or ():
             spans, sizes = example.spans, tuple([_size(messages[place]["content"]) for place in example.places])
             own = (example.text, list(spans), sum(sizes), False, len(spans), 0, sizes)
-            documents.append(Document(number, record["source"], record["line"], *own, ended=example.ended))
+            documents.append(Document(number, record["source"], record["line"], *own, notes=example.notes))
         return tuple(documents)
 
     def place(self, number: int, record: dict[str, Any]) -> str:
@@ -178,7 +182,7 @@ class Renderer:
         answers = len(example.spans) if self._assistant_only else 0
         place = (number, record["source"], record["line"])
         parts = list(example.spans)
-        return Document(*place, example.text, parts, sum(sizes), False, answers, lost, sizes, example.ended)
+        return Document(*place, example.text, parts, sum(sizes), False, answers, lost, sizes, example.notes)
 
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the ids at which answers end, and those that only the turns of others have, both ascending."""

@@ -56,9 +56,21 @@ def foreign_tokens(render: Render, control: re.Pattern[str] | None, stops: Itera
             places = [place for place, token in enumerate(between) if token in ends]
             between = between[places[0] + 1 :] if places else []
         found.update(between)
+    own.update(control.findall(_beside(render, ends)))
     for turns, begin, end in INSIDE:
         own.update(control.findall(_between(render, turns, False, begin, end)))
     return frozenset(found) - own - ends
+
+
+def _beside(render: Render, ends: frozenset[str]) -> str:
+    """Return what stands in an answer before its text and after it, up to its end, where the prompt tells."""
+    try:
+        prompt, whole = render(_ANSWERED[:1], True), render(_ANSWERED, False)
+    except Exception:  # as in _between
+        return ""
+    before, _, after = whole.partition(SAID)
+    places = [place for place in map(after.find, ends) if place >= 0]
+    return before.removeprefix(prompt) * before.startswith(prompt) + after[: min(places, default=0)]
 
 
 def _between(render: Render, turns: Sequence[dict[str, Any]], prompt: bool, begin: str, end: str) -> str:

@@ -15,6 +15,7 @@ from snaketune.data.chunks import Chunk, chunks_of, processes_for
 from snaketune.data.encoding import Document, Encoder
 from snaketune.data.engine import choose_engine, few_threads, load_engine
 from snaketune.data.equality import SAMPLE_RECORDS, choose_method
+from snaketune.data.examples import ENDED, LATER, UNMARKED
 from snaketune.data.inference_check import Conversation, Reference, check_inference
 from snaketune.data.parallel import ordered_results
 from snaketune.data.records import conversation_of, lines_in
@@ -180,6 +181,14 @@ def warnings_of(facts: dict[str, Any]) -> list[str]:
     found = []
     if reason := facts.get("transformers_gate", {}).get("reason"):
         found.append(f"Examples were not compared with what transformers gives at inference: {reason}.")
+    gate = facts.get("transformers_gate", {})
+    if gate.get("marked_otherwise"):
+        found.append(
+            "The chat template's generation blocks mark other tokens than are trained in"
+            f" {gate['marked_otherwise']:,} of {gate['conversations']:,} conversations compared: also"
+            f" {gate['marked_beyond']:,} that inference gives or never asks for, which are not trained, and not"
+            f" {gate['unmarked_trained']:,} of answers up to their stop token, which are."
+        )
     if facts["engine_gate"]["reason"]:
         found.append(f"Tokenising with {facts['engine']}: {facts['engine_gate']['reason']}.")
     found += _account_of(facts["splits"])
@@ -200,10 +209,20 @@ def _account_of(splits: dict[str, dict[str, Any]]) -> list[str]:
                 f"{several:,} {split} records became {facts['examples_of_these']:,} examples: the chat template"
                 " rewrites earlier turns, or an answer begins with white space that would join its prompt."
             )
-        if ended := facts.get("answers_ended_with_eos"):
+        if ended := facts.get(ENDED):
             found.append(
                 f"The chat template writes no token after {ended:,} {split} answers at which generation stops: the"
                 " tokenizer's eos_token was written there, and each of these answers is an example of its own."
+            )
+        if unmarked := facts.get(UNMARKED):
+            found.append(
+                f"Warning: {unmarked:,} {split} answers are not trained: the chat template's generation blocks leave"
+                " them out. Take the blocks out of a copy of it to train them (tokens.chat_template)."
+            )
+        if later := facts.get(LATER):
+            found.append(
+                f"{later:,} {split} answers are trained from where the chat template's generation blocks begin, which"
+                " leave out their first words."
             )
         if lost := facts.get("answers_without_their_reasoning"):
             found.append(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from snaketune.common.errors import DataError
 from snaketune.data.answer_search import after_header, after_history, end_of_text, wrong_end
-from snaketune.data.templates import ChatTemplate, Message
+from snaketune.data.templates import ChatTemplate, Message, Span
 from snaketune.data.thoughts import behind, opened, reasoning_of, split_content
 
 QUESTION = {"role": "user", "content": "\U000f0001"}
@@ -36,11 +36,15 @@ class Turn:
 
     Attributes:
         is_ended: whether the stop token is ours, since the template writes none.
+        skip: characters at its beginning that the template's ``{% generation %}`` blocks leave out of the training.
+        is_marked: False where these blocks leave all of it out.
     """
 
     prompt: str
     answer: str
     is_ended: bool = False
+    skip: int = 0
+    is_marked: bool = True
 
     @property
     def text(self) -> str:
@@ -60,6 +64,7 @@ class Turns:
     Attributes:
         ends: the spelled tokens at which an answer may end: ``stops``, and the template's own end of a turn, where
             it writes another one.
+        has_marks: whether the template's ``{% generation %}`` blocks mark a plain answer.
     """
 
     def __init__(self, template: ChatTemplate, control: re.Pattern[str] | None, stops: Sequence[str], eos: str = ""):
@@ -67,6 +72,7 @@ class Turns:
         self.ends = frozenset(stops) | self._own_ends(frozenset(stops))
         longest = sorted(self.ends, key=lambda name: (-len(name), name))
         self._stop = re.compile("|".join(map(re.escape, longest))) if longest else None
+        self.has_marks = template.marks_generation and self._probe_marks()
         self._trailer = self._probe_trailer()
         self._header, self._fault = self._probe_prompt()
 
@@ -81,16 +87,32 @@ class Turns:
         history = messages[:place]
         prompt = self._template.render(history, True, tools)
         whole = self._template.render(messages[: place + 1], False, tools).removesuffix(self._trailer)
+        marked = self._template.marked() if self.has_marks else []
         if whole.startswith(prompt):
             answer = whole[len(prompt) :]
             self._check_header(prompt, answer)
         else:
             answer = self._rewritten(prompt, whole, history, messages[place], tools)
+        marks = self._marks_of(answer, whole, marked)
         if ended := self._ended(answer, whole, messages, place, tools):
-            return Turn(prompt, ended)
+            return Turn(prompt, ended, False, *marks)
         if not self._eos:
             raise DataError(NO_END)
-        return Turn(prompt, end_of_text(answer, messages[place]) + self._eos, is_ended=True)
+        return Turn(prompt, end_of_text(answer, messages[place]) + self._eos, True, *marks)
+
+    def _marks_of(self, answer: str, whole: str, marked: Sequence[Span]) -> tuple[int, bool]:
+        """Return how much of an answer's beginning the blocks leave out, and whether they mark any of it.
+
+        Blocks narrow what is trained and never widen it: many mark the prompt's header, or leave the end out.
+        """
+        if not self.has_marks or not whole.endswith(answer):
+            return 0, True
+        at = len(whole) - len(answer)
+        begins = [start - at for start, end in marked if end > at and end > start]
+        if not begins:
+            return 0, False
+        skip = max(0, min(begins))
+        return (skip if answer[:skip].strip() else 0), True
 
     def _check_header(self, prompt: str, answer: str) -> None:
         """Refuse an answer that begins with the header which the generation prompt gives elsewhere."""
@@ -185,6 +207,10 @@ class Turns:
                 " (tokens.chat_template)"
             )
         return header, ""
+
+    def _probe_marks(self) -> bool:
+        """Tell whether the template's ``{% generation %}`` blocks mark a plain answer."""
+        return self._tried([QUESTION, ANSWER], False) is not None and bool(self._template.marked())
 
     def _probe_trailer(self) -> str:
         """Return the header of the next answer where the template writes it whether it is asked for it or not."""
