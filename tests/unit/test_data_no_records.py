@@ -39,6 +39,16 @@ def test_the_command_of_the_sentence_makes_records(tmp_path, name, content, what
     assert read(tmp_path, source(made), columns={}).facts["records"] == records
 
 
+def test_a_table_with_some_rows_in_another_encoding_is_told_how_to_convert_it(tmp_path):
+    rows = ["v1,v2"] + ["ham,Ok lar"] * 80 + ["spam,Only £5 today"] * 20
+    with pytest.raises(DataError, match=r"20 invalid_utf8.*convert the file, for example `iconv -f CP1252 -t UTF-8"):
+        read(
+            tmp_path,
+            source(tmp_path / "x.csv", "\n".join(rows).encode("cp1252")),
+            columns={"prompt": "v2", "completion": "v1"},
+        )
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -7,6 +7,7 @@ from snaketune.data.blocks import Block
 
 # Control characters other than white space are in no text.
 NO_TEXT = bytes(set(range(32)) - set(b"\t\n\r\f\v\b\x1b"))
+TO_UTF8 = "for example `iconv -f CP1252 -t UTF-8 FILE > NEW`"
 
 
 def no_objects(path: str, blocks: list[Block]) -> DataError:
@@ -26,8 +27,8 @@ def no_objects(path: str, blocks: list[Block]) -> DataError:
         )
     if any(not _is_utf8(line) for line in lines):
         return DataError(
-            f"{path} is no UTF-8 text: convert it from its encoding, which western European systems often have as"
-            " CP1252, `iconv -f CP1252 -t UTF-8 FILE > NEW` (Japanese ones SHIFT_JIS, Chinese ones GB18030)."
+            f"{path} is no UTF-8 text: convert it from its encoding, {TO_UTF8} (Japanese systems often have SHIFT_JIS,"
+            " Chinese ones GB18030)."
         )
     if any(value is not ... for value in values):
         return DataError(

@@ -17,7 +17,7 @@ from snaketune.data.cures import ignore_line
 from snaketune.data.fields import listed
 from snaketune.data.formats import check_columns
 from snaketune.data.line_reading import BlockResult, LineReader
-from snaketune.data.no_records import no_objects
+from snaketune.data.no_records import TO_UTF8, no_objects
 from snaketune.data.parallel import BYTES_PER_PROCESS, ordered_results
 from snaketune.data.parsing import parse_line
 from snaketune.data.paths import column_of
@@ -197,9 +197,16 @@ class RecordReader:
         raise DataError(
             f"data.max_bad_fraction: {bad} of {counted(lines, 'line')} cannot be used ({self.quarantine.counts()}),"
             f" {100 * bad / lines:.3g} % where {100 * self._policy.max_bad_fraction:.3g} % is allowed; the first is"
-            f" {self.quarantine.first}; all are in {kept_at}: correct them, data.format or data.columns"
+            f" {self.quarantine.first}; all are in {kept_at}: {self._cure(bad)}correct them,"
+            " data.format or data.columns"
             + (f", or write data.max_bad_fraction: {-(-100 * bad // lines) / 100:g}." if self.records else ".")
         )
+
+    def _cure(self, bad: int) -> str:
+        """Return what to try first where most bad lines are bad for a reason that has one cause."""
+        if 2 * self.quarantine.reasons.get("invalid_utf8", 0) > bad:
+            return f"convert the file, {TO_UTF8}, or "
+        return ""
 
 
 def read_records(

@@ -119,7 +119,8 @@ def suggested(sample: Sample, texts: Sequence[str]) -> dict[str, str]:
         answer = max(rest, key=_order(sample, texts))
     system = _among(NAMES["system"], [text for text in rest if text in sample.columns])
     beside = {"system": system} if system and system not in sample.having("system") else {}
-    about = _among(ASKED_ABOUT, [text for text in rest if text not in (question, answer) and _is_text(sample, text)])
+    left = [text for text in rest if text not in (question, answer) and _is_text(sample, text)]
+    about = _among(ASKED_ABOUT, left) or next((text for text in left if plain(text).endswith("_context")), None)
     return {**beside, "prompt": question, **({"input": about} if about else {}), "completion": answer}
 
 
