@@ -10,7 +10,7 @@ from pathlib import Path
 SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from snaketune.common.code_identity import code_digest
+from snaketune.common.code_identity import CodeDigests
 from snaketune.common.errors import ConfigError, SnaketuneError
 from snaketune.config.blueprint import Blueprint
 from snaketune.config.discovery import Discovery
@@ -30,6 +30,7 @@ from snaketune.publish.destination import check_destination
 
 PRESETS = Path(workflow.basedir) / "config" / "presets"
 WORK = Path("work")
+CODE = CodeDigests(SCRIPTS, WORK / "code.json")
 # What `--config` may say beside configuration: switches of targets, which belong to no run.
 SWITCHES = {name: workflow.config_settings.config.pop(name, "no") for name in ("prune", "compare", "ablate", "verify")}
 
@@ -59,7 +60,7 @@ def configuration_file():
 @cache
 def code_of(stage):
     """The digest of a stage's code."""
-    return code_digest(SCRIPTS / f"{stage}.py", SCRIPTS)
+    return CODE.of(SCRIPTS / f"{stage}.py")
 
 
 def draw_blueprint():
@@ -501,6 +502,7 @@ RUN_FILES = BLUEPRINT.run_files()
 GGUF_FILES = BLUEPRINT.gguf_files()
 
 if workflow.is_main_process:
+    atexit.register(CODE.save)
     atexit.register(tidy_up)
     atexit.register(point_latest)
     atexit.register(show_plans)

@@ -1,13 +1,30 @@
 """Tests that take minutes run on request, and the long ones begin first, so that no process waits for the other."""
 
 import os
+import shutil
+import tempfile
 
+import preloaded
 import pytest
 
 WANTED = "SNAKETUNE_SLOW"
 
 
 LONG = ("workflow", "invariants")
+
+
+def pytest_configure(config):
+    """Give the processes of this session one place for the server of preloaded programs."""
+    if preloaded.OWNER not in os.environ:
+        os.environ[preloaded.PLACE] = config.preloaded = tempfile.mkdtemp(prefix="preloaded-")
+        os.environ[preloaded.OWNER] = str(os.getpid())
+
+
+def pytest_unconfigure(config):
+    """Remove that place again; the server ends with this process."""
+    if place := getattr(config, "preloaded", None):
+        shutil.rmtree(place)
+        del os.environ[preloaded.PLACE], os.environ[preloaded.OWNER]
 
 
 def pytest_collection_modifyitems(items):

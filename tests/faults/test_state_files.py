@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from snaketune.common.digests import DigestCache, file_digest
 from snaketune.common.errors import DataError
 from snaketune.common.manifest import read_manifest, write_manifest
 from snaketune.common.outputs import MOST_KEPT_BYTES, forget_outputs, record_outputs
+from snaketune.common.remembered import SETTLED_NS
 from snaketune.common.state import read_state, write_state
 from snaketune.config.damage import drop_damaged_manifests, heal
 from snaketune.config.hub_sources import HubSources
@@ -90,6 +92,7 @@ def test_caches_are_made_again_with_a_line(tmp_path, capsys, content):
     cache, data = tmp_path / "digests.json", tmp_path / "data"
     data.write_text("content")
     cache.write_bytes(content)
+    time.sleep(1.5 * SETTLED_NS / 1e9)
     digests = DigestCache(cache)
     assert digests.digest(data) == file_digest(data)
     digests.save()

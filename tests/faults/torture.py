@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from project import CONFIG, Project, kill_session, record, stable_content
+from project import CONFIG, REAL_PROGRAMS, Project, kill_session, record, stable_content
 
 SECONDS = 900  # that one command may take at most
 STATE = ("work/digests.json", "work/shards.json", "work/resolved/*.json", "work/outputs/**/*.json", "work/project-id")
@@ -35,7 +36,8 @@ class Campaign:
 
     def __init__(self, folder: Path, seed: int):
         self.chance, self.faults = random.Random(seed), []
-        self.project = Project(folder, CONFIG.replace("max_length: 256", "max_length: 256, max_dropped_fraction: 0.5"))
+        config = CONFIG.replace("max_length: 256", "max_length: 256, max_dropped_fraction: 0.5")
+        self.project = Project(folder, config, REAL_PROGRAMS)
         self.project.raw.write_text("".join(record(number) + "\n" for number in range(120)))
         self.command(0)
         self.undisturbed = stable_content(folder / "results")

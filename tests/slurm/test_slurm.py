@@ -11,7 +11,7 @@ import pytest
 import slurm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
-from project import Project
+from project import REAL_PROGRAMS, Project
 
 REASON = slurm.why_not()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(REASON), reason=f"no Slurm can be started here: {REASON}")]
@@ -40,7 +40,7 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    return Project(tmp_path_factory.mktemp("project"), CONFIG)
+    return Project(tmp_path_factory.mktemp("project"), CONFIG, REAL_PROGRAMS)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -10,6 +11,7 @@ from snaketune.common.digests import DigestCache, file_digest
 from snaketune.common.errors import DataError
 from snaketune.common.locks import try_lock
 from snaketune.common.manifest import damaged_files, read_manifest, write_manifest
+from snaketune.common.remembered import SETTLED_NS
 
 
 def test_canonical_json_does_not_depend_on_order():
@@ -86,12 +88,33 @@ def test_the_digest_cache_notices_new_content_under_an_older_mtime(tmp_path):
     assert again.digest(path) == file_digest(path) != first
 
 
+def settle(path):
+    """Wait until a change of the file would show in its ctime."""
+    while time.time_ns() - path.stat().st_ctime_ns <= SETTLED_NS:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("milliseconds", "is_known"), [(0, False), (12, False), (-12, False), (30, True), (-30, True)])
+def test_a_file_that_was_just_changed_is_read_again(tmp_path, monkeypatch, milliseconds, is_known):
+    """A second change within one step of the kernel's clock leaves size, mtime, inode and ctime as they were."""
+    path = tmp_path / "data"
+    path.write_text("one")
+    made = path.stat().st_ctime_ns
+    monkeypatch.setattr("snaketune.common.remembered.time.time_ns", lambda: made + milliseconds * 1_000_000)
+    cache = DigestCache(tmp_path / "cache.json")
+    assert cache.digest(path) == file_digest(path)
+    assert cache.knows(path) == is_known
+    cache.save()
+    assert DigestCache(tmp_path / "cache.json").knows(path) == is_known
+
+
 def test_the_digest_cache_reads_a_touched_file_once_and_finds_it_equal(tmp_path):
     path, cache = tmp_path / "data", DigestCache(tmp_path / "cache.json")
     path.write_text("one")
     first = cache.digest(path)
     os.utime(path, (2_000_000_000, 2_000_000_000))
     assert not cache.knows(path)
+    settle(path)
     assert cache.digest(path) == first
     assert cache.knows(path)
 

@@ -10,7 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import preloaded
+
 ROOT = Path(__file__).parents[2]
+# A session of these can be killed: all that they start is in it.
+REAL_PROGRAMS = Path(sys.executable).parent
 PARTS = ("Snakefile", "rules", "scripts", "config", "profiles", "envs", "docs")
 VOLATILE_FILES = {"run_info.json", "evaluation_info.json", "plan.json", "history.json"}
 MEASURED = re.compile(rb"<!-- measured:.*?<!-- end of measured -->", re.DOTALL)
@@ -41,10 +45,16 @@ def record(number: int) -> str:
 
 
 class Project:
-    """A working copy in which real Snakemake runs."""
+    """A working copy in which real Snakemake runs.
 
-    def __init__(self, folder: Path, config: str = CONFIG):
-        self.folder = folder
+    Args:
+        folder: where, which is empty.
+        config: the content of config/config.yaml.
+        programs: the folder of `snakemake` and `python`; those that start with their packages imported by default.
+    """
+
+    def __init__(self, folder: Path, config: str = CONFIG, programs: Path | None = None):
+        self.folder, self.programs = folder, programs or preloaded.programs()
         for part in PARTS:
             source, target = ROOT / part, folder / part
             if source.is_dir():
@@ -56,8 +66,8 @@ class Project:
         self.config = folder / "config" / "config.yaml"
         self.config.write_text(config)
 
-    def command(self, *arguments: str) -> list[str]:
-        return [str(Path(sys.executable).with_name("snakemake")), "--cores", "2", *(arguments or ("train",))]
+    def command(self, *arguments: str, programs: Path | None = None) -> list[str]:
+        return [str((programs or self.programs) / "snakemake"), "--cores", "2", *(arguments or ("train",))]
 
     def run(self, *arguments: str, expect: int = 0) -> set[str]:
         """Run Snakemake and return the rules of the jobs that finished."""
@@ -76,7 +86,7 @@ class Project:
     def start(self) -> subprocess.Popen:
         """Start `train` in a session of its own, so that all of it can be killed."""
         return subprocess.Popen(
-            self.command(),
+            self.command(programs=REAL_PROGRAMS),
             cwd=self.folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

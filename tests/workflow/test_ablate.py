@@ -5,7 +5,7 @@ import subprocess
 import time
 
 import pytest
-from project import CONFIG, Project, kill_session
+from project import CONFIG, REAL_PROGRAMS, Project, kill_session
 
 pytestmark = pytest.mark.slow
 WANTED = ("ablate", "--config", "ablate=[packing,right_sizing,bf16]")
@@ -25,7 +25,7 @@ def project(tmp_path_factory):
 
 def test_a_killed_ablation_goes_on_where_it_was(project):
     process = subprocess.Popen(
-        project.command(*WANTED),
+        project.command(*WANTED, programs=REAL_PROGRAMS),
         cwd=project.folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

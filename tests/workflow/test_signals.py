@@ -9,7 +9,7 @@ import time
 
 import psutil
 import pytest
-from project import CONFIG, Project, record
+from project import CONFIG, REAL_PROGRAMS, Project, record
 
 LONG = CONFIG.replace("max_steps: 8", "max_steps: 100000").replace("save_steps: 2", "save_steps: 100000")
 
@@ -26,7 +26,11 @@ def project(tmp_path_factory):
 def start(project, log):
     with open(log, "wb") as file:
         return subprocess.Popen(
-            project.command(), cwd=project.folder, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            project.command(programs=REAL_PROGRAMS),
+            cwd=project.folder,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
 

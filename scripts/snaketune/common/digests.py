@@ -6,7 +6,7 @@ from pathlib import Path
 import xxhash
 
 from snaketune.common.canonical import digest_of
-from snaketune.common.state import read_state, write_state
+from snaketune.common.remembered import Remembered
 
 CHUNK_BYTES = 8 << 20
 
@@ -33,31 +33,18 @@ def files_under(path: str | Path) -> list[Path]:
 
 
 class DigestCache:
-    """Digests keyed by path, size, mtime_ns, inode and ctime_ns, kept in one JSON file.
-
-    A file whose keys are unchanged is not read again; anything else (also an older mtime) is. No program can set the
-    ctime, so that new content under the old size and mtime is noticed.
-    """
+    """Digests of files, kept in one JSON file: one that did not change on disk is not read again."""
 
     def __init__(self, path: str | Path):
-        self._path = Path(path)
-        self._known: dict[str, list] = read_state(self._path, _is_entry)
-        self._dirty = False
+        self._remembered = Remembered(path, lambda value: isinstance(value, str))
 
     def knows(self, path: str | Path) -> bool:
         """Tell whether the file at ``path`` is unchanged since it was last read."""
-        path = Path(path).resolve()
-        known = self._known.get(str(path))
-        return known is not None and known[:-1] == _stat_key(path)
+        return self._remembered.knows(Path(path).resolve())
 
     def digest(self, path: str | Path) -> str:
-        """Return the digest of the file at ``path``, from the cache when it did not change on disk."""
-        path = Path(path).resolve()
-        if not self.knows(path):
-            key = _stat_key(path)
-            self._known[str(path)] = [*key, file_digest(path)]
-            self._dirty = True
-        return self._known[str(path)][-1]
+        """Return the digest of the file at ``path``, which is read when it changed on disk."""
+        return self._remembered.value(Path(path).resolve(), file_digest)
 
     def folder_digest(self, path: str | Path) -> str:
         """Return one digest over the names and contents of all files under the folder ``path``."""
@@ -70,21 +57,4 @@ class DigestCache:
 
     def save(self) -> None:
         """Write the cache back if it learned something."""
-        if self._dirty:
-            write_state(self._path, self._known)
-            self._dirty = False
-
-
-def _stat_key(path: Path) -> list[int]:
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns]
-
-
-def _is_entry(entry: object) -> bool:
-    """Tell whether an entry of the cache has the form of one."""
-    return (
-        isinstance(entry, list)
-        and len(entry) == 5
-        and all(isinstance(number, int) for number in entry[:-1])
-        and isinstance(entry[-1], str)
-    )
+        self._remembered.save()

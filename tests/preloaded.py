@@ -1,0 +1,52 @@
+"""Programs of the workflow that start with their packages imported: see ``preloading/server.py``.
+
+A test of what the workflow does asks for :func:`programs`. A test of how a process starts or is killed uses the real
+ones.
+"""
+
+import fcntl
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+FOLDER = Path(__file__).with_name("preloading")
+PROGRAMS = ("python", "snakemake")
+# Where the processes of one session of tests share one server, and the process that it ends with.
+PLACE, OWNER = "SNAKETUNE_TEST_SERVER", "SNAKETUNE_TEST_OWNER"
+
+
+def programs() -> Path:
+    """Return the folder of ``python`` and ``snakemake`` that fork, once the server answers."""
+    folder = Path(os.environ[PLACE])
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "server").exists():
+            _start(folder)
+    return folder
+
+
+def python() -> str:
+    """Return a ``python`` for scripts that starts with the packages imported."""
+    return str(programs() / "python")
+
+
+def _start(folder: Path) -> None:
+    for name in PROGRAMS:
+        words = [sys.executable, "-IS", str(FOLDER / "client.py"), str(folder / "server"), name]
+        (folder / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        (folder / name).chmod(0o755)
+    command = [sys.executable, str(FOLDER / "server.py"), str(folder / "server"), os.environ[OWNER]]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    # A process with threads cannot be forked safely.
+    environment |= {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+    with open(folder / "output", "w") as output:
+        server = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
+        )
+    while not (folder / "server").exists():
+        if server.poll() is not None:
+            raise RuntimeError((folder / "output").read_text())
+        time.sleep(0.05)
