@@ -2,9 +2,11 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from unittest import mock
 
+import preloaded
 from tiny_training import SETTINGS
 
 from snaketune.train.strategy import ONE_NODE, run_workers
@@ -19,5 +21,6 @@ def train_together(cfg, base, folder, work, stop_after=None, count=2, settings=S
     given = {"base": str(base), "rows": str(folder), "work": str(work), "cfg": cfg, "settings": settings}
     (work / "case.json").write_text(json.dumps({**given, "stop_after": stop_after}))
     path = os.pathsep.join([str(SCRIPTS), os.environ.get("PYTHONPATH", "")])
-    with mock.patch.dict(os.environ, {"PYTHONPATH": path}):
+    python = preloaded.python() if nodes is ONE_NODE else sys.executable
+    with mock.patch.dict(os.environ, {"PYTHONPATH": path}), mock.patch.object(sys, "executable", python):
         run_workers(count, [str(WORKER), str(work / "case.json")], nodes)

@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_training import SETTINGS, configuration, write_splits
+from tiny_training import SETTINGS, configuration, digest, write_splits
+
+from snaketune.data.rows import PackedRows
+from snaketune.train.run import train
 
 HERE = Path(__file__).parent
 # A job as a script of the workflow is one: the frame of every script, then heavy imports and the work.
@@ -29,11 +32,11 @@ run(main)
 """
 LEFT = {
     "accelerate": {"ACCELERATE_MIXED_PRECISION": "bf16", "ACCELERATE_USE_FSDP": "true", "LOCAL_RANK": "0"},
-    "a pod's second worker": {
+    "a pod's second worker, and arithmetic": {
         **{"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"},
         **{"PET_NPROC_PER_NODE": "2", "ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_MIXED_PRECISION": "fp8"},
+        **{"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"},
     },
-    "arithmetic": {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"},
 }
 
 
@@ -48,7 +51,7 @@ def digest_under(left, base, folder, work):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout.split("digest ")[1]
+    return done.stdout.split("digest ")[1].strip()
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(base, folder, tmp_path_factory):
-    return digest_under({}, base, folder, tmp_path_factory.mktemp("bare"))
+    rows = (PackedRows(folder / name) for name in ("train.arrow", "eval.arrow"))
+    return digest(train(base, *rows, configuration(max_steps=2), SETTINGS, tmp_path_factory.mktemp("bare")))
 
 
 @pytest.mark.parametrize("left", LEFT.values(), ids=LEFT)

@@ -16,7 +16,7 @@ PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signa
 def main() -> None:
     """Let the server run the program, pass on signals, and end as it ends."""
     place, program, *arguments = sys.argv[1:]
-    if program == "python" and not (arguments and arguments[0].endswith(".py")):
+    if program == "python" and not is_script(arguments):
         run_as_ever(program, arguments)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.connect(place)
@@ -30,6 +30,12 @@ def main() -> None:
         connection.close()
         run_as_ever(program, arguments)
     end(int(answer or -signal.SIGKILL))
+
+
+def is_script(arguments: list[str]) -> bool:
+    """Tell whether what Python is asked for is a script or a module, and nothing else."""
+    beginning = [word for word in arguments if word != "-u"][:1]
+    return bool(beginning) and (beginning[0] == "-m" or beginning[0].endswith(".py"))
 
 
 def request(program: str, arguments: list[str]) -> bytes:

@@ -5,16 +5,20 @@ test of the workflow starts dozens of jobs. A fork has the packages and nothing 
 from the copy under test, as ever. Run as ``python server.py SOCKET PARENT-PID``.
 """
 
+import atexit
 import contextlib
 import gc
 import importlib
 import json
 import os
+import runpy
 import selectors
 import signal
 import socket
 import sys
+import threading
 import types
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,14 +28,17 @@ PACKAGES = (
     *("tokenizers", "torch", "torch.utils.data", "torch.distributed", "safetensors.torch", "transformers"),
     *("transformers.trainer", "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto"),
     *("transformers.models.llama.modeling_llama", "transformers.models.llama.tokenization_llama"),
-    *("accelerate", "peft", "snakemake.cli", "snakemake.workflow", "snakemake.executors.local"),
+    *("accelerate", "altair", "fastokens", "peft", "peft.utils.transformers_weight_conversion"),
+    *("snakemake.cli", "snakemake.workflow", "snakemake.executors.local", "snakemake.report.html_reporter"),
+    *("snakemake.assets", "snakemake.profiles", "snakemake.storage"),
+    *("requests", "docutils.core", "docutils.parsers.rst.states", "smart_open", "yte", "dpath"),
 )
 # What these begin with is read when packages are imported: a program for which it differs is not forked.
 READ_AT_IMPORT = ("BITSANDBYTES_", "CUDA_", "DATASETS_", "HF_", "HUGGINGFACE", "PYTHON")
 # Set by the scripts themselves, or read only when it is used.
 HARMLESS = (
     *("DATASETS_VERBOSITY", "HF_HUB_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_TOKEN"),
-    *("PYTHONNOUSERSITE", "PYTHONUTF8", "PYTHONUNBUFFERED"),
+    *("PYTHONNOUSERSITE", "PYTHONPATH", "PYTHONUTF8", "PYTHONUNBUFFERED"),
 )
 
 
@@ -181,7 +188,8 @@ def become(request: dict[str, Any]) -> None:
     os.environ.update(request["environment"])
     for number in request["ignored"]:
         signal.signal(number, signal.SIG_IGN)
-    sys.stdout.reconfigure(line_buffering=os.isatty(1), write_through="PYTHONUNBUFFERED" in os.environ)
+    is_unbuffered = "PYTHONUNBUFFERED" in os.environ or request["arguments"][:1] == ["-u"]
+    sys.stdout.reconfigure(line_buffering=os.isatty(1), write_through=is_unbuffered)
     import numpy
     import torch
 
@@ -196,12 +204,18 @@ def become(request: dict[str, Any]) -> None:
         sys.path[0] = request["shims"]
         main()
         return
-    sys.argv, script = arguments, Path(arguments[0])
+    sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.argv = [word for word in arguments if word != "-u"] if arguments[0] == "-u" else arguments
+    if sys.argv[0] == "-m":
+        sys.path[0], sys.argv = request["folder"], sys.argv[1:]
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        return
+    script = Path(sys.argv[0])
     sys.path[0] = str(script.parent.resolve())
     module = types.ModuleType("__main__")
-    module.__file__ = arguments[0]
+    module.__file__ = sys.argv[0]
     sys.modules["__main__"] = module
-    exec(compile(script.read_bytes(), arguments[0], "exec"), module.__dict__)
+    exec(compile(script.read_bytes(), sys.argv[0], "exec"), module.__dict__)
 
 
 def main() -> None:
@@ -213,7 +227,31 @@ def main() -> None:
     if len(tasks) > 1:
         raise RuntimeError(f"an import has started {len(tasks) - 1} threads, which a fork would lack")
     if request := Server(Path(sys.argv[1]), int(sys.argv[2])).serve():
-        become(request)
+        end(ended(lambda: become(request)))
+
+
+def ended(program: Callable[[], None]) -> int:
+    """Run a program and return its exit status, with what Python does about one that ends by an exception."""
+    try:
+        program()
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        print(error.code, file=sys.stderr)
+        return 1
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    return 0
+
+
+def end(status: int) -> None:
+    """End as Python does, but for taking apart every module, which costs more than most programs do."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def import_packages() -> None:
@@ -226,7 +264,8 @@ def import_packages() -> None:
     clean()
     hush_libraries()
     for name in PACKAGES:
-        importlib.import_module(name)
+        with contextlib.suppress(ImportError):  # what is optional, or elsewhere in another version
+            importlib.import_module(name)
     for name in [name for name in sys.modules if name.split(".")[0] == "snaketune"]:
         del sys.modules[name]
     del sys.path[0]

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -60,9 +59,7 @@ def test_a_job_ends_when_its_workflow_is_killed():
     assert job.stdout.readline() == "working\n"
     workflow.send_signal(signal.SIGKILL)
     workflow.wait()
-    started = time.monotonic()
     assert job.wait(timeout=20) == 75
-    assert time.monotonic() - started < 20
 
 
 def test_a_workflow_on_another_host_is_not_watched():

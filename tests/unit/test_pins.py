@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from snaketune.common.code_identity import closure
+from snaketune.common.code_identity import CodeDigests
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -111,7 +111,7 @@ def imported_distributions(path):
 @pytest.mark.parametrize(("rule", "environment"), [pytest.param(*pair, id=pair[0]) for pair in environments_of_rules()])
 def test_environment_of_a_rule_holds_what_its_script_imports(rule, environment):
     script = SCRIPTS / f"{rule}.py"
-    files = [script, *(path for path in closure(script, SCRIPTS) if path.suffix == ".py")]
+    files = [script, *(path for path in CodeDigests(SCRIPTS).closure(script) if path.suffix == ".py")]
     needed = set().union(*(imported_distributions(path) for path in files))
     held = {canonicalize_name(requirement.name) for requirement in pip_section(environment)} | extras()
     assert needed <= held, f"{environment.name} lacks {sorted(needed - held)}"

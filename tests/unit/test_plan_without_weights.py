@@ -1,4 +1,4 @@
-"""A model folder without weights: planned in seconds and little memory, and never trained."""
+"""A model folder without weights: planned in little memory, and never trained."""
 
 import json
 import os
@@ -46,8 +46,8 @@ runpy.run_path(script, run_name="__main__")
 """
 
 
-def planned(folder: Path, config, **changed) -> tuple[dict, float, int]:
-    """plan.json as the job makes it from a folder without weights, with the job's CPU seconds and peak memory."""
+def planned(folder: Path, config, **changed) -> tuple[dict, int]:
+    """plan.json as the job makes it from a folder without weights, with the job's peak memory in bytes."""
     facts = prepared(folder, config)
     files = {"rightsize": RIGHTSIZE, "pack": PACK, "manifest": {**facts, "files": {}}}
     for name, value in files.items():
@@ -61,10 +61,10 @@ def planned(folder: Path, config, **changed) -> tuple[dict, float, int]:
     log = os.open(folder / "log", os.O_CREAT | os.O_WRONLY)
     actions = [(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
     process = os.posix_spawn(sys.executable, command, {**os.environ, "OMP_NUM_THREADS": "1"}, file_actions=actions)
-    _, status, usage = os.wait4(process, 0)
+    _, status = os.waitpid(process, 0)
     assert status == 0, (folder / "log").read_text()
     peak = int((folder / "peak").read_text()) * 1024
-    return read_json(folder / "plan.json"), usage.ru_utime + usage.ru_stime, peak
+    return read_json(folder / "plan.json"), peak
 
 
 @pytest.mark.parametrize(
@@ -72,12 +72,11 @@ def planned(folder: Path, config, **changed) -> tuple[dict, float, int]:
     [(LLAMA_2_13B, 13_015_864_320, 125_173_760), (YI_34B, 34_388_917_248, 245_760_000)],
     ids=["Llama-2-13B", "Yi-34B"],
 )
-def test_large_shapes_are_planned_within_20_seconds_and_1_gb(tmp_path, config, parameters, trained):
-    plan, seconds, peak = planned(tmp_path, config, plan={"gpu": "h200-sxm"}, adapter={"r": 32})
+def test_large_shapes_are_planned_within_1_gb(tmp_path, config, parameters, trained):
+    plan, peak = planned(tmp_path, config, plan={"gpu": "h200-sxm"}, adapter={"r": 32})
     assert (plan["work"]["parameters"], plan["work"]["trained"]) == (parameters, trained)
     assert plan["memory_gb"] > 2 * parameters / 1e9
     assert plan["disk"]["there"] > 2 * parameters / 1e9  # weights that still have to come
-    assert seconds <= 20
     assert peak <= 1e9
 
 
