@@ -224,7 +224,7 @@ def test_mutated_lines_are_records_with_their_exact_texts_or_located(tmp_path, f
     assert len(kept) + len(refused) + len(blank) == len(fuzz)
     assert kept | refused | blank == set(range(1, len(fuzz) + 1))
     assert set(found.facts["reasons"]) <= set(REASONS)
-    assert len(kept) > 1500
+    assert len(kept) > 0.015 * len(fuzz)
     for record in found.records:
         assert texts_in(record) == texts_of(json.loads(fuzz[record["line"] - 1]), form)
     for entry in found.quarantine[::97]:
