@@ -1,8 +1,6 @@
 """Tests that take minutes run on request, and the long ones begin first, so that no process waits for the other."""
 
 import os
-import shutil
-import tempfile
 
 import preloaded
 import pytest
@@ -15,16 +13,9 @@ LONG = ("workflow", "invariants")
 
 def pytest_configure(config):
     """Give the processes of this session one place for the server of preloaded programs."""
-    if preloaded.OWNER not in os.environ:
-        os.environ[preloaded.PLACE] = config.preloaded = tempfile.mkdtemp(prefix="preloaded-")
-        os.environ[preloaded.OWNER] = str(os.getpid())
-
-
-def pytest_unconfigure(config):
-    """Remove that place again; the server ends with this process."""
-    if place := getattr(config, "preloaded", None):
-        shutil.rmtree(place)
-        del os.environ[preloaded.PLACE], os.environ[preloaded.OWNER]
+    session = preloaded.session()
+    session.__enter__()
+    config.add_cleanup(lambda: session.__exit__(None, None, None))
 
 
 def pytest_collection_modifyitems(items):

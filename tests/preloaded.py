@@ -9,13 +9,30 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("preloading")
 PROGRAMS = ("python", "snakemake")
 # Where the processes of one session of tests share one server, and the process that it ends with.
 PLACE, OWNER = "SNAKETUNE_TEST_SERVER", "SNAKETUNE_TEST_OWNER"
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """Give this process, and those that it starts, one place for the server, which ends with this process."""
+    if OWNER in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="preloaded-") as folder:
+        os.environ |= {PLACE: folder, OWNER: str(os.getpid())}
+        try:
+            yield
+        finally:
+            del os.environ[PLACE], os.environ[OWNER]
 
 
 def programs() -> Path:

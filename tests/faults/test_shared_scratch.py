@@ -57,6 +57,24 @@ def test_a_private_source_has_a_private_copy_in_a_folder_of_ours(source, shared,
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+def test_a_read_only_source_is_read_and_copied_as_it_is(source, shared, tmp_path):
+    source.chmod(0o400)
+    source.parent.chmod(0o500)
+    before = source.stat()
+    for _ in range(2):  # the second time the copy, which cannot be written to either, is there
+        copy = stage(source, shared, tmp_path)
+        assert copy.read_text() == CONTENT
+        assert stat.S_IMODE(copy.stat().st_mode) == 0o400
+    after = source.stat()
+    assert (after.st_mode, after.st_mtime_ns, after.st_ctime_ns) == (
+        before.st_mode,
+        before.st_mtime_ns,
+        before.st_ctime_ns,
+    )
+    assert list(source.parent.iterdir()) == [source]
+    source.parent.chmod(0o700)
+
+
 def test_a_folder_that_is_ours_alone_is_used_itself(source, tmp_path):
     scratch = tmp_path / "scratch"
     assert own_place(scratch) == scratch

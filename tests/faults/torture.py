@@ -20,7 +20,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from project import CONFIG, REAL_PROGRAMS, Project, kill_session, record, stable_content
+import preloaded
+from project import Project, kill_session, record, stable_content
 
 SECONDS = 900  # that one command may take at most
 STATE = ("work/digests.json", "work/shards.json", "work/resolved/*.json", "work/outputs/**/*.json", "work/project-id")
@@ -36,8 +37,7 @@ class Campaign:
 
     def __init__(self, folder: Path, seed: int):
         self.chance, self.faults = random.Random(seed), []
-        config = CONFIG.replace("max_length: 256", "max_length: 256, max_dropped_fraction: 0.5")
-        self.project = Project(folder, config, REAL_PROGRAMS)
+        self.project = Project(folder)
         self.project.raw.write_text("".join(record(number) + "\n" for number in range(120)))
         self.command(0)
         self.undisturbed = stable_content(folder / "results")
@@ -166,17 +166,23 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     arguments = parser.parse_args()
+    with preloaded.session():
+        return run(arguments.minutes, arguments.seed)
+
+
+def run(minutes: float, seed: int) -> int:
+    """Run faults in a folder of their own; return the exit status."""
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
     can_fill = small_disk(folder)
     kinds = "with full disks" if can_fill else "without full disks, because nothing can be mounted"
-    print(f"seed {arguments.seed}, {folder}, {kinds}", flush=True)
-    campaign = Campaign(folder / "project" if not can_fill else folder, arguments.seed)
-    ends = time.monotonic() + arguments.minutes * 60
+    print(f"seed {seed}, {folder}, {kinds}", flush=True)
+    campaign = Campaign(folder / "project" if not can_fill else folder, seed)
+    ends = time.monotonic() + minutes * 60
     while time.monotonic() < ends:
         try:
             campaign.step()
         except Exception as error:
-            print(f"FAILED at seed {arguments.seed} after {campaign.faults}: {error}\nThe folder is {folder}.")
+            print(f"FAILED at seed {seed} after {campaign.faults}: {error}\nThe folder is {folder}.")
             return 1
         print(campaign.faults[-1], flush=True)
     print(f"{len(campaign.faults)} faults, each followed by the bytes of the undisturbed run")

@@ -54,6 +54,20 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(base, rows, tmp_path,
     assert (digest(resumed), lines(tmp_path / "parts")) == undisturbed
 
 
+def test_without_an_intact_checkpoint_it_trains_from_the_start(base, rows, tmp_path, capsys, undisturbed):
+    break_off(base, rows, configuration(), tmp_path / "parts", at=11)
+    checkpoints = sorted((tmp_path / "parts").glob("checkpoint-*"))
+    assert [path.name for path in checkpoints] == ["checkpoint-4", "checkpoint-8"]
+    for path in checkpoints:
+        victim = path / "adapter_model.safetensors"
+        victim.write_bytes(victim.read_bytes()[:-1] + b"?")
+    finished = train(base, *rows, configuration(), SETTINGS, tmp_path / "parts")
+    assert not finished.resumed_from
+    said = capsys.readouterr().out
+    assert all(f"{path.name} is damaged" in said for path in checkpoints)
+    assert (digest(finished), lines(tmp_path / "parts")) == undisturbed
+
+
 def test_a_checkpoint_of_another_training_is_refused(base, rows, tmp_path):
     break_off(base, rows, configuration(), tmp_path / "one", at=7)
     (tmp_path / "one").rename(tmp_path / "two")
