@@ -96,10 +96,14 @@ PATTERN = (
 
 
 def make_folder(path: Path, kind: str = "bytes", special: Sequence[str] = SPECIAL, pattern: str = PATTERN) -> Path:
-    """Make a tokenizer folder of a family: bytes, nfc, nfkc, deleting, framing, metaspace or unigram."""
+    """Make a tokenizer folder of a family: bytes, nfc, nfkc, deleting, framing, metaspace, legacy, …"""
     path.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(models.Unigram() if kind == "unigram" else models.BPE())
-    if kind in ("metaspace", "unigram"):
+    if kind == "legacy":  # SentencePiece as transformers converted it before: a space before each stretch of text
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        spaces = [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        tokenizer.decoder, alphabet = decoders.Sequence(spaces), []
+    elif kind in ("metaspace", "unigram"):
         tokenizer.pre_tokenizer, tokenizer.decoder = before.Metaspace(prepend_scheme="first"), decoders.Metaspace()
         alphabet = []
     else:

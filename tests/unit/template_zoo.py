@@ -49,11 +49,14 @@ GEMMA4_MORE = ("<|turn>", "<|tool_call>", "<tool_call|>", "<tool_response|>", "<
 # Name: stop tokens, and control tokens that are put together in the template.
 OWN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "alpaca": (END, ()),
+    "command_a": (COHERE, ("<|USER_TOKEN|>", "<|SYSTEM_TOKEN|>", "<|CHATBOT_TOKEN|>")),
     "falcon": (("<|endoftext|>",), ()),
+    "functionary_v3_2": (EOT, ()),
     "glm4": (GLM, ROLES),
     "granite3": (("<|end_of_text|>",), ()),
     "granite4": (("<|end_of_text|>",), ()),
     "hermes": (("<|im_end|>",), ()),
+    "kimi_k2": (("<|im_end|>", "[EOS]"), ("<|im_system|>", "<|im_user|>", "<|im_assistant|>")),
     "llama2": (END, ()),
     "llama4": (("<|eot|>", "<|end_of_text|>"), ()),
     "minimax_m2": (("[e~[",), ("]~b]", "]~!b[", "[e~[")),

@@ -92,11 +92,11 @@ def folder_of(base, path, family):
     return path
 
 
-def tokenize(folder, family, records, path):
+def tokenize(folder, family, records, path, method):
     """The rows of each record, or the sentence that refuses it; and the worker."""
     lines = [orjson.dumps({"source": 0, "line": n, **record}) + b"\n" for n, record in enumerate(records, 1)]
     path.write_bytes(b"".join(lines))
-    worker = ChunkTokenizer(Recipe(str(folder), family.source, True), "train")
+    worker = ChunkTokenizer(Recipe(str(folder), family.source, True, method=method), "train")
     [chunk] = chunks_of(path)
     result = worker(chunk)
     found = {number: [] for number in range(len(records))}
@@ -129,9 +129,9 @@ def check(name, family, record, rows, reference):
             assert "Hi there" not in text and "Bye" not in text and "Be brief" not in text, (name, text)
 
 
-def masks(family, base, path, name):
+def masks(family, base, path, name, method="segments"):
     folder = folder_of(base, path / "model", family)
-    found, worker = tokenize(folder, family, RECORDS.values(), path / "train.jsonl")
+    found, worker = tokenize(folder, family, RECORDS.values(), path / "train.jsonl", method)
     reference = Reference(folder, worker.template, "2026-01-01")
     shown = {}
     for (kind, record), rows in zip(RECORDS.items(), found.values(), strict=True):
@@ -149,6 +149,17 @@ def masks(family, base, path, name):
 def test_masks_are_exactly_the_assistants_part(name, base, tmp_path):
     expected = json.loads(GOLDEN.read_text(encoding="utf-8"))
     assert masks(families()[name], base, tmp_path, name) == expected[name]
+
+
+@pytest.fixture(scope="module", params=["metaspace", "legacy"])
+def sentencepiece(request, tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("zoo") / "base", request.param, special=["<unk>"])
+
+
+@pytest.mark.parametrize("name", ["llama2", "mistral_v1", "mistral_v3", "vicuna", "zephyr", "alpaca"])
+def test_masks_follow_inference_with_sentencepiece_tokenizers(name, sentencepiece, tmp_path):
+    shown = masks(families()[name], sentencepiece, tmp_path, name, "offsets")
+    assert all(type(shown[kind]) is list for kind in ("single", "system", "multi", "untrained", "spaces"))
 
 
 def test_the_zoo_is_large():
