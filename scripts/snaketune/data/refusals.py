@@ -41,7 +41,7 @@ def no_reading(sample: Sample) -> DataError:
     columns = sample.policy.columns
     if absent := [path for path in columns.values() if all(value_at(r, path) is ABSENT for r in sample.records)]:
         return absent_column(absent[0], columns, sample.columns, sample.path)
-    if error := _no_records(sample):
+    if error := _no_records(sample) or _texts_of_turns(sample):
         return error
     texts = filled(sample, texts_of_records(sample))
     verdicts = [name for name in sample.columns if plain(name) in VERDICTS]
@@ -101,6 +101,21 @@ def _no_records(sample: Sample) -> DataError | None:
     return DataError(
         f"{sample.path} is one object whose members are the records, each with {listed(keys)}: write them as lines,"
         " `jq -c '.[]' FILE > lines.jsonl`."
+    )
+
+
+def _texts_of_turns(sample: Sample) -> DataError | None:
+    """Return the error of a source whose `turns` are texts, which may be those of one side, or None."""
+    name = sample.named.get("turns", "")
+    values = sample.columns.get(name, [])
+    if not values or not all(type(value) is list and len(value) > 1 for value in values):
+        return None
+    if not all(type(text) is str for value in values for text in value):
+        return None
+    return DataError(
+        f"{sample.path}: {name!r} holds texts that do not say who speaks: where user and assistant take turns, write"
+        f" {columns_line({'messages': name})}. Questions alone can serve as prompts of evaluation, or get answers from"
+        " a model first."
     )
 
 

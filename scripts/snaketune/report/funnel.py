@@ -10,6 +10,7 @@ from snaketune.report.facts import Facts, look
 SPLITS = (("train", "Training"), ("eval", "Held-out"))
 REASONS = {
     "not_json": "not JSON",
+    "not_packed": "text that is no list of messages, where others are one",
     "nan_literal": "NaN or Infinity, which JSON does not have",
     "invalid_utf8": "not UTF-8",
     "lone_surrogate": "half of a surrogate pair",
