@@ -178,6 +178,14 @@ def test_settings_of_a_source_reach_its_records(tmp_path):
     assert summary_of(found.facts)[0].startswith(f"Read sums, {tmp_path}/a.csv (CSV) as prompt_completion: 1 record")
 
 
+def test_quotes_are_quotes_where_a_table_fits_with_them_and_without(tmp_path):
+    content = b'prompt\tcompletion\na\tb\n"c\td\ne"\tf\n'
+    [_, second] = read(tmp_path, source(tmp_path / "x.tsv", content)).records
+    assert [turn["content"] for turn in second["messages"]] == ["c\td\ne", "f"]
+    without = b'prompt\tcompletion\na "b\t"c\n"d\te\n'
+    assert len(read(tmp_path, source(tmp_path / "y.tsv", without)).records) == 2
+
+
 def test_a_nameless_first_column_is_the_numbers_of_rows(tmp_path):
     found = read_bytes(tmp_path, b",prompt,completion\n0,a,b\n1,c,d\n", name="x.csv")
     assert [record["messages"][0]["content"] for record in found.records] == ["a", "c"]

@@ -244,9 +244,10 @@ def is_named_as_table(name: str) -> bool:
     return ".csv" in name.lower() or ".tsv" in name.lower()
 
 
-def _preference(found: tuple[tuple[bool, int, int], Dialect]) -> tuple[bool, int, int]:
-    (is_even, columns, rows), _ = found
-    return is_even and columns > 1, columns, rows
+def _preference(found: tuple[tuple[bool, int, int], Dialect]) -> tuple[bool, int, bool, int]:
+    """Return the order of dialects: where both fit, quotes are quotes, though as text they leave more rows."""
+    (is_even, columns, rows), dialect = found
+    return is_even and columns > 1, columns, dialect.quoted, rows
 
 
 def _fit(dialect: Dialect, text: bytes, is_whole: bool) -> tuple[bool, int, int]:
