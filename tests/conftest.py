@@ -8,7 +8,7 @@ import pytest
 WANTED = "SNAKETUNE_SLOW"
 
 
-LONG = ("workflow", "invariants")
+LONG = ("real", "workflow", "invariants")
 
 
 def pytest_configure(config):

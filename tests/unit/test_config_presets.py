@@ -72,6 +72,7 @@ STATED = {
     "low_memory": {"model.quantization": "4bit", "train.per_device_train_batch_size": 1},
     "fast": {"tokens.packing": True, "adapter.lora_dropout": 0.0, "adapter.target_modules": "all-linear"},
     "quickstart": {"model.name_or_path": "tiny"},
+    "smollm2": {"model.name_or_path": "smollm2", "train.learning_rate": 2e-3, "train.max_steps": 60},
 }
 
 
@@ -81,7 +82,7 @@ def resolved(preset, **overrides):
 
 def without(preset, own):
     """A guide that names its model keeps it."""
-    return {"data": own["data"]} if preset in ("original_34b", "optimized_13b", "quickstart") else own
+    return {"data": own["data"]} if preset in ("original_34b", "optimized_13b", "quickstart", "smollm2") else own
 
 
 def test_every_preset_is_listed_here():
