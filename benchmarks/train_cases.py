@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.utils.data import Dataset
-from train_workload import PAD, SHAPES, Corpus, Workload, model_config
+from train_workload import PAD, Corpus, Workload, model_config
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments, default_data_collator
 
 from snaketune.train.device import Device
@@ -62,6 +62,10 @@ def build_model(workload: Workload, device: Device, attention: str) -> PeftModel
     """Return the model of the workload's shape with its adapter: the same weights in every case."""
     torch.manual_seed(workload.seed)
     dtype = torch.bfloat16 if device.has_bf16 else torch.float32
+    if workload.model:
+        read = {"dtype": dtype, "attn_implementation": attention, "local_files_only": True}
+        base = AutoModelForCausalLM.from_pretrained(workload.model, **read).to(device.type)
+        return get_peft_model(base, LoraConfig(**LORA))
     with torch.device(device.type):
         base = AutoModelForCausalLM.from_config(model_config(workload), dtype=dtype, attn_implementation=attention)
     return get_peft_model(base, LoraConfig(**LORA))
@@ -184,7 +188,7 @@ def _sft_trainer(case, workload: Workload, corpus: Corpus, device: Device, folde
         model=build_model(workload, device, case.options.get("attention") or _best_known_to_trl(device)),
         args=SFTConfig(**arguments(workload, device, folder, **changed)),
         train_dataset=Table.from_dict(columns),
-        processing_class=_tokenizer(SHAPES[workload.shape]["vocab_size"]),
+        processing_class=_tokenizer(workload.vocab_size),
     )
 
 

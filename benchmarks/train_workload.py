@@ -44,6 +44,8 @@ class Workload:
         warmup: optimizer steps before the clock starts.
         lengths: file of lengths instead of drawn ones, or "".
         threads: CPU threads.
+        model: folder of a real model instead of random weights of a shape, or "".
+        texts: file of real documents (:meth:`Texts.write`) instead of made-up ones, or "".
     """
 
     shape: str
@@ -57,6 +59,13 @@ class Workload:
     seed: int
     threads: int
     lengths: str = ""
+    model: str = ""
+    texts: str = ""
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens of the vocabulary."""
+        return model_config(self).vocab_size
 
     @property
     def mean(self) -> float:
@@ -97,17 +106,55 @@ class Corpus:
         return ids, mask
 
 
-def model_config(workload: Workload) -> Any:
-    """Return the configuration of the Llama that is trained."""
-    from transformers import LlamaConfig
+class Texts:
+    """Tokenised documents with their loss masks, read from a file: what packing calls a store, as :class:`Corpus`."""
 
+    def __init__(self, documents: Sequence[tuple[np.ndarray, np.ndarray]]):
+        self._documents = documents
+        self.lengths = np.array([len(ids) for ids, _ in documents], np.int32)
+        self.records, self.seconds = np.arange(len(documents)), np.zeros(len(documents), np.int32)
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    @cached_property
+    def tokens(self) -> int:
+        """Tokens of all documents."""
+        return int(self.lengths.sum())
+
+    def document(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the token ids (int32) and the loss mask (int8) of document ``index``, both of shape [length]."""
+        return self._documents[index]
+
+    def write(self, path: Path) -> None:
+        """Write all documents into one file."""
+        ids, masks = (np.concatenate(parts) for parts in zip(*self._documents, strict=True))
+        np.savez(path, ids=ids, masks=masks, lengths=self.lengths)
+
+    @classmethod
+    def read(cls, path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the documents that :meth:`write` wrote."""
+        with np.load(path) as file:
+            edges = np.cumsum(file["lengths"])[:-1]
+            return list(zip(np.split(file["ids"], edges), np.split(file["masks"], edges), strict=True))
+
+
+def model_config(workload: Workload) -> Any:
+    """Return the configuration of the model that is trained."""
+    from transformers import AutoConfig, LlamaConfig
+
+    if workload.model:
+        return AutoConfig.from_pretrained(workload.model, local_files_only=True)
     positions = max(workload.row_length, workload.longest)
     special = {"pad_token_id": PAD, "bos_token_id": None, "eos_token_id": None}
     return LlamaConfig(**SHAPES[workload.shape], **special, max_position_embeddings=positions)
 
 
-def corpora(workload: Workload) -> tuple[Corpus, Corpus]:
+def corpora(workload: Workload) -> tuple[Any, Any]:
     """Return the trained and the held-out documents."""
+    if workload.texts:
+        documents = Texts.read(Path(workload.texts))
+        return Texts(documents[: workload.documents]), Texts(documents[workload.documents :])
     lengths = document_lengths(workload)
     vocab_size = SHAPES[workload.shape]["vocab_size"]
     trained = Corpus(lengths[: workload.documents], vocab_size, workload.seed)

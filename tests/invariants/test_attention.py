@@ -197,7 +197,6 @@ def test_auto_takes_the_best_kernel_that_is_there(machine, folder, capability, f
 
 def test_auto_is_sdpa_where_the_kernels_cannot_run(machine, folder, capsys):
     machine()
-    assert training_attention("auto", CPU, torch.float32, folder()) == "sdpa"
     assert training_attention("auto", GPU, torch.float32, folder()) == "sdpa"
     assert capsys.readouterr().out == ""
     assert training_attention("auto", GPU, torch.bfloat16, folder(hidden_size=40, head_dim=10)) == "sdpa"
@@ -207,7 +206,8 @@ def test_auto_is_sdpa_where_the_kernels_cannot_run(machine, folder, capsys):
 @pytest.mark.parametrize(
     ("device", "dtype", "keys", "words"),
     [
-        (CPU, torch.float32, {}, "needs a GPU"),
+        (CPU, torch.float32, {"attention_dropout": 0.1}, "drops attention weights"),
+        (CPU, torch.float32, {"attention_chunk_size": 8}, "within chunks"),
         (GPU, torch.float32, {}, "16 bits"),
         (GPU, torch.bfloat16, {"head_dim": 512}, "512 wide"),
     ],

@@ -7,6 +7,7 @@ from tiny_training import SETTINGS, lines
 
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.stages import OPERATIONAL, slice_of
+from snaketune.train.attention import VARLEN
 from snaketune.train.run import train
 
 PRESETS = Path(__file__).parents[2] / "config" / "presets"
@@ -40,7 +41,7 @@ def test_it_trains_on_a_cpu_as_the_plain_settings_do(base, rows, tmp_path):
     engine = finished.info["engine"]
     assert finished.steps == 6
     assert (engine["chunked_loss"], engine["compiled_layers"], engine["checkpoint_every"]) == (True, 0, 0)
-    assert (engine["attention"], engine["notes"]) == ("sdpa", ())
+    assert (engine["attention"], engine["notes"]) == (VARLEN, ())
     plain = slice_of(resolved(chunked_loss=False).config, "train_model")
     assert train(base, *rows, plain, settings, tmp_path / "plain").info["engine"]["chunked_loss"] is False
     for one, other in zip(lines(tmp_path / "fast"), lines(tmp_path / "plain"), strict=True):

@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 from transformers import CohereConfig, CohereForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from snaketune.train.batches import IGNORED, loss_places
@@ -97,6 +97,11 @@ def test_memory_does_not_grow_with_the_tokens():
     assert [kept for _, kept in chunked] == [100 * 4, 800 * 4]  # the hidden states' gradient, never logits
     usual = [largest_and_saved(n, usual_loss) for n in (100, 800)]
     assert [largest for largest, _ in usual] == [100 * 1000, 800 * 1000]
+
+
+@register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+def operations(states, weight, *rest, out_shape=None, **options):
+    return 2 * states[0] * states[1] * weight[0]
 
 
 def test_a_frozen_output_layer_costs_no_weight_gradient():

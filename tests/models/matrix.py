@@ -5,6 +5,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from snaketune.model.architecture import auto_class, support_of
 from snaketune.model.lora import fused_experts
 from snaketune.model.nature import nature_of
 from snaketune.model.targets import linear_layers, targets_of
+from snaketune.train.attention import VARLEN, training_attention
+from snaketune.train.device import Device
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 # Each is trained as LoRA; those in the second list also with every weight.
@@ -91,13 +94,21 @@ def entry(kind: str) -> Entry:
     notes += ["experts: `adapter.target_parameters`"] if fused_experts(model) else []
     notes += ["also trained whole"] if kind in FULL else []
     return Entry(
-        attention="sdpa" if support_of(config).sdpa else "eager",
+        attention=on_a_cpu(config),
         gpu=on_a_gpu(config),
         packing=bool(nature_of(config, False)["packing"]),
         targets=tuple(sorted({name.rsplit(".", 1)[-1] for name in targets_of(model, "all-linear", 2).modules})),
         fp8=not any(type(layer).__name__ == "Conv1D" for _, layer in linear_layers(model)),
         notes=tuple(notes),
     )
+
+
+def on_a_cpu(config: Any) -> str:
+    """Return the kernel that ``auto`` takes for training there."""
+    with TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        kernel = training_attention("auto", Device("cpu", False, False), torch.float32, folder)
+    return "varlen" if kernel == VARLEN else kernel
 
 
 def on_a_gpu(config: Any) -> str:

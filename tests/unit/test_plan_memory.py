@@ -154,7 +154,7 @@ def test_setting_of_a_configuration_on_a_gpu_and_on_a_cpu():
     gpu = setting_of(CFG, 1024, "cuda")
     assert gpu == MemorySetting(1024, 3, AdapterSetting(8, ("q_proj",), 0.1), optimizer="adamw_torch")
     cpu = setting_of(CFG, 1024, "cpu")
-    assert (cpu.weight_dtype, cpu.autocast, cpu.attention, cpu.device) == ("float32", "", "sdpa", "cpu")
+    assert (cpu.weight_dtype, cpu.autocast, cpu.attention, cpu.device) == ("float32", "", "fused", "cpu")
     old = setting_of(CFG, 1024, "cuda", has_bf16=False)
     assert (old.weight_dtype, old.autocast) == ("float16", "float16")
 

@@ -15,6 +15,10 @@ from snaketune.plan import tracing
 from snaketune.plan.settings import AdapterSetting, MemorySetting
 from snaketune.plan.stand_ins import LiveBytes
 from snaketune.plan.tracing import Trace, trace_step
+from snaketune.train.attention import VARLEN, register_varlen
+from snaketune.train.batches import with_boundaries
+from snaketune.train.cpu_attention import attend_by_document
+from snaketune.train.fused_layers import fuse_layers
 
 CONFIG = LlamaConfig(**{**SMALL, "num_hidden_layers": 5, "hidden_size": 128, "intermediate_size": 384})
 FLOAT32 = MemorySetting(192, 2, attention="sdpa", weight_dtype="float32", autocast="", device="cpu")
@@ -23,12 +27,15 @@ FLOAT32 = MemorySetting(192, 2, attention="sdpa", weight_dtype="float32", autoca
 def carried_out(setting):
     """Return the memory of a real step on the CPU with real weights, documents and autocast."""
     base = model = AutoModelForCausalLM.from_config(CONFIG, dtype=getattr(torch, setting.weight_dtype))
-    base.set_attn_implementation(setting.attention)
+    register_varlen(attend_by_document)
+    base.set_attn_implementation(VARLEN if setting.attention == "fused" else setting.attention)
     if setting.adapter:
         adapter = {"r": setting.adapter.r, "lora_dropout": setting.adapter.lora_dropout}
         model = get_peft_model(base, LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM", **adapter))
     if setting.adapter and setting.autocast:
         leave_inputs_to_autocast(model)
+    if not setting.autocast:
+        fuse_layers(model)
     if setting.checkpoint_every:
         base.activation_checkpointing_enable({"use_reentrant": False}, every_n_layers=setting.checkpoint_every)
     for parameter in model.parameters():
@@ -37,12 +44,14 @@ def carried_out(setting):
     model.train()
     ids = torch.randint(0, 1024, (setting.micro_batch, setting.row_length))
     positions = torch.arange(setting.row_length).remainder(64).expand_as(ids)
-    live = LiveBytes([*model.parameters(), *model.buffers(), ids, positions])
+    batch = with_boundaries({"input_ids": ids, "position_ids": positions})
+    batch = batch if setting.attention == "fused" else {"input_ids": ids, "position_ids": positions}
+    live = LiveBytes([*model.parameters(), *model.buffers(), *filter(torch.is_tensor, batch.values())])
     autocast = torch.autocast("cpu", getattr(torch, setting.autocast)) if setting.autocast else nullcontext()
     with live:
         with autocast:
             body = base.base_model
-            hidden = body(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+            hidden = body(**batch, use_cache=False).last_hidden_state
         kept = live.now
         torch.autograd.backward(hidden, torch.empty_like(hidden))
     return Trace(kept, live.peak - kept)
@@ -52,6 +61,7 @@ def carried_out(setting):
     "setting",
     [
         FLOAT32,
+        replace(FLOAT32, attention="fused"),
         replace(FLOAT32, checkpoint_every=1),
         replace(FLOAT32, adapter=None),
         replace(FLOAT32, adapter=AdapterSetting(lora_dropout=0.1)),
@@ -59,7 +69,16 @@ def carried_out(setting):
         replace(FLOAT32, weight_dtype="bfloat16", autocast="bfloat16"),
         replace(FLOAT32, weight_dtype="bfloat16", autocast="bfloat16", checkpoint_every=1, attention="eager"),
     ],
-    ids=["lora", "lora recomputed", "full", "lora dropout", "full mixed", "lora mixed", "eager mixed recomputed"],
+    ids=[
+        "lora",
+        "lora by document",
+        "lora recomputed",
+        "full",
+        "lora dropout",
+        "full mixed",
+        "lora mixed",
+        "eager mixed recomputed",
+    ],
 )
 def test_trace_is_within_2_percent_of_a_real_step(setting):
     traced, real = trace_step(CONFIG, setting), carried_out(setting)

@@ -79,8 +79,9 @@ class ModelConfig(Section):
     ] = Field(
         "auto",
         description="Attention kernel in training; `auto` on a GPU: FlashAttention 3 or 2 where installed, else "
-        "`varlen`, torch's own for packed rows; sdpa on a CPU; eager for a model that has nothing else. Evaluation "
-        "takes sdpa or eager for `auto` and `varlen`.",
+        "`varlen`, torch's own for packed rows; on a CPU `varlen`, document by document, or sdpa with a mask where a "
+        "model's attention is more than a product; eager for a model that has nothing else. Evaluation takes "
+        "sdpa or eager for `auto` and `varlen`.",
     )
     trust_remote_code: bool = Field(
         False, description="Allow Python code that comes with the model. It runs with your rights: read it first."

@@ -98,7 +98,7 @@ def setting_of(cfg: Mapping[str, Any], row_length: int, device: str, has_bf16: b
         optimizer=train.get("optim", "adamw_torch_fused"),
         checkpoint_every=train.get("checkpoint_every_n_layers", 1) if checkpointing is True else 0,
         chunked_loss=train.get("chunked_loss", "auto") is not False,
-        attention=_attention(model.get("attn_implementation", "auto"), cpu),
+        attention=_attention(model.get("attn_implementation", "auto")),
         device="cpu" if cpu else "cuda",
     )
 
@@ -119,9 +119,7 @@ def _adapter_setting(adapter: Mapping[str, Any]) -> AdapterSetting:
     )
 
 
-def _attention(name: str, cpu: bool) -> Literal["fused", "sdpa", "eager"]:
-    if name == "auto":
-        return "sdpa" if cpu else "fused"
+def _attention(name: str) -> Literal["fused", "sdpa", "eager"]:
     if name in ("sdpa", "eager"):
         return "sdpa" if name == "sdpa" else "eager"
     return "fused"

@@ -133,6 +133,10 @@ def _build(config: Any, setting: MemorySetting, attention: str, mixed: Callable[
                 parameter.data = parameter.data.to(getattr(torch, setting.adapter.dtype))
         if setting.autocast:
             leave_inputs_to_autocast(model)
+    if setting.device == "cpu" and not setting.autocast:
+        from snaketune.train.fused_layers import fuse_layers
+
+        fuse_layers(model)  # as training does; layers in other formats stay as they are
     if setting.checkpoint_every:
         contexts = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), mixed())}
         base.activation_checkpointing_enable(contexts, every_n_layers=setting.checkpoint_every)

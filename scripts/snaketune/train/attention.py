@@ -2,7 +2,8 @@
 
 On a GPU a packed row goes through a kernel that takes the boundaries of its documents (``cu_seq_lens``): neither a
 mask of ``T * T`` entries nor a look at the positions in every layer. torch brings such a kernel itself; it is
-registered with transformers as ``varlen``. On a CPU scaled dot-product attention builds a mask from the positions.
+registered with transformers as ``varlen``. On a CPU :mod:`snaketune.train.cpu_attention` takes the same boundaries.
+Where a model needs more than that, scaled dot-product attention builds a mask from the positions.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_availa
 from snaketune.common.errors import ConfigError
 from snaketune.model.architecture import Support, body_of, read_configuration, support_of
 from snaketune.train.batches import with_boundaries
+from snaketune.train.cpu_attention import attend_by_document
 from snaketune.train.device import Device, is_exact
 
 # What the kernel is called in transformers. Not the name of the setting (``varlen``): code that reads a model, with
@@ -23,6 +25,8 @@ from snaketune.train.device import Device, is_exact
 VARLEN = "varlen_packed"
 # The flash kernels in torch take heads of up to this width, in steps of 8 (aten/src/ATen/native/transformers/cuda).
 WIDEST_HEAD, HEAD_STEP = 256, 8
+# Under which names configurations have the share of attention weights that is dropped in training.
+DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 # How much a document may change when another one is in front of it: rounding, where mixing changes it completely.
 TOLERANCE_FLOAT32, TOLERANCE_HALF = 1e-3, 0.1
 
@@ -52,6 +56,9 @@ def training_attention(
     obstacle = _obstacle(device, dtype, folder, support)
     if obstacle and setting == "varlen":
         raise ConfigError(f"model.attn_implementation: varlen cannot be used here ({obstacle}): set it to auto.")
+    if device.is_cpu and not obstacle:
+        register_varlen(attend_by_document)
+        return VARLEN
     if device.is_cpu or dtype == torch.float32:
         return _masked(support)
     flash = _installed_flash(torch.cuda.get_device_capability())
@@ -95,29 +102,34 @@ def _installed_flash(capability: tuple[int, int]) -> str | None:
 
 
 def _obstacle(device: Device, dtype: torch.dtype, folder: str | Path, support: Support) -> str | None:
-    """Return why torch's variable-length kernel cannot run, or None."""
-    if device.is_cpu:
-        return "it needs a GPU"
-    if dtype == torch.float32:
+    """Return why a kernel that takes documents one by one cannot run, or None."""
+    if dtype == torch.float32 and not device.is_cpu:
         return "it computes in 16 bits and this run in float32"
-    if torch.cuda.get_device_capability()[0] < 8:
+    if not device.is_cpu and torch.cuda.get_device_capability()[0] < 8:
         return "it needs an Ampere or newer GPU"
     if not support.any_kernel:
         return f"{support.kind} models bring an attention of their own, which takes no other kernel"
     if not support.sdpa:
         return f"the attention of {support.kind} models is more than a product (sinks, capped logits or a bias)"
     settings, _ = PretrainedConfig.get_config_dict(str(folder), local_files_only=True)
-    return _unsuitable_heads(settings.get("text_config", settings))
+    settings = settings.get("text_config", settings)
+    return _unsuitable_attention(settings) or (None if device.is_cpu else _unsuitable_heads(settings))
+
+
+def _unsuitable_attention(settings: dict[str, Any]) -> str | None:
+    if settings.get("attn_logit_softcapping"):
+        return "the model caps its attention logits"
+    if any(settings.get(name) for name in DROPOUTS):
+        return "the model drops attention weights at random"
+    if settings.get("attention_chunk_size"):
+        return "the model attends within chunks"
+    return "queries and values differ in size (latent attention)" if settings.get("qk_nope_head_dim") else None
 
 
 def _unsuitable_heads(settings: dict[str, Any]) -> str | None:
-    if settings.get("attn_logit_softcapping"):
-        return "the model caps its attention logits"
     width = settings.get("head_dim")
     if width is None and settings.get("hidden_size") and settings.get("num_attention_heads"):
         width = settings["hidden_size"] // settings["num_attention_heads"]
-    if settings.get("qk_nope_head_dim"):
-        return "queries and values differ in size (latent attention)"
     if width and (width > WIDEST_HEAD or width % HEAD_STEP):
         return f"its heads are {width} wide and the kernel takes multiples of {HEAD_STEP} up to {WIDEST_HEAD}"
     return None
@@ -189,6 +201,35 @@ def needs_boundaries(model: Any) -> bool:
 
 
 @torch.no_grad()
+def settle_attention(model: Any, masked: bool = False) -> None:
+    """Go back to attention with a mask where the kernel that takes documents one by one is not what the model computes.
+
+    Both are compared on two short documents: a layer may hand its kernel a bias or a cap that no configuration names.
+    With ``masked`` the mask is taken anyway: layers that are compiled cannot have a loop over documents.
+    """
+    was_training = model.training
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if masked:
+        base.set_attn_implementation("sdpa")
+        return
+    try:
+        with torch.random.fork_rng([]):
+            _second_document(model.train(), alone=False)  # only then a layer drops weights at random
+        by_document = _second_document(model.eval(), alone=False)
+    except ConfigError:
+        by_document = None
+    model.eval()
+    base.set_attn_implementation("sdpa")
+    expected = _second_document(model, alone=False)
+    model.train(was_training)
+    limit = TOLERANCE_FLOAT32 if expected.dtype == torch.float32 else TOLERANCE_HALF
+    if by_document is not None and bool((by_document - expected).norm() <= limit * expected.norm()):
+        base.set_attn_implementation(VARLEN)
+    else:
+        print("Note: attention runs with a mask, because this model's is more than a product of documents.", flush=True)
+
+
+@torch.no_grad()
 def check_isolation(model: Any) -> None:
     """Prove on this model, device and kernel that a document does not see the one in front of it in its row.
 
@@ -202,7 +243,8 @@ def check_isolation(model: Any) -> None:
     alone, behind = _second_document(model, alone=True), _second_document(model, alone=False)
     model.train(was_training)
     change = float(((alone - behind).norm(dim=-1) / alone.norm(dim=-1).clamp_min(1e-12)).max())
-    limit = TOLERANCE_FLOAT32 if is_exact(alone) and not needs_boundaries(model) else TOLERANCE_HALF
+    is_close = is_exact(alone) and (alone.device.type == "cpu" or not needs_boundaries(model))
+    limit = TOLERANCE_FLOAT32 if is_close else TOLERANCE_HALF
     if not change <= limit:
         raise ConfigError(
             f"tokens.packing: true mixes neighbouring documents in this model with {model.config._attn_implementation}"

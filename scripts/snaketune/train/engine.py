@@ -11,10 +11,11 @@ from typing import Any
 from snaketune.common.errors import ConfigError
 from snaketune.data.rows import PackedRows
 from snaketune.train.activations import checkpoint_interval
-from snaketune.train.attention import check_isolation, needs_boundaries
+from snaketune.train.attention import VARLEN, check_isolation, needs_boundaries, settle_attention
 from snaketune.train.batches import Layout, document_shape
 from snaketune.train.compiling import CompilationWatch, compile_layers, wants_compiling
 from snaketune.train.device import Device, is_sharded, mixed_dtype, mixed_precision
+from snaketune.train.fused_layers import fuse_layers
 from snaketune.train.head import chunked_loss_obstacle, put_chunked_loss
 from snaketune.train.likeness import likeness_of
 from snaketune.train.unfit import explaining_unfit_model
@@ -85,6 +86,8 @@ def prepare_engine(
     train, notes = cfg["train"], []
     sample = likeness_of(model, device) if is_sharded(cfg) else model
     with explaining_unfit_model(model.config.model_type), mixed_precision(sample, mixed_dtype(train, device)):
+        if device.is_cpu and not is_sharded(cfg):
+            _suit_cpu(model, train)
         if any(_is_packed(rows) for rows in splits):
             check_isolation(sample)
         is_chunked, why_not = _chunk_loss(model, sample, train)
@@ -98,6 +101,15 @@ def prepare_engine(
     layout = _layout(model, splits, train, is_chunked, compiled > 0)
     watch = CompilationWatch() if compiled else None
     return Engine(model.config._attn_implementation, is_chunked, every, compiled, layout, tuple(notes), watch)
+
+
+def _suit_cpu(model: Any, train: dict[str, Any]) -> None:
+    """Choose attention by what the model really computes, and put in faster layers where nothing compiles them."""
+    is_compiled = train["torch_compile"] is True
+    if model.config._attn_implementation == VARLEN:
+        settle_attention(model, masked=is_compiled)
+    if not is_compiled:
+        fuse_layers(model)
 
 
 def _is_packed(rows: PackedRows) -> bool:

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn import functional
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from snaketune.model.architecture import body_of
 from snaketune.train.attention import needs_boundaries
 from snaketune.train.batches import IGNORED, loss_places, with_boundaries
 from snaketune.train.device import is_exact
+from snaketune.train.products import product
 
 # Logits alive at once: 2^26 are 512 tokens of a vocabulary of 128,000, 0.5 GB with their bfloat16 twins. A CPU is
 # fastest with few (measured: 15% at vocabularies of 4,096 and 32,000).
@@ -39,13 +39,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if wanted[2] else None
         for start in range(0, len(targets), chunk):
             part = slice(start, start + chunk)
-            logs = functional.linear(hidden[part], weight, bias).log_softmax(-1, dtype=torch.float32)
+            logs = product(hidden[part], weight, bias).log_softmax(-1, dtype=torch.float32)
             losses[part] = -logs.gather(-1, targets[part, None]).squeeze(-1)
             if not any(wanted):
                 continue
             slope = _slope(logs, targets[part], hidden.dtype)
             if grad_hidden is not None:
-                torch.mm(slope, weight, out=grad_hidden[part])
+                grad_hidden[part] = product(slope, weight.t())
             if grad_weight is not None:
                 grad_weight += slope.t() @ hidden[part]
             if grad_bias is not None:

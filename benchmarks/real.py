@@ -1,0 +1,197 @@
+"""Train a real model on real text beside a plain Trainer with PEFT and packed TRL, all in one run.
+
+    python benchmarks/real.py MODEL                                 the embedded example
+    python benchmarks/real.py MODEL my.jsonl --columns question answer --documents 200
+    python benchmarks/real.py MODEL my.jsonl --cases snaketune:rows=4 snaketune:rows=8
+
+MODEL is a Hugging Face folder with a chat template, such as results/models/<id>/model of a run with
+`model: {name_or_path: smollm2}`. Cases, options and rounds are those of `benchmarks/train.py`; all take the same
+documents and about as many tokens a step. Beside them stand the memory that the plan predicts for ours, and the share
+of the machine's measured matrix rate on the model's shapes that the operations of training are (4 a frozen weight and
+token, 6 a trained one, attention of real documents; also those of tokens without loss in the output layer, which ours
+leaves out). The table goes to standard error, JSON to standard output.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+import numpy as np
+from train import _disagreements, _measure, _medians, _present, _table, _versions
+from train_workload import Texts, Workload, model_config
+
+CASES = ("plain:rows=4,accumulation=8", "trl-packed:rows=4,accumulation=4", "snaketune:rows=8,accumulation=2")
+REPEATS = 5
+
+
+def main() -> None:
+    """Tokenise, measure all cases in turn and print what was found."""
+    args = _parse()
+    with tempfile.TemporaryDirectory() as folder:
+        texts = Texts(list(islice(_documents(args), args.documents + args.held_out)))
+        texts.write(Path(folder) / "texts.npz")
+        workload = _workload(args, len(texts) - args.held_out, Path(folder) / "texts.npz")
+        cases, missing = _present(args.cases)
+        load, rate = os.getloadavg()[0], matrix_rate(workload)
+        rounds = _measure(cases, workload, args.repeats, missing)
+        rate = max(rate, matrix_rate(workload))
+        results = [_medians(case, rounds[case]) | _useful(workload, texts, rate) for case in cases if rounds[case]]
+        for result in results:
+            result["share_of_matrix_rate"] = result["tokens_per_cpu_second"] * result.pop("operations") / rate
+        planned = planned_memory(workload, cases)
+    doubts = _disagreements(results)
+    print(_table(results), *_remarks(results, rate, planned), *missing, *doubts, sep="\n", file=sys.stderr)
+    facts = {"workload": asdict(workload), "load": load, "versions": _versions(), "planned_memory_gb": planned}
+    facts |= {"matrix_operations_per_cpu_second": rate, "results": results, "not_measured": missing, "doubts": doubts}
+    print(json.dumps(facts, indent=2))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="folder of a Hugging Face model with a chat template")
+    parser.add_argument("data", nargs="?", help="JSON lines (default: the embedded example)")
+    parser.add_argument("--columns", nargs=2, default=("prompt", "completion"), metavar=("QUESTION", "ANSWER"))
+    parser.add_argument("--cases", nargs="+", default=list(CASES), metavar="CASE[:OPTION=VALUE,...]")
+    parser.add_argument("--documents", type=int, default=256, help="documents to train on, one epoch")
+    parser.add_argument("--held-out", type=int, default=24, help="documents to score before and after")
+    parser.add_argument("--row-length", type=int, default=256, help="tokens of a row, and the longest document")
+    parser.add_argument("--warmup", type=int, default=1, help="optimizer steps before the clock starts")
+    parser.add_argument("--repeats", type=int, default=1, help="rounds; medians of them count")
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of a case")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def _workload(args: argparse.Namespace, documents: int, texts: Path) -> Workload:
+    if documents < 1:
+        raise SystemExit(f"{args.data}: there are not more than the {args.held_out} documents held out: give more.")
+    return Workload(
+        shape="",
+        documents=documents,
+        held_out=args.held_out,
+        scale=1.0,
+        longest=args.row_length,
+        row_length=args.row_length,
+        warmup=args.warmup,
+        learning_rate=args.learning_rate,
+        seed=args.seed,
+        threads=args.threads,
+        model=str(Path(args.model).resolve()),
+        texts=str(texts),
+    )
+
+
+def _documents(args: argparse.Namespace) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the token ids and loss masks of the records that fit a row: the answer and what ends it are trained."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(args.model, local_files_only=True)
+    for question, answer in _pairs(args):
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        before = tokenizer.apply_chat_template(turns[:1], add_generation_prompt=True, return_dict=False)
+        ids = tokenizer.apply_chat_template(turns, return_dict=False)
+        if ids[: len(before)] != before:
+            raise SystemExit(f"{args.model}: the template does not continue its own prompt with the answer.")
+        if len(ids) <= args.row_length:
+            yield np.array(ids, np.int32), (np.arange(len(ids)) >= len(before)).astype(np.int8)
+
+
+def _pairs(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    if not args.data:
+        from snaketune.data.quickstart import quickstart_lines
+
+        lines: Any = quickstart_lines()
+    else:
+        lines = Path(args.data).read_bytes().splitlines()
+    for line in lines:
+        record = _record(line)
+        if record is not None and all(isinstance(record.get(name), str) for name in args.columns):
+            yield tuple(record[name] for name in args.columns)
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Return the record of a line; the embedded example has broken ones on purpose."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def matrix_rate(workload: Workload) -> float:
+    """Return operations per CPU-second of torch.mm at the model's shapes and 2,048 tokens, weighted as in a layer."""
+    import torch
+
+    torch.set_num_threads(workload.threads)
+    text = model_config(workload).get_text_config()
+    hidden, inner, head = text.hidden_size, text.intermediate_size, text.hidden_size // text.num_attention_heads
+    width = (getattr(text, "head_dim", None) or head) * text.num_attention_heads
+    spent = operations = 0.0
+    for inputs, outputs, count in ((hidden, inner, 2), (inner, hidden, 1), (hidden, width, 2)):
+        x, weight = torch.randn(2048, inputs), torch.randn(outputs, inputs)
+        best = min(_seconds(x, weight) for _ in range(REPEATS))
+        spent, operations = spent + count * best, operations + count * 2 * 2048 * inputs * outputs
+    return operations / spent
+
+
+def _seconds(x: Any, weight: Any) -> float:
+    began = time.process_time()
+    x @ weight.t()
+    return time.process_time() - began
+
+
+def _useful(workload: Workload, texts: Texts, rate: float) -> dict[str, float]:
+    """Return the operations of training per token."""
+    from snaketune.plan.counting import lora_parameters
+    from snaketune.plan.flops import model_flops, shape_of
+
+    config = model_config(workload)
+    lora = lora_parameters(config, {"r": 16, "target_modules": "all-linear"})
+    lengths = texts.lengths.astype(np.int64)
+    total = model_flops(shape_of(config), int(lengths.sum()), int((lengths**2).sum()), lora, False)
+    return {"operations": total / float(lengths.sum())}
+
+
+def planned_memory(workload: Workload, cases: list[str]) -> float | None:
+    """Return the memory in GB that the plan predicts for our last case; None when there is none."""
+    from train_cases import Case
+
+    from snaketune.plan.memory import memory_plan
+    from snaketune.plan.settings import AdapterSetting, MemorySetting
+
+    ours = [Case.parse(case) for case in cases if case.partition(":")[0] == "snaketune"]
+    if not ours:
+        return None
+    rows = ours[-1].number("rows", 2)
+    setting = MemorySetting(workload.row_length, rows, AdapterSetting(), "float32", "", device="cpu")
+    return round(memory_plan(model_config(workload), setting).total, 2)
+
+
+def _remarks(results: list[dict[str, Any]], rate: float, planned: float | None) -> list[str]:
+    shares = [f"{one['case']} {one['share_of_matrix_rate']:.0%}" for one in results]
+    ours = next((one for one in reversed(results) if one["case"].startswith("snaketune")), None)
+    remarks = [f"Operations of training, share of {rate / 1e9:.0f} GFLOP per CPU-second: {', '.join(shares)}."]
+    if ours and planned:
+        remarks.append(f"Memory of ours: {planned:.2f} GB planned, {ours['peak_memory_mb'] / 1e3:.2f} GB measured.")
+        times = [
+            f"{one['case']} {ours['tokens_per_cpu_second'] / one['tokens_per_cpu_second']:.2f}"
+            for one in results
+            if one is not ours
+        ]
+        remarks.append(f"Ours is so many times faster per CPU-second: {', '.join(times) or 'nothing to compare with'}.")
+    return ["", *remarks]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Attention over packed rows on a CPU, document by document: no mask, and no products of tokens that may not see each
+other. Same arguments as ``torch.nn.attention.varlen.varlen_attn``, so that rows go the same way on every device.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch.nn import functional
+
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def attend_by_document(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    boundaries: torch.Tensor,
+    boundaries_of_keys: torch.Tensor,
+    longest: int,
+    longest_of_keys: int,
+    *,
+    scale: float | None = None,
+    window_size: tuple[int, int] = (-1, 0),
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """Return causal attention within documents, shape [tokens, heads, width].
+
+    Args:
+        query, key, value: shape [tokens, heads, width]; keys and values may have fewer heads.
+        boundaries: first token of each document, and the end of the last, int32, shape [documents + 1]; those of the
+            keys, and the longest of both, are the same.
+        scale: of the products; one over the root of the width by default.
+        window_size: how many tokens before its own (-1: all) and after it a token sees; none after it.
+        enable_gqa: neighbouring query heads share a key head; the kernel finds out by itself.
+    """
+    edges = boundaries.tolist()
+    documents = [(start, end) for start, end in pairwise(edges) if end > start]
+    reach = window_size[0]
+    if 0 <= reach < max((end - start for start, end in documents), default=0) - 1:
+        return _in_windows(query, key, value, documents, scale, reach, enable_gqa)
+    return _Documents.apply(query, key, value, documents, scale)
+
+
+class _Documents(torch.autograd.Function):
+    """Each document by torch's own kernel; results are written side by side into one tensor."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, documents, scale):
+        out = torch.empty_like(query, memory_format=torch.contiguous_format)
+        sums = query.new_empty(query.shape[:2], dtype=torch.float32)
+        for start, end in documents:
+            parts = (_of_kernel(states[start:end]) for states in (query, key, value))
+            made, logs = _forward(*parts, 0.0, True, attn_mask=None, scale=scale)
+            out[start:end], sums[start:end] = made[0].transpose(0, 1), logs[0].t()
+        ctx.documents, ctx.scale = documents, scale
+        ctx.save_for_backward(query, key, value, out, sums)
+        return out
+
+    @staticmethod
+    def backward(ctx, *upstream):
+        query, key, value, out, sums = ctx.saved_tensors
+        slopes = tuple(torch.empty_like(states) for states in (query, key, value))
+        for start, end in ctx.documents:
+            parts = [_of_kernel(states[start:end]) for states in (upstream[0], query, key, value, out)]
+            made = _backward(*parts, sums[start:end].t()[None], 0.0, True, attn_mask=None, scale=ctx.scale)
+            for slope, part in zip(slopes, made, strict=True):
+                slope[start:end] = part[0].transpose(0, 1)
+        return *slopes, None, None
+
+
+def _of_kernel(states: torch.Tensor) -> torch.Tensor:
+    """Turn [tokens, heads, width] into [1, heads, tokens, width]."""
+    return states.transpose(0, 1)[None]
+
+
+def _in_windows(query, key, value, documents, scale, reach: int, enable_gqa: bool) -> torch.Tensor:
+    """Attend to the last ``reach`` tokens and the own one only, which takes a mask as large as a document."""
+    out = []
+    lengths = [end - start for start, end in documents]
+    for parts in zip(*(states.split(lengths) for states in (query, key, value)), strict=True):
+        places = torch.arange(len(parts[0]), device=query.device)
+        distance = places[:, None] - places
+        seen = (distance >= 0) & (distance <= reach)
+        own, others, values = map(_of_kernel, parts)
+        made = functional.scaled_dot_product_attention(own, others, values, seen, scale=scale, enable_gqa=enable_gqa)
+        out.append(made[0].transpose(0, 1))
+    return torch.cat(out)

@@ -1,0 +1,21 @@
+"""Products of matrices by the faster of the libraries that torch brings for a CPU.
+
+``torch.mm`` in float32 goes to MKL, which has slow kernels for processors of other makers; oneDNN, which torch uses for
+16-bit numbers, compiles its own for whatever it finds (measured on an AMD EPYC: 10-17% faster for the layers of a small
+model, 45% for 85 tokens times a vocabulary of 49,152). Both sum in float32.
+"""
+
+import torch
+from torch.nn import functional
+
+
+def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Return ``x @ weight.T + bias`` of shape [tokens, out].
+
+    Args:
+        x: shape [tokens, in], of any strides.
+        weight, bias: shapes [out, in], of any strides, and [out].
+    """
+    if x.device.type == "cpu" and x.dtype == torch.float32 and len(x) and torch.backends.mkldnn.is_available():
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return functional.linear(x, weight, bias)
