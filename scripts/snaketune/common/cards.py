@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
 from snaketune.common.locks import Lock, try_lock
@@ -146,5 +146,5 @@ def _driver(root: Path, ask: Callable[..., str | None]) -> str | None:
     return found[1] if found else None
 
 
-def _numbers(version: str) -> Sequence[int]:
-    return [int(number) for number in re.findall(r"\d+", version)]
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))
