@@ -12,7 +12,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONHOME PYTHONPATH PYTHONUSERBASE PYTHONSAFEPATH PYTHONPLATLIBDIR
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev train watch test test-fast torture lint format generate constraints clean
+.PHONY: help install install-dev train watch gpu-check test test-fast torture lint format generate constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ train: install ## install, then run the whole workflow
 
 watch: install ## watch running trainings in the terminal; Ctrl-C ends it
 	@$(BIN)/python scripts/watch_runs.py
+
+gpu-check: install ## is this machine's GPU fit for training? at most six minutes, nothing downloaded
+	$(BIN)/python scripts/gpu_check.py
 
 test: install-dev ## install, then run every test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

@@ -126,3 +126,19 @@ rule render_ablation:
     shell:
         "python scripts/render_ablation.py --spec {params.spec:q} --facts {input.facts:q} --output {output.page:q}"
         " 2>&1 | tee {log:q}"
+
+
+# No outputs, so that it checks every time.
+rule gpu_check:
+    log:
+        "logs/gpu_check.log",
+    conda:
+        "../envs/model.yaml"
+    resources:
+        gpu=1,
+    params:
+        folder=f"{BLUEPRINT.results}/gpu_check",
+    message:
+        "Checking whether this GPU is fit for training"
+    shell:
+        "python scripts/gpu_check.py --output {params.folder:q} 2>&1 | tee {log:q}"

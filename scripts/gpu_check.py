@@ -1,0 +1,45 @@
+"""Check whether this machine's GPU is fit for training: writes gpu_check.json and gpu_check.html, exit status 1 if not.
+
+It downloads nothing, takes at most six minutes, and runs where torch, transformers, peft, accelerate and pyarrow are
+installed, without the rest of the workflow. Without a GPU it runs in a reduced form, says so and ends with status 1;
+--allow-cpu makes that status 0.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def main() -> int:
+    """Run all checks and write what they found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("results/gpu_check"), help="folder for both files")
+    parser.add_argument("--allow-cpu", action="store_true", help="end with status 0 without a GPU, too")
+    arguments = parser.parse_args()
+    from snaketune.common.cards import take_cards
+    from snaketune.common.errors import SnaketuneError
+
+    take_cards()
+    from snaketune.train.fitness.examining import examine
+    from snaketune.train.fitness.page import render, verdict
+
+    try:
+        found = examine()
+    except SnaketuneError as error:
+        print(f"gpu_check: {error}", file=sys.stderr)
+        return error.exit_code
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    (arguments.output / "gpu_check.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    (arguments.output / "gpu_check.html").write_text(render(found))
+    print(f"{verdict(found)} {arguments.output / 'gpu_check.html'}")
+    is_well = found["is_fit"] or (
+        arguments.allow_cpu and found["device"] == "cpu" and all(f["verdict"] != "failed" for f in found["findings"])
+    )
+    return 0 if is_well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

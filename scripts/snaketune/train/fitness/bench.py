@@ -1,0 +1,218 @@
+"""What a card is checked with: a random model, packed rows of random documents, and trainings as runs do them.
+
+It needs torch, transformers, peft, accelerate and pyarrow, downloads nothing and reads no configuration.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, set_seed
+
+from snaketune.data.packing import pack
+from snaketune.data.rows import PackedRows, write_rows
+from snaketune.model.lora import leave_inputs_to_autocast
+from snaketune.train.adapting import add_adapter
+from snaketune.train.arguments import training_arguments
+from snaketune.train.determinism import choose_kernels
+from snaketune.train.device import Device, check_formats, mixed_dtype
+from snaketune.train.engine import Engine, Outlook, prepare_engine
+from snaketune.train.float8 import require_float8, use_float8
+from snaketune.train.loading import load_base
+from snaketune.train.surroundings import ALONE, Surroundings
+from snaketune.train.trainer import PackedTrainer, assemble
+
+PAD = 0
+LOADER = {"dataloader_num_workers": 0, "dataloader_prefetch_factor": None, "dataloader_pin_memory": True}
+TRAIN = {
+    "method": "sft",
+    "strategy": "single",
+    "num_train_epochs": 1.0,
+    "max_steps": 6,
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 1e-3,
+    "lr_scheduler_type": "constant",
+    "warmup_ratio": 0.0,
+    "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
+    "optim": "adamw_torch_fused",
+    "bf16": "auto",
+    "fp16": False,
+    "tf32": "auto",
+    "gradient_checkpointing": False,
+    "checkpoint_every_n_layers": 1,
+    "torch_compile": False,
+    "chunked_loss": "auto",
+    "fp8": False,
+    "deterministic": False,
+    "eval_steps": 0,
+    "seed": 42,
+}
+ADAPTER = {
+    "type": "lora",
+    "r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.0,
+    "target_modules": "all-linear",
+    "target_parameters": [],
+    "trainable_token_indices": [],
+    "modules_to_save": [],
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "use_rslora": False,
+    "use_dora": False,
+    "dtype": "auto",
+}
+MODEL = {"dtype": "auto", "quantization": "none", "attn_implementation": "auto", "trust_remote_code": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The shape of a model and of its rows; tokens, layers, widths."""
+
+    hidden: int
+    inner: int
+    layers: int
+    heads: int
+    key_heads: int
+    vocabulary: int
+    row: int
+    rows: int
+
+    def config(self) -> LlamaConfig:
+        """Return the configuration of a model of this shape."""
+        return LlamaConfig(
+            vocab_size=self.vocabulary,
+            hidden_size=self.hidden,
+            intermediate_size=self.inner,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.key_heads,
+            max_position_embeddings=self.row,
+        )
+
+
+REDUCED = Size(32, 48, 2, 4, 2, 97, 48, 12)
+"""For a CPU: every line of the checks, nothing about speed."""
+ORDINARY = Size(1024, 2816, 4, 16, 4, 32_000, 2048, 24)
+"""Fits a card of 8 GB with every method."""
+
+
+class _Documents:
+    """Random documents of which the second half is trained."""
+
+    def __init__(self, size: Size, tokens: int):
+        generator = np.random.default_rng(0)
+        mean = size.row // 4
+        self.lengths = generator.integers(max(mean // 2, 3), 2 * mean, max(tokens // mean, 4)).astype(np.int32)
+        self._ids = [generator.integers(1, size.vocabulary, n).astype(np.int32) for n in self.lengths]
+        self.records, self.seconds = np.arange(len(self.lengths)), np.zeros(len(self.lengths), np.int32)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def document(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return ids and mask of a document."""
+        ids = self._ids[index]
+        return ids, (np.arange(len(ids)) >= len(ids) // 2).astype(np.int8)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A model of some size on disk and its rows.
+
+    Attributes:
+        device: where it is trained.
+        size: of the model and its rows.
+        folder: of the model.
+        rows: packed rows.
+        work: for what trainings write.
+    """
+
+    device: Device
+    size: Size
+    folder: Path
+    rows: PackedRows
+    work: Path
+
+    @classmethod
+    def build(cls, device: Device, size: Size, work: Path) -> "Bench":
+        """Write the model and the rows into ``work``."""
+        folder, path = work / "model", work / "rows.arrow"
+        set_seed(1)
+        dtype = torch.float32 if device.is_cpu else torch.bfloat16
+        LlamaForCausalLM(size.config()).to(dtype).save_pretrained(folder)
+        documents = _Documents(size, size.row * size.rows)
+        write_rows(path, documents, pack(documents.lengths, size.row), size.row, PAD)
+        return cls(device, size, folder, PackedRows(path), work)
+
+    def configuration(self, train=None, adapter=None, model=None) -> dict[str, Any]:
+        """Return the sections that training gets, with other values of some keys."""
+        rank = {"r": min(ADAPTER["r"], self.size.hidden // 4)}
+        return {
+            "train": TRAIN | (train or {}),
+            "adapter": ADAPTER | rank | (adapter or {}),
+            "model": MODEL | {"name_or_path": str(self.folder)} | (model or {}),
+        }
+
+    def training(
+        self, cfg: dict[str, Any], name: str, surroundings: Surroundings = ALONE, callbacks=()
+    ) -> tuple[PackedTrainer, Engine]:
+        """Return a trainer of ``cfg``, made in the order in which a run makes its own."""
+        train = cfg["train"]
+        choose_kernels(train["deterministic"], self.device)
+        check_formats(cfg, self.device)
+        require_float8(train, self.device)
+        set_seed(train["seed"])
+        model = add_adapter(load_base(self.folder, cfg, self.device), cfg["adapter"])
+        if mixed_dtype(train, self.device):
+            leave_inputs_to_autocast(model)
+        engine = prepare_engine(model, (self.rows, self.rows), cfg, self.device, Outlook())
+        if train["fp8"]:
+            use_float8(model, cfg["adapter"]["type"] == "none")
+        arguments = training_arguments(train, LOADER, self.work / name, self.device, False, engine.checkpoint_every)
+        watchers = (*engine.callbacks, *callbacks)
+        trainer = assemble(
+            model, arguments, self.rows, layout=engine.layout, surroundings=surroundings, callbacks=watchers
+        )
+        return trainer, engine
+
+
+class Watch(TrainerCallback):
+    """Notes the loss of every step and, with all work of the device done, when it ended.
+
+    Attributes:
+        losses: mean loss per trained token of each step, in nats.
+        seconds: at the end of each step.
+        tokens: real tokens seen until then.
+    """
+
+    def __init__(self) -> None:
+        self.trainer: Any = None
+        self.losses: list[float] = []
+        self.seconds: list[float] = []
+        self.tokens: list[int] = []
+        self._sum = 0.0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Note a step."""
+        total = float(self.trainer._tr_loss)  # waits for the device
+        self.losses.append(total - self._sum)
+        self._sum = total
+        self.seconds.append(time.monotonic())
+        self.tokens.append(self.trainer.counter.total)
+
+    def rate(self, warm_up: int = 2) -> float:
+        """Return real tokens per second after the first steps."""
+        first = min(warm_up, len(self.seconds) - 1) - 1
+        passed = self.seconds[-1] - self.seconds[first]
+        return (self.tokens[-1] - self.tokens[first]) / max(passed, 1e-9)
+
+
+def trained_weights(model: Any) -> list[torch.Tensor]:
+    """Return copies of what was trained, in the host's memory."""
+    return [weight.detach().cpu().clone() for weight in model.parameters() if weight.requires_grad]

@@ -1,0 +1,303 @@
+"""The checks of a card, one function each: what it saw, or an error that says what is wrong."""
+
+import gc
+import importlib.util
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from snaketune.plan.flops import model_flops, shape_of
+from snaketune.plan.memory import memory_plan
+from snaketune.plan.settings import setting_of
+from snaketune.train.attention import check_isolation, training_attention
+from snaketune.train.batches import arrange
+from snaketune.train.device import computing_dtype, has_usable_card, mixed_dtype, mixed_precision, name_of
+from snaketune.train.fitness.bench import Bench, Watch, trained_weights
+from snaketune.train.head import put_chunked_loss
+from snaketune.train.meters import forget_peak_memory
+from snaketune.train.shortage import memory_gigabytes
+from snaketune.train.surroundings import Surroundings
+
+# How far losses and gradients may be apart that are computed in another order.
+NEAR_FLOAT32, NEAR_HALF = 1e-4, 2e-2
+PLAN_TOLERANCE = 0.1
+# A layer of an 8B model and what a share of the measured peak its training should reach on a fit card.
+LAYER_8B = {"hidden": 4096, "inner": 14336, "heads": 32, "key_heads": 8, "vocabulary": 32_000}
+
+
+class NotHereError(Exception):
+    """A check has no meaning on this machine, or a package of it is missing; the text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a check saw: a sentence, and figures with their units in their names."""
+
+    said: str
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def need_card(bench: Bench) -> None:
+    """Raise NotHereError without a GPU."""
+    if bench.device.is_cpu:
+        raise NotHereError("needs a GPU")
+
+
+def describe_card(bench: Bench) -> Seen:
+    """Say which card and which packages these are."""
+    gigabytes = memory_gigabytes(bench.device)
+    facts = {
+        "memory_gb": round(gigabytes, 1),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "capability": None if bench.device.is_cpu else list(torch.cuda.get_device_capability()),
+        "bfloat16": bench.device.has_bf16,
+        "tf32": bench.device.has_tf32,
+    }
+    return Seen(f"{name_of(bench.device)}, {gigabytes:.1f} GB, torch {torch.__version__}", facts)
+
+
+def choose_attention(bench: Bench) -> Seen:
+    """Say which attention kernel a run gets."""
+    dtype = computing_dtype(bench.configuration(), bench.device)
+    kernel = training_attention("auto", bench.device, dtype, bench.folder)
+    why = "documents are kept apart by " + ("a mask" if kernel in ("sdpa", "eager") else "their boundaries")
+    return Seen(f"{kernel} in {str(dtype).removeprefix('torch.')}: {why}", {"attention": kernel})
+
+
+METHODS: dict[str, dict[str, dict[str, Any]]] = {
+    "LoRA": {},
+    "LoRA, activations recomputed": {"train": {"gradient_checkpointing": True}},
+    "LoRA, layers compiled": {"train": {"torch_compile": True}},
+    "LoRA, logits kept": {"train": {"chunked_loss": False}},
+    "LoRA, float32": {"train": {"bf16": False, "tf32": False}, "model": {"dtype": "float32"}},
+    "LoRA, float16": {"train": {"fp16": True}},
+    "LoRA, bfloat16 adapter": {"adapter": {"dtype": "bfloat16"}},
+    "DoRA": {"adapter": {"use_dora": True}},
+    "rsLoRA": {"adapter": {"use_rslora": True}},
+    "all weights": {"adapter": {"type": "none"}},
+    "4-bit base": {"model": {"quantization": "4bit"}},
+    "8-bit base": {"model": {"quantization": "8bit"}},
+    "float8 base": {"train": {"fp8": True, "torch_compile": True}},
+}
+
+
+def try_method(bench: Bench, name: str) -> Seen:
+    """Train a few steps; the loss has to fall."""
+    sections = METHODS[name]
+    _need_what_it_needs(bench, sections)
+    watch = Watch()
+    trainer, engine = bench.training(bench.configuration(**sections), "method", callbacks=(watch,))
+    watch.trainer = trainer
+    trainer.train()
+    if not watch.losses[-1] < watch.losses[0]:
+        raise AssertionError(f"the loss did not fall: {watch.losses[0]:.4f} to {watch.losses[-1]:.4f} nats")
+    rate = watch.rate()
+    again = engine.facts()["compiled_again"]
+    if again:
+        raise AssertionError(f"layers were compiled again {again} times after the first steps")
+    figures = {"tokens_per_second": round(rate), "losses": [round(loss, 5) for loss in watch.losses]}
+    return Seen(f"loss {watch.losses[0]:.4f} to {watch.losses[-1]:.4f} nats, {rate:,.0f} tokens/s", figures)
+
+
+def _need_what_it_needs(bench: Bench, sections: dict[str, dict[str, Any]]) -> None:
+    train, model, adapter = (sections.get(name, {}) for name in ("train", "model", "adapter"))
+    if train.get("torch_compile") or train.get("fp16") or train.get("fp8"):
+        need_card(bench)
+    if adapter.get("dtype") == "bfloat16" and not bench.device.is_cpu and not bench.device.has_bf16:
+        raise NotHereError("needs a GPU with bfloat16")
+    packages = [("bitsandbytes", model.get("quantization")), ("torchao", train.get("fp8"))]
+    missing = [name for name, wanted in packages if wanted and importlib.util.find_spec(name) is None]
+    if missing:
+        raise NotHereError(f"needs the package {missing[0]}, which is not installed")
+    if train.get("fp8") and torch.cuda.get_device_capability() < (8, 9):
+        raise NotHereError("needs a GPU with float8 (Ada, Hopper or newer)")
+
+
+def documents_stay_apart(bench: Bench) -> Seen:
+    """Compare documents alone and behind another one, with the kernel and the precision of training."""
+    cfg = bench.configuration()
+    trainer, engine = bench.training(cfg, "apart")
+    with mixed_precision(trainer.model, mixed_dtype(cfg["train"], bench.device)):
+        check_isolation(trainer.model)
+    return Seen(f"a document is the same alone and behind another one with {engine.attention}")
+
+
+def chunked_loss_is_the_loss(bench: Bench) -> Seen:
+    """Compare loss and gradients of the chunked loss with those of whole logits."""
+    found = []
+    for chunked in (False, True):
+        cfg = bench.configuration({"chunked_loss": False})
+        trainer, engine = bench.training(cfg, "loss")
+        if chunked:
+            put_chunked_loss(trainer.model)
+        batch = trainer._prepare_inputs(arrange(bench.rows, [0, 1], engine.layout))
+        with mixed_precision(trainer.model, mixed_dtype(cfg["train"], bench.device)):
+            loss = trainer.model(**batch, use_cache=False).loss
+        loss.backward()
+        gradients = [weight.grad.flatten().float() for weight in trainer.model.parameters() if weight.grad is not None]
+        found.append((float(loss), torch.cat(gradients)))
+    (whole, expected), (loss, gradient) = found
+    apart = float((gradient - expected).norm() / expected.norm())
+    limit = NEAR_HALF if mixed_dtype(cfg["train"], bench.device) else NEAR_FLOAT32
+    if abs(loss - whole) > limit * abs(whole) or apart > 5 * limit:
+        raise AssertionError(f"loss {loss:.6f} against {whole:.6f} nats, gradients {apart:.2%} apart")
+    return Seen(f"loss {loss:.5f} and {whole:.5f} nats, gradients {apart:.2e} apart", {"gradients_apart": apart})
+
+
+class _Save(TrainerCallback):
+    def __init__(self, step: int, stops: bool):
+        self._step, self._stops = step, stops
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self._step:
+            control.should_save, control.should_training_stop = True, self._stops
+
+
+def resumed_is_uninterrupted(bench: Bench) -> Seen:
+    """Train through, and in two parts with a checkpoint between: the weights have to have the same bits."""
+    cfg = bench.configuration({"deterministic": True})
+    kept: dict[str, Any] = {}
+
+    def seal(partial: Path, target: Path, facts: dict[str, Any]) -> None:
+        kept.update(facts)
+        partial.replace(target)
+
+    whole, _ = bench.training(cfg, "whole")
+    whole.train()
+    expected = trained_weights(whole.model)
+    first, _ = bench.training(cfg, "parts", Surroundings(seal=seal), (_Save(3, stops=True),))
+    first.train()
+    second, _ = bench.training(cfg, "parts", Surroundings(seal=seal))
+    second.resume(kept)
+    second.train(resume_from_checkpoint=str(bench.work / "parts" / "checkpoint-3"))
+    if second.state.global_step != cfg["train"]["max_steps"]:
+        raise AssertionError(f"it ended at step {second.state.global_step}")
+    _same_bits(expected, trained_weights(second.model))
+    return Seen("the weights have the same bits after an interruption")
+
+
+def repeated_is_the_same(bench: Bench) -> Seen:
+    """Train twice with ``deterministic: true``: the weights have to have the same bits."""
+    found = []
+    for _ in range(2):
+        trainer, _ = bench.training(bench.configuration({"deterministic": True}), "again")
+        trainer.train()
+        found.append(trained_weights(trainer.model))
+    _same_bits(*found)
+    return Seen("two trainings with deterministic: true have the same bits")
+
+
+def _same_bits(expected: list[torch.Tensor], found: list[torch.Tensor]) -> None:
+    differ = sum(not torch.equal(one, other) for one, other in zip(expected, found, strict=True))
+    if differ:
+        raise AssertionError(f"{differ} of {len(expected)} weights differ")
+
+
+def nothing_waits(bench: Bench) -> Seen:
+    """Train with torch's own alarm for every wait of the host, outside of the looks at the loss."""
+    need_card(bench)
+    trainer, _ = bench.training(bench.configuration(), "waits")
+    step = trainer.training_step
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        torch.cuda.set_sync_debug_mode("error" if trainer.state.global_step else "default")  # after the first step
+        try:
+            return step(*args, **kwargs)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    trainer.training_step = watched  # type: ignore[method-assign]
+    trainer.train()
+    return Seen("no forward and backward pass waits for the card")
+
+
+def plan_is_the_memory(bench: Bench) -> Seen:
+    """Compare the planned memory of a training with what it took."""
+    need_card(bench)
+    cfg = bench.configuration()
+    forget_peak_memory()
+    trainer, engine = bench.training(cfg, "memory")
+    setting = setting_of(cfg, bench.size.row, bench.device.type, bench.device.has_bf16)
+    setting = replace(setting, checkpoint_every=engine.checkpoint_every)
+    planned = memory_plan(trainer.model.config, setting).allocated
+    trainer.train()
+    measured = torch.cuda.max_memory_allocated() / 1e9
+    apart = measured / planned - 1
+    if abs(apart) > PLAN_TOLERANCE:
+        raise AssertionError(f"planned {planned:.2f} GB and measured {measured:.2f} GB ({apart:+.0%})")
+    return Seen(
+        f"planned {planned:.2f} GB, measured {measured:.2f} GB ({apart:+.1%})",
+        {"planned_gb": planned, "measured_gb": measured},
+    )
+
+
+def peak_of_products(bench: Bench, seconds: float = 2.0, width: int = 8192) -> float:
+    """Return the FLOP/s of large matrix products in the format of training, measured."""
+    dtype = mixed_dtype(bench.configuration()["train"], bench.device) or torch.float32
+    one, other = (torch.randn(width, width, device=bench.device.type, dtype=dtype) for _ in range(2))
+    for _ in range(3):
+        one @ other
+    _finish(bench)
+    began, count = time.monotonic(), 0
+    while time.monotonic() - began < seconds:
+        for _ in range(5):
+            one @ other
+        count += 5
+        _finish(bench)
+    return count * 2 * width**3 / (time.monotonic() - began)
+
+
+def _finish(bench: Bench) -> None:
+    if not bench.device.is_cpu:
+        torch.cuda.synchronize()
+
+
+def throughput_of_8b_layers(bench: Bench) -> Seen:
+    """Train a stack of layers of an 8B model with LoRA and compare with the measured peak of matrix products."""
+    need_card(bench)
+    peak = peak_of_products(bench)
+    gigabytes = memory_gigabytes(bench.device)
+    layers = int(min(8, max(1, (gigabytes - 4) / 3)))
+    size = replace(bench.size, layers=layers, row=2048 if gigabytes < 20 else 4096, rows=40, **LAYER_8B)
+    large = Bench.build(bench.device, size, bench.work / "large")
+    watch = Watch()
+    cfg = large.configuration({"per_device_train_batch_size": 2, "max_steps": 16, "torch_compile": True})
+    trainer, engine = large.training(cfg, "speed", callbacks=(watch,))
+    watch.trainer = trainer
+    trainer.train()
+    trained = sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad)
+    tokens, squares = trainer.counter.total, trainer.counter.squares
+    operations = model_flops(shape_of(trainer.model.config), tokens, squares, trained) / tokens
+    rate = watch.rate(warm_up=6)
+    share = rate * operations / peak
+    figures = {"tokens_per_second": rate, "peak_flops": peak, "mfu_of_measured_peak": share, "layers": layers}
+    said = f"{rate:,.0f} tokens/s in {layers} layers, {share:.0%} of the measured {peak / 1e12:.0f} TFLOP/s"
+    return Seen(f"{said} with {engine.attention}", figures)
+
+
+CHECKS: dict[str, Callable[[Bench], Seen]] = {
+    "card": describe_card,
+    "attention": choose_attention,
+    "packed = alone": documents_stay_apart,
+    "chunked = plain loss": chunked_loss_is_the_loss,
+    "deterministic": repeated_is_the_same,
+    "resumed = uninterrupted": resumed_is_uninterrupted,
+    "no waits": nothing_waits,
+    "plan = memory": plan_is_the_memory,
+    **{f"method: {name}": (lambda bench, name=name: try_method(bench, name)) for name in METHODS},
+    "throughput": throughput_of_8b_layers,
+}
+
+
+def free() -> None:
+    """Give back what a check held."""
+    torch._dynamo.reset()
+    gc.collect()
+    if has_usable_card():
+        torch.cuda.empty_cache()

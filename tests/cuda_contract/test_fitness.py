@@ -1,0 +1,63 @@
+"""The check of a card runs in its reduced form on a CPU, says what needs a card, and fails where something is wrong."""
+
+import json
+
+import pytest
+
+from snaketune.train.fitness import examining
+from snaketune.train.fitness.checks import CHECKS, Seen
+from snaketune.train.fitness.examining import examine
+from snaketune.train.fitness.page import render, verdict
+
+# One of each kind: the others differ in keys that other tests train with.
+REDUCED = (
+    "card",
+    "attention",
+    "packed = alone",
+    "chunked = plain loss",
+    "resumed = uninterrupted",
+    "no waits",
+    "plan = memory",
+    "method: LoRA",
+    "method: all weights",
+    "method: LoRA, float16",
+    "throughput",
+)
+
+
+def test_every_kind_of_check_runs_on_a_cpu_and_the_rest_says_what_it_needs():
+    found = examine(checks={name: CHECKS[name] for name in REDUCED})
+    verdicts = {each["name"]: each["verdict"] for each in found["findings"]}
+    needing = {"no waits", "plan = memory", "throughput", "method: LoRA, float16"}
+    assert {name for name, each in verdicts.items() if each == "not here"} == needing, found["findings"]
+    assert {each for name, each in verdicts.items() if name not in needing} == {"passed"}, found["findings"]
+    assert not found["is_fit"] and found["device"] == "cpu"
+    assert "4 of them need a GPU or a package" in verdict(found)
+    page = render(found)
+    assert all(name in page for name in ("packed = alone", "needs a GPU"))
+    json.dumps(found)
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    monkeypatch.setattr(examining.Bench, "build", lambda *arguments: None)
+
+
+def wrong(bench):
+    raise RuntimeError("CUDA error: <an illegal memory access>")
+
+
+def test_whatever_goes_wrong_is_a_finding_and_the_card_is_not_fit(bench):
+    found = examine(checks={"one": wrong, "two": lambda bench: Seen("fine")})
+    assert [each["verdict"] for each in found["findings"]] == ["failed", "passed"]
+    assert verdict(found) == "Not fit: one failed."
+    assert "RuntimeError: CUDA error: &lt;an illegal" in render(found)
+
+
+@pytest.mark.parametrize("card", ["4090"], indirect=True)
+def test_a_card_on_which_all_passes_is_fit_and_one_that_is_too_slow_is_not(bench, card):
+    fine = {"one": lambda bench: Seen("fine")}
+    found = examine(checks=fine)
+    assert found["is_fit"] and verdict(found).startswith("Fit: every check")
+    found = examine(checks=fine, seconds=-1.0)
+    assert not found["is_fit"] and "not reached" in found["findings"][0]["said"]
