@@ -4,12 +4,19 @@ Everything goes over the host (gloo), so that no GPU waits; a process that train
 """
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
+from snaketune.common.errors import TrainingError
 from snaketune.common.variables import WORKER
+
+# How long processes wait for each other: longer than a checkpoint of the largest model on a slow disk.
+PATIENCE = timedelta(minutes=30)
 
 
 def is_worker() -> bool:
@@ -66,8 +73,15 @@ class Team:
         return self.sum([value if rank == self.rank else 0.0 for rank in range(self.size)])
 
     def wait(self) -> None:
-        """Return when every process has come here."""
-        self._reduce([0.0], dist.ReduceOp.SUM)
+        """Return when every process has come here.
+
+        Raises:
+            TrainingError: naming those that did not come in time, or that ended.
+        """
+        if self.size > 1:
+            # Of gloo alone: the first process learns who is missing, where a plain barrier only times out.
+            with self._explaining_absence():
+                dist.monitored_barrier(self._talk(), wait_all_ranks=True)
 
     def disband(self) -> None:
         """Part when every process has come here: threads that still talk would abort a process that ends."""
@@ -79,11 +93,31 @@ class Team:
     def _reduce(self, values: Sequence[float], operation: dist.ReduceOp.RedOpType) -> list[float]:
         if self.size == 1:
             return list(values)
-        if self._group is None:
-            self._group = dist.new_group(backend="gloo")
         tensor = torch.tensor(list(values), dtype=torch.float64)
-        dist.all_reduce(tensor, op=operation, group=self._group)
+        with self._explaining_absence():
+            dist.all_reduce(tensor, op=operation, group=self._talk())
         return tensor.tolist()
+
+    def _talk(self) -> dist.ProcessGroup:
+        if self._group is None:
+            self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        return self._group
+
+    @contextmanager
+    def _explaining_absence(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise TrainingError(
+                f"process {self.rank} of {self.size} waited in vain for {_missing(str(error))}: what stopped it is said"
+                " above or in its node's log; the same command goes on from the last checkpoint."
+            ) from None
+
+
+def _missing(reason: str) -> str:
+    """Return which processes did not answer, from what gloo says."""
+    found = re.search(r"[Rr]anks? ([\d, ]*\d)(?= failed to)", reason)
+    return f"process {found[1]}" if found else f"another process ({' '.join(reason.split())[:200]})"
 
 
 ALONE = Team()
