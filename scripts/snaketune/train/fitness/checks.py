@@ -141,7 +141,7 @@ def chunked_loss_is_the_loss(bench: Bench) -> Seen:
             loss = trainer.model(**batch, use_cache=False).loss
         loss.backward()
         gradients = [weight.grad.flatten().float() for weight in trainer.model.parameters() if weight.grad is not None]
-        found.append((float(loss), torch.cat(gradients)))
+        found.append((float(loss.detach()), torch.cat(gradients)))
     (whole, expected), (loss, gradient) = found
     apart = float((gradient - expected).norm() / expected.norm())
     limit = NEAR_HALF if mixed_dtype(cfg["train"], bench.device) else NEAR_FLOAT32
