@@ -20,6 +20,7 @@ from snaketune.config.environment import restore_plugin_path
 from snaketune.config.hub_sources import HubSources
 from snaketune.config.remote_sources import RemoteSources
 from snaketune.config.resolve import Layer, resolve_runs
+from snaketune.config.specs_in_use import specs_in_use
 from snaketune.config.stopping import end_on_signals
 from snaketune.config.strict_yaml import load_yaml
 from snaketune.config.until import replace_until
@@ -233,7 +234,8 @@ def prune_spec(wildcards):
     """What `prune` keeps, and whether it removes the rest."""
     given = SWITCHES["prune"] if isinstance(SWITCHES["prune"], list) else [SWITCHES["prune"]]
     others = [str(name) for name in given if not upkeep.is_yes(name) and not upkeep.is_no(name)]
-    return BLUEPRINT.prune_spec(any(map(upkeep.is_yes, given)), PLACES.owner(), others)
+    specs = specs_in_use(BLUEPRINT)
+    return BLUEPRINT.prune_spec(any(map(upkeep.is_yes, given)), PLACES.owner(), others, specs)
 
 
 def publish_spec(wildcards):

@@ -11,14 +11,15 @@ def main() -> None:
     from snaketune.common.atomic import write_bytes
     from snaketune.common.errors import ConfigError
     from snaketune.config.owners import UNKNOWN, owners_of
-    from snaketune.config.pruning import account, find_left, find_unused, find_unused_work, remove
+    from snaketune.config.pruning import account, find_left, find_unused, find_unused_specs, find_unused_work, remove
 
     cfg, owners = arguments.cfg, owners_of(Path(arguments.cfg["results"]))
     if strange := set(cfg["others"]) - {owner.name for owner in owners} - {UNKNOWN}:
         known = ", ".join(owner.name for owner in owners if owner.name != cfg["owner"]) or "no other project"
         raise ConfigError(f"prune: {sorted(strange)[0]!r} owns nothing in {cfg['results']}: name {known}, or yes.")
     unused = find_unused(cfg["results"], set(cfg["variants"]), set(cfg["runs"]), cfg["owner"])
-    unused += find_unused_work("work", cfg["results"], set(cfg["runs"])) + find_left(cfg["results"], "work")
+    unused += find_unused_work("work", cfg["results"], set(cfg["runs"]))
+    unused += find_unused_specs("work", set(cfg["specs"])) + find_left(cfg["results"], "work")
     wanted = {*([""] if cfg["remove"] else []), *cfg["others"]}
     removed = [variant for variant in unused if variant.owner in wanted]
     remove(removed)

@@ -11,7 +11,9 @@ from snaketune.common.errors import ConfigError
 from snaketune.common.long_specs import LONGEST, in_full, shortened
 from snaketune.config.blueprint import Blueprint
 from snaketune.config.discovery import Discovery
+from snaketune.config.pruning import find_unused_specs
 from snaketune.config.resolve import Layer, resolve_runs
+from snaketune.config.specs_in_use import specs_in_use
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "stage_sources.py"
 
@@ -45,3 +47,7 @@ def test_five_thousand_sources_are_staged(tmp_path, monkeypatch):
     command = [sys.executable, SCRIPT, "--spec", spec, "--settings", settings, *outputs]
     subprocess.run(command, check=True, timeout=100)
     assert len(json.loads(Path("s.json").read_text())["sources"]) == 5000
+    Path("work/specs/0123.json").write_text("{}")
+    unused = find_unused_specs("work", set(specs_in_use(blueprint)))
+    assert [one.path for one in unused] == [Path("work/specs/0123.json")]
+    assert f"@{Path('work/specs') / specs_in_use(blueprint)[0]}" == spec

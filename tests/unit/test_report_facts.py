@@ -10,7 +10,7 @@ from snaketune.data.token_store import SCHEMA, writing_tokens
 from snaketune.report.facts import load_facts
 from snaketune.report.findings import findings
 from snaketune.report.funnel import balances, funnel
-from snaketune.report.provenance import config_file, settings
+from snaketune.report.provenance import config_file, settings, sources
 from snaketune.report.too_long import find_too_long
 
 
@@ -109,6 +109,15 @@ def test_settings_that_differ_come_first_and_each_has_its_origin():
     assert {setting.origin for setting in same} == {"default"}
     assert "default" not in {setting.origin for setting in changed}
     assert next(setting for setting in changed if setting.key == "train.learning_rate").origin == "--config"
+
+
+def test_a_source_is_called_as_the_configuration_calls_it():
+    run = facts_with().run
+    entries = [{**run["sources"][0], "options": options} for options in ({}, {"name": "sums", "weight": 0.5})]
+    plain, named = (source.path for source in sources(facts_with(run={**run, "sources": entries})))
+    assert named == f"sums: {plain} (weight 0.5)"
+    limited = [{**run["sources"][0], "options": {"max_records": 1000}}]
+    assert sources(facts_with(run={**run, "sources": limited}))[0].path == f"{plain} (at most 1,000 records)"
 
 
 def test_the_printed_configuration_resolves_to_the_changed_values():

@@ -154,17 +154,18 @@ class Blueprint:
         codes = {stage: self._code_of(stage) for stage in stages}
         return self.spec("describe_run", {"run": run, "id": id, "stages": slices, "code": codes})
 
-    def prune_spec(self, remove: bool, owner: str = "", others: Sequence[str] = ()) -> str:
+    def prune_spec(self, remove: bool, owner: str = "", others: Sequence[str] = (), specs: Sequence[str] = ()) -> str:
         """Return the spec of pruning: what is in use.
 
         Args:
             remove: whether what this project does not use is removed.
             owner: its name among the owners of the results.
             others: names of owners whose results are to be removed as well.
+            specs: names of the long specs that are in use.
         """
         kept, runs = self.in_use()
         cfg = {"results": self.results, "variants": kept, "runs": runs, "remove": remove}
-        return self.spec("prune", {**cfg, "owner": owner, "others": list(others)})
+        return self.spec("prune", {**cfg, "owner": owner, "others": list(others), "specs": list(specs)})
 
     def in_use(self) -> tuple[list[str], list[str]]:
         """Return ``stage/id`` of every data and model variant in use, and ``run/id`` of every run folder."""

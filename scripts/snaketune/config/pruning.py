@@ -64,6 +64,17 @@ def find_unused_work(work: str | Path, results: str | Path, runs: set[str]) -> l
     return [Unused(path, size_of(path)) for path in sorted(Path(work).glob("runs/*/")) if path.name not in used]
 
 
+def find_unused_specs(work: str | Path, used: set[str]) -> list[Unused]:
+    """Return the long specs that no job of a configured run has, sorted.
+
+    Args:
+        work: the folder of resumable state.
+        used: the names of those in use.
+    """
+    found = sorted(Path(work).glob("specs/*.json"))
+    return [Unused(path, size_of(path)) for path in found if path.name not in used]
+
+
 def find_left(results: str | Path, work: str | Path) -> list[Unused]:
     """Return what killed jobs left in both folders."""
     return [Unused(path, size_of(path)) for path in find_leftovers([results, work]) + find_unsealed(work)]

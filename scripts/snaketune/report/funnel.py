@@ -87,7 +87,7 @@ def funnel(facts: Facts) -> tuple[Step, ...]:
     rows += [("stage", "Records kept", look(facts.dedupe, "kept"))]
     rows += [("loss", words, look(facts.split, key)) for key, words in LEAKS.items()]
     rows += [("loss", "left out by the weight of their source", look(facts.split, "weight_left_out"))]
-    rows += [("stage", "Repeated by the weight of their source", look(facts.split, "weight_added"))]
+    rows += [("stage", "Copies added by the weight of their source", look(facts.split, "weight_added"))]
     for split, name in SPLITS:
         rows += [("stage", f"{name} records{_alike(facts, split)}", look(facts.split, split))]
         rows += _losses("left out", look(facts.tokens, f"splits.{split}.dropped"))

@@ -105,13 +105,23 @@ def sources(facts: Facts) -> tuple[Source, ...]:
 
 def _source(entry: Mapping[str, Any], read: Mapping[str, Any]) -> Source:
     return Source(
-        excerpt(entry.get("path"), 300).text,
+        _called(entry),
         units.file_size(entry.get("bytes")),
         str(entry.get("digest") or ""),
         str(read.get("format") or ""),
         units.count(read.get("lines")),
         units.count(read.get("quarantined")),
     )
+
+
+def _called(entry: Mapping[str, Any]) -> str:
+    """Return the path of a source, with the name, the weight and the limit that the configuration gives it."""
+    options = entry.get("options") or {}
+    path, name = excerpt(entry.get("path"), 300).text, excerpt(options.get("name") or "", 100).text
+    weight = [f"weight {options['weight']:g}"] if options.get("weight", 1) != 1 else []
+    limit = [f"at most {units.count(options['max_records'])} records"] if options.get("max_records") else []
+    asked = f" ({', '.join(weight + limit)})" if weight or limit else ""
+    return f"{f'{name}: ' if name else ''}{path}{asked}"
 
 
 def digests(facts: Facts) -> tuple[tuple[str, str], ...]:
