@@ -82,5 +82,5 @@ def records() -> dict[str, Record]:
 
 PLAIN = frozenset(
     {"single", "system", "multi", "three", "system_multi", "untrained", "last_untrained", "space_before"}
-    | {"lines_before", "space_after", "code", "unicode", "same_answers", "question_is_answer", "named"}
+    | {"lines_before", "space_after", "code", "unicode", "same_answers", "question_is_answer"}
 )
