@@ -10,6 +10,7 @@ No data stage waits for weights either: all of them take what ``prepare_tokenize
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import PurePath
 from typing import Any
 
@@ -212,8 +213,7 @@ def slice_of(config: LinkedConfig, stage: str) -> dict[str, Any]:
     the built-in one, ``coverage`` when the length is given, how near is near when nobody asks.
     """
     values = config.model_dump(mode="json")
-    wanted = [key for key in all_keys() if _covers(STAGES[stage].keys, key) and key not in OPERATIONAL]
-    wanted = [key for key in wanted if _matters(config, key) and not _is_usual(config, stage, key)]
+    wanted = [key for key in _keys_of(stage) if _matters(config, key) and not _is_usual(config, stage, key)]
     nested: dict[str, Any] = {}
     for key in wanted:
         *sections, leaf = key.split(".")
@@ -230,6 +230,12 @@ def slice_of(config: LinkedConfig, stage: str) -> dict[str, Any]:
             name: identity(run, "train_model", LINK_BYTES) for name, run in config.merged_runs.items()
         }
     return nested
+
+
+@cache
+def _keys_of(stage: str) -> tuple[str, ...]:
+    """Return the keys that a stage can depend on, in the order of the schema."""
+    return tuple(key for key in all_keys() if _covers(STAGES[stage].keys, key) and key not in OPERATIONAL)
 
 
 def _covers(keys: tuple[str, ...], key: str) -> bool:
@@ -350,13 +356,9 @@ def variants(runs: list[ResolvedRun]) -> dict[tuple[str, str], Variant]:
     """Return every variant that the runs need, keyed by stage and id; what runs share appears once."""
     table: dict[tuple[str, str], Variant] = {}
     for run in runs:
-        for stage in STAGES:
-            upstream = _upstream(run.config, stage)
-            own = upstream[stage]
+        ids = {stage: stage_id(run.config, stage) for stage in STAGES}
+        for stage, own in ids.items():
             config = _owner(run.config, stage)
+            upstream = {name: ids[name] for name in lineage(config, stage)}
             table[stage, own] = Variant(stage, own, slice_of(config, stage), config, upstream)
     return table
-
-
-def _upstream(config: LinkedConfig, stage: str) -> dict[str, str]:
-    return {name: stage_id(config, name) for name in lineage(_owner(config, stage), stage)}

@@ -99,12 +99,18 @@ def load_ladder(path: Path = CATALOGUE) -> tuple[Step, ...]:
 
 def _load(path: Path, name: str, make: Callable[[dict[str, Any]], T]) -> tuple[T, ...]:
     try:
-        return tuple(make(entry) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))[name])
+        return tuple(make(entry) for entry in _parsed(path.read_text(encoding="utf-8"))[name])
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         raise ConfigError(
             f"config/hardware.yaml cannot be used ({what}): correct it or take it from the project."
         ) from (error)
+
+
+@cache
+def _parsed(text: str) -> Any:
+    """Parse the catalogue once: every run's plan asks what it says."""
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def _step(entry: dict[str, Any]) -> Step:
