@@ -112,7 +112,15 @@ def test_tables_of_arrow_are_their_rows_without_nulls(tmp_path_factory, records)
     assert [record for _, record in found] == [bare(record) for record in records]
 
 
+KINDS = ["array", "gzip", "parquet", "csv", "arrow"]
 WHOLE = json.dumps([{"prompt": f"a{n}", "completion": "b"} for n in range(40)], indent=1).encode()
+
+
+def arrow_of(records):
+    table, file = pa.Table.from_pylist(records), io.BytesIO()
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    return file.getvalue()
 
 
 def damaged(content, place, byte, is_cut):
@@ -121,13 +129,15 @@ def damaged(content, place, byte, is_cut):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(0, 10_000), st.integers(0, 255), st.booleans(), st.sampled_from(["array", "gzip", "parquet", "csv"]))
+@given(st.integers(0, 10_000), st.integers(0, 255), st.booleans(), st.sampled_from(KINDS))
 def test_a_damaged_byte_or_a_cut_makes_no_record_of_anything_else(tmp_path_factory, place, byte, is_cut, kind):
     records = json.loads(WHOLE)
     if kind == "parquet":
         file = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(records), file, write_page_checksum=True)
         whole = file.getvalue()
+    elif kind == "arrow":
+        whole = arrow_of([{**record, "turns": [{"role": "user"}]} for record in records])
     elif kind == "csv":
         whole = b"prompt,completion\n" + b"".join(b'"a%d",b\n' % n for n in range(40))
     else:
@@ -139,6 +149,8 @@ def test_a_damaged_byte_or_a_cut_makes_no_record_of_anything_else(tmp_path_facto
     except DataError as error:
         assert "\n" not in str(error)
         return
+    if kind == "arrow":
+        return  # it has no checksums: what a byte changes cannot be told, but it leads nowhere outside of the file
     # One byte can change one value, or spoil the records that it stands between; it makes no others.
     others = [record for _, record in found if type(record) is not str and record not in records]
     assert len(others) <= 1 or {*others[0]} != {*records[0]}

@@ -178,6 +178,18 @@ def test_settings_of_a_source_reach_its_records(tmp_path):
     assert summary_of(found.facts)[0].startswith(f"Read sums, {tmp_path}/a.csv (CSV) as prompt_completion: 1 record")
 
 
+@pytest.mark.parametrize("place", [b"prompt\0", b"\x01\0\0\0\x02\0\0\0\x03\0\0\0"])
+def test_a_damaged_offset_or_name_of_a_table_is_one_sentence(tmp_path, place):
+    table, file = pa.table({"prompt": list("abcd"), "completion": list("efgh")}), io.BytesIO()
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    content = file.getvalue()
+    assert place in content
+    broken = content.replace(place, b"\xff" * len(place))
+    with pytest.raises(DataError, match=r"x: the table is damaged|x has no known shape"):
+        read(tmp_path, source(tmp_path / "x", broken))
+
+
 def test_quotes_are_quotes_where_a_table_fits_with_them_and_without(tmp_path):
     content = b'prompt\tcompletion\na\tb\n"c\td\ne"\tf\n'
     [_, second] = read(tmp_path, source(tmp_path / "x.tsv", content)).records
