@@ -195,15 +195,3 @@ def test_a_name_that_data_columns_names_must_be_written():
     chat = [{**message, "name": "Zoe"} if message["role"] == "user" else message for message in CHAT]
     with pytest.raises(DataError, match=r"the name of a turn \(user\), which data\.columns names"):
         spoken(QWEN, chat)
-
-
-def test_an_empty_content_does_not_take_the_place_of_calls():
-    source = (
-        "{% for m in messages %}{{ '<|im_start|>' + m.role }}{% if m.content is defined %}{{ m.content }}{% else %}"
-        "{{ m.tool_calls[0].function.arguments.city }}{{ m.tool_calls[0].function.name }}{% for k in "
-        "m.tool_calls[0].function.arguments %}{{ k }}{{ m.tool_calls[0].function.arguments[k] }}{% endfor %}{% endif %}"
-        "{{ '<|im_end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
-    )
-    call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": {"city": "Oslo"}}}
-    chat = [CHAT[1], {"role": "assistant", "content": "", "tool_calls": [call]}]
-    assert spoken(source, chat) == ["OslolookcityOslo<|im_end|>"]

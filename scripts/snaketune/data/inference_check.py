@@ -16,7 +16,7 @@ import numpy as np
 
 from snaketune.common.errors import DataError
 from snaketune.data.encoding import Document, Row
-from snaketune.data.templates import ChatTemplate, Message
+from snaketune.data.templates import ChatTemplate, Message, with_parts
 
 # Conversations of a run's sample that are looked at; each costs transformers about a millisecond for each answer.
 CHECKED_CONVERSATIONS = 400
@@ -61,7 +61,7 @@ class Reference:
         return self._template.marks_generation
 
     def _given(self, messages: Sequence[Message]) -> list[Message]:
-        return list(self._template.given(messages))
+        return with_parts(messages) if self._template.in_parts else list(messages)
 
     def marked(self, messages: Sequence[Message], tools: list[Message] | None) -> list[int]:
         """Return the mask that transformers makes of the template's ``{% generation %}`` blocks."""

@@ -27,8 +27,6 @@ class ChatTemplate:
         marks_generation: whether it has ``{% generation %}`` blocks.
         looks_inside: whether what it writes may depend on the characters of a content.
         in_parts: whether a content is given as a list of parts, since the template writes no plain text.
-        drops_empty: whether an empty content beside calls is not given at all, since the template would write it
-            instead of the calls.
 
     Raises:
         ConfigError: if the source is not valid Jinja.
@@ -43,9 +41,8 @@ class ChatTemplate:
         self._constants = {**self._template.globals, **special_tokens, "documents": None}
         self.marks_generation = "generation" in tags(environment, source)
         self.looks_inside = looks_inside(environment, source)
-        self.in_parts = self.drops_empty = False
+        self.in_parts = False
         self.in_parts = self._wants_parts()
-        self.drops_empty = self._calls_need_no_content()
 
     def render(
         self, messages: Sequence[Message], add_generation_prompt: bool = False, tools: list[Message] | None = None
@@ -60,7 +57,7 @@ class ChatTemplate:
         blocks = notes.blocks
         variables = {
             **self._constants,
-            "messages": self.given(messages),
+            "messages": with_parts(messages) if self.in_parts else messages,
             "tools": tools,
             "add_generation_prompt": add_generation_prompt,
         }
@@ -81,27 +78,9 @@ class ChatTemplate:
             raise DataError(f"the chat template fails on this conversation ({reason})") from None
         return "".join(blocks)
 
-    def given(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Return the messages in the form in which the template gets them."""
-        if self.drops_empty:
-            messages = [without_empty(message) if "tool_calls" in message else message for message in messages]
-        return with_parts(messages) if self.in_parts else messages
-
     def marked(self) -> list[Span]:
         """Return the spans that the ``{% generation %}`` blocks of the last rendering wrap."""
         return list(self._notes.spans)
-
-    def _calls_need_no_content(self) -> bool:
-        """Tell whether calls are written only where no content is given, an empty one included."""
-        call = {"type": "function", "function": {"name": "f", "arguments": {"a": "\U000f0000"}}, "id": "c00000000"}
-        turn: Message = {"role": "assistant", "content": "", "tool_calls": [call]}
-        written = []
-        for answer in (turn, without_empty(turn)):
-            try:
-                written.append("\U000f0000" in self.render([{"role": "user", "content": "?"}, answer]))
-            except DataError:
-                written.append(False)
-        return written == [False, True]
 
     def _wants_parts(self) -> bool:
         """Tell whether a message's text is written only where it is a part in a list, as some image models have it."""
@@ -114,11 +93,6 @@ class ChatTemplate:
             except DataError:
                 continue
         return False
-
-
-def without_empty(message: Message) -> Message:
-    """Return a message without its content where that is empty."""
-    return message if message.get("content") else {key: value for key, value in message.items() if key != "content"}
 
 
 def with_parts(messages: Sequence[Message]) -> list[Message]:
