@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from tiny_models import configuration, names
+from tiny_models import LATER, REFUSED, UNBUILT, configuration, names
 
 from snaketune.model.architecture import auto_class, support_of
 from snaketune.model.lora import fused_experts
@@ -35,6 +35,7 @@ TRIED = (
         "gemma4_text",
     ),
     *("glm4", "gpt2", "gpt_neo", "gpt_neox", "gpt_oss", "gptj", "granite", "jamba", "lfm2", "llama", "llama4_text"),
+    *("codegen", "falcon_mamba", "mamba2", "rwkv"),
     *("mamba", "mistral", "mixtral", "mpt", "olmo2", "opt", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3"),
     *("qwen3_moe", "qwen3_next", "smollm3", "stablelm", "starcoder2"),
 )
@@ -58,11 +59,25 @@ EXPLANATION = """
   at rank 16. Routers and gates of experts never get an adapter.
 - **FP8**: whether `train.fp8` finds linear layers; it needs a GPU that computes in float8.
 
+## Tried as far as the first step
+
+The installed transformers lists these as causal language models, too. `tests/models/test_every_kind.py` takes each,
+tiny, through preparation, plan, choice of attention, `all-linear` LoRA and the gradients of a first step on a CPU;
+merging, evaluation and long trainings of them are untried.
+
+{steps}.
+
+## Refused
+
+One sentence when they are prepared, because they are not causal with their own settings (bert and its kin, unless their
+configuration says `is_decoder`), or are an encoder with a decoder: {refused}.
+
+One sentence in front of the first step, because their code fails on rows of text: {later}.
+
 ## Untried
 
-The installed transformers lists these as causal language models, too. They go the same way, and what stops one is a
-sentence when it is prepared: a model that is not causal with its settings (bert and its kin) and an encoder with a
-decoder are refused there.
+No tiny model of these can be made here, because of a package for pictures, of a default that transformers itself
+refuses, or because they only work beside another model: {untried}. They go the same way as all others.
 """
 HEAD = ("architecture", "attention on a CPU", "attention on a GPU", "packing", "LoRA targets", "FP8", "notes")
 
@@ -129,16 +144,16 @@ def adapted(folder: Path) -> tuple[str, ...]:
 
 def page() -> str:
     """Return docs/models.md."""
-    untried = [f"`{name}`" for name in names() if name not in TRIED]
+    other = {*TRIED, *REFUSED, *LATER, *UNBUILT}
+    kinds = {"steps": set(names()) - other, "refused": REFUSED, "later": LATER, "untried": UNBUILT}
+    lists = {name: ", ".join(f"`{kind}`" for kind in sorted(found)) for name, found in kinds.items()}
     return "\n".join(
         [
             INTRODUCTION,
             f"| {' | '.join(HEAD)} |",
             "|" + "---|" * len(HEAD),
             *(entry(kind).line(kind) for kind in sorted(TRIED)),
-            EXPLANATION,
-            ", ".join(untried) + ".",
-            "",
+            EXPLANATION.format(**lists),
         ]
     )
 

@@ -25,28 +25,9 @@ def meta(kind):
         return auto_class(config).from_config(config)
 
 
-@pytest.mark.parametrize(
-    ("kind", "kernel"),
-    [("gemma2", "eager"), ("llama4_text", "sdpa")],
-)
-def test_attention_is_what_the_class_has(tmp_path, kind, kernel):
-    found = take(tmp_path, kind)
-    assert found.error is None
-    assert found.facts["train"]["attention"] == kernel
-    assert ("eager, which keeps every weight" in found.printed) == (kernel == "eager")
-
-
 def test_a_kernel_that_the_class_lacks_is_one_sentence(tmp_path):
     found = take(tmp_path, "bloom", packed=False, model={"attn_implementation": "sdpa"})
     assert found.error.endswith("has no sdpa for bloom models (it has eager): set it to auto.")
-
-
-@pytest.mark.parametrize("kind", ["mpt", "mamba", "falcon_mamba", "mamba2", "rwkv", "gptj", "falcon", "codegen"])
-def test_a_plan_goes_on_without_the_figures_that_it_lacks(tmp_path, kind):
-    found = take(tmp_path, kind, packed=False)
-    assert "plan" in found.facts, found.error
-    assert found.facts["plan"]["memory_gb"] or any("unknown here" in note for note in found.facts["plan"]["notes"])
-    assert found.error is None
 
 
 @pytest.mark.parametrize(
@@ -193,9 +174,3 @@ def test_layers_that_look_at_pictures_are_left_out_of_a_model_that_has_them_amon
         targets = targets_of(auto_class(config).from_config(config), "all-linear", 2)
     assert any("attends to something other than the text" in remark for remark in targets.remarks)
     assert not [name for name in targets.modules if "cross_attn" in name]
-
-
-def test_rows_of_one_document_are_told_of_and_trained(tmp_path):
-    found = take(tmp_path, "opt")
-    assert "Packing is off, each row holds one document" in found.printed
-    assert found.error is None

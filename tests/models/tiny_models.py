@@ -80,6 +80,18 @@ PARTS = {
 }
 
 
+# Kinds that are refused when they are prepared: not causal with their own settings, or an encoder and a decoder.
+REFUSED = (
+    *("bart", "bert", "bert-generation", "big_bird", "bigbird_pegasus", "blenderbot", "blenderbot-small"),
+    *("camembert", "cpmant", "data2vec-text", "electra", "ernie", "marian", "mbart", "megatron-bert", "musicgen"),
+    *("musicgen_melody", "mvp", "pegasus", "plbart", "prophetnet", "rembert", "roberta", "roberta-prelayernorm"),
+    *("roc_bert", "roformer", "whisper", "xlm-roberta", "xlm-roberta-xl", "xlnet", "xmod"),
+)
+# Kinds that are refused in front of the first step, with a part of the sentence.
+LATER = {
+    "git": "a git model with these settings fails on a row of text",  # it wants a picture
+    "reformer": "a reformer model with these settings fails on a row of text",  # and rows of one length
+}
 # Kinds that have no tiny model here, with what the attempt ends in.
 UNBUILT = {
     "dbrx": "has no attribute 'rope_theta'",  # transformers' own configuration of its attention lacks it

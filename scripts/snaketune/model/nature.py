@@ -11,6 +11,7 @@ import torch
 
 from snaketune.common.errors import ConfigError
 from snaketune.model.architecture import auto_class, body_of, model_class, read_configuration, support_of
+from snaketune.model.checkpoint_fit import refuse_quantised
 from snaketune.model.miniature import miniature
 
 FIRST, SECOND = 11, 9
@@ -28,8 +29,9 @@ def describe_nature(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
         where the miniature of this kind of model could not be tried.
 
     Raises:
-        ConfigError: if it is no causal language model.
+        ConfigError: if it is no causal language model, or its weights are quantised.
     """
+    refuse_quantised(folder)
     return nature_of(read_configuration(folder, trust_remote_code), trust_remote_code)
 
 

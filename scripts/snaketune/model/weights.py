@@ -136,6 +136,15 @@ def _embeddings(folder: Path, stack: ExitStack) -> Iterator:
                 yield part
 
 
+def stored_weights(files: Iterable[Path], names: Sequence[str]) -> list:
+    """Return those of the tensors ``names`` that are in ``files``, in the order of the files."""
+    found = []
+    for file in files:
+        with _opened(file, "pt") as handle:
+            found += [handle.get_tensor(name) for name in handle.keys() if name in names]  # noqa: SIM118
+    return found
+
+
 def _tensors(files: Iterable[Path]) -> Iterator[tuple]:
     """Yield (name, tensor, file) over all ``files`` in the order of the names."""
     with ExitStack() as stack:

@@ -1,9 +1,11 @@
 """Answers about a model configuration, remembered for the life of the process: planning asks them many times."""
 
+import json
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+PLACE = "_name_or_path"  # where a configuration was read decides nothing
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -17,7 +19,8 @@ def remembered(function: Callable[Concatenate[Any, P], R]) -> Callable[Concatena
 
     @wraps(function)
     def asked(config: Any, *args: P.args, **kwargs: P.kwargs) -> R:
-        key = (type(config), config.to_json_string(use_diff=False), args, tuple(sorted(kwargs.items())))
+        content = {name: value for name, value in config.to_dict().items() if name != PLACE}
+        key = (type(config), json.dumps(content, sort_keys=True, default=str), args, tuple(sorted(kwargs.items())))
         if key not in answers:
             answers[key] = function(config, *args, **kwargs)
         return answers[key]

@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from snaketune.common.errors import ConfigError
 from snaketune.model.architecture import auto_class, read_configuration, support_of
+from snaketune.model.checkpoint_fit import check_loaded, without_report
 from snaketune.train.attention import training_attention
 from snaketune.train.device import Device, computing_dtype, is_sharded, weight_dtype
 from snaketune.train.packages import NONE
@@ -95,6 +96,7 @@ def open_model(
 
     Raises:
         ConfigError: if the attention kernel or the quantisation cannot be had.
+        DataError: if the files do not hold what the configuration describes.
         TrainingError: if transformers cannot load the model.
     """
     logging.disable_progress_bar()
@@ -103,10 +105,15 @@ def open_model(
     quantized = quantization_config(quantization, dtype, folder)
     extra: dict[str, Any] = {"quantization_config": quantized} if quantized else {}
     config = read_configuration(folder, trust_remote_code)
+    is_plain = not quantized and not getattr(config, "quantization_config", None)
     # Evaluation asks for sdpa, which not every kind of model has; training has chosen what there is.
     kernel = "eager" if kernel == "sdpa" and not support_of(config).sdpa else kernel
-    with explaining_unfit_model(config.model_type, "cannot be loaded"), _explaining_missing_package(kernel):
-        model = auto_class(config).from_pretrained(
+    with (
+        explaining_unfit_model(config.model_type, "cannot be loaded"),
+        _explaining_missing_package(kernel),
+        without_report(),
+    ):
+        model, found = auto_class(config).from_pretrained(
             str(folder),
             dtype=dtype,
             attn_implementation=kernel,
@@ -114,8 +121,12 @@ def open_model(
             use_safetensors=True,
             local_files_only=True,
             device_map=device_map,
+            output_loading_info=True,
+            ignore_mismatched_sizes=is_plain,  # they are refused below, in a sentence
             **extra,
         )
+    if is_plain:
+        check_loaded(Path(folder), model, found)
     keep_arithmetic(model)
     return model
 

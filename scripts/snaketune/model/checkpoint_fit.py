@@ -1,0 +1,93 @@
+"""Whether the files of a model hold what its configuration describes: no weight missing, unknown or of another shape.
+
+transformers fills a missing weight with random numbers and passes over one that it does not know, with a warning.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from snaketune.common.errors import ConfigError, DataError
+from snaketune.model.json_files import read_object
+from snaketune.model.weights import find_weight_files, stored_weights
+
+# What old versions of transformers saved and none has read since, and layers that predict further tokens.
+UNUSED = re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$|inv_freq$|position_ids$|(^|\.)(mtp|nextn)[._]")
+# Quantised checkpoints that training takes as they are.
+TRAINED_QUANTISED = frozenset({"bitsandbytes"})
+ANOTHER = "copy the model again, or correct its config.json"
+
+
+def refuse_quantised(folder: Path) -> None:
+    """Raise ConfigError for a checkpoint whose weights are in a format that no training here starts from."""
+    config = read_object(folder / "config.json")
+    stated = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config") or {}
+    method = stated.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in stated else None)
+    if stated and method not in TRAINED_QUANTISED:
+        raise ConfigError(
+            f"model.name_or_path: its config.json says that the weights are quantised ({method}), and training"
+            " starts from unquantised ones: give the original model, or dequantise this one with transformers'"
+            " from_pretrained(...) and save_pretrained(...); model.quantization makes them small again."
+        )
+
+
+def check_loaded(folder: Path, model: Any, found: dict[str, Any]) -> None:
+    """Check what transformers found when it loaded ``model`` from ``folder``.
+
+    Args:
+        folder: the model.
+        model: as it was loaded.
+        found: transformers' loading information.
+
+    Raises:
+        DataError: naming the first tensor that is missing, unknown or of another shape.
+        ConfigError: if the configuration ties two tensors that differ.
+    """
+    kind = model.config.model_type
+    if found["mismatched_keys"]:
+        name, stored, wanted = sorted(found["mismatched_keys"])[0]
+        raise DataError(
+            f"{folder}: {len(found['mismatched_keys'])} tensors have another shape than config.json says, the first is"
+            f" {name} with {list(stored)} for {list(wanted)}: {ANOTHER}."
+        )
+    if missing := sorted(found["missing_keys"]):
+        raise DataError(
+            f"{folder}: {len(missing)} tensors of this {kind} model are missing from its files, the first is"
+            f" {missing[0]}: {ANOTHER}."
+        )
+    if unknown := sorted(name for name in found["unexpected_keys"] if not UNUSED.search(name)):
+        raise DataError(
+            f"{folder}: {len(unknown)} tensors of the files have no place in a {kind} model with this config.json, the"
+            f" first is {unknown[0]}: {ANOTHER}."
+        )
+    _check_tied(folder, model)
+
+
+def _check_tied(folder: Path, model: Any) -> None:
+    """Refuse two different tensors for what the configuration says is one: who reads it next would take either."""
+    if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
+        return
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    names = [next((name for name, part in model.named_modules() if part is layer), "") for layer in layers]
+    stored = stored_weights(find_weight_files(folder), [f"{name}.weight" for name in names])
+    if len(stored) == 2 and not (stored[0].shape == stored[1].shape and bool((stored[0] == stored[1]).all())):
+        raise ConfigError(
+            f"{folder}: config.json says that input embedding and output layer are one (tie_word_embeddings), and the"
+            f" files hold two different tensors ({', '.join(names)}): set tie_word_embeddings to false."
+        )
+
+
+@contextmanager
+def without_report() -> Iterator[None]:
+    """Keep transformers' own report of what does not fit, and its bars, off the screen."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
