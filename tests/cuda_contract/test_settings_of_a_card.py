@@ -5,7 +5,7 @@ import importlib.util
 import os
 import sys
 import weakref
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +14,8 @@ from test_training_steps import METHODS, method, prepared
 from tiny_training import SETTINGS, configuration
 
 from snaketune.common.errors import ConfigError, TrainingError
+from snaketune.evaluate.models import ModelSettings
+from snaketune.merge import verify
 from snaketune.train import engine as engine_module
 from snaketune.train.batches import DocumentShape, document_shape
 from snaketune.train.determinism import explaining_refusal
@@ -187,3 +189,17 @@ def test_a_frozen_collector_is_thawed_by_any_end(base, rows, tmp_path, monkeypat
     with pytest.raises(TrainingError):
         run.trainer.train()
     assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.parametrize(
+    ("card", "gigabytes", "dtype"),
+    [("4090", 32, "bfloat16"), ("4090", 12, "float32"), ("H100", 32, "float32"), ("T4", 32, "float16")],
+    indirect=["card"],
+)
+def test_a_merge_is_compared_in_what_the_card_has_room_for(card, base, gigabytes, dtype, monkeypatch):
+    """In 16 bits nothing is judged by rounding: sums are proven exactly before, logits in the host's memory."""
+    shapes = {"weight": (gigabytes * 10**9 // 4,)}
+    monkeypatch.setattr(verify, "Checkpoint", lambda folder: SimpleNamespace(shapes=shapes))
+    proof = SimpleNamespace(settings=ModelSettings(attn_implementation="flash_attention_2"), base_folder=base)
+    found = verify.comparing_settings(proof)
+    assert (found.dtype, found.attn_implementation) == (dtype, "sdpa")

@@ -245,5 +245,6 @@ def comparing_settings(proof: Proof) -> ModelSettings:
     if best_device().type == "cuda":
         shapes = Checkpoint(proof.base_folder).shapes.values()
         fits = 4 * sum(map(prod, shapes)) * ROOM < torch.cuda.mem_get_info()[0]
-        dtype = "float32" if fits else "bfloat16"
+        half = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+        dtype = "float32" if fits else half
     return replace(proof.settings, dtype=dtype, attn_implementation=attention)
