@@ -153,13 +153,13 @@ def tokenize_splits(
     train, place = accounts["train"], files["train"][0]
     if not train.records:
         raise DataError(
-            f"{place}: nothing can be trained on ({dict(train.dropped) or 'no records'}); first"
+            f"the train split: nothing can be trained on ({dict(train.dropped) or 'no records'}); first"
             f" {train.first(recipe.sources, place)}: check tokens.chat_template."
         )
     for split, account in accounts.items():
         if account.dropped and not account.records:
             raise DataError(
-                f"{files[split][0]}: all {account.dropped.total()} held-out records are left out"
+                f"the {split} split: all {account.dropped.total()} held-out records are left out"
                 f" ({dict(account.dropped)}); first {account.first(recipe.sources, files[split][0])}: set"
                 " split.test_size higher, or to 0 to hold nothing out."
             )
@@ -268,7 +268,7 @@ def tokenize_split(
             examples += result.examples[: EXAMPLES - len(examples)]
         if split == "train":
             tokenizer = TextTokenizer(recipe.folder)
-            account.audit.check(str(records), tokenizer.ids_of(tokenizer.stops))
+            account.audit.check(f"the {split} split", tokenizer.ids_of(tokenizer.stops))
     return account, examples
 
 
