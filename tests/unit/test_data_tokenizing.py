@@ -496,7 +496,7 @@ def test_a_held_out_side_of_which_nothing_is_left_is_an_error_that_says_why(fold
     }
     recipe = Recipe(str(folder), BUILT_IN["plain"], True)
     with pytest.raises(
-        DataError, match=r"eval\.jsonl: all 2 held-out .*control_token_in_content': 2.*split\.test_size"
+        DataError, match=r"the eval split: all 2 held-out .*control_token_in_content': 2.*split\.test_size"
     ):
         tokenize_splits(files, recipe, io.BytesIO(), 1)
 
