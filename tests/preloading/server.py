@@ -194,7 +194,8 @@ def become(request: dict[str, Any]) -> None:
     import torch
 
     numpy.random.seed()
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))))
+    # Snakemake says 0 for a rule that reserves no core.
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 0) or len(os.sched_getaffinity(0)))
     sys.executable = str(Path(request["shims"]) / "python")
     program, arguments = request["program"], request["arguments"]
     if program == "snakemake":
