@@ -10,8 +10,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import STEPS
 from fetching import CONVERTER, install
+from real_project import STEPS
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
