@@ -2,7 +2,7 @@
 # One session of about ten minutes on a machine with a GPU: is the card fit, and how fast is it beside other tools.
 # Usage: bash benchmarks/gpu.sh [folder for the results]
 #
-# It needs torch with CUDA, transformers, peft, accelerate and pyarrow; nothing is downloaded.
+# It needs torch with CUDA, transformers, peft, accelerate, pyarrow and orjson; nothing is downloaded.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,6 +1,6 @@
 """What a card is checked with: a random model, packed rows of random documents, and trainings as runs do them.
 
-It needs torch, transformers, peft, accelerate and pyarrow, downloads nothing and reads no configuration.
+It needs torch, transformers, peft, accelerate, pyarrow and orjson, downloads nothing and reads no configuration.
 """
 
 import time
