@@ -1,8 +1,8 @@
 """Check whether this machine's GPU is fit for training: writes gpu_check.json and gpu_check.html, exit status 1 if not.
 
-It downloads nothing, takes about six minutes, and runs where torch, transformers, peft, accelerate, pyarrow and orjson are
-installed, without the rest of the workflow. Without a GPU it runs in a reduced form, says so and ends with status 1;
---allow-cpu makes that status 0.
+It downloads nothing, takes about six minutes, and runs where torch, transformers, peft, accelerate, pyarrow and orjson
+are installed, without the rest of the workflow. Without a GPU it runs in a reduced form, says so and ends with status
+1; --allow-cpu makes that status 0.
 """
 
 import argparse
