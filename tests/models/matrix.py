@@ -41,7 +41,7 @@ TRIED = (
 )
 FULL = (
     *("cohere", "deepseek_v3", "gemma2", "gpt2", "gpt_neox", "llama", "mamba", "mixtral", "olmo2", "opt", "phi3"),
-    *("qwen2", "qwen3_moe"),
+    *("mistral", "qwen2", "qwen3_moe"),
 )
 INTRODUCTION = """\
 # Models
