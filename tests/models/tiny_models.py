@@ -85,7 +85,7 @@ REFUSED = (
     *("bart", "bert", "bert-generation", "big_bird", "bigbird_pegasus", "blenderbot", "blenderbot-small"),
     *("camembert", "cpmant", "data2vec-text", "electra", "ernie", "marian", "mbart", "megatron-bert", "musicgen"),
     *("musicgen_melody", "mvp", "pegasus", "plbart", "prophetnet", "rembert", "roberta", "roberta-prelayernorm"),
-    *("roc_bert", "roformer", "whisper", "xlm-roberta", "xlm-roberta-xl", "xlnet", "xmod"),
+    *("roc_bert", "roformer", "whisper", "xlm", "xlm-roberta", "xlm-roberta-xl", "xlnet", "xmod"),
 )
 # Kinds that are refused in front of the first step, with a part of the sentence.
 LATER = {
