@@ -52,9 +52,10 @@ TRAIN = {
     "eval_steps": 0,
     "seed": 42,
 }
+RANK = 16
 ADAPTER = {
     "type": "lora",
-    "r": 16,
+    "r": RANK,
     "lora_alpha": 32,
     "lora_dropout": 0.0,
     "target_modules": "all-linear",
@@ -145,14 +146,15 @@ class Bench:
         folder, path = work / "model", work / "rows.arrow"
         set_seed(1)
         dtype = torch.float32 if device.is_cpu else torch.bfloat16
-        LlamaForCausalLM(size.config()).to(dtype).save_pretrained(folder)
+        model: Any = LlamaForCausalLM(size.config())
+        model.to(dtype).save_pretrained(folder)
         documents = _Documents(size, size.row * size.rows)
         write_rows(path, documents, pack(documents.lengths, size.row), size.row, PAD)
         return cls(device, size, folder, PackedRows(path), work)
 
     def configuration(self, train=None, adapter=None, model=None) -> dict[str, Any]:
         """Return the sections that training gets, with other values of some keys."""
-        rank = {"r": min(ADAPTER["r"], self.size.hidden // 4)}
+        rank = {"r": min(RANK, self.size.hidden // 4)}
         return {
             "train": TRAIN | (train or {}),
             "adapter": ADAPTER | rank | (adapter or {}),

@@ -1,5 +1,6 @@
 """The checks of a card, one function each: what it saw, or an error that says what is wrong."""
 
+import functools
 import gc
 import importlib.util
 import time
@@ -123,8 +124,9 @@ def documents_stay_apart(bench: Bench) -> Seen:
     """Compare documents alone and behind another one, with the kernel and the precision of training."""
     cfg = bench.configuration()
     trainer, engine = bench.training(cfg, "apart")
-    with mixed_precision(trainer.model, mixed_dtype(cfg["train"], bench.device)):
-        check_isolation(trainer.model)
+    model: Any = trainer.model
+    with mixed_precision(model, mixed_dtype(cfg["train"], bench.device)):
+        check_isolation(model)
     return Seen(f"a document is the same alone and behind another one with {engine.attention}")
 
 
@@ -134,13 +136,14 @@ def chunked_loss_is_the_loss(bench: Bench) -> Seen:
     for chunked in (False, True):
         cfg = bench.configuration({"chunked_loss": False})
         trainer, engine = bench.training(cfg, "loss")
+        model: Any = trainer.model
         if chunked:
-            put_chunked_loss(trainer.model)
+            put_chunked_loss(model)
         batch = trainer._prepare_inputs(arrange(bench.rows, [0, 1], engine.layout))
-        with mixed_precision(trainer.model, mixed_dtype(cfg["train"], bench.device)):
-            loss = trainer.model(**batch, use_cache=False).loss
+        with mixed_precision(model, mixed_dtype(cfg["train"], bench.device)):
+            loss = model(**batch, use_cache=False).loss
         loss.backward()
-        gradients = [weight.grad.flatten().float() for weight in trainer.model.parameters() if weight.grad is not None]
+        gradients = [weight.grad.flatten().float() for weight in model.parameters() if weight.grad is not None]
         found.append((float(loss.detach()), torch.cat(gradients)))
     (whole, expected), (loss, gradient) = found
     apart = float((gradient - expected).norm() / expected.norm())
@@ -223,9 +226,10 @@ def plan_is_the_memory(bench: Bench) -> Seen:
     cfg = bench.configuration()
     forget_peak_memory()
     trainer, engine = bench.training(cfg, "memory")
+    model: Any = trainer.model
     setting = setting_of(cfg, bench.size.row, bench.device.type, bench.device.has_bf16)
     setting = replace(setting, checkpoint_every=engine.checkpoint_every)
-    planned = memory_plan(trainer.model.config, setting).allocated
+    planned = memory_plan(model.config, setting).allocated
     trainer.train()
     measured = torch.cuda.max_memory_allocated() / 1e9
     apart = measured / planned - 1
@@ -271,9 +275,10 @@ def throughput_of_8b_layers(bench: Bench) -> Seen:
     trainer, engine = large.training(cfg, "speed", callbacks=(watch,))
     watch.trainer = trainer
     trainer.train()
-    trained = sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad)
+    model: Any = trainer.model
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     tokens, squares = trainer.counter.total, trainer.counter.squares
-    operations = model_flops(shape_of(trainer.model.config), tokens, squares, trained) / tokens
+    operations = model_flops(shape_of(model.config), tokens, squares, trained) / tokens
     rate = watch.rate(warm_up=6)
     share = rate * operations / peak
     figures = {"tokens_per_second": rate, "peak_flops": peak, "mfu_of_measured_peak": share, "layers": layers}
@@ -290,7 +295,7 @@ CHECKS: dict[str, Callable[[Bench], Seen]] = {
     "resumed = uninterrupted": resumed_is_uninterrupted,
     "no waits": nothing_waits,
     "plan = memory": plan_is_the_memory,
-    **{f"method: {name}": (lambda bench, name=name: try_method(bench, name)) for name in METHODS},
+    **{f"method: {name}": functools.partial(try_method, name=name) for name in METHODS},
     "throughput": throughput_of_8b_layers,
 }
 
