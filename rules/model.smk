@@ -16,13 +16,14 @@ checkpoint prepare_model:
         "benchmarks/prepare_model/{id}.tsv"
     conda:
         "../envs/model.yaml"
-    # Downloading, or one core of a pretraining: a job that asks for all cores runs beside it.
+    # Downloading, or one core of a pretraining: a job that asks for all cores runs beside it. Snakemake gives the
+    # number to OpenMP, which complains about none.
     threads: 0
     params:
         spec=spec("prepare_model"),
     message:
         "Preparing the base model"
     shell:
-        "python scripts/prepare_model.py --spec {params.spec:q} --output {output.model:q}"
+        "export OMP_NUM_THREADS=1; python scripts/prepare_model.py --spec {params.spec:q} --output {output.model:q}"
         " --manifest {output.manifest:q} --tokenizer {input.tokenizer:q} --corpus {input.corpus:q}"
         " --base {input.base:q} 2>&1 | tee {log:q}"
