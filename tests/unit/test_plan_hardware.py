@@ -124,7 +124,9 @@ def test_a_damaged_catalogue_is_one_sentence(tmp_path, text):
 
 
 def test_the_package_needs_only_yaml_torch_and_its_libraries():
-    shared = {f"snaketune.{name}" for name in ("common.errors", "model.architecture", "model.lora")}
+    shared = {
+        f"snaketune.{name}" for name in ("common.errors", "model.architecture", "model.lora", "train.fused_layers")
+    }
     allowed = {"yaml", "torch", "transformers", "peft", "snaketune"}
     for file in Path(hardware.__file__).parent.glob("*.py"):
         tree = ast.parse(file.read_text())
@@ -139,7 +141,8 @@ def test_the_package_needs_only_yaml_torch_and_its_libraries():
 
 def test_importing_the_plan_does_not_import_torch():
     modules = ("hardware", "flops", "counting", "memory", "fitting", "budget", "strategies", "advice")
-    statement = "import sys; " + "; ".join(f"import snaketune.plan.{name}" for name in modules)
+    names = [*(f"snaketune.plan.{name}" for name in modules), "snaketune.config.upkeep"]
+    statement = "import sys; " + "; ".join(f"import {name}" for name in names)  # the last: every start of Snakemake
     scripts = Path(hardware.__file__).parents[2]
     check = f"import sys; sys.path.insert(0, {str(scripts)!r}); {statement}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -18,7 +18,6 @@ from typing import Any
 
 from snaketune.common.errors import PlanError
 from snaketune.model.architecture import body_of, support_of
-from snaketune.model.lora import leave_inputs_to_autocast
 from snaketune.plan.counting import adapted_model, count_parameters, meta_model, refuse_experts
 from snaketune.plan.remembering import remembered
 from snaketune.plan.settings import MemorySetting
@@ -132,6 +131,8 @@ def _build(config: Any, setting: MemorySetting, attention: str, mixed: Callable[
             if parameter.requires_grad:
                 parameter.data = parameter.data.to(getattr(torch, setting.adapter.dtype))
         if setting.autocast:
+            from snaketune.model.lora import leave_inputs_to_autocast
+
             leave_inputs_to_autocast(model)
     if setting.device == "cpu" and not setting.autocast:
         from snaketune.train.fused_layers import fuse_layers
