@@ -1,11 +1,13 @@
 import json
 import os
 import socket
+import time
 
 import pytest
 
 from snaketune.common.errors import ConfigError
 from snaketune.common.manifest import write_manifest
+from snaketune.common.remembered import SETTLED_NS
 from snaketune.config.damage import drop_damaged_manifests
 from snaketune.config.discovery import Discovery, expand
 from snaketune.config.latest import point_latest
@@ -134,7 +136,7 @@ def test_a_failure_ends_with_the_jobs_sentence_its_log_and_the_next_command(tmp_
         "DataError: a.jsonl is empty: fill it.",
         "Log: job.log",
         "How far each run came, as a page: snakemake --cores 1 report",
-        "What is finished is kept. After mending the cause: snakemake --cores 8 train",
+        "What is finished is kept. When the cause is removed: snakemake --cores 8 train",
     ]
 
 
@@ -179,6 +181,7 @@ def test_the_state_of_trainings_that_no_run_uses_can_go(tmp_path):
 
 def test_the_cache_of_digests_is_plain_json(tmp_path):
     (tmp_path / "a.jsonl").write_text("x")
+    time.sleep(2 * SETTLED_NS / 1e9)  # what was changed just now is not remembered
     file = {"data": {"sources": [str(tmp_path / "a.jsonl")]}, "model": {"name_or_path": "tiny"}}
     (run,) = resolve_runs(Layer("c", file), {}, tmp_path)
     discovery = Discovery(tmp_path / "cache.json")

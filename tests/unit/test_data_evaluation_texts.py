@@ -31,9 +31,9 @@ def texts_of(entry):
         ("a.json", json.dumps(RECORDS, indent=2)),
         ("a", json.dumps({"version": 2, "data": RECORDS})),
         ("a.csv", 'question,answer\nHow far?,"Three days, on foot."\nWhy?,So.\n'),
-        ("a.gz", gzip.compress("\n".join(map(json.dumps, RECORDS)).encode())),
+        ("a.gz", gzip.compress("\n".join(map(json.dumps, RECORDS)).encode(), mtime=0)),
         ("a.txt", "\ufeff" + "\n\n".join(TEXTS)),
-        ("a.txt.gz", gzip.compress("\n".join(TEXTS).encode())),
+        ("a.txt.gz", gzip.compress("\n".join(TEXTS).encode(), mtime=0)),
         ("strings.jsonl", "\n".join(map(json.dumps, TEXTS))),
     ],
 )
@@ -54,8 +54,8 @@ def test_rows_of_parquet_are_read_with_their_numbers(tmp_path):
         ("a.jsonl", "", r"is empty \(0 bytes\): remove it from split\.decontaminate"),
         ("a.jsonl", '{"a": 1}\n', "holds no text"),
         ("a.json", '[{"a": "b"}, {"a"', "a.json"),
-        ("a.txt.gz", gzip.compress(b"one\ntwo\n" * 99)[:-9], r"damaged or cut short after line"),
-        ("a.jsonl.gz", gzip.compress(b'"one"\n' * 99)[:-9], r"damaged or cut short"),
+        ("a.txt.gz", gzip.compress(b"one\ntwo\n" * 99, mtime=0)[:-9], r"damaged or cut short after line"),
+        ("a.jsonl.gz", gzip.compress(b'"one"\n' * 99, mtime=0)[:-9], r"damaged or cut short"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(tmp_path, name, content, words):

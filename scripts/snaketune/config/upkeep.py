@@ -102,7 +102,7 @@ def explain_failure(workflow_logs: list[str], command: str) -> str:
             " lower train.per_device_train_batch_size, or give the job more; `dmesg` names what was killed."
         ]
     lines += ["How far each run came, as a page: snakemake --cores 1 report"]
-    return "\n".join([*lines, f"What is finished is kept. After mending the cause: {command}"])
+    return "\n".join([*lines, f"What is finished is kept. When the cause is removed: {command}"])
 
 
 def shards_before(path: Path) -> dict[str, int]:

@@ -91,7 +91,17 @@ def gguf_facts(file: Path, reader: "GgufReader") -> GgufFacts:
             f"model.name_or_path {file} is {kind or 'of no stated architecture'}, not a language model: give the"
             " model's own file."
         )
-    return GgufFacts(architecture, str(reader.value("general.name", "")), _commonest_type(reader), _card(reader))
+    return GgufFacts(architecture, str(reader.value("general.name", "")), _quantisation(reader), _card(reader))
+
+
+def _quantisation(reader: "GgufReader") -> str:
+    """Return what the file calls its quantisation, such as Q4_K_M, or the type that most of its weights have."""
+    from gguf import LlamaFileType
+
+    number = reader.value("general.file_type")
+    known = {int(kind): kind.name for kind in LlamaFileType}
+    name = known.get(number, "") if isinstance(number, int) else ""
+    return name.removeprefix("MOSTLY_").removeprefix("ALL_") or _commonest_type(reader)
 
 
 def _commonest_type(reader: "GgufReader") -> str:
