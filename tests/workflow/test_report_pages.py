@@ -10,7 +10,7 @@ from project import CONFIG, Project, kill_session, record
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    longer = CONFIG.replace("max_steps: 8", "max_steps: 60").replace("runs:", "merge: {enabled: false}\nruns:")
+    longer = CONFIG.replace("max_steps: 8", "max_steps: 200").replace("runs:", "merge: {enabled: false}\nruns:")
     project = Project(tmp_path_factory.mktemp("pages"), longer)
     project.raw.write_text("".join(record(number) + "\n" for number in range(200)))
     return project
@@ -30,12 +30,12 @@ def test_a_training_under_way_can_be_watched_and_killed_it_gets_a_page(project):
     finally:
         kill_session(process)
     assert shown.startswith("one ")
-    assert "/60 (" in shown
+    assert "/200 (" in shown
     assert "tokens/s" in shown
     assert project.run("report") == {"report"}
     page = (folder_of(project) / "unfinished.html").read_text()
     assert "Training stopped at step " in page
-    assert " of 60" in page
+    assert " of 200" in page
     assert 'id="spec-loss"' in page
     assert "snakemake --cores 2 train" in page
     assert not list(project.folder.glob("results/runs/*/*/adapter"))
@@ -47,7 +47,7 @@ def test_when_the_run_is_finished_its_page_of_failure_is_gone(project):
     folder = folder_of(project)
     assert not (folder / "unfinished.html").exists()
     rows = json.loads((folder / "facts.json").read_text())
-    assert {row["name"]: row["value"] for row in rows}["training.steps"] == 60
+    assert {row["name"]: row["value"] for row in rows}["training.steps"] == 200
     history = json.loads((folder / "history.json").read_text())
     reused = {stage["stage"]: stage["reused"] for stage in history["stages"]}
     assert reused["read_records"] is True
