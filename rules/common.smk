@@ -191,7 +191,18 @@ def stage_benchmarks(wildcards, threads):
 
 def prepared_model(wildcards):
     """The barrier of the weights: what takes this manifest reruns only when its content changed."""
-    return checkpoints.prepare_model.get(id=upstream(wildcards)["prepare_model"]).output.manifest
+    return manifest_of_weights(upstream(wildcards)["prepare_model"])
+
+
+def manifest_of_weights(id):
+    """The barrier of some weights, or their plain manifest where they are another run's, behind that run's barriers.
+
+    Snakemake passes a barrier behind others only when its job runs: what waits for one that need not run is not judged
+    again when the others are passed.
+    """
+    if BLUEPRINT.base_manifest(id):
+        return BLUEPRINT.path("prepare_model", id, "manifest.json")
+    return checkpoints.prepare_model.get(id=id).output.manifest
 
 
 def planned_model(wildcards):
@@ -356,7 +367,8 @@ def barriers_of(runs):
     """What the barriers of several runs write: those of their data and those of their weights."""
     ids = BLUEPRINT.barriers(runs)
     sizes = [checkpoints.rightsize.get(id=id).output.rightsize for id in ids["rightsize"]]
-    return sizes + [checkpoints.prepare_model.get(id=id).output.manifest for id in ids["prepare_model"]]
+    models = [id for id in ids["prepare_model"] if not BLUEPRINT.base_manifest(id)]
+    return sizes + [checkpoints.prepare_model.get(id=id).output.manifest for id in models]
 
 
 def merged_adapters(wildcards):

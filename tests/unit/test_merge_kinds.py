@@ -1,5 +1,6 @@
 """Every kind of adapter through the whole merge and its gate: proven equal, or refused in one sentence."""
 
+import json
 import shutil
 
 import pytest
@@ -104,6 +105,13 @@ def test_embeddings_saved_beside_an_adapter_are_merged_as_well(tiny):
         for folder in (tiny.model, tiny.root / "merged")
     ]
     assert (rows[0].bfloat16() != rows[1]).any(dim=1).nonzero().flatten().tolist() == [7]
+
+
+def test_a_trained_output_layer_is_not_said_to_be_the_embedding(tiny):
+    llama(300, **TIED).save_pretrained(tiny.model)
+    train(tiny, llama(300, **TIED), modules_to_save=["lm_head"])
+    assert merge(tiny)["verdict"] == "equal"
+    assert json.loads((tiny.root / "merged" / "config.json").read_text())["tie_word_embeddings"] is False
 
 
 @pytest.mark.parametrize("changes", [{}, {"modules_to_save": ["embed_tokens", "lm_head"]}], ids=["beside", "trained"])

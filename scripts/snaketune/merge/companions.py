@@ -8,11 +8,15 @@ import torch
 
 from snaketune.common.atomic import write_bytes
 from snaketune.common.canonical import read_json
+from snaketune.merge.checkpoint import Checkpoint
 from snaketune.model.configuration import CONFIG, GENERATION, with_dtype, write_configuration
 from snaketune.model.stops import settings_with_stop
 
 TEMPLATE = "chat_template.jinja"
 TOKENIZER_CONFIG = "tokenizer_config.json"
+# How the names of the two embeddings end, in the models that may tie them.
+OUTPUTS = (".lm_head.weight", ".embed_out.weight", ".output_layer.weight")
+INPUTS = (".embed_tokens.weight", ".wte.weight", ".embed_in.weight", ".word_embeddings.weight", ".embedding.weight")
 KINDS = {".json", ".txt", ".model", ".jinja", ".py", ".tiktoken"}
 LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING", "USE_POLICY")
 
@@ -33,9 +37,27 @@ def copy_companions(base_folder: Path, own_folder: Path, folder: Path, dtype: to
     if not (base_folder / GENERATION).is_file():
         (folder / GENERATION).unlink(missing_ok=True)  # saved by a library with its own defaults
     name = str(dtype).removeprefix("torch.")
-    write_configuration(folder / CONFIG, with_dtype(read_json(own_folder / CONFIG), name))
+    config = with_dtype(read_json(own_folder / CONFIG), name)
+    write_configuration(folder / CONFIG, untied(config) if has_own_output_layer(folder) else config)
     if template:
         _replace_template(folder, template)
+
+
+def has_own_output_layer(folder: Path) -> bool:
+    """Tell whether the weights in ``folder`` have an output layer that is not their input embedding."""
+    checkpoint = Checkpoint(folder)
+    ends = {end: [name for name in checkpoint.shapes if f".{name}".endswith(end)] for end in (*OUTPUTS, *INPUTS)}
+    outputs, inputs = ([name for end in group for name in ends[end]] for group in (OUTPUTS, INPUTS))
+    if not outputs or not inputs or checkpoint.shapes[outputs[0]] != checkpoint.shapes[inputs[0]]:
+        return bool(outputs)
+    return not torch.equal(checkpoint.tensor(outputs[0]), checkpoint.tensor(inputs[0]))
+
+
+def untied(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration that does not say of two tensors that they are one: readers would take either for both."""
+    tied = {key: False for key in ("tie_word_embeddings",) if config.get(key)}
+    inner = {name: untied(part) for name, part in config.items() if name == "text_config" and isinstance(part, dict)}
+    return {**config, **tied, **inner}
 
 
 def end_answers(folder: Path, base_folder: Path, tokenizer: Any, template: str) -> None:

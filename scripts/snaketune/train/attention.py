@@ -204,7 +204,8 @@ def needs_boundaries(model: Any) -> bool:
 def settle_attention(model: Any, masked: bool = False) -> None:
     """Go back to attention with a mask where the kernel that takes documents one by one is not what the model computes.
 
-    Both are compared on two short documents: a layer may hand its kernel a bias or a cap that no configuration names.
+    Both are compared on a short document: a layer may hand its kernel a bias or a cap that no configuration names.
+    That documents of one row stay apart is for :func:`check_isolation` to see.
     With ``masked`` the mask is taken anyway: layers that are compiled cannot have a loop over documents.
     """
     was_training = model.training
@@ -214,13 +215,13 @@ def settle_attention(model: Any, masked: bool = False) -> None:
         return
     try:
         with torch.random.fork_rng([]):
-            _second_document(model.train(), alone=False)  # only then a layer drops weights at random
-        by_document = _second_document(model.eval(), alone=False)
+            _second_document(model.train(), alone=True)  # only then a layer drops weights at random
+        by_document = _second_document(model.eval(), alone=True)
     except ConfigError:
         by_document = None
     model.eval()
     base.set_attn_implementation("sdpa")
-    expected = _second_document(model, alone=False)
+    expected = _second_document(model, alone=True)
     model.train(was_training)
     limit = TOLERANCE_FLOAT32 if expected.dtype == torch.float32 else TOLERANCE_HALF
     if by_document is not None and bool((by_document - expected).norm() <= limit * expected.norm()):
