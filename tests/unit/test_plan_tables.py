@@ -30,12 +30,12 @@ def test_the_ladder_goes_from_the_desk_to_the_data_centre(plan):
     assert list(steps) == ["home", "budget cloud", "professional", "enterprise"]
     home, cloud = steps["home"], steps["budget cloud"]
     assert (home["device"], home["verdict"], home["with"]) == (
-        "rtx4090",
+        "rtx5090",
         "fits",
-        {"train.gradient_checkpointing": True},
+        {"train.gradient_checkpointing": True, "train.checkpoint_every_n_layers": 2},
     )
-    assert home["usd_per_run"] == pytest.approx(home["train_hours"] * 0.450 * 0.15, rel=1e-4)
-    assert home["usd_per_year"] == pytest.approx(12 * home["usd_per_run"] + 1599 / 4, rel=1e-4)
+    assert home["usd_per_run"] == pytest.approx(home["train_hours"] * 0.575 * 0.15, rel=1e-4)
+    assert home["usd_per_year"] == pytest.approx(12 * home["usd_per_run"] + 1999 / 4, rel=1e-4)
     assert cloud["usd_per_year"] == pytest.approx(12 * cloud["usd_per_run"], rel=1e-4)
     assert cloud["hardware_usd"] is None
     assert all(row["origin"] == "estimated" for row in plan["ladder"])

@@ -119,9 +119,7 @@ def test_a_merge_with_the_same_outcome_trains_no_step_again(project):
     before = project.adapter("merged")
     project.edit("scripts/merge_adapter.py", "def main() -> None:", "CHANGED = 1\n\n\ndef main() -> None:")
     project.run()
-    assert started(project.output)["merged"] == TRAINING
-    assert started(project.output)["onward"] == TRAINING - {"train_model"}
-    assert project.output.count("Training is already complete") == 1
+    assert started(project.output)["merged"] == started(project.output)["onward"] == TRAINING - {"train_model"}
     assert project.adapter("merged") == before
 
 

@@ -13,7 +13,6 @@ from transformers.utils import logging
 
 from snaketune.common.errors import ConfigError
 from snaketune.model.architecture import auto_class, read_configuration, support_of
-from snaketune.model.checkpoint_fit import check_loaded, without_report
 from snaketune.train.attention import training_attention
 from snaketune.train.device import Device, computing_dtype, is_sharded, weight_dtype
 from snaketune.train.packages import NONE
@@ -99,6 +98,8 @@ def open_model(
         DataError: if the files do not hold what the configuration describes.
         TrainingError: if transformers cannot load the model.
     """
+    from snaketune.model.checkpoint_fit import check_loaded, without_report  # needs orjson, which the core does not
+
     logging.disable_progress_bar()
     # Trainer and model code of the same release warn about each other's names.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
