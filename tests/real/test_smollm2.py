@@ -6,6 +6,9 @@ bfloat16, dequantised from a GGUF file.
 
 import json
 import math
+import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,6 +177,8 @@ def test_every_weight_is_trained(project, base):
 def test_the_gguf_export_holds_the_merged_model(project, merged, tokenizer, tmp_path, monkeypatch):
     place = install(tmp_path / "converter", *CONVERTER)
     monkeypatch.setenv("PYTHONPATH", str(place))
+    # The converter is a script that starts the first Python of the PATH.
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     convert_to_gguf(place / "convert_hf_to_gguf.py", project.latest() / "merged", "bfloat16", tmp_path / "model.gguf")
     (tmp_path / "read").mkdir()
     assert convert_gguf(tmp_path / "model.gguf", tmp_path / "read").quantization == "BF16"
