@@ -207,7 +207,7 @@ def manifest_of_weights(id):
 
 def planned_model(wildcards):
     """The model that a run is planned with; a plan waits for no training."""
-    return checkpoints.prepare_model.get(id=BLUEPRINT.planned_model(wildcards.run)).output.manifest
+    return manifest_of_weights(BLUEPRINT.planned_model(wildcards.run))
 
 
 def description_spec(wildcards):
@@ -368,7 +368,7 @@ def barriers_of(runs):
     ids = BLUEPRINT.barriers(runs)
     sizes = [checkpoints.rightsize.get(id=id).output.rightsize for id in ids["rightsize"]]
     models = [id for id in ids["prepare_model"] if not BLUEPRINT.base_manifest(id)]
-    return sizes + [checkpoints.prepare_model.get(id=id).output.manifest for id in models]
+    return sizes + list(map(manifest_of_weights, models))
 
 
 def merged_adapters(wildcards):

@@ -9,19 +9,9 @@ sys.path.append(str(Path(__file__).parents[1] / "invariants"))
 
 from paper_cards import CARDS, put_in
 from strict_kernels import StrictFlash
-from tiny_training import write_base, write_splits
+from tiny_fixtures import base, rows  # noqa: F401 - fixtures of the tests here
 
 from snaketune.train import attention
-
-
-@pytest.fixture(scope="session")
-def base(tmp_path_factory):
-    return write_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="session")
-def rows(tmp_path_factory):
-    return write_splits(tmp_path_factory.mktemp("rows"))
 
 
 @pytest.fixture

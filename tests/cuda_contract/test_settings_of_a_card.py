@@ -3,13 +3,13 @@
 import gc
 import importlib.util
 import os
-import sys
 import weakref
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from fake_float8 import Float8, put_in_fake_torchao
 from test_training_steps import METHODS, method, prepared
 from tiny_training import SETTINGS, configuration
 
@@ -31,21 +31,11 @@ HALF_CARD = pytest.mark.parametrize("card", ["4090"], indirect=True)
 
 @HALF_CARD
 def test_layers_become_float8_after_the_checks_and_adapters_never(card, base, rows, tmp_path, monkeypatch):
-    class Float8(torch.nn.Linear):
-        pass
-
-    def convert(model, module_filter_fn):
-        for name, module in model.named_modules():
-            if isinstance(module, torch.nn.Linear) and module_filter_fn(module, name):
-                module.__class__ = Float8
-
     def check(model):
         checked.append(sum(isinstance(module, Float8) for module in model.modules()))
 
-    checked, module = [], ModuleType("torchao.float8")
-    module.convert_to_float8_training = convert
-    monkeypatch.setitem(sys.modules, "torchao", ModuleType("torchao"))
-    monkeypatch.setitem(sys.modules, "torchao.float8", module)
+    checked = []
+    put_in_fake_torchao(monkeypatch)
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: name == "torchao" or find(name, *rest))
     monkeypatch.setattr(engine_module, "check_isolation", check)

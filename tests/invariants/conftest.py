@@ -1,14 +1,3 @@
 """What the training tests share: one base model and one set of rows."""
 
-import pytest
-from tiny_training import write_base, write_splits
-
-
-@pytest.fixture(scope="session")
-def base(tmp_path_factory):
-    return write_base(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture(scope="session")
-def rows(tmp_path_factory):
-    return write_splits(tmp_path_factory.mktemp("rows"))
+from tiny_fixtures import base, rows  # noqa: F401 - fixtures of the tests here

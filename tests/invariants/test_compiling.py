@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from fake_float8 import Float8, put_in_fake_torchao
 from peft import LoraConfig, get_peft_model
 from torch._dynamo.utils import counters
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
@@ -225,18 +226,7 @@ def test_float8_is_refused_where_it_cannot_be_had(monkeypatch):
 
 
 def test_float8_takes_the_base_layers_and_not_the_output_layer(monkeypatch):
-    class Float8(torch.nn.Linear):
-        pass
-
-    def convert_to_float8_training(model, module_filter_fn):
-        for name, module in model.named_modules():
-            if isinstance(module, torch.nn.Linear) and module_filter_fn(module, name):
-                module.__class__ = Float8
-
-    fake = type(sys)("torchao.float8")
-    fake.convert_to_float8_training = convert_to_float8_training
-    monkeypatch.setitem(sys.modules, "torchao", type(sys)("torchao"))
-    monkeypatch.setitem(sys.modules, "torchao.float8", fake)
+    put_in_fake_torchao(monkeypatch)
     adapted = tuned()
     assert use_float8(adapted, is_full=False) == 2 * 7
     found = {name for name, module in adapted.named_modules() if isinstance(module, Float8)}

@@ -14,6 +14,7 @@ from snaketune.model.stops import settings_with_stop
 
 TEMPLATE = "chat_template.jinja"
 TOKENIZER_CONFIG = "tokenizer_config.json"
+TIED, TEXT = "tie_word_embeddings", "text_config"
 # How the names of the two embeddings end, in the models that may tie them.
 OUTPUTS = (".lm_head.weight", ".embed_out.weight", ".output_layer.weight")
 INPUTS = (".embed_tokens.weight", ".wte.weight", ".embed_in.weight", ".word_embeddings.weight", ".embedding.weight")
@@ -38,26 +39,34 @@ def copy_companions(base_folder: Path, own_folder: Path, folder: Path, dtype: to
         (folder / GENERATION).unlink(missing_ok=True)  # saved by a library with its own defaults
     name = str(dtype).removeprefix("torch.")
     config = with_dtype(read_json(own_folder / CONFIG), name)
-    write_configuration(folder / CONFIG, untied(config) if has_own_output_layer(folder) else config)
+    if is_tied(config) and has_own_output_layer(folder):
+        config = untied(config)
+    write_configuration(folder / CONFIG, config)
     if template:
         _replace_template(folder, template)
+
+
+def is_tied(config: dict[str, Any]) -> bool:
+    """Tell whether a configuration, or its part on text, says that input embedding and output layer are one."""
+    return any(part.get(TIED) for part in (config, config.get(TEXT) or {}))
 
 
 def has_own_output_layer(folder: Path) -> bool:
     """Tell whether the weights in ``folder`` have an output layer that is not their input embedding."""
     checkpoint = Checkpoint(folder)
-    ends = {end: [name for name in checkpoint.shapes if f".{name}".endswith(end)] for end in (*OUTPUTS, *INPUTS)}
-    outputs, inputs = ([name for end in group for name in ends[end]] for group in (OUTPUTS, INPUTS))
-    if not outputs or not inputs or checkpoint.shapes[outputs[0]] != checkpoint.shapes[inputs[0]]:
-        return bool(outputs)
-    return not torch.equal(checkpoint.tensor(outputs[0]), checkpoint.tensor(inputs[0]))
+    output, embedding = (
+        next((name for end in ends for name in checkpoint.shapes if f".{name}".endswith(end)), None)
+        for ends in (OUTPUTS, INPUTS)
+    )
+    if not output or not embedding or checkpoint.shapes[output] != checkpoint.shapes[embedding]:
+        return bool(output)
+    return not torch.equal(checkpoint.tensor(output), checkpoint.tensor(embedding))
 
 
 def untied(config: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration that does not say of two tensors that they are one: readers would take either for both."""
-    tied = {key: False for key in ("tie_word_embeddings",) if config.get(key)}
-    inner = {name: untied(part) for name, part in config.items() if name == "text_config" and isinstance(part, dict)}
-    return {**config, **tied, **inner}
+    text = {TEXT: untied(config[TEXT])} if config.get(TEXT) else {}
+    return {**config, **({TIED: False} if config.get(TIED) else {}), **text}
 
 
 def end_answers(folder: Path, base_folder: Path, tokenizer: Any, template: str) -> None:
