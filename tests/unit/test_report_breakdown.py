@@ -5,9 +5,10 @@ from report_case import facts_with
 
 from snaketune.report.answers import Answers, collect_by_file
 from snaketune.report.breakdown import file_parts, length_parts, source_parts, task_rows
-from snaketune.report.evaluation import judge, table
+from snaketune.report.evaluation import table
 from snaketune.report.facts import load_facts
 from snaketune.report.findings import findings
+from snaketune.report.judging import judge
 from snaketune.report.page import render_with
 from snaketune.report.speed import speeds
 from snaketune.report.verdict import verdict
@@ -28,10 +29,12 @@ def measured(low, high, base=1.0, tuned=0.9, **own):
         (-0.2, -0.01, 1.0, 0.9, "better", "better"),
         (0.01, 0.2, 0.9, 1.0, "worse", "worse"),
         (-0.2, 0.01, 1.0, 0.9, "same", "may be chance"),
-        (-0.0004, -0.0001, 1.0, 0.9998, "better", "better"),
+        (-0.0004, -0.0001, 1.0, 0.9998, "slight", "better"),
     ],
 )
-def test_a_loss_is_called_better_when_its_interval_leaves_out_zero(low, high, base, tuned, outcome, word):
+def test_a_loss_is_called_better_when_its_interval_leaves_out_zero_and_it_fell_by_something(
+    low, high, base, tuned, outcome, word
+):
     evaluation = measured(low, high, base, tuned)
     assert judge(evaluation, Answers()) == outcome
     (row,) = table(evaluation)

@@ -2,9 +2,11 @@ import pytest
 from report_case import facts_with
 
 from snaketune.report.answers import Answers
+from snaketune.report.bundle import style_sheet
 from snaketune.report.chance import interval, sign_test
-from snaketune.report.evaluation import judge, table
-from snaketune.report.verdict import verdict
+from snaketune.report.evaluation import table
+from snaketune.report.judging import judge
+from snaketune.report.verdict import HEADLINES, verdict
 
 
 def measured(loss, match=None, n=200, generated=200):
@@ -44,9 +46,68 @@ def test_a_small_change_of_exact_match_is_called_chance():
     assert "rose from 50.0% to 51.0%, which may be chance" in found.sentence
 
 
+LOSS_FELL = {"loss": {"difference": -0.014, "low": -0.02, "high": -0.008}}
+
+
+def moved_by(loss, answers, cut=0, moves=LOSS_FELL, counts=None, **more):
+    """The verdict on a loss and a fraction of right answers, each before and after, of 40 requests."""
+    base, tuned = (measured(*both, n=200, generated=40) for both in zip(loss, answers, strict=True))
+    evaluation = {"base": base, "tuned": tuned | {"n_cut": cut}, "differences": {"tuned_minus_base": moves}, **more}
+    return verdict(facts_with(evaluation=evaluation, answers=Answers(counts or {})))
+
+
+def test_a_lower_loss_without_a_right_answer_is_no_success():
+    found = moved_by((1.523, 1.509), (0.0, 0.0), cut=40, counts={"wrong": 40})
+    assert found.outcome == "cut"
+    assert "40 of 40 answers ran into max_new_tokens" in found.sentence
+    assert "held-out loss 1.52 \u2192 1.51, 0.9% lower" in found.sentence
+    found = moved_by((1.523, 1.1), (0.0, 0.0), counts={"wrong": 40})
+    assert (found.outcome, found.headline) == ("loss_only", "The held-out loss fell, but no answer became right")
+
+
+@pytest.mark.parametrize(
+    ("answers", "counts", "outcome"),
+    [
+        ((0.5, 0.475), {"right": 18, "broken": 2, "fixed": 1, "wrong": 19}, "fewer"),
+        ((0.5, 0.5), {"right": 19, "broken": 1, "fixed": 1, "wrong": 19}, "better"),
+        ((1.0, 1.0), {"right": 40}, "better"),
+        ((0.0, 0.025), {"fixed": 1, "wrong": 39}, "better"),
+    ],
+)
+def test_beside_a_clearly_lower_loss_no_answer_may_be_lost(answers, counts, outcome):
+    assert moved_by((1.5, 1.1), answers, counts=counts).outcome == outcome
+
+
+def test_any_score_of_answers_that_fell_beyond_chance_stands_against_a_lower_loss():
+    lower = {"difference": -0.2, "low": -0.3, "high": -0.1}
+    right = {"fixed": 20, "wrong": 20}
+    found = moved_by((1.5, 1.1), (0.0, 0.5), moves=LOSS_FELL | {"json_valid": lower}, counts=right)
+    assert found.outcome == "mixed" and "Valid JSON fell by 20.0 points" in found.sentence
+    file = {"tuned": {"n_generated": 50}, "differences": {"tuned_minus_base": {"numeric_match": lower}}}
+    found = moved_by((1.5, 1.1), (0.0, 0.5), counts=right, files={"sums.jsonl": file})
+    assert found.outcome == "mixed" and "Right number on sums.jsonl fell by 20.0 points" in found.sentence
+    assert moved_by((1.5, 1.1), (0.0, 0.5), counts=right).outcome == "better"
+
+
+def test_every_outcome_has_a_headline_and_only_success_is_green():
+    style = style_sheet()
+    green = style[style.index(".band.better") :].splitlines()[0]
+    assert "--better" in green
+    amber = next(line for line in style.splitlines() if line.startswith(".band.mixed"))
+    for outcome in set(HEADLINES) - {"better", "worse", "unknown"}:
+        assert f".band.{outcome}" in amber
+
+
+def test_what_differs_in_no_shown_digit_is_equal_in_the_table():
+    (row,) = table({"base": {"loss": 2.0}, "tuned": {"loss": 1.2345678}, "merged": {"loss": 1.2345678 + 5.87e-9}})
+    assert row.merging.text == "equal"
+    (row,) = table({"base": {"loss": 2.0}, "tuned": {"loss": 1.2345}, "merged": {"loss": 1.2365}})
+    assert row.merging.text == "+0.00200"
+
+
 def test_without_generations_exact_match_is_unknown_and_loss_decides():
     found = judged(measured(1.1), measured(0.9))
-    assert found.outcome == "better"
+    assert found.outcome == "unsure", "without an interval nothing says whether that is chance"
     assert "no answers were generated, so exact match is unknown" in found.sentence
     assert found.figures[0].value == "not measured"
 

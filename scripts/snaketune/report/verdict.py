@@ -3,18 +3,40 @@
 from dataclasses import dataclass
 
 from snaketune.report import units
-from snaketune.report.evaluation import METRICS, deciding, judge, loss_may_be_chance, match_sign, preference_sign
+from snaketune.report.evaluation import METRICS
 from snaketune.report.facts import Facts, look
+from snaketune.report.judging import (
+    deciding,
+    fallen_scores,
+    judge,
+    loss_may_be_chance,
+    loss_sign,
+    match_sign,
+    mostly_cut,
+    preference_sign,
+    relative_fall,
+)
 from snaketune.report.merging import missing_because, trained_thing
+from snaketune.report.text import excerpt
 
 HEADLINES = {
     "better": "Tuning made the model better on the held-out data",
     "worse": "Tuning made the model worse on the held-out data",
     "mixed": "Tuning made one measure better and another worse",
+    "fewer": "The held-out loss fell, but fewer answers are right",
+    "cut": "Better by its measures, but most answers ran into max_new_tokens",
+    "loss_only": "The held-out loss fell, but no answer became right",
+    "unsure": "The held-out loss fell, but nothing says how sure that is",
+    "slight": "The held-out loss fell, but by less than 1%",
     "same": "Tuning made no clear difference on the held-out data",
     "few": "Too little held-out data to say whether the model is better",
     "unknown": "Trained, but not compared with the base model",
 }
+
+
+PREFERENCES = "The chosen answers gained on the rejected ones"
+SMALL_FALL = 0.1
+"""Below this share a fall of the loss is also told in per cent: two numbers with three digits hardly show it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +50,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``outcome`` is what :func:`snaketune.report.evaluation.judge` returns."""
+    """``outcome`` is what :func:`snaketune.report.judging.judge` returns."""
 
     outcome: str
     headline: str
@@ -39,9 +61,24 @@ class Verdict:
 def verdict(facts: Facts) -> Verdict:
     """Return the verdict on a run."""
     outcome = judge(facts.evaluation, facts.answers)
-    parts = (training_part(facts), preference_part(facts), match_part(facts), loss_part(facts), merge_part(facts))
+    parts = (
+        training_part(facts),
+        preference_part(facts),
+        match_part(facts),
+        cut_part(facts),
+        *fallen_parts(facts),
+        loss_part(facts),
+        merge_part(facts),
+    )
     sentence = "; ".join(part for part in parts if part) + "."
-    return Verdict(outcome, HEADLINES[outcome], sentence, figures(facts))
+    return Verdict(outcome, headline(outcome, facts), sentence, figures(facts))
+
+
+def headline(outcome: str, facts: Facts) -> str:
+    """Return the line in large letters; what is said of the loss is said of preferences where pairs were learned."""
+    if preference_sign(facts.evaluation) is None:
+        return HEADLINES[outcome]
+    return HEADLINES[outcome].replace("The held-out loss fell", PREFERENCES)
 
 
 def training_part(facts: Facts) -> str:
@@ -80,6 +117,25 @@ def match_part(facts: Facts) -> str:
     return moved if match_sign(base, tuned, cases, facts.answers) else f"{moved}, which may be chance"
 
 
+def cut_part(facts: Facts) -> str:
+    """Return how many answers have no end, where that is most of them."""
+    if not mostly_cut(facts.evaluation):
+        return ""
+    cut, made = (units.count(look(facts.evaluation, f"tuned.{key}")) for key in ("n_cut", "n_generated"))
+    return f"{cut} of {made} answers ran into max_new_tokens"
+
+
+def fallen_parts(facts: Facts) -> list[str]:
+    """Return the scores of answers that fell beyond chance, except the one of right answers, which is told anyway."""
+    told = ("", deciding(look(facts.evaluation, "tuned")))
+    return [
+        f"{_label(key)}{f' on {excerpt(file, 100).text}' if file else ''} fell by"
+        f" {METRICS[key].write_difference(abs(found['difference'])).lstrip('+')}"
+        for file, key, found in fallen_scores(facts.evaluation)
+        if (file, key) != told
+    ]
+
+
 def loss_part(facts: Facts) -> str:
     """Return what became of the held-out loss."""
     base, tuned = (look(facts.evaluation, f"{model}.loss") for model in ("base", "tuned"))
@@ -88,7 +144,9 @@ def loss_part(facts: Facts) -> str:
     before = "" if base is None else f"{units.significant(base)} \u2192 "
     what = "held-out loss" if preference_sign(facts.evaluation) is None else "loss of the chosen answers"
     chance = ", which may be chance" if loss_may_be_chance(facts.evaluation) else ""
-    return f"{what} {before}{units.significant(tuned)}{chance}"
+    fall = relative_fall(facts.evaluation)
+    small = f", {units.percent(fall)} lower" if loss_sign(facts.evaluation) == 1 and fall < SMALL_FALL else ""
+    return f"{what} {before}{units.significant(tuned)}{small}{chance}"
 
 
 def merge_part(facts: Facts) -> str:
