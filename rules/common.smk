@@ -298,8 +298,9 @@ def compare_spec(wildcards):
 
 def compared_facts(wildcards):
     """The fact files of the runs to compare."""
-    names = ("run.json", "evaluation.json", "adapter.manifest.json", "run_info.json", "metrics.jsonl", "plan.json")
-    return [BLUEPRINT.run_path(run, name) for run in named("compare", BLUEPRINT.compared) for name in names]
+    made = ("run.json", "adapter.manifest.json", "run_info.json", "metrics.jsonl", "plan.json", "report.html")
+    found = ("evaluation.json", "evaluation_info.json", "documents.jsonl", "generations.jsonl")
+    return [BLUEPRINT.run_path(run, name) for run in named("compare", BLUEPRINT.compared) for name in made + found]
 
 
 def settings(wildcards, threads):

@@ -9,7 +9,10 @@ import pytest
 from report_case import FOLDER
 
 from snaketune.report import comparison_page
-from snaketune.report.comparison import best, curve, differences, load_run, measures, relative
+from snaketune.report.comparison import curve, differences, load_run, relative
+from snaketune.report.comparison_verdict import comparison_verdict
+from snaketune.report.paired import compare, scored
+from snaketune.report.ranking import Pairs, best, disk, measures
 from snaketune.report.units import MINUS
 
 INFO = {"train": {"seconds": 60.0, "finished": "2026-01-02T03:04:05+0000"}, "machine": {"host": "a", "gpu": None}}
@@ -30,7 +33,28 @@ def make_run(results, name, id="lora-r8-00000000", info=INFO, **changes):
     evaluation["tuned"] |= changes.get("tuned", {})
     (folder / "evaluation.json").write_text(json.dumps(evaluation))
     (folder / "run_info.json").write_text(json.dumps(info))
+    write_lines(folder / "documents.jsonl", changes.get("documents", ()))
+    write_lines(folder / "generations.jsonl", changes.get("generations", ()))
     return load_run(folder)
+
+
+def write_lines(path, lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def documents(losses):
+    return [{"record": number, "tokens": 10, "tuned_nll": 10 * loss} for number, loss in enumerate(losses)]
+
+
+def generations(right):
+    return [
+        {"prompt": f"q{number}", "reference": "a", "scores": {"tuned": {"exact_match": one, "chrf": 50.0}}}
+        for number, one in enumerate(right)
+    ]
+
+
+def measured(runs):
+    return measures(runs, Pairs(runs))
 
 
 def row(rows, label):
@@ -43,12 +67,102 @@ def test_only_keys_on_which_the_runs_disagree_are_listed(tmp_path):
     assert differences([runs[0], runs[0]]) == []
 
 
-def test_the_better_value_of_a_row_wins_and_both_numbers_are_shown(tmp_path):
-    runs = [make_run(tmp_path, "a", tuned={"loss": 1.0}), make_run(tmp_path, "b", tuned={"loss": 0.5})]
-    loss = row(measures(runs), "Loss")
+WORSE, BETTER = [1.0 + number % 7 / 100 for number in range(40)], [0.5 + number % 5 / 100 for number in range(40)]
+
+
+def test_a_run_leads_where_the_paired_interval_leaves_out_zero_and_both_numbers_are_shown(tmp_path):
+    runs = [
+        make_run(tmp_path, "a", tuned={"loss": 1.0}, documents=documents(WORSE)),
+        make_run(tmp_path, "b", tuned={"loss": 0.5}, documents=documents(BETTER)),
+    ]
+    rows = measured(runs)
+    loss = row(rows, "Loss")
     assert loss.best == (False, True)
     assert loss.values == ("1.000", "0.5000")
     assert loss.differences == ("", f"{MINUS}50%")
+    assert re.fullmatch(rf"95%: {MINUS}0\.5\d+ to {MINUS}0\.5\d+", loss.intervals[1])
+    verdict = comparison_verdict(runs, Pairs(runs))
+    assert (verdict.outcome, verdict.headline) == ("better", "b is better in held-out loss")
+    assert "40 shared documents" in verdict.sentence
+
+
+def test_nobody_leads_where_the_interval_covers_zero_or_there_is_none(tmp_path):
+    wild = [loss + (1 if number % 2 else -0.99) for number, loss in enumerate(WORSE)]
+    right = generations([number % 2 for number in range(40)])
+    runs = [
+        make_run(tmp_path, "a", tuned={"loss": 1.03}, documents=documents(WORSE), generations=right),
+        make_run(tmp_path, "b", tuned={"loss": 1.02}, documents=documents(wild), generations=right[1:] + right[:1]),
+    ]
+    rows = measured(runs)
+    assert row(rows, "Loss").best == row(rows, "Exact match").best == (False, False)
+    assert row(rows, "Token accuracy").intervals == ("", "")
+    verdict = comparison_verdict(runs, Pairs(runs))
+    assert (verdict.outcome, verdict.headline) == ("same", "No clear difference between a and b")
+    assert "that may be chance" in verdict.sentence
+    alone = [make_run(tmp_path, "c", tuned={"loss": 1.0}), make_run(tmp_path, "d", tuned={"loss": 0.5})]
+    assert row(measured(alone), "Loss").best == (False, False)
+    assert comparison_verdict(alone, Pairs(alone)).outcome == "unknown"
+
+
+def test_answers_and_loss_that_disagree_are_no_victory(tmp_path):
+    few, many = generations([number < 5 for number in range(40)]), generations([number < 35 for number in range(40)])
+    runs = [
+        make_run(
+            tmp_path, "a", tuned={"loss": 1.0, "exact_match": 0.875}, documents=documents(WORSE), generations=many
+        ),
+        make_run(
+            tmp_path, "b", tuned={"loss": 0.5, "exact_match": 0.125}, documents=documents(BETTER), generations=few
+        ),
+    ]
+    verdict = comparison_verdict(runs, Pairs(runs))
+    assert verdict.outcome == "mixed"
+    assert verdict.headline == "No run is best in everything: a in exact match and b in held-out loss"
+
+
+def test_of_several_runs_those_that_cannot_be_told_apart_lead_together(tmp_path):
+    runs = [
+        make_run(tmp_path, "a", tuned={"loss": 1.03}, documents=documents(WORSE)),
+        make_run(tmp_path, "b", tuned={"loss": 0.520}, documents=documents(BETTER)),
+        make_run(tmp_path, "c", tuned={"loss": 0.521}, documents=documents(BETTER[::-1])),
+    ]
+    assert row(measured(runs), "Loss").best == (False, True, True)
+    assert comparison_verdict(runs, Pairs(runs)).headline == "b and c are best in held-out loss"
+
+
+def test_records_are_the_same_only_within_the_same_data(tmp_path):
+    first, second = (
+        make_run(tmp_path, name, documents=documents(WORSE), generations=generations([1])) for name in "ab"
+    )
+    assert compare(scored(first), scored(second)).documents == 40
+    second.run["digests"]["data"] = "another"
+    found = compare(scored(first), scored(second))
+    assert (found.documents, found.answers) == (0, 1)
+
+
+def test_what_a_run_leaves_on_the_disk_and_was_planned_to_take_are_rows(tmp_path):
+    run = make_run(tmp_path, "a")
+    (run.folder / "adapter").mkdir()
+    (run.folder / "adapter" / "weights").write_bytes(bytes(1200))
+    shutil.copy(FOLDER / "plan.json", run.folder)
+    (run.folder / "evaluation_info.json").write_text('{"models": {"tuned": {"latency_median_s": 0.25}}}')
+    rows = measured([load_run(run.folder), make_run(tmp_path, "b")])
+    assert disk(run) == 1200
+    assert row(rows, "Disk").values == ("1.2 kB", "not measured")
+    assert row(rows, "Latency").values == ("0.250 s", "not measured")
+    assert row(rows, "Planned time").values[0] != "not measured"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "seconds", "winners"),
+    [(None, 30.0, (False, False)), ({"name": "H200"}, 30.0, (False, True)), ({"name": "H200"}, 58.0, (False, False))],
+)
+def test_times_have_a_winner_only_on_one_gpu_and_by_more_than_noise(tmp_path, gpu, seconds, winners):
+    machine = {"machine": {"host": "a", "gpu": gpu}}
+    runs = [
+        make_run(tmp_path, name, info=INFO | machine | {"train": INFO["train"] | {"seconds": one}})
+        for name, one in (("a", 60.0), ("b", seconds))
+    ]
+    assert row(measured(runs), "Training time").best == winners
 
 
 @pytest.mark.parametrize(
@@ -88,7 +202,7 @@ def test_seconds_of_a_curve_add_up_the_measured_intervals(tmp_path):
 
 def test_time_of_a_resumed_run_is_not_compared(tmp_path):
     resumed = make_run(tmp_path, "b", info=INFO | {"resumed_from_step": 20})
-    time = row(measures([make_run(tmp_path, "a"), resumed]), "Training time")
+    time = row(measured([make_run(tmp_path, "a"), resumed]), "Training time")
     assert time.values == ("1.00 min", "not measured")
     assert time.best == (False, False)
     assert any("resumed" in sentence for sentence in comparison_page.warnings([resumed, resumed]))
@@ -97,11 +211,13 @@ def test_time_of_a_resumed_run_is_not_compared(tmp_path):
 def test_the_page_is_whole_hostile_names_are_text_and_nothing_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr("snaketune.report.bundle.charts_library", lambda: "/* the chart library */")
     first = make_run(tmp_path, "a", config={"data.system_prompt": "</script><img src=x onerror=alert(1)>"})
-    runs = [first, make_run(tmp_path, "b", tuned={"loss": 0.001})]
+    runs = [first, make_run(tmp_path, "b", tuned={"loss": 0.001}), make_run(tmp_path, "c", tuned={"loss": 5.0})]
+    for run in runs[:2]:
+        (run.folder / "report.html").touch()
     page = comparison_page.render_comparison(runs, comparison_page.find_runs(tmp_path), tmp_path)
     assert page == comparison_page.render_comparison(runs, comparison_page.find_runs(tmp_path), tmp_path)
     assert "<img" not in page and "http://" not in re.sub(r"http://www.w3.org\S*|https://vega\S*", "", page)
-    assert page.count('href="runs/') == 2
+    assert page.count('href="runs/') == 2, "a report that does not exist is not linked"
     assert page.index('href="runs/b/') < page.index('href="runs/a/'), "the lowest loss comes first"
 
 

@@ -1,18 +1,14 @@
 """Several runs side by side: what was set differently, what came out of it, and the curves in one picture."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from snaketune.report import units
-from snaketune.report.evaluation import METRICS
 from snaketune.report.facts import Json, look, read_document, read_lines
 from snaketune.report.provenance import shown_value
 from snaketune.report.text import excerpt
 
-# How far two values of a measure may lie apart, relative to the larger, and still be called equal.
-SAME = 0.001
 ABSENT = "not set"
 
 
@@ -28,17 +24,7 @@ class RunFacts:
     info: Json
     lines: tuple[Json, ...]
     plan: Json | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One measure over the runs; ``best`` tells which of them have the best value, where there is such a thing."""
-
-    label: str
-    meaning: str
-    values: tuple[str, ...]
-    differences: tuple[str, ...]
-    best: tuple[bool, ...]
+    timing: Json | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +50,13 @@ def load_run(folder: Path) -> RunFacts:
         adapter=read_document(folder / "adapter.manifest.json"),
         info=read_document(folder / "run_info.json"),
         lines=tuple(read_lines(folder / "metrics.jsonl")),
-        plan=read_document(folder / "plan.json") if (folder / "plan.json").is_file() else None,
+        plan=_optional(folder / "plan.json"),
+        timing=_optional(folder / "evaluation_info.json"),
     )
+
+
+def _optional(path: Path) -> Json | None:
+    return read_document(path) if path.is_file() else None
 
 
 def differences(runs: Sequence[RunFacts]) -> list[Difference]:
@@ -80,26 +71,6 @@ def differences(runs: Sequence[RunFacts]) -> list[Difference]:
     return rows
 
 
-def measures(runs: Sequence[RunFacts]) -> list[Measured]:
-    """Return the rows of the comparison: quality first, then what it cost in time, memory and work."""
-    rows = []
-    for key, metric in METRICS.items():
-        values = [look(run.evaluation, f"tuned.{key}") for run in runs]
-        if any(value is not None for value in values):
-            rows.append(
-                _measured(f"{metric.label} (tuned)", metric.meaning, metric.write, metric.higher_is_better, values)
-            )
-    for label, meaning, write, higher_is_better, read in COSTS:
-        rows.append(_measured(label, meaning, write, higher_is_better, [read(run) for run in runs]))
-    return rows
-
-
-def _measured(label: str, meaning: str, write, higher_is_better: bool | None, values: Sequence[Any]) -> Measured:
-    first = values[0]
-    changes = [relative(value, first) for value in values]
-    return Measured(label, meaning, tuple(map(write, values)), ("", *changes[1:]), best(values, higher_is_better))
-
-
 def relative(value: float | None, first: float | None) -> str:
     """Return by how much a value differs from the first run's, in per cent of it."""
     if value is None or not first:
@@ -108,16 +79,6 @@ def relative(value: float | None, first: float | None) -> str:
         return "equal"
     change = (value - first) / abs(first)
     return f"{'+' if change > 0 else units.MINUS}{units.significant(abs(change) * 100, 2)}%"
-
-
-def best(values: Sequence[float | None], higher_is_better: bool | None) -> tuple[bool, ...]:
-    """Return which runs have the best value; nobody wins where all are the same or nothing is better."""
-    known = [value for value in values if value is not None]
-    if higher_is_better is None or len(known) < 2:
-        return (False,) * len(values)
-    top = max(known) if higher_is_better else min(known)
-    winners = tuple(value is not None and abs(value - top) <= SAME * abs(top) for value in values)
-    return (False,) * len(values) if sum(winners) == len(known) else winners
 
 
 def hours(seconds: float | None) -> str:
@@ -173,21 +134,6 @@ def peak_memory(run: RunFacts) -> int | None:
 def peak_bytes(info: Json | None) -> int | None:
     """Return the peak memory that a run_info.json tells, in bytes."""
     return look(info, "peak_memory.gpu_bytes") or look(info, "peak_memory.resident_bytes")
-
-
-def _fact(key: str) -> Callable[[RunFacts], Any]:
-    return lambda run: run.adapter.get(key)
-
-
-COSTS: tuple[tuple[str, str, Callable[[Any], str], bool | None, Callable[[RunFacts], Any]], ...] = (
-    ("Training time", "wall time as measured, lower is better", hours, False, training_seconds),
-    ("Cost of computing", "measured time at the plan's price, lower is better", dollars, False, cost),
-    ("Throughput", "real tokens per second as measured, median", units.plain, True, throughput),
-    ("Peak memory", "of training as measured, lower is better", units.file_size, False, peak_memory),
-    ("Tokens seen", "in training, padding not counted", units.count, None, _fact("tokens")),
-    ("Optimizer steps", "", units.count, None, _fact("steps")),
-    ("Trainable parameters", "", units.count, None, _fact("trainable_parameters")),
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,13 @@ from snaketune.report.comparison import (
     hours,
     labels,
     load_run,
-    measures,
     training_seconds,
 )
 from snaketune.report.comparison_charts import comparison_charts
+from snaketune.report.comparison_verdict import comparison_verdict
 from snaketune.report.facts import look
 from snaketune.report.filling import fill
+from snaketune.report.ranking import Pairs, measures
 from snaketune.report.text import excerpt
 
 NEEDED = ("run.json", "evaluation.json", "adapter.manifest.json", "run_info.json", "metrics.jsonl")
@@ -30,11 +31,13 @@ def render_comparison(runs: Sequence[RunFacts], everything: Sequence[RunFacts], 
         everything: all runs of the results, for the table at the end.
         page_folder: where the page will lie; links to reports are relative to it.
     """
+    pairs = Pairs(runs)
     return fill(
         "compare.html.j2",
         names=labels(runs),
+        verdict=comparison_verdict(runs, pairs),
         differences=differences(runs),
-        measures=measures(runs),
+        measures=measures(runs, pairs),
         warnings=warnings(runs),
         charts=comparison_charts(runs),
         leaderboard=[leader(run, page_folder) for run in sorted(everything, key=rank)],
@@ -78,7 +81,7 @@ def leader(run: RunFacts, page_folder: Path) -> dict[str, Any]:
     return {
         "run": excerpt(run.name, 60).text,
         "id": excerpt(run.folder.name, 60).text,
-        "link": report.relative_to(page_folder).as_posix() if report.is_relative_to(page_folder) else report.name,
+        "link": report.relative_to(page_folder).as_posix() if _can_be_linked(report, page_folder) else "",
         "model": excerpt(base_model(run), 60).text,
         "data": str(look(run.run, "digests.data") or units.UNKNOWN)[:12],
         "loss": units.plain(look(run.evaluation, "tuned.loss")),
@@ -86,6 +89,10 @@ def leader(run: RunFacts, page_folder: Path) -> dict[str, Any]:
         "time": hours(training_seconds(run)),
         "finished": str(look(run.info, "train.finished") or units.UNKNOWN)[:16].replace("T", " "),
     }
+
+
+def _can_be_linked(report: Path, page_folder: Path) -> bool:
+    return report.is_file() and report.is_relative_to(page_folder)
 
 
 def base_model(run: RunFacts) -> str:
