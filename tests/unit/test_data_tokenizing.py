@@ -591,6 +591,24 @@ class TestEngines:
         assert strings == fuzz_strings(tokenizer)
         assert sum(bool(tokenizer.control_token_in(text)) for text in strings) > 100
 
+    def test_a_process_reads_a_tokenizer_once_whoever_asks_for_it(self, tmp_path, monkeypatch):
+        pytest.importorskip("fastokens")
+        read = []
+        for kind in (TextTokenizer, FastEngine):
+            made = kind.__init__
+            monkeypatch.setattr(kind, "__init__", lambda self, of, made=made: read.append(type(self)) or made(self, of))
+        folder, recipe = make_folder(tmp_path / "model"), Recipe(str(tmp_path / "model"), BUILT_IN["chatml"], True)
+        files = {}
+        for split in ("train", "eval"):
+            lines = write_lines(tmp_path / f"{split}.jsonl", {"messages": CHAT})
+            files[split] = (str(lines), str(tmp_path / split))
+        facts = tokenize_splits(files, recipe, io.BytesIO(), 1)
+        assert facts["engine"] == "fastokens" and read == [TextTokenizer, FastEngine]
+        # Other files under the same names are another tokenizer.
+        make_folder(folder, "framing")
+        assert tokenize_splits(files, recipe, io.BytesIO(), 1)["splits"]["train"]["records"] == 1
+        assert read == [TextTokenizer, FastEngine] * 2
+
     def test_threads_are_bound_only_inside_the_block(self):
         if not hasattr(os, "sched_getaffinity"):
             pytest.skip("this system cannot bind threads")

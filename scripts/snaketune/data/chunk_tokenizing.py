@@ -21,7 +21,7 @@ from snaketune.data.rendering import NO_PREFERENCE, NO_TRAINED_TOKEN, Renderer, 
 from snaketune.data.templates import DEFAULT_DATE, ChatTemplate
 from snaketune.data.time_limit import time_limit
 from snaketune.data.token_store import SCHEMA, mask_array
-from snaketune.data.tokenizer import TextTokenizer, own_chat_template
+from snaketune.data.tokenizer import TextTokenizer, own_chat_template, text_tokenizer
 
 EXAMPLES = 3
 RECORDS_WITH_EXAMPLES = 8000
@@ -104,7 +104,7 @@ class ChunkTokenizer:
     """
 
     def __init__(self, recipe: Recipe, split: str, threads: int = 1):
-        self.tokenizer = TextTokenizer(recipe.folder)
+        self.tokenizer = text_tokenizer(recipe.folder)
         self.template = _compiled(recipe, self.tokenizer)
         self._split, self._pairs = split, recipe.pairs
         with few_threads(threads):

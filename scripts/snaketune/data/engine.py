@@ -4,6 +4,7 @@ fastokens was measured at 40 to 60 times the speed, but it is young and does not
 run compares the two on texts of the run and on fuzz strings, and any difference decides for ``tokenizers``.
 """
 
+import functools
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -83,8 +84,9 @@ class FastEngine:
 ENGINES = {engine.name: engine for engine in (FastEngine, TokenizersEngine)}
 
 
+@functools.lru_cache(maxsize=2)
 def load_engine(name: str, tokenizer: TextTokenizer) -> Engine:
-    """Return the engine called ``name``."""
+    """Return the engine called ``name``, which is made once for a tokenizer."""
     return ENGINES[name](tokenizer)
 
 
@@ -112,7 +114,7 @@ def choose_engine(tokenizer: TextTokenizer, sample: Sequence[str]) -> EngineGate
     """
     fuzz = fuzz_strings(tokenizer)
     try:
-        differ, reason = _compare(FastEngine(tokenizer), TokenizersEngine(tokenizer), [*sample, *fuzz])
+        differ, reason = _compare(load_engine(FastEngine.name, tokenizer), TokenizersEngine(tokenizer), [*sample, *fuzz])
     except ImportError:
         return EngineGate(TokenizersEngine.name, 0, 0, 0, "fastokens is not installed")
     except (KeyboardInterrupt, SystemExit, MemoryError):

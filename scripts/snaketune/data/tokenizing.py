@@ -26,7 +26,7 @@ from snaketune.data.split_account import SplitAccount
 from snaketune.data.template_trial import Named, try_template
 from snaketune.data.templates import Message
 from snaketune.data.token_store import writing_tokens
-from snaketune.data.tokenizer import TextTokenizer
+from snaketune.data.tokenizer import text_tokenizer
 from snaketune.data.tool_use import for_template
 
 # Records of each split that a template is tried on in a process of its own.
@@ -74,7 +74,7 @@ def _try_template(recipe: Recipe, files: Sequence[str | Path]) -> None:
             if "messages" in record:
                 place = place_of(record, recipe.sources, f"{Path(file).name} line {number + 1}")
                 named.append((place, for_template(conversation_of(record)), record.get("tools")))
-    try_template(recipe.template, TextTokenizer(recipe.folder).special_tokens, recipe.date, named)
+    try_template(recipe.template, text_tokenizer(recipe.folder).special_tokens, recipe.date, named)
 
 
 def _compared(recipe: Recipe, worker: ChunkTokenizer, sample: list[Sampled], encoder: Encoder) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def tokenize_splits(
                 f" ({dict(account.dropped)}); first {account.first(recipe.sources, files[split][0])}: set"
                 " split.test_size higher, or to 0 to hold nothing out."
             )
-    tokenizer = TextTokenizer(recipe.folder)
+    tokenizer = text_tokenizer(recipe.folder)
     return {
         "vocab_size": tokenizer.vocab_size,
         "pad_id": tokenizer.pad_id,
@@ -267,7 +267,7 @@ def tokenize_split(
             dropped.writelines(orjson.dumps(entry) + b"\n" for entry in result.dropped)
             examples += result.examples[: EXAMPLES - len(examples)]
         if split == "train":
-            tokenizer = TextTokenizer(recipe.folder)
+            tokenizer = text_tokenizer(recipe.folder)
             account.audit.check(f"the {split} split", tokenizer.ids_of(tokenizer.stops))
     return account, examples
 
