@@ -114,7 +114,8 @@ def choose_engine(tokenizer: TextTokenizer, sample: Sequence[str]) -> EngineGate
     """
     fuzz = fuzz_strings(tokenizer)
     try:
-        differ, reason = _compare(load_engine(FastEngine.name, tokenizer), TokenizersEngine(tokenizer), [*sample, *fuzz])
+        fast = load_engine(FastEngine.name, tokenizer)
+        differ, reason = _compare(fast, TokenizersEngine(tokenizer), [*sample, *fuzz])
     except ImportError:
         return EngineGate(TokenizersEngine.name, 0, 0, 0, "fastokens is not installed")
     except (KeyboardInterrupt, SystemExit, MemoryError):
