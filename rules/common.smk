@@ -13,6 +13,7 @@ sys.path.insert(0, str(SCRIPTS))
 from snaketune.common.code_identity import CodeDigests
 from snaketune.common.errors import ConfigError, SnaketuneError
 from snaketune.config.blueprint import Blueprint
+from snaketune.config.cores import share_out_gpus, threads_function
 from snaketune.config.discovery import Discovery
 from snaketune.config.first_look import FirstLook
 from snaketune.config.environment import machine_notes, plugin_path, prepare_job_environment, require_packages
@@ -102,9 +103,8 @@ for note in BLUEPRINT.found.notes if workflow.is_main_process else ():
 if not workflow.is_main_process:
     # Slurm's warning goes to every process of a job. It is for the training, which this one has to wait for.
     signal.signal(signal.SIGUSR1, lambda number, frame: None)
+share_out_gpus(workflow)
 if not workflow.local_exec:
-    # The limit of profiles/default is that of one machine; a cluster counts its GPUs itself.
-    workflow.global_resources["gpu"] = None
     if workflow.group_settings.overwrite_groups and max(BLUEPRINT.shard_counts().values()) > 1:
         # A group is one job on one node; shards are there to be on several.
         workflow.group_settings.overwrite_groups.clear()
@@ -147,6 +147,10 @@ def spec(stage, job=None):
 def run_spec(stage):
     """A params function of a stage that belongs to one run."""
     return lambda wildcards: BLUEPRINT.run_spec(stage, wildcards.run)
+
+
+# The `threads` function of a data stage: what trainings beside it leave.
+data_threads = threads_function(workflow, BLUEPRINT)
 
 
 def shards(stage, file):

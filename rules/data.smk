@@ -30,7 +30,7 @@ rule read_shard:
         "logs/read_shard/{id}-{shard}.log",
     conda:
         "../envs/data.yaml"
-    threads: 8
+    threads: data_threads("read_records")
     params:
         spec=spec("read_records", "read_shard"),
         settings=settings,
@@ -56,7 +56,7 @@ rule read_records:
         "benchmarks/read_records/{id}.tsv"
     conda:
         "../envs/data.yaml"
-    threads: 8
+    threads: data_threads("read_records")
     params:
         spec=spec("read_records"),
         settings=settings,
@@ -77,7 +77,7 @@ rule key_shard:
         "logs/key_shard/{id}-{shard}.log",
     conda:
         "../envs/data.yaml"
-    threads: 8
+    threads: data_threads("dedupe_records")
     params:
         spec=spec("dedupe_records", "key_shard"),
         settings=settings,
@@ -98,7 +98,7 @@ rule sketch_shard:
         "logs/sketch_shard/{id}-{shard}.log",
     conda:
         "../envs/data.yaml"
-    threads: 8
+    threads: data_threads("dedupe_records")
     params:
         spec=spec("dedupe_records", "sketch_shard"),
         settings=settings,
@@ -125,7 +125,7 @@ rule dedupe_records:
         "benchmarks/dedupe_records/{id}.tsv"
     conda:
         "../envs/data.yaml"
-    threads: 8
+    threads: data_threads("dedupe_records")
     params:
         spec=spec("dedupe_records"),
         settings=settings,
@@ -152,7 +152,7 @@ rule split_records:
         "benchmarks/split_records/{id}.tsv"
     conda:
         "../envs/data.yaml"
-    threads: 8
+    threads: data_threads("split_records")
     params:
         spec=spec("split_records"),
         settings=settings,
@@ -197,7 +197,7 @@ rule tokenize_shard:
         "logs/tokenize_shard/{id}-{shard}.log",
     conda:
         "../envs/data.yaml"
-    threads: 8
+    threads: data_threads("tokenize_records")
     params:
         spec=spec("tokenize_records", "tokenize_shard"),
         settings=settings,
@@ -229,7 +229,7 @@ rule tokenize_records:
         "benchmarks/tokenize_records/{id}.tsv"
     conda:
         "../envs/data.yaml"
-    threads: 8
+    threads: data_threads("tokenize_records")
     params:
         spec=spec("tokenize_records"),
         settings=settings,

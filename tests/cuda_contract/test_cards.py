@@ -1,8 +1,11 @@
 """Which cards a job sees, and what is said where torch cannot use the one that is there."""
 
 import importlib.metadata
+import os
 import re
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -58,6 +61,64 @@ def test_two_jobs_at_a_time_see_one_card_each(listing, tmp_path, monkeypatch):
     for lock in (*locks, *more):
         lock.close()
     assert other_job(1, tmp_path, monkeypatch)[0] == "GPU-aaaa"
+
+
+def test_cards_on_which_other_programs_compute_come_last(tmp_path, monkeypatch):
+    answers = {"-L": TWO, "--query-compute-apps=gpu_uuid": "GPU-aaaa\nGPU-aaaa\n"}
+    monkeypatch.setattr(cards, "_ask", lambda first, *more: answers[first])
+    assert [other_job(1, tmp_path, monkeypatch)[0]] == ["GPU-bbbb"]
+
+
+def test_workflows_of_several_folders_share_their_locks_unless_the_place_is_somebody_else_s(tmp_path):
+    folder = cards.locks_of_machine(tmp_path)
+    assert folder == cards.locks_of_machine(tmp_path)
+    assert folder.is_dir() and folder.parent.stat().st_mode & 0o077 == 0
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / folder.parent.name).symlink_to(tmp_path)
+    assert cards.locks_of_machine(other) == cards.LOCKS
+
+
+def test_a_card_that_is_alone_is_locked_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(cards, "_ask", lambda *arguments: TWO.splitlines()[0])
+    environment = {}
+    take_cards(1, tmp_path, environment)
+    assert environment == {} and [path.name for path in tmp_path.iterdir()] == ["GPU-aaaa.lock"]
+
+
+FOUR = "".join(f"echo 'GPU {n}: NVIDIA A100 (UUID: GPU-{n})'\n" for n in range(4))
+JOB = """
+import os, sys
+from snaketune.common.cards import count_cards, take_cards
+found = count_cards()
+take_cards(1)
+print(found, os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_four_jobs_have_four_devices_and_a_killed_one_leaves_its_own_to_the_next(tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text(f'#!/bin/sh\n[ "$1" = -L ] || exit 0\n{FOUR}')
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    code = f"import sys\nsys.path.insert(0, {str(Path(cards.__file__).parents[2])!r})\n{JOB}"
+    code = code.replace("take_cards(1)", f"take_cards(1, __import__('pathlib').Path({str(tmp_path)!r}))")
+
+    def start():
+        return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    jobs = [start() for _ in range(4)]
+    try:
+        seen = [job.stdout.readline().split() for job in jobs]
+        assert sorted(seen) == [["4", f"GPU-{n}"] for n in range(4)]
+        jobs[2].kill()
+        jobs[2].wait()
+        jobs.append(start())
+        assert jobs[-1].stdout.readline().split() == seen[2]
+    finally:
+        for job in jobs:
+            job.kill()
+            job.communicate()
 
 
 def test_a_job_of_two_processes_keeps_two_cards(listing, tmp_path):

@@ -10,13 +10,15 @@ import subprocess
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
+from snaketune.common.errors import DataError
 from snaketune.common.locks import Lock, try_lock
+from snaketune.common.private import PrivateFolder
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ANSWER_SECONDS = 60.0
 # The oldest driver that runs programs made with a version of CUDA (minor versions are compatible with each other).
 OLDEST_DRIVER = {"11": "450.80", "12": "525.60", "13": "580.65"}
-# Beside the other private state; jobs run in the folder of the workflow.
+# Where nothing can be written to the machine's own place; jobs run in the folder of the workflow.
 LOCKS = Path("work") / "cards"
 MAKE_AGAIN = "make the environment again with `rm -r .venv && make install`, which looks for a build that fits"
 OR_CPU = f"or ask for the CPU with {VISIBLE}= before the command"
@@ -24,23 +26,46 @@ OR_CPU = f"or ask for the CPU with {VISIBLE}= before the command"
 _held: list[Lock] = []
 
 
-def take_cards(count: int = 1, folder: Path = LOCKS, environment: MutableMapping[str, str] = os.environ) -> None:
+def locks_of_machine(shared: Path = Path("/tmp")) -> Path:
+    """Return the folder of the locks of cards, one for all workflows of this user on this machine."""
+    folder = shared / f"snaketune-{os.geteuid()}" / "cards"
+    try:
+        for place in (folder.parent, folder):
+            with PrivateFolder(place):
+                pass
+    except (OSError, DataError):
+        return LOCKS
+    return folder
+
+
+def count_cards() -> int:
+    """Return how many cards, or slices of cards, this process may use."""
+    return len(visible_cards())
+
+
+def take_cards(count: int = 1, folder: Path | None = None, environment: MutableMapping[str, str] = os.environ) -> None:
     """Let this process, and those that it starts, see ``count`` of the cards that it may use, free ones first.
 
     transformers trains on all cards that it sees, in a way that nobody asked for, and two jobs at a time would share
     the first card. A card is free when no other job holds its lock; where too few are, the first ones are taken, too.
+    Cards on which other programs compute come after idle ones. Locks are held also where all cards are taken, so that
+    other jobs know.
 
     Args:
         count: how many.
-        folder: where the locks are, the same for all jobs of a workflow.
+        folder: where the locks are, the same for all workflows of the machine.
         environment: gets ``CUDA_VISIBLE_DEVICES``.
     """
     cards = visible_cards(environment)
-    if len(cards) <= count:
+    if not cards:
         return
-    free = [card for card in cards if _take(folder / f"{re.sub('[^A-Za-z0-9-]', '_', card)}.lock", count)]
-    chosen = (free + [card for card in cards if card not in free])[:count]
-    environment[VISIBLE] = ",".join(card for card in cards if card in chosen)
+    folder = folder or locks_of_machine()
+    at_work = cards_at_work() if len(cards) > count else set()
+    order = sorted(cards, key=lambda card: card in at_work)
+    free = [card for card in order if _take(folder / f"{re.sub('[^A-Za-z0-9-]', '_', card)}.lock", count)]
+    if len(cards) > count:
+        chosen = (free + [card for card in order if card not in free])[:count]
+        environment[VISIBLE] = ",".join(card for card in cards if card in chosen)
 
 
 def _take(path: Path, most: int) -> bool:
@@ -75,6 +100,11 @@ def named_cards(listing: str) -> list[str]:
         elif found and cards:
             cards[-1].append(found[1])
     return [name for card in cards for name in (card[1:] or card)]
+
+
+def cards_at_work() -> set[str]:
+    """Return the names of the cards on which programs compute at this moment."""
+    return set((_ask("--query-compute-apps=gpu_uuid", "--format=csv,noheader") or "").split())
 
 
 def _ask(*arguments: str) -> str | None:
