@@ -12,7 +12,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONHOME PYTHONPATH PYTHONUSERBASE PYTHONSAFEPATH PYTHONPLATLIBDIR
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev train watch gpu-check test test-fast torture lint format generate constraints clean
+.PHONY: help install install-dev train watch gpu-check test test-fast torture lint docs format generate constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -47,12 +47,16 @@ lint: install-dev ## check style, types and workflow; changes nothing
 	$(BIN)/ruff format --check
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
+	cd scripts && ../$(BIN)/lint-imports ../pyproject.toml --no-cache
 	$(BIN)/snakemake --lint
 
 format: install-dev ## put Python and Snakemake files into the house style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/snakefmt Snakefile rules
+
+docs: install-dev ## build the documentation as a site, site/index.html; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 generate: install-dev ## write the generated pages and the configuration's schema again
 	$(BIN)/python scripts/generate_docs.py
@@ -65,5 +69,5 @@ constraints: ## compute constraints.txt anew from the public index (needs uv)
 		$(filter-out envs/extras/smollm2.txt,$(wildcard envs/extras/*.txt)) --output-file constraints.txt
 
 clean: ## remove caches of tools; results, work, logs and .venv stay
-	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf site .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find scripts tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

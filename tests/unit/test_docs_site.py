@@ -1,0 +1,68 @@
+"""The documentation as a site: every link leads somewhere, and pages that live elsewhere in the project are on it."""
+
+import re
+import shutil
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+import yaml
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
+from mkdocs.exceptions import Abort
+
+ROOT = Path(__file__).parents[2]
+LONGEST_PATH = 12
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("mkdocs.yml", "README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "Makefile"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("docs", "config"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "scripts").mkdir()
+    for script in (ROOT / "scripts").glob("*.py"):
+        shutil.copy(script, folder / "scripts")
+    return folder
+
+
+def make(project):
+    build(load_config(str(project / "mkdocs.yml"), site_dir=str(project / "site")))
+
+
+def test_the_site_builds_and_a_link_that_leads_nowhere_stops_it(project):
+    make(project)
+    pages = {path.name for path in (project / "site").rglob("*.html")}
+    assert {"index.html", "configuration.html", "commands.html", "architecture.html"} <= pages
+    assert "make gpu-check" in (project / "site/reference/commands.html").read_text()
+    page = project / "docs/install.md"
+    page.write_text(page.read_text() + "\n[nowhere](../config/nothing.md)\n")
+    with pytest.raises(Abort):
+        make(project)
+
+
+def test_every_page_is_in_the_navigation():
+    sections = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    named = {path for section in sections for pages in section.values() for page in pages for path in page.values()}
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= named
+
+
+def test_links_between_folders_become_links_of_the_site():
+    spec = spec_from_file_location("pages", ROOT / "docs/site/pages.py")
+    pages = module_from_spec(spec)
+    spec.loader.exec_module(pages)
+    text = "[a](docs/plan.md) [b](config/README.md#keys) [c](https://example.org/x.md)"
+    assert pages.linked(text, "README.md", "index.md") == (
+        "[a](plan.md) [b](reference/configuration.md#keys) [c](https://example.org/x.md)"
+    )
+    assert pages.linked("[a](../docs/plan.md)", "config/README.md", "reference/configuration.md") == "[a](../plan.md)"
+    assert pages.linked("[a](../README.md)", "docs/plan.md", "plan.md") == "[a](index.md)"
+
+
+def test_the_architecture_follows_a_record_through_at_most_twelve_files_that_exist():
+    text = (ROOT / "docs/architecture.md").read_text()
+    files = re.findall(r"^\*\*\d+\. `([^`]+)`", text, re.MULTILINE)
+    assert 0 < len(files) <= LONGEST_PATH
+    assert [name for name in files if not (ROOT / name).is_file()] == []

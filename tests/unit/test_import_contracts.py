@@ -1,0 +1,39 @@
+"""The contracts of pyproject.toml about who imports whom: `make lint` fails where one is broken."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BREAKS = {
+    "common/digests.py": "from snaketune.data import rows",
+    "train/head.py": "from snaketune.config import resolve",
+    "merge/merging.py": "from snaketune.report import page",
+    "data/packing.py": "import torch",
+}
+
+
+def lint(folder):
+    command = [Path(sys.executable).parent / "lint-imports", "pyproject.toml", "--no-cache"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env={"PYTHONPATH": "scripts"})
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    shutil.copytree(ROOT / "scripts/snaketune", folder / "scripts/snaketune", ignore=shutil.ignore_patterns("*.pyc"))
+    return folder
+
+
+def test_every_contract_holds_and_is_noticed_when_it_is_broken(copy):
+    assert "4 kept, 0 broken" in lint(copy).stdout
+    for name, line in BREAKS.items():
+        path = copy / "scripts/snaketune" / name
+        path.write_text(f"{line}\n{path.read_text()}")
+    broken = lint(copy)
+    assert broken.returncode == 1
+    assert "0 kept, 4 broken" in broken.stdout
