@@ -123,6 +123,25 @@ def test_all_weights_in_float32_take_16_bytes_each():
     assert plan.adapter == 0
 
 
+def test_small_optimizers_and_steps_in_the_backward_pass_are_planned():
+    full = MemorySetting(512, adapter=None)
+    total, embedding = 596_049_920, 151_936 * 1024
+    eight = memory_plan(QWEN_3_06B, replace(full, optimizer="adamw_8bit"))
+    assert eight.optimizer == pytest.approx(((total - embedding) * (2 + 8 / 256) + embedding * 8) / 1e9)
+    assert memory_plan(QWEN_3_06B, replace(full, optimizer="paged_adamw_8bit")).optimizer == 0
+    torchao = memory_plan(QWEN_3_06B, replace(full, optimizer="adamw_torch_8bit"))
+    assert torchao.optimizer == pytest.approx(total * (2 + 8 / 256) / 1e9)
+    stepped = memory_plan(QWEN_3_06B, replace(full, steps_in_backward=True))
+    assert stepped.gradients == pytest.approx(embedding * 2 / 1e9)
+    adapter = MemorySetting(512, steps_in_backward=True)
+    assert memory_plan(QWEN_3_06B, adapter) == memory_plan(QWEN_3_06B, MemorySetting(512))
+    cfg = CFG | {"train": CFG["train"] | {"optimizer_in_backward": True, "optim": "adamw_8bit"}}
+    assert (setting_of(cfg, 64, "cuda").steps_in_backward, setting_of(cfg, 64, "cuda").optimizer) == (
+        True,
+        "adamw_8bit",
+    )
+
+
 def test_a_cpu_run_is_planned_in_ram():
     setting = MemorySetting(512, weight_dtype="float32", autocast="", attention="sdpa", device="cpu")
     plan = memory_plan(QWEN_3_06B, setting)

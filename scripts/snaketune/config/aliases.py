@@ -69,6 +69,7 @@ OTHER_NAMES: dict[str, tuple[str, str]] = {
     "lr_scheduler": ("train.lr_scheduler_type", "axolotl"),
     "scheduler": ("train.lr_scheduler_type", "AutoTrain"),
     "optimizer": ("train.optim", "axolotl, torchtune"),
+    "optimizer_in_bwd": ("train.optimizer_in_backward", "torchtune"),
     "enable_activation_checkpointing": ("train.gradient_checkpointing", "torchtune"),
     "activation_checkpointing": ("train.gradient_checkpointing", "transformers 5"),
     "compile": ("train.torch_compile", "torchtune"),

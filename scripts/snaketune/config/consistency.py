@@ -34,6 +34,7 @@ def check_run(run: ResolvedRun) -> None:
     _check_plan(run)
     _check_nodes(run)
     _check_strategy(run)
+    _check_optimizer(run)
     if config.train.method == "dpo":
         _check_pairs(run)
     if config.train.fp8 and config.model.quantization != "none":
@@ -86,6 +87,31 @@ def _check_strategy(run: ResolvedRun) -> None:
             f"{place} and model.quantization is {config.model.quantization}, whose weights are not sharded: set"
             " model.quantization to none, or train.strategy to ddp."
         )
+
+
+def _check_optimizer(run: ResolvedRun) -> None:
+    train = run.config.train
+    shares = train.strategy == "fsdp" or train.strategy.startswith("deepspeed")
+    if shares and ("8bit" in train.optim or "paged" in train.optim):
+        raise ConfigError(
+            f"run {run.name}: train.optim is {train.optim} and train.strategy is {train.strategy}, which shares out the"
+            " optimizer's state itself: set train.optim to adamw_torch_fused."
+        )
+    if not train.optimizer_in_backward:
+        return
+    place = f"run {run.name}: train.optimizer_in_backward is true"
+    for key, value, wanted, why in (
+        ("gradient_accumulation_steps", train.gradient_accumulation_steps, 1, "each backward pass is a step"),
+        ("max_grad_norm", f"{train.max_grad_norm:g}", "0", "the norm of all gradients is known after the step"),
+        ("fp16", train.fp16, False, "scaled gradients are checked before the step"),
+        ("strategy", train.strategy, "single", "gradients of several GPUs are averaged before the step"),
+    ):
+        if value != wanted:
+            shown, good = (str(each).lower() if isinstance(each, bool) else each for each in (value, wanted))
+            raise ConfigError(
+                f"{place} and train.{key} is {shown}, but {why}: set train.{key} to {good}, or"
+                " train.optimizer_in_backward to false."
+            )
 
 
 def _check_offload(run: ResolvedRun) -> None:

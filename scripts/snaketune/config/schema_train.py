@@ -44,8 +44,26 @@ class TrainConfig(Section):
     warmup_ratio: float = Field(0.03, ge=0, lt=1, description="Fraction of the steps in which the rate rises.")
     weight_decay: float = Field(0.0, ge=0, description="Decay of the adapter's weights.")
     max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this norm; 0 does not clip.")
-    optim: Literal["adamw_torch_fused", "adamw_torch", "sgd", "adafactor"] = Field(
-        "adamw_torch_fused", description="Optimizer."
+    optim: Literal[
+        "adamw_torch_fused",
+        "adamw_torch",
+        "sgd",
+        "adafactor",
+        "adamw_8bit",
+        "paged_adamw_8bit",
+        "paged_adamw_32bit",
+        "adamw_torch_8bit",
+    ] = Field(
+        "adamw_torch_fused",
+        description="Optimizer. `adamw_8bit` keeps its moments in a quarter of the memory, `paged_adamw_8bit` and "
+        "`paged_adamw_32bit` also move them to RAM when the GPU is full (all three: extra `quantization`); "
+        "`adamw_torch_8bit` is torchao's (extra `float8`). Worth it when every weight is trained.",
+    )
+    optimizer_in_backward: bool = Field(
+        False,
+        description="Step each weight as soon as its gradient is there, so that gradients of all weights are never in "
+        "memory at once: for training every weight on one GPU. The same steps; needs gradient_accumulation_steps 1 and "
+        "max_grad_norm 0.",
     )
     bf16: bool | Literal["auto"] = Field(
         "auto",

@@ -47,6 +47,7 @@ PLANNED_OF_TRAINING = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "optim",
+    "optimizer_in_backward",
     "bf16",
     "fp16",
     "fp8",

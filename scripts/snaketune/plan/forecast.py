@@ -10,7 +10,7 @@ from snaketune.plan.earlier import Measurement
 from snaketune.plan.memory import WIDTH
 from snaketune.plan.rate import Rate
 from snaketune.plan.target import Target
-from snaketune.plan.workload import Work, checkpoint_gb
+from snaketune.plan.workload import Work, checkpoint_gb, trained_gb
 
 WRITING_GB_PER_SECOND = 0.5
 """How fast checkpoints are taken to be written where none was measured; a SATA disk's rate."""
@@ -139,15 +139,13 @@ def disk_of(
     pack: Mapping[str, Any],
 ) -> Disk:
     """Return the disk that a run needs: kept checkpoints and one being written, its results, what it reads."""
-    states = 3 if work.setting.optimizer not in ("sgd", "adafactor") else 1
-    trained = checkpoint_gb(work) / states
     width = STORED_WIDTH.get(model.get("dtype") or "", 2)
     there = sum(file["bytes"] for manifest in (model, pack) for file in manifest["files"].values()) / 1e9
     if model.get("weights_digest", "") is None:
         there += work.parameters * width / 1e9
     return Disk(
         checkpoints=disk_gb(checkpoint_gb(work), settings["save_total_limit"], 0.0, 0.0),
-        trained=trained,
+        trained=trained_gb(work),
         merged=work.parameters * width / 1e9 if cfg["merge"]["enabled"] else 0.0,
         there=there,
     )

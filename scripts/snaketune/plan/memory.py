@@ -5,8 +5,8 @@ Parts and their sources:
 - weights: 4 or 2 bytes per parameter; quantised matrices of the layers 1 byte and a float32 scale per output row
   (LLM.int8), or half a byte, an 8-bit scale per 64 values and a float32 per 256 scales (QLoRA, arXiv 2305.14314,
   double quantisation). Embeddings, head, norms and experts stay in 16 bit: bitsandbytes only replaces linear layers.
-- gradients and optimizer: per trained parameter, as torch, bitsandbytes and transformers allocate them. Gradients
-  are counted in full, as accumulation keeps them.
+- gradients and optimizer: per trained parameter, as torch, bitsandbytes, torchao and transformers allocate them.
+  Gradients are counted in full, as accumulation keeps them; with steps in the backward pass, only the largest one.
 - activations and workspace: traced (see ``tracing``).
 - head: with a chunked loss the logits of one chunk, 8 bytes each (bf16 logits, float32 log-softmax, bf16 gradient),
   a copy of the last hidden state and its gradient and, if the head is trained, its gradient in float32; otherwise
@@ -36,8 +36,12 @@ NF4_BYTES = {True: 0.5 + 1 / 64 + 4 / (64 * 256), False: 0.5 + 4 / 64}
 STATE_VALUES = {"adamw_torch_fused": 2, "adamw_torch": 2, "sgd": 0, "adafactor": 0}
 """Optimizers whose state has the parameters' number format, with the values per parameter; adafactor's two vectors
 per matrix are left out."""
-BYTE_STATES = {"adamw_8bit": 2, "adamw_bnb_8bit": 2, "paged_adamw_8bit": 0, "paged_adamw_32bit": 0}
-"""Optimizers whose state takes this many bytes per parameter on the GPU; paged state can leave it."""
+BYTE_STATES = {"adamw_8bit": 2 + 8 / 256, "adamw_torch_8bit": 2 + 8 / 256}
+"""Optimizers with two states of a byte per parameter and a float32 scale for each block of 256."""
+PAGED_STATES = ("paged_adamw_8bit", "paged_adamw_32bit")
+"""Optimizers whose state can leave the GPU."""
+EMBEDDING_STATES = 8
+"""Bytes per trained embedding value: transformers has bitsandbytes keep two float32 states for these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +107,14 @@ def memory_plan(config: Any, setting: MemorySetting) -> MemoryPlan:
 
 def _memory_plan(config: Any, counts: ParameterCounts, setting: MemorySetting) -> MemoryPlan:
     trained, width = _trained(config, counts, setting)
+    held = _largest_tensor(counts) if setting.steps_in_backward and not setting.adapter else trained
     kept, transient = _activations(config, setting)
     head = _head_bytes(config.get_text_config(), setting)
     return MemoryPlan(
         weights=_weight_bytes(counts, config.get_text_config().hidden_size, setting) / GB,
         adapter=(trained * width if setting.adapter else 0.0) / GB,
-        gradients=trained * width / GB,
-        optimizer=trained * _state_bytes(setting.optimizer, width) / GB,
+        gradients=held * width / GB,
+        optimizer=_optimizer_bytes(trained, counts, setting, width) / GB,
         activations=kept / GB,
         head=head / GB,
         workspace=max(transient - head, 0) / GB,
@@ -139,13 +144,28 @@ def _weight_bytes(counts: ParameterCounts, hidden: int, setting: MemorySetting) 
     return counts.linear * per_entry + (counts.total - counts.linear) * width
 
 
-def _state_bytes(optimizer: str, width: int) -> float:
+def _largest_tensor(counts: ParameterCounts) -> int:
+    """Return the values of the largest weight, which in language models is the embedding or the output layer."""
+    return max(counts.embedding, counts.head)
+
+
+def _optimizer_bytes(trained: int, counts: ParameterCounts, setting: MemorySetting, width: int) -> float:
+    """Return the bytes of the optimizer's state on the GPU.
+
+    Raises:
+        PlanError: if the optimizer is unknown.
+    """
+    optimizer = setting.optimizer
+    if optimizer in PAGED_STATES:
+        return 0
     if optimizer in BYTE_STATES:
-        return BYTE_STATES[optimizer]
+        is_exempt = optimizer == "adamw_8bit" and setting.adapter is None
+        exempt = counts.embedding if is_exempt else 0
+        return (trained - exempt) * BYTE_STATES[optimizer] + exempt * EMBEDDING_STATES
     if optimizer not in STATE_VALUES:
-        known = ", ".join(sorted([*STATE_VALUES, *BYTE_STATES]))
+        known = ", ".join(sorted([*STATE_VALUES, *BYTE_STATES, *PAGED_STATES]))
         raise PlanError(f"train.optim: the memory of {optimizer} is not known to the plan: use one of {known}.")
-    return STATE_VALUES[optimizer] * width
+    return trained * STATE_VALUES[optimizer] * width
 
 
 def _head_bytes(text: Any, setting: MemorySetting) -> float:

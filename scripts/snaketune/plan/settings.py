@@ -53,6 +53,8 @@ class MemorySetting:
     double_quantization: bool = True
     """Whether the scales of 4-bit weights are quantised as well."""
     optimizer: str = "adamw_torch_fused"
+    steps_in_backward: bool = False
+    """Whether each gradient is used and freed as soon as it is there."""
     checkpoint_every: int = 0
     """Every how many layers one is recomputed instead of kept: 0 none, 1 all."""
     chunked_loss: bool = True
@@ -96,6 +98,7 @@ def setting_of(cfg: Mapping[str, Any], row_length: int, device: str, has_bf16: b
         autocast=autocast,
         quantization=model.get("quantization", "none"),
         optimizer=train.get("optim", "adamw_torch_fused"),
+        steps_in_backward=train.get("optimizer_in_backward", False),
         checkpoint_every=train.get("checkpoint_every_n_layers", 1) if checkpointing is True else 0,
         chunked_loss=train.get("chunked_loss", "auto") is not False,
         attention=_attention(model.get("attn_implementation", "auto")),

@@ -169,8 +169,14 @@ def speed_key(cfg: Mapping[str, Any], work: Work, target: Target) -> dict[str, A
     return key | ({"cpu_threads": cfg["train"]["cpu_threads"]} if target.is_cpu else {})
 
 
+def trained_gb(work: Work) -> float:
+    """Return the size of what is trained in GB."""
+    return work.trained * WIDTH[work.setting.adapter.dtype if work.setting.adapter else work.setting.weight_dtype] / 1e9
+
+
 def checkpoint_gb(work: Work) -> float:
     """Return the size of a checkpoint in GB: what is trained, and two moments of Adam for each of it."""
-    width = WIDTH[work.setting.adapter.dtype if work.setting.adapter else work.setting.weight_dtype]
-    states = {"sgd": 0, "adafactor": 0}.get(work.setting.optimizer, 2)
-    return work.trained * width * (1 + states) / 1e9
+    optimizer = work.setting.optimizer
+    if "8bit" in optimizer:
+        return trained_gb(work) + 2 * work.trained / 1e9
+    return trained_gb(work) * (1 if optimizer in ("sgd", "adafactor") else 3)

@@ -179,6 +179,11 @@ def check_formats(cfg: dict[str, Any], device: Device) -> None:
         )
     if mixed_dtype(cfg["train"], device) != torch.float16:
         return
+    if cfg["train"]["optimizer_in_backward"]:
+        raise ConfigError(
+            f"train.optimizer_in_backward: true needs a GPU with bfloat16 and this is {name_of(device)}, whose float16"
+            " gradients are scaled and checked before a step: set it to false."
+        )
     # torch's scaler divides float32 gradients only.
     is_full = cfg["adapter"]["type"] == "none"
     key, dtype = ("model.dtype", cfg["model"]["dtype"]) if is_full else ("adapter.dtype", cfg["adapter"].get("dtype"))

@@ -9,6 +9,14 @@ from snaketune.common.errors import ConfigError
 NONE, EIGHT, FOUR = "none", "8bit", "4bit"
 INSTALL = "pip install -r envs/extras/quantization.txt -c constraints.txt"
 VERSIONED = ("torch", "transformers", "peft", "accelerate")
+# Whose optimizers are not torch's own, and the extra that each package is.
+OPTIMIZERS = {
+    "adamw_8bit": "bitsandbytes",
+    "paged_adamw_8bit": "bitsandbytes",
+    "paged_adamw_32bit": "bitsandbytes",
+    "adamw_torch_8bit": "torchao",
+}
+EXTRAS = {"bitsandbytes": "quantization", "torchao": "float8"}
 
 
 def versions(cfg: dict[str, Any]) -> dict[str, str]:
@@ -17,9 +25,13 @@ def versions(cfg: dict[str, Any]) -> dict[str, str]:
     Raises:
         ConfigError: if a package that the configuration needs is not installed.
     """
-    quantization = cfg["model"].get("quantization", NONE)
+    quantization, train = cfg["model"].get("quantization", NONE), cfg.get("train", {})
     require_bitsandbytes(quantization)
-    return versions_of(VERSIONED if quantization == NONE else (*VERSIONED, "bitsandbytes"))
+    require_optimizer(train.get("optim", ""))
+    wanted = {OPTIMIZERS.get(train.get("optim", "")), None if quantization == NONE else "bitsandbytes"}
+    if train.get("fp8") and importlib.util.find_spec("torchao"):
+        wanted.add("torchao")
+    return versions_of((*VERSIONED, *sorted(filter(None, wanted))))
 
 
 def versions_of(names: tuple[str, ...] = VERSIONED) -> dict[str, str]:
@@ -33,6 +45,16 @@ def require_bitsandbytes(setting: str) -> None:
         raise ConfigError(
             f"model.quantization: {setting} needs the package bitsandbytes, which is not installed: {INSTALL}, or set"
             " model.quantization to none and a smaller train.per_device_train_batch_size."
+        )
+
+
+def require_optimizer(optim: str) -> None:
+    """Raise ConfigError if ``train.optim`` is of a package that is not installed."""
+    package = OPTIMIZERS.get(optim)
+    if package and importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f"train.optim: {optim} needs the package {package}, which is not installed: run `pip install -r"
+            f" envs/extras/{EXTRAS[package]}.txt -c constraints.txt`, or set it to adamw_torch_fused."
         )
 
 

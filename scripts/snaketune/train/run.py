@@ -199,6 +199,7 @@ def prepare_run(
         held_out,
         engine.layout,
         surroundings,
+        steps_in_backward=cfg["train"]["optimizer_in_backward"],
         **preference_settings(cfg, model_folder, (rows, held_out), work, start),
     )
     writers = [_metrics_writer(trainer, effort, cfg, settings, work)] if team.is_first else []

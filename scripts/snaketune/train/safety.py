@@ -12,6 +12,7 @@ from safetensors import safe_open
 from torch.distributed.tensor import DTensor
 
 from snaketune.common.errors import TrainingError
+from snaketune.train.optimizers import state_tensors
 
 # A float16 scaler starts at 2**16 and halves at each overflow: more skips in a row than this have no innocent cause.
 FP16_PATIENCE = 25
@@ -136,9 +137,8 @@ def require_finite_state(step: int, parameters: Iterable[torch.Tensor], optimize
     Raises:
         TrainingError: if a trained weight or a number of the optimizer's state is not finite.
     """
-    states = [value for state in optimizer.state.values() for value in state.values()]
-    for name, tensors in (("a trained weight", list(parameters)), ("the optimizer's state", states)):
-        numbers = [t for t in tensors if isinstance(t, torch.Tensor) and t.is_floating_point() and t.numel()]
+    for name, tensors in (("a trained weight", parameters), ("the optimizer's state", state_tensors(optimizer))):
+        numbers = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
         verdicts = [torch.isfinite(own_part(tensor)).all() for tensor in numbers]
         if verdicts and not all(torch.stack([verdict.cpu() for verdict in verdicts]).tolist()):
             raise TrainingError(

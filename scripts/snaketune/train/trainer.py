@@ -27,6 +27,7 @@ from snaketune.data.rows import PackedRows
 from snaketune.train.adapting import load_weights
 from snaketune.train.batches import IGNORED, Layout
 from snaketune.train.meters import TimeSplit, TokenCounter
+from snaketune.train.optimizers import StepsInBackward, forget_overrides, page_again
 from snaketune.train.row_order import EvenSampler, RowCollator, RowIndices
 from snaketune.train.safety import FP16_PATIENCE, FiniteGuard, require_finite_state, require_plain_names
 from snaketune.train.shares import gathered, whole
@@ -50,8 +51,18 @@ class PackedTrainer(Trainer):
 
     _redirected: Path | None = None
 
-    def __init__(self, *args, held_out: PackedRows, layout: Layout, surroundings: Surroundings, **kwargs):
+    def __init__(
+        self,
+        *args,
+        held_out: PackedRows,
+        layout: Layout,
+        surroundings: Surroundings,
+        steps_in_backward: bool = False,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
+        self._wants_steps_in_backward = steps_in_backward
+        self._steps: StepsInBackward | None = None
         self._held_out, self._layout, self._surroundings = held_out, layout, surroundings
         self.counter, self.times = TokenCounter(), TimeSplit()
         patience = FP16_PATIENCE if self.accelerator.scaler is not None else 0
@@ -70,6 +81,19 @@ class PackedTrainer(Trainer):
             return super().train(*args, **kwargs)
         finally:
             gc.unfreeze()
+            forget_overrides(getattr(self.optimizer, "optimizer", self.optimizer))
+
+    def create_optimizer(self, *args, **kwargs) -> torch.optim.Optimizer:
+        """Create the optimizer and, where they are wanted, its steps within the backward pass."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self._wants_steps_in_backward and self._steps is None:
+            self._steps = StepsInBackward(optimizer)
+        return optimizer
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint:
+            page_again(getattr(self.optimizer, "optimizer", self.optimizer))
 
     def _prepare_for_training(self, *args, **kwargs):
         # A base model is loaded in evaluation mode, and the adapter around it says that it trains.
@@ -134,6 +158,8 @@ class PackedTrainer(Trainer):
         """Return the norm before clipping, after a look at it: this is the last thing before the optimizer's step."""
         if self.is_deepspeed_enabled:
             grad_norm = super()._get_grad_norm(model, grad_norm)
+        elif self._steps:
+            grad_norm = self._steps.norm(self.args.device)
         elif grad_norm is None:
             self.accelerator.unscale_gradients()
             gradients = [parameter.grad for parameter in self._trainable if parameter.grad is not None]

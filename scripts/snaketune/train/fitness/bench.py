@@ -40,6 +40,7 @@ TRAIN = {
     "weight_decay": 0.0,
     "max_grad_norm": 1.0,
     "optim": "adamw_torch_fused",
+    "optimizer_in_backward": False,
     "bf16": "auto",
     "fp16": False,
     "tf32": "auto",
@@ -179,7 +180,13 @@ class Bench:
         arguments = training_arguments(train, LOADER, self.work / name, self.device, False, engine.checkpoint_every)
         watchers = (*engine.callbacks, *callbacks)
         trainer = assemble(
-            model, arguments, self.rows, layout=engine.layout, surroundings=surroundings, callbacks=watchers
+            model,
+            arguments,
+            self.rows,
+            layout=engine.layout,
+            surroundings=surroundings,
+            callbacks=watchers,
+            steps_in_backward=train["optimizer_in_backward"],
         )
         return trainer, engine
 

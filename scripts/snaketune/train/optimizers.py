@@ -1,0 +1,103 @@
+"""Optimizers beyond torch's own, and steps that are taken within the backward pass.
+
+8-bit states are those of bitsandbytes (Dettmers et al. 2022, arXiv:2110.02861) or torchao; both quantise in blocks of
+256 values and leave tensors of fewer than 4,096 values, bitsandbytes embeddings too, in float32. Paged states of
+bitsandbytes are memory that CUDA moves to RAM and back.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+# Smaller states are never paged (bitsandbytes/optim/optimizer.py).
+PAGED_FROM = 100_000
+
+
+class StepsInBackward:
+    """Steps each weight as soon as its gradient is complete and frees the gradient.
+
+    It is the optimizer itself that steps, with one weight at a time: its state, the schedule and checkpoints are as
+    ever, and the ordinary step afterwards finds no gradients.
+
+    Args:
+        optimizer: the one of the training, before accelerate wraps it.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer):
+        self._optimizer = optimizer
+        self._norms: list[torch.Tensor] = []
+        settle_overrides(optimizer)
+        # Groups are found by number: loading a state makes new ones.
+        for number, group in enumerate(optimizer.param_groups):
+            for weight in group["params"]:
+                weight.register_post_accumulate_grad_hook(lambda weight, number=number: self._step(weight, number))
+
+    def norm(self, device: torch.device) -> torch.Tensor:
+        """Return the norm of all gradients since the last call, a scalar on the device."""
+        norms, self._norms = self._norms, []
+        return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros((), device=device)
+
+    def _step(self, weight: torch.Tensor, number: int) -> None:
+        assert weight.grad is not None
+        self._norms.append(torch.linalg.vector_norm(weight.grad, dtype=torch.float32))
+        groups = self._optimizer.param_groups
+        self._optimizer.param_groups = [{**groups[number], "params": [weight]}]
+        try:
+            type(self._optimizer).step(self._optimizer)
+        finally:
+            self._optimizer.param_groups = groups
+        weight.grad = None
+
+
+def settle_overrides(optimizer: Any) -> None:
+    """Let bitsandbytes note for good which weights keep float32 states.
+
+    It would do so at the first step, by place among all weights, and there is only one weight in each of ours.
+    """
+    if hasattr(optimizer, "check_overrides") and not optimizer.initialized:
+        optimizer.check_overrides()
+        optimizer.mng.index2config.clear()  # what it noted by the weight itself stays
+        optimizer.to_gpu()
+        optimizer.initialized = True
+
+
+def forget_overrides(optimizer: Any) -> None:
+    """Empty what bitsandbytes keeps for the whole process: modules of the model, and paged memory.
+
+    A model that ran out of memory would stay alive through it, and the next one get the float32 states of its places.
+    """
+    if hasattr(optimizer, "mng"):
+        optimizer.mng.initialize()
+        optimizer.page_mng.paged_tensors.clear()
+
+
+def page_again(optimizer: Any) -> None:
+    """Make loaded states of a paged optimizer paged ones: loading has put them on the GPU for good."""
+    if not getattr(optimizer, "is_paged", False):
+        return
+    for weight, state in optimizer.state.items():
+        for name in ("state1", "state2"):
+            if weight.device.type != "cpu" and weight.numel() >= PAGED_FROM and name in state:
+                state[name] = _paged(state[name], optimizer.page_mng.paged_tensors)
+
+
+def _paged(values: torch.Tensor, known: list[torch.Tensor]) -> torch.Tensor:
+    from bitsandbytes import functional
+
+    if getattr(values, "is_paged", False):
+        return values
+    buffer = functional.get_paged(*values.shape, dtype=values.dtype, device=values.device)
+    buffer.copy_(values)
+    known.append(buffer)
+    return buffer
+
+
+def state_tensors(optimizer: torch.optim.Optimizer) -> Sequence[torch.Tensor]:
+    """Return all tensors of the optimizer's state; of those that torchao quantises, their parts."""
+    found: list[torch.Tensor] = []
+    for state in optimizer.state.values():
+        for value in state.values():
+            names = getattr(value, "tensor_attrs", ()) if type(value) is not torch.Tensor else ()
+            found += [getattr(value, name) for name in names] or [value]
+    return [value for value in found if isinstance(value, torch.Tensor)]
