@@ -57,27 +57,40 @@ def test_no_generations_are_no_answers():
     assert collect([]).shown == ()
 
 
-BEFORE, AFTER = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n", "<|im_start|>assistant\n"
+BEFORE, AFTER = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
 
 
 def prompts(*questions):
-    return [line(n, False, True) | {"prompt": f"{BEFORE}{text}<|im_end|>\n{AFTER}"} for n, text in enumerate(questions)]
+    return [line(n, False, True) | {"prompt": f"{BEFORE}{text}{AFTER}"} for n, text in enumerate(questions)]
 
 
 def test_what_the_template_writes_around_every_question_is_shown_once():
     answers = collect(prompts("How many apples?", "How many\npears?"))
     assert (answers.frame.before, answers.frame.after) == (BEFORE, AFTER)
-    assert [answer.prompt.text for answer in answers.shown] == [
-        "How many apples?<|im_end|>\n",
-        "How many\npears?<|im_end|>\n",
-    ]
+    assert [answer.prompt.text for answer in answers.shown] == ["How many apples?", "How many\npears?"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("<s>[INST] ", " [/INST]"),
+        ("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"),
+        ("<bos><start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n"),
+        ("<｜begin▁of▁sentence｜><｜User｜>", "<｜Assistant｜>"),
+        ("<|start|>user<|message|>", "<|end|><|start|>assistant"),
+    ],
+)
+def test_control_tokens_beside_a_question_are_no_part_of_it(before, after):
+    asked = ["Why is it so?", "What is it <b>now?", "\nShould they go?"]
+    answers = collect([line(n, False, True) | {"prompt": before + text + after} for n, text in enumerate(asked)])
+    assert [answer.prompt.text.strip() for answer in answers.shown] == [text.strip() for text in asked]
 
 
 def test_a_line_that_one_prompt_has_otherwise_is_part_of_the_question():
-    lines = [*prompts("a", "b"), line(7, False, True) | {"prompt": f"<|im_start|>user\nc<|im_end|>\n{AFTER}"}]
+    lines = [*prompts("a", "b"), line(7, False, True) | {"prompt": f"<|im_start|>user\nc{AFTER}"}]
     answers = collect(lines)
     assert (answers.frame.before, answers.frame.after) == ("", AFTER)
-    assert BEFORE + "a<|im_end|>\n" in [answer.prompt.text for answer in answers.shown]
+    assert BEFORE + "a" in [answer.prompt.text for answer in answers.shown]
 
 
 @pytest.mark.parametrize("questions", [("a",), ("a", "a"), ("\n", ""), ("x\nx\n", "x\n")])

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from snaketune.report.frames import Frame, SharedLines
+from snaketune.report.frames import Frame, SharedText
 from snaketune.report.text import Excerpt, excerpt
 
 SHOWN = 12
@@ -66,7 +66,7 @@ def collect(generations: Iterable[Mapping[str, Any]], shown: int = SHOWN) -> Ans
     """Count ``generations`` by kind in one pass and keep at most ``shown`` of them, taking the kinds in turn."""
     counts: Counter[str] = Counter()
     candidates: dict[str, list[Mapping[str, Any]]] = {kind: [] for kind in KINDS}
-    shared = SharedLines()
+    shared = SharedText()
     for line in generations:
         if "left_out" in line:  # a request that was not put
             continue

@@ -1,12 +1,18 @@
 """What a chat template writes around every question: shown once, so that the questions themselves can be read."""
 
+import re
 from dataclasses import dataclass
-from itertools import takewhile
+from os.path import commonprefix
+
+# Control tokens as templates write them; no request may spell one, so that a shared one is the template's own.
+ENDING = re.compile(r"<[|｜][^<>|｜\s]+[|｜]>|<(?:end_of_turn|/s|eos)>|\[/INST\]")
+# Those that a question follows on the same line.
+OPENING = re.compile(r"\[INST\] ?|<[|｜](?:[Uu]ser|message|im_sep|end_header_id)[|｜]>")
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The whole lines, with their ends, with which all prompts begin, and those with which they end."""
+    """The whole lines with which all prompts begin, or end, and the control tokens on the line beside the question."""
 
     before: str = ""
     after: str = ""
@@ -16,27 +22,35 @@ class Frame:
         return prompt[len(self.before) : len(prompt) - len(self.after)]
 
 
-class SharedLines:
+class SharedText:
     """Finds the frame of prompts that come one by one."""
 
     def __init__(self) -> None:
         self._prompts = self._shortest = 0
-        self._first: list[str] = []
-        self._last: list[str] = []
+        self._first = self._last = ""
 
     def add(self, prompt: str) -> None:
         """Take in a prompt."""
-        lines = prompt.splitlines(keepends=True)
-        self._first = _shared(self._first, lines) if self._prompts else lines
-        self._last = _shared(self._last, lines[::-1]) if self._prompts else lines[::-1]
+        backwards = prompt[::-1]
+        self._first = commonprefix([self._first, prompt]) if self._prompts else prompt
+        self._last = commonprefix([self._last, backwards]) if self._prompts else backwards
         self._shortest = min(self._shortest, len(prompt)) if self._prompts else len(prompt)
         self._prompts += 1
 
     def frame(self) -> Frame:
         """Return what the prompts share; nothing of a single one, or where the shortest would have nothing left."""
-        before, after = "".join(self._first), "".join(self._last[::-1])
+        before, after = _beginning(self._first), _ending(self._last[::-1])
         return Frame() if self._prompts < 2 or len(before) + len(after) >= self._shortest else Frame(before, after)
 
 
-def _shared(known: list[str], lines: list[str]) -> list[str]:
-    return [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(known, lines, strict=False))]
+def _beginning(shared: str) -> str:
+    """Return the whole lines of a shared beginning, and the next line up to the control token before the question."""
+    line = shared.rfind("\n") + 1
+    return shared[: max([line, *(mark.end() for mark in OPENING.finditer(shared, line))])]
+
+
+def _ending(shared: str) -> str:
+    """Return the whole lines of a shared ending, and of the line before them what begins with a control token."""
+    line = shared.find("\n") + 1 or len(shared)
+    mark = ENDING.search(shared, 0, line)
+    return shared[mark.start() if mark else line :]
