@@ -18,7 +18,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -97,7 +97,7 @@ def _documents(args: argparse.Namespace) -> Iterator[tuple[np.ndarray, np.ndarra
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(args.model, local_files_only=True)
-    for question, answer in _pairs(args):
+    for question, answer in pairs(args.data, args.columns):
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         before = tokenizer.apply_chat_template(turns[:1], add_generation_prompt=True, return_dict=False)
         ids = tokenizer.apply_chat_template(turns, return_dict=False)
@@ -107,17 +107,18 @@ def _documents(args: argparse.Namespace) -> Iterator[tuple[np.ndarray, np.ndarra
             yield np.array(ids, np.int32), (np.arange(len(ids)) >= len(before)).astype(np.int8)
 
 
-def _pairs(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    if not args.data:
+def pairs(data: str | None, columns: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield questions and answers of a file of JSON lines, or of the embedded example where there is none."""
+    if not data:
         from snaketune.data.quickstart import quickstart_lines
 
         lines: Any = quickstart_lines()
     else:
-        lines = Path(args.data).read_bytes().splitlines()
+        lines = Path(data).read_bytes().splitlines()
     for line in lines:
         record = _record(line)
-        if record is not None and all(isinstance(record.get(name), str) for name in args.columns):
-            yield tuple(record[name] for name in args.columns)
+        if record is not None and all(isinstance(record.get(name), str) for name in columns):
+            yield tuple(record[name] for name in columns)
 
 
 def _record(line: bytes) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from snaketune.data.packing import pack
 from snaketune.data.rows import PackedRows, write_rows
 from snaketune.train.activations import checkpointing_arguments
 from snaketune.train.attention import training_attention
+from snaketune.train.batches import DENSE_STEP
 from snaketune.train.device import Device
 from snaketune.train.engine import Engine, Outlook, prepare_engine
 from snaketune.train.trainer import assemble
@@ -37,7 +38,11 @@ def packed_rows(case: Case, workload: Workload, corpus: Corpus, device: Device, 
     trainer = _trainer(model, rows, engine, workload, device, folder, size, accumulation)
     documents = [[document.length for document in rows.documents(row)] for row in range(len(rows))]
     batches = [[length for row in group for length in row] for group in in_groups(documents, size)]
-    return Built(trainer, batches, [len(group) * workload.row_length for group in in_groups(documents, size)])
+    slots = [len(group) * workload.row_length for group in in_groups(documents, size)]
+    if engine.layout.dense:
+        filled = [-(-sum(batch) // DENSE_STEP) * DENSE_STEP for batch in batches]
+        slots = list(map(min, filled, slots))
+    return Built(trainer, batches, slots)
 
 
 def _written(workload: Workload, corpus: Corpus, path: Path) -> Path:

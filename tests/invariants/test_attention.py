@@ -14,7 +14,7 @@ from snaketune.data.packing import RowPlan
 from snaketune.data.rows import PackedRows, write_rows
 from snaketune.train import attention
 from snaketune.train.attention import VARLEN, check_isolation, needs_boundaries, register_varlen, training_attention
-from snaketune.train.batches import Layout, arrange, document_shape, filled, loss_places, with_boundaries
+from snaketune.train.batches import DENSE_STEP, Layout, arrange, document_shape, filled, loss_places, with_boundaries
 from snaketune.train.device import Device, computing_dtype
 from snaketune.train.device import attention as reading_attention
 
@@ -275,6 +275,21 @@ def test_a_layout_fixes_all_shapes(rows):
     assert shapes[0]["cu_seq_lens_q"] == (3 * 4 + 1,)
     assert {batch["max_length_q"] for batch in batches} == {20}
     assert batches[1]["cu_seq_lens_q"].tolist() == [0, 7, 16, 21, 24, 44, 48, 68, *[72] * 5]
+
+
+def test_dense_batches_hold_the_tokens_of_all_rows_and_hardly_any_padding(rows):
+    layout = Layout(boundaries=True, places=True, dense=True, rows=2)
+    batch, apart = arrange(rows, [1, 0], layout), arrange(rows, [1, 0], Layout(places=True))
+    (ids,), (positions,), total = batch["input_ids"], batch["position_ids"], int(rows.tokens.sum())
+    assert ids.tolist() == [token for row in (1, 0) for token in rows.input_ids[row][: rows.tokens[row]].tolist()] + [
+        0
+    ] * (len(ids) - total)
+    assert total <= len(ids) <= min(total + DENSE_STEP, 2 * T) and len(ids) % DENSE_STEP in (0, 2 * T % DENSE_STEP)
+    assert batch["cu_seq_lens_q"].tolist() == [*torch.nonzero(positions == 0).flatten().tolist(), len(ids)]
+    # A loss is taken at the same tokens: none at the last one of a row, although another row follows.
+    expected = [int(apart["input_ids"].reshape(-1)[place + 1]) for place in apart["loss_places"]]
+    assert [int(ids[place + 1]) for place in batch["loss_places"]] == expected
+    assert int((batch["labels"][:, 1:] != -100).sum()) == int((apart["labels"][:, 1:] != -100).sum())
 
 
 def test_padding_counts_as_a_document(rows):

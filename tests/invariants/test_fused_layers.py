@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, Mistral
 
 from snaketune.train import attention
 from snaketune.train.attention import VARLEN, needs_boundaries, register_varlen, settle_attention
-from snaketune.train.batches import with_boundaries
+from snaketune.train.batches import dense, with_boundaries
 from snaketune.train.cpu_attention import attend_by_document
 from snaketune.train.fused_layers import fuse_layers
 
@@ -144,3 +144,20 @@ def test_a_model_that_does_more_than_attend_gets_its_mask_back(monkeypatch, caps
         attention.AttentionInterface.register(VARLEN, original)
     assert not needs_boundaries(model)
     assert "attention runs with a mask" in capsys.readouterr().out
+
+
+def test_a_dense_batch_gives_the_logits_and_gradients_of_its_rows():
+    tokens = torch.tensor([16, 14])
+    register_varlen(attend_by_document)
+    together = dense({**batch(), "labels": batch()["input_ids"]}, tokens)
+    kept = (torch.arange(16) < tokens[:, None]).flatten()
+    rows, one = build(LlamaConfig(**SIZES)), build(LlamaConfig(**SIZES), VARLEN)
+    expected = rows(**batch(), use_cache=False).logits.flatten(0, 1)[kept]
+    given = {name: together[name] for name in ("input_ids", "position_ids")}
+    found = one(**with_boundaries(given), use_cache=False).logits[0, : len(expected)]
+    assert torch.allclose(found, expected, atol=1e-5)
+    for logits in (found, expected):
+        logits.log_softmax(-1).square().mean().backward()
+    for (name, ours), (_, theirs) in zip(one.named_parameters(), rows.named_parameters(), strict=True):
+        if theirs.grad is not None:
+            assert float((ours.grad - theirs.grad).norm()) <= 1e-5 * float(theirs.grad.norm()) + 1e-9, name

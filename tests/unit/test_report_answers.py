@@ -76,7 +76,7 @@ def test_what_the_template_writes_around_every_question_is_shown_once():
         ("<s>[INST] ", " [/INST]"),
         ("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"),
         ("<bos><start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n"),
-        ("<｜begin▁of▁sentence｜><｜User｜>", "<｜Assistant｜>"),
+        ("<\uff5cbegin\u2581of\u2581sentence\uff5c><\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>"),
         ("<|start|>user<|message|>", "<|end|><|start|>assistant"),
     ],
 )

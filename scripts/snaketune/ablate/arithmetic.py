@@ -15,17 +15,18 @@ def operations(
 ) -> float:
     """Return the operations that a training carries out per real token.
 
-    Layers compute at every place, padding or not; a chunked loss only where a loss is taken. Attention with a mask
-    computes whole rows, ``row_length²`` pairs where half of a document's would do.
+    Layers compute at every place, padding or not, unless training puts the tokens of a batch into one row; a chunked
+    loss only where a loss is taken. Attention with a mask computes whole rows, ``row_length²`` pairs where half of a
+    document's would do.
 
     Args:
         shape: of the model.
         layout: the rows.
-        engine: what training decided: ``attention``, ``chunked_loss`` and ``checkpoint_every``.
+        engine: what training decided: ``attention``, ``chunked_loss``, ``checkpoint_every``, ``computes_padding``.
         trained_parameters: of the adapter.
         full: whether all weights are trained.
     """
-    places = layout.rows * layout.row_length
+    places = layout.rows * layout.row_length if engine.get("computes_padding", True) else layout.tokens
     is_dense = engine["attention"] in DENSE
     squares = 2 * layout.rows * layout.row_length**2 if is_dense else layout.squares
     lora, every = 0 if full else trained_parameters, engine["checkpoint_every"]

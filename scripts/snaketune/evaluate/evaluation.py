@@ -24,6 +24,7 @@ from snaketune.evaluate.models import (
     is_whole_model,
     load_model,
     load_tokenizer,
+    with_faster_layers,
 )
 from snaketune.evaluate.preferences import PREFERENCE_ACCURACY, preference_measures
 from snaketune.evaluate.prompts import Prompt, Writing, choose_prompts, own_stops, stop_tokens
@@ -99,19 +100,19 @@ def evaluate(material: Material, settings: EvaluationSettings, clock: Clock | No
     examination = _Examination(material, settings, clock)
     unquantised = replace(settings.model, quantization=NONE)
     if is_whole_model(material.adapter):
-        examination.examine("base", examination.base)
+        examination.examine("base", with_faster_layers(examination.base))
         examination.release_base()
-        examination.examine("tuned", load_model(material.adapter, unquantised))
+        examination.examine("tuned", with_faster_layers(load_model(material.adapter, unquantised)))
         free_memory()
     else:
         _examine_adapter(examination, material.adapter)
     if material.merged is not None:
-        examination.examine("merged", load_model(material.merged, unquantised))
+        examination.examine("merged", with_faster_layers(load_model(material.merged, unquantised)))
     return examination.finish()
 
 
 def _examine_adapter(examination: "_Examination", adapter: Path) -> None:
-    tuned = attach_adapter(examination.base, adapter)
+    tuned = with_faster_layers(attach_adapter(examination.base, adapter))
     with tuned.disable_adapter():
         examination.examine("base", tuned)
     examination.examine("tuned", tuned)

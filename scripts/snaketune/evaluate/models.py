@@ -15,6 +15,7 @@ from snaketune.common.errors import TrainingError
 from snaketune.model.peft_names import names_as_given, read_config
 from snaketune.model.weights import count_parameters, find_weight_files
 from snaketune.train.device import attention, has_usable_card
+from snaketune.train.fused_layers import fuse_layers
 from snaketune.train.loading import open_model
 from snaketune.train.packages import NONE
 
@@ -132,6 +133,16 @@ def attach_adapter(model: Any, folder: str | Path) -> PeftModel:
             f" from the file, the first is {strays[0]}: train the adapter again."
         )
     return tuned
+
+
+def with_faster_layers(model: Any) -> Any:
+    """Return ``model``, whose layers compute the same in fewer passes over memory where it is read on a CPU.
+
+    To be called once, with the adapter on it, which may be switched off and on again afterwards.
+    """
+    if next(model.parameters()).device.type == "cpu" and not getattr(model, "is_quantized", False):
+        fuse_layers(model)
+    return model
 
 
 def _refuse_other_vocabulary(model: Any, folder: str | Path) -> None:

@@ -2,12 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from os.path import commonprefix
 
 # Control tokens as templates write them; no request may spell one, so that a shared one is the template's own.
-ENDING = re.compile(r"<[|｜][^<>|｜\s]+[|｜]>|<(?:end_of_turn|/s|eos)>|\[/INST\]")
+ENDING = re.compile(r"<[|\uff5c][^<>|\uff5c\s]+[|\uff5c]>|<(?:end_of_turn|/s|eos)>|\[/INST\]")
 # Those that a question follows on the same line.
-OPENING = re.compile(r"\[INST\] ?|<[|｜](?:[Uu]ser|message|im_sep|end_header_id)[|｜]>")
+OPENING = re.compile(r"\[INST\] ?|<[|\uff5c](?:[Uu]ser|message|im_sep|end_header_id)[|\uff5c]>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +31,8 @@ class SharedText:
     def add(self, prompt: str) -> None:
         """Take in a prompt."""
         backwards = prompt[::-1]
-        self._first = commonprefix([self._first, prompt]) if self._prompts else prompt
-        self._last = commonprefix([self._last, backwards]) if self._prompts else backwards
+        self._first = _shared(self._first, prompt) if self._prompts else prompt
+        self._last = _shared(self._last, backwards) if self._prompts else backwards
         self._shortest = min(self._shortest, len(prompt)) if self._prompts else len(prompt)
         self._prompts += 1
 
@@ -41,6 +40,12 @@ class SharedText:
         """Return what the prompts share; nothing of a single one, or where the shortest would have nothing left."""
         before, after = _beginning(self._first), _ending(self._last[::-1])
         return Frame() if self._prompts < 2 or len(before) + len(after) >= self._shortest else Frame(before, after)
+
+
+def _shared(one: str, other: str) -> str:
+    """Return the beginning that two texts have in common."""
+    length = min(len(one), len(other))
+    return one[: next((place for place in range(length) if one[place] != other[place]), length)]
 
 
 def _beginning(shared: str) -> str:

@@ -12,6 +12,9 @@ from snaketune.data.rows import PackedRows
 IGNORED = -100
 # Numbers of documents that batches are filled up to: in steps, this far above the mean.
 SLOT_STEP, USUAL_DEVIATIONS = 8, 4.0
+# Tokens that a row without padding between its documents is filled up to a multiple of: kernels for a CPU are made for
+# each shape.
+DENSE_STEP = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Layout:
         longest: tokens of the longest document, where compiled layers are to see one number; 0 is the batch's own.
         places: give the places that a loss is taken at, so that finding them does not wait for the GPU.
         rows: fill an incomplete batch up to this many rows with padding, for compiled layers.
+        dense: put the tokens of all rows into one row, so that their padding is not computed.
     """
 
     boundaries: bool = False
@@ -32,11 +36,16 @@ class Layout:
     longest: int = 0
     places: bool = False
     rows: int = 0
+    dense: bool = False
 
 
 def arrange(rows: PackedRows, indices: Sequence[int], layout: Layout) -> dict[str, Any]:
     """Return the batch of the rows ``indices`` with all that ``layout`` asks for."""
-    batch: dict[str, Any] = filled(collate(rows, indices), layout.rows, layout.longest)
+    batch: dict[str, Any] = collate(rows, indices)
+    if layout.dense and len(indices):
+        batch = dense(batch, torch.from_numpy(rows.tokens[indices]).long())
+    else:
+        batch = filled(batch, layout.rows, layout.longest)
     batch = with_boundaries(batch, layout.slots, layout.longest) if layout.boundaries else batch
     return batch | ({"loss_places": loss_places(batch["labels"])} if layout.places else {})
 
@@ -54,6 +63,25 @@ def collate(rows: PackedRows, indices: Sequence[int]) -> dict[str, torch.Tensor]
     trained = torch.from_numpy(rows.take("loss_mask", indices)).bool()
     positions = torch.from_numpy(rows.take("position_ids", indices).astype("int64"))
     return {"input_ids": ids, "labels": ids.masked_fill(~trained, IGNORED), "position_ids": positions}
+
+
+def dense(batch: dict[str, torch.Tensor], tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Put the first ``tokens`` (int64, shape [rows]) of each row into one row, of shape [1, total].
+
+    Only a little padding is left, at the end. No row predicts the first token of the next one.
+    """
+    kept = torch.arange(batch["input_ids"].shape[1]) < tokens[:, None]
+    total = int(tokens.sum())
+    missing = min(-total % DENSE_STEP, kept.numel() - total)
+    labels = batch["labels"].clone()
+    labels[:, 0] = IGNORED
+    padding = {
+        "input_ids": torch.zeros(missing, dtype=torch.int64),
+        "labels": torch.full((missing,), IGNORED),
+        "position_ids": torch.arange(missing),
+    }
+    found = {name: torch.cat([values[kept], padding[name]]) for name, values in (batch | {"labels": labels}).items()}
+    return {name: values[None] for name, values in found.items()}
 
 
 def filled(batch: dict[str, torch.Tensor], rows: int, longest: int = 0) -> dict[str, torch.Tensor]:

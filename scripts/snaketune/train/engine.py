@@ -5,7 +5,7 @@ the first one did.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from snaketune.common.errors import ConfigError
@@ -51,7 +51,8 @@ class Engine:
     def facts(self) -> dict[str, Any]:
         """Return the decisions for a record of the run."""
         names = ("attention", "chunked_loss", "checkpoint_every", "compiled_layers", "notes")
-        return {name: getattr(self, name) for name in names} | {"compiled_again": self.watch.later if self.watch else 0}
+        more = {"computes_padding": not self.layout.dense, "compiled_again": self.watch.later if self.watch else 0}
+        return {name: getattr(self, name) for name in names} | more
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def prepare_engine(
     with explaining_unfit_model(model.config.model_type), mixed_precision(sample, mixed_dtype(train, device)):
         if device.is_cpu and not is_sharded(cfg):
             _suit_cpu(model, train)
-        if any(_is_packed(rows) for rows in splits):
+        if is_packed := any(_is_packed(rows) for rows in splits):
             check_isolation(sample)
         is_chunked, why_not = _chunk_loss(model, sample, train)
     notes += [why_not] if why_not else []
@@ -99,6 +100,8 @@ def prepare_engine(
     for note in notes:
         print(f"Note: {note}.", flush=True)
     layout = _layout(model, splits, train, is_chunked, compiled > 0)
+    if is_packed and not compiled and _can_be_dense(model, cfg, device):
+        layout = replace(layout, dense=True)
     watch = CompilationWatch() if compiled else None
     return Engine(model.config._attn_implementation, is_chunked, every, compiled, layout, tuple(notes), watch)
 
@@ -114,6 +117,12 @@ def _suit_cpu(model: Any, train: dict[str, Any]) -> None:
 
 def _is_packed(rows: PackedRows) -> bool:
     return any(len(rows.documents(row)) > 1 for row in range(len(rows)))
+
+
+def _can_be_dense(model: Any, cfg: dict[str, Any], device: Device) -> bool:
+    """Tell whether packed rows may become one: attention has boundaries, and no pairs are found by their rows."""
+    is_plain = device.is_cpu and not is_sharded(cfg) and cfg["train"]["method"] == "sft"
+    return is_plain and needs_boundaries(model)
 
 
 def _chunk_loss(model: Any, sample: Any, train: dict[str, Any]) -> tuple[bool, str | None]:
