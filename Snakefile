@@ -85,9 +85,11 @@ onstart:
 
 
 onsuccess:
+    note_what_jobs_made()
     point_latest()
     name_reports()
 
 
 onerror:
+    note_what_jobs_made()
     explain(log)

@@ -19,6 +19,7 @@ from snaketune.config.first_look import FirstLook
 from snaketune.config.environment import machine_notes, plugin_path, prepare_job_environment, require_packages
 from snaketune.config.environment import restore_plugin_path
 from snaketune.config.hub_sources import HubSources
+from snaketune.config.proofs import note_proofs, order_before_jobs
 from snaketune.config.remote_sources import RemoteSources
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.specs_in_use import specs_in_use
@@ -93,6 +94,7 @@ try:
     if workflow.is_main_process:
         PLACES.heal(upkeep.is_yes(SWITCHES["verify"]))
         replace_until(workflow, BLUEPRINT)
+        order_before_jobs(workflow, PLACES.folders, Path(BLUEPRINT.results), WORK)
 except SnaketuneError as error:
     stop(error)
 for run in BLUEPRINT.runs.values():
@@ -480,6 +482,11 @@ def explain(logs):
     """What to read and do after a failure."""
     command = "snakemake " + " ".join(map(shlex.quote, sys.argv[1:]))
     print(upkeep.explain_failure([logs] if isinstance(logs, str) else logs, command), file=sys.stderr, flush=True)
+
+
+def note_what_jobs_made():
+    """What each finished job read and wrote, so that a copy of the results is known for what it is."""
+    note_proofs(workflow.dag.finished_jobs, Path(BLUEPRINT.results), WORK)
 
 
 def name_reports():

@@ -15,6 +15,7 @@ def main() -> None:
     from snaketune.common.atomic import write_bytes, write_json
     from snaketune.common.canonical import read_json
     from snaketune.common.cards import take_cards
+    from snaketune.common.kept import put_back
     from snaketune.common.locks import wait_for_lock
     from snaketune.common.manifest import read_manifest, write_manifest
     from snaketune.data.rows import PackedRows
@@ -45,6 +46,9 @@ def main() -> None:
     identity = fingerprint(arguments.spec, rightsize, rows, origins.digests, found)
     work = Path(arguments.work) / "runs" / identity
     lock = None if is_worker() else wait_for_lock(work / "lock")
+    if lock and put_back(Path(arguments.manifest).parent, identity):
+        print("This training was finished before, and its files are intact: they are published as they were.")
+        return
     # Before anything is computed: a slow disk costs seconds here, and would cost the result afterwards.
     git = provenance.describe_git(Path(__file__).parent) if lock else None
     base, settings = Path(arguments.model).parent / "model", arguments.settings

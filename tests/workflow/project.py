@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 # A session of these can be killed: all that they start is in it.
 REAL_PROGRAMS = Path(sys.executable).parent
 PARTS = ("Snakefile", "rules", "scripts", "config", "profiles", "envs", "docs")
-VOLATILE_FILES = {"run_info.json", "evaluation_info.json", "plan.json", "history.json"}
+VOLATILE_FILES = {"run_info.json", "evaluation_info.json", "plan.json", "history.json", ".made.json"}
 MEASURED = re.compile(rb"<!-- measured:.*?<!-- end of measured -->", re.DOTALL)
 TIMES = ("data_seconds", "compute_seconds", "evaluation_seconds", "checkpoint_seconds")
 VOLATILE_KEYS = {"tokens_per_second", "mfu", "memory_gb", "gpu_utilization", *TIMES}

@@ -2,10 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 
 import pytest
-from project import Project, kill_session, record
+from project import Project, kill_session, record, stable_content
 
 PREPARATION = {"stage_sources", "read_records", "dedupe_records", "split_records"}
 DATA = PREPARATION | {"prepare_tokenizer", "tokenize_records", "rightsize", "pack_rows"}
@@ -232,6 +233,45 @@ def test_a_damaged_result_is_noticed_and_made_again(project, file, stage):
 def test_a_missing_bookkeeping_folder_retrains_nothing(project):
     shutil.rmtree(project.folder / ".snakemake")
     assert "train_model" not in project.run()
+
+
+def test_a_rule_in_other_words_trains_nothing_without_the_state_of_its_training(project):
+    before = stable_content(project.folder / "results" / "runs")
+    project.edit("rules/train.smk", "--work work --adapter", "--work  work --adapter")
+    shutil.rmtree(project.folder / "work")
+    assert "train_model" in project.run()
+    assert "This training was finished before, and its files are intact" in project.output
+    assert not list(project.folder.glob("work/runs/*/checkpoint-*"))
+    assert stable_content(project.folder / "results" / "runs") == before
+    assert project.run() == set()
+
+
+def copy_without_times(project, folder):
+    """What an archive without times leaves of the results, without what Snakemake and the workflow know of them."""
+    copy = Project(folder, project.config.read_text(), project.programs)
+    for name in ("rules", "scripts", "config"):
+        shutil.copytree(project.folder / name, copy.folder / name, dirs_exist_ok=True)
+    shutil.copy(project.raw, copy.raw)
+    shutil.copytree(project.folder / "results", copy.folder / "results", symlinks=True)
+    paths = sorted(path for path in (copy.folder / "results").rglob("*") if not path.is_symlink())
+    for number, path in enumerate(paths):  # results come before what they were made from
+        os.utime(path, (1_700_000_000 + number, 1_700_000_000 + number))
+    return copy
+
+
+def test_moved_results_are_results(project, tmp_path):
+    copy = copy_without_times(project, tmp_path)
+    assert copy.run() == set()
+    assert re.search(r"the results of \d+ jobs have lost their order in time", copy.output)
+    assert copy.run() == set()
+    assert "lost their order" not in copy.output
+    damaged = next(copy.folder.glob("results/data/split_records/*/train.jsonl"))
+    content = damaged.read_bytes()
+    damaged.write_bytes(content.replace(b"4", b"5", 1))
+    os.utime(damaged, (1_700_000_000, 1_700_000_000))
+    assert "split_records" in copy.run()
+    assert damaged.read_bytes() == content
+    assert not list(copy.folder.glob("work/runs/*/checkpoint-*")), "something was trained"
 
 
 def test_kill_9_of_everything_in_training_then_the_same_command_resumes(project):

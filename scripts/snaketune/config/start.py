@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from snaketune.common.kept import drop_kept, keep_trainings
 from snaketune.common.state import say
 from snaketune.config.blueprint import Blueprint
 from snaketune.config.damage import heal
@@ -18,12 +19,17 @@ class Places:
         blueprint: the configured runs.
         work: the folder of resumable state.
         config: the name of the configuration file, which is part of whose results are whose.
+
+    Attributes:
+        folders: those of the results that the configuration asks for.
     """
 
     def __init__(self, blueprint: Blueprint, work: Path, config: str):
         self._results, self._work = Path(blueprint.results), work
         self._config, self._uses = config, used_paths(*blueprint.in_use())
         self._wanted = blueprint.wanted_files()
+        self.folders = list(dict.fromkeys(Path(path).parent for path in self._wanted))
+        self._runs = [Path(blueprint.run_path(run, "")) for run in blueprint.runs]
 
     def owner(self) -> str:
         """Return the name of this project and configuration among the owners of the results."""
@@ -50,9 +56,11 @@ class Places:
         for note in [*try_folder(str(self._results), "paths.results"), *try_folder(str(self._work), "work")]:
             say(note)
         self.tidy()
+        keep_trainings(self._runs)
 
     def tidy(self) -> None:
         """Remove what killed jobs left, and note what this project uses."""
         sweep(self._results, self._work)
+        drop_kept(self._runs)
         if self._results.is_dir():
             claim(self._results, self.owner(), Path.cwd(), self._config, self._uses)

@@ -1,0 +1,76 @@
+"""A finished training that its workflow keeps is published again, and no other one."""
+
+import json
+
+import pytest
+
+from snaketune.common import kept
+from snaketune.common.atomic import remove_tree
+from snaketune.common.kept import FILES, FOLDER, drop_kept, keep_trainings, put_back
+from snaketune.common.manifest import write_manifest
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    (folder / "adapter" / "deep").mkdir(parents=True)
+    (folder / "adapter" / "weights").write_text("weights")
+    (folder / "adapter" / "deep" / "more").write_text("more")
+    for name in FILES[:2]:
+        (folder / name).write_text(name)
+    write_manifest(folder / FILES[2], "train_model", [folder / "adapter"], {"fingerprint": "f"})
+    keep_trainings([folder])
+    return folder
+
+
+def remove_outputs(run):
+    for name in ("adapter", *FILES):
+        remove_tree(run / name)
+
+
+def content(run):
+    return {str(path.relative_to(run)): path.read_text() for path in run.rglob("*") if path.is_file()}
+
+
+def test_what_snakemake_removed_comes_back(run):
+    before = {name: text for name, text in content(run).items() if not name.startswith(FOLDER)}
+    assert len(before) == 5
+    remove_outputs(run)
+    drop_kept([run])  # another command in between: it is all that there is
+    keep_trainings([run])
+    assert put_back(run, "f")
+    assert content(run) == before
+    assert not put_back(run, "f")
+
+
+def test_another_identity_or_a_damaged_file_is_trained(run):
+    remove_outputs(run)
+    assert not put_back(run, "g")
+    (run / FOLDER / "adapter" / "weights").write_text("WEIGHTS")
+    assert not put_back(run, "f")
+
+
+@pytest.mark.parametrize("text", ["", "[]", json.dumps({"fingerprint": "f"}), json.dumps({"files": {}})])
+def test_a_manifest_that_is_none_keeps_and_publishes_nothing(run, text):
+    (run / FOLDER / FILES[2]).write_text(text)
+    assert not put_back(run, "f")
+    remove_tree(run / FOLDER)
+    (run / FILES[2]).write_text(text)
+    keep_trainings([run])
+    assert not (run / FOLDER).exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said(run, monkeypatch, capsys):
+    monkeypatch.setattr(kept, "writing_directory", refuse)
+    keep_trainings([run])
+    assert "cannot be kept while this workflow runs" in capsys.readouterr().err
+
+
+def refuse(path):
+    raise PermissionError(13, "Permission denied", str(path))
+
+
+def test_a_finished_workflow_leaves_nothing_kept(run):
+    drop_kept([run])
+    assert not (run / FOLDER).exists()
+    assert (run / "adapter" / "weights").read_text() == "weights"

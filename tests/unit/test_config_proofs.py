@@ -1,0 +1,106 @@
+"""Results whose times were lost are told from results that are out of date."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from snaketune.common.canonical import digest_of, read_json
+from snaketune.common.manifest import write_manifest
+from snaketune.config.proofs import NAME, Proof, in_order, note_proofs, proofs_in, put_in_order
+
+LATE, EARLY = 2_000_000_000_000_000_000, 1_000_000_000_000_000_000
+
+
+def job(rule, spec, inputs, outputs):
+    wildcards = {"id": rule}
+    return SimpleNamespace(
+        rule=SimpleNamespace(name=rule), params={"spec": spec}, input=inputs, output=outputs, wildcards_dict=wildcards
+    )
+
+
+class Ancient(str):
+    is_ancient = True
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Results of two jobs that are noted, the second one's older than the first one's, and where to put them right."""
+    results, work = tmp_path / "results", tmp_path / "work"
+    for stage in ("first", "second"):
+        folder = results / stage / "id"
+        (folder / "rows").mkdir(parents=True)
+        (folder / "rows" / "part").write_text(f"rows of {stage}")
+        (folder / "bulk").write_text(f"bulk of {stage}")
+        write_manifest(folder / "manifest.json", stage, [folder / "rows", folder / "bulk"], {})
+    one, two = (results / stage / "id" for stage in ("first", "second"))
+    (results / "old").write_text("not looked at")
+    jobs = [
+        job("one", "spec 1", [], [f"{one}/bulk", f"{one}/rows", f"{one}/manifest.json"]),
+        job("two", "spec 2", [f"{one}/bulk", Ancient(results / "old")], [f"{two}/rows", f"{two}/manifest.json"]),
+        job("gone", "spec 3", [f"{two}/bulk"], [f"{two}/temporary"]),
+    ]
+    note_proofs(jobs, results, work)
+    set_times(one, LATE)
+    set_times(two, EARLY)
+    return SimpleNamespace(one=one, two=two, put=lambda specs=SPECS: put_in_order([two, one], results, work, specs))
+
+
+def SPECS(proof):
+    return {"one": "spec 1", "two": "spec 2"}.get(proof.rule)
+
+
+def set_times(folder, time):
+    for path in (folder / "bulk", folder / "rows", folder / "rows" / "part", folder / "manifest.json"):
+        os.utime(path, ns=(time, time))
+
+
+def times(folder):
+    return {(folder / name).stat().st_mtime_ns for name in ("rows", "manifest.json")}
+
+
+def test_what_is_proven_gets_times_in_order_once(made):
+    assert sorted(read_json(made.two / NAME)) == ["two two"]
+    assert list(read_json(made.two / NAME)["two two"]["inputs"]) == ["first/id/bulk"]
+    assert made.put() == 1
+    assert times(made.two) == {LATE}
+    assert made.put() == 0
+
+
+@pytest.mark.parametrize("change", ["input", "output", "note", "spec", "rule"])
+def test_what_is_out_of_date_stays_so(made, change):
+    specs = SPECS
+    if change == "input":  # its job ran again and made something else
+        (made.one / "bulk").write_text("bulk of others")
+        write_manifest(made.one / "manifest.json", "first", [made.one / "rows", made.one / "bulk"], {})
+    elif change == "output":
+        (made.two / "rows" / "part").write_text("ROWS of second")
+    elif change == "note":
+        (made.two / NAME).write_text('{"two two": {"spec": 1}}')
+    else:
+        specs = (lambda proof: "another spec") if change == "spec" else (lambda proof: None)
+    set_times(made.one, LATE)
+    set_times(made.two, EARLY)
+    assert made.put(specs) == 0
+    assert times(made.two) == {EARLY}
+
+
+def test_the_time_of_a_folder_is_that_of_its_stamp(made):
+    stamp = made.two / "rows" / ".snakemake_timestamp"
+    stamp.touch()
+    os.utime(stamp, ns=(EARLY, EARLY))
+    os.utime(made.two / "rows", ns=(LATE, LATE))
+    os.utime(made.two / "manifest.json", ns=(LATE, LATE))
+    assert made.put() == 1
+    assert stamp.stat().st_mtime_ns == LATE
+
+
+def test_notes_that_contradict_each_other_end():
+    one, two = (Proof(name, {}, digest_of(name), {a: ""}, {b: ""}) for name, a, b in (("x", "a", "b"), ("y", "b", "a")))
+    assert sorted(proof.rule for proof in in_order([one, two])) == ["x", "y"]
+
+
+def test_damaged_notes_prove_nothing(tmp_path):
+    for content in ("", "[]", "{", '{"x": []}'):
+        (tmp_path / NAME).write_text(content)
+        assert proofs_in(tmp_path) == []
