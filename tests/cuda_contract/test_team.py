@@ -1,10 +1,14 @@
 """Processes that train together: what is said when one of them does not come."""
 
 import pytest
+import torch
 import torch.distributed as dist
 
 from snaketune.common.errors import TrainingError
-from snaketune.train.team import Team
+from snaketune.common.variables import WORKER
+from snaketune.train.attendance import Attendance
+from snaketune.train.strategy import strategy_arguments
+from snaketune.train.team import PATIENCE, Team
 
 ABSENT = [
     ("[Rank 0]: Ranks 1, 3 failed to pass monitoredBarrier in 1800000 ms", "for process 1, 3:"),
@@ -29,3 +33,66 @@ def test_a_process_that_does_not_come_is_named(monkeypatch, said, words):
 
 def test_a_process_alone_waits_for_nobody():
     Team().wait()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def seen(counts, seconds, patience=60.0):
+    """What each process says when it has noted so many batches and has then waited so long."""
+    store, clock, said = {}, Clock(), {}
+    shared = type("Store", (), {"set": staticmethod(store.__setitem__), "get": staticmethod(store.__getitem__)})
+    team = [
+        Attendance(shared, rank, len(counts), patience, lambda words, rank=rank: said.update({rank: words}), clock)
+        for rank in range(len(counts))
+    ]
+    for member, count in zip(team, counts, strict=True):
+        for _ in range(count):
+            member.note()
+        member._publish()
+    clock.now = seconds
+    for member in team:
+        member.look()
+    return said
+
+
+def test_the_first_of_those_that_wait_names_those_that_are_behind():
+    assert seen([7, 7, 7], 59) == {}
+    assert list(seen([7, 5, 7], 120)) == [0]
+    assert "process 0 of 3 waited for 2.0 minutes for process 1, which did not come" in seen([7, 5, 7], 120)[0]
+    said = seen([3, 7, 3, 7], 120)
+    assert list(said) == [1] and "for processes 0, 2, which" in said[1]
+
+
+def test_a_connection_that_fails_is_no_process_that_is_missing():
+    assert "connection between the GPUs or nodes has failed (NCCL_DEBUG=INFO" in seen([7, 7], 120)[0]
+
+
+def test_a_late_process_ends_without_a_word_when_nobody_was_left_to_say_it():
+    said = seen([7, 5], 121)
+    assert said[1] == "" and said[0]
+
+
+def test_the_process_group_knows_its_own_card(monkeypatch):
+    made = {}
+    monkeypatch.setattr(dist, "is_initialized", lambda: False)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **told: made.update(told, backend=backend))
+    for name, value in ((WORKER, "1"), ("LOCAL_RANK", "3")):
+        monkeypatch.setenv(name, value)
+    Team(3, 4).meet("cuda")
+    assert made == {"backend": "cuda:nccl,cpu:gloo", "timeout": PATIENCE, "device_id": torch.device("cuda", 3)}
+    made.clear()
+    Team(3, 4).meet("cpu")
+    assert made == {"backend": "gloo", "timeout": PATIENCE}
+    made.clear()
+    Team().meet("cuda")
+    assert not made
+
+
+def test_sharded_gradients_are_scattered_with_every_micro_batch():
+    told = strategy_arguments("fsdp", full=True)["accelerator_config"]
+    assert told == {"gradient_accumulation_kwargs": {"sync_each_batch": True}}

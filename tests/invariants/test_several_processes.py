@@ -1,6 +1,7 @@
 """Several processes compute what one computes on the same rows, save, resume and publish the same files."""
 
 import importlib.util
+import re
 
 import pytest
 from safetensors.torch import load_file
@@ -65,6 +66,16 @@ def test_two_processes_of_one_row_are_one_process_of_two(strategy, alone, base, 
     assert weights.keys() == wanted.keys()
     for key in wanted:
         assert (weights[key] - wanted[key]).abs().max() < 1e-4, key
+
+
+def test_a_process_that_hangs_is_named_before_the_others_are_torn_down(base, folder, tmp_path, capfd):
+    with pytest.raises(TrainingError, match="2 training processes did not finish"):
+        train_together(case("ddp", 1), base, folder, tmp_path, hangs=(1, 2, 4.0))
+    said = [line for line in capfd.readouterr().err.splitlines() if "waited for" in line]
+    assert len(said) == 1
+    assert re.search(
+        r"TrainingError: process 0 of 2 waited for 0\.1 minutes for process 1, which did not come", said[0]
+    )
 
 
 RESUMED = [

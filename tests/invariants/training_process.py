@@ -2,14 +2,17 @@
 
 import json
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 
 from snaketune.data.rows import PackedRows
-from snaketune.train import loading
+from snaketune.train import loading, team
 from snaketune.train.run import train
 from snaketune.train.session import note_session
 from snaketune.train.signals import StopRequest
 from snaketune.train.team import Team
+from snaketune.train.trainer import PackedTrainer
 
 
 def stop_first_process_after(step: int) -> None:
@@ -35,8 +38,23 @@ def note_who_reads(work: Path) -> None:
     loading.open_model = open_model
 
 
+def hang(rank: int, step: int, patience: float) -> None:
+    """Let one process stop between two steps for ever, and shorten the time that the others wait for it."""
+    team.PATIENCE = timedelta(seconds=patience)
+    step_of = PackedTrainer.training_step
+
+    def training_step(self, *args, **kwargs):
+        while self._team.rank == rank and self.state.global_step == step:
+            time.sleep(0.1)
+        return step_of(self, *args, **kwargs)
+
+    PackedTrainer.training_step = training_step
+
+
 def main(path: Path) -> None:
     given = json.loads(path.read_text())
+    if given["hangs"]:
+        hang(*given["hangs"])
     note_who_reads(Path(given["work"]))
     stop_first_process_after(given["stop_after"])
     base, rows, work = Path(given["base"]), Path(given["rows"]), Path(given["work"])

@@ -59,7 +59,7 @@ def training_arguments(
         "dataloader_prefetch_factor": settings["dataloader_prefetch_factor"] if workers else None,
         "dataloader_pin_memory": settings["dataloader_pin_memory"] and not device.is_cpu,
         # A blocking copy waits for all work that is queued; six of them a micro-batch leave a GPU idle between.
-        "accelerator_config": {"non_blocking": not device.is_cpu},
+        "accelerator_config": {"non_blocking": not device.is_cpu, **more.pop("accelerator_config", {})},
         "dataloader_persistent_workers": workers > 0,
         "remove_unused_columns": False,
         "label_names": ["labels"],

@@ -180,6 +180,9 @@ def prepare_run(
     if cfg["train"]["fp8"]:
         use_float8(model, cfg["adapter"]["type"] == "none")
     # Before the arguments: from them on DeepSpeed would shard every model that is made, also one without weights.
+    # DeepSpeed makes its own process group.
+    if cfg["train"]["strategy"] not in ZERO_STAGES:
+        team.meet(device.type)
     effort = effort_of(model, cfg["adapter"]["type"] == "none", device, computing_dtype(cfg, device))
     arguments = training_arguments(
         cfg["train"], settings, work, device, len(held_out) > 0, engine.checkpoint_every, **several

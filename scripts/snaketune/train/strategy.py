@@ -150,6 +150,8 @@ def strategy_arguments(strategy: str, full: bool) -> dict[str, Any]:
                 # The first process alone has read the weights and hands out the shares; see loading.load_base.
                 "cpu_ram_efficient_loading": True,
             },
+            # Else whole gradients of all weights would wait on each GPU for the last micro-batch of a step.
+            "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}},
         }
     # Every parameter of an adapter gets a gradient in every step; looking for unused ones costs a walk of the graph.
     return {"ddp_find_unused_parameters": False} if strategy == "ddp" else {}

@@ -14,9 +14,12 @@ import torch.distributed as dist
 
 from snaketune.common.errors import TrainingError
 from snaketune.common.variables import WORKER
+from snaketune.train.attendance import Attendance, meeting_store
 
 # How long processes wait for each other: longer than a checkpoint of the largest model on a slow disk.
 PATIENCE = timedelta(minutes=30)
+# After this share of it the missing ones are named: before NCCL and gloo give up, each in its own words.
+NAMED_AFTER = 0.9
 
 
 def is_worker() -> bool:
@@ -45,11 +48,47 @@ class Team:
     def __init__(self, rank: int = 0, size: int = 1):
         self.rank, self.size = rank, size
         self._group: dist.ProcessGroup | None = None
+        self._attendance: Attendance | None = None
 
     @classmethod
     def of_environment(cls) -> "Team":
         """Return the team that the launcher made this process part of."""
         return cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if is_worker() else cls()
+
+    def meet(self, device_type: str) -> None:
+        """Make the process group, on a GPU with this process's own: its communicator is made at once and there alone.
+
+        Left to accelerate, the group would not know its GPU: barriers guess one, and a process that guesses another
+        one's takes memory there.
+        """
+        if self.size == 1 or dist.is_initialized():
+            return
+        if device_type == "cpu":
+            dist.init_process_group("gloo", timeout=PATIENCE)
+        else:
+            own = torch.device(device_type, local_rank())
+            dist.init_process_group("cuda:nccl,cpu:gloo", timeout=PATIENCE, device_id=own)
+
+    @contextmanager
+    def attending(self) -> Iterator[None]:
+        """Name the processes that do not come along while training goes on in the block."""
+        if self.size == 1:
+            yield
+            return
+        seconds = PATIENCE.total_seconds()
+        self._attendance = Attendance(meeting_store(seconds), self.rank, self.size, NAMED_AFTER * seconds)
+        self.wait()  # until all have said where they are
+        self._attendance.start()
+        try:
+            yield
+        finally:
+            self._attendance.stop()
+            self._attendance = None
+
+    def note(self) -> None:
+        """Note that this process begins another batch."""
+        if self._attendance:
+            self._attendance.note()
 
     @property
     def is_first(self) -> bool:

@@ -78,7 +78,8 @@ class PackedTrainer(Trainer):
         gc.collect()
         gc.freeze()
         try:
-            return super().train(*args, **kwargs)
+            with self._team.attending():
+                return super().train(*args, **kwargs)
         finally:
             gc.unfreeze()
             forget_overrides(getattr(self.optimizer, "optimizer", self.optimizer))
@@ -120,6 +121,7 @@ class PackedTrainer(Trainer):
     def training_step(self, model, inputs, *args, **kwargs):
         """Count the batch and run one forward and backward pass."""
         facts = inputs.pop("facts")
+        self._team.note()
         self.counter.add(facts)
         if model.training:
             model.train = lambda mode=True: model
@@ -203,6 +205,7 @@ class PackedTrainer(Trainer):
         for indices, counts in self._own_batches():
             if self._is_interrupted():
                 break
+            self._team.note()
             batch = collator(indices)
             batch.pop("facts")
             count = int((batch["labels"][:, 1:] != IGNORED).sum())
@@ -309,6 +312,7 @@ class PackedTrainer(Trainer):
             remove_tree(partial)  # what a killed process left
             self.require_room(root)
         self._team.wait()
+        self._team.note()
         self._redirected = partial
         try:
             with explaining_full_disk(partial, self._checkpoint_bytes()):
