@@ -28,7 +28,7 @@ PACKAGES = (
     *("tokenizers", "torch", "torch.utils.data", "torch.distributed", "safetensors.torch", "transformers"),
     *("transformers.trainer", "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto"),
     *("transformers.models.llama.modeling_llama", "transformers.models.llama.tokenization_llama"),
-    *("accelerate", "altair", "fastokens", "peft", "peft.utils.transformers_weight_conversion"),
+    *("accelerate", "fastokens", "peft", "peft.utils.transformers_weight_conversion"),
     *("snakemake.cli", "snakemake.workflow", "snakemake.executors.local", "snakemake.report.html_reporter"),
     *("snakemake.assets", "snakemake.profiles", "snakemake.storage"),
     *("requests", "docutils.core", "docutils.parsers.rst.states", "smart_open", "yte", "dpath"),

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-MISSING = ("datasets", "snakemake", "trl", "orjson", "xxhash", "pydantic", "fastokens", "altair", "bitsandbytes")
+MISSING = ("datasets", "snakemake", "trl", "orjson", "xxhash", "pydantic", "fastokens", "bitsandbytes")
 # Python runs this before anything else, also in the processes that the benchmark starts.
 HIDE = f"""
 import importlib.machinery

@@ -23,7 +23,7 @@ LINUX = {
     "sys_platform": "linux",
     "platform_machine": "x86_64",
 }
-DISTRIBUTIONS = {"yaml": "pyyaml", "vl_convert": "vl-convert-python"}
+DISTRIBUTIONS = {"yaml": "pyyaml"}
 
 
 def requirements(path):

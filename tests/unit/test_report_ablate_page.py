@@ -7,9 +7,8 @@ from ablate_case import Machine, facts
 from test_report_page import HOSTILE, Page
 
 from snaketune.report.ablate_page import change_of_loss, render_ablation, row_of
+from snaketune.report.drawing import drawn
 from snaketune.report.waterfall import FAST, OVERLAP, SLOW, bars, scale_of, waterfall
-
-LIBRARY = "/* the chart library */"
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +17,7 @@ def measured(tmp_path_factory):
 
 
 def page_of(found):
-    return Page(render_ablation(found, "one", "lora-1", LIBRARY))
+    return Page(render_ablation(found, "one", "lora-1"))
 
 
 def test_the_waterfall_goes_from_one_end_to_the_other_as_measured(measured):
@@ -33,10 +32,8 @@ def test_the_waterfall_goes_from_one_end_to_the_other_as_measured(measured):
 
 def test_the_chart_says_the_same_as_its_table(measured):
     chart = waterfall(measured)
-    values = chart.spec["data"]["values"]
-    assert [value["label"] for value in values] == [row[0] for row in chart.rows]
-    assert len(chart.rows) == len(bars(measured))
-    assert chart.spec["width"] == "container"
+    assert [span.name for span in chart.plot.spans] == [row[0] for row in chart.rows]
+    assert len(chart.rows) == len(bars(measured)) == drawn(chart.plot).count("<rect")
 
 
 @pytest.mark.parametrize(("seconds", "unit"), [(90, "s"), (600, "min"), (90_000, "h"), (0.1, "s")])
@@ -105,7 +102,7 @@ def test_hostile_facts_add_no_element_and_no_handler(measured):
     effects += [{"factor": "tf32", "where": "beside", "off_words": "", "on_words": "", "failed": HOSTILE}]
     hostile = {**measured, "machine": machine, "effects": effects, "not_measured": reasons}
     hostile |= {"titles": {name: HOSTILE + name for name in measured["titles"]}}
-    text = render_ablation(hostile, HOSTILE, HOSTILE, LIBRARY)
+    text = render_ablation(hostile, HOSTILE, HOSTILE)
     page = Page(text)
     assert "alert(1)" in page.text
     assert "img" not in page.elements
@@ -121,7 +118,7 @@ def test_nothing_is_loaded_and_equal_facts_give_equal_bytes(measured):
     assert "unsafe" not in policy
     links = [value for name, value in page.attributes if name in ("src", "href", "srcset", "action", "data")]
     assert all(link.startswith("#") for link in links)
-    one, two = (render_ablation(measured, "one", "lora-1", LIBRARY) for _ in range(2))
+    one, two = (render_ablation(measured, "one", "lora-1") for _ in range(2))
     assert one == two
     outside = one[: one.index("<!-- measured:")] + one[one.index("<!-- end of measured -->") :]
     assert "tokens/s" not in outside.lower().split("</style>")[1]

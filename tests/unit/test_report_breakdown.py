@@ -9,7 +9,7 @@ from snaketune.report.evaluation import table
 from snaketune.report.facts import load_facts
 from snaketune.report.findings import findings
 from snaketune.report.judging import judge
-from snaketune.report.page import render_with
+from snaketune.report.page import render
 from snaketune.report.speed import speeds
 from snaketune.report.verdict import verdict
 
@@ -89,7 +89,7 @@ def test_answers_of_files_are_not_those_of_the_held_out_split():
 
 
 def test_leaks_are_shown_in_pairs_and_hostile_text_stays_text():
-    page = render_with(facts_with(), "")
+    page = render(facts_with())
     assert "Too similar" in page and "held-out record from line 40" in page
     assert "&lt;b&gt;5&lt;/b&gt;" in page and "<b>5</b>" not in page
 
@@ -109,7 +109,7 @@ def test_speeds_have_units():
                                    "tokens_per_second": 1234.5, "batch_size": 64}}}  # fmt: skip
     (row,) = speeds(timing)
     assert (row.model, row.median, row.p95, row.tokens) == ("Base and adapter", "0.500 s", "0.750 s", "1,234")
-    assert "Speed of the answers" in render_with(facts_with(timing=timing), "")
+    assert "Speed of the answers" in render(facts_with(timing=timing))
     assert speeds(None) == ()
 
 

@@ -208,15 +208,14 @@ def test_time_of_a_resumed_run_is_not_compared(tmp_path):
     assert any("resumed" in sentence for sentence in comparison_page.warnings([resumed, resumed]))
 
 
-def test_the_page_is_whole_hostile_names_are_text_and_nothing_is_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr("snaketune.report.bundle.charts_library", lambda: "/* the chart library */")
+def test_the_page_is_whole_hostile_names_are_text_and_nothing_is_loaded(tmp_path):
     first = make_run(tmp_path, "a", config={"data.system_prompt": "</script><img src=x onerror=alert(1)>"})
     runs = [first, make_run(tmp_path, "b", tuned={"loss": 0.001}), make_run(tmp_path, "c", tuned={"loss": 5.0})]
     for run in runs[:2]:
         (run.folder / "report.html").touch()
     page = comparison_page.render_comparison(runs, comparison_page.find_runs(tmp_path), tmp_path)
     assert page == comparison_page.render_comparison(runs, comparison_page.find_runs(tmp_path), tmp_path)
-    assert "<img" not in page and "http://" not in re.sub(r"http://www.w3.org\S*|https://vega\S*", "", page)
+    assert "<img" not in page and "http://" not in page.replace("http://www.w3.org/2000/svg", "")
     assert page.count('href="runs/') == 2, "a report that does not exist is not linked"
     assert page.index('href="runs/b/') < page.index('href="runs/a/'), "the lowest loss comes first"
 

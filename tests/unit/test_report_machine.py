@@ -31,7 +31,7 @@ LINES = [
 
 
 def places(chart):
-    return [(row["x"], row["value"], row["series"]) for row in chart.spec["data"]["values"]]
+    return [(x, value, one.name) for one in chart.plot.series for x, value in one.points]
 
 
 def test_one_loss_is_drawn_over_steps_tokens_time_and_money():

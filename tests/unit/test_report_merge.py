@@ -7,7 +7,7 @@ from report_case import facts_with
 
 from snaketune.report.findings import findings
 from snaketune.report.merging import merge_check
-from snaketune.report.page import render_with
+from snaketune.report.page import render
 from snaketune.report.table import fact_table
 from snaketune.report.verdict import merge_part, verdict
 
@@ -34,7 +34,7 @@ def rounded():
 
 
 def text_of(facts):
-    return render_with(facts, "")
+    return render(facts)
 
 
 @pytest.mark.parametrize("reason", [REASON, "<img onerror=alert(1)>"])

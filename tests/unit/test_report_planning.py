@@ -4,7 +4,7 @@ import re
 
 from report_case import facts_with
 
-from snaketune.report.page import render_with
+from snaketune.report.page import render
 from snaketune.report.planning import dollars, planning
 
 
@@ -58,7 +58,7 @@ def test_costs_of_others_are_given_or_unknown_and_advice_has_reasons():
 
 def test_only_the_marked_block_depends_on_plan_and_machine():
     block = re.compile("<!-- measured:.*?<!-- end of measured -->", re.DOTALL)
-    pages = [render_with(facts, "") for facts in (facts_with(), facts_with(plan=None, info=None))]
+    pages = [render(facts) for facts in (facts_with(), facts_with(plan=None, info=None))]
     assert pages[0] != pages[1]
     assert block.sub("", pages[0]) == block.sub("", pages[1])
     assert "This run was not planned" in pages[1]

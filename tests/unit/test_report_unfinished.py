@@ -11,7 +11,6 @@ from snaketune.config.upkeep import drop_unfinished
 from snaketune.report.unfinished import gather_attempt, identity_of, log_tail
 from snaketune.report.unfinished_page import headline, render_unfinished
 
-LIBRARY = "/* the chart library */"
 STAGES = ("read_records", "pack_rows", "plan_run", "train_model", "evaluate_model")
 
 
@@ -46,7 +45,7 @@ def words(page):
 
 def test_a_killed_training_shows_how_far_it_came_and_how_to_go_on(run, tmp_path):
     attempt = gather_attempt(run, tmp_path / "work", "snakemake --cores 8 train --config x=1")
-    page = render_unfinished(attempt, LIBRARY)
+    page = render_unfinished(attempt)
     text = words(page)
     assert headline(attempt) == "Training stopped at step 30 of 60"
     assert "it was killed, or the machine went down" in text
@@ -55,7 +54,7 @@ def test_a_killed_training_shows_how_far_it_came_and_how_to_go_on(run, tmp_path)
     assert "snakemake --cores 8 train --config x=1" in text
     assert "logs/train_model.log" in text
     assert "step 30/60 loss 2.5" in text
-    assert 'id="spec-loss"' in page
+    assert 'id="chart-loss"' in page
     assert "Trained for 1.00 min 3,000 tokens" in text
 
 
@@ -65,7 +64,7 @@ def test_the_error_sentence_of_the_log_is_in_the_headlines_place(run, tmp_path):
     attempt = gather_attempt(run, tmp_path / "work", "x")
     assert attempt.error.startswith("TrainingError: the loss at step 30")
     assert attempt.tail[0] == "progress 99%"
-    assert "it was killed" not in render_unfinished(attempt, LIBRARY)
+    assert "it was killed" not in render_unfinished(attempt)
 
 
 def test_a_run_that_stopped_after_training_says_that_training_is_kept(run, tmp_path):
@@ -87,7 +86,7 @@ def test_a_run_that_never_began_has_no_page(run, tmp_path):
 
 
 def test_a_stop_before_the_first_step_draws_nothing_and_says_so(run, tmp_path):
-    page = render_unfinished(gather_attempt(run, tmp_path / "nowhere", "x"), LIBRARY)
+    page = render_unfinished(gather_attempt(run, tmp_path / "nowhere", "x"))
     assert "Training stopped before its first logged step" in page
     assert "No loss was logged" in page
     assert "from the beginning" in page
@@ -96,18 +95,18 @@ def test_a_stop_before_the_first_step_draws_nothing_and_says_so(run, tmp_path):
 def test_hostile_logs_are_text_and_only_the_pages_own_scripts_may_run(run, tmp_path):
     hostile = "Error</script><script>alert(1)</script>\x1b[31m\u202e" + "y" * 1_000_000
     write(tmp_path / "logs/train_model.log", ("ConfigError: " + hostile + "\n" + hostile).encode())
-    page = render_unfinished(gather_attempt(run, tmp_path / "work", hostile), LIBRARY)
+    page = render_unfinished(gather_attempt(run, tmp_path / "work", hostile))
     assert "<script>alert" not in page
     assert not set("\x1b\u202e") & set(page)
     assert len(page) < 200_000
     code = re.findall(r"<(?:script|style)>(.*?)</(?:script|style)>", page, re.DOTALL)
-    assert len(code) == 3
+    assert len(code) == 2
     for content in code:
         assert base64.b64encode(hashlib.sha256(content.encode()).digest()).decode() in page
 
 
 def test_equal_facts_give_equal_bytes(run, tmp_path):
-    pages = {render_unfinished(gather_attempt(run, tmp_path / "work", "x"), LIBRARY) for _ in range(2)}
+    pages = {render_unfinished(gather_attempt(run, tmp_path / "work", "x")) for _ in range(2)}
     assert len(pages) == 1
 
 

@@ -36,7 +36,7 @@ def test_a_training_under_way_can_be_watched_and_killed_it_gets_a_page(project):
     page = (folder_of(project) / "unfinished.html").read_text()
     assert "Training stopped at step " in page
     assert " of 200" in page
-    assert 'id="spec-loss"' in page
+    assert 'id="chart-loss"' in page
     assert "snakemake --cores 2 train" in page
     assert not list(project.folder.glob("results/runs/*/*/adapter"))
 

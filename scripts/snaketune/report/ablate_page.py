@@ -56,16 +56,15 @@ class Row:
     failed: str
 
 
-def render_ablation(facts: Mapping[str, Any], name: str, id: str, library: str | None = None) -> str:
+def render_ablation(facts: Mapping[str, Any], name: str, id: str) -> str:
     """Return the ablation of the run ``name`` as one self-contained HTML page; equal facts give equal bytes.
 
     Args:
         facts: the content of ablate.json.
         name: of the run.
         id: of its folder.
-        library: the JavaScript that draws the chart; None takes that of the package.
     """
-    return fill("ablate.html.j2", library, **sections(facts), name=excerpt(name, 100).text, run_id=id)
+    return fill("ablate.html.j2", **sections(facts), name=excerpt(name, 100).text, run_id=id)
 
 
 def sections(facts: Mapping[str, Any]) -> dict[str, Any]:

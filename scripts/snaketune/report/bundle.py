@@ -1,29 +1,14 @@
-"""The JavaScript of the page, inlined so that it opens without a network, and the digests that allow it to run."""
+"""The script and the style of a page, inlined so that it opens without a network, and the digests that allow them."""
 
 import base64
-import functools
 import hashlib
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 HERE = Path(__file__).parent
-SNIPPET = "window.vegaEmbed = vegaEmbed;"
-
-
-@functools.lru_cache(maxsize=1)
-def charts_library() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script, in the Vega-Lite version that altair writes for."""
-    import altair
-    import vl_convert
-
-    version = ".".join(altair.SCHEMA_VERSION.lstrip("v").split(".")[:2])
-    return vl_convert.javascript_bundle(SNIPPET, vl_version=version)
 
 
 def boot_script() -> str:
-    """Return the few lines that draw the charts of the page."""
+    """Return the few lines that tell the values of charts and switch between them."""
     return (HERE / "boot.js").read_text(encoding="utf-8")
 
 
@@ -43,11 +28,3 @@ def security_policy(scripts: list[str], styles: list[str]) -> str:
     allowed["script-src"] = [content_digest(script) for script in scripts]
     allowed["style-src"] = [content_digest(style) for style in styles]
     return "; ".join(f"{directive} {' '.join(values)}" for directive, values in allowed.items())
-
-
-def embedded_json(value: Any) -> str:
-    """Return ``value`` as JSON that can stand inside a script element whatever strings it holds."""
-    text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text

@@ -2,19 +2,17 @@
 
 from collections.abc import Sequence
 
-import altair as alt
-
-from snaketune.report import units
-from snaketune.report.charts import POINTS, TABLE_ROWS, Chart, chart_spec, line_width
+from snaketune.report import scales, units
+from snaketune.report.charts import HEIGHT, TABLE_ROWS, Chart
 from snaketune.report.comparison import Progress, RunFacts, curve, labels
+from snaketune.report.drawing import COLOURS, Axis, Plot, Series
 from snaketune.report.thinning import every_so_often, thin
 
 AXES = {
-    "tokens": ("tokens seen (padding not counted)", 1.0, ",d"),
-    "seconds": ("minutes of training (measured)", 60.0, "~g"),
-    "dollars": ("US dollars of computing (measured time)", 1.0, "$~g"),
+    "tokens": ("tokens seen (padding not counted)", 1.0, scales.thousands),
+    "seconds": ("minutes of training (measured)", 60.0, scales.number),
+    "dollars": ("US dollars of computing (measured time)", 1.0, scales.money),
 }
-PALETTE = tuple(f"var(--series-{number})" for number in range(1, 9))
 
 
 def comparison_charts(runs: Sequence[RunFacts]) -> list[Chart]:
@@ -34,33 +32,25 @@ def overlay(runs: Sequence[RunFacts], key: str, axis: str, title: str) -> Chart 
     curves = {name: [point for point in found if getattr(point, axis) is not None] for name, found in known.items()}
     if not any(curves.values()):
         return None
-    words, size, number_format = AXES[axis]
-    values = [
-        {"x": getattr(points[index], axis) / size, "value": value, "run": name}
-        for name, points in curves.items()
-        for index, value in thin([(index, point.value) for index, point in enumerate(points)])
-    ]
-    names = list(curves)
-    colour = alt.Color(
-        "run:N",
-        scale=alt.Scale(domain=names, range=[PALETTE[number % len(PALETTE)] for number in range(len(names))]),
-        legend=alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3, labelLimit=300),
-    )
-    lines = (
-        alt.Chart(POINTS)
-        .encode(
-            alt.X("x:Q", title=words, axis=alt.Axis(grid=False, tickCount=6, format=number_format)),
-            alt.Y(
-                "value:Q", title="nats per token", axis=alt.Axis(tickCount=5, format="~g"), scale=alt.Scale(zero=False)
-            ),
-            colour,
+    words, size, write = AXES[axis]
+    lines = tuple(
+        Series(
+            [
+                (getattr(points[index], axis) / size, value)
+                for index, value in thin([(index, point.value) for index, point in enumerate(points)])
+            ],
+            name,
+            number % COLOURS + 1,
+            dots=key == "eval_loss",
         )
-        .mark_line(strokeWidth=line_width(len(values)))
+        for number, (name, points) in enumerate(curves.items())
+        if points
     )
+    plot = Plot(Axis(words, write), Axis("nats per token"), HEIGHT, lines)
     rows, total = _rows(curves, axis, size)
     note = "" if len(rows) >= total else f"{units.count(len(rows))} of {units.count(total, 'logged value')}."
     caption = f"Loss in nats per trained token; the runs' curves over {words}."
-    return Chart(f"{key}-{axis}", title, caption, chart_spec(lines, 260, values), ("Run", words, "Loss"), rows, note)
+    return Chart(f"{key}-{axis}", title, caption, plot, ("Run", words, "Loss"), rows, note)
 
 
 def _rows(curves: dict[str, list[Progress]], axis: str, size: float) -> tuple[tuple[tuple[str, ...], ...], int]:

@@ -1,16 +1,16 @@
-"""A template and its values in, one page out that holds its style and scripts; what draws charts is not imported."""
+"""A template and its values in, one page out that holds its style, its script and its charts."""
 
 from typing import Any
 
 import jinja2
 
 from snaketune.report import bundle
+from snaketune.report.drawing import drawn
 from snaketune.report.text import visible
 
 
-def fill(template: str, library: str | None = None, **values: Any) -> str:
-    """Return a template of this package as a page that holds its style and scripts and loads nothing."""
-    library = bundle.charts_library() if library is None else library
+def fill(template: str, **values: Any) -> str:
+    """Return a template of this package as a page that holds its style and script and loads nothing."""
     style, boot = bundle.style_sheet(), bundle.boot_script()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(bundle.HERE),
@@ -20,7 +20,7 @@ def fill(template: str, library: str | None = None, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"embedded_json": bundle.embedded_json, "visible": visible}
-    policy = bundle.security_policy([library, boot], [style])
+    environment.filters |= {"drawn": drawn, "visible": visible}
+    policy = bundle.security_policy([boot], [style])
     page = environment.get_template(template)
-    return page.render(style=style, library=library, boot=boot, policy=policy, **values)
+    return page.render(style=style, boot=boot, policy=policy, **values)

@@ -18,7 +18,7 @@ BOLD, PLAIN = "\x1b[1;32m", "\x1b[0m"
 
 def render_inspection(groups: Sequence[Facts]) -> str:
     """Return the inspection as one self-contained HTML page."""
-    return fill("inspect.html.j2", "", groups=[_group(group) for group in groups])
+    return fill("inspect.html.j2", groups=[_group(group) for group in groups])
 
 
 def _group(group: Facts) -> dict[str, Any]:

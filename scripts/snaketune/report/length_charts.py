@@ -1,15 +1,14 @@
 """How long the documents are: a histogram, and the share of documents up to each length."""
 
 import itertools
+from collections.abc import Mapping
 
-import altair as alt
-
-from snaketune.report import units
-from snaketune.report.charts import Chart, chart_spec
+from snaketune.report import scales, units
+from snaketune.report.charts import Chart
+from snaketune.report.drawing import Axis, Bar, Limit, Plot, Series
 from snaketune.report.facts import Facts, look
 
-HEIGHT = 200
-FRACTION = alt.Scale(domain=[0, 1])
+HEIGHT = 150
 
 
 def length_chart(facts: Facts) -> Chart | None:
@@ -18,37 +17,24 @@ def length_chart(facts: Facts) -> Chart | None:
     limit = look(facts.rightsize, "max_length")
     if not bins:
         return None
-    values = [{"from": b["from"], "to": b["to"], "records": b["records"]} for b in bins if b["records"]]
-    bars = (
-        alt.Chart(alt.Data(values=values))
-        .mark_bar(color="var(--series-1)", stroke="var(--page)", strokeWidth=1, opacity=0.85, binSpacing=0)
-        .encode(
-            alt.X("from:Q", title="document length (tokens)", axis=alt.Axis(grid=False, tickMinStep=1, format=",d")),
-            alt.X2("to:Q"),
-            alt.Y("records:Q", title="documents", axis=alt.Axis(tickMinStep=1, tickCount=5, format=",d")),
-            alt.Y2Datum(0),
-            tooltip=[
-                alt.Tooltip("from:Q", title="from (tokens)", format=",d"),
-                alt.Tooltip("to:Q", title="below (tokens)", format=",d"),
-                alt.Tooltip("records:Q", title="documents", format=",d"),
-            ],
-        )
-    )
-    spec = chart_spec(alt.layer(bars, *_limit_marks(limit)), HEIGHT)
+    bars = tuple(Bar(b["from"], b["to"], b["records"], _words(b)) for b in bins if b["records"])
+    upward = Axis("documents", whole=True, low=0)
+    plot = Plot(Axis("document length (tokens)", whole=True), upward, HEIGHT, bars=bars, limit=_limit(limit))
     rows = tuple((f"{units.count(b['from'])} to {units.count(b['to'])}", units.count(b["records"])) for b in bins)
     caption = (
         "Lengths of the documents in tokens; each bar counts from its left edge up to, not including, its right edge."
     )
-    return Chart("lengths", "Document lengths", caption, spec, ("Tokens", "Documents"), rows)
+    return Chart("lengths", "Document lengths", caption, plot, ("Tokens", "Documents"), rows)
 
 
-def _limit_marks(limit: int | None) -> list[alt.Chart]:
-    if limit is None:
-        return []
-    base = alt.Chart(alt.Data(values=[{"limit": limit, "label": f"max_length {units.count(limit)}"}]))
-    rule = base.mark_rule(color="var(--series-2)", strokeWidth=2, strokeDash=[5, 3]).encode(alt.X("limit:Q"))
-    label = base.mark_text(align="right", dx=-6, dy=6, baseline="top", color="var(--series-2)", fontWeight=600)
-    return [rule, label.encode(alt.X("limit:Q"), alt.Text("label:N"), alt.YValue(0))]
+def _words(one: Mapping[str, int]) -> str:
+    return (
+        f"{units.count(one['from'])} to {units.count(one['to'] - 1)} tokens: {units.count(one['records'], 'document')}"
+    )
+
+
+def _limit(limit: int | None, is_below: bool = False) -> Limit | None:
+    return None if limit is None else Limit(limit, f"max_length {units.count(limit)}", is_below)
 
 
 def coverage_chart(facts: Facts) -> Chart | None:
@@ -59,22 +45,10 @@ def coverage_chart(facts: Facts) -> Chart | None:
         return None
     shorter = itertools.accumulate((b["records"] for b in bins), initial=0)
     lengths = [bins[0]["from"], *(b["to"] for b in bins)]
-    values = [{"length": at, "share": count / total} for at, count in zip(lengths, shorter, strict=True)]
-    line = (
-        alt.Chart(alt.Data(values=values))
-        .mark_line(color="var(--series-1)", strokeWidth=1.75, point=alt.OverlayMarkDef(filled=True, size=25))
-        .encode(
-            alt.X("length:Q", title="length (tokens)", axis=alt.Axis(grid=False, tickMinStep=1, format=",d")),
-            alt.Y(
-                "share:Q", title="documents that are shorter", axis=alt.Axis(tickCount=5, format=".0%"), scale=FRACTION
-            ),
-            tooltip=[
-                alt.Tooltip("length:Q", title="shorter than (tokens)", format=",d"),
-                alt.Tooltip("share:Q", title="of the documents", format=".1%"),
-            ],
-        )
-    )
-    spec = chart_spec(alt.layer(line, *_limit_marks(look(facts.rightsize, "max_length"))), HEIGHT)
-    rows = tuple((units.count(value["length"]), units.percent(value["share"])) for value in values)
+    shares = [(at, count / total) for at, count in zip(lengths, shorter, strict=True)]
+    upward = Axis("documents that are shorter", scales.per_cent, low=0, high=1)
+    limit = _limit(look(facts.rightsize, "max_length"), is_below=True)
+    plot = Plot(Axis("length (tokens)", whole=True), upward, HEIGHT, (Series(shares, dots=True),), limit=limit)
+    rows = tuple((units.count(at), units.percent(share)) for at, share in shares)
     caption = "Share of the training documents that are shorter than a length: what fits without being cut."
-    return Chart("coverage", "Documents up to a length", caption, spec, ("Shorter than", "Documents"), rows)
+    return Chart("coverage", "Documents up to a length", caption, plot, ("Shorter than", "Documents"), rows)

@@ -2,29 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import altair as alt
-
-from snaketune.report import units
-from snaketune.report.charts import (
-    POINTS,
-    STEP_TITLE,
-    TABLE_ROWS,
-    Chart,
-    chart_spec,
-    learns_preferences,
-    line_width,
-    reading_aid,
-    rows_note,
-    value_axis,
-)
+from snaketune.report import drawing, scales, units
+from snaketune.report.charts import HEIGHT, STEP_TITLE, TABLE_ROWS, Chart, learns_preferences, rows_note
 from snaketune.report.comparison import price_per_hour
 from snaketune.report.curves import Curve
 from snaketune.report.facts import Facts
 from snaketune.report.thinning import Point, every_so_often, thin
 
-COLOURS = {"training": "var(--series-1)", "held-out": "var(--series-2)"}
+COLOURS = {"training": 1, "held-out": 2}
 HOUR = 3600.0
 BUTTONS = {"loss": "Steps", "loss-tokens": "Tokens", "loss-time": "Time", "loss-dollars": "Dollars"}
 
@@ -37,7 +23,7 @@ class Axis:
     title: str
     column: str
     place: Callable[[int], float | None]
-    ticks: str = ",d"
+    write: scales.Write = scales.number
 
 
 def loss_chart(facts: Facts) -> Chart | None:
@@ -52,7 +38,7 @@ def loss_over_tokens(facts: Facts) -> Chart | None:
         known = facts.progress.get(step)
         return None if known is None else known.tokens
 
-    return _chart(facts, Axis("loss-tokens", "real tokens trained so far", "Tokens", tokens, "~s"))
+    return _chart(facts, Axis("loss-tokens", "real tokens trained so far", "Tokens", tokens, scales.thousands))
 
 
 def loss_over_time(facts: Facts) -> Chart | None:
@@ -63,7 +49,7 @@ def loss_over_time(facts: Facts) -> Chart | None:
     )
     return _chart(
         facts,
-        Axis("loss-time", f"{name} of training (measured)", name.capitalize(), _seconds(facts, size), "~g"),
+        Axis("loss-time", f"{name} of training (measured)", name.capitalize(), _seconds(facts, size)),
     )
 
 
@@ -73,7 +59,9 @@ def loss_over_dollars(facts: Facts) -> Chart | None:
     if not price:
         return None
     place = _seconds(facts, HOUR / price)
-    return _chart(facts, Axis("loss-dollars", "US dollars of computing (measured time)", "Dollars", place, "$~g"))
+    return _chart(
+        facts, Axis("loss-dollars", "US dollars of computing (measured time)", "Dollars", place, scales.money)
+    )
 
 
 def dollars_per_hour(facts: Facts) -> float | None:
@@ -91,45 +79,28 @@ def _seconds(facts: Facts, size: float) -> Callable[[int], float | None]:
 
 def _chart(facts: Facts, axis: Axis) -> Chart | None:
     series = {"training": facts.curves["loss"], "held-out": facts.curves["eval_loss"]}
-    values = [
-        {"x": round(place, 9), "step": step, "value": value, "series": name}
-        for name, curve in series.items()
-        for step, value in thin(curve.points)
-        if (place := axis.place(step)) is not None
-    ]
-    if not values:
+    lines = [_line(name, curve, axis) for name, curve in series.items()]
+    lines = [line for line in lines if line.points]
+    if not lines:
         return None
-    names = [name for name, curve in series.items() if curve.points]
     rows = _rows(series["training"], series["held-out"], axis)
     total = len({step for curve in series.values() for step, _ in curve.points})
-    spec = chart_spec(_marks(len(values), names, axis, facts), 260, values)
+    across = drawing.Axis(axis.title, axis.write, whole=axis.title == STEP_TITLE)
+    upward = drawing.Axis("loss (per pair)" if learns_preferences(facts) else "loss (nats per token)")
+    plot = drawing.Plot(across, upward, HEIGHT, tuple(lines))
     header = ("Step", *([axis.column] if axis.column else []), "Training loss", "Held-out loss")
-    return Chart(axis.name, "Loss", _caption(facts), spec, header, rows, rows_note(len(rows), total))
+    return Chart(axis.name, "Loss", _caption(facts), plot, header, rows, rows_note(len(rows), total))
+
+
+def _line(name: str, curve: Curve, axis: Axis) -> drawing.Series:
+    points = [(round(place, 9), value) for step, value in thin(curve.points) if (place := axis.place(step)) is not None]
+    return drawing.Series(points, name, COLOURS[name], dots=name == "held-out")
 
 
 def _caption(facts: Facts) -> str:
     meaning = "DPO loss of a pair of answers" if learns_preferences(facts) else "Loss in nats per trained token"
     is_held_out = bool(facts.curves["eval_loss"].points)
     return meaning + ("." if is_held_out else "; no held-out loss was measured during training.")
-
-
-def _marks(count: int, names: list[str], axis: Axis, facts: Facts) -> Any:
-    colour = alt.Color(
-        "series:N",
-        scale=alt.Scale(domain=names, range=[COLOURS[name] for name in names]),
-        legend=alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3),
-    )
-    least = 1 if axis.ticks == ",d" else alt.Undefined
-    ticks = alt.Axis(grid=False, tickCount=6, format=axis.ticks, tickMinStep=least)
-    across = alt.X("x:Q", title=axis.title, axis=ticks)
-    upward = value_axis("loss (per pair)" if learns_preferences(facts) else "loss (nats per token)")
-    base = alt.Chart(POINTS).encode(across, upward, colour)
-    marks: dict[str, dict[str, Any]] = {
-        "training": {"strokeWidth": line_width(count)},
-        "held-out": {"strokeWidth": 1.75, "point": alt.OverlayMarkDef(filled=True, size=36)},
-    }
-    lines = [base.transform_filter(f"datum.series === '{name}'").mark_line(**marks[name]) for name in names]
-    return alt.layer(*lines, *reading_aid(base, "loss", alt.Tooltip("series:N", title="split")))
 
 
 def _rows(training: Curve, held_out: Curve, axis: Axis) -> tuple[tuple[str, ...], ...]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from snaketune.report import units
+from snaketune.report import scales, units
 from snaketune.report.charts import Chart, curve_chart
 from snaketune.report.comparison import dollars, hours
 from snaketune.report.facts import Facts, look
@@ -16,7 +16,7 @@ PARTS = {
     "checkpoint": "Writing checkpoints",
 }
 RATES = (
-    ("tokens_per_second", "Throughput", "Real tokens per second, padding not counted.", "tokens/s", "~s"),
+    ("tokens_per_second", "Throughput", "Real tokens per second, padding not counted.", "tokens/s", scales.thousands),
     ("mfu", "Model FLOPs utilisation", "Share of the GPU's peak that the model's own arithmetic reached.", "fraction"),
     ("memory_gb", "Peak memory", "Highest use so far, in GB (10\u2079 bytes): the GPU's, else the process's.", "GB"),
     ("gpu_utilization", "GPU busy", "Per cent of the last moments in which the GPU did something (NVML).", "per cent"),

@@ -5,7 +5,6 @@ from typing import Any
 
 from snaketune.report import (
     breakdown,
-    bundle,
     charts,
     evaluation,
     examples,
@@ -33,12 +32,7 @@ MODELS = {"base": "Base", "tuned": "Tuned", "merged": "Merged"}
 
 def render(facts: Facts) -> str:
     """Return the report of a run as one self-contained HTML page; equal facts give equal bytes."""
-    return render_with(facts, bundle.charts_library())
-
-
-def render_with(facts: Facts, library: str) -> str:
-    """Return the report with ``library`` as the JavaScript that draws the charts."""
-    return fill("page.html.j2", library, **sections(facts))
+    return fill("page.html.j2", **sections(facts))
 
 
 def sections(facts: Facts) -> dict[str, Any]:

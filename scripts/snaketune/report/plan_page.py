@@ -44,16 +44,15 @@ class Figure:
     source: str
 
 
-def render_plan(plan: Mapping[str, Any], name: str, id: str, library: str | None = None) -> str:
+def render_plan(plan: Mapping[str, Any], name: str, id: str) -> str:
     """Return the plan of the run ``name`` as one self-contained HTML page; equal plans give equal bytes.
 
     Args:
         plan: the content of plan.json.
         name: of the run.
         id: of its folder.
-        library: the JavaScript of the page; None takes none, since a plan has no chart.
     """
-    return fill("plan.html.j2", library or "", **sections(plan), name=excerpt(name, 100).text, run_id=id)
+    return fill("plan.html.j2", **sections(plan), name=excerpt(name, 100).text, run_id=id)
 
 
 def sections(plan: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ TITLES_OF_PAGES = {
 NO_SENTENCE = "It left no error sentence: it was killed, or the machine went down."
 
 
-def render_unfinished(attempt: Attempt, library: str | None = None) -> str:
+def render_unfinished(attempt: Attempt) -> str:
     """Return the page as one self-contained HTML file; equal facts give equal bytes."""
     facts = _as_facts(attempt)
     stopped = next((stage for stage in attempt.stages if stage.state == "stopped"), None)
@@ -30,7 +30,6 @@ def render_unfinished(attempt: Attempt, library: str | None = None) -> str:
     choices = [chart.name for chart in (loss, *others) if chart]
     return fill(
         "unfinished.html.j2",
-        library,
         name=excerpt(attempt.run, 100).text,
         run_id=excerpt(attempt.id, 200).text,
         headline=headline(attempt),

@@ -4,20 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import altair as alt
-
 from snaketune.report import units
-from snaketune.report.charts import Chart, chart_spec
+from snaketune.report.charts import Chart
+from snaketune.report.drawing import Axis, Span, Spans
 from snaketune.report.text import visible
 
 SLOW, FAST, OVERLAP = "The guides' slow way", "The fast way, measured", "Overlap of the parts"
-COLOURS = {
-    "whole": "var(--series-1)",
-    "saved": "var(--better)",
-    "lost": "var(--worse)",
-    "overlap": "var(--muted)",
-}
-BAR_HEIGHT = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +64,7 @@ def waterfall(facts: Mapping[str, Any]) -> Chart | None:
     )
     rows = tuple(_row(bar, size, name) for bar in found)
     header = ("Step", "From", "To", "Saved")
-    return Chart("waterfall", "One epoch, step by step", caption, _spec(found, size, name), header, rows)
+    return Chart("waterfall", "One epoch, step by step", caption, _plot(found, size, name), header, rows)
 
 
 def _row(bar: Bar, size: float, name: str) -> tuple[str, ...]:
@@ -86,26 +78,15 @@ def _text(seconds: float, size: float, name: str) -> str:
     return f"{units.significant(seconds / size)} {name}"
 
 
-def _spec(found: Sequence[Bar], size: float, name: str) -> dict[str, Any]:
-    values = [
-        {
-            "label": bar.label,
-            "from": round(min(bar.start, bar.end) / size, 6),
-            "to": round(max(bar.start, bar.end) / size, 6),
-            "kind": bar.kind,
-            "text": _row(bar, size, name)[2 if bar.kind == "whole" else 3],
-        }
+def _plot(found: Sequence[Bar], size: float, name: str) -> Spans:
+    spans = tuple(
+        Span(
+            bar.label,
+            min(bar.start, bar.end) / size,
+            max(bar.start, bar.end) / size,
+            bar.kind,
+            _row(bar, size, name)[2 if bar.kind == "whole" else 3],
+        )
         for bar in found
-    ]
-    order = [bar.label for bar in found]
-    axis = alt.Axis(labelLimit=150, title=None, grid=False, domain=False, ticks=False)
-    base = alt.Chart(alt.Data(values=values)).encode(y=alt.Y("label:N", sort=order, axis=axis))
-    colour = alt.Color("kind:N", scale=alt.Scale(domain=list(COLOURS), range=list(COLOURS.values())), legend=None)
-    tooltip = [alt.Tooltip("label:N", title="step"), alt.Tooltip("text:N", title="time")]
-    drawn = base.mark_bar(height=alt.RelativeBandSize(0.7)).encode(
-        alt.X("from:Q", title=f"one epoch ({name})", axis=alt.Axis(tickCount=5)),
-        alt.X2("to:Q"),
-        colour,
-        tooltip=tooltip,
     )
-    return chart_spec(drawn, BAR_HEIGHT * len(found))
+    return Spans(Axis(f"one epoch ({name})"), spans)

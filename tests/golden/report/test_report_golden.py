@@ -1,4 +1,4 @@
-"""The whole page, byte for byte, without the bundled chart library.
+"""The whole page, byte for byte, charts included.
 
 After a wanted change, write it anew and read the difference: ``python tests/golden/report/test_report_golden.py``.
 """
@@ -9,16 +9,15 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "unit"))
 GOLDEN = HERE / "page.html"
-LIBRARY = "/* the chart library */"
 
 
 def rendered() -> bytes:
     from report_case import fact_paths
 
     from snaketune.report.facts import load_facts
-    from snaketune.report.page import render_with
+    from snaketune.report.page import render
 
-    return render_with(load_facts(fact_paths()), LIBRARY).encode()
+    return render(load_facts(fact_paths())).encode()
 
 
 def test_report_is_byte_identical_to_the_golden_page():

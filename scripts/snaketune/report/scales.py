@@ -1,0 +1,107 @@
+"""From values to places in a drawing: where the ticks of an axis are and how they read."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from snaketune.report import units
+
+Write = Callable[[float, float], str]
+"""How a tick reads: from its value and the distance to the next one."""
+STEPS = (1.0, 2.0, 5.0, 10.0)
+ROUNDING = 0.7
+"""How much closer than wished for ticks may be: a few more are better than half of them."""
+SMALLEST, LARGEST = 1e-4, 1e7
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """An axis from ``low`` to ``high`` with its ticks; with ``logarithmic`` equal distances are equal ratios."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    step: float
+    logarithmic: bool = False
+
+    def place(self, value: float) -> float:
+        """Return where a value is, from 0 at ``low`` to 1 at ``high``."""
+        value, low, high = (self.inner(one) for one in (value, self.low, self.high))
+        return (value - low) / (high - low)
+
+    def inner(self, value: float) -> float:
+        """Return the value itself, or its logarithm to base 10 on a logarithmic axis."""
+        return math.log10(value) if self.logarithmic else value
+
+
+def linear(low: float, high: float, count: int, whole: bool = False, nice: bool = True) -> Scale:
+    """Return an axis over some values with about ``count`` ticks at 1, 2 or 5 times a power of ten.
+
+    Args:
+        low, high: the lowest and the highest value; equal ones get some room around them.
+        count: how many ticks are wished for.
+        whole: ticks are whole numbers.
+        nice: the axis begins and ends at a tick; otherwise at the lowest and the highest value.
+    """
+    if low == high:
+        room = abs(low) / 2 or 1.0
+        low, high = (low - room, high + room)
+    step = _step((high - low) / count)
+    step = max(step, 1.0) if whole else step
+    first, last = (math.floor, math.ceil) if nice else (math.ceil, math.floor)
+    numbers = range(first(_steady(low / step)), last(_steady(high / step)) + 1)
+    ticks = tuple(_steady(number * step) for number in numbers)
+    return Scale(ticks[0], ticks[-1], ticks, step) if nice else Scale(low, high, ticks, step)
+
+
+def logarithmic(low: float, high: float) -> Scale:
+    """Return a logarithmic axis over some values above 0, with ticks at 1, 2 and 5 times the powers of ten."""
+    if low == high:
+        low, high = low / 2, high * 2
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    every = [factor * 10.0**power for power in powers for factor in STEPS[:3]]
+    inside = [tick for tick in every if low <= tick <= high]
+    if len(inside) < 2:
+        inside = [tick for tick in linear(low, high, 4, nice=False).ticks if tick > 0]
+    if len(inside) > 7:
+        inside = [tick for tick in inside if math.isclose(math.log10(tick) % 1, 0, abs_tol=1e-9)]
+    return Scale(low, high, tuple(inside), inside[0] if inside else low, True)
+
+
+def _step(least: float) -> float:
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(_steady(factor * power) for factor in STEPS if factor * power >= least * ROUNDING)
+
+
+def _steady(value: float) -> float:
+    """Return a value without the noise of its last binary digits."""
+    return float(f"{value:.12g}")
+
+
+def number(value: float, step: float) -> str:
+    """Return a tick with as many decimals as the distance between ticks asks for."""
+    size = max(abs(value), step)
+    if value == 0:
+        return "0"
+    if size >= LARGEST or size < SMALLEST or step < SMALLEST:
+        return units.significant(value, 2)
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    return f"{value:,.{decimals}f}".replace("-", units.MINUS)
+
+
+def thousands(value: float, step: float) -> str:
+    """Return a tick as 20k, 1.5M or 3G."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{number(_steady(value / size), step / size)}{letter}"
+    return number(value, step)
+
+
+def money(value: float, step: float) -> str:
+    """Return a tick in US dollars."""
+    return f"${number(value, step)}"
+
+
+def per_cent(value: float, step: float) -> str:
+    """Return a tick of a fraction in per cent."""
+    return f"{number(_steady(value * 100), step * 100)}%"
