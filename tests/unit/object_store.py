@@ -8,6 +8,8 @@ import threading
 import pytest
 
 BUCKET = "data"
+# More than the head of an answer has.
+HEAD_BYTES = 4096
 
 
 def start_server():
@@ -40,7 +42,7 @@ class Line:
 
     Attributes:
         cuts: how many connections are still to be cut, each after ``after`` bytes of the server's answer.
-        damage: how many answers are still to have a byte changed behind ``after``.
+        damage: how many pieces of answers are still to have a byte changed behind ``after``, each in another way.
         spoil, drop: how many requests are still to have a byte changed, or to be cut, behind ``after``.
         dies_after: bytes of answers after which nothing passes any more; None for never.
         requests: the beginnings of all requests that passed.
@@ -93,8 +95,10 @@ class Line:
                 if self.dies_after is not None and self.sent > self.dies_after:
                     inside.shutdown(socket.SHUT_RDWR)
                     return
-                if size > self.after and self._take("damage"):
-                    content = content[:-1] + bytes([content[-1] ^ 1])
+                # Never the head of an answer, which may follow another on this connection.
+                if size > self.after and len(content) > HEAD_BYTES and (left := self._take("damage")):
+                    # Never the same twice: that would be the object as the server has it.
+                    content = content[:-1] + bytes([content[-1] ^ (1 + left % 255)])
                 if size > self.after and self._take("cuts"):
                     if self.on_cut:
                         self.on_cut()
@@ -107,7 +111,7 @@ class Line:
         with self._lock:
             left = getattr(self, name)
             setattr(self, name, max(0, left - 1))
-            return left > 0
+            return left
 
 
 @pytest.fixture(scope="module")
