@@ -100,7 +100,7 @@ except SnaketuneError as error:
 for run in BLUEPRINT.runs.values():
     for note in run.notes:
         print(f"Note: {note}", file=sys.stderr)
-for note in BLUEPRINT.found.notes if workflow.is_main_process else ():
+for note in [*BLUEPRINT.found.notes, *PLACES.notes] if workflow.is_main_process else ():
     print(f"Note: {note}", file=sys.stderr)
 if not workflow.is_main_process:
     # Slurm's warning goes to every process of a job. It is for the training, which this one has to wait for.

@@ -17,7 +17,7 @@ from snaketune.common.errors import ConfigError, DataError
 from snaketune.common.locks import try_lock, wait_for_lock
 from snaketune.common.processes import this_place, this_process
 from snaketune.config.latest import drop_dangling, latest_folder, point_latest
-from snaketune.config.places import check_clock, check_folder, try_folder, usable_path
+from snaketune.config.places import check_apart, check_clock, check_folder, outside_notes, try_folder, usable_path
 from snaketune.config.upkeep import finish_run, lock_or_explain
 
 GONE = 2**22 - 3  # above the largest pid of most machines, and of this one while the test runs
@@ -230,6 +230,40 @@ def test_results_have_to_be_a_folder(tmp_path):
 def test_names_that_no_folder_can_have_are_refused(path, words):
     with pytest.raises(ConfigError, match=words):
         usable_path(path, "paths.results")
+
+
+@pytest.mark.parametrize(
+    ("results", "words"),
+    [
+        (".", "holds the project itself"),
+        ("..", "holds the project itself"),
+        ("/", "holds the project itself"),
+        ("results/..", "holds the project itself"),
+        ("work", "is in work/, which the workflow needs"),
+        ("data/results", "is in data/"),
+        ("link", "is in scripts/"),
+        ("results", None),
+        ("../elsewhere", None),
+        ("my/scripts", None),
+    ],
+)
+def test_results_are_apart_from_what_else_there_is(tmp_path, results, words):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "link").symlink_to("scripts")
+    if words is None:
+        return check_apart(results, tmp_path / "project")
+    with pytest.raises(ConfigError, match=words):
+        check_apart(results, tmp_path / "project")
+
+
+def test_what_is_outside_the_project_is_said(tmp_path):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "work").symlink_to(tmp_path)
+    folders = {"paths.results": "results", "paths.scratch": None}
+    assert outside_notes(folders, tmp_path / "project") == []
+    folders |= {"paths.scratch": "../scratch", "work": "work"}
+    (note,) = outside_notes(folders, tmp_path / "project")
+    assert note == f"outside this project: paths.scratch is {tmp_path}/scratch, work is {tmp_path}."
 
 
 def test_home_and_variables_stand_for_what_they_mean(monkeypatch):

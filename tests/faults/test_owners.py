@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +15,7 @@ from snaketune.common.processes import this_place
 from snaketune.config.leftovers import ABANDONED_SECONDS, find_leftovers, find_unsealed, sweep
 from snaketune.config.owners import UNKNOWN, claim, name_of, owner_of, owners_of
 from snaketune.config.pruning import account, find_left, find_unused, remove
+from snaketune.config.start import Places
 
 GONE = 2**22 - 3
 
@@ -21,59 +24,124 @@ GONE = 2**22 - 3
 def shared(tmp_path):
     """Results of two clones: one run each, one more that both used, and one that nobody's file names."""
     results = tmp_path / "results"
-    for path in ("data/read_records/a-1", "runs/x/mine-1", "runs/x/old-1", "runs/x/theirs-2", "runs/x/lost-3"):
+    for path in (
+        "data/read_records/a-00000001",
+        "runs/x/mine-00000001",
+        "runs/x/old-00000001",
+        "runs/x/theirs-00000002",
+        "runs/x/lost-00000003",
+    ):
         (results / path).mkdir(parents=True)
         (results / path / "file").write_text("12345")
-    claim(results, "mine", tmp_path / "mine", "config/config.yaml", ["runs/x/old-1"])
-    claim(results, "mine", tmp_path / "mine", "config/config.yaml", ["runs/x/mine-1"])
-    claim(results, "theirs", tmp_path / "theirs", "config/config.yaml", ["runs/x/theirs-2", "data/read_records/a-1"])
+    claim(results, "mine", tmp_path / "mine", "config/config.yaml", ["runs/x/old-00000001"])
+    claim(results, "mine", tmp_path / "mine", "config/config.yaml", ["runs/x/mine-00000001"])
+    claim(
+        results,
+        "theirs",
+        tmp_path / "theirs",
+        "config/config.yaml",
+        ["runs/x/theirs-00000002", "data/read_records/a-00000001"],
+    )
     return results
 
 
 def test_prune_knows_whose_results_are_whose(shared):
-    unused = find_unused(shared, set(), {"x/mine-1"}, "mine")
+    unused = find_unused(shared, set(), {"x/mine-00000001"}, "mine")
     found = {one.path.relative_to(shared).as_posix(): one.owner for one in unused}
     assert found == {
-        "data/read_records/a-1": "theirs",
-        "runs/x/old-1": "",
-        "runs/x/theirs-2": "theirs",
-        "runs/x/lost-3": UNKNOWN,
+        "data/read_records/a-00000001": "theirs",
+        "runs/x/old-00000001": "",
+        "runs/x/theirs-00000002": "theirs",
+        "runs/x/lost-00000003": UNKNOWN,
     }
 
 
 def test_results_of_another_project_are_removed_only_by_its_name(shared, tmp_path):
-    unused = find_unused(shared, set(), {"x/mine-1"}, "mine")
+    unused = find_unused(shared, set(), {"x/mine-00000001"}, "mine")
     lines = account(unused, [], owners_of(shared))
     assert "Remove them with: snakemake --cores 1 prune --config prune=yes" in lines
     assert any(f"belong to theirs ({tmp_path}/theirs, config/config.yaml, not here)" in line for line in lines)
     assert any(line.endswith("prune --config 'prune=[yes,theirs]'") for line in lines)
     removed = [one for one in unused if not one.owner]
     remove(removed)
-    assert sorted(path.name for path in shared.glob("runs/x/*")) == ["lost-3", "mine-1", "theirs-2"]
+    assert sorted(path.name for path in shared.glob("runs/x/*")) == [
+        "lost-00000003",
+        "mine-00000001",
+        "theirs-00000002",
+    ]
     lines = account(unused, removed, owners_of(shared))
     assert not any("prune=yes" in line for line in lines)
 
 
 def test_what_its_owner_made_and_uses_no_more_is_still_its_own(shared, tmp_path):
-    claim(shared, "theirs", tmp_path / "theirs", "config/config.yaml", ["runs/x/new-4"])
-    assert owner_of("runs/x/theirs-2", "mine", owners_of(shared)) == "theirs"
+    claim(shared, "theirs", tmp_path / "theirs", "config/config.yaml", ["runs/x/new-00000004"])
+    assert owner_of("runs/x/theirs-00000002", "mine", owners_of(shared)) == "theirs"
+
+
+def test_folders_that_are_called_otherwise_are_not_ours(shared):
+    others = {"models/llama-7b", "data/notes/2024", "runs/x/my-notes", "runs/old/checkpoint-500", "models/Qwen3-0.6B"}
+    for path in (*others, "models/m-0123abcd"):
+        (shared / path).mkdir(parents=True)
+    found = {one.path.relative_to(shared).as_posix() for one in find_unused(shared, set(), set(), "mine")}
+    assert "models/m-0123abcd" in found and not found & others
 
 
 def test_a_project_alone_owns_everything(tmp_path):
     results = tmp_path / "results"
-    (results / "runs/x/old-1").mkdir(parents=True)
+    (results / "runs/x/old-00000001").mkdir(parents=True)
     assert [one.owner for one in find_unused(results, set(), set(), "mine")] == [""]
-    claim(results, "mine", tmp_path, "config.yaml", ["runs/x/new-2"])
+    claim(results, "mine", tmp_path, "config.yaml", ["runs/x/new-00000002"])
     assert [one.owner for one in find_unused(results, set(), set(), "mine")] == [""]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"uses": 3, "made": 4}'])
 def test_a_damaged_file_of_an_owner_protects_what_it_may_have_named(shared, tmp_path, content):
     (tmp_path / "results.owners" / "theirs.json").write_text(content)
-    unused = find_unused(shared, set(), {"x/mine-1"}, "mine")
-    assert {one.path.name: one.owner for one in unused}["theirs-2"] == UNKNOWN
-    claim(shared, "theirs", Path("theirs"), "config.yaml", ["runs/x/theirs-2"])
-    assert owner_of("runs/x/theirs-2", "mine", owners_of(shared)) == "theirs"
+    unused = find_unused(shared, set(), {"x/mine-00000001"}, "mine")
+    assert {one.path.name: one.owner for one in unused}["theirs-00000002"] == UNKNOWN
+    claim(shared, "theirs", Path("theirs"), "config.yaml", ["runs/x/theirs-00000002"])
+    assert owner_of("runs/x/theirs-00000002", "mine", owners_of(shared)) == "theirs"
+
+
+def test_a_project_whose_work_was_removed_takes_over_what_was_its_own(shared, tmp_path):
+    (before,) = (owner for owner in owners_of(shared) if owner.name == "mine")
+    assert before.is_at(tmp_path / "mine", "config/config.yaml")
+    assert not before.is_at(tmp_path / "mine", "other.yaml") and not before.is_at(tmp_path, "config/config.yaml")
+    claim(shared, "mine-again", tmp_path / "mine", "config/config.yaml", ["runs/x/new-00000004"])
+    claim(shared, "other", tmp_path / "mine", "other.yaml", ["runs/x/new-00000005"])
+    owners = {owner.name: owner for owner in owners_of(shared)}
+    assert sorted(owners) == ["mine-again", "other", "theirs"]
+    assert owners["mine-again"].made == {"runs/x/mine-00000001", "runs/x/old-00000001", "runs/x/new-00000004"}
+
+
+@pytest.mark.parametrize("gone", ["work", "work/project-id"])
+def test_an_edit_is_undone_also_when_the_project_forgot_its_name(tmp_path, monkeypatch, capsys, gone):
+    monkeypatch.chdir(tmp_path)
+    run = Path("results/runs/x/mine-00000001")
+    run.mkdir(parents=True)
+    (run / "evaluation.json").write_text('{"loss": 2}')
+    blueprint = SimpleNamespace(
+        results="results",
+        scratch=None,
+        in_use=lambda: ([], ["x/mine-00000001"]),
+        wanted_files=lambda: [str(run / "evaluation.json")],
+    )
+    places = Places(blueprint, Path("work"), "config.yaml")
+    places.tidy()
+    shutil.rmtree(gone) if gone == "work" else Path(gone).unlink()
+    if gone == "work":
+        places.heal(verify=False)
+        places.tidy()
+    (run / "evaluation.json").write_text('{"loss": 1}')
+    places.heal(verify=False)
+    assert (run / "evaluation.json").read_text() == '{"loss": 2}'
+    assert capsys.readouterr().err.count("its content is restored") == 1
+
+
+def test_a_project_of_another_machine_at_the_same_path_is_another(shared, tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "another")
+    claim(shared, "mine-again", tmp_path / "mine", "config/config.yaml", [])
+    assert {"mine", "mine-again"} < {owner.name for owner in owners_of(shared)}
 
 
 def test_a_copy_of_a_project_is_another_owner(tmp_path):
@@ -90,12 +158,12 @@ def test_a_copy_of_a_project_is_another_owner(tmp_path):
 
 def test_owners_are_not_noted_again_without_a_change(shared, tmp_path):
     before = (tmp_path / "results.owners" / "mine.json").stat().st_mtime_ns
-    claim(shared, "mine", tmp_path / "mine", "config/config.yaml", ["runs/x/mine-1"])
+    claim(shared, "mine", tmp_path / "mine", "config/config.yaml", ["runs/x/mine-00000001"])
     assert (tmp_path / "results.owners" / "mine.json").stat().st_mtime_ns == before
 
 
 def leave(results, name, age=0.0):
-    path = results / "runs/x/mine-1" / name
+    path = results / "runs/x/mine-00000001" / name
     path.mkdir()
     (path / "model.safetensors").write_bytes(b"1" * 100)
     for one in (path / "model.safetensors", path):
@@ -106,7 +174,7 @@ def leave(results, name, age=0.0):
 def test_what_a_killed_process_left_is_swept(shared, tmp_path, capsys):
     gone = leave(shared, f".merged.partial-{this_place()}-{GONE}")
     old = leave(shared, f".model.partial-{GONE}")
-    file = shared / "runs/x/mine-1" / f".facts.json.partial-{this_place()}-{GONE}"
+    file = shared / "runs/x/mine-00000001" / f".facts.json.partial-{this_place()}-{GONE}"
     file.write_text("half")
     link = shared / "runs/x" / f".latest.partial-{this_place()}-{GONE}"
     link.symlink_to("nowhere")
@@ -141,14 +209,17 @@ def test_a_checkpoint_in_the_making_is_left_only_while_its_training_runs(tmp_pat
 
 def test_owners_files_are_plain_json_beside_the_results(shared, tmp_path):
     facts = json.loads((tmp_path / "results.owners" / "mine.json").read_text())
-    assert facts["uses"] == ["runs/x/mine-1"] and facts["made"] == ["runs/x/mine-1", "runs/x/old-1"]
+    assert facts["uses"] == ["runs/x/mine-00000001"] and facts["made"] == [
+        "runs/x/mine-00000001",
+        "runs/x/old-00000001",
+    ]
     assert sorted(path.name for path in shared.iterdir()) == ["data", "runs"]
 
 
 def test_owners_are_noted_in_the_results_where_nothing_can_be_beside_them(tmp_path):
     (tmp_path / "results.owners").touch()
     (tmp_path / "results").mkdir()
-    claim(tmp_path / "results", "mine", tmp_path, "config.yaml", ["runs/x/new-2"])
+    claim(tmp_path / "results", "mine", tmp_path, "config.yaml", ["runs/x/new-00000002"])
     assert [owner.name for owner in owners_of(tmp_path / "results")] == ["mine"]
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import re
+import shutil
 import time
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from snaketune.common.manifest import read_manifest, write_manifest
 from snaketune.common.outputs import MOST_KEPT_BYTES, forget_outputs, record_outputs
 from snaketune.common.remembered import SETTLED_NS
 from snaketune.common.state import read_state, write_state
+from snaketune.config.adopting import GROUPS, adopt_outputs
 from snaketune.config.damage import drop_damaged_manifests, heal
 from snaketune.config.hub_sources import HubSources
 from snaketune.config.remote_sources import RemoteSources
@@ -23,6 +26,7 @@ from snaketune.data.disks import Disk, Disks, Speed
 from snaketune.data.staging import stage_sources
 from snaketune.report.facts import _changed
 
+ROOT = Path(__file__).parents[2]
 DAMAGE = [b"", b"{", b"[]", b"null", b"3", b'"x"', b"{}", b'{"a": []}', b'{"files": []}', b"\xff\xfe", b'{"files": 3}']
 # `make torture` does the ten thousand.
 FUZZED = int(os.environ.get("SNAKETUNE_FUZZED", "500"))
@@ -270,6 +274,42 @@ def test_facts_without_a_record_have_to_be_readable(run, content, capsys):
     heal(wanted(run), "work")
     assert not (run / "evaluation.json").exists()
     assert "evaluation.json is damaged: it is rebuilt" in capsys.readouterr().err
+
+
+def test_facts_are_watched_again_after_work_was_removed(run, capsys):
+    before = contents(run)
+    shutil.rmtree("work")
+    heal(wanted(run), "work")
+    adopt_outputs(run)
+    (run / "metrics.jsonl").write_text('{"step": 1, "loss": 0.1}\n')
+    (run / "evaluation.json").unlink()
+    heal(wanted(run), "work")
+    assert contents(run) == {name: content for name, content in before.items() if name != "evaluation.json"}
+    assert "metrics.jsonl was changed since it was made: its content is restored" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"step": 1}\n{"st'])
+def test_what_cannot_be_read_is_not_watched(run, content):
+    shutil.rmtree("work")
+    (run / "metrics.jsonl").write_bytes(content)
+    adopt_outputs(run)
+    watched = {path.name.removesuffix(".json") for path in Path("work/outputs").rglob("*.json")}
+    assert watched == {"evaluation.json"} | ({"metrics.jsonl", "adapter.manifest.json"} if content == b"" else set())
+
+
+def test_what_is_watched_is_what_the_jobs_record():
+    rules = "\n".join(file.read_text() for file in (ROOT / "rules").glob("*.smk"))
+    groups = set()
+    for rule in re.split(r"^(?:rule|checkpoint) ", rules, flags=re.MULTILINE):
+        script = re.search(r"python (scripts/\w+\.py)", rule)
+        facts = re.search(r"facts=\(([^)]*)\)", (ROOT / script[1]).read_text()) if script else None
+        if facts:
+            files = re.findall(r'(?:(\w+)=)?(?:\w+\()?\s*"<results>/\S+/([\w.{}]+)"', rule.partition("output:")[2])
+            keys = dict(re.findall(r"--(\w+) \{output\.?(\w*)(?:\[\d])?:q}", rule))
+            names = [keys[fact] for fact in re.findall(r'"(\w+)"', facts[1]) if fact in keys]
+            made = tuple(sorted(dict(files)[name] for name in names))
+            groups |= {tuple(name.replace("{kind}", kind) for name in made) for kind in ("adapter", "merged")}
+    assert groups - {("manifest.json",)} == set(GROUPS)
 
 
 @pytest.mark.parametrize("content", DAMAGE)

@@ -123,7 +123,9 @@ def damage_state(campaign: Campaign) -> None:
 
 def forget(campaign: Campaign) -> None:
     """Snakemake's own records are deleted, or all of ours."""
-    shutil.rmtree(campaign.project.folder / campaign.chance.choice([".snakemake", "work", "logs"]))
+    folder = campaign.chance.choice([".snakemake", "work", "logs"])
+    campaign.faults[-1] += f" {folder}"
+    shutil.rmtree(campaign.project.folder / folder)
 
 
 def touch(campaign: Campaign) -> None:
@@ -134,19 +136,24 @@ def touch(campaign: Campaign) -> None:
 
 
 def fill(campaign: Campaign) -> None:
-    """The disk fills up during some work; after it was freed the same command works."""
+    """The disk fills up at a random instant of some work; after it was freed the same command works."""
     if not os.path.ismount(campaign.project.folder):
         return
     campaign.some_work()
     ballast = campaign.project.folder / "ballast"
-    room = shutil.disk_usage(campaign.project.folder).free - campaign.chance.randrange(200_000)
-    with open(ballast, "wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, room))
+    left = campaign.chance.randrange(200_000)
+    process = subprocess.Popen(
+        campaign.project.command(),
+        cwd=campaign.project.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    time.sleep(campaign.chance.uniform(0, 8))
     try:
-        process = subprocess.run(
-            campaign.project.command(), cwd=campaign.project.folder, capture_output=True, timeout=SECONDS, check=False
-        )
-        campaign.faults[-1] += f" -> {process.returncode}"
+        with open(ballast, "wb") as file:
+            room = shutil.disk_usage(campaign.project.folder).free - left
+            os.posix_fallocate(file.fileno(), 0, max(1, room))
+        campaign.faults[-1] += f" -> {process.wait(SECONDS)}"
     finally:
         ballast.unlink()
 

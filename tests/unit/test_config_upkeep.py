@@ -150,22 +150,22 @@ def test_a_job_that_was_killed_is_named_so(tmp_path, ending):
 
 def test_unused_variants_are_found_and_removed(tmp_path):
     for path in (
-        "data/read_records/a-1",
-        "data/read_records/b-2",
-        "models/m-1",
-        "models/m-2",
-        "runs/x/r-1",
-        "runs/x/r-2",
+        "data/read_records/a-00000001",
+        "data/read_records/b-00000002",
+        "models/m-00000001",
+        "models/m-00000002",
+        "runs/x/r-00000001",
+        "runs/x/r-00000002",
     ):
         (tmp_path / path).mkdir(parents=True)
         (tmp_path / path / "file").write_text("12345")
-    (tmp_path / "runs/x/latest").symlink_to("r-1")
-    unused = find_unused(tmp_path, {"read_records/a-1", "prepare_model/m-1"}, {"x/r-2"})
+    (tmp_path / "runs/x/latest").symlink_to("r-00000001")
+    unused = find_unused(tmp_path, {"read_records/a-00000001", "prepare_model/m-00000001"}, {"x/r-00000002"})
     found = [(str(variant.path.relative_to(tmp_path)), variant.size) for variant in unused]
-    assert found == [("data/read_records/b-2", 5), ("models/m-2", 5), ("runs/x/r-1", 5)]
+    assert found == [("data/read_records/b-00000002", 5), ("models/m-00000002", 5), ("runs/x/r-00000001", 5)]
     remove(unused)
     assert not (tmp_path / "runs/x/latest").is_symlink()
-    assert (tmp_path / "data/read_records/a-1/file").is_file()
+    assert (tmp_path / "data/read_records/a-00000001/file").is_file()
 
 
 def test_the_state_of_trainings_that_no_run_uses_can_go(tmp_path):

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from snaketune.common.canonical import digest_of, read_json
 
 def read_state(path: str | Path, is_right: Callable[[Any], bool]) -> dict[str, Any]:
     """Return what :func:`write_state` wrote; an empty dictionary, with a line that says so, for anything else.
+
+    A damaged file is removed: the line comes once.
 
     Args:
         path: the file.
@@ -31,6 +34,9 @@ def read_state(path: str | Path, is_right: Callable[[Any], bool]) -> dict[str, A
     except OSError as error:
         reason = f"cannot be read ({error.strerror})"
     say(f"{path} {reason}: what it remembered is found out again.")
+    if reason.startswith("is damaged"):
+        with suppress(OSError):
+            path.unlink()
     return {}
 
 

@@ -11,7 +11,7 @@ from snaketune.common.long_specs import shortened
 from snaketune.config.consistency import check_run
 from snaketune.config.discovery import Discovery
 from snaketune.config.merged_adapters import check_merged_adapters
-from snaketune.config.places import check_folder, usable_path
+from snaketune.config.places import check_apart, check_folder, usable_path
 from snaketune.config.resolve import ResolvedRun
 from snaketune.config.run_references import BASE, START, merged_names, needed_runs, references
 from snaketune.config.schema import LinkedConfig
@@ -68,6 +68,7 @@ class Blueprint:
         self.results = usable_path(paths.results, "paths.results").rstrip("/") or "/"
         self.scratch = usable_path(paths.scratch, "paths.scratch") if paths.scratch else paths.scratch
         check_folder(self.results, "paths.results")
+        check_apart(self.results, Path.cwd())
         self.publish = runs[0].config.paths.publish
         self.found = found
         self._code_of, self._specs = code_of, specs

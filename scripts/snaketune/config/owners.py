@@ -32,6 +32,7 @@ class Owner:
         config: its configuration file.
         uses: variants, as paths below the results folder, that its configuration used last.
         made: those that it ever used.
+        host: the machine that it ran on last.
     """
 
     name: str
@@ -39,6 +40,11 @@ class Owner:
     config: str
     uses: frozenset[str]
     made: frozenset[str]
+    host: str = ""
+
+    def is_at(self, project: Path, config: str) -> bool:
+        """Tell whether this is what is at a place of this machine, under the name it had before its ``work`` went."""
+        return (self.project, self.config, self.host) == (str(project), config, socket.gethostname())
 
     def __str__(self) -> str:
         where = f"{self.project}, {self.config}" if self.project else "its file is damaged"
@@ -67,19 +73,31 @@ def _identity(path: Path) -> str:
 
 
 def claim(results: Path, name: str, project: Path, config: str, uses: Iterable[str]) -> None:
-    """Note that an owner uses variants, beside those that it used before; where nothing can be written, say so."""
+    """Note that an owner uses variants, beside those that it used before; where nothing can be written, say so.
+
+    A project whose ``work`` was removed has another name: it takes over what it had under the one before.
+    """
     uses = sorted(uses)
-    before = next((owner for owner in owners_of(results) if owner.name == name), None)
-    made = sorted({*uses, *(before.made if before else ())})
-    if before and before.project and (sorted(before.uses), sorted(before.made)) == (uses, made):
+    owners = owners_of(results)
+    before = next((owner for owner in owners if owner.name == name), None)
+    earlier = [owner for owner in owners if owner.name != name and owner.is_at(project, config)]
+    made = sorted({*uses, *(before.made if before else ())}.union(*(owner.made for owner in earlier)))
+    if before and before.project and not earlier and (sorted(before.uses), sorted(before.made)) == (uses, made):
         return
     facts = {"project": str(project), "config": config, "host": socket.gethostname(), "uses": uses, "made": made}
     for folder in _places(results):
         try:
-            return write_json(folder / f"{name}.json", facts)
+            write_json(folder / f"{name}.json", facts)
+            return _forget(results, earlier)
         except OSError as error:
             reason = error.strerror
     say(f"{results}: cannot note whose results these are ({reason}): another copy of this project does not know it.")
+
+
+def _forget(results: Path, owners: Iterable[Owner]) -> None:
+    for folder in _places(results):
+        for owner in owners:
+            (folder / f"{owner.name}.json").unlink(missing_ok=True)
 
 
 def owners_of(results: Path) -> list[Owner]:
@@ -98,7 +116,7 @@ def _read(path: Path) -> Owner:
     try:
         found = read_json(path)
         uses, made = (frozenset(map(str, found[key])) for key in ("uses", "made"))
-        return Owner(path.stem, str(found["project"]), str(found["config"]), uses, made)
+        return Owner(path.stem, str(found["project"]), str(found["config"]), uses, made, str(found.get("host", "")))
     except (OSError, ValueError, KeyError, TypeError):
         return Owner(path.stem, "", "", frozenset(), frozenset())
 

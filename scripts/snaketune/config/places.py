@@ -16,6 +16,11 @@ from snaketune.common.errors import ConfigError
 CLOCK_TOLERANCE = 60.0
 # How many entries of a folder are looked at for the newest one.
 MOST_LOOKED_AT = 2000
+# What the workflow is made of, and where it, Snakemake and git keep what is their own.
+WORKFLOW_FOLDERS = {
+    *("benchmarks", "config", "data", "docs", "envs", "logs", "profiles", "rules", "scripts", "tests", "work"),
+    *(".git", ".snakemake", ".venv"),
+}
 VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 
 
@@ -55,6 +60,34 @@ def check_folder(path: str, key: str) -> None:
             )
         if place.exists():
             raise ConfigError(f"{key}: {place} is a file: name a folder, or move the file away.")
+
+
+def check_apart(results: str, project: Path) -> None:
+    """Refuse results that would be among other files, which `prune` could take for unused results.
+
+    Args:
+        results: the results folder, relative to the project.
+        project: the folder of the workflow.
+
+    Raises:
+        ConfigError: naming what is there.
+    """
+    folder, project = (project / results).resolve(), project.resolve()
+    if folder == project or folder in project.parents:
+        raise ConfigError(f"paths.results: {results} holds the project itself: name a folder of its own in it.")
+    inside = folder.relative_to(project).parts[0] if folder.is_relative_to(project) else ""
+    if inside in WORKFLOW_FOLDERS:
+        raise ConfigError(f"paths.results: {results} is in {inside}/, which the workflow needs: name another folder.")
+
+
+def outside_notes(folders: dict[str, str | None], project: Path) -> list[str]:
+    """Return a sentence on the folders that are not below ``project``, links followed; none where all are."""
+    outside = []
+    for key, folder in folders.items():
+        place = (project / folder).resolve() if folder else project.resolve()
+        if not place.is_relative_to(project.resolve()):
+            outside.append(f"{key} is {place}")
+    return [f"outside this project: {', '.join(outside)}."] if outside else []
 
 
 def try_folder(path: str, key: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Variants in the results folder that no configured run uses any more, and what killed jobs left."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,9 @@ from snaketune.common.canonical import read_json
 from snaketune.config.latest import drop_dangling
 from snaketune.config.leftovers import find_leftovers, find_unsealed, size_of
 from snaketune.config.owners import UNKNOWN, owner_of, owners_of
+
+# What folders of results are called; a results folder may hold what is none.
+OURS = re.compile(r"\w[\w.-]*-[0-9a-f]{8}|latest\.copy-\d+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,7 @@ class Unused:
 
 
 def find_unused(results: str | Path, variants: set[str], runs: set[str], own: str = "") -> list[Unused]:
-    """Return the variant folders under ``results`` that are not in use, sorted.
+    """Return the variant folders under ``results`` that are not in use, sorted; what is named otherwise is not ours.
 
     Args:
         results: the results folder.
@@ -34,7 +38,7 @@ def find_unused(results: str | Path, variants: set[str], runs: set[str], own: st
     found = []
     for folder in sorted([*results.glob("data/*/*/"), *results.glob("models/*/"), *results.glob("runs/*/*/")]):
         name = folder.relative_to(results).as_posix()
-        if folder.is_symlink() or not folder.is_dir() or folder.name.startswith(".") or name in used:
+        if folder.is_symlink() or not folder.is_dir() or name in used or not OURS.fullmatch(folder.name):
             continue
         owner = owner_of(name, own, owners)
         found.append(Unused(folder, size_of(folder), "" if owner == own else owner))

@@ -3,13 +3,16 @@
 from pathlib import Path
 
 from snaketune.common.kept import drop_kept, keep_trainings
+from snaketune.common.room import LITTLE_BYTES, require_room, usual_places
 from snaketune.common.state import say
+from snaketune.config.adopting import adopt_outputs
 from snaketune.config.blueprint import Blueprint
 from snaketune.config.damage import heal
 from snaketune.config.leftovers import sweep
 from snaketune.config.owners import claim, name_of, owners_of
-from snaketune.config.places import check_clock, try_folder
+from snaketune.config.places import check_clock, outside_notes, try_folder
 from snaketune.config.pruning import used_paths
+from snaketune.data.disks import AUTO
 
 
 class Places:
@@ -22,6 +25,7 @@ class Places:
 
     Attributes:
         folders: those of the results that the configuration asks for.
+        notes: sentences on where they are, if not in the project.
     """
 
     def __init__(self, blueprint: Blueprint, work: Path, config: str):
@@ -30,6 +34,9 @@ class Places:
         self._wanted = blueprint.wanted_files()
         self.folders = list(dict.fromkeys(Path(path).parent for path in self._wanted))
         self._runs = [Path(blueprint.run_path(run, "")) for run in blueprint.runs]
+        scratch = None if blueprint.scratch == AUTO else blueprint.scratch
+        folders = {"paths.results": blueprint.results, "paths.scratch": scratch, "work": str(work)}
+        self.notes = outside_notes(folders, Path.cwd())
 
     def owner(self) -> str:
         """Return the name of this project and configuration among the owners of the results."""
@@ -41,7 +48,9 @@ class Places:
         Raises:
             DataError: if something damaged cannot be put right.
         """
-        others = [owner for owner in owners_of(self._results) if owner.project and owner.name != self.owner()]
+        own = self.owner()
+        owners = [owner for owner in owners_of(self._results) if owner.project and owner.name != own]
+        others = [owner for owner in owners if not owner.is_at(Path.cwd(), self._config)]
         shared = {f"{self._results}/{variant}" for owner in others for variant in owner.made}
         heal(self._wanted, self._work, verify, shared)
 
@@ -50,17 +59,22 @@ class Places:
 
         Raises:
             ConfigError: if nothing can be written there, or the clock has gone back.
+            DiskFullError: if a disk, that of temporary files among them, is full.
         """
         folders = {str(Path(path).parent) for path in self._wanted} | {str(self._work), str(self._work / "runs")}
         check_clock([*self._wanted, *sorted(folders)])
+        for place in usual_places():
+            require_room(place, LITTLE_BYTES, "the workflow")
         for note in [*try_folder(str(self._results), "paths.results"), *try_folder(str(self._work), "work")]:
             say(note)
         self.tidy()
         keep_trainings(self._runs)
 
     def tidy(self) -> None:
-        """Remove what killed jobs left, and note what this project uses."""
+        """Remove what killed jobs left, and note what this project uses and what its results are."""
         sweep(self._results, self._work)
         drop_kept(self._runs)
         if self._results.is_dir():
+            for folder in self.folders:
+                adopt_outputs(folder, self._work)
             claim(self._results, self.owner(), Path.cwd(), self._config, self._uses)
