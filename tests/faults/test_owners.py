@@ -123,6 +123,7 @@ def test_an_edit_is_undone_also_when_the_project_forgot_its_name(tmp_path, monke
     blueprint = SimpleNamespace(
         results="results",
         scratch=None,
+        runs=[],
         in_use=lambda: ([], ["x/mine-00000001"]),
         wanted_files=lambda: [str(run / "evaluation.json")],
     )
