@@ -292,6 +292,26 @@ def questions_looked_at(wildcards):
     return look_first(lambda look: look.check_evaluation_files(wildcards.run, BLUEPRINT.runs[wildcards.run].config))
 
 
+def packages_looked_at(stage, made):
+    """An input function that adds no file: what a job that is still to do imports is installed here; `-n` looks, too."""
+
+    def check(wildcards):
+        is_here = (
+            workflow.is_main_process and workflow.local_exec and not workflow.deployment_settings.deployment_method
+        )
+        run = wildcards.get("run")
+        path = BLUEPRINT.run_path(run, made) if run else BLUEPRINT.path(stage, wildcards.id, made)
+        if is_here and not Path(path).exists():
+            config = (BLUEPRINT.runs[run] if run else BLUEPRINT.variant(stage, wildcards.id)).config
+            try:
+                require_packages(run, config, stage)
+            except SnaketuneError as error:
+                stop(error)
+        return []
+
+    return check
+
+
 def inspect_spec(wildcards):
     """What is looked at: the sources of all runs, each with its tokenizer and template."""
     return BLUEPRINT.inspect_spec()
@@ -433,7 +453,6 @@ def check_machine():
     try:
         PLACES.begin()
         if workflow.local_exec and not workflow.deployment_settings.deployment_method:
-            require_packages(list(BLUEPRINT.runs.values()))
             if workflow.dag_settings is not None and "export_gguf" in workflow.dag_settings.targets:
                 require_converter()
             for note in machine_notes(list(BLUEPRINT.runs.values())):

@@ -166,6 +166,7 @@ rule split_records:
 
 rule prepare_tokenizer:
     input:
+        installed=packages_looked_at("prepare_tokenizer", "manifest.json"),
         corpus=corpus_of_tiny_model,
     output:
         model=directory("<results>/data/prepare_tokenizer/{id}/model"),

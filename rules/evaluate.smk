@@ -3,6 +3,7 @@
 
 rule evaluate_model:
     input:
+        installed=packages_looked_at("evaluate_model", "evaluation.json"),
         rightsize=rightsized,
         earlier=earlier,
         adapter="<results>/runs/{run}/{id}/adapter.manifest.json",

@@ -3,6 +3,7 @@
 
 rule probe_run:
     input:
+        installed=packages_looked_at("probe_run", "probe.json"),
         rightsize=rightsized,
         pack=made_by("pack_rows", "manifest.json"),
         # Not a reason to plan again: a plan that runs would keep Snakemake from looking at the weights for the training.
@@ -80,6 +81,7 @@ rule render_plan:
 
 rule ablate_run:
     input:
+        installed=packages_looked_at("ablate_run", "ablate.json"),
         rightsize=rightsized,
         stage=ancient(made_by("stage_sources", "stage.json")),
         records=ancient(made_by("split_records", "train.jsonl")),

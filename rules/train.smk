@@ -3,6 +3,7 @@
 
 rule train_model:
     input:
+        installed=packages_looked_at("train_model", "adapter.manifest.json"),
         rightsize=rightsized,
         earlier=earlier,
         looked_at=questions_looked_at,
@@ -35,6 +36,6 @@ rule train_model:
     shell:
         # Slurm sends its signals to every process of a job: only training is to act on them, and to be waited for.
         "trap : HUP TERM USR1; python scripts/train_model.py --spec {params.spec:q} --settings {params.settings:q}"
-        " --rightsize {input.rightsize:q} --rows {input.rows:q} --model {input.model:q} --start {input.start:q}"
-        " --work work --adapter {output.adapter:q} --metrics {output.metrics:q} --info {output.info:q}"
+        " --rightsize {input.rightsize:q} --plan {input.plan:q} --rows {input.rows:q} --model {input.model:q}"
+        " --start {input.start:q} --work work --adapter {output.adapter:q} --metrics {output.metrics:q} --info {output.info:q}"
         " --manifest {output.manifest:q} 2>&1 | (trap '' HUP INT TERM USR1; exec tee {log:q})"

@@ -1,4 +1,4 @@
-"""Plan a run: tokens, steps, hours, dollars, memory and disk, and a stop when a limit is exceeded."""
+"""Plan a run: tokens, steps, hours, dollars, memory and disk, and whether it may start."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from snaketune.common.door import parse_arguments, run
 
 
 def main() -> None:
-    """Write plan.json and print it, unless the run exceeds its budget or the machine."""
+    """Write plan.json and print it, also for a run that exceeds its budget or the machine: only training refuses it."""
     names = ("settings", "rightsize", "pack", "model", "results", "name", "output")
     arguments = parse_arguments(__doc__, *names, optional=("probe", "benchmarks"), facts=("output",))
     import json
@@ -41,8 +41,10 @@ def main() -> None:
         preparation=preparation_seconds(json.loads(arguments.benchmarks or "{}")),
     )
     plan = make_plan(inputs)
+    gate = check_plan(plan)
+    plan["stops"] = list(gate.stops)
     print(describe(plan, arguments.name), flush=True)
-    for note in check_plan(plan):
+    for note in gate.notes:
         print(f"Note: {note}", flush=True)
     write_json(arguments.output, plan)
 

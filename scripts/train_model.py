@@ -10,11 +10,12 @@ from snaketune.common.door import parse_arguments, run
 
 def main() -> None:
     """Train under the lock of the run's fingerprint and publish the adapter."""
-    names = ("settings", "rightsize", "rows", "model", "work", "adapter", "metrics", "info", "manifest")
+    names = ("settings", "rightsize", "plan", "rows", "model", "work", "adapter", "metrics", "info", "manifest")
     arguments = parse_arguments(__doc__, *names, optional=("start",), facts=("metrics", "info", "manifest"))
     from snaketune.common.atomic import write_bytes, write_json
     from snaketune.common.canonical import read_json
     from snaketune.common.cards import take_cards
+    from snaketune.common.errors import PlanError
     from snaketune.common.kept import put_back
     from snaketune.common.locks import wait_for_lock
     from snaketune.common.manifest import read_manifest, write_manifest
@@ -34,6 +35,8 @@ def main() -> None:
     from snaketune.train.strategy import processes_wanted, run_workers
     from snaketune.train.team import is_worker
 
+    if stops := read_json(arguments.plan).get("stops"):
+        raise PlanError(stops[0])
     count = 1 if arguments.cfg["train"]["strategy"] == "single" else arguments.cfg["plan"]["num_gpus"]
     if not is_worker():
         take_cards(count // arguments.settings["num_nodes"] or 1)

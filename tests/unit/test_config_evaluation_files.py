@@ -66,4 +66,4 @@ def test_columns_of_files_do_not_matter_without_files():
 def test_a_missing_package_is_named_before_anything_is_computed(monkeypatch):
     monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"^run default: evaluate\.metrics: bleu needs the package sacrebleu"):
-        environment.require_packages([resolved(evaluate={"metrics": ["bleu"]})])
+        environment.require_packages("default", resolved(evaluate={"metrics": ["bleu"]}).config, "evaluate_model")

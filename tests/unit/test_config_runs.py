@@ -8,7 +8,7 @@ from snaketune.common.errors import ConfigError
 from snaketune.config import environment
 from snaketune.config.blueprint import Blueprint
 from snaketune.config.consistency import check_run
-from snaketune.config.environment import machine_notes, require_packages
+from snaketune.config.environment import REQUIREMENTS, machine_notes, require_packages
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.stages import DATA_STAGES, STAGES, slice_of, stage_id
 from snaketune.report.provenance import config_file
@@ -158,18 +158,26 @@ def test_names_say_the_method():
     assert [name(bits) for bits in ("none", "8bit", "4bit")] == ["lora-r16", "lora8bit-r16", "qlora-r16"]
 
 
-def test_a_missing_package_is_named_before_anything_is_computed(monkeypatch):
+def test_a_missing_package_is_named_by_the_stages_that_need_it_and_by_no_other(monkeypatch):
     import importlib.util
 
-    runs = list(resolve({"a": {"model": {"quantization": "4bit"}}}).values())
-    require_packages(runs)
+    def require(stage, **sections):
+        require_packages("a", resolve({"a": sections})["a"].config, stage)
+
+    four = {"model": {"quantization": "4bit"}}
+    for stage in REQUIREMENTS:
+        require(stage, **four)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"run a: .*bitsandbytes, .*: pip install -r envs/extras/quantization.txt"):
-        require_packages(runs)
-    sharded = {"train": {"strategy": "deepspeed_zero3"}, "plan": {"num_gpus": 2}}
+    for stage in ("train_model", "evaluate_model", "probe_run", "ablate_run"):
+        with pytest.raises(ConfigError, match=r"run a: .*bitsandbytes, .*: pip install -r envs/extras/quan"):
+            require(stage, **four)
+        require(stage)
+    require("prepare_tokenizer", **four)
+    assert "plan_run" not in REQUIREMENTS, "a plan reads no weights"
     with pytest.raises(ConfigError, match=r"run a: train\.strategy: deepspeed_zero3 needs DeepSpeed"):
-        require_packages(list(resolve({"a": sharded}).values()))
-    require_packages(list(resolve({"a": {}}).values()))
+        require("train_model", train={"strategy": "deepspeed_zero3"}, plan={"num_gpus": 2})
+    with pytest.raises(ConfigError, match=r"run a: train\.optim: paged_adamw_8bit needs the package bitsandbytes"):
+        require("train_model", train={"optim": "paged_adamw_8bit"})
 
 
 def test_quantised_weights_without_a_gpu_are_announced(monkeypatch, tmp_path):

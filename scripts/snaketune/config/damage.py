@@ -32,6 +32,7 @@ def heal(wanted: list[str], work: str | Path, verify: bool = False, shared: Iter
                 _put_right(output, work, str(folder) in shared)
         _drop_unreadable(wanted, work)
         _drop_failed_merges([path for path in wanted if path.endswith(MERGE_FACTS)])
+        _drop_stopping_plans([Path(path) for path in wanted if path.endswith("/plan.json")], work)
         manifests = [path for path in wanted if path.endswith(("manifest.json", MERGE_FACTS))]
         drop_damaged_manifests(manifests, Path(work) / "digests.json", verify)
     except OSError as error:
@@ -45,6 +46,17 @@ def _drop_failed_merges(paths: list[str]) -> None:
     for path in filter(is_to_be_repeated, paths):
         _say(f"{path} tells of a merge that failed by circumstances: it is tried again.")
         Path(path).unlink()
+
+
+def _drop_stopping_plans(plans: list[Path], work: str | Path) -> None:
+    """Remove plans that keep a training from starting: the disk may have been freed and the machine be another one."""
+    for path in plans:
+        if path.with_name("adapter.manifest.json").exists():
+            continue
+        with suppress(FileNotFoundError, ValueError):
+            if isinstance(plan := read_json(path), dict) and plan.get("stops"):
+                forget_outputs([path], work)
+                path.unlink()
 
 
 def _put_right(output: Output, work: str | Path, is_shared: bool) -> None:

@@ -3,16 +3,18 @@
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from snaketune.common import variables
 from snaketune.common.door import PARENT_VARIABLE
 from snaketune.common.errors import ConfigError
 from snaketune.config.resolve import ResolvedRun
+from snaketune.config.schema import LinkedConfig
 from snaketune.evaluate.packages import require_evaluation_packages
 from snaketune.model.gguf_base import require_package
 from snaketune.model.gguf_file import find_gguf
-from snaketune.train.packages import require_bitsandbytes, require_deepspeed
+from snaketune.train.packages import require_bitsandbytes, require_deepspeed, require_optimizer
 
 PLUGINS = "PYTHONPATH"
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -65,20 +67,49 @@ def machine_notes(runs: list[ResolvedRun]) -> list[str]:
     ]
 
 
-def require_packages(runs: list[ResolvedRun]) -> None:
-    """Refuse runs that need a package which jobs of this interpreter do not find.
+def require_packages(run: str, config: LinkedConfig, stage: str) -> None:
+    """Refuse a job that needs a package which jobs of this interpreter do not find, while jobs are planned.
 
-    Training refuses them, too, but only after hours of preparing data.
+    The job refuses it, too, but only after hours of preparing data. What another stage needs is none of its business:
+    a plan reads no weights and runs without what their training is done with.
+
+    Args:
+        run: the name of the run, for the message; empty for a variant that several runs may share.
+        config: its configuration.
+        stage: the job's rule.
 
     Raises:
         ConfigError: with the command that installs it and the setting that does without.
     """
-    for run in runs:
-        try:
-            if gguf := find_gguf(Path(run.config.model.name_or_path).expanduser()):
-                require_package(gguf)
-            require_bitsandbytes(run.config.model.quantization)
-            require_deepspeed(run.config.train.strategy)
-            require_evaluation_packages(run.config.evaluate.metrics, run.config.evaluate.tasks)
-        except ConfigError as error:
-            raise ConfigError(f"run {run.name}: {error}") from None
+    try:
+        for require in REQUIREMENTS[stage]:
+            require(config)
+    except ConfigError as error:
+        raise ConfigError(f"run {run}: {error}" if run else str(error)) from None
+
+
+def _gguf(config: LinkedConfig) -> None:
+    if file := find_gguf(Path(config.model.name_or_path).expanduser()):
+        require_package(file)
+
+
+def _quantization(config: LinkedConfig) -> None:
+    require_bitsandbytes(config.model.quantization)
+
+
+def _training(config: LinkedConfig) -> None:
+    require_optimizer(config.train.optim)
+    require_deepspeed(config.train.strategy)
+
+
+def _evaluation(config: LinkedConfig) -> None:
+    require_evaluation_packages(config.evaluate.metrics, config.evaluate.tasks)
+
+
+REQUIREMENTS: dict[str, tuple[Callable[[LinkedConfig], None], ...]] = {
+    "prepare_tokenizer": (_gguf,),
+    "probe_run": (_quantization, _training),
+    "ablate_run": (_quantization, _training),
+    "train_model": (_quantization, _training),
+    "evaluate_model": (_quantization, _evaluation),
+}

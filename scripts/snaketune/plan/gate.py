@@ -1,10 +1,13 @@
-"""The gate before training: what exceeds the budget or the machine stops here, with one sentence."""
+"""The gate before training: what exceeds the budget or the machine, in one sentence each.
+
+A plan is made in any case; only training refuses to start while its plan has such a sentence.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import floor, log10
 from typing import Any
 
-from snaketune.common.errors import PlanError
 from snaketune.plan.fitting import MARGIN, next_smaller_setting
 from snaketune.plan.memory import MemoryPlan
 from snaketune.plan.summary import dollars, duration
@@ -15,36 +18,50 @@ SLACK = 0.01
 """Left under a limit by the setting that is advised: the last batch and the last checkpoint are whole."""
 
 
-def check_plan(plan: Mapping[str, Any]) -> list[str]:
-    """Stop a run whose plan exceeds a limit; return sentences on limits that cannot be checked.
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Why a run must not start, and which limits cannot be checked, in sentences."""
+
+    stops: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def check_plan(plan: Mapping[str, Any]) -> Gate:
+    """Return where a plan exceeds the machine or a limit, each with the planned number and the setting that fits.
 
     Args:
         plan: the content of plan.json.
-
-    Raises:
-        PlanError: naming the limit, the planned number and the nearest setting that fits.
     """
-    _check_memory(plan)
-    notes = [
+    checks = (
+        _check_memory(plan),
         _check_disk(plan),
         _check(plan, "max_hours", "hours", duration),
         _check(plan, "max_cost_usd", "total_usd", dollars),
-    ]
-    return [note for note in notes if note]
+    )
+    return Gate(
+        tuple(found.sentence for found in checks if found.sentence and found.stops),
+        tuple(found.sentence for found in checks if found.sentence and not found.stops),
+    )
 
 
-def _check(plan: Mapping[str, Any], limit_name: str, name: str, words: Any) -> str:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    sentence: str = ""
+    stops: bool = True
+
+
+def _check(plan: Mapping[str, Any], limit_name: str, name: str, words: Any) -> _Found:
     limit, value, about = plan["limits"][limit_name], plan[name], plan["about"][name]
     if limit is None:
-        return ""
+        return _Found()
     if value is None:
-        return f"plan.{limit_name} cannot be checked: {about['source']}."
+        return _Found(f"plan.{limit_name} cannot be checked: {about['source']}.", stops=False)
     if value <= limit:
-        return ""
+        return _Found()
     device = plan["device"]
     band = f", {words(about['low'])} to {words(about['high'])}" if about["low"] is not None else ""
     nearest = plan["nearest"]["hours"] or "train less or on a faster device"
-    raise PlanError(
+    return _Found(
         f"plan.{limit_name}: {limit:g} and this run is planned to take {words(value)} ({about['origin']}{band}) on"
         f" {device['gpus']} x {device['title']}: {nearest}, or raise the limit."
     )
@@ -93,26 +110,25 @@ def smaller_setting(work: Work, target: Target, memory: MemoryPlan | None) -> st
     return change.sentence() if change else "use a smaller model or a device with more memory"
 
 
-def _check_memory(plan: Mapping[str, Any]) -> None:
+def _check_memory(plan: Mapping[str, Any]) -> _Found:
     """Stop what cannot fit even if the plan is too high by its error band."""
     change, device = plan["nearest"]["memory"], plan["device"]
-    if change and plan["about"]["memory_gb"]["origin"] != "measured":
-        raise PlanError(
-            f"plan.gpu: {device['title']} has {device['memory_gb']:.1f} GB and this run needs"
-            f" {plan['memory_gb']:.1f} GB ({plan['about']['memory_gb']['origin']}): {change}."
-        )
+    if not change or plan["about"]["memory_gb"]["origin"] == "measured":
+        return _Found()
+    return _Found(
+        f"plan.gpu: {device['title']} has {device['memory_gb']:.1f} GB and this run needs"
+        f" {plan['memory_gb']:.1f} GB ({plan['about']['memory_gb']['origin']}): {change}."
+    )
 
 
-def _check_disk(plan: Mapping[str, Any]) -> str:
+def _check_disk(plan: Mapping[str, Any]) -> _Found:
     """Stop a run that the disk is too small for; a plan without weights never trains here, so that one is told."""
     disk = plan["disk"]
     if disk["to_write"] <= disk["free"]:
-        return ""
+        return _Found()
     sentence = (
         f"paths.results: {disk['free']:.1f} GB are free on its disk and the run writes {disk['to_write']:.1f} GB"
         f" (checkpoints {disk['checkpoints']:.1f}, merged model {disk['merged']:.1f}): free space, set"
         " paths.results to another disk or lower train.save_total_limit."
     )
-    if plan["has_weights"]:
-        raise PlanError(sentence)
-    return sentence
+    return _Found(sentence, stops=plan["has_weights"])

@@ -22,7 +22,8 @@ def describe(plan: Mapping[str, Any], name: str, now: datetime | None = None) ->
         name: of the run.
         now: when it would start; None takes the time at which the plan was made.
     """
-    return "\n".join([_title(plan, name), *headline(plan, now), "", *_fit(plan), "", *_rest(plan)])
+    stops = [f"  DOES NOT START: {sentence}" for sentence in plan.get("stops") or ()]
+    return "\n".join([_title(plan, name), *stops, *headline(plan, now), "", *_fit(plan), "", *_rest(plan)])
 
 
 def _title(plan: Mapping[str, Any], name: str) -> str:
