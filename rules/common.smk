@@ -13,6 +13,7 @@ sys.path.insert(0, str(SCRIPTS))
 from snaketune.common.code_identity import CodeDigests
 from snaketune.common.errors import ConfigError, SnaketuneError
 from snaketune.config.blueprint import Blueprint
+from snaketune.config.cluster import Requests, is_for_login_node
 from snaketune.config.cores import share_out_gpus, threads_function
 from snaketune.config.discovery import Discovery
 from snaketune.config.first_look import FirstLook
@@ -114,7 +115,6 @@ if not workflow.local_exec:
 
 # Seconds of work, or work that needs the internet, which the nodes of a cluster often lack.
 localrules:
-    rightsize,
     plan_run,
     render_plan,
     render_ablation,
@@ -129,6 +129,12 @@ localrules:
     inspect,
     prune,
     publish,
+
+
+if is_for_login_node([BLUEPRINT.found.bytes_of(run.config) for run in BLUEPRINT.runs.values()]):
+
+    localrules:
+        rightsize,
 
 
 pathvars:
@@ -151,6 +157,8 @@ def run_spec(stage):
     return lambda wildcards: BLUEPRINT.run_spec(stage, wildcards.run)
 
 
+# What jobs ask a cluster for.
+REQUESTS = Requests(workflow, BLUEPRINT)
 # The `threads` function of a data stage: what trainings beside it leave.
 data_threads = threads_function(workflow, BLUEPRINT)
 

@@ -9,8 +9,12 @@ rule stage_sources:
         "logs/stage_sources/{id}.log",
     benchmark:
         "benchmarks/stage_sources/{id}.tsv"
+    retries: REQUESTS.retries()
     conda:
         "../envs/data.yaml"
+    resources:
+        mem_mb=REQUESTS.memory("stage_sources"),
+        runtime=REQUESTS.minutes("stage_sources"),
     params:
         spec=spec("stage_sources"),
         settings=settings,
@@ -28,9 +32,13 @@ rule read_shard:
         part=temp("<results>/data/read_records/{id}/parts/{shard}.part"),
     log:
         "logs/read_shard/{id}-{shard}.log",
+    retries: REQUESTS.retries()
     conda:
         "../envs/data.yaml"
     threads: data_threads("read_records")
+    resources:
+        mem_mb=REQUESTS.memory("read_records", in_shards=True),
+        runtime=REQUESTS.minutes("read_records", in_shards=True),
     params:
         spec=spec("read_records", "read_shard"),
         settings=settings,
@@ -54,9 +62,13 @@ rule read_records:
         "logs/read_records/{id}.log",
     benchmark:
         "benchmarks/read_records/{id}.tsv"
+    retries: REQUESTS.retries()
     conda:
         "../envs/data.yaml"
     threads: data_threads("read_records")
+    resources:
+        mem_mb=REQUESTS.memory("read_records"),
+        runtime=REQUESTS.minutes("read_records"),
     params:
         spec=spec("read_records"),
         settings=settings,
@@ -75,9 +87,13 @@ rule key_shard:
         part=temp("<results>/data/dedupe_records/{id}/keys/{shard}.part"),
     log:
         "logs/key_shard/{id}-{shard}.log",
+    retries: REQUESTS.retries()
     conda:
         "../envs/data.yaml"
     threads: data_threads("dedupe_records")
+    resources:
+        mem_mb=REQUESTS.memory("dedupe_records", in_shards=True),
+        runtime=REQUESTS.minutes("dedupe_records", in_shards=True),
     params:
         spec=spec("dedupe_records", "key_shard"),
         settings=settings,
@@ -96,9 +112,13 @@ rule sketch_shard:
         sketches=temp(directory("<results>/data/dedupe_records/{id}/sketches/{shard}")),
     log:
         "logs/sketch_shard/{id}-{shard}.log",
+    retries: REQUESTS.retries()
     conda:
         "../envs/data.yaml"
     threads: data_threads("dedupe_records")
+    resources:
+        mem_mb=REQUESTS.memory("dedupe_records", in_shards=True),
+        runtime=REQUESTS.minutes("dedupe_records", in_shards=True),
     params:
         spec=spec("dedupe_records", "sketch_shard"),
         settings=settings,
@@ -123,9 +143,13 @@ rule dedupe_records:
         "logs/dedupe_records/{id}.log",
     benchmark:
         "benchmarks/dedupe_records/{id}.tsv"
+    retries: REQUESTS.retries()
     conda:
         "../envs/data.yaml"
     threads: data_threads("dedupe_records")
+    resources:
+        mem_mb=REQUESTS.memory("dedupe_records"),
+        runtime=REQUESTS.minutes("dedupe_records"),
     params:
         spec=spec("dedupe_records"),
         settings=settings,
@@ -150,9 +174,13 @@ rule split_records:
         "logs/split_records/{id}.log",
     benchmark:
         "benchmarks/split_records/{id}.tsv"
+    retries: REQUESTS.retries()
     conda:
         "../envs/data.yaml"
     threads: data_threads("split_records")
+    resources:
+        mem_mb=REQUESTS.memory("split_records"),
+        runtime=REQUESTS.minutes("split_records"),
     params:
         spec=spec("split_records"),
         settings=settings,
@@ -196,9 +224,13 @@ rule tokenize_shard:
         part=temp("<results>/data/tokenize_records/{id}/parts/{shard}.part"),
     log:
         "logs/tokenize_shard/{id}-{shard}.log",
+    retries: REQUESTS.retries()
     conda:
         "../envs/data.yaml"
     threads: data_threads("tokenize_records")
+    resources:
+        mem_mb=REQUESTS.memory("tokenize_records", in_shards=True),
+        runtime=REQUESTS.minutes("tokenize_records", in_shards=True),
     params:
         spec=spec("tokenize_records", "tokenize_shard"),
         settings=settings,
@@ -228,9 +260,13 @@ rule tokenize_records:
         "logs/tokenize_records/{id}.log",
     benchmark:
         "benchmarks/tokenize_records/{id}.tsv"
+    retries: REQUESTS.retries()
     conda:
         "../envs/data.yaml"
     threads: data_threads("tokenize_records")
+    resources:
+        mem_mb=REQUESTS.memory("tokenize_records"),
+        runtime=REQUESTS.minutes("tokenize_records"),
     params:
         spec=spec("tokenize_records"),
         settings=settings,
@@ -254,8 +290,12 @@ checkpoint rightsize:
         "logs/rightsize/{id}.log",
     benchmark:
         "benchmarks/rightsize/{id}.tsv"
+    retries: REQUESTS.retries()
     conda:
         "../envs/data.yaml"
+    resources:
+        mem_mb=REQUESTS.memory("rightsize"),
+        runtime=REQUESTS.minutes("rightsize"),
     params:
         spec=spec("rightsize"),
     message:
@@ -277,8 +317,12 @@ rule pack_rows:
         "logs/pack_rows/{id}.log",
     benchmark:
         "benchmarks/pack_rows/{id}.tsv"
+    retries: REQUESTS.retries()
     conda:
         "../envs/data.yaml"
+    resources:
+        mem_mb=REQUESTS.memory("pack_rows"),
+        runtime=REQUESTS.minutes("pack_rows"),
     params:
         spec=spec("pack_rows"),
     message:

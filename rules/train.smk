@@ -28,6 +28,7 @@ rule train_model:
         gpu=gpus_of_one_node,
         gres=gpus_of_each_node,
         nodes=nodes,
+        cpus_per_task=REQUESTS.cpus_of_training,
     params:
         spec=run_spec("train_model"),
         settings=loader_settings,

@@ -27,9 +27,8 @@ train: {max_steps: 900, per_device_train_batch_size: 2, gradient_accumulation_st
         logging_steps: 5, save_steps: 100, cpu_threads: 1}
 runs: {one: {}}
 """
-# This Slurm has no accounts and no accounting; the rest is the profile as it stands.
-COMMAND = ["--profile", "profiles/slurm", "--slurm-no-account", "--slurm-status-command", "squeue"]
-COMMAND += ["--slurm-init-seconds-before-status-checks", "1"]
+# The profile as it stands; this Slurm has no accounts and no accounting.
+COMMAND = ["--profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "1"]
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,20 @@ from pathlib import Path
 import pytest
 import yaml
 
+from snaketune.config.cluster import NEEDS, cpus_of_training, has_accounting, is_for_login_node, memory_mb, minutes
+from snaketune.config.resolve import Layer, resolve_runs
+
 ROOT = Path(__file__).parents[2]
 RULES = "\n".join(path.read_text() for path in (ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))))
 NAMES = set(re.findall(r"^(?:rule|checkpoint) (\w+):", RULES, flags=re.MULTILINE))
 PROFILE = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
+BLOCKS = dict(re.findall(r"^(?:rule|checkpoint) (\w+):(.*?)(?=^\w|\Z)", RULES, flags=re.MULTILINE | re.DOTALL))
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
 def local_rules():
-    (block,) = re.findall(r"^localrules:\n((?:    \w+,\n)+)", RULES, flags=re.MULTILINE)
-    return set(re.findall(r"\w+", block))
+    blocks = re.findall(r"^ *localrules:\n((?: +\w+,\n)+)", RULES, flags=re.MULTILINE)
+    return set(re.findall(r"\w+", "".join(blocks)))
 
 
 def test_the_profile_names_rules_that_exist():
@@ -33,6 +37,47 @@ def test_every_rule_that_wants_a_gpu_has_memory_for_a_model():
     }
     memory = {rule: resources.get("mem_mb", 0) for rule, resources in PROFILE["set-resources"].items()}
     assert {rule for rule in wanting if memory.get(rule, 0) <= PROFILE["default-resources"]["mem_mb"]} == set()
+
+
+def test_every_stage_that_reads_the_data_asks_for_memory_and_time_by_their_size():
+    stages = {"read_shard": "read_records", "key_shard": "dedupe_records", "sketch_shard": "dedupe_records"}
+    stages |= {"tokenize_shard": "tokenize_records", **{stage: stage for stage in NEEDS}}
+    for rule, stage in stages.items():
+        asked = re.findall(r'(mem_mb|runtime)=REQUESTS\.(memory|minutes)\("(\w+)"(, in_shards=True)?\)', BLOCKS[rule])
+        shards = ", in_shards=True" * (rule != stage)
+        assert asked == [("mem_mb", "memory", stage, shards), ("runtime", "minutes", stage, shards)], rule
+
+
+def test_requests_grow_with_the_data_and_the_attempt():
+    for stage in NEEDS:
+        for ask in (memory_mb, minutes):
+            assert 0 < ask(stage, 0) <= ask(stage, 10**11) < ask(stage, 10**11, 2) == 2 * ask(stage, 10**11)
+    assert memory_mb("split_records", 10**11) == 88_000
+    assert is_for_login_node([10**9, 10**6]) and not is_for_login_node([10**6, 10**11])
+
+
+def test_a_training_asks_for_the_cores_of_its_processes():
+    def cpus(**train):
+        plan = {"num_gpus": train.pop("gpus", 1), "num_nodes": train.pop("nodes", 1)}
+        file = {"data": {"sources": ["x"]}, "model": {"name_or_path": "tiny"}, "train": train, "plan": plan}
+        return cpus_of_training(resolve_runs(Layer("c", file), {}, "nowhere")[0])
+
+    assert cpus(cpu_threads=8) == 8
+    assert cpus(cpu_threads=2, dataloader_num_workers=4) == 6
+    assert cpus(cpu_threads=2, dataloader_num_workers=4, strategy="ddp", gpus=16, nodes=2) == 48
+
+
+@pytest.mark.parametrize(
+    ("line", "has"),
+    [
+        ("AccountingStorageType   = accounting_storage/none\n", False),
+        ("AccountingStorageType   = (null)\n", False),
+        ("AccountingStorageType   = accounting_storage/slurmdbd\n", True),
+        ("", True),
+    ],
+)
+def test_a_slurm_without_accounts_is_known_by_its_configuration(line, has):
+    assert has_accounting(lambda: f"ClusterName = x\n{line}") is has
 
 
 def test_only_training_is_warned_of_its_time_limit():
