@@ -8,6 +8,15 @@ from functools import cache
 from pathlib import Path
 
 SCRIPTS = Path(workflow.basedir) / "scripts"
+if not (SCRIPTS / "snaketune").is_dir():
+    # Another workflow's `module`: our own errors cannot be imported yet.
+    print(
+        "ConfigError: snaketune works in its own folder, with its own configuration, and cannot be a `module` of"
+        f" another workflow: call it from a rule there, as in `shell: 'cd {Path(workflow.current_basedir).parent} &&"
+        " snakemake --cores {threads} train'`, and take its results by their paths.",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 sys.path.insert(0, str(SCRIPTS))
 
 from snaketune.common.code_identity import CodeDigests
@@ -94,7 +103,7 @@ try:
     PLACES = Places(BLUEPRINT, WORK, configuration_file().name)
     if workflow.is_main_process:
         PLACES.heal(upkeep.is_yes(SWITCHES["verify"]))
-        replace_until(workflow, BLUEPRINT)
+        replace_until(workflow, BLUEPRINT, stop)
         order_before_jobs(workflow, PLACES.folders, Path(BLUEPRINT.results), WORK)
 except SnaketuneError as error:
     stop(error)

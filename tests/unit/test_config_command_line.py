@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import preloaded
 import pytest
 import yaml
 
@@ -103,6 +104,18 @@ def test_snakemake_says_it_before_its_traceback(tmp_path):
     assert done.returncode == ConfigError.exit_code
     assert done.stderr.splitlines()[-1].endswith("write --config 'train={learning_rate: 1e-4}'")
     assert "Traceback" not in done.stderr
+
+
+def test_a_module_of_another_workflow_is_one_sentence(tmp_path):
+    (tmp_path / "Snakefile").write_text(
+        f'module tune:\n    snakefile: "{ROOT}/Snakefile"\n\nuse rule * from tune as tune_*\n'
+    )
+    command = [preloaded.programs() / "snakemake", "-n", "--cores", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == ConfigError.exit_code
+    assert "cannot be a `module` of another workflow" in done.stderr
+    assert f"cd {ROOT} && snakemake --cores {{threads}} train" in done.stderr
+    assert "Traceback" not in done.stderr and "ModuleNotFoundError" not in done.stderr
 
 
 def test_a_user_without_a_name_gets_one(tmp_path, monkeypatch):

@@ -2,8 +2,10 @@
 
 from types import SimpleNamespace
 
+import pytest
 from test_config_runs import blueprint
 
+from snaketune.common.errors import ConfigError
 from snaketune.config.until import replace_until, results_until
 
 RUNS = {"one": {}, "two": {"merge": {"enabled": False}, "train": {"seed": 7}}}
@@ -13,7 +15,8 @@ def test_a_stage_of_a_run_ends_in_its_file_of_every_run_that_has_one():
     drawn = blueprint(RUNS)
     assert results_until(["train_model"], drawn) == [drawn.run_path(run, "adapter.manifest.json") for run in RUNS]
     assert results_until(["merge_adapter"], drawn) == [drawn.run_path("one", "merge.json")]
-    assert results_until(["probe_run"], drawn) == []
+    with pytest.raises(ConfigError, match="--until probe_run: no configured run does that"):
+        results_until(["probe_run"], drawn)
 
 
 def test_runs_that_share_a_data_stage_end_in_one_manifest_of_it():
@@ -32,15 +35,44 @@ def test_every_file_that_train_ends_in_is_the_result_of_a_rule():
     assert set(drawn.run_files()) - set(found) == {drawn.run_path(run, "facts.json") for run in RUNS}
 
 
-def test_other_names_are_left_to_snakemake():
-    assert results_until(["train_model", "results/some.file"], blueprint(RUNS)) is None
+def test_a_file_is_made_itself():
+    drawn = blueprint(RUNS)
+    assert results_until(["results/some.file"], drawn) == ["results/some.file"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("train_modle", r"it is no stage of a run \(train_model\?\): use one of stage_sources, "),
+        ("nonsense", "it is no stage of a run: use one of"),
+        ("ablate_run", "it is no stage of a run.*: use one of"),
+        ("sketch_shard", "it makes shares of dedupe_records, which are temporary: use dedupe_records"),
+    ],
+)
+def test_another_name_is_one_sentence(name, words):
+    with pytest.raises(ConfigError, match=f"--until {name}: {words}"):
+        results_until(["train_model", name], blueprint(RUNS))
+
+
+def test_the_sentence_ends_the_workflow():
+    said = []
+    workflow = SimpleNamespace(dag_settings=SimpleNamespace(until=frozenset({"nonsense"})), _prepare_dag=print)
+
+    def stop(error):
+        said.append(error)
+        raise SystemExit
+
+    replace_until(workflow, blueprint(RUNS), stop)
+    with pytest.raises(SystemExit):
+        workflow._prepare_dag()
+    assert "nonsense" in str(said[0])
 
 
 def test_snakemake_gets_the_files_when_it_draws_its_jobs():
     drawn, settings = blueprint(RUNS), []
     workflow = SimpleNamespace(dag_settings=None)
     workflow._prepare_dag = lambda **given: settings.append((workflow.dag_settings, given))
-    replace_until(workflow, drawn)
+    replace_until(workflow, drawn, None)
     workflow.dag_settings = SimpleNamespace(targets=frozenset({"train"}), until=frozenset({"train_model"}))
     workflow._prepare_dag(forceall=False)
     ((asked, given),) = settings

@@ -4,10 +4,12 @@ Snakemake 9 keeps `--until` beside a checkpoint only up to the checkpoint: the j
 workflow ends with status 0 and without them, or in "BUG: Out of jobs ready to be started".
 """
 
+import difflib
 import functools
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
+from snaketune.common.errors import ConfigError
 from snaketune.config.blueprint import Blueprint
 from snaketune.config.stages import DATA_STAGES
 
@@ -27,11 +29,26 @@ RESULTS_OF_RUN = {
 OF_MERGE = frozenset({"merge.json", "merged.manifest.json", "merged_card.md", "model.gguf"})
 
 
-def results_until(rules: Iterable[str], blueprint: Blueprint) -> list[str] | None:
-    """Return the files that the named rules end in; None if one of the names is no rule with results of its own."""
+# Each does a share of a stage, in as many jobs as the data need; their results are temporary.
+STAGE_OF_SHARES = {
+    "read_shard": "read_records",
+    "key_shard": "dedupe_records",
+    "sketch_shard": "dedupe_records",
+    "tokenize_shard": "tokenize_records",
+}
+
+
+def results_until(names: Sequence[str], blueprint: Blueprint) -> list[str]:
+    """Return the files that the named rules end in, and files that are named themselves.
+
+    Raises:
+        ConfigError: if a name is no file and no rule that a configured run has results of.
+    """
     found: list[str] = []
-    for rule in rules:
-        if rule in (*DATA_STAGES, "prepare_model"):
+    for rule in names:
+        if "/" in rule:
+            found.append(rule)
+        elif rule in (*DATA_STAGES, "prepare_model"):
             found += blueprint.manifests_of((rule,))
         elif rule in RESULTS_OF_RUN:
             found += [
@@ -41,8 +58,21 @@ def results_until(rules: Iterable[str], blueprint: Blueprint) -> list[str] | Non
                 if _is_made(file, run, blueprint)
             ]
         else:
-            return None
+            raise ConfigError(f"--until {rule}: {_why_not(rule)}")
+    if not found:
+        raise ConfigError(
+            f"--until {', '.join(names)}: no configured run does that: look at plan.probe and merge.enabled."
+        )
     return found
+
+
+def _why_not(rule: str) -> str:
+    if stage := STAGE_OF_SHARES.get(rule):
+        return f"it makes shares of {stage}, which are temporary: use {stage}."
+    known = (*DATA_STAGES, "prepare_model", *RESULTS_OF_RUN)
+    near = difflib.get_close_matches(rule, known, 1)
+    hint = f" ({near[0]}?)" if near else ""
+    return f"it is no stage of a run{hint}: use one of {', '.join(known)}, a file, or a target without --until."
 
 
 def _is_made(file: str, run: str, blueprint: Blueprint) -> bool:
@@ -51,18 +81,27 @@ def _is_made(file: str, run: str, blueprint: Blueprint) -> bool:
     return file not in OF_MERGE or blueprint.merges(run)
 
 
-def replace_until(workflow: Any, blueprint: Blueprint) -> None:
+def replace_until(workflow: Any, blueprint: Blueprint, stop: Callable[[ConfigError], NoReturn]) -> None:
     """Let Snakemake's object make the results of the rules after `--until` instead, when it draws its jobs.
 
     The command line's words reach the object only after the Snakefile was read.
+
+    Args:
+        workflow: Snakemake's.
+        blueprint: the configured runs.
+        stop: ends the workflow with the sentence of an error.
     """
     prepare = workflow._prepare_dag
 
     @functools.wraps(prepare)
     def prepare_dag(*arguments: Any, **settings: Any) -> Any:
         asked = workflow.dag_settings
-        if asked and (files := results_until(sorted(asked.until), blueprint)):
-            asked.targets, asked.until = frozenset(files), frozenset()
+        if asked and asked.until:
+            try:
+                asked.targets = frozenset(results_until(sorted(asked.until), blueprint))
+            except ConfigError as error:
+                stop(error)
+            asked.until = frozenset()
         return prepare(*arguments, **settings)
 
     workflow._prepare_dag = prepare_dag
