@@ -1,12 +1,17 @@
 """Every method trains on every kind of card: number formats, copies, waits, and what reaches the kernels."""
 
+import functools
+
 import pytest
 import torch
 from paper_cards import Waits
+from paper_streams import Streams
 from tiny_training import SETTINGS, configuration
 
 from snaketune.common.errors import ConfigError
+from snaketune.train import engine as engine_module
 from snaketune.train.device import prepare_arithmetic
+from snaketune.train.offloading import Lane, Shelf, offload_activations
 from snaketune.train.run import prepare_run
 from snaketune.train.safety import FiniteGuard
 from snaketune.train.signals import StopRequest
@@ -115,6 +120,19 @@ def test_no_step_makes_the_host_wait_for_the_card(card, base, rows, tmp_path, mo
     assert card.copies["to"] >= 6 * 4
 
 
+HOOKS = {"keep": Shelf.keep, "take": Shelf.take}
+
+
+def _within(card, streams, hook):
+    """Let a hook run under the modes, which torch takes away while an operation runs."""
+
+    def wrapped(self, kept):
+        with card, streams:
+            return hook(self, kept)
+
+    return wrapped
+
+
 def _pause(monkeypatch, kind, name, waits):
     original = getattr(kind, name)
 
@@ -123,3 +141,22 @@ def _pause(monkeypatch, kind, name, waits):
             return original(self, *args, **kwargs)
 
     monkeypatch.setattr(kind, name, paused)
+
+
+@pytest.mark.parametrize("card", ["4090"], indirect=True)
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_offloaded_activations_arrive_before_they_are_used(card, base, rows, tmp_path, monkeypatch, recomputes):
+    """Streams order everything; the host waits for nothing."""
+    weights = []
+    monkeypatch.setattr(Lane, "takes", lambda self, tensor: True)
+    monkeypatch.setattr(engine_module, "offload_activations", functools.partial(offload_activations, smallest=1))
+    for offloads in (False, True):
+        cfg = method(activation_offloading=offloads, gradient_checkpointing=recomputes)
+        with Streams(monkeypatch) as streams:
+            for hook in ("keep", "take"):
+                monkeypatch.setattr(Shelf, hook, _within(card, streams, HOOKS[hook]))
+            run = prepared(base, rows, cfg, tmp_path / str(offloads))
+            run.trainer.train()
+        weights.append([weight.detach().clone() for weight in run.trainer.model.parameters() if weight.requires_grad])
+        assert (streams.copies > 0) == offloads
+    assert all(torch.equal(one, other) for one, other in zip(*weights, strict=True))

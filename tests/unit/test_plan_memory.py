@@ -197,3 +197,18 @@ def test_the_plan_and_the_chunked_loss_agree_on_the_size_of_a_chunk():
     from snaketune.train import head
 
     assert {"cuda": head.LOGITS_AT_ONCE, "cpu": head.LOGITS_AT_ONCE_CPU} == LOGITS_AT_ONCE
+
+
+def test_offloaded_activations_are_planned_by_what_is_on_its_way():
+    from snaketune.plan.memory import OFFLOADED_AT_ONCE
+    from snaketune.train import offloading
+
+    assert offloading.ON_THE_WAY == OFFLOADED_AT_ONCE
+    setting = MemorySetting(2048, 8)
+    whole, moved = (memory_plan(QWEN_3_06B, replace(setting, offloads=value)) for value in (False, True))
+    assert moved.activations == 2**30 / 1e9 < whole.activations
+    assert replace(moved, activations=whole.activations) == whole
+    short = MemorySetting(64, offloads=True)
+    assert memory_plan(QWEN_3_06B, short) == memory_plan(QWEN_3_06B, replace(short, offloads=False))
+    cfg = CFG | {"train": CFG["train"] | {"activation_offloading": True}}
+    assert setting_of(cfg, 64, "cuda").offloads and not setting_of(cfg, 64, "cpu").offloads

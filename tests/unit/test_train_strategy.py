@@ -36,6 +36,10 @@ def run(**sections):
             {"train": {"strategy": "deepspeed_zero2", "offload": "nvme"}, **TWO},
             r"offload is nvme and train.strategy is deepspeed_zero2, .* set train.offload to cpu, or",
         ),
+        (
+            {"train": {"strategy": "fsdp", "activation_offloading": True}, **TWO},
+            r"strategy is fsdp and train.activation_offloading is true, .* or the strategy to ddp",
+        ),
         ({"plan": {"num_gpus": 3, "num_nodes": 2}}, r"plan.num_gpus is 3 and plan.num_nodes is 2, .* num_gpus to 2"),
     ],
 )

@@ -82,6 +82,11 @@ def _check_strategy(run: ResolvedRun) -> None:
         return
     if config.train.method == "dpo":
         raise ConfigError(f"{place} and train.method is dpo, which trains on one GPU: set train.strategy to single.")
+    if strategy != "ddp" and config.train.activation_offloading:
+        raise ConfigError(
+            f"{place} and train.activation_offloading is true, which tells whole weights from activations, but not"
+            " shares of them: set train.activation_offloading to false, or the strategy to ddp."
+        )
     if strategy not in ("ddp", "deepspeed_zero2") and config.model.quantization != "none":
         raise ConfigError(
             f"{place} and model.quantization is {config.model.quantization}, whose weights are not sharded: set"

@@ -81,6 +81,11 @@ class TrainConfig(Section):
     checkpoint_every_n_layers: int = Field(
         1, ge=1, description="With `gradient_checkpointing: true`: recompute every n-th layer only."
     )
+    activation_offloading: bool = Field(
+        False,
+        description="Keep activations in pinned RAM until the backward pass: for rows too long for the GPU, best with "
+        "`gradient_checkpointing: true`, when only the inputs of layers travel. On a CPU it has nothing to do.",
+    )
     torch_compile: bool | Literal["auto"] = Field(
         "auto",
         description="Compile each layer. `auto` does on a GPU when the run is expected to take ten minutes or more.",

@@ -53,6 +53,7 @@ PLANNED_OF_TRAINING = (
     "fp8",
     "gradient_checkpointing",
     "checkpoint_every_n_layers",
+    "activation_offloading",
     "torch_compile",
     "chunked_loss",
     "eval_steps",

@@ -7,7 +7,7 @@ Parts and their sources:
   double quantisation). Embeddings, head, norms and experts stay in 16 bit: bitsandbytes only replaces linear layers.
 - gradients and optimizer: per trained parameter, as torch, bitsandbytes, torchao and transformers allocate them.
   Gradients are counted in full, as accumulation keeps them; with steps in the backward pass, only the largest one.
-- activations and workspace: traced (see ``tracing``).
+- activations and workspace: traced (see ``tracing``); of offloaded ones what is on its way.
 - head: with a chunked loss the logits of one chunk, 8 bytes each (bf16 logits, float32 log-softmax, bf16 gradient),
   a copy of the last hidden state and its gradient and, if the head is trained, its gradient in float32; otherwise
   16 bytes per logit of the batch (bf16 logits, float32 copy, log-softmax, float32 and bf16 gradients).
@@ -31,6 +31,8 @@ GB = 1e9
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 LOGITS_AT_ONCE = {"cuda": 1 << 26, "cpu": 1 << 22}
 """Logits that the chunked loss holds at a time (``train/head.py``)."""
+OFFLOADED_AT_ONCE = 1 << 29
+"""Bytes of offloaded activations that are on their way at a time, in each direction (``train/offloading.py``)."""
 CONTEXT_GB = {"cuda": 0.8, "cpu": 0.6}
 NF4_BYTES = {True: 0.5 + 1 / 64 + 4 / (64 * 256), False: 0.5 + 4 / 64}
 STATE_VALUES = {"adamw_torch_fused": 2, "adamw_torch": 2, "sgd": 0, "adafactor": 0}
@@ -109,6 +111,7 @@ def _memory_plan(config: Any, counts: ParameterCounts, setting: MemorySetting) -
     trained, width = _trained(config, counts, setting)
     held = _largest_tensor(counts) if setting.steps_in_backward and not setting.adapter else trained
     kept, transient = _activations(config, setting)
+    kept = min(kept, 2 * OFFLOADED_AT_ONCE) if setting.offloads else kept
     head = _head_bytes(config.get_text_config(), setting)
     return MemoryPlan(
         weights=_weight_bytes(counts, config.get_text_config().hidden_size, setting) / GB,

@@ -18,6 +18,7 @@ from snaketune.train.device import Device, is_sharded, mixed_dtype, mixed_precis
 from snaketune.train.fused_layers import fuse_layers
 from snaketune.train.head import chunked_loss_obstacle, put_chunked_loss
 from snaketune.train.likeness import likeness_of
+from snaketune.train.offloading import offload_activations
 from snaketune.train.unfit import explaining_unfit_model
 
 
@@ -97,6 +98,7 @@ def prepare_engine(
     every = checkpoint_interval(setting, every_n, outlook.least_checkpointing)
     compiled, why_not = _compile(model, train, cfg["adapter"], every, device, outlook)
     notes += [why_not] if why_not else []
+    notes += _offload(model, device) if train["activation_offloading"] else []
     for note in notes:
         print(f"Note: {note}.", flush=True)
     layout = _layout(model, splits, train, is_chunked, compiled > 0)
@@ -151,6 +153,13 @@ def _compile(
     if layers:
         print(f"Compiling {layers} layers at the first step.", flush=True)
     return layers, why_not
+
+
+def _offload(model: Any, device: Device) -> list[str]:
+    if device.is_cpu:
+        return ["activations are not moved, because a CPU computes in RAM"]
+    offload_activations(model)
+    return []
 
 
 def _layout(

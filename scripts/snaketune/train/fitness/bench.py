@@ -46,6 +46,7 @@ TRAIN = {
     "tf32": "auto",
     "gradient_checkpointing": False,
     "checkpoint_every_n_layers": 1,
+    "activation_offloading": False,
     "torch_compile": False,
     "chunked_loss": "auto",
     "fp8": False,
