@@ -61,7 +61,7 @@ docs: install-dev ## build the documentation as a site, site/index.html; a link 
 generate: install-dev ## write the generated pages and the configuration's schema again
 	$(BIN)/python scripts/generate_docs.py
 
-constraints: ## compute constraints.txt anew from the public index (needs uv)
+constraints: ## recompute constraints.txt from the public index (needs uv)
 	env -u UV_FIND_LINKS -u UV_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_DEFAULT_INDEX \
 		UV_CUSTOM_COMPILE_COMMAND="make constraints" \
 		uv pip compile --quiet --no-config --universal --python-version 3.11 --upgrade \

@@ -102,7 +102,7 @@ find_python() {
 # Why the present .venv cannot be used, or nothing when it can.
 fault() {
     if [ ! -e .venv ] && [ ! -L .venv ]; then
-        echo "there is none"
+        echo "it does not exist"
     elif [ -L .venv ] && [ ! -d .venv/. ]; then
         echo "it is a link to nothing"
     elif [ -e "$unfinished" ]; then
@@ -166,7 +166,7 @@ make_environment() {
     python=$(find_python)
     error=$("$python" -c 'import ensurepip, venv' 2>&1) ||
         stop "$python cannot make virtual environments: install its venv module (Debian and Ubuntu: apt-get install python3-venv)."
-    if [ -e .venv ] || [ -L .venv ]; then say "Making .venv anew: $1."; fi
+    if [ -e .venv ] || [ -L .venv ]; then say "Recreating .venv: $1."; fi
     # Of a link only the link goes: what it leads to may be another project's.
     if [ -L .venv ]; then rm -f .venv || stop "The link .venv cannot be removed: do that, then repeat the command."; fi
     if [ -e .venv ] && [ ! -d .venv ]; then stop ".venv is a file: move it away, then repeat the command."; fi
@@ -295,7 +295,7 @@ fi
 install_requirements "${wanted[@]}" -c constraints.txt || explain_failure
 check_imports
 
-# The stamps come last: an installation that was cut short is made anew. Stamps of other pins are void.
+# The stamps come last: an interrupted installation starts from the beginning. Stamps of other pins are void.
 rm -f .venv/.snaketune-*
 touch "${stamps[@]}"
 say "Done: $(.venv/bin/python -c 'import platform, torch; print("Python", platform.python_version(), "and torch", torch.__version__)')."

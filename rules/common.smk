@@ -244,7 +244,7 @@ def history_settings(wildcards, threads):
 
 
 def attempts_spec(wildcards):
-    """Where the facts and logs of every run are, also of one that came to no end."""
+    """Where the facts and logs of every run are, also of an unfinished one."""
     command = "snakemake " + " ".join(shlex.quote("train" if word == "report" else word) for word in sys.argv[1:])
     return attempts.attempts_spec(BLUEPRINT, str(WORK), command)
 
@@ -398,7 +398,7 @@ def corpus_of_tiny_model(wildcards):
 
 
 def earlier(wildcards):
-    """The barriers of the runs that this job builds on: when they are passed, it is judged anew."""
+    """The barriers of the runs that this job builds on: when they are passed, it is evaluated again."""
     return barriers_of(BLUEPRINT.runs_before(wildcards.id, wildcards.get("run"), merging=False))
 
 

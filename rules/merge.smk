@@ -31,7 +31,7 @@ rule merge_adapter:
         " 2>&1 | tee {log:q}"
 
 
-# What needs the merged model waits for this, and this for what can be had without it.
+# What needs the merged model waits for this, and this for what is available without it.
 rule accept_merge:
     input:
         rightsize=rightsized,

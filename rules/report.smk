@@ -145,7 +145,7 @@ rule compare_runs:
         "python scripts/compare_runs.py --spec {params.spec:q} --output {output.page:q} 2>&1 | tee {log:q}"
 
 
-# No outputs, so that it looks every time; nothing is trained or rendered anew for it.
+# No outputs, so that it looks every time; nothing is trained or rendered for it.
 rule report:
     log:
         "logs/report.log",
@@ -154,6 +154,6 @@ rule report:
     params:
         spec=attempts_spec,
     message:
-        "Looking for runs that came to no end"
+        "Looking for unfinished runs"
     shell:
         "python scripts/report.py --spec {params.spec:q} 2>&1 | tee {log:q}"

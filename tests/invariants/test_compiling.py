@@ -205,7 +205,7 @@ def test_the_chunked_loss_can_be_forbidden_and_demanded(rows):
     assert prepare_engine(tuned(), (rows, rows), configuration(), CPU, Outlook()).chunked_loss
     odd = tuned()
     odd.config.logit_scale = 2.0
-    with pytest.raises(ConfigError, match=r"train\.chunked_loss: true cannot be had \(the model changes its logits"):
+    with pytest.raises(ConfigError, match=r"train\.chunked_loss: true is not possible \(the model changes its logits"):
         prepare_engine(odd, (rows, rows), configuration(chunked_loss=True), CPU, Outlook())
     engine = prepare_engine(odd, (rows, rows), configuration(), CPU, Outlook())
     assert not engine.chunked_loss

@@ -1,4 +1,4 @@
-"""The page of a run that came to no end."""
+"""The page of a run that is unfinished."""
 
 import base64
 import hashlib

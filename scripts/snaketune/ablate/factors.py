@@ -159,7 +159,7 @@ def obstacle(factor: Factor, here: Situation) -> str:
     if factor == ROWS_AT_ONCE and here.own_places < 1.5 * here.long_length:
         return "train.per_device_train_batch_size is no more than one of the longer rows"
     if factor == COMPILING and here.is_cpu and not here.has_compiler:
-        return "compiling for a CPU needs a C++ compiler, and there is none (g++ or clang++)"
+        return "compiling for a CPU needs a C++ compiler (g++ or clang++), which is not installed"
     return _obstacle_of_method(factor, here)
 
 

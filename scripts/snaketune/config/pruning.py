@@ -110,7 +110,7 @@ def account(unused: list[Unused], removed: list[Unused], owners: Iterable[object
     if any(not one.owner for one in left):
         lines.append("Remove them with: snakemake --cores 1 prune --config prune=yes")
     for owner in sorted({one.owner for one in left if one.owner}):
-        whose = "nobody's file names them" if owner == UNKNOWN else f"they belong to {known.get(owner, owner)}"
+        whose = "no owner file names them" if owner == UNKNOWN else f"they belong to {known.get(owner, owner)}"
         lines.append(
             f"Kept, because {whose}; to remove these as well: snakemake --cores 1 prune --config 'prune=[yes,{owner}]'"
         )

@@ -96,7 +96,7 @@ class LineIndex:
         if missing.any():
             first = int(np.flatnonzero(missing)[0])
             raise DataError(
-                f"{name}: there is no record of line {line[first]} of source {source[first]}: make the table anew."
+                f"{name}: there is no record of line {line[first]} of source {source[first]}: rebuild the table."
             )
         return index
 
@@ -187,7 +187,7 @@ def _checked(table: pa.Table, index: LineIndex, name: str | Path) -> tuple[np.nd
     if (wrong := np.flatnonzero(again | chained)).size:
         place = {column: values[wrong[0]] for column, values in zip(SCHEMA.names, columns, strict=False)}
         problem = "is removed twice" if again[wrong[0]] else "is replaced by a record that is removed as well"
-        raise DataError(f"{name}: line {place['line']} of source {place['source']} {problem}: make the table anew.")
+        raise DataError(f"{name}: line {place['line']} of source {place['source']} {problem}: rebuild the table.")
     return row, stands
 
 

@@ -136,7 +136,7 @@ def _chunk_loss(model: Any, sample: Any, train: dict[str, Any]) -> tuple[bool, s
         put_chunked_loss(model)
         return True, None
     if train["chunked_loss"] is True:
-        raise ConfigError(f"train.chunked_loss: true cannot be had ({obstacle}): set it to auto.")
+        raise ConfigError(f"train.chunked_loss: true is not possible ({obstacle}): set it to auto.")
     return False, f"the loss keeps its logits because {obstacle}"
 
 

@@ -45,7 +45,7 @@ def use_float8(model: Any, is_full: bool) -> int:
 
 def _obstacle(device: Device, torch_compile: bool | str) -> str | None:
     if device.is_cpu or torch.cuda.get_device_capability() < CAPABILITY:
-        return "needs a GPU with float8 (Ada, Hopper or newer) and there is none: set it to false"
+        return "needs a GPU with float8 (Ada, Hopper or newer), and this machine has none: set it to false"
     if importlib.util.find_spec("torchao") is None:
         return "needs the package torchao: install it or set it to false"
     if torch_compile is False:

@@ -1,0 +1,55 @@
+"""Text that users read keeps to the words of the field: messages, pages, rule titles and command lines."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+UNWANTED = re.compile(
+    r"\b(anew|nobody|there is none|can(?:not)? be had|mend(?:s|ed)?|(?:lie|lies) in|came to no end|how dear"
+    r"|page that says what happened|not be found out)\b",
+    re.IGNORECASE,
+)
+
+
+def messages(path):
+    """Yield the texts in the code of a module with their lines; docstrings are not shown to users."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    documentation = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+            yield node.lineno, node.value
+
+
+def pages():
+    yield from (ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile", "envs/install.sh"))
+    for pattern in ("docs/**/*.md", "config/*.md", "config/**/*.yaml", "rules/*.smk", "scripts/**/*.j2", "envs/*.md"):
+        yield from sorted(ROOT.glob(pattern))
+
+
+def found_in(lines):
+    return [f"{number}: {text.strip()[:100]}" for number, text in lines if UNWANTED.search(text)]
+
+
+@pytest.mark.parametrize("path", list(pages()), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_page_uses_no_unwanted_word(path):
+    assert found_in(enumerate(path.read_text(encoding="utf-8").splitlines(), 1)) == []
+
+
+def test_no_message_uses_an_unwanted_word():
+    found = {str(path.relative_to(ROOT)): found_in(messages(path)) for path in sorted((ROOT / "scripts").rglob("*.py"))}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_an_unwanted_word_is_noticed(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text('"""Made anew."""\nraise ValueError(f"{1} is made anew")\n')
+    assert found_in(messages(path)) == ["2: is made anew"]
