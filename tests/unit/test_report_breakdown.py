@@ -97,9 +97,9 @@ def test_leaks_are_shown_in_pairs_and_hostile_text_stays_text():
 def test_files_that_nobody_looked_for_in_the_training_data_are_a_warning():
     run = {"config": {"evaluate.files": {"value": ["e.jsonl"]}, "split.decontaminate": {"value": []}}}
     found = [finding.sentence for finding in findings(facts_with(run=run))]
-    assert any("No search was made for e.jsonl in the training data" in sentence for sentence in found)
+    assert any("The training data were not searched for e.jsonl" in sentence for sentence in found)
     run["config"]["split.decontaminate"]["value"] = ["e.jsonl"]
-    assert not any("No search" in finding.sentence for finding in findings(facts_with(run=run)))
+    assert not any("not searched" in finding.sentence for finding in findings(facts_with(run=run)))
     checks = [finding.sentence for finding in findings(facts_with()) if finding.level == "check"]
     assert any(sentence.startswith("No prompt of the held-out data is in the training data. 12") for sentence in checks)
 

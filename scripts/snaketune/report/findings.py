@@ -110,7 +110,7 @@ def _overlap(facts: Facts) -> list[Finding]:
     for path in [path for path in files if path not in searched]:
         name = excerpt(path, 200).text
         found.append(
-            warning(f"No search was made for {name} in the training data: list it in split.decontaminate to drop overlap.")
+            warning(f"The training data were not searched for {name}: list it in split.decontaminate to drop overlap.")
         )
     if look(facts.split, "shared_prompts") == 0 and look(facts.split, "eval"):
         dropped = sum(look(facts.split, key) or 0 for key in ("dropped_similar", "dropped_contaminated"))

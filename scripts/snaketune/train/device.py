@@ -152,7 +152,7 @@ def precision_arguments(train: dict[str, Any], device: Device) -> dict[str, Any]
     if train["bf16"] is True and not device.has_bf16:
         raise ConfigError(f"train.bf16: true needs a GPU with bfloat16 and this is {device.type}: set it to auto.")
     if train["fp16"] and device.is_cpu:
-        raise ConfigError("train.fp16: true needs a GPU, and this machine has none: set it to false; a CPU trains in float32.")
+        raise ConfigError("train.fp16: true needs a GPU: set it to false; a CPU trains in float32.")
     if train["tf32"] is True and not device.has_tf32:
         raise ConfigError(f"train.tf32: true needs an Ampere or newer GPU and this is {device.type}: set it to auto.")
     is_auto = train["bf16"] == "auto"
