@@ -6,10 +6,11 @@
 
 MODEL is a Hugging Face folder with a chat template, such as results/models/<id>/model of a run with
 `model: {name_or_path: smollm2}`. Cases, options and rounds are those of `benchmarks/train.py`; all take the same
-documents and about as many tokens a step. Beside them stand the memory that the plan predicts for ours, and the share
+documents and, by default, about as many tokens a step: what fills 8 rows. A round takes about five minutes on two idle
+cores by default. Beside the cases stand the memory that the plan predicts for ours, and the share
 of the machine's measured matrix rate on the model's shapes that the operations of training are (4 a frozen weight and
-token, 6 a trained one, attention of real documents; also those of tokens without loss in the output layer, which ours
-leaves out). The table goes to standard error, JSON to standard output.
+token, 6 a trained one, attention of real documents). They count tokens without loss in the output layer, too, which
+ours leaves out; the share without those stands behind it. The table goes to standard error, JSON to standard output.
 """
 
 import argparse
@@ -30,24 +31,26 @@ import numpy as np
 from train import _disagreements, _measure, _medians, _present, _table, _versions
 from train_workload import Texts, Workload, model_config
 
-CASES = ("plain:rows=4,accumulation=8", "trl-packed:rows=4,accumulation=4", "snaketune:rows=8,accumulation=2")
-REPEATS = 5
+Document = tuple[np.ndarray, np.ndarray]
+ROWS, PADDED_ROWS, REPEATS = 8, 4, 5
+# Trained by default, in tokens, and at least this many steps.
+TOKENS, STEPS = 8000, 4
 
 
 def main() -> None:
     """Tokenise, measure all cases in turn and print what was found."""
     args = _parse()
     with tempfile.TemporaryDirectory() as folder:
-        texts = Texts(list(islice(_documents(args), args.documents + args.held_out)))
+        texts = Texts(list(enough(_documents(args), args)))
         texts.write(Path(folder) / "texts.npz")
         workload = _workload(args, len(texts) - args.held_out, Path(folder) / "texts.npz")
-        cases, missing = _present(args.cases)
+        cases, missing = _present(args.cases or equal_cases(texts.lengths.tolist(), args.row_length))
         load, rate = os.getloadavg()[0], matrix_rate(workload)
         rounds = _measure(cases, workload, args.repeats, missing)
         rate = max(rate, matrix_rate(workload))
-        results = [_medians(case, rounds[case]) | _useful(workload, texts, rate) for case in cases if rounds[case]]
-        for result in results:
-            result["share_of_matrix_rate"] = result["tokens_per_cpu_second"] * result.pop("operations") / rate
+        results = [_medians(case, rounds[case]) for case in cases if rounds[case]]
+        operations = operations_per_token(model_config(workload), texts)
+        results = [one | shares_of(one["tokens_per_cpu_second"], operations, rate) for one in results]
         planned = planned_memory(workload, cases)
     doubts = _disagreements(results)
     print(_table(results), *_remarks(results, rate, planned), *missing, *doubts, sep="\n", file=sys.stderr)
@@ -61,9 +64,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("model", help="folder of a Hugging Face model with a chat template")
     parser.add_argument("data", nargs="?", help="JSON lines (default: the embedded example)")
     parser.add_argument("--columns", nargs=2, default=("prompt", "completion"), metavar=("QUESTION", "ANSWER"))
-    parser.add_argument("--cases", nargs="+", default=list(CASES), metavar="CASE[:OPTION=VALUE,...]")
-    parser.add_argument("--documents", type=int, default=256, help="documents to train on, one epoch")
-    parser.add_argument("--held-out", type=int, default=24, help="documents to score before and after")
+    parser.add_argument("--cases", nargs="+", metavar="CASE[:OPTION=VALUE,...]", help="default: all, with equal steps")
+    parser.add_argument("--documents", type=int, help=f"documents to train on, one epoch (default: {TOKENS:,} tokens)")
+    parser.add_argument("--held-out", type=int, default=8, help="documents to score before and after")
     parser.add_argument("--row-length", type=int, default=256, help="tokens of a row, and the longest document")
     parser.add_argument("--warmup", type=int, default=1, help="optimizer steps before the clock starts")
     parser.add_argument("--repeats", type=int, default=1, help="rounds; medians of them count")
@@ -71,6 +74,30 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a case")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
+
+
+def enough(documents: Iterator[Document], args: argparse.Namespace) -> Iterator[Document]:
+    """Yield what is trained, by default about ``TOKENS`` and enough for ``STEPS`` steps, then what is held out."""
+    wanted = max(TOKENS, STEPS * ROWS * args.row_length)
+    count = tokens = 0
+    for document in documents:
+        yield document
+        count, tokens = count + 1, tokens + len(document[0])
+        if count == args.documents or (not args.documents and tokens >= wanted):
+            break
+    yield from islice(documents, args.held_out)
+
+
+def equal_cases(lengths: Sequence[int], row_length: int) -> list[str]:
+    """Return the cases whose optimizer steps take about as many tokens, what ``ROWS`` full rows hold."""
+    mean = sum(lengths) / len(lengths)
+    padded = max(1, round(ROWS * row_length / (PADDED_ROWS * mean)))
+    packed = ROWS // PADDED_ROWS
+    return [
+        f"plain:rows={PADDED_ROWS},accumulation={padded}",
+        f"trl-packed:rows={PADDED_ROWS},accumulation={packed}",
+        f"snaketune:rows={ROWS},accumulation=1",
+    ]
 
 
 def _workload(args: argparse.Namespace, documents: int, texts: Path) -> Workload:
@@ -92,7 +119,7 @@ def _workload(args: argparse.Namespace, documents: int, texts: Path) -> Workload
     )
 
 
-def _documents(args: argparse.Namespace) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _documents(args: argparse.Namespace) -> Iterator[Document]:
     """Yield the token ids and loss masks of the records that fit a row: the answer and what ends it are trained."""
     from transformers import AutoTokenizer
 
@@ -152,16 +179,22 @@ def _seconds(x: Any, weight: Any) -> float:
     return time.process_time() - began
 
 
-def _useful(workload: Workload, texts: Texts, rate: float) -> dict[str, float]:
-    """Return the operations of training per token."""
+def operations_per_token(config: Any, texts: Texts) -> dict[str, float]:
+    """Return the operations of training per token: of all, and without the output layer at tokens without loss."""
     from snaketune.plan.counting import lora_parameters
     from snaketune.plan.flops import model_flops, shape_of
 
-    config = model_config(workload)
-    lora = lora_parameters(config, {"r": 16, "target_modules": "all-linear"})
+    shape, lora = shape_of(config), lora_parameters(config, {"r": 16, "target_modules": "all-linear"})
     lengths = texts.lengths.astype(np.int64)
-    total = model_flops(shape_of(config), int(lengths.sum()), int((lengths**2).sum()), lora, False)
-    return {"operations": total / float(lengths.sum())}
+    total = model_flops(shape, int(lengths.sum()), int((lengths**2).sum()), lora, False)
+    untrained = sum(int((texts.document(index)[1] == 0).sum()) for index in range(len(texts)))
+    rest = total - 4 * shape.head_parameters * untrained
+    return {"share_of_matrix_rate": total / texts.tokens, "share_without_untrained": rest / texts.tokens}
+
+
+def shares_of(tokens: float, operations: dict[str, float], rate: float) -> dict[str, float]:
+    """Return the shares of the matrix rate that so many tokens per CPU-second reach."""
+    return {name: tokens * count / rate for name, count in operations.items()}
 
 
 def planned_memory(workload: Workload, cases: list[str]) -> float | None:
@@ -180,7 +213,9 @@ def planned_memory(workload: Workload, cases: list[str]) -> float | None:
 
 
 def _remarks(results: list[dict[str, Any]], rate: float, planned: float | None) -> list[str]:
-    shares = [f"{one['case']} {one['share_of_matrix_rate']:.0%}" for one in results]
+    shares = [
+        f"{one['case']} {one['share_of_matrix_rate']:.0%} ({one['share_without_untrained']:.0%})" for one in results
+    ]
     ours = next((one for one in reversed(results) if one["case"].startswith("snaketune")), None)
     remarks = [f"Operations of training, share of {rate / 1e9:.0f} GFLOP per CPU-second: {', '.join(shares)}."]
     if ours and planned:

@@ -15,7 +15,9 @@ def main() -> None:
     # Everything that is evaluated lies on disk; a task file must not fetch its data either.
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     from snaketune.evaluate.packages import require_evaluation_packages
+    from snaketune.train.packages import spare_unused
 
+    spare_unused(arguments.cfg)
     wanted = arguments.cfg.get("evaluate", {})
     require_evaluation_packages(wanted.get("metrics", ()), wanted.get("tasks", ()))
     from snaketune.common.atomic import write_json

@@ -21,7 +21,9 @@ def main() -> None:
     from snaketune.plan.planning import PlanInputs, make_plan
     from snaketune.plan.preparation import preparation_seconds
     from snaketune.plan.summary import describe
+    from snaketune.train.packages import spare_unused
 
+    spare_unused(arguments.cfg)
     # Of the model only the configuration is read, and of its weights, which may be large, the embedding.
     facts = {name: read_json(getattr(arguments, name)) for name in ("rightsize", "pack", "model")}
     results, folder = Path(arguments.results), Path(arguments.model).parent / "model"

@@ -12,6 +12,9 @@ def main() -> None:
     """Train under the lock of the run's fingerprint and publish the adapter."""
     names = ("settings", "rightsize", "plan", "rows", "model", "work", "adapter", "metrics", "info", "manifest")
     arguments = parse_arguments(__doc__, *names, optional=("start",), facts=("metrics", "info", "manifest"))
+    from snaketune.train.packages import spare_unused, versions
+
+    spare_unused(arguments.cfg)
     from snaketune.common.atomic import write_bytes, write_json
     from snaketune.common.canonical import read_json
     from snaketune.common.cards import take_cards
@@ -27,7 +30,6 @@ def main() -> None:
     from snaketune.train.meters import peak_memory
     from snaketune.train.nodes import find_nodes
     from snaketune.train.origins import find_origins
-    from snaketune.train.packages import versions
     from snaketune.train.publishing import publish
     from snaketune.train.requeue import requeued_when_out_of_time
     from snaketune.train.run import train

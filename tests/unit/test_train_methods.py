@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from snaketune.train.device import Device, prepare_arithmetic
 from snaketune.train.facts import trained_parameters, training_facts
 from snaketune.train.loading import base_dtype, load_base
 from snaketune.train.origins import find_origins
-from snaketune.train.packages import versions
+from snaketune.train.packages import spare_unused, versions
 from snaketune.train.publishing import publish
 from snaketune.train.quantization import quantization_config
 
@@ -199,3 +200,20 @@ def test_a_quantised_run_is_measured_as_it_was_trained_and_merged_into_the_origi
     assert found["4bit"]["merged"] == found["none"]["merged"]
     for name in ("base", "tuned"):
         assert found["4bit"][name]["loss"] != found["none"][name]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("cfg", "is_used"),
+    [
+        ({"model": {"quantization": "none"}, "train": {"optim": "adamw_torch_fused"}}, False),
+        ({"model": {}}, False),
+        ({"quantization": "4bit"}, True),
+        ({"model": {"quantization": "none"}, "train": {"optim": "paged_adamw_8bit"}}, True),
+    ],
+)
+def test_a_package_that_compiles_kernels_is_imported_only_where_it_is_used(cfg, is_used, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    del sys.modules["bitsandbytes"]
+    spare_unused(cfg)
+    assert ("bitsandbytes" not in sys.modules) == is_used
+    assert is_used or importlib.util.find_spec("bitsandbytes") is None  # as PEFT and transformers look for it

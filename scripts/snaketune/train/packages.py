@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import sys
 from typing import Any
 
 from snaketune.common.errors import ConfigError
@@ -32,6 +33,17 @@ def versions(cfg: dict[str, Any]) -> dict[str, str]:
     if train.get("fp8") and importlib.util.find_spec("torchao"):
         wanted.add("torchao")
     return versions_of((*VERSIONED, *sorted(filter(None, wanted))))
+
+
+def spare_unused(cfg: dict[str, Any]) -> None:
+    """Keep PEFT from importing bitsandbytes where nothing here uses it: that compiles kernels, a second of each job.
+
+    To be called before PEFT is imported.
+    """
+    is_used = cfg.get("model", cfg).get("quantization", NONE) != NONE
+    is_used |= OPTIMIZERS.get(cfg.get("train", {}).get("optim", "")) == "bitsandbytes"
+    if not is_used:
+        sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type] - so Python says that there is no such module
 
 
 def versions_of(names: tuple[str, ...] = VERSIONED) -> dict[str, str]:
