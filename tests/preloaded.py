@@ -5,6 +5,7 @@ ones.
 """
 
 import fcntl
+import hashlib
 import os
 import shlex
 import subprocess
@@ -35,28 +36,35 @@ def session() -> Iterator[None]:
             del os.environ[PLACE], os.environ[OWNER]
 
 
-def programs() -> Path:
-    """Return the folder of ``python`` and ``snakemake`` that fork, once the server answers."""
-    folder = Path(os.environ[PLACE])
+def programs(**variables: str) -> Path:
+    """Return the folder of ``python`` and ``snakemake`` that fork, once the server answers.
+
+    With ``variables`` packages have read these, and no others, when they were imported; each set has its server.
+    """
+    mark = hashlib.sha256(repr(sorted(variables.items())).encode()).hexdigest()[:8] if variables else "plain"
+    folder = Path(os.environ[PLACE]) / mark
+    folder.mkdir(exist_ok=True)
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "server").exists():
-            _start(folder)
+            _start(folder, variables)
     return folder
 
 
-def python() -> str:
+def python(**variables: str) -> str:
     """Return a ``python`` for scripts that starts with the packages imported."""
-    return str(programs() / "python")
+    return str(programs(**variables) / "python")
 
 
-def _start(folder: Path) -> None:
+def _start(folder: Path, variables: dict[str, str]) -> None:
     for name in PROGRAMS:
         words = [sys.executable, "-IS", str(FOLDER / "client.py"), str(folder / "server"), name]
         (folder / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
         (folder / name).chmod(0o755)
     command = [sys.executable, str(FOLDER / "server.py"), str(folder / "server"), os.environ[OWNER]]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    if variables:
+        environment = {"PATH": os.environ["PATH"], **variables}
     # A process with threads cannot be forked safely.
     environment |= {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
     with open(folder / "output", "w") as output:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import preloaded
 import pytest
 from hub_answers import Answers
 from model_case import prepare_model
@@ -24,8 +26,7 @@ from snaketune.model.prepare import prepare_model as prepare_beside_tokenizer
 from snaketune.model.tokenizer_only import PreparedTokenizer, prepare_tokenizer
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-# One process does the work of both jobs: the libraries are loaded once.
-BOTH = "import json, runpy, sys\nfor sys.argv in json.loads(sys.argv[1]): runpy.run_path(sys.argv[0], {}, '__main__')"
+BOTH = Path(__file__).with_name("both_jobs.py")
 SAME = ("revision", "commit", "vocab_size", "context_length", "tokenizer_digest", "chat_template_digest", "nature")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPO = "org/small"
@@ -75,18 +76,43 @@ class Handler(Answers):
         return {"type": "file", "path": name, "size": file.stat().st_size, "oid": f"{abs(hash(file)):040x}"}
 
 
-@pytest.fixture
-def hub(tmp_path):
-    server = Hub(write_model(tmp_path / "served"))
+@pytest.fixture(scope="module")
+def running():
+    server = Hub(None)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
 
 
-def prepare(tmp_path, endpoint, cfg, **environment):
-    """Run both scripts as the workflow does, with a cache of its own, and return how that ended."""
-    variables = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "PATH": "", **environment}
+@pytest.fixture
+def hub(running, tmp_path):
+    running.folder, running.refusals, running.requests = write_model(tmp_path / "served"), {}, []
+    return running
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def prepare(running, cache, tmp_path):
+    """A function that runs both scripts as the workflow does, with an empty cache, and returns how that ended.
+
+    The client of the hub reads its variables when it is imported, so that only processes with the same ones are forked.
+    """
+
+    def run(endpoint, cfg, **environment):
+        places = {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache)}
+        python = preloaded.python(**places) if endpoint == running.endpoint else sys.executable
+        return run_both(python, tmp_path, cfg, {"PATH": "", **places, **environment})
+
+    yield run
+    shutil.rmtree(cache, ignore_errors=True)
+
+
+def run_both(python, tmp_path, cfg, variables):
     made = [tmp_path / kind / "manifest.json" for kind in ("tokenizers", "models")]
     jobs = []
     for stage, manifest in zip(("prepare_tokenizer", "prepare_model"), made, strict=True):
@@ -94,7 +120,7 @@ def prepare(tmp_path, endpoint, cfg, **environment):
         outputs = ["--output", str(manifest.parent / "model"), "--manifest", str(manifest)]
         jobs.append([str(SCRIPTS / f"{stage}.py"), "--spec", spec, *outputs])
     jobs[1] += ["--tokenizer", str(made[0])]
-    command = [sys.executable, "-c", BOTH, json.dumps(jobs)]
+    command = [python, str(BOTH), json.dumps(jobs)]
     variables |= {"PYTHONPATH": str(SCRIPTS)}
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, cwd=tmp_path)
 
@@ -112,12 +138,12 @@ def assert_one_sentence(ended, *words):
         assert word in sentence
 
 
-def test_a_branch_is_pinned_to_its_commit_and_then_found_offline(hub, tmp_path):
+def test_a_branch_is_pinned_to_its_commit_and_then_found_offline(hub, tmp_path, prepare):
     for name in ("README.md", "pytorch_model.bin", "consolidated.safetensors", "onnx/model.safetensors", "code.py"):
         (hub.folder / name).parent.mkdir(exist_ok=True)
         (hub.folder / name).write_bytes(b"not needed")
 
-    ended = prepare(tmp_path, hub.endpoint, settings(REPO, revision="v1"))
+    ended = prepare(hub.endpoint, settings(REPO, revision="v1"))
     assert ended.returncode == 0, ended.stderr
     online = manifest(tmp_path)
     assert {key: online[key] for key in ("kind", "name", "repo", "revision", "commit")} == {
@@ -136,14 +162,14 @@ def test_a_branch_is_pinned_to_its_commit_and_then_found_offline(hub, tmp_path):
     assert {key: light[key] for key in SAME} == {key: online[key] for key in SAME}
 
     asked = len(hub.requests)
-    ended = prepare(tmp_path, hub.endpoint, settings(REPO, revision="v1"), HF_HUB_OFFLINE="1")
+    ended = prepare(hub.endpoint, settings(REPO, revision="v1"), HF_HUB_OFFLINE="1")
     assert ended.returncode == 0, ended.stderr
     assert manifest(tmp_path) == online
     assert len(hub.requests) == asked
 
 
-def test_an_empty_cache_offline_is_one_sentence(tmp_path):
-    ended = prepare(tmp_path, "http://127.0.0.1:9", settings(REPO), HF_HUB_OFFLINE="1")
+def test_an_empty_cache_offline_is_one_sentence(prepare):
+    ended = prepare("http://127.0.0.1:9", settings(REPO), HF_HUB_OFFLINE="1")
     assert_one_sentence(ended, REPO, "HF_HUB_OFFLINE", "main")
 
 
@@ -158,15 +184,15 @@ def test_an_empty_cache_offline_is_one_sentence(tmp_path):
         ({"/api/models": (500, "")}, {}, [REPO, "500"]),
     ],
 )
-def test_what_the_hub_refuses_is_one_sentence(hub, tmp_path, refusals, changes, words):
+def test_what_the_hub_refuses_is_one_sentence(hub, tmp_path, refusals, changes, words, prepare):
     hub.refusals = refusals
-    assert_one_sentence(prepare(tmp_path, hub.endpoint, settings(REPO, **changes)), *words)
+    assert_one_sentence(prepare(hub.endpoint, settings(REPO, **changes)), *words)
     assert not list(tmp_path.glob("*/model"))
 
 
-def test_a_model_that_needs_its_own_code_is_refused_before_its_weights_are_fetched(hub, tmp_path):
+def test_a_model_that_needs_its_own_code_is_refused_before_its_weights_are_fetched(hub, prepare):
     (hub.folder / "config.json").write_text(json.dumps(CONFIG | {"auto_map": {"AutoModel": "code.Model"}}))
-    assert_one_sentence(prepare(tmp_path, hub.endpoint, settings(REPO)), "trust_remote_code")
+    assert_one_sentence(prepare(hub.endpoint, settings(REPO)), "trust_remote_code")
     assert not any(path.endswith(".safetensors") for path in hub.requests)
 
 
@@ -196,27 +222,27 @@ def test_a_model_that_changes_between_the_two_jobs_is_one_sentence(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_pickled_weights_are_refused_before_anything_is_fetched(hub, tmp_path):
+def test_pickled_weights_are_refused_before_anything_is_fetched(hub, prepare):
     (hub.folder / "model.safetensors").rename(hub.folder / "pytorch_model.bin")
-    assert_one_sentence(prepare(tmp_path, hub.endpoint, settings(REPO)), REPO, "pickled", "safetensors")
+    assert_one_sentence(prepare(hub.endpoint, settings(REPO)), REPO, "pickled", "safetensors")
     assert not any("/resolve/" in path for path in hub.requests)
 
 
 @pytest.mark.parametrize("name", ["./models/small", "/models/small", "models/small/too", "~/small", "a b"])
-def test_what_can_only_be_a_path_is_never_looked_up(hub, tmp_path, name):
-    assert_one_sentence(prepare(tmp_path, hub.endpoint, settings(name)), "does not exist")
+def test_what_can_only_be_a_path_is_never_looked_up(hub, prepare, name):
+    assert_one_sentence(prepare(hub.endpoint, settings(name)), "does not exist")
     assert hub.requests == []
 
 
 @pytest.mark.parametrize("offline", ["0", "1"])
-def test_a_name_that_no_repository_can_have_is_one_sentence(hub, tmp_path, offline):
-    ended = prepare(tmp_path, hub.endpoint, settings("org/a--b"), HF_HUB_OFFLINE=offline)
+def test_a_name_that_no_repository_can_have_is_one_sentence(hub, prepare, offline):
+    ended = prepare(hub.endpoint, settings("org/a--b"), HF_HUB_OFFLINE=offline)
     assert_one_sentence(ended, "org/a--b", "correct the name")
 
 
-def test_a_folder_wins_over_a_repository_of_the_same_name(hub, tmp_path):
+def test_a_folder_wins_over_a_repository_of_the_same_name(hub, tmp_path, prepare):
     write_model(tmp_path / REPO)
-    assert prepare(tmp_path, hub.endpoint, settings(REPO)).returncode == 0
+    assert prepare(hub.endpoint, settings(REPO)).returncode == 0
     assert manifest(tmp_path)["kind"] == "folder"
     assert hub.requests == []
 
@@ -227,10 +253,10 @@ def unused_port():
         return probe.getsockname()[1]
 
 
-def test_without_a_network_the_sentence_comes(tmp_path):
+def test_without_a_network_the_sentence_comes(prepare):
     with pytest.raises(ConfigError, match="give its path, or set HF_HUB_OFFLINE=1"):
         ensure_reachable("https://hub.invalid", REPO)
-    ended = prepare(tmp_path, f"http://127.0.0.1:{unused_port()}", settings(REPO))
+    ended = prepare(f"http://127.0.0.1:{unused_port()}", settings(REPO))
     assert_one_sentence(ended, REPO, "cannot be reached", "HF_HUB_OFFLINE=1")
 
 

@@ -8,6 +8,7 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -94,6 +95,7 @@ def connect() -> Any:
 
     try:
         session = botocore.session.get_session()
+        session.register_component("data_loader", _descriptions(session.get_config_variable("data_path")))
         options = {} if session.get_credentials() else {"signature_version": botocore.UNSIGNED}
         # Checksums in trailers, which newer clients add, are unknown to many servers. Ours are MD5 digests.
         settings = botocore.config.Config(
@@ -111,6 +113,14 @@ def connect() -> Any:
             f"object storage: the AWS settings of this environment cannot be used ({_brief(error)}): correct the AWS_"
             " variables or ~/.aws/config."
         ) from None
+
+
+@cache
+def _descriptions(folders: str | None) -> Any:
+    """Return what reads the descriptions of services and keeps them: they take longer than all else about a client."""
+    import botocore.loaders
+
+    return botocore.loaders.create_loader(folders)
 
 
 def describe(client: Any, url: str) -> StoredObject:
