@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from plan_case import FRIDAY, MACHINE, MODEL, inputs, plan_of, rate_in
-from plan_models import LLAMA_2_7B, MIXTRAL_8X7B, SMALL_MODELS
+from plan_case import FRIDAY, MACHINE, MODEL, inputs, plan_of, rate_in, saved
+from plan_models import LLAMA_2_7B, LLAMA_2_13B, MIXTRAL_8X7B, SMALL_MODELS
 
 from snaketune.common.canonical import pretty_bytes
 from snaketune.plan.budget import RunInputs, budget_of
@@ -16,6 +16,7 @@ from snaketune.plan.forecast import save_interval
 from snaketune.plan.gate import Gate, check_plan
 from snaketune.plan.machine import Machine
 from snaketune.plan.planning import make_plan
+from snaketune.plan.remedy import written
 from snaketune.plan.summary import describe
 from snaketune.plan.workload import squared_lengths, tokens_up_to
 from snaketune.train.cadence import best_interval
@@ -250,8 +251,30 @@ def test_other_costs_count_against_the_limit(folder):
 def test_what_cannot_fit_stops_with_the_next_smaller_setting(folder):
     plan = plan_of(folder, plan={"gpu": "rtx3090"}, adapter={"type": "none"})
     (sentence,) = check_plan(plan).stops
-    assert re.match(r"plan.gpu: RTX 3090 has 24.0 GB and this run needs \d+\.\d GB \(estimated\): ", sentence)
+    assert re.match(r"plan.gpu: RTX 3090 has 24.0 GB and this run needs \d+\.\d GB \(estimated, ", sentence)
     assert f"DOES NOT START: {sentence}" in describe(plan | {"stops": [sentence]}, "one")
+
+
+def test_refusal_advice_and_table_recommend_the_same_and_agree_on_the_memory(folder):
+    """A 13B run on a card of 24 GB, which was told 8 bit in one place and 4 bit in another."""
+    card = {"gpu": "rtx4090"}
+    plan = plan_of(folder, {"model_folder": saved(LLAMA_2_13B)}, plan=card)
+    (sentence,) = check_plan(plan).stops
+    (advice,) = [one["choice"] for one in plan["advice"] if one["topic"] == "method"]
+    assert plan["remedy"]["changes"] and advice == ", ".join(
+        f"{key}: {written(value)}" for key, value in plan["remedy"]["changes"].items()
+    )
+    assert all(f"{key} to {written(value)}" in sentence for key, value in plan["remedy"]["changes"].items())
+    (row,) = [row["methods"] for row in plan["fit"] if row["id"] == "rtx4090"]
+    assert row["lora"]["needs_gb"] == plan["least_memory_gb"], "the least that LoRA takes is one number"
+    assert f"{plan['least_memory_gb']:.1f} GB at least" in sentence
+    assert row["4bit"]["least_gb"] < row["8bit"]["least_gb"] < row["lora"]["least_gb"]
+    changed = {"model": {}, "train": {}}
+    for key, value in plan["remedy"]["changes"].items():
+        section, name = key.split(".")
+        changed[section][name] = value
+    assert not check_plan(plan_of(folder, {"model_folder": saved(LLAMA_2_13B)}, plan=card, **changed)).stops
+    assert plan["ownership"]["break_even_runs"] is None, "nobody buys a card that the run does not fit"
 
 
 def test_a_full_disk_stops_before_training(folder):

@@ -146,3 +146,11 @@ def test_the_sensitivity_table_has_all_axes(plan, folder):
     assert "float8" not in changes  # an A100 has none
     h100 = plan_of(folder, plan={"gpu": "h100-sxm"})
     assert next(row for row in h100["sensitivity"] if "float8" in row["change"])["speed_up"] > 1.2
+
+
+def test_twice_the_accumulation_is_the_same_work_also_where_the_steps_are_given(folder):
+    plan = plan_of(folder, plan=A100, train={"max_steps": 100, "gradient_accumulation_steps": 1})
+    rows = {row["change"]: row for row in plan["sensitivity"]}
+    assert rows["twice the accumulation"]["steps"] == 50
+    assert abs(rows["twice the accumulation"]["time_reduction"]) < 0.02
+    assert "twice the rows at a time" not in rows, "without accumulation that would be a batch twice as large"

@@ -8,7 +8,8 @@ import pytest
 from report_case import FOLDER
 from test_report_page import HOSTILE, Page
 
-from snaketune.report.plan_page import end_of, figures, fit_cell, render_plan, tone
+from snaketune.report.plan_page import end_of, figures, headline, render_plan, tone
+from snaketune.report.plan_tables import fit, fit_cell
 
 MEASURED = re.compile("<!-- measured:.*?<!-- end of measured -->", re.DOTALL)
 
@@ -60,9 +61,35 @@ def test_every_number_has_its_origin_and_its_band(plan):
 def test_what_is_unknown_is_said_to_be_and_how_it_becomes_known(plan):
     page = page_of(unknown(plan))
     assert "How long it takes is not known yet" in page.text
-    assert "become known with a first run" in page.text
+    assert "become known with one measurement" in page.text
+    assert "snakemake --cores all plan --config 'plan={probe: true}'" in page.text
     assert "The end is unknown as long as the rate is." in page.text
-    assert {figure.origin for figure in figures(unknown(plan)) if figure.label == "Training"} == {"unknown"}
+    (row,) = [figure for figure in figures(unknown(plan)) if figure.origin == "unknown"]
+    assert row.label.startswith("Rate of one device, training, from start to end, cost of computing")
+    assert page.text.count("unknown") < 8, "unknown rows are one row"
+
+
+def test_a_run_that_does_not_fit_has_a_page_that_says_what_does(plan):
+    stops = ["plan.gpu: a card has 24.0 GB and this run needs 29.5 GB (estimated): set model.quantization to 8bit."]
+    remedy = {"changes": {"model.quantization": "8bit", "train.gradient_checkpointing": True}, "needs_gb": 20.0}
+    red = plan | {"stops": stops, "remedy": remedy}
+    assert tone(red) == "worse"
+    assert headline(red).endswith("this does: model.quantization: 8bit, train.gradient_checkpointing: true (20.0 GB)")
+    page = page_of(red | {"ownership": {"fits": False, "is_short": False}})
+    assert stops[0] in page.text
+    assert "is neither rented nor bought for it" in page.text
+
+
+def test_neighbours_of_which_the_same_is_true_are_one_row(plan):
+    cell = {"verdict": "fits", "needs_gb": 0.8, "train_hours": None, "cost_usd": None, "with": {}}
+    rows = [{"title": name, "memory_gb": size, "methods": {"lora": cell}} for name, size in (("A", 24), ("B", 80))]
+    (row,) = fit(plan | {"fit": rows})
+    assert (row["title"], row["memory"]) == ("A to B, 2 GPUs", "24.0 GB to 80.0 GB")
+
+
+def test_planned_memory_has_the_least_beside_it():
+    cell = {"verdict": "fits", "needs_gb": 21.0, "least_gb": 12.0, "train_hours": 2.0, "cost_usd": None, "with": {}}
+    assert fit_cell(cell, 24)[1].startswith("21.0 GB (at least 12.0 GB), 2.00 h")
 
 
 def test_a_limit_that_is_exceeded_stands_at_the_top(plan):

@@ -13,8 +13,12 @@ from dataclasses import dataclass
 class Situation:
     """What is known before a run; None is unknown."""
 
+    makes_it_fit: str | None = None
+    """The settings with which a run fits that does not fit as configured; None where it does."""
     adapter_fits: bool | None = None
     """Whether an adapter on a 16-bit base fits the GPU, at any checkpointing level."""
+    eight_bit_fits: bool | None = None
+    """Whether an adapter on an 8-bit base does."""
     quantized_fits: bool | None = None
     """Whether an adapter on a 4-bit base does."""
     full_fits: bool | None = None
@@ -69,6 +73,12 @@ RULES: tuple[Rule, ...] = (
         "smaller model",
         lambda s: s.quantized_fits is False,
         "not even a 4-bit base with an adapter fits this GPU",
+    ),
+    Rule(
+        "method",
+        "8bit",
+        lambda s: s.adapter_fits is False and s.eight_bit_fits is True,
+        "a 16-bit base does not fit this GPU; an 8-bit base does, at the price of slower steps",
     ),
     Rule(
         "method",
@@ -138,9 +148,14 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+NOT_AS_CONFIGURED = "the run does not fit this device as configured, and this is what changes least"
+
+
 def advise(situation: Situation) -> list[Advice]:
     """Return one advice per topic on which something can be said, in the order of the table."""
     given: dict[str, Advice] = {}
+    if situation.makes_it_fit:
+        given["method"] = Advice("method", situation.makes_it_fit, NOT_AS_CONFIGURED)
     for rule in RULES:
         if rule.topic not in given and rule.applies(situation):
             given[rule.topic] = Advice(rule.topic, rule.choice, rule.reason)

@@ -126,6 +126,7 @@ def _cell(work: Work, option: Option, device: Hardware, tokens: int, utilization
     return {
         "verdict": found.verdict,
         "needs_gb": found.needs_gb,
+        "least_gb": None if found.needs_gb is None else min(needs for _, needs in option.tries),
         "with": found.setting,
         "train_hours": hours,
         "is_short": is_short(hours),
@@ -142,7 +143,13 @@ def with_measured(
     for row in table:
         if row["id"] == device.id and method in row["methods"]:
             cost = hours * device.rent.usd if device.rent else None
-            cell: dict[str, Any] = {"verdict": "fits", "needs_gb": memory_gb, "with": {}, "train_hours": hours}
+            cell: dict[str, Any] = {
+                "verdict": "fits",
+                "needs_gb": memory_gb,
+                "least_gb": None,
+                "with": {},
+                "train_hours": hours,
+            }
             cell |= {"is_short": False, "cost_usd": cost, "origin": "measured"}
             row = {**row, "methods": {**row["methods"], method: cell}}
         rows.append(row)

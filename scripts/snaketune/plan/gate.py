@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from math import floor, log10
 from typing import Any
 
-from snaketune.plan.fitting import MARGIN, next_smaller_setting
-from snaketune.plan.memory import MemoryPlan
 from snaketune.plan.summary import dollars, duration
-from snaketune.plan.target import Target
-from snaketune.plan.workload import Work
 
 SLACK = 0.01
 """Left under a limit by the setting that is advised: the last batch and the last checkpoint are whole."""
@@ -102,14 +98,6 @@ def _floor(value: float) -> float:
     return floor(value * size) / size
 
 
-def smaller_setting(work: Work, target: Target, memory: MemoryPlan | None) -> str | None:
-    """Return the change with which a run fits the memory of its device, None if it fits or nobody can say."""
-    if memory is None or target.memory_gb is None or memory.total * (1 - MARGIN) <= target.memory_gb:
-        return None
-    change = next_smaller_setting(work.config, work.setting, target.memory_gb)
-    return change.sentence() if change else "use a smaller model or a device with more memory"
-
-
 def _check_memory(plan: Mapping[str, Any]) -> _Found:
     """Stop what cannot fit even if the plan is too high by its error band."""
     change, device = plan["nearest"]["memory"], plan["device"]
@@ -117,8 +105,13 @@ def _check_memory(plan: Mapping[str, Any]) -> _Found:
         return _Found()
     return _Found(
         f"plan.gpu: {device['title']} has {device['memory_gb']:.1f} GB and this run needs"
-        f" {plan['memory_gb']:.1f} GB ({plan['about']['memory_gb']['origin']}): {change}."
+        f" {plan['memory_gb']:.1f} GB ({plan['about']['memory_gb']['origin']}{_least(plan)}): {change}."
     )
+
+
+def _least(plan: Mapping[str, Any]) -> str:
+    least = plan["least_memory_gb"]
+    return "" if least is None or least >= plan["memory_gb"] else f", {least:.1f} GB at least"
 
 
 def _check_disk(plan: Mapping[str, Any]) -> _Found:

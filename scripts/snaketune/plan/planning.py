@@ -4,27 +4,29 @@ Volatile is what depends on the clock, on this machine or on earlier runs, so th
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from snaketune.common.errors import PlanError
 from snaketune.plan.advice import Situation, advise
+from snaketune.plan.blocks import device_block, fit_method, overheads_block, work_block
 from snaketune.plan.budget import finishes_at
 from snaketune.plan.calendar import schedule
 from snaketune.plan.calibration import find_calibration
 from snaketune.plan.earlier import find_measurement
-from snaketune.plan.fit_table import fit_table, options_of, verdict_of, with_measured
+from snaketune.plan.fit_table import Option, fit_table, options_of, verdict_of, with_measured
 from snaketune.plan.forecast import Disk, Forecast, disk_of, forecast
-from snaketune.plan.gate import nearest_hours, smaller_setting
+from snaketune.plan.gate import nearest_hours
 from snaketune.plan.hardware import load_catalogue, load_ladder
 from snaketune.plan.ladder import ladder_table
 from snaketune.plan.machine import Machine
 from snaketune.plan.memory import MemoryPlan, memory_plan
 from snaketune.plan.probed import kept_probe, measurement_of, newest, noise, probe_block
 from snaketune.plan.rate import Rate, rate_of
-from snaketune.plan.settings import setting_of
+from snaketune.plan.remedy import Remedy, find_remedy
+from snaketune.plan.settings import CHECKPOINT_LEVELS, setting_of
 from snaketune.plan.side_by_side import Reached, strategy_table
 from snaketune.plan.strategies import memory_per_gpu
 from snaketune.plan.target import Target, choose_target
@@ -92,27 +94,31 @@ def make_plan(given: PlanInputs) -> dict[str, Any]:
     if measured:
         figures["memory_gb"] = (measured.memory_gb, _about("measured", measured.source))
     values = {name: value for name, (value, _) in figures.items()}
+    options = options_of(work, setting_of(given.cfg, work.row_length, "cuda"))
+    remedy = find_remedy(work, target, memory, options, fit_method(work)) if not measured else None
     about = {name: {"unit": UNITS[name], **words} for name, (_, words) in figures.items()}
     plan = {
         **values,
         "about": about,
         "planned_at": given.now.isoformat(timespec="seconds"),
-        "device": _device(target),
+        "device": device_block(target),
         "has_weights": given.model.get("weights_digest", "") is not None,
         "rate": {**asdict(rate), "unit": "real tokens per second of one device", "flops_per_token": flops},
         "speed": speed,
-        "work": _work(work),
+        "work": work_block(work),
         "memory": {**memory.parts, "origin": memory.origin} if memory else {},
         "disk": {**asdict(disk), "to_write": disk.to_write, "free": given.machine.free_disk_gb},
-        "overheads": _overheads(seen),
+        "overheads": overheads_block(seen),
         "preparation": {"seconds": dict(given.preparation), "origin": "measured"},
         "calendar": schedule(given.now, values["hours"]),
         "limits": {name: given.cfg["plan"][name] for name in ("max_cost_usd", "max_hours")},
         "nearest": {
             "hours": nearest_hours(given.cfg, values, seen.budget.preparation_hours, seen.budget.steps),
-            "memory": smaller_setting(work, target, memory),
+            "memory": remedy.sentence if remedy else None,
         },
-        **_tables(given, target, work, seen, values, about, _reached(given, target, speed, flops)),
+        "least_memory_gb": _least_memory(given.cfg, work, target),
+        "remedy": {"changes": dict(remedy.changes), "needs_gb": remedy.needs_gb} if remedy else None,
+        **_tables(given, target, work, seen, values, about, options, remedy, _reached(given, target, speed, flops)),
         **probe_block(probe),
         "notes": [*dict.fromkeys([*work.notes, *notes, *filter(None, [given.token_advice, noise(probe)])])],
     }
@@ -127,6 +133,13 @@ def _memory(cfg: Mapping[str, Any], work: Work, target: Target) -> tuple[MemoryP
     train = cfg["train"]
     strategy, offload = train.get("strategy", "single"), train.get("offload", "none")
     return memory_per_gpu(plan, work.setting, strategy, target.gpus, work.layers, offload), ()
+
+
+def _least_memory(cfg: Mapping[str, Any], work: Work, target: Target) -> float | None:
+    """Return the memory of the run with one row at a time and every layer recomputed, which trains the same."""
+    smallest = replace(work.setting, checkpoint_every=CHECKPOINT_LEVELS[-1], micro_batch=1)
+    plan, _ = _memory(cfg, replace(work, setting=smallest), target)
+    return plan.total if plan else None
 
 
 Figure = tuple[Any, dict[str, Any]]
@@ -183,43 +196,6 @@ def _band(rate: Rate, hours: float) -> tuple[float | None, float | None]:
     return hours * rate.tokens_per_second / rate.high, hours * rate.tokens_per_second / rate.low
 
 
-def _device(target: Target) -> dict[str, Any]:
-    device = target.hardware
-    return {
-        "id": device.id,
-        "title": device.title,
-        "gpus": target.gpus,
-        "is_here": target.is_here,
-        "memory_gb": target.memory_gb,
-        "price_per_gpu_hour": target.price.usd,
-        "price_source": target.price.source,
-        "watts": device.watts,
-    }
-
-
-def _work(work: Work) -> dict[str, Any]:
-    names = ("rows", "documents", "tokens", "squares", "row_length", "eval_tokens", "parameters", "trained")
-    own = "full" if work.is_full else {"none": "lora"}.get(work.setting.quantization, work.setting.quantization)
-    found = {name: getattr(work, name) for name in names}
-    return {**found, "checkpoint_every": work.setting.checkpoint_every, "fit_method": own}
-
-
-def _overheads(seen: Forecast) -> dict[str, Any]:
-    """Return what of the time goes into checkpoints, evaluations and starting."""
-    budget, timed = seen.budget, seen.is_timed
-    return {
-        "save_steps": seen.inputs.save_steps or None,
-        "saves": budget.saves if seen.inputs.save_steps else None,
-        "seconds_per_save": seen.save_seconds,
-        "saves_origin": seen.saves_origin,
-        "checkpoint_hours": budget.checkpoint_hours if timed else None,
-        "checkpoint_share": budget.checkpoint_share if timed else None,
-        "evaluations": seen.evaluations,
-        "evaluation_hours": budget.evaluation_hours if timed else None,
-        "start_hours": budget.preparation_hours if timed else None,
-    }
-
-
 def _reached(given: PlanInputs, target: Target, speed: Mapping[str, Any], flops: float | None) -> Reached | None:
     """Return what runs on several GPUs reached against runs on one, None if either was never measured."""
     if target.gpus < 2:
@@ -240,13 +216,14 @@ def _tables(
     seen: Forecast,
     values: Mapping[str, Any],
     about: Mapping[str, Any],
+    options: list[Option],
+    remedy: Remedy | None,
     reached: Reached | None,
 ) -> dict[str, Any]:
     cfg = given.cfg
-    options = options_of(work, setting_of(cfg, work.row_length, "cuda"))
     catalogue, utilization = load_catalogue(), cfg["plan"]["utilization"]
     whole_memory, _ = _memory({**cfg, "train": {**cfg["train"], "strategy": "single", "offload": "none"}}, work, target)
-    method = _work(work)["fit_method"]
+    method = fit_method(work)
     fit = fit_table(work, options, catalogue, seen.budget.tokens_total, utilization)
     if about["train_hours"]["origin"] == "measured" and target.gpus == 1:
         fit = with_measured(fit, target.hardware, method, values["train_hours"], values["memory_gb"])
@@ -257,16 +234,25 @@ def _tables(
         "strategies": strategy_table(seen, target, whole_memory, work, reached),
         "sensitivity": sensitivity_table(work, seen, given.rightsize, given.pack.get("packing", True), has_fp8),
         "costs": cost_rows(cfg["plan"], values["cost_usd"], about["cost_usd"]["origin"]),
-        "ownership": ownership(cfg["plan"], seen, target),
-        "advice": [asdict(one) for one in advise(_situation(given, target, work, options, values))],
+        "ownership": ownership(cfg["plan"], seen, target, remedy is None),
+        "advice": [asdict(one) for one in advise(_situation(given, target, work, options, values, remedy))],
     }
 
 
-def _situation(given: PlanInputs, target: Target, work: Work, options: Any, values: Mapping[str, Any]) -> Situation:
+def _situation(
+    given: PlanInputs,
+    target: Target,
+    work: Work,
+    options: list[Option],
+    values: Mapping[str, Any],
+    remedy: Remedy | None,
+) -> Situation:
     plan, memory, rows = given.cfg["plan"], None if target.is_cpu else target.memory_gb, work.setting.micro_batch
     adapter, starts_from = given.cfg["adapter"], given.cfg["model"]["name_or_path"]
     return Situation(
+        makes_it_fit=None if remedy is None else remedy.words or "smaller model",
         adapter_fits=verdict_of(options, "lora", memory, rows),
+        eight_bit_fits=verdict_of(options, "8bit", memory, rows),
         quantized_fits=verdict_of(options, "4bit", memory, rows),
         full_fits=verdict_of(options, "full", memory, rows),
         domain_shift=plan["domain_shift"],

@@ -22,6 +22,18 @@ COMMON_COSTS = ("labelling", "evaluation", "storage")
 """Costs outside of the pipeline that are easily forgotten."""
 
 
+OWNERSHIP = (
+    "hardware_usd",
+    "rented_usd_per_run",
+    "owned_usd_per_run",
+    "break_even_runs",
+    "trainings_per_year",
+    "rented_usd_per_year",
+    "owned_usd_per_year",
+    "years_of_use",
+)
+
+
 def sensitivity_table(
     work: Work, seen: Forecast, rightsize: Mapping[str, Any], packs: bool, has_fp8: bool
 ) -> list[dict[str, Any]]:
@@ -63,12 +75,14 @@ def _changes(work: Work, run: RunInputs, rightsize: Mapping[str, Any], packs: bo
     found: Changes = {
         "half the training": (_half_training(run), "less is learned"),
         f"documents of at most {half} tokens": (halved, f"{1 - share:.0%} of the tokens are left out"),
-        "twice the accumulation": ({"accumulation": run.accumulation * 2}, "half the steps, the same work"),
-        "twice the rows at a time": (
-            {"micro_batch": run.micro_batch * 2, "accumulation": max(1, run.accumulation // 2)},
-            "more memory; faster only where the device is not busy",
+        "twice the accumulation": (
+            {"accumulation": run.accumulation * 2, **_half_the_steps(run)},
+            "half the steps, the same work",
         ),
     }
+    if run.accumulation > 1:
+        rows = {"micro_batch": run.micro_batch * 2, "accumulation": run.accumulation // 2}
+        found["twice the rows at a time"] = (rows, "more memory; faster only where the device is not busy")
     if packs:
         real = work.tokens / (work.documents * work.row_length)
         density = work.tokens / (work.rows * work.row_length)
@@ -81,7 +95,11 @@ def _changes(work: Work, run: RunInputs, rightsize: Mapping[str, Any], packs: bo
 
 
 def _half_training(run: RunInputs) -> dict[str, Any]:
-    return {"epochs": run.epochs / 2} if run.max_steps < 0 else {"max_steps": max(1, run.max_steps // 2)}
+    return _half_the_steps(run) or {"epochs": run.epochs / 2}
+
+
+def _half_the_steps(run: RunInputs) -> dict[str, Any]:
+    return {} if run.max_steps < 0 else {"max_steps": max(1, run.max_steps // 2)}
 
 
 def _recomputation(work: Work, rate: float) -> Changes:
@@ -118,8 +136,13 @@ def cost_rows(plan: Mapping[str, Any], compute_usd: float | None, origin: str) -
     return rows + [{"name": name, "usd": None, "origin": "unknown"} for name in COMMON_COSTS if name not in others]
 
 
-def ownership(plan: Mapping[str, Any], seen: Forecast, target: Target) -> dict[str, Any]:
-    """Return when bought hardware is paid for, and what a year costs rented and owned; None is unknown."""
+def ownership(plan: Mapping[str, Any], seen: Forecast, target: Target, fits: bool = True) -> dict[str, Any]:
+    """Return when bought hardware is paid for, and what a year costs rented and owned; None is unknown.
+
+    A device that the run does not fit is neither rented nor bought for it.
+    """
+    if not fits:
+        return {**dict.fromkeys(OWNERSHIP), "fits": False, "is_short": False, "origin": "unknown"}
     device, hours = target.hardware, seen.budget.hours * target.gpus
     rent = plan["price_per_gpu_hour"] if not plan["owned"] else None
     rent = rent if rent is not None else (device.rent.usd if device.rent else None)
@@ -130,6 +153,7 @@ def ownership(plan: Mapping[str, Any], seen: Forecast, target: Target) -> dict[s
     is_known = rented is not None and owned is not None and hardware is not None and not is_short(hours)
     runs = plan["trainings_per_year"]
     return {
+        "fits": True,
         "hardware_usd": hardware,
         "rented_usd_per_run": rented,
         "owned_usd_per_run": owned,

@@ -1,36 +1,36 @@
 """A plan as a page: what a run will take, where it fits and what follows, a pure function of plan.json."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from snaketune.report import units
 from snaketune.report.comparison import hours
 from snaketune.report.filling import fill
-from snaketune.report.planning import METHODS, VERDICTS, dollars
+from snaketune.report.plan_tables import (
+    UNKNOWN,
+    fit,
+    fit_header,
+    gigabytes,
+    ladder,
+    sensitivity,
+    strategies,
+    strategy_rule,
+    time,
+)
+from snaketune.report.planning import dollars
+from snaketune.report.provenance import shown_value
 from snaketune.report.text import excerpt
 
-UNKNOWN = "unknown"
 MONDAY = datetime(2024, 1, 1)
 """Any Monday at 0:00: the page has no clock, so that starts are days of a week."""
 STARTS = {"Monday 9:00": 9, "Wednesday 18:00": 2 * 24 + 18, "Friday 18:00": 4 * 24 + 18, "Saturday 9:00": 5 * 24 + 9}
 """Hours after Monday 0:00."""
-SHORT, NEXT_TO_NOTHING = "under a minute", "next to nothing"
+MEASURE = "snakemake --cores all plan --config 'plan={probe: true}'"
 COUNTED = "counted in the packed rows"
-STRATEGIES = {
-    "single": "One GPU",
-    "ddp": "DDP",
-    "fsdp": "FSDP",
-    "deepspeed_zero2": "ZeRO-2",
-    "deepspeed_zero3": "ZeRO-3",
-}
+MEMORY = "Peak memory of one device"
 MEMORY_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "head", "workspace", "context")
-SHORT_KEYS = {
-    "train.gradient_checkpointing": "layers recomputed",
-    "train.checkpoint_every_n_layers": "every n-th layer",
-    "train.per_device_train_batch_size": "rows at once",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +63,24 @@ def sections(plan: Mapping[str, Any]) -> dict[str, Any]:
         "is_here": device["is_here"],
         "tone": tone(plan),
         "headline": headline(plan),
+        "stops": [excerpt(sentence, 1000).text for sentence in plan.get("stops") or ()],
+        "measure": MEASURE if plan["hours"] is None and device["is_here"] and not plan.get("remedy") else "",
         "sentence": sentence(plan),
         "figures": figures(plan),
         "calendar": calendar(plan),
         "planned": planned(plan),
         "overheads": overheads(plan),
-        "costs": [(excerpt(row["name"], 100).text, dollars(row["usd"]), row["origin"]) for row in plan["costs"]],
+        "costs": costs(plan),
         "ownership": ownership(plan["ownership"]),
         "fit_header": fit_header(plan),
         "fit": fit(plan),
         "ladder": ladder(plan),
+        "ladder_timed": any(row["train_hours"] is not None for row in plan.get("ladder") or ()),
         "strategies": strategies(plan),
         "rule": strategy_rule(plan),
         "sensitivity": sensitivity(plan),
+        "timed": plan["hours"] is not None,
+        "priced": plan["cost_usd"] is not None,
         "advice": plan["advice"],
         "limits": limits(plan),
         "work": work(plan),
@@ -87,7 +92,7 @@ def sections(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 def tone(plan: Mapping[str, Any]) -> str:
     """Return the tone of the verdict: better within all limits, worse over one, few where it is not known."""
-    if any(over(plan, limit, name) for limit, name in LIMITS):
+    if plan.get("stops") or any(over(plan, limit, name) for limit, name in LIMITS):
         return "worse"
     return "few" if plan["hours"] is None else "better"
 
@@ -102,7 +107,9 @@ def over(plan: Mapping[str, Any], limit: str, name: str) -> bool:
 
 
 def headline(plan: Mapping[str, Any]) -> str:
-    """Return the plan in a few words."""
+    """Return the plan in a few words; first of all whether it fits."""
+    if doctored := remedy(plan):
+        return f"Does not fit {excerpt(plan['device']['title'], 100).text}{doctored}"
     if plan["hours"] is None:
         return "How long it takes is not known yet"
     cost = "" if plan["cost_usd"] is None else f" for {dollars(plan['cost_usd'])}"
@@ -110,23 +117,22 @@ def headline(plan: Mapping[str, Any]) -> str:
     return f"{time(plan['hours'])} from start to end{cost}{exceeds}"
 
 
+def remedy(plan: Mapping[str, Any]) -> str:
+    """Return what makes a run fit its device as the end of a headline; empty where it fits."""
+    found = plan.get("remedy")
+    if not found:
+        return ""
+    changes = ", ".join(f"{key}: {shown_value(value)}" for key, value in found["changes"].items())
+    return f"; this does: {changes} ({gigabytes(found['needs_gb'])})" if changes else ", whatever is set"
+
+
 def sentence(plan: Mapping[str, Any]) -> str:
     """Return how much work it is and what makes the rest known."""
     tokens, steps = units.count(plan["tokens_total"], "token"), units.count(plan["steps"], "optimizer step")
     done = f"{tokens} in {steps}, on {units.count(plan['device']['gpus'])} x {plan['device']['title']}."
     if plan["hours"] is None:
-        return f"{done} Hours, dollars and the end become known with a first run, or a probe, on this device."
+        return f"{done} Hours, dollars and the end become known with one measurement on this device."
     return f"{done} The rate is {plan['rate']['origin']}: {excerpt(plan['rate']['source'], 300).text}."
-
-
-def time(value: float | None) -> str:
-    """Return hours as a duration."""
-    return UNKNOWN if value is None else hours(value * 3600)
-
-
-def gigabytes(value: float | None) -> str:
-    """Return GB (10⁹ bytes) as a size."""
-    return UNKNOWN if value is None else units.file_size(round(value * 1e9))
 
 
 def _whole(value: float | None) -> str:
@@ -147,11 +153,32 @@ def figures(plan: Mapping[str, Any]) -> list[Figure]:
         ("From start to end", time, "hours"),
         ("Cost of computing", dollars, "cost_usd"),
         ("Cost of everything given", dollars, "total_usd"),
-        ("Peak memory of one device", gigabytes, "memory_gb"),
+        (MEMORY, gigabytes, "memory_gb"),
         ("Disk", gigabytes, "disk_gb"),
     ]
     found = [_figure(label, write, plan[name], plan["about"][name]) for label, write, name in rows]
-    return [*found[:2], _figure("Rate of one device", _rate, rate["tokens_per_second"], rate), *found[2:]]
+    found.insert(2, _figure("Rate of one device", _rate, rate["tokens_per_second"], rate))
+    least = _least(plan)
+    return [replace(one, source=f"{one.source}{least}") if one.label == MEMORY else one for one in _collapsed(found)]
+
+
+def _least(plan: Mapping[str, Any]) -> str:
+    """Return what a run needs at least, where that is less than planned."""
+    least, planned = plan.get("least_memory_gb"), plan["memory_gb"]
+    if least is None or planned is None or least >= planned:
+        return ""
+    return f"; at least {gigabytes(least)}, with every layer recomputed and one row at a time"
+
+
+def _collapsed(found: list[Figure]) -> list[Figure]:
+    """Return the figures with the unknown ones in one row: that is one fact, not five."""
+    unknown = [one for one in found if one.value == UNKNOWN]
+    if len(unknown) < 2:
+        return found
+    labels = ", ".join(one.label[0].lower() + one.label[1:] for one in unknown)
+    together = Figure(labels[0].upper() + labels[1:], UNKNOWN, UNKNOWN, "", unknown[0].source)
+    known = [one for one in found if one.value != UNKNOWN]
+    return [*known, together]
 
 
 def _figure(label: str, write: Any, value: Any, about: Mapping[str, Any]) -> Figure:
@@ -209,18 +236,30 @@ def overheads(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (f"Evaluations on the way ({found['evaluations']})", time(found["evaluation_hours"]), origin),
         ("Start: loading, compiling", time(found["start_hours"]), origin),
     ]
+    if plan["hours"] is None:
+        rows = [("Checkpoints, evaluations and start", UNKNOWN, "")]
     stages = (plan.get("preparation") or {}).get("seconds") or {}
     return rows + [
         (f"Data: {excerpt(name, 60).text}", hours(seconds), "measured before") for name, seconds in stages.items()
     ]
 
 
+def costs(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return what a run costs, and in one row what is not counted."""
+    known = [row for row in plan["costs"] if row["usd"] is not None]
+    rows = [(excerpt(row["name"], 100).text, dollars(row["usd"]), row["origin"]) for row in known]
+    others = ", ".join(excerpt(row["name"], 100).text for row in plan["costs"] if row["usd"] is None)
+    return [*rows, ("Not counted or not known", others, "")] if others else rows
+
+
 def ownership(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return renting and buying side by side; what is not known is said to be."""
     if found.get("is_short"):
         return [("A training of less than a minute", "is no reason to rent or buy anything")]
+    if not found.get("fits", True):
+        return [("A device that the run does not fit", "is neither rented nor bought for it")]
     runs = found["break_even_runs"]
-    return [
+    rows = [
         ("Rented, a run", dollars(found["rented_usd_per_run"])),
         ("On hardware of one's own, a run (electricity)", dollars(found["owned_usd_per_run"])),
         ("The hardware", dollars(found["hardware_usd"])),
@@ -228,116 +267,7 @@ def ownership(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         (f"Rented, {found['trainings_per_year']} runs a year", dollars(found["rented_usd_per_year"])),
         (f"Bought for {found['years_of_use']:g} years, a year", dollars(found["owned_usd_per_year"])),
     ]
-
-
-def fit_header(plan: Mapping[str, Any]) -> list[str]:
-    """Return the methods of the fit table."""
-    return [METHODS[name] for name in _methods(plan)]
-
-
-def _methods(plan: Mapping[str, Any]) -> list[str]:
-    return [name for name in METHODS if plan["fit"] and name in plan["fit"][0]["methods"]]
-
-
-def fit(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a row per GPU: for each method whether it fits, and with what or why not."""
-    return [
-        {
-            "title": row["title"],
-            "memory": gigabytes(row["memory_gb"]),
-            "cells": [fit_cell(row["methods"][name], row["memory_gb"]) for name in _methods(plan)],
-        }
-        for row in plan["fit"]
-    ]
-
-
-def fit_cell(cell: Mapping[str, Any], memory_gb: float | None) -> tuple[str, str]:
-    """Return the verdict of a method on a GPU and, in smaller print, with what setting or why not."""
-    needs = gigabytes(cell["needs_gb"])
-    if cell["verdict"] == "no":
-        return VERDICTS["no"], f"needs {needs} of {gigabytes(memory_gb)} at least"
-    if cell["verdict"] == "unknown":
-        return VERDICTS["unknown"], "its memory is not in the catalogue"
-    facts = [needs] + [_elsewhere(cell)] * (cell["train_hours"] is not None)
-    facts += [dollars(cell["cost_usd"])] * (cell["cost_usd"] is not None and not cell.get("is_short"))
-    changes = [
-        SHORT_KEYS.get(key, key) if value is True else f"{SHORT_KEYS.get(key, key)}: {value}"
-        for key, value in cell["with"].items()
-    ]
-    return VERDICTS[cell["verdict"]], ", ".join([*facts, *changes])
-
-
-def _elsewhere(row: Mapping[str, Any]) -> str:
-    """Return the hours of training on another device; seconds of it are not told, which loading would drown."""
-    return SHORT if row.get("is_short") else time(row["train_hours"])
-
-
-def ladder(plan: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return the steps from a computer at home to a data centre, each with the device that the run fits there."""
-    return [
-        {
-            "title": excerpt(row["title"], 80).text,
-            "device": excerpt(row["device_title"], 80).text,
-            "verdict": VERDICTS.get(row["verdict"], row["verdict"]),
-            "hours": _elsewhere(row),
-            "run": NEXT_TO_NOTHING if row.get("is_short") else dollars(row["usd_per_run"]),
-            "year": NEXT_TO_NOTHING if row.get("is_short") else dollars(row["usd_per_year"]),
-        }
-        for row in plan.get("ladder") or []
-    ]
-
-
-def strategies(plan: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return one GPU and several, side by side."""
-    return [
-        {
-            "name": f"{STRATEGIES.get(row['strategy'], row['strategy'])}, {row['gpus']} x",
-            "speed_up": f"{units.significant(row['speed_up_at_best'])} x",
-            "price": f"{units.significant(row['price_ratio'])} x",
-            "needed": "" if row["gpus"] == 1 else units.percent(row["break_even_efficiency"]),
-            "hours": time(row["hours_at_best"]),
-            "cost": dollars(row["cost_usd_at_best"]),
-            "memory": gigabytes(row["memory_gb_per_gpu"]),
-        }
-        for row in plan["strategies"]
-    ]
-
-
-def strategy_rule(plan: Mapping[str, Any]) -> str:
-    """Return the rule by which several GPUs are cheaper, with the numbers of this run; empty on a CPU."""
-    several = [row for row in plan["strategies"] if row["gpus"] > 1]
-    if not several:
-        return ""
-    row = several[0]
-    return (
-        f"Several GPUs are cheaper only if the speed-up exceeds the ratio of the prices:"
-        f" {units.count(row['gpus'])} at {units.significant(row['price_ratio'])} times the price have to be more than"
-        f" {units.significant(row['price_ratio'])} times as fast, {units.percent(row['break_even_efficiency'])} of the"
-        " ideal. All have the same settings."
-    )
-
-
-def sensitivity(plan: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return what one change each does; hours and dollars are unknown where the rate is."""
-    return [
-        {
-            "change": excerpt(row["change"], 120).text,
-            "means": excerpt(row["means"], 200).text,
-            "steps": units.count(row["steps"]),
-            "hours": time(row["hours"]),
-            "reduction": units.percent(row["time_reduction"]),
-            "speed_up": f"{units.significant(row['speed_up'])} x",
-            "saved": dollars_saved(row["usd_saved"]),
-        }
-        for row in plan["sensitivity"]
-    ]
-
-
-def dollars_saved(value: float | None) -> str:
-    """Return dollars that are saved; lost ones have a minus sign."""
-    if value is None:
-        return UNKNOWN
-    return f"{units.MINUS if value < 0 else ''}{dollars(abs(value))}"
+    return [row for row in rows if row[1] != UNKNOWN] or [("Rent, hardware and electricity", UNKNOWN)]
 
 
 def limits(plan: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:

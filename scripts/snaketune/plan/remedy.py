@@ -1,0 +1,82 @@
+"""What makes a run fit its device: one recommendation, which the refusal, the advice and the page all repeat."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from snaketune.plan.fit_table import Method, Option, fit
+from snaketune.plan.fitting import MARGIN, next_smaller_setting
+from snaketune.plan.memory import MemoryPlan
+from snaketune.plan.target import Target
+from snaketune.plan.workload import Work
+
+LIGHTER: Mapping[str, tuple[Method, ...]] = {
+    "full": ("full", "lora", "8bit", "4bit"),
+    "lora": ("lora", "8bit", "4bit"),
+    "8bit": ("8bit", "4bit"),
+    "4bit": ("4bit",),
+}
+"""What is tried where no single setting is enough, in the order of what it costs."""
+NOTHING = "use a smaller model or a device with more memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """Settings with which a run fits; none where nothing that the plan knows is enough."""
+
+    changes: Mapping[str, Any]
+    needs_gb: float | None
+    sentence: str
+    """The advice as the end of an error message."""
+
+    @property
+    def words(self) -> str:
+        """Return the settings as they stand in the configuration file."""
+        return ", ".join(f"{key}: {written(value)}" for key, value in self.changes.items())
+
+
+def find_remedy(
+    work: Work, target: Target, memory: MemoryPlan | None, options: Sequence[Option], own: str
+) -> Remedy | None:
+    """Return what to change so that a run fits the memory of its device, None if it fits or nobody can say.
+
+    The one setting that costs least comes first; where none is enough alone, the lightest method and recomputation
+    that fit together.
+
+    Args:
+        work, target: the run and its device.
+        memory: its plan.
+        options: the methods with the memory that each needs on a GPU.
+        own: the run's method.
+    """
+    if memory is None or target.memory_gb is None or memory.total * (1 - MARGIN) <= target.memory_gb:
+        return None
+    change = next_smaller_setting(work.config, work.setting, target.memory_gb)
+    if change and change.fits:
+        return Remedy({change.key: change.value}, change.plan.total, change.sentence())
+    if not target.is_cpu and (found := _together(options, own, target.memory_gb, work.setting.micro_batch)):
+        return found
+    return Remedy({}, change.plan.total if change else None, NOTHING)
+
+
+def _together(options: Sequence[Option], own: str, memory_gb: float, micro_batch: int) -> Remedy | None:
+    known = {option.method: option for option in options}
+    for method in LIGHTER[own]:
+        if method not in known:
+            continue
+        found = fit(known[method], memory_gb, micro_batch)
+        if found.verdict == "fits":
+            changes = {**_method_keys(method, own), **found.setting}
+            listed = " and ".join(f"{key} to {written(value)}" for key, value in changes.items())
+            return Remedy(changes, found.needs_gb, f"set {listed} ({found.needs_gb:.1f} GB estimated)")
+    return None
+
+
+def _method_keys(method: str, own: str) -> dict[str, Any]:
+    keys: dict[str, Any] = {"adapter.type": "lora"} if own == "full" and method != "full" else {}
+    return keys | ({"model.quantization": method} if method in ("8bit", "4bit") and method != own else {})
+
+
+def written(value: Any) -> str:
+    """Return a value as YAML has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
