@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 import preloaded
-from project import Project, kill_session, record, stable_content
+from project import Project, kill_all_in, record, stable_content
 
 SECONDS = 900  # that one command may take at most
 STATE = ("work/digests.json", "work/shards.json", "work/resolved/*.json", "work/outputs/**/*.json", "work/project-id")
@@ -78,9 +78,10 @@ class Campaign:
 def kill(campaign: Campaign) -> None:
     """kill -9 of Snakemake and all its jobs at a random instant of some work."""
     campaign.some_work()
-    process = campaign.project.start()
-    time.sleep(campaign.chance.uniform(0.5, 25))
-    kill_session(process)
+    process = campaign.project.start(programs=None)
+    time.sleep(campaign.chance.uniform(0, 12))
+    kill_all_in(campaign.project.folder)
+    process.wait()
 
 
 def flip(campaign: Campaign) -> None:

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import preloaded
+import psutil
 
 ROOT = Path(__file__).parents[2]
 # A session of these can be killed: all that they start is in it.
@@ -83,10 +85,10 @@ class Project:
         assert old in text, (name, old)
         path.write_text(text.replace(old, new))
 
-    def start(self) -> subprocess.Popen:
-        """Start `train` in a session of its own, so that all of it can be killed."""
+    def start(self, programs: Path | None = REAL_PROGRAMS) -> subprocess.Popen:
+        """Start `train` in a session of its own, so that all of it can be killed; None means the project's programs."""
         return subprocess.Popen(
-            self.command(programs=REAL_PROGRAMS),
+            self.command(programs=programs),
             cwd=self.folder,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -116,6 +118,25 @@ def jobs(output: str) -> set[str]:
     """The rules of the jobs that finished, without the target rules."""
     finished = set(re.findall(r"Finished jobid: \d+ \(Rule: (\w+)\)", output))
     return finished - {"train", "data", "plan"}
+
+
+def kill_all_in(folder: Path) -> None:
+    """kill -9 every process that works in a folder, at one instant as far as a program can.
+
+    This also ends programs that start with their packages imported, whose processes are in no session of their own.
+    """
+    while found := [process for process in psutil.process_iter() if _works_in(process, folder)]:
+        for process in found:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(found, timeout=0.05)
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(folder)
+    except psutil.Error:
+        return False
 
 
 def kill_session(process: subprocess.Popen) -> None:

@@ -1,10 +1,16 @@
-"""Two full runs from scratch are the same bytes, and bad input ends in one sentence."""
+"""A full run from scratch, and one that is killed in each stage, are the same bytes; bad input ends in one sentence."""
 
+import random
+import time
 import zipfile
 
 import pytest
-from project import CONFIG, Project, record, stable_content
+from project import CONFIG, Project, kill_all_in, record, stable_content
 
+KILLED_IN = (
+    *("stage_sources", "dedupe_records", "tokenize_records", "prepare_model"),
+    *("train_model", "merge_adapter", "evaluate_model", "render_report"),
+)
 SECRETS = {name: f"secret-{name.lower()}-0123" for name in ("HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY")}
 
 
@@ -25,11 +31,28 @@ def small_project(folder):
     return project
 
 
-def test_two_runs_from_scratch_are_the_same_bytes(project, tmp_path, monkeypatch):
-    project.run()
-    monkeypatch.setenv("PYTHONHASHSEED", "7")
+def kill_in(project, stage):
+    """Start the workflow and kill all of it while a job of a stage runs."""
+    process = project.start(programs=None)
+    deadline = time.monotonic() + 120
+    while not list((project.folder / "logs" / stage).glob("*.log")) and process.poll() is None:
+        assert time.monotonic() < deadline, f"{stage} never began"
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.3))
+    assert process.poll() is None, f"ended before {stage}"
+    kill_all_in(project.folder)
+    process.wait()
+
+
+def test_a_run_that_is_killed_in_each_stage_ends_in_the_bytes_of_one_from_scratch(project, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONHASHSEED", "7")
+        project.run()
     other = small_project(tmp_path)
+    for stage in KILLED_IN:
+        kill_in(other, stage)
     other.run()
+    assert "Traceback" not in other.output
     one, two = (stable_content(p.folder / "results") for p in (project, other))
     assert sorted(one) == sorted(two)
     assert [name for name in one if one[name] != two[name]] == []
