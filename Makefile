@@ -4,6 +4,7 @@ CORES ?= 8
 ARGS ?=
 MINUTES ?= 10
 SEED ?=
+ADVISORIES ?=
 BIN := .venv/bin
 
 # Rules call `python`: it has to be the environment's, with that environment's packages alone.
@@ -12,7 +13,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONHOME PYTHONPATH PYTHONUSERBASE PYTHONSAFEPATH PYTHONPLATLIBDIR
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev train watch gpu-check test test-fast torture lint docs format generate constraints clean
+.PHONY: help install install-dev train watch gpu-check test test-fast torture audit lint docs format generate constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +42,9 @@ test-fast: install-dev ## unit and golden tests only
 
 torture: install-dev ## random faults for MINUTES=10, each followed by the same command and a comparison; SEED=n repeats
 	$(BIN)/python tests/faults/torture.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+audit: install-dev ## licences of the pinned packages; ADVISORIES=all.zip also looks for known vulnerabilities
+	$(BIN)/python envs/audit.py $(if $(ADVISORIES),--advisories $(ADVISORIES))
 
 lint: install-dev ## check style, types and workflow; changes nothing
 	$(BIN)/ruff check
