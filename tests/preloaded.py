@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,6 +51,15 @@ def programs(**variables: str) -> Path:
     return folder
 
 
+def programs_but(folder: Path, *scripts: str) -> Path:
+    """Return ``folder``, which gets programs that fork for everything but some scripts: these start as ever."""
+    folder.mkdir()
+    (folder / "server").symlink_to(programs() / "server")
+    for name in PROGRAMS:
+        _write_program(folder, name, scripts if name == "python" else ())
+    return folder
+
+
 def python(**variables: str) -> str:
     """Return a ``python`` for scripts that starts with the packages imported."""
     return str(programs(**variables) / "python")
@@ -58,9 +67,7 @@ def python(**variables: str) -> str:
 
 def _start(folder: Path, variables: dict[str, str]) -> None:
     for name in PROGRAMS:
-        words = [sys.executable, "-IS", str(FOLDER / "client.py"), str(folder / "server"), name]
-        (folder / name).write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-        (folder / name).chmod(0o755)
+        _write_program(folder, name)
     command = [sys.executable, str(FOLDER / "server.py"), str(folder / "server"), os.environ[OWNER]]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     if variables:
@@ -75,3 +82,10 @@ def _start(folder: Path, variables: dict[str, str]) -> None:
         if server.poll() is not None:
             raise RuntimeError((folder / "output").read_text())
         time.sleep(0.05)
+
+
+def _write_program(folder: Path, name: str, as_ever: Sequence[str] = ()) -> None:
+    words = [sys.executable, "-IS", str(FOLDER / "client.py"), str(folder / "server"), name]
+    lines = ["#!/bin/sh", *(f'[ "${{1##*/}}" = {script} ] && exec {sys.executable} "$@"' for script in as_ever)]
+    (folder / name).write_text("\n".join([*lines, f'exec {shlex.join(words)} "$@"', ""]))
+    (folder / name).chmod(0o755)

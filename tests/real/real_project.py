@@ -3,15 +3,20 @@
 Everything is float32 on one thread, with few, short records and a handful of steps.
 """
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
-from project import REAL_PROGRAMS, Project, kill_session
+import preloaded
+from project import Project, kill_session
 
 from snaketune.config.blueprint import LOADER_KEYS
 from snaketune.config.resolve import Layer, resolve_runs
@@ -26,7 +31,7 @@ tokens: {{max_length: 128}}
 adapter: {{r: 8}}
 train: {{max_steps: {steps}, per_device_train_batch_size: 2, gradient_accumulation_steps: 1, learning_rate: 1e-3,
         warmup_ratio: 0, logging_steps: 1, save_steps: 2, cpu_threads: 1}}
-evaluate: {{max_samples: 2, max_new_tokens: 12}}
+evaluate: {{max_samples: 2, max_new_tokens: 12, latency_requests: 0}}
 runs:
   lora: {{}}
   # Without a warm-up the first of two steps moves something already.
@@ -78,15 +83,39 @@ class RealProject(Project):
     """A project with the three runs, and where its artefacts are."""
 
     def __init__(self, folder: Path, model: str):
-        # Jobs that share a process's imports would not have the memory that is planned.
         folder.mkdir()
-        super().__init__(folder, CONFIG.format(model=model, steps=STEPS), REAL_PROGRAMS)
+        # A training that shared a process's imports would not have the memory that is planned.
+        programs = preloaded.programs_but(folder.with_name("programs"), "train_model.py")
+        super().__init__(folder, CONFIG.format(model=model, steps=STEPS), programs)
         _write_lines(self.raw, conversations())
         _write_lines(folder / "data" / "pairs.jsonl", pairs())
 
+    def start(self) -> subprocess.Popen:
+        """Start `train`, to be killed."""
+        return subprocess.Popen(
+            self.command(),
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
     def kill(self, begun: subprocess.Popen) -> None:
-        """kill -9 a workflow that :meth:`start` began, with all of its jobs."""
+        """kill -9 a workflow that :meth:`start` began, with all of its jobs, which work in this folder."""
         kill_session(begun)
+        while working := self._processes():
+            for number in working:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+            time.sleep(0.05)
+
+    def _processes(self) -> list[int]:
+        found = []
+        for place in Path("/proc").glob("[0-9]*/cwd"):
+            with contextlib.suppress(OSError):  # it has just ended, or is another person's
+                if place.readlink() == self.folder.resolve():
+                    found.append(int(place.parent.name))
+        return found
 
     def latest(self, run: str = "lora") -> Path:
         return super().latest(run)

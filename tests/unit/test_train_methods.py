@@ -212,8 +212,11 @@ def test_a_quantised_run_is_measured_as_it_was_trained_and_merged_into_the_origi
     ],
 )
 def test_a_package_that_compiles_kernels_is_imported_only_where_it_is_used(cfg, is_used, monkeypatch):
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    del sys.modules["bitsandbytes"]
+    for name in ("bitsandbytes", "boto3"):
+        monkeypatch.setitem(sys.modules, name, None)
+        del sys.modules[name]
     spare_unused(cfg)
     assert ("bitsandbytes" not in sys.modules) == is_used
-    assert is_used or importlib.util.find_spec("bitsandbytes") is None  # as PEFT and transformers look for it
+    # As PEFT, transformers and accelerate look for them.
+    assert importlib.util.find_spec("boto3") is None
+    assert is_used or importlib.util.find_spec("bitsandbytes") is None

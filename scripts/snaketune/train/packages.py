@@ -36,14 +36,14 @@ def versions(cfg: dict[str, Any]) -> dict[str, str]:
 
 
 def spare_unused(cfg: dict[str, Any]) -> None:
-    """Keep PEFT from importing bitsandbytes where nothing here uses it: that compiles kernels, a second of each job.
+    """Keep PEFT and accelerate from importing what nothing here uses: bitsandbytes, which compiles kernels, and boto3.
 
-    To be called before PEFT is imported.
+    That is more than a second of each job. To be called before they are imported, where no object storage is read.
     """
     is_used = cfg.get("model", cfg).get("quantization", NONE) != NONE
     is_used |= OPTIMIZERS.get(cfg.get("train", {}).get("optim", "")) == "bitsandbytes"
-    if not is_used:
-        sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type] - so Python says that there is no such module
+    for name in ("boto3",) if is_used else ("boto3", "bitsandbytes"):
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type] - so Python says that there is no such module
 
 
 def versions_of(names: tuple[str, ...] = VERSIONED) -> dict[str, str]:
