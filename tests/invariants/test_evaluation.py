@@ -149,6 +149,18 @@ def test_scores_of_answers_are_those_of_sacrebleu_and_rouge_score(run, found):
     assert found["tuned"]["chrf"] > 0
 
 
+@torch.no_grad()
+def test_answers_are_those_that_plain_transformers_gives_one_by_one(run, found):
+    tokenizer, lines = AutoTokenizer.from_pretrained(run.model), (run.root / "generations.jsonl").read_bytes()
+    for name, model in plain_models(run):
+        stops = model.generation_config.eos_token_id
+        for line in map(orjson.loads, lines.splitlines()):
+            ids = tokenizer(line["prompt"], add_special_tokens=False, return_tensors="pt")
+            made = model.eval().generate(**ids, max_new_tokens=12, do_sample=False, eos_token_id=stops)
+            text = tokenizer.decode(made[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+            assert line[name] == text, (name, line["prompt"])
+
+
 def test_every_chosen_request_is_a_row_right_or_wrong(run, found):
     rows = [orjson.loads(line) for line in (run.root / "generations.jsonl").read_bytes().splitlines()]
     assert len(rows) == found["tuned"]["n_generated"] == OWN["max_samples"]
