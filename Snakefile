@@ -86,8 +86,7 @@ onstart:
 
 onsuccess:
     note_what_jobs_made()
-    point_latest()
-    name_reports()
+    end_well()
 
 
 onerror:

@@ -40,6 +40,9 @@ from snaketune.merge.gguf import find_converter
 from snaketune.config import attempts, latest, upkeep
 from snaketune.config.start import Places
 from snaketune.publish.destination import check_destination
+from snaketune.terminal.closing import end_of_runs, end_of_target
+from snaketune.terminal.plugin import LogHandler
+from snaketune.terminal.stages import columns, stages_of
 
 PRESETS = Path(workflow.basedir) / "config" / "presets"
 WORK = Path("work")
@@ -515,9 +518,9 @@ def go_on_beside_refusals():
 
 
 def explain(logs):
-    """What to read and do after a failure."""
-    command = "snakemake " + " ".join(map(shlex.quote, sys.argv[1:]))
-    print(upkeep.explain_failure([logs] if isinstance(logs, str) else logs, command), file=sys.stderr, flush=True)
+    """What to read and do after a failure, behind Snakemake's own lines."""
+    files = [logs] if isinstance(logs, str) else logs
+    print(upkeep.explain_failure(files, own_command(), workflow.local_exec), file=sys.stderr, flush=True)
 
 
 def note_what_jobs_made():
@@ -525,26 +528,59 @@ def note_what_jobs_made():
     note_proofs(workflow.dag.finished_jobs, Path(BLUEPRINT.results), WORK)
 
 
-def name_reports():
-    """Where the pages of the runs are."""
-    for name in BLUEPRINT.runs:
-        if not Path(BLUEPRINT.run_path(name, "report.html")).is_file():
-            continue
-        folder = latest.latest_folder(Path(BLUEPRINT.results) / "runs" / name)
-        print(f"Report: {folder}/report.html", file=sys.stderr, flush=True)
+def own_command():
+    """The command that this workflow was started with."""
+    return "snakemake " + " ".join(map(shlex.quote, sys.argv[1:]))
+
+
+def end_well():
+    """Remember that every job has ended well."""
+    global ENDED_WELL
+    ENDED_WELL = True
+
+
+def name_results():
+    """What the command has made, or found, when it has ended well; the first lines that a newcomer looks for."""
+    handler = next((each for each in workflow.logger_manager.get_log_handlers() if isinstance(each, LogHandler)), None)
+    if not is_run_for_real() or not (ENDED_WELL or (handler and handler.is_idle)):
+        return
+    targets = set(workflow.dag_settings.targets if workflow.dag_settings else ()) or {"train"}
+    lines = [
+        line for target, files in TARGET_FILES.items() if target in targets for line in end_of_target(target, files)
+    ]
+    if "train" in targets:
+        reused = stages_of(WANTED_FILES, handler.made) if handler and not handler.is_idle else []
+        lines += [columns("reused", ", ".join(reused))] if reused else []
+        lines += end_of_runs(folders_of_runs(), "", command_of("compare"))
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def folders_of_runs():
+    """The folder of each run, by the name that stays when the configuration changes."""
+    return {name: latest.latest_folder(Path(BLUEPRINT.results) / "runs" / name) for name in BLUEPRINT.runs}
+
+
+def command_of(target):
+    """The command of another target."""
+    return f"snakemake --cores {workflow.cores or 'all'} {target}"
+
+
+def is_run_for_real():
+    """Whether jobs may run, as they do not with `-n`, `--touch` and what only lists."""
+    return workflow.executor_plugin is not None and not workflow.dryrun and not workflow.touch
 
 
 def show_plans():
     """The plans that were asked for, with the time at which each run would end if it began now."""
     asked = workflow.dag_settings is not None and "plan" in workflow.dag_settings.targets
-    if asked and workflow.executor_plugin is not None and not workflow.dryrun and not workflow.touch:
+    if asked and is_run_for_real():
         for name in BLUEPRINT.runs:
             upkeep.show_plan(Path(BLUEPRINT.run_path(name, "plan.json")), name)
 
 
 def point_latest():
     """`latest` follows the current configuration, also when nothing had to run."""
-    if workflow.executor_plugin is not None and not workflow.dryrun and not workflow.touch:
+    if is_run_for_real():
         for name, id in BLUEPRINT.run_ids.items():
             latest.point_latest(Path(BLUEPRINT.results) / "runs" / name, id)
             upkeep.finish_run(attempts.files_of(BLUEPRINT, name), Path(BLUEPRINT.run_path(name, "")))
@@ -552,7 +588,7 @@ def point_latest():
 
 def tidy_up():
     """The folders of results and of resumable state, also when nothing had to run."""
-    if workflow.executor_plugin is not None and not workflow.dryrun and not workflow.touch:
+    if is_run_for_real():
         PLACES.tidy()
 
 
@@ -562,9 +598,21 @@ PLAN_FILES = BLUEPRINT.plan_files()
 ABLATION_FILES = BLUEPRINT.ablation_files()
 RUN_FILES = BLUEPRINT.run_files()
 GGUF_FILES = BLUEPRINT.gguf_files()
+WANTED_FILES = DATA_MANIFESTS + MODEL_MANIFESTS + RUN_FILES
+# What a target is asked for; the files that a person opens.
+TARGET_FILES = {
+    "data": [f"{BLUEPRINT.results}/data"],
+    "plan": [path for path in PLAN_FILES if path.endswith(".html")],
+    "ablate": [path for path in ABLATION_FILES if path.endswith(".html")],
+    "compare": [f"{BLUEPRINT.results}/compare.html"],
+    "inspect": [f"{BLUEPRINT.results}/inspect.html"],
+    "export_gguf": GGUF_FILES,
+}
+ENDED_WELL = False
 
 if workflow.is_main_process:
     atexit.register(CODE.save)
+    atexit.register(name_results)
     atexit.register(tidy_up)
     atexit.register(point_latest)
     atexit.register(show_plans)

@@ -6,7 +6,7 @@ from snaketune.common.door import parse_arguments, run
 
 
 def main() -> None:
-    """Write plan.json and print it, also for a run that exceeds its budget or the machine: only training refuses it."""
+    """Write plan.json, also for a run that exceeds its budget or the machine: only training refuses it."""
     names = ("settings", "rightsize", "pack", "model", "results", "name", "output")
     arguments = parse_arguments(__doc__, *names, optional=("probe", "benchmarks"), facts=("output",))
     import json
@@ -20,7 +20,6 @@ def main() -> None:
     from snaketune.plan.machine import look_at_machine
     from snaketune.plan.planning import PlanInputs, make_plan
     from snaketune.plan.preparation import preparation_seconds
-    from snaketune.plan.summary import describe
     from snaketune.train.packages import spare_unused
 
     spare_unused(arguments.cfg)
@@ -45,7 +44,6 @@ def main() -> None:
     plan = make_plan(inputs)
     gate = check_plan(plan)
     plan["stops"] = list(gate.stops)
-    print(describe(plan, arguments.name), flush=True)
     for note in gate.notes:
         print(f"Note: {note}", flush=True)
     write_json(arguments.output, plan)

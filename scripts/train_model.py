@@ -82,7 +82,7 @@ def main() -> None:
     write_json(arguments.info, info)
     size, steps = model["parameters"], finished.steps
     facts = training_facts(adapter, Path(arguments.metrics), size, steps, identity, origins.digests, found)
-    write_manifest(arguments.manifest, "train_model", [adapter], facts)
+    write_manifest(arguments.manifest, "train_model", [adapter], facts | finished.best)
     lock.close()
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from snaketune.config.resolve import Layer, all_keys, resolve_runs
 from snaketune.config.schema import RunConfig
-from snaketune.config.stages import OPERATIONAL, STAGES, identity, lineage, slice_of, stage_id, variants
+from snaketune.config.stages import BEST_KEYS, OPERATIONAL, STAGES, identity, lineage, slice_of, stage_id, variants
 
 FILE = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny", "tiny": {"corpus": "data"}}}
 
@@ -76,6 +76,8 @@ def another_value(key, annotation, value):
     """A valid value of the key that differs from ``value``."""
     if value == "auto" and bool in typing.get_args(annotation):
         return "false"
+    if annotation == bool | None:
+        return "true"
     if key == "merge.max_shard_size":
         return "1GB"
     if key == "tokens.date":
@@ -129,6 +131,9 @@ def test_no_key_is_dead(key):
     if key == "evaluate.columns":
         base = config(dedupe=near, evaluate={"files": ["e.jsonl"]})
         sections["evaluate"]["files"] = ["e.jsonl"]
+    if key in BEST_KEYS and not key.endswith(("_end", "_patience")):
+        base = config(tokens={"max_length": "auto"}, dedupe=near, train={"eval_steps": 5, "early_stopping_patience": 2})
+        sections["train"] |= {"eval_steps": 5, "early_stopping_patience": 2}
     if key.startswith("train.dpo."):
         base = config(dedupe=near, train={"method": "dpo"})
         sections["train"]["method"] = "dpo"

@@ -140,6 +140,16 @@ def test_a_failure_ends_with_the_jobs_sentence_its_log_and_the_next_command(tmp_
     ]
 
 
+@pytest.mark.parametrize(("later", "times"), [("", 0), ("Finished jobid: 4 (Rule: read)\n", 1)])
+def test_a_sentence_that_was_just_printed_is_not_repeated(tmp_path, monkeypatch, later, times):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.log").write_text("DataError: a.jsonl is empty: fill it.\n")
+    (tmp_path / "workflow.log").write_text(f"Error in rule read:\n    log: job.log (check log file(s))\n{later}")
+    text = explain_failure([str(tmp_path / "workflow.log")], "snakemake --cores 8 train", is_local=True)
+    assert text.count("DataError") == times
+    assert "Log: job.log" in text
+
+
 @pytest.mark.parametrize("ending", ["returned non-zero exit status 137.", "died with <Signals.SIGKILL: 9>."])
 def test_a_job_that_was_killed_is_named_so(tmp_path, ending):
     (tmp_path / "workflow.log").write_text(f"Error in rule train_model:\nCommand 'set -e; python' {ending}\n")

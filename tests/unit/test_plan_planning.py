@@ -333,6 +333,12 @@ def test_the_terminal_shows_ten_lines_first_and_never_a_number_for_the_unknown(f
     assert [line.split()[1] for line in unknown[3:5]] == ["unknown", "unknown"]
 
 
+def test_an_early_stop_makes_the_figures_an_upper_bound(folder):
+    stopping = plan_of(folder, train={"eval_steps": 10, "early_stopping_patience": 3})
+    assert [note for note in stopping["notes"] if "early_stopping_patience is 3" in note and "upper bound" in note]
+    assert not [note for note in plan_of(folder)["notes"] if "upper bound" in note]
+
+
 def test_gpus_of_which_the_same_is_true_share_a_line(folder):
     plan = plan_of(folder)
     first, last, count = plan["fit"][0], plan["fit"][-1], len(plan["fit"])

@@ -72,9 +72,12 @@ class Project:
         return [str((programs or self.programs) / "snakemake"), "--cores", "2", *(arguments or ("train",))]
 
     def run(self, *arguments: str, expect: int = 0) -> set[str]:
-        """Run Snakemake and return the rules of the jobs that finished."""
+        """Run Snakemake and return the rules of the jobs that finished, which its own log names, not the terminal."""
+        before = set(self.folder.glob(".snakemake/log/*.log"))
         result = subprocess.run(self.command(*arguments), cwd=self.folder, capture_output=True, text=True, timeout=1800)
-        self.output = result.stdout + result.stderr
+        logs = sorted(set(self.folder.glob(".snakemake/log/*.log")) - before)
+        self.screen = result.stdout + result.stderr
+        self.output = "\n".join([self.screen, *(log.read_text() for log in logs)])
         assert (result.returncode == 0) == (expect == 0), self.output[-6000:]
         return jobs(self.output)
 

@@ -1,6 +1,7 @@
 """A full run from scratch, and one that is killed in each stage, are the same bytes; bad input ends in one sentence."""
 
 import random
+import re
 import time
 import zipfile
 
@@ -48,6 +49,10 @@ def test_a_run_that_is_killed_in_each_stage_ends_in_the_bytes_of_one_from_scratc
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONHASHSEED", "7")
         project.run()
+    lines = project.screen.rstrip().splitlines()
+    assert len(lines) <= 40, lines
+    assert [line.split()[0] for line in lines[-5:]] == ["verdict", "change", "effort", "model", "report"]
+    assert (project.folder / lines[-1].split()[1]).is_file()
     other = small_project(tmp_path)
     for stage in KILLED_IN:
         kill_in(other, stage)
@@ -90,6 +95,7 @@ def test_a_snakemake_report_holds_the_runs_pages_with_their_captions(project):
 def test_one_core_is_enough(project):
     project.run("--cores", "1", "train")
     assert "Nothing to be done" in project.output
+    assert project.screen.splitlines()[-1].startswith("report  ")
 
 
 BAD = {
@@ -123,6 +129,8 @@ def test_bad_input_ends_in_one_sentence_and_publishes_nothing(tmp_path, case):
         project.raw.write_text(content)
     project.run(expect=1)
     assert words in project.output
+    assert "--spec" not in project.screen
+    assert len(re.findall(r"^(?:Config|Data|Plan|Training)Error: ", project.screen, re.MULTILINE)) == 1, project.screen
     assert not {"Traceback", "NameError", "TypeError"} & set(project.output.replace(":", " ").split())
     assert not list(project.folder.rglob("PWNED"))
     assert not list(project.folder.glob("results/runs/*/*/report.html"))

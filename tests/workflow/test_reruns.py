@@ -65,7 +65,8 @@ def test_a_plan_comes_before_any_training_and_is_shown(project):
     assert project.run("plan") == {"pack_rows", "prepare_model", "plan_run", "render_plan"}
     project.edit("scripts/prepare_model.py", WAITING, "")
     assert not list(project.folder.glob("results/runs/*/*/adapter"))
-    assert project.output.count("Plan of one:") >= 2  # in the job's log, and at the end
+    assert project.screen.count("Plan of one:") == 1
+    assert project.screen.splitlines()[-1].startswith("plan ")  # names the page
     (path,) = project.folder.glob("results/runs/one/*/plan.json")
     plan = json.loads(path.read_text())
     assert plan["steps"] == 8

@@ -8,6 +8,8 @@ from snaketune.config.schema import LinkedConfig
 from snaketune.config.stages import identity
 from snaketune.plan.hardware import AUTO, find_hardware, load_catalogue
 
+# What training measures on held-out pairs beside the loss.
+PAIR_METRICS = ("preference_accuracy", "reward_accuracy", "reward_margin")
 # What decides the shape of an adapter and the scale of its update: two runs that share an adapter share these.
 SHAPE = (
     "type",
@@ -35,6 +37,7 @@ def check_run(run: ResolvedRun) -> None:
     _check_nodes(run)
     _check_strategy(run)
     _check_optimizer(run)
+    _check_best(run)
     if config.train.method == "dpo":
         _check_pairs(run)
     if config.train.fp8 and config.model.quantization != "none":
@@ -46,6 +49,30 @@ def check_run(run: ResolvedRun) -> None:
         _check_full(run)
     elif config.start_run:
         _check_start(run, config.start_run)
+
+
+def _check_best(run: ResolvedRun) -> None:
+    """Refuse the best checkpoint, or an early stop, of evaluations that do not take place or measure something else."""
+    train, adapter = run.config.train, run.config.adapter
+    if train.load_best_model_at_end:
+        place = f"run {run.name}: train.load_best_model_at_end is true"
+    elif train.early_stopping_patience is not None:
+        place = f"run {run.name}: train.early_stopping_patience is {train.early_stopping_patience}"
+    else:
+        return
+    if train.eval_steps == 0:
+        raise ConfigError(f"{place} and train.eval_steps is 0, so that nothing is evaluated: set eval_steps, as to 50.")
+    known = ("loss", *(PAIR_METRICS if train.method == "dpo" else ()))
+    if train.metric_for_best_model.removeprefix("eval_") not in known:
+        raise ConfigError(
+            f"{place} and train.metric_for_best_model is {train.metric_for_best_model!r}, which training does not"
+            f" measure with {train.method}: use {' or '.join(known)}."
+        )
+    if train.load_best_model_at_end and adapter.type == "none" and train.strategy.startswith(("fsdp", "deepspeed")):
+        raise ConfigError(
+            f"{place} and train.strategy is {train.strategy} with every weight trained, whose checkpoints are shares of"
+            " several processes: set load_best_model_at_end to false, or train an adapter."
+        )
 
 
 def _check_plan(run: ResolvedRun) -> None:

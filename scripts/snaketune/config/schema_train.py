@@ -110,6 +110,28 @@ class TrainConfig(Section):
     )
     save_total_limit: int = Field(2, ge=1, description="Checkpoints that are kept.")
     eval_steps: int = Field(0, ge=0, description="Steps between held-out losses during training; 0 measures none.")
+    load_best_model_at_end: bool = Field(
+        False,
+        description="Keep the weights of the best evaluation instead of the last ones; needs `eval_steps`. A "
+        "checkpoint is written at each new best.",
+    )
+    metric_for_best_model: str = Field(
+        "loss",
+        description="What the evaluations during training are compared by: `loss`, and with dpo also "
+        "`preference_accuracy`, `reward_accuracy` or `reward_margin`; an `eval_` in front changes nothing.",
+    )
+    greater_is_better: bool | None = Field(
+        None, description="Whether a greater value is better; null: unless its name ends with `loss`."
+    )
+    early_stopping_patience: int | None = Field(
+        None,
+        ge=1,
+        description="Stop after this many evaluations in a row that improve on the best by no more than the threshold; "
+        "null never stops. What is kept then is the last checkpoint, with `load_best_model_at_end` the best.",
+    )
+    early_stopping_threshold: float = Field(
+        0.0, ge=0, description="How much better than the best an evaluation has to be to count for the patience."
+    )
     logging_steps: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto",
         description="Steps between lines in metrics.jsonl, beside those of the first and the last step; `auto` is a "

@@ -57,7 +57,16 @@ PLANNED_OF_TRAINING = (
     "torch_compile",
     "chunked_loss",
     "eval_steps",
+    "early_stopping_patience",
     "cpu_threads",
+)
+# Keys that matter only where the best checkpoint or an early stop is asked for.
+BEST_KEYS = (
+    "train.load_best_model_at_end",
+    "train.metric_for_best_model",
+    "train.greater_is_better",
+    "train.early_stopping_patience",
+    "train.early_stopping_threshold",
 )
 SAMPLING = ("data.max_records", "data.seed")
 # Bytes of a digest by which a stage names what another run made.
@@ -264,6 +273,8 @@ def _matters(config: LinkedConfig, key: str) -> bool:
     if key.startswith("train.dpo."):
         is_used = key != "train.dpo.label_smoothing" or config.train.dpo.loss_type == "sigmoid"
         return config.train.method == "dpo" and is_used
+    if key in BEST_KEYS:
+        return _follows_evaluations(config, key)
     if key == "train.checkpoint_every_n_layers":
         return config.train.gradient_checkpointing is True
     if key == "evaluate.columns":
@@ -280,6 +291,15 @@ def _matters(config: LinkedConfig, key: str) -> bool:
     if key == "dedupe.ignore_case":
         return config.dedupe.exact
     return not (key in ("tokens.coverage", "tokens.pad_to_multiple_of") and config.tokens.max_length != "auto")
+
+
+def _follows_evaluations(config: LinkedConfig, key: str) -> bool:
+    train = config.train
+    if key == "train.load_best_model_at_end":
+        return train.load_best_model_at_end
+    if key in ("train.early_stopping_patience", "train.early_stopping_threshold"):
+        return train.early_stopping_patience is not None
+    return train.load_best_model_at_end or train.early_stopping_patience is not None
 
 
 def _rounds_at_random(config: LinkedConfig) -> bool:

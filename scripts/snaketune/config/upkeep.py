@@ -83,19 +83,22 @@ _KILLED = re.compile(r"(?:exit status|exit code|died with)\W{0,3}(?:137\b|-9\b|.
 _LOG = re.compile(r"^\s+log: (\S+)", re.MULTILINE)
 
 
-def explain_failure(workflow_logs: list[str], command: str) -> str:
+def explain_failure(workflow_logs: list[str], command: str, is_local: bool = False) -> str:
     """Return what to read and what to do after a failure: the jobs' own sentences, their logs, the next command.
 
     Args:
         workflow_logs: Snakemake's logs of this invocation, which name the log of each failed job.
         command: the command that failed.
+        is_local: whether jobs print into this terminal: a sentence that was the last thing printed is not repeated.
     """
     text = "\n".join(Path(log).read_text(encoding="utf-8", errors="replace") for log in workflow_logs)
-    logs = [Path(name) for name in dict.fromkeys(_LOG.findall(text[text.find("Error in rule") :]))]
+    since = text[text.find("Error in rule") :]
+    logs = [Path(name) for name in dict.fromkeys(_LOG.findall(since))]
+    was_read = is_local and len(logs) == 1 and "Finished jobid" not in since
     lines = [""]
     for log in filter(Path.is_file, logs):
         sentences = _SENTENCE.findall(log.read_text(encoding="utf-8", errors="replace"))
-        lines += [*sentences[-1:], f"Log: {log}"]
+        lines += [*([] if was_read else sentences[-1:]), f"Log: {log}"]
     if _KILLED.search(text):
         lines += [
             "A job was killed from outside (SIGKILL, status 137). If no person did it, the machine lacked memory:"

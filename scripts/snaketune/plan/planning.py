@@ -72,6 +72,13 @@ class PlanInputs:
     """Seconds that the stages before took, where they were measured."""
 
 
+def _own_notes(given: "PlanInputs", probe: Any) -> list[str | None]:
+    """Return notes on new tokens, a noisy probe and a training that may end before its last step."""
+    patience = given.cfg["train"].get("early_stopping_patience")
+    ends = f"train.early_stopping_patience is {patience}: time, cost and tokens are those of all steps, an upper bound."
+    return [given.token_advice, noise(probe), ends if patience is not None else None]
+
+
 def make_plan(given: PlanInputs) -> dict[str, Any]:
     """Return the content of plan.json.
 
@@ -120,7 +127,7 @@ def make_plan(given: PlanInputs) -> dict[str, Any]:
         "remedy": {"changes": dict(remedy.changes), "needs_gb": remedy.needs_gb} if remedy else None,
         **_tables(given, target, work, seen, values, about, options, remedy, _reached(given, target, speed, flops)),
         **probe_block(probe),
-        "notes": [*dict.fromkeys([*work.notes, *notes, *filter(None, [given.token_advice, noise(probe)])])],
+        "notes": list(dict.fromkeys([*work.notes, *notes, *filter(None, _own_notes(given, probe))])),
     }
     return rounded(plan)
 

@@ -13,6 +13,7 @@ from snaketune.report.facts import Facts, look
 from snaketune.report.funnel import line_count
 from snaketune.report.loss_charts import dollars_per_hour
 from snaketune.report.planning import whole_hours
+from snaketune.report.verdict import verdict
 
 Row = dict[str, Any]
 
@@ -144,6 +145,9 @@ def _counted(facts: Facts) -> Found:
 
 
 def _evaluated(facts: Facts) -> Found:
+    found = verdict(facts)
+    yield "verdict.outcome", found.outcome, "", "evaluated"
+    yield "verdict.headline", found.headline, "", "evaluated"
     for model in ("base", "tuned", "merged"):
         for metric, value in sorted((look(facts.evaluation, model) or {}).items()):
             if not isinstance(value, Mapping):

@@ -35,10 +35,11 @@ def steps_of(folder: Path) -> list[int]:
     return sorted((int(match.group(1)) for match in found if match), reverse=True)
 
 
-def keep_newest(folder: Path, limit: int) -> None:
-    """Remove all but the newest ``limit`` checkpoints."""
+def keep_newest(folder: Path, limit: int, best: int | None = None) -> None:
+    """Remove all but the newest ``limit`` checkpoints and that of the step ``best``."""
     for step in steps_of(folder)[limit:]:
-        shutil.rmtree(folder / f"checkpoint-{step}")
+        if step != best:
+            shutil.rmtree(folder / f"checkpoint-{step}")
 
 
 def newest_intact(folder: Path, fingerprint: str) -> Path | None:
@@ -67,6 +68,9 @@ def _problem(checkpoint: Path) -> str | None:
             return f"{MANIFEST} was changed"
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is not readable"
+    best = facts["best"][1] if "best" in facts else None
+    if best is not None and not is_sealed(checkpoint.parent, best) and best != facts["step"]:
+        return f"the checkpoint of step {best}, which is the best before it, is missing"
     bad = damaged_files(manifest)
     return f"{bad[0]} is missing or changed" if bad else None
 

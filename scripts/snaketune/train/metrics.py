@@ -25,6 +25,8 @@ VOLATILE_KEYS = (
 )
 # What the Trainer logs beside measurements.
 BOOKKEEPING = ("epoch",)
+# At most one line for people in this time, beside the first and the last: metrics.jsonl has all of them.
+LINE_SECONDS = 10.0
 
 Mfu = Callable[[int, int, float], float | None]
 
@@ -60,6 +62,7 @@ class MetricsWriter(TrainerCallback):
         self._mfu, self._sinks = mfu, sinks
         self._last_tokens = self._last_squares = 0
         self._has_hinted = False
+        self._next_line = 0.0
         self._began, self._first_step = time.monotonic(), 0
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -84,7 +87,7 @@ class MetricsWriter(TrainerCallback):
             spent = self._times.take()
             line = {"step": state.global_step, **measured, **self._performance(spent)}
             self._append(line)
-            print(live_line(line, state.max_steps, self._end(state)), flush=True)
+            self._show(line, state)
             self._explain_slowness(spent)
             self._watch.see(line["step"], line["loss"])
 
@@ -106,6 +109,12 @@ class MetricsWriter(TrainerCallback):
             "gpu_utilization": gpu_utilization(),
             **{f"{name}_seconds": round(spent[name], 4) for name in TIMES},
         }
+
+    def _show(self, line: dict[str, Any], state) -> None:
+        now, is_last = time.monotonic(), state.global_step >= state.max_steps
+        if is_last or now >= self._next_line:
+            self._next_line = now + LINE_SECONDS
+            print(live_line(line, state.max_steps, self._end(state)), flush=True)
 
     def _end(self, state) -> float:
         """Return when training is expected to end, from all steps of this process, in seconds since the epoch."""

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from snaketune.model.lora import leave_inputs_to_autocast
 from snaketune.model.new_tokens import advice_on_tokens, with_token_numbers
 from snaketune.train.adapting import add_adapter
 from snaketune.train.arguments import training_arguments
+from snaketune.train.best import BestCheckpoint
 from snaketune.train.cadence import Cadence, LogCadence
 from snaketune.train.checkpoints import facts_of, keep_newest, newest_intact, seal
 from snaketune.train.determinism import choose_kernels, explaining_refusal
@@ -40,9 +41,11 @@ from snaketune.train.zero import STAGES as ZERO_STAGES
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A finished training: its last checkpoint and what the run cost.
+    """A finished training: the checkpoint that it results in and what the run cost.
 
     Attributes:
+        checkpoint: of what is published.
+        best: which checkpoint was kept, where the best one or an early stop was asked for.
         info: volatile facts: what was decided for speed, where the time went, what checkpoints cost.
     """
 
@@ -52,6 +55,7 @@ class Finished:
     tokens_this_time: int
     device: str
     info: dict[str, Any]
+    best: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +99,14 @@ def train(
     device = prepare_arithmetic(cfg["train"]["cpu_threads"])
     checkpoint = newest_intact(work, work.name)
     saved = facts_of(checkpoint) if checkpoint else {}
-    if checkpoint and saved["step"] == saved["max_steps"]:
+    best = BestCheckpoint(cfg["train"])
+    best.require_evaluations(len(held_out))
+    if checkpoint and (saved["step"] == saved["max_steps"] or best.ended_with(saved)):
         again = f"To train the same once more, remove {work} first: rm -r {work}"
         print(f"Training is already complete in {checkpoint}. {again}", flush=True)
-        return Finished(checkpoint, saved["step"], saved["step"], 0, device.type, {})
+        best.restore(saved)
+        step = saved["step"]
+        return Finished(best.chosen(work, step), step, step, 0, device.type, {}, best.result(step))
     shortage = explaining_shortage(lambda: advise(model_folder, rows.row_length, cfg, device))
     with shortage, explaining_refusal(), StopRequest(team) as stop:
         run = prepare_run(model_folder, rows, held_out, cfg, settings, work, device, stop, start, team)
@@ -111,7 +119,8 @@ def train(
     require_completion(run, work)
     step = run.trainer.state.global_step
     tokens = run.trainer.counter.since_start
-    finished = Finished(work / f"checkpoint-{step}", step, saved.get("step"), tokens, device.type, describe(run))
+    best, info = run.trainer.best, describe(run)
+    finished = Finished(best.chosen(work, step), step, saved.get("step"), tokens, device.type, info, best.result(step))
     team.disband()
     return finished
 
@@ -123,7 +132,8 @@ def require_completion(run: Run, work: Path) -> None:
         TrainingError: saying where it stands and what to do.
     """
     state = run.trainer.state
-    if state.global_step == state.max_steps and (work / f"checkpoint-{state.global_step}").is_dir():
+    is_over = state.global_step == state.max_steps or run.trainer.best.found.is_over
+    if is_over and (work / f"checkpoint-{state.global_step}").is_dir():
         return
     if run.stop:
         raise run.stop.explain(state.global_step, state.max_steps, work)
@@ -188,9 +198,9 @@ def prepare_run(
         cfg["train"], settings, work, device, len(held_out) > 0, engine.checkpoint_every, **several
     )
     cadence = Cadence(settings["save_steps"], settings["hours_between_interruptions"], team=team)
-    metrics = work / "metrics.jsonl"
+    metrics, best = work / "metrics.jsonl", BestCheckpoint(cfg["train"])
     surroundings = Surroundings(
-        seal=_sealing(work, settings["save_total_limit"], cadence, metrics),
+        seal=_sealing(work, settings["save_total_limit"], cadence, metrics, best),
         stop_requested=stop.agreed,
         saved=cadence.saved,
         team=team,
@@ -207,18 +217,21 @@ def prepare_run(
     )
     writers = [_metrics_writer(trainer, effort, cfg, settings, work)] if team.is_first else []
     lines = LogCadence(cfg["train"]["logging_steps"])
-    for callback in (cadence, lines, stop, *writers, *engine.callbacks):
+    trainer.best = best
+    for callback in (cadence, lines, stop, *writers, best, *engine.callbacks):
         trainer.add_callback(callback)
     return Run(trainer, cadence, engine, stop)
 
 
-def _sealing(work: Path, limit: int, cadence: Cadence, metrics: Path) -> Callable[[Path, Path, dict[str, Any]], None]:
+def _sealing(
+    work: Path, limit: int, cadence: Cadence, metrics: Path, best: BestCheckpoint
+) -> Callable[[Path, Path, dict[str, Any]], None]:
     """Return how checkpoints of this run get their final name, with what is only known out here."""
 
     def seal_checkpoint(partial: Path, target: Path, facts: dict[str, Any]) -> None:
         sync_metrics(metrics)
         seal(partial, target, {**facts, "fingerprint": work.name, "save_seconds": cadence.cost})
-        keep_newest(work, limit)
+        keep_newest(work, limit, best.kept_step())
 
     return seal_checkpoint
 

@@ -26,6 +26,7 @@ from snaketune.common.room import explaining_full_disk, require_room
 from snaketune.data.rows import PackedRows
 from snaketune.train.adapting import load_weights
 from snaketune.train.batches import IGNORED, Layout
+from snaketune.train.best import BestCheckpoint, StoppedEarlyError
 from snaketune.train.meters import TimeSplit, TokenCounter
 from snaketune.train.optimizers import StepsInBackward, forget_overrides, page_again
 from snaketune.train.row_order import EvenSampler, RowCollator, RowIndices
@@ -47,6 +48,7 @@ class PackedTrainer(Trainer):
         times: where the time goes.
         guard: watches for values that are not finite.
         evaluation_is_due: an evaluation was put off, because training was asked to stop.
+        best: which checkpoint is the best so far.
     """
 
     _redirected: Path | None = None
@@ -68,6 +70,7 @@ class PackedTrainer(Trainer):
         patience = FP16_PATIENCE if self.accelerator.scaler is not None else 0
         self.guard = FiniteGuard(patience, lambda: self.times.spending("device"))
         self.evaluation_is_due = False
+        self.best = BestCheckpoint({})
         self._resumed: dict[str, Any] = {}
 
     def train(self, *args, **kwargs):
@@ -80,6 +83,9 @@ class PackedTrainer(Trainer):
         try:
             with self._team.attending():
                 return super().train(*args, **kwargs)
+        except StoppedEarlyError:
+            self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+            return None
         finally:
             gc.unfreeze()
             forget_overrides(getattr(self.optimizer, "optimizer", self.optimizer))
@@ -256,6 +262,7 @@ class PackedTrainer(Trainer):
         """Go on from the facts of a checkpoint when training begins: counts and the loss of an unfinished interval."""
         self._resumed = facts
         self.counter.restore(facts)
+        self.best.restore(facts)
         self.args.eval_on_start = facts["evaluation_is_due"]
 
     def restore_interval(self) -> None:
@@ -273,6 +280,7 @@ class PackedTrainer(Trainer):
             "interval_start": self._globalstep_last_logged,
             "total_loss": self._total_loss_scalar,
             "evaluation_is_due": self.evaluation_is_due,
+            **self.best.facts(),
             **self.counter.facts(),
         }
 

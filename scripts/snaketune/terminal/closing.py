@@ -1,0 +1,92 @@
+"""The last lines of a command: is the model better, what did it take, where is it, and how is it used."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from snaketune.common.canonical import read_json
+from snaketune.plan.summary import dollars, duration
+from snaketune.report import units
+from snaketune.report.evaluation import METRICS, deciding
+from snaketune.terminal.stages import columns
+
+# More runs than this have one line each.
+RUNS_IN_FULL = 2
+_EVALUATION = "evaluation."
+
+
+def end_of_runs(folders: Mapping[str, Path], ask: str, compare: str) -> list[str]:
+    """Return the lines on the finished runs: five for each of a few, one for each of many.
+
+    Args:
+        folders: the folder of each run, as a user would name it.
+        ask: the command that talks to a model; may be empty.
+        compare: the command that puts runs side by side.
+    """
+    found = {name: facts_of(folder) for name, folder in folders.items()}
+    there = {name: facts for name, facts in found.items() if facts}
+    if len(there) <= RUNS_IN_FULL:
+        lines = []
+        for name, facts in there.items():
+            lines += [columns(name, "") if len(there) > 1 else "", *five_lines(facts, folders[name], ask)]
+        return lines
+    listed = [columns(name, f"{_text(facts, 'verdict.headline')}: {_change(facts)}") for name, facts in there.items()]
+    return ["", *listed, columns("reports", f"{folders[next(iter(there))]}/report.html and beside it"), f"{compare}"]
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """Return the values of facts.json by name; nothing where the run has none that can be read."""
+    try:
+        return {row["name"]: row["value"] for row in read_json(folder / "facts.json")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def five_lines(facts: Mapping[str, Any], folder: Path, ask: str) -> list[str]:
+    """Return verdict, base and tuned model with the interval, time and cost, the model's place and the report's."""
+    kind = "merged" if (folder / "merged").is_dir() else "adapter"
+    place = f"{folder}/{kind}{'' if kind == 'merged' else ' (an adapter, not merged)'}"
+    return [
+        columns("verdict", _text(facts, "verdict.headline")),
+        columns("change", _change(facts)),
+        columns("effort", _effort(facts)),
+        columns("model", f"{place}, to talk to it: {ask}" if ask else place),
+        columns("report", f"{folder}/report.html"),
+    ]
+
+
+def _text(facts: Mapping[str, Any], name: str) -> str:
+    return str(facts.get(name) or "unknown")
+
+
+def _change(facts: Mapping[str, Any]) -> str:
+    tuned = {name: value for name, value in _model(facts, "tuned").items() if isinstance(value, int | float)}
+    shown = dict.fromkeys(("loss", deciding(tuned)) if "preference_accuracy" not in tuned else ("preference_accuracy",))
+    parts = [_moved(facts, key) for key in shown if key and key in tuned]
+    return "; ".join(parts) or "not measured"
+
+
+def _model(facts: Mapping[str, Any], model: str) -> dict[str, Any]:
+    start = f"{_EVALUATION}{model}."
+    return {name.removeprefix(start): value for name, value in facts.items() if name.startswith(start)}
+
+
+def _moved(facts: Mapping[str, Any], key: str) -> str:
+    metric, base, tuned = METRICS[key], _model(facts, "base").get(key), _model(facts, "tuned")[key]
+    low, high = (facts.get(f"{_EVALUATION}tuned_minus_base.{key}.{name}") for name in ("low", "high"))
+    write = metric.write_difference
+    within = "" if low is None or high is None else f" (95% interval of the difference {write(low)} to {write(high)})"
+    before = "" if base is None else f"{metric.write(base)} → "
+    return f"{metric.label.lower()} {before}{metric.write(tuned)}{within}"
+
+
+def _effort(facts: Mapping[str, Any]) -> str:
+    hours, cost = facts.get("measured.hours"), facts.get("measured.cost")
+    price = dollars(cost) if cost is not None else "cost unknown (plan.price_per_gpu_hour is not set)"
+    steps = units.count(facts.get("training.steps"), "step")
+    return f"{duration(hours)} for {steps}, {price}"
+
+
+def end_of_target(target: str, files: Sequence[str]) -> list[str]:
+    """Return the lines that name what a target made."""
+    return [columns(target, path) for path in files if Path(path).exists()]

@@ -1,0 +1,177 @@
+"""Snakemake's logger, with one line per stage in place of its own lines; a plugin of its public interface.
+
+Snakemake finds plugins among the packages of the environment. This one is part of the workflow and not installed, so
+that ``profiles/default`` registers it (:func:`register`) before Snakemake reads its command line. ``--verbose``,
+``--printshellcmds``, ``--debug-dag`` and dry runs show Snakemake's own lines; its log in ``.snakemake/log`` has them
+always.
+"""
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
+
+from snaketune.terminal.stages import STAGES, Stage, columns, outcome
+
+NAME = "snaketune"
+NOTHING_TO_DO = "Nothing to be done"
+# A stage that lasts longer than this says that it has begun, also when it is a short one by nature.
+QUIET_SECONDS = 60.0
+# How Snakemake's lines begin that say how it works, not what became of the user's work.
+CHATTER = (
+    "Building DAG of jobs",
+    "Assuming unrestricted shared filesystem usage",
+    "host: ",
+    "Using shell: ",
+    "Provided ",
+    "Rules claiming more threads",
+    "Conda environments: ignored",
+    "Singularity containers: ignored",
+    "Group jobs: inactive",
+    "Select jobs to execute",
+    "Execute ",
+    "DAG of jobs will be updated",
+    "Updating checkpoint dependencies",
+    "Storing output in storage",
+    "Complete log(s): ",
+    "Elapsed time: ",
+    "Exiting because a job execution failed",
+    "Shutting down, this might take some time",
+    "Will exit after finishing currently running jobs",
+    "Removing output files of failed job",
+    "Processed ",
+)
+# The error after every failed job, which says less than the job has said.
+SOME_JOB_FAILED = "At least one job did not complete successfully"
+_SHOWN_WORDS = ("verbose", "debug_dag", "printshellcmds", "dryrun")
+
+
+def register() -> None:
+    """Make the plugin known to Snakemake in this process."""
+    LoggerPluginRegistry().register_plugin(f"snakemake_logger_plugin_{NAME}", sys.modules[__name__])
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    rule: str
+    run: str
+    outputs: tuple[str, ...]
+    started: float
+    stage: Stage
+
+
+class LogHandler(LogHandlerBase):
+    """Say what begins, what came out and what failed.
+
+    Attributes:
+        made: the outputs of jobs that have finished.
+        is_idle: whether there was nothing to do.
+    """
+
+    def __post_init__(self) -> None:
+        self.made: set[str] = set()
+        self.is_idle = False
+        self._jobs: dict[int, _Job] = {}
+        self._timers: dict[int, threading.Timer] = {}
+        self._own = _snakemakes_own(self.common_settings)
+        self._write: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
+
+    writes_to_stream, writes_to_file, has_filter, has_formatter, needs_rulegraph = True, False, False, True, False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take one of Snakemake's records."""
+        event = getattr(record, "event", None)
+        line = self._line(event, record)
+        if self._own:
+            self._own.emit(record)
+        elif line:
+            self._write(line)
+
+    def close(self) -> None:
+        """Forget what has not ended."""
+        for timer in self._timers.values():
+            timer.cancel()
+        super().close()
+
+    def _line(self, event: Any, record: Any) -> str:
+        match event:
+            case LogEvent.JOB_INFO:
+                return self._begin(record)
+            case LogEvent.JOB_FINISHED:
+                return self._finish(record.job_id, record.created)
+            case LogEvent.JOB_ERROR:
+                return self._fail(record)
+            case LogEvent.GROUP_ERROR:
+                rules = ", ".join(sorted({_label(info["rule_name"]) for info in record.job_error_info}))
+                return f"{rules} failed"
+            case LogEvent.ERROR | None:
+                return self._message(record)
+        return ""
+
+    def _message(self, record: logging.LogRecord) -> str:
+        text = str(record.getMessage() if record.msg is not None else "")
+        self.is_idle |= text.startswith(NOTHING_TO_DO)
+        is_shown = text and SOME_JOB_FAILED not in text
+        if record.levelno >= logging.WARNING:
+            return text if is_shown else ""
+        return text if is_shown and record.levelno >= logging.INFO and not text.startswith(CHATTER) else ""
+
+    def _begin(self, record: Any) -> str:
+        stage = STAGES.get(record.rule_name, Stage(""))
+        run = (record.wildcards or {}).get("run", "")
+        job = _Job(record.rule_name, run, tuple(map(str, record.output)), record.created, stage)
+        self._jobs[record.jobid] = job
+        if stage.is_long:
+            return columns(stage.label, "started", run)
+        if stage.label and not self._own:
+            self._start_timer(record.jobid, job)
+        return ""
+
+    def _start_timer(self, number: int, job: _Job) -> None:
+        line = columns(job.stage.label, "started", job.run)
+        timer = self._timers[number] = threading.Timer(QUIET_SECONDS, self._write, (line,))
+        timer.daemon = True
+        timer.start()
+
+    def _end(self, number: int) -> _Job | None:
+        if timer := self._timers.pop(number, None):
+            timer.cancel()
+        return self._jobs.pop(number, None)
+
+    def _finish(self, number: int, when: float) -> str:
+        job = self._end(number)
+        if job is None:
+            return ""
+        self.made.update(job.outputs)
+        if not job.stage.label:
+            return ""
+        took = f"{max(when - job.started, 0):,.1f} s"
+        found = outcome(job.rule, job.outputs)
+        return columns(job.stage.label, f"{found}, {took}" if found else took, job.run)
+
+    def _fail(self, record: Any) -> str:
+        job = self._end(record.jobid)
+        took = f" after {record.created - job.started:,.1f} s" if job else ""
+        return columns(_label(record.rule_name), f"failed{took}", job.run if job else "")
+
+
+def _label(rule: str) -> str:
+    return (STAGES[rule].label if rule in STAGES else "") or rule
+
+
+def _snakemakes_own(settings: Any) -> logging.Handler | None:
+    """Return the handler that Snakemake would have used, where its own lines are asked for."""
+    if not any(getattr(settings, name, False) for name in _SHOWN_WORDS):
+        return None
+    from snakemake.logging import ColorizingTextHandler, DefaultFormatter
+
+    stream = sys.stdout if settings.stdout else sys.stderr
+    handler = ColorizingTextHandler(nocolor=settings.nocolor, stream=stream)
+    handler.setFormatter(DefaultFormatter(settings.quiet, settings.show_failed_logs))
+    return handler
