@@ -23,6 +23,7 @@ rule train:
         DATA_MANIFESTS,
         MODEL_MANIFESTS,
         RUN_FILES,
+        COMPARISON,
 
 
 # No outputs, so that it looks every time.

@@ -549,6 +549,7 @@ def name_results():
         line for target, files in TARGET_FILES.items() if target in targets for line in end_of_target(target, files)
     ]
     if "train" in targets:
+        lines += [line for path in COMPARISON for line in end_of_target("compare", [path])]
         reused = stages_of(WANTED_FILES, handler.made) if handler and not handler.is_idle else []
         lines += [columns("reused", ", ".join(reused))] if reused else []
         lines += end_of_runs(folders_of_runs(), "", command_of("compare"))
@@ -598,6 +599,7 @@ PLAN_FILES = BLUEPRINT.plan_files()
 ABLATION_FILES = BLUEPRINT.ablation_files()
 RUN_FILES = BLUEPRINT.run_files()
 GGUF_FILES = BLUEPRINT.gguf_files()
+COMPARISON = BLUEPRINT.comparison_files()
 WANTED_FILES = DATA_MANIFESTS + MODEL_MANIFESTS + RUN_FILES
 # What a target is asked for; the files that a person opens.
 TARGET_FILES = {

@@ -138,8 +138,12 @@ def test_the_end_says_whether_it_is_better_what_it_took_where_it_is_and_how_it_i
 
 
 def test_many_runs_have_one_line_each_and_a_run_without_facts_none(tmp_path):
-    folders = {name: written(tmp_path / name) for name in ("a", "b", "c")} | {"d": tmp_path / "d"}
+    folders = {name: written(tmp_path / name) for name in ("a", "c")} | {"d": tmp_path / "d"}
+    folders["b"] = written(tmp_path / "b", **{"evaluation.tuned.loss": 0.001})
     lines = end_of_runs(folders, "ask", "snakemake --cores 8 compare")
-    assert [line.split()[0] for line in lines[1:4]] == ["a", "b", "c"]
+    assert [line.split()[0] for line in lines[1:4]] == ["a", "c", "b"]
+    assert [line.endswith(", the best of them") for line in lines[1:4]] == [False, False, True]
     assert "snakemake --cores 8 compare" in lines[-1]
+    folders["b"] = written(tmp_path / "other", **{"evaluation.tuned.loss": 0.001, "digests.data": "other"})
+    assert not any("best" in line for line in end_of_runs(folders, "ask", "compare"))
     assert not any(line.startswith("d ") for line in lines)

@@ -335,6 +335,10 @@ class Blueprint:
         merged = ("merge.json", "merged.manifest.json", "merged_card.md")
         return wanted + [self.run_path(run, file) for run in self.runs if self.merges(run) for file in merged]
 
+    def comparison_files(self) -> list[str]:
+        """Return the page that a grid ends in; nothing where no run is of one."""
+        return [f"{self.results}/compare.html"] if any(run.grid for run in self.runs.values()) else []
+
     def gguf_files(self) -> list[str]:
         """Return the export of every run that merges."""
         return [self.run_path(run, "model.gguf") for run in self.runs if self.merges(run)]

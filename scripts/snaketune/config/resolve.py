@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from pydantic import BaseModel, ValidationError
 
 from snaketune.common.errors import ConfigError
 from snaketune.config.aliases import OTHER_NAMES
+from snaketune.config.grid import expand
 from snaketune.config.notes import notes_for
 from snaketune.config.run_references import link_runs
-from snaketune.config.schema import FileConfig, LinkedConfig, RunConfig
+from snaketune.config.schema import FileConfig, LinkedConfig, RunConfig, RunEntry
 from snaketune.config.strict_yaml import load_yaml
 
 RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -41,12 +42,16 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedRun:
-    """One run after resolution: checked values and, for every flat key, where its value comes from."""
+    """One run after resolution: checked values and, for every flat key, where its value comes from.
+
+    ``grid`` is the entry of the configuration whose combination it is, if it is one.
+    """
 
     name: str
     config: LinkedConfig
     origins: dict[str, str]
     notes: tuple[str, ...] = ()
+    grid: str = ""
 
     def flat(self) -> dict[str, dict[str, Any]]:
         """Return ``{dotted key: {value, origin}}`` over all keys."""
@@ -71,9 +76,11 @@ def resolve_runs(file: Layer, command_line: dict[str, Any], presets: str | Path)
         for name in _runs_of(layer):
             check_run_name(name, layer.name)
     runs = {**_runs_of(file), **_runs_of(override)} or {DEFAULT_RUN: {}}
-    return link_runs(
-        [_resolve_run(name, values, file, override, Path(presets)) for name, values in sorted(runs.items())]
-    )
+    expanded, grids = expand(runs, file.name)
+    for name, entry in grids.items():
+        check_keys(file, RunEntry, expanded[name], f"runs.{entry}.grid: ")
+    resolved = [_resolve_run(name, values, file, override, Path(presets)) for name, values in sorted(expanded.items())]
+    return link_runs([replace(run, grid=grids.get(run.name, "")) for run in resolved])
 
 
 def _resolve_run(name: str, values: dict, file: Layer, override: Layer, presets: Path) -> ResolvedRun:
@@ -165,7 +172,7 @@ def check_keys(layer: Layer, model: type[BaseModel], values: dict[str, Any], pat
         check_keys(layer, section, value, f"{path}{key}.")
     if path == "" and model is FileConfig:
         for name, run in _runs_of(layer).items():
-            check_keys(layer, FileConfig, run, f"runs.{name}.")
+            check_keys(layer, RunEntry, run, f"runs.{name}.")
 
 
 def suggestion(key: str, model: type[BaseModel]) -> str:

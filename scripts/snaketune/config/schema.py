@@ -362,10 +362,21 @@ class LinkedConfig(RunConfig):
     )
 
 
+class RunEntry(RunConfig):
+    """What an entry of `runs` may hold: any key of a run, a preset of its own, and a grid."""
+
+    preset: str | None = Field(None, description="Name of a file in config/presets, for this run.")
+    grid: dict[str, list[Any]] | None = Field(
+        None,
+        description="Values of some keys, e.g. {train.learning_rate: [1e-4, 2e-4], adapter.r: [8, 32]}: a run of every "
+        "combination, side by side in `compare.html` at the end.",
+    )
+
+
 class FileConfig(RunConfig):
     """What config/config.yaml may hold: a preset, runs and any key of a run."""
 
     preset: str | None = Field(None, description="Name of a file in config/presets; its values come before yours.")
-    runs: dict[str, RunConfig | None] = Field(
+    runs: dict[str, RunEntry | None] = Field(
         {}, description="Runs by name, each with the keys that differ; without any there is one run, `default`."
     )

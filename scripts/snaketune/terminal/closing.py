@@ -30,8 +30,21 @@ def end_of_runs(folders: Mapping[str, Path], ask: str, compare: str) -> list[str
         for name, facts in there.items():
             lines += [columns(name, "") if len(there) > 1 else "", *five_lines(facts, folders[name], ask)]
         return lines
-    listed = [columns(name, f"{_text(facts, 'verdict.headline')}: {_change(facts)}") for name, facts in there.items()]
-    return ["", *listed, columns("reports", f"{folders[next(iter(there))]}/report.html and beside it"), f"{compare}"]
+    best = best_of(there)
+    listed = []
+    for name, facts in there.items():
+        mark = ", the best of them" if name == best else ""
+        listed.append(columns(name, f"{_text(facts, 'verdict.headline')}: {_change(facts)}{mark}"))
+    reports = columns("reports", ", ".join(f"{folders[name]}/report.html" for name in there))
+    return ["", *listed, reports, columns("together", compare)]
+
+
+def best_of(runs: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return the run of the lowest held-out loss; None where the losses are of different data or tokens."""
+    losses = {name: facts.get(f"{_EVALUATION}tuned.loss") for name, facts in runs.items()}
+    measured = {(facts.get("digests.data"), facts.get("digests.tokenizer")) for facts in runs.values()}
+    found = {name: loss for name, loss in losses.items() if isinstance(loss, int | float)}
+    return min(found, key=lambda name: found[name]) if len(measured) == 1 and len(found) == len(runs) > 1 else None
 
 
 def facts_of(folder: Path) -> dict[str, Any]:
