@@ -75,6 +75,10 @@ def test_a_failure_is_said_without_its_command(handler):
     begin(handler, 1, "plan_run", run="mine")
     failed = {"jobid": 1, "rule_name": "plan_run", "shellcmd": "python scripts/plan_run.py --spec {}", "log": ["a.log"]}
     send(handler, LogEvent.JOB_ERROR, "Error in rule plan_run, jobid: 1", logging.ERROR, 102.0, **failed)
+    command = (
+        "RuleException:\nCalledProcessError in file rules/plan.smk, line 3:\nCommand 'python --spec {}' returned 2."
+    )
+    send(handler, LogEvent.ERROR, command, logging.ERROR, exception="RuleException")
     text = "WorkflowError:\nAt least one job did not complete successfully."
     send(handler, LogEvent.ERROR, text, logging.ERROR, exception="WorkflowError")
     assert handler.lines == ["plan       mine: failed after 2.0 s"]

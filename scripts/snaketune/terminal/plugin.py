@@ -47,8 +47,8 @@ CHATTER = (
     "Removing output files of failed job",
     "Processed ",
 )
-# The error after every failed job, which says less than the job has said.
-SOME_JOB_FAILED = "At least one job did not complete successfully"
+# The errors after every failed job: they say less than the job has said, one of them with its whole command.
+AFTER_A_FAILURE = ("At least one job did not complete successfully", "CalledProcessError in file ")
 _SHOWN_WORDS = ("verbose", "debug_dag", "printshellcmds", "dryrun")
 
 
@@ -117,7 +117,7 @@ class LogHandler(LogHandlerBase):
     def _message(self, record: logging.LogRecord) -> str:
         text = str(record.getMessage() if record.msg is not None else "")
         self.is_idle |= text.startswith(NOTHING_TO_DO)
-        is_shown = text and SOME_JOB_FAILED not in text
+        is_shown = text and not any(words in text for words in AFTER_A_FAILURE)
         if record.levelno >= logging.WARNING:
             return text if is_shown else ""
         return text if is_shown and record.levelno >= logging.INFO and not text.startswith(CHATTER) else ""
