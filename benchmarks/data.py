@@ -9,8 +9,8 @@ is the workflow itself. Between sizes it compares what a record costs. Preparing
 
 Targets on 2 idle cores: 350,000 records in at most 90 s and 2 GB, linear from 35,000 to 350,000 within 15%, 2,000,000
 records in at most 5 minutes; from 30,000 to 3,000,000 slopes of at most 1.1 and at most 3 GB of memory. These need some
-30 GB on the disk of --folder. The table goes to standard error, JSON to
-standard output.
+30 GB on the disk of --folder. `--small --records 3000000 30000000` shows what a record takes of each stage's memory
+(docs/scaling.md). The table goes to standard error, JSON to standard output.
 
 How the stages compare with other tools is measured by reading.py, near_dedupe.py and tokens.py beside this file.
 """
@@ -20,6 +20,7 @@ import csv
 import json
 import math
 import os
+import random
 import resource
 import shutil
 import subprocess
@@ -62,6 +63,7 @@ def main() -> None:
     """Measure every size asked for and print all figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, nargs="+", default=[35_000])
+    parser.add_argument("--small", action="store_true", help="records of about 100 bytes: for memory by their number")
     parser.add_argument("--input", type=Path, help="JSON lines to use instead of a generated corpus")
     parser.add_argument("--cores", default="2")
     parser.add_argument("--seed", type=int, default=0)
@@ -69,7 +71,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         corpus = arguments.input or Path(name) / "corpus.jsonl"
-        if not arguments.input:
+        if arguments.small:
+            write_small(corpus, max(arguments.records), arguments.seed)
+        elif not arguments.input:
             write_corpus(corpus, None, max(arguments.records), arguments.seed)
         figures = []
         for size in [None] if arguments.input else sorted(arguments.records):
@@ -78,12 +82,23 @@ def main() -> None:
     found: dict = {"sizes": figures}
     if len(figures) > 1:
         found["cost_of_a_record"] = [growth(figures[0], other) for other in figures[1:]]
+        found["bytes_of_memory_per_record"] = memory_per_record(figures[0], figures[-1])
         for entry in found["cost_of_a_record"]:
             told = ", ".join(f"{key} {value:.2f}" for key, value in entry.items() if key.endswith("times"))
             print(f"A record of {entry['records']:,}, of {entry['of']:,} = 1: {told}", file=sys.stderr)
             told = ", ".join(f"{name} {value:.2f}" for name, value in entry["slopes"].items())
             print(f"Log-log slopes of wall seconds (1 is linear): {told}", file=sys.stderr)
     print(json.dumps(found, indent=2))
+
+
+def write_small(path: Path, records: int, seed: int) -> None:
+    """Write records of a few words, none of them a duplicate: what a stage keeps for each record decides its memory."""
+    words = [f"{first}{last}" for first in ("ka", "lo", "mi", "ne", "pu", "ra", "so", "ti") for last in "bdfgklmnprst"]
+    chosen = random.Random(seed)
+    with open(path, "w") as file:
+        for number in range(records):
+            answer = " ".join(chosen.choices(words, k=8))
+            file.write(f'{{"prompt":"{number} {chosen.choice(words)}?","completion":"{answer}"}}\n')
 
 
 def measure(folder: Path, corpus: Path, records: int | None, cores: str) -> dict:
@@ -212,6 +227,13 @@ def growth(first: dict, other: dict) -> dict:
             **{name: slope(first["stages"][name], other["stages"][name]) for name in STAGES},
         },
     }
+
+
+def memory_per_record(first: dict, other: dict) -> dict[str, float]:
+    """Return how many bytes the peak of each stage grew for each further record."""
+    more = other["records"] - first["records"]
+    grown = {name: other["stages"][name]["peak_mb"] - first["stages"][name]["peak_mb"] for name in STAGES}
+    return {name: round(grown_mb * 1e6 / more, 1) for name, grown_mb in grown.items()}
 
 
 def table(found: dict) -> str:

@@ -17,10 +17,17 @@ def main() -> None:
     from snaketune.data.staging import ensure_staged, sources_of
 
     settings, part = arguments.settings, Path(arguments.part)
-    sources = sources_of(read_json(arguments.stage))
-    places = ensure_staged(sources, settings["scratch"], settings["work"], Disks.of(os.environ, settings["work"]))
+    sources, scratch, work = sources_of(read_json(arguments.stage)), settings["scratch"], settings["work"]
+    disks = Disks.of(os.environ, work)
     policy = ReadingPolicy.of_slice(arguments.cfg)
-    read_shard(zip(sources, places, strict=True), policy, Shard.named(part.stem), part, settings["threads"])
+    read_shard(
+        sources,
+        lambda some: ensure_staged(some, scratch, work, disks),
+        policy,
+        Shard.named(part.stem),
+        part,
+        settings["threads"],
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import random
+from pathlib import Path
 
 import pytest
 from data_files import canonical, source
@@ -30,11 +31,37 @@ def all_shards(count):
 
 
 def test_each_piece_belongs_to_exactly_one_shard():
-    pieces = [5, 1, 40, 3, 0, 90, 2]
     for count in (1, 2, 7, 20):
-        shares = [list(Shard(index + 1, count).share(pieces, int, sum(pieces))) for index in range(count)]
-        assert [piece for share in shares for piece in share] == pieces
+        owners = [[shard.index for shard in all_shards(count) if shard.holds(start, 140)] for start in range(141)]
+        assert all(len(owner) == 1 for owner in owners[:140]) or count == 1
+        assert owners == sorted(owners)
     assert names_of(1) == []
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_a_shard_looks_at_its_own_sources_alone(tmp_path, count):
+    lines = [b"".join(b'{"text":"%d of %d"}\n' % (line, number) for line in range(20)) for number in range(9)]
+    sources = [source(tmp_path / f"{number}.jsonl", content)[0] for number, content in enumerate(lines)]
+    looked_at = []
+    for shard in all_shards(count):
+
+        def places(some, shard=shard):
+            looked_at.append([Path(one.path).name for one in some])
+            return [Path(one.path) for one in some]
+
+        read_shard(sources, places, ReadingPolicy(), shard, tmp_path / f"{shard.index}.part")
+    assert all(len(names) <= 9 // count + 2 for names in looked_at), looked_at
+    assert {name for names in looked_at for name in names} == {f"{number}.jsonl" for number in range(9)}
+
+
+def test_a_shard_reads_nothing_behind_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 512)
+    content = b'{"text":"a line of some length"}\n' * 400
+    one, place = source(tmp_path / "a.jsonl", content)
+    place.write_bytes(content[:-3000] + b"\xff" * 3000)  # what comes behind changed: the stage itself notices that
+    read_shard([one], lambda some: [place], ReadingPolicy(), Shard(1, 4), tmp_path / "1.part")
+    with pytest.raises(DataError, match="changed"):
+        read_shard([one], lambda some: [place], ReadingPolicy(), Shard(4, 4), tmp_path / "4.part")
 
 
 def test_a_damaged_part_is_one_sentence(tmp_path):
@@ -46,13 +73,19 @@ def test_a_damaged_part_is_one_sentence(tmp_path):
         list(read_parts([part]))
 
 
+def places_of(sources):
+    where = {one.path: place for one, place in sources}
+    return lambda some: [where[one.path] for one in some]
+
+
 def reading(folder, sources, shards, monkeypatch):
     """Return the bytes of records and quarantine, and the facts, read in so many shards."""
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 512)
     parts = []
     for shard in all_shards(shards):
         parts.append(folder / f"{shard.index}.part")
-        read_shard(sources, ReadingPolicy(max_bad_fraction=1), shard, parts[-1])
+        given = [one for one, _ in sources]
+        read_shard(given, places_of(sources), ReadingPolicy(max_bad_fraction=1), shard, parts[-1])
     records = io.BytesIO()
     with open(folder / "quarantine", "w+b") as quarantine:
         facts = read_records(

@@ -107,11 +107,10 @@ class RecordReader:
 
     def blocks(self, sources: list[tuple[Source, Path]], several: bool) -> Iterator[Block]:
         """Yield the blocks of all sources, each with its reading."""
-        return chain.from_iterable(self._blocks(*source, several) for source in sources)
+        return chain.from_iterable(self.blocks_of(at, *source, several) for at, source in enumerate(sources))
 
-    def _blocks(self, source: Source, place: Path, several: bool) -> Iterator[Block]:
+    def blocks_of(self, index: int, source: Source, place: Path, several: bool) -> Iterator[Block]:
         """Yield the blocks of a source with its reading; other processes read those of plain files themselves."""
-        index = len(self.accounts)
         found = SourceBlocks(index, source.path, place, source.digest)
         policy = self._policy.of_source(source.options)
         check_columns(policy.format, policy.columns)

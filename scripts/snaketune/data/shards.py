@@ -6,15 +6,13 @@ temporary, written and read by the same version of the code, and therefore simpl
 """
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from snaketune.common.atomic import writing
 from snaketune.common.errors import DataError
-
-Piece = TypeVar("Piece")
 
 # More than this cost more to put together than they bring.
 MOST_SHARDS = 64
@@ -35,15 +33,11 @@ class Shard:
 
     def holds(self, start: int, total: int) -> bool:
         """Tell whether the piece that begins at byte ``start`` of ``total`` bytes belongs to this shard."""
-        return min(start * self.count // max(total, 1), self.count - 1) == self.index - 1
+        return self.of(start, total) == self.index
 
-    def share(self, pieces: Iterable[Piece], size: Callable[[Piece], int], total: int) -> Iterator[Piece]:
-        """Yield the pieces of this shard; all are looked at, as they lie one after the other."""
-        start = 0
-        for piece in pieces:
-            if self.holds(start, total):
-                yield piece
-            start += size(piece)
+    def of(self, start: int, total: int) -> int:
+        """Return the index of the one of all shards that has the piece which begins there."""
+        return min(start * self.count // max(total, 1), self.count - 1) + 1
 
 
 def names_of(count: int) -> list[str]:
