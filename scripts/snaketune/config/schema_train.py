@@ -90,6 +90,12 @@ class TrainConfig(Section):
         "auto",
         description="Compile each layer. `auto` does on a GPU when the run is expected to take ten minutes or more.",
     )
+    use_liger_kernel: bool | Literal["auto"] = Field(
+        "auto",
+        description="Fused kernels of liger-kernel (extra `liger`) for norms, gates and rotary positions. `auto` takes "
+        "them on a GPU where the package is installed, layers are not compiled and this model computes the same with "
+        "them, which is checked at the start.",
+    )
     chunked_loss: bool | Literal["auto"] = Field(
         "auto",
         description="Take the loss in chunks of tokens and never keep logits: memory that does not grow with the "

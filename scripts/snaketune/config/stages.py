@@ -54,6 +54,7 @@ PLANNED_OF_TRAINING = (
     "gradient_checkpointing",
     "checkpoint_every_n_layers",
     "activation_offloading",
+    "use_liger_kernel",
     "torch_compile",
     "chunked_loss",
     "eval_steps",

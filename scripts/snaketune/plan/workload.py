@@ -15,7 +15,10 @@ from snaketune.plan.target import Target
 SPEED_KEYS = {
     "model": ("dtype", "quantization", "attn_implementation"),
     "adapter": ("type", "use_dora", "lora_dropout", "dtype", "target_modules"),
-    "train": ("method", "bf16", "fp16", "fp8", "gradient_checkpointing", "checkpoint_every_n_layers", "torch_compile"),
+    "train": (
+        *("method", "bf16", "fp16", "fp8", "gradient_checkpointing", "checkpoint_every_n_layers", "torch_compile"),
+        *("activation_offloading", "use_liger_kernel"),
+    ),
 }
 """Settings that decide tokens per second beside the model, the rows and the device; a rank hardly does."""
 

@@ -17,6 +17,7 @@ from snaketune.train.compiling import CompilationWatch, compile_layers, wants_co
 from snaketune.train.device import Device, is_sharded, mixed_dtype, mixed_precision
 from snaketune.train.fused_layers import fuse_layers
 from snaketune.train.head import chunked_loss_obstacle, put_chunked_loss
+from snaketune.train.liger import use_liger
 from snaketune.train.likeness import likeness_of
 from snaketune.train.offloading import offload_activations
 from snaketune.train.unfit import explaining_unfit_model
@@ -34,6 +35,7 @@ class Engine:
         layout: what batches hold.
         notes: sentences on what was wanted and is not.
         watch: counts what is compiled again; None when nothing is compiled.
+        liger_layers: modules that compute with kernels of liger-kernel.
     """
 
     attention: str
@@ -43,6 +45,7 @@ class Engine:
     layout: Layout
     notes: tuple[str, ...]
     watch: CompilationWatch | None
+    liger_layers: int = 0
 
     @property
     def callbacks(self) -> tuple[CompilationWatch, ...]:
@@ -51,7 +54,7 @@ class Engine:
 
     def facts(self) -> dict[str, Any]:
         """Return the decisions for a record of the run."""
-        names = ("attention", "chunked_loss", "checkpoint_every", "compiled_layers", "notes")
+        names = ("attention", "chunked_loss", "checkpoint_every", "compiled_layers", "liger_layers", "notes")
         more = {"computes_padding": not self.layout.dense, "compiled_again": self.watch.later if self.watch else 0}
         return {name: getattr(self, name) for name in names} | more
 
@@ -98,6 +101,9 @@ def prepare_engine(
     every = checkpoint_interval(setting, every_n, outlook.least_checkpointing)
     compiled, why_not = _compile(model, train, cfg["adapter"], every, device, outlook)
     notes += [why_not] if why_not else []
+    with mixed_precision(sample, mixed_dtype(train, device)):
+        liger_layers, why_not = use_liger(model, cfg, device, compiled > 0)
+    notes += [why_not] if why_not else []
     notes += _offload(model, device) if train["activation_offloading"] else []
     for note in notes:
         print(f"Note: {note}.", flush=True)
@@ -105,7 +111,9 @@ def prepare_engine(
     if is_packed and not compiled and _can_be_dense(model, cfg, device):
         layout = replace(layout, dense=True)
     watch = CompilationWatch() if compiled else None
-    return Engine(model.config._attn_implementation, is_chunked, every, compiled, layout, tuple(notes), watch)
+    return Engine(
+        model.config._attn_implementation, is_chunked, every, compiled, layout, tuple(notes), watch, liger_layers
+    )
 
 
 def _suit_cpu(model: Any, train: dict[str, Any]) -> None:

@@ -38,17 +38,22 @@ def fuse_layers(model: torch.nn.Module) -> int:
 def _fused(module: Any) -> Callable[..., torch.Tensor] | None:
     if can_be_fused(module):
         return fused_linear(module)
-    if _computes_as(module, LlamaRMSNorm) and module.weight.dtype == torch.float32:
+    if computes_as(module, LlamaRMSNorm) and module.weight.dtype == torch.float32:
         return functools.partial(_normalized, module)
-    if _computes_as(module, LlamaMLP) and type(module.act_fn) in ACTIVATIONS and can_be_fused(module.down_proj):
+    if computes_as(module, LlamaMLP) and type(module.act_fn) in ACTIVATIONS and can_be_fused(module.down_proj):
         return functools.partial(_gated, module)
     return None
 
 
-def _computes_as(module: torch.nn.Module, known: type[torch.nn.Module]) -> bool:
+def computes_as(module: torch.nn.Module, known: type[torch.nn.Module]) -> bool:
     """Tell whether the module's forward is the code of a known class under another name."""
-    code = getattr(type(module).forward, "__code__", None)
-    return code is not None and _instructions(code) == _instructions(known.forward.__code__)
+    return same_code(type(module).forward, known.forward)
+
+
+def same_code(one: Any, other: Any) -> bool:
+    """Tell whether two functions are the same code, whatever they are called."""
+    codes = [getattr(function, "__code__", None) for function in (one, other)]
+    return all(codes) and len({_instructions(code) for code in codes if code}) == 1
 
 
 def _instructions(code: CodeType) -> tuple[Any, ...]:

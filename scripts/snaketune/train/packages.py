@@ -30,6 +30,8 @@ def versions(cfg: dict[str, Any]) -> dict[str, str]:
     require_bitsandbytes(quantization)
     require_optimizer(train.get("optim", ""))
     wanted = {OPTIMIZERS.get(train.get("optim", "")), None if quantization == NONE else "bitsandbytes"}
+    if train.get("use_liger_kernel", False) and importlib.util.find_spec("liger_kernel"):
+        wanted.add("liger_kernel")
     if train.get("fp8") and importlib.util.find_spec("torchao"):
         wanted.add("torchao")
     return versions_of((*VERSIONED, *sorted(filter(None, wanted))))

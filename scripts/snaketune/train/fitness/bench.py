@@ -47,6 +47,7 @@ TRAIN = {
     "gradient_checkpointing": False,
     "checkpoint_every_n_layers": 1,
     "activation_offloading": False,
+    "use_liger_kernel": "auto",
     "torch_compile": False,
     "chunked_loss": "auto",
     "fp8": False,
