@@ -28,7 +28,10 @@ def test_scalars_follow_yaml_1_2(text, value):
     [
         ("a: 1\nb: 2\na: 3", ["line 3", "'a'", "line 1"]),
         ("a: {x: 1, x: 2}", ["'x'"]),
-        ("a: &x [1]\nb: *x", ["line 2", "aliases"]),
+        ("a: &x [*x]", ["line 1", "alias of itself"]),
+        ("a: &x {z: 1}\nb: {<<: *x, <<: *x}", ["line 2", "'<<'", "already set"]),
+        ("a: {<<: 1}", ["line 1", "merging"]),
+        ("a: *x", ["line 1", "undefined alias"]),
         ("a: [1", ["not valid YAML"]),
         ("1: 2", ["not a text"]),
         ("a: !!python/object:os.system {}", ["line 1", "tags"]),
@@ -42,9 +45,26 @@ def test_what_is_ambiguous_or_dangerous_is_refused_with_its_place(text, words):
     assert all(word in str(error.value) for word in words)
 
 
-def test_an_alias_bomb_is_refused_at_once():
-    lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}]" for n in range(1, 40)]
-    with pytest.raises(ConfigError, match="aliases"):
+def test_aliases_and_merge_keys_write_themselves_out():
+    text = "a: &base {r: 8, on: [q]}\nb: {<<: *base, r: 16}\nc: *base\nd: {<<: [*base, {s: 1}]}"
+    found = parse_yaml(text, "c.yaml")
+    assert found["b"] == {"r": 16, "on": ["q"]} and found["c"] == found["a"]
+    assert found["d"] == {"r": 8, "on": ["q"], "s": 1}
+    found["c"]["on"].append("v")
+    assert found["a"]["on"] == found["b"]["on"] == ["q"], "what an alias repeats are values of their own"
+
+
+@pytest.mark.parametrize("of_mappings", [False, True])
+def test_an_alias_bomb_is_refused_at_once(of_mappings):
+    inner = "{{x: *a{0}, y: *a{0}, z: *a{0}}}" if of_mappings else "[*a{0}, *a{0}, *a{0}]"
+    lines = ["a0: &a0 {k: x}"] + [f"a{n}: &a{n} {inner.format(n - 1)}" for n in range(1, 40)]
+    with pytest.raises(ConfigError, match=r"^bomb.yaml, line \d+: with its aliases .* more than 100,000 values"):
+        parse_yaml("\n".join(lines), "bomb.yaml")
+
+
+def test_a_bomb_of_merge_keys_is_refused_at_once():
+    lines = ["a0: &a0 {k: x}"] + [f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}, *a{n - 1}]}}" for n in range(1, 40)]
+    with pytest.raises(ConfigError, match="more than 100,000 values"):
         parse_yaml("\n".join(lines), "bomb.yaml")
 
 

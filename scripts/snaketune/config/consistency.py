@@ -1,8 +1,10 @@
 """Choices that are each allowed but do not go together, refused before anything is computed."""
 
 import difflib
+import re
 
 from snaketune.common.errors import ConfigError
+from snaketune.config.places import VARIABLE
 from snaketune.config.resolve import ResolvedRun
 from snaketune.config.schema import LinkedConfig
 from snaketune.config.stages import identity
@@ -10,6 +12,8 @@ from snaketune.plan.hardware import AUTO, find_hardware, load_catalogue
 
 # What training measures on held-out pairs beside the loss.
 PAIR_METRICS = ("preference_accuracy", "reward_accuracy", "reward_margin")
+TEMPLATE = re.compile(r"\{[{%]")
+"""What makes a chat template of a text that could be a path."""
 # What decides the shape of an adapter and the scale of its update: two runs that share an adapter share these.
 SHAPE = (
     "type",
@@ -33,6 +37,7 @@ def check_run(run: ResolvedRun) -> None:
         ConfigError: naming the run, the two keys and what to change.
     """
     config = run.config
+    _check_variables(run)
     _check_plan(run)
     _check_nodes(run)
     _check_strategy(run)
@@ -73,6 +78,22 @@ def _check_best(run: ResolvedRun) -> None:
             f"{place} and train.strategy is {train.strategy} with every weight trained, whose checkpoints are shares of"
             " several processes: set load_best_model_at_end to false, or train an adapter."
         )
+
+
+def _check_variables(run: ResolvedRun) -> None:
+    """Refuse variables of the shell where they are not replaced: a folder of that name would be looked for."""
+    config = run.config
+    paths = {
+        "model.name_or_path": config.model.name_or_path,
+        "tokens.chat_template": config.tokens.chat_template,
+        "merge.gguf_converter": config.merge.gguf_converter,
+    }
+    for key, path in paths.items():
+        if path and not TEMPLATE.search(path) and (variable := VARIABLE.search(path)):
+            raise ConfigError(
+                f"run {run.name}: {key} is {path!r}: {variable[0]} is not replaced here, because the value is part of"
+                " what a run is: write the path out, or begin it with ~ for your home folder."
+            )
 
 
 def _check_plan(run: ResolvedRun) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from snaketune.common.errors import ConfigError
 from snaketune.config.aliases import OTHER_NAMES
+from snaketune.config.features import FEATURES
 from snaketune.config.grid import expand
 from snaketune.config.notes import notes_for
 from snaketune.config.run_references import link_runs
@@ -158,7 +159,7 @@ def check_keys(layer: Layer, model: type[BaseModel], values: dict[str, Any], pat
         field = model.model_fields.get(key)
         if field is None:
             form = " Keys of a section stand in braces: --config 'train={seed: 1}'." * (layer.name == COMMAND_LINE)
-            raise ConfigError(f"{layer.name}: {path}{key} is not a key here. {suggestion(key, model)}{form}")
+            raise ConfigError(f"{layer.name}: {path}{key} is not a key here. {suggestion(key, model, path)}{form}")
         section = section_of(field.annotation)
         if section is None or value is None:
             continue
@@ -175,12 +176,22 @@ def check_keys(layer: Layer, model: type[BaseModel], values: dict[str, Any], pat
             check_keys(layer, RunEntry, run, f"runs.{name}.")
 
 
-def suggestion(key: str, model: type[BaseModel]) -> str:
-    """Return the sentence that teaches: another tool's name, the nearest key, or the keys there are."""
+def suggestion(key: str, model: type[BaseModel], path: str = "") -> str:
+    """Return the sentence that teaches: what a feature is here, another tool's name, the nearest key, or all keys.
+
+    Args:
+        key, model: an unknown key, and where it stands.
+        path: the dotted keys around it; a key that means something else in another section is known with its own.
+    """
+    section = path.rstrip(".").rsplit(".", 1)[-1]
+    if sentence := FEATURES.get(f"{section}.{key}"):
+        return sentence
     if key in OTHER_NAMES:
         ours, tools = OTHER_NAMES[key]
         return f"It is {tools}'s name; here it is {ours}."
     everywhere = {path.rsplit(".", 1)[-1]: path for path in reversed(all_keys())}
+    if key in FEATURES and key not in everywhere:
+        return FEATURES[key]
     if near := difflib.get_close_matches(key, list(model.model_fields), n=1, cutoff=0.6):
         return f"Did you mean {near[0]}?"
     if key in everywhere:

@@ -1,4 +1,4 @@
-"""YAML read strictly: YAML 1.2 scalars, no duplicate keys, no aliases, bounded size.
+"""YAML read strictly: YAML 1.2 scalars, no duplicate keys, bounded size, also of what aliases expand to.
 
 PyYAML follows YAML 1.1, where ``2e-4`` is a text, ``no`` is false, ``12:30`` is 750, the last of two equal keys
 wins silently and nine lines of aliases expand to gigabytes.
@@ -13,6 +13,9 @@ import yaml
 from snaketune.common.errors import ConfigError
 
 LARGEST_BYTES = 1_000_000
+MOST_VALUES = 100_000
+"""What a file may hold once its aliases (``*name``) and merge keys (``<<``) are written out."""
+MERGE = "tag:yaml.org,2002:merge"
 
 _SCALARS = [
     ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
@@ -23,16 +26,21 @@ _SCALARS = [
         r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$",
         list("-+.0123456789"),
     ),
+    (MERGE, r"^<<$", ["<"]),
 ]
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2 scalars that refuses aliases, tags and duplicate keys."""
+    """SafeLoader with YAML 1.2 scalars that refuses tags, duplicate keys, and aliases that expand to too much."""
+
+    def compose_document(self):
+        node = super().compose_document()
+        _count(node, self.name)
+        return node
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.events.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise ConfigError(f"{self.name}, line {mark.line + 1}: YAML aliases (*name) are not allowed: write it out.")
+            return super().compose_node(parent, index)
         if tag := getattr(self.peek_event(), "tag", None):
             line = self.peek_event().start_mark.line + 1
             raise ConfigError(f"{self.name}, line {line}: YAML tags ({tag}) are not allowed: write the value alone.")
@@ -41,15 +49,54 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
         seen: dict[Any, int] = {}
         for key_node, _ in node.value:
-            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            line = key_node.start_mark.line + 1
+            key = MERGE if key_node.tag == MERGE else self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise ConfigError(f"{self.name}, line {line}: the key {key!r} is not a text: put it in quotes.")
-            if key in seen:
+            if (first := seen.get(key)) is not None:
+                key = "<<" if key == MERGE else key
                 raise ConfigError(
-                    f"{self.name}, line {line}: the key {key!r} is already set in line {seen[key]}: keep one of them."
+                    f"{self.name}, line {line}: the key {key!r} is already set in line {first}: keep one of them."
                 )
             seen[key] = line
         return super().construct_mapping(node, deep)
+
+
+def _count(node: yaml.Node | None, name: str) -> None:
+    """Refuse a document that expands to too many values, or that holds itself.
+
+    An anchor's size is counted once and added for each of its aliases: nine lines can stand for gigabytes.
+    """
+    sizes: dict[int, int | None] = {}
+
+    def size_of(one: yaml.Node) -> int:
+        if id(one) in sizes:
+            known = sizes[id(one)]
+            if known is None:
+                line = one.start_mark.line + 1
+                raise ConfigError(f"{name}, line {line}: this anchor holds an alias of itself: write it out.")
+            return known
+        sizes[id(one)] = None
+        pairs = one.value if isinstance(one, yaml.MappingNode | yaml.SequenceNode) else ()
+        inner = [part for pair in pairs for part in (pair if isinstance(pair, tuple) else (pair,))]
+        sizes[id(one)] = total = 1 + sum(map(size_of, inner))
+        if total > MOST_VALUES:
+            line = one.start_mark.line + 1
+            raise ConfigError(
+                f"{name}, line {line}: with its aliases (*name) written out this holds more than {MOST_VALUES:,}"
+                " values: write out what you need of it."
+            )
+        return total
+
+    if node is not None:
+        size_of(node)
+
+
+def _apart(value: Any) -> Any:
+    """Return a value in which nothing is shared: what an alias repeats are values of their own."""
+    if isinstance(value, dict):
+        return {key: _apart(one) for key, one in value.items()}
+    return [_apart(one) for one in value] if isinstance(value, list) else value
 
 
 _StrictLoader.yaml_implicit_resolvers = {}
@@ -66,7 +113,7 @@ def parse_yaml(text: str, name: str) -> Any:
     try:
         loader = _StrictLoader(text)
         loader.name = name
-        return loader.get_single_data()
+        return _apart(loader.get_single_data())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}, line {mark.line + 1}" if mark else name

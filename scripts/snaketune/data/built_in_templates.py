@@ -72,7 +72,7 @@ def choose_template(setting: str | None, own: str | None) -> str | None:
         return BUILT_IN[setting]
     if "{{" in setting or "{%" in setting:
         return setting
-    path = Path(setting)
+    path = Path(setting).expanduser()
     if path.suffix == ".jinja" and path.is_file():
         return path.read_text(encoding="utf-8")
     raise ConfigError(

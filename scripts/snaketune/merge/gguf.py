@@ -21,11 +21,11 @@ def find_converter(given: str | None) -> Path:
         ConfigError: if there is none.
     """
     if given:
-        if not Path(given).is_file():
+        if not (path := Path(given).expanduser()).is_file():
             raise ConfigError(
                 f"merge.gguf_converter: there is no file {given}: give the path of llama.cpp's convert_hf_to_gguf.py."
             )
-        return Path(given)
+        return path
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if not found:
         raise ConfigError(
