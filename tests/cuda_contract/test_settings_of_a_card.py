@@ -29,8 +29,14 @@ from snaketune.train.trainer import PackedTrainer
 HALF_CARD = pytest.mark.parametrize("card", ["4090"], indirect=True)
 
 
-@HALF_CARD
-def test_layers_become_float8_after_the_checks_and_adapters_never(card, base, rows, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("card", "setting", "recipe"),
+    [("4090", True, "tensorwise"), ("H100", "rowwise", "rowwise"), ("B200", True, "tensorwise")],
+    indirect=["card"],
+)
+def test_layers_become_float8_after_the_checks_and_adapters_never(
+    card, base, rows, tmp_path, monkeypatch, setting, recipe
+):
     def check(model):
         checked.append(sum(isinstance(module, Float8) for module in model.modules()))
 
@@ -40,10 +46,19 @@ def test_layers_become_float8_after_the_checks_and_adapters_never(card, base, ro
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: name == "torchao" or find(name, *rest))
     monkeypatch.setattr(engine_module, "check_isolation", check)
     monkeypatch.setattr(engine_module, "compile_layers", lambda model: 2)
-    run = prepared(base, rows, configuration(fp8=True), tmp_path)
+    run = prepared(base, rows, configuration(fp8=setting), tmp_path)
     assert checked == [0]
-    names = [name for name, layer in run.trainer.model.named_modules() if isinstance(layer, Float8)]
+    names = {name: layer for name, layer in run.trainer.model.named_modules() if isinstance(layer, Float8)}
     assert len(names) == 2 * 7 and all("base_layer" in name for name in names)
+    assert {layer.recipe for layer in names.values()} == {recipe}
+
+
+@HALF_CARD
+def test_scales_of_rows_need_hopper(card, base, rows, tmp_path, monkeypatch):
+    put_in_fake_torchao(monkeypatch)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: True)
+    with pytest.raises(ConfigError, match=r"train.fp8: rowwise needs a Hopper or newer GPU and this is NVIDIA GeForce"):
+        prepared(base, rows, configuration(fp8="rowwise"), tmp_path)
 
 
 @HALF_CARD

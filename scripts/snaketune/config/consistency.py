@@ -47,8 +47,8 @@ def check_run(run: ResolvedRun) -> None:
         _check_pairs(run)
     if config.train.fp8 and config.model.quantization != "none":
         raise ConfigError(
-            f"run {run.name}: train.fp8 is true and model.quantization is {config.model.quantization}: float8 is for"
-            " layers that are not quantised; set one of them to its default."
+            f"run {run.name}: train.fp8 is {str(config.train.fp8).lower()} and model.quantization is"
+            f" {config.model.quantization}: float8 is for layers that are not quantised; set one of them to its default."
         )
     if config.adapter.type == "none":
         _check_full(run)

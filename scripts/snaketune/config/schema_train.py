@@ -101,8 +101,10 @@ class TrainConfig(Section):
         description="Take the loss in chunks of tokens and never keep logits: memory that does not grow with the "
         "batch. `auto` does where it equals the model's own loss, which is checked at the start.",
     )
-    fp8: bool = Field(
-        False, description="Frozen layers compute in float8, on Ada, Hopper and newer GPUs, with the package torchao."
+    fp8: bool | Literal["rowwise"] = Field(
+        False,
+        description="Frozen layers compute in float8, on Ada, Hopper and newer GPUs, with the package torchao. `true` "
+        "has one scale for each tensor; `rowwise` one for each row: more exact, a little slower, Hopper and newer.",
     )
     dataloader_num_workers: int = Field(0, ge=0, description="Loader processes; memory-mapped rows need none.")
     dataloader_prefetch_factor: int | None = Field(None, ge=1, description="Batches each loader process prepares.")

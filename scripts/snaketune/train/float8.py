@@ -6,20 +6,28 @@ from typing import Any
 import torch
 
 from snaketune.common.errors import ConfigError
-from snaketune.train.device import Device
+from snaketune.train.device import Device, name_of
 
 # Ada (8.9) is the first generation with float8 tensor cores; they take shapes in multiples of 16.
 CAPABILITY = (8, 9)
 STEP = 16
+# Scales for each row, and the first generation that torchao has fast kernels with them for.
+ROWWISE, ROWWISE_CAPABILITY = "rowwise", (9, 0)
 
 
 def require_float8(train: dict[str, Any], device: Device) -> None:
     """Raise ConfigError if ``train.fp8`` is asked for and the machine cannot do it."""
-    if train["fp8"] and (obstacle := _obstacle(device, train["torch_compile"])):
-        raise ConfigError(f"train.fp8: true {obstacle}.")
+    setting = train["fp8"]
+    if setting and (obstacle := _obstacle(device, train["torch_compile"])):
+        raise ConfigError(f"train.fp8: {str(setting).lower()} {obstacle}.")
+    if setting == ROWWISE and torch.cuda.get_device_capability() < ROWWISE_CAPABILITY:
+        raise ConfigError(
+            f"train.fp8: {ROWWISE} needs a Hopper or newer GPU and this is {name_of(device)}: set it to true, which has"
+            " one scale for each tensor."
+        )
 
 
-def use_float8(model: Any, is_full: bool) -> int:
+def use_float8(model: Any, is_full: bool, setting: bool | str = True) -> int:
     """Turn the linear layers of the base model, but not its output layer, into float8 ones; return how many.
 
     It comes last, when the model has been checked: rounding to 8 bits makes what a check compares differ by more than
@@ -30,8 +38,9 @@ def use_float8(model: Any, is_full: bool) -> int:
     Args:
         model: the model with its adapter.
         is_full: whether all weights are trained; with an adapter only frozen ones are converted.
+        setting: ``train.fp8``.
     """
-    from torchao.float8 import convert_to_float8_training
+    from torchao.float8 import Float8LinearConfig, convert_to_float8_training
 
     head = {*model.get_output_embeddings().modules()}
     suitable = {
@@ -39,7 +48,8 @@ def use_float8(model: Any, is_full: bool) -> int:
         for name, module in model.named_modules()
         if module not in head and _fits(module) and (is_full or not module.weight.requires_grad)
     }
-    convert_to_float8_training(model, module_filter_fn=lambda module, name: name in suitable)
+    recipe = Float8LinearConfig.from_recipe_name("rowwise" if setting == ROWWISE else "tensorwise")
+    convert_to_float8_training(model, module_filter_fn=lambda module, name: name in suitable, config=recipe)
     return len(suitable)
 
 

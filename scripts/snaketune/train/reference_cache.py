@@ -24,7 +24,7 @@ from snaketune.train.preference_trainer import PreferenceTrainer, Reference
 
 DIGEST_BYTES, ROWS_AT_ONCE = 16, 1024
 # What of the configuration decides the last bits of a forward pass.
-ARITHMETIC = ("bf16", "fp16", "tf32", "fp8", "cpu_threads", "deterministic")
+ARITHMETIC = ("bf16", "fp16", "tf32", "fp8", "use_liger_kernel", "cpu_threads", "deterministic")
 
 
 @dataclass(frozen=True, slots=True)

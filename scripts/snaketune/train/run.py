@@ -188,7 +188,7 @@ def prepare_run(
         print(note, flush=True)
     engine = prepare_engine(model, (rows, held_out), cfg, device, foresee(model, rows, whole or cfg, device))
     if cfg["train"]["fp8"]:
-        use_float8(model, cfg["adapter"]["type"] == "none")
+        use_float8(model, cfg["adapter"]["type"] == "none", cfg["train"]["fp8"])
     # Before the arguments: from them on DeepSpeed would shard every model that is made, also one without weights.
     # DeepSpeed makes its own process group.
     if cfg["train"]["strategy"] not in ZERO_STAGES:

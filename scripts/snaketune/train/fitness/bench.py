@@ -178,7 +178,7 @@ class Bench:
             leave_inputs_to_autocast(model)
         engine = prepare_engine(model, (self.rows, self.rows), cfg, self.device, Outlook())
         if train["fp8"]:
-            use_float8(model, cfg["adapter"]["type"] == "none")
+            use_float8(model, cfg["adapter"]["type"] == "none", train["fp8"])
         arguments = training_arguments(train, LOADER, self.work / name, self.device, False, engine.checkpoint_every)
         watchers = (*engine.callbacks, *callbacks)
         trainer = assemble(
