@@ -48,7 +48,8 @@ def check_run(run: ResolvedRun) -> None:
     if config.train.fp8 and config.model.quantization != "none":
         raise ConfigError(
             f"run {run.name}: train.fp8 is {str(config.train.fp8).lower()} and model.quantization is"
-            f" {config.model.quantization}: float8 is for layers that are not quantised; set one of them to its default."
+            f" {config.model.quantization}: float8 is for layers that are not quantised; set one of them to its"
+            " default."
         )
     if config.adapter.type == "none":
         _check_full(run)
