@@ -13,7 +13,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONHOME PYTHONPATH PYTHONUSERBASE PYTHONSAFEPATH PYTHONPLATLIBDIR
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev train watch gpu-check test test-fast torture audit lint docs format generate constraints clean
+.PHONY: help install install-dev train ask watch gpu-check test test-fast torture audit lint docs format generate constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ install-dev: ## the same, with what tests and checks need
 
 train: install ## install, then run the whole workflow
 	$(BIN)/snakemake --cores $(CORES) train $(ARGS)
+
+ask: install ## talk to the base and to the tuned model, side by side; ARGS='--config ask="..."' asks once
+	@$(BIN)/snakemake --cores $(CORES) ask $(ARGS)
 
 watch: install ## watch running trainings in the terminal; Ctrl-C ends it
 	@$(BIN)/python scripts/watch_runs.py

@@ -21,6 +21,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from snaketune.common.code_identity import CodeDigests
 from snaketune.common.errors import ConfigError, SnaketuneError
+from snaketune.config.asking import ask_spec
 from snaketune.config.blueprint import Blueprint
 from snaketune.config.cluster import Requests, is_for_login_node
 from snaketune.config.cores import share_out_gpus, threads_function
@@ -48,7 +49,9 @@ PRESETS = Path(workflow.basedir) / "config" / "presets"
 WORK = Path("work")
 CODE = CodeDigests(SCRIPTS, WORK / "code.json")
 # What `--config` may say beside configuration: switches of targets, which belong to no run.
-SWITCHES = {name: workflow.config_settings.config.pop(name, "no") for name in ("prune", "compare", "ablate", "verify")}
+SWITCHES = {
+    name: workflow.config_settings.config.pop(name, "no") for name in ("prune", "compare", "ablate", "verify", "ask")
+}
 
 
 def stop(error):
@@ -139,6 +142,7 @@ localrules:
     write_model_card,
     compare_runs,
     inspect,
+    ask,
     prune,
     publish,
 
@@ -330,6 +334,14 @@ def packages_looked_at(stage, made):
         return []
 
     return check
+
+
+def asked(wildcards):
+    """Which models are asked, and what: `--config ask="..."`, or a conversation."""
+    try:
+        return ask_spec(BLUEPRINT, SWITCHES["ask"])
+    except SnaketuneError as error:
+        stop(error)
 
 
 def inspect_spec(wildcards):
@@ -552,8 +564,9 @@ def name_results():
         lines += [line for path in COMPARISON for line in end_of_target("compare", [path])]
         reused = stages_of(WANTED_FILES, handler.made) if handler and not handler.is_idle else []
         lines += [columns("reused", ", ".join(reused))] if reused else []
-        lines += end_of_runs(folders_of_runs(), "", command_of("compare"))
-    print("\n".join(lines), file=sys.stderr, flush=True)
+        lines += end_of_runs(folders_of_runs(), command_of("ask"), command_of("compare"))
+    if lines:
+        print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def folders_of_runs():

@@ -36,3 +36,18 @@ rule evaluate_model:
         " --output {output.evaluation:q} --generations {output.generations:q} --documents {output.documents:q}"
         " --info {output.info:q}"
         " 2>&1 | tee {log:q}"
+
+
+# No outputs and no log of Snakemake's: it talks to the terminal, and keeps a transcript of its own.
+rule ask:
+    log:
+        "logs/ask.log",
+    conda:
+        "../envs/model.yaml"
+    threads: 1
+    params:
+        spec=asked,
+    message:
+        "Loading the models"
+    shell:
+        "python scripts/ask.py --spec {params.spec:q} --transcript {log:q}"

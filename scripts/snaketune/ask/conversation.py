@@ -1,0 +1,101 @@
+"""A conversation with several models at once: each remembers its own answers."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol, TextIO
+
+from snaketune.ask.columns import Display
+from snaketune.ask.request import Request, with_setting
+from snaketune.common.errors import ConfigError, SnaketuneError
+
+HELP = "/system TEXT, /temperature 0.7, /top_p 0.9, /max_new_tokens 200, /seed 1, /new forgets all turns, /quit ends"
+Turn = dict[str, str]
+
+
+class Answering(Protocol):
+    """What makes the answers."""
+
+    names: Sequence[str]
+
+    def answer(
+        self, chats: Sequence[Sequence[Turn]], request: Request, show: Callable[[Sequence[str]], None]
+    ) -> list[str]:
+        """Return an answer of each model to its own conversation, calling ``show`` with what there is so far."""
+        ...
+
+
+class Conversation:
+    """Turns of a user and of each model.
+
+    Args:
+        models: what answers.
+        request: how; the user can change it on the way.
+        note: takes lines for the transcript.
+        output: where answers are shown.
+    """
+
+    def __init__(self, models: Answering, request: Request, note: Callable[[str], None], output: TextIO | None = None):
+        self._models, self._request, self._note, self._output = models, request, note, output or sys.stdout
+        self._turns: list[list[Turn]] = [[] for _ in models.names]
+
+    def ask(self, question: str) -> list[str]:
+        """Show and return the answers to a question, which become part of what each model remembers."""
+        for turns in self._turns:
+            turns.append({"role": "user", "content": question})
+        system = [{"role": "system", "content": self._request.system}] if self._request.system else []
+        display = Display(self._models.names, self._output)
+        try:
+            answers = self._models.answer([[*system, *turns] for turns in self._turns], self._request, display.show)
+        except BaseException:
+            for turns in self._turns:
+                turns.pop()
+            raise
+        lines = display.finish(answers)
+        for turns, answer in zip(self._turns, answers, strict=True):
+            turns.append({"role": "assistant", "content": answer})
+        self._note("\n".join([f"> {question}", *lines, ""]))
+        return answers
+
+    def command(self, line: str) -> bool:
+        """Follow a line that begins with a slash; return False when it ends the conversation."""
+        name, _, value = line[1:].strip().partition(" ")
+        if name in ("quit", "exit", "q"):
+            return False
+        if name == "new":
+            self._turns = [[] for _ in self._turns]
+        elif name in ("system", "temperature", "top_p", "max_new_tokens", "seed"):
+            self._request = with_setting(self._request, name, value.strip())
+        else:
+            self._say(HELP)
+        return True
+
+    def talk(self, lines: TextIO, is_terminal: bool) -> None:
+        """Answer line by line until the lines end."""
+        if is_terminal:
+            self._say(f"Ask something; {HELP}.")
+        while line := self._next(lines, is_terminal):
+            try:
+                if line.startswith("/") and not self.command(line):
+                    return
+                if not line.startswith("/") and line.strip():
+                    self.ask(line.strip())
+            except ConfigError as error:
+                self._say(str(error))
+            except SnaketuneError as error:
+                self._say(f"{error} Nothing of this turn is remembered.")
+
+    def _next(self, lines: TextIO, is_terminal: bool) -> str:
+        if is_terminal:
+            self._output.write("> ")
+            self._output.flush()
+        return lines.readline()
+
+    def _say(self, text: str) -> None:
+        self._output.write(f"{text}\n")
+        self._output.flush()
+
+
+def with_system(request: Request, usual: str | None) -> Request:
+    """Return the request with the system prompt of the data where it names none."""
+    return request if request.system is not None else replace(request, system=usual)
