@@ -1,5 +1,6 @@
 """A scratch folder that several users share: what one of them plants there, and what he can see of the other's data."""
 
+import multiprocessing
 import os
 import stat
 import subprocess
@@ -45,7 +46,7 @@ def stage(source, scratch, tmp_path):
     )
     entry = {"path": str(source), "digest": file_digest(source)}
     stage_sources([entry], scratch, tmp_path / "work", disks)
-    (copy,) = (path for path in scratch.rglob(source.name) if path.is_file())
+    (copy,) = (path for path in scratch.rglob(source.name) if path.is_file() and "aside" not in path.parts)
     return copy
 
 
@@ -184,3 +185,91 @@ def test_another_users_folder_of_the_same_digest_does_not_matter(source, shared,
     reachable(tmp_path)
     assert as_another(FOLDER, shared / file_digest(source)).returncode == 0
     assert stage(source, shared, tmp_path).read_text() == CONTENT
+
+
+VICTIM, THIEF = 65531, 65532
+
+
+def as_user(uid, function):
+    """Call a function in a process of another user and return what it returned, or the text of its error."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can act as other users: run the tests as root, or in a container, to see this")
+    receive, send = multiprocessing.Pipe(duplex=False)
+    if not (pid := os.fork()):
+        try:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            send.send(function())
+        except BaseException as error:
+            send.send(f"{type(error).__name__}: {error}")
+        os._exit(0)
+    try:
+        return receive.recv()
+    finally:
+        os.waitpid(pid, 0)
+
+
+@pytest.fixture
+def victims(tmp_path):
+    """A private source of one user, and a scratch folder without the sticky bit: anyone may rename what is in it."""
+    reachable(tmp_path)
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch").chmod(0o777)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "x.jsonl").write_text(CONTENT)
+    for path, mode in ((tmp_path / "home" / "x.jsonl", 0o600), (tmp_path / "home", 0o700)):
+        path.chmod(mode)
+        os.chown(path, VICTIM, VICTIM)
+    return lambda: str(stage(tmp_path / "home" / "x.jsonl", tmp_path / "scratch", tmp_path / "home"))
+
+
+def attempt(what, *arguments):
+    """Return the name of the error that a system call ends in."""
+    try:
+        what(*arguments)
+    except OSError as error:
+        return type(error).__name__
+    return "done"
+
+
+def test_of_two_users_neither_reads_nor_changes_what_is_the_others(victims, tmp_path):
+    copy = Path(as_user(VICTIM, victims))
+    assert copy.is_relative_to(tmp_path / "scratch" / f"snaketune-{VICTIM}") and copy.stat().st_uid == VICTIM
+
+    def steal():
+        tried = [(Path.read_text, copy), (Path.unlink, copy), (os.listdir, copy.parent), (Path.chmod, copy, 0o666)]
+        tried += [
+            (Path.write_text, copy, "x"),
+            (os.link, copy, tmp_path / "scratch" / "mine"),
+            (Path.mkdir, copy / "y"),
+        ]
+        return {attempt(*one) for one in tried}
+
+    assert as_user(THIEF, steal) == {"PermissionError"}
+    assert as_user(VICTIM, victims) == str(copy) and copy.read_text() == CONTENT
+
+
+@pytest.mark.parametrize("planted", ["nothing", "folder", "link", "another content"])
+def test_a_user_whose_folder_was_renamed_is_told_or_copies_again(victims, tmp_path, planted):
+    copy = Path(as_user(VICTIM, victims))
+    own, aside = tmp_path / "scratch" / f"snaketune-{VICTIM}", tmp_path / "scratch" / "aside"
+
+    def swap():
+        own.rename(aside)
+        if planted == "link":
+            own.symlink_to(tmp_path)
+        elif planted != "nothing":
+            own.mkdir()
+        if planted == "another content":
+            copy.parent.mkdir()
+            copy.write_text(CONTENT.replace("private", "planted"))
+
+    assert as_user(THIEF, swap) is None
+    answer = as_user(VICTIM, victims)
+    if planted == "nothing":
+        assert answer == str(copy) and copy.read_text() == CONTENT
+    else:
+        assert answer.startswith("DataError: ")
+        assert "is a link where" in answer if planted == "link" else "belongs to another user" in answer
+    assert as_user(THIEF, lambda: attempt(os.listdir, aside)) == "PermissionError"
