@@ -17,7 +17,15 @@ from snaketune.common.errors import ConfigError, DataError
 from snaketune.common.locks import try_lock, wait_for_lock
 from snaketune.common.processes import this_place, this_process
 from snaketune.config.latest import drop_dangling, latest_folder, point_latest
-from snaketune.config.places import check_apart, check_clock, check_folder, outside_notes, try_folder, usable_path
+from snaketune.config.places import (
+    check_apart,
+    check_clock,
+    check_folder,
+    outside_notes,
+    try_folder,
+    unwritable_notes,
+    usable_path,
+)
 from snaketune.config.upkeep import finish_run, lock_or_explain
 
 GONE = 2**22 - 3  # above the largest pid of most machines, and of this one while the test runs
@@ -264,6 +272,24 @@ def test_what_is_outside_the_project_is_said(tmp_path):
     folders |= {"paths.scratch": "../scratch", "work": "work"}
     (note,) = outside_notes(folders, tmp_path / "project")
     assert note == f"outside this project: paths.scratch is {tmp_path}/scratch, work is {tmp_path}."
+
+
+def test_results_that_can_only_be_read_are_said_to_be(tmp_path, monkeypatch):
+    assert unwritable_notes(tmp_path, "paths.results") == unwritable_notes(tmp_path / "new", "paths.results") == []
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as on a disk that is mounted for reading
+    (note,) = unwritable_notes(tmp_path, "paths.results")
+    assert note.startswith(f"paths.results: {tmp_path} cannot be written to")
+    assert unwritable_notes(tmp_path / "new", "paths.results") == []
+
+
+def test_a_finished_run_on_a_disk_for_reading_is_no_note(tmp_path, monkeypatch, capsys):
+    def refuse(path, *arguments, **options):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    (tmp_path / "report.html").touch()
+    monkeypatch.setattr(Path, "unlink", refuse)  # also of what is not there
+    finish_run([str(tmp_path / "report.html")], tmp_path)
+    assert capsys.readouterr().err == ""
 
 
 def test_home_and_variables_stand_for_what_they_mean(monkeypatch):

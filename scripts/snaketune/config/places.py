@@ -90,6 +90,13 @@ def outside_notes(folders: dict[str, str | None], project: Path) -> list[str]:
     return [f"outside this project: {', '.join(outside)}."] if outside else []
 
 
+def unwritable_notes(folder: str | Path, key: str) -> list[str]:
+    """Return a sentence when a folder that exists cannot be written to; Snakemake refuses with words of its own."""
+    if not Path(folder).is_dir() or os.access(folder, os.W_OK):
+        return []
+    return [f"{key}: {folder} cannot be written to: what is there can be read, and nothing can be made in it."]
+
+
 def try_folder(path: str, key: str) -> list[str]:
     """Write to a folder as a workflow does, and return what its disk lacks as sentences.
 

@@ -10,7 +10,7 @@ from snaketune.config.blueprint import Blueprint
 from snaketune.config.damage import heal
 from snaketune.config.leftovers import sweep
 from snaketune.config.owners import claim, name_of, owners_of
-from snaketune.config.places import check_clock, outside_notes, try_folder
+from snaketune.config.places import check_clock, outside_notes, try_folder, unwritable_notes
 from snaketune.config.pruning import used_paths
 from snaketune.data.disks import AUTO
 
@@ -25,7 +25,7 @@ class Places:
 
     Attributes:
         folders: those of the results that the configuration asks for.
-        notes: sentences on where they are, if not in the project.
+        notes: sentences on where they are, if not in the project, and whether they can be written to.
     """
 
     def __init__(self, blueprint: Blueprint, work: Path, config: str):
@@ -36,7 +36,11 @@ class Places:
         self._runs = [Path(blueprint.run_path(run, "")) for run in blueprint.runs]
         scratch = None if blueprint.scratch == AUTO else blueprint.scratch
         folders = {"paths.results": blueprint.results, "paths.scratch": scratch, "work": str(work)}
-        self.notes = outside_notes(folders, Path.cwd())
+        self.notes = [
+            *outside_notes(folders, Path.cwd()),
+            *unwritable_notes(blueprint.results, "paths.results"),
+            *unwritable_notes(work, "work"),
+        ]
 
     def owner(self) -> str:
         """Return the name of this project and configuration among the owners of the results."""

@@ -58,8 +58,9 @@ def place_cards(folder: Path) -> None:
 
 def drop_unfinished(files: list[str]) -> None:
     """Remove the page of an unfinished run when all files that a run ends in are there."""
-    if is_finished(files):
-        Path(files[0]).with_name(UNFINISHED).unlink(missing_ok=True)
+    page = Path(files[0]).with_name(UNFINISHED)
+    if page.exists() and is_finished(files):
+        page.unlink(missing_ok=True)
 
 
 def is_yes(switch: object) -> bool:
