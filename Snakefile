@@ -91,5 +91,5 @@ onsuccess:
 
 
 onerror:
-    note_what_jobs_made()
     explain(log)
+    note_what_jobs_made()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from snaketune.common import atomic
 from snaketune.common.errors import DiskFullError
 from snaketune.common.room import is_full_disk, require_room
+from snaketune.common.state import write_state
 from snaketune.data.copying import copy_verified
 
 TORCH = "[enforce fail at inline_container.cc:664] . unexpected pos 704 vs 598"
@@ -36,14 +38,17 @@ def test_room_is_asked_for_before(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error",
-    [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EDQUOT, "Quota"), RuntimeError(SAFETENSORS)],
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
+        (RuntimeError(SAFETENSORS), "the disk is full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), r"your quota on this disk is used up \(`quota -s` shows it\)"),
+        (RuntimeError("Disk quota exceeded (os error 122)"), "your quota on this disk is used up"),
+    ],
 )
-def test_a_full_disk_is_one_sentence_whoever_writes(tmp_path, error):
+def test_a_full_disk_is_one_sentence_whoever_writes(tmp_path, error, reason):
     with (
-        pytest.raises(
-            DiskFullError, match=r"the disk is full: \.merged\S* needs more than 1,000 bytes, of which 1,000"
-        ),
+        pytest.raises(DiskFullError, match=rf"{reason}.*: \.merged\S* needs more than 1,000 bytes, of which 1,000"),
         atomic.writing_directory(tmp_path / "merged") as folder,
     ):
         (folder / "model.safetensors").write_bytes(b"1" * 1000)
@@ -74,6 +79,34 @@ def test_a_real_disk_fills_up_under_files_and_folders(small_disk):
         (folder / "a").write_bytes(b"1" * 4_000_000)
     assert [path.name for path in small_disk.iterdir()] == ["kept"]
     atomic.write_bytes(small_disk / "fits", b"1" * 500_000)
+
+
+def test_a_disk_without_inodes_is_told_from_a_full_one(tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m,nr_inodes=4", "none", place]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this user cannot mount a small disk")
+    try:
+        for number in range(3):
+            (place / str(number)).touch()
+        sentence = r"disk\S*: its disk has no room for another file, although [\d,]+ bytes are free \(`df -i`"
+        with pytest.raises(DiskFullError, match=sentence):
+            atomic.write_bytes(place / "x", b"x")
+        with pytest.raises(DiskFullError, match=sentence), atomic.writing_directory(place / "folder"):
+            pass
+        with pytest.raises(DiskFullError, match=sentence):
+            require_room(place / "folder", 1, "the merged model")
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_whoever_can_do_without_a_file_goes_on_when_the_disk_is_full(small_disk, capsys):
+    with open(small_disk / "ballast", "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(small_disk).free)
+    write_state(small_disk / "digests.json", {"a": "b" * 100_000})
+    assert "digests.json cannot be written (No space left on device)" in capsys.readouterr().err
+    assert [path.name for path in small_disk.iterdir()] == ["ballast"]
 
 
 def test_a_real_disk_fills_up_under_a_copy(small_disk, tmp_path):

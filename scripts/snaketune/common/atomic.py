@@ -71,15 +71,16 @@ def sync_directory(path: Path) -> bool:
 def writing(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a binary file that appears at ``path`` only when the block ends without an error."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = sibling(path)
     partial.unlink(missing_ok=True)
     try:
-        # The mode creates the file or fails: what somebody else put there is never written through.
-        with explaining_full_disk(partial), open(partial, "xb") as file:
-            yield file
-            file.flush()
-            flush(file.fileno())
+        with explaining_full_disk(partial):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # The mode creates the file or fails: what somebody else put there is never written through.
+            with open(partial, "xb") as file:
+                yield file
+                file.flush()
+                flush(file.fileno())
         os.replace(partial, path)
         sync_directory(path.parent)
     finally:
@@ -108,12 +109,11 @@ def writing_directory(path: str | Path) -> Iterator[Path]:
     are flushed before the rename. An existing folder at ``path`` is replaced.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = sibling(path)
     remove_tree(partial)
-    partial.mkdir()
     try:
         with explaining_full_disk(partial):
+            partial.mkdir(parents=True)
             yield partial
             sync_tree(partial)
         remove_tree(path)

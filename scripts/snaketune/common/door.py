@@ -19,7 +19,7 @@ from snaketune.common import variables
 from snaketune.common.chatter import hush_libraries
 from snaketune.common.errors import DiskFullError, SnaketuneError
 from snaketune.common.long_specs import in_full
-from snaketune.common.room import free_bytes, full_places, is_full_disk, usual_places
+from snaketune.common.room import free_bytes, full_places, is_full_disk, reason_of, usual_places
 
 PARENT_VARIABLE = "SNAKETUNE_PARENT"
 # Small files that the script writes; remembered when it ends well.
@@ -165,7 +165,7 @@ def _describe_full_disk(error: Exception) -> str | None:
         return None
     path = getattr(error, "filename", None) or ", ".join(full_places(places)) or f"one of {', '.join(places)}"
     return (
-        f"DiskFullError: {path}: the disk is full ({free_bytes('work'):,} bytes are free in work): free space,"
+        f"DiskFullError: {path}: {reason_of(error)} ({free_bytes('work'):,} bytes are free in work): free space,"
         " then run the same command again; what is finished is kept."
     )
 

@@ -1,6 +1,8 @@
 """Errors that a user can act on: one sentence with the place, the value and the fix."""
 
+import os
 from collections.abc import Mapping
+from errno import ENOSPC
 from typing import Any
 
 
@@ -42,7 +44,9 @@ class TrainingError(SnaketuneError):
     exit_code = 5
 
 
-class DiskFullError(SnaketuneError):
-    """A disk has no room for what is to be written."""
+class DiskFullError(SnaketuneError, OSError):
+    """A disk has no room for what is to be written: an error of the system to whoever could do without that file."""
 
     exit_code = 6
+    errno = ENOSPC
+    strerror = os.strerror(ENOSPC)

@@ -29,6 +29,15 @@ def free_bytes(place: str | Path) -> int:
     return shutil.disk_usage(path).free
 
 
+def has_no_inodes(place: str | Path) -> bool:
+    """Tell whether no further file can be made on a disk, however many bytes are free."""
+    path = Path(place).absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    facts = os.statvfs(path)
+    return bool(facts.f_files) and facts.f_favail == 0
+
+
 def require_room(place: str | Path, needed: int, what: str) -> None:
     """Refuse to begin what a disk has no room for.
 
@@ -40,6 +49,8 @@ def require_room(place: str | Path, needed: int, what: str) -> None:
     Raises:
         DiskFullError: with the path, the bytes needed and the bytes free.
     """
+    if has_no_inodes(place):
+        raise _no_inodes(Path(place))
     if (free := free_bytes(place)) < needed:
         raise DiskFullError(
             f"{place}: {what} needs {needed:,} bytes and {free:,} are free on its disk: free space there, then run the"
@@ -63,13 +74,28 @@ def explaining_full_disk(place: Path, needed: int = 0) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, DiskFullError) or not is_full_disk(error, [place]):
             raise
+        if has_no_inodes(place.parent):
+            raise _no_inodes(place.parent) from error
         written = _written(place)
         at_least = "" if needed else "more than "
         raise DiskFullError(
-            f"{place.parent}: the disk is full: {place.name} needs {at_least}{max(needed, written):,} bytes, of which"
+            f"{place.parent}: {reason_of(error)}: {place.name} needs {at_least}{max(needed, written):,} bytes, of which"
             f" {written:,} were written and are removed: free space there, then run the same command again; what is"
             " finished is kept."
         ) from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what is used up: a disk may have room that is not for this user."""
+    is_quota = getattr(error, "errno", None) == errno.EDQUOT or "quota" in str(error).lower()
+    return "your quota on this disk is used up (`quota -s` shows it)" if is_quota else "the disk is full"
+
+
+def _no_inodes(place: Path) -> DiskFullError:
+    return DiskFullError(
+        f"{place}: its disk has no room for another file, although {free_bytes(place):,} bytes are free (`df -i` shows"
+        " its inodes): remove files there, then run the same command again; what is finished is kept."
+    )
 
 
 def is_full_disk(error: BaseException, places: Iterable[str | Path]) -> bool:
