@@ -23,6 +23,10 @@ class Ancient(str):
     is_ancient = True
 
 
+class Temporary(str):
+    flags = ("temp",)
+
+
 @pytest.fixture
 def made(tmp_path):
     """Results of two jobs that are noted, the second one's older than the first one's, and where to put them right."""
@@ -39,6 +43,7 @@ def made(tmp_path):
         job("one", "spec 1", [], [f"{one}/bulk", f"{one}/rows", f"{one}/manifest.json"]),
         job("two", "spec 2", [f"{one}/bulk", Ancient(results / "old")], [f"{two}/rows", f"{two}/manifest.json"]),
         job("gone", "spec 3", [f"{two}/bulk"], [f"{two}/temporary"]),
+        job("kept", "spec 4", [f"{one}/bulk"], [Temporary(two / "bulk")]),
     ]
     note_proofs(jobs, results, work)
     set_times(one, LATE)

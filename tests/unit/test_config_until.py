@@ -35,6 +35,14 @@ def test_every_file_that_train_ends_in_is_the_result_of_a_rule():
     assert set(drawn.run_files()) - set(found) == {drawn.run_path(run, "facts.json") for run in RUNS}
 
 
+def test_a_rule_of_shards_ends_in_their_parts():
+    drawn = blueprint({"one": {"data": {"shards": 2}}})
+    names = [path.rpartition("/read_records/")[2].partition("/")[2] for path in results_until(["read_shard"], drawn)]
+    assert names == ["parts/1-of-2.part", "parts/2-of-2.part"]
+    with pytest.raises(ConfigError, match=r"no configured run does that: .*data\.shards"):
+        results_until(["read_shard"], blueprint({"one": {"data": {"shards": 1}}}))
+
+
 def test_a_file_is_made_itself():
     drawn = blueprint(RUNS)
     assert results_until(["results/some.file"], drawn) == ["results/some.file"]
@@ -46,7 +54,6 @@ def test_a_file_is_made_itself():
         ("train_modle", r"it is no stage of a run \(train_model\?\): use one of stage_sources, "),
         ("nonsense", "it is no stage of a run: use one of"),
         ("ablate_run", "it is no stage of a run.*: use one of"),
-        ("sketch_shard", "it makes shares of dedupe_records, which are temporary: use dedupe_records"),
     ],
 )
 def test_another_name_is_one_sentence(name, words):

@@ -105,8 +105,8 @@ def note_proofs(jobs: Iterable[Any], results: Path, work: Path) -> None:
 def _proof_of(job: Any, contents: Contents) -> Proof | None:
     inputs = [file for file in job.input if not getattr(file, "is_ancient", False)]
     names = [[_below(file, contents.root) for file in files] for files in (inputs, job.output)]
-    spec = job.params.get("spec")
-    if spec is None or not names[1] or None in names[0] or None in names[1]:
+    spec, is_temporary = job.params.get("spec"), any("temp" in getattr(file, "flags", ()) for file in job.output)
+    if spec is None or is_temporary or not names[1] or None in names[0] or None in names[1]:
         return None
     read, written = ({name: contents.of(name) for name in map(str, some)} for some in names)
     if None in written.values():  # temporary

@@ -29,12 +29,12 @@ RESULTS_OF_RUN = {
 OF_MERGE = frozenset({"merge.json", "merged.manifest.json", "merged_card.md", "model.gguf"})
 
 
-# Each does a share of a stage, in as many jobs as the data need; their results are temporary.
-STAGE_OF_SHARES = {
-    "read_shard": "read_records",
-    "key_shard": "dedupe_records",
-    "sketch_shard": "dedupe_records",
-    "tokenize_shard": "tokenize_records",
+# Each does a share of a stage, in as many jobs as the data need.
+SHARES = {
+    "read_shard": ("read_records", "parts/{}.part"),
+    "key_shard": ("dedupe_records", "keys/{}.part"),
+    "sketch_shard": ("dedupe_records", "sketches/{}"),
+    "tokenize_shard": ("tokenize_records", "parts/{}.part"),
 }
 
 
@@ -50,6 +50,8 @@ def results_until(names: Sequence[str], blueprint: Blueprint) -> list[str]:
             found.append(rule)
         elif rule in (*DATA_STAGES, "prepare_model"):
             found += blueprint.manifests_of((rule,))
+        elif rule in SHARES:
+            found += blueprint.shares_of(*SHARES[rule])
         elif rule in RESULTS_OF_RUN:
             found += [
                 blueprint.run_path(run, file)
@@ -60,15 +62,12 @@ def results_until(names: Sequence[str], blueprint: Blueprint) -> list[str]:
         else:
             raise ConfigError(f"--until {rule}: {_why_not(rule)}")
     if not found:
-        raise ConfigError(
-            f"--until {', '.join(names)}: no configured run does that: look at plan.probe and merge.enabled."
-        )
+        rules = ", ".join(names)
+        raise ConfigError(f"--until {rules}: no configured run does that: see plan.probe, merge.enabled, data.shards.")
     return found
 
 
 def _why_not(rule: str) -> str:
-    if stage := STAGE_OF_SHARES.get(rule):
-        return f"it makes shares of {stage}, which are temporary: use {stage}."
     known = (*DATA_STAGES, "prepare_model", *RESULTS_OF_RUN)
     near = difflib.get_close_matches(rule, known, 1)
     hint = f" ({near[0]}?)" if near else ""
