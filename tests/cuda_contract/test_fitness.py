@@ -5,9 +5,11 @@ import json
 import pytest
 
 from snaketune.train.fitness import examining
-from snaketune.train.fitness.checks import CHECKS, Seen
+from snaketune.train.fitness.checks import CHECKS
 from snaketune.train.fitness.examining import examine
 from snaketune.train.fitness.page import render, verdict
+from snaketune.train.fitness.presets import cards_of, is_packed, read_presets, sections_of
+from snaketune.train.fitness.trials import Seen
 
 # One of each kind: the others differ in keys that other tests train with.
 REDUCED = (
@@ -21,18 +23,23 @@ REDUCED = (
     "method: LoRA",
     "method: all weights",
     "method: LoRA, float16",
+    "method: all weights, steps in backward",
+    "method: DPO",
     "throughput",
+    "preset: fast",
+    "preset: phase1c_before",
+    "preset: optimized",
 )
 
 
 def test_every_kind_of_check_runs_on_a_cpu_and_the_rest_says_what_it_needs():
     found = examine(checks={name: CHECKS[name] for name in REDUCED}, seconds=float("inf"))
     verdicts = {each["name"]: each["verdict"] for each in found["findings"]}
-    needing = {"no waits", "plan = memory", "throughput", "method: LoRA, float16"}
+    needing = {"no waits", "plan = memory", "throughput", "method: LoRA, float16", "preset: optimized"}
     assert {name for name, each in verdicts.items() if each == "not here"} == needing, found["findings"]
     assert {each for name, each in verdicts.items() if name not in needing} == {"passed"}, found["findings"]
     assert not found["is_fit"] and found["device"] == "cpu"
-    assert "4 of them need a GPU or a package" in verdict(found)
+    assert "5 of them need a GPU or a package" in verdict(found)
     page = render(found)
     assert all(name in page for name in ("packed = alone", "needs a GPU"))
     json.dumps(found)
@@ -61,3 +68,15 @@ def test_a_card_on_which_all_passes_is_fit_and_one_that_is_too_slow_is_not(bench
     assert found["is_fit"] and verdict(found).startswith("Fit: every check")
     found = examine(checks=fine, seconds=-1.0)
     assert not found["is_fit"] and "not reached" in found["findings"][0]["said"]
+
+
+def test_each_preset_is_tried_with_its_own_keys():
+    presets = read_presets()
+    assert {f"preset: {name}" for name in presets} - CHECKS.keys() == {"preset: quickstart", "preset: smollm2"}
+    low = sections_of(presets["low_memory"], 16)
+    assert low["model"] == {"quantization": "4bit"} and low["adapter"]["dtype"] == "bfloat16"
+    assert low["train"]["gradient_checkpointing"] is True and low["train"]["gradient_accumulation_steps"] == 2
+    assert sections_of(presets["original_34b"], 16)["adapter"] == {"r": 16, "lora_alpha": 32}
+    assert "learning_rate" not in sections_of(presets["aggressive"], 16)["train"]
+    assert not is_packed(presets["baseline"]) and is_packed(presets["fast"])
+    assert [cards_of(presets[name]) for name in ("fast", "fsdp_2xh100", "zero3_4xa100")] == [1, 2, 4]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, set_seed
 
-from snaketune.data.packing import pack
+from snaketune.data.packing import one_per_row, pack
 from snaketune.data.rows import PackedRows, write_rows
 from snaketune.model.lora import leave_inputs_to_autocast
 from snaketune.train.adapting import add_adapter
@@ -125,6 +125,21 @@ class _Documents:
         return ids, (np.arange(len(ids)) >= len(ids) // 2).astype(np.int8)
 
 
+class _Pairs(_Documents):
+    """Pairs of two such answers to one prompt, one after the other."""
+
+    def __init__(self, size: Size, tokens: int):
+        super().__init__(size, tokens)
+        self.seconds = self.lengths
+        self.lengths = 2 * self.lengths
+
+    def document(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return ids and mask of a pair; its prompts are the same."""
+        ids, mask = super().document(index)
+        other = np.where(mask == 0, ids, ids[::-1])
+        return np.concatenate([ids, other]), np.concatenate([mask, mask])
+
+
 @dataclass(frozen=True, slots=True)
 class Bench:
     """A model of some size on disk and its rows.
@@ -155,6 +170,18 @@ class Bench:
         write_rows(path, documents, pack(documents.lengths, size.row), size.row, PAD)
         return cls(device, size, folder, PackedRows(path), work)
 
+    def rows_of_pairs(self) -> PackedRows:
+        """Return packed rows of pairs, for DPO."""
+        pairs, path = _Pairs(self.size, self.size.row * self.size.rows // 2), self.work / "pairs.arrow"
+        write_rows(path, pairs, pack(pairs.lengths, self.size.row), self.size.row, PAD)
+        return PackedRows(path)
+
+    def rows_of_one(self) -> PackedRows:
+        """Return rows of one document each, with padding behind it."""
+        documents, path = _Documents(self.size, self.size.row * self.size.rows // 4), self.work / "padded.arrow"
+        write_rows(path, documents, one_per_row(documents.lengths), self.size.row, PAD)
+        return PackedRows(path)
+
     def configuration(self, train=None, adapter=None, model=None) -> dict[str, Any]:
         """Return the sections that training gets, with other values of some keys."""
         rank = {"r": min(RANK, self.size.hidden // 4)}
@@ -165,10 +192,24 @@ class Bench:
         }
 
     def training(
-        self, cfg: dict[str, Any], name: str, surroundings: Surroundings = ALONE, callbacks=()
+        self,
+        cfg: dict[str, Any],
+        name: str,
+        surroundings: Surroundings = ALONE,
+        callbacks=(),
+        rows: PackedRows | None = None,
+        **settings: Any,
     ) -> tuple[PackedTrainer, Engine]:
-        """Return a trainer of ``cfg``, made in the order in which a run makes its own."""
-        train = cfg["train"]
+        """Return a trainer of ``cfg``, made in the order in which a run makes its own.
+
+        Args:
+            cfg: the sections.
+            name: of the folder that it writes into.
+            surroundings, callbacks: of the trainer.
+            rows: other rows than the bench's own.
+            settings: further ones of the kind of trainer.
+        """
+        train, rows = cfg["train"], rows or self.rows
         choose_kernels(train["deterministic"], self.device)
         check_formats(cfg, self.device)
         require_float8(train, self.device)
@@ -176,7 +217,7 @@ class Bench:
         model = add_adapter(load_base(self.folder, cfg, self.device), cfg["adapter"])
         if mixed_dtype(train, self.device):
             leave_inputs_to_autocast(model)
-        engine = prepare_engine(model, (self.rows, self.rows), cfg, self.device, Outlook())
+        engine = prepare_engine(model, (rows, rows), cfg, self.device, Outlook())
         if train["fp8"]:
             use_float8(model, cfg["adapter"]["type"] == "none", train["fp8"])
         arguments = training_arguments(train, LOADER, self.work / name, self.device, False, engine.checkpoint_every)
@@ -184,11 +225,12 @@ class Bench:
         trainer = assemble(
             model,
             arguments,
-            self.rows,
+            rows,
             layout=engine.layout,
             surroundings=surroundings,
             callbacks=watchers,
             steps_in_backward=train["optimizer_in_backward"],
+            **settings,
         )
         return trainer, engine
 

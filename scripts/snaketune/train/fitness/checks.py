@@ -2,10 +2,9 @@
 
 import functools
 import gc
-import importlib.util
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,16 @@ from snaketune.train.attention import check_isolation, training_attention
 from snaketune.train.batches import arrange
 from snaketune.train.device import computing_dtype, has_usable_card, mixed_dtype, mixed_precision, name_of
 from snaketune.train.fitness.bench import Bench, Watch, trained_weights
+from snaketune.train.fitness.presets import read_presets
+from snaketune.train.fitness.trials import (
+    METHODS,
+    TINY,
+    Seen,
+    need_card,
+    try_method,
+    try_pairs,
+    try_preset,
+)
 from snaketune.train.head import put_chunked_loss
 from snaketune.train.meters import forget_peak_memory
 from snaketune.train.shortage import memory_gigabytes
@@ -29,24 +38,6 @@ NEAR_FLOAT32, NEAR_HALF = 1e-4, 2e-2
 PLAN_TOLERANCE = 0.1
 # A layer of an 8B model and what a share of the measured peak its training should reach on a fit card.
 LAYER_8B = {"hidden": 4096, "inner": 14336, "heads": 32, "key_heads": 8, "vocabulary": 32_000}
-
-
-class NotHereError(Exception):
-    """A check has no meaning on this machine, or a package of it is missing; the text says which."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a check saw: a sentence, and figures with their units in their names."""
-
-    said: str
-    figures: dict[str, Any] = field(default_factory=dict)
-
-
-def need_card(bench: Bench) -> None:
-    """Raise NotHereError without a GPU."""
-    if bench.device.is_cpu:
-        raise NotHereError("needs a GPU")
 
 
 def describe_card(bench: Bench) -> Seen:
@@ -69,55 +60,6 @@ def choose_attention(bench: Bench) -> Seen:
     kernel = training_attention("auto", bench.device, dtype, bench.folder)
     why = "documents are kept apart by " + ("a mask" if kernel in ("sdpa", "eager") else "their boundaries")
     return Seen(f"{kernel} in {str(dtype).removeprefix('torch.')}: {why}", {"attention": kernel})
-
-
-METHODS: dict[str, dict[str, dict[str, Any]]] = {
-    "LoRA": {},
-    "LoRA, activations recomputed": {"train": {"gradient_checkpointing": True}},
-    "LoRA, layers compiled": {"train": {"torch_compile": True}},
-    "LoRA, logits kept": {"train": {"chunked_loss": False}},
-    "LoRA, float32": {"train": {"bf16": False, "tf32": False}, "model": {"dtype": "float32"}},
-    "LoRA, float16": {"train": {"fp16": True}},
-    "LoRA, bfloat16 adapter": {"adapter": {"dtype": "bfloat16"}},
-    "DoRA": {"adapter": {"use_dora": True}},
-    "rsLoRA": {"adapter": {"use_rslora": True}},
-    "all weights": {"adapter": {"type": "none"}},
-    "4-bit base": {"model": {"quantization": "4bit"}},
-    "8-bit base": {"model": {"quantization": "8bit"}},
-    "float8 base": {"train": {"fp8": True, "torch_compile": True}},
-}
-
-
-def try_method(bench: Bench, name: str) -> Seen:
-    """Train a few steps; the loss has to fall."""
-    sections = METHODS[name]
-    _need_what_it_needs(bench, sections)
-    watch = Watch()
-    trainer, engine = bench.training(bench.configuration(**sections), "method", callbacks=(watch,))
-    watch.trainer = trainer
-    trainer.train()
-    if not watch.losses[-1] < watch.losses[0]:
-        raise AssertionError(f"the loss did not fall: {watch.losses[0]:.4f} to {watch.losses[-1]:.4f} nats")
-    rate = watch.rate()
-    again = engine.facts()["compiled_again"]
-    if again:
-        raise AssertionError(f"layers were compiled again {again} times after the first steps")
-    figures = {"tokens_per_second": round(rate), "losses": [round(loss, 5) for loss in watch.losses]}
-    return Seen(f"loss {watch.losses[0]:.4f} to {watch.losses[-1]:.4f} nats, {rate:,.0f} tokens/s", figures)
-
-
-def _need_what_it_needs(bench: Bench, sections: dict[str, dict[str, Any]]) -> None:
-    train, model, adapter = (sections.get(name, {}) for name in ("train", "model", "adapter"))
-    if train.get("torch_compile") or train.get("fp16") or train.get("fp8"):
-        need_card(bench)
-    if adapter.get("dtype") == "bfloat16" and not bench.device.is_cpu and not bench.device.has_bf16:
-        raise NotHereError("needs a GPU with bfloat16")
-    packages = [("bitsandbytes", model.get("quantization")), ("torchao", train.get("fp8"))]
-    missing = [name for name, wanted in packages if wanted and importlib.util.find_spec(name) is None]
-    if missing:
-        raise NotHereError(f"needs the package {missing[0]}, which is not installed")
-    if train.get("fp8") and torch.cuda.get_device_capability() < (8, 9):
-        raise NotHereError("needs a GPU with float8 (Ada, Hopper or newer)")
 
 
 def documents_stay_apart(bench: Bench) -> Seen:
@@ -296,7 +238,13 @@ CHECKS: dict[str, Callable[[Bench], Seen]] = {
     "no waits": nothing_waits,
     "plan = memory": plan_is_the_memory,
     **{f"method: {name}": functools.partial(try_method, name=name) for name in METHODS},
+    "method: DPO": try_pairs,
     "throughput": throughput_of_8b_layers,
+    **{
+        f"preset: {name}": functools.partial(try_preset, preset=preset)
+        for name, preset in read_presets().items()
+        if name not in TINY
+    },
 }
 
 

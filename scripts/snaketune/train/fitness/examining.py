@@ -11,7 +11,8 @@ from typing import Any
 
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.fitness.bench import ORDINARY, REDUCED, Bench
-from snaketune.train.fitness.checks import CHECKS, NotHereError, Seen, free
+from snaketune.train.fitness.checks import CHECKS, free
+from snaketune.train.fitness.trials import NotHereError, Seen
 
 PASSED, FAILED, NOT_HERE = "passed", "failed", "not here"
 SECONDS = 360.0

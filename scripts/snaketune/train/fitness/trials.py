@@ -1,0 +1,124 @@
+"""Short trainings that a card is tried with: each method, each preset, and pairs; their loss has to fall."""
+
+import importlib.util
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from snaketune.train.fitness.bench import Bench, Watch
+from snaketune.train.fitness.presets import cards_of, is_packed, sections_of
+from snaketune.train.packages import OPTIMIZERS
+from snaketune.train.preference import PreferenceLoss
+from snaketune.train.preference_trainer import PreferenceTrainer
+
+# How far the first loss of DPO may be from log 2, by rounding to 16 bits.
+NEAR_LOG_2 = 2e-2
+# Presets whose models are an example's own.
+TINY = ("quickstart", "smollm2")
+
+
+class NotHereError(Exception):
+    """A check has no meaning on this machine, or a package of it is missing; the text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a check saw: a sentence, and figures with their units in their names."""
+
+    said: str
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def need_card(bench: Bench) -> None:
+    """Raise NotHereError without a GPU."""
+    if bench.device.is_cpu:
+        raise NotHereError("needs a GPU")
+
+
+METHODS: dict[str, dict[str, dict[str, Any]]] = {
+    "LoRA": {},
+    "LoRA, activations recomputed": {"train": {"gradient_checkpointing": True}},
+    "LoRA, layers compiled": {"train": {"torch_compile": True}},
+    "LoRA, logits kept": {"train": {"chunked_loss": False}},
+    "LoRA, float32": {"train": {"bf16": False, "tf32": False}, "model": {"dtype": "float32"}},
+    "LoRA, float16": {"train": {"fp16": True}},
+    "LoRA, bfloat16 adapter": {"adapter": {"dtype": "bfloat16"}},
+    "DoRA": {"adapter": {"use_dora": True}},
+    "rsLoRA": {"adapter": {"use_rslora": True}},
+    "all weights": {"adapter": {"type": "none"}},
+    "4-bit base": {"model": {"quantization": "4bit"}},
+    "8-bit base": {"model": {"quantization": "8bit"}},
+    "float8 base": {"train": {"fp8": True, "torch_compile": True}},
+    "activations in RAM": {"train": {"activation_offloading": True}},
+    "all weights, 8-bit states": {"adapter": {"type": "none"}, "train": {"optim": "adamw_8bit"}},
+    "all weights, paged states": {"adapter": {"type": "none"}, "train": {"optim": "paged_adamw_8bit"}},
+    "all weights, steps in backward": {
+        "adapter": {"type": "none"},
+        "train": {"optimizer_in_backward": True, "max_grad_norm": 0.0},
+    },
+    "kernels of liger-kernel": {"train": {"use_liger_kernel": True}},
+}
+
+
+def try_method(bench: Bench, name: str) -> Seen:
+    """Train a few steps; the loss has to fall."""
+    return _try(bench, METHODS[name])
+
+
+def try_preset(bench: Bench, preset: dict[str, Any]) -> Seen:
+    """Train a few steps with what a preset says."""
+    rows = None if is_packed(preset) else bench.rows_of_one()
+    seen = _try(bench, sections_of(preset, bench.configuration()["adapter"]["r"]), rows=rows)
+    cards = cards_of(preset)
+    return seen if cards == 1 else replace(seen, said=f"{seen.said}; on one card, where the preset has {cards}")
+
+
+def try_pairs(bench: Bench) -> Seen:
+    """Train with DPO; before the first step the policy is its own reference, whose loss is log 2."""
+    sections = {"train": {"method": "dpo"}}
+    loss = PreferenceLoss(beta=0.1, loss_type="sigmoid", label_smoothing=0.0)
+    seen = _try(bench, sections, rows=bench.rows_of_pairs(), kind=PreferenceTrainer, loss=loss)
+    first = seen.figures["losses"][0]
+    if abs(first - math.log(2)) > NEAR_LOG_2:
+        raise AssertionError(f"the first loss is {first:.4f} and not log 2: the reference is not the policy")
+    return seen
+
+
+def _try(bench: Bench, sections: dict[str, dict[str, Any]], **given: Any) -> Seen:
+    _need_what_it_needs(bench, sections)
+    watch = Watch()
+    trainer, engine = bench.training(bench.configuration(**sections), "method", callbacks=(watch,), **given)
+    watch.trainer = trainer
+    trainer.train()
+    if not watch.losses[-1] < watch.losses[0]:
+        raise AssertionError(f"the loss did not fall: {watch.losses[0]:.4f} to {watch.losses[-1]:.4f} nats")
+    rate = watch.rate()
+    again = engine.facts()["compiled_again"]
+    if again:
+        raise AssertionError(f"layers were compiled again {again} times after the first steps")
+    figures = {"tokens_per_second": round(rate), "losses": [round(loss, 5) for loss in watch.losses]}
+    return Seen(f"loss {watch.losses[0]:.4f} to {watch.losses[-1]:.4f} nats, {rate:,.0f} tokens/s", figures)
+
+
+OF_A_CARD = ("torch_compile", "fp16", "fp8", "activation_offloading", "use_liger_kernel")
+
+
+def _need_what_it_needs(bench: Bench, sections: dict[str, dict[str, Any]]) -> None:
+    train, model, adapter = (sections.get(name, {}) for name in ("train", "model", "adapter"))
+    if any(train.get(name, "auto") not in (False, "auto") for name in OF_A_CARD):
+        need_card(bench)
+    if adapter.get("dtype") == "bfloat16" and not bench.device.is_cpu and not bench.device.has_bf16:
+        raise NotHereError("needs a GPU with bfloat16")
+    packages = [
+        ("bitsandbytes", model.get("quantization", "none") != "none"),
+        ("torchao", train.get("fp8")),
+        ("liger_kernel", train.get("use_liger_kernel") is True),
+        (OPTIMIZERS.get(train.get("optim", ""), ""), train.get("optim") in OPTIMIZERS),
+    ]
+    missing = [name for name, wanted in packages if wanted and importlib.util.find_spec(name) is None]
+    if missing:
+        raise NotHereError(f"needs the package {missing[0]}, which is not installed")
+    if train.get("fp8") and torch.cuda.get_device_capability() < (8, 9):
+        raise NotHereError("needs a GPU with float8 (Ada, Hopper or newer)")
