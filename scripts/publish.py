@@ -1,4 +1,4 @@
-"""Publish runs: upload what changed of their folders to object storage, checked and in a safe order."""
+"""Publish runs: upload what changed of their folders to the hub or to object storage, checked and in a safe order."""
 
 from pathlib import Path
 
@@ -9,8 +9,17 @@ def main() -> None:
     """Publish the runs one after the other."""
     arguments = parse_arguments(__doc__, "settings")
     from snaketune.data.object_storage import connect
+    from snaketune.publish.hub import is_hub, publish_to_hub
     from snaketune.publish.publishing import publish_folder
 
+    on_hub = [entry for entry in arguments.cfg["runs"] if is_hub(entry["url"])]
+    for entry in on_hub:
+        from huggingface_hub import HfApi
+
+        sent = publish_to_hub(HfApi(), Path(entry["folder"]), entry["url"], arguments.cfg["private"])
+        print(f"Published {entry['url']}: {sent.files} files, {sent.removed} removed: {sent.page}", flush=True)
+    if on_hub:
+        return
     work = Path(arguments.settings["work"]) / "publish"
     client = connect()
     for entry in arguments.cfg["runs"]:

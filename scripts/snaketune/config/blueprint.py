@@ -28,6 +28,7 @@ from snaketune.config.stages import (
 )
 from snaketune.data.shards import MOST_SHARDS, names_of
 from snaketune.plan.hardware import catalogue_digest
+from snaketune.publish.hub import is_hub
 
 SHARDED = ("read_records", "dedupe_records", "tokenize_records")
 # Sources of twice as many bytes have two shards; smaller shards would only add jobs.
@@ -180,10 +181,17 @@ class Blueprint:
 
     def publish_spec(self) -> str:
         """Return the spec of publishing: the folder of each run and where it goes."""
-        place = (self.publish or "").rstrip("/")
-        runs = [f"runs/{name}/{id}" for name, id in self.run_ids.items()]
-        entries = [{"folder": f"{self.results}/{run}", "url": f"{place}/{run}"} for run in runs]
-        return self.spec("publish", {"runs": entries})
+        place, is_private = (
+            (self.publish or "").rstrip("/"),
+            next(iter(self.runs.values())).config.paths.publish_private,
+        )
+        # A repository of the hub holds one model; a bucket has a folder for each.
+        ends = {name: f"/runs/{name}/{id}" for name, id in self.run_ids.items()}
+        if is_hub(place):
+            ends = {name: f"-{name}" if len(self.runs) > 1 else "" for name in self.run_ids}
+        folders = {name: f"{self.results}/runs/{name}/{id}" for name, id in self.run_ids.items()}
+        entries = [{"folder": folders[name], "url": f"{place}{end}"} for name, end in ends.items()]
+        return self.spec("publish", {"runs": entries, "private": is_private})
 
     def inspect_spec(self) -> str:
         """Return the spec of an inspection: runs that read the same sources for the same model in the same way."""

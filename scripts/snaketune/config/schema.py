@@ -27,8 +27,12 @@ class PathsConfig(Section):
     )
     publish: str | None = Field(
         None,
-        description="For `snakemake publish`: s3://bucket/path that the runs' folders are uploaded to; needs the extra "
-        "`storage`.",
+        description="For `snakemake publish`: hf://owner/name, a model repository of the hub (with several runs "
+        "owner/name-run each), or s3://bucket/path, which needs the extra `storage`.",
+    )
+    publish_private: bool = Field(
+        True,
+        description="Whether a repository of the hub that `publish` makes is private; an existing one is not changed.",
     )
 
 

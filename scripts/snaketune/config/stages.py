@@ -25,6 +25,7 @@ OPERATIONAL = {
     "data.shards",
     "merge.gguf_converter",
     "paths.publish",
+    "paths.publish_private",
     "paths.results",
     "paths.scratch",
     "plan.num_nodes",

@@ -5,6 +5,7 @@ from typing import Any
 
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.data.object_storage import connect, listed, require_package
+from snaketune.publish.hub import check_hub, is_hub
 
 
 def check_destination(url: str | None, connect: Callable[[], Any] = connect) -> None:
@@ -15,8 +16,10 @@ def check_destination(url: str | None, connect: Callable[[], Any] = connect) -> 
     """
     if not url:
         raise ConfigError(
-            "paths.publish is null: set it to s3://bucket/path, where `publish` then uploads the runs to."
+            "paths.publish is null: set it to hf://owner/name or s3://bucket/path, where `publish` uploads to."
         )
+    if is_hub(url):
+        return check_hub(url)
     require_package(f"paths.publish: {url}")
     try:
         any(listed(connect(), f"{url.rstrip('/')}/"))

@@ -50,8 +50,7 @@ def publish_folder(
     Raises:
         DataError: if a file is damaged, or the storage cannot be written to.
     """
-    _require_as_made(folder)
-    files = _files_of(folder)
+    files = checked_files(folder)
     named = _named(folder, files)
     index = work / f"{folder.parent.name}-{folder.name}.json"
     write_json(index, {"files": files})
@@ -70,6 +69,18 @@ def publish_folder(
         upload(client, place, f"{url}/{name}", wanted[name])
     sent = todo - {INDEX}
     return Published(len(sent), sum(files[name]["bytes"] for name in sent), len(files), len(extra))
+
+
+def checked_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return size and digest of every file of a run's folder, all of which are as their jobs wrote them.
+
+    Raises:
+        DataError: naming one that is damaged; the same command makes it again.
+    """
+    _require_as_made(folder)
+    files = _files_of(folder)
+    _named(folder, files)
+    return files
 
 
 def _files_of(folder: Path) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,138 @@
+"""A finished run on the Hugging Face hub: model, adapter and cards in one commit, in a repository that is private."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snaketune.common.errors import ConfigError, DataError
+from snaketune.data.object_storage import HUB_SCHEME
+from snaketune.publish.publishing import checked_files
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+# Weights that an earlier commit left and this one does not have would be loaded beside the new ones.
+_WEIGHTS = (".safetensors", ".safetensors.index.json", ".gguf")
+_PAGES = ("report.html", "facts.json")
+
+
+@dataclass(frozen=True, slots=True)
+class OnHub:
+    """What publishing came to: files and bytes of the commit, files removed, and the page of the repository."""
+
+    files: int
+    bytes: int
+    removed: int
+    page: str
+
+
+def is_hub(url: str | None) -> bool:
+    """Tell whether an address is one of the hub."""
+    return bool(url) and str(url).startswith(HUB_SCHEME)
+
+
+def repository_of(url: str) -> str:
+    """Return ``owner/name`` of ``hf://owner/name``.
+
+    Raises:
+        ConfigError: if the address is anything else.
+    """
+    name = url.removeprefix(HUB_SCHEME).strip("/")
+    if not _REPOSITORY.fullmatch(name) or any(bad in name for bad in ("--", "..")) or name.endswith((".git", ".", "-")):
+        raise ConfigError(f"paths.publish is {url}: write hf://owner/name, with your user or organisation as owner.")
+    return name
+
+
+def check_hub(url: str, api: Any = None) -> None:
+    """Refuse a repository that nobody is logged in for; nothing is created yet.
+
+    Raises:
+        ConfigError: saying what to do.
+    """
+    repository_of(url)
+    from huggingface_hub import HfApi, errors
+
+    try:
+        with in_one_sentence(url):
+            (api or HfApi()).whoami()
+    except errors.LocalTokenNotFoundError:
+        raise ConfigError(
+            f"paths.publish {url}: no token of the hub is stored on this machine: log in with `hf auth login`, with a"
+            " token that may write."
+        ) from None
+    except DataError as error:
+        raise ConfigError(f"paths.publish {error}") from None
+
+
+def publish_to_hub(api: Any, folder: Path, url: str, private: bool, say: Callable[[str], object] = print) -> OnHub:
+    """Make one commit of what a run ends in; what the hub has already is not sent again.
+
+    The merged model is at the root, so that ``from_pretrained(owner/name)`` finds it, and the adapter in ``adapter``;
+    without a merged model the adapter is at the root. A break leaves no half of a commit, and files that have
+    arrived are not sent twice.
+
+    Args:
+        api: ``huggingface_hub.HfApi``, which takes the token from its own store.
+        folder: of the run.
+        url: ``hf://owner/name``.
+        private: whether a repository that is made now is private; one that is there stays as it is.
+        say: told what is uploaded.
+
+    Raises:
+        DataError: if a file is damaged, or the hub refuses.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    repository, entries = repository_of(url), checked_files(folder)
+    files = places_on_hub(entries)
+    size = sum(entries[name]["bytes"] for name in files.values())
+    with in_one_sentence(url):
+        page = str(api.create_repo(repository, private=private, exist_ok=True, repo_type="model"))
+        there = set(api.list_repo_files(repository))
+        stale = sorted(name for name in there - set(files) if _is_stale(name))
+        say(f"Uploading {len(files)} files ({size / 1e6:,.1f} MB) to {page}")
+        additions = [CommitOperationAdd(name, str(folder / source)) for name, source in files.items()]
+        removals = [CommitOperationDelete(name) for name in stale]
+        message = f"Run {folder.parent.name} {folder.name}"
+        api.create_commit(repository, [*additions, *removals], commit_message=message)
+    return OnHub(len(files), size, len(stale), page)
+
+
+def places_on_hub(names: Mapping[str, Any]) -> dict[str, str]:
+    """Return the files of a run that go to the hub: the path there, and the path in the run's folder."""
+    whole = "merged" if any(name.startswith("merged/") for name in names) else "adapter"
+    found = {name.removeprefix(f"{whole}/"): name for name in names if name.startswith(f"{whole}/")}
+    if whole == "merged":
+        found |= {name: name for name in names if name.startswith("adapter/")}
+    found |= {name: name for name in names if name in _PAGES or _is_export(name)}
+    return dict(sorted(found.items()))
+
+
+def _is_export(name: str) -> bool:
+    return "/" not in name and (name.endswith(".gguf") or name.startswith("Modelfile"))
+
+
+def _is_stale(name: str) -> bool:
+    return name.endswith(_WEIGHTS) and name.count("/") <= 1
+
+
+@contextmanager
+def in_one_sentence(url: str) -> Iterator[None]:
+    """Turn what the hub's client raises into a DataError that says what to do."""
+    from huggingface_hub import errors
+
+    repository = repository_of(url)
+    try:
+        yield
+    except errors.LocalTokenNotFoundError:
+        raise
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        advice = "run the same command again later; what has arrived is not sent again"
+        if status in (401, 403):
+            advice = f"log in with `hf auth login`, with a token that may write to {repository}"
+        raise DataError(f"{url}: the hub answered with status {status}: {advice}.") from None
+    except (errors.HTTPError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{url}: the upload to the hub failed ({reason}): run the same command again.") from None
