@@ -198,7 +198,7 @@ def test_an_edited_fact_is_not_published(storage, folder, monkeypatch):
 
 def test_a_destination_is_looked_at_before_anything_is_computed(storage, monkeypatch):
     check_destination(f"s3://{BUCKET}/anything")
-    with pytest.raises(ConfigError, match=r"^paths\.publish is null: set it to hf://owner/name or s3://bucket/path, where"):
+    with pytest.raises(ConfigError, match=r"^paths\.publish is null: set it to hf://owner/name or s3://bucket/path"):
         check_destination(None)
     with pytest.raises(ConfigError, match=r"^paths\.publish: s3://nowhere/x/ at \S+ there is no bucket nowhere"):
         check_destination("s3://nowhere/x")
