@@ -38,7 +38,7 @@ gpu-check: install ## is this machine's GPU fit for training? at most six minute
 	$(BIN)/python scripts/gpu_check.py
 
 test: install-dev ## install, then run every test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40 --durations-min 5
 
 test-fast: install-dev ## unit and golden tests only
 	$(BIN)/python -m pytest tests/unit tests/golden
