@@ -15,6 +15,7 @@ from disks import read_only, without_flushing, without_links, without_locks
 from snaketune.common import atomic
 from snaketune.common.errors import ConfigError, DataError
 from snaketune.common.locks import try_lock, wait_for_lock
+from snaketune.common.manifest import describe_files
 from snaketune.common.processes import this_place, this_process
 from snaketune.config.latest import drop_dangling, latest_folder, point_latest
 from snaketune.config.places import (
@@ -290,6 +291,16 @@ def test_a_finished_run_on_a_disk_for_reading_is_no_note(tmp_path, monkeypatch, 
     monkeypatch.setattr(Path, "unlink", refuse)  # also of what is not there
     finish_run([str(tmp_path / "report.html")], tmp_path)
     assert capsys.readouterr().err == ""
+
+
+def test_silly_renames_are_no_results(tmp_path):
+    """NFS keeps a removed file that is open as `.nfs…` in its folder."""
+    for name in ("weights", ".nfs0000000000a1b2c300000001"):
+        (tmp_path / "model").mkdir(exist_ok=True)
+        (tmp_path / "model" / name).write_text(name)
+    assert list(describe_files([tmp_path / "model"], tmp_path)) == ["model/weights"]
+    atomic.remove_tree(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_home_and_variables_stand_for_what_they_mean(monkeypatch):

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ from snaketune.common import atomic
 from snaketune.common.errors import DiskFullError
 from snaketune.common.room import is_full_disk, require_room
 from snaketune.common.state import write_state
+from snaketune.config.start import Places
 from snaketune.data.copying import copy_verified
 
 TORCH = "[enforce fail at inline_container.cc:664] . unexpected pos 704 vs 598"
@@ -99,6 +101,19 @@ def test_a_disk_without_inodes_is_told_from_a_full_one(tmp_path):
             require_room(place / "folder", 1, "the merged model")
     finally:
         subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_tmpdir_is_a_sentence_at_the_start(small_disk, tmp_path, monkeypatch):
+    with open(small_disk / "ballast", "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(small_disk).free)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(small_disk))
+    blueprint = SimpleNamespace(
+        results="results", scratch=None, runs=[], in_use=lambda: ([], []), wanted_files=lambda: []
+    )
+    with pytest.raises(DiskFullError, match=rf"{small_disk}: the workflow needs 1,048,576 bytes and 0 are free"):
+        Places(blueprint, tmp_path / "work", "config.yaml").begin()
+    assert [path.name for path in tmp_path.iterdir()] == ["disk"]
 
 
 def test_whoever_can_do_without_a_file_goes_on_when_the_disk_is_full(small_disk, capsys):

@@ -116,11 +116,20 @@ def writing_directory(path: str | Path) -> Iterator[Path]:
             partial.mkdir(parents=True)
             yield partial
             sync_tree(partial)
-        remove_tree(path)
-        os.replace(partial, path)
+        replace_folder(partial, path)
         sync_directory(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Give a folder the name ``path``; what is there is moved aside first, so that no half of it is ever seen there."""
+    aside = sibling(path.with_name(f"{path.name}.old"))
+    remove_tree(aside)
+    if path.is_symlink() or path.exists():
+        path.rename(aside)
+    os.replace(new, path)
+    remove_tree(aside)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-from snaketune.common.atomic import sync_directory, sync_tree, write_json
+from snaketune.common.atomic import replace_folder, sync_directory, sync_tree, write_json
 from snaketune.common.canonical import digest_of, read_json
 from snaketune.common.errors import TrainingError
 from snaketune.common.manifest import damaged_files, describe_files
@@ -24,8 +24,7 @@ def seal(partial: Path, target: Path, facts: dict) -> None:
     facts = {"files": describe_files([partial], partial), **facts}
     write_json(partial / MANIFEST, {**facts, "digest": digest_of(facts)})
     sync_tree(partial)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.replace(target)
+    replace_folder(partial, target)
     sync_directory(target.parent)
 
 
