@@ -18,6 +18,7 @@ from snaketune.common.locks import try_lock, wait_for_lock
 from snaketune.common.manifest import describe_files
 from snaketune.common.processes import this_place, this_process
 from snaketune.config.latest import drop_dangling, latest_folder, point_latest
+from snaketune.config.leftovers import PARTIAL
 from snaketune.config.places import (
     check_apart,
     check_clock,
@@ -291,6 +292,24 @@ def test_a_finished_run_on_a_disk_for_reading_is_no_note(tmp_path, monkeypatch, 
     monkeypatch.setattr(Path, "unlink", refuse)  # also of what is not there
     finish_run([str(tmp_path / "report.html")], tmp_path)
     assert capsys.readouterr().err == ""
+
+
+def test_a_folder_that_somebody_reads_is_replaced_on_nfs(tmp_path, monkeypatch):
+    """A file that is open cannot be removed there, and its folder neither; it can be renamed."""
+    unlink = os.unlink
+
+    def refuse(path, **options):
+        if str(path) == "weights":
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    for content in ("old", "new"):
+        with atomic.writing_directory(tmp_path / "model") as partial:
+            (partial / "weights").write_text(content)
+    assert (tmp_path / "model" / "weights").read_text() == "new"
+    (left,) = (path for path in tmp_path.iterdir() if path.name != "model")
+    assert PARTIAL.match(left.name)
 
 
 def test_silly_renames_are_no_results(tmp_path):

@@ -129,7 +129,10 @@ def replace_folder(new: Path, path: Path) -> None:
     if path.is_symlink() or path.exists():
         path.rename(aside)
     os.replace(new, path)
-    remove_tree(aside)
+    # NFS keeps files that somebody still reads; the next workflow sweeps what stays.
+    shutil.rmtree(aside, ignore_errors=True)
+    if aside.is_symlink() or aside.is_file():
+        aside.unlink()
 
 
 @contextmanager
