@@ -437,7 +437,7 @@ def merged_adapters(wildcards):
 
 def gguf_spec(wildcards):
     """The export depends on the merged model alone."""
-    return BLUEPRINT.spec("convert_to_gguf", {})
+    return BLUEPRINT.spec("convert_to_gguf", {"system": BLUEPRINT.runs[wildcards.run].config.data.system_prompt})
 
 
 def converter_settings(wildcards, threads):
@@ -499,7 +499,8 @@ def require_converter():
         raise ConfigError("export_gguf: no run merges its adapter: set merge.enabled to true.")
     for run in BLUEPRINT.runs.values():
         if run.config.merge.enabled:
-            find_converter(run.config.merge.gguf_converter)
+            if run.config.merge.gguf_converter:
+                find_converter(run.config.merge.gguf_converter)
 
 
 def write_resolved_runs():

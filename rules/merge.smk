@@ -59,10 +59,15 @@ rule convert_to_gguf:
         rightsize=rightsized,
         earlier=earlier_of_merge,
         merge="<results>/runs/{run}/{id}/merge.json",
+        rows=made_by("pack_rows", "manifest.json"),
     output:
-        gguf="<results>/runs/{run}/{id}/model.gguf",
+        gguf="<results>/runs/{run}/{id}/model{kind}.gguf",
+        modelfile="<results>/runs/{run}/{id}/Modelfile{kind}",
+        facts="<results>/runs/{run}/{id}/gguf{kind}.json",
     log:
-        "logs/convert_to_gguf/{run}-{id}.log",
+        "logs/convert_to_gguf/{run}-{id}{kind}.log",
+    wildcard_constraints:
+        kind="(-(f32|bf16|f16|q8_0|q4_k_m))?",
     conda:
         "../envs/model.yaml"
     params:
@@ -72,7 +77,8 @@ rule convert_to_gguf:
         "Converting {wildcards.run} to GGUF"
     shell:
         "python scripts/convert_to_gguf.py --spec {params.spec:q} --settings {params.settings:q}"
-        " --merged {input.merge:q} --output {output.gguf:q} 2>&1 | tee {log:q}"
+        " --merged {input.merge:q} --rows {input.rows:q} --kind={wildcards.kind} --output {output.gguf:q}"
+        " --modelfile {output.modelfile:q} --facts {output.facts:q} 2>&1 | tee {log:q}"
 
 
 rule export_gguf:

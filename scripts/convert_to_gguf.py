@@ -1,4 +1,4 @@
-"""Convert the merged model to one GGUF file for llama.cpp, with llama.cpp's own converter."""
+"""Write the merged model as one GGUF file for llama.cpp and Ollama, check it, and put a Modelfile beside it."""
 
 from pathlib import Path
 
@@ -6,16 +6,27 @@ from snaketune.common.door import parse_arguments, run
 
 
 def main() -> None:
-    """Find the converter, check the merged model and convert it."""
-    arguments = parse_arguments(__doc__, "settings", "merged", "output")
+    """Check the merged model, write the file and compare it."""
+    names = ("settings", "merged", "rows", "output", "modelfile", "facts")
+    arguments = parse_arguments(__doc__, *names, optional=("kind",))
+    from snaketune.common.atomic import write_bytes, write_json
     from snaketune.common.manifest import read_manifest
-    from snaketune.merge.gguf import convert_to_gguf, find_converter
+    from snaketune.data.rows import PackedRows
+    from snaketune.merge.exporting import Export, check, export
+    from snaketune.merge.modelfile import modelfile
     from snaketune.merge.outcome import accepted
+    from snaketune.merge.serving import template_and_stops
 
-    converter = find_converter(arguments.settings["gguf_converter"])
     accepted(arguments.merged)
-    manifest = read_manifest(arguments.merged)
-    convert_to_gguf(converter, Path(arguments.merged).parent / "merged", manifest["dtype"], Path(arguments.output))
+    manifest, model = read_manifest(arguments.merged), Path(arguments.merged).parent / "merged"
+    target, kind = Path(arguments.output), (arguments.kind or "").lstrip("-")
+    wanted = Export(model, manifest["dtype"], kind or None)
+    export(wanted, arguments.settings["gguf_converter"], target)
+    facts = check(wanted, target, PackedRows(Path(arguments.rows).parent / "eval.arrow"))
+    template, stops = template_and_stops(model)
+    text = modelfile(target.name, template, arguments.cfg["system"], stops)
+    write_bytes(arguments.modelfile, text.encode())
+    write_json(arguments.facts, {"type": wanted.type, "bytes": target.stat().st_size, **facts})
 
 
 if __name__ == "__main__":

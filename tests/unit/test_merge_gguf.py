@@ -1,17 +1,13 @@
 """The export to GGUF: what the converter is called with, and one sentence where it cannot work."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
 
 from snaketune.common.errors import ConfigError, TrainingError
-from snaketune.common.manifest import write_manifest
 from snaketune.merge.gguf import convert_to_gguf, find_converter
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_to_gguf.py"
 RECORDING = """import json, sys
 from pathlib import Path
 arguments = sys.argv[1:]
@@ -75,18 +71,6 @@ def test_the_converter_is_the_one_given_or_one_on_the_path(tmp_path, converter, 
     assert find_converter(None) == converter
     with pytest.raises(ConfigError, match=r"merge\.gguf_converter: there is no file .*gone\.py"):
         find_converter(str(tmp_path / "gone.py"))
-
-
-def test_the_script_converts_the_merged_model_of_a_manifest(tmp_path, converter, monkeypatch):
-    (tmp_path / "merged").mkdir()
-    (tmp_path / "merged" / "config.json").write_text("{}")
-    manifest, output = tmp_path / "merged.manifest.json", tmp_path / "model.gguf"
-    write_manifest(manifest, "merge_adapter", [tmp_path / "merged"], {"dtype": "bfloat16"})
-    settings = json.dumps({"gguf_converter": str(converter)})
-    arguments = ["--spec", '{"cfg":{}}', "--settings", settings, "--merged", str(manifest), "--output", str(output)]
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
-    runpy.run_path(str(SCRIPT), run_name="__main__")
-    assert json.loads(output.read_text())[-1] == "bf16"
 
 
 def test_a_converter_may_print_any_bytes(tmp_path, converter, capsys):

@@ -354,7 +354,11 @@ class Blueprint:
 
     def gguf_files(self) -> list[str]:
         """Return the export of every run that merges."""
-        return [self.run_path(run, "model.gguf") for run in self.runs if self.merges(run)]
+        files = []
+        for name, run in self.runs.items():
+            types = run.config.merge.gguf_types if self.merges(name) else []
+            files += [self.run_path(name, f"model{'' if kind == 'native' else f'-{kind}'}.gguf") for kind in types]
+        return files
 
     def converter_settings(self, run: str) -> str:
         """Return the operational settings of an export as JSON."""

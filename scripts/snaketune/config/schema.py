@@ -333,6 +333,13 @@ class MergeConfig(Section):
         " a step of it; `stochastic` keeps them on average, and is what `auto` takes in bfloat16 and float16.",
     )
     max_shard_size: str = Field("5GB", pattern=r"^[1-9][0-9]*(KB|MB|GB)$", description="Largest weights file.")
+    gguf_types: Annotated[
+        list[Literal["native", "f32", "bf16", "f16", "q8_0", "q4_k_m"]], BeforeValidator(as_list), Field(min_length=1)
+    ] = Field(
+        ["native"],
+        description="For `snakemake export_gguf`: types of the files, e.g. [f16, q8_0, q4_k_m]; `native` keeps the "
+        "number format of the merged weights, `q4_k_m` needs llama.cpp's llama-quantize on the PATH.",
+    )
     gguf_converter: str | None = Field(
         None,
         min_length=1,

@@ -24,6 +24,7 @@ from snaketune.config.schema_sources import path_of
 OPERATIONAL = {
     "data.shards",
     "merge.gguf_converter",
+    "merge.gguf_types",
     "paths.publish",
     "paths.publish_private",
     "paths.results",

@@ -42,7 +42,7 @@ def convert_to_gguf(converter: Path, model: Path, dtype: str, target: Path) -> N
     Args:
         converter: the script; one that is not executable runs in this Python.
         model: the merged model.
-        dtype: number format of its weights, which the file keeps.
+        dtype: number format of its weights, which the file keeps, or one of the converter's own types.
         target: the file to make.
 
     Raises:
@@ -52,7 +52,7 @@ def convert_to_gguf(converter: Path, model: Path, dtype: str, target: Path) -> N
     start = [str(script)] if os.access(script, os.X_OK) else [sys.executable, str(script)]
     with private_folder(sibling(target)) as folder:
         partial = folder / target.name
-        command = [*start, str(model), "--outfile", str(partial), "--outtype", FORMATS[dtype]]
+        command = [*start, str(model), "--outfile", str(partial), "--outtype", FORMATS.get(dtype, dtype)]
         result = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
         )
