@@ -107,13 +107,14 @@ ORDINARY = Size(1024, 2816, 4, 16, 4, 32_000, 2048, 24)
 
 
 class _Documents:
-    """Random documents of which the second half is trained."""
+    """Random documents of few kinds of tokens, which is what can be learned; the second half of each is trained."""
 
     def __init__(self, size: Size, tokens: int):
         generator = np.random.default_rng(0)
         mean = size.row // 4
         self.lengths = generator.integers(max(mean // 2, 3), 2 * mean, max(tokens // mean, 4)).astype(np.int32)
-        self._ids = [generator.integers(1, size.vocabulary, n).astype(np.int32) for n in self.lengths]
+        self.kinds = size.vocabulary // 8
+        self._ids = [generator.integers(1, 1 + self.kinds, n).astype(np.int32) for n in self.lengths]
         self.records, self.seconds = np.arange(len(self.lengths)), np.zeros(len(self.lengths), np.int32)
 
     def __len__(self) -> int:
@@ -126,7 +127,7 @@ class _Documents:
 
 
 class _Pairs(_Documents):
-    """Pairs of two such answers to one prompt, one after the other."""
+    """Pairs of answers to one prompt, the rejected one of other kinds of tokens."""
 
     def __init__(self, size: Size, tokens: int):
         super().__init__(size, tokens)
@@ -136,7 +137,7 @@ class _Pairs(_Documents):
     def document(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return ids and mask of a pair; its prompts are the same."""
         ids, mask = super().document(index)
-        other = np.where(mask == 0, ids, ids[::-1])
+        other = np.where(mask == 0, ids, ids + self.kinds)
         return np.concatenate([ids, other]), np.concatenate([mask, mask])
 
 
