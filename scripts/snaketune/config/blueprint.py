@@ -28,6 +28,7 @@ from snaketune.config.stages import (
 )
 from snaketune.data.shards import MOST_SHARDS, names_of
 from snaketune.plan.hardware import catalogue_digest
+from snaketune.plan.presets import presets_digest
 from snaketune.publish.hub import is_hub
 
 SHARDED = ("read_records", "dedupe_records", "tokenize_records")
@@ -122,8 +123,9 @@ class Blueprint:
         return self.spec(stage, {**slice_of(config, stage), **self.found.outside(stage, config)})
 
     def plan_spec(self, run: str) -> str:
-        """Return the spec of a run's plan: its configuration and the catalogue of devices and prices."""
-        return self.spec("plan_run", {**slice_of(self.runs[run].config, "plan_run"), "catalogue": catalogue_digest()})
+        """Return the spec of a run's plan: its configuration, the presets, and the catalogue of devices and prices."""
+        known = {"catalogue": catalogue_digest(), "presets": presets_digest()}
+        return self.spec("plan_run", {**slice_of(self.runs[run].config, "plan_run"), **known})
 
     def probe_spec(self, run: str) -> str:
         """Return the spec of a run's probe: what it would train with, and whether other settings are tried."""

@@ -155,6 +155,7 @@ STAGES = {
                 "plan",
                 "adapter",
                 "merge.enabled",
+                "evaluate.max_samples",
                 "data.format",
                 "model.name_or_path",
                 "model.dtype",

@@ -79,6 +79,16 @@ def finished_runs(
             yield folder, info, plan
 
 
+def answer_timings(results: Path, target: Target, host: str, parameters: int) -> list[dict[str, Any]]:
+    """Return how fast tuned models of the same size answered on the target's kind of device, the newest last."""
+    found = []
+    for folder, info, plan in finished_runs(results, target, host):
+        timing = (_read(folder, "evaluation_info.json") or {}).get("models", {}).get("tuned")
+        if timing and plan.get("work", {}).get("parameters") == parameters:
+            found.append((info["train"]["finished"], timing))
+    return [timing for _, timing in sorted(found, key=lambda one: one[0])]
+
+
 def _read(folder: Path, name: str = "plan.json") -> dict[str, Any] | None:
     """Return a fact file, None when it is not there or half gone: another job may be replacing its run just now."""
     try:

@@ -4,31 +4,32 @@ Volatile is what depends on the clock, on this machine or on earlier runs, so th
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.errors import PlanError
 from snaketune.plan.advice import Situation, advise
+from snaketune.plan.afterwards import after_training, answering_of, answers_block, host_memory
 from snaketune.plan.blocks import device_block, fit_method, overheads_block, work_block
 from snaketune.plan.budget import finishes_at
 from snaketune.plan.calendar import schedule
 from snaketune.plan.calibration import find_calibration
-from snaketune.plan.earlier import find_measurement
+from snaketune.plan.device_memory import least_memory, memory_of
+from snaketune.plan.earlier import answer_timings, find_measurement
 from snaketune.plan.fit_table import Option, fit_table, options_of, verdict_of, with_measured
 from snaketune.plan.forecast import Disk, Forecast, disk_of, forecast
 from snaketune.plan.gate import nearest_hours
 from snaketune.plan.hardware import load_catalogue, load_ladder
 from snaketune.plan.ladder import ladder_table
 from snaketune.plan.machine import Machine
-from snaketune.plan.memory import MemoryPlan, memory_plan
+from snaketune.plan.memory import MemoryPlan
+from snaketune.plan.presets import preset_table
 from snaketune.plan.probed import kept_probe, measurement_of, newest, noise, probe_block
 from snaketune.plan.rate import Rate, rate_of
 from snaketune.plan.remedy import Remedy, find_remedy
-from snaketune.plan.settings import CHECKPOINT_LEVELS, setting_of
+from snaketune.plan.settings import setting_of
 from snaketune.plan.side_by_side import Reached, strategy_table
-from snaketune.plan.strategies import memory_per_gpu
 from snaketune.plan.target import Target, choose_target
 from snaketune.plan.what_if import cost_rows, ownership, sensitivity_table
 from snaketune.plan.workload import Work, read_work, speed_key
@@ -95,7 +96,7 @@ def make_plan(given: PlanInputs) -> dict[str, Any]:
     like = find_calibration(given.results, given.own, speed, target, given.machine.host)
     rate = rate_of(work, target.hardware, given.cfg["plan"]["utilization"], measured, like)
     seen = forecast(given.cfg, given.settings, work, target, rate, measured)
-    memory, notes = _memory(given.cfg, work, target)
+    memory, notes = memory_of(given.cfg, work, target)
     disk = disk_of(given.cfg, given.settings, work, given.model, given.pack)
     figures = _figures(given, target, rate, seen, memory, disk)
     if measured:
@@ -116,6 +117,7 @@ def make_plan(given: PlanInputs) -> dict[str, Any]:
         "memory": {**memory.parts, "origin": memory.origin} if memory else {},
         "disk": {**asdict(disk), "to_write": disk.to_write, "free": given.machine.free_disk_gb},
         "overheads": overheads_block(seen),
+        **_beside(given, target, work, seen, disk, values["memory_gb"]),
         "preparation": {"seconds": dict(given.preparation), "origin": "measured"},
         "calendar": schedule(given.now, values["hours"]),
         "limits": {name: given.cfg["plan"][name] for name in ("max_cost_usd", "max_hours")},
@@ -123,7 +125,7 @@ def make_plan(given: PlanInputs) -> dict[str, Any]:
             "hours": nearest_hours(given.cfg, values, seen.budget.preparation_hours, seen.budget.steps),
             "memory": remedy.sentence if remedy else None,
         },
-        "least_memory_gb": _least_memory(given.cfg, work, target),
+        "least_memory_gb": least_memory(given.cfg, work, target),
         "remedy": {"changes": dict(remedy.changes), "needs_gb": remedy.needs_gb} if remedy else None,
         **_tables(given, target, work, seen, values, about, options, remedy, _reached(given, target, speed, flops)),
         **probe_block(probe),
@@ -132,21 +134,20 @@ def make_plan(given: PlanInputs) -> dict[str, Any]:
     return rounded(plan)
 
 
-def _memory(cfg: Mapping[str, Any], work: Work, target: Target) -> tuple[MemoryPlan | None, tuple[str, ...]]:
-    try:
-        plan = memory_plan(work.config, work.setting)
-    except PlanError as error:
-        return None, (str(error),)
-    train = cfg["train"]
-    strategy, offload = train.get("strategy", "single"), train.get("offload", "none")
-    return memory_per_gpu(plan, work.setting, strategy, target.gpus, work.layers, offload), ()
-
-
-def _least_memory(cfg: Mapping[str, Any], work: Work, target: Target) -> float | None:
-    """Return the memory of the run with one row at a time and every layer recomputed, which trains the same."""
-    smallest = replace(work.setting, checkpoint_every=CHECKPOINT_LEVELS[-1], micro_batch=1)
-    plan, _ = _memory(cfg, replace(work, setting=smallest), target)
-    return plan.total if plan else None
+def _beside(
+    given: PlanInputs, target: Target, work: Work, seen: Forecast, disk: Disk, memory_gb: float | None
+) -> dict[str, Any]:
+    """Return what comes after training and beside it: evaluation, saving, answers, and the memory of the host."""
+    timings = answer_timings(given.results, target, given.machine.host, work.parameters)
+    found, cfg = answering_of(work, target, given.pack, timings), given.cfg
+    held_out = (given.pack["splits"].get("eval") or {}).get("documents", 0)
+    workers = given.settings.get("dataloader_num_workers", 0)
+    return {
+        "afterwards": after_training(cfg, work, seen, disk, found, held_out),
+        "answers": answers_block(found, target),
+        "ram": host_memory(work, target, memory_gb, given.model, workers, given.machine.ram_gb),
+        "presets": preset_table(cfg, work, target, seen, given.pack.get("packing", True)),
+    }
 
 
 Figure = tuple[Any, dict[str, Any]]
@@ -229,7 +230,9 @@ def _tables(
 ) -> dict[str, Any]:
     cfg = given.cfg
     catalogue, utilization = load_catalogue(), cfg["plan"]["utilization"]
-    whole_memory, _ = _memory({**cfg, "train": {**cfg["train"], "strategy": "single", "offload": "none"}}, work, target)
+    whole_memory, _ = memory_of(
+        {**cfg, "train": {**cfg["train"], "strategy": "single", "offload": "none"}}, work, target
+    )
     method = fit_method(work)
     fit = fit_table(work, options, catalogue, seen.budget.tokens_total, utilization)
     if about["train_hours"]["origin"] == "measured" and target.gpus == 1:

@@ -101,7 +101,7 @@ def read_work(
         shape = None
         notes.append(str(error))
     try:
-        setting = _with_checkpointing(config, setting, cfg["train"]["gradient_checkpointing"], target)
+        setting = with_checkpointing(config, setting, cfg["train"]["gradient_checkpointing"], target)
     except PlanError as error:
         notes.append(str(error))
     adapter = setting.adapter
@@ -122,7 +122,7 @@ def read_work(
     )
 
 
-def _with_checkpointing(config: Any, setting: MemorySetting, wanted: Any, target: Target) -> MemorySetting:
+def with_checkpointing(config: Any, setting: MemorySetting, wanted: Any, target: Target) -> MemorySetting:
     """Return the setting with the recomputation that ``train.gradient_checkpointing: auto`` would choose there."""
     if wanted != "auto" or target.is_cpu or target.memory_gb is None:
         return setting

@@ -1,13 +1,14 @@
 """A plan as a page: what a run will take, where it fits and what follows, a pure function of plan.json."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from snaketune.report import units
 from snaketune.report.comparison import hours
 from snaketune.report.filling import fill
+from snaketune.report.plan_choices import flow, presets
+from snaketune.report.plan_figures import COUNTED, afterwards, figures, overheads
 from snaketune.report.plan_tables import (
     UNKNOWN,
     fit,
@@ -28,20 +29,7 @@ MONDAY = datetime(2024, 1, 1)
 STARTS = {"Monday 9:00": 9, "Wednesday 18:00": 2 * 24 + 18, "Friday 18:00": 4 * 24 + 18, "Saturday 9:00": 5 * 24 + 9}
 """Hours after Monday 0:00."""
 MEASURE = "snakemake --cores all plan --config 'plan={probe: true}'"
-COUNTED = "counted in the packed rows"
-MEMORY = "Peak memory of one device"
 MEMORY_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "head", "workspace", "context")
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A number of the plan: value, how it came about, between what it lies, and where it comes from."""
-
-    label: str
-    value: str
-    origin: str
-    band: str
-    source: str
 
 
 def render_plan(plan: Mapping[str, Any], name: str, id: str) -> str:
@@ -82,6 +70,11 @@ def sections(plan: Mapping[str, Any]) -> dict[str, Any]:
         "timed": plan["hours"] is not None,
         "priced": plan["cost_usd"] is not None,
         "advice": plan["advice"],
+        "flow": flow(plan),
+        "presets": presets(plan),
+        "presets_priced": any(row["cost_usd"] is not None for row in plan.get("presets") or ()),
+        "presets_timed": any(row["train_hours"] is not None for row in plan.get("presets") or ()),
+        "afterwards": afterwards(plan),
         "limits": limits(plan),
         "work": work(plan),
         "memory": memory(plan),
@@ -135,63 +128,6 @@ def sentence(plan: Mapping[str, Any]) -> str:
     return f"{done} The rate is {plan['rate']['origin']}: {excerpt(plan['rate']['source'], 300).text}."
 
 
-def _whole(value: float | None) -> str:
-    return UNKNOWN if value is None else units.count(round(value))
-
-
-def _rate(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{units.significant(value)} tokens/s"
-
-
-def figures(plan: Mapping[str, Any]) -> list[Figure]:
-    """Return the public numbers of the plan and the rate they rest on."""
-    rate = plan["rate"]
-    rows = [
-        ("Tokens", _whole, "tokens_total"),
-        ("Optimizer steps", _whole, "steps"),
-        ("Training", time, "train_hours"),
-        ("From start to end", time, "hours"),
-        ("Cost of computing", dollars, "cost_usd"),
-        ("Cost of everything given", dollars, "total_usd"),
-        (MEMORY, gigabytes, "memory_gb"),
-        ("Disk", gigabytes, "disk_gb"),
-    ]
-    found = [_figure(label, write, plan[name], plan["about"][name]) for label, write, name in rows]
-    found.insert(2, _figure("Rate of one device", _rate, rate["tokens_per_second"], rate))
-    least = _least(plan)
-    return [replace(one, source=f"{one.source}{least}") if one.label == MEMORY else one for one in _collapsed(found)]
-
-
-def _least(plan: Mapping[str, Any]) -> str:
-    """Return what a run needs at least, where that is less than planned."""
-    least, planned = plan.get("least_memory_gb"), plan["memory_gb"]
-    if least is None or planned is None or least >= planned:
-        return ""
-    return f"; at least {gigabytes(least)}, with every layer recomputed and one row at a time"
-
-
-def _collapsed(found: list[Figure]) -> list[Figure]:
-    """Return the figures with the unknown ones in one row: that is one fact, not five."""
-    unknown = [one for one in found if one.value == UNKNOWN]
-    if len(unknown) < 2:
-        return found
-    labels = ", ".join(one.label[0].lower() + one.label[1:] for one in unknown)
-    together = Figure(labels[0].upper() + labels[1:], UNKNOWN, UNKNOWN, "", unknown[0].source)
-    known = [one for one in found if one.value != UNKNOWN]
-    return [*known, together]
-
-
-def _figure(label: str, write: Any, value: Any, about: Mapping[str, Any]) -> Figure:
-    low, high = about["low"], about["high"]
-    return Figure(
-        label=label,
-        value=write(value),
-        origin=UNKNOWN if value is None else "counted" if about["source"] == COUNTED else about["origin"],
-        band="" if value is None or low is None else f"{write(low)} to {write(high)}",
-        source=excerpt(about["source"], 300).text,
-    )
-
-
 def calendar(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return for some starts in a week when the run is done, and between when; nothing for unknown hours."""
     if plan["hours"] is None:
@@ -224,24 +160,6 @@ def planned(plan: Mapping[str, Any]) -> str:
         return f"Planned on {made:%A, %d %B %Y, %H:%M}."
     end = datetime.fromisoformat(plan["finishes_at"])
     return f"Planned on {made:%A, %d %B %Y, %H:%M}: started then, it ends on {end:%A, %d %B, %H:%M}."
-
-
-def overheads(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return what comes on top of training: label, value, origin."""
-    found, origin = plan["overheads"], plan["rate"]["origin"]
-    saves = UNKNOWN if found["saves"] is None else units.count(found["saves"], "checkpoint")
-    share = "" if found["checkpoint_share"] is None else f", {units.percent(found['checkpoint_share'])} of the time"
-    rows = [
-        (f"Checkpoints ({saves}{share})", time(found["checkpoint_hours"]), found["saves_origin"]),
-        (f"Evaluations on the way ({found['evaluations']})", time(found["evaluation_hours"]), origin),
-        ("Start: loading, compiling", time(found["start_hours"]), origin),
-    ]
-    if plan["hours"] is None:
-        rows = [("Checkpoints, evaluations and start", UNKNOWN, "")]
-    stages = (plan.get("preparation") or {}).get("seconds") or {}
-    return rows + [
-        (f"Data: {excerpt(name, 60).text}", hours(seconds), "measured before") for name, seconds in stages.items()
-    ]
 
 
 def costs(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
