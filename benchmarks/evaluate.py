@@ -45,7 +45,7 @@ def main() -> None:
         "ours": lambda: generate_answers(ours, tokenizer, prompts, decoding).texts,
     }
     found = {}
-    for kind in KINDS:
+    for kind in args.models:
         with torch.no_grad(), _switched(plain, kind), _switched(ours, kind):
             found[kind] = _compared(ways, args.repeats)
         print(_sentence(kind, found[kind]), file=sys.stderr, flush=True)
@@ -58,6 +58,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--adapter", help="folder of a PEFT adapter")
     parser.add_argument("--data", help="JSON lines (default: the embedded example)")
     parser.add_argument("--columns", nargs=2, default=("prompt", "completion"), metavar=("QUESTION", "ANSWER"))
+    parser.add_argument("--models", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--requests", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=64, help="as evaluate.batch_size")
     parser.add_argument("--max-new-tokens", type=int, default=48)
