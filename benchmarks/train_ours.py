@@ -59,6 +59,8 @@ def _settings(case: Case, device: Device) -> dict[str, Any]:
         "strategy": "single",
         "per_device_train_batch_size": case.number("rows", 2),
         "gradient_checkpointing": every > 0,
+        "activation_offloading": False,
+        "use_liger_kernel": False,
         "checkpoint_every_n_layers": every,
         "chunked_loss": case.flag("chunked", True),
         # What auto decides for a run of more than ten minutes; the window shows its steady state.

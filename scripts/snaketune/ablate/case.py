@@ -14,6 +14,8 @@ WARM_UP_SHARE = 0.2
 REPEATS = 3
 """Within a case; the rounds repeat the case itself."""
 FEWEST_STEPS = 8
+COUNTED = ("attention", "chunked_loss", "checkpoint_every", "computes_padding")
+"""What of the engine the arithmetic of operations follows from."""
 TOKENISING_SECONDS = 3.0
 
 
@@ -81,7 +83,8 @@ def measure_training(case: TrainingCase) -> dict[str, Any]:
     each = max(1, int(case.steps * (1 - WARM_UP_SHARE)) // REPEATS)
     warm_up = case.steps - each * REPEATS
     queue = Queue()
-    found = asdict(probe(inputs, case.cfg, case.settings, steps=each, warmup_steps=warm_up, repeats=REPEATS))
+    cfg = case.cfg | {"train": case.cfg["train"] | {"keeps_padding": not case.layout.is_packed}}
+    found = asdict(probe(inputs, cfg, case.settings, steps=each, warmup_steps=warm_up, repeats=REPEATS))
     waited = queue.share()
     kept = ("peak_memory_bytes", "save_seconds", "load_seconds", "warmup_seconds", "steps", "tokens", "held_out_loss")
     train = case.cfg["train"]
@@ -89,7 +92,7 @@ def measure_training(case: TrainingCase) -> dict[str, Any]:
         **{name: found[name] for name in kept},
         "tokens_per_second": own_rate(found["rates"], waited if case.is_cpu else 0.0),
         "waited_share": waited,
-        "engine": {name: found["engine"][name] for name in ("attention", "chunked_loss", "checkpoint_every")},
+        "engine": {name: found["engine"][name] for name in COUNTED},
         "rows": train["per_device_train_batch_size"],
         "accumulation": train["gradient_accumulation_steps"],
     }

@@ -15,6 +15,7 @@ from snaketune.data.rightsizing import LengthPolicy, choose_max_length
 from snaketune.data.rows import write_rows
 from snaketune.data.token_store import TokenStore
 
+PACKED, PADDED = "packed", "padded"
 MOST_DOCUMENTS, MOST_HELD_OUT = 4096, 256
 """More would say no more about a rate and take long to lay out in every way."""
 
@@ -33,6 +34,11 @@ class Layout:
     tokens: int
     trained: int
     squares: int
+
+    @property
+    def is_packed(self) -> bool:
+        """Tell whether rows hold as many documents as fit, as their folder says, and not one each."""
+        return self.folder.endswith(PACKED)
 
     @property
     def tokens_per_row(self) -> float:
@@ -103,7 +109,7 @@ def lengths_to_compare(tokens: Path, rightsize: Mapping[str, Any], multiple: int
 
 def lay_out(sample: Sample, row_length: int, packing: bool, pad_id: int, folder: Path) -> Layout:
     """Write the sample as rows, unless that was done, and return them."""
-    place = folder / f"{row_length}-{'packed' if packing else 'padded'}"
+    place = folder / f"{row_length}-{PACKED if packing else PADDED}"
     facts = place / "layout.json"
     if facts.is_file():
         return Layout(**read_json(facts))

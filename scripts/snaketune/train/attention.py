@@ -230,7 +230,6 @@ def settle_attention(model: Any, masked: bool = False) -> None:
         print("Note: attention runs with a mask, because this model's is more than a product of documents.", flush=True)
 
 
-@torch.no_grad()
 def check_isolation(model: Any) -> None:
     """Prove on this model, device and kernel that a document does not see the one in front of it in its row.
 
@@ -239,18 +238,30 @@ def check_isolation(model: Any) -> None:
     Raises:
         ConfigError: if it does, as with layers that are not attention (state-space models and the like).
     """
+    change, limit = _change_behind_another(model)
+    if not change <= limit:
+        raise ConfigError(
+            f"tokens.packing: true mixes neighbouring documents in this model with {model.config._attn_implementation}"
+            f" attention (a document changes by {change:.1%} behind another one): set it to false."
+        )
+
+
+def is_isolated(model: Any) -> bool:
+    """Tell whether a document does not see the one in front of it, see :func:`check_isolation`."""
+    change, limit = _change_behind_another(model)
+    return change <= limit
+
+
+@torch.no_grad()
+def _change_behind_another(model: Any) -> tuple[float, float]:
+    """Return by which share a document changes behind another one, and by how much it may."""
     was_training = model.training
     model.eval()
     alone, behind = _second_document(model, alone=True), _second_document(model, alone=False)
     model.train(was_training)
     change = float(((alone - behind).norm(dim=-1) / alone.norm(dim=-1).clamp_min(1e-12)).max())
     is_close = is_exact(alone) and (alone.device.type == "cpu" or not needs_boundaries(model))
-    limit = TOLERANCE_FLOAT32 if is_close else TOLERANCE_HALF
-    if not change <= limit:
-        raise ConfigError(
-            f"tokens.packing: true mixes neighbouring documents in this model with {model.config._attn_implementation}"
-            f" attention (a document changes by {change:.1%} behind another one): set it to false."
-        )
+    return change, TOLERANCE_FLOAT32 if is_close else TOLERANCE_HALF
 
 
 def _second_document(model: Any, alone: bool, lengths: tuple[int, int] = (11, 9)) -> torch.Tensor:

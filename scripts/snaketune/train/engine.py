@@ -11,7 +11,7 @@ from typing import Any
 from snaketune.common.errors import ConfigError
 from snaketune.data.rows import PackedRows
 from snaketune.train.activations import checkpoint_interval
-from snaketune.train.attention import VARLEN, check_isolation, needs_boundaries, settle_attention
+from snaketune.train.attention import VARLEN, check_isolation, is_isolated, needs_boundaries, settle_attention
 from snaketune.train.batches import Layout, document_shape
 from snaketune.train.compiling import CompilationWatch, compile_layers, wants_compiling
 from snaketune.train.device import Device, is_sharded, mixed_dtype, mixed_precision
@@ -95,6 +95,7 @@ def prepare_engine(
             _suit_cpu(model, train)
         if is_packed := any(_is_packed(rows) for rows in splits):
             check_isolation(sample)
+        is_dense = _can_be_dense(model, cfg, device) and (is_packed or is_isolated(sample))
         is_chunked, why_not = _chunk_loss(model, sample, train)
     notes += [why_not] if why_not else []
     setting, every_n = train["gradient_checkpointing"], train.get("checkpoint_every_n_layers", 1)
@@ -108,8 +109,7 @@ def prepare_engine(
     for note in notes:
         print(f"Note: {note}.", flush=True)
     layout = _layout(model, splits, train, is_chunked, compiled > 0)
-    if is_packed and not compiled and _can_be_dense(model, cfg, device):
-        layout = replace(layout, dense=True)
+    layout = replace(layout, dense=is_dense and not compiled)
     watch = CompilationWatch() if compiled else None
     return Engine(
         model.config._attn_implementation, is_chunked, every, compiled, layout, tuple(notes), watch, liger_layers
@@ -130,9 +130,13 @@ def _is_packed(rows: PackedRows) -> bool:
 
 
 def _can_be_dense(model: Any, cfg: dict[str, Any], device: Device) -> bool:
-    """Tell whether packed rows may become one: attention has boundaries, and no pairs are found by their rows."""
-    is_plain = device.is_cpu and not is_sharded(cfg) and cfg["train"]["method"] == "sft"
-    return is_plain and needs_boundaries(model)
+    """Tell whether the rows of a batch may become one: attention has boundaries, and no pairs are found by their rows.
+
+    An ablation has rows that keep their padding, to say what that costs.
+    """
+    train = cfg["train"]
+    is_plain = device.is_cpu and not is_sharded(cfg) and train["method"] == "sft"
+    return is_plain and not train.get("keeps_padding") and needs_boundaries(model)
 
 
 def _chunk_loss(model: Any, sample: Any, train: dict[str, Any]) -> tuple[bool, str | None]:
