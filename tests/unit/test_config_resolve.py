@@ -83,9 +83,16 @@ def test_a_key_in_the_wrong_section_names_its_section():
     assert "train.learning_rate" in refusal({**MINIMAL, "learning_rate": 1e-4})
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", "a b", "a'b", "$(x)", "a;b", "-a", "", "latest", "x" * 65, "a..b", "ä"])
+@pytest.mark.parametrize(
+    "name", ["a/b", "..", "a b", "a'b", "$(x)", "a;b", "-a", "", "latest", "x" * 65, "a..b", "ä", "a\n"]
+)
 def test_run_names_are_plain_folder_names(name):
     assert "runs has the name" in refusal({**MINIMAL, "runs": {name: {}}})
+
+
+def test_names_of_runs_are_folders_of_their_own_on_every_disk():
+    message = refusal({**MINIMAL, "runs": {"Lora": {}, "b": {}, "lora": {}}})
+    assert message.startswith("config/config.yaml: the runs Lora and lora differ by case alone")
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,13 @@ from snaketune.common.errors import ConfigError
 from snaketune.config.aliases import OTHER_NAMES
 from snaketune.config.features import FEATURES
 from snaketune.config.grid import expand
+from snaketune.config.naming import check_distinct
 from snaketune.config.notes import notes_for
 from snaketune.config.run_references import link_runs
 from snaketune.config.schema import FileConfig, LinkedConfig, RunConfig, RunEntry
 from snaketune.config.strict_yaml import load_yaml
 
-RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 DEFAULT_RUN = "default"
 COMMAND_LINE = "--config"
 LARGEST_NUMBER = 1 << 63
@@ -78,6 +79,7 @@ def resolve_runs(file: Layer, command_line: dict[str, Any], presets: str | Path)
             check_run_name(name, layer.name)
     runs = {**_runs_of(file), **_runs_of(override)} or {DEFAULT_RUN: {}}
     expanded, grids = expand(runs, file.name)
+    check_distinct(expanded, file.name)
     for name, entry in grids.items():
         check_keys(file, RunEntry, expanded[name], f"runs.{entry}.grid: ")
     resolved = [_resolve_run(name, values, file, override, Path(presets)) for name, values in sorted(expanded.items())]
@@ -142,7 +144,7 @@ def check_run_name(name: str, place: str) -> None:
     Raises:
         ConfigError: for anything but letters, digits, ``.``, ``_`` and ``-``.
     """
-    if not RUN_NAME.match(name) or ".." in name or name == "latest":
+    if not RUN_NAME.fullmatch(name) or ".." in name or name == "latest":
         raise ConfigError(
             f"{place}: runs has the name {name!r}: use up to 64 letters, digits, '.', '_' or '-', starting with a"
             " letter or digit, for example lora-r16."
