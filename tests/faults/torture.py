@@ -112,7 +112,7 @@ def edit(campaign: Campaign) -> None:
 def delete(campaign: Campaign) -> None:
     """A result is deleted, or a whole folder of them."""
     path = campaign.any_file("results/data/*/*/*", "results/models/*/*", "results/runs/*/*/*")
-    shutil.rmtree(path.parent) if campaign.chance.random() < 0.3 else path.unlink()
+    shutil.rmtree(path.parent.resolve()) if campaign.chance.random() < 0.3 else path.unlink()
 
 
 def damage_state(campaign: Campaign) -> None:

@@ -30,5 +30,6 @@ def check_distinct(names: Iterable[str], place: str) -> None:
     for name in names:
         if (other := known.setdefault(name.lower(), name)) != name:
             raise ConfigError(
-                f"{place}: the runs {other} and {name} differ by case alone, and are one folder on some disks: rename one."
+                f"{place}: the runs {other} and {name} differ by case alone, and are one folder on some disks: rename"
+                " one."
             )
