@@ -45,7 +45,8 @@ def spare_unused(cfg: dict[str, Any]) -> None:
     is_used = cfg.get("model", cfg).get("quantization", NONE) != NONE
     is_used |= OPTIMIZERS.get(cfg.get("train", {}).get("optim", "")) == "bitsandbytes"
     for name in ("boto3",) if is_used else ("boto3", "bitsandbytes"):
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type] - so Python says that there is no such module
+        # With nothing under its name, Python says that there is no such module.
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
 def versions_of(names: tuple[str, ...] = VERSIONED) -> dict[str, str]:
