@@ -9,14 +9,13 @@ from snaketune.common.canonical import digest_of, read_json
 from snaketune.common.manifest import write_manifest
 from snaketune.config.proofs import NAME, Proof, in_order, note_proofs, proofs_in, put_in_order
 
+MADE = ("rows", "manifest.json")
 LATE, EARLY = 2_000_000_000_000_000_000, 1_000_000_000_000_000_000
 
 
-def job(rule, spec, inputs, outputs):
-    wildcards = {"id": rule}
-    return SimpleNamespace(
-        rule=SimpleNamespace(name=rule), params={"spec": spec}, input=inputs, output=outputs, wildcards_dict=wildcards
-    )
+def job(rule, spec, inputs, outputs, benchmark=None):
+    facts = {"params": {"spec": spec}, "input": inputs, "output": outputs, "benchmark": benchmark}
+    return SimpleNamespace(rule=SimpleNamespace(name=rule), wildcards_dict={"id": rule}, **facts)
 
 
 class Ancient(str):
@@ -28,8 +27,9 @@ class Temporary(str):
 
 
 @pytest.fixture
-def made(tmp_path):
+def made(tmp_path, monkeypatch):
     """Results of two jobs that are noted, the second one's older than the first one's, and where to put them right."""
+    monkeypatch.chdir(tmp_path)
     results, work = tmp_path / "results", tmp_path / "work"
     for stage in ("first", "second"):
         folder = results / stage / "id"
@@ -41,7 +41,13 @@ def made(tmp_path):
     (results / "old").write_text("not looked at")
     jobs = [
         job("one", "spec 1", [], [f"{one}/bulk", f"{one}/rows", f"{one}/manifest.json"]),
-        job("two", "spec 2", [f"{one}/bulk", Ancient(results / "old")], [f"{two}/rows", f"{two}/manifest.json"]),
+        job(
+            "two",
+            "spec 2",
+            [f"{one}/bulk", Ancient(results / "old")],
+            [f"{two}/rows", f"{two}/manifest.json"],
+            "two.tsv",
+        ),
         job("gone", "spec 3", [f"{two}/bulk"], [f"{two}/temporary"]),
         job("kept", "spec 4", [f"{one}/bulk"], [Temporary(two / "bulk")]),
     ]
@@ -61,7 +67,7 @@ def set_times(folder, time):
 
 
 def times(folder):
-    return {(folder / name).stat().st_mtime_ns for name in ("rows", "manifest.json")}
+    return {(folder / name).stat().st_mtime_ns for name in MADE}
 
 
 def test_what_is_proven_gets_times_in_order_once(made):
@@ -98,6 +104,14 @@ def test_the_time_of_a_folder_is_that_of_its_stamp(made):
     os.utime(made.two / "manifest.json", ns=(LATE, LATE))
     assert made.put() == 1
     assert stamp.stat().st_mtime_ns == LATE
+
+
+def test_what_snakemake_measured_of_a_job_counts_where_it_is(made, tmp_path):
+    assert made.put() == 1
+    (tmp_path / "two.tsv").touch()
+    os.utime(tmp_path / "two.tsv", ns=(EARLY, EARLY))
+    assert made.put() == 1
+    assert (tmp_path / "two.tsv").stat().st_mtime_ns == LATE
 
 
 def test_notes_that_contradict_each_other_end():

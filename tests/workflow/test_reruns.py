@@ -265,7 +265,7 @@ def copy_without_times(project, folder):
 def test_moved_results_are_results(project, tmp_path):
     copy = copy_without_times(project, tmp_path)
     assert copy.run() == set()
-    assert re.search(r"the results of \d+ jobs have lost their order in time", copy.output)
+    assert re.search(r"the results of .* have lost their order in time", copy.output)
     assert copy.run() == set()
     assert "lost their order" not in copy.output
     damaged = next(copy.folder.glob("results/data/split_records/*/train.jsonl"))

@@ -32,6 +32,8 @@ class Proof:
         wildcards: of the job.
         spec: digest of its spec.
         inputs, outputs: digests by path below the results folder.
+        benchmark: path of what Snakemake measured of the job, below the project, which counts as an output of any
+            content; empty for none.
     """
 
     rule: str
@@ -39,6 +41,7 @@ class Proof:
     spec: str
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
+    benchmark: str = ""
 
 
 @dataclass(slots=True)
@@ -91,7 +94,7 @@ def note_proofs(jobs: Iterable[Any], results: Path, work: Path) -> None:
     for job in jobs:
         if proof := _proof_of(job, contents):
             folder = (results / next(iter(proof.outputs))).parent
-            facts = {"wildcards": dict(proof.wildcards), "spec": proof.spec}
+            facts = {"wildcards": dict(proof.wildcards), "spec": proof.spec, "benchmark": proof.benchmark}
             name = " ".join([proof.rule, *map(str, proof.wildcards.values())])
             by_folder.setdefault(folder, {})[name] = {**facts, "inputs": proof.inputs, "outputs": proof.outputs}
     for folder, proofs in sorted(by_folder.items()):
@@ -114,7 +117,8 @@ def _proof_of(job: Any, contents: Contents) -> Proof | None:
     # Temporary inputs are gone by now, and no reason to make anything again.
     read = {name: digest for name, digest in read.items() if digest is not None}
     wildcards = {name: str(value) for name, value in job.wildcards_dict.items()}
-    return Proof(job.rule.name, wildcards, digest_of(spec, size=16), read, written)  # type: ignore[arg-type]
+    spec, benchmark = digest_of(spec, size=16), str(job.benchmark or "")
+    return Proof(job.rule.name, wildcards, spec, read, written, benchmark)  # type: ignore[arg-type]
 
 
 def _below(file: Any, root: Path) -> str | None:
@@ -140,7 +144,8 @@ def put_in_order(folders: Iterable[Path], results: Path, work: Path, spec_of: Ca
     times, contents, proven = Times(results), None, 0
     for proof in proofs:
         newest = max((times.of(name) for name in proof.inputs), default=0)
-        late = [name for name in proof.outputs if times.of(name) < newest]
+        measured = [os.path.abspath(proof.benchmark)] if os.path.lexists(proof.benchmark) else []
+        late = [name for name in (*proof.outputs, *measured) if times.of(name) < newest]
         if not late:
             continue
         contents = contents or Contents(results, DigestCache(work / "digests.json"))
@@ -162,13 +167,17 @@ def _holds(proof: Proof, contents: Contents, spec_of: Callable[[Proof], str | No
 
 
 class Times:
-    """When results were made, as Snakemake sees it, in nanoseconds since the epoch; each is looked up once."""
+    """When results were made, as Snakemake sees it, in nanoseconds since the epoch; each is looked up once.
+
+    Args:
+        root: the results folder, which names are below if they are not absolute.
+    """
 
     def __init__(self, root: Path):
         self._root, self._known = str(root), dict[str, int]()
 
     def of(self, name: str) -> int:
-        """Return the time of a file or folder below the root, 0 for one that is missing."""
+        """Return the time of a file or folder, 0 for one that is missing."""
         if name not in self._known:
             try:
                 self._known[name] = os.lstat(self._place(name)).st_mtime_ns
@@ -181,11 +190,12 @@ class Times:
         try:
             os.utime(self._place(name), ns=(time, time), follow_symlinks=False)
         except OSError as error:
-            return say(f"{self._root}/{name}: its time cannot be set ({error.strerror}), so it may be made again.")
+            return say(f"{self._place(name)}: its time cannot be set ({error.strerror}), so it may be made again.")
         self._known[name] = time
 
     def _place(self, name: str) -> str:
-        path, stamp = f"{self._root}/{name}", f"{self._root}/{name}/{STAMP}"
+        path = name if name.startswith("/") else f"{self._root}/{name}"
+        stamp = f"{path}/{STAMP}"
         return stamp if "." not in name.rpartition("/")[2] and os.path.lexists(stamp) else path
 
 
@@ -193,7 +203,7 @@ def proofs_in(folder: Path) -> list[Proof]:
     """Return what is noted in a folder of results."""
     found = []
     for name, entry in _read(folder).items():
-        parts = (entry["wildcards"], entry["spec"], entry["inputs"], entry["outputs"])
+        parts = (entry["wildcards"], entry["spec"], entry["inputs"], entry["outputs"], entry["benchmark"])
         found.append(Proof(name.split(" ", 1)[0], *parts))
     return found
 
@@ -208,7 +218,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _is_entry(entry: Any) -> bool:
-    if not isinstance(entry, dict) or not isinstance(entry.get("spec"), str):
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("spec", "benchmark")):
         return False
     return all(isinstance(entry.get(key), dict) for key in ("wildcards", "inputs", "outputs"))
 
@@ -249,9 +259,10 @@ def order_before_jobs(workflow: Any, folders: Iterable[Path], results: Path, wor
 
     def prepare_dag(*arguments: Any, **settings: Any) -> Any:
         if count := put_in_order(folders, results, work, spec_of):
+            jobs = "a job" if count == 1 else f"{count} jobs"
             say(
-                f"the results of {count} jobs have lost their order in time, as a copy or a backup does; their digests"
-                " prove that they are up to date, and nothing of them is made again."
+                f"the results of {jobs} have lost their order in time, as a copy or a backup does; their digests prove"
+                " that they are up to date, and nothing of them is made again."
             )
         return prepare(*arguments, **settings)
 
