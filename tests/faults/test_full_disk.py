@@ -13,6 +13,7 @@ from snaketune.common import atomic
 from snaketune.common.errors import DiskFullError
 from snaketune.common.room import is_full_disk, require_room
 from snaketune.common.state import write_state
+from snaketune.config.first_look import FirstLook
 from snaketune.config.start import Places
 from snaketune.data.copying import copy_verified
 
@@ -119,8 +120,11 @@ def test_a_full_tmpdir_is_a_sentence_at_the_start(small_disk, tmp_path, monkeypa
 def test_whoever_can_do_without_a_file_goes_on_when_the_disk_is_full(small_disk, capsys):
     with open(small_disk / "ballast", "wb") as file:
         os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(small_disk).free)
-    write_state(small_disk / "digests.json", {"a": "b" * 100_000})
-    assert "digests.json cannot be written (No space left on device)" in capsys.readouterr().err
+    look = FirstLook(None, small_disk / "first_look.json")
+    look._remember({"x": 1}, "b" * 100_000)
+    for remember in (lambda: write_state(small_disk / "digests.json", {"a": "b" * 100_000}), look.save):
+        remember()
+        assert ".json cannot be written (No space left on device)" in capsys.readouterr().err
     assert [path.name for path in small_disk.iterdir()] == ["ballast"]
 
 

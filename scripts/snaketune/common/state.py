@@ -41,13 +41,17 @@ def read_state(path: str | Path, is_right: Callable[[Any], bool]) -> dict[str, A
 
 
 def write_state(path: str | Path, state: dict[str, Any]) -> None:
-    """Remember ``state``; where nothing can be written, a line says so and the next command finds it out again.
+    """Remember ``state`` as :func:`keep` does.
 
     Each entry carries a digest, so that a flipped bit in it cannot pass for what was found out.
     """
+    keep(path, {name: {"value": value, "digest": digest_of([name, value], 4)} for name, value in state.items()})
+
+
+def keep(path: str | Path, value: dict[str, Any]) -> None:
+    """Write what can be found out again; where nothing can be written, a line says so."""
     try:
-        entries = {name: {"value": value, "digest": digest_of([name, value], 4)} for name, value in state.items()}
-        write_json(path, entries)
+        write_json(path, value)
     except OSError as error:
         say(f"{path} cannot be written ({error.strerror}): what it would remember is found out again next time.")
 

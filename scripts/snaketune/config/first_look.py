@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.atomic import write_json
 from snaketune.common.canonical import digest_of, read_json
 from snaketune.common.errors import ConfigError, DataError
+from snaketune.common.state import keep
 from snaketune.config.discovery import BUILTIN, Discovery
 from snaketune.config.schema import LinkedConfig
 from snaketune.config.stages import slice_of
@@ -66,7 +66,7 @@ class FirstLook:
     def save(self) -> None:
         """Keep what was read for the next invocation."""
         if self._good != self._known:
-            write_json(self._path, self._good)
+            keep(self._path, self._good)
 
     def _is_new(self, key: Mapping[str, Any]) -> bool:
         return digest_of(key) not in self._good

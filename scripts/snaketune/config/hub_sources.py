@@ -12,11 +12,10 @@ from typing import Any
 
 import yaml
 
-from snaketune.common.atomic import write_json
 from snaketune.common.canonical import canonical_text, read_json
 from snaketune.common.errors import ConfigError
 from snaketune.common.reachable import connection_problem, first_hop
-from snaketune.common.state import say
+from snaketune.common.state import keep, say
 from snaketune.config.remote_sources import MAGIC, translate
 from snaketune.config.source_files import DATA_FILE, DESCRIPTIONS, choose_split, listed
 from snaketune.data.hub_files import HubAddress, in_one_sentence
@@ -63,7 +62,7 @@ class HubSources:
     def save(self) -> None:
         """Keep what was found."""
         if self._is_asking and self._found and not self._found.items() <= self._remembered().items():
-            write_json(self._memory, self._remembered() | self._found)
+            keep(self._memory, self._remembered() | self._found)
 
     def _remembered(self) -> dict[str, Any]:
         try:
