@@ -79,6 +79,7 @@ def test_a_failure_is_said_without_its_command(handler):
         "RuleException:\nCalledProcessError in file rules/plan.smk, line 3:\nCommand 'python --spec {}' returned 2."
     )
     send(handler, LogEvent.ERROR, command, logging.ERROR, exception="RuleException")
+    send(handler, None, "Exiting because a job execution failed. Look above for error messages", logging.ERROR)
     text = "WorkflowError:\nAt least one job did not complete successfully."
     send(handler, LogEvent.ERROR, text, logging.ERROR, exception="WorkflowError")
     assert handler.lines == ["plan       mine: failed after 2.0 s"]

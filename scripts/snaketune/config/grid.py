@@ -51,8 +51,8 @@ def _combinations(name: str, own: dict[str, Any], grid: Any, place: str) -> dict
         )
     labels = _labels(list(lists))
     made = {}
-    for values in itertools.product(*lists.values()):
-        chosen = dict(zip(lists, values, strict=True))
+    for combination in itertools.product(*lists.values()):
+        chosen = dict(zip(lists, combination, strict=True))
         made[_name(name, {labels[key]: value for key, value in chosen.items()})] = _with(own, chosen)
     return made
 

@@ -65,7 +65,7 @@ class Talking:
     """
 
     def __init__(self, places: Places, settings: ModelSettings):
-        self.names = ("base", "tuned")
+        self.names: Sequence[str] = ("base", "tuned")
         self._tokenizer = load_tokenizer(places.base, settings)
         source = (places.tokens / "chat_template.jinja").read_text(encoding="utf-8")
         if not source:

@@ -61,7 +61,7 @@ def splitter(tokenizer: Mapping[str, Any]) -> str | None:
     if kinds == ["Digits", "ByteLevel"]:
         return "smollm" if parts[0].get("individual_digits") and last.get("use_regex", True) else None
     if kinds == ["Split", "ByteLevel"] and parts[0].get("behavior") == "Isolated" and not last.get("use_regex", True):
-        return SPLITTERS.get((parts[0].get("pattern") or {}).get("Regex"))
+        return SPLITTERS.get(str((parts[0].get("pattern") or {}).get("Regex")))
     return None
 
 
@@ -172,8 +172,8 @@ def _write_tokenizer(writer: "gguf.GGUFWriter", model: Path, config: Mapping[str
     )
     settings = read_json(model / "tokenizer_config.json")
     for name, add in _special(writer):
-        if (number := _number_of(settings.get(name), texts)) is not None:
-            add(number)
+        if (found := _number_of(settings.get(name), texts)) is not None:
+            add(found)
     writer.add_add_bos_token(_adds_a_first_token(tokenizer))
     template = model / "chat_template.jinja"
     if template.is_file() and (text := template.read_text(encoding="utf-8")):

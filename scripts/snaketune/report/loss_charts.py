@@ -8,6 +8,7 @@ from snaketune.report.charts import HEIGHT, STEP_TITLE, TABLE_ROWS, Chart, learn
 from snaketune.report.comparison import price_per_hour
 from snaketune.report.curves import Curve
 from snaketune.report.facts import Facts
+from snaketune.report.kept import kept_step, what_was_kept
 from snaketune.report.thinning import Point, every_so_often, thin
 
 COLOURS = {"training": 1, "held-out": 2}
@@ -87,7 +88,10 @@ def _chart(facts: Facts, axis: Axis) -> Chart | None:
     total = len({step for curve in series.values() for step, _ in curve.points})
     across = drawing.Axis(axis.title, axis.write, whole=axis.title == STEP_TITLE)
     upward = drawing.Axis("loss (per pair)" if learns_preferences(facts) else "loss (nats per token)")
-    plot = drawing.Plot(across, upward, HEIGHT, tuple(lines))
+    kept = kept_step(facts)
+    at = None if kept is None else axis.place(kept)
+    limit = None if at is None else drawing.Limit(at, "kept")
+    plot = drawing.Plot(across, upward, HEIGHT, tuple(lines), limit=limit)
     header = ("Step", *([axis.column] if axis.column else []), "Training loss", "Held-out loss")
     return Chart(axis.name, "Loss", _caption(facts), plot, header, rows, rows_note(len(rows), total))
 
@@ -100,7 +104,8 @@ def _line(name: str, curve: Curve, axis: Axis) -> drawing.Series:
 def _caption(facts: Facts) -> str:
     meaning = "DPO loss of a pair of answers" if learns_preferences(facts) else "Loss in nats per trained token"
     is_held_out = bool(facts.curves["eval_loss"].points)
-    return meaning + ("." if is_held_out else "; no held-out loss was measured during training.")
+    text = meaning + ("." if is_held_out else "; no held-out loss was measured during training.")
+    return " ".join(filter(None, (text, what_was_kept(facts))))
 
 
 def _rows(training: Curve, held_out: Curve, axis: Axis) -> tuple[tuple[str, ...], ...]:

@@ -77,6 +77,8 @@ COUNTED: tuple[tuple[str, str, Place], ...] = (
     ("training.trainable_parameters", "parameters", "adapter.trainable_parameters"),
     ("training.total_parameters", "parameters", "adapter.total_parameters"),
     ("training.loss_last", "nats per token", "adapter.train_loss_last"),
+    ("training.kept_step", "step", "adapter.best.kept_step"),
+    ("training.stopped_early", "", "adapter.best.stopped_early"),
     ("merge.verdict", "", "merged.check.verdict"),
     ("merge.mean_kl", "nats per token", "merged.check.mean_kl"),
     ("merge.loss_change", "nats per token", "merged.check.loss_change"),

@@ -41,14 +41,17 @@ CHATTER = (
     "Storing output in storage",
     "Complete log(s): ",
     "Elapsed time: ",
-    "Exiting because a job execution failed",
     "Shutting down, this might take some time",
     "Will exit after finishing currently running jobs",
     "Removing output files of failed job",
     "Processed ",
 )
 # The errors after every failed job: they say less than the job has said, one of them with its whole command.
-AFTER_A_FAILURE = ("At least one job did not complete successfully", "CalledProcessError in file ")
+AFTER_A_FAILURE = (
+    "At least one job did not complete successfully",
+    "CalledProcessError in file ",
+    "Exiting because a job execution failed",
+)
 _SHOWN_WORDS = ("verbose", "debug_dag", "printshellcmds", "dryrun")
 
 

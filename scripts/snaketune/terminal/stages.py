@@ -96,7 +96,7 @@ def _merged(facts: Facts) -> str:
         return "refused"
     words = {"equal": "equals the tuned model", "rounded": "equals the tuned model but for rounding"}
     found = (facts.get("check") or {}).get("verdict")
-    return words.get(found, "not compared with the tuned model" if found is None else str(found))
+    return "not compared with the tuned model" if found is None else words.get(str(found), str(found))
 
 
 def _evaluated(facts: Facts) -> str:

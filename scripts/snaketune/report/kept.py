@@ -1,0 +1,28 @@
+"""Which weights a training kept, where that was the best checkpoint's or it stopped early."""
+
+from snaketune.report import units
+from snaketune.report.facts import Facts, look
+
+
+def kept_step(facts: Facts) -> int | None:
+    """Return the step whose weights were kept; None where nothing but the last step was asked for."""
+    return look(facts.adapter, "best.kept_step")
+
+
+def what_was_kept(facts: Facts) -> str:
+    """Return one sentence on the kept checkpoint and an early stop; nothing where neither was asked for."""
+    kept, steps = kept_step(facts), look(facts.adapter, "steps")
+    if kept is None:
+        return ""
+    best, value = look(facts.adapter, "best.step"), units.significant(look(facts.adapter, "best.value"))
+    name = str(look(facts.adapter, "best.metric")).removeprefix("eval_").replace("_", " ")
+    stopped = (
+        f"Training stopped early after step {units.count(steps)}. " if look(facts.adapter, "best.stopped_early") else ""
+    )
+    if kept == best:
+        return (
+            f"{stopped}The weights of step {units.count(kept)} were kept, whose held-out {name} is the best ({value})."
+        )
+    return (
+        f"{stopped}The last weights were kept; the best held-out {name} ({value}) was that of step {units.count(best)}."
+    )

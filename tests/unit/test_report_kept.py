@@ -1,0 +1,35 @@
+"""The kept checkpoint and an early stop in the report: in the curve, its caption and the table of facts."""
+
+import pytest
+from report_case import facts_with
+
+from snaketune.report.loss_charts import loss_chart
+from snaketune.report.table import fact_table
+
+BEST = {"metric": "eval_loss", "value": 0.21, "step": 100, "kept_step": 100, "stopped_early": False}
+
+
+def with_best(**changes):
+    return facts_with(adapter={**facts_with().adapter, "best": {**BEST, **changes}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "The weights of step 100 were kept, whose held-out loss is the best (0.210)."),
+        ({"stopped_early": True}, "Training stopped early after step"),
+        ({"kept_step": 250}, "The last weights were kept; the best held-out loss (0.210) was that of step 100."),
+    ],
+)
+def test_the_caption_says_which_weights_were_kept_and_the_curve_marks_them(changes, words):
+    chart = loss_chart(with_best(**changes))
+    assert words in chart.caption
+    assert (chart.plot.limit.at, chart.plot.limit.words) == ({**BEST, **changes}["kept_step"], "kept")
+
+
+def test_nothing_is_said_where_nothing_was_asked():
+    chart = loss_chart(facts_with())
+    assert "kept" not in chart.caption and chart.plot.limit is None
+    assert not [row for row in fact_table(facts_with()) if "kept" in row["name"]]
+    found = {row["name"]: row["value"] for row in fact_table(with_best())}
+    assert (found["training.kept_step"], found["training.stopped_early"]) == (100, False)
