@@ -3,6 +3,7 @@
 import pytest
 from report_case import facts_with
 
+from snaketune.report.findings import findings
 from snaketune.report.loss_charts import loss_chart
 from snaketune.report.table import fact_table
 
@@ -16,7 +17,7 @@ def with_best(**changes):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "The weights of step 100 were kept, whose held-out loss is the best (0.210)."),
+        ({}, "The weights of step 100 were kept: the best held-out loss (0.210)."),
         ({"stopped_early": True}, "Training stopped early after step"),
         ({"kept_step": 250}, "The last weights were kept; the best held-out loss (0.210) was that of step 100."),
     ],
@@ -30,6 +31,16 @@ def test_the_caption_says_which_weights_were_kept_and_the_curve_marks_them(chang
 def test_nothing_is_said_where_nothing_was_asked():
     chart = loss_chart(facts_with())
     assert "kept" not in chart.caption and chart.plot.limit is None
-    assert not [row for row in fact_table(facts_with()) if "kept" in row["name"]]
+    assert not [
+        row for row in fact_table(facts_with()) if row["name"].startswith(("training.kept", "training.stopped"))
+    ]
     found = {row["name"]: row["value"] for row in fact_table(with_best())}
     assert (found["training.kept_step"], found["training.stopped_early"]) == (100, False)
+
+
+def test_a_loss_that_rose_after_the_kept_checkpoint_is_no_warning():
+    curves = dict(facts_with().curves)
+    curves["eval_loss"] = type(curves["loss"])(((50, 0.5), (100, 0.2), (150, 0.4)))
+    for adapter, is_warned in ((facts_with().adapter, True), (with_best().adapter, False)):
+        sentences = [finding.sentence for finding in findings(facts_with(curves=curves, adapter=adapter))]
+        assert any("train.load_best_model_at_end" in sentence for sentence in sentences) is is_warned

@@ -7,6 +7,7 @@ from snaketune.report import units
 from snaketune.report.answers import WRONG_KINDS
 from snaketune.report.facts import Facts, look
 from snaketune.report.funnel import balances
+from snaketune.report.kept import kept_step
 from snaketune.report.merging import choice, missing_because
 from snaketune.report.text import excerpt
 
@@ -63,11 +64,11 @@ def _training(facts: Facts) -> list[Finding]:
         found.append(warning(f"{units.count(gaps, 'logged step')} had no finite training loss."))
     held_out = facts.curves["eval_loss"].points
     step, best = min(held_out, key=lambda point: (point[1], point[0]), default=(0, 0.0))
-    if held_out and held_out[-1][1] > OVERFITTED * best:
+    if held_out and held_out[-1][1] > OVERFITTED * best and kept_step(facts) != step:
         last = units.significant(held_out[-1][1])
         sentence = (
             f"Held-out loss was lowest at step {units.count(step)} ({units.significant(best)}) and ended at {last}:"
-            " the last steps made the model worse on data it has not seen."
+            " the last steps made the model worse on data it has not seen; train.load_best_model_at_end keeps the best."
         )
         found.append(warning(sentence))
     return found

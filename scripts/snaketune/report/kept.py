@@ -16,13 +16,9 @@ def what_was_kept(facts: Facts) -> str:
         return ""
     best, value = look(facts.adapter, "best.step"), units.significant(look(facts.adapter, "best.value"))
     name = str(look(facts.adapter, "best.metric")).removeprefix("eval_").replace("_", " ")
-    stopped = (
-        f"Training stopped early after step {units.count(steps)}. " if look(facts.adapter, "best.stopped_early") else ""
-    )
+    ended = f"Training stopped early after step {units.count(steps)}. "
+    stopped = ended if look(facts.adapter, "best.stopped_early") else ""
     if kept == best:
-        return (
-            f"{stopped}The weights of step {units.count(kept)} were kept, whose held-out {name} is the best ({value})."
-        )
-    return (
-        f"{stopped}The last weights were kept; the best held-out {name} ({value}) was that of step {units.count(best)}."
-    )
+        return f"{stopped}The weights of step {units.count(kept)} were kept: the best held-out {name} ({value})."
+    was = f"that of step {units.count(best)}"
+    return f"{stopped}The last weights were kept; the best held-out {name} ({value}) was {was}."
