@@ -61,6 +61,7 @@ def _settings(case: Case, device: Device) -> dict[str, Any]:
         "gradient_checkpointing": every > 0,
         "activation_offloading": False,
         "use_liger_kernel": False,
+        "keeps_padding": case.flag("padding", False),
         "checkpoint_every_n_layers": every,
         "chunked_loss": case.flag("chunked", True),
         # What auto decides for a run of more than ten minutes; the window shows its steady state.
