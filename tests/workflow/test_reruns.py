@@ -233,11 +233,6 @@ def test_a_damaged_result_is_noticed_and_made_again(project, file, stage):
     assert path.read_bytes() == before
 
 
-def test_a_missing_bookkeeping_folder_retrains_nothing(project):
-    shutil.rmtree(project.folder / ".snakemake")
-    assert "train_model" not in project.run()
-
-
 def test_a_rule_in_other_words_trains_nothing_without_the_state_of_its_training(project):
     before = stable_content(project.folder / "results" / "runs")
     project.edit("rules/train.smk", "--work work --adapter", "--work  work --adapter")
@@ -275,6 +270,11 @@ def test_moved_results_are_results(project, tmp_path):
     assert "split_records" in copy.run()
     assert damaged.read_bytes() == content
     assert not list(copy.folder.glob("work/runs/*/checkpoint-*")), "something was trained"
+
+
+def test_a_missing_bookkeeping_folder_retrains_nothing(project):
+    shutil.rmtree(project.folder / ".snakemake")
+    assert "train_model" not in project.run()
 
 
 def test_kill_9_of_everything_in_training_then_the_same_command_resumes(project):
