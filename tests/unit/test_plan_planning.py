@@ -255,6 +255,14 @@ def test_what_cannot_fit_stops_with_the_next_smaller_setting(folder):
     assert f"DOES NOT START: {sentence}" in describe(plan | {"stops": [sentence]}, "one")
 
 
+def test_an_unknown_rate_comes_with_the_command_that_measures_it(folder):
+    small = {"model_folder": saved(SMALL_MODELS["llama"])}
+    here, elsewhere = plan_of(folder, small), plan_of(folder, small, plan={"gpu": "rtx3090"})
+    assert "measure   snakemake --cores all plan --config 'plan={probe: true}'" in describe(here, "one")
+    assert "at least" in describe(here, "one")
+    assert "plan={probe" not in describe(elsewhere, "one"), "a probe here says nothing about another device"
+
+
 def test_refusal_advice_and_table_recommend_the_same_and_agree_on_the_memory(folder):
     """A 13B run on a card of 24 GB, which was told 8 bit in one place and 4 bit in another."""
     card = {"gpu": "rtx4090"}

@@ -60,7 +60,7 @@ def test_every_number_has_its_origin_and_its_band(plan):
 
 
 def test_what_is_unknown_is_said_to_be_and_how_it_becomes_known(plan):
-    page = page_of(unknown(plan))
+    page = page_of(unknown(plan) | {"measure": "snakemake --cores all plan --config 'plan={probe: true}'"})
     assert "How long it takes is not known yet" in page.text
     assert "become known with one measurement" in page.text
     assert "snakemake --cores all plan --config 'plan={probe: true}'" in page.text

@@ -35,6 +35,8 @@ from snaketune.plan.what_if import cost_rows, ownership, sensitivity_table
 from snaketune.plan.workload import Work, read_work, speed_key
 
 MEMORY_BAND = 0.10
+MEASURE = "snakemake --cores all plan --config 'plan={probe: true}'"
+"""What makes an unknown rate known, in a minute or two."""
 DIGITS = 6
 UNITS = {
     "tokens_total": "tokens",
@@ -119,6 +121,7 @@ def make_plan(given: PlanInputs) -> dict[str, Any]:
         "overheads": overheads_block(seen),
         **_beside(given, target, work, seen, disk, values["memory_gb"]),
         "preparation": {"seconds": dict(given.preparation), "origin": "measured"},
+        "measure": MEASURE if values["hours"] is None and target.is_here and not remedy else None,
         "calendar": schedule(given.now, values["hours"]),
         "limits": {name: given.cfg["plan"][name] for name in ("max_cost_usd", "max_hours")},
         "nearest": {

@@ -38,6 +38,9 @@ def headline(plan: Mapping[str, Any], now: datetime | None = None) -> list[str]:
     """Return the ten lines that matter: what, value, origin, and where it comes from."""
     rate, device, disk = plan["rate"], plan["device"], plan["disk"]
     memory = f"of {device['memory_gb']:.1f} GB" if device["memory_gb"] else ""
+    least = plan.get("least_memory_gb")
+    if least is not None and plan["memory_gb"] is not None and gigabytes(least) != gigabytes(plan["memory_gb"]):
+        memory = ", ".join(filter(None, (memory, f"{gigabytes(least)} at least")))
     rows = [
         ("tokens", number(plan["tokens_total"]), "tokens_total", f"{number(plan['work']['tokens'])} in one epoch"),
         ("steps", number(plan["steps"]), "steps", f"{plan['work']['row_length']} tokens in a row"),
@@ -55,7 +58,8 @@ def headline(plan: Mapping[str, Any], now: datetime | None = None) -> list[str]:
             f"{gigabytes(disk['to_write'])} to write, {gigabytes(disk['free'])} free",
         ),
     ]
-    return [_line(plan, *row) for row in rows]
+    lines = [_line(plan, *row) for row in rows]
+    return [*lines, f"  measure   {plan['measure']}"] if plan.get("measure") else lines
 
 
 def _line(plan: Mapping[str, Any], label: str, value: str, name: str, source: str) -> str:

@@ -28,7 +28,6 @@ MONDAY = datetime(2024, 1, 1)
 """Any Monday at 0:00: the page has no clock, so that starts are days of a week."""
 STARTS = {"Monday 9:00": 9, "Wednesday 18:00": 2 * 24 + 18, "Friday 18:00": 4 * 24 + 18, "Saturday 9:00": 5 * 24 + 9}
 """Hours after Monday 0:00."""
-MEASURE = "snakemake --cores all plan --config 'plan={probe: true}'"
 MEMORY_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "head", "workspace", "context")
 
 
@@ -52,7 +51,7 @@ def sections(plan: Mapping[str, Any]) -> dict[str, Any]:
         "tone": tone(plan),
         "headline": headline(plan),
         "stops": [excerpt(sentence, 1000).text for sentence in plan.get("stops") or ()],
-        "measure": MEASURE if plan["hours"] is None and device["is_here"] and not plan.get("remedy") else "",
+        "measure": plan.get("measure") or "",
         "sentence": sentence(plan),
         "figures": figures(plan),
         "calendar": calendar(plan),
