@@ -1,13 +1,18 @@
 """Processes that train together: what is said when one of them does not come."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.distributed as dist
 
-from snaketune.common.errors import TrainingError
+from snaketune.common.errors import ConfigError, TrainingError
 from snaketune.common.variables import WORKER
 from snaketune.train.attendance import Attendance
-from snaketune.train.strategy import strategy_arguments
+from snaketune.train.device import prepare_arithmetic
+from snaketune.train.strategy import processes_wanted, run_workers, strategy_arguments
 from snaketune.train.team import PATIENCE, Team
 
 ABSENT = [
@@ -91,6 +96,52 @@ def test_the_process_group_knows_its_own_card(monkeypatch):
     made.clear()
     Team().meet("cuda")
     assert not made
+
+
+@pytest.mark.parametrize("card", ["two"], indirect=True)
+@pytest.mark.parametrize("strategy", ["single", "ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3"])
+def test_each_strategy_starts_a_process_for_each_card(card, strategy, monkeypatch):
+    started = {}
+
+    class Process:
+        pid = 1
+
+        def __init__(self, command, env):
+            started.update(command=command, env=env)
+
+        def wait(self):
+            return 0
+
+    monkeypatch.setattr("snaketune.train.packages.importlib.util.find_spec", lambda name: True)
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    cfg = {"train": {"strategy": strategy}, "plan": {"num_gpus": 2}}
+    assert processes_wanted(cfg) == (1 if strategy == "single" else 2)
+    with pytest.raises(ConfigError, match=r"plan\.num_gpus: 4 and this machine has 2: use 2 or less"):
+        processes_wanted({"train": {"strategy": "ddp"}, "plan": {"num_gpus": 4}})
+    run_workers(2, ["train_model.py", "--spec", "x"])
+    shell, flag, script, python, *rest = started["command"]
+    assert (shell, flag, python) == ("bash", "-c", sys.executable)
+    assert script.endswith('exec "$0" -m torch.distributed.run "$@"')
+    assert rest == [
+        "--standalone",
+        "--signals-to-handle=SIGTERM",
+        "--nproc-per-node=2",
+        "train_model.py",
+        "--spec",
+        "x",
+    ]
+    assert started["env"][WORKER] == "1" and started["env"]["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "1")
+
+
+@pytest.mark.parametrize("card", ["two"], indirect=True)
+def test_a_worker_sets_its_own_card_before_it_asks_for_anything(card, monkeypatch):
+    called = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: called.append(number))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *args: called.append("asked") or (8, 9))
+    for name, value in ((WORKER, "1"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    prepare_arithmetic(1)
+    assert called[:2] == [1, "asked"]
 
 
 def test_sharded_gradients_are_scattered_with_every_micro_batch():

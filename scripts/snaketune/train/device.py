@@ -202,6 +202,7 @@ def name_of(device: Device) -> str:
 def prepare_arithmetic(threads: int) -> Device:
     """Fix the number of CPU threads, which decides the last bits of sums, and return the device of this process."""
     torch.set_num_threads(threads)
-    if has_usable_card():
+    # Before the card is asked for anything: a question to the first one would open a context on it for each process.
+    if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
     return find_device()
