@@ -12,10 +12,12 @@ import torch
 from fake_float8 import Float8, put_in_fake_torchao
 from test_training_steps import METHODS, method, prepared
 from tiny_training import SETTINGS, configuration
+from transformers import LlamaConfig
 
 from snaketune.common.errors import ConfigError, TrainingError
 from snaketune.evaluate.models import ModelSettings
 from snaketune.merge import verify
+from snaketune.train import attention
 from snaketune.train import engine as engine_module
 from snaketune.train.batches import DocumentShape, document_shape
 from snaketune.train.determinism import explaining_refusal
@@ -208,3 +210,29 @@ def test_a_merge_is_compared_in_what_the_card_has_room_for(card, base, gigabytes
     proof = SimpleNamespace(settings=ModelSettings(attn_implementation="flash_attention_2"), base_folder=base)
     found = verify.comparing_settings(proof)
     assert (found.dtype, found.attn_implementation) == (dtype, "sdpa")
+
+
+@pytest.mark.parametrize(
+    ("card", "sections", "words"),
+    [
+        ("4090", {"bf16": False, "model": {"dtype": "float32"}}, "it computes in 16 bits and this run in float32"),
+        ("T4", {}, "it needs an Ampere or newer GPU"),
+    ],
+    indirect=["card"],
+)
+def test_flash_attention_by_name_is_refused_where_its_kernel_would(card, base, rows, tmp_path, sections, words):
+    model = sections.pop("model", {}) | {"attn_implementation": "flash_attention_2"}
+    with pytest.raises(ConfigError, match=rf"flash_attention_2 cannot be used here \({words}\): set it to auto"):
+        prepared(base, rows, method(model=model, **sections), tmp_path)
+
+
+@HALF_CARD
+def test_an_installed_flash_attention_is_left_out_where_heads_are_too_wide(card, tmp_path, monkeypatch):
+    monkeypatch.setattr(attention, "is_flash_attn_2_available", lambda: True)
+    device, found = prepare_arithmetic(1), []
+    for width in (64, 512, 36):
+        config = LlamaConfig(hidden_size=2 * width, num_attention_heads=2, num_key_value_heads=2, head_dim=width)
+        config.save_pretrained(tmp_path / str(width))
+        found.append(attention.training_attention("auto", device, torch.bfloat16, tmp_path / str(width)))
+    assert found == ["flash_attention_2", "sdpa", "sdpa"]
+    assert attention.training_attention("auto", device, torch.float32, tmp_path / "64") == "sdpa"

@@ -52,6 +52,8 @@ def training_attention(
     support = support_of(config)
     if setting not in ("auto", "varlen"):
         _refuse_unsupported_kernel(setting, support)
+        if setting.startswith("flash") and not device.is_cpu and (why := _not_for_flash(dtype, _settings(folder))):
+            raise ConfigError(f"model.attn_implementation: {setting} cannot be used here ({why}): set it to auto.")
         return setting
     obstacle = _obstacle(device, dtype, folder, support)
     if obstacle and setting == "varlen":
@@ -62,7 +64,7 @@ def training_attention(
     if device.is_cpu or dtype == torch.float32:
         return _masked(support)
     flash = _installed_flash(torch.cuda.get_device_capability())
-    if flash and setting == "auto" and support.runs(flash):
+    if flash and setting == "auto" and support.runs(flash) and not _not_for_flash(dtype, _settings(folder)):
         return flash
     if obstacle:
         kernel = _masked(support)
@@ -111,9 +113,22 @@ def _obstacle(device: Device, dtype: torch.dtype, folder: str | Path, support: S
         return f"{support.kind} models bring an attention of their own, which takes no other kernel"
     if not support.sdpa:
         return f"the attention of {support.kind} models is more than a product (sinks, capped logits or a bias)"
-    settings, _ = PretrainedConfig.get_config_dict(str(folder), local_files_only=True)
-    settings = settings.get("text_config", settings)
+    settings = _settings(folder)
     return _unsuitable_attention(settings) or (None if device.is_cpu else _unsuitable_heads(settings))
+
+
+def _not_for_flash(dtype: torch.dtype, settings: dict[str, Any]) -> str | None:
+    """Return why FlashAttention as a package cannot run, whatever the attention is, or None."""
+    if dtype == torch.float32:
+        return "it computes in 16 bits and this run in float32"
+    if torch.cuda.get_device_capability()[0] < 8:
+        return "it needs an Ampere or newer GPU"
+    return _unsuitable_heads(settings)
+
+
+def _settings(folder: str | Path) -> dict[str, Any]:
+    settings, _ = PretrainedConfig.get_config_dict(str(folder), local_files_only=True)
+    return settings.get("text_config", settings)
 
 
 def _unsuitable_attention(settings: dict[str, Any]) -> str | None:
