@@ -4,6 +4,8 @@ CORES ?= 8
 ARGS ?=
 MINUTES ?= 10
 SEED ?=
+PORT ?= 8000
+RUN ?=
 ADVISORIES ?=
 BIN := .venv/bin
 
@@ -13,7 +15,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONHOME PYTHONPATH PYTHONUSERBASE PYTHONSAFEPATH PYTHONPLATLIBDIR
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev train ask watch gpu-check test test-fast torture audit lint docs format generate constraints clean
+.PHONY: help install install-dev train ask serve watch gpu-check test test-fast torture audit lint docs format generate constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +32,9 @@ train: install ## install, then run the whole workflow
 
 ask: install ## talk to the base and to the tuned model, side by side; ARGS='--config ask="..."' asks once
 	@$(BIN)/snakemake --cores $(CORES) ask $(ARGS)
+
+serve: install ## serve a merged model at PORT=8000 to programs that speak OpenAI's protocol; RUN=name, with several
+	$(BIN)/python scripts/serve_model.py --port $(PORT) $(if $(RUN),--run $(RUN))
 
 watch: install ## watch running trainings in the terminal; Ctrl-C ends it
 	@$(BIN)/python scripts/watch_runs.py

@@ -1,0 +1,28 @@
+"""Serve a merged model to programs that speak OpenAI's protocol, with vLLM or `transformers serve`."""
+
+import argparse
+import os
+from pathlib import Path
+
+from snaketune.common import door
+
+
+def main() -> None:
+    """Find the model and the server, and become it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", help="the run; not needed where only one has a merged model")
+    parser.add_argument("--results", default="results", help="paths.results of the configuration")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; nobody else reaches the default")
+    parser.add_argument("--port", type=int, default=8000)
+    arguments = parser.parse_args()
+    from snaketune.ask.serving import find_merged, server_command
+
+    model = find_merged(Path(arguments.results), arguments.run or None).absolute()
+    name = model.parents[1].name
+    command = server_command(model, name, arguments.host, arguments.port)
+    print(f"Serving {model} at http://{arguments.host}:{arguments.port}/v1; Ctrl-C ends it.", flush=True)
+    os.execv(command[0], command)
+
+
+if __name__ == "__main__":
+    door.run(main)

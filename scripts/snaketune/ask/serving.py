@@ -1,0 +1,63 @@
+"""Serving a merged model with an OpenAI-compatible server that is installed: vLLM, else `transformers serve`."""
+
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from snaketune.common.errors import ConfigError
+
+EXTRA = "envs/extras/serve.txt"
+# What `transformers serve` imports beside transformers.
+NEEDED = ("fastapi", "uvicorn", "openai")
+RUNS, LATEST, MERGED = "runs", "latest", "merged"
+
+
+def find_merged(results: Path, run: str | None) -> Path:
+    """Return the folder of the merged model of a run, which need not be named where only one has a model.
+
+    Raises:
+        ConfigError: if there is none, or it is not clear which.
+    """
+    models = sorted(path for path in results.glob(f"{RUNS}/*/{LATEST}/{MERGED}") if path.is_dir())
+    found = {path.parents[1].name: path for path in models}
+    if run is not None and run not in found:
+        there = f"use one of {', '.join(found)}" if found else "give `snakemake train` first"
+        raise ConfigError(f"serve: the run {run} has no merged model in {results}: {there}.")
+    if not found:
+        raise ConfigError(f"serve: no run in {results} has a merged model: give `snakemake train` first.")
+    if run is None and len(found) > 1:
+        raise ConfigError(f"serve: {', '.join(found)} have models: name one as in `make serve RUN={min(found)}`.")
+    return found[run or next(iter(found))]
+
+
+def server_command(
+    model: Path,
+    name: str,
+    host: str,
+    port: int,
+    which: Callable[[str], str | None] = shutil.which,
+    installed: Callable[[str], object] = find_spec,
+) -> list[str]:
+    """Return the command that serves the model in a folder.
+
+    Args:
+        model: the folder.
+        name: what clients of vLLM call the model; `transformers serve` calls it by its folder.
+        host: the address to listen at.
+        port: its port.
+        which: finds a program.
+        installed: finds a package.
+
+    Raises:
+        ConfigError: if no server is installed.
+    """
+    if vllm := which("vllm"):
+        return [vllm, "serve", str(model), "--served-model-name", name, "--host", host, "--port", str(port)]
+    program, missing = which("transformers"), [package for package in NEEDED if not installed(package)]
+    if program and not missing:
+        return [program, "serve", str(model), "--host", host, "--port", str(port)]
+    raise ConfigError(
+        f"serve: neither vLLM nor the packages of `transformers serve` ({', '.join(missing)}) are installed: run"
+        f" `pip install -r {EXTRA} -c constraints.txt`, or install vLLM."
+    )
