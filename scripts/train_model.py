@@ -51,8 +51,9 @@ def main() -> None:
     identity = fingerprint(arguments.spec, rightsize, rows, origins.digests, found)
     work = Path(arguments.work) / "runs" / identity
     lock = None if is_worker() else wait_for_lock(work / "lock")
-    if lock and put_back(Path(arguments.manifest).parent, identity):
+    if lock and put_back(folder := Path(arguments.manifest).parent, identity):
         print("This training was finished before, and its files are intact: they are published as they were.")
+        print(f"To train the same once more, remove them and its state first: rm -r {folder} {work}")
         return
     # Before anything is computed: a slow disk costs seconds here, and would cost the result afterwards.
     git = provenance.describe_git(Path(__file__).parent) if lock else None

@@ -239,6 +239,7 @@ def test_a_rule_in_other_words_trains_nothing_without_the_state_of_its_training(
     shutil.rmtree(project.folder / "work")
     assert "train_model" in project.run()
     assert "This training was finished before, and its files are intact" in project.output
+    assert "To train the same once more, remove them and its state first: rm -r results/runs/one/" in project.output
     assert not list(project.folder.glob("work/runs/*/checkpoint-*"))
     assert stable_content(project.folder / "results" / "runs") == before
     assert project.run() == set()
