@@ -25,6 +25,7 @@ model: {name_or_path: Qwen/Qwen3-0.6B}
 runs:
   small: {adapter: {r: 8}}
   large: {adapter: {r: 64}, train: {learning_rate: 1e-4}}
+  sweep: {grid: {train.learning_rate: [1e-4, 2e-4], adapter.r: [8, 32]}} # a run of every combination
 ```
 
 `snakemake --cores 8 train --config 'train={learning_rate: 1e-4}'` overrides single keys, and
