@@ -79,7 +79,22 @@ def test_quantisation_is_not_advised_where_it_does_not_exist():
     cpu = MemorySetting(128, 1, weight_dtype="float32", autocast="", attention="sdpa", device="cpu", checkpoint_every=1)
     assert next_smaller_setting(QWEN_3_06B, cpu, 0.1) is None
     full = MemorySetting(128, 1, adapter=None, checkpoint_every=1)
-    assert next_smaller_setting(QWEN_3_06B, full, 0.1) is None
+    found = next_smaller_setting(QWEN_3_06B, full, 0.1)
+    assert found is not None and found.key == "train.optim"
+    assert next_smaller_setting(QWEN_3_06B, replace(full, shards=True), 0.1) is None
+
+
+def test_states_and_activations_move_before_documents_are_shortened():
+    full = MemorySetting(512, 1, adapter=None, checkpoint_every=1)
+    enough = 1.12 * memory_plan(QWEN_3_06B, replace(full, optimizer="adamw_8bit")).total
+    found = next_smaller_setting(QWEN_3_06B, full, enough)
+    assert (found.key, found.value, found.fits) == ("train.optim", "adamw_8bit", True)
+    moved = next_smaller_setting(QWEN_3_06B, replace(full, optimizer="paged_adamw_8bit"), 0.1)
+    assert moved.key != "train.optim"
+    long = MemorySetting(8192, 1, quantization="4bit", checkpoint_every=1)
+    there = memory_plan(QWEN_3_06B, replace(long, offloads=True)).total
+    found = next_smaller_setting(QWEN_3_06B, long, there * 1.12)
+    assert (found.key, found.value) == ("train.activation_offloading", True)
 
 
 @pytest.mark.parametrize("budget", [2.5, 8.0])

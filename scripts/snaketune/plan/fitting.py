@@ -78,9 +78,9 @@ def next_smaller_setting(
     """Return the one setting to change so that the run fits, None if nothing is left to change.
 
     The order is that of what the changes cost: fewer rows at a time (with more accumulation the training stays the
-    same), recomputation (time), a chunked loss, a quantised base (time and a little quality), shorter documents
-    (data). The first change that is enough alone is taken; if none is, the one that saves most, shorter documents
-    only when nothing else is left.
+    same), recomputation (time), a chunked loss, a quantised base (time and a little quality), a smaller state of the
+    optimizer where all weights are trained, activations in RAM (time), shorter documents (data). The first change that
+    is enough alone is taken; if none is, the one that saves most, shorter documents only when nothing else is left.
 
     Args:
         config, setting, budget_gb, margin: as in ``choose_checkpointing``.
@@ -109,6 +109,7 @@ def _changes(setting: MemorySetting) -> Iterator[Change]:
     if not setting.chunked_loss:
         yield "train.chunked_loss", True, replace(setting, chunked_loss=True), "which changes nothing in the result"
     yield from _quantized(setting)
+    yield from _elsewhere(setting)
     length = setting.row_length // 2
     while length >= SHORTEST:
         remark = "which shortens or drops the longest records"
@@ -137,6 +138,19 @@ def _more_recomputation(setting: MemorySetting) -> Iterator[Change]:
         else:
             again = f"with train.checkpoint_every_n_layers: {every}, which recomputes one layer in {every}"
             yield "train.gradient_checkpointing", True, changed, again
+
+
+def _elsewhere(setting: MemorySetting) -> Iterator[Change]:
+    """Yield what takes the optimizer's state and the activations out of a GPU's memory."""
+    if setting.device == "cpu" or setting.shards:
+        return
+    if setting.adapter is None and setting.optimizer.startswith("adamw_torch"):
+        for name in ("adamw_8bit", "paged_adamw_8bit"):
+            remark = "which rounds the optimizer's moments and needs bitsandbytes"
+            yield "train.optim", name, replace(setting, optimizer=name), remark
+    if not setting.offloads:
+        remark = "which copies activations to RAM and back"
+        yield "train.activation_offloading", True, replace(setting, offloads=True), remark
 
 
 def _quantized(setting: MemorySetting) -> Iterator[Change]:

@@ -57,6 +57,8 @@ class MemorySetting:
     """Whether each gradient is used and freed as soon as it is there."""
     checkpoint_every: int = 0
     """Every how many layers one is recomputed instead of kept: 0 none, 1 all."""
+    shards: bool = False
+    """Whether weights are shared out over several GPUs, which neither small optimizer states nor offloading go with."""
     offloads: bool = False
     """Whether activations wait in RAM."""
     chunked_loss: bool = True
@@ -102,6 +104,7 @@ def setting_of(cfg: Mapping[str, Any], row_length: int, device: str, has_bf16: b
         optimizer=train.get("optim", "adamw_torch_fused"),
         steps_in_backward=train.get("optimizer_in_backward", False),
         checkpoint_every=train.get("checkpoint_every_n_layers", 1) if checkpointing is True else 0,
+        shards=train.get("strategy", "single") not in ("single", "ddp"),
         offloads=train.get("activation_offloading", False) and not cpu,
         chunked_loss=train.get("chunked_loss", "auto") is not False,
         attention=_attention(model.get("attn_implementation", "auto")),
