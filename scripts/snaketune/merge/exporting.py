@@ -1,7 +1,6 @@
 """The merged model as GGUF files of the types that are asked for, each compared with the model it was made from."""
 
 import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,7 +15,7 @@ from snaketune.common.errors import ConfigError, TrainingError
 from snaketune.data.rows import PackedRows
 from snaketune.evaluate.models import ModelSettings, free_memory, load_model
 from snaketune.merge.divergence import Comparing, kl_stride
-from snaketune.merge.gguf import FORMATS, convert_to_gguf, find_converter
+from snaketune.merge.gguf import FORMATS, convert_to_gguf, find_converter, run_tool
 from snaketune.merge.gguf_writing import refusal, write_gguf
 
 QUANTIZERS = ("llama-quantize", "quantize")
@@ -108,14 +107,7 @@ def export(wanted: Export, given: str | None, target: Path) -> None:
 
 def _quantized(quantizer: str, file: Path, kind: str) -> Path:
     target = file.with_suffix(".quantized")
-    command = [quantizer, str(file), str(target), kind]
-    result = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
-    )
-    print(result.stdout, end="", flush=True)
-    if result.returncode or not target.is_file():
-        last = (result.stdout.strip().splitlines() or ["it said nothing"])[-1]
-        raise TrainingError(f"{quantizer} did not make {kind} (status {result.returncode}: {last}).")
+    run_tool([quantizer, str(file), str(target), kind], target, f"{quantizer} did not make {kind} ({{}}).")
     return target
 
 

@@ -53,16 +53,31 @@ def convert_to_gguf(converter: Path, model: Path, dtype: str, target: Path) -> N
     with private_folder(sibling(target)) as folder:
         partial = folder / target.name
         command = [*start, str(model), "--outfile", str(partial), "--outtype", FORMATS.get(dtype, dtype)]
-        result = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
+        run_tool(
+            command,
+            partial,
+            f"{converter} did not convert {model} ({{}}): look whether your llama.cpp knows this architecture.",
         )
-        print(result.stdout, end="", flush=True)
-        if result.returncode or not partial.is_file():
-            last = (result.stdout.strip().splitlines() or ["it said nothing"])[-1]
-            raise TrainingError(
-                f"{converter} did not convert {model} (status {result.returncode}: {last}): look whether your llama.cpp"
-                " knows this architecture."
-            )
         sync_tree(folder)
         os.replace(partial, target)
         sync_directory(target.parent)
+
+
+def run_tool(command: list[str], made: Path, failure: str) -> None:
+    """Run one of llama.cpp's programs and show what it says.
+
+    Args:
+        command: its words.
+        made: the file that it is to write.
+        failure: the sentence for when it fails, with ``{}`` for its status and its last line.
+
+    Raises:
+        TrainingError: if it fails or writes nothing.
+    """
+    result = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
+    )
+    print(result.stdout, end="", flush=True)
+    if result.returncode or not made.is_file():
+        last = (result.stdout.strip().splitlines() or ["it said nothing"])[-1]
+        raise TrainingError(failure.replace("{}", f"status {result.returncode}: {last}"))
