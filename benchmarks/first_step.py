@@ -41,7 +41,8 @@ def main() -> None:
     name = args.model if not Path(args.model).exists() else str(Path(args.model).resolve())
     with tempfile.TemporaryDirectory() as folder:
         copy(Path(folder))
-        command = [SNAKEMAKE, "--cores", args.cores, "train"]
+        # Without --verbose the lines are those of the workflow's own logger.
+        command = [SNAKEMAKE, "--cores", args.cores, "train", "--verbose"]
         write(Path(folder), name, 1e-3)
         prepare(command, Path(folder))
         write(Path(folder), name, 2e-3)
