@@ -38,6 +38,7 @@ METHODS = {
     "recomputed": method(gradient_checkpointing=True),
     "whole logits": method(chunked_loss=False),
     "float16": method(fp16=True),
+    "in backward": method({"type": "none"}, optimizer_in_backward=True, max_grad_norm=0.0),
 }
 
 
@@ -78,6 +79,10 @@ def test_a_card_without_bfloat16_trains_in_scaled_float16(card, base, rows, tmp_
         ({"adapter": {"dtype": "bfloat16"}}, "adapter.dtype: bfloat16 cannot be trained in float16 mixed precision"),
         ({"adapter": {"type": "none"}, "model": {"dtype": "float16"}}, "model.dtype: float16 cannot be trained in"),
         ({"bf16": True}, "train.bf16: true needs a GPU with bfloat16"),
+        (
+            {"optimizer_in_backward": True},
+            "train.optimizer_in_backward: true needs a GPU with bfloat16 and this is Tesla",
+        ),
         ({"tf32": True}, "train.tf32: true needs an Ampere or newer GPU"),
     ],
 )
@@ -96,7 +101,7 @@ def test_one_process_trains_on_one_of_two_cards(card, base, rows, tmp_path):
 
 
 @pytest.mark.parametrize("card", ["4090"], indirect=True)
-@pytest.mark.parametrize("name", ["lora", "full", "recomputed"])
+@pytest.mark.parametrize("name", ["lora", "full", "recomputed", "in backward"])
 def test_no_step_makes_the_host_wait_for_the_card(card, base, rows, tmp_path, monkeypatch, name):
     """Losses are looked at when they have arrived, lines wait once for what they show; nothing else waits."""
     cfg = METHODS[name] | {"train": METHODS[name]["train"] | {"max_steps": 6, "logging_steps": 6}}
