@@ -11,6 +11,7 @@ import torch
 from tiny_training import SETTINGS, break_off, configuration
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from snaketune.common.errors import ConfigError
 from snaketune.train import optimizers
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.packages import versions
@@ -53,6 +54,14 @@ def test_steps_in_the_backward_pass_are_the_ordinary_ones(wide, rows, tmp_path, 
     assert [norm for _, norm in found] == pytest.approx([norm for _, norm in expected], rel=1e-5)
     assert all(torch.equal(weights[name], others[name]) for name in weights)
     assert all(weight.grad is None for weight in trainer.model.parameters())
+
+
+def test_a_step_of_several_backward_passes_is_refused_wherever_it_comes_from(wide, rows, tmp_path):
+    cfg = full(optimizer_in_backward=True, gradient_accumulation_steps=2)
+    with pytest.raises(
+        ConfigError, match=r"makes each backward pass a step and train.gradient_accumulation_steps is 2"
+    ):
+        trained(wide, rows, cfg, tmp_path)
 
 
 def test_gradients_are_never_there_together(wide, rows, tmp_path):

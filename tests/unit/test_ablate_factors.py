@@ -105,6 +105,8 @@ def test_another_rank_keeps_the_scale_and_starts_anew():
 
 def test_without_bfloat16_everything_is_float32():
     assert configured(SECTIONS, slow_end(GPU), 26, 480, 1)["model"]["dtype"] == "float32"
+    stepped = SECTIONS | {"train": SECTIONS["train"] | {"optimizer_in_backward": True}}
+    assert configured(stepped, slow_end(GPU), 26, 480, 1)["train"]["optimizer_in_backward"] is False
     fast = configured(SECTIONS, fast_end(GPU), 26, 480, 1)
     assert (fast["model"]["dtype"], fast["train"]["bf16"]) == ("auto", True)
 

@@ -148,6 +148,14 @@ def test_what_cannot_fit_is_not_tried_and_running_out_of_memory_is_a_result():
     assert all(row["setting"]["micro_batch"] * row["setting"]["accumulation"] == 16 for row in rows)
 
 
+def test_steps_in_the_backward_pass_keep_their_rows_at_a_time():
+    from snaketune.train.autotune import search
+
+    device = Fake()
+    search(Candidate(4, 1, 0, 0), device.measure, device.needs, 99.0, cores=8, is_cpu=False, splits=False)
+    assert {(each.micro_batch, each.accumulation) for each in device.tried} == {(4, 1)}
+
+
 def test_other_errors_of_a_candidate_are_not_swallowed():
     from snaketune.train.autotune import search
 

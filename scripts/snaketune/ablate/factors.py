@@ -232,6 +232,7 @@ def configured(cfg: Mapping[str, Any], setting: CaseSetting, tokens_per_row: flo
         **cfg["train"],
         "per_device_train_batch_size": setting.rows,
         "gradient_accumulation_steps": accumulation,
+        "optimizer_in_backward": False,  # the same steps, but without accumulation
         "bf16": setting.bf16,
         "fp16": False,
         "tf32": setting.tf32,

@@ -122,6 +122,8 @@ def _fewer_rows(setting: MemorySetting) -> Iterator[Change]:
     while rows >= 1:
         factor = -(-setting.micro_batch // rows)
         remark = f"and multiply train.gradient_accumulation_steps by {factor} to train the same"
+        if setting.steps_in_backward:
+            remark = "which makes the batch smaller: steps in the backward pass do not accumulate"
         yield "train.per_device_train_batch_size", rows, replace(setting, micro_batch=rows), remark
         rows //= 2
 

@@ -62,7 +62,8 @@ def autotune(
             max_seconds=max_seconds,
         )
 
-    rows = search(current, measure, needs_of(inputs, cfg), there, os.cpu_count() or 1, find_device().is_cpu)
+    cores, is_cpu, splits = os.cpu_count() or 1, find_device().is_cpu, not train["optimizer_in_backward"]
+    rows = search(current, measure, needs_of(inputs, cfg), there, cores, is_cpu, splits)
     measured = [row for row in rows if row["tokens_per_second"]]
     best = max(measured, key=lambda row: row["tokens_per_second"])
     return {
@@ -75,7 +76,13 @@ def autotune(
 
 
 def search(
-    current: Candidate, measure: Measure, needs: Need, memory_gb: float, cores: int, is_cpu: bool
+    current: Candidate,
+    measure: Measure,
+    needs: Need,
+    memory_gb: float,
+    cores: int,
+    is_cpu: bool,
+    splits: bool = True,
 ) -> list[dict[str, Any]]:
     """Return a row for every candidate that was looked at, the configured one first.
 
@@ -89,10 +96,12 @@ def search(
         memory_gb: of the device.
         cores: of the machine.
         is_cpu: whether there is no GPU: memory is no reason to recompute there.
+        splits: whether rows at a time may change: steps within the backward pass do not accumulate.
     """
     rows = [_try(current, measure, needs, memory_gb)]
     levels = (current.checkpoint_every,) if is_cpu else LEVELS
-    for micro_batch, accumulation in row_choices(current.micro_batch, current.accumulation):
+    own = (current.micro_batch, current.accumulation)
+    for micro_batch, accumulation in row_choices(*own) if splits else [own]:
         for level in levels:
             candidate = Candidate(micro_batch, accumulation, level, current.workers)
             if candidate != current:

@@ -21,7 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from snaketune.common.atomic import remove_tree
-from snaketune.common.errors import DiskFullError
+from snaketune.common.errors import ConfigError, DiskFullError
 from snaketune.common.room import explaining_full_disk, require_room
 from snaketune.data.rows import PackedRows
 from snaketune.train.adapting import load_weights
@@ -94,6 +94,12 @@ class PackedTrainer(Trainer):
         """Create the optimizer and, where they are wanted, its steps within the backward pass."""
         optimizer = super().create_optimizer(*args, **kwargs)
         if self._wants_steps_in_backward and self._steps is None:
+            if self.args.gradient_accumulation_steps > 1:
+                raise ConfigError(
+                    "train.optimizer_in_backward: true makes each backward pass a step and"
+                    f" train.gradient_accumulation_steps is {self.args.gradient_accumulation_steps}: set one of them to"
+                    " its other value, false or 1."
+                )
             self._steps = StepsInBackward(optimizer)
         return optimizer
 
