@@ -1,6 +1,7 @@
 """What the rules are made from: the spec of every job, the paths of every result, and which of them are wanted."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,12 @@ class Blueprint:
 
     def plan_spec(self, run: str) -> str:
         """Return the spec of a run's plan: its configuration, the presets, and the catalogue of devices and prices."""
-        known = {"catalogue": catalogue_digest(), "presets": presets_digest()}
+        known = {"catalogue": self._catalogue, "presets": presets_digest()}
         return self.spec("plan_run", {**slice_of(self.runs[run].config, "plan_run"), **known})
+
+    @cached_property
+    def _catalogue(self) -> str:
+        return catalogue_digest()
 
     def probe_spec(self, run: str) -> str:
         """Return the spec of a run's probe: what it would train with, and whether other settings are tried."""
@@ -149,7 +154,7 @@ class Blueprint:
             "tokenizing": "tokenize_records",
         }
         slices = {name: slice_of(self.runs[run].config, stage) for name, stage in stages.items()}
-        return self.spec("ablate_run", {**slices, "factors": wanted, "catalogue": catalogue_digest()})
+        return self.spec("ablate_run", {**slices, "factors": wanted, "catalogue": self._catalogue})
 
     def ablate_settings(self, run: str) -> str:
         """Return the operational settings of an ablation as JSON: those of training, and where sources are copied."""
