@@ -13,7 +13,7 @@ def project(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         project = RealProject(folder / "project", name_of_model(folder / "site"))
-        begun = project.start()
+        begun = project.start(None)
         project.wait_for_step(4, seconds=900)
         project.kill(begun)
         project.run()

@@ -90,16 +90,6 @@ class RealProject(Project):
         _write_lines(self.raw, conversations())
         _write_lines(folder / "data" / "pairs.jsonl", pairs())
 
-    def start(self) -> subprocess.Popen:
-        """Start `train`, to be killed."""
-        return subprocess.Popen(
-            self.command(),
-            cwd=self.folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
     def kill(self, begun: subprocess.Popen) -> None:
         """kill -9 a workflow that :meth:`start` began, with all of its jobs, which work in this folder."""
         kill_session(begun)
