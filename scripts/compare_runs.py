@@ -8,7 +8,7 @@ from snaketune.common.door import parse_arguments, run
 
 def main() -> None:
     """Read the runs, render the page, write it atomically."""
-    arguments = parse_arguments(__doc__, "output")
+    arguments = parse_arguments(__doc__, "output", facts=("output",))
     from snaketune.report.comparison import load_run
     from snaketune.report.comparison_page import find_runs, render_comparison
 

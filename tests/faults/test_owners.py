@@ -127,6 +127,7 @@ def test_an_edit_is_undone_also_when_the_project_forgot_its_name(tmp_path, monke
         in_use=lambda: ([], ["x/mine-00000001"]),
         wanted_files=lambda: [str(run / "evaluation.json")],
     )
+    Path("results/compare.html").write_text("both")
     places = Places(blueprint, Path("work"), "config.yaml")
     places.tidy()
     shutil.rmtree(gone) if gone == "work" else Path(gone).unlink()
@@ -134,9 +135,11 @@ def test_an_edit_is_undone_also_when_the_project_forgot_its_name(tmp_path, monke
         places.heal(verify=False)
         places.tidy()
     (run / "evaluation.json").write_text('{"loss": 1}')
+    Path("results/compare.html").write_text("one")
     places.heal(verify=False)
     assert (run / "evaluation.json").read_text() == '{"loss": 2}'
-    assert capsys.readouterr().err.count("its content is restored") == 1
+    assert Path("results/compare.html").read_text() == "both"
+    assert capsys.readouterr().err.count("its content is restored") == 2
 
 
 def test_a_project_of_another_machine_at_the_same_path_is_another(shared, tmp_path, monkeypatch):

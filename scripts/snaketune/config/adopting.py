@@ -23,6 +23,7 @@ GROUPS = (
     ("facts.json", "report.html"),
     ("adapter_card.md",),
     ("merged_card.md",),
+    ("compare.html",),
 )
 
 

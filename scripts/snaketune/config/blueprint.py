@@ -221,7 +221,7 @@ class Blueprint:
         Raises:
             ConfigError: if a wanted run is not configured, or there are not two.
         """
-        names = chosen("compare", "run", wanted, self.runs)
+        names = list(dict.fromkeys(chosen("compare", "run", wanted, self.runs)))
         if len(names) < 2:
             raise ConfigError(
                 f"compare: {names[0]} is one run: name two as in `--config compare=[a,b]`, or add one under `runs`."

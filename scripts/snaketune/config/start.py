@@ -56,7 +56,7 @@ class Places:
         owners = [owner for owner in owners_of(self._results) if owner.project and owner.name != own]
         others = [owner for owner in owners if not owner.is_at(Path.cwd(), self._config)]
         shared = {f"{self._results}/{variant}" for owner in others for variant in owner.made}
-        heal(self._wanted, self._work, verify, shared)
+        heal([*self._wanted, str(self._results / "compare.html")], self._work, verify, shared)
 
     def begin(self) -> None:
         """Check that there is a place for what will be computed, and clean it.
@@ -79,6 +79,6 @@ class Places:
         sweep(self._results, self._work)
         drop_kept(self._runs)
         if self._results.is_dir():
-            for folder in self.folders:
+            for folder in [self._results, *self.folders]:
                 adopt_outputs(folder, self._work)
             claim(self._results, self.owner(), Path.cwd(), self._config, self._uses)
