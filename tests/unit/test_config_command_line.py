@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from snaketune.common.errors import ConfigError
+from snaketune.config import command_line
 from snaketune.config.command_line import check_config_words, config_words, place_caches
 
 ROOT = Path(__file__).parents[2]
@@ -145,3 +146,17 @@ def test_a_signal_before_any_job_is_one_sentence(number):
     done = subprocess.run([sys.executable, "-c", code, str(int(number))], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 128 + number
     assert done.stderr == f"{number.name} came before any job was started.\n"
+
+
+def test_a_configuration_file_that_expands_without_end_is_a_sentence_before_snakemake_reads_it(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(command_line.signal, "signal", lambda *arguments: None)
+    bomb = tmp_path / "bomb.yaml"
+    bomb.write_text("a0: &a0 {k: x}\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60)))
+    for words in (["--configfile", str(bomb), "--cores", "2"], [f"--configfile={bomb}"]):
+        assert command_line.config_files(words) == [str(bomb)]
+        with pytest.raises(SystemExit):
+            command_line.prepare(words, {"HOME": str(tmp_path)})
+        assert "with its aliases (*name) written out" in capsys.readouterr().err
+    assert command_line.config_files(["--configfile", str(tmp_path / "none.yaml"), "train"]) == []

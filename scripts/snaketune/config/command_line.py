@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import yaml
 
 from snaketune.common.errors import ConfigError
+from snaketune.config.strict_yaml import load_yaml
 
 # What Snakemake takes as a name.
 NAME = re.compile(r"[A-Za-z_][\w-]*\w$")
@@ -33,6 +34,8 @@ def prepare(arguments: Sequence[str], environment: MutableMapping[str, str] = os
     place_caches(environment, Path.cwd() / "work" / "cache")
     try:
         check_config_words(config_words(arguments))
+        for path in config_files(arguments):
+            load_yaml(path)
     except ConfigError as error:
         print(f"ConfigError: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
@@ -104,6 +107,25 @@ def config_words(arguments: Sequence[str]) -> list[list[str]]:
         elif is_open:
             groups[-1].append(word)
     return groups
+
+
+def config_files(arguments: Sequence[str]) -> list[str]:
+    """Return the YAML files after ``--configfile``, those that there are.
+
+    Snakemake loads and copies them before it reads a Snakefile: one that expands to gigabytes would never end.
+    """
+    found: list[str] = []
+    is_open = False
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        if name in ("--configfile", "--configfiles"):
+            found += [value] if equals else []
+            is_open = not equals
+        elif word.startswith("-"):
+            is_open = False
+        elif is_open:
+            found.append(word)
+    return [path for path in found if path.endswith((".yaml", ".yml")) and Path(path).is_file()]
 
 
 def check_config_words(groups: list[list[str]]) -> None:
