@@ -28,8 +28,8 @@ from snaketune.report.facts import _changed
 
 ROOT = Path(__file__).parents[2]
 DAMAGE = [b"", b"{", b"[]", b"null", b"3", b'"x"', b"{}", b'{"a": []}', b'{"files": []}', b"\xff\xfe", b'{"files": 3}']
-# `make torture` does the ten thousand.
-FUZZED = int(os.environ.get("SNAKETUNE_FUZZED", "500"))
+# Memories, and facts, which cost more.
+FUZZED, FUZZED_FACTS = (10_000, 10_000) if "SNAKETUNE_SLOW" in os.environ else (500, 25)
 WRONG = [None, 3, "x", [], {}, [1], {"a": 1}, True, -1.5]
 
 
@@ -216,7 +216,7 @@ def test_an_edited_fact_is_restored_with_its_time(run, name, content, capsys):
 
 def test_fuzzed_facts_come_back_byte_for_byte(run, capsys):
     before, chance = contents(run), random.Random(2)
-    for _ in range(FUZZED // 20):
+    for _ in range(FUZZED_FACTS):
         name = chance.choice(["evaluation.json", "adapter.manifest.json"])
         keep_time(run / name, mutated(before[name], chance))
         heal(wanted(run), "work")

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -151,9 +152,11 @@ def fill(campaign: Campaign) -> None:
     )
     time.sleep(campaign.chance.uniform(0, 8))
     try:
-        with open(ballast, "wb") as file:
-            room = shutil.disk_usage(campaign.project.folder).free - left
-            os.posix_fallocate(file.fileno(), 0, max(1, room))
+        size = 0
+        with open(ballast, "wb") as file, suppress(OSError):  # the jobs take their share meanwhile
+            while (room := shutil.disk_usage(campaign.project.folder).free - left) > 0:
+                os.posix_fallocate(file.fileno(), size, min(room, 1 << 20))
+                size += min(room, 1 << 20)
         campaign.faults[-1] += f" -> {process.wait(SECONDS)}"
     finally:
         ballast.unlink()
