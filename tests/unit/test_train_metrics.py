@@ -121,3 +121,16 @@ def test_tensorboard_draws_each_number(tmp_path, monkeypatch):
     sink.write({"step": 3, "loss": 1.0, "mfu": None})
     sink.close()
     assert drawn == [("loss", 1.0, 3), "closed"]
+
+
+def test_the_terminal_has_the_first_line_the_last_and_one_in_a_while(tmp_path, capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("snaketune.train.metrics.time.monotonic", lambda: clock[0])
+    metrics, _ = writer(tmp_path / "metrics.jsonl")
+    metrics.on_train_begin(None, state(0), None)
+    for step in range(1, 11):
+        clock[0] += 10.0
+        metrics.on_log(None, state(step), None, logs=dict(LOGS))
+    shown = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert shown == ["1/10", "4/10", "7/10", "10/10"]
+    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 10

@@ -22,7 +22,7 @@ from snaketune.terminal.stages import STAGES, Stage, columns, outcome
 NAME = "snaketune"
 NOTHING_TO_DO = "Nothing to be done"
 # A stage that lasts longer than this says that it has begun, also when it is a short one by nature.
-QUIET_SECONDS = 60.0
+QUIET_SECONDS = 120.0
 # How Snakemake's lines begin that say how it works, not what became of the user's work.
 CHATTER = (
     "Building DAG of jobs",

@@ -26,7 +26,7 @@ VOLATILE_KEYS = (
 # What the Trainer logs beside measurements.
 BOOKKEEPING = ("epoch",)
 # At most one line for people in this time, beside the first and the last: metrics.jsonl has all of them.
-LINE_SECONDS = 10.0
+LINE_SECONDS = 30.0
 
 Mfu = Callable[[int, int, float], float | None]
 
