@@ -127,7 +127,7 @@ def forget(campaign: Campaign) -> None:
     """Snakemake's own records are deleted, or all of ours."""
     folder = campaign.chance.choice([".snakemake", "work", "logs"])
     campaign.faults[-1] += f" {folder}"
-    shutil.rmtree(campaign.project.folder / folder)
+    shutil.rmtree(campaign.project.folder / folder, ignore_errors=True)  # there are no logs when nothing ran since
 
 
 def touch(campaign: Campaign) -> None:
