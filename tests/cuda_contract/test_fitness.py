@@ -4,12 +4,14 @@ import json
 
 import pytest
 
+from snaketune.train.device import prepare_arithmetic
 from snaketune.train.fitness import examining
+from snaketune.train.fitness.bench import REDUCED as REDUCED_SIZE
 from snaketune.train.fitness.checks import CHECKS
 from snaketune.train.fitness.examining import examine
 from snaketune.train.fitness.page import render, verdict
 from snaketune.train.fitness.presets import cards_of, is_packed, read_presets, sections_of
-from snaketune.train.fitness.trials import Seen
+from snaketune.train.fitness.trials import NotHereError, Seen
 
 # One of each kind: the others differ in keys that other tests train with.
 REDUCED = (
@@ -29,6 +31,7 @@ REDUCED = (
     "preset: fast",
     "preset: phase1c_before",
     "preset: optimized",
+    "preset: phase1c_after",
 )
 
 
@@ -36,10 +39,11 @@ def test_every_kind_of_check_runs_on_a_cpu_and_the_rest_says_what_it_needs():
     found = examine(checks={name: CHECKS[name] for name in REDUCED}, seconds=float("inf"))
     verdicts = {each["name"]: each["verdict"] for each in found["findings"]}
     needing = {"no waits", "plan = memory", "throughput", "method: LoRA, float16", "preset: optimized"}
+    needing |= {"preset: phase1c_after"}
     assert {name for name, each in verdicts.items() if each == "not here"} == needing, found["findings"]
     assert {each for name, each in verdicts.items() if name not in needing} == {"passed"}, found["findings"]
     assert not found["is_fit"] and found["device"] == "cpu"
-    assert "5 of them need a GPU or a package" in verdict(found)
+    assert "6 of them need a GPU or a package" in verdict(found)
     page = render(found)
     assert all(name in page for name in ("packed = alone", "needs a GPU"))
     json.dumps(found)
@@ -80,3 +84,13 @@ def test_each_preset_is_tried_with_its_own_keys():
     assert "learning_rate" not in sections_of(presets["aggressive"], 16)["train"]
     assert not is_packed(presets["baseline"]) and is_packed(presets["fast"])
     assert [cards_of(presets[name]) for name in ("fast", "fsdp_2xh100", "zero3_4xa100")] == [1, 2, 4]
+
+
+@pytest.mark.parametrize("card", ["T4"], indirect=True)
+@pytest.mark.parametrize(
+    "name", ["preset: phase1c_after", "preset: low_memory", "method: all weights, steps in backward"]
+)
+def test_what_an_old_card_lacks_is_no_fault_of_it(card, tmp_path, name):
+    bench = examining.Bench.build(prepare_arithmetic(1), REDUCED_SIZE, tmp_path)
+    with pytest.raises(NotHereError, match="needs a GPU with"):
+        CHECKS[name](bench)

@@ -122,6 +122,10 @@ def _need_what_it_needs(bench: Bench, sections: dict[str, dict[str, Any]]) -> No
         need_card(bench)
     if adapter.get("dtype") == "bfloat16" and not bench.device.is_cpu and not bench.device.has_bf16:
         raise NotHereError("needs a GPU with bfloat16")
+    if train.get("optimizer_in_backward") and not bench.device.is_cpu and not bench.device.has_bf16:
+        raise NotHereError("needs a GPU with bfloat16: scaled gradients are checked before a step")
+    if train.get("tf32") is True and not bench.device.has_tf32:
+        raise NotHereError("needs a GPU with TF32 (Ampere or newer)")
     packages = [
         ("bitsandbytes", model.get("quantization", "none") != "none"),
         ("torchao", train.get("fp8")),
