@@ -25,9 +25,9 @@ from real import pairs
 from train_cases import LORA
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from snaketune.evaluate.generating import Decoding, generate_answers
+from snaketune.evaluate.answers.generating import Decoding, generate_answers
+from snaketune.evaluate.answers.prompts import Prompt, own_stops
 from snaketune.evaluate.models import ModelSettings, attach_adapter, load_model, with_faster_layers
-from snaketune.evaluate.prompts import Prompt, own_stops
 
 KINDS = ("base", "tuned")
 

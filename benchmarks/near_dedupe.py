@@ -33,13 +33,13 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "benchmarks")]
 from corpus import lines, record_of  # noqa: E402
 from near_peers import PEERS  # noqa: E402
 
-from snaketune.common.atomic import private_folder  # noqa: E402
-from snaketune.data.dedupe import DedupePolicy, plan_removal  # noqa: E402
-from snaketune.data.minhash import near_text  # noqa: E402
-from snaketune.data.near_dedupe import Clusters  # noqa: E402
-from snaketune.data.overlap import SimilarityIndex  # noqa: E402
-from snaketune.data.records import read_turns  # noqa: E402
-from snaketune.data.shingles import Rows, batches, gathered, shingled_with_indentation  # noqa: E402
+from snaketune.core.atomic import private_folder  # noqa: E402
+from snaketune.data.records.canonical_records import read_turns  # noqa: E402
+from snaketune.data.similarity.dedupe import DedupePolicy, plan_removal  # noqa: E402
+from snaketune.data.similarity.minhash import near_text  # noqa: E402
+from snaketune.data.similarity.near_dedupe import Clusters  # noqa: E402
+from snaketune.data.similarity.overlap import SimilarityIndex  # noqa: E402
+from snaketune.data.similarity.shingles import Rows, batches, gathered, shingled_with_indentation  # noqa: E402
 
 # The number of processes; the first is what the others are compared with.
 OURS = {f"snaketune, {count} process{'es' if count > 1 else ''}": count for count in (1, 2, 4)}

@@ -46,7 +46,7 @@ def write_corpus(path: Path, size: int, form: str, shortest: int, seed: int) -> 
 
 def ours(path: Path, folder: Path, form: str, processes: int) -> None:
     """Run the stage as the workflow does."""
-    from snaketune.common.digests import file_digest
+    from snaketune.core.digests import file_digest
 
     stage = {"sources": [{"path": str(path), "bytes": path.stat().st_size, "digest": file_digest(path)}]}
     (folder / "stage.json").write_text(json.dumps(stage))
@@ -61,11 +61,11 @@ def ours(path: Path, folder: Path, form: str, processes: int) -> None:
 
 def standard_json(path: Path, folder: Path, form: str) -> None:
     """Do the same work with the parser of the standard library, line by line."""
-    from snaketune.data.conversion import RecordConverter
-    from snaketune.data.exactness import repetition_check
-    from snaketune.data.formats import default_reading
-    from snaketune.data.policy import ReadingPolicy
-    from snaketune.data.quarantine import Refusal
+    from snaketune.data.formats.formats import default_reading
+    from snaketune.data.records.conversion import RecordConverter
+    from snaketune.data.records.exactness import repetition_check
+    from snaketune.data.records.quarantine import Refusal
+    from snaketune.data.records.reading_policy import ReadingPolicy
 
     policy = ReadingPolicy()
     reading = default_reading(form, policy)

@@ -181,8 +181,8 @@ def _seconds(x: Any, weight: Any) -> float:
 
 def operations_per_token(config: Any, texts: Texts) -> dict[str, float]:
     """Return the operations of training per token: of all, and without the output layer at tokens without loss."""
-    from snaketune.plan.counting import lora_parameters
     from snaketune.plan.flops import model_flops, shape_of
+    from snaketune.plan.memory.counting import lora_parameters
 
     shape, lora = shape_of(config), lora_parameters(config, {"r": 16, "target_modules": "all-linear"})
     lengths = texts.lengths.astype(np.int64)
@@ -201,7 +201,7 @@ def planned_memory(workload: Workload, cases: list[str]) -> float | None:
     """Return the memory in GB that the plan predicts for our last case; None when there is none."""
     from train_cases import Case
 
-    from snaketune.plan.memory import memory_plan
+    from snaketune.plan.memory.memory import memory_plan
     from snaketune.plan.settings import AdapterSetting, MemorySetting
 
     ours = [Case.parse(case) for case in cases if case.partition(":")[0] == "snaketune"]

@@ -25,11 +25,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from templates_judge import Judge
 from templates_records import PLAIN, records
 
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.data.chunk_tokenizing import ChunkTokenizer, Recipe
-from snaketune.data.chunks import chunks_of
-from snaketune.data.inference_check import Conversation, Reference, check_inference
-from snaketune.data.templates import DEFAULT_DATE
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.data.templates.inference_check import Conversation, Reference, check_inference
+from snaketune.data.templates.templates import DEFAULT_DATE
+from snaketune.data.tokens.chunk_tokenizing import ChunkTokenizer, Recipe
+from snaketune.data.tokens.chunks import chunks_of
 
 # Control tokens by their look; \uff5c is the bar that DeepSeek writes them with.
 CONTROL = re.compile(

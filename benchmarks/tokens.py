@@ -25,11 +25,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from tokens_others import others
 
-from snaketune.data.built_in_templates import BUILT_IN
-from snaketune.data.packing import pack
-from snaketune.data.rows import PackedRows, write_rows
-from snaketune.data.token_store import TokenStore
-from snaketune.data.tokenizing import Recipe, settle, tokenize_split
+from snaketune.data.rows.packed_rows import PackedRows, write_rows
+from snaketune.data.rows.packing import pack
+from snaketune.data.templates.built_in_templates import BUILT_IN
+from snaketune.data.tokens.token_store import TokenStore
+from snaketune.data.tokens.tokenizing import Recipe, settle, tokenize_split
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 PATTERN = (

@@ -18,10 +18,10 @@ from train_workload import Corpus, Workload, corpora
 from transformers import Trainer, TrainerCallback
 from transformers.utils import logging
 
+from snaketune.plan.devices.hardware import peak_flops
 from snaketune.plan.flops import model_flops, shape_of
-from snaketune.plan.hardware import peak_flops
-from snaketune.train.compiling import compilations
 from snaketune.train.device import Device, prepare_arithmetic
+from snaketune.train.kernels.compiling import compilations
 
 MEGA = 1e6
 BUILDERS: dict[str, Callable[[Case, Workload, Corpus, Device, Path], Built]] = {

@@ -14,13 +14,13 @@ from train_cases import Built, Case, arguments, build_model, in_groups
 from train_workload import PAD, Corpus, Workload, model_config
 from transformers import TrainingArguments
 
-from snaketune.data.packing import pack
-from snaketune.data.rows import PackedRows, write_rows
-from snaketune.train.activations import checkpointing_arguments
-from snaketune.train.attention import training_attention
+from snaketune.data.rows.packed_rows import PackedRows, write_rows
+from snaketune.data.rows.packing import pack
 from snaketune.train.batches import DENSE_STEP
 from snaketune.train.device import Device
 from snaketune.train.engine import Engine, Outlook, prepare_engine
+from snaketune.train.kernels.activations import checkpointing_arguments
+from snaketune.train.kernels.attention import training_attention
 from snaketune.train.trainer import assemble
 
 

@@ -21,11 +21,11 @@ from torch.profiler import ProfilerActivity, profile
 from train_cases import LORA
 from transformers import AutoModelForCausalLM
 
-from snaketune.train.attention import VARLEN, register_varlen
 from snaketune.train.batches import with_boundaries
-from snaketune.train.cpu_attention import attend_by_document
-from snaketune.train.fused_layers import fuse_layers
-from snaketune.train.head import put_chunked_loss
+from snaketune.train.kernels.attention import VARLEN, register_varlen
+from snaketune.train.kernels.chunked_cross_entropy import put_chunked_loss
+from snaketune.train.kernels.cpu_attention import attend_by_document
+from snaketune.train.kernels.fused_layers import fuse_layers
 
 KINDS = ("peft", "ours")
 # Shares of a row that its documents take, and of a document that its prompt takes.

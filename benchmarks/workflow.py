@@ -22,8 +22,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.stages import stage_id
 from snaketune.config.strict_yaml import load_yaml
+from snaketune.workflow.stages import stage_id
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "rules", "scripts", "config", "profiles", "envs", "docs")

@@ -19,27 +19,29 @@ if not (SCRIPTS / "snaketune").is_dir():
     sys.exit(2)
 sys.path.insert(0, str(SCRIPTS))
 
-from snaketune.common.code_identity import CodeDigests
-from snaketune.common.errors import ConfigError, SnaketuneError
-from snaketune.config.asking import ask_spec
-from snaketune.config.blueprint import Blueprint
-from snaketune.config.cluster import Requests, is_for_login_node
-from snaketune.config.cores import share_out_gpus, threads_function
-from snaketune.config.discovery import Discovery
-from snaketune.config.first_look import FirstLook
-from snaketune.config.environment import machine_notes, plugin_path, prepare_job_environment, require_packages
-from snaketune.config.environment import restore_plugin_path
-from snaketune.config.hub_sources import HubSources
-from snaketune.config.proofs import note_proofs, order_before_jobs
-from snaketune.config.remote_sources import RemoteSources
+from snaketune.core.code_identity import CodeDigests
+from snaketune.core.errors import ConfigError, SnaketuneError
+from snaketune.workflow.asking import ask_spec
+from snaketune.workflow.job_table import Blueprint
+from snaketune.workflow.cluster_resources import Requests, is_for_login_node
+from snaketune.workflow.cores import share_out_gpus, threads_function
+from snaketune.workflow.sources.inputs import Discovery
+from snaketune.workflow.preflight import FirstLook
+from snaketune.workflow.job_environment import machine_notes, plugin_path, prepare_job_environment, require_packages
+from snaketune.workflow.job_environment import restore_plugin_path
+from snaketune.workflow.sources.hub_sources import HubSources
+from snaketune.workflow.results.provenance_notes import note_proofs, order_before_jobs
+from snaketune.workflow.sources.remote_sources import RemoteSources
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.specs_in_use import specs_in_use
-from snaketune.config.stopping import end_on_signals
+from snaketune.workflow.specs_in_use import specs_in_use
+from snaketune.workflow.stopping import end_on_signals
 from snaketune.config.strict_yaml import load_yaml
-from snaketune.config.until import replace_until
-from snaketune.merge.gguf import find_converter
-from snaketune.config import attempts, latest, upkeep
-from snaketune.config.start import Places
+from snaketune.workflow.until import replace_until
+from snaketune.merge.gguf_export.gguf import find_converter
+from snaketune.workflow.results import run_status
+from snaketune.workflow.results import latest_link
+from snaketune.workflow import lifecycle
+from snaketune.workflow.startup import Places
 from snaketune.publish.destination import check_destination
 from snaketune.terminal.closing import end_of_runs, end_of_target
 from snaketune.terminal.plugin import LogHandler
@@ -97,7 +99,7 @@ def draw_blueprint():
         else:
             found.look_up(run.config)
     found.save()
-    return Blueprint(runs, found, code_of, upkeep.shards_before(WORK / "shards.json"))
+    return Blueprint(runs, found, code_of, lifecycle.shards_before(WORK / "shards.json"))
 
 
 end_on_signals(workflow, SCRIPTS)
@@ -108,7 +110,7 @@ try:
     BLUEPRINT = draw_blueprint()
     PLACES = Places(BLUEPRINT, WORK, configuration_file().name)
     if workflow.is_main_process:
-        PLACES.heal(upkeep.is_yes(SWITCHES["verify"]))
+        PLACES.heal(lifecycle.is_yes(SWITCHES["verify"]))
         replace_until(workflow, BLUEPRINT, stop)
         order_before_jobs(workflow, PLACES.folders, Path(BLUEPRINT.results), WORK)
 except SnaketuneError as error:
@@ -247,13 +249,13 @@ def description_spec(wildcards):
 
 def history_settings(wildcards, threads):
     """Where the times of a run's stages are noted; not recorded, because they decide no result."""
-    return attempts.history_settings(BLUEPRINT, wildcards.run, WORK / "workflow.lock")
+    return run_status.history_settings(BLUEPRINT, wildcards.run, WORK / "workflow.lock")
 
 
 def attempts_spec(wildcards):
     """Where the facts and logs of every run are, also of an unfinished one."""
     command = "snakemake " + " ".join(shlex.quote("train" if word == "report" else word) for word in sys.argv[1:])
-    return attempts.attempts_spec(BLUEPRINT, str(WORK), command)
+    return run_status.attempts_spec(BLUEPRINT, str(WORK), command)
 
 
 def report_spec(wildcards):
@@ -274,9 +276,9 @@ def acceptance_spec(wildcards):
 def prune_spec(wildcards):
     """What `prune` keeps, and whether it removes the rest."""
     given = SWITCHES["prune"] if isinstance(SWITCHES["prune"], list) else [SWITCHES["prune"]]
-    others = [str(name) for name in given if not upkeep.is_yes(name) and not upkeep.is_no(name)]
+    others = [str(name) for name in given if not lifecycle.is_yes(name) and not lifecycle.is_no(name)]
     specs = specs_in_use(BLUEPRINT)
-    return BLUEPRINT.prune_spec(any(map(upkeep.is_yes, given)), PLACES.owner(), others, specs)
+    return BLUEPRINT.prune_spec(any(map(lifecycle.is_yes, given)), PLACES.owner(), others, specs)
 
 
 def publish_spec(wildcards):
@@ -475,7 +477,7 @@ def take_workflow_lock():
     """One workflow per folder; the kernel drops the lock when the process dies, so nothing is ever stale."""
     global WORKFLOW_LOCK
     try:
-        WORKFLOW_LOCK = upkeep.lock_or_explain(WORK / "workflow.lock")
+        WORKFLOW_LOCK = lifecycle.lock_or_explain(WORK / "workflow.lock")
     except SnaketuneError as error:
         stop(error)
 
@@ -510,12 +512,12 @@ def write_resolved_runs():
     for name, run in BLUEPRINT.runs.items():
         path = WORK / "resolved" / f"{name}-{BLUEPRINT.run_ids[name]}.json"
         earlier_runs = BLUEPRINT.runs_before(BLUEPRINT.run_ids[name], name)
-        upkeep.write_resolved(path, run, BLUEPRINT.found.sources(run.config), earlier_runs)
+        lifecycle.write_resolved(path, run, BLUEPRINT.found.sources(run.config), earlier_runs)
 
 
 def remember_shards():
     """The number of shards that stages are made with: another number makes none of them again."""
-    upkeep.remember_shards(WORK / "shards.json", BLUEPRINT.shard_counts())
+    lifecycle.remember_shards(WORK / "shards.json", BLUEPRINT.shard_counts())
 
 
 def pass_on_plugins():
@@ -533,7 +535,7 @@ def go_on_beside_refusals():
 def explain(logs):
     """What to read and do after a failure, behind Snakemake's own lines."""
     files = [logs] if isinstance(logs, str) else logs
-    print(upkeep.explain_failure(files, own_command(), workflow.local_exec), file=sys.stderr, flush=True)
+    print(lifecycle.explain_failure(files, own_command(), workflow.local_exec), file=sys.stderr, flush=True)
 
 
 def note_what_jobs_made():
@@ -572,7 +574,7 @@ def name_results():
 
 def folders_of_runs():
     """The folder of each run, by the name that stays when the configuration changes."""
-    return {name: latest.latest_folder(Path(BLUEPRINT.results) / "runs" / name) for name in BLUEPRINT.runs}
+    return {name: latest_link.latest_folder(Path(BLUEPRINT.results) / "runs" / name) for name in BLUEPRINT.runs}
 
 
 def command_of(target):
@@ -590,15 +592,15 @@ def show_plans():
     asked = workflow.dag_settings is not None and "plan" in workflow.dag_settings.targets
     if asked and is_run_for_real():
         for name in BLUEPRINT.runs:
-            upkeep.show_plan(Path(BLUEPRINT.run_path(name, "plan.json")), name)
+            lifecycle.show_plan(Path(BLUEPRINT.run_path(name, "plan.json")), name)
 
 
 def point_latest():
     """`latest` follows the current configuration, also when nothing had to run."""
     if is_run_for_real():
         for name, id in BLUEPRINT.run_ids.items():
-            latest.point_latest(Path(BLUEPRINT.results) / "runs" / name, id)
-            upkeep.finish_run(attempts.files_of(BLUEPRINT, name), Path(BLUEPRINT.run_path(name, "")))
+            latest_link.point_latest(Path(BLUEPRINT.results) / "runs" / name, id)
+            lifecycle.finish_run(run_status.files_of(BLUEPRINT, name), Path(BLUEPRINT.run_path(name, "")))
 
 
 def tidy_up():

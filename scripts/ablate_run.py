@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
@@ -15,11 +15,11 @@ def main() -> None:
     from snaketune.ablate.identity import folder_of, machine_facts
     from snaketune.ablate.request import read_files, subject_of
     from snaketune.ablate.running import FreshProcesses
-    from snaketune.common.atomic import write_json
-    from snaketune.common.cards import take_cards
-    from snaketune.common.locks import wait_for_lock
-    from snaketune.data.disks import Disks
-    from snaketune.plan.machine import look_at_machine
+    from snaketune.core.atomic import write_json
+    from snaketune.core.gpus import take_cards
+    from snaketune.core.locks import wait_for_lock
+    from snaketune.plan.devices.machine import look_at_machine
+    from snaketune.storage.disks import Disks
 
     take_cards()
     work = Path(arguments.work)

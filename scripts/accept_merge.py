@@ -1,12 +1,12 @@
 """Let a merged model pass, or end with the sentence that says why there is none."""
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Write the manifest of the merged model from the facts of its merge."""
     arguments = parse_arguments(__doc__, "merge", "output", facts=("output",))
-    from snaketune.common.atomic import write_json
+    from snaketune.core.atomic import write_json
     from snaketune.merge.outcome import accepted
 
     write_json(arguments.output, accepted(arguments.merge))

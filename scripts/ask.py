@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Write the facts of the check, or end with the sentence that says what is wrong."""
     names = ("folder", "model", "adapter", "template", "output")
     arguments = parse_arguments(__doc__, *names, several=("rows",))
-    from snaketune.common.atomic import write_json
-    from snaketune.merge.gate import check_folder
-    from snaketune.merge.material import Material
+    from snaketune.core.atomic import write_json
+    from snaketune.merge.merge_inputs import Material
+    from snaketune.merge.verification.gate import check_folder
 
     material = Material(
         model=Path(arguments.model),

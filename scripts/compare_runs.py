@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from snaketune.common.atomic import write_bytes
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.atomic import write_bytes
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Read the runs, render the page, write it atomically."""
     arguments = parse_arguments(__doc__, "output", facts=("output",))
-    from snaketune.report.comparison import load_run
-    from snaketune.report.comparison_page import find_runs, render_comparison
+    from snaketune.report.compare.comparison import load_run
+    from snaketune.report.compare.comparison_page import find_runs, render_comparison
 
     results = Path(arguments.cfg["results"])
     runs = [load_run(Path(folder)) for folder in arguments.cfg["folders"]]

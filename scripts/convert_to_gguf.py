@@ -2,20 +2,20 @@
 
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Check the merged model, write the file and compare it."""
     names = ("settings", "merged", "rows", "output", "modelfile", "facts")
     arguments = parse_arguments(__doc__, *names, optional=("kind",))
-    from snaketune.common.atomic import write_bytes, write_json
-    from snaketune.common.manifest import read_manifest
-    from snaketune.data.rows import PackedRows
-    from snaketune.merge.exporting import Export, check, export
-    from snaketune.merge.modelfile import modelfile
+    from snaketune.core.atomic import write_bytes, write_json
+    from snaketune.core.manifest import read_manifest
+    from snaketune.data.rows.packed_rows import PackedRows
+    from snaketune.merge.gguf_export.answering import template_and_stops
+    from snaketune.merge.gguf_export.exporting import Export, check, export
+    from snaketune.merge.gguf_export.modelfile import modelfile
     from snaketune.merge.outcome import accepted
-    from snaketune.merge.serving import template_and_stops
 
     accepted(arguments.merged)
     manifest, model = read_manifest(arguments.merged), Path(arguments.merged).parent / "merged"

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 # Temporary files for near-duplicates: up to 10 bytes for each byte of short records, 1.4 where they have 140 words.
 BYTES_PER_BYTE = 10
@@ -13,12 +13,12 @@ def main() -> None:
     """Plan which records go, write the plan as a table, then carry the table out."""
     names = ("settings", "records", "removed", "kept", "duplicates", "manifest")
     arguments = parse_arguments(__doc__, *names, several=("keys", "sketches"), facts=("manifest",))
-    from snaketune.common.atomic import private_folder, writing
-    from snaketune.common.manifest import write_manifest
-    from snaketune.data.dedupe import DedupeParts, DedupePolicy, plan_removal
-    from snaketune.data.disks import Disks, temporary_place
-    from snaketune.data.losses import removed_duplicates
-    from snaketune.data.removal import LineIndex, carry_out, write_removed
+    from snaketune.core.atomic import private_folder, writing
+    from snaketune.core.manifest import write_manifest
+    from snaketune.data.similarity.dedupe import DedupeParts, DedupePolicy, plan_removal
+    from snaketune.data.similarity.removal import LineIndex, carry_out, write_removed
+    from snaketune.data.tokens.left_out_records import removed_duplicates
+    from snaketune.storage.disks import Disks, temporary_place
 
     policy = DedupePolicy(**arguments.cfg["dedupe"])
     settings, records = arguments.settings, Path(arguments.records)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
@@ -11,10 +11,10 @@ def main() -> None:
     arguments = parse_arguments(
         __doc__, *names, "settings", "info", "history", "output", optional=("merged",), facts=("history", "output")
     )
-    from snaketune.common.atomic import write_json
-    from snaketune.common.canonical import read_json
-    from snaketune.report.description import describe
-    from snaketune.report.history import run_before, stage_times
+    from snaketune.core.atomic import write_json
+    from snaketune.core.canonical import read_json
+    from snaketune.report.run.description import describe
+    from snaketune.report.run.history import run_before, stage_times
 
     facts = {name: read_json(getattr(arguments, name)) for name in names}
     merged = read_json(arguments.merged) if arguments.merged else None

@@ -3,7 +3,7 @@
 import os
 import time
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
@@ -20,13 +20,13 @@ def main() -> None:
     spare_unused(arguments.cfg)
     wanted = arguments.cfg.get("evaluate", {})
     require_evaluation_packages(wanted.get("metrics", ()), wanted.get("tasks", ()))
-    from snaketune.common.atomic import write_json
-    from snaketune.common.cards import take_cards
+    from snaketune.core.atomic import write_json
+    from snaketune.core.gpus import take_cards
     from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
     from snaketune.evaluate.inputs import located
     from snaketune.evaluate.results import write_documents, write_generations
     from snaketune.merge.outcome import merged_folder
-    from snaketune.train.provenance import describe_machine
+    from snaketune.train.monitoring.provenance import describe_machine
 
     take_cards()
     material = Material(

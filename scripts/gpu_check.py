@@ -19,8 +19,8 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("results/gpu_check"), help="folder for both files")
     parser.add_argument("--allow-cpu", action="store_true", help="end with status 0 without a GPU, too")
     arguments = parser.parse_args()
-    from snaketune.common.cards import take_cards
-    from snaketune.common.errors import SnaketuneError
+    from snaketune.core.errors import SnaketuneError
+    from snaketune.core.gpus import take_cards
 
     take_cards()
     from snaketune.train.fitness.examining import examine

@@ -4,13 +4,13 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Look at the beginning of every source of each group of runs, tell the terminal and write the page."""
     arguments = parse_arguments(__doc__, "output")
-    from snaketune.common.atomic import write_bytes
+    from snaketune.core.atomic import write_bytes
     from snaketune.inspection import inspect_group
     from snaketune.report.inspection_page import render_inspection, told
 

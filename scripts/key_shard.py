@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Compute the keys of the shard that the part is named after."""
     arguments = parse_arguments(__doc__, "settings", "records", "part")
-    from snaketune.data.dedupe import DedupePolicy
-    from snaketune.data.dedupe_shard import key_shard
     from snaketune.data.shards import Shard
+    from snaketune.data.similarity.dedupe import DedupePolicy
+    from snaketune.data.similarity.dedupe_shard import key_shard
 
     policy, part = DedupePolicy(**arguments.cfg["dedupe"]), Path(arguments.part)
     key_shard(Path(arguments.records), policy, Shard.named(part.stem), part, arguments.settings["threads"])

@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Merge, have it checked and write the facts; the merged model is the folder ``merged`` beside them."""
     names = ("model", "adapter", "tokens", "rows", "output")
     arguments = parse_arguments(__doc__, *names, several=("others",), facts=("output",))
-    from snaketune.common.cards import take_cards
+    from snaketune.core.gpus import take_cards
     from snaketune.evaluate.inputs import located
-    from snaketune.merge.material import Material
+    from snaketune.merge.merge_inputs import Material
     from snaketune.merge.merging import merge_adapter
     from snaketune.merge.origins import check_origin
     from snaketune.merge.outcome import attempt

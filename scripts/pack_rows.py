@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Pack, write and account for both splits."""
     arguments = parse_arguments(__doc__, "rightsize", "tokens", "train", "eval", "manifest", facts=("manifest",))
-    from snaketune.common.canonical import read_json
-    from snaketune.common.manifest import read_manifest, write_manifest
-    from snaketune.data.cutting import CutDocuments, Sizes, cut
-    from snaketune.data.packing import one_per_row, pack, refuse_mixed_pairs, wants_packing
-    from snaketune.data.rows import write_rows
-    from snaketune.data.token_store import TokenStore
+    from snaketune.core.canonical import read_json
+    from snaketune.core.manifest import read_manifest, write_manifest
+    from snaketune.data.rows.cutting import CutDocuments, Sizes, cut
+    from snaketune.data.rows.packed_rows import write_rows
+    from snaketune.data.rows.packing import one_per_row, pack, refuse_mixed_pairs, wants_packing
+    from snaketune.data.tokens.token_store import TokenStore
 
     manifest = read_manifest(arguments.tokens)
     settings, sizes = arguments.cfg["tokens"], read_json(arguments.rightsize)

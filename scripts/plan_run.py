@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
@@ -12,14 +12,14 @@ def main() -> None:
     import json
     from datetime import datetime
 
-    from snaketune.common.atomic import write_json
-    from snaketune.common.canonical import read_json
-    from snaketune.data.rows import PackedRows
-    from snaketune.model.new_tokens import advice_on_tokens, with_token_numbers
+    from snaketune.core.atomic import write_json
+    from snaketune.core.canonical import read_json
+    from snaketune.data.rows.packed_rows import PackedRows
+    from snaketune.model.adapters.new_tokens import advice_on_tokens, with_token_numbers
+    from snaketune.plan.costs.preparation import preparation_seconds
+    from snaketune.plan.devices.machine import look_at_machine
     from snaketune.plan.gate import check_plan
-    from snaketune.plan.machine import look_at_machine
     from snaketune.plan.planning import PlanInputs, make_plan
-    from snaketune.plan.preparation import preparation_seconds
     from snaketune.train.packages import spare_unused
 
     spare_unused(arguments.cfg)

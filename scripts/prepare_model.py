@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
-from snaketune.common.manifest import write_manifest
+from snaketune.core.cli import parse_arguments, run
+from snaketune.core.manifest import write_manifest
 
 
 def main() -> None:

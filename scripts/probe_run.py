@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Write what was measured, or what was measured before under the same conditions."""
     arguments = parse_arguments(__doc__, "settings", "pack", "model", "results", "scratch", "output", facts=("output",))
-    from snaketune.common.atomic import write_json
-    from snaketune.common.canonical import read_json
-    from snaketune.common.cards import take_cards
-    from snaketune.common.locks import wait_for_lock
-    from snaketune.plan.probed import describe_probe
-    from snaketune.train.probe_record import ProbeRequest, probe_of
+    from snaketune.core.atomic import write_json
+    from snaketune.core.canonical import read_json
+    from snaketune.core.gpus import take_cards
+    from snaketune.core.locks import wait_for_lock
+    from snaketune.plan.costs.probed import describe_probe
+    from snaketune.train.probe.probe_record import ProbeRequest, probe_of
 
     take_cards()
     scratch = Path(arguments.scratch)

@@ -2,16 +2,23 @@
 
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Find unused variants, print them with their size, and remove them when asked to."""
     arguments = parse_arguments(__doc__, "output")
-    from snaketune.common.atomic import write_bytes
-    from snaketune.common.errors import ConfigError
-    from snaketune.config.owners import UNKNOWN, owners_of
-    from snaketune.config.pruning import account, find_left, find_unused, find_unused_specs, find_unused_work, remove
+    from snaketune.core.atomic import write_bytes
+    from snaketune.core.errors import ConfigError
+    from snaketune.workflow.results.owners import UNKNOWN, owners_of
+    from snaketune.workflow.results.pruning import (
+        account,
+        find_left,
+        find_unused,
+        find_unused_specs,
+        find_unused_work,
+        remove,
+    )
 
     cfg, owners = arguments.cfg, owners_of(Path(arguments.cfg["results"]))
     if strange := set(cfg["others"]) - {owner.name for owner in owners} - {UNKNOWN}:

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Publish the runs one after the other."""
     arguments = parse_arguments(__doc__, "settings")
-    from snaketune.data.object_storage import connect
     from snaketune.publish.hub import is_hub, publish_to_hub
     from snaketune.publish.publishing import publish_folder
+    from snaketune.storage.object_storage import connect
 
     on_hub = [entry for entry in arguments.cfg["runs"] if is_hub(entry["url"])]
     for entry in on_hub:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
@@ -11,14 +11,14 @@ def main() -> None:
     arguments = parse_arguments(
         __doc__, "settings", "stage", "records", "quarantine", "manifest", several=("parts",), facts=("manifest",)
     )
-    from snaketune.common.atomic import writing
-    from snaketune.common.canonical import read_json
-    from snaketune.common.manifest import write_manifest
-    from snaketune.data.accounting import summary_of
-    from snaketune.data.disks import Disks
-    from snaketune.data.policy import Limits, ReadingPolicy
-    from snaketune.data.reading import read_records
-    from snaketune.data.staging import ensure_staged, sources_of
+    from snaketune.core.atomic import writing
+    from snaketune.core.canonical import read_json
+    from snaketune.core.manifest import write_manifest
+    from snaketune.data.records.accounting import summary_of
+    from snaketune.data.records.reading import read_records
+    from snaketune.data.records.reading_policy import Limits, ReadingPolicy
+    from snaketune.storage.disks import Disks
+    from snaketune.storage.staging import ensure_staged, sources_of
 
     settings, work = arguments.settings, Path(arguments.settings["work"])
     disks = Disks.of(os.environ, work)

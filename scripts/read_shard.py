@@ -3,18 +3,18 @@
 import os
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Read the shard that the part is named after."""
     arguments = parse_arguments(__doc__, "settings", "stage", "part")
-    from snaketune.common.canonical import read_json
-    from snaketune.data.disks import Disks
-    from snaketune.data.policy import ReadingPolicy
-    from snaketune.data.reading_shard import read_shard
+    from snaketune.core.canonical import read_json
+    from snaketune.data.records.reading_policy import ReadingPolicy
+    from snaketune.data.records.reading_shard import read_shard
     from snaketune.data.shards import Shard
-    from snaketune.data.staging import ensure_staged, sources_of
+    from snaketune.storage.disks import Disks
+    from snaketune.storage.staging import ensure_staged, sources_of
 
     settings, part = arguments.settings, Path(arguments.part)
     sources, scratch, work = sources_of(read_json(arguments.stage)), settings["scratch"], settings["work"]

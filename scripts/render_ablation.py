@@ -1,14 +1,14 @@
 """Render an ablation: one self-contained HTML page from ablate.json."""
 
-from snaketune.common.atomic import write_bytes
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.atomic import write_bytes
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Read the facts, render the page, write it atomically."""
     arguments = parse_arguments(__doc__, "facts", "output", facts=("output",))
-    from snaketune.common.canonical import read_json
-    from snaketune.report.ablate_page import render_ablation
+    from snaketune.core.canonical import read_json
+    from snaketune.report.ablation.ablate_page import render_ablation
 
     page = render_ablation(read_json(arguments.facts), arguments.cfg["run"], arguments.cfg["id"])
     write_bytes(arguments.output, page.encode())

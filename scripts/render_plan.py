@@ -1,14 +1,14 @@
 """Render a plan: one self-contained HTML page from plan.json."""
 
-from snaketune.common.atomic import write_bytes
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.atomic import write_bytes
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Read the plan, render the page, write it atomically."""
     arguments = parse_arguments(__doc__, "plan", "output", facts=("output",))
-    from snaketune.common.canonical import read_json
-    from snaketune.report.plan_page import render_plan
+    from snaketune.core.canonical import read_json
+    from snaketune.report.plan.plan_page import render_plan
 
     page = render_plan(read_json(arguments.plan), arguments.cfg["run"], arguments.cfg["id"])
     write_bytes(arguments.output, page.encode())

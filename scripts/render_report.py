@@ -1,7 +1,7 @@
 """Render the report: one self-contained HTML page per run, and the same facts as a table, from what the stages left."""
 
-from snaketune.common.atomic import write_bytes
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.atomic import write_bytes
+from snaketune.core.cli import parse_arguments, run
 
 FACT_FILES = (
     "run",
@@ -25,8 +25,8 @@ def main() -> None:
     """Read the facts, render page and table, write both atomically."""
     arguments = parse_arguments(__doc__, *FACT_FILES, "output", "table", optional=OPTIONAL, facts=("output", "table"))
     from snaketune.report.facts import load_facts
-    from snaketune.report.page import render
-    from snaketune.report.table import fact_table, table_bytes
+    from snaketune.report.run.page import render
+    from snaketune.report.run.table import fact_table, table_bytes
 
     facts = load_facts({name: getattr(arguments, name) for name in (*FACT_FILES, *OPTIONAL)})
     write_bytes(arguments.table, table_bytes(fact_table(facts)))

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.door import parse_arguments, run
-from snaketune.common.errors import SnaketuneError
+from snaketune.core.cli import parse_arguments, run
+from snaketune.core.errors import SnaketuneError
 
 
 def main() -> None:
     """Look at each run of the spec; nothing is trained."""
     arguments = parse_arguments(__doc__)
-    from snaketune.config.finished import is_finished
+    from snaketune.workflow.results.finished import is_finished
 
     for found in arguments.cfg["runs"]:
         if is_finished(found["files"]):
@@ -21,10 +21,10 @@ def main() -> None:
 
 def write_page(found: dict[str, Any], cfg: dict[str, Any]) -> None:
     """Write the page of one unfinished run into its folder."""
-    from snaketune.common.atomic import write_bytes
-    from snaketune.config.finished import UNFINISHED
-    from snaketune.report.unfinished import gather_attempt, identity_of
-    from snaketune.report.unfinished_page import headline, render_unfinished
+    from snaketune.core.atomic import write_bytes
+    from snaketune.report.unfinished.unfinished import gather_attempt, identity_of
+    from snaketune.report.unfinished.unfinished_page import headline, render_unfinished
+    from snaketune.workflow.results.finished import UNFINISHED
 
     try:
         identity = identity_of(found)

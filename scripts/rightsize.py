@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Measure the lengths, decide, and fingerprint the data."""
     arguments = parse_arguments(__doc__, "tokens", "model", "output", facts=("output",))
-    from snaketune.common.atomic import write_json
-    from snaketune.common.canonical import digest_of, read_json
-    from snaketune.common.manifest import read_manifest
-    from snaketune.data.cutting import Sizes
-    from snaketune.data.losses import check_losses, lengths_told
-    from snaketune.data.rightsizing import LengthPolicy, rightsize
-    from snaketune.data.token_store import TokenStore
+    from snaketune.core.atomic import write_json
+    from snaketune.core.canonical import digest_of, read_json
+    from snaketune.core.manifest import read_manifest
+    from snaketune.data.rows.cutting import Sizes
+    from snaketune.data.rows.rightsizing import LengthPolicy, rightsize
+    from snaketune.data.tokens.left_out_records import check_losses, lengths_told
+    from snaketune.data.tokens.token_store import TokenStore
 
     tokens, model = read_manifest(arguments.tokens), read_json(arguments.model)
     folder = Path(arguments.tokens).parent

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from snaketune.common import door
+from snaketune.core import cli
 
 
 def main() -> None:
@@ -25,4 +25,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    door.run(main)
+    cli.run(main)

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Sketch the shard that the output folder is named after."""
     arguments = parse_arguments(__doc__, "settings", "records", "output", several=("keys",))
-    from snaketune.common.atomic import writing_directory
-    from snaketune.data.dedupe import DedupePolicy
-    from snaketune.data.dedupe_shard import sketch_shard
+    from snaketune.core.atomic import writing_directory
     from snaketune.data.shards import Shard
+    from snaketune.data.similarity.dedupe import DedupePolicy
+    from snaketune.data.similarity.dedupe_shard import sketch_shard
 
     records, policy = Path(arguments.records), DedupePolicy(**arguments.cfg["dedupe"])
     keys, shard = [Path(path) for path in arguments.keys], Shard.named(Path(arguments.output).name)

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
@@ -12,13 +12,13 @@ def main() -> None:
     arguments = parse_arguments(
         __doc__, "settings", "records", "train", "eval", "leaks", "manifest", facts=("manifest",)
     )
-    from snaketune.common.atomic import private_folder, writing
-    from snaketune.common.manifest import write_manifest
-    from snaketune.data.disks import Disks, temporary_place
-    from snaketune.data.leaks import Side, check_sides
-    from snaketune.data.removal import LineIndex
-    from snaketune.data.sides import SplitPolicy, plan_sides, write_leaks
-    from snaketune.data.splitting import carry_out
+    from snaketune.core.atomic import private_folder, writing
+    from snaketune.core.manifest import write_manifest
+    from snaketune.data.similarity.leaks import Side, check_sides
+    from snaketune.data.similarity.removal import LineIndex
+    from snaketune.data.split.split_plan import SplitPolicy, plan_sides, write_leaks
+    from snaketune.data.split.splitting import carry_out
+    from snaketune.storage.disks import Disks, temporary_place
 
     policy = SplitPolicy(**arguments.cfg["split"])
     evaluations = arguments.cfg.get("evaluations", [])

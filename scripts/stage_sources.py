@@ -3,16 +3,16 @@
 import os
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Stage the sources that the workflow found."""
     arguments = parse_arguments(__doc__, "settings", "output", "manifest", facts=("output", "manifest"))
-    from snaketune.common.atomic import write_json
-    from snaketune.common.manifest import write_manifest
-    from snaketune.data.disks import Disks
-    from snaketune.data.staging import facts_of, stage_sources
+    from snaketune.core.atomic import write_json
+    from snaketune.core.manifest import write_manifest
+    from snaketune.storage.disks import Disks
+    from snaketune.storage.staging import facts_of, stage_sources
 
     settings, work = arguments.settings, Path(arguments.settings["work"])
     disks = Disks.of(os.environ, work)

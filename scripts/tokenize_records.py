@@ -1,6 +1,6 @@
 """Tokenise both splits: chat template, token ids and loss masks as memory-mapped Arrow."""
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
@@ -8,12 +8,12 @@ def main() -> None:
     made = ("output-train", "output-eval", "template", "dropped", "manifest")
     names = ("settings", "train", "eval", "model", "stage", *made)
     arguments = parse_arguments(__doc__, *names, several=("parts",), facts=("manifest",))
-    from snaketune.common.atomic import write_bytes, writing
-    from snaketune.common.manifest import write_manifest
-    from snaketune.data.chunk_tokenizing import Recipe
-    from snaketune.data.losses import left_out_at_tokenising
-    from snaketune.data.source_names import names_in
-    from snaketune.data.tokenizing import tokenize_splits, warnings_of
+    from snaketune.core.atomic import write_bytes, writing
+    from snaketune.core.manifest import write_manifest
+    from snaketune.data.sources.source_names import names_in
+    from snaketune.data.tokens.chunk_tokenizing import Recipe
+    from snaketune.data.tokens.left_out_records import left_out_at_tokenising
+    from snaketune.data.tokens.tokenizing import tokenize_splits, warnings_of
 
     recipe = Recipe.of_slice(arguments.cfg, arguments.model, names_in(arguments.stage))
     files = {

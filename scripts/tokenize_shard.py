@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
     """Tokenise the shard that the part is named after."""
     arguments = parse_arguments(__doc__, "settings", "train", "eval", "model", "stage", "part")
-    from snaketune.data.chunk_tokenizing import Recipe
     from snaketune.data.shards import Shard
-    from snaketune.data.source_names import names_in
-    from snaketune.data.tokenizing_shard import tokenize_shard
+    from snaketune.data.sources.source_names import names_in
+    from snaketune.data.tokens.chunk_tokenizing import Recipe
+    from snaketune.data.tokens.tokenizing_shard import tokenize_shard
 
     part, files = Path(arguments.part), {"train": arguments.train, "eval": arguments.eval}
     recipe = Recipe.of_slice(arguments.cfg, arguments.model, names_in(arguments.stage))

@@ -5,7 +5,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
@@ -15,27 +15,27 @@ def main() -> None:
     from snaketune.train.packages import spare_unused, versions
 
     spare_unused(arguments.cfg)
-    from snaketune.common.atomic import write_bytes, write_json
-    from snaketune.common.canonical import read_json
-    from snaketune.common.cards import take_cards
-    from snaketune.common.errors import PlanError
-    from snaketune.common.kept import put_back
-    from snaketune.common.locks import wait_for_lock
-    from snaketune.common.manifest import read_manifest, write_manifest
-    from snaketune.data.rows import PackedRows
-    from snaketune.data.staging import ensure_near
-    from snaketune.train import provenance
+    from snaketune.core.atomic import write_bytes, write_json
+    from snaketune.core.canonical import read_json
+    from snaketune.core.errors import PlanError
+    from snaketune.core.gpus import take_cards
+    from snaketune.core.locks import wait_for_lock
+    from snaketune.core.manifest import read_manifest, write_manifest
+    from snaketune.data.rows.packed_rows import PackedRows
+    from snaketune.storage.staging import ensure_near
+    from snaketune.train.checkpoints.kept_trainings import put_back
+    from snaketune.train.checkpoints.publishing import publish
+    from snaketune.train.distributed.nodes import find_nodes
+    from snaketune.train.distributed.process_group import is_worker
+    from snaketune.train.distributed.requeue import requeued_when_out_of_time
+    from snaketune.train.distributed.strategy import processes_wanted, run_workers
+    from snaketune.train.distributed.worker_results import note_session, with_session
     from snaketune.train.facts import training_facts
     from snaketune.train.identity import fingerprint
-    from snaketune.train.meters import peak_memory
-    from snaketune.train.nodes import find_nodes
-    from snaketune.train.origins import find_origins
-    from snaketune.train.publishing import publish
-    from snaketune.train.requeue import requeued_when_out_of_time
+    from snaketune.train.loading.origins import find_origins
+    from snaketune.train.monitoring import provenance
+    from snaketune.train.monitoring.step_timers import peak_memory
     from snaketune.train.run import train
-    from snaketune.train.session import note_session, with_session
-    from snaketune.train.strategy import processes_wanted, run_workers
-    from snaketune.train.team import is_worker
 
     if stops := read_json(arguments.plan).get("stops"):
         raise PlanError(stops[0])

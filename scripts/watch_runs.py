@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from snaketune.common.door import leave_closed_pipe, reader_left
-from snaketune.report.watching import describe_trainings, find_trainings
+from snaketune.core.cli import leave_closed_pipe, reader_left
+from snaketune.report.unfinished.watching import describe_trainings, find_trainings
 
 CLEAR = "\x1b[H\x1b[J"
 

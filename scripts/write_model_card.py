@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from snaketune.common.atomic import write_bytes
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.atomic import write_bytes
+from snaketune.core.cli import parse_arguments, run
 
 FACT_FILES = (
     "run",

@@ -14,15 +14,15 @@ from report_case import FOLDER, fact_paths  # noqa: E402
 from test_inspection import PAIR, group, source  # noqa: E402
 
 from snaketune.inspection import inspect_group  # noqa: E402
-from snaketune.report.ablate_page import render_ablation  # noqa: E402
-from snaketune.report.comparison import load_run  # noqa: E402
-from snaketune.report.comparison_page import render_comparison  # noqa: E402
+from snaketune.report.ablation.ablate_page import render_ablation  # noqa: E402
+from snaketune.report.compare.comparison import load_run  # noqa: E402
+from snaketune.report.compare.comparison_page import render_comparison  # noqa: E402
 from snaketune.report.facts import load_facts  # noqa: E402
 from snaketune.report.inspection_page import render_inspection  # noqa: E402
-from snaketune.report.page import render  # noqa: E402
-from snaketune.report.plan_page import render_plan  # noqa: E402
-from snaketune.report.unfinished import gather_attempt  # noqa: E402
-from snaketune.report.unfinished_page import render_unfinished  # noqa: E402
+from snaketune.report.plan.plan_page import render_plan  # noqa: E402
+from snaketune.report.run.page import render  # noqa: E402
+from snaketune.report.unfinished.unfinished import gather_attempt  # noqa: E402
+from snaketune.report.unfinished.unfinished_page import render_unfinished  # noqa: E402
 
 COMPARED = ("run.json", "evaluation.json", "adapter.manifest.json", "run_info.json", "metrics.jsonl", "plan.json")
 

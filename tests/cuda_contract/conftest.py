@@ -11,7 +11,7 @@ from paper_cards import CARDS, put_in
 from strict_kernels import StrictFlash
 from tiny_fixtures import base, rows  # noqa: F401 - fixtures of the tests here
 
-from snaketune.train import attention
+from snaketune.train.kernels import attention
 
 
 @pytest.fixture

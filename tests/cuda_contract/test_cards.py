@@ -11,13 +11,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from snaketune.common import cards
-from snaketune.common.cards import has_card, named_cards, take_cards, visible_cards, why_unusable
-from snaketune.common.errors import ConfigError
+from snaketune.core import gpus
+from snaketune.core.errors import ConfigError
+from snaketune.core.gpus import has_card, named_cards, take_cards, visible_cards, why_unusable
 from snaketune.evaluate.models import best_device
 from snaketune.train import device as device_module
-from snaketune.train import meters
 from snaketune.train.device import find_device
+from snaketune.train.monitoring import step_timers
 
 TWO = "GPU 0: NVIDIA GeForce RTX 4090 (UUID: GPU-aaaa)\nGPU 1: NVIDIA GeForce RTX 4090 (UUID: GPU-bbbb)\n"
 SLICED = (
@@ -29,21 +29,21 @@ SLICED = (
 
 @pytest.fixture(autouse=True)
 def nothing_held(monkeypatch):
-    monkeypatch.setattr(cards, "_held", [])
+    monkeypatch.setattr(gpus, "_held", [])
 
 
 @pytest.fixture
 def listing(monkeypatch):
-    monkeypatch.setattr(cards, "_ask", lambda *arguments: TWO)
+    monkeypatch.setattr(gpus, "_ask", lambda *arguments: TWO)
 
 
 def other_job(count, folder, monkeypatch):
     """What another process would see: it holds locks of its own."""
-    held, environment = cards._held, {}
-    monkeypatch.setattr(cards, "_held", [])
+    held, environment = gpus._held, {}
+    monkeypatch.setattr(gpus, "_held", [])
     take_cards(count, folder, environment)
-    others = cards._held
-    monkeypatch.setattr(cards, "_held", held)
+    others = gpus._held
+    monkeypatch.setattr(gpus, "_held", held)
     return environment.get("CUDA_VISIBLE_DEVICES"), others
 
 
@@ -65,22 +65,22 @@ def test_two_jobs_at_a_time_see_one_card_each(listing, tmp_path, monkeypatch):
 
 def test_cards_on_which_other_programs_compute_come_last(tmp_path, monkeypatch):
     answers = {"-L": TWO, "--query-compute-apps=gpu_uuid": "GPU-aaaa\nGPU-aaaa\n"}
-    monkeypatch.setattr(cards, "_ask", lambda first, *more: answers[first])
+    monkeypatch.setattr(gpus, "_ask", lambda first, *more: answers[first])
     assert [other_job(1, tmp_path, monkeypatch)[0]] == ["GPU-bbbb"]
 
 
 def test_workflows_of_several_folders_share_their_locks_unless_the_place_is_somebody_else_s(tmp_path):
-    folder = cards.locks_of_machine(tmp_path)
-    assert folder == cards.locks_of_machine(tmp_path)
+    folder = gpus.locks_of_machine(tmp_path)
+    assert folder == gpus.locks_of_machine(tmp_path)
     assert folder.is_dir() and folder.parent.stat().st_mode & 0o077 == 0
     other = tmp_path / "other"
     other.mkdir()
     (other / folder.parent.name).symlink_to(tmp_path)
-    assert cards.locks_of_machine(other) == cards.LOCKS
+    assert gpus.locks_of_machine(other) == gpus.LOCKS
 
 
 def test_a_card_that_is_alone_is_locked_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(cards, "_ask", lambda *arguments: TWO.splitlines()[0])
+    monkeypatch.setattr(gpus, "_ask", lambda *arguments: TWO.splitlines()[0])
     environment = {}
     take_cards(1, tmp_path, environment)
     assert environment == {} and [path.name for path in tmp_path.iterdir()] == ["GPU-aaaa.lock"]
@@ -89,7 +89,7 @@ def test_a_card_that_is_alone_is_locked_too(tmp_path, monkeypatch):
 FOUR = "".join(f"echo 'GPU {n}: NVIDIA A100 (UUID: GPU-{n})'\n" for n in range(4))
 JOB = """
 import os, sys
-from snaketune.common.cards import count_cards, take_cards
+from snaketune.core.gpus import count_cards, take_cards
 found = count_cards()
 take_cards(1)
 print(found, os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
@@ -101,7 +101,7 @@ def test_four_jobs_have_four_devices_and_a_killed_one_leaves_its_own_to_the_next
     (tmp_path / "nvidia-smi").write_text(f'#!/bin/sh\n[ "$1" = -L ] || exit 0\n{FOUR}')
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    code = f"import sys\nsys.path.insert(0, {str(Path(cards.__file__).parents[2])!r})\n{JOB}"
+    code = f"import sys\nsys.path.insert(0, {str(Path(gpus.__file__).parents[2])!r})\n{JOB}"
     code = code.replace("take_cards(1)", f"take_cards(1, __import__('pathlib').Path({str(tmp_path)!r}))")
 
     def start():
@@ -142,7 +142,7 @@ def test_one_of_the_allowed_cards_is_taken(listing, tmp_path):
 
 
 def test_without_a_card_nothing_is_set(tmp_path, monkeypatch):
-    monkeypatch.setattr(cards, "_ask", lambda *arguments: None)
+    monkeypatch.setattr(gpus, "_ask", lambda *arguments: None)
     environment = {}
     take_cards(1, tmp_path, environment)
     assert environment == {}
@@ -257,10 +257,10 @@ def test_how_busy_a_card_is_comes_from_nvml_and_is_unknown_for_a_slice(card, bus
     monkeypatch.setattr(torch.cuda, "pynvml", Nvml(busy), raising=False)
     monkeypatch.setattr(torch.cuda, "_get_nvml_device_index", lambda device: 0)
     monkeypatch.setitem(sys.modules, "pynvml", Nvml(busy))
-    meters._has_utilization.cache_clear()
-    assert [meters.gpu_utilization(), meters.gpu_utilization()] == [busy, busy]
+    step_timers._has_utilization.cache_clear()
+    assert [step_timers.gpu_utilization(), step_timers.gpu_utilization()] == [busy, busy]
     assert capsys.readouterr().out.count("how busy the GPU is is not recorded") == (busy is None)
-    meters._has_utilization.cache_clear()
+    step_timers._has_utilization.cache_clear()
 
 
 def test_nvml_s_package_is_installed_with_the_workflow():

@@ -9,7 +9,7 @@ import torch
 from test_training_steps import METHODS, method, prepared
 from transformers.models.llama.modeling_llama import LlamaAttention
 
-from snaketune.common.errors import ConfigError
+from snaketune.core.errors import ConfigError
 from snaketune.train import engine as engine_module
 from snaketune.train.packages import versions
 

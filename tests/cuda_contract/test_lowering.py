@@ -23,8 +23,8 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama import modeling_llama
 
-from snaketune.model.lora import leave_inputs_to_autocast
-from snaketune.train.attention import VARLEN, register_varlen
+from snaketune.model.adapters.lora import leave_inputs_to_autocast
+from snaketune.train.kernels.attention import VARLEN, register_varlen
 
 TOKENS, WIDTH, HEADS = 256, 128, 4
 H100 = {"multi_processor_count": 132, "major": 9, "regs_per_multiprocessor": 65536, "warp_size": 32}

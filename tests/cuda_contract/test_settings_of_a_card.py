@@ -14,17 +14,17 @@ from test_training_steps import METHODS, method, prepared
 from tiny_training import SETTINGS, configuration
 from transformers import LlamaConfig
 
-from snaketune.common.errors import ConfigError, TrainingError
+from snaketune.core.errors import ConfigError, TrainingError
 from snaketune.evaluate.models import ModelSettings
-from snaketune.merge import verify
-from snaketune.train import attention
+from snaketune.merge.verification import verify
 from snaketune.train import engine as engine_module
 from snaketune.train.batches import DocumentShape, document_shape
 from snaketune.train.determinism import explaining_refusal
 from snaketune.train.device import prepare_arithmetic
-from snaketune.train.probing import ProbeInputs, probe
+from snaketune.train.kernels import attention
+from snaketune.train.out_of_memory import ShortageError, is_shortage
+from snaketune.train.probe.probing import ProbeInputs, probe
 from snaketune.train.run import prepare_run
-from snaketune.train.shortage import ShortageError, is_shortage
 from snaketune.train.signals import StopRequest
 from snaketune.train.trainer import PackedTrainer
 

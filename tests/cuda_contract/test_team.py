@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from snaketune.common.errors import ConfigError, TrainingError
-from snaketune.common.variables import WORKER
-from snaketune.train.attendance import Attendance
+from snaketune.core.environment import WORKER
+from snaketune.core.errors import ConfigError, TrainingError
 from snaketune.train.device import prepare_arithmetic
-from snaketune.train.strategy import processes_wanted, run_workers, strategy_arguments
-from snaketune.train.team import PATIENCE, Team
+from snaketune.train.distributed.attendance import Attendance
+from snaketune.train.distributed.process_group import PATIENCE, Team
+from snaketune.train.distributed.strategy import processes_wanted, run_workers, strategy_arguments
 
 ABSENT = [
     ("[Rank 0]: Ranks 1, 3 failed to pass monitoredBarrier in 1800000 ms", "for process 1, 3:"),

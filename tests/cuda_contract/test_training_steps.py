@@ -8,10 +8,10 @@ from paper_cards import Waits
 from paper_streams import Streams
 from tiny_training import SETTINGS, configuration
 
-from snaketune.common.errors import ConfigError
+from snaketune.core.errors import ConfigError
 from snaketune.train import engine as engine_module
 from snaketune.train.device import prepare_arithmetic
-from snaketune.train.offloading import Lane, Shelf, offload_activations
+from snaketune.train.kernels.offloading import Lane, Shelf, offload_activations
 from snaketune.train.run import prepare_run
 from snaketune.train.safety import FiniteGuard
 from snaketune.train.signals import StopRequest

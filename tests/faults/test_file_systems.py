@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 from disks import read_only, without_flushing, without_links, without_locks
 
-from snaketune.common import atomic
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.common.locks import try_lock, wait_for_lock
-from snaketune.common.manifest import describe_files
-from snaketune.common.processes import this_place, this_process
-from snaketune.config.latest import drop_dangling, latest_folder, point_latest
-from snaketune.config.leftovers import PARTIAL
-from snaketune.config.places import (
+from snaketune.core import atomic
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.core.locks import try_lock, wait_for_lock
+from snaketune.core.manifest import describe_files
+from snaketune.core.processes import this_place, this_process
+from snaketune.workflow.lifecycle import finish_run, lock_or_explain
+from snaketune.workflow.results.latest_link import drop_dangling, latest_folder, point_latest
+from snaketune.workflow.results.leftovers import PARTIAL
+from snaketune.workflow.write_checks import (
     check_apart,
     check_clock,
     check_folder,
@@ -28,7 +29,6 @@ from snaketune.config.places import (
     unwritable_notes,
     usable_path,
 )
-from snaketune.config.upkeep import finish_run, lock_or_explain
 
 GONE = 2**22 - 3  # above the largest pid of most machines, and of this one while the test runs
 
@@ -86,7 +86,7 @@ def test_latest_on_a_disk_that_cannot_be_written_to_is_a_line(run_folder, monkey
     def refuse(path, flags, *arguments, **options):
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
-    monkeypatch.setattr("snaketune.config.latest.write_bytes", refuse)
+    monkeypatch.setattr("snaketune.workflow.results.latest_link.write_bytes", refuse)
     point_latest(run_folder, "one-1")
     assert "latest cannot be pointed at one-1 (Read-only file system)" in capsys.readouterr().err
 
@@ -126,7 +126,7 @@ def test_without_the_kernels_locks_one_process_alone_has_the_file(tmp_path, monk
 
 def test_without_the_kernels_locks_processes_take_turns(tmp_path, monkeypatch):
     without_locks(monkeypatch)
-    monkeypatch.setattr("snaketune.common.locks.POLL_SECONDS", 0.002)
+    monkeypatch.setattr("snaketune.core.locks.POLL_SECONDS", 0.002)
     (tmp_path / "counter").write_text("0")
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=hold, args=(tmp_path / "lock", 10)) for _ in range(3)]
@@ -362,7 +362,7 @@ def test_what_somebody_put_at_the_partial_name_is_not_written_through(tmp_path):
 def test_the_process_of_a_held_file_may_die(tmp_path):
     """The kernel's locks die with their process; a held file is told by its process."""
     code = "import fcntl, os, sys\ndef no(*a): raise OSError(38, 'x')\nfcntl.flock = no\n"
-    code += "from snaketune.common.locks import try_lock; l = try_lock(sys.argv[1]); os.kill(os.getpid(), 9)"
+    code += "from snaketune.core.locks import try_lock; l = try_lock(sys.argv[1]); os.kill(os.getpid(), 9)"
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
     subprocess.run([sys.executable, "-c", code, tmp_path / "lock"], env=environment, check=False)
     assert (tmp_path / "lock.held").exists()

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from snaketune.common import atomic
-from snaketune.common.errors import DiskFullError
-from snaketune.common.room import is_full_disk, require_room
-from snaketune.common.state import write_state
-from snaketune.config.first_look import FirstLook
-from snaketune.config.start import Places
-from snaketune.data.copying import copy_verified
+from snaketune.core import atomic
+from snaketune.core.cached_state import write_state
+from snaketune.core.disk_space import is_full_disk, require_room
+from snaketune.core.errors import DiskFullError
+from snaketune.storage.copying import copy_verified
+from snaketune.workflow.preflight import FirstLook
+from snaketune.workflow.startup import Places
 
 TORCH = "[enforce fail at inline_container.cc:664] . unexpected pos 704 vs 598"
 SAFETENSORS = "Error while serializing: I/O error: No space left on device (os error 28)"
@@ -64,7 +64,7 @@ def test_a_full_disk_is_one_sentence_whoever_writes(tmp_path, error, reason):
 @pytest.mark.parametrize("text", [TORCH, STREAM])
 def test_what_may_mean_a_full_disk_means_it_only_on_one(tmp_path, monkeypatch, text):
     assert not is_full_disk(RuntimeError(text), [tmp_path])
-    monkeypatch.setattr("snaketune.common.room.free_bytes", lambda place: 0)
+    monkeypatch.setattr("snaketune.core.disk_space.free_bytes", lambda place: 0)
     assert is_full_disk(RuntimeError(text), [tmp_path])
     assert not is_full_disk(RuntimeError("shapes do not match"), [tmp_path])
 
@@ -129,7 +129,7 @@ def test_whoever_can_do_without_a_file_goes_on_when_the_disk_is_full(small_disk,
 
 
 def test_a_real_disk_fills_up_under_a_copy(small_disk, tmp_path):
-    from snaketune.common.digests import file_digest
+    from snaketune.core.digests import file_digest
 
     source = tmp_path / "source.jsonl"
     source.write_bytes(os.urandom(4_000_000))
@@ -155,7 +155,7 @@ def test_libraries_that_write_by_themselves_are_understood(small_disk):
 
 
 SCRIPT = """
-from snaketune.common.door import run
+from snaketune.core.cli import run
 def main():
     raise {error}
 run(main)

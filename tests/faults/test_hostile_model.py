@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from snaketune.common.errors import ConfigError, SnaketuneError
+from snaketune.core.errors import ConfigError, SnaketuneError
 from snaketune.model.folder import link_model
 from snaketune.model.tokenizer_only import prepare_tokenizer
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.common.atomic import remove_tree, write_bytes, writing_directory
-from snaketune.common.manifest import damaged_files, read_manifest, write_manifest
-from snaketune.config.leftovers import find_leftovers
-from snaketune.train.checkpoints import keep_newest, newest_intact, seal, steps_of
+from snaketune.core.atomic import remove_tree, write_bytes, writing_directory
+from snaketune.core.manifest import damaged_files, read_manifest, write_manifest
+from snaketune.train.checkpoints.checkpoints import keep_newest, newest_intact, seal, steps_of
+from snaketune.workflow.results.leftovers import find_leftovers
 
 EVENTS = {"open", "os.chmod", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "os.utime"}
 

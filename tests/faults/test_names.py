@@ -2,9 +2,9 @@
 
 import pytest
 
-from snaketune.common.errors import ConfigError
-from snaketune.config.discovery import Discovery
 from snaketune.config.resolve import Layer, resolve_runs
+from snaketune.core.errors import ConfigError
+from snaketune.workflow.sources.inputs import Discovery
 
 LONG = "x" * 256
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}" * 5

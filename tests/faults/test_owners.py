@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from snaketune.common.atomic import sibling
-from snaketune.common.locks import wait_for_lock
-from snaketune.common.processes import this_place
-from snaketune.config.leftovers import ABANDONED_SECONDS, find_leftovers, find_unsealed, sweep
-from snaketune.config.owners import UNKNOWN, claim, name_of, owner_of, owners_of
-from snaketune.config.pruning import account, find_left, find_unused, remove
-from snaketune.config.start import Places
+from snaketune.core.atomic import sibling
+from snaketune.core.locks import wait_for_lock
+from snaketune.core.processes import this_place
+from snaketune.workflow.results.leftovers import ABANDONED_SECONDS, find_leftovers, find_unsealed, sweep
+from snaketune.workflow.results.owners import UNKNOWN, claim, name_of, owner_of, owners_of
+from snaketune.workflow.results.pruning import account, find_left, find_unused, remove
+from snaketune.workflow.startup import Places
 
 GONE = 2**22 - 3
 

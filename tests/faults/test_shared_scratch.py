@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.common.digests import file_digest
-from snaketune.common.errors import DataError
-from snaketune.common.private import PrivateFolder, own_place
-from snaketune.data.disks import Disk, Disks, Speed
-from snaketune.data.staging import stage_sources
+from snaketune.core.digests import file_digest
+from snaketune.core.errors import DataError
+from snaketune.core.private_folders import PrivateFolder, own_place
+from snaketune.storage.disks import Disk, Disks, Speed
+from snaketune.storage.staging import stage_sources
 
 CONTENT = '{"text": "private"}\n' * 100
 ANOTHER = 65534

@@ -10,21 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.common.canonical import read_json
-from snaketune.common.digests import DigestCache, file_digest
-from snaketune.common.errors import DataError
-from snaketune.common.manifest import read_manifest, write_manifest
-from snaketune.common.outputs import MOST_KEPT_BYTES, forget_outputs, record_outputs
-from snaketune.common.remembered import SETTLED_NS
-from snaketune.common.state import read_state, write_state
-from snaketune.config.adopting import GROUPS, adopt_outputs
-from snaketune.config.damage import drop_damaged_manifests, heal
-from snaketune.config.hub_sources import HubSources
-from snaketune.config.remote_sources import RemoteSources
-from snaketune.config.upkeep import remember_shards, shards_before, write_resolved
-from snaketune.data.disks import Disk, Disks, Speed
-from snaketune.data.staging import stage_sources
+from snaketune.core.cached_state import read_state, write_state
+from snaketune.core.canonical import read_json
+from snaketune.core.content_cache import SETTLED_NS
+from snaketune.core.digests import DigestCache, file_digest
+from snaketune.core.errors import DataError
+from snaketune.core.manifest import read_manifest, write_manifest
+from snaketune.core.outputs import MOST_KEPT_BYTES, forget_outputs, record_outputs
 from snaketune.report.facts import _changed
+from snaketune.storage.disks import Disk, Disks, Speed
+from snaketune.storage.staging import stage_sources
+from snaketune.workflow.lifecycle import remember_shards, shards_before, write_resolved
+from snaketune.workflow.results.adopting import GROUPS, adopt_outputs
+from snaketune.workflow.results.damage import drop_damaged_manifests, heal
+from snaketune.workflow.sources.hub_sources import HubSources
+from snaketune.workflow.sources.remote_sources import RemoteSources
 
 ROOT = Path(__file__).parents[2]
 DAMAGE = [b"", b"{", b"[]", b"null", b"3", b'"x"', b"{}", b'{"a": []}', b'{"files": []}', b"\xff\xfe", b'{"files": 3}']
@@ -147,7 +147,7 @@ def test_a_memory_that_cannot_be_written_is_a_line(tmp_path, monkeypatch, capsys
     def refuse(path, value):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("snaketune.common.state.write_json", refuse)
+    monkeypatch.setattr("snaketune.core.cached_state.write_json", refuse)
     write_state(tmp_path / "digests.json", {"a": 1})
     assert "digests.json cannot be written (No space left on device)" in capsys.readouterr().err
 
@@ -335,7 +335,7 @@ def test_damage_in_a_place_that_cannot_be_written_to_is_a_sentence(run, monkeypa
         raise OSError(30, "Read-only file system", str(path))
 
     (run / "evaluation.json").write_text("{")
-    monkeypatch.setattr("snaketune.common.outputs.write_bytes", refuse)
+    monkeypatch.setattr("snaketune.core.outputs.write_bytes", refuse)
     with pytest.raises(DataError, match=r"evaluation.json is damaged and cannot be made again \(Read-only"):
         heal(wanted(run), "work")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from tiny_training import SETTINGS, configuration, write_base, write_splits
 
-from snaketune.common.errors import SnaketuneError
+from snaketune.core.errors import SnaketuneError
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.run import build_trainer, train
 

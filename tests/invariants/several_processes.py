@@ -9,7 +9,7 @@ from unittest import mock
 import preloaded
 from tiny_training import SETTINGS
 
-from snaketune.train.strategy import ONE_NODE, run_workers
+from snaketune.train.distributed.strategy import ONE_NODE, run_workers
 
 WORKER = Path(__file__).parent / "training_process.py"
 SCRIPTS = Path(__file__).parents[2] / "scripts"

@@ -9,14 +9,20 @@ from document_kernel import by_document
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, FalconConfig, FalconForCausalLM, LlamaConfig, MistralConfig, Qwen3Config
 
-from snaketune.common.errors import ConfigError
-from snaketune.data.packing import RowPlan
-from snaketune.data.rows import PackedRows, write_rows
-from snaketune.train import attention
-from snaketune.train.attention import VARLEN, check_isolation, needs_boundaries, register_varlen, training_attention
+from snaketune.core.errors import ConfigError
+from snaketune.data.rows.packed_rows import PackedRows, write_rows
+from snaketune.data.rows.packing import RowPlan
 from snaketune.train.batches import DENSE_STEP, Layout, arrange, document_shape, filled, loss_places, with_boundaries
 from snaketune.train.device import Device, computing_dtype
 from snaketune.train.device import attention as reading_attention
+from snaketune.train.kernels import attention
+from snaketune.train.kernels.attention import (
+    VARLEN,
+    check_isolation,
+    needs_boundaries,
+    register_varlen,
+    training_attention,
+)
 
 SIZES = {
     "vocab_size": 97,

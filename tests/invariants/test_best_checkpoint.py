@@ -6,10 +6,10 @@ import pytest
 from tiny_training import SETTINGS, break_off, configuration, digest, lines
 from transformers import EarlyStoppingCallback, Trainer, TrainerControl, TrainerState
 
-from snaketune.common.errors import TrainingError
-from snaketune.train.best import BestCheckpoint
-from snaketune.train.checkpoints import steps_of
-from snaketune.train.metrics import read_metrics
+from snaketune.core.errors import TrainingError
+from snaketune.train.checkpoints.best_checkpoint import BestCheckpoint
+from snaketune.train.checkpoints.checkpoints import steps_of
+from snaketune.train.monitoring.metrics import read_metrics
 from snaketune.train.run import train
 from snaketune.train.trainer import PackedTrainer
 

@@ -11,17 +11,17 @@ from peft import LoraConfig, get_peft_model
 from torch._dynamo.utils import counters
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
-from snaketune.common.errors import ConfigError
 from snaketune.config.schema import AdapterConfig
 from snaketune.config.schema_train import TrainConfig
-from snaketune.data.packing import pack
-from snaketune.data.rows import PackedRows, write_rows
-from snaketune.train.activations import checkpoint_interval, checkpointing_arguments
+from snaketune.core.errors import ConfigError
+from snaketune.data.rows.packed_rows import PackedRows, write_rows
+from snaketune.data.rows.packing import pack
 from snaketune.train.arguments import training_arguments
-from snaketune.train.compiling import CompilationWatch, compilations, compile_layers, pays, wants_compiling
 from snaketune.train.device import Device, find_device
 from snaketune.train.engine import Outlook, prepare_engine
-from snaketune.train.float8 import require_float8, use_float8
+from snaketune.train.kernels.activations import checkpoint_interval, checkpointing_arguments
+from snaketune.train.kernels.compiling import CompilationWatch, compilations, compile_layers, pays, wants_compiling
+from snaketune.train.kernels.float8 import require_float8, use_float8
 from snaketune.train.trainer import assemble
 
 GPU = Device("cuda", has_bf16=True, has_tf32=True)
@@ -183,7 +183,9 @@ def test_what_is_compiled_after_the_first_steps_is_counted_and_said(capsys, monk
         global_step = 40
 
     graphs = iter([0, 2, 2, 5, 5, 6, 7])
-    monkeypatch.setattr("snaketune.train.compiling.compilations", lambda: type("C", (), {"graphs": next(graphs)}))
+    monkeypatch.setattr(
+        "snaketune.train.kernels.compiling.compilations", lambda: type("C", (), {"graphs": next(graphs)})
+    )
     watch, state = CompilationWatch(warm_up=2), State()
     watch.on_train_begin(None, state, None)
     for step in (41, 42):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_training import SETTINGS, configuration, digest, write_splits
 
-from snaketune.data.rows import PackedRows
+from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.train.run import train
 
 HERE = Path(__file__).parent
@@ -17,10 +17,10 @@ HERE = Path(__file__).parent
 JOB = """
 import hashlib, json, sys
 from pathlib import Path
-from snaketune.common.door import run
+from snaketune.core.cli import run
 
 def main():
-    from snaketune.data.rows import PackedRows
+    from snaketune.data.rows.packed_rows import PackedRows
     from snaketune.train.run import train
     base, rows, work, case = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4])
     splits = [PackedRows(rows / name) for name in ("train.arrow", "eval.arrow")]

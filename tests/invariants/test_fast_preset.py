@@ -6,9 +6,9 @@ import pytest
 from tiny_training import SETTINGS, lines
 
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.stages import OPERATIONAL, slice_of
-from snaketune.train.attention import VARLEN
+from snaketune.train.kernels.attention import VARLEN
 from snaketune.train.run import train
+from snaketune.workflow.stages import OPERATIONAL, slice_of
 
 PRESETS = Path(__file__).parents[2] / "config" / "presets"
 FILE = {"preset": "fast", "data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny"}}

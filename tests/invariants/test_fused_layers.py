@@ -7,11 +7,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config
 
-from snaketune.train import attention
-from snaketune.train.attention import VARLEN, needs_boundaries, register_varlen, settle_attention
 from snaketune.train.batches import dense, with_boundaries
-from snaketune.train.cpu_attention import attend_by_document
-from snaketune.train.fused_layers import fuse_layers
+from snaketune.train.kernels import attention
+from snaketune.train.kernels.attention import VARLEN, needs_boundaries, register_varlen, settle_attention
+from snaketune.train.kernels.cpu_attention import attend_by_document
+from snaketune.train.kernels.fused_layers import fuse_layers
 
 SIZES = {
     "vocab_size": 97,

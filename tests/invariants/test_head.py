@@ -10,7 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 from transformers import CohereConfig, CohereForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from snaketune.train.batches import IGNORED, loss_places
-from snaketune.train.head import chunked_loss_obstacle, install_chunked_loss, linear_cross_entropy
+from snaketune.train.kernels.chunked_cross_entropy import (
+    chunked_loss_obstacle,
+    install_chunked_loss,
+    linear_cross_entropy,
+)
 
 SIZES = {
     "hidden_size": 32,

@@ -17,11 +17,11 @@ from transformers import (
 from snaketune.evaluate.models import ModelSettings
 from snaketune.merge.adapter import read_adapter
 from snaketune.merge.checkpoint import Checkpoint
-from snaketune.merge.material import MergeSettings
+from snaketune.merge.merge_inputs import MergeSettings
 from snaketune.merge.merging import write_merged
 from snaketune.merge.rounding import NEAREST, Rounding
 from snaketune.merge.streaming import merge_streaming, strangers
-from snaketune.merge.written import check_written
+from snaketune.merge.verification.written_weights import check_written
 
 SIZES = {
     "vocab_size": 61,

@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from tiny_run import TinyRun, conversations, llama, save_adapter, write_run
 
-from snaketune.common.errors import TrainingError
-from snaketune.merge import gate
-from snaketune.merge.gate import check_folder, check_in_fresh_process
-from snaketune.merge.material import Material
+from snaketune.core.errors import TrainingError
+from snaketune.merge.merge_inputs import Material
 from snaketune.merge.merging import merge_adapter
 from snaketune.merge.origins import check_origin
+from snaketune.merge.verification import gate
+from snaketune.merge.verification.gate import check_folder, check_in_fresh_process
 
 CFG = {"dtype": "bfloat16", "max_shard_size": "30KB", "cpu_threads": 1, "attn_implementation": "sdpa"}
 WEIGHTS = "adapter_model.safetensors"

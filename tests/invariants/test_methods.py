@@ -13,14 +13,14 @@ from snaketune.evaluate.likelihood import measure
 from snaketune.evaluate.models import ModelSettings, attach_adapter, is_whole_model, load_model
 from snaketune.merge.adapter import read_adapter
 from snaketune.merge.checkpoint import Checkpoint
-from snaketune.merge.material import MergeSettings
+from snaketune.merge.merge_inputs import MergeSettings
 from snaketune.merge.merging import write_merged
 from snaketune.merge.trained_model import copy_trained, read_trained_model
-from snaketune.train.adapting import add_adapter
+from snaketune.train.checkpoints.publishing import publish
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.facts import trained_parameters
-from snaketune.train.loading import load_base
-from snaketune.train.publishing import publish
+from snaketune.train.loading.adapting import add_adapter
+from snaketune.train.loading.loading import load_base
 from snaketune.train.run import prepare_run, train
 from snaketune.train.signals import StopRequest
 

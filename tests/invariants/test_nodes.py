@@ -12,11 +12,11 @@ from tiny_training import SETTINGS, Documents, configuration, lines, packed
 from transformers import AutoModelForCausalLM
 from two_hosts import remove_hosts, set_up_hosts, slurm_job
 
-from snaketune.common.errors import TrainingError
-from snaketune.data.rows import PackedRows
-from snaketune.train.checkpoints import newest_intact
-from snaketune.train.nodes import find_nodes
-from snaketune.train.publishing import publish
+from snaketune.core.errors import TrainingError
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.train.checkpoints.checkpoints import newest_intact
+from snaketune.train.checkpoints.publishing import publish
+from snaketune.train.distributed.nodes import find_nodes
 from snaketune.train.run import train
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ import torch
 from tiny_training import SETTINGS, configuration
 
 from snaketune.train.device import prepare_arithmetic
-from snaketune.train.offloading import Shelf, offload_activations
+from snaketune.train.kernels.offloading import Shelf, offload_activations
 from snaketune.train.run import build_trainer
 
 

@@ -11,7 +11,7 @@ import torch
 from tiny_training import SETTINGS, break_off, configuration
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from snaketune.common.errors import ConfigError
+from snaketune.core.errors import ConfigError
 from snaketune.train import optimizers
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.packages import versions

@@ -16,17 +16,17 @@ from transformers import (
     TrainingArguments,
 )
 
-from snaketune.common.errors import TrainingError
 from snaketune.config.schema import AdapterConfig
 from snaketune.config.schema_train import TrainConfig
-from snaketune.data.packing import one_per_row, pack
-from snaketune.data.rows import PackedRows, write_rows
-from snaketune.train import preference
+from snaketune.core.errors import TrainingError
+from snaketune.data.rows.packed_rows import PackedRows, write_rows
+from snaketune.data.rows.packing import one_per_row, pack
 from snaketune.train.batches import Layout
 from snaketune.train.device import prepare_arithmetic
-from snaketune.train.metrics import VOLATILE_KEYS, read_metrics
-from snaketune.train.preference import PreferenceLoss, install_log_probs
-from snaketune.train.preference_trainer import PairCollator, PreferenceTrainer, document_log_probs
+from snaketune.train.monitoring.metrics import VOLATILE_KEYS, read_metrics
+from snaketune.train.preference import dpo
+from snaketune.train.preference.dpo import PreferenceLoss, install_log_probs
+from snaketune.train.preference.dpo_trainer import PairCollator, PreferenceTrainer, document_log_probs
 from snaketune.train.run import build_trainer, prepare_run, train
 from snaketune.train.signals import StopRequest
 from snaketune.train.trainer import Surroundings, assemble
@@ -166,7 +166,7 @@ def test_packed_equals_one_pair_per_row(tmp_path, kind):
 def test_chunks_of_logits_change_nothing(tmp_path, monkeypatch):
     rows = packed(tmp_path / "a", Pairs(12))
     whole = scored(tuned(), rows)
-    monkeypatch.setattr(preference, "LOGITS_AT_ONCE", 7 * VOCABULARY)
+    monkeypatch.setattr(dpo, "LOGITS_AT_ONCE", 7 * VOCABULARY)
     model, made = tuned(), []
     model.get_base_model().lm_head.register_forward_hook(lambda module, inputs, output: made.append(output.shape[1]))
     pieces = scored(model, rows)

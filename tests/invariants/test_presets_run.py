@@ -7,8 +7,8 @@ from several_processes import train_together
 from tiny_training import SETTINGS, lines, write_splits
 
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.stages import OPERATIONAL, slice_of
 from snaketune.train.run import train
+from snaketune.workflow.stages import OPERATIONAL, slice_of
 
 PRESETS = Path(__file__).parents[2] / "config" / "presets"
 NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))

@@ -5,12 +5,12 @@ import os
 import pytest
 from tiny_training import SETTINGS, configuration, write_splits
 
-from snaketune.common.canonical import canonical_text, read_json
-from snaketune.common.errors import TrainingError
-from snaketune.train import autotune, probe_record, probing
-from snaketune.train.probe_identity import probe_identity
-from snaketune.train.probe_record import ProbeRequest, probe_of
-from snaketune.train.probing import FirstRows, ProbeInputs, probe
+from snaketune.core.canonical import canonical_text, read_json
+from snaketune.core.errors import TrainingError
+from snaketune.train.probe import autotune, probe_record, probing
+from snaketune.train.probe.probe_identity import probe_identity
+from snaketune.train.probe.probe_record import ProbeRequest, probe_of
+from snaketune.train.probe.probing import FirstRows, ProbeInputs, probe
 from snaketune.train.run import train
 
 

@@ -19,10 +19,10 @@ from snaketune.card.placing import place_card
 from snaketune.card.usage import BASE, HERE
 from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
 from snaketune.evaluate.results import write_generations
-from snaketune.merge.gate import check_folder
-from snaketune.merge.material import Material as MergeMaterial
+from snaketune.merge.merge_inputs import Material as MergeMaterial
 from snaketune.merge.merging import merge_adapter
-from snaketune.model.tiny_tokenizer import CHAT_TEMPLATE
+from snaketune.merge.verification.gate import check_folder
+from snaketune.model.tiny.tiny_tokenizer import CHAT_TEMPLATE
 
 LENGTH, REQUESTS = 7, 6
 CFG = {"dtype": "auto", "max_shard_size": "5GB", "cpu_threads": 1, "attn_implementation": "sdpa"}

@@ -8,11 +8,11 @@ from safetensors.torch import load_file
 from several_processes import train_together
 from tiny_training import SETTINGS, Documents, configuration, lines, packed, write_splits
 
-from snaketune.common.errors import TrainingError
-from snaketune.data.rows import PackedRows
-from snaketune.train.checkpoints import newest_intact
+from snaketune.core.errors import TrainingError
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.train.checkpoints.checkpoints import newest_intact
+from snaketune.train.distributed.worker_results import with_session
 from snaketune.train.run import train
-from snaketune.train.session import with_session
 
 DEEPSPEED = pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="DeepSpeed is an extra")
 STRATEGIES = ["ddp", "fsdp", *(pytest.param(f"deepspeed_zero{stage}", marks=DEEPSPEED) for stage in (2, 3))]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_training import SETTINGS, Documents, configuration, digest, lines, packed
 
-from snaketune.common.errors import ConfigError
-from snaketune.data.packing import one_per_row, pack
+from snaketune.core.errors import ConfigError
+from snaketune.data.rows.packing import one_per_row, pack
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.run import build_trainer, train
 

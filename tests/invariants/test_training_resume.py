@@ -3,7 +3,7 @@
 import pytest
 from tiny_training import SETTINGS, break_off, configuration, digest, lines
 
-from snaketune.common.errors import TrainingError
+from snaketune.core.errors import TrainingError
 from snaketune.train.run import train
 
 

@@ -8,7 +8,7 @@ import torch
 from tiny_training import SETTINGS, VOCABULARY, Documents, configuration, digest, lines, packed
 from transformers import TrainerCallback
 
-from snaketune.common.errors import ConfigError, DataError, TrainingError
+from snaketune.core.errors import ConfigError, DataError, TrainingError
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.run import build_trainer, train
 from snaketune.train.trainer import PackedTrainer

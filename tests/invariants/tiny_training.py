@@ -10,10 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from snaketune.config.schema import AdapterConfig, ModelConfig
 from snaketune.config.schema_train import TrainConfig
-from snaketune.data.packing import pack
-from snaketune.data.rows import PackedRows, write_rows
+from snaketune.data.rows.packed_rows import PackedRows, write_rows
+from snaketune.data.rows.packing import pack
 from snaketune.train.device import prepare_arithmetic
-from snaketune.train.metrics import VOLATILE_KEYS, read_metrics
+from snaketune.train.monitoring.metrics import VOLATILE_KEYS, read_metrics
 from snaketune.train.run import build_trainer
 
 VOCABULARY, ROW = 97, 48

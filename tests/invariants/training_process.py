@@ -6,12 +6,13 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from snaketune.data.rows import PackedRows
-from snaketune.train import loading, team
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.train.distributed import process_group
+from snaketune.train.distributed.process_group import Team
+from snaketune.train.distributed.worker_results import note_session
+from snaketune.train.loading import loading
 from snaketune.train.run import train
-from snaketune.train.session import note_session
 from snaketune.train.signals import StopRequest
-from snaketune.train.team import Team
 from snaketune.train.trainer import PackedTrainer
 
 
@@ -40,7 +41,7 @@ def note_who_reads(work: Path) -> None:
 
 def hang(rank: int, step: int, patience: float) -> None:
     """Let one process stop between two steps for ever, and shorten the time that the others wait for it."""
-    team.PATIENCE = timedelta(seconds=patience)
+    process_group.PATIENCE = timedelta(seconds=patience)
     step_of = PackedTrainer.training_step
 
     def training_step(self, *args, **kwargs):

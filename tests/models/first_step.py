@@ -9,17 +9,17 @@ from typing import Any
 from tiny_models import configuration
 from trip import SETTINGS, random_model, run_of, tokenizer, write_data
 
-from snaketune.common.errors import PlanError, SnaketuneError
-from snaketune.config.stages import slice_of
-from snaketune.data.packing import wants_packing
-from snaketune.data.rows import PackedRows
+from snaketune.core.errors import PlanError, SnaketuneError
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.data.rows.packing import wants_packing
 from snaketune.model.architecture import read_configuration
-from snaketune.model.nature import describe_nature
+from snaketune.model.capabilities import describe_nature
 from snaketune.plan.flops import shape_of
-from snaketune.plan.memory import memory_plan
+from snaketune.plan.memory.memory import memory_plan
 from snaketune.plan.settings import MemorySetting, setting_of
 from snaketune.train.device import find_device
 from snaketune.train.run import build_trainer
+from snaketune.workflow.stages import slice_of
 
 RECORDS = [("lamp red", "on at seven"), ("blue", "nine three one"), ("kitchen two", "off")]
 LAYOUTS = {True: "packed", False: "alone"}

@@ -12,12 +12,12 @@ import torch
 from safetensors import safe_open
 from tiny_models import LATER, REFUSED, UNBUILT, configuration, names
 
+from snaketune.model.adapters.lora import fused_experts
+from snaketune.model.adapters.targets import linear_layers, targets_of
 from snaketune.model.architecture import auto_class, support_of
-from snaketune.model.lora import fused_experts
-from snaketune.model.nature import nature_of
-from snaketune.model.targets import linear_layers, targets_of
-from snaketune.train.attention import VARLEN, training_attention
+from snaketune.model.capabilities import nature_of
 from snaketune.train.device import Device
+from snaketune.train.kernels.attention import VARLEN, training_attention
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 # Each is trained as LoRA; those in the second list also with every weight.

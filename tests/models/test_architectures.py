@@ -7,14 +7,14 @@ from tiny_models import configuration
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from trip import take, write_model
 
-from snaketune.common.errors import ConfigError
+from snaketune.core.errors import ConfigError
 from snaketune.evaluate.models import attach_adapter
 from snaketune.merge.adapter import read_adapter
+from snaketune.model.adapters.lora import put_adapter
+from snaketune.model.adapters.targets import targets_of
 from snaketune.model.architecture import auto_class, body_of, support_of
-from snaketune.model.lora import put_adapter
-from snaketune.model.nature import describe_nature, nature_of
-from snaketune.model.targets import targets_of
-from snaketune.train.publishing import publish
+from snaketune.model.capabilities import describe_nature, nature_of
+from snaketune.train.checkpoints.publishing import publish
 
 LORA = {"r": 4, "target_modules": "all-linear"}
 

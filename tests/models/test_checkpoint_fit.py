@@ -8,9 +8,9 @@ from safetensors.torch import load_file, save_file
 from tiny_models import configuration
 from trip import random_model, take
 
-from snaketune.common.errors import ConfigError, DataError, TrainingError
+from snaketune.core.errors import ConfigError, DataError, TrainingError
 from snaketune.model.checkpoint_fit import refuse_quantised
-from snaketune.train.loading import open_model
+from snaketune.train.loading.loading import open_model
 
 DOWN = "model.layers.1.mlp.down_proj.weight"
 

@@ -9,7 +9,7 @@ from matrix import TRIED
 from tiny_models import LATER, REFUSED, UNBUILT, configuration, names
 from trip import random_model
 
-from snaketune.train.attention import VARLEN
+from snaketune.train.kernels.attention import VARLEN
 
 NOT_CAUSAL = ("give a causal language model", "give a model that only has a decoder")
 # Adapters that no row of these lengths moves: a mask that takes in all there is, weights that start as zeros.

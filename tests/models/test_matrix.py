@@ -5,7 +5,7 @@ from matrix import FULL, HEAD, PAGE, TRIED, adapted, entry, page
 from tiny_models import names
 from trip import Trip, take
 
-from snaketune.train.attention import VARLEN
+from snaketune.train.kernels.attention import VARLEN
 
 
 def losses_agree(found: Trip) -> None:

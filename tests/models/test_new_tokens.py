@@ -9,8 +9,8 @@ from tiny_models import configuration
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trip import take, write_model
 
-from snaketune.common.errors import ConfigError
-from snaketune.model.new_tokens import token_numbers, untrained_tokens
+from snaketune.core.errors import ConfigError
+from snaketune.model.adapters.new_tokens import token_numbers, untrained_tokens
 
 ADDED = ["<tool>", "<blue>"]
 

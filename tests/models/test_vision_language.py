@@ -8,12 +8,12 @@ from tiny_models import configuration
 from transformers import CONFIG_MAPPING
 from trip import SETTINGS, run_of, take, write_model
 
-from snaketune.config.stages import slice_of
-from snaketune.data.rows import PackedRows
+from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.model.architecture import auto_class
 from snaketune.model.miniature import miniature
 from snaketune.train.device import find_device
 from snaketune.train.run import build_trainer
+from snaketune.workflow.stages import slice_of
 
 
 def gemma3():

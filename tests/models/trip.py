@@ -16,26 +16,26 @@ import torch
 from tiny_models import configuration
 from transformers import AutoTokenizer, PreTrainedConfig
 
-from snaketune.common.errors import SnaketuneError
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.stages import slice_of
-from snaketune.data.packing import pack, wants_packing
-from snaketune.data.rows import PackedRows, write_rows
-from snaketune.data.token_store import TokenStore
+from snaketune.core.errors import SnaketuneError
+from snaketune.data.rows.packed_rows import PackedRows, write_rows
+from snaketune.data.rows.packing import pack, wants_packing
+from snaketune.data.tokens.token_store import TokenStore
 from snaketune.evaluate.evaluation import EvaluationSettings, evaluate
 from snaketune.evaluate.evaluation import Material as Evaluated
-from snaketune.merge.gate import check_folder
-from snaketune.merge.material import Material
+from snaketune.merge.merge_inputs import Material
 from snaketune.merge.merging import merge_adapter
+from snaketune.merge.verification.gate import check_folder
+from snaketune.model.adapters.new_tokens import advice_on_tokens, with_token_numbers
 from snaketune.model.architecture import auto_class
-from snaketune.model.new_tokens import advice_on_tokens, with_token_numbers
 from snaketune.model.prepare import prepare_model
-from snaketune.model.tiny_tokenizer import CHAT_TEMPLATE, train_tokenizer
+from snaketune.model.tiny.tiny_tokenizer import CHAT_TEMPLATE, train_tokenizer
 from snaketune.model.tokenizer_only import PreparedTokenizer, prepare_tokenizer
-from snaketune.plan.machine import Machine
+from snaketune.plan.devices.machine import Machine
 from snaketune.plan.planning import PlanInputs, make_plan
-from snaketune.train.publishing import publish
+from snaketune.train.checkpoints.publishing import publish
 from snaketune.train.run import train
+from snaketune.workflow.stages import slice_of
 
 ROW = 32
 SENTENCE = "the lamp in the kitchen goes on at seven and off at nine red green blue one two three"

@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 import preloaded
 from project import Project, kill_session
 
-from snaketune.config.blueprint import LOADER_KEYS
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.stages import slice_of
+from snaketune.workflow.job_table import LOADER_KEYS
+from snaketune.workflow.stages import slice_of
 
 STEPS = 6
 CONFIG = """

@@ -18,17 +18,17 @@ from real_project import STEPS
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from snaketune.data.rows import PackedRows
+from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.evaluate.likelihood import measure
 from snaketune.evaluate.models import ModelSettings
-from snaketune.merge.gate import check_folder
-from snaketune.merge.gguf import convert_to_gguf
-from snaketune.merge.material import Material
+from snaketune.merge.gguf_export.gguf import convert_to_gguf
+from snaketune.merge.merge_inputs import Material
 from snaketune.merge.merging import merge_adapter
-from snaketune.model.gguf_base import convert_gguf
+from snaketune.merge.verification.gate import check_folder
+from snaketune.model.gguf.gguf_base import convert_gguf
 from snaketune.train.batches import collate
-from snaketune.train.head import put_chunked_loss
-from snaketune.train.metrics import VOLATILE_KEYS, read_metrics
+from snaketune.train.kernels.chunked_cross_entropy import put_chunked_loss
+from snaketune.train.monitoring.metrics import VOLATILE_KEYS, read_metrics
 from snaketune.train.run import train
 
 DEFAULT_SYSTEM = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"

@@ -9,7 +9,7 @@ from snaketune.ablate.ablation import Ablation, Subject
 from snaketune.ablate.case import measure_training
 from snaketune.ablate.factors import NAMES, Situation
 from snaketune.ablate.layouts import draw
-from snaketune.data.token_store import SCHEMA, mask_array, writing_tokens
+from snaketune.data.tokens.token_store import SCHEMA, mask_array, writing_tokens
 from snaketune.plan.flops import ModelShape
 
 SHAPE = ModelShape(linear_parameters=400_000, head_parameters=100_000, layers=2, attention_width=64)

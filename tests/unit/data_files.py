@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import orjson
 
-from snaketune.common.atomic import writing
-from snaketune.common.digests import file_digest
-from snaketune.data.policy import ReadingPolicy
-from snaketune.data.reading import read_records
-from snaketune.data.staging import Source
+from snaketune.core.atomic import writing
+from snaketune.core.digests import file_digest
+from snaketune.data.records.reading import read_records
+from snaketune.data.records.reading_policy import ReadingPolicy
+from snaketune.storage.staging import Source
 
 PAIR = b'{"prompt":"a","completion":"b"}'
 CHAT = b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}'

@@ -125,7 +125,7 @@ def server():
 @pytest.fixture
 def storage(server, tmp_path, monkeypatch):
     """A client of an empty bucket."""
-    from snaketune.data.object_storage import connect
+    from snaketune.storage.object_storage import connect
 
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)

@@ -9,13 +9,13 @@ from typing import Any
 from plan_models import LLAMA_2_7B
 
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.stages import slice_of
-from snaketune.plan.earlier import find_measurement
-from snaketune.plan.machine import Machine
+from snaketune.plan.costs.past_runs import find_measurement
+from snaketune.plan.costs.throughput import Rate, rate_of
+from snaketune.plan.devices.machine import Machine
+from snaketune.plan.devices.target import choose_target
 from snaketune.plan.planning import PlanInputs, make_plan
-from snaketune.plan.rate import Rate, rate_of
-from snaketune.plan.target import choose_target
 from snaketune.plan.workload import read_work, speed_key
+from snaketune.workflow.stages import slice_of
 
 SETTINGS = {"save_steps": 100, "save_total_limit": 2, "hours_between_interruptions": 24.0}
 RIGHTSIZE = {

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from snaketune.data.built_in_templates import BUILT_IN
+from snaketune.data.templates.built_in_templates import BUILT_IN
 
 FOLDER = Path(__file__).parents[1] / "golden" / "templates"
 # Control tokens by their look; \uff5c is the bar that DeepSeek writes them with.

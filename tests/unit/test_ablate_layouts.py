@@ -4,7 +4,7 @@ import numpy as np
 from ablate_case import RIGHTSIZE, write_tokens
 
 from snaketune.ablate.layouts import draw, lay_out, lengths_to_compare
-from snaketune.data.rows import PackedRows
+from snaketune.data.rows.packed_rows import PackedRows
 
 
 def test_every_layout_holds_the_same_documents(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from snaketune.ablate import running
 from snaketune.ablate.case import Queue, own_rate
-from snaketune.common.errors import TrainingError
+from snaketune.core.errors import TrainingError
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tiny_run import conversations, write_run
 from snaketune.ask.columns import Display, side_by_side, wrap
 from snaketune.ask.conversation import Conversation
 from snaketune.ask.request import Request, read_request
-from snaketune.common.errors import ConfigError, DataError
+from snaketune.core.errors import ConfigError, DataError
 from snaketune.evaluate.models import ModelSettings
 from snaketune.evaluate.talking import Places, Talking
 

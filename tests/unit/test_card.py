@@ -11,13 +11,13 @@ from snaketune.card.data import funnel
 from snaketune.card.facts import CardFacts, load_facts
 from snaketune.card.front_matter import metadata
 from snaketune.card.text import code, one_line
-from snaketune.common.atomic import write_json
-from snaketune.common.canonical import read_json
-from snaketune.common.errors import DataError
-from snaketune.common.manifest import read_manifest, write_manifest
-from snaketune.config.damage import drop_damaged_manifests
-from snaketune.config.upkeep import place_cards
-from snaketune.model.statement import describe_card
+from snaketune.core.atomic import write_json
+from snaketune.core.canonical import read_json
+from snaketune.core.errors import DataError
+from snaketune.core.manifest import read_manifest, write_manifest
+from snaketune.model.model_metadata import describe_card
+from snaketune.workflow.lifecycle import place_cards
+from snaketune.workflow.results.damage import drop_damaged_manifests
 
 NAMES = ("run", "reading", "dedupe", "split", "tokens", "rightsize", "pack", "adapter", "evaluation")
 HUB = {

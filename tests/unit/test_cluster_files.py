@@ -6,8 +6,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from snaketune.config.cluster import NEEDS, cpus_of_training, has_accounting, is_for_login_node, memory_mb, minutes
 from snaketune.config.resolve import Layer, resolve_runs
+from snaketune.workflow.cluster_resources import (
+    NEEDS,
+    cpus_of_training,
+    has_accounting,
+    is_for_login_node,
+    memory_mb,
+    minutes,
+)
 
 ROOT = Path(__file__).parents[2]
 RULES = "\n".join(path.read_text() for path in (ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))))

@@ -32,7 +32,7 @@ warnings.warn_explicit("a warning of OURS", UserWarning, "ours.py", 1, module="o
 
 def screen_of(code, hushed=True):
     body = "\n".join(f"    {line}" for line in code.strip().splitlines())
-    start = "from snaketune.common.door import run\n" if hushed else "def run(main): main()\n"
+    start = "from snaketune.core.cli import run\n" if hushed else "def run(main): main()\n"
     program = f"{start}def main():\n{body}\nif __name__ == '__main__':\n    run(main)\n"
     environment = {**os.environ, **(LOUD if hushed else {}), "PYTHONPATH": str(SCRIPTS)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)

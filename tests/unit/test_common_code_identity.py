@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from snaketune.common.code_identity import CodeDigests, code_digest
+from snaketune.core.code_identity import CodeDigests, code_digest
 
 MODULES = {
     "snaketune/__init__.py": "",
@@ -87,7 +87,7 @@ def test_a_file_that_did_not_change_on_disk_is_not_parsed_again(tree, monkeypatc
     time.sleep(0.05)
     first = remembering(tree)
     assert first == code_digest(tree / "stage.py", tree)
-    monkeypatch.setattr("snaketune.common.code_identity._read", pytest.fail)
+    monkeypatch.setattr("snaketune.core.code_identity._read", pytest.fail)
     assert remembering(tree) == first
 
 

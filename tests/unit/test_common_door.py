@@ -10,8 +10,8 @@ import pytest
 
 SCRIPT = """
 import sys, time
-from snaketune.common.door import run
-from snaketune.common.errors import DataError
+from snaketune.core.cli import run
+from snaketune.core.errors import DataError
 def main():
     if sys.argv[1] == "data": raise DataError("a.jsonl, line 3: empty: give it text.")
     if sys.argv[1] == "disk": raise OSError(28, "No space left on device", "/big/file")

@@ -5,13 +5,13 @@ import time
 
 import pytest
 
-from snaketune.common import atomic
-from snaketune.common.canonical import canonical_text, digest_of, read_json
-from snaketune.common.digests import DigestCache, file_digest
-from snaketune.common.errors import DataError
-from snaketune.common.locks import try_lock
-from snaketune.common.manifest import damaged_files, read_manifest, write_manifest
-from snaketune.common.remembered import SETTLED_NS
+from snaketune.core import atomic
+from snaketune.core.canonical import canonical_text, digest_of, read_json
+from snaketune.core.content_cache import SETTLED_NS
+from snaketune.core.digests import DigestCache, file_digest
+from snaketune.core.errors import DataError
+from snaketune.core.locks import try_lock
+from snaketune.core.manifest import damaged_files, read_manifest, write_manifest
 
 
 def test_canonical_json_does_not_depend_on_order():
@@ -100,7 +100,7 @@ def test_a_file_that_was_just_changed_is_read_again(tmp_path, monkeypatch, milli
     path = tmp_path / "data"
     path.write_text("one")
     made = path.stat().st_ctime_ns
-    monkeypatch.setattr("snaketune.common.remembered.time.time_ns", lambda: made + milliseconds * 1_000_000)
+    monkeypatch.setattr("snaketune.core.content_cache.time.time_ns", lambda: made + milliseconds * 1_000_000)
     cache = DigestCache(tmp_path / "cache.json")
     assert cache.digest(path) == file_digest(path)
     assert cache.knows(path) == is_known
@@ -121,7 +121,7 @@ def test_the_digest_cache_reads_a_touched_file_once_and_finds_it_equal(tmp_path)
 
 def test_a_lock_names_its_holder_and_dies_with_it(tmp_path):
     path = tmp_path / "lock"
-    code = "import sys; from snaketune.common.locks import try_lock; l = try_lock(sys.argv[1]); print('held'); input()"
+    code = "import sys; from snaketune.core.locks import try_lock; l = try_lock(sys.argv[1]); print('held'); input()"
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path), "PYTHONUNBUFFERED": "1"}
     holder = subprocess.Popen([sys.executable, "-c", code, path], stdin=-1, stdout=-1, text=True, env=environment)
     assert holder.stdout.readline() == "held\n"

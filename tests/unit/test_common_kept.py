@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from snaketune.common import kept
-from snaketune.common.atomic import remove_tree
-from snaketune.common.kept import FILES, FOLDER, drop_kept, keep_trainings, put_back
-from snaketune.common.manifest import write_manifest
+from snaketune.core.atomic import remove_tree
+from snaketune.core.manifest import write_manifest
+from snaketune.train.checkpoints import kept_trainings
+from snaketune.train.checkpoints.kept_trainings import FILES, FOLDER, drop_kept, keep_trainings, put_back
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_manifest_that_is_none_keeps_and_publishes_nothing(run, text):
 
 
 def test_a_folder_that_cannot_be_written_is_said(run, monkeypatch, capsys):
-    monkeypatch.setattr(kept, "writing_directory", refuse)
+    monkeypatch.setattr(kept_trainings, "writing_directory", refuse)
     keep_trainings([run])
     assert "cannot be kept while this workflow runs" in capsys.readouterr().err
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.common.errors import ConfigError
-from snaketune.common.long_specs import LONGEST, in_full, shortened
-from snaketune.config.blueprint import Blueprint
-from snaketune.config.discovery import Discovery
-from snaketune.config.pruning import find_unused_specs
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.specs_in_use import specs_in_use
+from snaketune.core.errors import ConfigError
+from snaketune.core.long_arguments import LONGEST, in_full, shortened
+from snaketune.workflow.job_table import Blueprint
+from snaketune.workflow.results.pruning import find_unused_specs
+from snaketune.workflow.sources.inputs import Discovery
+from snaketune.workflow.specs_in_use import specs_in_use
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "stage_sources.py"
 

@@ -10,8 +10,8 @@ from unittest import mock
 
 import pytest
 
-from snaketune.common.variables import LAUNCHER, PASSED, REMOVED, WORKER, _matches, clean, is_passed, is_removed
-from snaketune.config.environment import prepare_job_environment
+from snaketune.core.environment import LAUNCHER, PASSED, REMOVED, WORKER, _matches, clean, is_passed, is_removed
+from snaketune.workflow.job_environment import prepare_job_environment
 
 PACKAGES = (
     "accelerate",
@@ -81,7 +81,7 @@ def test_every_variable_of_an_installed_package_is_classified(package):
     unknown = {
         name: place for name, place in variables_of(package).items() if not is_passed(name) and not is_removed(name)
     }
-    assert not unknown, f"add to PASSED or REMOVED of common/variables.py: {unknown}"
+    assert not unknown, f"add to PASSED or REMOVED of core/environment.py: {unknown}"
 
 
 def test_patterns_match_as_those_of_the_shell_do():

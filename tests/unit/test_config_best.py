@@ -2,10 +2,10 @@
 
 import pytest
 
-from snaketune.common.errors import ConfigError
 from snaketune.config.consistency import check_run
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.stages import slice_of
+from snaketune.core.errors import ConfigError
+from snaketune.workflow.stages import slice_of
 
 FILE = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny"}}
 BEST = {"eval_steps": 10, "load_best_model_at_end": True}

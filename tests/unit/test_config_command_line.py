@@ -12,9 +12,9 @@ import preloaded
 import pytest
 import yaml
 
-from snaketune.common.errors import ConfigError
-from snaketune.config import command_line
-from snaketune.config.command_line import check_config_words, config_words, place_caches
+from snaketune.core.errors import ConfigError
+from snaketune.workflow import command_line
+from snaketune.workflow.command_line import check_config_words, config_words, place_caches
 
 ROOT = Path(__file__).parents[2]
 
@@ -136,8 +136,8 @@ def test_a_signal_before_any_job_is_one_sentence(number):
     code = (
         "import os, sys, signal, types; sys.path.insert(0, 'scripts')\n"
         "from pathlib import Path\n"
-        "from snaketune.config.command_line import prepare\n"
-        "from snaketune.config.stopping import end_on_signals\n"
+        "from snaketune.workflow.command_line import prepare\n"
+        "from snaketune.workflow.stopping import end_on_signals\n"
         "prepare([])\n"
         "workflow = types.SimpleNamespace(_scheduler=None, is_main_process=True)\n"
         "if sys.argv[1] == '15': end_on_signals(workflow, Path('scripts'))\n"

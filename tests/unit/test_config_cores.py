@@ -1,9 +1,9 @@
 """How many cores a data stage takes beside trainings."""
 
-from snaketune.config.blueprint import Blueprint
-from snaketune.config.cores import cores_for
-from snaketune.config.discovery import Discovery
 from snaketune.config.resolve import Layer, resolve_runs
+from snaketune.workflow.cores import cores_for
+from snaketune.workflow.job_table import Blueprint
+from snaketune.workflow.sources.inputs import Discovery
 
 CONFIG = {
     "data": {"sources": ["builtin:quickstart"]},

@@ -2,11 +2,11 @@
 
 import pytest
 
-from snaketune.common.errors import ConfigError
 from snaketune.config.consistency import check_run
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.stages import slice_of, stage_id
-from snaketune.train.preference import PreferenceLoss
+from snaketune.core.errors import ConfigError
+from snaketune.train.preference.dpo import PreferenceLoss
+from snaketune.workflow.stages import slice_of, stage_id
 
 FILE = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny"}}
 

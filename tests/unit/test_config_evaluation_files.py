@@ -2,12 +2,12 @@
 
 import pytest
 
-from snaketune.common.errors import ConfigError
-from snaketune.config import environment
-from snaketune.config.discovery import Discovery
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.stages import slice_of
+from snaketune.core.errors import ConfigError
 from snaketune.evaluate import packages
+from snaketune.workflow import job_environment
+from snaketune.workflow.sources.inputs import Discovery
+from snaketune.workflow.stages import slice_of
 
 
 def resolved(**sections):
@@ -66,4 +66,4 @@ def test_columns_of_files_do_not_matter_without_files():
 def test_a_missing_package_is_named_before_anything_is_computed(monkeypatch):
     monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"^run default: evaluate\.metrics: bleu needs the package sacrebleu"):
-        environment.require_packages("default", resolved(evaluate={"metrics": ["bleu"]}).config, "evaluate_model")
+        job_environment.require_packages("default", resolved(evaluate={"metrics": ["bleu"]}).config, "evaluate_model")

@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from snaketune.common.errors import ConfigError
-from snaketune.config.discovery import Discovery
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.stages import slice_of
+from snaketune.core.errors import ConfigError
+from snaketune.workflow.sources.inputs import Discovery
+from snaketune.workflow.stages import slice_of
 
 
 def config(**sections):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.common.errors import ConfigError
 from snaketune.config.aliases import OTHER_NAMES
 from snaketune.config.consistency import check_run
-from snaketune.config.features import FEATURES
+from snaketune.config.other_tools import FEATURES
 from snaketune.config.resolve import Layer, all_keys, resolve_runs
+from snaketune.core.errors import ConfigError
 
 KEYS = {path.rsplit(".", 1)[-1] for path in all_keys()}
 

@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from snaketune.common.errors import ConfigError, SnaketuneError
-from snaketune.config import first_look
-from snaketune.config.discovery import Discovery
-from snaketune.config.first_look import FirstLook
 from snaketune.config.resolve import Layer, resolve_runs
+from snaketune.core.errors import ConfigError, SnaketuneError
+from snaketune.workflow import preflight
+from snaketune.workflow.preflight import FirstLook
+from snaketune.workflow.sources.inputs import Discovery
 
 GOOD = '{"prompt": "a", "completion": "b"}\n'
 
@@ -70,8 +70,8 @@ def test_columns_that_are_named_wrongly_name_their_own_key(place):
 def test_what_was_read_is_read_again_when_it_changed(place, monkeypatch):
     check(place, GOOD)
     reads = []
-    original = first_look.canonical_records
-    monkeypatch.setattr(first_look, "canonical_records", lambda *given: reads.append(1) or original(*given))
+    original = preflight.canonical_records
+    monkeypatch.setattr(preflight, "canonical_records", lambda *given: reads.append(1) or original(*given))
     check(place, GOOD)
     assert reads == []
     (place / "looked.json").write_text("[1")
@@ -99,5 +99,5 @@ def test_an_unknown_shape_is_found_and_a_source_that_was_read_is_not_read_again(
     with pytest.raises(SnaketuneError, match=r"a\.jsonl has no"):
         check_sources(place, '{"a": 1}\n')
     check_sources(place, GOOD)
-    monkeypatch.setattr(first_look, "read_beginning", None)
+    monkeypatch.setattr(preflight, "read_beginning", None)
     check_sources(place, GOOD)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.common.errors import ConfigError
 from snaketune.config.consistency import check_run
 from snaketune.config.resolve import Layer, all_keys, merge, resolve_runs
-from snaketune.config.stages import STAGES, stage_id
 from snaketune.config.strict_yaml import load_yaml
+from snaketune.core.errors import ConfigError
+from snaketune.workflow.stages import STAGES, stage_id
 
 ROOT = Path(__file__).parents[2]
 PRESETS = ROOT / "config" / "presets"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from snaketune.common.errors import ConfigError
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.stages import stage_id
+from snaketune.core.errors import ConfigError
+from snaketune.workflow.stages import stage_id
 
 FILE = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny"}}
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from snaketune.common.errors import ConfigError
 from snaketune.config.consistency import check_run
 from snaketune.config.resolve import Layer, resolve_runs
+from snaketune.core.errors import ConfigError
 from snaketune.train import packages
 
 FILE = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny"}}

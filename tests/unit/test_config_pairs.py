@@ -2,10 +2,10 @@
 
 import pytest
 
-from snaketune.common.errors import ConfigError
 from snaketune.config.consistency import check_run
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.stages import DATA_STAGES, slice_of, stage_id
+from snaketune.core.errors import ConfigError
+from snaketune.workflow.stages import DATA_STAGES, slice_of, stage_id
 
 FILE = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny"}}
 

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from snaketune.common.canonical import digest_of, read_json
-from snaketune.common.manifest import write_manifest
-from snaketune.config.proofs import NAME, Proof, in_order, note_proofs, proofs_in, put_in_order
+from snaketune.core.canonical import digest_of, read_json
+from snaketune.core.manifest import write_manifest
+from snaketune.workflow.results.provenance_notes import NAME, Proof, in_order, note_proofs, proofs_in, put_in_order
 
 MADE = ("rows", "manifest.json")
 LATE, EARLY = 2_000_000_000_000_000_000, 1_000_000_000_000_000_000

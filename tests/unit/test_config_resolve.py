@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.common.errors import ConfigError
 from snaketune.config.resolve import Layer, all_keys, resolve_runs
 from snaketune.config.schema import RunConfig
+from snaketune.core.errors import ConfigError
 
 PRESETS = Path(__file__).parents[2] / "config" / "presets"
 MINIMAL = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny"}}

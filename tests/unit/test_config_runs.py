@@ -4,14 +4,14 @@ import pytest
 import yaml
 from report_case import facts_with
 
-from snaketune.common.errors import ConfigError
-from snaketune.config import environment
-from snaketune.config.blueprint import Blueprint
 from snaketune.config.consistency import check_run
-from snaketune.config.environment import REQUIREMENTS, machine_notes, require_packages
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.stages import DATA_STAGES, STAGES, slice_of, stage_id
-from snaketune.report.provenance import config_file
+from snaketune.core.errors import ConfigError
+from snaketune.report.run.provenance import config_file
+from snaketune.workflow import job_environment
+from snaketune.workflow.job_environment import REQUIREMENTS, machine_notes, require_packages
+from snaketune.workflow.job_table import Blueprint
+from snaketune.workflow.stages import DATA_STAGES, STAGES, slice_of, stage_id
 
 FILE = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny", "tiny": {"corpus": "quickstart"}}}
 SFT, FROM_SFT = {"sft": {}}, {"model": {"name_or_path": "run:sft"}}
@@ -182,10 +182,10 @@ def test_a_missing_package_is_named_by_the_stages_that_need_it_and_by_no_other(m
 
 def test_quantised_weights_without_a_gpu_are_announced(monkeypatch, tmp_path):
     runs = list(resolve({"a": {"model": {"quantization": "4bit"}}, "b": {}}).values())
-    monkeypatch.setattr(environment, "DRIVER", tmp_path / "none")
+    monkeypatch.setattr(job_environment, "DRIVER", tmp_path / "none")
     assert [note[:40] for note in machine_notes(runs)] == ["model.quantization of a: there is no NVI"]
     assert machine_notes(runs[1:]) == []
-    monkeypatch.setattr(environment, "DRIVER", tmp_path)
+    monkeypatch.setattr(job_environment, "DRIVER", tmp_path)
     assert machine_notes(runs) == []
 
 

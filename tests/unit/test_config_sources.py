@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.common.errors import ConfigError
-from snaketune.config.discovery import Discovery, expand
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.stages import slice_of, stage_id
+from snaketune.core.errors import ConfigError
+from snaketune.workflow.sources.inputs import Discovery, expand
+from snaketune.workflow.stages import slice_of, stage_id
 
 
 @pytest.fixture(autouse=True)

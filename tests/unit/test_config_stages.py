@@ -6,7 +6,7 @@ import pytest
 
 from snaketune.config.resolve import Layer, all_keys, resolve_runs
 from snaketune.config.schema import RunConfig
-from snaketune.config.stages import BEST_KEYS, OPERATIONAL, STAGES, identity, lineage, slice_of, stage_id, variants
+from snaketune.workflow.stages import BEST_KEYS, OPERATIONAL, STAGES, identity, lineage, slice_of, stage_id, variants
 
 FILE = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny", "tiny": {"corpus": "data"}}}
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from snaketune.config import stopping
+from snaketune.workflow import stopping
 
 # Starts itself once more, as a training does its processes, and ends when told, with its child.
 SCRIPT = """

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from test_config_runs import blueprint
 
-from snaketune.common.errors import ConfigError
-from snaketune.config.until import replace_until, results_until
+from snaketune.core.errors import ConfigError
+from snaketune.workflow.until import replace_until, results_until
 
 RUNS = {"one": {}, "two": {"merge": {"enabled": False}, "train": {"seed": 7}}}
 

@@ -5,15 +5,15 @@ import time
 
 import pytest
 
-from snaketune.common.errors import ConfigError
-from snaketune.common.manifest import write_manifest
-from snaketune.common.remembered import SETTLED_NS
-from snaketune.config.damage import drop_damaged_manifests
-from snaketune.config.discovery import Discovery, expand
-from snaketune.config.latest import point_latest
-from snaketune.config.pruning import find_unused, find_unused_work, remove
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.upkeep import explain_failure
+from snaketune.core.content_cache import SETTLED_NS
+from snaketune.core.errors import ConfigError
+from snaketune.core.manifest import write_manifest
+from snaketune.workflow.lifecycle import explain_failure
+from snaketune.workflow.results.damage import drop_damaged_manifests
+from snaketune.workflow.results.latest_link import point_latest
+from snaketune.workflow.results.pruning import find_unused, find_unused_work, remove
+from snaketune.workflow.sources.inputs import Discovery, expand
 
 
 def test_globs_are_expanded_in_order_and_no_file_comes_twice(tmp_path, monkeypatch):

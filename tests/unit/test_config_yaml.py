@@ -1,7 +1,7 @@
 import pytest
 
-from snaketune.common.errors import ConfigError
 from snaketune.config.strict_yaml import load_yaml, parse_yaml
+from snaketune.core.errors import ConfigError
 
 
 @pytest.mark.parametrize(

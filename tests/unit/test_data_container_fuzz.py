@@ -12,10 +12,10 @@ from data_files import source
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from snaketune.common.errors import DataError
-from snaketune.data.blocks import SourceBlocks
-from snaketune.data.parsing import parse_line
-from snaketune.data.quarantine import Refusal
+from snaketune.core.errors import DataError
+from snaketune.data.records.parsing import parse_line
+from snaketune.data.records.quarantine import Refusal
+from snaketune.data.sources.blocks import SourceBlocks
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 # What containers are made of, so that random text looks like them.

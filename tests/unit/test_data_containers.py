@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 from data_files import PAIR, read, read_bytes, source
 
-from snaketune.common.errors import DataError
-from snaketune.data.accounting import summary_of
+from snaketune.core.errors import DataError
+from snaketune.data.records.accounting import summary_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "containers"
 PAIRS = [{"prompt": f"Frage {n} \u2028 \U0001f600", "completion": f'a "{n}", b\nc\r\nd\te'} for n in range(3000)]
@@ -140,7 +140,7 @@ def test_a_byte_order_mark_may_come_first(tmp_path, kind, encoding):
 
 @pytest.mark.parametrize("kind", ["array", "pretty objects", "csv", "parquet", "arrow file"])
 def test_several_processes_give_the_same_bytes(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr("snaketune.data.reading.processes_for", lambda sources, threads: threads)
+    monkeypatch.setattr("snaketune.data.records.reading.processes_for", lambda sources, threads: threads)
     one = read(tmp_path, source(tmp_path / "x", CONTAINERS[kind] if kind != "csv" else as_csv(PAIRS)))
     two = read(tmp_path, source(tmp_path / "x"), threads=2)
     assert (one.records, one.facts) == (two.records, two.facts)
@@ -167,7 +167,7 @@ def test_golden_containers_are_kept_whole(tmp_path, name, policy, count):
 
 
 def test_settings_of_a_source_reach_its_records(tmp_path):
-    from snaketune.data.staging import Source
+    from snaketune.storage.staging import Source
 
     one, place = source(tmp_path / "a.csv", b"x,y\na,b\n")
     options = {"name": "sums", "format": "prompt_completion", "columns": {"prompt": "x", "completion": "y"}}
@@ -221,7 +221,7 @@ def test_what_stands_beside_the_list_of_an_object_is_named(tmp_path):
 )
 def test_a_list_inside_of_a_record_is_no_container(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
-    from snaketune.data.blocks import SourceBlocks
+    from snaketune.data.sources.blocks import SourceBlocks
 
     given, _ = source(tmp_path / "x")
     found = SourceBlocks(0, "x", tmp_path / "x", given.digest)
@@ -230,7 +230,7 @@ def test_a_list_inside_of_a_record_is_no_container(tmp_path, content):
 
 
 def test_numbers_and_their_spelling_stay_as_they_are_written(tmp_path):
-    from snaketune.data.blocks import blocks_of
+    from snaketune.data.sources.blocks import blocks_of
 
     items = [b'{"a": 1.10, "b": 1e5, "c": 12345678901234567890123}', b'{"d":"\\u0041 \\\\\\" ]},["}']
     path = tmp_path / "x"
@@ -271,7 +271,7 @@ def test_the_row_and_its_values_are_in_the_quarantine(tmp_path):
 
 
 def test_values_of_tables_become_json_by_stated_rules(tmp_path):
-    from snaketune.data.tables import rows_of
+    from snaketune.data.sources.tables import rows_of
 
     table = pa.table(
         {

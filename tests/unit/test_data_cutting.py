@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snaketune.data.cutting import CutDocuments, Sizes, cut
-from snaketune.data.packing import one_per_row, pack
-from snaketune.data.rows import PackedRows, write_rows
+from snaketune.data.rows.cutting import CutDocuments, Sizes, cut
+from snaketune.data.rows.packed_rows import PackedRows, write_rows
+from snaketune.data.rows.packing import one_per_row, pack
 
 ROW = 16
 

@@ -9,11 +9,11 @@ from data_files import canonical
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaketune.common.errors import DataError
-from snaketune.data.dedupe import DedupePolicy, plan_removal
-from snaketune.data.keys import first_occurrences
-from snaketune.data.records import exact_bytes, key_bytes, normalised
-from snaketune.data.removal import SCHEMA, LineIndex, carry_out, write_removed
+from snaketune.core.errors import DataError
+from snaketune.data.records.canonical_records import exact_bytes, key_bytes, normalised
+from snaketune.data.similarity.dedupe import DedupePolicy, plan_removal
+from snaketune.data.similarity.removal import SCHEMA, LineIndex, carry_out, write_removed
+from snaketune.data.similarity.sorted_keys import first_occurrences
 
 EXACT = {"near": False}
 

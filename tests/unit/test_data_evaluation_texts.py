@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from snaketune.common.digests import file_digest
-from snaketune.common.errors import DataError
-from snaketune.data.evaluation_texts import read_evaluation_texts
+from snaketune.core.digests import file_digest
+from snaketune.core.errors import DataError
+from snaketune.data.similarity.evaluation_texts import read_evaluation_texts
 
 RECORDS = [{"question": "How far?", "answer": "Three days, on foot."}, {"question": "Why?", "answer": "So."}]
 TEXTS = [text for record in RECORDS for text in record.values()]

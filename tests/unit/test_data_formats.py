@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from data_files import CHAT, read_bytes
 
-from snaketune.data.records import key_bytes, prompt_of, read_turns
-from snaketune.report.funnel import REASONS
+from snaketune.data.records.canonical_records import key_bytes, prompt_of, read_turns
+from snaketune.report.run.funnel import REASONS
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1,  "b": 2}'}}
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "required": ["a"]}}}
@@ -341,7 +341,7 @@ def test_every_reason_has_words_in_the_report():
     library = Path(__file__).parents[2] / "scripts" / "snaketune" / "data"
     calls = [
         node
-        for path in library.glob("*.py")
+        for path in library.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refusal" and node.args
     ]

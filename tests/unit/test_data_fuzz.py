@@ -8,9 +8,9 @@ import tracemalloc
 import pytest
 from data_files import lines_of, read, source
 
-from snaketune.data.policy import ReadingPolicy
-from snaketune.data.reading import read_records
-from snaketune.report.funnel import REASONS
+from snaketune.data.records.reading import read_records
+from snaketune.data.records.reading_policy import ReadingPolicy
+from snaketune.report.run.funnel import REASONS
 
 ROW = b'{"id":"g%d","instruction":"do %d","input":"","output":"ok ok ok ok ok"}'
 GOOD = [ROW % (number, number) for number in range(10)]
@@ -240,7 +240,7 @@ def test_a_long_line_is_a_record_with_its_exact_text(tmp_path):
 
 
 def test_the_same_lines_in_three_processes_are_the_same_bytes(tmp_path, fuzz, monkeypatch):
-    monkeypatch.setattr("snaketune.data.reading.BYTES_PER_PROCESS", 1 << 20)
+    monkeypatch.setattr("snaketune.data.records.reading.BYTES_PER_PROCESS", 1 << 20)
     given, made = source(tmp_path / "x.jsonl", b"\n".join(fuzz)), []
     for threads in (1, 3):
         read(tmp_path, given, format="messages", max_bad_fraction=1.0, threads=threads)

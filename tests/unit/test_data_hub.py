@@ -14,9 +14,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from hub_answers import Answers
 
-from snaketune.common.errors import ConfigError
-from snaketune.config.hub_sources import HubSources
-from snaketune.data.hub_files import HubAddress
+from snaketune.core.errors import ConfigError
+from snaketune.storage.hub_files import HubAddress
+from snaketune.workflow.sources.hub_sources import HubSources
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -26,10 +26,10 @@ ROWS = b'{"prompt":"a","completion":"b"}\n'
 # reads its endpoint and its cache when it is imported.
 PROGRAM = """
 import json, sys
-from snaketune.common.errors import SnaketuneError
-from snaketune.config.discovery import Discovery
+from snaketune.core.errors import SnaketuneError
+from snaketune.workflow.sources.inputs import Discovery
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.data.staging import ensure_staged, facts_of, sources_of, stage_sources
+from snaketune.storage.staging import ensure_staged, facts_of, sources_of, stage_sources
 try:
     file = {"data": {"sources": json.loads(sys.argv[1])}, "model": {"name_or_path": "tiny"}}
     config = resolve_runs(Layer("c", file), {}, "nowhere")[0].config
@@ -215,7 +215,7 @@ def test_a_file_that_arrives_as_another_one_is_refused(hub, tmp_path):
     hub.files["data/train.jsonl"] = ROWS.replace(b"a", b"x")
     ended = look_up(tmp_path, hub.endpoint, f"hf://{REPO}@{COMMIT}", stage=True)
     assert found(ended)["entries"][0]["digest"] != entry["digest"]  # asked anew, as it is another address
-    from snaketune.data.hub_files import _digests
+    from snaketune.storage.hub_files import _digests
 
     (tmp_path / "file").write_bytes(ROWS.replace(b"a", b"x"))
     _, theirs = _digests(tmp_path / "file", entry["digest"].removeprefix("etag "), lambda size: None)

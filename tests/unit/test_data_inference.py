@@ -9,21 +9,21 @@ import orjson
 import pytest
 from data_tokenizers import CHAT, QWEN, make_folder
 
-from snaketune.common.errors import DataError
-from snaketune.data import thoughts
-from snaketune.data.built_in_templates import BUILT_IN
-from snaketune.data.chunk_tokenizing import ChunkTokenizer, Recipe
-from snaketune.data.chunks import chunks_of
-from snaketune.data.encoding import Document, Encoder
-from snaketune.data.engine import TokenizersEngine
-from snaketune.data.left_out import LeftOut, check_written
-from snaketune.data.role_tokens import foreign_tokens
-from snaketune.data.templates import ChatTemplate
-from snaketune.data.token_store import TokenStore
-from snaketune.data.tokenizer import TextTokenizer
-from snaketune.data.tokenizing import settle, tokenize_splits, warnings_of
-from snaketune.data.turns import Turn, Turns
-from snaketune.evaluate.questions import _said
+from snaketune.core.errors import DataError
+from snaketune.data.conversations import reasoning
+from snaketune.data.templates.built_in_templates import BUILT_IN
+from snaketune.data.templates.left_out import LeftOut, check_written
+from snaketune.data.templates.role_tokens import foreign_tokens
+from snaketune.data.templates.templates import ChatTemplate
+from snaketune.data.templates.turns import Turn, Turns
+from snaketune.data.tokens.chunk_tokenizing import ChunkTokenizer, Recipe
+from snaketune.data.tokens.chunks import chunks_of
+from snaketune.data.tokens.encoding import Document, Encoder
+from snaketune.data.tokens.token_store import TokenStore
+from snaketune.data.tokens.tokenizer import TextTokenizer
+from snaketune.data.tokens.tokenizer_engine import TokenizersEngine
+from snaketune.data.tokens.tokenizing import settle, tokenize_splits, warnings_of
+from snaketune.evaluate.answers.questions import _said
 
 OPENS = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content.split('</think>')[-1] + '<|im_end|>\\n' }}"
@@ -94,9 +94,9 @@ def test_reasoning_that_the_template_leaves_out_is_counted_or_refused(tmp_path, 
 
 def test_marked_reasoning_is_dropped_from_contents():
     message = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nHello!"}
-    assert thoughts.for_template([message], QWEN, thoughts.DROP) == [{"role": "assistant", "content": "Hello!"}]
-    assert thoughts.for_template([message], QWEN, thoughts.AUTO) == [message]
-    [read] = thoughts.for_template([message], "{{ m.reasoning_content }}", thoughts.AUTO)
+    assert reasoning.for_template([message], QWEN, reasoning.DROP) == [{"role": "assistant", "content": "Hello!"}]
+    assert reasoning.for_template([message], QWEN, reasoning.AUTO) == [message]
+    [read] = reasoning.for_template([message], "{{ m.reasoning_content }}", reasoning.AUTO)
     assert (read["content"], read["reasoning_content"], read["thinking"]) == ("Hello!", "hm", "hm")
 
 
@@ -128,7 +128,7 @@ def test_scores_are_those_of_what_follows_the_reasoning():
     ],
 )
 def test_reasoning_that_special_tokens_mark_is_told_from_what_is_scored(written, special, text, scored):
-    assert thoughts.readable(written, special) == text
+    assert reasoning.readable(written, special) == text
     assert text is None or _said(text, "4") == scored
 
 
@@ -138,7 +138,7 @@ def test_an_example_that_inference_would_not_give_is_refused_with_the_users_line
     settle(recipe, [file], 1)
     render = ChatTemplate.render
     monkeypatch.setattr(ChatTemplate, "render", lambda self, *given: render(self, *given).replace("Hi", "Ho"))
-    monkeypatch.setattr("snaketune.data.examples.check_written", lambda *_: None)
+    monkeypatch.setattr("snaketune.data.templates.examples.check_written", lambda *_: None)
     with pytest.raises(DataError, match=r"data/mine\.csv line 41: what is trained begins behind .* no prompt"):
         settle(recipe, [file], 1)
 
@@ -194,10 +194,10 @@ def test_an_answer_that_joins_its_prompt_is_cut_where_inference_cuts(folder):
 def test_reasoning_in_marks_that_the_template_does_not_know_is_split_from_its_content():
     message = {"role": "assistant", "content": "<think>hm</think>Hello!"}
     for source in ("{{ m.thinking }}<|END_THINKING|>", "{{ m.thinking }}{# </think> #}"):
-        [read] = thoughts.for_template([message], source, thoughts.AUTO)
+        [read] = reasoning.for_template([message], source, reasoning.AUTO)
         assert (read["content"], read["thinking"]) == ("Hello!", "hm")
     for source in ("{# reads reasoning_content #}{{ m.content }}", "{{ m.thinking }}</think>"):
-        assert thoughts.for_template([message], source, thoughts.AUTO) == [message]
+        assert reasoning.for_template([message], source, reasoning.AUTO) == [message]
 
 
 def test_a_prompt_that_is_other_tokens_alone_is_cut_where_inference_cuts(tmp_path):

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from test_data_near_dedupe import VOCABULARY, corpus_of
 from test_data_shingles import plain
 
-from snaketune.common.digests import file_digest
-from snaketune.common.errors import DataError
-from snaketune.data import leaks as leaking
-from snaketune.data import overlap
-from snaketune.data.leaks import Side, check_sides, find_leaks
-from snaketune.data.records import line_ranges
-from snaketune.data.removal import LineIndex
-from snaketune.data.sides import SplitPolicy, plan_sides, write_leaks
+from snaketune.core.digests import file_digest
+from snaketune.core.errors import DataError
+from snaketune.data.records.canonical_records import line_ranges
+from snaketune.data.similarity import leaks as leaking
+from snaketune.data.similarity import overlap
+from snaketune.data.similarity.leaks import Side, check_sides, find_leaks
+from snaketune.data.similarity.removal import LineIndex
+from snaketune.data.split.split_plan import SplitPolicy, plan_sides, write_leaks
 
 
 @pytest.fixture

@@ -5,10 +5,16 @@ import re
 import numpy as np
 import pytest
 
-from snaketune.common.errors import DataError
-from snaketune.data.cutting import Sizes
-from snaketune.data.losses import check_losses, left_out_at_tokenising, lengths_told, removed_duplicates, share
-from snaketune.data.rightsizing import LengthPolicy, rightsize
+from snaketune.core.errors import DataError
+from snaketune.data.rows.cutting import Sizes
+from snaketune.data.rows.rightsizing import LengthPolicy, rightsize
+from snaketune.data.tokens.left_out_records import (
+    check_losses,
+    left_out_at_tokenising,
+    lengths_told,
+    removed_duplicates,
+    share,
+)
 
 
 def facts_of(lengths, policy, context=64, plain=False, first=1):

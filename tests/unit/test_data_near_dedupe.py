@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_data_shingles import plain, similarity
 
-from snaketune.data import near_dedupe
-from snaketune.data.bitmaps import bitmaps, least_difference, may_be_similar
-from snaketune.data.minhash import Likeness, minhash, near_text
-from snaketune.data.near_dedupe import Clusters, Store, near_duplicates, sketch_ranges
-from snaketune.data.records import count_lines, line_ranges
-from snaketune.data.shingles import shingled
+from snaketune.data.records.canonical_records import count_lines, line_ranges
+from snaketune.data.similarity import near_dedupe
+from snaketune.data.similarity.bitmaps import bitmaps, least_difference, may_be_similar
+from snaketune.data.similarity.minhash import Likeness, minhash, near_text
+from snaketune.data.similarity.near_dedupe import Clusters, Store, near_duplicates, sketch_ranges
+from snaketune.data.similarity.shingles import shingled
 
 VOCABULARY = [f"{one}{two}" for one in "bcdfghklmnprst" for two in ("a", "en", "ix", "oru", "ull")]
 

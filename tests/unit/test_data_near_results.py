@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.common.digests import file_digest
-from snaketune.common.errors import DataError
-from snaketune.data.disks import Disk, Disks
-from snaketune.data.staging import ensure_near
+from snaketune.core.digests import file_digest
+from snaketune.core.errors import DataError
+from snaketune.storage.disks import Disk, Disks
+from snaketune.storage.staging import ensure_near
 
 
 @pytest.fixture

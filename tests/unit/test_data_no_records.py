@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from data_files import read, source
 
-from snaketune.common.errors import DataError
+from snaketune.core.errors import DataError
 
 PAIRS = [{"prompt": f"q {number}", "completion": f"a {number}"} for number in range(4)]
 

@@ -9,18 +9,18 @@ import time
 import pytest
 from data_files import PAIR
 
-from snaketune.common.digests import file_digest
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.config.discovery import Discovery, expand
-from snaketune.config.remote_sources import RemoteSources, translate
 from snaketune.config.schema import LinkedConfig
-from snaketune.data import fetching, object_storage, remote_copies
-from snaketune.data.disks import Disk, Disks, Speed
-from snaketune.data.fetching import fetch
-from snaketune.data.object_checks import check_of
-from snaketune.data.object_storage import Address, StoredObject, connect, describe
-from snaketune.data.remote_copies import as_entry
-from snaketune.data.staging import ensure_staged, stage_sources
+from snaketune.core.digests import file_digest
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.storage import fetching, object_storage, remote_copies
+from snaketune.storage.disks import Disk, Disks, Speed
+from snaketune.storage.fetching import fetch
+from snaketune.storage.object_checks import check_of
+from snaketune.storage.object_storage import Address, StoredObject, connect, describe
+from snaketune.storage.remote_copies import as_entry
+from snaketune.storage.staging import ensure_staged, stage_sources
+from snaketune.workflow.sources.inputs import Discovery, expand
+from snaketune.workflow.sources.remote_sources import RemoteSources, translate
 
 pytest_plugins = ("object_store",)
 BUCKET = "data"
@@ -263,7 +263,7 @@ def test_a_tag_that_is_no_checksum_is_found_out_by_a_second_attempt(storage, tmp
 
 
 def check_like(found):
-    from snaketune.data.object_checks import EtagCheck
+    from snaketune.storage.object_checks import EtagCheck
 
     return EtagCheck("0" * 32, found.bytes)
 
@@ -466,7 +466,7 @@ def test_nothing_of_the_storage_is_imported_for_files(tmp_path):
 
     program = (
         "import sys; sys.path.insert(0, 'scripts')\n"
-        "import snaketune.config.discovery, snaketune.data.staging, snaketune.publish.destination\n"
+        "import snaketune.workflow.sources.inputs, snaketune.storage.staging, snaketune.publish.destination\n"
         "print([name for name in ('botocore', 'boto3', 'urllib3') if name in sys.modules])"
     )
     root = remote_copies.__file__.split("/scripts/")[0]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.data import ordinary
-from snaketune.data.conversion import RecordConverter
-from snaketune.data.formats import default_reading
-from snaketune.data.policy import Reading, ReadingPolicy
-from snaketune.data.quarantine import Refusal
+from snaketune.data.formats.formats import default_reading
+from snaketune.data.records.conversion import RecordConverter
+from snaketune.data.records.quarantine import Refusal
+from snaketune.data.records.reading_policy import Reading, ReadingPolicy
+from snaketune.data.templates import ordinary
 
 CONTENTS = ("a", "", " \n", "a <b> c", "see <image> here", "<img>x.png</img>", None, 3, ["a"], {"parts": ["a"]})
 
@@ -109,6 +109,6 @@ def test_an_input_inside_another_column_is_kept():
 
 
 def test_reading_lines_starts_without_numpy():
-    code = "import sys, snaketune.data.reading as r; r.LineReader; assert not {'numpy', 'pyarrow'} & set(sys.modules)"
+    code = "import sys, snaketune.data.records.reading; assert not {'numpy', 'pyarrow'} & set(sys.modules)"
     scripts = Path(__file__).parents[2] / "scripts"
     subprocess.run([sys.executable, "-c", code], cwd=scripts, check=True)

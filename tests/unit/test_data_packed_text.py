@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from snaketune.data.packed_text import packed_columns, unpacked
-from snaketune.data.policy import ReadingPolicy
-from snaketune.data.quarantine import Refusal
+from snaketune.data.conversations.packed_text import packed_columns, unpacked
+from snaketune.data.records.quarantine import Refusal
+from snaketune.data.records.reading_policy import ReadingPolicy
 
 TURNS = [{"role": "user", "content": "It's one?"}, {"role": "assistant", "content": 'Yes, "one".'}]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaketune.data.packing import RowPlan, one_per_row, pack
+from snaketune.data.rows.packing import RowPlan, one_per_row, pack
 
 
 @given(st.lists(st.integers(1, 64), max_size=300))

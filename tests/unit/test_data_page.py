@@ -9,8 +9,8 @@ import orjson
 import pytest
 from data_files import read, source
 
-from snaketune.data.columns import BOOKKEEPING
-from snaketune.data.turn_names import USUAL_ROLES
+from snaketune.data.conversations.role_names import USUAL_ROLES
+from snaketune.data.formats.columns import BOOKKEEPING
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 CASES = Path(__file__).parents[1] / "golden" / "shapes" / "cases"

@@ -12,16 +12,16 @@ from data_tokenizers import ANSWERS, CHAT, QWEN, make_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.data.built_in_templates import BUILT_IN
-from snaketune.data.chunk_tokenizing import Recipe
-from snaketune.data.cutting import Sizes
-from snaketune.data.packing import one_per_row, pack
-from snaketune.data.rightsizing import LengthPolicy, rightsize
-from snaketune.data.rows import PackedRows, write_rows
-from snaketune.data.token_store import TokenStore
-from snaketune.data.tokenizer import TextTokenizer
-from snaketune.data.tokenizing import tokenize_split, tokenize_splits
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.data.rows.cutting import Sizes
+from snaketune.data.rows.packed_rows import PackedRows, write_rows
+from snaketune.data.rows.packing import one_per_row, pack
+from snaketune.data.rows.rightsizing import LengthPolicy, rightsize
+from snaketune.data.templates.built_in_templates import BUILT_IN
+from snaketune.data.tokens.chunk_tokenizing import Recipe
+from snaketune.data.tokens.token_store import TokenStore
+from snaketune.data.tokens.tokenizer import TextTokenizer
+from snaketune.data.tokens.tokenizing import tokenize_split, tokenize_splits
 
 ROW = 32
 ASKED = {"role": "user", "content": "Hi there"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from snaketune.data.rendered import MARKUPS, turns_in
+from snaketune.data.conversations.marked_up_text import MARKUPS, turns_in
 
 
 @pytest.mark.parametrize("name", MARKUPS)

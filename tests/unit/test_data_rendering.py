@@ -5,11 +5,11 @@ import itertools
 import pytest
 from data_tokenizers import CHATS, LLAMA3, PREFIXED, QWEN, THINKING, TRIMMING, make_folder
 
-from snaketune.data.borders import Borders
-from snaketune.data.built_in_templates import BUILT_IN
-from snaketune.data.rendering import Renderer, Unusable
-from snaketune.data.templates import ChatTemplate
-from snaketune.data.tokenizer import TextTokenizer
+from snaketune.data.templates.built_in_templates import BUILT_IN
+from snaketune.data.templates.rendering import Renderer, Unusable
+from snaketune.data.templates.templates import ChatTemplate
+from snaketune.data.tokens.token_borders import Borders
+from snaketune.data.tokens.tokenizer import TextTokenizer
 
 REFUSING = "{% if 'x' in messages[0].content %}{{ raise_exception('no x') }}{% endif %}" + BUILT_IN["chatml"]
 DROPPING = BUILT_IN["chatml"].replace("message['content'] + '<|im_end|>\\n'", "'<|im_end|>\\n'")

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.data.cutting import Sizes, cut
-from snaketune.data.rightsizing import LengthPolicy, account_for, choose_max_length, costs, histogram, rightsize
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.data.rows.cutting import Sizes, cut
+from snaketune.data.rows.rightsizing import LengthPolicy, account_for, choose_max_length, costs, histogram, rightsize
 
 AUTO = LengthPolicy("auto", "drop")
 

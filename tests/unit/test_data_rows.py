@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from snaketune.data.packing import one_per_row, pack
-from snaketune.data.rows import PackedRows, write_rows
+from snaketune.data.rows.packed_rows import PackedRows, write_rows
+from snaketune.data.rows.packing import one_per_row, pack
 
 ROW = 24
 
@@ -55,7 +55,7 @@ def test_rows_hold_every_document_with_its_boundaries(store, tmp_path, packer):
 def test_rows_in_several_batches_read_the_same(store, tmp_path, monkeypatch):
     packed = pack(store.lengths, ROW)
     write_rows(tmp_path / "one.arrow", store, packed, ROW, 0)
-    monkeypatch.setattr("snaketune.data.rows.BATCH_TOKENS", 2 * ROW)
+    monkeypatch.setattr("snaketune.data.rows.packed_rows.BATCH_TOKENS", 2 * ROW)
     write_rows(tmp_path / "many.arrow", store, packed, ROW, 0)
     one, many = PackedRows(tmp_path / "one.arrow"), PackedRows(tmp_path / "many.arrow")
     order = np.random.default_rng(0).permutation(len(one)).tolist()

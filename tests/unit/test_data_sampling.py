@@ -5,13 +5,13 @@ import orjson
 import pytest
 from data_files import source
 
-from snaketune.common.atomic import writing
-from snaketune.common.errors import DataError
-from snaketune.data.accounting import summary_of
-from snaketune.data.policy import Limits, ReadingPolicy
-from snaketune.data.reading import read_records
-from snaketune.data.sampling import repetitions
-from snaketune.data.staging import Source
+from snaketune.core.atomic import writing
+from snaketune.core.errors import DataError
+from snaketune.data.records.accounting import summary_of
+from snaketune.data.records.reading import read_records
+from snaketune.data.records.reading_policy import Limits, ReadingPolicy
+from snaketune.data.split.sampling import repetitions
+from snaketune.storage.staging import Source
 
 
 def lines(numbers):
@@ -73,9 +73,9 @@ def test_a_weight_repeats_or_thins_by_a_seeded_rule(weight, low, high):
 
 
 def test_weights_repeat_training_records_alone_and_are_counted(tmp_path):
-    from snaketune.data.removal import LineIndex
-    from snaketune.data.sides import SplitPolicy, plan_sides
-    from snaketune.data.splitting import carry_out
+    from snaketune.data.similarity.removal import LineIndex
+    from snaketune.data.split.split_plan import SplitPolicy, plan_sides
+    from snaketune.data.split.splitting import carry_out
 
     facts, _ = read(tmp_path, given(tmp_path / "a", range(400)), given(tmp_path / "b", range(1000, 1400), 1))
     records = tmp_path / "records.jsonl"

@@ -11,8 +11,8 @@ import orjson
 import pytest
 from data_files import PAIR
 
-from snaketune.common.digests import file_digest
-from snaketune.data.disks import disk_of
+from snaketune.core.digests import file_digest
+from snaketune.storage.disks import disk_of
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 READING = {"format": "auto", "columns": {}, "system_prompt": None, "max_bad_fraction": 0.05}

@@ -4,12 +4,12 @@ import random
 
 import pytest
 
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.data.choosing import decide
-from snaketune.data.columns import ANSWER_PAIRS, JUDGED, MAYBE_ANSWERS, MAYBE_QUESTIONS, NAMES, SPLITS, VERDICTS
-from snaketune.data.conversion import RecordConverter
-from snaketune.data.policy import ReadingPolicy
-from snaketune.data.quarantine import Refusal
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.data.formats.choosing import decide
+from snaketune.data.formats.columns import ANSWER_PAIRS, JUDGED, MAYBE_ANSWERS, MAYBE_QUESTIONS, NAMES, SPLITS, VERDICTS
+from snaketune.data.records.conversion import RecordConverter
+from snaketune.data.records.quarantine import Refusal
+from snaketune.data.records.reading_policy import ReadingPolicy
 
 NAMED = {name for names in (*NAMES.values(), *ANSWER_PAIRS) for name in names}
 COLUMNS = sorted(NAMED.union(MAYBE_ANSWERS, MAYBE_QUESTIONS, VERDICTS, JUDGED, SPLITS, ("foo", "bar", "_x", "id", "")))

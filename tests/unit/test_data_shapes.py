@@ -7,8 +7,8 @@ import subprocess
 import pytest
 from data_files import read, read_bytes, source
 
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.data.records import key_bytes, read_turns
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.data.records.canonical_records import key_bytes, read_turns
 
 USER, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
 

@@ -10,18 +10,20 @@ import pytest
 from data_files import canonical, source
 from data_tokenizers import QWEN, make_folder
 
-from snaketune.common.errors import DataError
-from snaketune.data import blocks, chunks, dedupe, dedupe_shard
-from snaketune.data.chunk_tokenizing import Recipe
-from snaketune.data.dedupe import DedupeParts, DedupePolicy, plan_removal
-from snaketune.data.dedupe_shard import key_shard, sketch_shard
-from snaketune.data.policy import ReadingPolicy
-from snaketune.data.reading import read_records
-from snaketune.data.reading_shard import read_shard
-from snaketune.data.records import line_ranges
+from snaketune.core.errors import DataError
+from snaketune.data.records.canonical_records import line_ranges
+from snaketune.data.records.reading import read_records
+from snaketune.data.records.reading_policy import ReadingPolicy
+from snaketune.data.records.reading_shard import read_shard
 from snaketune.data.shards import Shard, names_of, read_parts, write_part
-from snaketune.data.tokenizing import tokenize_splits
-from snaketune.data.tokenizing_shard import tokenize_shard
+from snaketune.data.similarity import dedupe, dedupe_shard
+from snaketune.data.similarity.dedupe import DedupeParts, DedupePolicy, plan_removal
+from snaketune.data.similarity.dedupe_shard import key_shard, sketch_shard
+from snaketune.data.sources import blocks
+from snaketune.data.tokens import chunks
+from snaketune.data.tokens.chunk_tokenizing import Recipe
+from snaketune.data.tokens.tokenizing import tokenize_splits
+from snaketune.data.tokens.tokenizing_shard import tokenize_shard
 
 COUNTS = [2, 7]
 

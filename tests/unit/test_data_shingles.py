@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaketune.data.shingles import BREAK, Rows, batches, jaccard, kinds_of_characters, shingled, windows, words
+from snaketune.data.similarity.shingles import (
+    BREAK,
+    Rows,
+    batches,
+    jaccard,
+    kinds_of_characters,
+    shingled,
+    windows,
+    words,
+)
 
 ALPHABET = "ab  cé\n\u3000\u00a0漢字かナ한국กa\u0301\U00020000.,"
 SINGLE = re.compile(

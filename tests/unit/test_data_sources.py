@@ -15,10 +15,10 @@ from data_files import PAIR, read, read_bytes, source
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from snaketune.common.digests import file_digest
-from snaketune.common.errors import DataError
-from snaketune.data.blocks import blocks_of
-from snaketune.data.sources import open_source
+from snaketune.core.digests import file_digest
+from snaketune.core.errors import DataError
+from snaketune.data.sources.blocks import blocks_of
+from snaketune.data.sources.source_files import open_source
 
 # Without a clock in its header, so that a test has the same name in every process.
 gz = functools.partial(gzip.compress, mtime=0)

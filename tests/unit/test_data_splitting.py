@@ -6,8 +6,8 @@ from data_files import canonical
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snaketune.common.errors import DataError
-from snaketune.data.splitting import carry_out, plan_split
+from snaketune.core.errors import DataError
+from snaketune.data.split.splitting import carry_out, plan_split
 
 
 def asked(question, answer="b"):

@@ -7,10 +7,11 @@ import orjson
 import pytest
 from data_files import PAIR
 
-from snaketune.common.digests import file_digest
-from snaketune.common.errors import DataError, DiskFullError
-from snaketune.data import copying
-from snaketune.data.disks import (
+from snaketune.core.digests import file_digest
+from snaketune.core.errors import DataError, DiskFullError
+from snaketune.data.quickstart import quickstart_lines
+from snaketune.storage import copying
+from snaketune.storage.disks import (
     Disk,
     Disks,
     Speed,
@@ -21,8 +22,7 @@ from snaketune.data.disks import (
     temporary_place,
     usual_folders,
 )
-from snaketune.data.quickstart import quickstart_lines
-from snaketune.data.staging import ensure_staged, facts_of, sources_of, stage_sources
+from snaketune.storage.staging import ensure_staged, facts_of, sources_of, stage_sources
 
 BUILTIN = {"path": "builtin:quickstart", "digest": "builtin"}
 CONTENT = PAIR * 1000
@@ -286,7 +286,7 @@ def test_the_type_of_a_disk_is_that_of_the_nearest_mount(tmp_path):
 
 
 def test_a_folder_is_measured_and_left_empty(tmp_path, monkeypatch):
-    monkeypatch.setattr("snaketune.data.disks.TRIAL_BYTES", 4 << 20)
+    monkeypatch.setattr("snaketune.storage.disks.TRIAL_BYTES", 4 << 20)
     speed = measure(tmp_path / "new")
     assert speed.write > 0
     assert speed.read > 0

@@ -15,9 +15,9 @@ from data_tokenizers import make_folder
 from template_zoo import families
 from tokenizers import AddedToken, Tokenizer
 
-from snaketune.data.chunk_tokenizing import ChunkTokenizer, Recipe
-from snaketune.data.chunks import chunks_of
-from snaketune.data.inference_check import Reference
+from snaketune.data.templates.inference_check import Reference
+from snaketune.data.tokens.chunk_tokenizing import ChunkTokenizer, Recipe
+from snaketune.data.tokens.chunks import chunks_of
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "templates" / "masks.json"
 CALL = {"id": "c00000001", "type": "function", "function": {"name": "add", "arguments": {"a": 1, "note": "two words"}}}

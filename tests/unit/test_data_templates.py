@@ -7,10 +7,10 @@ from data_tokenizers import CHAT, CHATS, LLAMA3, PREFIXED, QWEN, THINKING, TRIMM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.data.built_in_templates import BUILT_IN, choose_template
-from snaketune.data.examples import ExampleFinder
-from snaketune.data.templates import ChatTemplate
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.data.templates.built_in_templates import BUILT_IN, choose_template
+from snaketune.data.templates.examples import ExampleFinder
+from snaketune.data.templates.templates import ChatTemplate
 
 TOKENS = {"bos_token": "<|bos|>", "eos_token": "<|eos|>"}
 CONTROL = re.compile(r"<\|[a-z_]+\|>")

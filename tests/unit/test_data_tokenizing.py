@@ -11,22 +11,28 @@ import orjson
 import pytest
 from data_tokenizers import CHAT, CHATS, LLAMA3, MARKED_WITHOUT_END, PREFIXED, QWEN, THINKING, TRIMMING, make_folder
 
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.data import chunks
-from snaketune.data.audit import Audit, Limits, Rows, audit
-from snaketune.data.built_in_templates import BUILT_IN
-from snaketune.data.chunk_tokenizing import ChunkTokenizer, Recipe
-from snaketune.data.chunks import chunks_of
-from snaketune.data.encoding import Encoder
-from snaketune.data.engine import FastEngine, TokenizersEngine, choose_engine, few_threads, fuzz_strings
-from snaketune.data.equality import choose_method
-from snaketune.data.packing import pack
-from snaketune.data.rows import PackedRows, write_rows
-from snaketune.data.token_store import DATA_FILE, TokenStore
-from snaketune.data.tokenizer import TextTokenizer, own_chat_template
-from snaketune.data.tokenizing import _account_of, settle, tokenize_split, tokenize_splits, warnings_of
-from snaketune.data.tool_use import for_template
-from snaketune.model.tiny_tokenizer import CHAT_TEMPLATE
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.data.conversations.tool_use import for_template
+from snaketune.data.rows.packed_rows import PackedRows, write_rows
+from snaketune.data.rows.packing import pack
+from snaketune.data.templates.built_in_templates import BUILT_IN
+from snaketune.data.tokens import chunks
+from snaketune.data.tokens.chunk_tokenizing import ChunkTokenizer, Recipe
+from snaketune.data.tokens.chunks import chunks_of
+from snaketune.data.tokens.encoding import Encoder
+from snaketune.data.tokens.equality_gate import choose_method
+from snaketune.data.tokens.mask_audit import Audit, Limits, Rows, audit
+from snaketune.data.tokens.token_store import DATA_FILE, TokenStore
+from snaketune.data.tokens.tokenizer import TextTokenizer, own_chat_template
+from snaketune.data.tokens.tokenizer_engine import (
+    FastEngine,
+    TokenizersEngine,
+    choose_engine,
+    few_threads,
+    fuzz_strings,
+)
+from snaketune.data.tokens.tokenizing import _account_of, settle, tokenize_split, tokenize_splits, warnings_of
+from snaketune.model.tiny.tiny_tokenizer import CHAT_TEMPLATE
 
 TEMPLATES = {
     "chatml": BUILT_IN["chatml"],

@@ -10,22 +10,22 @@ import pytest
 import torch
 from tiny_run import conversations, llama, write_data, write_run
 
-from snaketune.common.digests import file_digest
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.data.rows import PackedRows
-from snaketune.data.token_store import TokenStore
+from snaketune.core.digests import file_digest
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.data.tokens.token_store import TokenStore
+from snaketune.evaluate.answers.evaluation_files import FileSettings, canonical_records
+from snaketune.evaluate.answers.prompts import Prompt
+from snaketune.evaluate.answers.questions import Questions
+from snaketune.evaluate.answers.scorers import scorers
+from snaketune.evaluate.answers.timing import Stopwatch, timing_facts
 from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
-from snaketune.evaluate.files import FileSettings, canonical_records
 from snaketune.evaluate.groups import by_length, by_source
 from snaketune.evaluate.likelihood import Likelihoods, measure
 from snaketune.evaluate.measures import additive_measures
 from snaketune.evaluate.models import ModelSettings
-from snaketune.evaluate.prompts import Prompt
-from snaketune.evaluate.questions import Questions
 from snaketune.evaluate.results import write_generations
-from snaketune.evaluate.scorers import scorers
-from snaketune.evaluate.timing import Stopwatch, timing_facts
-from snaketune.report.answers import collect
+from snaketune.report.run.answers import collect
 
 SUMS = [{"question": f"lamp {n} and {n}", "answer": f"on\n#### {2 * n}"} for n in range(5)]
 COLUMNS = {"prompt": "question", "completion": "answer"}

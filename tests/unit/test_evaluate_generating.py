@@ -3,11 +3,11 @@ import torch
 from tiny_run import WORDS, llama
 from transformers import GenerationConfig
 
-from snaketune.common.errors import TrainingError
-from snaketune.evaluate.generating import Decoding, answer_batches, generate_answers, until_stop, with_room
-from snaketune.evaluate.prompts import Prompt
-from snaketune.evaluate.questions import Questions
-from snaketune.model.tiny_tokenizer import train_tokenizer
+from snaketune.core.errors import TrainingError
+from snaketune.evaluate.answers.generating import Decoding, answer_batches, generate_answers, until_stop, with_room
+from snaketune.evaluate.answers.prompts import Prompt
+from snaketune.evaluate.answers.questions import Questions
+from snaketune.model.tiny.tiny_tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import pytest
 import torch
 from tiny_run import conversations, write_run
 
-from snaketune.common.digests import file_digest
-from snaketune.common.errors import ConfigError
+from snaketune.core.digests import file_digest
+from snaketune.core.errors import ConfigError
 from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
 from snaketune.evaluate.harness import run_tasks
 

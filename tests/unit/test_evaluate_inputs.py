@@ -1,7 +1,7 @@
 import pytest
 
-from snaketune.common.errors import DataError
-from snaketune.common.manifest import write_manifest
+from snaketune.core.errors import DataError
+from snaketune.core.manifest import write_manifest
 from snaketune.evaluate.inputs import located
 
 

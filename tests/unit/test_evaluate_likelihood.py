@@ -6,11 +6,11 @@ import torch
 from tiny_run import conversations, llama, write_data, write_run
 from transformers import GraniteConfig, GraniteForCausalLM
 
-from snaketune.common.errors import TrainingError
-from snaketune.data.cutting import CutDocuments, Sizes, cut
-from snaketune.data.packing import pack
-from snaketune.data.rows import PackedRows, write_rows
-from snaketune.data.token_store import TokenStore
+from snaketune.core.errors import TrainingError
+from snaketune.data.rows.cutting import CutDocuments, Sizes, cut
+from snaketune.data.rows.packed_rows import PackedRows, write_rows
+from snaketune.data.rows.packing import pack
+from snaketune.data.tokens.token_store import TokenStore
 from snaketune.evaluate import scoring
 from snaketune.evaluate.likelihood import Likelihoods, measure
 from snaketune.evaluate.measures import likelihood_measures

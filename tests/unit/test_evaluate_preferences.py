@@ -8,8 +8,8 @@ import torch
 from tiny_run import COLUMNS, conversations, tokenized, write_data, write_run
 from transformers import AutoTokenizer
 
-from snaketune.data.rows import PackedRows, write_rows
-from snaketune.data.token_store import TokenStore
+from snaketune.data.rows.packed_rows import PackedRows, write_rows
+from snaketune.data.tokens.token_store import TokenStore
 from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
 from snaketune.evaluate.likelihood import Likelihoods, measure
 from snaketune.evaluate.models import ModelSettings, attach_adapter, load_model

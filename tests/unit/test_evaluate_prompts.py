@@ -3,11 +3,11 @@ import orjson
 import pytest
 from tiny_run import WORDS, conversations, llama
 
-from snaketune.data.rendering import Renderer
-from snaketune.data.templates import ChatTemplate
-from snaketune.data.tokenizer import TextTokenizer
-from snaketune.evaluate.prompts import choose_prompts, last_answer, stop_tokens
-from snaketune.model.tiny_tokenizer import CHAT_TEMPLATE, train_tokenizer
+from snaketune.data.templates.rendering import Renderer
+from snaketune.data.templates.templates import ChatTemplate
+from snaketune.data.tokens.tokenizer import TextTokenizer
+from snaketune.evaluate.answers.prompts import choose_prompts, last_answer, stop_tokens
+from snaketune.model.tiny.tiny_tokenizer import CHAT_TEMPLATE, train_tokenizer
 
 CALL = {"id": "c", "type": "function", "function": {"name": "add", "arguments": '{"a":1}'}}
 RESULT = {"role": "tool", "tool_call_id": "c", "content": "3"}

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny_run import conversations, write_run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from snaketune.common.errors import TrainingError
+from snaketune.core.errors import TrainingError
 from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
 from snaketune.evaluate.models import ModelSettings, attach_adapter, computing_dtype
 from snaketune.evaluate.results import write_documents, write_generations

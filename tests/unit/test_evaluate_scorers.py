@@ -5,12 +5,12 @@ import numpy as np
 import orjson
 import pytest
 
-from snaketune.common.errors import ConfigError
+from snaketune.core.errors import ConfigError
 from snaketune.evaluate import packages
 from snaketune.evaluate.additive import Additive
-from snaketune.evaluate.normalizing import normalizer
-from snaketune.evaluate.numeric import answer_number, numeric_match, reference_number
-from snaketune.evaluate.scorers import json_equal, json_valid, scored, scorers
+from snaketune.evaluate.answers.normalizing import normalizer
+from snaketune.evaluate.answers.numeric import answer_number, numeric_match, reference_number
+from snaketune.evaluate.answers.scorers import json_equal, json_valid, scored, scorers
 
 ANSWERS = ["the lamp goes on at seven", "Kitchen, off!", "", "The cat sat on the mat.", "rouge et noir: caf\u00e9"]
 REFERENCES = ["the lamp goes on at nine", "kitchen off", "red", "The cat sat on a mat.", "rouge et noir: caf\u00e9"]

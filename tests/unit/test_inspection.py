@@ -13,15 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from snaketune.common.digests import file_digest
-from snaketune.config.discovery import Discovery
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.schema import DataConfig, TokensConfig
 from snaketune.config.schema_model import ModelConfig
-from snaketune.data.inspection import look_at
-from snaketune.data.policy import ReadingPolicy
+from snaketune.core.digests import file_digest
+from snaketune.data.formats.inspection import look_at
+from snaketune.data.records.reading_policy import ReadingPolicy
 from snaketune.inspection import inspect_group
 from snaketune.report.inspection_page import render_inspection, told
+from snaketune.workflow.sources.inputs import Discovery
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "inspect_sources.py"
 TINY = {"name_or_path": "tiny", "tiny": {"vocab_size": 400, "max_position_embeddings": 32, "corpus": "data"}}

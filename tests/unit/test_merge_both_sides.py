@@ -9,14 +9,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_run import TinyRun, conversations, llama, save_adapter, write_run
 
-from snaketune.common.errors import TrainingError
+from snaketune.core.errors import TrainingError
 from snaketune.merge import adapter as adapters
-from snaketune.merge import logits, streaming, verify
+from snaketune.merge import streaming
 from snaketune.merge.combining import Combination, combine_adapters
-from snaketune.merge.divergence import Comparison, Mean
-from snaketune.merge.gate import check_folder
-from snaketune.merge.material import Material
+from snaketune.merge.merge_inputs import Material
 from snaketune.merge.merging import merge_adapter
+from snaketune.merge.verification import logits, verify
+from snaketune.merge.verification.divergence import Comparison, Mean
+from snaketune.merge.verification.gate import check_folder
 
 CFG = {"dtype": "auto", "max_shard_size": "5GB", "cpu_threads": 1, "attn_implementation": "sdpa"}
 WEIGHTS = "adapter_model.safetensors"

@@ -4,7 +4,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from snaketune.common.errors import TrainingError
+from snaketune.core.errors import TrainingError
 from snaketune.merge.checkpoint import Checkpoint, plan_shards, size_in_bytes, weight_files, write_shards
 
 

@@ -8,12 +8,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_run import conversations, llama, save_adapter, write_run
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from snaketune.common.errors import TrainingError
+from snaketune.core.errors import TrainingError
 from snaketune.merge.adapter import read_adapter
 from snaketune.merge.combining import Combination, combine_adapters, hollow_model
-from snaketune.merge.gate import check_folder
-from snaketune.merge.material import Material
+from snaketune.merge.merge_inputs import Material
 from snaketune.merge.merging import merge_adapter
+from snaketune.merge.verification.gate import check_folder
 
 ONE, TWO = {"use_rslora": True}, {"lora_alpha": 3}
 OTHER_RANKS = {"r": 6, "rank_pattern": {"q_proj": 3}, "alpha_pattern": {"up_proj": 20}}

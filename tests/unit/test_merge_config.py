@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from snaketune.common.errors import ConfigError
-from snaketune.config.blueprint import Blueprint
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.stages import STAGES, slice_of, stage_id
+from snaketune.core.errors import ConfigError
+from snaketune.workflow.job_table import Blueprint
+from snaketune.workflow.stages import STAGES, slice_of, stage_id
 
 FILE = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny", "tiny": {"corpus": "quickstart"}}}
 BOTH = {"merge": {"adapters": [{"run": "a", "weight": 0.5}, {"run": "b", "weight": -0.25}]}}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.common.errors import ConfigError, TrainingError
-from snaketune.merge.gguf import convert_to_gguf, find_converter
+from snaketune.core.errors import ConfigError, TrainingError
+from snaketune.merge.gguf_export.gguf import convert_to_gguf, find_converter
 
 RECORDING = """import json, sys
 from pathlib import Path

@@ -19,13 +19,13 @@ from transformers import (
     Qwen3Config,
 )
 
-from snaketune.common.errors import ConfigError, TrainingError
-from snaketune.common.manifest import write_manifest
-from snaketune.data.rows import PackedRows
-from snaketune.merge import exporting
-from snaketune.merge.exporting import Export, check, export, way_to_write
-from snaketune.merge.gguf_writing import SPLITTERS, refusal, splitter, write_gguf
-from snaketune.model.gguf_base import convert_gguf
+from snaketune.core.errors import ConfigError, TrainingError
+from snaketune.core.manifest import write_manifest
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.merge.gguf_export import exporting
+from snaketune.merge.gguf_export.exporting import Export, check, export, way_to_write
+from snaketune.merge.gguf_export.gguf_writing import SPLITTERS, refusal, splitter, write_gguf
+from snaketune.model.gguf.gguf_base import convert_gguf
 
 SIZES = {
     "hidden_size": 64,

@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from tiny_run import TinyRun, conversations, llama, write_run
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from snaketune.common.errors import TrainingError
-from snaketune.merge.gate import check_folder
-from snaketune.merge.material import Material
+from snaketune.core.errors import TrainingError
+from snaketune.merge.merge_inputs import Material
 from snaketune.merge.merging import merge_adapter
+from snaketune.merge.verification.gate import check_folder
 
 CFG = {"dtype": "bfloat16", "max_shard_size": "30KB", "cpu_threads": 1, "attn_implementation": "sdpa"}
 TIED = {"tie_word_embeddings": True}

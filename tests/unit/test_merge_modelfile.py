@@ -3,8 +3,8 @@
 import pytest
 from jinja2 import Environment
 
-from snaketune.common.errors import DataError
-from snaketune.merge.modelfile import modelfile, ollama_template
+from snaketune.core.errors import DataError
+from snaketune.merge.gguf_export.modelfile import modelfile, ollama_template
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -2,10 +2,10 @@
 
 import pytest
 
-from snaketune.common.canonical import read_json
-from snaketune.common.errors import ConfigError, DataError, DiskFullError, TrainingError
-from snaketune.config.damage import heal
+from snaketune.core.canonical import read_json
+from snaketune.core.errors import ConfigError, DataError, DiskFullError, TrainingError
 from snaketune.merge.outcome import accepted, attempt, is_to_be_repeated, merged_folder, refusal_of
+from snaketune.workflow.results.damage import heal
 
 
 def fails(error):

@@ -10,14 +10,15 @@ from safetensors.torch import load_file, save_file
 from tiny_run import TinyRun, conversations, llama, save_adapter, write_data, write_run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from snaketune.common.errors import ConfigError, DataError, TrainingError
-from snaketune.common.manifest import describe_files, read_manifest
-from snaketune.merge import divergence, logits, streaming
+from snaketune.core.errors import ConfigError, DataError, TrainingError
+from snaketune.core.manifest import describe_files, read_manifest
+from snaketune.merge import streaming
 from snaketune.merge.checkpoint import Checkpoint
-from snaketune.merge.gate import check_folder
-from snaketune.merge.material import Material
+from snaketune.merge.merge_inputs import Material
 from snaketune.merge.merging import merge_adapter
-from snaketune.model.tiny_tokenizer import CHAT_TEMPLATE
+from snaketune.merge.verification import divergence, logits
+from snaketune.merge.verification.gate import check_folder
+from snaketune.model.tiny.tiny_tokenizer import CHAT_TEMPLATE
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "merge_adapter.py"
 CFG = {"dtype": "auto", "max_shard_size": "5GB", "cpu_threads": 1, "attn_implementation": "sdpa"}

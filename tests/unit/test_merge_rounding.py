@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from snaketune.common.errors import TrainingError
+from snaketune.core.errors import TrainingError
 from snaketune.merge import rounding
 from snaketune.merge.rounding import NEAREST, STOCHASTIC, Rounding, step_of
 

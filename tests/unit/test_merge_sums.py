@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from snaketune.merge.sums import is_near
+from snaketune.merge.verification.exact_sums import is_near
 
 
 @pytest.mark.parametrize("rank", [8, 64])

@@ -8,13 +8,13 @@ from safetensors.torch import load_file, save_file
 from tiny_run import TinyRun, conversations, llama, write_run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from snaketune.common.errors import TrainingError
+from snaketune.core.errors import TrainingError
 from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
 from snaketune.evaluate.models import is_whole_model
-from snaketune.merge.gate import check_folder
-from snaketune.merge.material import Material as MergeMaterial
+from snaketune.merge.merge_inputs import Material as MergeMaterial
 from snaketune.merge.merging import merge_adapter
 from snaketune.merge.rounding import step_of
+from snaketune.merge.verification.gate import check_folder
 
 CFG = {"dtype": "auto", "max_shard_size": "5GB", "cpu_threads": 1, "attn_implementation": "sdpa"}
 WEIGHTS = "model.safetensors"

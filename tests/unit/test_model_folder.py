@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer
 
-from snaketune.common.errors import ConfigError, DataError, SnaketuneError
+from snaketune.core.errors import ConfigError, DataError, SnaketuneError
 from snaketune.model.folder import link_model
 from snaketune.model.tokenizer_files import chat_template_digest, tokenizer_digest
 

@@ -11,11 +11,12 @@ from model_case import prepare_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.model import gguf_base, smollm2
-from snaketune.model.gguf_file import UnsupportedGguf, find_gguf
-from snaketune.model.gguf_positions import llama3_factors, scaled_positions
-from snaketune.model.gguf_reader import GgufReader
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.model import smollm2
+from snaketune.model.gguf import gguf_base
+from snaketune.model.gguf.gguf_file import UnsupportedGguf, find_gguf
+from snaketune.model.gguf.gguf_positions import llama3_factors, scaled_positions
+from snaketune.model.gguf.gguf_reader import GgufReader
 
 
 def settings(name):

@@ -18,8 +18,8 @@ from hub_answers import Answers
 from model_case import prepare_model
 from test_model_folder import CONFIG, settings, write_model
 
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.common.manifest import read_manifest
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.core.manifest import read_manifest
 from snaketune.model import origin
 from snaketune.model.hub import Snapshot, ensure_reachable
 from snaketune.model.prepare import prepare_model as prepare_beside_tokenizer

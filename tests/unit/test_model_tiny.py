@@ -10,11 +10,11 @@ from model_case import prepare_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.model.tiny import make_tiny_model
-from snaketune.model.tiny_corpus import corpus_texts, record_texts
-from snaketune.model.tiny_model import IGNORED, Pretraining, encode_corpus, endless_batches, pad, rate_share
-from snaketune.model.tiny_tokenizer import make_tokenizer
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.model.tiny.tiny import make_tiny_model
+from snaketune.model.tiny.tiny_corpus import corpus_texts, record_texts
+from snaketune.model.tiny.tiny_model import IGNORED, Pretraining, encode_corpus, endless_batches, pad, rate_share
+from snaketune.model.tiny.tiny_tokenizer import make_tokenizer
 
 SIZES = {
     "corpus": "quickstart",

@@ -6,7 +6,7 @@ import torch
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
-from snaketune.common.errors import ConfigError, DataError
+from snaketune.core.errors import ConfigError, DataError
 from snaketune.model.weights import count_parameters, digest_weights, find_weight_files
 
 TENSORS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.ones(5, dtype=np.float32)}

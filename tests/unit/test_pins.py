@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from snaketune.common.code_identity import CodeDigests
+from snaketune.core.code_identity import CodeDigests
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from snaketune.plan.advice import RULES, Situation, advise
+from snaketune.plan.advice.advice import RULES, Situation, advise
 
 
 def choices(**facts):

@@ -6,11 +6,11 @@ import pytest
 from plan_case import PACK, inputs, plan_of, saved
 from plan_models import SMALL_MODELS
 
-from snaketune.plan.afterwards import answering_of, host_memory
+from snaketune.plan.advice.after_training import answering_of, host_memory
+from snaketune.plan.advice.presets import load_presets, presets_digest
 from snaketune.plan.planning import make_plan
-from snaketune.plan.presets import load_presets, presets_digest
-from snaketune.report.plan_choices import flow, presets
-from snaketune.report.plan_figures import afterwards, figures
+from snaketune.report.plan.plan_choices import flow, presets
+from snaketune.report.plan.plan_figures import afterwards, figures
 
 A100 = {"gpu": "a100-80-sxm"}
 

@@ -5,8 +5,8 @@ from datetime import datetime
 
 import pytest
 
-from snaketune.common.errors import PlanError
-from snaketune.plan.budget import (
+from snaketune.core.errors import PlanError
+from snaketune.plan.costs.budget import (
     RunInputs,
     annual_usd,
     break_even_runs,

@@ -4,8 +4,8 @@ import pytest
 from plan_models import LLAMA_2_7B, LLAMA_2_13B, LLAMA_3_1_8B, MIXTRAL_8X7B, QWEN_3_06B, SMALL, YI_34B
 from transformers import GPT2Config, LlamaConfig, MixtralConfig, T5Config
 
-from snaketune.common.errors import ConfigError, PlanError
-from snaketune.plan.counting import count_parameters, lora_parameters
+from snaketune.core.errors import ConfigError, PlanError
+from snaketune.plan.memory.counting import count_parameters, lora_parameters
 
 ALL = {"target_modules": "all-linear"}
 

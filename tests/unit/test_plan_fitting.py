@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from plan_models import LLAMA_3_1_8B, QWEN_3_06B
 
-from snaketune.plan.fitting import choose_checkpointing, fits, next_smaller_setting
-from snaketune.plan.memory import memory_plan
+from snaketune.plan.memory.fitting import choose_checkpointing, fits, next_smaller_setting
+from snaketune.plan.memory.memory import memory_plan
 from snaketune.plan.settings import MemorySetting
 
 SETTING = MemorySetting(1024, 4)

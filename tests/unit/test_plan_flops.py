@@ -7,9 +7,9 @@ from plan_models import LLAMA_3_1_8B, QWEN_3_06B, SMALL, SMALL_MODELS
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Gemma3TextConfig, Qwen3NextConfig
 
-from snaketune.plan.counting import meta_model
 from snaketune.plan.flops import ModelShape, hardware_flops, model_flops, recomputed_layers, shape_of
-from snaketune.plan.stand_ins import without_packing_detection
+from snaketune.plan.memory.counting import meta_model
+from snaketune.plan.memory.meta_ops import without_packing_detection
 
 TOKENS = 512
 

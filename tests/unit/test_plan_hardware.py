@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.common.errors import ConfigError
-from snaketune.plan import hardware
-from snaketune.plan.hardware import find_hardware, load_catalogue, peak_flops
+from snaketune.core.errors import ConfigError
+from snaketune.plan.devices import hardware
+from snaketune.plan.devices.hardware import find_hardware, load_catalogue, peak_flops
 
 CATALOGUE = load_catalogue()
 GPUS = [device for device in CATALOGUE if device.id != "cpu"]
+
+PLAN = Path(hardware.__file__).parents[1]
+# Traces a model on the meta device.
+NEEDS_TORCH = ("__init__", "meta_ops")
 
 
 def test_all_devices_of_the_ladder_are_there():
@@ -125,10 +129,11 @@ def test_a_damaged_catalogue_is_one_sentence(tmp_path, text):
 
 def test_the_package_needs_only_yaml_torch_and_its_libraries():
     shared = {
-        f"snaketune.{name}" for name in ("common.errors", "model.architecture", "model.lora", "train.fused_layers")
+        f"snaketune.{name}"
+        for name in ("core.errors", "model.architecture", "model.adapters.lora", "train.kernels.fused_layers")
     }
     allowed = {"yaml", "torch", "transformers", "peft", "snaketune"}
-    for file in Path(hardware.__file__).parent.glob("*.py"):
+    for file in PLAN.rglob("*.py"):
         tree = ast.parse(file.read_text())
         for node in ast.walk(tree):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
@@ -140,9 +145,10 @@ def test_the_package_needs_only_yaml_torch_and_its_libraries():
 
 
 def test_importing_the_plan_does_not_import_torch():
-    modules = ("hardware", "flops", "counting", "memory", "fitting", "budget", "strategies", "advice")
-    names = [*(f"snaketune.plan.{name}" for name in modules), "snaketune.config.upkeep"]
+    modules = [path.relative_to(PLAN).with_suffix("").parts for path in sorted(PLAN.rglob("*.py"))]
+    names = [".".join(("snaketune", "plan", *parts)) for parts in modules if parts[-1] not in NEEDS_TORCH]
+    names = [*names, "snaketune.workflow.lifecycle"]
     statement = "import sys; " + "; ".join(f"import {name}" for name in names)  # the last: every start of Snakemake
-    scripts = Path(hardware.__file__).parents[2]
+    scripts = PLAN.parents[1]
     check = f"import sys; sys.path.insert(0, {str(scripts)!r}); {statement}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

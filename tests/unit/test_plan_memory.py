@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from plan_models import LLAMA_2_7B, LLAMA_2_13B, LLAMA_3_1_8B, MIXTRAL_8X7B, QWEN_3_06B, QWEN_3_8B, YI_34B
 
-from snaketune.common.errors import PlanError
-from snaketune.plan.memory import memory_plan
+from snaketune.core.errors import PlanError
+from snaketune.plan.memory.memory import memory_plan
 from snaketune.plan.settings import AdapterSetting, MemorySetting, setting_of
 
 GIB = 2**30 / 1e9
@@ -193,15 +193,18 @@ def test_setting_of_a_configuration_takes_every_key():
 
 
 def test_the_plan_and_the_chunked_loss_agree_on_the_size_of_a_chunk():
-    from snaketune.plan.memory import LOGITS_AT_ONCE
-    from snaketune.train import head
+    from snaketune.plan.memory.memory import LOGITS_AT_ONCE
+    from snaketune.train.kernels import chunked_cross_entropy
 
-    assert {"cuda": head.LOGITS_AT_ONCE, "cpu": head.LOGITS_AT_ONCE_CPU} == LOGITS_AT_ONCE
+    assert {
+        "cuda": chunked_cross_entropy.LOGITS_AT_ONCE,
+        "cpu": chunked_cross_entropy.LOGITS_AT_ONCE_CPU,
+    } == LOGITS_AT_ONCE
 
 
 def test_offloaded_activations_are_planned_by_what_is_on_its_way():
-    from snaketune.plan.memory import OFFLOADED_AT_ONCE
-    from snaketune.train import offloading
+    from snaketune.plan.memory.memory import OFFLOADED_AT_ONCE
+    from snaketune.train.kernels import offloading
 
     assert offloading.ON_THE_WAY == OFFLOADED_AT_ONCE
     setting = MemorySetting(2048, 8)

@@ -9,17 +9,17 @@ import pytest
 from plan_case import FRIDAY, MACHINE, MODEL, inputs, plan_of, rate_in, saved
 from plan_models import LLAMA_2_7B, LLAMA_2_13B, MIXTRAL_8X7B, SMALL_MODELS
 
-from snaketune.common.canonical import pretty_bytes
-from snaketune.plan.budget import RunInputs, budget_of
+from snaketune.core.canonical import pretty_bytes
+from snaketune.plan.costs.budget import RunInputs, budget_of
+from snaketune.plan.costs.forecast import save_interval
+from snaketune.plan.devices.machine import Machine
 from snaketune.plan.flops import hardware_flops, shape_of
-from snaketune.plan.forecast import save_interval
 from snaketune.plan.gate import Gate, check_plan
-from snaketune.plan.machine import Machine
 from snaketune.plan.planning import make_plan
 from snaketune.plan.remedy import written
 from snaketune.plan.summary import describe
 from snaketune.plan.workload import squared_lengths, tokens_up_to
-from snaketune.train.cadence import best_interval
+from snaketune.train.checkpoints.checkpoint_schedule import best_interval
 
 A100 = {"gpu": "a100-80-sxm"}
 PUBLIC = ("tokens_total", "steps", "train_hours", "cost_usd", "memory_gb", "disk_gb", "finishes_at")

@@ -7,11 +7,11 @@ import pytest
 from plan_case import MODEL, plan_of
 from test_plan_planning import A100, finished_run
 
-from snaketune.common.errors import TrainingError
+from snaketune.core.errors import TrainingError
 from snaketune.plan.candidates import Candidate, advice, row_choices, worker_choices
-from snaketune.plan.probed import describe_probe
+from snaketune.plan.costs.probed import describe_probe
 from snaketune.plan.summary import describe
-from snaketune.train.shortage import ShortageError
+from snaketune.train.out_of_memory import ShortageError
 
 GPU = {"name": "NVIDIA A100-SXM4-80GB"}
 
@@ -130,7 +130,7 @@ class Fake:
 
 
 def test_what_cannot_fit_is_not_tried_and_running_out_of_memory_is_a_result():
-    from snaketune.train.autotune import search
+    from snaketune.train.probe.autotune import search
 
     device = Fake(breaks_at=8)
     rows = search(Candidate(4, 4, 0, 0), device.measure, device.needs, 17.0, cores=8, is_cpu=False)
@@ -149,7 +149,7 @@ def test_what_cannot_fit_is_not_tried_and_running_out_of_memory_is_a_result():
 
 
 def test_steps_in_the_backward_pass_keep_their_rows_at_a_time():
-    from snaketune.train.autotune import search
+    from snaketune.train.probe.autotune import search
 
     device = Fake()
     search(Candidate(4, 1, 0, 0), device.measure, device.needs, 99.0, cores=8, is_cpu=False, splits=False)
@@ -157,7 +157,7 @@ def test_steps_in_the_backward_pass_keep_their_rows_at_a_time():
 
 
 def test_other_errors_of_a_candidate_are_not_swallowed():
-    from snaketune.train.autotune import search
+    from snaketune.train.probe.autotune import search
 
     def diverge(candidate):
         raise TrainingError("the loss is not finite.")

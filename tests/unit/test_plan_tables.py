@@ -7,12 +7,12 @@ import pytest
 from plan_case import FRIDAY, plan_of
 from test_plan_planning import A100, finished_run
 
-from snaketune.common.errors import ConfigError
-from snaketune.plan.calendar import schedule
-from snaketune.plan.hardware import load_catalogue, load_ladder
-from snaketune.plan.preparation import preparation_seconds
+from snaketune.core.errors import ConfigError
+from snaketune.plan.costs.calendar import schedule
+from snaketune.plan.costs.preparation import preparation_seconds
+from snaketune.plan.devices.hardware import load_catalogue, load_ladder
 from snaketune.plan.summary import describe
-from snaketune.report.plan_page import sections
+from snaketune.report.plan.plan_page import sections
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_a_slow_link_makes_sharding_slow(folder):
 
 
 def test_an_unknown_rate_or_link_leaves_the_efficiency_unknown(folder):
-    from snaketune.plan.machine import Machine
+    from snaketune.plan.devices.machine import Machine
 
     machine = Machine("here", "NVIDIA Unheard-of 9000", 1, 48.0, True, 64.0, 500.0)
     row = strategies(plan_of(folder, {"machine": machine}))["ddp"]

@@ -9,16 +9,16 @@ from peft import LoraConfig, get_peft_model
 from plan_models import MIXTRAL_8X7B, SMALL
 from transformers import AutoModelForCausalLM, Lfm2Config, LlamaConfig
 
-from snaketune.common.errors import PlanError
-from snaketune.model.lora import leave_inputs_to_autocast
-from snaketune.plan import tracing
+from snaketune.core.errors import PlanError
+from snaketune.model.adapters.lora import leave_inputs_to_autocast
+from snaketune.plan.memory import tracing
+from snaketune.plan.memory.meta_ops import LiveBytes
+from snaketune.plan.memory.tracing import Trace, trace_step
 from snaketune.plan.settings import AdapterSetting, MemorySetting
-from snaketune.plan.stand_ins import LiveBytes
-from snaketune.plan.tracing import Trace, trace_step
-from snaketune.train.attention import VARLEN, register_varlen
 from snaketune.train.batches import with_boundaries
-from snaketune.train.cpu_attention import attend_by_document
-from snaketune.train.fused_layers import fuse_layers
+from snaketune.train.kernels.attention import VARLEN, register_varlen
+from snaketune.train.kernels.cpu_attention import attend_by_document
+from snaketune.train.kernels.fused_layers import fuse_layers
 
 CONFIG = LlamaConfig(**{**SMALL, "num_hidden_layers": 5, "hidden_size": 128, "intermediate_size": 384})
 FLOAT32 = MemorySetting(192, 2, attention="sdpa", weight_dtype="float32", autocast="", device="cpu")
@@ -89,7 +89,7 @@ def test_trace_is_within_2_percent_of_a_real_step(setting):
 
 @pytest.mark.parametrize("every", [2, 4])
 def test_partial_recomputation_is_within_3_percent_of_a_real_step(every):
-    from snaketune.plan.memory import _activations
+    from snaketune.plan.memory.memory import _activations
 
     setting = replace(FLOAT32, checkpoint_every=every)
     kept, transient = _activations(CONFIG, setting)

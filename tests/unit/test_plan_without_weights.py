@@ -10,12 +10,12 @@ from model_case import prepare_model
 from plan_case import PACK, RIGHTSIZE, SETTINGS, sections
 from plan_models import LLAMA_2_13B, SMALL_MODELS, YI_34B
 
-from snaketune.common.canonical import canonical_text, pretty_bytes, read_json
-from snaketune.common.errors import ConfigError
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.config.stages import slice_of, stage_id
-from snaketune.model.tiny_tokenizer import train_tokenizer
-from snaketune.train.origins import find_origins
+from snaketune.core.canonical import canonical_text, pretty_bytes, read_json
+from snaketune.core.errors import ConfigError
+from snaketune.model.tiny.tiny_tokenizer import train_tokenizer
+from snaketune.train.loading.origins import find_origins
+from snaketune.workflow.stages import slice_of, stage_id
 
 ROOT = Path(__file__).parents[2]
 

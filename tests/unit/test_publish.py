@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.common.digests import file_digest
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.common.manifest import write_manifest
-from snaketune.common.outputs import record_outputs
-from snaketune.data.object_storage import connect, listed
+from snaketune.core.digests import file_digest
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.core.manifest import write_manifest
+from snaketune.core.outputs import record_outputs
 from snaketune.publish import uploading
 from snaketune.publish.destination import check_destination
 from snaketune.publish.publishing import publish_folder
+from snaketune.storage.object_storage import connect, listed
 
 pytest_plugins = ("object_store",)
 BUCKET = "data"

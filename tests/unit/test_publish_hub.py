@@ -4,8 +4,8 @@ import pytest
 from hub_uploads import TOKEN, Hub, serving
 from huggingface_hub import HfApi, _commit_api
 
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.common.manifest import write_manifest
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.core.manifest import write_manifest
 from snaketune.publish.destination import check_destination
 from snaketune.publish.hub import check_hub, places_on_hub, publish_to_hub, repository_of
 

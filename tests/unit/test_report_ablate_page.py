@@ -6,9 +6,9 @@ import pytest
 from ablate_case import Machine, facts
 from test_report_page import HOSTILE, Page
 
-from snaketune.report.ablate_page import change_of_loss, render_ablation, row_of
-from snaketune.report.drawing import drawn
-from snaketune.report.waterfall import FAST, OVERLAP, SLOW, bars, scale_of, waterfall
+from snaketune.report.ablation.ablate_page import change_of_loss, render_ablation, row_of
+from snaketune.report.ablation.waterfall import FAST, OVERLAP, SLOW, bars, scale_of, waterfall
+from snaketune.report.charts.svg import drawn
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 import pytest
 
-from snaketune.report.answers import collect, kind_of
+from snaketune.report.run.answers import collect, kind_of
 
 
 def line(number, base, tuned, **more):

@@ -3,15 +3,15 @@
 import pytest
 from report_case import facts_with
 
-from snaketune.report.answers import Answers, collect_by_file
-from snaketune.report.breakdown import file_parts, length_parts, source_parts, task_rows
-from snaketune.report.evaluation import table
 from snaketune.report.facts import load_facts
-from snaketune.report.findings import findings
-from snaketune.report.judging import judge
-from snaketune.report.page import render
-from snaketune.report.speed import speeds
-from snaketune.report.verdict import verdict
+from snaketune.report.run.answers import Answers, collect_by_file
+from snaketune.report.run.breakdown import file_parts, length_parts, source_parts, task_rows
+from snaketune.report.run.evaluation import table
+from snaketune.report.run.findings import findings
+from snaketune.report.run.judging import judge
+from snaketune.report.run.page import render
+from snaketune.report.run.speed import speeds
+from snaketune.report.run.verdict import verdict
 
 
 def measured(low, high, base=1.0, tuned=0.9, **own):

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from report_case import FOLDER
 
-from snaketune.report import comparison_page
-from snaketune.report.comparison import curve, differences, load_run, relative
-from snaketune.report.comparison_verdict import comparison_verdict
-from snaketune.report.paired import compare, scored
-from snaketune.report.ranking import Pairs, best, disk, measures
+from snaketune.report.compare import comparison_page
+from snaketune.report.compare.comparison import curve, differences, load_run, relative
+from snaketune.report.compare.comparison_verdict import comparison_verdict
+from snaketune.report.compare.paired import compare, scored
+from snaketune.report.compare.ranking import Pairs, best, disk, measures
 from snaketune.report.units import MINUS
 
 INFO = {"train": {"seconds": 60.0, "finished": "2026-01-02T03:04:05+0000"}, "machine": {"host": "a", "gpu": None}}

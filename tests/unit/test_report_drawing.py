@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from snaketune.report.drawing import Axis, Bar, Limit, Plot, Series, Span, Spans, drawn
-from snaketune.report.scales import linear, logarithmic, money, number, per_cent, thousands
+from snaketune.report.charts.axes import linear, logarithmic, money, number, per_cent, thousands
+from snaketune.report.charts.svg import Axis, Bar, Limit, Plot, Series, Span, Spans, drawn
 
 
 @pytest.mark.parametrize(

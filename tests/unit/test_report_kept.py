@@ -3,9 +3,9 @@
 import pytest
 from report_case import facts_with
 
-from snaketune.report.findings import findings
-from snaketune.report.loss_charts import loss_chart
-from snaketune.report.table import fact_table
+from snaketune.report.charts.loss_charts import loss_chart
+from snaketune.report.run.findings import findings
+from snaketune.report.run.table import fact_table
 
 BEST = {"metric": "eval_loss", "value": 0.21, "step": 100, "kept_step": 100, "stopped_early": False}
 

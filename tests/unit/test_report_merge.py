@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 from report_case import facts_with
 
-from snaketune.report.findings import findings
-from snaketune.report.merging import merge_check
-from snaketune.report.page import render
-from snaketune.report.table import fact_table
-from snaketune.report.verdict import merge_part, verdict
+from snaketune.report.run.findings import findings
+from snaketune.report.run.merging import merge_check
+from snaketune.report.run.page import render
+from snaketune.report.run.table import fact_table
+from snaketune.report.run.verdict import merge_part, verdict
 
 REASON = "The merged model is not the tuned one: logits_error 0.3 (limit 0.005); set <merge.enabled> to false."
 REFUSED = {"files": {}, "refused": {"error": "TrainingError", "reason": REASON, "is_final": True}}

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from report_case import fact_paths, facts_with
 
-from snaketune.report.answers import Answers, collect
 from snaketune.report.facts import Curve, DuplicatePair, LeftOut, QuarantinedLine
-from snaketune.report.page import render
+from snaketune.report.run.answers import Answers, collect
+from snaketune.report.run.page import render
 from snaketune.report.text import excerpt, visible
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -254,7 +254,7 @@ def test_two_processes_in_two_places_give_the_same_bytes_under_300_kilobytes(tmp
 
 def test_the_script_never_imports_torch_or_transformers():
     code = (
-        "import sys, snaketune.report.page, snaketune.report.facts;"
+        "import sys, snaketune.report.run.page, snaketune.report.facts;"
         "sys.exit(any(name.split('.')[0] in ('torch', 'transformers') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(SCRIPTS)}).returncode == 0

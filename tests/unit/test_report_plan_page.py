@@ -8,9 +8,9 @@ import pytest
 from report_case import FOLDER
 from test_report_page import HOSTILE, Page
 
-from snaketune.report.plan_figures import figures
-from snaketune.report.plan_page import end_of, headline, render_plan, tone
-from snaketune.report.plan_tables import fit, fit_cell
+from snaketune.report.plan.plan_figures import figures
+from snaketune.report.plan.plan_page import end_of, headline, render_plan, tone
+from snaketune.report.plan.plan_tables import fit, fit_cell
 
 MEASURED = re.compile("<!-- measured:.*?<!-- end of measured -->", re.DOTALL)
 

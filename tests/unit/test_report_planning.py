@@ -4,8 +4,8 @@ import re
 
 from report_case import facts_with
 
-from snaketune.report.page import render
-from snaketune.report.planning import dollars, planning
+from snaketune.report.plan.planning import dollars, planning
+from snaketune.report.run.page import render
 
 
 def rows(**changes):

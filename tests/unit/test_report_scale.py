@@ -8,7 +8,7 @@ import pytest
 from report_case import fact_paths
 
 from snaketune.report.facts import load_facts
-from snaketune.report.page import render
+from snaketune.report.run.page import render
 
 STEPS = 10_000
 SPIKE = 7_777

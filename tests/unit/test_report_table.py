@@ -6,7 +6,7 @@ import orjson
 import pytest
 from report_case import facts_with
 
-from snaketune.report.table import fact_table, table_bytes
+from snaketune.report.run.table import fact_table, table_bytes
 
 COLUMNS = ["run", "id", "name", "value", "unit", "origin", "volatile"]
 ORIGINS = ["identity", "counted", "evaluated", "configured", "planned", "measured"]

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaketune.report.thinning import every_so_often, thin
+from snaketune.report.charts.downsampling import every_so_often, thin
 
 
 def test_a_short_curve_is_untouched():

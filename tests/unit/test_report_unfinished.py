@@ -7,9 +7,9 @@ import re
 import orjson
 import pytest
 
-from snaketune.config.upkeep import drop_unfinished
-from snaketune.report.unfinished import gather_attempt, identity_of, log_tail
-from snaketune.report.unfinished_page import headline, render_unfinished
+from snaketune.report.unfinished.unfinished import gather_attempt, identity_of, log_tail
+from snaketune.report.unfinished.unfinished_page import headline, render_unfinished
+from snaketune.workflow.lifecycle import drop_unfinished
 
 STAGES = ("read_records", "pack_rows", "plan_run", "train_model", "evaluate_model")
 

@@ -1,12 +1,12 @@
 import pytest
 from report_case import facts_with
 
-from snaketune.report.answers import Answers
 from snaketune.report.bundle import style_sheet
-from snaketune.report.chance import interval, sign_test
-from snaketune.report.evaluation import table
-from snaketune.report.judging import judge
-from snaketune.report.verdict import HEADLINES, verdict
+from snaketune.report.run.answers import Answers
+from snaketune.report.run.evaluation import table
+from snaketune.report.run.judging import judge
+from snaketune.report.run.verdict import HEADLINES, verdict
+from snaketune.report.significance import interval, sign_test
 
 
 def measured(loss, match=None, n=200, generated=200):

@@ -9,8 +9,16 @@ from pathlib import Path
 import orjson
 import pytest
 
-from snaketune.report.curves import gather
-from snaketune.report.watching import Watched, clock, describe, describe_trainings, end_of, find_trainings, sparkline
+from snaketune.report.charts.curves import gather
+from snaketune.report.unfinished.watching import (
+    Watched,
+    clock,
+    describe,
+    describe_trainings,
+    end_of,
+    find_trainings,
+    sparkline,
+)
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 

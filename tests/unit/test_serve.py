@@ -16,7 +16,7 @@ import pytest
 from tiny_run import conversations, write_run
 
 from snaketune.ask.serving import NEEDED, find_merged, server_command
-from snaketune.common.errors import ConfigError
+from snaketune.core.errors import ConfigError
 
 
 @pytest.fixture

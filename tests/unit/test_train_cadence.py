@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from snaketune.train.cadence import HOUR, Cadence, LogCadence, best_interval, duration
+from snaketune.train.checkpoints.checkpoint_schedule import HOUR, Cadence, LogCadence, best_interval, duration
 
 
 class Clock:

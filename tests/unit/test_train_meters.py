@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from snaketune.data.packing import pack
-from snaketune.data.rows import PackedRows, write_rows
-from snaketune.train.meters import BatchFacts, TimeSplit, TokenCounter, batch_facts, data_hint
+from snaketune.data.rows.packed_rows import PackedRows, write_rows
+from snaketune.data.rows.packing import pack
+from snaketune.train.monitoring.step_timers import BatchFacts, TimeSplit, TokenCounter, batch_facts, data_hint
 
 
 class Documents:

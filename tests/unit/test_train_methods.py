@@ -9,19 +9,19 @@ import torch
 from safetensors.torch import save_file
 from tiny_run import conversations, llama, write_run
 
-from snaketune.common.errors import ConfigError, DataError, TrainingError
-from snaketune.common.manifest import write_manifest
 from snaketune.config.schema import AdapterConfig, ModelConfig
 from snaketune.config.schema_train import TrainConfig
+from snaketune.core.errors import ConfigError, DataError, TrainingError
+from snaketune.core.manifest import write_manifest
 from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
-from snaketune.train.adapting import add_adapter
+from snaketune.train.checkpoints.publishing import publish
 from snaketune.train.device import Device, prepare_arithmetic
 from snaketune.train.facts import trained_parameters, training_facts
-from snaketune.train.loading import base_dtype, load_base
-from snaketune.train.origins import find_origins
+from snaketune.train.loading.adapting import add_adapter
+from snaketune.train.loading.loading import base_dtype, load_base
+from snaketune.train.loading.origins import find_origins
+from snaketune.train.loading.quantization import quantization_config
 from snaketune.train.packages import spare_unused, versions
-from snaketune.train.publishing import publish
-from snaketune.train.quantization import quantization_config
 
 GPU = Device("cuda", has_bf16=True, has_tf32=True)
 OLD_GPU = Device("cuda", has_bf16=False, has_tf32=False)

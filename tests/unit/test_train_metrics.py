@@ -5,11 +5,11 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from snaketune.train.effort import Effort
-from snaketune.train.meters import BatchFacts, TimeSplit, TokenCounter
-from snaketune.train.metrics import VOLATILE_KEYS, MetricsWriter, live_line, read_metrics
+from snaketune.train.monitoring.metrics import VOLATILE_KEYS, MetricsWriter, live_line, read_metrics
+from snaketune.train.monitoring.mfu import Effort
+from snaketune.train.monitoring.sinks import open_sinks
+from snaketune.train.monitoring.step_timers import BatchFacts, TimeSplit, TokenCounter
 from snaketune.train.safety import LossWatch
-from snaketune.train.sinks import open_sinks
 
 LOGS = {"loss": 2.0, "learning_rate": 1e-3, "grad_norm": 0.5, "epoch": 0.1}
 
@@ -125,7 +125,7 @@ def test_tensorboard_draws_each_number(tmp_path, monkeypatch):
 
 def test_the_terminal_has_the_first_line_the_last_and_one_in_a_while(tmp_path, capsys, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("snaketune.train.metrics.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("snaketune.train.monitoring.metrics.time.monotonic", lambda: clock[0])
     metrics, _ = writer(tmp_path / "metrics.jsonl")
     metrics.on_train_begin(None, state(0), None)
     for step in range(1, 11):

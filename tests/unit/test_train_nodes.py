@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from snaketune.common.errors import ConfigError, TrainingError
-from snaketune.train.nodes import Nodes, find_nodes
-from snaketune.train.requeue import OutOfTime, requeued_when_out_of_time
+from snaketune.core.errors import ConfigError, TrainingError
+from snaketune.train.distributed.nodes import Nodes, find_nodes
+from snaketune.train.distributed.requeue import OutOfTime, requeued_when_out_of_time
 
 JOB = {"SLURM_JOB_ID": "31000", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_CPUS_PER_TASK": "6"}
 

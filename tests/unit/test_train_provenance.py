@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from snaketune.train import meters
-from snaketune.train.provenance import describe_git, describe_machine, noted
+from snaketune.train.monitoring import step_timers
+from snaketune.train.monitoring.provenance import describe_git, describe_machine, noted
 
 
 @pytest.fixture
@@ -63,13 +63,13 @@ def test_an_error_of_a_driver_is_a_line(monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     for name in ("utilization", "get_device_properties", "max_memory_allocated"):
         monkeypatch.setattr(f"torch.cuda.{name}", fail)
-    meters._has_utilization.cache_clear()
-    assert meters.gpu_utilization() is None
-    assert meters.gpu_utilization() is None
+    step_timers._has_utilization.cache_clear()
+    assert step_timers.gpu_utilization() is None
+    assert step_timers.gpu_utilization() is None
     assert capsys.readouterr().out.count("how busy the GPU is is not recorded (NVMLError: Not Supported)") == 1
     assert describe_machine()["gpu"] is None
-    assert "gpu_bytes" not in meters.peak_memory()
-    meters._has_utilization.cache_clear()
+    assert "gpu_bytes" not in step_timers.peak_memory()
+    step_timers._has_utilization.cache_clear()
 
 
 def test_what_never_answers_is_left_behind():

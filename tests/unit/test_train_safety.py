@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from snaketune.common.errors import TrainingError
+from snaketune.core.errors import TrainingError
 from snaketune.train.safety import FiniteGuard, LossWatch, require_finite_state, require_plain_names
 
 NAN, INF = float("nan"), float("inf")

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from snaketune.common import door
-from snaketune.common.errors import TrainingError
+from snaketune.core import cli
+from snaketune.core.errors import TrainingError
 from snaketune.train.signals import StopRequest
 
 
@@ -48,7 +48,7 @@ def test_before_the_first_step_there_is_nothing_to_save():
 def test_an_orphan_waits_until_training_has_saved():
     left = []
     with StopRequest() as stop:
-        orphan = threading.Thread(target=lambda: (door.on_orphaned(), left.append(1)))
+        orphan = threading.Thread(target=lambda: (cli.on_orphaned(), left.append(1)))
         orphan.start()
         deadline = time.monotonic() + 10
         while not stop and time.monotonic() < deadline:
@@ -57,7 +57,7 @@ def test_an_orphan_waits_until_training_has_saved():
         assert not left
     orphan.join(10)
     assert left == [1]
-    assert door.on_orphaned is None
+    assert cli.on_orphaned is None
 
 
 def test_a_reader_that_has_died_does_not_keep_training_from_saving(monkeypatch):

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from snaketune.common.errors import ConfigError
 from snaketune.config.consistency import check_run
 from snaketune.config.resolve import Layer, resolve_runs
+from snaketune.core.errors import ConfigError
 from snaketune.train import packages
-from snaketune.train.strategy import processes_wanted
-from snaketune.train.zero import zero_settings
+from snaketune.train.distributed.strategy import processes_wanted
+from snaketune.train.distributed.zero import zero_settings
 
 FILE = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny"}}
 TWO = {"plan": {"num_gpus": 2}}

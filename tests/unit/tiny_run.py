@@ -10,10 +10,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from snaketune.data.packing import pack
-from snaketune.data.rows import write_rows
-from snaketune.data.token_store import TokenStore
-from snaketune.model.tiny_tokenizer import CHAT_TEMPLATE, train_tokenizer
+from snaketune.data.rows.packed_rows import write_rows
+from snaketune.data.rows.packing import pack
+from snaketune.data.tokens.token_store import TokenStore
+from snaketune.model.tiny.tiny_tokenizer import CHAT_TEMPLATE, train_tokenizer
 
 ROW_LENGTH = 64
 COLUMNS = {

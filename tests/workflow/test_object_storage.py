@@ -14,7 +14,7 @@ from project import CONFIG, Project, record
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from object_store import BUCKET, environment, start_server
 
-from snaketune.common.manifest import write_manifest
+from snaketune.core.manifest import write_manifest
 
 REMOTE = f"s3://{BUCKET}/in/train.jsonl"
 # What names the sources.
@@ -65,7 +65,7 @@ def finish(project):
 
 
 def test_objects_make_the_same_bytes_as_files_and_runs_are_published_when_asked_for(project):
-    from snaketune.data.object_storage import connect, listed
+    from snaketune.storage.object_storage import connect, listed
 
     content = "".join(record(number) + "\n" for number in range(300)).encode()
     client = connect()

@@ -20,13 +20,13 @@ def wait_for(count):
 TRAIN = f"""
 import os
 from pathlib import Path
-from snaketune.common.door import parse_arguments, run
+from snaketune.core.cli import parse_arguments, run
 {WAITING}
 def main():
     names = ("settings", "rightsize", "rows", "model", "work", "adapter", "metrics", "info", "manifest")
     arguments = parse_arguments("", *names, optional=("start",))
-    from snaketune.common.cards import take_cards
-    from snaketune.common.manifest import write_manifest
+    from snaketune.core.gpus import take_cards
+    from snaketune.core.manifest import write_manifest
     take_cards()
     Path("started-" + Path(arguments.adapter).parent.parent.name).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
     wait_for(4)

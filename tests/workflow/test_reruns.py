@@ -93,7 +93,7 @@ def test_the_same_command_again_does_nothing(project):
 
 def test_changed_weights_train_again_and_tokenise_nothing(project):
     before = project.adapter()
-    project.edit("scripts/snaketune/model/tiny_model.py", 'torch.manual_seed(cfg["seed"])', "torch.manual_seed(7)")
+    project.edit("scripts/snaketune/model/tiny/tiny_model.py", 'torch.manual_seed(cfg["seed"])', "torch.manual_seed(7)")
     assert project.run() == {"prepare_model"} | TRAINING - {"plan_run"}
     assert project.adapter() != before
     assert project.run() == set()
@@ -121,7 +121,7 @@ def test_touching_every_file_of_the_workflow_reruns_nothing(project):
 
 
 def test_a_comment_in_a_library_module_reruns_nothing(project):
-    project.edit("scripts/snaketune/data/packing.py", "import numpy as np", "import numpy as np  # a comment")
+    project.edit("scripts/snaketune/data/rows/packing.py", "import numpy as np", "import numpy as np  # a comment")
     assert project.run() == set()
 
 

@@ -13,7 +13,7 @@ from snaketune.ablate.effects import Epoch, Measured, effect, together
 from snaketune.ablate.factors import CaseSetting, Factor, Pair, Situation
 from snaketune.ablate.layouts import Layout, Sample, lay_out
 from snaketune.ablate.summing import Parts, facts_of
-from snaketune.common.errors import TrainingError
+from snaketune.core.errors import TrainingError
 from snaketune.plan.flops import ModelShape
 
 ROUNDS, FEWEST_ROUNDS = 3, 2

@@ -8,7 +8,7 @@ from statistics import harmonic_mean
 from typing import Any
 
 from snaketune.ablate.layouts import Layout
-from snaketune.data.rows import PackedRows
+from snaketune.data.rows.packed_rows import PackedRows
 
 WARM_UP_SHARE = 0.2
 REPEATS = 3
@@ -76,7 +76,7 @@ def measure_training(case: TrainingCase) -> dict[str, Any]:
         ConfigError: if this machine or model cannot train so.
         TrainingError: if memory runs out or a value is not finite.
     """
-    from snaketune.train.probing import ProbeInputs, probe
+    from snaketune.train.probe.probing import ProbeInputs, probe
 
     rows, held_out = (PackedRows(Path(case.layout.folder) / name) for name in ("train.arrow", "eval.arrow"))
     inputs = ProbeInputs(Path(case.model), rows, held_out, Path(case.scratch))
@@ -103,11 +103,11 @@ def measure_tokenising(records: str, recipe: Mapping[str, Any], rows: str) -> di
 
     Args:
         records: the training records.
-        recipe: fields of :class:`snaketune.data.chunk_tokenizing.Recipe`.
+        recipe: fields of :class:`snaketune.data.tokens.chunk_tokenizing.Recipe`.
         rows: the packed rows of the run.
     """
-    from snaketune.data.chunk_tokenizing import ChunkTokenizer, Recipe
-    from snaketune.data.chunks import chunks_of
+    from snaketune.data.tokens.chunk_tokenizing import ChunkTokenizer, Recipe
+    from snaketune.data.tokens.chunks import chunks_of
 
     began = time.perf_counter()
     tokenizer = ChunkTokenizer(Recipe(**recipe), "train")
@@ -128,7 +128,7 @@ def measure_tokenising(records: str, recipe: Mapping[str, Any], rows: str) -> di
 
 def measure_reading(sources: list[str], copies: list[str]) -> dict[str, Any]:
     """Read the beginning of each file from its disk; rates in bytes per second, over all files of each kind."""
-    from snaketune.data.disks import read_rate
+    from snaketune.storage.disks import read_rate
 
     def rate(paths: list[str]) -> float:
         sizes = [Path(path).stat().st_size for path in paths]

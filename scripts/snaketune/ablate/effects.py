@@ -80,7 +80,9 @@ class Epoch:
         return self.tokens / case.rate
 
     def saves(self, case: Measured, seldom: bool) -> int:
-        """Return the checkpoints of an epoch: the guides', or as many as pay (Young 1974, see train/cadence.py)."""
+        """Return the checkpoints of an epoch: the guides', or as many as pay (Young 1974,
+        see train/checkpoints/checkpoint_schedule.py).
+        """
         if not seldom:
             return ceil(self.steps / self.save_steps)
         between = sqrt(2 * case.save_seconds * self.hours_between_interruptions * SECONDS_PER_HOUR)

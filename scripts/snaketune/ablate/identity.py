@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.ablate.request import Files
-from snaketune.common.canonical import digest_of
-from snaketune.plan.machine import Machine
+from snaketune.core.canonical import digest_of
+from snaketune.plan.devices.machine import Machine
 from snaketune.train.packages import versions_of
 
 

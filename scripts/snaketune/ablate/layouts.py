@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from snaketune.common.atomic import write_json
-from snaketune.common.canonical import read_json
-from snaketune.data.cutting import CutDocuments, Sizes, cut
-from snaketune.data.packing import one_per_row, pack
-from snaketune.data.rightsizing import LengthPolicy, choose_max_length
-from snaketune.data.rows import write_rows
-from snaketune.data.token_store import TokenStore
+from snaketune.core.atomic import write_json
+from snaketune.core.canonical import read_json
+from snaketune.data.rows.cutting import CutDocuments, Sizes, cut
+from snaketune.data.rows.packed_rows import write_rows
+from snaketune.data.rows.packing import one_per_row, pack
+from snaketune.data.rows.rightsizing import LengthPolicy, choose_max_length
+from snaketune.data.tokens.token_store import TokenStore
 
 PACKED, PADDED = "packed", "padded"
 MOST_DOCUMENTS, MOST_HELD_OUT = 4096, 256

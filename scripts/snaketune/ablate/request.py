@@ -11,13 +11,13 @@ from typing import Any
 from snaketune.ablate.ablation import Subject
 from snaketune.ablate.factors import GUIDES_LENGTH, Situation
 from snaketune.ablate.layouts import Sample, draw, lengths_to_compare
-from snaketune.common.canonical import read_json
-from snaketune.common.manifest import read_manifest
-from snaketune.data.disks import Disks
-from snaketune.data.staging import BUILTIN, ensure_staged, sources_of
-from snaketune.plan.machine import Machine
-from snaketune.plan.target import Target, choose_target
+from snaketune.core.canonical import read_json
+from snaketune.core.manifest import read_manifest
+from snaketune.plan.devices.machine import Machine
+from snaketune.plan.devices.target import Target, choose_target
 from snaketune.plan.workload import Work, read_work
+from snaketune.storage.disks import Disks
+from snaketune.storage.staging import BUILTIN, ensure_staged, sources_of
 
 COMPILERS = ("g++", "clang++", "c++")
 

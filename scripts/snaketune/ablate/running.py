@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.atomic import write_json
-from snaketune.common.canonical import read_json
-from snaketune.common.door import stop_with_parent
-from snaketune.common.errors import SnaketuneError
+from snaketune.core.atomic import write_json
+from snaketune.core.canonical import read_json
+from snaketune.core.cli import stop_with_parent
+from snaketune.core.errors import SnaketuneError
 
-IMPORTED_ONCE = ["snaketune.train.probing", "snaketune.data.chunk_tokenizing", "snaketune.data.disks"]
+IMPORTED_ONCE = ["snaketune.train.probe.probing", "snaketune.data.tokens.chunk_tokenizing", "snaketune.storage.disks"]
 
 
 class FreshProcesses:

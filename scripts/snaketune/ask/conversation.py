@@ -7,7 +7,7 @@ from typing import Protocol, TextIO
 
 from snaketune.ask.columns import Display
 from snaketune.ask.request import Request, with_setting
-from snaketune.common.errors import ConfigError, SnaketuneError
+from snaketune.core.errors import ConfigError, SnaketuneError
 
 HELP = "/system TEXT, /temperature 0.7, /top_p 0.9, /max_new_tokens 200, /seed 1, /new forgets all turns, /quit ends"
 Turn = dict[str, str]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from snaketune.common.errors import ConfigError
+from snaketune.core.errors import ConfigError
 
 EXAMPLE = "--config 'ask={question: \"What is LoRA?\", temperature: 0.7}'"
 MODELS = ("auto", "merged", "adapter")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from snaketune.common.errors import ConfigError
+from snaketune.core.errors import ConfigError
 
 EXTRA = "envs/extras/serve.txt"
 # What `transformers serve` imports beside transformers.

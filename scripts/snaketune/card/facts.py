@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from snaketune.common.canonical import read_json
-from snaketune.common.errors import DataError
+from snaketune.core.canonical import read_json
+from snaketune.core.errors import DataError
 
 Json = dict[str, Any]
 KINDS = ("adapter", "merged")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from snaketune.common.atomic import write_bytes
+from snaketune.core.atomic import write_bytes
 
 README = "README.md"
 

@@ -3,12 +3,12 @@
 import difflib
 import re
 
-from snaketune.common.errors import ConfigError
-from snaketune.config.places import VARIABLE
 from snaketune.config.resolve import ResolvedRun
 from snaketune.config.schema import LinkedConfig
-from snaketune.config.stages import identity
-from snaketune.plan.hardware import AUTO, find_hardware, load_catalogue
+from snaketune.core.errors import ConfigError
+from snaketune.plan.devices.hardware import AUTO, find_hardware, load_catalogue
+from snaketune.workflow.stages import identity
+from snaketune.workflow.write_checks import VARIABLE
 
 # What training measures on held-out pairs beside the loss.
 PAIR_METRICS = ("preference_accuracy", "reward_accuracy", "reward_margin")

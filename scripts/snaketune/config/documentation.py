@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from snaketune.common.canonical import pretty_bytes
 from snaketune.config.aliases import OTHER_NAMES
 from snaketune.config.resolve import section_of
 from snaketune.config.schema import FileConfig, RunConfig
-from snaketune.config.stages import OPERATIONAL
+from snaketune.core.canonical import pretty_bytes
+from snaketune.workflow.stages import OPERATIONAL
 
 INTRODUCTION = """# Configuration
 

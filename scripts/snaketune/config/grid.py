@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from snaketune.common.canonical import canonical_text, digest_of
-from snaketune.common.errors import ConfigError
+from snaketune.core.canonical import canonical_text, digest_of
+from snaketune.core.errors import ConfigError
 
 MOST_RUNS = 64
 LONGEST_NAME = 64

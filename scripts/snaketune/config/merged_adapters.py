@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from snaketune.common.errors import ConfigError
 from snaketune.config.resolve import ResolvedRun
 from snaketune.config.run_references import merged_names
 from snaketune.config.schema import AdapterConfig, LinkedConfig
-from snaketune.config.stages import identity
+from snaketune.core.errors import ConfigError
+from snaketune.workflow.stages import identity
 
 # Ways that join or decompose the changes; all others add the matrices themselves, whose ranks must then be equal.
 OF_ANY_RANK = ("cat", "svd", "ties_svd", "dare_linear_svd", "dare_ties_svd", "magnitude_prune_svd")

@@ -9,15 +9,15 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from snaketune.common.errors import ConfigError
 from snaketune.config.aliases import OTHER_NAMES
-from snaketune.config.features import FEATURES
 from snaketune.config.grid import expand
-from snaketune.config.naming import check_distinct
 from snaketune.config.notes import notes_for
+from snaketune.config.other_tools import FEATURES
 from snaketune.config.run_references import link_runs
 from snaketune.config.schema import FileConfig, LinkedConfig, RunConfig, RunEntry
 from snaketune.config.strict_yaml import load_yaml
+from snaketune.core.errors import ConfigError
+from snaketune.workflow.id_words import check_distinct
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 DEFAULT_RUN = "default"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from snaketune.common.errors import ConfigError
 from snaketune.config.schema import RunConfig
+from snaketune.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from snaketune.config.resolve import ResolvedRun

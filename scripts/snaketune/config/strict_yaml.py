@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from snaketune.common.errors import ConfigError
+from snaketune.core.errors import ConfigError
 
 LARGEST_BYTES = 1_000_000
 MOST_VALUES = 100_000

@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from snaketune.common.door import stop_with_parent
+from snaketune.core.cli import stop_with_parent
 
 # Below this a second process costs more than it brings: starting one takes about half a second.
 BYTES_PER_PROCESS = 16 << 20

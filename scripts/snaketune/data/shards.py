@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.atomic import writing
-from snaketune.common.errors import DataError
+from snaketune.core.atomic import writing
+from snaketune.core.errors import DataError
 
 # More than this cost more to put together than they bring.
 MOST_SHARDS = 64

@@ -8,12 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.data.rows import PackedRows
-from snaketune.data.token_store import TokenStore
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.data.tokens.token_store import TokenStore
 from snaketune.evaluate.additive import Additive, differences, values
-from snaketune.evaluate.files import canonical_records
-from snaketune.evaluate.generating import Decoding, generate_answers, with_room
+from snaketune.evaluate.answers.evaluation_files import canonical_records
+from snaketune.evaluate.answers.generating import Decoding, generate_answers, with_room
+from snaketune.evaluate.answers.prompts import Prompt, Writing, choose_prompts, own_stops, stop_tokens
+from snaketune.evaluate.answers.questions import REFUSED, TOO_LONG, Questions
+from snaketune.evaluate.answers.scorers import scorers
+from snaketune.evaluate.answers.timing import Clock, Stopwatch, timing_facts
 from snaketune.evaluate.groups import by_length, by_source
 from snaketune.evaluate.harness import run_tasks
 from snaketune.evaluate.likelihood import Likelihoods, measure
@@ -27,11 +31,7 @@ from snaketune.evaluate.models import (
     with_faster_layers,
 )
 from snaketune.evaluate.preferences import PREFERENCE_ACCURACY, preference_measures
-from snaketune.evaluate.prompts import Prompt, Writing, choose_prompts, own_stops, stop_tokens
-from snaketune.evaluate.questions import REFUSED, TOO_LONG, Questions
-from snaketune.evaluate.scorers import scorers
 from snaketune.evaluate.settings import EvaluationSettings
-from snaketune.evaluate.timing import Clock, Stopwatch, timing_facts
 from snaketune.train.packages import NONE
 
 STEPS = {"tuned_minus_base": ("base", "tuned"), "merged_minus_tuned": ("tuned", "merged")}

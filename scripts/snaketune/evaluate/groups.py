@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from snaketune.data.token_store import TokenStore
+from snaketune.data.tokens.token_store import TokenStore
 from snaketune.evaluate.additive import Additive, differences, values
 from snaketune.evaluate.likelihood import Likelihoods
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from snaketune.common.digests import file_digest
-from snaketune.common.errors import ConfigError
+from snaketune.core.digests import file_digest
+from snaketune.core.errors import ConfigError
 from snaketune.evaluate.packages import HARNESS, package
 
 # Resamples for the standard error of measures that have no formula for it.

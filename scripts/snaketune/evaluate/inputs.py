@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from snaketune.common.manifest import read_manifest
+from snaketune.core.manifest import read_manifest
 
 
 def located(path: str | Path, name: str) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from snaketune.data.rows import PackedRows
+from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.evaluate.models import ModelSettings
 from snaketune.evaluate.scoring import Chunk, scored_chunks
 

@@ -5,8 +5,8 @@ from collections.abc import Collection
 
 import numpy as np
 
-from snaketune.common.errors import TrainingError
-from snaketune.data.token_store import TokenStore
+from snaketune.core.errors import TrainingError
+from snaketune.data.tokens.token_store import TokenStore
 from snaketune.evaluate.additive import Additive, values
 from snaketune.evaluate.likelihood import Likelihoods
 from snaketune.evaluate.preferences import PREFERENCE_ACCURACY

@@ -11,12 +11,12 @@ from peft.utils import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 
-from snaketune.common.errors import TrainingError
-from snaketune.model.peft_names import names_as_given, read_config
+from snaketune.core.errors import TrainingError
+from snaketune.model.adapters.peft_names import names_as_given, read_config
 from snaketune.model.weights import count_parameters, find_weight_files
 from snaketune.train.device import attention, has_usable_card
-from snaketune.train.fused_layers import fuse_layers
-from snaketune.train.loading import open_model
+from snaketune.train.kernels.fused_layers import fuse_layers
+from snaketune.train.loading.loading import open_model
 from snaketune.train.packages import NONE
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

@@ -5,7 +5,7 @@ import importlib.util
 from collections.abc import Collection
 from typing import Any
 
-from snaketune.common.errors import ConfigError
+from snaketune.core.errors import ConfigError
 
 SACREBLEU, ROUGE, HARNESS = "sacrebleu", "rouge_score", "lm_eval"
 OF_METRIC = {"chrf": SACREBLEU, "bleu": SACREBLEU, "rouge_l": ROUGE}

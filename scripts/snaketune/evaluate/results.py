@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from snaketune.common.atomic import writing
+from snaketune.core.atomic import writing
 from snaketune.evaluate.evaluation import Evaluation
 
 

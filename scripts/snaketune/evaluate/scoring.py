@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from snaketune.data.rows import PackedRows
+from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.evaluate.models import ModelSettings
 from snaketune.model.architecture import body_of
 from snaketune.train.batches import IGNORED, collate, with_boundaries

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from snaketune.evaluate.files import FileSettings
+from snaketune.evaluate.answers.evaluation_files import FileSettings
+from snaketune.evaluate.answers.scorers import ANSWER_METRICS
 from snaketune.evaluate.measures import LIKELIHOOD_METRICS
 from snaketune.evaluate.models import ModelSettings
-from snaketune.evaluate.scorers import ANSWER_METRICS
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ from transformers import GenerationConfig, set_seed
 from transformers.generation.streamers import BaseStreamer
 
 from snaketune.ask.request import Request
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.data import thoughts
-from snaketune.data.templates import ChatTemplate
-from snaketune.data.tool_use import for_template
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.data.conversations import reasoning
+from snaketune.data.conversations.tool_use import for_template
+from snaketune.data.templates.templates import ChatTemplate
+from snaketune.evaluate.answers.prompts import Writing, stop_tokens
 from snaketune.evaluate.models import (
     ModelSettings,
     attach_adapter,
@@ -23,7 +24,6 @@ from snaketune.evaluate.models import (
     load_tokenizer,
     with_faster_layers,
 )
-from snaketune.evaluate.prompts import Writing, stop_tokens
 
 Show = Callable[[Sequence[str]], None]
 
@@ -106,7 +106,7 @@ class Talking:
         return texts
 
     def _prompt(self, chat: Sequence[dict[str, str]]) -> torch.Tensor:
-        given = thoughts.for_template(for_template(list(chat)), self._template.source, self._writing.reasoning)
+        given = reasoning.for_template(for_template(list(chat)), self._template.source, self._writing.reasoning)
         text = self._template.render(given, True, None)
         return torch.tensor([self._tokenizer(text, add_special_tokens=False)["input_ids"]])
 

@@ -5,13 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.errors import SnaketuneError
-from snaketune.common.manifest import write_manifest
-from snaketune.data.chunk_tokenizing import Recipe
-from snaketune.data.inspection import Look, look_at
-from snaketune.data.model_view import view_of
-from snaketune.data.policy import ReadingPolicy
-from snaketune.data.records import turns_of
+from snaketune.core.errors import SnaketuneError
+from snaketune.core.manifest import write_manifest
+from snaketune.data.formats.inspection import Look, look_at
+from snaketune.data.records.canonical_records import turns_of
+from snaketune.data.records.reading_policy import ReadingPolicy
+from snaketune.data.tokens.chunk_tokenizing import Recipe
+from snaketune.data.tokens.model_view import view_of
 from snaketune.model.tokenizer_only import look_at_tokenizer
 
 NO_VIEW: dict[str, Any] = {"examples": [], "lengths": [], "left_out": {}, "first_left_out": "", "error": ""}

@@ -11,9 +11,9 @@ from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from snaketune.common.errors import TrainingError
+from snaketune.core.errors import TrainingError
 from snaketune.evaluate.models import ADAPTER_WEIGHTS
-from snaketune.model.peft_names import read_config
+from snaketune.model.adapters.peft_names import read_config
 
 CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."

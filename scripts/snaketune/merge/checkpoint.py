@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from snaketune.common.atomic import write_json
-from snaketune.common.canonical import read_json
-from snaketune.common.errors import TrainingError
+from snaketune.core.atomic import write_json
+from snaketune.core.canonical import read_json
+from snaketune.core.errors import TrainingError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

@@ -10,13 +10,13 @@ from peft import PeftModel
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
 
-from snaketune.common.atomic import write_json
-from snaketune.common.canonical import read_json
-from snaketune.common.errors import TrainingError
+from snaketune.core.atomic import write_json
+from snaketune.core.canonical import read_json
+from snaketune.core.errors import TrainingError
 from snaketune.evaluate.models import ADAPTER_WEIGHTS
 from snaketune.merge.adapter import AGAIN, CONFIG, PREFIX, A, Adapter, read_adapter
+from snaketune.model.adapters.peft_names import names_as_given
 from snaketune.model.architecture import auto_class, read_configuration
-from snaketune.model.peft_names import names_as_given
 
 NAME = "combined"
 

@@ -8,22 +8,22 @@ from typing import Any
 import torch
 
 from snaketune.card.placing import README
-from snaketune.common.atomic import writing_directory
-from snaketune.common.canonical import digest_of, read_json
-from snaketune.common.errors import ConfigError, TrainingError
-from snaketune.common.manifest import describe_files
-from snaketune.common.room import require_room
+from snaketune.core.atomic import writing_directory
+from snaketune.core.canonical import digest_of, read_json
+from snaketune.core.disk_space import require_room
+from snaketune.core.errors import ConfigError, TrainingError
+from snaketune.core.manifest import describe_files
 from snaketune.evaluate.models import is_whole_model, load_tokenizer
 from snaketune.merge.adapter import AGAIN, Adapter, read_adapter
+from snaketune.merge.auxiliary_files import copy_companions, end_answers
 from snaketune.merge.checkpoint import Checkpoint, size_in_bytes
 from snaketune.merge.combining import Combination, combine_adapters
-from snaketune.merge.companions import copy_companions, end_answers
-from snaketune.merge.gate import check_in_fresh_process, checking_rows
-from snaketune.merge.material import Material, MergeSettings
+from snaketune.merge.merge_inputs import Material, MergeSettings
 from snaketune.merge.streaming import merge_streaming, strangers
 from snaketune.merge.trained_model import TrainedModel, copy_trained, read_trained_model
+from snaketune.merge.verification.gate import check_in_fresh_process, checking_rows
+from snaketune.merge.verification.written_weights import is_streamed
 from snaketune.merge.with_peft import write_with_peft
-from snaketune.merge.written import is_streamed
 from snaketune.model.architecture import auto_class, read_configuration
 from snaketune.model.configuration import CONFIG
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from snaketune.common.canonical import read_json
-from snaketune.common.errors import TrainingError
+from snaketune.core.canonical import read_json
+from snaketune.core.errors import TrainingError
 
 
 def check_origin(model: str | Path, adapter: str | Path) -> None:

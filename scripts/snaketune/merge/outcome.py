@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from snaketune.common import errors
-from snaketune.common.canonical import read_json
-from snaketune.common.door import described
-from snaketune.common.errors import DiskFullError, SnaketuneError, TrainingError
-from snaketune.common.manifest import read_manifest, write_manifest
+from snaketune.core import errors
+from snaketune.core.canonical import read_json
+from snaketune.core.cli import described
+from snaketune.core.errors import DiskFullError, SnaketuneError, TrainingError
+from snaketune.core.manifest import read_manifest, write_manifest
 
 STAGE = "merge_adapter"
 FACTS = "merge.json"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from snaketune.common.errors import TrainingError
+from snaketune.core.errors import TrainingError
 
 AUTO, NEAREST, STOCHASTIC = "auto", "nearest", "stochastic"
 BLOCK = 1 << 20  # numbers rounded at a time; a multiple of the 16 that one count of Philox gives

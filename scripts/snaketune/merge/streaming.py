@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from snaketune.common.errors import TrainingError
+from snaketune.core.errors import TrainingError
 from snaketune.merge.adapter import AGAIN, Adapter
 from snaketune.merge.checkpoint import FLOATS, Checkpoint, plan_shards, write_shards
 from snaketune.merge.rounding import AUTOMATIC, Rounding, nearest

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from snaketune.common.errors import TrainingError
+from snaketune.core.errors import TrainingError
 from snaketune.merge.adapter import AGAIN
 from snaketune.merge.checkpoint import Checkpoint
 from snaketune.merge.rounding import AUTOMATIC, Rounding

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from peft.tuners.lora.layer import Linear
 
-from snaketune.common.errors import TrainingError
+from snaketune.core.errors import TrainingError
 from snaketune.evaluate.models import ModelSettings, attach_adapter, load_model
 from snaketune.merge.adapter import AGAIN, Adapter
 from snaketune.merge.checkpoint import Checkpoint
-from snaketune.merge.material import MergeSettings
+from snaketune.merge.merge_inputs import MergeSettings
 from snaketune.merge.rounding import NEAREST, Rounding
 
 PROBES = 8

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.errors import ConfigError
+from snaketune.core.errors import ConfigError
 
 
 def read_configuration(folder: str | Path, trust_remote_code: bool) -> Any:

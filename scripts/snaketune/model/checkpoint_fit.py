@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.errors import ConfigError, DataError
+from snaketune.core.errors import ConfigError, DataError
 from snaketune.model.json_files import read_object
 from snaketune.model.weights import find_weight_files, stored_weights
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.atomic import write_bytes
-from snaketune.common.canonical import digest_of
+from snaketune.core.atomic import write_bytes
+from snaketune.core.canonical import digest_of
 from snaketune.model.json_files import read_object
 from snaketune.model.tokenizer_files import chat_template_digest, tokenizer_digest
 

@@ -3,12 +3,12 @@
 import os
 from pathlib import Path
 
-from snaketune.common.errors import ConfigError
+from snaketune.core.errors import ConfigError
 from snaketune.model.configuration import CONFIG, GENERATION
 from snaketune.model.json_files import read_object
-from snaketune.model.statement import licence_files
-from snaketune.model.strangers import check_types, require_inside
+from snaketune.model.model_metadata import licence_files
 from snaketune.model.tokenizer_files import ensure_fast_tokenizer
+from snaketune.model.untrusted_folder import check_types, require_inside
 from snaketune.model.weights import find_weight_files
 
 # All that transformers reads to load a model and its tokenizer, beside the weights.

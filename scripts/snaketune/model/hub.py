@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from snaketune.common.errors import ConfigError
-from snaketune.common.reachable import connection_problem as _connection_problem
-from snaketune.common.reachable import first_hop
+from snaketune.core.errors import ConfigError
+from snaketune.core.reachability import connection_problem as _connection_problem
+from snaketune.core.reachability import first_hop
 from snaketune.model.folder import CODE_PATTERNS, SUPPORT_PATTERNS, refuse_remote_code
-from snaketune.model.statement import CARD, LICENCE_PATTERNS
+from snaketune.model.model_metadata import CARD, LICENCE_PATTERNS
 from snaketune.model.weights import refuse_unsafe_weights
 
 REQUEST_SECONDS = 20.0

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from snaketune.common.errors import ConfigError
+from snaketune.core.errors import ConfigError
 
 
 def read_object(file: Path) -> dict[str, Any]:

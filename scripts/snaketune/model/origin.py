@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.model.folder import link_model
-from snaketune.model.gguf_base import convert_gguf
-from snaketune.model.gguf_file import find_gguf
+from snaketune.model.gguf.gguf_base import convert_gguf
+from snaketune.model.gguf.gguf_file import find_gguf
 from snaketune.model.hub import REPOSITORY, fetch_snapshot
 from snaketune.model.smollm2 import SMOLLM2, fetch_smollm2, packaged_file
 

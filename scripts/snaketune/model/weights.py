@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from snaketune.common.canonical import canonical_bytes
-from snaketune.common.errors import ConfigError, DataError
+from snaketune.core.canonical import canonical_bytes
+from snaketune.core.errors import ConfigError, DataError
 from snaketune.model.json_files import read_object
 
 SINGLE_FILE = "model.safetensors"

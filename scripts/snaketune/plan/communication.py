@@ -8,8 +8,8 @@ How much of it hides behind computing is not known before a run: between all and
 
 from dataclasses import dataclass
 
-from snaketune.plan.memory import WIDTH, MemoryPlan
-from snaketune.plan.strategies import SHARDED, StrategyName
+from snaketune.plan.advice.strategies import SHARDED, StrategyName
+from snaketune.plan.memory.memory import WIDTH, MemoryPlan
 from snaketune.plan.workload import Work
 
 LINK_SHARE = 0.7

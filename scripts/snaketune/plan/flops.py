@@ -11,8 +11,8 @@ layer. The conventions are those of torchtitan (models/utils.py, causal half) an
 from dataclasses import dataclass
 from typing import Any
 
-from snaketune.plan.counting import count_parameters
-from snaketune.plan.unknown import unknown_instead
+from snaketune.plan.memory.counting import count_parameters
+from snaketune.plan.memory.unknown import unknown_instead
 
 SLIDING = ("sliding_attention", "chunked_attention")
 PAIRWISE = ("full_attention", *SLIDING, "attention", "hybrid")

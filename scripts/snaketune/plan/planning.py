@@ -9,29 +9,29 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from snaketune.plan.advice import Situation, advise
-from snaketune.plan.afterwards import after_training, answering_of, answers_block, host_memory
-from snaketune.plan.blocks import device_block, fit_method, overheads_block, work_block
-from snaketune.plan.budget import finishes_at
-from snaketune.plan.calendar import schedule
-from snaketune.plan.calibration import find_calibration
-from snaketune.plan.device_memory import least_memory, memory_of
-from snaketune.plan.earlier import answer_timings, find_measurement
-from snaketune.plan.fit_table import Option, fit_table, options_of, verdict_of, with_measured
-from snaketune.plan.forecast import Disk, Forecast, disk_of, forecast
+from snaketune.plan.advice.advice import Situation, advise
+from snaketune.plan.advice.after_training import after_training, answering_of, answers_block, host_memory
+from snaketune.plan.advice.fit_table import Option, fit_table, options_of, verdict_of, with_measured
+from snaketune.plan.advice.ladder import ladder_table
+from snaketune.plan.advice.presets import preset_table
+from snaketune.plan.advice.side_by_side import Reached, strategy_table
+from snaketune.plan.advice.what_if import cost_rows, ownership, sensitivity_table
+from snaketune.plan.costs.budget import finishes_at
+from snaketune.plan.costs.calendar import schedule
+from snaketune.plan.costs.forecast import Disk, Forecast, disk_of, forecast
+from snaketune.plan.costs.past_runs import answer_timings, find_measurement
+from snaketune.plan.costs.probed import kept_probe, measurement_of, newest, noise, probe_block
+from snaketune.plan.costs.throughput import Rate, rate_of
+from snaketune.plan.devices.calibration import find_calibration
+from snaketune.plan.devices.hardware import load_catalogue, load_ladder
+from snaketune.plan.devices.machine import Machine
+from snaketune.plan.devices.target import Target, choose_target
 from snaketune.plan.gate import nearest_hours
-from snaketune.plan.hardware import load_catalogue, load_ladder
-from snaketune.plan.ladder import ladder_table
-from snaketune.plan.machine import Machine
-from snaketune.plan.memory import MemoryPlan
-from snaketune.plan.presets import preset_table
-from snaketune.plan.probed import kept_probe, measurement_of, newest, noise, probe_block
-from snaketune.plan.rate import Rate, rate_of
+from snaketune.plan.memory.device_memory import least_memory, memory_of
+from snaketune.plan.memory.memory import MemoryPlan
 from snaketune.plan.remedy import Remedy, find_remedy
+from snaketune.plan.sections import device_block, fit_method, overheads_block, work_block
 from snaketune.plan.settings import setting_of
-from snaketune.plan.side_by_side import Reached, strategy_table
-from snaketune.plan.target import Target, choose_target
-from snaketune.plan.what_if import cost_rows, ownership, sensitivity_table
 from snaketune.plan.workload import Work, read_work, speed_key
 
 MEMORY_BAND = 0.10

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from snaketune.plan.fit_table import Method, Option, fit
-from snaketune.plan.fitting import MARGIN, next_smaller_setting
-from snaketune.plan.memory import MemoryPlan
-from snaketune.plan.target import Target
+from snaketune.plan.advice.fit_table import Method, Option, fit
+from snaketune.plan.devices.target import Target
+from snaketune.plan.memory.fitting import MARGIN, next_smaller_setting
+from snaketune.plan.memory.memory import MemoryPlan
 from snaketune.plan.workload import Work
 
 LIGHTER: Mapping[str, tuple[Method, ...]] = {

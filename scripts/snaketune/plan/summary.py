@@ -5,9 +5,9 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from snaketune.plan.budget import finishes_at
-from snaketune.plan.calendar import span
-from snaketune.plan.probed import describe_tuning
+from snaketune.plan.costs.budget import finishes_at
+from snaketune.plan.costs.calendar import span
+from snaketune.plan.costs.probed import describe_tuning
 
 UNKNOWN = "unknown"
 METHODS = {"lora": "LoRA", "8bit": "8 bit", "4bit": "4 bit", "full": "full"}

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.errors import PlanError
-from snaketune.plan.fitting import choose_checkpointing
+from snaketune.core.errors import PlanError
+from snaketune.plan.devices.target import Target
 from snaketune.plan.flops import ModelShape, hardware_flops, shape_of
-from snaketune.plan.memory import WIDTH, adapter_parameters
+from snaketune.plan.memory.fitting import choose_checkpointing
+from snaketune.plan.memory.memory import WIDTH, adapter_parameters
 from snaketune.plan.settings import MemorySetting, setting_of
-from snaketune.plan.target import Target
 
 SPEED_KEYS = {
     "model": ("dtype", "quantization", "attn_implementation"),

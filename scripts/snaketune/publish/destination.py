@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.data.object_storage import connect, listed, require_package
+from snaketune.core.errors import ConfigError, DataError
 from snaketune.publish.hub import check_hub, is_hub
+from snaketune.storage.object_storage import connect, listed, require_package
 
 
 def check_destination(url: str | None, connect: Callable[[], Any] = connect) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.errors import ConfigError, DataError
-from snaketune.data.object_storage import HUB_SCHEME
+from snaketune.core.errors import ConfigError, DataError
 from snaketune.publish.publishing import checked_files
+from snaketune.storage.object_storage import HUB_SCHEME
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 # Weights that an earlier commit left and this one does not have would be loaded beside the new ones.

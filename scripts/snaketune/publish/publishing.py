@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.atomic import write_json
-from snaketune.common.digests import file_digest, files_under
-from snaketune.common.errors import DataError
-from snaketune.common.manifest import listed_files, mark_damaged
-from snaketune.common.outputs import changed_outputs, restore
-from snaketune.data.object_storage import CONNECTIONS, Address, explained, listed
+from snaketune.core.atomic import write_json
+from snaketune.core.digests import file_digest, files_under
+from snaketune.core.errors import DataError
+from snaketune.core.manifest import listed_files, mark_damaged
+from snaketune.core.outputs import changed_outputs, restore
 from snaketune.publish.uploading import stored_digest, upload
+from snaketune.storage.object_storage import CONNECTIONS, Address, explained, listed
 
 # What says that everything else is there.
 INDEX = "published.json"

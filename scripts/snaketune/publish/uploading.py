@@ -11,8 +11,8 @@ from typing import IO, Any
 
 import xxhash
 
-from snaketune.common.errors import DataError
-from snaketune.data.object_storage import CONNECTIONS, Address, broken_connections, describe, explained
+from snaketune.core.errors import DataError
+from snaketune.storage.object_storage import CONNECTIONS, Address, broken_connections, describe, explained
 
 # S3 allows 10,000 parts, of at least 5 MiB but for the last.
 PART_BYTES = 16 << 20

@@ -8,13 +8,13 @@ from typing import Any
 
 import orjson
 
-from snaketune.common.canonical import read_json
-from snaketune.common.errors import DataError
-from snaketune.common.outputs import changed_outputs
-from snaketune.report.answers import Answers, collect, collect_by_file
-from snaketune.report.curves import Curve, Progress, gather
+from snaketune.core.canonical import read_json
+from snaketune.core.errors import DataError
+from snaketune.core.outputs import changed_outputs
+from snaketune.report.charts.curves import Curve, Progress, gather
+from snaketune.report.run.answers import Answers, collect, collect_by_file
+from snaketune.report.run.too_long import TooLong, find_too_long
 from snaketune.report.text import Excerpt, excerpt
-from snaketune.report.too_long import TooLong, find_too_long
 
 __all__ = ["Curve", "Facts", "Json", "load_facts", "look", "read_document", "read_lines"]
 

@@ -5,7 +5,7 @@ from typing import Any
 import jinja2
 
 from snaketune.report import bundle
-from snaketune.report.drawing import drawn
+from snaketune.report.charts.svg import drawn
 from snaketune.report.text import visible
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from snaketune.data.accounting import summary_of
+from snaketune.data.records.accounting import summary_of
 from snaketune.report import units
-from snaketune.report.examples import Example, example_of
 from snaketune.report.filling import fill
-from snaketune.report.funnel import reason_words
+from snaketune.report.run.examples import Example, example_of
+from snaketune.report.run.funnel import reason_words
 from snaketune.report.text import visible
 
 Facts = Mapping[str, Any]

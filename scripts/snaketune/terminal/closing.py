@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.canonical import read_json
+from snaketune.core.canonical import read_json
 from snaketune.plan.summary import dollars, duration
 from snaketune.report import units
-from snaketune.report.evaluation import METRICS, deciding
+from snaketune.report.run.evaluation import METRICS, deciding
 from snaketune.terminal.stages import columns
 
 # More runs than this have one line each.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snaketune.common.canonical import read_json
+from snaketune.core.canonical import read_json
 from snaketune.plan.summary import dollars, duration, gigabytes, number
 from snaketune.report import units
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from snaketune.train.activations import checkpointing_arguments
 from snaketune.train.device import Device, precision_arguments
+from snaketune.train.kernels.activations import checkpointing_arguments
 
 SAME_NAMES = (
     "max_steps",
@@ -31,7 +31,8 @@ def training_arguments(
     checkpoint_every: int = 0,
     **more: Any,
 ) -> TrainingArguments:
-    """Return Hugging Face's arguments; when to save and to log is left to :mod:`snaketune.train.cadence`.
+    """Return Hugging Face's arguments; when to save and to log is left to
+    :mod:`snaketune.train.checkpoints.checkpoint_schedule`.
 
     Args:
         train: the ``train`` section.

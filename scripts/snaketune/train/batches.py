@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from snaketune.data.rows import PackedRows
+from snaketune.data.rows.packed_rows import PackedRows
 
 IGNORED = -100
 # Numbers of documents that batches are filled up to: in steps, this far above the mean.

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch._inductor import config as inductor
 
-from snaketune.common.errors import ConfigError
+from snaketune.core.errors import ConfigError
 from snaketune.train.device import Device
 
 # cuBLAS has to know before its first product how it may share its memory; FlashAttention's package asks when it runs.

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from snaketune.common.cards import MAKE_AGAIN, OR_CPU, why_unusable
-from snaketune.common.errors import ConfigError
-from snaketune.train.team import local_rank
+from snaketune.core.errors import ConfigError
+from snaketune.core.gpus import MAKE_AGAIN, OR_CPU, why_unusable
+from snaketune.train.distributed.process_group import local_rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def attention(setting: str) -> str:
     """Return the attention implementation for reading a model: with padding, masks and a cache, or packed rows.
 
     ``auto`` and ``varlen`` are sdpa, which does all of that on every device; kernels for packed training rows are
-    chosen by :func:`snaketune.train.attention.training_attention`.
+    chosen by :func:`snaketune.train.kernels.attention.training_attention`.
     """
     return "sdpa" if setting in ("auto", "varlen") else setting
 

@@ -8,19 +8,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from snaketune.common.errors import ConfigError
-from snaketune.data.rows import PackedRows
-from snaketune.train.activations import checkpoint_interval
-from snaketune.train.attention import VARLEN, check_isolation, is_isolated, needs_boundaries, settle_attention
+from snaketune.core.errors import ConfigError
+from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.train.batches import Layout, document_shape
-from snaketune.train.compiling import CompilationWatch, compile_layers, wants_compiling
 from snaketune.train.device import Device, is_sharded, mixed_dtype, mixed_precision
-from snaketune.train.fused_layers import fuse_layers
-from snaketune.train.head import chunked_loss_obstacle, put_chunked_loss
-from snaketune.train.liger import use_liger
-from snaketune.train.likeness import likeness_of
-from snaketune.train.offloading import offload_activations
-from snaketune.train.unfit import explaining_unfit_model
+from snaketune.train.kernels.activations import checkpoint_interval
+from snaketune.train.kernels.attention import VARLEN, check_isolation, is_isolated, needs_boundaries, settle_attention
+from snaketune.train.kernels.chunked_cross_entropy import chunked_loss_obstacle, put_chunked_loss
+from snaketune.train.kernels.compiling import CompilationWatch, compile_layers, wants_compiling
+from snaketune.train.kernels.fused_layers import fuse_layers
+from snaketune.train.kernels.liger import use_liger
+from snaketune.train.kernels.offloading import offload_activations
+from snaketune.train.loading.proxy_model import likeness_of
+from snaketune.train.loading.unsupported_model import explaining_unfit_model
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from safetensors import safe_open
 
-from snaketune.train.metrics import read_metrics
-from snaketune.train.publishing import WEIGHTS, model_weights
+from snaketune.train.checkpoints.publishing import WEIGHTS, model_weights
+from snaketune.train.monitoring.metrics import read_metrics
 
 
 def training_facts(

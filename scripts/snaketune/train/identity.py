@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from snaketune.common.canonical import digest_of
+from snaketune.core.canonical import digest_of
 
 
 def fingerprint(

@@ -5,8 +5,8 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from snaketune.common.errors import DataError
-from snaketune.data.rows import PackedRows
+from snaketune.core.errors import DataError
+from snaketune.data.rows.packed_rows import PackedRows
 
 ROWS_AT_ONCE = 1024
 

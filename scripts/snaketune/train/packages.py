@@ -5,7 +5,7 @@ import importlib.util
 import sys
 from typing import Any
 
-from snaketune.common.errors import ConfigError
+from snaketune.core.errors import ConfigError
 
 NONE, EIGHT, FOUR = "none", "8bit", "4bit"
 INSTALL = "pip install -r envs/extras/quantization.txt -c constraints.txt"

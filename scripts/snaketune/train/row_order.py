@@ -7,9 +7,9 @@ from typing import Any
 from accelerate.data_loader import SeedableRandomSampler
 from torch.utils.data import Dataset, Sampler
 
-from snaketune.data.rows import PackedRows
+from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.train.batches import Layout, arrange
-from snaketune.train.meters import batch_facts
+from snaketune.train.monitoring.step_timers import batch_facts
 
 
 class RowIndices(Dataset):

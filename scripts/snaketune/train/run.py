@@ -9,34 +9,34 @@ from typing import Any
 
 from transformers import set_seed
 
-from snaketune.common.errors import TrainingError
-from snaketune.data.rows import PackedRows
-from snaketune.model.lora import leave_inputs_to_autocast
-from snaketune.model.new_tokens import advice_on_tokens, with_token_numbers
-from snaketune.train.adapting import add_adapter
+from snaketune.core.errors import TrainingError
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.model.adapters.lora import leave_inputs_to_autocast
+from snaketune.model.adapters.new_tokens import advice_on_tokens, with_token_numbers
 from snaketune.train.arguments import training_arguments
-from snaketune.train.best import BestCheckpoint
-from snaketune.train.cadence import Cadence, LogCadence
-from snaketune.train.checkpoints import facts_of, keep_newest, newest_intact, seal
+from snaketune.train.checkpoints.best_checkpoint import BestCheckpoint
+from snaketune.train.checkpoints.checkpoint_schedule import Cadence, LogCadence
+from snaketune.train.checkpoints.checkpoints import facts_of, keep_newest, newest_intact, seal
 from snaketune.train.determinism import choose_kernels, explaining_refusal
 from snaketune.train.device import Device, check_formats, computing_dtype, mixed_dtype, prepare_arithmetic
-from snaketune.train.effort import Effort, effort_of
+from snaketune.train.distributed.process_group import ALONE, Team
+from snaketune.train.distributed.strategy import require_strategy
+from snaketune.train.distributed.zero import STAGES as ZERO_STAGES
 from snaketune.train.engine import Engine, prepare_engine
-from snaketune.train.float8 import require_float8, use_float8
+from snaketune.train.estimate import foresee
+from snaketune.train.hooks import Surroundings
 from snaketune.train.inputs import check_rows, describe_batches
-from snaketune.train.loading import load_base
-from snaketune.train.metrics import MetricsWriter, sync_metrics, unknown_mfu
-from snaketune.train.outlook import foresee
-from snaketune.train.reference_cache import loss_limit, preference_settings
+from snaketune.train.kernels.float8 import require_float8, use_float8
+from snaketune.train.loading.adapting import add_adapter
+from snaketune.train.loading.loading import load_base
+from snaketune.train.monitoring.metrics import MetricsWriter, sync_metrics, unknown_mfu
+from snaketune.train.monitoring.mfu import Effort, effort_of
+from snaketune.train.monitoring.sinks import open_sinks, require_sinks
+from snaketune.train.out_of_memory import advise, explaining_shortage
+from snaketune.train.preference.reference_cache import loss_limit, preference_settings
 from snaketune.train.safety import LossWatch
-from snaketune.train.shortage import advise, explaining_shortage
 from snaketune.train.signals import StopRequest
-from snaketune.train.sinks import open_sinks, require_sinks
-from snaketune.train.strategy import require_strategy
-from snaketune.train.surroundings import Surroundings
-from snaketune.train.team import ALONE, Team
 from snaketune.train.trainer import PackedTrainer, assemble
-from snaketune.train.zero import STAGES as ZERO_STAGES
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch.distributed.tensor import DTensor
 
-from snaketune.common.errors import TrainingError
+from snaketune.core.errors import TrainingError
 from snaketune.train.optimizers import state_tensors
 
 # A float16 scaler starts at 2**16 and halves at each overflow: more skips in a row than this have no innocent cause.

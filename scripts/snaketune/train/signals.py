@@ -9,10 +9,10 @@ from typing import IO, Any
 
 from transformers import TrainerCallback
 
-from snaketune.common import door
-from snaketune.common.errors import TrainingError
-from snaketune.train.requeue import OutOfTime
-from snaketune.train.team import ALONE, Team
+from snaketune.core import cli
+from snaketune.core.errors import TrainingError
+from snaketune.train.distributed.process_group import ALONE, Team
+from snaketune.train.distributed.requeue import OutOfTime
 
 # Spot machines, schedulers and `kill` send SIGTERM, Slurm's --signal mostly SIGUSR1, a terminal SIGINT for Ctrl-C and
 # SIGHUP when it closes.
@@ -58,7 +58,7 @@ class StopRequest(TrainerCallback):
             self._before = {number: signal.signal(number, self._receive) for number in listened}
         self._streams = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = _Unbreakable(sys.stdout), _Unbreakable(sys.stderr)
-        door.on_orphaned = self._outlive_workflow
+        cli.on_orphaned = self._outlive_workflow
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -67,7 +67,7 @@ class StopRequest(TrainerCallback):
             signal.signal(number, handler)
         if self._streams:
             sys.stdout, sys.stderr = self._streams
-        door.on_orphaned = None
+        cli.on_orphaned = None
         self._left.set()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

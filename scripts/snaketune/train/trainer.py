@@ -20,22 +20,22 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from snaketune.common.atomic import remove_tree
-from snaketune.common.errors import ConfigError, DiskFullError
-from snaketune.common.room import explaining_full_disk, require_room
-from snaketune.data.rows import PackedRows
-from snaketune.train.adapting import load_weights
+from snaketune.core.atomic import remove_tree
+from snaketune.core.disk_space import explaining_full_disk, require_room
+from snaketune.core.errors import ConfigError, DiskFullError
+from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.train.batches import IGNORED, Layout
-from snaketune.train.best import BestCheckpoint, StoppedEarlyError
-from snaketune.train.meters import TimeSplit, TokenCounter
+from snaketune.train.checkpoints.best_checkpoint import BestCheckpoint, StoppedEarlyError
+from snaketune.train.distributed.process_group import Team
+from snaketune.train.distributed.sharding import gathered, whole
+from snaketune.train.distributed.zero import exact, share_out
+from snaketune.train.hooks import ALONE, Surroundings
+from snaketune.train.loading.adapting import load_weights
+from snaketune.train.loading.unsupported_model import explaining_unfit_model
+from snaketune.train.monitoring.step_timers import TimeSplit, TokenCounter
 from snaketune.train.optimizers import StepsInBackward, forget_overrides, page_again
 from snaketune.train.row_order import EvenSampler, RowCollator, RowIndices
 from snaketune.train.safety import FP16_PATIENCE, FiniteGuard, require_finite_state, require_plain_names
-from snaketune.train.shares import gathered, whole
-from snaketune.train.surroundings import ALONE, Surroundings
-from snaketune.train.team import Team
-from snaketune.train.unfit import explaining_unfit_model
-from snaketune.train.zero import exact, share_out
 
 PLAIN = Layout()
 

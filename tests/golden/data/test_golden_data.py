@@ -25,7 +25,7 @@ CFG = {
 def make(folder):
     """Run the scripts from raw files to splits, all outputs into ``folder``."""
     sys.path.insert(0, str(SCRIPTS))
-    from snaketune.common.digests import file_digest
+    from snaketune.core.digests import file_digest
 
     sources = [{"path": f"inputs/{name}", "digest": file_digest(HERE / "inputs" / name)} for name in SOURCES]
     settings = orjson.dumps({"scratch": None, "threads": 1, "work": f"{folder}/work"}).decode()

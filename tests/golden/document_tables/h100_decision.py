@@ -3,13 +3,21 @@
 from claim import Claim, Table
 from plan_models import LLAMA_2_13B
 
-from snaketune.plan.advice import Situation, advise
-from snaketune.plan.budget import RunInputs, budget_of, hours_of, saves_of, speed_up_of, steps_of, time_reduction_of
-from snaketune.plan.counting import count_parameters
-from snaketune.plan.memory import memory_plan
-from snaketune.plan.rate import SLOWER
+from snaketune.plan.advice.advice import Situation, advise
+from snaketune.plan.advice.strategies import Strategy, compare
+from snaketune.plan.costs.budget import (
+    RunInputs,
+    budget_of,
+    hours_of,
+    saves_of,
+    speed_up_of,
+    steps_of,
+    time_reduction_of,
+)
+from snaketune.plan.costs.throughput import SLOWER
+from snaketune.plan.memory.counting import count_parameters
+from snaketune.plan.memory.memory import memory_plan
 from snaketune.plan.settings import MemorySetting
-from snaketune.plan.strategies import Strategy, compare
 
 H100 = Strategy("single", 1, 2.50)
 FSDP = Strategy("fsdp", 2, 2.50, efficiency=0.95)

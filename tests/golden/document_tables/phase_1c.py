@@ -3,9 +3,9 @@
 from claim import Claim, Table
 from plan_models import LLAMA_2_7B
 
-from snaketune.plan.budget import hours_of, steps_of
+from snaketune.plan.costs.budget import hours_of, steps_of
+from snaketune.plan.devices.hardware import find_hardware
 from snaketune.plan.flops import hardware_flops, shape_of
-from snaketune.plan.hardware import find_hardware
 
 STEPS = 3558
 FACTORS = (1.25, 2.5, 1.8, 1.2, 1.2)

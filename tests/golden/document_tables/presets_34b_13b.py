@@ -6,11 +6,11 @@ from math import log
 from claim import Claim, Table
 from plan_models import LLAMA_2_13B, YI_34B
 
-from snaketune.plan.budget import annual_usd, break_even_runs, electricity_usd, speed_up_of, time_reduction_of
-from snaketune.plan.fit_table import fits_in
+from snaketune.plan.advice.fit_table import fits_in
+from snaketune.plan.costs.budget import annual_usd, break_even_runs, electricity_usd, speed_up_of, time_reduction_of
+from snaketune.plan.devices.hardware import find_hardware
 from snaketune.plan.flops import model_flops, shape_of
-from snaketune.plan.hardware import find_hardware
-from snaketune.plan.memory import adapter_parameters, memory_plan
+from snaketune.plan.memory.memory import adapter_parameters, memory_plan
 from snaketune.plan.settings import AdapterSetting, MemorySetting
 
 ORIGINAL = MemorySetting(1024, 1, AdapterSetting(64), quantization="4bit", chunked_loss=False)

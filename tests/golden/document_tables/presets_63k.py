@@ -4,7 +4,7 @@ from datetime import datetime
 
 from claim import Claim, Table
 
-from snaketune.plan.budget import (
+from snaketune.plan.costs.budget import (
     RunInputs,
     budget_of,
     finishes_at,
@@ -13,7 +13,7 @@ from snaketune.plan.budget import (
     steps_of,
     time_reduction_of,
 )
-from snaketune.plan.calendar import moment
+from snaketune.plan.costs.calendar import moment
 
 MESSAGES = 63_000
 FRIDAY = datetime(2026, 11, 20, 18, 0)

@@ -32,9 +32,9 @@ CASES = {
 def make(source, changes, work):
     """Run the scripts from a raw file to packed rows; return what the screen says from tokenising on, and statuses."""
     sys.path.insert(0, str(SCRIPTS))
-    from snaketune.common.digests import file_digest
-    from snaketune.common.manifest import write_manifest
     from snaketune.config.schema import TokensConfig
+    from snaketune.core.digests import file_digest
+    from snaketune.core.manifest import write_manifest
 
     shutil.copytree(TOKENIZER, work / "model")
     write_manifest(work / "model.json", "prepare_tokenizer", [], MODEL)
@@ -91,7 +91,7 @@ def test_every_token_of_the_handed_texts_is_trained_once(tmp_path):
     make(*CASES["texts"], tmp_path)
     from tokenizers import Tokenizer
 
-    from snaketune.data.rows import PackedRows
+    from snaketune.data.rows.packed_rows import PackedRows
 
     tokenizer = Tokenizer.from_file(str(TOKENIZER / "tokenizer.json"))
     texts = [orjson.loads(line)["text"] for line in (HERE / "inputs" / TEXTS).read_bytes().splitlines()]

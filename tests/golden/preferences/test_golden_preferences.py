@@ -32,8 +32,8 @@ LINES = ("records", "quarantine", "duplicates", "train", "eval", "dropped")
 def make(work, expected):
     """Run the scripts from the raw file to packed rows in ``work`` and copy what is compared to ``expected``."""
     sys.path.insert(0, str(SCRIPTS))
-    from snaketune.common.digests import file_digest
-    from snaketune.common.manifest import write_manifest
+    from snaketune.core.digests import file_digest
+    from snaketune.core.manifest import write_manifest
 
     shutil.copytree(HERE / "inputs" / "tokenizer", work / "model")
     write_manifest(work / "model.json", "prepare_tokenizer", [], MODEL)

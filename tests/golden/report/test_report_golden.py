@@ -15,7 +15,7 @@ def rendered() -> bytes:
     from report_case import fact_paths
 
     from snaketune.report.facts import load_facts
-    from snaketune.report.page import render
+    from snaketune.report.run.page import render
 
     return render(load_facts(fact_paths())).encode()
 

@@ -16,12 +16,12 @@ import yaml
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[2] / "scripts")]
 
-from snaketune.common.digests import file_digest  # noqa: E402
-from snaketune.common.errors import ConfigError, DataError  # noqa: E402
-from snaketune.data.accounting import summary_of  # noqa: E402
-from snaketune.data.policy import ReadingPolicy  # noqa: E402
-from snaketune.data.reading import read_records  # noqa: E402
-from snaketune.data.staging import Source  # noqa: E402
+from snaketune.core.digests import file_digest  # noqa: E402
+from snaketune.core.errors import ConfigError, DataError  # noqa: E402
+from snaketune.data.records.accounting import summary_of  # noqa: E402
+from snaketune.data.records.reading import read_records  # noqa: E402
+from snaketune.data.records.reading_policy import ReadingPolicy  # noqa: E402
+from snaketune.storage.staging import Source  # noqa: E402
 
 CASES = sorted(path.name for path in (HERE / "cases").iterdir())
 LINE = re.compile(r"data\.(columns|ignore|roles|strip): (\{[^{}]*\}|\[(?:\"[^\"]*\"|[^\[\]\"])*\])")

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, set_seed
 
-from snaketune.data.packing import one_per_row, pack
-from snaketune.data.rows import PackedRows, write_rows
-from snaketune.model.lora import leave_inputs_to_autocast
-from snaketune.train.adapting import add_adapter
+from snaketune.data.rows.packed_rows import PackedRows, write_rows
+from snaketune.data.rows.packing import one_per_row, pack
+from snaketune.model.adapters.lora import leave_inputs_to_autocast
 from snaketune.train.arguments import training_arguments
 from snaketune.train.determinism import choose_kernels
 from snaketune.train.device import Device, check_formats, mixed_dtype
 from snaketune.train.engine import Engine, Outlook, prepare_engine
-from snaketune.train.float8 import require_float8, use_float8
-from snaketune.train.loading import load_base
-from snaketune.train.surroundings import ALONE, Surroundings
+from snaketune.train.hooks import ALONE, Surroundings
+from snaketune.train.kernels.float8 import require_float8, use_float8
+from snaketune.train.loading.adapting import add_adapter
+from snaketune.train.loading.loading import load_base
 from snaketune.train.trainer import PackedTrainer, assemble
 
 PAD = 0

@@ -12,9 +12,8 @@ import torch
 from transformers import TrainerCallback
 
 from snaketune.plan.flops import model_flops, shape_of
-from snaketune.plan.memory import memory_plan
+from snaketune.plan.memory.memory import memory_plan
 from snaketune.plan.settings import setting_of
-from snaketune.train.attention import check_isolation, training_attention
 from snaketune.train.batches import arrange
 from snaketune.train.device import computing_dtype, has_usable_card, mixed_dtype, mixed_precision, name_of
 from snaketune.train.fitness.bench import Bench, Watch, trained_weights
@@ -28,10 +27,11 @@ from snaketune.train.fitness.trials import (
     try_pairs,
     try_preset,
 )
-from snaketune.train.head import put_chunked_loss
-from snaketune.train.meters import forget_peak_memory
-from snaketune.train.shortage import memory_gigabytes
-from snaketune.train.surroundings import Surroundings
+from snaketune.train.hooks import Surroundings
+from snaketune.train.kernels.attention import check_isolation, training_attention
+from snaketune.train.kernels.chunked_cross_entropy import put_chunked_loss
+from snaketune.train.monitoring.step_timers import forget_peak_memory
+from snaketune.train.out_of_memory import memory_gigabytes
 
 # How far losses and gradients may be apart that are computed in another order.
 NEAR_FLOAT32, NEAR_HALF = 1e-4, 2e-2

@@ -10,8 +10,8 @@ import torch
 from snaketune.train.fitness.bench import Bench, Watch
 from snaketune.train.fitness.presets import cards_of, is_packed, sections_of
 from snaketune.train.packages import OPTIMIZERS
-from snaketune.train.preference import PreferenceLoss
-from snaketune.train.preference_trainer import PreferenceTrainer
+from snaketune.train.preference.dpo import PreferenceLoss
+from snaketune.train.preference.dpo_trainer import PreferenceTrainer
 from snaketune.train.trainer import PackedTrainer
 
 # How far the first loss of DPO may be from log 2, by rounding to 16 bits.

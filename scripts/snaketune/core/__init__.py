@@ -1,0 +1,1 @@
+"""What every stage stands on: atomic files, canonical JSON, digests, manifests, locks."""

@@ -1,0 +1,173 @@
+"""Writing so that a final name never holds a partial artefact: temporary sibling, fsync, rename."""
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from snaketune.core.disk_space import explaining_full_disk
+from snaketune.core.processes import this_process
+
+# The longest name of a file, in bytes, on every common file system.
+LONGEST_NAME = 255
+# What file systems answer that cannot flush a folder, or anything: some of CIFS, FUSE and overlays.
+CANNOT_FLUSH = {
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EBADF,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+}
+
+
+def sibling(path: Path) -> Path:
+    """Return the temporary name beside ``path`` that this process writes to before renaming."""
+    return path.with_name(beside(path.name, f".partial-{this_process()}"))
+
+
+def beside(name: str, end: str) -> str:
+    """Return ``.<name><end>``; a name that would be too long for a file is cut, and stays one of its own."""
+    if len(os.fsencode(f".{name}{end}")) <= LONGEST_NAME:
+        return f".{name}{end}"
+    mark = f"~{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}"
+    room = LONGEST_NAME - len(os.fsencode(f".{mark}{end}"))
+    return f".{os.fsencode(name)[:room].decode(errors='ignore')}{mark}{end}"
+
+
+def flush(descriptor: int) -> bool:
+    """Flush an open file or folder to disk; False where its file system cannot, which costs safety, not results."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT_FLUSH:
+            raise
+        return False
+    return True
+
+
+def sync_directory(path: Path) -> bool:
+    """Flush a directory entry to disk, so that a rename survives a power cut; False where that is impossible.
+
+    The workflow says so once when it starts, see ``snaketune.workflow.write_checks``.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written to and not listed
+        return False
+    try:
+        return flush(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a binary file that appears at ``path`` only when the block ends without an error."""
+    path = Path(path)
+    partial = sibling(path)
+    partial.unlink(missing_ok=True)
+    try:
+        with explaining_full_disk(partial):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # The mode creates the file or fails: what somebody else put there is never written through.
+            with open(partial, "xb") as file:
+                yield file
+                file.flush()
+                flush(file.fileno())
+        os.replace(partial, path)
+        sync_directory(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` atomically."""
+    with writing(path) as file:
+        file.write(content)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as readable, sorted JSON to ``path`` atomically."""
+    # Here, because reading packed rows has to work on a machine without orjson.
+    from snaketune.core.canonical import pretty_bytes
+
+    write_bytes(path, pretty_bytes(value))
+
+
+@contextmanager
+def writing_directory(path: str | Path) -> Iterator[Path]:
+    """Give an empty folder that becomes ``path`` when the block ends without an error.
+
+    Files are made readable for the group and others as the umask allows (safetensors writes mode 0600) and
+    are flushed before the rename. An existing folder at ``path`` is replaced.
+    """
+    path = Path(path)
+    partial = sibling(path)
+    remove_tree(partial)
+    try:
+        with explaining_full_disk(partial):
+            partial.mkdir(parents=True)
+            yield partial
+            sync_tree(partial)
+        replace_folder(partial, path)
+        sync_directory(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Give a folder the name ``path``; what is there is moved aside first, so that no half of it is ever seen there."""
+    aside = sibling(path.with_name(f"{path.name}.old"))
+    remove_tree(aside)
+    if path.is_symlink() or path.exists():
+        path.rename(aside)
+    os.replace(new, path)
+    # NFS keeps files that somebody still reads; the next workflow sweeps what stays.
+    shutil.rmtree(aside, ignore_errors=True)
+    if aside.is_symlink() or aside.is_file():
+        aside.unlink()
+
+
+@contextmanager
+def private_folder(path: str | Path) -> Iterator[Path]:
+    """Give an empty folder that is gone when the block ends, also after an error.
+
+    What a killed process left there is removed first.
+    """
+    path = Path(path)
+    remove_tree(path)
+    path.mkdir(parents=True)
+    try:
+        with explaining_full_disk(path):
+            yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove what is at ``path``: a folder with all that is in it, a file, or a link, never what the link points at."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file under ``folder`` to disk and give it the permissions that the umask allows.
+
+    Hard links share their permissions with the file they link to, which is a user's own: they are left alone.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()):
+        if file.stat().st_nlink == 1:
+            file.chmod(0o666 & ~umask)
+        with open(file, "rb") as handle:
+            flush(handle.fileno())

@@ -1,0 +1,48 @@
+"""One JSON text per value: what is hashed, stored and compared has sorted keys and no accidents of formatting."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from snaketune.core.errors import NotJsonError
+
+
+def canonical_bytes(value: Any) -> bytes:
+    """Return the compact JSON text of ``value`` with sorted keys.
+
+    Raises:
+        TypeError: for values without a stable JSON form (sets, paths, objects): a permissive ``str()``
+            would let identities fork silently.
+    """
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def canonical_text(value: Any) -> str:
+    """Return :func:`canonical_bytes` as text."""
+    return canonical_bytes(value).decode()
+
+
+def digest_of(value: Any, size: int = 16) -> str:
+    """Return the BLAKE2b digest (hex, ``size`` bytes) of the canonical JSON of ``value``."""
+    return hashlib.blake2b(canonical_bytes(value), digest_size=size).hexdigest()
+
+
+def pretty_bytes(value: Any) -> bytes:
+    """Return readable JSON with sorted keys and a final newline: the form of every fact file."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def read_json(path: str | Path) -> Any:
+    """Parse the JSON file at ``path``.
+
+    Raises:
+        NotJsonError: if its content is not JSON.
+    """
+    try:
+        return orjson.loads(Path(path).read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise NotJsonError(
+            f"{path} is not JSON ({error}): delete it and run the same command, its stage makes it again."
+        ) from None

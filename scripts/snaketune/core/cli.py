@@ -1,0 +1,211 @@
+"""The frame of every script: arguments in, one call, one sentence on an error, no orphan left behind."""
+
+import argparse
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import orjson
+
+from snaketune.core import environment
+from snaketune.core.disk_space import free_bytes, full_places, is_full_disk, reason_of, usual_places
+from snaketune.core.errors import DiskFullError, SnaketuneError
+from snaketune.core.long_arguments import in_full
+from snaketune.core.quiet_libraries import hush_libraries
+
+PARENT_VARIABLE = "SNAKETUNE_PARENT"
+# Small files that the script writes; remembered when it ends well.
+_facts: list[Path] = []
+# What an orphan does before it ends: training saves its progress. It must return by itself.
+on_orphaned: Callable[[], None] | None = None
+
+
+def parse_arguments(
+    description: str,
+    *names: str,
+    optional: tuple[str, ...] = (),
+    several: tuple[str, ...] = (),
+    facts: tuple[str, ...] = (),
+) -> argparse.Namespace:
+    """Parse ``--spec JSON`` and one ``--name VALUE`` per name; ``cfg`` is the configuration slice of the spec.
+
+    ``settings``, where a script takes them, are operational: JSON that never changes a result. ``facts`` names those
+    arguments that are small files which the script writes: the workflow notices when somebody changes them later.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--spec", required=True, help="canonical JSON with stage, code and cfg, as the rule passes it")
+    for name in names:
+        parser.add_argument(f"--{name}", required=True)
+    for name in optional:
+        parser.add_argument(f"--{name}", nargs="?", help="may be empty")
+    for name in several:
+        parser.add_argument(f"--{name}", nargs="*", default=[], help="any number of them")
+    arguments = parser.parse_args()
+    arguments.cfg = orjson.loads(in_full(arguments.spec))["cfg"]
+    if hasattr(arguments, "settings"):
+        arguments.settings = orjson.loads(arguments.settings)
+    _expect_facts([Path(getattr(arguments, name)) for name in facts if getattr(arguments, name)])
+    return arguments
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Run a script's ``main``; turn a user's error into one sentence and an exit status.
+
+    What other tools have left in the environment is removed first, before anything heavy is imported.
+    """
+    environment.clean()
+    interruption = _Interruption()
+    stop_with_parent(os.environ.get(PARENT_VARIABLE))
+    hush_libraries()
+    try:
+        _main_and_record(main)
+    except BaseException as error:
+        if interruption.came:
+            sys.exit(_report("Interrupted: the same command goes on from what is finished.", 130))
+        sys.exit(_explain(error))
+
+
+class _Interruption:
+    """Ctrl-C, which can meet an import of C code and then comes out as any other error.
+
+    Attributes:
+        came: whether it was pressed while this handler, and not that of a training, was in place.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        # Where SIGINT is ignored (a shell's background job), it stays ignored.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> NoReturn:
+        self.came = True
+        sys.unraisablehook = lambda unraisable: None
+        raise KeyboardInterrupt
+
+
+def _explain(error: BaseException) -> int:
+    """Print the sentence of an error that a user can act on and return the exit status; others are raised again."""
+    match error:
+        case SnaketuneError():
+            return _report(f"{type(error).__name__}: {error}", error.exit_code)
+        case KeyboardInterrupt():
+            return _report("Interrupted: the same command goes on from what is finished.", 130)
+        case BrokenPipeError() if reader_left(0):
+            return leave_closed_pipe()
+        case Exception() if sentence := described(error):
+            return _report(sentence, 1 if isinstance(error, OSError | MemoryError) else DiskFullError.exit_code)
+    raise error
+
+
+def leave_closed_pipe() -> int:
+    """Return the exit status of a program whose reader has gone, as of ``| head -1``, and write nothing more.
+
+    Python would try once more when it ends, and complain.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
+    return 128 + signal.SIGPIPE
+
+
+def reader_left(seconds: float) -> bool:
+    """Wait for ``seconds``, or until the reader of standard output has gone; tell whether it has."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(seconds * 1000))
+
+
+def described(error: Exception) -> str | None:
+    """Return a sentence for an error of the machine, with the name of the error in front; None for any other."""
+    if isinstance(error, OSError):
+        return _describe_os_error(error)
+    if isinstance(error, MemoryError):
+        return "MemoryError: this machine has too little memory for the step; lower the batch size."
+    return _describe_full_disk(error)
+
+
+def _expect_facts(paths: list[Path]) -> None:
+    """Forget, as a job of a workflow, what an earlier job wrote where this one is going to."""
+    _facts[:] = paths if PARENT_VARIABLE in os.environ else []
+    if _facts:
+        from snaketune.core.outputs import forget_outputs
+
+        forget_outputs(_facts)
+
+
+def _main_and_record(main: Callable[[], Any]) -> None:
+    """Run ``main`` and, as a job of a workflow, remember the facts that it wrote."""
+    main()
+    if _facts:
+        from snaketune.core.outputs import record_outputs
+
+        record_outputs(_facts)
+
+
+def _report(sentence: str, code: int) -> int:
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(sentence, file=sys.stderr, flush=True)
+    return code
+
+
+def _describe_full_disk(error: Exception) -> str | None:
+    """Return a sentence when an error that nobody explained comes from a full disk: which one, as far as is known."""
+    places = usual_places()
+    if not is_full_disk(error, places):
+        return None
+    path = getattr(error, "filename", None) or ", ".join(full_places(places)) or f"one of {', '.join(places)}"
+    return (
+        f"DiskFullError: {path}: {reason_of(error)} ({free_bytes('work'):,} bytes are free in work): free space,"
+        " then run the same command again; what is finished is kept."
+    )
+
+
+def _describe_os_error(error: OSError) -> str:
+    if not error.filename and (sentence := _describe_full_disk(error)):
+        return sentence
+    place = f" at {error.filename}" if error.filename else ""
+    return f"{type(error).__name__}: {error.strerror or error}{place}; free space or fix permissions, then run again."
+
+
+def stop_with_parent(parent: str | None) -> None:
+    """End this process when the workflow that started it is gone.
+
+    Snakemake's shell outlives a ``kill -9`` of Snakemake, so a training would go on as an orphan and the next
+    run would meet it. Everything a stage publishes is renamed into place, so ending at any instant is safe.
+
+    Args:
+        parent: ``host:pid`` of the workflow; another host (a cluster node's) is not watched.
+    """
+    host, _, pid = (parent or "").rpartition(":")
+    if host != socket.gethostname() or not hasattr(os, "pidfd_open"):
+        return
+    try:
+        descriptor = os.pidfd_open(int(pid))
+    except ProcessLookupError:
+        _exit_as_orphan()
+    threading.Thread(target=_wait_and_exit, args=(descriptor,), daemon=True).start()
+
+
+def _wait_and_exit(descriptor: int) -> None:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    poll.poll()
+    if on_orphaned:
+        on_orphaned()
+    _exit_as_orphan()
+
+
+def _exit_as_orphan() -> NoReturn:
+    with contextlib.suppress(OSError):
+        print("The workflow that started this job is gone: stopping.", file=sys.stderr, flush=True)
+    os._exit(75)

@@ -1,0 +1,41 @@
+"""Specs that are too long for a command line: the text goes to a file that is named by its content.
+
+Linux takes at most 128 KiB in one argument, and the whole command of a job is one. A rule's param then has the name,
+which changes exactly when the text does; so what reruns stays the same.
+"""
+
+from pathlib import Path
+
+from snaketune.core.atomic import writing
+from snaketune.core.canonical import digest_of
+from snaketune.core.errors import ConfigError
+
+MARK = "@"
+LONGEST = 64 << 10
+
+
+def shortened(text: str, folder: str | Path) -> str:
+    """Return a spec, or the name of the file in ``folder`` that has it if it is over 64 KiB."""
+    if len(text) <= LONGEST:
+        return text
+    path = Path(folder) / f"{digest_of(text, size=16)}.json"
+    if not path.exists():
+        with writing(path) as file:
+            file.write(text.encode())
+    return f"{MARK}{path}"
+
+
+def in_full(spec: str) -> str:
+    """Return the text of a spec.
+
+    Raises:
+        ConfigError: if its file is gone.
+    """
+    if not spec.startswith(MARK):
+        return spec
+    try:
+        return Path(spec.removeprefix(MARK)).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{spec.removeprefix(MARK)} cannot be read ({error.strerror}): run the same command again."
+        ) from None

@@ -1,0 +1,121 @@
+"""What the jobs of a workflow wrote, remembered in ``work/outputs``: an edit or damage is noticed and undone.
+
+Manifests have the digests of bulk data. This is for the small files that have no manifest, manifests among them. An
+output's record holds its digest and, as it is small, its content.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snaketune.core.atomic import write_bytes
+from snaketune.core.cached_state import read_state, write_state
+from snaketune.core.digests import file_digest
+
+# Larger outputs are made again instead.
+MOST_KEPT_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A file as its job wrote it.
+
+    Attributes:
+        path: where.
+        group: the names of all small files that the same job wrote beside it, its own among them.
+        digest: XXH3-128 of its content.
+        mtime_ns: when, in nanoseconds since the epoch.
+        content: its text; None where it was too long to be kept.
+    """
+
+    path: Path
+    group: tuple[str, ...]
+    digest: str
+    mtime_ns: int
+    content: str | None
+
+
+def record_outputs(paths: Iterable[Path], work: str | Path = "work") -> None:
+    """Remember small files that a job has just written beside each other."""
+    paths = [path for path in paths if path.is_file()]
+    group = sorted(path.name for path in paths)
+    for path in paths:
+        facts: dict[str, Any] = {"group": group, "digest": file_digest(path), "mtime_ns": path.stat().st_mtime_ns}
+        write_state(_record_of(path, work), {path.name: {**facts, "content": _text_of(path)}})
+
+
+def forget_outputs(paths: Iterable[Path], work: str | Path = "work") -> None:
+    """Forget files that a job is about to write."""
+    for path in paths:
+        _record_of(path, work).unlink(missing_ok=True)
+
+
+def changed_outputs(folder: Path, work: str | Path = "work", verify: bool = False) -> list[Output]:
+    """Return the recorded outputs in ``folder`` that are missing or have another content by now.
+
+    Args:
+        folder: the folder of a variant or a run.
+        work: where the records are.
+        verify: read every file; otherwise only those whose ctime is not older than the record, which was written
+            last. Both may have the same time, which kernels count in steps of some milliseconds.
+    """
+    found = []
+    for record in sorted((Path(work) / "outputs" / _inside(folder)).glob("*.json")):
+        path = folder / record.name.removesuffix(".json")
+        try:
+            if not verify and path.stat().st_ctime_ns < record.stat().st_mtime_ns:
+                continue
+            digest = file_digest(path)
+        except OSError:
+            digest = ""
+        output = _read(path, record)
+        if output and output.digest != digest:
+            found.append(output)
+    return found
+
+
+def has_record(path: Path, work: str | Path = "work") -> bool:
+    """Tell whether an output is recorded."""
+    return _record_of(path, work).is_file()
+
+
+def restore(output: Output, work: str | Path = "work") -> bool:
+    """Give a file the recorded content and time back, so that nothing reruns for it; False if that was not kept."""
+    if output.content is None:
+        return False
+    write_bytes(output.path, output.content.encode())
+    os.utime(output.path, ns=(output.mtime_ns, output.mtime_ns))
+    record_outputs([output.path], work)
+    return True
+
+
+def _read(path: Path, record: Path) -> Output | None:
+    entry = read_state(record, _is_entry).get(path.name)
+    if entry is None:  # damaged; the file is believed
+        record.unlink(missing_ok=True)
+        return None
+    return Output(path, tuple(entry["group"]), entry["digest"], entry["mtime_ns"], entry["content"])
+
+
+def _is_entry(entry: object) -> bool:
+    return isinstance(entry, dict) and set(entry) == {"group", "digest", "mtime_ns", "content"}
+
+
+def _text_of(path: Path) -> str | None:
+    if path.stat().st_size > MOST_KEPT_BYTES:
+        return None
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _record_of(path: Path, work: str | Path) -> Path:
+    return Path(work) / "outputs" / _inside(path.parent) / f"{path.name}.json"
+
+
+def _inside(folder: Path) -> Path:
+    """Return a folder's place among the records."""
+    return Path(*(part for part in folder.parts if part not in ("/", "..")))

@@ -1,0 +1,1 @@
+"""Turns, reasoning and tool calls, however they are written."""

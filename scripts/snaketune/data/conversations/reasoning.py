@@ -1,0 +1,163 @@
+"""Reasoning before an answer: how it is marked, taken out of a content, and placed behind a prompt that opens it."""
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from snaketune.core.errors import DataError
+
+Message = dict[str, Any]
+
+AUTO, TRAIN, DROP = "auto", "train", "drop"
+# The names under which transformers takes reasoning; templates read the first, gpt-oss's the second.
+FIELDS = ("reasoning_content", "thinking", "reasoning")
+MARKS = (
+    ("<think>", "</think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<thought>", "</thought>"),
+    ("<thinking>", "</thinking>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<|channel>thought\n", "<channel|>"),
+    ("Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]"),
+)
+# How gpt-oss begins what it says to the user; its reasoning stands in other channels before.
+FINAL = "<|channel|>final<|message|>"
+_TELLING = (FINAL, *(mark for pair in MARKS for mark in pair))
+_CLOSING = tuple(closing for _, closing in MARKS)
+_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
+# What a content begins with that begins with marked reasoning.
+BEFORE_MARKS = frozenset("<[ \t\r\n")
+_READS = re.compile(r"reasoning_content|\.thinking\b|\[\s*['\"]thinking['\"]\s*\]|\.reasoning\b")
+
+
+def may_reason(message: Message) -> bool:
+    """Tell in little time whether a turn may have reasoning."""
+    content = message.get("content")
+    return len(message) > 2 or (type(content) is str and content[:1] in BEFORE_MARKS)
+
+
+def reasoning_of(message: Message) -> str:
+    """Return the reasoning of a turn, from a field of its own or from the beginning of its content, or ''."""
+    own = next((message[name] for name in FIELDS if isinstance(message.get(name), str)), "")
+    return own or split_content(message.get("content"))[0]
+
+
+def split_content(content: Any) -> tuple[str, str]:
+    """Return the marked reasoning at the beginning of a content and what follows it; '' and the content without."""
+    if not isinstance(content, str):
+        return "", ""
+    if content.lstrip()[:1] not in ("<", "["):
+        return "", content
+    for opening, closing in MARKS:
+        if content.lstrip().startswith(opening) and closing in content:
+            inside, _, rest = content.lstrip()[len(opening) :].partition(closing)
+            return inside.strip("\n"), rest.lstrip("\n")
+    return "", content
+
+
+def for_template(messages: list[Message], source: str, setting: str) -> list[Message]:
+    """Return messages whose reasoning is where the template in ``source`` looks for it, or without any.
+
+    As in transformers reasoning stands under all its names. A content that begins with marked reasoning is split where
+    the template reads a field and knows no marks.
+    """
+    if not any(
+        message["role"] == "assistant" and may_reason(message) and reasoning_of(message) for message in messages
+    ):
+        return messages
+    code = _COMMENT.sub("", source)
+    reads = bool(_READS.search(code))
+    known = frozenset(closing for _, closing in MARKS if closing in code) if reads else frozenset(_CLOSING)
+    return [_placed(message, known, setting) if message["role"] == "assistant" else message for message in messages]
+
+
+def _placed(message: Message, known: Collection[str], setting: str) -> Message:
+    """Return the turn; marked reasoning stays in its content where the template knows the mark that closes it."""
+    rest = {key: value for key, value in message.items() if key not in FIELDS}
+    reasoning, (marked, content) = reasoning_of(message), split_content(message.get("content"))
+    splits = bool(marked) and not any(closing in message["content"] for closing in known)
+    if marked and (splits or setting == DROP):
+        rest["content"] = content
+    if setting == DROP or not reasoning or (marked and not splits):
+        return rest
+    return {**rest, "reasoning_content": reasoning, "thinking": reasoning}
+
+
+def after_thoughts(answer: str) -> str:
+    """Return what follows the reasoning of a generated answer, or all of it where no reasoning comes to an end."""
+    if FINAL in answer:
+        return answer.rpartition(FINAL)[2]
+    for _, closing in MARKS:
+        if closing in answer:
+            return answer.rpartition(closing)[2].lstrip("\n")
+    return answer
+
+
+def readable(written: str, special: Iterable[str]) -> str | None:
+    """Return a generated answer without special tokens but for those that tell its reasoning from what follows.
+
+    Args:
+        written: the answer with special tokens spelled out.
+        special: the special tokens.
+
+    Returns:
+        None where no special token does so, as in most models.
+    """
+    names = sorted(special, key=lambda name: (-len(name), name))
+    telling = [name for name in names if name in written and any(name in mark for mark in _TELLING)]
+    if not telling:
+        return None
+    for name in names:
+        written = written if name in telling else written.replace(name, "")
+    return written.removeprefix(FINAL)
+
+
+def opened(prompt: str) -> str:
+    """Return the marks at the end of a generation prompt that open reasoning, or open and close it, or ''."""
+    for opening, closing in MARKS:
+        pattern = rf"(?:{re.escape(opening)}\s*(?:{re.escape(closing)}\s*)?|{re.escape(closing)}\s*)\Z"
+        if found := re.search(pattern, prompt):
+            return found.group()
+    return ""
+
+
+def behind(mark: str, answer: str, reasoning: str) -> str:
+    """Return what the model has to write after a prompt that ends with ``mark``.
+
+    Args:
+        mark: what :func:`opened` returned.
+        answer: what the template writes after its header, perhaps with reasoning in marks of its own.
+        reasoning: that of the record, '' where there is none.
+
+    Raises:
+        DataError: if the prompt closes the reasoning that the record has.
+    """
+    opening, closing = next(pair for pair in MARKS if any(part in mark for part in pair))
+    found = re.match(rf"\s*(?:{re.escape(opening)})?(.*?){re.escape(closing)}", answer, re.DOTALL)
+    written, rest = (found[1], answer[found.end() :]) if found else ("", answer)
+    thought = written.strip() or reasoning.strip("\n")
+    if closing in mark:
+        if thought:
+            raise DataError(
+                "the chat template's prompt closes the reasoning that the record has: set tokens.reasoning to drop, or"
+                " take out what switches reasoning off"
+            )
+        return rest.lstrip("\n") if found else answer
+    if found and written.strip():
+        return written.lstrip("\n") + closing + rest
+    line = "\n" if mark.endswith("\n") else ""
+    # The template closes an empty thought in its own way; where it writes none, as those do that split marked contents.
+    before = thought + line if thought else "" if found else line
+    return before + closing + (rest if found else 2 * line + rest)
+
+
+def dropped(messages: Sequence[Message], answers: dict[int, str]) -> int:
+    """Return how many of the trained turns have reasoning that is not in their ``answers``, {place: text}."""
+    given = {place: reasoning_of(messages[place]) for place in answers if may_reason(messages[place])}
+    return sum(
+        "".join(reasoning.split()) not in "".join(answers[place].split())
+        for place, reasoning in given.items()
+        if reasoning
+    )

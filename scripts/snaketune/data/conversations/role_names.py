@@ -1,0 +1,75 @@
+"""Names that other programs give to the roles and keys of a turn, and turns that are written without a role."""
+
+from typing import Any
+
+from snaketune.data.formats.columns import MODALITIES, plain
+
+ROLES = ("system", "user", "assistant", "tool")
+# The usual names of roles, in lower case; `data.roles` has the others.
+USUAL_ROLES: dict[str, str] = {
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(
+        ("assistant", "gpt", "chatgpt", "chatbot", "bot", "model", "ai", "bing", "bard", "claude"), "assistant"
+    ),
+    **dict.fromkeys(
+        ("tool", "function", "observation", "function_response", "tool_response", "tool_result", "ipython"), "tool"
+    ),
+}
+# Roles of a turn that an answer follows, so that a list which ends in one has its answer elsewhere.
+SPEAKING = frozenset(name for name, role in USUAL_ROLES.items() if role != "assistant")
+# A turn of these is a call as JSON text.
+CALLS = ("function_call", "tool_call")
+ROLE_KEYS = ("role", "from", "speaker", "sender")
+CONTENT_KEYS = ("content", "value", "text", "utterance", "parts")
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+LOSS_KEYS = ("weight", "loss", "loss_weight", "train", "train_on_turn", "trainable")
+OFFERED_KEYS = ("tools", "functions")
+PART_KEYS = ("text", "value", "content")
+THOUGHT_PARTS = ("thinking", "reasoning")
+# Sides of a turn that holds a question with its answer.
+SIDES = {"input": "user", "output": "assistant", "question": "user", "answer": "assistant", "moss": "assistant"}
+# Every key of a turn that means something; a line that writes one of them twice in an object is refused.
+TURN_KEYS = (
+    *(*ROLE_KEYS, *CONTENT_KEYS, *REASONING_KEYS, *LOSS_KEYS, *OFFERED_KEYS),
+    *("tool_calls", "tool_call_id", "function_call", "name", "arguments", "tool_plan", "parts", "type"),
+)
+
+
+def usual_role(name: str, roles: dict[str, str]) -> str | None:
+    """Return the canonical role of a name, in any case, or None where it is not known."""
+    return roles.get(name) or USUAL_ROLES.get(name.strip().lower().replace(" ", "_"))
+
+
+def side_of(key: str, roles: dict[str, str]) -> str | None:
+    """Return the role whose text stands under ``key`` in a turn that names no role."""
+    return usual_role(key, roles) or SIDES.get(plain(key))
+
+
+def apart(turn: dict[str, Any], roles: dict[str, str]) -> list[dict[str, Any]] | None:
+    """Return the turns of an object such as ``{human: …, assistant: …}``, or None where it is no such object."""
+    if any(key in turn for key in ROLE_KEYS):
+        return None
+    sides = {key: side for key, value in turn.items() if (side := side_of(key, roles)) and type(value) is str}
+    if not sides or len(set(sides.values())) < len(sides):
+        return None
+    rest = {key: value for key, value in turn.items() if key not in sides}
+    ordered = sorted(sides, key=lambda key: ROLES.index(sides[key]))
+    found = [{"role": sides[key], "content": turn[key]} for key in ordered if turn[key] or sides[key] != "system"]
+    return [*found[:-1], {**found[-1], **rest}] if found else None
+
+
+def modality_of(part: Any) -> str | None:
+    """Return ``image``, ``video`` or ``audio`` where a part of a content is one, else None."""
+    if type(part) is not dict:
+        return None
+    for name in (str(part.get("type", "")), *part):
+        for known, modality in MODALITIES.items():
+            if name.removeprefix("input_") in (known, f"{known}_file"):
+                return modality
+    return None
+
+
+def alternating(texts: list[str]) -> list[dict[str, Any]]:
+    """Return the turns of a list of texts: the user speaks first, then both by turns."""
+    return [{"role": ROLES[1 + index % 2], "content": text} for index, text in enumerate(texts)]

@@ -1,0 +1,63 @@
+"""Refusals whose line leads to the next refusal: both lines are said at once, with all that stands in the first."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from snaketune.core.errors import ConfigError, DataError, SnaketuneError
+from snaketune.data.formats.configuration_lines import columns_line, ignore_line, roles_line, strip_line
+from snaketune.data.records.reading_policy import ReadingPolicy
+
+Error = TypeVar("Error", bound=SnaketuneError)
+# Lines are only added: a source needs as many as there are keys, and a few that name one column after the other.
+MOST_STEPS = 5
+
+
+def cured(error: Error, **cure: Any) -> Error:
+    """Return an error that knows what its line sets: ``ignore``, ``columns``, ``roles`` and ``strip`` of ``data``."""
+    error.cure = cure
+    return error
+
+
+def with_cure(policy: ReadingPolicy, cure: Mapping[str, Any]) -> ReadingPolicy:
+    """Return the policy with the keys of a cure added to its own."""
+    changes: dict[str, Any] = {}
+    for key, value in cure.items():
+        own = getattr(policy, key)
+        changes[key] = {**own, **value} if isinstance(own, dict) else list(dict.fromkeys([*own, *value]))
+    return replace(policy, **changes)
+
+
+def tell_all(policy: ReadingPolicy, decide: Callable[[ReadingPolicy], Any], error: Error) -> Error:
+    """Return the error, with every line that its own line makes necessary.
+
+    Args:
+        policy: with which the error came.
+        decide: decides with another policy, and raises the next error.
+        error: the first one.
+    """
+    reached = policy
+    last: SnaketuneError = error
+    for _ in range(MOST_STEPS):
+        if not last.cure:
+            return error
+        reached = with_cure(reached, last.cure)
+        try:
+            decide(reached)
+        except (ConfigError, DataError) as following:
+            last = following
+            continue
+        return error if last is error else _joined(error, lines_of(reached, policy))
+    return error
+
+
+def lines_of(policy: ReadingPolicy, known: ReadingPolicy) -> str:
+    """Return the lines of the keys in which a policy differs from the one that is known."""
+    lines = {"columns": columns_line, "ignore": ignore_line, "roles": roles_line, "strip": strip_line}
+    return " and ".join(
+        line(getattr(policy, key)) for key, line in lines.items() if getattr(policy, key) != getattr(known, key)
+    )
+
+
+def _joined(error: Error, lines: str) -> Error:
+    return type(error)(f"{error} As more would be refused then, all lines at once are {lines}.")

@@ -1,0 +1,171 @@
+"""Decides from the first records of a source what it is read as, or says in one sentence what has to be written."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.data.conversations.packed_text import packed_columns, unpacked
+from snaketune.data.formats.candidates import Candidate, candidate, kinds_for, named_fields
+from snaketune.data.formats.chained_refusals import tell_all
+from snaketune.data.formats.columns import MODALITIES, NAMES, plain
+from snaketune.data.formats.doubts import check_marks, check_refused, check_verdicts, judged_columns
+from snaketune.data.formats.first_records import Sample
+from snaketune.data.formats.formats import default_reading, evidence_of, kind_of
+from snaketune.data.formats.refusals import doubtful, no_pairs, no_reading, one_message_a_line
+from snaketune.data.formats.unused_fields import CHOSEN, IGNORED, leftovers
+from snaketune.data.records.conversion import RecordConverter
+from snaketune.data.records.field_paths import column_of, value_at
+from snaketune.data.records.quarantine import Refusal
+from snaketune.data.records.reading_policy import Reading, ReadingPolicy
+
+Json = dict[str, Any]
+Tried = tuple[list[Json | None], list[Refusal | None], RecordConverter]
+# What a person has to name for the rest to be left out without a question.
+DECIDING = {
+    "messages": ({"messages"},),
+    "pair": ({"prompt", "completion"},),
+    "preference": ({"chosen", "rejected"}, {"prompt", "completion"}),
+    "text": ({"text"},),
+}
+
+
+def decide(path: str, records: Sequence[Json], places: Sequence[int], policy: ReadingPolicy) -> Reading:
+    """Return what the records of a source are read as.
+
+    Args:
+        path: what the user calls the source.
+        records: its first records, as they were parsed; with ``data.format: auto`` at least one.
+        places: the number of the line, or of the record, of each.
+        policy: the configuration.
+
+    Raises:
+        ConfigError, DataError: where no reading is certain; the sentence has the line to write.
+    """
+    try:
+        return _decide(path, records, places, policy)
+    except (ConfigError, DataError) as error:
+        raise tell_all(policy, lambda other: _decide(path, records, places, other), error) from None
+
+
+def _decide(path: str, records: Sequence[Json], places: Sequence[int], policy: ReadingPolicy) -> Reading:
+    wanted = None if policy.format == "auto" else policy.format
+    if not records and wanted:
+        return default_reading(wanted, policy)
+    packed = packed_columns(records, policy)
+    read, lines = _unpacked(records, places, packed) if packed else (records, places)
+    sample = Sample.of(path, read, lines, policy)
+    named = named_fields(sample)
+    if not named and not wanted and not sample.turn_columns() and (error := one_message_a_line(sample)):
+        raise error
+    found = candidate(sample, named, kinds_for(named, wanted and kind_of(wanted), policy.pairs))
+    if found is None:
+        if wanted:
+            return default_reading(wanted, policy)
+        raise no_pairs(sample) if policy.pairs else no_reading(sample)
+    reading = _with_packed(_reading(sample, found, wanted), packed)
+    check_verdicts(sample, reading)
+    made, refused, converter = _tried(sample, reading)
+    check_refused(sample, reading, refused)
+    seen = converter.seen()
+    rendered = (found.fields["messages"], found.rendered) if found.kind == "messages" and found.rendered else None
+    left = leftovers(sample, made, seen, _worse(reading, policy.pairs), rendered)
+    is_decided = any(fields <= named.keys() for fields in DECIDING[found.kind])
+    if not is_decided and (left.lost or any((found.others or {}).values())):
+        raise doubtful(sample, found, left, seen)
+    check_marks(sample, made)
+    known = dict.fromkeys(policy.ignore, IGNORED) | dict(left.known) | dict.fromkeys(left.lost, CHOSEN)
+    return replace(reading, known=tuple(sorted(known.items())), is_decided=is_decided)
+
+
+def _unpacked(records: Sequence[Json], places: Sequence[int], packed: tuple[str, ...]) -> tuple[list[Json], list[int]]:
+    """Return the records whose conversations can be read from their texts, and their places."""
+    found: list[tuple[Json, int]] = []
+    for record, place in zip(records, places, strict=True):
+        with suppress(Refusal):  # met again, and set aside with its reason, when the whole source is read
+            found.append((unpacked(record, packed), place))
+    return [record for record, _ in found], [place for _, place in found]
+
+
+def _with_packed(reading: Reading, packed: tuple[str, ...]) -> Reading:
+    if not packed:
+        return reading
+    return replace(reading, packed=packed, evidence=f"{reading.evidence} ({', '.join(packed)} read from text)")
+
+
+def _worse(reading: Reading, pairs: bool) -> str | None:
+    """Return the column of the worse answers where they are not learned from."""
+    if reading.ranking and reading.ranking.text is None:
+        return None if pairs else f"{reading.field('completion')}[1]"
+    return None if pairs else reading.field("rejected")
+
+
+def _reading(sample: Sample, found: Candidate, wanted: str | None) -> Reading:
+    fields = {name: path for name, path in found.fields.items() if path}
+    for name in sample.columns:
+        if plain(name) in MODALITIES and name not in fields.values():
+            fields.setdefault("modality", name)
+    judged = tuple(name for name in (*judged_columns(sample, fields.values()), fields.get("keep")) if name)
+    return Reading(
+        wanted or _format_of(sample, found),
+        tuple(fields.items()),
+        found.rendered,
+        found.ranking,
+        judged,
+        found.single,
+        known=_no_context(sample, fields),
+        named=tuple(sample.policy.columns.items()),
+        evidence=evidence_of(fields) + _rule(found),
+        calls=found.calls,
+    )
+
+
+def _no_context(sample: Sample, fields: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the columns that are called like a context and are none, such as lists of objects."""
+    used = fields.values()
+    return tuple(
+        (name, "")
+        for name in sample.columns
+        if plain(name) in NAMES["input"] and name not in used and sample.is_filled(name)
+    )
+
+
+def _rule(found: Candidate) -> str:
+    """Return what the evidence says of answers that are a list, and of conversations that are one text."""
+    if found.calls:
+        return " (answers that are calls are tool calls)"
+    if found.ranking is None:
+        return f" ({found.rendered} markup taken apart)" if found.rendered else ""
+    if found.ranking.text is None:
+        return " (the first answer is the better one)"
+    first = "lowest" if found.ranking.lowest_first else "highest"
+    return f" (the answer with the {first} {found.ranking.score} is the best one)"
+
+
+def _format_of(sample: Sample, found: Candidate) -> str:
+    if found.kind == "messages":
+        path = found.fields["messages"]
+        turns = [value_at(record, path) for record in sample.records]
+        is_share = any(
+            type(value) is list and any("from" in turn for turn in value if type(turn) is dict) for value in turns
+        )
+        return "sharegpt" if is_share or plain(path) == "conversations" else "messages"
+    if found.kind == "pair":
+        return "instruction" if plain(column_of(found.fields["prompt"])) == "instruction" else "prompt_completion"
+    return found.kind
+
+
+def _tried(sample: Sample, reading: Reading) -> Tried:
+    """Convert the sample."""
+    converter = RecordConverter(reading, sample.policy)
+    made: list[Json | None] = []
+    refused: list[Refusal | None] = []
+    for record in sample.records:
+        try:
+            made.append(converter(record))
+            refused.append(None)
+        except Refusal as refusal:
+            made.append(None)
+            refused.append(refusal)
+    return made, refused, converter

@@ -1,0 +1,189 @@
+"""What makes a reading doubtful although its columns fit: verdicts, unknown roles, two system prompts, marks."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.data.conversations.marked_up_text import end_mark_of, mark_in, marks_in
+from snaketune.data.conversations.role_names import ROLE_KEYS, usual_role
+from snaketune.data.formats.chained_refusals import cured
+from snaketune.data.formats.columns import NAMES, NO, VERDICTS, YES, is_judging, plain
+from snaketune.data.formats.configuration_lines import (
+    columns_line,
+    ignore_line,
+    roles_line,
+    strip_line,
+    without_marks_command,
+)
+from snaketune.data.formats.first_records import Sample
+from snaketune.data.formats.formats import kind_of
+from snaketune.data.formats.suggestions import answer_inside
+from snaketune.data.formats.unused_fields import texts_of
+from snaketune.data.records.conversion import is_against
+from snaketune.data.records.quarantine import Refusal
+from snaketune.data.records.reading_policy import Reading
+
+Json = dict[str, Any]
+
+
+def judged_columns(sample: Sample, used: Iterable[str]) -> list[str]:
+    """Return the columns by which records are judged, or belong to another split, none of them ignored or used.
+
+    Args:
+        sample: the first records.
+        used: the columns that are fields of the record.
+    """
+    taken = set(used)
+    return [
+        name for name, values in sample.columns.items() if values and name not in taken and is_judging(name, values)
+    ]
+
+
+def check_verdicts(sample: Sample, reading: Reading) -> None:
+    """Refuse records that say which answers are good, or that are not for training, unless their owner was asked.
+
+    Raises:
+        ConfigError: with the lines to write.
+    """
+    kept = reading.field("keep")
+    for name, values in sample.columns.items():
+        if name == kept or name in dict(reading.fields).values():
+            continue
+        if kind_of(reading.format) in ("messages", "pair") and plain(name) in VERDICTS and _is_verdict(values):
+            bad = sum(is_against(name, value) or str(value).lower() in NO for value in values)
+            error = ConfigError(
+                f"{sample.path}: {name!r} says which answers are good ({bad} of the first {len(sample.records)} are"
+                " bad), which is data for train.method: kto; train.method: sft would learn the bad ones as well: write"
+                f" {columns_line({'keep': name})} to train on the good ones alone, or"
+                f" {ignore_line(_with(sample, name))} to train on all."
+            )
+            raise cured(error, columns={"keep": name})
+        if not sample.policy.for_training:
+            continue
+        if is_judging(name, values) and (against := [value for value in values if is_against(name, value)]):
+            error = ConfigError(
+                f"{sample.path}: {name!r} is {str(against[0]).lower()} in {len(against)} of the first"
+                f" {len(sample.records)} records, which says that they are not for training: write"
+                f" {columns_line({'keep': name})} to set them aside, or {ignore_line(_with(sample, name))} to train on"
+                " all."
+            )
+            raise cured(error, **({"ignore": [name]} if len(against) == len(values) else {"columns": {"keep": name}}))
+
+
+def _with(sample: Sample, name: str) -> list[str]:
+    """Return what is ignored already with one more name: a line replaces the one that stands there."""
+    return [*sample.policy.ignore, name]
+
+
+def _is_verdict(values: list[Any]) -> bool:
+    words = {str(value).strip().lower() for value in values}
+    return bool(words) and words <= {*YES, *NO} and len(words) <= 2
+
+
+def check_refused(sample: Sample, reading: Reading, refused: Sequence[Refusal | None]) -> None:
+    """Stop where most of the first records fail for a reason that one line of the configuration cures.
+
+    Raises:
+        ConfigError, DataError: with that line, or saying that there is no answer.
+    """
+    reasons = Counter(refusal.reason for refusal in refused if refusal is not None)
+    reason = next((reason for reason, count in reasons.items() if count > len(refused) / 2), "")
+    index = next((index for index, refusal in enumerate(refused) if refusal and refusal.reason == reason), 0)
+    where = f"{sample.path} line {sample.places[index]}"
+    first = refused[index]
+    if reason == "bad_role" and first:
+        roles = {**sample.policy.roles, **_guessed(sample, reading)}
+        raise cured(DataError(f"{where}: {first.detail}: say what the names mean, {roles_line(roles)}."), roles=roles)
+    if reason == "two_systems" and first:
+        name = reading.field("system") or "system"
+        error = ConfigError(
+            f"{where} has two system prompts, {first.detail}: write {ignore_line(_with(sample, name))} to keep the"
+            f" conversation's own, or {columns_line({'system': name})} to put the column in its place."
+        )
+        raise cured(error, ignore=[name])
+    if reason == "no_assistant":
+        raise _no_assistant(sample, reading)
+
+
+def _no_assistant(sample: Sample, reading: Reading) -> DataError:
+    """Return the error of turns without an answer, with the column that may have the answer, or the role."""
+    column = reading.field("messages") or reading.field("prompt") or ""
+    elsewhere = [name for name in sample.columns if name != column and plain(name) not in (*NAMES["tools"], "function")]
+    answer = answer_inside(sample, elsewhere) if column and not reading.rendered else None
+    line = ""
+    if answer:
+        line = f" Where {answer!r} is the answer, write {columns_line({'prompt': column, 'completion': answer})}."
+    elif name := _last_name(sample, column):
+        line = f" Where {name!r} is the one that answers, write {roles_line({name: 'assistant'})}."
+    error = DataError(
+        f"{sample.path} has no answer to learn from: no message is of the assistant. Questions alone can serve as"
+        f" prompts of evaluation, or get answers from a model first.{line}"
+    )
+    return cured(error, columns={"prompt": column, "completion": answer}) if answer else error
+
+
+def _last_name(sample: Sample, column: str) -> str:
+    """Return the last one of several names that speak, which may answer; empty where that is the only one to ask."""
+    lists = [record.get(column) for record in sample.records]
+    turns = [turn for turns in lists if type(turns) is list for turn in turns if type(turn) is dict]
+    names = list(dict.fromkeys(turn[key] for turn in turns for key in ROLE_KEYS if type(turn.get(key)) is str))
+    asking = [name for name in names if usual_role(name, sample.policy.roles) == "user"]
+    return names[-1] if len(names) > 1 and names[-1:] != asking else ""
+
+
+def _guessed(sample: Sample, reading: Reading) -> dict[str, str]:
+    """Return the unknown roles, each with what it probably is: who speaks last answers."""
+    column = reading.field("messages") or ""
+    found: dict[str, str] = {}
+    for record in sample.records:
+        turns = record.get(column)
+        names = [
+            next((turn[key] for key in ROLE_KEYS if type(turn.get(key)) is str), "")
+            for turn in (turns if type(turns) is list else [])
+            if type(turn) is dict
+        ]
+        for index, name in enumerate(names):
+            if name and usual_role(name, sample.policy.roles) is None and name not in found:
+                is_last = name == names[-1] or (len(names) - 1 - index) % 2 == 0
+                found[name] = "assistant" if is_last else "user"
+    return found
+
+
+def check_marks(sample: Sample, made: Sequence[Json | None]) -> None:
+    """Refuse texts with the marks of another chat template in most of the first records.
+
+    Raises:
+        DataError: with the file, the line and the cure.
+    """
+    ends = [_first(converted, end_mark_of) for converted in made]
+    marks = Counter(mark for mark in ends if mark)
+    if marks and marks.total() > len(made) / 2:
+        index = next(index for index, mark in enumerate(ends) if mark)
+        strip = sorted({*sample.policy.strip, *marks})
+        error = DataError(
+            f"{sample.path} line {sample.places[index]}: the text ends with {ends[index]}, as"
+            f" {marks.total()} of the first {len(made)} records do: the mark of a model's end of turn, which the chat"
+            f" template writes itself: write {strip_line(strip)} to take it away."
+        )
+        raise cured(error, strip=strip)
+    inside = [_first(converted, mark_in) for converted in made]
+    if sum(mark is not None for mark in inside) > len(made) / 2:
+        index = next(index for index, mark in enumerate(inside) if mark)
+        raise DataError(
+            f"{sample.path} line {sample.places[index]}: the text contains {inside[index]}, as most of the first"
+            " records do: it was written for another chat template and is not one whole conversation in its markup:"
+            f" take the marks out of the file, as {without_marks_command(_marks(made))} does with lines of JSON."
+        )
+
+
+def _marks(made: Sequence[Json | None]) -> list[str]:
+    """Return every mark in the texts of records, in the order in which they come."""
+    texts = [text for converted in made if converted is not None for text in texts_of(converted)]
+    return list(dict.fromkeys(mark for text in texts for mark in marks_in(text)))
+
+
+def _first(converted: Json | None, find: Any) -> str | None:
+    if converted is None:
+        return None
+    return next((mark for text in texts_of(converted) if (mark := find(text))), None)

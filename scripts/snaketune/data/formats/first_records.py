@@ -1,0 +1,166 @@
+"""The first records of a source: their columns, what these hold, and what they might be."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from snaketune.data.conversations.marked_up_text import awaits_answer, markup_of
+from snaketune.data.conversations.role_names import CONTENT_KEYS, ROLE_KEYS, apart
+from snaketune.data.formats.columns import ANSWER_PAIRS, MAYBE_ANSWERS, NAMES, has_text, is_bookkeeping, plain, size_of
+from snaketune.data.records.reading_policy import ReadingPolicy
+
+Json = dict[str, Any]
+MAIN_NAMES = frozenset(
+    (
+        *(name for field in ("messages", "prompt", "completion", "text") for name in NAMES[field]),
+        *(name for pair in ANSWER_PAIRS for name in pair),
+    )
+) - set(NAMES["input"])
+
+
+def is_turns(value: Any, roles: dict[str, str], texts: bool = False) -> bool:
+    """Tell whether a value is a list of turns; ``texts`` admits a list of two or more texts."""
+    if type(value) is not list or not value:
+        return False
+    if texts and len(value) > 1 and all(type(item) is str for item in value):
+        return True
+    return all(is_turn(item, roles) for item in value)
+
+
+def is_turn(value: Any, roles: dict[str, str]) -> bool:
+    """Tell whether a value is an object with a role and a content, or with one text for each side."""
+    if type(value) is not dict:
+        return False
+    if any(type(value.get(key)) is str for key in ROLE_KEYS):
+        return any(key in value for key in (*CONTENT_KEYS, "tool_calls", "function_call"))
+    return apart(value, roles) is not None
+
+
+def has_answer(value: Any) -> bool:
+    """Tell whether a value may be an answer: text, a number, true or false, or something with text in it."""
+    return type(value) in (int, float, bool) or has_text(value)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The records that a reading is decided by; only those of the shape that most of the first ones have.
+
+    Attributes:
+        path: what the user calls the source.
+        records: at least one; ``places`` are their line numbers.
+    """
+
+    path: str
+    records: tuple[Json, ...]
+    places: tuple[int, ...]
+    policy: ReadingPolicy
+
+    @classmethod
+    def of(cls, path: str, records: Sequence[Json], places: Sequence[int], policy: ReadingPolicy) -> "Sample":
+        """Keep the records of the most frequent shape."""
+        shapes = [_shape(record, policy) for record in records]
+        common = max(Counter(shapes).items(), key=lambda item: (item[1], -shapes.index(item[0])))[0]
+        chosen = [index for index, shape in enumerate(shapes) if shape == common]
+        return cls(path, tuple(records[i] for i in chosen), tuple(places[i] for i in chosen), policy)
+
+    @cached_property
+    def columns(self) -> dict[str, list[Any]]:
+        """Return the values, without nulls, of each column that has a name and is not ignored."""
+        found: dict[str, list[Any]] = {}
+        for record in self.records:
+            for name, value in record.items():
+                if name and name not in self.policy.ignore:
+                    found.setdefault(name, []).extend([] if value is None else [value])
+        return found
+
+    @cached_property
+    def named(self) -> dict[str, str]:
+        """Return the column of each plain name; of several, the one that is spelled like that or comes first."""
+        found: dict[str, str] = {}
+        for name in self.columns:
+            if plain(name) not in found or name == plain(name):
+                found[plain(name)] = name
+        return found
+
+    def having(self, field: str) -> list[str]:
+        """Return the columns whose name is one of a field's, and that hold something."""
+        return [self.named[name] for name in NAMES[field] if name in self.named and self.is_filled(self.named[name])]
+
+    def is_filled(self, name: str) -> bool:
+        """Tell whether a column has a value that may be an answer."""
+        return any(has_answer(value) for value in self.columns[name])
+
+    def share(self, name: str) -> float:
+        """Return the fraction of the records that have text in a column."""
+        return sum(map(has_text, self.columns[name])) / len(self.records)
+
+    def in_most(self, name: str) -> bool:
+        """Tell whether more than half of the records have text in a column."""
+        return self.share(name) > 1 / 2
+
+    def text_columns(self) -> list[str]:
+        """Return the columns with text in most records that are no bookkeeping, those with most text first."""
+        found = [
+            name
+            for name, values in self.columns.items()
+            if self.in_most(name) and (not is_bookkeeping(name, values) or self.is_side(name))
+        ]
+        return sorted(found, key=lambda name: -size_of(self.columns[name]))
+
+    def is_side(self, name: str) -> bool:
+        """Tell whether a column is called source beside a target: one side of a translation, and no origin."""
+        return plain(name) in ("source", "src") and bool(self.named.keys() & {"target", "targets", "tgt"})
+
+    def numbered_answers(self) -> list[str]:
+        """Return the columns that are called like an answer and hold numbers, true or false in most records."""
+        named = [self.named[name] for name in (*NAMES["completion"], *MAYBE_ANSWERS) if name in self.named]
+        most = len(self.records) / 2
+        return [name for name in named if sum(type(v) in (int, float, bool) for v in self.columns[name]) > most]
+
+    def turn_columns(self) -> list[str]:
+        """Return the columns that hold a list of turns in every record that has them, by name and by what they hold."""
+        roles = self.policy.roles
+        names = [*self.having("messages"), *self.columns]
+        found = [name for name in dict.fromkeys(names) if self.columns[name] and self._holds_turns(name, roles)]
+        taken = {name for pair in ANSWER_PAIRS for name in pair} | set(NAMES["history"]) | set(NAMES["tools"])
+        return [name for name in found if plain(name) not in taken]
+
+    def _holds_turns(self, name: str, roles: dict[str, str]) -> bool:
+        is_known = plain(name) in NAMES["messages"]
+        values = self.columns[name]
+        if not is_known and not any(has_roles(value) for value in values):
+            return False
+        # Texts in `turns` may be those of one side, as in lists of questions: they take turns where that is said.
+        texts = is_known and plain(name) != "turns"
+        good = sum(is_turns(value, roles, texts=texts) or _is_wrapped(value, roles) for value in values)
+        return good > len(values) / 2
+
+    def markup(self, name: str) -> str | None:
+        """Return the markup in which all texts of a column are conversations, or None."""
+        values = self.columns[name]
+        return markup_of(values) if values and all(type(value) is str for value in values) else None
+
+    def awaits_answer(self, name: str) -> bool:
+        """Tell whether most rendered conversations of a column, beside other texts, end before their last answer."""
+        values, markup = self.columns[name], self.markup(name)
+        if markup is None or len(self.text_columns()) < 2:
+            return False
+        return sum(awaits_answer(text, markup) for text in values) > len(values) / 2
+
+
+def has_roles(value: Any) -> bool:
+    """Tell whether the objects of a list say who speaks; in a column of any name these alone make a conversation."""
+    turns = value.get("messages") if type(value) is dict else value
+    return type(turns) is list and any(key in turn for turn in turns if type(turn) is dict for key in ROLE_KEYS)
+
+
+def _is_wrapped(value: Any, roles: dict[str, str]) -> bool:
+    return type(value) is dict and is_turns(value.get("messages"), roles)
+
+
+def _shape(record: Json, policy: ReadingPolicy) -> frozenset[str]:
+    named = set(policy.columns.values())
+    held = {name for name, value in record.items() if has_answer(value) and name not in policy.ignore}
+    return frozenset(name for name in held if plain(name) in MAIN_NAMES or name in named)

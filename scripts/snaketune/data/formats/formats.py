@@ -1,0 +1,79 @@
+"""The names of formats, the columns that each has as long as no record says otherwise, and what may be named."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from snaketune.core.errors import ConfigError
+from snaketune.data.conversations.conversations import TEMPLATE_KEYS
+from snaketune.data.records.reading_policy import Reading, ReadingPolicy
+
+DEFAULTS: dict[str, dict[str, str]] = {
+    "messages": {"messages": "messages"},
+    "sharegpt": {"messages": "conversations"},
+    "preference": {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"},
+    "instruction": {"prompt": "instruction", "input": "input", "completion": "output"},
+    "prompt_completion": {"prompt": "prompt", "completion": "completion"},
+    "text": {"text": "text"},
+}
+KINDS = {"sharegpt": "messages", "instruction": "pair", "prompt_completion": "pair"}
+# Fields beside the main ones, for each kind of records.
+BESIDE: dict[str, tuple[str, ...]] = {
+    "messages": ("system", "tools", "history", "input"),
+    "pair": ("system", "tools", "history", "input", "reasoning"),
+    "preference": ("system", "tools", "history", "input"),
+    "text": (),
+}
+MAIN: dict[str, tuple[str, ...]] = {
+    "messages": ("messages", "conversations"),
+    "pair": ("prompt", "completion", "instruction", "output", "context"),
+    "preference": ("prompt", "chosen", "rejected", "instruction", "messages", "conversations", "completion"),
+    "text": ("text",),
+}
+# Other names of the fields of `data.columns`.
+ALIASES = {"instruction": "prompt", "output": "completion", "conversations": "messages", "context": "input"}
+KEEP = "keep"
+ORDER = ("system", "history", "messages", "prompt", "input", "reasoning", "completion", "chosen", "rejected", "text")
+
+
+def kind_of(format: str) -> str:
+    """Return the kind of records of a format: ``messages``, ``pair``, ``preference`` or ``text``."""
+    return KINDS.get(format, format)
+
+
+def fields_of(wanted: str) -> list[str]:
+    """Return what `data.columns` can name with a format, or with ``auto``."""
+    kinds = MAIN if wanted == "auto" else (kind_of(wanted),)
+    named = [name for kind in kinds for name in (*MAIN[kind], *BESIDE[kind])]
+    keys = [] if kinds == ("text",) else [*TEMPLATE_KEYS, KEEP]
+    return list(dict.fromkeys([*named, *keys]))
+
+
+def check_columns(wanted: str, columns: Mapping[str, str]) -> None:
+    """Check that ``data.columns`` maps fields that ``data.format`` has.
+
+    Raises:
+        ConfigError: naming the nearest field.
+    """
+    known = fields_of(wanted)
+    for name in columns:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}."
+            raise ConfigError(f"data.columns: {name!r} is no column of data.format {wanted}: {hint}")
+        if not columns[name]:
+            raise ConfigError(f"data.columns: {name} is empty: name the column that it is in the sources.")
+
+
+def default_reading(format: str, policy: ReadingPolicy) -> Reading:
+    """Return the reading of a format whose columns have the usual names, or those of the configuration."""
+    given = {ALIASES.get(name, name): path for name, path in policy.columns.items()}
+    fields = {name: given.get(name, column) for name, column in DEFAULTS[format].items()}
+    named = tuple(policy.columns.items())
+    return Reading(format, tuple(fields.items()), named=named, evidence=evidence_of(fields))
+
+
+def evidence_of(fields: Mapping[str, str]) -> str:
+    """Return which columns are read as which fields: "question/answer read as prompt/completion"."""
+    shown = [name for name in (*ORDER, "tools", *TEMPLATE_KEYS, KEEP) if name in fields]
+    columns, names = "/".join(fields[name] for name in shown), "/".join(shown)
+    return columns if columns == names else f"{columns} read as {names}"

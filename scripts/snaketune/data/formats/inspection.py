@@ -1,0 +1,93 @@
+"""A look at the beginning of each source: what it is read as and why, by the functions that read all of it."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.data.records.quarantine import Quarantine
+from snaketune.data.records.reading import RecordReader
+from snaketune.data.records.reading_policy import ReadingPolicy
+from snaketune.storage.copy_targets import BUILTIN, Source
+from snaketune.storage.object_storage import is_remote
+
+# Records that are read of each source, and sources that are looked at.
+RECORDS, SOURCES = 200, 20
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The beginning of one source.
+
+    Attributes:
+        path: what the user calls the source.
+        bytes: its size on disk.
+        account: what became of the lines of the beginning, as :meth:`SourceAccount.facts` has it; none where the source
+            was refused.
+        records: canonical records of the beginning.
+        is_all: whether that is all of the source.
+        refused: lines that are no records, by reason; ``first`` is the first of them in words.
+        error: why the source cannot be read at all, or was not looked at.
+    """
+
+    path: str
+    bytes: int = 0
+    account: Mapping[str, Any] = field(default_factory=dict)
+    records: Sequence[dict[str, Any]] = ()
+    is_all: bool = False
+    refused: Mapping[str, int] = field(default_factory=dict)
+    first: str = ""
+    error: str = ""
+
+
+def look_at(entries: Sequence[Mapping[str, Any]], policy: ReadingPolicy, scratch: Path) -> list[Look]:
+    """Return a look at each of the first 20 sources.
+
+    Args:
+        entries: the ``path`` of each source, ``options`` where it has some of its own.
+        policy: how records are read.
+        scratch: a folder for built-in sources.
+    """
+    return [_look(number, entry, policy, scratch) for number, entry in enumerate(entries[:SOURCES])]
+
+
+def _look(number: int, entry: Mapping[str, Any], policy: ReadingPolicy, scratch: Path) -> Look:
+    path = str(entry["path"])
+    try:
+        if is_remote(path):
+            return Look(path, entry["bytes"], error="is in object storage: it is read once it was fetched, not here")
+        return read_beginning(number, entry, policy, scratch)
+    except (ConfigError, DataError) as error:
+        return Look(path, error=str(error))
+
+
+def read_beginning(number: int, entry: Mapping[str, Any], policy: ReadingPolicy, scratch: Path) -> Look:
+    """Return a look at source ``number``, which is compared with no digest: that takes all of the file.
+
+    Raises:
+        ConfigError: if a setting does not fit it.
+        DataError: if it cannot be read.
+    """
+    path = str(entry["path"])
+    place = Path(path)
+    if path in BUILTIN:
+        place = scratch / f"{number}.jsonl"
+        place.write_bytes(b"".join(BUILTIN[path]()))
+    written = io.BytesIO()
+    reader = RecordReader(policy, written, Quarantine(io.BytesIO()))
+    size = place.stat().st_size if place.is_file() else 0
+    source = Source(path, size, "", dict(entry.get("options", {})))
+    account, is_all = reader.read_beginning(source, place, RECORDS)
+    return Look(
+        path,
+        size,
+        account,
+        [{**orjson.loads(line), "source": number} for line in written.getvalue().splitlines()],
+        is_all,
+        dict(sorted(reader.quarantine.reasons.items())),
+        reader.quarantine.first,
+    )

@@ -1,0 +1,1 @@
+"""From a line to a canonical record, or to the quarantine."""

@@ -1,0 +1,124 @@
+"""The account of each source: what became of its lines, what of its records is not used, and the sentences on both."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from snaketune.data.formats.columns import names_bookkeeping
+from snaketune.data.records.field_paths import column_of
+from snaketune.data.records.fields import SET_ASIDE, listed
+from snaketune.data.records.line_reading import BlockResult
+from snaketune.data.records.reading_policy import Reading
+from snaketune.data.records.seen import Seen
+from snaketune.data.sources.blocks import SourceBlocks
+
+IGNORED_SHOWN = 50
+SHARE_SHOWN = 0.005
+
+
+@dataclass(slots=True)
+class SourceAccount:
+    """What became of the lines of one source; blank lines do not count."""
+
+    path: str
+    reading: Reading
+    records: int = 0
+    quarantined: int = 0
+    set_aside: int = 0
+    seen: Seen = field(default_factory=Seen)
+    blocks: SourceBlocks | None = None
+    name: str = ""
+
+    def add(self, result: BlockResult) -> None:
+        """Count the lines of a block."""
+        self.records += result.records
+        self.quarantined += result.reasons.total()
+        self.set_aside += sum(result.reasons[reason] for reason in SET_ASIDE)
+        self.seen.add(result.seen)
+
+    @property
+    def lines(self) -> int:
+        """The number of lines that are not blank."""
+        return self.records + self.quarantined
+
+    def facts(self) -> dict[str, Any]:
+        """Return the account for the manifest.
+
+        ``ignored`` are columns and keys that no record was made of; ``unused`` has the reason for each, the records
+        that have it, those of them with text, and its share of the characters of all text, used or not. What is no
+        lines of JSON has a ``container``, and ``beside`` names what an object has beside its list.
+        """
+        container = self.blocks.container.label if self.blocks else ""
+        beside = self.blocks.beside if self.blocks else []
+        return {
+            "path": self.path,
+            **({"name": self.name} if self.name else {}),
+            "format": self.reading.format,
+            **({"container": container} if container else {}),
+            **({"beside": sorted(beside)} if beside else {}),
+            "evidence": self.reading.evidence,
+            "lines": self.lines,
+            "records": self.records,
+            "quarantined": self.quarantined,
+            "set_aside": self.set_aside,
+            "ignored": sorted(self.seen.unused)[:IGNORED_SHOWN],
+            "unused": [self._unused(name) for name in sorted(self.seen.unused)[:IGNORED_SHOWN]],
+        }
+
+    def _unused(self, name: str) -> dict[str, Any]:
+        records, with_text, _ = self.seen.unused[name]
+        reason = dict(self.reading.known).get(name, "")
+        share = round(self.seen.share(name), 4)
+        return {"name": name, "records": records, "with_text": with_text, "share": share, "reason": reason}
+
+    def columns(self) -> list[str]:
+        """Return the columns that are used."""
+        return [column_of(path) for _, path in self.reading.fields]
+
+    def lost(self) -> str | None:
+        """Return a column that has text in most lines, is not used, and was not in the first records."""
+        known = dict(self.reading.known)
+        if self.reading.is_decided:
+            return None
+        return next(
+            (
+                name
+                for name, (_, with_text, _) in sorted(self.seen.unused.items())
+                if with_text > self.lines / 2 and name not in known and not names_bookkeeping(name)
+            ),
+            None,
+        )
+
+
+def summary_of(facts: dict[str, Any]) -> list[str]:
+    """Return sentences on each source: what it was read as and why, what became of its lines, what is not used."""
+    return [sentence for entry in facts["sources"] for sentence in _sentences(entry)]
+
+
+def _sentences(entry: dict[str, Any]) -> Iterator[str]:
+    container, unit = (f" ({entry['container']})", "record") if "container" in entry else ("", "line")
+    bad, made = entry["quarantined"] - entry["set_aside"], entry["records"] + entry.get("not_sampled", 0)
+    called = f"{entry['name']}, {entry['path']}" if "name" in entry else entry["path"]
+    yield (
+        f"Read {called}{container} as {entry['format']}: {counted(entry['records'], 'record')},"
+        f" {counted(bad, unit)} quarantined; {entry['evidence']} in {made:,} of {entry['lines']:,} records."
+    )
+    if "beside" in entry:
+        yield f"  not used of the file: {listed(entry['beside'])}."
+    if count := entry.get("not_sampled"):
+        yield f"  left out by max_records: {counted(count, 'record')}."
+    if entry["set_aside"]:
+        yield f"  set aside, not for training: {counted(entry['set_aside'], 'record')} (listed in the quarantine)."
+    if entry["unused"]:
+        yield f"  not used: {'; '.join(_share(item, entry['lines']) for item in entry['unused'])}."
+
+
+def _share(item: dict[str, Any], lines: int) -> str:
+    text = f", {100 * item['share']:.0f}% of the text" if item["share"] >= SHARE_SHOWN else ""
+    reason = f", {item['reason']}" if item["reason"] else ""
+    return f"{item['name']} ({item['records']:,} of {lines:,} records{text}{reason})"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

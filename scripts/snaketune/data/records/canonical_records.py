@@ -1,0 +1,178 @@
+"""Canonical records read back, and the keys by which two of them, or their prompts, count as the same.
+
+Records are equal when everything in them is: every character of every text. Prompts are the same for the split when
+their normalised texts are, which errs on the side of keeping them together: Unicode NFKC with every run of white space
+as one space; upper and lower case stay apart. White space includes the separators U+001E and U+001F, so they cannot
+occur in normalised text and a key says unambiguously where a turn ends.
+"""
+
+import io
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise, repeat
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+
+from snaketune.core.errors import DataError
+
+END_OF_ROLE = b"\x1f"
+END_OF_TURN = b"\x1e"
+ASCII_SPACES = bytes(ord(" ") if code < 128 and chr(code).isspace() else code for code in range(256))
+
+RANGE_BYTES = 16 << 20
+
+Turn = tuple[str, str]
+Range = tuple[int, int]
+Part = TypeVar("Part")
+
+
+def read_turns(
+    path: str | Path, span: Range | None = None, wanted: Iterable[bool] | None = None
+) -> Iterator[list[Turn]]:
+    """Yield the turns, as (role, content), of each canonical record; plain text is one turn of role ``text``.
+
+    Args:
+        path: canonical records.
+        span: the byte range of whole lines to read; all if not given.
+        wanted: for each line of the range whether to read it; all if not given.
+
+    Raises:
+        DataError: if a line is no canonical record, which means that the file was damaged.
+    """
+    return _read(turns_of, path, span, wanted)
+
+
+def read_exact_bytes(path: str | Path, span: Range | None = None) -> Iterator[bytes]:
+    """Yield what :func:`exact_bytes` gives for each canonical record of a range.
+
+    Raises:
+        DataError: if a line is no canonical record, which means that the file was damaged.
+    """
+    return _read(exact_bytes, path, span)
+
+
+def _read(
+    part: Callable[[dict[str, Any]], Part],
+    path: str | Path,
+    span: Range | None,
+    wanted: Iterable[bool] | None = None,
+) -> Iterator[Part]:
+    for number, (line, take) in enumerate(zip(lines_in(path, span), wanted or repeat(True))):  # noqa: B905 - endless
+        if not take:
+            continue
+        try:
+            found = part(orjson.loads(line))
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            number += 1 + sum(1 for _ in lines_in(path, (0, span[0] if span else 0)))
+            raise damaged(path, number) from None
+        yield found
+
+
+def damaged(path: str | Path, number: int) -> DataError:
+    """Return the error of a line that is no canonical record; ``number`` counts from 1."""
+    return DataError(
+        f"{path} line {number} is not a record (edited or damaged on disk): delete the file and run the same command,"
+        " its stage makes it again."
+    )
+
+
+def line_ranges(path: str | Path, size: int = RANGE_BYTES) -> list[Range]:
+    """Return one or more byte ranges (start, stop) of whole lines, about ``size`` bytes each, that cover the file."""
+    end = Path(path).stat().st_size
+    cuts = [0]
+    with open(path, "rb") as file:
+        while (target := cuts[-1] + size) < end:
+            file.seek(target - 1)
+            file.readline()
+            cuts.append(file.tell())
+    return list(pairwise([*cuts, end]))
+
+
+def lines_in(path: str | Path, span: Range | None = None) -> Iterator[bytes]:
+    """Yield the lines of a byte range, or of the whole file."""
+    with open(path, "rb") as file:
+        if span is None:
+            yield from file
+            return
+        file.seek(span[0])
+        yield from io.BytesIO(file.read(span[1] - span[0]))
+
+
+def count_lines(path: Path, span: Range) -> int:
+    """Return the number of lines in a range."""
+    return sum(1 for _ in lines_in(path, span))
+
+
+def turns_of(record: dict[str, Any]) -> list[Turn]:
+    """Return the turns of a canonical record as (role, content); what a tool is called with counts as content.
+
+    Of a pair the rejected answer comes last: pairs that differ in it alone are different records.
+    """
+    if "text" in record:
+        return [("text", record["text"])]
+    turns = [(turn["role"], turn["content"] if len(turn) == 2 else _said(turn)) for turn in conversation_of(record)]
+    if "rejected" in record:
+        turns += [(f"rejected {turn['role']}", _said(turn)) for turn in record["rejected"]]
+    return turns
+
+
+def conversation_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the messages of a canonical record; of a pair, the prompt with the answer that was chosen."""
+    return record["messages"] + record["chosen"] if "chosen" in record else record["messages"]
+
+
+def _said(message: dict[str, Any]) -> str:
+    """Return the content of a turn with its reasoning and the functions that it calls; ids of calls are arbitrary."""
+    content = message.get("reasoning_content", "") + (message["content"] or "")
+    if "tool_calls" not in message:
+        return content
+    calls = [call.get("function", call) for call in message["tool_calls"]]
+    return content + orjson.dumps(calls, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def prompt_of(turns: list[Turn]) -> list[Turn]:
+    """Return the turns before the last answer; of plain text, all of it."""
+    last = max((index for index, (role, _) in enumerate(turns) if role == "assistant"), default=len(turns))
+    return turns[:last]
+
+
+def key_bytes(turns: list[Turn]) -> bytes:
+    """Return the normalised text of ``turns`` with role and end of each, as UTF-8."""
+    return b"".join([role.encode() + END_OF_ROLE + normalised(content) + END_OF_TURN for role, content in turns])
+
+
+def exact_bytes(record: dict[str, Any]) -> bytes:
+    """Return bytes that two canonical records share exactly when they are equal but for the place they come from.
+
+    Everything counts: every character of the texts, roles, weights, tools. Of the ids of tool calls, which are
+    arbitrary, it counts only which call each result belongs to.
+
+    Raises:
+        KeyError, TypeError: if it is no canonical record.
+    """
+    del record["source"], record["line"]
+    if "text" not in record:
+        numbers: dict[str, int] = {}
+        for turn in record["messages"] + record.get("chosen", []) + record.get("rejected", []):
+            _number_calls(turn, numbers)
+    return orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
+
+
+def _number_calls(turn: dict[str, Any], numbers: dict[str, int]) -> None:
+    """Replace the ids of calls by their numbers in the order in which they occur."""
+    for holder in turn.get("tool_calls", ()):
+        if "id" in holder:
+            holder["id"] = numbers.setdefault(holder["id"], len(numbers))
+    if "tool_call_id" in turn:
+        turn["tool_call_id"] = numbers.setdefault(turn["tool_call_id"], len(numbers))
+
+
+def normalised(text: str) -> bytes:
+    """Return ``text`` in Unicode NFKC with every run of white space as one space and none at the ends, as UTF-8."""
+    if not text.isascii():
+        return " ".join(unicodedata.normalize("NFKC", text).split()).encode()
+    # Splitting into words is the costly part, and most prose has nothing to collapse.
+    spaced = text.encode().translate(ASCII_SPACES)
+    return b" ".join(spaced.split()) if b"  " in spaced else spaced.strip()

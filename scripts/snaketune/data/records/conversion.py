@@ -1,0 +1,271 @@
+"""One parsed record to one canonical record, by the reading of its source; whatever container it comes from."""
+
+import re
+from typing import Any
+
+from snaketune.data.conversations.conversations import TEMPLATE_KEYS, TurnReader
+from snaketune.data.conversations.marked_up_text import without_marks
+from snaketune.data.conversations.packed_text import unpacked
+from snaketune.data.formats.columns import (
+    JUDGED,
+    MODALITIES,
+    NAMES,
+    NO,
+    OTHER_SPLITS,
+    PLACEHOLDER,
+    SPLITS,
+    plain,
+    size_of,
+)
+from snaketune.data.formats.formats import BESIDE, KEEP, kind_of
+from snaketune.data.records.building import Builder
+from snaketune.data.records.field_paths import ABSENT, beside, column_of, value_at
+from snaketune.data.records.fields import JUDGED_WRONG, OTHER_MODALITY
+from snaketune.data.records.quarantine import Refusal
+from snaketune.data.records.reading_policy import Reading, ReadingPolicy
+from snaketune.data.records.seen import Seen
+from snaketune.data.templates import ordinary
+
+Json = dict[str, Any]
+# Texts of a canonical turn beside its content.
+INNER_TEXTS = ("reasoning_content", "tool_calls", "name", "tool_plan")
+UNUSED, MODALITY, JUDGEMENT = "unused", "modality", "judgement"
+
+
+class RecordConverter:
+    """Converts the records of one source; what it saw of them is taken with :meth:`seen`.
+
+    Ordinary records, of which the main columns hold plain texts and others mean nothing, take a short way.
+    """
+
+    def __init__(self, reading: Reading, policy: ReadingPolicy):
+        self._reading, self._policy = reading, policy
+        self._kind = kind_of(reading.format)
+        self._inside: dict[str, list[Any]] = {}
+        kept = tuple(key for key in TEMPLATE_KEYS if reading.field(key))
+        self._turns = TurnReader(policy.roles, kept, self._note)
+        wins = frozenset(name for name in ("system",) if name in policy.columns)
+        self._builder = Builder(reading, self._turns, policy.pairs, wins, self._note)
+        self._build = getattr(self._builder, self._kind)
+        self._seen, self._missing = Seen(), self._wanted()
+        self._columns = self._field_of_columns()
+        self._short, self._plain = self._short_way()
+        self._is_finished_after = bool(policy.strip or policy.system_prompt)
+
+    def __call__(self, record: Json) -> Json:
+        """Return the content of the canonical record.
+
+        Raises:
+            Refusal: if it cannot become one, or is set aside.
+        """
+        if self._missing:
+            self._look_for_named(record)
+        if self._reading.packed:
+            record = unpacked(record, self._reading.packed)
+        if self._plain.issuperset(record) and (found := self._short(record)):
+            converted, used = found
+            self._seen.used += used
+        else:
+            converted = self._convert(record)
+        return self._finished(converted) if self._is_finished_after else converted
+
+    def _finished(self, converted: Json) -> Json:
+        if self._policy.strip:
+            converted = _stripped(converted, self._policy.strip)
+        if self._policy.system_prompt:
+            _add_system_prompt(converted, self._policy.system_prompt)
+        return converted
+
+    def seen(self) -> Seen:
+        """Return what was seen since the last call."""
+        seen, self._seen = self._seen, Seen()
+        return seen
+
+    def _convert(self, record: Json) -> Json:
+        """Account for every column, and convert."""
+        given = self._given(record)
+        is_plain = all(self._plain.issuperset(names) for names in given.values())
+        if is_plain and (found := self._short(record)):
+            converted, used = found
+            self._seen.used += used
+            return converted
+        try:
+            converted = self._build(record, given)
+        finally:
+            if self._inside:
+                self._note_inside()
+        self._seen.used += _size_of_used(converted)
+        return converted
+
+    def _given(self, record: Json) -> dict[str, list[str]]:
+        """Return which columns have each field beside the main ones; the others are noted."""
+        given: dict[str, list[str]] = {}
+        rest: dict[str, dict[str, Any]] = {}
+        columns = self._columns
+        for name in record:
+            use = columns.get(name, UNUSED)
+            if use == UNUSED:
+                self._seen.note(name, record[name])
+            elif use == MODALITY:
+                self._seen.note(name, record[name])
+                _refuse_modality(name, record[name])
+            elif use == JUDGEMENT:
+                if name != self._reading.field(KEEP):
+                    self._seen.note(name, record[name])
+                refuse_judged(name, record[name])
+            elif use:
+                given.setdefault(use, []).append(name)
+        for use, path in self._inner:
+            if value_at(record, path) is not ABSENT:
+                given.setdefault(use, []).append(path)
+        for path in self._nested:
+            for place, value in beside(record, path).items():
+                if not any(_is_within(used, place) for used in self._nested):
+                    rest.setdefault(_counted(place), {})[place] = value
+        for name, values in rest.items():
+            self._seen.note(name, list(values.values()))
+        return given
+
+    def _wanted(self) -> set[str]:
+        named = {column_of(path) for path in self._policy.columns.values() if path}
+        return named | set(map(column_of, self._policy.ignore))
+
+    def _look_for_named(self, record: Json) -> None:
+        found = {name for name in self._missing if name in record}
+        if found:
+            self._missing -= found
+            self._seen.found |= found
+
+    def _field_of_columns(self) -> dict[str, str]:
+        """Return what each column that means something is used for: a field, or ``""`` where it is a main one."""
+        reading, beside = self._reading, BESIDE[self._kind]
+        uses: dict[str, str] = dict.fromkeys(MODALITIES, MODALITY) if self._kind != "text" else {}
+        if self._policy.for_training:
+            uses |= dict.fromkeys((*JUDGED, *SPLITS, *reading.judged), JUDGEMENT)
+        for name in beside:
+            if name not in self._policy.columns and not (self._kind == "messages" and name == "input"):
+                uses |= dict.fromkeys(NAMES[name], name)
+        uses |= {name: UNUSED for name, _ in reading.known if name not in reading.judged}
+        self._inner: list[tuple[str, str]] = []
+        named = {name: path for name, path in self._policy.columns.items() if name in beside}
+        for name, path in (*reading.fields, *named.items()):
+            if name in beside:
+                if column_of(path) == path:
+                    uses[path] = name
+                elif (name, path) not in self._inner:
+                    self._inner.append((name, path))
+            elif name == "modality":
+                uses[path] = MODALITY
+            elif name not in TEMPLATE_KEYS and name != KEEP:
+                uses[column_of(path)] = ""
+        return {**uses, **dict.fromkeys(self._policy.ignore, UNUSED)}
+
+    def _short_way(self) -> tuple[ordinary.ShortWay, frozenset[str]]:
+        """Return the short way of ordinary records, and the columns that it uses."""
+        names, reading = dict(self._reading.fields), self._reading
+        main = {path for name, path in reading.fields if self._columns.get(path) == ""}
+        self._nested = [path for _, path in reading.fields if column_of(path) != path and "[]" not in path]
+        if not (self._nested or self._inner or reading.rendered):
+            if self._kind == "pair" and main == {names["prompt"], names["completion"]} and not reading.calls:
+                extra = names.get("input") or ("input" if self._columns.get("input") == "input" else None)
+                short = ordinary.pair(names["prompt"], names["completion"], extra)
+                return short, frozenset((*main, extra) if extra else main)
+            has_usual_roles = ordinary.ROLES.isdisjoint(self._policy.roles)
+            if self._kind == "messages" and main == {names["messages"]} and has_usual_roles:
+                return ordinary.conversation(names["messages"]), frozenset(main)
+            if self._kind == "text" and main == {names["text"]}:
+                return ordinary.text(names["text"]), frozenset(main)
+        return ordinary.never, frozenset()
+
+    def _note(self, name: str, value: Any) -> None:
+        self._inside.setdefault(name, []).append(value)
+
+    def _note_inside(self) -> None:
+        for name, values in self._inside.items():
+            self._seen.note(name, values)
+        self._inside.clear()
+
+
+def _size_of_used(converted: Json) -> int:
+    """Return the characters of the texts of a canonical record.
+
+    Raises:
+        Refusal: if a question stands for an image.
+    """
+    used = 0 if len(converted) == 1 and "text" not in converted else _size_beside(converted)
+    for turn in converted.get("messages", ()):
+        if content := turn["content"]:
+            used += len(content)
+            if turn["role"] == "user" and "<" in content and (found := PLACEHOLDER.search(content)):
+                raise Refusal(OTHER_MODALITY, f"a question has the placeholder {found[0][:40]} of an image")
+        if len(turn) > 2:
+            used += _size_inside(turn)
+    return used
+
+
+def _size_beside(converted: Json) -> int:
+    """Return the characters of the texts of a canonical record beside its messages."""
+    answers = (*converted.get("chosen", ()), *converted.get("rejected", ()))
+    size = size_of([converted.get("text"), converted.get("tools")])
+    return size + sum(len(turn["content"] or "") + _size_inside(turn) for turn in answers)
+
+
+def _size_inside(turn: Json) -> int:
+    """Return the characters of the texts of a canonical turn beside its content."""
+    return size_of([turn.get(key) for key in INNER_TEXTS])
+
+
+def _is_within(path: str, place: str) -> bool:
+    """Tell whether a path is a place or leads into it."""
+    return path == place or (path.startswith(place) and path[len(place)] in ".[")
+
+
+def _counted(place: str) -> str:
+    """Return a place for counting: further items of a list are one."""
+    return re.sub(r"\[\d+\]$", "[…]", place)
+
+
+def refuse_judged(name: str, value: Any) -> None:
+    """Refuse a record that its owner judged wrong or keeps for evaluation.
+
+    Raises:
+        Refusal: with the reason ``judged_wrong``.
+    """
+    if is_against(name, value):
+        raise Refusal(JUDGED_WRONG, f"{name!r} is {str(value)[:40]}: the record is not for training")
+
+
+def is_against(name: str, value: Any) -> bool:
+    """Tell whether the value of a column says that a record is not for training."""
+    if plain(column_of(name)) in SPLITS:
+        return type(value) is str and value.strip().lower() in OTHER_SPLITS
+    if type(value) is str:
+        return value.strip().lower() in NO
+    return type(value) in (bool, int, float) and value == 0
+
+
+def _refuse_modality(name: str, value: Any) -> None:
+    if value not in (None, "", [], {}):
+        raise Refusal(OTHER_MODALITY, f"{name!r} is {MODALITIES[plain(name)]}, which a model of text cannot take")
+
+
+def _stripped(converted: Json, marks: list[str]) -> Json:
+    if "text" in converted:
+        return {**converted, "text": _still_text(without_marks(converted["text"], marks), "empty_text")}
+    for name in ("messages", "chosen", "rejected"):
+        for turn in converted.get(name, ()):
+            if type(turn["content"]) is str and turn["content"]:
+                turn["content"] = _still_text(without_marks(turn["content"], marks), "empty_completion")
+    return converted
+
+
+def _still_text(text: str, when_empty: str) -> str:
+    if not text.strip():
+        raise Refusal(when_empty, "there is no text but the marks of data.strip")
+    return text
+
+
+def _add_system_prompt(converted: Json, prompt: str) -> None:
+    messages = converted.get("messages")
+    if messages and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": prompt})

@@ -1,0 +1,119 @@
+"""A block of raw lines to canonical records and quarantine: what each process does, and what reading costs."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from typing import Any
+
+import orjson
+
+from snaketune.data.records.conversion import RecordConverter
+from snaketune.data.records.exactness import repetition_check
+from snaketune.data.records.parsing import LONGEST_LINE, parse_line
+from snaketune.data.records.quarantine import Refusal, entry_of
+from snaketune.data.records.reading_policy import Reading, ReadingPolicy
+from snaketune.data.records.seen import Seen
+from snaketune.data.sources.blocks import Block
+
+Parser = Callable[[Any, bool], dict[str, Any]]
+
+
+@dataclass(slots=True)
+class BlockResult:
+    """What became of the lines of one block; blank lines do not count.
+
+    Attributes:
+        source: index of the source; ``consumed`` as in the block.
+        written: canonical records, ``records`` of them, one JSON object per line.
+        refused: lines of the quarantine; ``reasons`` counts them, ``first`` is the first in words.
+        seen: what nothing was made of, and which of the named columns there are.
+    """
+
+    source: int
+    consumed: int
+    written: bytes = b""
+    records: int = 0
+    refused: bytes = b""
+    reasons: Counter[str] = field(default_factory=Counter)
+    first: str = ""
+    seen: Seen = field(default_factory=Seen)
+
+
+class LineReader:
+    """Reads blocks; the same block gives the same result in any process."""
+
+    def __init__(self, policy: ReadingPolicy):
+        self._policy = policy
+        self._readers: dict[Reading, tuple[RecordConverter, Parser]] = {}
+
+    def __call__(self, block: Block) -> BlockResult:
+        """Convert each line of ``block`` or set it aside with its reason."""
+        reading = block.reading
+        if reading is None:
+            raise ValueError("the reading of a block is decided before its records are converted")
+        if reading not in self._readers:
+            converter = RecordConverter(reading, replace(self._policy, columns=dict(reading.named)))
+            self._readers[reading] = (converter, self._parser(reading, converter))
+        converter, parse = self._readers[reading]
+        result = self._read(block, parse)
+        result.seen = converter.seen()
+        return result
+
+    def _read(self, block: Block, parse: Parser) -> BlockResult:
+        lines, result = block.items(), BlockResult(block.source, block.consumed)
+        last, source, number = len(lines) - 1, block.source, block.line - 1
+        written, refused = BytesIO(), BytesIO()
+        write, dumps, ending = written.write, orjson.dumps, orjson.OPT_APPEND_NEWLINE
+        reached, offset = 0, block.offset
+        for place, content in enumerate(lines):
+            number += 1
+            if type(content) is bytes and (not content or (content.isspace() and len(content) <= LONGEST_LINE)):
+                continue
+            try:
+                record = parse(content, place < last)
+            except Refusal as refusal:
+                if offset is not None and block.coding is None:
+                    offset += sum(map(len, lines[reached:place])) + place - reached
+                reached = place
+                refused.write(_entry(block, number, offset, content, refusal))
+                result.reasons[refusal.reason] += 1
+                result.first = result.first or f"{block.path} {block.unit} {number}: {refusal.reason}, {refusal.detail}"
+                continue
+            write(dumps({"source": source, "line": number, **record}, option=ending))
+            result.records += 1
+        result.written, result.refused = written.getvalue(), refused.getvalue()
+        return result
+
+    def _parser(self, reading: Reading, convert: RecordConverter) -> Parser:
+        """Return the function from a raw line to the content of a canonical record; it raises Refusal."""
+        check_keys, run = repetition_check(reading), convert.__call__
+
+        def parse(content: Any, complete: bool) -> dict[str, Any]:
+            if type(content) is not bytes:
+                return run(_object(content))
+            record = parse_line(content, complete)
+            converted = run(record)
+            check_keys(content, record)
+            return converted
+
+        return parse
+
+
+def _object(content: Any) -> dict[str, Any]:
+    """Return the object of a row, of a table that has no text of its own.
+
+    Raises:
+        Refusal: if the table itself refused the row.
+    """
+    if isinstance(content, Refusal):
+        raise content
+    return content
+
+
+def _entry(block: Block, number: int, offset: int | None, content: Any, refusal: Refusal) -> bytes:
+    """Return the line of the quarantine; what has no text of its own is shown as JSON, without a byte offset."""
+    if block.coding is None:
+        return entry_of(block.source, block.path, number, offset, content, refusal)
+    raw = content if type(content) is bytes else orjson.dumps(content if type(content) is dict else None)
+    return entry_of(block.source, block.path, number, None, raw, refusal)

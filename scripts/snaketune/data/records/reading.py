@@ -1,0 +1,314 @@
+"""From sources to canonical records: every line is a record, quarantined with its reason, or blank."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import IO, Any
+
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.data.formats.choosing import decide
+from snaketune.data.formats.configuration_lines import ignore_line
+from snaketune.data.formats.formats import check_columns
+from snaketune.data.formats.no_records import TO_UTF8, no_objects
+from snaketune.data.formats.refusals import absent_column
+from snaketune.data.parallel import BYTES_PER_PROCESS, ordered_results
+from snaketune.data.records.accounting import SourceAccount, counted
+from snaketune.data.records.field_paths import column_of
+from snaketune.data.records.fields import listed
+from snaketune.data.records.line_reading import BlockResult, LineReader
+from snaketune.data.records.parsing import parse_line
+from snaketune.data.records.quarantine import Quarantine, Refusal
+from snaketune.data.records.reading_policy import Limits, Reading, ReadingPolicy
+from snaketune.data.shards import gathered, read_parts
+from snaketune.data.sources.blocks import Block, SourceBlocks, is_packed
+from snaketune.storage.staging import Source, progress_bar
+
+SAMPLE_RECORDS = 64
+SAMPLE_LINES = 10_000
+SAMPLE_BYTES = 4 << 20
+EVERYTHING = Limits()
+# Fields that every record of their shape has.
+MAIN_FIELDS = frozenset(
+    ("messages", "conversations", "prompt", "completion", "instruction", "output", "text", "chosen", "rejected")
+)
+# Compressed text is about this much larger.
+EXPANSION = 4
+
+
+class RecordReader:
+    """Reads one source after the other into the same two files."""
+
+    def __init__(self, policy: ReadingPolicy, records: IO[bytes], quarantine: Quarantine):
+        """Check the policy.
+
+        Raises:
+            ConfigError: if ``data.columns`` names a column that the format does not have.
+        """
+        check_columns(policy.format, policy.columns)
+        self._policy = policy
+        self._records = records
+        self._named = dict(policy.columns)
+        self._found: set[str] = set()
+        self.quarantine = quarantine
+        self.accounts: list[SourceAccount] = []
+
+    def read(self, sources: list[tuple[Source, Path]], threads: int, parts: Sequence[str | Path] = ()) -> None:
+        """Read all lines of all sources, each with the place where it lies, in bounded memory.
+
+        Args:
+            sources: each source with its place.
+            threads: the most processes that read.
+            parts: what shards have read already.
+
+        Raises:
+            DataError: if a file cannot be read, changed, has no lines or has no known shape.
+        """
+        processes = 1 if parts else processes_for([source for source, _ in sources], threads)
+        blocks = self.blocks(sources, processes > 1)
+        read = gathered(blocks, read_parts(parts)) if parts else self.results(blocks, processes)
+        with reading_bar(sources) as bar:
+            for result in read:
+                self._add(result)
+                bar.update(result.consumed)
+        for account in self.accounts:
+            if not account.records + account.quarantined:
+                raise _no_lines(account.path)
+
+    def read_beginning(self, source: Source, place: Path, records: int) -> tuple[dict[str, Any], bool]:
+        """Read a source, the only one of this reader, until there are ``records`` records or 4 MiB are read.
+
+        Returns:
+            The account of what was read, and whether that is all of the source.
+
+        Raises:
+            ConfigError, DataError: if it cannot be read, has no known shape, or lacks a column of ``data.columns``. Of
+                one that goes on, columns that not every record has to have may come later.
+        """
+        blocks, size, is_all = self.blocks([(source, place)], False), 0, True
+        for block in blocks:
+            self._add(LineReader(self._policy)(block))
+            size += block.size
+            if self.records >= records or size >= SAMPLE_BYTES:
+                is_all = next(blocks, None) is None
+                break
+        if is_all:
+            self.finish()
+        elif lacking := {column_of(self._named[name]) for name in MAIN_FIELDS & self._named.keys()} - self._found:
+            self._refuse_unseen(min(lacking))
+        return self.accounts[0].facts(), is_all
+
+    def results(self, blocks: Iterable[Block], processes: int) -> Iterator[BlockResult]:
+        """Yield what becomes of each block."""
+        return ordered_results(LineReader, (self._policy,), blocks, processes)
+
+    def blocks(self, sources: list[tuple[Source, Path]], several: bool) -> Iterator[Block]:
+        """Yield the blocks of all sources, each with its reading."""
+        return chain.from_iterable(self.blocks_of(at, *source, several) for at, source in enumerate(sources))
+
+    def blocks_of(self, index: int, source: Source, place: Path, several: bool) -> Iterator[Block]:
+        """Yield the blocks of a source with its reading; other processes read those of plain files themselves."""
+        found = SourceBlocks(index, source.path, place, source.digest)
+        policy = self._policy.of_source(source.options)
+        check_columns(policy.format, policy.columns)
+        self._named |= policy.columns
+        reading, blocks = self._choose(iter(found), source.path, policy)
+        self.accounts.append(SourceAccount(source.path, reading, blocks=found, name=source.options.get("name", "")))
+        for block in blocks:
+            known = replace(block, reading=reading)
+            yield known.by_reference() if several and block.is_plain else known
+
+    def _add(self, result: BlockResult) -> None:
+        self._records.write(result.written)
+        self.quarantine.add(result.refused, result.reasons, result.first)
+        self._found |= result.seen.found
+        self.accounts[result.source].add(result)
+
+    def _choose(self, blocks: Iterator[Block], path: str, policy: ReadingPolicy) -> tuple[Reading, Iterator[Block]]:
+        seen, lines, sample = _sample(blocks)
+        if not lines:
+            raise _no_lines(path)
+        if not sample and policy.format == "auto":
+            raise no_objects(path, seen)
+        places, records = [place for place, _ in sample], [record for _, record in sample]
+        return decide(path, records, places, policy), chain(seen, blocks)
+
+    def finish(self) -> dict[str, Any]:
+        """Return the facts of the manifest.
+
+        Raises:
+            ConfigError: if a system prompt is set and there is nothing to put it before.
+            DataError: if a column of ``data.columns`` was in no record.
+        """
+        if unseen := {*map(column_of, self._named.values()), *map(column_of, self._policy.ignore)} - self._found:
+            self._refuse_unseen(min(unseen))
+        for account in self.accounts:
+            if name := account.lost():
+                raise DataError(
+                    f"{account.path}: {name!r} has text in most records and is not used, though the first records"
+                    f" lack it: write {ignore_line([name])} to leave it out, or name it in data.columns."
+                )
+        if self._policy.system_prompt and all(account.reading.format == "text" for account in self.accounts):
+            raise ConfigError("data.system_prompt: plain text has no system message: set it to null.")
+        return {
+            "sources": [account.facts() for account in self.accounts],
+            "records": self.records,
+            "quarantined": self.quarantine.total,
+            "reasons": dict(sorted(self.quarantine.reasons.items())),
+        }
+
+    def _refuse_unseen(self, name: str) -> None:
+        found = sorted({name for account in self.accounts for name in (*account.seen.unused, *account.columns())})
+        columns, where = self._named, counted(len(self.accounts), "source")
+        if name in map(column_of, columns.values()):
+            path = next(path for path in columns.values() if column_of(path) == name)
+            raise absent_column(path, columns, found, where)
+        raise ConfigError(f"data.ignore: no record of {where} has {name!r}; found: {listed(found)}: correct the name.")
+
+    @property
+    def records(self) -> int:
+        """The number of records made so far."""
+        return sum(account.records for account in self.accounts)
+
+    def refuse_if_too_bad(self, kept_at: str | Path) -> None:
+        """Stop when too many lines were quarantined, after keeping a copy of them at ``kept_at``.
+
+        Otherwise the copy of an earlier failure is removed.
+
+        Raises:
+            DataError: with the counts per reason, the first case and the place of the copy.
+        """
+        aside = sum(account.set_aside for account in self.accounts)
+        bad = self.quarantine.total - aside
+        lines = bad + self.records
+        if aside and not lines:
+            raise DataError(
+                f"No record is left: all {counted(aside, 'line')} are set aside ({self.quarantine.counts()}); the first"
+                f" is {self.quarantine.first}: a model of text cannot learn from them: give other sources."
+            )
+        if self.records and bad <= self._policy.max_bad_fraction * lines:
+            Path(kept_at).unlink(missing_ok=True)
+            return
+        self.quarantine.keep_copy(kept_at)
+        raise DataError(
+            f"data.max_bad_fraction: {bad} of {counted(lines, 'line')} cannot be used ({self.quarantine.counts()}),"
+            f" {100 * bad / lines:.3g} % where {100 * self._policy.max_bad_fraction:.3g} % is allowed; the first is"
+            f" {self.quarantine.first}; all are in {kept_at}: {self._cure(bad)}correct them,"
+            " data.format or data.columns"
+            + (f", or write data.max_bad_fraction: {-(-100 * bad // lines) / 100:g}." if self.records else ".")
+        )
+
+    def _cure(self, bad: int) -> str:
+        """Return what to try first where most bad lines are bad for a reason that has one cause."""
+        if 2 * self.quarantine.reasons.get("invalid_utf8", 0) > bad:
+            return f"convert the file, {TO_UTF8}, or "
+        return ""
+
+
+def read_records(
+    sources: Iterable[tuple[Source, Path]],
+    policy: ReadingPolicy,
+    records: IO[bytes],
+    quarantine: IO[bytes],
+    kept_at: str | Path,
+    threads: int = 1,
+    parts: Sequence[str | Path] = (),
+    limits: Limits = EVERYTHING,
+) -> dict[str, Any]:
+    """Read all sources into records and quarantine and return the facts of the manifest.
+
+    The bytes that are written depend neither on ``threads`` nor on ``parts``.
+
+    Args:
+        sources: each source with the place to read it from.
+        policy: how lines are read.
+        records: receives canonical records in input order, one JSON object per line.
+        quarantine: receives the refused lines; a real file, since it is copied when the run has to stop.
+        kept_at: where that copy goes.
+        threads: the most processes that read.
+        parts: what shards have read already, see ``reading_shard``.
+        limits: how many records are kept; a sample is taken from a temporary file beside ``records``, which is as
+            large as all of them.
+
+    Raises:
+        ConfigError: if a setting does not fit the data.
+        DataError: if a source cannot be read or too many lines are unusable.
+    """
+    sources = list(sources)
+    given = [source for source, _ in sources]
+    if not limits.leave_out(source.options for source in given):
+        return _read_all(sources, policy, records, quarantine, kept_at, threads, parts)
+    from snaketune.data.split.sampling import sample  # numpy, which reading is quicker to start without
+
+    with NamedTemporaryFile(dir=Path(records.name).parent, prefix=f".unsampled.partial-{os.getpid()}-") as file:
+        everything: Any = file
+        facts = _read_all(sources, policy, everything, quarantine, kept_at, threads, parts)
+        file.flush()
+        left_out = sample(Path(file.name), records, given, limits.max_records, limits.seed)
+    return _with_sample(facts, left_out)
+
+
+def _read_all(
+    sources: list[tuple[Source, Path]],
+    policy: ReadingPolicy,
+    records: IO[bytes],
+    quarantine: IO[bytes],
+    kept_at: str | Path,
+    threads: int,
+    parts: Sequence[str | Path],
+) -> dict[str, Any]:
+    reader = RecordReader(policy, records, Quarantine(quarantine))
+    reader.read(sources, threads, parts)
+    facts = reader.finish()
+    reader.refuse_if_too_bad(kept_at)
+    return facts
+
+
+def _with_sample(facts: dict[str, Any], left_out: Sequence[int]) -> dict[str, Any]:
+    """Return the facts with what the sample left out taken from the records and counted."""
+    entries = [
+        {**entry, "records": entry["records"] - count, "not_sampled": count}
+        for entry, count in zip(facts["sources"], left_out, strict=True)
+    ]
+    return {**facts, "sources": entries, "records": facts["records"] - sum(left_out), "not_sampled": sum(left_out)}
+
+
+def reading_bar(sources: Sequence[tuple[Source, Path]]) -> Any:
+    """Return a progress bar over the bytes of the sources."""
+    label = Path(sources[0][0].path).name if len(sources) == 1 else f"{len(sources)} sources"
+    return progress_bar(sum(source.bytes for source, _ in sources), f"reading {label}")
+
+
+def processes_for(sources: Iterable[Source], threads: int) -> int:
+    """Return how many processes are worth starting to read these sources, at most ``threads``."""
+    size = sum(source.bytes * (EXPANSION if is_packed(source.path) else 1) for source in sources)
+    return max(1, min(threads, size // BYTES_PER_PROCESS))
+
+
+def _no_lines(path: str) -> DataError:
+    return DataError(f"{path} has no record: remove it from data.sources or fill it.")
+
+
+def _sample(blocks: Iterator[Block]) -> tuple[list[Block], int, list[tuple[int, dict]]]:
+    """Take blocks until there are 64 objects, 10,000 lines or 4 MiB; return them, the number of lines, the objects."""
+    seen: list[Block] = []
+    lines = 0
+    objects: list[tuple[int, dict]] = []
+    for block in blocks:
+        seen.append(block)
+        for number, content in enumerate(block.items(), block.line):
+            if len(objects) == SAMPLE_RECORDS or lines == SAMPLE_LINES:
+                return seen, lines, objects
+            if type(content) is dict:
+                lines += 1
+                objects.append((number, content))
+            elif type(content) is bytes and content and not content.isspace():
+                lines += 1
+                with suppress(Refusal):  # these lines are read again and then set aside
+                    objects.append((number, parse_line(content)))
+        if sum(block.size for block in seen) >= SAMPLE_BYTES:
+            break
+    return seen, lines, objects

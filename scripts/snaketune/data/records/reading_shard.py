@@ -1,0 +1,90 @@
+"""Reading one shard of the sources."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import BytesIO
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from snaketune.data.records.line_reading import BlockResult
+from snaketune.data.records.quarantine import Quarantine
+from snaketune.data.records.reading import RecordReader, processes_for, reading_bar
+from snaketune.data.records.reading_policy import ReadingPolicy
+from snaketune.data.shards import Shard, write_part
+from snaketune.data.sources.blocks import Block
+from snaketune.storage.staging import Source
+
+
+def read_shard(
+    sources: Sequence[Source],
+    places: Callable[[Sequence[Source]], Iterable[Path]],
+    policy: ReadingPolicy,
+    shard: Shard,
+    part: str | Path,
+    threads: int = 1,
+) -> None:
+    """Convert the lines of one shard of the sources and write the results to the file ``part``.
+
+    A shard looks at no source that is wholly in others. Of a source that begins before it, it reads what comes before,
+    which finds the number of its first line and costs little beside converting, and nothing of what comes after it.
+
+    Args:
+        sources: all of them.
+        places: returns where to read some of them, after bringing them there.
+        policy: how lines are read.
+        shard: which one.
+        part: receives the results.
+        threads: the most processes that read.
+
+    Raises:
+        ConfigError: if a setting does not fit the data.
+        DataError: if a source cannot be read.
+    """
+    own = sources_of_shard(sources, shard)
+    some = [sources[index] for index in own]
+    found = dict(zip(own, places(some), strict=True))
+    reader = RecordReader(policy, BytesIO(), Quarantine(BytesIO()))
+    processes = processes_for(some, threads)
+    blocks = _blocks_of_shard(reader, sources, found, shard, processes > 1)
+    with reading_bar([(sources[index], place) for index, place in found.items()]) as bar:
+        write_part(part, _shown(reader.results(blocks, processes), bar))
+
+
+def sources_of_shard(sources: Sequence[Source], shard: Shard) -> list[int]:
+    """Return the numbers of the sources that a shard has something of, from 0."""
+    starts, total = _starts(sources)
+    ends = map(_last, starts, sources)
+    reach = [(shard.of(start, total), shard.of(end, total)) for start, end in zip(starts, ends, strict=True)]
+    return [index for index, (first, last) in enumerate(reach) if first <= shard.index <= last]
+
+
+def _blocks_of_shard(
+    reader: RecordReader, sources: Sequence[Source], places: dict[int, Path], shard: Shard, several: bool
+) -> Iterator[Block]:
+    starts, total = _starts(sources)
+    for index, place in places.items():
+        source, reached = sources[index], starts[index]
+        for block in reader.blocks_of(index, source, place, several):
+            # Within the source, whatever a container says of what it consumed: shards have to follow each other.
+            owner = shard.of(min(reached, _last(starts[index], source)), total)
+            if owner > shard.index:
+                break
+            if owner == shard.index:
+                yield block
+            reached += block.consumed
+
+
+def _starts(sources: Sequence[Source]) -> tuple[list[int], int]:
+    """Return where each source begins among the bytes of all of them, and how many those are."""
+    *starts, total = accumulate((source.bytes for source in sources), initial=0)
+    return starts, total
+
+
+def _last(start: int, source: Source) -> int:
+    return start + max(source.bytes - 1, 0)
+
+
+def _shown(results: Iterable[BlockResult], bar: Any) -> Iterator[BlockResult]:
+    for result in results:
+        bar.update(result.consumed)
+        yield result

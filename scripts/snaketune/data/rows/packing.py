@@ -1,0 +1,127 @@
+"""Packing documents into rows of equal length, best fit first."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from snaketune.core.errors import ConfigError
+
+MIXES = "this model's layers mix the documents of a row (recurrent layers, or attention that ignores positions)"
+
+
+@dataclass(frozen=True, slots=True)
+class RowPlan:
+    """Which documents go into which row, as two flat arrays.
+
+    Attributes:
+        members: indices of documents, row after row in the order they are laid out, int64, shape [documents].
+        offsets: where each row begins in ``members`` and the last one ends, int64, shape [rows + 1].
+    """
+
+    members: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def of(cls, rows: "Iterable[np.ndarray] | RowPlan") -> "RowPlan":
+        """Return the plan of the given rows."""
+        if isinstance(rows, cls):
+            return rows
+        listed = [np.asarray(row, np.int64) for row in rows]
+        offsets = np.cumsum([0, *map(len, listed)], dtype=np.int64)
+        return cls(np.concatenate([np.empty(0, np.int64), *listed]), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self.members[start:end] for start, end in pairwise(self.offsets.tolist()))
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        row = range(len(self))[row]
+        return self.members[self.offsets[row] : self.offsets[row + 1]]
+
+    def among(self, chosen: np.ndarray) -> "RowPlan":
+        """Return the plan with the indices of the documents looked up in ``chosen``."""
+        return RowPlan(chosen[self.members], self.offsets)
+
+    def groups(self, size: int) -> Iterator["RowPlan"]:
+        """Yield the plan in parts of ``size`` rows."""
+        for start in range(0, len(self), size):
+            offsets = self.offsets[start : start + size + 1]
+            yield RowPlan(self.members[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+
+def pack(lengths: np.ndarray, row_length: int) -> RowPlan:
+    """Assign documents to rows by best-fit decreasing.
+
+    Open rows are kept by free space; a Python integer whose bit ``s`` says that some row has ``s`` free tokens
+    finds the tightest fit in one operation, so 500,000 documents take about half a second.
+
+    Args:
+        lengths: tokens of each document, shape [documents]; none may exceed ``row_length``.
+
+    Returns:
+        For each row the indices of its documents, in the order they are laid out (by index).
+
+    Raises:
+        ValueError: if a document is longer than a row or empty.
+    """
+    if len(lengths) and (int(lengths.max()) > row_length or int(lengths.min()) < 1):
+        raise ValueError(f"documents must have 1 to {row_length} tokens")
+    order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    row_of = np.empty(len(lengths), np.int64)
+    row_of[order] = _rows_of(lengths[order].tolist(), row_length)
+    # A stable sort by row keeps the documents of a row in their own order.
+    counts = np.bincount(row_of)
+    return RowPlan(np.argsort(row_of, kind="stable"), np.cumsum([0, *counts.tolist()], dtype=np.int64))
+
+
+def _rows_of(lengths: list[int], row_length: int) -> list[int]:
+    """Return the row of each document, the longest one first."""
+    open_rows: list[list[int]] = [[] for _ in range(row_length + 1)]
+    spaces, rows = 0, 0
+    found = []
+    for length in lengths:
+        fitting = spaces >> length
+        if fitting:
+            space = length + (fitting & -fitting).bit_length() - 1
+            waiting = open_rows[space]
+            row = waiting.pop()
+            if not waiting:
+                spaces ^= 1 << space
+        else:
+            space, row = row_length, rows
+            rows += 1
+        found.append(row)
+        if left := space - length:
+            open_rows[left].append(row)
+            spaces |= 1 << left
+    return found
+
+
+def one_per_row(lengths: np.ndarray) -> RowPlan:
+    """Return one row per document, the shortest first: what ``packing: false`` means.
+
+    Rows of similar length are neighbours, so a reader that takes them in order pads a batch little.
+    """
+    return RowPlan(np.argsort(lengths, kind="stable"), np.arange(len(lengths) + 1, dtype=np.int64))
+
+
+def wants_packing(wanted: bool, model_packs: bool | None) -> bool:
+    """Return whether rows hold several documents, and say so where the model decides that they do not.
+
+    Args:
+        wanted: ``tokens.packing``.
+        model_packs: whether the model keeps the documents of a row apart, None where it could not be tried.
+    """
+    if wanted and model_packs is False:
+        print(f"Packing is off, each row holds one document: {MIXES}.", flush=True)
+    return wanted and model_packs is not False
+
+
+def refuse_mixed_pairs(has_pairs: bool, model_packs: bool | None) -> None:
+    """Raise ConfigError for pairs of answers, which share a row, if the model mixes the documents of a row."""
+    if has_pairs and model_packs is False:
+        raise ConfigError(f"train.method: the two answers of a pair share a row, and {MIXES}: choose another model.")

@@ -1,0 +1,170 @@
+"""The maximum length, taken from the data: no answer is cut and no row is longer than it needs to be."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.data.rows.cutting import Pieces, Sizes, cut
+from snaketune.data.rows.packing import pack
+
+HISTOGRAM_BINS = 48
+BATCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class LengthPolicy:
+    """The keys of the ``tokens`` section that decide lengths."""
+
+    max_length: int | str
+    on_too_long: str
+    coverage: float = 1.0
+    pad_to_multiple_of: int = 64
+    max_dropped_fraction: float = 0.05
+
+
+def choose_max_length(lengths: np.ndarray, policy: LengthPolicy, context: int | None) -> tuple[int, str]:
+    """Return the maximum length in tokens and what decided it: ``data``, ``context`` or ``configuration``.
+
+    ``auto`` is the smallest multiple of ``pad_to_multiple_of`` such that at least ``coverage`` of the documents
+    and ``coverage`` of the tokens are in documents that fit in full, and never more than the model's context.
+
+    Args:
+        lengths: tokens of each training document, shape [documents].
+        context: longest context of the model in tokens, or None when it states none.
+
+    Raises:
+        ConfigError: if a given length exceeds the context.
+    """
+    if policy.max_length != "auto":
+        if context is not None and int(policy.max_length) > context:
+            raise ConfigError(
+                f"tokens.max_length: {policy.max_length} is more than the model's context of {context} tokens:"
+                f" set it to {context} or less, or to auto."
+            )
+        return int(policy.max_length), "configuration"
+    ordered = np.sort(lengths.astype(np.int64))
+    by_documents = int(np.ceil(policy.coverage * len(ordered)))
+    running = np.cumsum(ordered)
+    by_tokens = int(np.searchsorted(running, policy.coverage * running[-1] - 1e-9)) + 1
+    longest = int(ordered[max(by_documents, by_tokens, 1) - 1])
+    step = policy.pad_to_multiple_of
+    rounded = -(-longest // step) * step
+    return (
+        (context, "context")
+        if context is not None and context < longest
+        else (min(rounded, context or rounded), "data")
+    )
+
+
+def account_for(sizes: Sizes, pieces: Pieces, max_length: int) -> dict[str, int]:
+    """Return what happens to the documents of one split; kept + dropped + truncated tokens are all tokens.
+
+    ``tokens_truncated`` counts the tokens that are cut off, not those that stay; ``in_pieces`` the texts that are cut
+    into ``pieces`` of a row each; ``tokens_repeated`` the tokens that are in two pieces, trained in the earlier one.
+    """
+    lengths = sizes.lengths.astype(np.int64)
+    stays = np.zeros(len(lengths), bool)
+    stays[pieces.documents] = True
+    truncated = (lengths > max_length) & stays & ~sizes.plain
+    in_pieces = (lengths > max_length) & sizes.plain
+    counts = pieces.counts()
+    account = {
+        "records": len(lengths),
+        "tokens": int(lengths.sum()),
+        "longest": int(lengths.max(initial=0)),
+        "kept": int(stays.sum()),
+        "truncated": int(truncated.sum()),
+        "dropped": int((~stays).sum()),
+        "tokens_truncated": int((lengths[truncated] - max_length).sum()),
+        "tokens_dropped": int(lengths[~stays].sum()),
+        "tokens_kept": int(pieces.lengths.sum()) - counts["tokens_repeated"],
+        "in_pieces": int(in_pieces.sum()),
+        "pieces": int(in_pieces.sum()) + counts["tokens_repeated"],
+        "tokens_repeated": counts["tokens_repeated"],
+    }
+    assert account["tokens_kept"] + account["tokens_dropped"] + account["tokens_truncated"] == account["tokens"]
+    return account
+
+
+def costs(lengths: np.ndarray, max_length: int, context: int | None) -> dict[str, int | None]:
+    """Return how many tokens, padding included, the pieces in rows take in each way of making batches.
+
+    ``padded_tokens_at_context`` pads every piece to the model's context (None when it states none),
+    ``padded_tokens_at_max_length`` to the length chosen here, ``padded_tokens_dynamic_batches_of_8`` to the longest
+    of eight in the order of the data (the last batch may be smaller), ``packed_tokens`` is packed rows.
+    """
+    sizes = np.diff([*range(0, len(lengths), BATCH), len(lengths)])
+    longest = np.maximum.reduceat(lengths, np.arange(0, len(lengths), BATCH)) if len(lengths) else lengths
+    return {
+        "padded_tokens_at_context": None if context is None else len(lengths) * context,
+        "padded_tokens_at_max_length": len(lengths) * max_length,
+        "padded_tokens_dynamic_batches_of_8": int((longest * sizes).sum()),
+        "packed_tokens": len(pack(lengths, max_length)) * max_length,
+    }
+
+
+def rightsize(
+    train: Sizes, held_out: Sizes, policy: LengthPolicy, context: int | None, pairs: bool = False
+) -> dict[str, Any]:
+    """Return the facts of ``rightsize.json`` without the fingerprint, from the sizes of both splits.
+
+    With ``pairs`` a length is that of both answers, each with its prompt: they stay together or go together.
+
+    Raises:
+        ConfigError: if the configured length exceeds the model's context.
+        DataError: if nothing is left to train on or of what was held out, or ``on_too_long: error`` meets a longer
+            document.
+    """
+    if not len(train.lengths):
+        raise DataError("no training document has a token to train on: look at the reasons in the tokenize manifest.")
+    max_length, origin = choose_max_length(train.lengths, policy, context)
+    what = "pairs" if pairs else "documents"
+    if policy.on_too_long == "error":
+        _check_none_longer(train, max_length, what)
+    pieces = cut(train, max_length, policy.on_too_long)
+    account = account_for(train, pieces, max_length)
+    held_out_account = account_for(held_out, cut(held_out, max_length, policy.on_too_long), max_length)
+    if not account["kept"]:
+        cure = "" if pairs or policy.on_too_long == "truncate" else " or set tokens.on_too_long to truncate"
+        raise _all_too_long(f"training {what}", train.lengths, max_length, cure)
+    if len(held_out.lengths) and not held_out_account["kept"]:
+        cure = ", or set split.test_size to 0 to hold nothing out"
+        raise _all_too_long(f"held-out {what}", held_out.lengths, max_length, cure)
+    fits = train.lengths <= max_length
+    return {
+        **account,
+        "max_length": max_length,
+        "max_length_from": origin,
+        "on_too_long": policy.on_too_long,
+        "model_context": context,
+        "coverage_records": round(float(fits.mean()), 6),
+        "coverage_tokens": round(float(train.lengths[fits].sum() / train.lengths.sum()), 6),
+        **costs(pieces.lengths, max_length, context),
+        "eval": held_out_account,
+        "histogram": histogram(train.lengths),
+    }
+
+
+def _check_none_longer(train: Sizes, max_length: int, what: str) -> None:
+    if longer := int((train.lengths > max_length).sum()):
+        raise DataError(
+            f"{longer} of {len(train.lengths)} training {what} are longer than {max_length} tokens (the longest has"
+            f" {int(train.lengths.max())}): raise tokens.max_length or set tokens.on_too_long to"
+            f" {'drop' if what == 'pairs' else 'drop or truncate'}."
+        )
+
+
+def _all_too_long(what: str, lengths: np.ndarray, max_length: int, cure: str) -> DataError:
+    return DataError(
+        f"all {len(lengths)} {what} are longer than {max_length} tokens (the shortest has {int(lengths.min())}):"
+        f" raise tokens.max_length{cure}."
+    )
+
+
+def histogram(lengths: np.ndarray) -> list[dict[str, int]]:
+    """Return at most 48 bins of equal width (a multiple of 4 tokens), each ``from`` (inclusive) ``to`` (exclusive)."""
+    width = max(4, -(-(int(lengths.max()) + 1) // HISTOGRAM_BINS // 4) * 4)
+    counts = np.bincount(lengths.astype(np.int64) // width)
+    return [{"from": i * width, "to": (i + 1) * width, "records": int(n)} for i, n in enumerate(counts)]

@@ -1,0 +1,171 @@
+"""Training records that contain texts of an evaluation: found by runs of words that both have.
+
+Words are compared in lower case and without punctuation, turn by turn, system prompts aside. A turn contains a text
+if they share a run of 13 words (as for GPT-3), or at least half of the text's runs of 8 words (near to Tülu 3). Texts
+of fewer than 13 words count only where they are the whole of a user's turn or of a plain text: a short answer such
+as "Paris" occurs everywhere.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from snaketune.data.parallel import in_processes
+from snaketune.data.records.canonical_records import Range, Turn, count_lines, line_ranges, read_turns
+from snaketune.data.similarity.evaluation_texts import EvaluationText
+from snaketune.data.similarity.overlap import HashIndex
+from snaketune.data.similarity.shingles import BATCH_TEXTS, folded, windows, words
+
+LONG, SHORT = 13, 8
+LEAST_SHARE = 0.5
+OPEN_ROLES = ("user", "text")
+
+
+@dataclass(frozen=True, slots=True)
+class Contamination:
+    """Contaminated records, each with the evaluation text that it has most of; all arrays [records found].
+
+    Attributes:
+        record: int64, index in the file, ascending.
+        text: int64, index among the evaluation texts.
+        long_run: bool, some text shares a run of 13 words with it.
+        half: bool, it has half of the runs of 8 words of some text.
+        whole: bool, a turn of it is a whole short text.
+        share: float64, the share of the text's runs (of 8 words; 1 for a whole short text) that the record has.
+    """
+
+    record: np.ndarray
+    text: np.ndarray
+    long_run: np.ndarray
+    half: np.ndarray
+    whole: np.ndarray
+    share: np.ndarray
+
+    def counts(self) -> dict[str, int]:
+        """Return how many records each rule found."""
+        rules = {"any_13_gram": self.long_run, "half_of_8_grams": self.half, "whole_short_text": self.whole}
+        return {name: int(np.count_nonzero(found)) for name, found in rules.items()}
+
+
+def runs(texts: Sequence[str]) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return the number of words of each text and the hashes and offsets of its runs of 13 and of 8 words."""
+    hashes, offsets = words([folded(text) for text in texts], punctuation_breaks=True)
+    return np.diff(offsets), windows(hashes, offsets, LONG, 13), windows(hashes, offsets, SHORT, 8)
+
+
+def build_index(texts: Iterator[EvaluationText], folder: Path) -> None:
+    """Index evaluation texts by their runs in files of ``folder``."""
+    found: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.int64)] for name in ("lengths", "long", "short")}
+    owners: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.int64)] for name in ("long", "short")}
+    done = 0
+    while batch := [text.text for text in islice(texts, BATCH_TEXTS)]:
+        lengths, *kinds = runs(batch)
+        found["lengths"].append(lengths)
+        for name, (hashes, offsets) in zip(("long", "short"), kinds, strict=True):
+            owner = np.repeat(np.arange(len(batch)), np.diff(offsets))
+            counted = lengths[owner] >= (1 if name == "long" else LONG)
+            found[name].append(hashes[counted].view(np.int64))
+            owners[name].append(owner[counted] + done)
+        done += len(batch)
+    np.save(folder / "lengths.npy", np.concatenate(found["lengths"]))
+    for name in ("long", "short"):
+        index = HashIndex.build(np.concatenate(found[name]).view(np.uint64), np.concatenate(owners[name]))
+        index.save(folder / name)
+        sizes = np.bincount(index.owners, minlength=done) if done else np.zeros(0, np.int64)
+        np.save(folder / f"{name}_sizes.npy", sizes)
+
+
+def find_contamination(path: Path, chosen: np.ndarray, folder: Path, threads: int = 1) -> Contamination:
+    """Return the contaminated ones of the chosen records.
+
+    Args:
+        path: canonical records.
+        chosen: bool [records].
+        folder: the folder of :func:`build_index`.
+        threads: processes to use; they do not change the result.
+    """
+    ranges = line_ranges(path)
+    firsts = np.cumsum([0, *(count_lines(path, span) for span in ranges)])
+    tasks = [
+        (path, span, chosen[first:stop], int(first), folder)
+        for span, first, stop in zip(ranges, firsts[:-1], firsts[1:], strict=True)
+    ]
+    return _joined(list(in_processes(contamination_of_range, tasks, threads)))
+
+
+def _joined(parts: Sequence[Contamination]) -> Contamination:
+    kinds = {"record": int, "text": int, "share": float}
+    return Contamination(
+        **{
+            field.name: np.concatenate(
+                [np.zeros(0, kinds.get(field.name, bool)), *(getattr(part, field.name) for part in parts)]
+            )
+            for field in fields(Contamination)
+        }
+    )
+
+
+def contamination_of_range(path: Path, span: Range, chosen: np.ndarray, first: int, folder: Path) -> Contamination:
+    """Return the contaminated ones of the chosen records of a range."""
+    indexes = [HashIndex.load(folder / name) for name in ("long", "short")]
+    lengths, sizes = np.load(folder / "lengths.npy"), np.load(folder / "short_sizes.npy")
+    records = (np.flatnonzero(chosen) + first).tolist()
+    turns = (
+        (record, turn)
+        for record, found in zip(records, read_turns(path, span, chosen.tolist()), strict=True)
+        for turn in found
+        if turn[0] != "system"
+    )
+    parts = []
+    while batch := list(islice(turns, BATCH_TEXTS)):
+        parts.append(_contamination(batch, indexes, lengths, sizes))
+    return _merged(_joined(parts))
+
+
+def _contamination(
+    batch: Sequence[tuple[int, Turn]], indexes: Sequence[HashIndex], lengths: np.ndarray, sizes: np.ndarray
+) -> Contamination:
+    """Return one row for each turn and evaluation text that have enough in common."""
+    is_open = np.array([turn[0] in OPEN_ROLES for _, turn in batch])
+    counts, *kinds = runs([turn[1] for _, turn in batch])
+    compared = (counts >= LONG) | (is_open & (counts > 0))
+    found = []
+    for index, (hashes, offsets) in zip(indexes, kinds, strict=True):
+        turn = np.repeat(np.arange(len(batch)), np.diff(offsets))
+        hashes, turn = hashes[compared[turn]], turn[compared[turn]]
+        hits = [(turn[at], text, hashes[at].view(np.int64)) for at, text in index.find(hashes)]
+        columns = [np.concatenate(column) for column in zip(*hits, strict=True)] if hits else [np.zeros(0, int)] * 3
+        found.append(np.unique(np.stack(columns, axis=1), axis=0))
+    rated = _rated(found[0], found[1], lengths, sizes)
+    record = np.array([record for record, _ in batch])
+    return replace(rated, record=record[rated.record])
+
+
+def _rated(long: np.ndarray, short: np.ndarray, lengths: np.ndarray, sizes: np.ndarray) -> Contamination:
+    """Apply the rules to distinct (turn, text, run) hits of runs of 13 and of 8 words; ``record`` is the turn."""
+    pairs, place = np.unique(np.concatenate([long[:, :2], short[:, :2]]), axis=0, return_inverse=True)
+    text = pairs[:, 1]
+    place = place.reshape(-1)
+    has_long = np.bincount(place[: len(long)], minlength=len(pairs)) > 0
+    share = np.bincount(place[len(long) :], minlength=len(pairs)) / np.maximum(1, sizes[text])
+    whole = has_long & (lengths[text] < LONG)
+    share[whole] = 1
+    half = (share >= LEAST_SHARE) & ~whole
+    keep = has_long | half
+    return Contamination(pairs[keep, 0], text[keep], (has_long & ~whole)[keep], half[keep], whole[keep], share[keep])
+
+
+def _merged(found: Contamination) -> Contamination:
+    """Return one row per record: with the text it has most of, and what any text says by each rule."""
+    order = np.lexsort((found.text, -found.share, found.record))
+    record, starts = np.unique(found.record[order], return_index=True)
+    if not len(record):
+        return found
+    long_run, half, whole = (
+        np.logical_or.reduceat(rule[order], starts) for rule in (found.long_run, found.half, found.whole)
+    )
+    best = order[starts]
+    return Contamination(record, found.text[best], long_run, half, whole, found.share[best])

@@ -1,0 +1,152 @@
+"""Duplicates: of equal records, and of records that are nearly alike, the first stays.
+
+Records are equal when everything in them is: nothing is folded, neither white space nor Unicode nor, unless it is
+asked for, upper case.
+
+Removal is planned first: a table of what goes and what stands for it, `removed.arrow`. Then it is carried out on the
+raw lines. Any other way of finding duplicates may write that table instead. Memory is some 60 bytes per record,
+whatever the records hold.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from snaketune.data.parallel import in_processes
+from snaketune.data.records.canonical_records import Range, count_lines, line_ranges, read_exact_bytes
+from snaketune.data.shards import read_parts
+from snaketune.data.similarity.minhash import Likeness
+from snaketune.data.similarity.near_dedupe import Store, near_duplicates, sketch_ranges, sketches_in
+from snaketune.data.similarity.sorted_keys import first_occurrences
+
+
+@dataclass(frozen=True, slots=True)
+class DedupePolicy:
+    """The ``dedupe`` section of the configuration."""
+
+    exact: bool = True
+    ignore_case: bool = False
+    near: bool = True
+    threshold: float = 0.8
+    num_perm: int = 125
+    ngram: int = 5
+
+    @property
+    def likeness(self) -> Likeness:
+        """When two records are near-duplicates."""
+        return Likeness(self.threshold, self.num_perm, self.ngram)
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalPlan:
+    """For each record the index of the record that stands for it: its own where it stays.
+
+    Attributes:
+        stands: int64, shape [records].
+        similarity: float64, shape [records]; 1 where the records are equal.
+        near: bool, shape [records]: the two are not equal.
+        compared: pairs of records whose shingles were compared one by one.
+    """
+
+    stands: np.ndarray
+    similarity: np.ndarray
+    near: np.ndarray
+    compared: int = 0
+
+    @property
+    def removed(self) -> np.ndarray:
+        """The records that go, ascending."""
+        return np.flatnonzero(self.stands != np.arange(len(self.stands)))
+
+    def facts(self) -> dict[str, int]:
+        """Return the counts for the manifest."""
+        removed, near = len(self.removed), int(np.count_nonzero(self.near))
+        sizes = np.bincount(self.stands[self.removed]) + 1 if removed else np.zeros(1, np.int64)
+        return {
+            "records_in": len(self.stands),
+            "kept": len(self.stands) - removed,
+            "removed": removed,
+            "removed_exact": removed - near,
+            "removed_near": near,
+            "clusters": int(np.count_nonzero(sizes > 1)),
+            "largest_cluster": int(sizes.max()),
+            "compared_pairs": self.compared,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DedupeParts:
+    """What shards have worked out already: parts with keys, and folders with sketches where those are wanted."""
+
+    keys: Sequence[Path] = ()
+    sketches: Sequence[Path] = ()
+
+
+NO_PARTS = DedupeParts()
+KEY_BYTES = 16
+
+
+def plan_removal(
+    path: Path, policy: DedupePolicy, folder: Path, threads: int = 1, parts: DedupeParts = NO_PARTS
+) -> RemovalPlan:
+    """Return the plan for a file of canonical records.
+
+    Args:
+        path: the records.
+        policy: what counts as a duplicate.
+        folder: an empty folder for temporary files.
+        threads: processes to use; neither they nor ``parts`` change the plan.
+        parts: what shards have worked out.
+    """
+    ranges = line_ranges(path)
+    counts, stands = plan_from_keys(parts.keys, policy) if parts.keys else plan_exact(path, ranges, policy, threads)
+    similarity, near, compared = np.ones(len(stands)), np.zeros(len(stands), bool), 0
+    if policy.near:
+        likeness = policy.likeness
+        if parts.sketches:
+            store = Store(folder, sketches_in(parts.sketches), likeness, keep=True)
+        else:
+            sketches = sketch_ranges(path, ranges, absent(counts, stands), likeness, folder, threads)
+            store = Store(folder, sketches, likeness)
+        found = near_duplicates(store, len(stands))
+        near = found.stands[stands] != stands
+        similarity, stands, compared = found.similarity[stands], found.stands[stands], found.verified
+    return RemovalPlan(stands, similarity, near, compared)
+
+
+def plan_exact(path: Path, ranges: Sequence[Range], policy: DedupePolicy, threads: int) -> tuple[list[int], np.ndarray]:
+    """Return the number of records in each range and for each record the first one that is equal."""
+    if not policy.exact:
+        counts = list(in_processes(count_lines, [(path, span) for span in ranges], threads))
+        return counts, np.arange(sum(counts))
+    parts = list(in_processes(keys_of_range, [(path, span, policy.ignore_case) for span in ranges], threads))
+    return [len(part) // KEY_BYTES for part in parts], _first(parts)
+
+
+def plan_from_keys(parts: Sequence[Path], policy: DedupePolicy) -> tuple[list[int], np.ndarray]:
+    """Return what :func:`plan_exact` does, from the keys that shards have computed: 16 bytes for each record."""
+    found = list(read_parts(parts))
+    counts = [count for count, _ in found]
+    if not policy.exact:
+        return counts, np.arange(sum(counts))
+    return counts, _first([keys for _, keys in found])
+
+
+def _first(keys: Sequence[bytes]) -> np.ndarray:
+    return first_occurrences(np.frombuffer(b"".join(keys), "<u8").reshape(-1, 2))
+
+
+def absent(counts: Sequence[int], stands: np.ndarray) -> list[np.ndarray]:
+    """Return for each range which of its records are out, bool."""
+    return np.split(stands != np.arange(len(stands)), np.cumsum(counts)[:-1])
+
+
+def keys_of_range(path: Path, span: Range, ignore_case: bool) -> bytes:
+    """Return the XXH3-128 of each record in a range, all in lower case if ``ignore_case``, 16 bytes each."""
+    found = read_exact_bytes(path, span)
+    if ignore_case:
+        found = (record.decode().casefold().encode() for record in found)
+    return b"".join([xxhash.xxh3_128_digest(record) for record in found])

@@ -1,0 +1,90 @@
+"""The texts of evaluation files, which training records are compared with: every string in records of any container."""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from snaketune.core.errors import DataError
+from snaketune.data.records.quarantine import Refusal
+from snaketune.data.sources.blocks import SourceBlocks
+from snaketune.data.sources.contents import opened
+
+LINES_OF_TEXT = ".txt"
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationText:
+    """A text of an evaluation and where it stands."""
+
+    path: str
+    line: int
+    text: str
+
+
+def read_evaluation_texts(entries: Sequence[dict[str, str]]) -> Iterator[EvaluationText]:
+    """Yield the texts of evaluation files: every string in their records, of files named .txt every line.
+
+    Args:
+        entries: ``{path, digest}`` as the workflow found them when it started.
+
+    Raises:
+        DataError: if a file changed since, cannot be read, or holds no text.
+    """
+    for entry in entries:
+        path, found = entry["path"], False
+        is_text = LINES_OF_TEXT in path.rsplit("/", 1)[-1].lower()
+        try:
+            for text in _lines(path, entry["digest"]) if is_text else _of_records(path, entry["digest"]):
+                found = True
+                yield text
+        except DataError as error:
+            words = str(error).replace("data.sources", "split.decontaminate")
+            raise DataError(f"split.decontaminate: {words.removeprefix('split.decontaminate: ')}") from None
+        if not found:
+            raise DataError(f"split.decontaminate: {path} holds no text: remove it from the list or fill it.")
+
+
+def _lines(path: str, digest: str) -> Iterator[EvaluationText]:
+    number = 0
+    with opened(path, path, digest) as content:
+        try:
+            for number, line in enumerate(io.BufferedReader(content.stream), 1):
+                if text := line.decode("utf-8-sig", "replace").strip():
+                    yield EvaluationText(path, number, text)
+        except EOFError as error:
+            raise DataError(
+                f"{path} is damaged or cut short after line {number} ({error}): fetch or compress it again."
+            ) from None
+        content.finish(digest)
+
+
+def _of_records(path: str, digest: str) -> Iterator[EvaluationText]:
+    for block in SourceBlocks(0, path, path, digest):
+        for number, item in enumerate(block.items(), block.line):
+            for text in _strings(_value_of(item, f"{path} {block.unit} {number}")):
+                yield EvaluationText(path, number, text)
+
+
+def _value_of(item: Any, place: str) -> Any:
+    """Return the value of a record; nothing of a blank line."""
+    if isinstance(item, Refusal):
+        raise DataError(f"{place}: {item.detail}: correct it.")
+    if not isinstance(item, bytes):
+        return item
+    try:
+        return orjson.loads(item) if item.strip() else None
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"{place} is not JSON ({error.msg}): correct it, or name the file .txt.") from None
+
+
+def _strings(value: Any) -> Iterator[str]:
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict | list):
+            waiting.extend(reversed(list(value.values()) if isinstance(value, dict) else value))

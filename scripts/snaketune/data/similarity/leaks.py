@@ -1,0 +1,247 @@
+"""What the training records would give away of the held-out ones: texts that are alike, and prompts on both sides."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from snaketune.core.errors import DataError
+from snaketune.data.parallel import in_processes
+from snaketune.data.records.canonical_records import Range, count_lines, key_bytes, line_ranges, prompt_of, read_turns
+from snaketune.data.similarity.minhash import near_text
+from snaketune.data.similarity.overlap import SimilarityIndex
+from snaketune.data.similarity.shingles import Rows, batches, shingled, taken
+
+NGRAM = 5
+# No pair this similar may be left on the two sides of a split.
+FORBIDDEN = 0.8
+# Of long training files so many ranges, evenly spread, are searched once more.
+CHECKED_RANGES = 4
+# So many training records, evenly spread, tell which held-out records very many are alike.
+SAMPLED_RECORDS, SAMPLED_SHARE, PIECE_RECORDS = 4096, 64, 256
+# Pairs that are compared at once, at most where all are alike.
+COMPARED_AT_ONCE = 1 << 18
+# The index is built anew when less than this share of it is of use.
+FULL_ENOUGH = 0.9
+THRESHOLDS = (0.5, FORBIDDEN, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Some of the records of a file.
+
+    Attributes:
+        path: canonical records.
+        chosen: bool [records], or None for all.
+    """
+
+    path: Path
+    chosen: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leaks:
+    """The training records that are similar to a held-out one, each with the one it is most similar to.
+
+    Attributes:
+        train: int64 [leaks], index of the training record in its file, ascending.
+        evaluation: int64 [leaks], index of the held-out record.
+        similarity: float64 [leaks], exact Jaccard similarity of their shingles.
+        closest: float64 [held-out records], the highest similarity to any training record that was compared, 0 below
+            the threshold.
+        alike: int64, index of each held-out record that is left out above, since too many are similar to it.
+    """
+
+    train: np.ndarray
+    evaluation: np.ndarray
+    similarity: np.ndarray
+    closest: np.ndarray
+    alike: np.ndarray
+
+    def counts(self, least: float) -> dict[str, int]:
+        """Return how many held-out records have a training record as similar as ``least``, 0.5, 0.8 and 1.
+
+        Of those left out at least so many.
+        """
+        wanted = sorted({least, *(threshold for threshold in THRESHOLDS if threshold >= least)})
+        return {f"{threshold:g}": int(np.count_nonzero(self.closest >= threshold)) for threshold in wanted}
+
+
+def find_leaks(
+    train: Side, evaluation: Side, threshold: float, folder: Path, threads: int = 1, most: int | None = None
+) -> Leaks:
+    """Find every training record whose similarity to a held-out record reaches ``threshold``: none is missed.
+
+    Args:
+        train: the records to search.
+        evaluation: the records that must not be given away; their shingles are held in memory.
+        threshold: Jaccard similarity; also decides which texts count as short.
+        folder: an empty folder for temporary files.
+        threads: processes to use; they do not change the result.
+        most: a held-out record that more training records are similar to is left out: it is one of many made alike,
+            from a template for example. None leaves none out.
+    """
+    return _search(_tasks(train, threshold), evaluation, threshold, folder, threads, most)
+
+
+def _search(
+    tasks: Sequence[tuple], evaluation: Side, threshold: float, folder: Path, threads: int, most: int | None = None
+) -> Leaks:
+    rows = _rows(list(in_processes(shingles_of_range, _tasks(evaluation, threshold), threads)))
+    closest = np.zeros(int(rows.owner[-1]) + 1 if len(rows) else 0)
+    alike = np.zeros(len(closest), bool)
+    if most is not None:
+        alike = _surely_alike(rows, tasks, threshold, most, closest, threads)
+        rows = taken(rows, np.flatnonzero(~alike[rows.owner]))
+    SimilarityIndex.build(rows, threshold).save(folder / "held_out")
+    searches = [(*task, folder / "held_out", most is None) for task in tasks if len(rows)]
+    pairs = np.concatenate([np.zeros((3, 0)), *in_processes(leaks_of_range, searches, threads)], axis=1)
+    other = pairs[1].astype(np.int64)
+    np.maximum.at(closest, other, pairs[2])
+    if most is not None:
+        alike |= np.bincount(other, minlength=len(alike)) > most
+    record, other, similarity = _best(pairs[:, ~alike[other]])
+    return Leaks(record.astype(np.int64), other.astype(np.int64), similarity, closest, np.flatnonzero(alike))
+
+
+def _surely_alike(
+    rows: Rows, tasks: Sequence[tuple], threshold: float, most: int, closest: np.ndarray, threads: int
+) -> np.ndarray:
+    """Return which held-out records more than ``most`` of a few thousand training records are similar to, bool.
+
+    Where all records are alike this spares comparing every one with every other. ``closest`` is brought up to date.
+    """
+    records = sum(int(task[2].sum()) for task in tasks)
+    step = min(SAMPLED_SHARE, max(1, records // SAMPLED_RECORDS))
+    sampled, before = [], 0
+    for path, span, chosen, *rest in tasks:
+        rank = before + np.cumsum(chosen)
+        sampled.append((path, span, chosen & (rank % step == 0), *rest))
+        before = int(rank[-1]) if len(rank) else before
+    sample = _rows(list(in_processes(shingles_of_range, sampled, threads)))
+    starts = [*np.flatnonzero(np.diff(sample.owner, prepend=-1)).tolist(), len(sample)]
+    counts, index, done = np.zeros(len(closest), np.int64), SimilarityIndex.build(rows, threshold), 0
+    size = COMPARED_AT_ONCE // max(1, len(index.rows))
+    while done < len(starts) - 1 and len(index.rows):
+        stop = min(done + max(1, size), len(starts) - 1)
+        _, other, similarity = _pairs(taken(sample, np.arange(starts[done], starts[stop])), index)
+        np.maximum.at(closest, other, similarity)
+        counts += np.bincount(other, minlength=len(counts))
+        left = np.flatnonzero(counts[index.rows.owner] <= most)
+        if len(left) < FULL_ENOUGH * len(index.rows):
+            index = SimilarityIndex.build(taken(index.rows, left), threshold)
+        done, size = stop, min(max(1, 2 * size), PIECE_RECORDS) if len(other) < COMPARED_AT_ONCE // 8 else size // 2
+    return counts > most
+
+
+def _pairs(rows: Rows, held_out: SimilarityIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (training record, held-out record, similarity) of all similar pairs, each once."""
+    x, y, similarity = held_out.similar(rows)
+    record, other = rows.owner[x], held_out.rows.owner[y]
+    order = np.lexsort((-similarity, other, record))
+    record, other, similarity = record[order], other[order], similarity[order]
+    new = np.ones(len(order), bool)
+    new[1:] = (record[1:] != record[:-1]) | (other[1:] != other[:-1])
+    return record[new], other[new], similarity[new]
+
+
+def _best(pairs: np.ndarray) -> np.ndarray:
+    """Return of the pairs, shape [3, pairs], the most similar one of each training record."""
+    record, other, similarity = pairs
+    order = np.lexsort((other, -similarity, record))
+    return pairs[:, order[np.unique(record[order], return_index=True)[1]]]
+
+
+def _tasks(side: Side, threshold: float) -> list[tuple]:
+    """Return (path, range, chosen records of the range, index of its first record, threshold) for each range."""
+    ranges = line_ranges(side.path)
+    firsts = np.cumsum([0, *(count_lines(side.path, span) for span in ranges)])
+    chosen = np.ones(firsts[-1], bool) if side.chosen is None else side.chosen
+    return [
+        (side.path, span, chosen[first:stop], int(first), threshold)
+        for span, first, stop in zip(ranges, firsts[:-1], firsts[1:], strict=True)
+    ]
+
+
+def _shingled_batches(path: Path, span: Range, chosen: np.ndarray, first: int, threshold: float) -> Iterator[Rows]:
+    """Yield shingles of the chosen records of a range, owned by the index of the record in the file."""
+    records = np.flatnonzero(chosen) + first
+    done = 0
+    for batch in batches(near_text(turns) for turns in read_turns(path, span, chosen.tolist())):
+        rows = shingled(batch, NGRAM, threshold)
+        yield Rows(records[done + rows.owner], rows.hashes, rows.offsets)
+        done += len(batch)
+
+
+def shingles_of_range(path: Path, span: Range, chosen: np.ndarray, first: int, threshold: float) -> Rows:
+    """Return the shingles of the chosen records of a range."""
+    return _rows(list(_shingled_batches(path, span, chosen, first, threshold)))
+
+
+def _rows(parts: Sequence[Rows]) -> Rows:
+    owner = np.concatenate([np.zeros(0, np.int64), *(part.owner for part in parts)])
+    hashes = np.concatenate([np.zeros(0, np.uint64), *(part.hashes for part in parts)])
+    lengths = np.concatenate([[0], *(np.diff(part.offsets) for part in parts)])
+    return Rows(owner, hashes, np.cumsum(lengths.astype(np.int64)))
+
+
+def leaks_of_range(
+    path: Path, span: Range, chosen: np.ndarray, first: int, threshold: float, index: Path, best: bool
+) -> np.ndarray:
+    """Search a range of training records.
+
+    Returns:
+        Training record, similar held-out record and similarity, float64 [3, pairs]; if ``best``, only the most similar
+        one of each training record and of each held-out record.
+    """
+    held_out = SimilarityIndex.load(index, threshold)
+    found = [np.zeros((3, 0))]
+    for rows in _shingled_batches(path, span, chosen, first, threshold):
+        pairs = np.stack(_pairs(rows, held_out))
+        found.append(np.concatenate([_best(pairs), _best(pairs[[1, 0, 2]])[[1, 0, 2]]], axis=1) if best else pairs)
+    return np.concatenate(found, axis=1)
+
+
+def check_sides(train: Path, evaluation: Side, alike: bool, folder: Path, threads: int = 1) -> dict[str, int]:
+    """Read both finished sides again and return what they share, which is nothing.
+
+    All prompts are compared. For texts that are alike, of which the plan has none left, training files over 64 MiB are
+    searched in part: ``records_checked`` says how many records that are.
+
+    Args:
+        train: the records that are trained on.
+        evaluation: the held-out records; its choice is for texts that are alike, prompts are compared in any case.
+        alike: whether to look for texts that are alike, too.
+        folder: an empty folder for temporary files.
+        threads: processes to use.
+
+    Raises:
+        DataError: if a prompt is on both sides or two texts are too much alike.
+    """
+    prompts = [_prompt_keys(path, threads) for path in (train, evaluation.path)]
+    shared = {"shared_prompts": int(np.isin(prompts[1], prompts[0]).sum())}
+    checked = {}
+    if alike:
+        tasks = _tasks(Side(train), FORBIDDEN)
+        tasks = tasks[:: max(1, -(-len(tasks) // CHECKED_RANGES))]
+        shared["similar_pairs"] = len(_search(tasks, evaluation, FORBIDDEN, folder, threads).train)
+        checked["records_checked"] = sum(len(chosen) for _, _, chosen, *_ in tasks)
+    if any(shared.values()):
+        raise DataError(
+            f"split: after splitting {shared} are left on both sides, which must not happen: please report it with the"
+            " configuration; another split.seed may avoid it."
+        )
+    return {**shared, **checked}
+
+
+def _prompt_keys(path: Path, threads: int) -> np.ndarray:
+    tasks = [(path, span) for span in line_ranges(path)]
+    return np.frombuffer(b"".join(in_processes(prompt_keys_of_range, tasks, threads)), np.uint64)
+
+
+def prompt_keys_of_range(path: Path, span: Range) -> bytes:
+    """Return a 64-bit hash of each normalised prompt of a range, 8 bytes each in the machine's order."""
+    hashes = (xxhash.xxh3_64_intdigest(key_bytes(prompt_of(turns))) for turns in read_turns(path, span))
+    return np.fromiter(hashes, np.uint64).tobytes()

@@ -1,0 +1,96 @@
+"""MinHash: signatures whose agreement estimates Jaccard similarity, cut into bands so that similar records meet."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from snaketune.data.records.canonical_records import Range, Turn, read_turns
+from snaketune.data.similarity.bitmaps import WORDS, bitmaps
+from snaketune.data.similarity.shingles import Rows, batches, constants, shingled_with_indentation
+from snaketune.data.similarity.sorted_keys import HALF
+
+# A banding must miss fewer pairs than this at the threshold itself; it misses far fewer above it.
+MISSED = 1e-3
+MOST_ROWS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """When two records are near-duplicates: ``dedupe`` of the configuration."""
+
+    threshold: float = 0.8
+    num_perm: int = 125
+    ngram: int = 5
+
+    @property
+    def banding(self) -> tuple[int, int]:
+        """The number of bands and of rows in each: as selective as a tiny loss at the threshold allows."""
+        for rows in range(MOST_ROWS, 1, -1):
+            bands = self.num_perm // rows
+            if (1 - self.threshold**rows) ** bands < MISSED:
+                return bands, rows
+        return self.num_perm, 1
+
+
+def near_text(turns: list[Turn]) -> str:
+    """Return the text by which records are compared; system prompts are left out, as many records share one.
+
+    White space before a turn of one line is no indentation.
+    """
+    return "\n".join([text if "\n" in text else text.strip() for role, text in turns if role != "system"])
+
+
+def sketch_range(path: Path, span: Range, skip: np.ndarray, first: int, likeness: Likeness, part: Path) -> Path:
+    """Write owners, lengths, shingles, sketches, bitmaps, band keys and hashes of whole texts to files ``part``.*."""
+    chosen = np.flatnonzero(~skip)
+    texts = (near_text(turns) for turns in read_turns(path, span, (~skip).tolist()))
+    owners, lengths, shingles, sketches, maps, keys, wholes = [], [], [], [], [], [], []
+    done = 0
+    for batch in batches(texts):
+        rows, hashes = shingled_with_indentation(batch, likeness.ngram, likeness.threshold)
+        signatures = minhash(rows, likeness.num_perm)
+        owners.append(chosen[rows.owner + done] + first)
+        lengths.append(np.diff(rows.offsets))
+        shingles.append(rows.hashes)
+        sketches.append(signatures.T.astype(np.uint8))
+        maps.append(bitmaps(rows))
+        wholes.append(hashes[rows.owner])
+        keys.append(band_keys(signatures, *likeness.banding))
+        done += len(batch)
+    empty_keys = np.zeros((likeness.banding[0], 0), np.uint32)
+    for name, arrays, empty in (
+        ("owners", owners, np.zeros(0, np.int64)),
+        ("lengths", lengths, np.zeros(0, np.int64)),
+        ("shingles", shingles, np.zeros(0, np.uint64)),
+        ("sketches", sketches, np.zeros((0, likeness.num_perm), np.uint8)),
+        ("bitmaps", maps, np.zeros((0, WORDS), np.uint64)),
+        ("wholes", wholes, np.zeros((0, 2), np.uint64)),
+    ):
+        np.save(part.with_suffix(f".{name}.npy"), np.concatenate([empty, *arrays]))
+    np.save(part.with_suffix(".keys.npy"), np.concatenate([empty_keys, *keys], axis=1))
+    return part
+
+
+def minhash(rows: Rows, count: int) -> np.ndarray:
+    """Return MinHash signatures of the rows, uint32 [count, rows], under affine permutations of 32-bit hashes."""
+    hashes = (rows.hashes >> HALF).astype(np.uint32)
+    factors, shifts = (constants(count, seed).astype(np.uint32) for seed in (3, 4))
+    signatures = np.empty((count, len(rows)), np.uint32)
+    permuted = np.empty_like(hashes)
+    if len(rows):
+        for index in range(count):
+            np.multiply(hashes, factors[index], out=permuted)
+            permuted += shifts[index]
+            np.minimum.reduceat(permuted, rows.offsets[:-1], out=signatures[index])
+    return signatures
+
+
+def band_keys(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
+    """Return one 32-bit key per band and row of shingles, [bands, rows]; keys that agree by chance are sorted out."""
+    values = signatures[: bands * rows].reshape(bands, rows, -1).astype(np.uint64)
+    keys = np.zeros((bands, signatures.shape[1]), np.uint64)
+    for index, factor in enumerate(constants(rows, 5)):
+        keys += values[:, index] * factor
+        keys ^= keys >> np.uint64(29)
+    return (keys * constants(1, 6)[0] >> HALF).astype(np.uint32)

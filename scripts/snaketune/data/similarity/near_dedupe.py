@@ -1,0 +1,288 @@
+"""Near-duplicates: MinHash finds candidates, the exact Jaccard similarity of their shingles decides.
+
+Records are taken in order: each stays unless an earlier one that stays is similar enough. Of a cluster the record
+with the lowest source and line therefore stays, and what goes is similar to the very record that is named for it.
+Candidates are sought again among what stays until none is similar. Records that differ in the indentation of their
+lines alone are never near-duplicates: in code and in YAML that is another meaning. Signatures and shingles lie in
+memory-mapped files in a private folder, about 1.7 kB per record of 140 words; memory holds some 40 bytes per record.
+"""
+
+import mmap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+
+from snaketune.core.errors import DataError
+from snaketune.data.parallel import in_processes
+from snaketune.data.records.canonical_records import Range
+from snaketune.data.similarity.bitmaps import may_be_similar
+from snaketune.data.similarity.minhash import Likeness, sketch_range
+from snaketune.data.similarity.shingles import Rows, jaccard
+from snaketune.data.similarity.sorted_keys import HALF, LOW, distinct, shared_keys
+
+# Members of a bucket are compared with its first member and with this many that follow.
+WINDOW = 8
+BUFFERED_PAIRS = 1 << 22
+ESTIMATED_PAIRS = 1 << 15
+# Each row that is looked at brings some 64 kB of its file into this process's memory.
+COMPARED_PAIRS = 1 << 10
+# A pair at the threshold has an estimate this many standard deviations below it once in 150,000 times.
+DEVIATIONS = 4.5
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicates:
+    """What stands for each record: its own index where it stays, and how similar the two are.
+
+    Attributes:
+        stands: int64 [records].
+        similarity: float64 [records], 1 where a record stands for itself.
+        verified: pairs of records that were compared exactly.
+    """
+
+    stands: np.ndarray
+    similarity: np.ndarray
+    verified: int
+
+
+def sketch_ranges(
+    path: Path, ranges: Sequence[Range], skip: Sequence[np.ndarray], likeness: Likeness, folder: Path, threads: int = 1
+) -> list[Path]:
+    """Write the sketches of a file of canonical records and return where they are.
+
+    Args:
+        path: the records.
+        ranges: byte ranges of whole lines that cover the file.
+        skip: for each range which of its records are out already, bool.
+        likeness: what counts as similar.
+        folder: an empty folder for them.
+        threads: processes to use; neither they nor the ranges change what is found.
+    """
+    return list(in_processes(sketch_range, sketching_tasks(path, ranges, skip, likeness, folder), threads))
+
+
+def sketching_tasks(
+    path: Path, ranges: Sequence[Range], skip: Sequence[np.ndarray], likeness: Likeness, folder: Path
+) -> list[tuple]:
+    """Return the arguments of ``sketch_range`` for each range."""
+    firsts = np.cumsum([0, *(len(part) for part in skip)]).tolist()
+    return [
+        (path, span, out, first, likeness, folder / f"{index:06d}")
+        for index, (span, out, first) in enumerate(zip(ranges, skip, firsts, strict=False))
+    ]
+
+
+def sketches_in(folders: Sequence[Path]) -> list[Path]:
+    """Return the sketches that lie in folders, in the order of the records."""
+    found = {path.name.split(".")[0]: path.parent for folder in folders for path in folder.glob("*.keys.npy")}
+    return [folder / name for name, folder in sorted(found.items())]
+
+
+def near_duplicates(store: "Store", records: int) -> Duplicates:
+    """Return what stands for each of ``records`` records, whose sketches are in ``store``."""
+    clusters = Clusters(records)
+    _search(store, clusters, store.likeness.threshold)
+    return Duplicates(clusters.stands, clusters.similarity, store.verified)
+
+
+class Store:
+    """The sketches and shingles of all records, memory-mapped.
+
+    Args:
+        folder: an empty folder for files of this object.
+        parts: sketches of consecutive ranges of records.
+        likeness: what counts as similar.
+        keep: whether the parts belong to somebody else; otherwise each is dropped when it was joined to the others.
+
+    Raises:
+        DataError: if there are more than 2**32 rows of shingles.
+    """
+
+    def __init__(self, folder: Path, parts: Sequence[Path], likeness: Likeness, keep: bool = False):
+        self.likeness = likeness
+        self.verified = 0
+        self.owner = np.concatenate([np.load(part.with_suffix(".owners.npy")) for part in parts])
+        lengths = np.concatenate([np.load(part.with_suffix(".lengths.npy")) for part in parts])
+        if len(lengths) >= 1 << 32:
+            raise DataError("dedupe.near: there are more than 2**32 records: set it to false or split the sources.")
+        self._sizes, offsets = lengths, np.concatenate([[0], np.cumsum(lengths)])
+        self.rows = Rows(self.owner, _joined(folder, parts, "shingles", keep), offsets)
+        self._sketches = _joined(folder, parts, "sketches", keep)
+        self._bitmaps = _joined(folder, parts, "bitmaps", keep)
+        self._wholes = _joined(folder, parts, "wholes", keep)
+        self._keys = [np.load(part.with_suffix(".keys.npy"), mmap_mode="r") for part in parts]
+        self._folder = folder
+        for band in range(self.bands):
+            np.save(folder / f"bucket{band}.npy", shared_keys(self._band(band)))
+
+    def _similarity(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Return the exact similarity of pairs of rows, without keeping the pages that it takes."""
+        found = np.empty(len(x))
+        for start in range(0, len(x), COMPARED_PAIRS):
+            some = slice(start, start + COMPARED_PAIRS)
+            found[some] = jaccard(self.rows, self.rows, x[some], y[some])
+            _forget(self.rows.hashes)
+        return found
+
+    @property
+    def bands(self) -> int:
+        """The number of bands."""
+        return self.likeness.banding[0]
+
+    def _band(self, band: int) -> np.ndarray:
+        return np.concatenate([part[band] for part in self._keys])
+
+    def candidates(self, stays: np.ndarray, changed: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield pairs of rows that share a bucket which a changed record is in, both of records that stay.
+
+        Args:
+            stays: bool [records]. What changes between two batches of pairs counts at once.
+            changed: bool [records].
+
+        Yields:
+            Distinct pairs, uint64, lower row << 32 | higher row.
+        """
+        waiting: list[np.ndarray] = []
+        for band in range(self.bands):
+            entries = np.load(self._folder / f"bucket{band}.npy", mmap_mode="r")
+            entries = _stirred(entries, self.owner, stays, changed)
+            for pairs in _pairs(entries, self._band((band + 1) % self.bands)):
+                waiting.append(pairs)
+                if sum(map(len, waiting)) >= BUFFERED_PAIRS:
+                    yield distinct(np.concatenate(waiting))
+                    waiting = []
+        yield distinct(np.concatenate([np.zeros(0, np.uint64), *waiting]))
+
+    def similar(self, pairs: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the pairs of records that are similar, x < y, and their exact similarity."""
+        x, y = (pairs >> HALF).astype(np.int64), (pairs & LOW).astype(np.int64)
+        promising = self._promising(x, y, threshold)
+        x, y = x[promising], y[promising]
+        similarity = self._similarity(x, y)
+        self.verified += len(x)
+        found = (similarity >= threshold) & (self.owner[x] != self.owner[y])
+        one, other = self._wholes[x], self._wholes[y]
+        found &= (one[:, 0] != other[:, 0]) | (one[:, 1] == other[:, 1])
+        return self.owner[x[found]], self.owner[y[found]], similarity[found]
+
+    def _promising(self, x: np.ndarray, y: np.ndarray, threshold: float) -> np.ndarray:
+        """Return the places of the pairs that neither signatures nor bitmaps rule out."""
+        count = self._sketches.shape[1]
+        least = count * (threshold - DEVIATIONS * sqrt(threshold * (1 - threshold) / count))
+        found = [np.zeros(0, np.int64)]
+        for start in range(0, len(x), ESTIMATED_PAIRS):
+            one, other = x[start : start + ESTIMATED_PAIRS], y[start : start + ESTIMATED_PAIRS]
+            likely = np.flatnonzero((self._sketches[one] == self._sketches[other]).sum(axis=1) >= least)
+            one, other = one[likely], other[likely]
+            sizes = self._sizes[one] + self._sizes[other]
+            found.append(start + likely[may_be_similar(self._bitmaps[one], self._bitmaps[other], sizes, threshold)])
+        _forget(self._sketches)
+        _forget(self._bitmaps)
+        return np.concatenate(found)
+
+
+def _joined(folder: Path, parts: Sequence[Path], name: str, keep: bool) -> np.ndarray:
+    """Append the arrays of all parts to one file, dropping each unless ``keep``, and return it memory-mapped."""
+    if len(parts) == 1:
+        return np.load(parts[0].with_suffix(f".{name}.npy"), mmap_mode="r")
+    target = folder / name
+    with open(target, "wb") as file:
+        for part in parts:
+            source = part.with_suffix(f".{name}.npy")
+            array = np.load(source, mmap_mode="r")
+            array.tofile(file)
+            _forget(array)
+            if not keep:
+                source.unlink()
+    if not target.stat().st_size:
+        return np.zeros((0, *array.shape[1:]), array.dtype)
+    return np.memmap(target, array.dtype, "r").reshape(-1, *array.shape[1:])
+
+
+def _forget(array: np.ndarray) -> None:
+    """Give back the pages of a memory-mapped file; they stay in the system's cache."""
+    if isinstance(array, np.memmap):
+        array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+
+
+def _stirred(entries: np.ndarray, owner: np.ndarray, stays: np.ndarray, changed: np.ndarray) -> np.ndarray:
+    """Return the entries of records that stay, in buckets that a changed record is in."""
+    if not len(entries):
+        return entries
+    records = owner[(entries & LOW).astype(np.int64)]
+    starts = _bucket_starts(entries)
+    touched = np.logical_or.reduceat(changed[records], starts)
+    return entries[np.repeat(touched, np.diff(starts, append=len(entries))) & stays[records]]
+
+
+def _bucket_starts(entries: np.ndarray) -> np.ndarray:
+    return np.flatnonzero(np.concatenate([[True], entries[1:] >> HALF != entries[:-1] >> HALF]))
+
+
+def _pairs(entries: np.ndarray, next_band: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield pairs of rows of the same bucket: all of small ones; of larger ones first and rest, and neighbours.
+
+    Neighbours of a large bucket are rows that agree in the next band, too.
+    """
+    if not len(entries):
+        return
+    starts = _bucket_starts(entries)
+    sizes = np.diff(starts, append=len(entries))
+    bucket, row = np.repeat(np.arange(len(starts)), sizes), entries & LOW
+    large = np.flatnonzero(np.repeat(sizes > WINDOW + 1, sizes))
+    yield row[np.repeat(starts, sizes)[large]] << HALF | row[large]
+    row[large] = row[large][np.lexsort((row[large], next_band[row[large].astype(np.int64)], bucket[large]))]
+    for distance in range(1, WINDOW + 1):
+        same = bucket[distance:] == bucket[:-distance]
+        x, y = row[:-distance][same], row[distance:][same]
+        yield np.minimum(x, y) << HALF | np.maximum(x, y)
+
+
+class Clusters:
+    """Which records stay, given the similar pairs known so far."""
+
+    def __init__(self, records: int):
+        self.stands = np.arange(records)
+        self.similarity = np.ones(records)
+        self.stays = np.ones(records, bool)
+        self._pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def learn(self, x: np.ndarray, y: np.ndarray, similarity: np.ndarray) -> None:
+        """Add similar pairs (x < y) and decide anew from all of them, records in order."""
+        if not len(x):
+            return
+        self._pairs.append((x, y, similarity))
+        x, y, similarity = (np.concatenate(column) for column in zip(*self._pairs, strict=True))
+        order = np.lexsort((-similarity, x, y))
+        self._pairs = [(x[order], y[order], similarity[order])]
+        self.stands[:] = np.arange(len(self.stands))
+        self.similarity[:] = 1
+        self.stays[:] = True
+        for start in range(0, len(order), 1 << 20):
+            self._decide(*(column[start : start + (1 << 20)] for column in self._pairs[0]))
+
+    def _decide(self, x: np.ndarray, y: np.ndarray, similarity: np.ndarray) -> None:
+        stays, stands = self.stays, self.stands
+        for earlier, later, value in zip(x.tolist(), y.tolist(), similarity.tolist(), strict=True):
+            if stays[earlier] and stays[later]:
+                stays[later] = False
+                stands[later] = earlier
+                self.similarity[later] = value
+
+
+def _search(store: Store, clusters: Clusters, threshold: float) -> None:
+    """Look for similar pairs among the records that stay until there are none.
+
+    A later round looks only where something changed. It may bring back a record whose representative went: every
+    round that changes anything has found a new pair, so there is an end.
+    """
+    changed = np.ones(len(clusters.stays), bool)
+    while changed.any():
+        seen, changed = changed, np.zeros_like(changed)
+        for pairs in store.candidates(clusters.stays, seen):
+            before = clusters.stays.copy()
+            clusters.learn(*store.similar(pairs, threshold))
+            changed |= before != clusters.stays

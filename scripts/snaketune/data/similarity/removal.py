@@ -1,0 +1,219 @@
+"""`removed.arrow`, the table of records that go, and carrying it out on the raw lines.
+
+Columns: `source` and `line` of each removed record, `kept_source` and `kept_line` of the one that stands for it,
+`similarity` (1.0 for the same text) and `kind` (`exact`, `near`, or another engine's word). The order does not matter.
+"""
+
+import re
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from snaketune.core.errors import DataError
+from snaketune.data.parallel import in_processes
+from snaketune.data.records.canonical_records import Range, damaged, line_ranges, lines_in, turns_of
+from snaketune.data.similarity.dedupe import RemovalPlan
+
+EXCERPT_CHARACTERS = 200
+BATCH_ROWS = 1 << 16
+LINE_BITS = 40
+COPIED_BYTES = 8 << 20
+SCHEMA = pa.schema(
+    {
+        "source": pa.int32(),
+        "line": pa.int64(),
+        "kept_source": pa.int32(),
+        "kept_line": pa.int64(),
+        "similarity": pa.float64(),
+        "kind": pa.string(),
+    }
+)
+_TYPES = {np.dtype(kind): getattr(pa, kind)() for kind in ("int32", "int64", "float64")}
+_DTYPES = {arrow: kind for kind, arrow in _TYPES.items()}
+_PLACE = re.compile(rb'\{"source":(\d+),"line":(\d+),')
+
+
+@dataclass(frozen=True, slots=True)
+class LineIndex:
+    """Where the records of a file come from and where their lines start.
+
+    Attributes:
+        places: int64 [records], source << 40 | line, ascending.
+        offsets: int64 [records + 1], in bytes; the last is the end of the file.
+    """
+
+    places: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def read(cls, path: str | Path, threads: int = 1) -> "LineIndex":
+        """Index a file of canonical records.
+
+        Raises:
+            DataError: if a line is no canonical record or the records are not in order.
+        """
+        parts = list(in_processes(index_range, [(path, span) for span in line_ranges(path)], threads))
+        places, lengths = (np.frombuffer(b"".join(column), np.int64) for column in zip(*parts, strict=True))
+        if (wrong := np.flatnonzero(np.diff(places, prepend=-1) <= 0)).size:
+            raise damaged(path, int(wrong[0]) + 1)
+        return cls(places, np.concatenate([[0], np.cumsum(lengths)]))
+
+    def source_and_line(self, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return source (int32) and line (int64) of records given by index."""
+        places = self.places[records]
+        return (places >> LINE_BITS).astype(np.int32), places & ((1 << LINE_BITS) - 1)
+
+    def place(self, record: int) -> dict[str, int]:
+        """Return source and line of one record."""
+        place = int(self.places[record])
+        return {"source": place >> LINE_BITS, "line": place & ((1 << LINE_BITS) - 1)}
+
+    def line(self, lines: IO[bytes], record: int) -> bytes:
+        """Return the raw line of one record from the file that is indexed."""
+        start, end = self.offsets[record : record + 2].tolist()
+        lines.seek(start)
+        return lines.read(end - start)
+
+    @property
+    def sources(self) -> np.ndarray:
+        """The source of each record, int64 [records]."""
+        return self.places >> LINE_BITS
+
+    def find(self, source: np.ndarray, line: np.ndarray, name: str | Path) -> np.ndarray:
+        """Return the indices of records given by source and line.
+
+        Raises:
+            DataError: if there is no such record; ``name`` is what named it.
+        """
+        places = source.astype(np.int64) << LINE_BITS | line
+        index = np.searchsorted(self.places, places)
+        missing = np.append(self.places, -1)[index] != places
+        if missing.any():
+            first = int(np.flatnonzero(missing)[0])
+            raise DataError(
+                f"{name}: there is no record of line {line[first]} of source {source[first]}: rebuild the table."
+            )
+        return index
+
+
+def index_range(path: str | Path, span: Range) -> tuple[bytes, bytes]:
+    """Return places and lengths of the lines in a range, int64 each; what is no record has the place -1."""
+    places, lengths = array("q"), array("q")
+    for line in lines_in(path, span):
+        found = _PLACE.match(line)
+        places.append(int(found[1]) << LINE_BITS | int(found[2]) if found else -1)
+        lengths.append(len(line))
+    return places.tobytes(), lengths.tobytes()
+
+
+def write_removed(plan: RemovalPlan, index: LineIndex, file: IO[bytes]) -> None:
+    """Write the table of what a plan removes, in the order of the records."""
+    removed = plan.removed
+    with pa.ipc.new_file(file, SCHEMA) as writer:
+        for start in range(0, len(removed), BATCH_ROWS):
+            chunk = removed[start : start + BATCH_ROWS]
+            columns = (*index.source_and_line(chunk), *index.source_and_line(plan.stands[chunk]))
+            arrays = [_array(values) for values in (*columns, plan.similarity[chunk])]
+            kinds = np.where(plan.near[chunk], "near", "exact").tolist()
+            writer.write_batch(pa.record_batch([*arrays, _text_array(kinds)], schema=SCHEMA))
+
+
+def _array(values: np.ndarray) -> pa.Array:
+    """Return the same as ``pa.array``, which would import pandas: a quarter of a second."""
+    return pa.Array.from_buffers(_TYPES[values.dtype], len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def _text_array(values: list[str]) -> pa.Array:
+    ends = np.cumsum([0, *map(len, values)], dtype=np.int32)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer("".join(values).encode("ascii"))]
+    return pa.Array.from_buffers(pa.string(), len(values), buffers)
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """Return the same as ``to_numpy``, which would import pandas."""
+    numbers = [np.zeros(0, _DTYPES[column.type])]
+    for chunk in column.chunks:
+        values = np.frombuffer(chunk.buffers()[1], numbers[0].dtype)
+        numbers.append(values[chunk.offset : chunk.offset + len(chunk)])
+    return np.concatenate(numbers)
+
+
+def carry_out(removed: str | Path, path: str | Path, index: LineIndex, kept: IO[bytes], duplicates: IO[bytes]) -> None:
+    """Copy the lines that stay to ``kept`` and write each pair, with the beginnings of both texts, to ``duplicates``.
+
+    Args:
+        removed: the table.
+        path: canonical records, ``index`` where their lines are.
+        kept: receives raw lines.
+        duplicates: receives JSON lines.
+
+    Raises:
+        DataError: if the table names unknown records, or something that goes stands for something else.
+    """
+    with pa.memory_map(str(removed)) as source:
+        table = pa.ipc.open_file(source).read_all().select(SCHEMA.names).cast(SCHEMA)
+        row, stands = _checked(table, index, removed)
+        similarity, kinds = _numbers(table["similarity"]), table["kind"]
+        with open(path, "rb", buffering=0) as lines:
+            start = 0
+            for record in np.flatnonzero(row >= 0).tolist():
+                _copy(lines, index.offsets[start], index.offsets[record], kept)
+                at, start = row[record], record + 1
+                pair = Pair(record, int(stands[at]), float(similarity[at]), kinds[at].as_py())
+                duplicates.write(pair.described(lines, index))
+            _copy(lines, index.offsets[start], index.offsets[-1], kept)
+
+
+def _copy(lines: IO[bytes], start: int, end: int, target: IO[bytes]) -> None:
+    lines.seek(start)
+    while piece := lines.read(min(COPIED_BYTES, end - start)):
+        target.write(piece)
+        start += len(piece)
+
+
+def _checked(table: pa.Table, index: LineIndex, name: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each record its row in the table, or -1, and for each row the record that stands there."""
+    columns = [_numbers(table[column]) for column in SCHEMA.names[:4]]
+    gone = index.find(columns[0], columns[1], name)
+    stands = index.find(columns[2], columns[3], name)
+    row = np.full(len(index.places), -1)
+    row[gone] = np.arange(len(gone))
+    again, chained = row[gone] != np.arange(len(gone)), row[stands] >= 0
+    if (wrong := np.flatnonzero(again | chained)).size:
+        place = {column: values[wrong[0]] for column, values in zip(SCHEMA.names, columns, strict=False)}
+        problem = "is removed twice" if again[wrong[0]] else "is replaced by a record that is removed as well"
+        raise DataError(f"{name}: line {place['line']} of source {place['source']} {problem}: rebuild the table.")
+    return row, stands
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A record that goes and the one that stands for it, by index."""
+
+    removed: int
+    kept: int
+    similarity: float
+    kind: str
+
+    def described(self, lines: IO[bytes], index: LineIndex) -> bytes:
+        """Return the pair as a JSON line with places and the beginnings of the texts."""
+        entry = {
+            "removed": index.place(self.removed),
+            "kept": index.place(self.kept),
+            "kind": self.kind,
+            "similarity": round(self.similarity, 6),
+            "text": excerpt(index.line(lines, self.removed)),
+            "kept_text": excerpt(index.line(lines, self.kept)),
+        }
+        return orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def excerpt(line: bytes) -> str:
+    """Return the beginning of a record's texts, its turns joined by arrows, at most 200 characters."""
+    turns = turns_of(orjson.loads(line))
+    return " → ".join(" ".join(text[:EXCERPT_CHARACTERS].split()) for _, text in turns)[:EXCERPT_CHARACTERS]

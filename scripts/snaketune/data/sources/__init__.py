@@ -1,0 +1,1 @@
+"""Source files of any container, as blocks of whole records."""

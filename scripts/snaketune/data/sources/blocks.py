@@ -1,0 +1,239 @@
+"""Sources cut into blocks of whole records, each with the number and the place of its first record.
+
+The cuts depend on the content alone, so that work on blocks gives the same bytes with any number of processes. A file
+is read once and hashed on the way. Lines end at ``\\n`` alone: U+2028 and the like are part of the text.
+"""
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snaketune.core.errors import DataError
+from snaketune.data.records.parsing import BYTE_ORDER_MARK, LONGEST_LINE
+from snaketune.data.records.reading_policy import Reading
+from snaketune.data.sources.containers import ARRAY, LINES, MEMBER, OBJECTS, ROWS, TABLE, Container, recognise
+from snaketune.data.sources.contents import Content, opened
+from snaketune.data.sources.delimited import RowCutter
+from snaketune.data.sources.pieces import BLOCK_BYTES, Coding, Piece
+from snaketune.data.sources.tables import TableCutter
+
+if TYPE_CHECKING:
+    from snaketune.data.sources.json_text import Items
+
+PACKED = (".gz", ".zst", ".xz", ".bz2", ".zip", ".tgz", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Consecutive records of a source, lines of JSON if nothing else is said.
+
+    Attributes:
+        source: index of the source; ``reading`` what its records are read as, None as long as that is not decided.
+        path: what the user calls the source; ``place`` the file to read.
+        line: number of the first record, from 1.
+        offset: byte offset of the first line in the (decompressed) file; None where records have none.
+        size: bytes of the lines, with their ends.
+        consumed: bytes of the file as it lies on disk that were read for this block.
+        content: the lines, or None where they are to be read from ``place``.
+        unit: what a record is called: line, item or row.
+        coding: how the content becomes records where it is no lines of JSON.
+        is_plain: whether the lines are at their offset in the file itself.
+    """
+
+    source: int
+    reading: Reading | None
+    path: str
+    place: str
+    line: int
+    offset: int | None
+    size: int
+    consumed: int
+    content: bytes | None
+    unit: str = "line"
+    coding: Coding | None = None
+    is_plain: bool = False
+
+    def items(self) -> list[Any]:
+        """Return the records: lines without their ends, or what :meth:`Coding.items` makes of the content.
+
+        Of lines the last item is empty unless the file lacks its last line end.
+        """
+        return self.lines() if self.coding is None else self.coding.items(self.content or b"", self.line)
+
+    def lines(self) -> list[bytes]:
+        """Return the lines without their ends; the last item is empty unless the file lacks its last line end."""
+        content = self.content
+        if content is None:
+            with open(self.place, "rb", buffering=0) as file:
+                file.seek(self.offset or 0)
+                content = file.read(self.size)
+        return content.split(b"\n")
+
+    def by_reference(self) -> "Block":
+        """Return the block without its content, for another process of this machine to read it."""
+        return replace(self, content=None)
+
+
+class SourceBlocks:
+    """The blocks of a source.
+
+    A block is about 256 KiB long. Of a line over 16 MiB, which is alone in its block, only the beginning is given. A
+    byte order mark at the start is left out.
+
+    Args:
+        source: index of the source.
+        path: what the user calls it.
+        place: where the file is.
+        digest: XXH3-128 of the file as it lies on disk, checked at the end; empty for a look at the beginning.
+
+    Attributes:
+        container: what the source turned out to be, from the first block on.
+        beside: names of what stands beside the records, known at the end.
+    """
+
+    def __init__(self, source: int, path: str, place: str | Path, digest: str):
+        self._source, self._path, self._place, self._digest = source, path, place, digest
+        self.container = Container()
+        self.beside: list[str] = []
+
+    def __iter__(self) -> Iterator[Block]:
+        """Yield the blocks.
+
+        Raises:
+            DataError: if the file cannot be read, is of another kind, is damaged (with the last record that was read)
+                or changed since it was staged.
+        """
+        reached = 0
+        try:
+            with opened(self._path, self._place, self._digest) as content:
+                self.container = recognise(content)
+                taken, size_of = 0, self._progress(content)
+                for piece in self._pieces(content):
+                    reached = piece.number - 1
+                    yield self._block(piece, size_of() - taken, content)
+                    taken = size_of()
+                content.finish(self._digest)
+        except EOFError as error:
+            raise _damaged(self._path, "", reached, error) from None
+
+    def _block(self, piece: Piece, consumed: int, content: Content) -> Block:
+        is_plain = self.container.kind == LINES and not content.layers
+        place = (piece.number, piece.offset, piece.size, consumed, piece.content)
+        unit = self.container.unit
+        return Block(self._source, None, self._path, str(self._place), *place, unit, piece.coding, is_plain)
+
+    def _progress(self, content: Content) -> Callable[[], int]:
+        if self.container.kind != TABLE or content.file is None:
+            return content.reached
+        self._table = TableCutter(content.file, content.stream, self._path)
+        return lambda: self._table.reached(content.raw.size)
+
+    def _pieces(self, content: Content) -> Iterator[Piece]:
+        kind = self.container.kind
+        if kind == ROWS and self.container.coding:
+            content.stream.read(self.container.skipped)
+            yield from RowCutter(content.stream, self.container.coding, self.container.skipped).cut()
+        elif kind == TABLE:
+            table = self._table if content.file else TableCutter(None, content.stream, self._path)
+            yield from table.cut()
+        elif kind == LINES:
+            yield from _Cutter(content.stream, self._path, self.container.unit).cut()
+        else:
+            items = self._items(content)
+            yield from _Cutter(items, self._path, self.container.unit).cut()
+            self.beside = items.beside()
+
+    def _items(self, content: Content) -> "Items":
+        # Imported here: most files are JSON lines, which are read without numpy.
+        from snaketune.data.sources.json_text import ArrayItems, ListItems, Objects
+
+        if self.container.kind == MEMBER:
+            return ListItems(content.stream, self._path, self.container.member)
+        found = {ARRAY: ArrayItems, OBJECTS: Objects}[self.container.kind]
+        return found(content.stream, self._path)
+
+
+def blocks_of(source: int, path: str, place: str | Path, digest: str) -> Iterator[Block]:
+    """Yield the blocks of a source, see :class:`SourceBlocks`."""
+    return iter(SourceBlocks(source, path, place, digest))
+
+
+def is_packed(path: str) -> bool:
+    """Tell by its name whether a source is likely to be much larger once it is unpacked."""
+    return path.lower().endswith(PACKED)
+
+
+def _damaged(path: str, unit: str, number: int, error: EOFError) -> DataError:
+    reached = f" after {unit or 'record'} {number}"
+    return DataError(
+        f"{path}: the compressed data are damaged or cut short{reached} ({error}): fetch or compress it again."
+    )
+
+
+class _Cutter:
+    """Cuts a stream behind the last line end in every 256 KiB."""
+
+    def __init__(self, stream: io.RawIOBase, path: str, unit: str = "line"):
+        self._stream, self._path, self._unit = stream, path, unit
+        self._buffer = bytearray(BLOCK_BYTES)
+        self._line, self._offset = 1, 0
+
+    def cut(self) -> Iterator[Piece]:
+        """Yield pieces of whole lines."""
+        rest, piece = b"", self._start()
+        while piece:
+            end = piece.rfind(b"\n") + 1
+            if end:
+                yield self._block(rest + piece[:end])
+                rest = piece[end:]
+            else:
+                rest += piece
+            if len(rest) > LONGEST_LINE:
+                beginning, skipped, rest = self._skip_line(rest)
+                yield self._block(beginning, skipped)
+            piece = self._read(rest)
+        if rest:
+            yield self._block(rest)
+
+    def _start(self) -> bytes:
+        first = self._read(b"")
+        if first.startswith(BYTE_ORDER_MARK):
+            self._offset = len(BYTE_ORDER_MARK)
+            return first[len(BYTE_ORDER_MARK) :]
+        return first
+
+    def _block(self, content: bytes, skipped: int = 0) -> Piece:
+        block = Piece(self._line, self._offset, len(content), content)
+        self._line += content.count(b"\n") + (1 if skipped else 0)
+        self._offset += len(content) + skipped
+        return block
+
+    def _skip_line(self, rest: bytes) -> tuple[bytes, int, bytes]:
+        """Return the beginning of an overlong line, the number of bytes passed over and what follows the line."""
+        beginning, skipped = rest[: LONGEST_LINE + 1], len(rest) - LONGEST_LINE - 1
+        while piece := self._read(b""):
+            if end := piece.find(b"\n") + 1:
+                return beginning, skipped + end, piece[end:]
+            skipped += len(piece)
+        return beginning, skipped, b""
+
+    def _read(self, before: bytes) -> bytes:
+        """Return the next bytes, as many as fit; ``before`` was read and not yet given to anybody."""
+        filled, view = 0, memoryview(self._buffer)
+        try:
+            while filled < len(view) and (size := self._stream.readinto(view[filled:])):  # type: ignore[attr-defined]
+                filled += size
+        except EOFError as error:
+            raise _damaged(self._path, self._unit, self._reached(before, view[:filled]), error) from None
+        except OSError as error:
+            number = self._reached(before, view[:filled])
+            reason = error.strerror or error
+            raise DataError(
+                f"{self._path}: reading stopped after {self._unit} {number} ({reason}): check the disk."
+            ) from None
+        return bytes(view[:filled])
+
+    def _reached(self, before: bytes, read: Any) -> int:
+        return self._line - 1 + (before + bytes(read)).count(b"\n")

@@ -1,0 +1,19 @@
+"""The names of the user's files, for sentences about their records."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from snaketune.core.canonical import read_json
+
+
+def names_in(stage: str | Path) -> list[str]:
+    """Return the path of each source that stage.json lists, by its number in the records."""
+    return [str(entry["path"]) for entry in read_json(stage)["sources"]]
+
+
+def place_of(record: Mapping[str, Any], sources: Sequence[str], unknown: str) -> str:
+    """Return the user's file and line of a record, or ``unknown`` where the files are not known."""
+    if record.get("source", -1) in range(len(sources)):
+        return f"{sources[record['source']]} line {record['line']}"
+    return unknown

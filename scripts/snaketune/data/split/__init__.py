@@ -1,0 +1,1 @@
+"""Held-out and training records."""

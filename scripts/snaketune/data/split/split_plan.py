@@ -1,0 +1,233 @@
+"""On which side each record goes, or why on none: held out by prompt, then nothing that gives it away is trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import orjson
+
+from snaketune.core.errors import DataError
+from snaketune.data.similarity.decontamination import (
+    Contamination,
+    build_index,
+    find_contamination,
+)
+from snaketune.data.similarity.evaluation_texts import EvaluationText, read_evaluation_texts
+from snaketune.data.similarity.leaks import Leaks, Side, find_leaks
+from snaketune.data.similarity.removal import EXCERPT_CHARACTERS, LineIndex, excerpt
+from snaketune.data.split.sampling import repetitions
+from snaketune.data.split.splitting import plan_split
+from snaketune.data.tokens.left_out_records import share
+
+TRAIN, EVALUATION, DROPPED = 0, 1, -1
+NOTABLE_FRACTION = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPolicy:
+    """The ``split`` section of the configuration."""
+
+    test_size: float
+    seed: int
+    stratify: bool = False
+    max_similarity: float | None = None
+    max_alike: int | None = None
+    decontaminate: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class SidePlan:
+    """Where each record goes.
+
+    Attributes:
+        side: int8 [records]: 0 train, 1 held out, -1 dropped.
+        leaks: training records similar to held-out ones; None if nobody looked.
+        contamination: training records with texts of an evaluation; None if nobody looked.
+    """
+
+    side: np.ndarray
+    leaks: Leaks | None
+    contamination: Contamination | None
+
+    @property
+    def dropped_contaminated(self) -> np.ndarray:
+        """The records dropped for a text of an evaluation."""
+        return np.zeros(0, np.int64) if self.contamination is None else self.contamination.record
+
+    @property
+    def dropped_similar(self) -> np.ndarray:
+        """The records dropped for a held-out record alone."""
+        return (
+            np.zeros(0, np.int64) if self.leaks is None else np.setdiff1d(self.leaks.train, self.dropped_contaminated)
+        )
+
+    @property
+    def alike(self) -> np.ndarray:
+        """The held-out records that so many training records are similar to that these stay."""
+        return np.zeros(0, np.int64) if self.leaks is None else self.leaks.alike
+
+    @property
+    def apart(self) -> np.ndarray:
+        """Which of the held-out records nothing may be similar to, bool [held-out records]."""
+        return ~np.isin(np.flatnonzero(self.side == EVALUATION), self.alike)
+
+    def times(self, index: LineIndex, mixing: dict[str, Any] | None) -> np.ndarray | None:
+        """Return how often each record is trained in an epoch; None where every one is, once.
+
+        Args:
+            index: where the records come from.
+            mixing: the ``weights`` of the sources and the ``seed``, if some source has a weight.
+
+        Raises:
+            DataError: if no record is left to train on.
+        """
+        if not mixing:
+            return None
+        times = repetitions(*index.source_and_line(np.arange(len(index.places))), mixing["weights"], mixing["seed"])
+        if not times[self.side == TRAIN].any():
+            raise DataError(f"data.sources: weights of {mixing['weights']} leave no record to train on: raise them.")
+        return times
+
+    def facts(self, policy: SplitPolicy, sources: np.ndarray, times: np.ndarray | None = None) -> dict[str, Any]:
+        """Return the counts for the manifest; what nobody looked for is null.
+
+        Args:
+            policy: the policy of the plan.
+            sources: the source of each record.
+            times: from :meth:`times`.
+        """
+        sides = {"train": self.side == TRAIN, "eval": self.side == EVALUATION}
+        often = np.where(sides["train"], 1 if times is None else times, 1)
+        by_source = {
+            name: np.bincount(sources[chosen], often[chosen]).astype(np.int64) for name, chosen in sides.items()
+        }
+        weighted = {} if times is None else _weighted(times[sides["train"]])
+        return {
+            **{name: int(often[chosen].sum()) for name, chosen in sides.items()},
+            **weighted,
+            "dropped_similar": len(self.dropped_similar),
+            "dropped_contaminated": len(self.dropped_contaminated),
+            "eval_alike": len(self.alike),
+            "leaked_before": None if self.leaks is None else self.leaks.counts(policy.max_similarity or 1),
+            "contamination": None if self.contamination is None else self.contamination.counts(),
+            "by_source": {name: counts.tolist() for name, counts in by_source.items()},
+        }
+
+    def notes(self, policy: SplitPolicy) -> list[str]:
+        """Return in sentences what a user should know about what the split keeps out."""
+        found, records, held_out = [], len(self.side), len(self.apart)
+        if count := len(self.dropped_contaminated):
+            found.append(
+                f"{count:,} of {records:,} records ({share(count, records)}) contain text of the files in"
+                " split.decontaminate and are not trained on; leaks.jsonl lists each with that text."
+            )
+        if count := len(self.dropped_similar):
+            design = (
+                "; where records are alike by design, lower split.max_alike or set split.max_similarity to null"
+                if count > NOTABLE_FRACTION * records
+                else " (split.max_similarity)"
+            )
+            found.append(
+                f"{count:,} of {records:,} records ({share(count, records)}) are too similar to held-out ones to train"
+                f" on{design}; leaks.jsonl lists them."
+            )
+        if len(self.alike) > NOTABLE_FRACTION * held_out:
+            found.append(
+                f"more than {policy.max_alike} training records each are similar to {len(self.alike):,} of"
+                f" {held_out:,} held-out ones, as if made from a template: they stay (split.max_alike: null drops"
+                " them), and scores say little about other texts."
+            )
+        return found
+
+
+def plan_sides(
+    path: Path,
+    policy: SplitPolicy,
+    evaluations: Sequence[dict[str, str]],
+    index: LineIndex,
+    folder: Path,
+    threads: int = 1,
+) -> SidePlan:
+    """Decide where each record goes.
+
+    Args:
+        path: canonical records, ``index`` where their lines are.
+        policy: how to split.
+        evaluations: ``{path, digest}`` of files with texts that must not be trained on.
+        folder: an empty folder for temporary files.
+        threads: processes to use; they do not change the plan.
+
+    Raises:
+        DataError: if nothing is left to train on, or a file of evaluation texts cannot be used.
+    """
+    held_out = plan_split(path, policy.test_size, policy.seed, index if policy.stratify else None, threads)
+    side = held_out.astype(np.int8)
+    contamination = leaks = None
+    if evaluations:
+        build_index(read_evaluation_texts(evaluations), folder)
+        contamination = find_contamination(path, ~held_out, folder, threads)
+        side[contamination.record] = DROPPED
+    if policy.max_similarity is not None:
+        sides, limit = (Side(path, ~held_out), Side(path, held_out)), policy.max_similarity
+        leaks = find_leaks(*sides, limit, folder, threads, policy.max_alike)
+        side[leaks.train] = DROPPED
+    if not (side == TRAIN).any():
+        raise DataError(
+            f"split: of {len(side)} records {held_out.sum()} are held out and all others are too similar to them or"
+            " contain evaluation texts: raise split.max_similarity or set it to null, or check split.decontaminate."
+        )
+    return SidePlan(side, leaks, contamination)
+
+
+def _weighted(times: np.ndarray) -> dict[str, int]:
+    """Return how many repetitions weights added and how many records they left out."""
+    return {"weight_added": int(np.maximum(times - 1, 0).sum()), "weight_left_out": int((times == 0).sum())}
+
+
+def write_leaks(
+    plan: SidePlan, path: Path, evaluations: Sequence[dict[str, str]], index: LineIndex, file: IO[bytes]
+) -> None:
+    """List each dropped record with the text that it gives away, as JSON lines in the order of the records.
+
+    Args:
+        plan: the plan.
+        path: the records it is about, ``index`` where their lines are.
+        evaluations: as given to :func:`plan_sides`.
+        file: receives the list.
+    """
+    reasons: dict[int, dict[str, Any]] = {}
+    if (found := plan.contamination) is not None:
+        texts = _named(evaluations, found.text)
+        columns = (found.record, found.text, found.share, found.long_run, found.half, found.whole)
+        for record, text, share, *rules in zip(*(column.tolist() for column in columns), strict=True):
+            reasons[record] = _contaminated(texts[text], share, rules)
+    with open(path, "rb") as lines:
+        if (leaks := plan.leaks) is not None:
+            pairs = zip(leaks.train.tolist(), leaks.evaluation.tolist(), leaks.similarity.tolist(), strict=True)
+            for record, other, similarity in pairs:
+                told = {"similarity": round(similarity, 6), "eval": index.place(other)}
+                held_out = excerpt(index.line(lines, other))
+                reasons.setdefault(record, {"reason": "similar", **told, "eval_text": held_out})
+        for record in sorted(reasons):
+            text = excerpt(index.line(lines, record))
+            entry = {"removed": index.place(record), **reasons[record], "text": text}
+            file.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _named(evaluations: Sequence[dict[str, str]], wanted: np.ndarray) -> dict[int, EvaluationText]:
+    chosen = set(wanted.tolist())
+    return {number: text for number, text in enumerate(read_evaluation_texts(evaluations)) if number in chosen}
+
+
+def _contaminated(text: EvaluationText, share: float, rules: Sequence[bool]) -> dict[str, Any]:
+    names = ("any_13_gram", "half_of_8_grams", "whole_short_text")
+    return {
+        "reason": "contaminated",
+        "rules": [name for name, holds in zip(names, rules, strict=True) if holds],
+        "share": round(share, 6),
+        "file": text.path,
+        "line": text.line,
+        "evaluation_text": " ".join(text.text[:EXCERPT_CHARACTERS].split()),
+    }

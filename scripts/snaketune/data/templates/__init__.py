@@ -1,0 +1,1 @@
+"""Chat templates, and what of a rendered conversation is trained."""

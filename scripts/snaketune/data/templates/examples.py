@@ -1,0 +1,271 @@
+"""The training examples of a conversation: texts, and which characters of them the assistant speaks.
+
+One text holds several answers where each of them stands in it just as inference has it: behind the same prompt, with
+the same end. Where a template rewrites earlier turns (drops their thoughts, for example) each such answer becomes an
+example of its own, so that no answer is trained behind a prompt that inference would not give.
+
+Plain conversations take a shortcut: the scaffold, what the template writes around the contents, is learned once per
+sequence of roles with stand-in contents. Putting the true contents back must give the true rendering, character by
+character. Where the template looks at the characters of contents, the prompt of each answer is rendered as well.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from snaketune.core.errors import DataError
+from snaketune.data.conversations.reasoning import BEFORE_MARKS, split_content
+from snaketune.data.templates.left_out import check_written
+from snaketune.data.templates.templates import ChatTemplate, Message, Span
+from snaketune.data.templates.turns import Turn, Turns
+
+# Role of each message, with whether it is trained.
+Key = tuple[tuple[str, bool], ...]
+
+# Answers that get our stop token; that are trained from where the template's marks begin; that it does not mark.
+ENDED, LATER, UNMARKED = "answers_ended_with_eos", "answers_trained_from_their_mark", "answers_without_a_mark"
+# Private-use characters: no template treats them as white space, letters or digits.
+FIRST_SENTINEL = 0xF1000
+PLAIN_KEYS = {"role", "content", "weight"}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A text to train on.
+
+    Attributes:
+        spans: the characters of the answers, each with its stop token, in order.
+        places: the messages that these answers are.
+        history: messages that stand in the text.
+        notes: what the account says of its answers, a name for each: :data:`ENDED`, :data:`LATER`, :data:`UNMARKED`.
+    """
+
+    text: str
+    spans: tuple[Span, ...]
+    places: tuple[int, ...]
+    history: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """The literal texts around the contents of one example, and where its answers begin and end.
+
+    Attributes:
+        literals: n + 1 texts around n contents.
+        edges: for each span the literal in which it begins and ends, and how far into each.
+    """
+
+    literals: tuple[str, ...]
+    edges: tuple[tuple[int, int, int, int], ...]
+    places: tuple[int, ...]
+    notes: tuple[str, ...]
+
+    def fill(self, contents: Sequence[str]) -> Example:
+        """Return the example with these contents."""
+        pieces = list(chain.from_iterable(zip(self.literals, contents, strict=False)))
+        pieces.append(self.literals[len(contents)])
+        spans, position, done = [], 0, 0
+        for first, skip, last, until in self.edges:
+            position, done = position + sum(map(len, pieces[done : 2 * first])), 2 * first
+            start = position + skip
+            end = position + sum(map(len, pieces[done : 2 * last])) + until
+            spans.append((start, end))
+        return Example("".join(pieces), tuple(spans), self.places, len(contents), self.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scaffold:
+    """How conversations of one sequence of roles are rendered, and the examples that they give.
+
+    Attributes:
+        marked: whether the template's ``{% generation %}`` blocks mark just the answers, so that they may be taken.
+    """
+
+    literals: tuple[str, ...]
+    frames: tuple[_Frame, ...]
+    marked: bool
+
+
+class ExampleFinder:
+    """Makes the examples of conversations with one template.
+
+    Args:
+        template: the template.
+        control: matches any control token; records with one in a content never get here.
+        stops: the tokens at which the model stops, spelled out.
+        eos: the one of them that ends an answer after which the template writes none; '' refuses such answers.
+    """
+
+    def __init__(self, template: ChatTemplate, control: re.Pattern[str] | None, stops: Sequence[str], eos: str = ""):
+        self._template = template
+        self.turns = Turns(template, control, stops, eos)
+        self._scaffolds: dict[Key, _Scaffold | None] = {}
+        self._strips = False
+
+    def find(self, messages: Sequence[Message], tools: list[Message] | None = None) -> list[Example]:
+        """Return the examples in which every answer whose ``weight`` is not 0 is trained once.
+
+        Raises:
+            DataError: when the template refuses the conversation, leaves a part of it out, or an answer cannot be
+                trained as inference has it.
+        """
+        # Tools are written before, between or after the messages, which the scaffold knows nothing of.
+        quick = None if tools else self._from_scaffold(messages)
+        return self._exact(messages, tools) if quick is None else quick
+
+    def _from_scaffold(self, messages: Sequence[Message]) -> list[Example] | None:
+        for message in messages:
+            if not is_plain(message):
+                return None
+        return self.of_plain(messages)
+
+    def of_plain(self, messages: Sequence[Message]) -> list[Example] | None:
+        """Return the examples of messages that all are plain, None where :meth:`find` has to look at them closely."""
+        scaffold = self._scaffold(tuple([(m["role"], m.get("weight") != 0) for m in messages]))
+        if scaffold is None:
+            return None
+        text = self._template.render(messages)
+        if scaffold.marked:
+            [frame] = scaffold.frames
+            spans = tuple(self._template.marked())
+            if len(spans) != len(frame.places):
+                return None
+            return [Example(text, spans, frame.places, len(messages), frame.notes)]
+        contents: list[str] = [message["content"] for message in messages]
+        for strips in (self._strips, not self._strips):
+            given = [content.strip() for content in contents] if strips else contents
+            if _joined(scaffold.literals, given) != text:
+                continue
+            self._strips = strips
+            examples = [frame.fill(given[: len(frame.literals) - 1]) for frame in scaffold.frames]
+            return examples if not self._template.looks_inside or self._has_prompts(examples, messages) else None
+        return None
+
+    def _has_prompts(self, examples: list[Example], messages: Sequence[Message]) -> bool:
+        """Tell whether each answer of a single example stands behind the prompt that inference gives."""
+        if len(examples) != 1:
+            return False
+        [example] = examples
+        return all(
+            self._template.render(messages[:place], True) == example.text[:start]
+            for place, (start, _) in zip(example.places, example.spans, strict=True)
+        )
+
+    def _scaffold(self, key: Key) -> _Scaffold | None:
+        if key not in self._scaffolds:
+            self._scaffolds[key] = self._learn(key)
+        return self._scaffolds[key]
+
+    def _learn(self, key: Key) -> _Scaffold | None:
+        messages: list[Message] = [
+            {"role": role, "content": chr(FIRST_SENTINEL + place), "weight": int(trained)}
+            for place, (role, trained) in enumerate(key)
+        ]
+        try:
+            examples = self._exact(messages, None)
+            text, spans = self._template.render(messages), self._template.marked()
+        except DataError:
+            return None
+        literals = _literals(text, len(key))
+        frames = [_frame(example) for example in examples]
+        if literals is None or None in frames:
+            return None
+        marked = len(examples) == 1 and examples[0].text == text and list(examples[0].spans) == spans
+        is_blind = not self._template.looks_inside
+        return _Scaffold(literals, tuple([frame for frame in frames if frame]), marked and bool(spans) and is_blind)
+
+    def _exact(self, messages: Sequence[Message], tools: list[Message] | None) -> list[Example]:
+        trained = [
+            place
+            for place, message in enumerate(messages)
+            if message["role"] == "assistant" and message.get("weight") != 0
+        ]
+        turns = {place: self.turns.turn(messages, place, tools) for place in trained}
+        if self._template.marks_generation:
+            turns = self._with_marks(turns, messages, tools)
+        examples: list[Example] = []
+        waiting = [place for place in trained if turns[place].is_marked]
+        unmarked = (UNMARKED,) * (len(trained) - len(waiting))
+        while waiting:
+            text, history = self._text(messages, waiting[-1], turns, tools, is_last=not examples)
+            fits = [place for place in waiting if text.startswith(turns[place].text)]
+            check_written(messages[:history], text, {place: turns[place].answer for place in fits}, tools)
+            examples.append(_example(text, {place: turns[place] for place in fits}, history))
+            waiting = [place for place in waiting if place not in fits]
+        if unmarked and examples:
+            examples[0] = replace(examples[0], notes=examples[0].notes + unmarked)
+        return examples[::-1]
+
+    def _with_marks(
+        self, turns: dict[int, Turn], messages: Sequence[Message], tools: list[Message] | None
+    ) -> dict[int, Turn]:
+        """Return the turns; those that the whole conversation has as they are follow its marks."""
+        text = self._template.render(messages, False, tools)
+        marked = self._template.marked()
+        if not self.turns.has_marks:
+            return turns
+        return {
+            place: replace(turn, is_marked=any(a < len(turn.text) and b > max(a, len(turn.prompt)) for a, b in marked))
+            if text.startswith(turn.text)
+            else turn
+            for place, turn in turns.items()
+        }
+
+    def _text(
+        self, messages: Sequence[Message], last: int, turns: dict[int, Turn], tools: list[Message] | None, is_last: bool
+    ) -> tuple[str, int]:
+        """Return the text that ends with the answer at ``last``, with what the template writes after it if it can."""
+        wanted = turns[last].text
+        for count in (len(messages), last + 1) if is_last else (last + 1,):
+            whole = self._template.render(messages[:count], False, tools)
+            if whole.startswith(wanted):
+                return whole, count
+        return wanted, last + 1
+
+
+def _example(text: str, turns: dict[int, Turn], history: int) -> Example:
+    spans = [(len(turn.prompt) + turn.skip, len(turn.text)) for turn in turns.values()]
+    notes = [ENDED for turn in turns.values() if turn.is_ended] + [LATER for turn in turns.values() if turn.skip]
+    return Example(text, tuple(spans), tuple(turns), history, tuple(notes))
+
+
+def _frame(example: Example) -> _Frame | None:
+    """Return the literal texts of an example of stand-in contents, None where they are not all in it, in order."""
+    literals = _literals(example.text, example.history)
+    if literals is None:
+        return None
+    starts = [0]
+    for literal in literals[:-1]:
+        starts.append(starts[-1] + len(literal) + 1)
+    edges = []
+    for start, end in example.spans:
+        first, last = (
+            max(
+                number for number, begin in enumerate(starts) if begin <= edge and edge <= begin + len(literals[number])
+            )
+            for edge in (start, end)
+        )
+        edges.append((first, start - starts[first], last, end - starts[last]))
+    return _Frame(literals, tuple(edges), example.places, example.notes)
+
+
+def _literals(text: str, contents: int) -> tuple[str, ...] | None:
+    literals = re.split(f"[{chr(FIRST_SENTINEL)}-{chr(FIRST_SENTINEL + contents)}]", text)
+    sentinels = [chr(FIRST_SENTINEL + number) for number in range(contents)]
+    return tuple(literals) if len(literals) == contents + 1 and _joined(literals, sentinels) == text else None
+
+
+def _joined(literals: Sequence[str], contents: Sequence[str]) -> str:
+    return "".join([*chain.from_iterable(zip(literals, contents, strict=False)), literals[len(contents)]])
+
+
+def is_plain(message: Message) -> bool:
+    """Tell whether a message is nothing but a text, trained or not, that begins with no reasoning."""
+    content = message.get("content")
+    if len(message) > 2 and not message.keys() <= PLAIN_KEYS:
+        return False
+    if type(content) is not str or not content or content.isspace():
+        return False
+    return content[0] not in BEFORE_MARKS or message["role"] != "assistant" or not split_content(content)[0]

@@ -1,0 +1,266 @@
+"""What one process does: a chunk of records to rows of token ids and masks, audited and ready to be written."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from snaketune.core.manifest import read_manifest
+from snaketune.data.templates.built_in_templates import choose_template
+from snaketune.data.templates.rendering import NO_PREFERENCE, NO_TRAINED_TOKEN, Renderer, Unusable
+from snaketune.data.templates.templates import DEFAULT_DATE, ChatTemplate
+from snaketune.data.templates.time_limit import time_limit
+from snaketune.data.tokens.chunks import Chunk
+from snaketune.data.tokens.encoding import Document, Encoder, Row
+from snaketune.data.tokens.mask_audit import Audit, Limits, Rows, audit
+from snaketune.data.tokens.token_store import SCHEMA, mask_array
+from snaketune.data.tokens.tokenizer import TextTokenizer, own_chat_template, text_tokenizer
+from snaketune.data.tokens.tokenizer_engine import few_threads, load_engine
+
+EXAMPLES = 3
+RECORDS_WITH_EXAMPLES = 8000
+LONGEST_EXAMPLE_TOKENS = 400
+# Rendering a chunk takes about a tenth of a second.
+CHUNK_SECONDS = 300
+NOTHING_TRAINED = (NO_TRAINED_TOKEN, "no token of an answer is left to train on")
+JOINED = (
+    "answer_joins_prompt",
+    "the first characters of the answer join the last ones of the prompt in one token, and cannot be told from them",
+)
+SAME_ANSWERS = (NO_PREFERENCE, "the chosen and the rejected answer are the same tokens: neither is preferred")
+
+
+# The documents of a record with their rows: one, or the chosen and the rejected one of a pair.
+Unit = Sequence[tuple[Document, Row]]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that a process needs to tokenise: small, and the same in each of them.
+
+    Attributes:
+        folder: the model folder.
+        template: source of the chat template, or None.
+        vocab_size: rows of the model's embedding, or None when the model does not say.
+        engine, method: what the gates chose.
+        pairs: whether each record is a chosen and a rejected answer, two documents that stay together.
+        reasoning: what becomes of reasoning: ``auto``, ``train`` or ``drop``.
+        date: what ``strftime_now`` writes, as YYYY-MM-DD.
+        sources: the files that records came from, for sentences.
+    """
+
+    folder: str
+    template: str | None
+    assistant_only: bool
+    vocab_size: int | None = None
+    engine: str = "tokenizers"
+    method: str = "segments"
+    pairs: bool = False
+    reasoning: str = "auto"
+    date: str = DEFAULT_DATE
+    sources: tuple[str, ...] = ()
+
+    @classmethod
+    def of_slice(cls, cfg: dict[str, Any], manifest: str | Path, sources: Iterable[str] = ()) -> "Recipe":
+        """Return the recipe in a stage's configuration slice, for the model of a manifest; nothing is settled yet.
+
+        Raises:
+            ConfigError: if the template that the configuration names cannot be used.
+        """
+        folder, settings = Path(manifest).parent / "model", cfg["tokens"]
+        template = choose_template(settings["chat_template"], own_chat_template(folder))
+        size = read_manifest(manifest).get("vocab_size")
+        pairs = cfg.get("train", {}).get("method") == "dpo"
+        more = {"reasoning": settings["reasoning"], "date": settings["date"], "sources": tuple(sources)}
+        return cls(str(folder), template, settings["assistant_only_loss"], size, pairs=pairs, **more)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkResult:
+    """The rows of a chunk, ready to be written, and its part of the account."""
+
+    batch: pa.RecordBatch
+    rows: int
+    tokens: int
+    trainable_tokens: int
+    dropped: list[dict[str, Any]]
+    audit: Audit
+    examples: list[dict[str, Any]]
+    counts: Counter[str]
+
+
+class ChunkTokenizer:
+    """Tokenises chunks of the file of one split.
+
+    Args:
+        split: name of the split, for the account and for errors.
+        threads: the most native threads that the engine may make.
+    """
+
+    def __init__(self, recipe: Recipe, split: str, threads: int = 1):
+        self.tokenizer = text_tokenizer(recipe.folder)
+        self.template = _compiled(recipe, self.tokenizer)
+        self._split, self._pairs = split, recipe.pairs
+        with few_threads(threads):
+            engine = load_engine(recipe.engine, self.tokenizer)
+            engine.encode(["the first call makes the threads"] * 64, False)
+        self.encoder = Encoder(self.tokenizer, engine, recipe.method)
+        self.renderer = Renderer(
+            self.tokenizer,
+            self.template,
+            recipe.assistant_only,
+            f"{split}.jsonl",
+            recipe.pairs,
+            recipe.reasoning,
+            recipe.sources,
+        )
+        size = recipe.vocab_size or self.tokenizer.vocab_size
+        self.limits = Limits(size, self.tokenizer.bos_id, *self.renderer.ends())
+
+    def __call__(self, chunk: Chunk) -> ChunkResult:
+        """Return the rows of the records of a chunk."""
+        dropped: list[dict[str, Any]] = []
+        documents = self._documents(chunk, dropped)
+        if not self._pairs:
+            documents = self.encoder.apart(documents)
+        parts = list(zip(documents, self.encoder.encode(documents), strict=True))
+        units: Iterable[Unit] = zip(parts[::2], parts[1::2], strict=True) if self._pairs else zip(parts, strict=True)
+        kept: list[Unit] = []
+        for unit in units:
+            if wrong := _useless(unit):
+                first = unit[0][0]
+                dropped.append(self._entry(first.record, first.source, first.line, *wrong))
+            else:
+                kept.append(unit)
+        flat = _flat([part for unit in kept for part in unit])
+        return ChunkResult(
+            _record_batch(kept, flat),
+            len(kept),
+            len(flat.ids),
+            int(flat.mask.sum()),
+            sorted(dropped, key=lambda entry: entry["record"]),
+            audit(flat, self.limits, self._place_of([part for unit in kept for part in unit])),
+            [_example(unit, self.tokenizer) for unit in kept[: self._examples(chunk)]],
+            self._counts([unit[0][0] for unit in kept]),
+        )
+
+    def _place_of(self, parts: Sequence[tuple[Document, Row]]) -> Callable[[int], str]:
+        """Return a function that names the record of a row for a sentence."""
+
+        return lambda row: self.name_of(parts[row][0])
+
+    def name_of(self, document: Document) -> str:
+        """Return the user's file and line of a document's record, for a sentence."""
+        return self.renderer.place(document.record, {"source": document.source, "line": document.line})
+
+    def _counts(self, documents: Sequence[Document]) -> Counter[str]:
+        """Count records whose answers need examples of their own, and answers without their reasoning."""
+        examples = Counter(document.record for document in documents)
+        several = [count for count in examples.values() if count > 1]
+        lost = sum(document.lost for document in documents)
+        counts = Counter(note for document in documents for note in document.notes)
+        counts["records_in_several_examples"] = len(several)
+        counts["examples_of_these"] = sum(several)
+        counts["answers_without_their_reasoning"] = lost
+        return counts
+
+    def _documents(self, chunk: Chunk, dropped: list[dict[str, Any]]) -> list[Document]:
+        """Return the documents of the records, those of a pair one after the other."""
+        documents: list[Document] = []
+        record: dict[str, Any] = {}
+        number = chunk.first
+        with time_limit(CHUNK_SECONDS, lambda: self._too_slow(number, record)):
+            for number, line in enumerate(chunk.read(), chunk.first):
+                record = orjson.loads(line)
+                try:
+                    documents += self.renderer.render(number, record)
+                except Unusable as wrong:
+                    dropped.append(self._entry(number, record["source"], record["line"], wrong.reason, wrong.detail))
+        return documents
+
+    def _too_slow(self, number: int, record: dict[str, Any]) -> str:
+        return (
+            f"{self.renderer.place(number, record)}: rendering did not come to an end within {CHUNK_SECONDS} s:"
+            " correct the chat template (tokens.chat_template)."
+        )
+
+    def _entry(self, record: int, source: int, line: int, reason: str, detail: str) -> dict[str, Any]:
+        place = {"split": self._split, "record": record, "source": source, "line": line}
+        return {**place, "reason": reason, "detail": detail}
+
+    def _examples(self, chunk: Chunk) -> int:
+        return EXAMPLES if chunk.first < RECORDS_WITH_EXAMPLES else 0
+
+
+def _compiled(recipe: Recipe, tokenizer: TextTokenizer) -> ChatTemplate | None:
+    if not recipe.template:
+        return None
+    return ChatTemplate(recipe.template, tokenizer.special_tokens, recipe.date)
+
+
+def _useless(unit: Unit) -> tuple[str, str] | None:
+    """Return why the documents of a record teach nothing, as reason and detail."""
+    for document, (_, mask) in unit:
+        # Of a few hundred bytes this is quicker than any().
+        if 1 not in mask.tobytes():
+            return JOINED if document.answers else NOTHING_TRAINED
+    if len(unit) == 2 and np.array_equal(unit[0][1][0], unit[1][1][0]):
+        return SAME_ANSWERS
+    return None
+
+
+def _flat(rows: Sequence[tuple[Document, Row]]) -> Rows:
+    offsets = np.cumsum([0, *(len(ids) for _, (ids, _) in rows)], dtype=np.int64)
+    ids = np.concatenate([np.empty(0, np.int32), *(ids for _, (ids, _) in rows)])
+    mask = np.concatenate([np.empty(0, np.int8), *(mask for _, (_, mask) in rows)])
+    answers = np.asarray([document.answers for document, _ in rows], np.int64)
+    return Rows(ids, mask, offsets, answers)
+
+
+def _record_batch(units: Sequence[Unit], flat: Rows) -> pa.RecordBatch:
+    ends = np.cumsum([0, *map(len, units)])
+    starts, trained = flat.offsets[ends[:-1]], np.flatnonzero(flat.mask)
+    first = [unit[0][0] for unit in units]
+    offsets = pa.array(flat.offsets[ends], pa.int32())
+    columns = [
+        pa.ListArray.from_arrays(offsets, pa.array(flat.ids)),
+        pa.ListArray.from_arrays(offsets, mask_array(flat.mask)),
+        pa.array(np.diff(flat.offsets[ends]), pa.int32()),
+        pa.array(
+            [unit[0][0].size if len(unit) == 1 else sum(part.size for part, _ in unit) for unit in units], pa.int32()
+        ),
+        pa.array([document.record for document in first], pa.int64()),
+        pa.array([document.source for document in first], pa.int32()),
+        pa.array([len(unit[0][1][0]) if len(unit) > 1 else 0 for unit in units], pa.int32()),
+        pa.array([document.plain for document in first], pa.bool_()),
+        # Every row has a trained token.
+        pa.array(trained[np.searchsorted(trained, starts)] - starts, pa.int32()),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _example(unit: Unit, tokenizer: TextTokenizer) -> dict[str, Any]:
+    """Return the document, or both answers of a pair, as stretches of text, at most 400 tokens of each."""
+    names = ("tokens", "rejected")
+    shown = {name: _stretches(row, tokenizer) for name, (_, row) in zip(names, unit, strict=False)}
+    return {"record": unit[0][0].record, **shown}
+
+
+def _stretches(row: Row, tokenizer: TextTokenizer) -> list[dict[str, Any]]:
+    """Return the beginning of a document as stretches of text that are all trained or all masked."""
+    ids, mask = (part[:LONGEST_EXAMPLE_TOKENS] for part in row)
+    edges = [0, *(np.flatnonzero(np.diff(mask)) + 1).tolist(), len(ids)]
+    return [
+        {
+            "text": tokenizer.decode(ids[start:end].tolist()),
+            "trained": bool(mask[start]),
+            "tokens": end - start,
+        }
+        for start, end in pairwise(edges)
+    ]

@@ -1,0 +1,141 @@
+"""What of the data is not trained on, in sentences: each stage that leaves records out says so, with the keys."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from snaketune.core.errors import DataError
+from snaketune.data.rows.rightsizing import LengthPolicy
+
+Counts = Mapping[str, int]
+
+
+def share(part: int, whole: int) -> str:
+    """Return a fraction for the screen: a percentage with the digits that tell it from 0 and from 1."""
+    percent = 100 * part / whole if whole else 0
+    for digits in (0, 1, 2):
+        text = f"{percent:.{digits}f}"
+        if float(text) not in (0, 100) or percent in (0, 100):
+            return f"{text}%"
+    return "less than 0.01%" if percent < 1 else "more than 99.99%"
+
+
+def removed_duplicates(facts: Counts) -> list[str]:
+    """Return a line about records that were removed as duplicates, or none."""
+    removed, records = facts["removed"], facts["records_in"]
+    if not removed:
+        return []
+    kinds = [(facts["removed_exact"], "equal to", "exact"), (facts["removed_near"], "nearly equal to", "near")]
+    told = " and ".join(f"{count:,} {word} an earlier one (dedupe.{key})" for count, word, key in kinds if count)
+    return [
+        f"Removed {removed:,} of {records:,} records ({share(removed, records)}): {told}; duplicates.jsonl lists them."
+    ]
+
+
+def left_out_at_tokenising(splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a line about records that have no tokens to train on, or none."""
+    dropped, records = _left_out(splits), sum(split["records"] for split in splits.values())
+    total = sum(dropped.values())
+    if not total:
+        return []
+    return [
+        f"Left out {total:,} of {total + records:,} records ({share(total, total + records)}) while tokenising:"
+        f" {_reasons(dropped)}; dropped.jsonl lists each with its reason."
+    ]
+
+
+def _left_out(splits: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for split in splits.values():
+        for reason, count in split["dropped"].items():
+            found[reason] = found.get(reason, 0) + count
+    return dict(sorted(found.items()))
+
+
+def _reasons(dropped: Counts) -> str:
+    return ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in dropped.items())
+
+
+def lengths_told(facts: Mapping[str, Any], pairs: bool = False) -> list[str]:
+    """Return lines about documents that are longer than a row, from ``rightsize.json``; none where all fit.
+
+    Args:
+        facts: the facts.
+        pairs: whether the records are pairs of answers, which cannot be cut.
+    """
+    both = _both(facts)
+    limit = f"max_length of {facts['max_length']:,} tokens ({_decided(facts)})"
+    lines = []
+    if count := both["in_pieces"]:
+        lines.append(
+            f"Cut {count:,} {'text that is' if count == 1 else 'texts that are'} longer than the {limit} into"
+            f" {both['pieces']:,} pieces; every token is trained once."
+        )
+    if count := both["truncated"]:
+        lines.append(
+            f"Truncated {count:,} of {both['records']:,} records ({share(count, both['records'])}) that are longer than"
+            f" the {limit}: {both['tokens_truncated']:,} tokens ({share(both['tokens_truncated'], both['tokens'])}) are"
+            " cut off their ends (tokens.on_too_long)."
+        )
+    if count := both["dropped"]:
+        lines.append(
+            f"Dropped {count:,} of {both['records']:,} records ({share(count, both['records'])} of the records,"
+            f" {share(both['tokens_dropped'], both['tokens'])} of the tokens) that are longer than the {limit}, the"
+            f" longest of {max(facts['longest'], facts['eval']['longest']):,}: {_cure(facts, pairs)}."
+        )
+    return lines
+
+
+def _both(facts: Mapping[str, Any]) -> dict[str, int]:
+    """Return the counts of training and held-out documents together."""
+    return {name: facts[name] + count for name, count in facts["eval"].items() if name != "longest"}
+
+
+def _decided(facts: Mapping[str, Any]) -> str:
+    return {
+        "context": "the model's context",
+        "configuration": "tokens.max_length",
+        "data": "taken from the training data",
+    }[facts["max_length_from"]]
+
+
+def _cure(facts: Mapping[str, Any], pairs: bool) -> str:
+    is_cut = pairs or facts["on_too_long"] == "truncate"
+    truncate = "" if is_cut else ", or set tokens.on_too_long to truncate to cut them"
+    larger = {
+        "context": "take a model with a longer context (model.name_or_path)",
+        "configuration": "raise tokens.max_length",
+        "data": "raise tokens.coverage or set tokens.max_length",
+    }[facts["max_length_from"]]
+    return f"{larger}{truncate}, or give shorter records"
+
+
+def check_losses(
+    facts: Mapping[str, Any], splits: Mapping[str, Mapping[str, Any]], policy: LengthPolicy, pairs: bool = False
+) -> None:
+    """Refuse data of which too much is not trained on, for its length or left out at tokenising.
+
+    The limit holds for records and for tokens; what ``tokens.coverage`` gives up by itself is allowed.
+
+    Args:
+        facts: the facts of ``rightsize.json``.
+        splits: the accounts of both splits in the manifest of tokenising.
+        policy: the limit.
+        pairs: whether the records are pairs of answers.
+
+    Raises:
+        DataError: if more than ``tokens.max_dropped_fraction`` is lost.
+    """
+    both, left_out = _both(facts), left_out_at_tokenising(splits)
+    missing = sum(_left_out(splits).values())
+    records = (both["dropped"] + missing) / max(1, both["records"] + missing)
+    tokens = both["tokens_dropped"] / max(1, both["tokens"])
+    allowed = policy.max_dropped_fraction
+    if policy.max_length == "auto":
+        allowed = max(allowed, 1 - policy.coverage)
+    if max(records, tokens) <= allowed + 1e-9:
+        return
+    told = " ".join([*left_out, *(line for line in lengths_told(facts, pairs) if line.startswith("Dropped"))])
+    raise DataError(
+        f"tokens.max_dropped_fraction: more than {allowed:g} of the data would not be trained on. {told} To go on"
+        f" without them, set tokens.max_dropped_fraction to {min(1.0, (int(max(records, tokens) * 100) + 1) / 100):g}."
+    )

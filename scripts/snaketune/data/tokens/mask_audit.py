@@ -1,0 +1,156 @@
+"""The mask audit: what is trained in each row, and what must never reach a training."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from snaketune.core.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the model, its tokenizer and its chat template allow.
+
+    Attributes:
+        vocab_size: rows of the model's embedding; every id must be below.
+        bos_id: the token that must not stand twice at the beginning, or None.
+        stop_ids: the tokens at which generation stops, ascending, shape [n].
+        foreign_ids: the tokens that only turns of others than the assistant have, ascending, shape [n].
+    """
+
+    vocab_size: int
+    bos_id: int | None
+    stop_ids: np.ndarray
+    foreign_ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+
+
+@dataclass(slots=True)
+class Audit:
+    """Counts over the rows of one split.
+
+    Attributes:
+        rows: rows with something to train.
+        fewest, most: trained tokens of the row that has fewest and most.
+        ends: trained tokens at which generation stops.
+        rows_without_end: rows in which none of these is trained.
+    """
+
+    rows: int = 0
+    fewest: int = 0
+    most: int = 0
+    ends: int = 0
+    rows_without_end: int = 0
+
+    def add(self, other: "Audit") -> None:
+        """Take in the counts of other rows of the same split."""
+        counted = [audit.fewest for audit in (self, other) if audit.rows]
+        self.fewest = min(counted, default=0)
+        self.most = max(self.most, other.most)
+        self.rows += other.rows
+        self.ends += other.ends
+        self.rows_without_end += other.rows_without_end
+
+    def check(self, place: str, stop_ids: np.ndarray) -> None:
+        """Refuse a split of which no row teaches the model to stop.
+
+        Raises:
+            DataError: if the model has tokens at which it stops and not one of them is trained.
+        """
+        if self.rows and len(stop_ids) and not self.ends:
+            raise DataError(
+                f"{place}: no end of turn is trained in any of its {self.rows} rows, so the model would never stop:"
+                " let the chat template write eos_token after the answer (tokens.chat_template)."
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """Return the counts as facts for the manifest."""
+        return {
+            "trainable_tokens_fewest": self.fewest,
+            "trainable_tokens_most": self.most,
+            "end_of_turn_tokens_trained": self.ends,
+            "rows_without_trained_end_of_turn": self.rows_without_end,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows that are audited and written together.
+
+    Attributes:
+        ids, mask: of all rows, concatenated.
+        offsets: where each row begins and the last one ends, shape [rows + 1].
+        answers: how many answers of a conversation are trained in each row; 0 where everything is, shape [rows].
+    """
+
+    ids: np.ndarray
+    mask: np.ndarray
+    offsets: np.ndarray
+    answers: np.ndarray
+
+
+def audit(rows: Rows, limits: Limits, place: Callable[[int], str]) -> Audit:
+    """Count and check ``rows``, each of which has a trained token.
+
+    Args:
+        place: names the record of a row, for the sentence of an error.
+
+    Raises:
+        DataError: naming the first row with a token outside the vocabulary, with two tokens that begin a text, with a
+            trained stretch that does not end where generation stops, or with a token of another role in it.
+    """
+    if not len(rows.answers):
+        return Audit()
+    starts = rows.offsets[:-1]
+    if len(bad := np.flatnonzero((rows.ids < 0) | (rows.ids >= limits.vocab_size))):
+        raise DataError(
+            f"{place(_row_of(rows, bad[0]))}: its text gives the token {rows.ids[bad[0]]}, and the model has only"
+            f" {limits.vocab_size} tokens: the tokenizer belongs to another model; use the one that came with the"
+            " weights."
+        )
+    second = np.minimum(starts + 1, rows.offsets[1:] - 1)
+    doubled = (rows.ids[starts] == limits.bos_id) & (rows.ids[second] == limits.bos_id) & (second > starts)
+    if limits.bos_id is not None and doubled.any():
+        raise DataError(
+            f"{place(int(np.argmax(doubled)))}: the text begins with its first token twice: take one of the two"
+            " bos_token out of the chat template (tokens.chat_template)."
+        )
+    trained = np.add.reduceat(rows.mask, starts, dtype=np.int64)
+    is_stop = np.isin(rows.ids, limits.stop_ids) & (rows.mask == 1)
+    stops = np.add.reduceat(is_stop, starts, dtype=np.int64)
+    _check_answers(rows, limits, is_stop, stops, place)
+    return Audit(len(starts), int(trained.min()), int(trained.max()), int(stops.sum()), int((stops == 0).sum()))
+
+
+def _check_answers(
+    rows: Rows, limits: Limits, is_stop: np.ndarray, stops: np.ndarray, place: Callable[[int], str]
+) -> None:
+    """Check each trained stretch of the rows of answers; nothing of how the masks were made is used here."""
+    edges = np.diff(rows.mask, append=np.int8(0)) < 0
+    edges[rows.offsets[1:] - 1] = rows.mask[rows.offsets[1:] - 1] == 1
+    # Of rows in which everything is trained nothing is asked.
+    checked = np.repeat(rows.answers > 0, np.diff(rows.offsets))
+    wrong = np.flatnonzero(edges & ~is_stop & checked)
+    if len(wrong):
+        raise DataError(
+            f"{place(_row_of(rows, wrong[0]))}: the trained part of an answer ends with the token {rows.ids[wrong[0]]},"
+            " at which generation does not stop: choose another chat template (tokens.chat_template)."
+        )
+    uneven = np.flatnonzero((rows.answers > 0) & (stops != rows.answers))
+    if len(uneven):
+        raise DataError(
+            f"{place(int(uneven[0]))}: {stops[uneven[0]]} ends of turns are trained for {rows.answers[uneven[0]]}"
+            " answers: choose another chat template (tokens.chat_template)."
+        )
+    foreign = np.flatnonzero(np.isin(rows.ids, limits.foreign_ids) & (rows.mask == 1) & checked)
+    if len(foreign):
+        raise DataError(
+            f"{place(_row_of(rows, foreign[0]))}: the token {rows.ids[foreign[0]]} of another role's turn is in the"
+            " trained part of an answer: choose another chat template (tokens.chat_template)."
+        )
+
+
+def _row_of(rows: Rows, token: np.integer) -> int:
+    """Return the row that a token is in."""
+    return int(np.searchsorted(rows.offsets, token, side="right")) - 1

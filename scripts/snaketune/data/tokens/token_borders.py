@@ -1,0 +1,104 @@
+"""Characters at which a text can be cut without changing its tokens."""
+
+from collections.abc import Sequence
+
+from snaketune.data.templates.templates import Span
+from snaketune.data.tokens.tokenizer import TextTokenizer
+
+# Characters that are looked at beside a border, the longest white space after it, and how many answers are kept.
+CONTEXT, LONGEST_SPACE, ANSWERS_KEPT = 12, 64, 100_000
+Segments = list[tuple[str, int]]
+
+
+class Borders:
+    """Knows at which characters a text can be cut without changing its tokens.
+
+    Beside a token that is matched before anything else it always can. Elsewhere the tokenizer is asked, once for the
+    same few characters on both sides: pre-tokenisers look no further than a run of white space and what follows it.
+    The equality gate checks the answers on whole records.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer):
+        self._tokenizer = tokenizer
+        self._answers: dict[tuple[str, str], bool] = {}
+        self._near: dict[tuple[str, str], bool] = {}
+        added = [token for token in tokenizer.added_tokens.values() if not token.single_word and token.content.strip()]
+        self._closing = _by_length({token.content for token in added if not token.rstrip})
+        self._reach = max([CONTEXT, *(size for size, _ in self._closing)])
+        self._swallowing = tuple({token.content for token in added if token.rstrip})
+        opening = {token.content for token in added if not token.lstrip}
+        self._opening, self._first = _by_length(opening), {name[0] for name in opening}
+
+    @property
+    def fence(self) -> str:
+        """An added token that leaves the text beside it alone, or '' where there is none."""
+        fences = set().union(*(names for _, names in self._closing)) & set().union(
+            *(names for _, names in self._opening)
+        )
+        return min(fences, default="")
+
+    def split(self, text: str, spans: Sequence[Span]) -> Segments:
+        """Return the pieces of ``text`` with 1 for the trained ones; nothing when a border is doubtful."""
+        segments: Segments = []
+        cursor = 0
+        for start, end in spans:
+            if not self.is_border(text, start) or not self.is_border(text, end):
+                return []
+            if start > cursor:
+                segments.append((text[cursor:start], 0))
+            if end > start:
+                segments.append((text[start:end], 1))
+            cursor = end
+        if cursor < len(text):
+            segments.append((text[cursor:], 0))
+        return segments
+
+    def is_border(self, text: str, at: int) -> bool:
+        """Tell whether tokens end at the character ``at``, as far as is known."""
+        if not 0 < at < len(text):
+            return True
+        key = (text[max(0, at - self._reach) : at], text[at])
+        if (known := self._near.get(key)) is None:
+            known = self._look(text, at)
+            if self._is_near(key[1]):
+                self._near = {} if len(self._near) >= ANSWERS_KEPT else self._near
+                self._near[key] = known
+        return known
+
+    def _is_near(self, following: str) -> bool:
+        """Tell whether a few characters before a border, and the one behind it, decide."""
+        return not self._swallowing and not following.isspace() and following not in self._first
+
+    def _look(self, text: str, at: int) -> bool:
+        if self._is_beside_added_token(text, at):
+            return True
+        if self._swallowing and text[:at].rstrip().endswith(self._swallowing):
+            return not text[at].isspace()
+        left, right = text[max(0, at - CONTEXT) : at], text[at : at + LONGEST_SPACE]
+        space = len(right) - len(right.lstrip())
+        if space == LONGEST_SPACE:
+            return False
+        key = (left, right[: space + 1])
+        if key not in self._answers:
+            self._answers = {} if len(self._answers) >= ANSWERS_KEPT else self._answers
+            self._answers[key] = self._is_exact(left, text[at : at + space + CONTEXT])
+        return self._answers[key]
+
+    def _is_beside_added_token(self, text: str, at: int) -> bool:
+        for size, names in self._closing:
+            if size <= at and text[at - size : at] in names:
+                return True
+        if text[at] in self._first:
+            for size, names in self._opening:
+                if text[at : at + size] in names:
+                    return True
+        return False
+
+    def _is_exact(self, left: str, right: str) -> bool:
+        whole, *parts = self._tokenizer.encode_batch([left + right, left, right], False, offsets=False)
+        return whole.ids == [*parts[0].ids, *parts[1].ids]
+
+
+def _by_length(names: set[str]) -> list[tuple[int, frozenset[str]]]:
+    sizes = sorted({len(name) for name in names})
+    return [(size, frozenset(name for name in names if len(name) == size)) for size in sizes]

@@ -1,0 +1,125 @@
+"""Token ids on disk: an Arrow folder that is memory-mapped here and that ``datasets.load_from_disk`` opens."""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+
+from snaketune.core.atomic import write_json, writing_directory
+
+SCHEMA = pa.schema(
+    [
+        ("input_ids", pa.list_(pa.int32())),
+        ("loss_mask", pa.list_(pa.bool_())),
+        ("length", pa.int32()),
+        ("bytes", pa.int32()),
+        ("record", pa.int64()),
+        ("source", pa.int32()),
+        ("second", pa.int32()),
+        ("plain", pa.bool_()),
+        ("first", pa.int32()),
+    ]
+)
+DATA_FILE = "data-00000-of-00001.arrow"
+_LISTS = {"input_ids": "int32", "loss_mask": "bool"}
+_SCALARS = {"length": "int32", "bytes": "int32", "record": "int64", "source": "int32", "second": "int32"}
+_SCALARS |= {"plain": "bool", "first": "int32"}
+
+
+@contextmanager
+def writing_tokens(folder: str | Path) -> Iterator[pa.ipc.RecordBatchStreamWriter]:
+    """Give a writer of record batches; the folder appears when the block ends without an error."""
+    with writing_directory(folder) as partial:
+        with pa.OSFile(str(partial / DATA_FILE), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
+            yield writer
+        features: dict[str, dict] = {
+            name: {"feature": {"dtype": dtype, "_type": "Value"}, "_type": "List"} for name, dtype in _LISTS.items()
+        }
+        features |= {name: {"dtype": dtype, "_type": "Value"} for name, dtype in _SCALARS.items()}
+        write_json(partial / "dataset_info.json", {"features": features})
+        write_json(
+            partial / "state.json",
+            {
+                "_data_files": [{"filename": DATA_FILE}],
+                "_fingerprint": "snaketune",
+                "_format_columns": None,
+                "_format_kwargs": {},
+                "_format_type": None,
+                "_output_all_columns": False,
+                "_split": None,
+            },
+        )
+
+
+def mask_array(mask: np.ndarray) -> pa.BooleanArray:
+    """Return a loss mask of 0 and 1 (int8) as Arrow keeps it: one bit a token."""
+    bits = pa.py_buffer(np.packbits(mask.view(np.uint8), bitorder="little"))
+    return pa.BooleanArray.from_buffers(pa.bool_(), len(mask), [None, bits])
+
+
+class TokenStore:
+    """Tokenised documents of one split, memory-mapped: columns of scalars as arrays, documents on demand.
+
+    Attributes:
+        lengths: tokens of each document, int32, shape [documents].
+        bytes: UTF-8 bytes of the trained text of each, int32.
+        records: line of each in the split's file, from 0, int64.
+        sources: number of the source that each comes from, int32.
+        seconds: where the second of a pair's two documents, the rejected one, begins; 0 for a single document, int32.
+        plain: whether each is plain text, bool.
+        firsts: the first token of each that is trained, int32.
+    """
+
+    def __init__(self, folder: str | Path):
+        with pa.memory_map(str(Path(folder) / DATA_FILE)) as source:
+            batches = pa.ipc.open_stream(source).read_all().to_batches()
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)]).tolist()
+        self._offsets = [batch.column(0).offsets.to_numpy() for batch in batches]
+        self._ids = [batch.column(0).values.to_numpy() for batch in batches]
+        self._masks = [_mask_view(batch.column(1).values) for batch in batches]
+        self.lengths = _column(batches, "length", np.int32)
+        self.bytes = _column(batches, "bytes", np.int32)
+        self.records = _column(batches, "record", np.int64)
+        self.sources = _column(batches, "source", np.int32)
+        self.seconds = _column(batches, "second", np.int32)
+        self.plain = _column(batches, "plain", bool)
+        self.firsts = _column(batches, "first", np.int32)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def document(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the token ids (int32) and the loss mask (int8) of document ``index``, both of shape [length].
+
+        Of a pair they are those of both documents, one after the other. The ids are a view of the file.
+        """
+        batch = bisect_right(self._starts, index) - 1
+        row = index - self._starts[batch]
+        start, end = self._offsets[batch][row : row + 2].tolist()
+        packed = self._masks[batch]
+        if packed.dtype == np.int8:
+            return self._ids[batch][start:end], packed[start:end]
+        bits = np.unpackbits(packed[start >> 3 : (end + 7) >> 3], bitorder="little")
+        skip = start & 7
+        return self._ids[batch][start:end], bits[skip : skip + end - start].view(np.int8)
+
+
+def _mask_view(values: pa.Array) -> np.ndarray:
+    """Return the bits of a mask as bytes (uint8), or the mask itself where it has a byte a token (int8)."""
+    if values.type == pa.int8():
+        return values.to_numpy()
+    return np.frombuffer(values.buffers()[1] or b"", np.uint8)
+
+
+def _column(batches: list[pa.RecordBatch], name: str, dtype: type) -> np.ndarray:
+    parts = [
+        batch.column(name).to_numpy(zero_copy_only=False)
+        if name in batch.schema.names
+        else np.zeros(batch.num_rows, dtype)
+        for batch in batches
+    ]
+    return np.concatenate(parts) if parts else np.empty(0, dtype)

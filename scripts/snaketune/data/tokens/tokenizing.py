@@ -1,0 +1,278 @@
+"""From canonical records to token ids with a loss mask: template once, tokens once, every record accounted for."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import orjson
+
+from snaketune.core.errors import DataError
+from snaketune.data.conversations.tool_use import for_template
+from snaketune.data.parallel import ordered_results
+from snaketune.data.records.canonical_records import conversation_of, lines_in
+from snaketune.data.shards import gathered, read_parts
+from snaketune.data.sources.source_names import place_of
+from snaketune.data.split.split_account import SplitAccount
+from snaketune.data.templates.examples import ENDED, LATER, UNMARKED
+from snaketune.data.templates.inference_check import Conversation, Reference, check_inference
+from snaketune.data.templates.rendering import Unusable
+from snaketune.data.templates.template_trial import Named, try_template
+from snaketune.data.templates.templates import Message
+from snaketune.data.tokens.chunk_tokenizing import EXAMPLES, ChunkResult, ChunkTokenizer, Recipe
+from snaketune.data.tokens.chunks import Chunk, chunks_of, processes_for
+from snaketune.data.tokens.encoding import Document, Encoder
+from snaketune.data.tokens.equality_gate import SAMPLE_RECORDS, choose_method
+from snaketune.data.tokens.token_store import writing_tokens
+from snaketune.data.tokens.tokenizer import text_tokenizer
+from snaketune.data.tokens.tokenizer_engine import choose_engine, few_threads, load_engine
+
+# Records of each split that a template is tried on in a process of its own.
+TRIED_RECORDS = 50
+# The documents of a conversation, its messages and the tools that are offered.
+Sampled = tuple[list[Document], tuple[list[Message], list[Message] | None]]
+
+
+def settle(recipe: Recipe, files: Sequence[str | Path], threads: int) -> tuple[Recipe, dict[str, Any]]:
+    """Choose engine and method on a sample of the run's records, and check it against transformers.
+
+    Args:
+        files: the records of the splits.
+        threads: the most native threads that an engine may make.
+
+    Returns:
+        The recipe with both chosen, and the facts of the comparisons.
+
+    Raises:
+        DataError: if an example is not what transformers gives at inference.
+    """
+    _try_template(recipe, files)
+    worker = ChunkTokenizer(recipe, "sample", threads)
+    sample = _sample(worker, [chunk for file in files for chunk in chunks_of(file)])
+    documents = [document for documents, _ in sample for document in documents]
+    with few_threads(threads):
+        gate = choose_engine(worker.tokenizer, [document.text for document in documents])
+        encoder = Encoder(worker.tokenizer, load_engine(gate.engine, worker.tokenizer))
+        method, segments = choose_method(documents, encoder)
+        facts = {"engine": gate.engine, "engine_gate": gate.facts(), "method": method, "segments_gate": segments}
+        if worker.template and recipe.assistant_only and any(document.answers for document in documents):
+            encoder = Encoder(worker.tokenizer, load_engine(gate.engine, worker.tokenizer), method)
+            facts["transformers_gate"] = _compared(recipe, worker, sample, encoder)
+    return replace(recipe, engine=gate.engine, method=method), facts
+
+
+def _try_template(recipe: Recipe, files: Sequence[str | Path]) -> None:
+    """Render the first records in a process that may neither take long nor much memory."""
+    if not recipe.template:
+        return
+    named: list[Named] = []
+    for file in files:
+        for number, line in enumerate(islice(lines_in(file), TRIED_RECORDS)):
+            record = orjson.loads(line)
+            if "messages" in record:
+                place = place_of(record, recipe.sources, f"{Path(file).name} line {number + 1}")
+                named.append((place, for_template(conversation_of(record)), record.get("tools")))
+    try_template(recipe.template, text_tokenizer(recipe.folder).special_tokens, recipe.date, named)
+
+
+def _compared(recipe: Recipe, worker: ChunkTokenizer, sample: list[Sampled], encoder: Encoder) -> dict[str, Any]:
+    """Check the examples of the sample against transformers and return the facts."""
+    assert worker.template is not None
+    try:
+        reference = Reference(recipe.folder, worker.template, recipe.date)
+    except ImportError:
+        return {"conversations": 0, "reason": "transformers is not installed"}
+    except Exception as error:  # whatever another library says about files that our own code reads
+        return {
+            "conversations": 0,
+            "reason": f"it cannot read the tokenizer ({(str(error).splitlines() or [''])[0][:200]})",
+        }
+    conversations = []
+    for documents, (messages, tools) in sample:
+        parted = documents if recipe.pairs else encoder.apart(documents)
+        rows = list(zip(parted, encoder.encode(parted), strict=True))
+        if messages and all(mask.any() for _, (_, mask) in rows):
+            conversations.append(Conversation(messages, tools, rows))
+    return {**check_inference(conversations, reference, worker.name_of), "reason": ""}
+
+
+def _sample(worker: ChunkTokenizer, chunks: Sequence[Chunk]) -> list[Sampled]:
+    """Return conversations spread evenly over the chunks with their documents (without messages for plain text)."""
+    sampled: list[Sampled] = []
+    starts = np.cumsum([0, *(chunk.lines for chunk in chunks)])
+    # Some of the sample will be left out, so a few more are drawn than are needed.
+    wanted = min(int(starts[-1]), SAMPLE_RECORDS + SAMPLE_RECORDS // 4)
+    places = np.linspace(0, starts[-1] - 1, wanted).astype(np.int64)
+    for number, chunk in enumerate(chunks):
+        inside = places[(places >= starts[number]) & (places < starts[number + 1])] - starts[number]
+        lines = chunk.read() if len(inside) else []
+        for place in inside.tolist():
+            record = orjson.loads(lines[place])
+            try:
+                documents = list(worker.renderer.render(chunk.first + place, record))
+            except Unusable:
+                continue
+            if "text" in record:
+                sampled.append((documents, ([], None)))
+                continue
+            found = worker.renderer.conversations(record)
+            parts = [documents] if len(found) == 1 else [[document] for document in documents]
+            sampled += [(part, (messages, record.get("tools"))) for part, messages in zip(parts, found, strict=True)]
+    return sampled
+
+
+def tokenize_splits(
+    files: dict[str, tuple[str, str]],
+    recipe: Recipe,
+    dropped: IO[bytes],
+    threads: int,
+    parts: Sequence[str | Path] = (),
+) -> dict[str, Any]:
+    """Tokenise the splits ``{name: (records, output folder)}``, ``train`` among them, and return the facts.
+
+    Args:
+        files: the splits.
+        recipe: how, but for what is settled on a sample.
+        dropped: gets the records that are left out.
+        threads: the most processes.
+        parts: what shards have tokenised already, see ``tokenizing_shard``.
+
+    Raises:
+        ConfigError: if a conversation needs a template and there is none.
+        DataError: if nothing is left to train on or the mask audit finds what must not reach a training.
+    """
+    recipe, facts = settle(recipe, [records for records, _ in files.values()], threads)
+    accounts: dict[str, SplitAccount] = {}
+    examples: list[dict[str, Any]] = []
+    done = read_parts(parts) if parts else None
+    for split, (records, output) in files.items():
+        accounts[split], shown = tokenize_split(split, records, recipe, output, dropped, threads, done)
+        examples += shown if split == "train" else []
+    train, place = accounts["train"], files["train"][0]
+    if not train.records:
+        raise DataError(
+            f"the train split: nothing can be trained on ({dict(train.dropped) or 'no records'}); first"
+            f" {train.first(recipe.sources, place)}: check tokens.chat_template."
+        )
+    for split, account in accounts.items():
+        if account.dropped and not account.records:
+            raise DataError(
+                f"the {split} split: all {account.dropped.total()} held-out records are left out"
+                f" ({dict(account.dropped)}); first {account.first(recipe.sources, files[split][0])}: set"
+                " split.test_size higher, or to 0 to hold nothing out."
+            )
+    tokenizer = text_tokenizer(recipe.folder)
+    return {
+        "vocab_size": tokenizer.vocab_size,
+        "pad_id": tokenizer.pad_id,
+        "end_tokens": len(tokenizer.stops),
+        "date": recipe.date,
+        "reasoning": recipe.reasoning,
+        **facts,
+        "splits": {split: account.facts() for split, account in accounts.items()},
+        "examples": examples,
+    }
+
+
+def warnings_of(facts: dict[str, Any]) -> list[str]:
+    """Return sentences about what is allowed in the facts of tokenising but is rarely meant."""
+    found = []
+    if reason := facts.get("transformers_gate", {}).get("reason"):
+        found.append(f"Examples were not compared with what transformers gives at inference: {reason}.")
+    gate = facts.get("transformers_gate", {})
+    if gate.get("marked_otherwise"):
+        found.append(
+            "The chat template's generation blocks mark other tokens than are trained in"
+            f" {gate['marked_otherwise']:,} of {gate['conversations']:,} conversations compared: also"
+            f" {gate['marked_beyond']:,} that inference gives or never asks for, which are not trained, and not"
+            f" {gate['unmarked_trained']:,} of answers up to their stop token, which are."
+        )
+    if facts["engine_gate"]["reason"]:
+        found.append(f"Tokenising with {facts['engine']}: {facts['engine_gate']['reason']}.")
+    found += _account_of(facts["splits"])
+    if not facts["end_tokens"]:
+        found.append(
+            "Warning: the tokenizer has no eos_token, so the model never learns to stop: name one in its"
+            " tokenizer_config.json."
+        )
+    return found
+
+
+def _account_of(splits: dict[str, dict[str, Any]]) -> list[str]:
+    """Return sentences about records that became several examples, and answers without their reasoning."""
+    found = []
+    for split, facts in splits.items():
+        if several := facts.get("records_in_several_examples"):
+            found.append(
+                f"{several:,} {split} records became {facts['examples_of_these']:,} examples: the chat template"
+                " rewrites earlier turns, or an answer begins with white space that would join its prompt."
+            )
+        if ended := facts.get(ENDED):
+            found.append(
+                f"The chat template writes no token after {ended:,} {split} answers at which generation stops: the"
+                " tokenizer's eos_token was written there, and each of these answers is an example of its own."
+            )
+        if unmarked := facts.get(UNMARKED):
+            found.append(
+                f"Warning: {unmarked:,} {split} answers are not trained: the chat template's generation blocks leave"
+                " them out. Take the blocks out of a copy of it to train them (tokens.chat_template)."
+            )
+        if later := facts.get(LATER):
+            found.append(
+                f"{later:,} {split} answers are trained from where the chat template's generation blocks begin, which"
+                " leave out their first words."
+            )
+        if lost := facts.get("answers_without_their_reasoning"):
+            found.append(
+                f"Warning: the chat template leaves out the reasoning of {lost:,} {split} answers, which is not"
+                " trained: choose a template that writes it (tokens.chat_template), or set tokens.reasoning to drop."
+            )
+    return found
+
+
+def tokenize_split(
+    split: str,
+    records: str | Path,
+    recipe: Recipe,
+    output: str | Path,
+    dropped: IO[bytes],
+    threads: int = 1,
+    done: Iterator[ChunkResult] | None = None,
+) -> tuple[SplitAccount, list[dict[str, Any]]]:
+    """Tokenise the records of one split into the Arrow folder ``output``, in bounded memory.
+
+    The bytes of the output do not depend on ``threads``.
+
+    Args:
+        dropped: gets one JSON line for each record that is left out: ``split``, ``record`` (line of the split's file,
+            from 0), ``source`` and ``line`` (where it came from), ``reason`` and ``detail``.
+        done: the results of this split's chunks and of those to come, where shards have made them.
+
+    Returns:
+        The account of the split and up to three examples with trained and masked stretches of text.
+
+    Raises:
+        ConfigError: if a conversation needs a template and there is none.
+        DataError: if the mask audit finds what must not reach a training.
+    """
+    account = SplitAccount()
+    examples: list[dict[str, Any]] = []
+    chunks = chunks_of(records)
+    with writing_tokens(output) as writer:
+        for result in gathered(chunks, done) if done else results_of(recipe, split, chunks, threads):
+            writer.write_batch(result.batch)
+            account.add(result)
+            dropped.writelines(orjson.dumps(entry) + b"\n" for entry in result.dropped)
+            examples += result.examples[: EXAMPLES - len(examples)]
+        if split == "train":
+            tokenizer = text_tokenizer(recipe.folder)
+            account.audit.check(f"the {split} split", tokenizer.ids_of(tokenizer.stops))
+    return account, examples
+
+
+def results_of(recipe: Recipe, split: str, chunks: Sequence[Chunk], threads: int) -> Iterator[ChunkResult]:
+    """Yield the rows of each chunk of a split."""
+    processes = processes_for(chunks, threads)
+    return ordered_results(ChunkTokenizer, (recipe, split, max(1, threads // processes)), chunks, processes)

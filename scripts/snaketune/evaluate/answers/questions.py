@@ -1,0 +1,113 @@
+"""A set of requests with their references, what each model answered, and how that scores."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from snaketune.data.conversations.reasoning import after_thoughts
+from snaketune.evaluate.additive import Additive, differences, values
+from snaketune.evaluate.answers.prompts import Prompt
+from snaketune.evaluate.answers.scorers import DECIDING, OF_SOME, Scorer, scored
+
+REFUSED = "refused by the chat template"
+TOO_LONG = "fills the model's context"
+OUTCOMES = {-1: "worse", 0: "tie", 1: "better"}
+
+
+@dataclass(slots=True)
+class Questions:
+    """Requests of the held-out split, or of one external file.
+
+    Attributes:
+        prompts: the requests, in the order of their records.
+        scorers: the measures of their answers.
+        answers: the answers of each model, in the same order.
+        cut: which answers of each model ran to ``max_new_tokens`` without an end.
+        measures: the measures of each model.
+        left_out: why requests could not be put, by record.
+        decided_by: the measure that calls an answer right or wrong, None where there is none.
+    """
+
+    prompts: list[Prompt]
+    scorers: dict[str, Scorer]
+    left_out: dict[int, str] = field(default_factory=dict)
+    answers: dict[str, list[str]] = field(default_factory=dict)
+    cut: dict[str, list[bool]] = field(default_factory=dict)
+    measures: dict[str, dict[str, Additive]] = field(default_factory=dict)
+    decided_by: str | None = None
+
+    def add(self, model: str, answers: list[str], cut: list[bool]) -> dict[str, Any]:
+        """Take in the answers of a model and return its measures, which are those of what follows its reasoning.
+
+        With them come ``n_generated``, how many there are; ``n_cut``, how many were cut; ``n_scored``, of how many a
+        measure is that does not apply to all; and ``decided_by``, unless that is exact match.
+        """
+        references = [prompt.reference for prompt in self.prompts]
+        self.answers[model], self.cut[model] = answers, cut
+        said = [_said(answer, reference) for answer, reference in zip(answers, references, strict=True)]
+        found = {name: scored(made, said, references) for name, made in self.scorers.items()}
+        self.measures[model] = found
+        cases = {name: int(np.count_nonzero(found[name].parts[:, 1])) for name in found if name in OF_SOME}
+        self.decided_by = next((name for name in DECIDING if cases.get(name) == len(answers)), None)
+        facts: dict[str, Any] = {**values(found), "n_generated": len(answers)}
+        facts |= {"n_cut": sum(cut)} if any(cut) else {}
+        partial = {name: number for name, number in cases.items() if 0 < number < len(answers)}
+        facts |= {"n_scored": partial} if partial else {}
+        return facts | ({} if self.decided_by in (None, "exact_match") else {"decided_by": self.decided_by})
+
+    def example_if_none_is_right(self, model: str) -> str | None:
+        """Return what a model wrote to the first question in place of the reference, if no answer of it is right."""
+        if not self.decided_by or self.measures[model][self.decided_by].parts[:, 0].any():
+            return None
+        first = self.prompts[0]
+        wrote, wanted = (repr(_beginning(text)) for text in (self.answers[model][0], first.reference))
+        return f"{model} gave no answer right; its first was {wrote} where the reference is {wanted}."
+
+    def differences(self, before: str, after: str) -> dict[str, dict[str, Any]]:
+        """Return what lies between two models in each measure, with intervals."""
+        return differences(self.measures[before], self.measures[after])
+
+    def changed(self, before: str, after: str) -> dict[str, int]:
+        """Return how many answers of two models are not the same text, of how many; nothing unless both answered."""
+        if not {before, after} <= set(self.answers):
+            return {}
+        pairs = list(zip(self.answers[before], self.answers[after], strict=True))
+        return {"changed": sum(one != other for one, other in pairs), "n": len(pairs)}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield a line per request: the answers, whether they are right, how tuning did, and all scores.
+
+        ``outcome`` says whether the tuned model's answer is better or worse than the base's by the measure that
+        decides, or a tie; ``cut`` names the models whose answer was cut. Requests that could not be put come last.
+        """
+        for place, prompt in enumerate(self.prompts):
+            given = {name: answers[place] for name, answers in self.answers.items()}
+            scores = {name: self._scores(answer, prompt.reference) for name, answer in given.items()}
+            matches = {f"{name}_match": found[self.decided_by] for name, found in scores.items() if self.decided_by}
+            line = {"record": prompt.record, "prompt": prompt.text, "reference": prompt.reference}
+            cut = [name for name in given if self.cut[name][place]]
+            outcome = _outcome(matches.get("base_match"), matches.get("tuned_match"))
+            yield {**line, **given, **matches, **outcome, **({"cut": cut} if cut else {}), "scores": scores}
+        yield from ({"record": record, "left_out": reason} for record, reason in sorted(self.left_out.items()))
+
+    def _scores(self, answer: str, reference: str) -> dict[str, float | bool]:
+        said = _said(answer, reference)
+        found = {name: scorer.score(said, reference) for name, scorer in self.scorers.items()}
+        return {name: score for name, score in found.items() if score is not None}
+
+
+def _said(answer: str, reference: str) -> str:
+    """Return an answer without its reasoning, which references are without too."""
+    return answer if after_thoughts(reference) != reference else after_thoughts(answer)
+
+
+def _outcome(base: float | bool | None, tuned: float | bool | None) -> dict[str, str]:
+    if base is None or tuned is None:
+        return {}
+    return {"outcome": OUTCOMES[(tuned > base) - (tuned < base)]}
+
+
+def _beginning(text: str, characters: int = 100) -> str:
+    return text if len(text) <= characters else f"{text[:characters]}\u2026"

@@ -1,0 +1,61 @@
+"""A Modelfile for Ollama beside a GGUF file."""
+
+from collections.abc import Callable, Sequence
+
+from snaketune.core.errors import DataError
+
+Turn = dict[str, str]
+Render = Callable[[list[Turn], bool], str]
+_SYSTEM, _USER, _ANSWER, _SECOND = "\u2603system", "\u2603user", "\u2603answer", "\u2603second"
+
+
+def modelfile(name: str, template: str | None, system: str | None, stops: Sequence[str]) -> str:
+    """Return the text of a Modelfile.
+
+    Args:
+        name: of the GGUF file beside it.
+        template: in Ollama's words; None leaves it to the chat template in the file.
+        system: the system prompt that was trained with.
+        stops: texts that end an answer.
+    """
+    lines = [f"FROM ./{name}"]
+    lines += [f'TEMPLATE """{template}"""'] if template else []
+    lines += [f'SYSTEM """{system}"""'] if system and '"""' not in system else []
+    lines += [f'PARAMETER stop "{text}"' for text in stops if text.isprintable() and '"' not in text]
+    return "\n".join([*lines, ""])
+
+
+def ollama_template(render: Render, first: str = "") -> str | None:
+    """Return a chat template in Ollama's words, found by rendering conversations; None where it is not that simple.
+
+    Args:
+        render: writes a conversation, with or without the beginning of an answer.
+        first: the token that the tokenizer writes in front by itself, which the template must then not write.
+    """
+    user, answer, second = ({"role": role, "content": text} for role, text in _TURNS)
+    try:
+        alone = render([user], True).removeprefix(first)
+        before, _, after = alone.partition(_USER)
+        longer = render([user, answer, second], True).removeprefix(first)
+        between = longer.partition(_ANSWER)[2].partition(_SECOND)[0]
+        if not after or longer != f"{before}{_USER}{after}{_ANSWER}{between}{_SECOND}{after}":
+            return None
+        with_system = render([{"role": "system", "content": _SYSTEM}, user], True).removeprefix(first)
+    except DataError as error:
+        print(f"The Modelfile leaves the template to the GGUF file: the template refuses a conversation ({error}).")
+        return None
+    if not between.endswith(before):
+        return None
+    opening, has_system, rest = with_system.partition(_SYSTEM)
+    head, _, tail = rest.partition(_USER)
+    if not has_system or tail != after or not head.endswith(before):
+        return None
+    end = between.removesuffix(before)
+    texts = (opening, head.removesuffix(before), before, after, end)
+    if any("{{" in text for text in texts):
+        return None
+    system = f"{{{{ if .System }}}}{opening}{{{{ .System }}}}{texts[1]}{{{{ end }}}}"
+    return f"{system}{before}{{{{ .Prompt }}}}{after}{{{{ .Response }}}}{end}"
+
+
+_TURNS = (("user", _USER), ("assistant", _ANSWER), ("user", _SECOND))

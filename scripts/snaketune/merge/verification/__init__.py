@@ -1,0 +1,1 @@
+"""The gate: a merged model is checked before anything uses it."""

@@ -1,0 +1,126 @@
+"""How far two models are apart on packed rows: losses and KL divergence per token, each with an interval."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.evaluate.models import ModelSettings
+from snaketune.evaluate.scoring import scored_chunks
+
+ROWS = 64
+SPOOL_BYTES = 1 << 30
+# Neighbouring tokens are not independent: so many columns of a row count as one observation.
+SPAN = 32
+NORMAL_95 = 1.96
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """A mean over tokens with its 95% interval, None where there are not two independent spans of tokens."""
+
+    value: float
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A second model beside a first one, in nats per loss-bearing token.
+
+    Attributes:
+        first_loss: of the first model.
+        second_loss: of the second.
+        change: of the loss, second minus first.
+        kl: divergence of the second from the first.
+        tokens: those that the losses are over.
+        kl_tokens: those, evenly spaced, that the divergence is over.
+    """
+
+    first_loss: float
+    second_loss: float
+    change: Mean
+    kl: Mean
+    tokens: int
+    kl_tokens: int
+
+
+def kl_stride(rows: PackedRows, vocabulary: int) -> int:
+    """Return the distance between the positions whose log-probabilities are kept, so that they fit into 1 GiB."""
+    positions = sum(int(rows.take("loss_mask", [row]).sum()) for row in range(min(ROWS, len(rows))))
+    return max(1, ceil(positions * vocabulary * 4 / SPOOL_BYTES))
+
+
+class Comparing:
+    """Two models read one after the other: the log-probabilities of the first wait in a file.
+
+    Args:
+        spool: an empty file, open for reading and writing.
+        rows: what is read; at most the first 64.
+        settings: how the models are read.
+        stride: every how many positions the log-probabilities are kept.
+    """
+
+    def __init__(self, spool: IO[bytes], rows: PackedRows, settings: ModelSettings, stride: int):
+        self._spool, self._rows, self._settings, self._stride = spool, rows, settings, stride
+        self._losses = np.zeros(0)
+
+    def read_first(self, model: Any) -> None:
+        """Read the first model and keep what it says."""
+        losses = []
+        for loss, _, values in self._read(model):
+            losses.append(loss)
+            self._spool.write(values.contiguous().numpy().tobytes())
+        self._losses = np.concatenate(losses)
+
+    def read_second(self, model: Any) -> Comparison:
+        """Read the second model and return what lies between the two."""
+        self._spool.seek(0)
+        losses, spans, kls, kl_spans, seen = [], [], [], [], 0
+        for loss, span, values in self._read(model):
+            stored = np.frombuffer(bytearray(self._spool.read(values.numel() * 4)), np.float32)
+            expected = torch.from_numpy(stored).view(values.shape)
+            kls.append((expected.exp() * (expected - values)).double().sum(dim=1).numpy())
+            kl_spans.append(span[-seen % self._stride :: self._stride])
+            losses.append(loss)
+            spans.append(span)
+            seen += len(loss)
+        second, kl = np.concatenate(losses), mean_with_interval(np.concatenate(kls), np.concatenate(kl_spans))
+        return Comparison(
+            first_loss=float(self._losses.mean()),
+            second_loss=float(second.mean()),
+            change=mean_with_interval(second - self._losses, np.concatenate(spans)),
+            kl=Mean(max(0.0, kl.value), kl.interval),
+            tokens=len(second),
+            kl_tokens=sum(map(len, kls)),
+        )
+
+    def _read(self, model: Any) -> Iterator[tuple[np.ndarray, np.ndarray, torch.Tensor]]:
+        """Yield per chunk: losses, the span of each, and log-probabilities of every ``stride``-th position overall."""
+        seen = 0
+        for chunk in scored_chunks(model, self._rows, self._settings, limit=ROWS):
+            values = torch.log_softmax(chunk.logits, dim=1)
+            loss = -values.gather(1, chunk.targets[:, None])[:, 0].double().cpu().numpy()
+            span = chunk.rows.astype(np.int64) * (1 << 32) + chunk.columns // SPAN
+            yield loss, span, values[-seen % self._stride :: self._stride].cpu()
+            seen += len(loss)
+
+
+def mean_with_interval(values: np.ndarray, spans: np.ndarray) -> Mean:
+    """Return the mean of ``values`` and its 95% interval, of a ratio of sums over independent ``spans``.
+
+    Args:
+        values: one number a token, float64, shape [n].
+        spans: the span that each belongs to, int64, shape [n].
+    """
+    mean = float(values.mean())
+    _, group = np.unique(spans, return_inverse=True)
+    count = int(group.max()) + 1
+    if count < 2:
+        return Mean(mean, None)
+    rest = np.bincount(group, weights=values - mean, minlength=count)
+    error = float(np.sqrt((rest**2).sum() * count / (count - 1))) / len(values)
+    return Mean(mean, (mean - NORMAL_95 * error, mean + NORMAL_95 * error))

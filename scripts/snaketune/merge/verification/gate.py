@@ -1,0 +1,87 @@
+"""The gate: a merged model is checked by a process of its own, which knows it from its files alone."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from snaketune.core import errors
+from snaketune.core.canonical import canonical_text, read_json
+from snaketune.core.errors import DataError, SnaketuneError, TrainingError
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.evaluate.models import is_whole_model
+from snaketune.merge.adapter import read_adapter
+from snaketune.merge.merge_inputs import Material, MergeSettings
+from snaketune.merge.trained_model import read_trained_model
+from snaketune.merge.verification.verify import Proof, verify_merge
+
+SCRIPT = Path(__file__).parents[3] / "check_merge.py"
+
+
+def check_folder(folder: Path, material: Material, cfg: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of the check of the merged model in ``folder``, made in this process.
+
+    Args:
+        folder: the merged model.
+        material: what it was made from; its adapter is the one that was merged.
+        cfg: configuration slice of the merge.
+
+    Raises:
+        TrainingError: with the numbers, if it is not proven equal.
+    """
+    settings = MergeSettings.of_slice(cfg)
+    adapter = material.adapter
+    tuned = read_trained_model(adapter) if is_whole_model(adapter) else read_adapter(adapter)
+    name, rows = checking_rows(material.rows)
+    template = material.template.read_text(encoding="utf-8")
+    proof = Proof(material.model, tuned, rows, settings.model, template, settings.dtype, settings.rounding)
+    check = verify_merge(folder, proof)
+    return {**check.facts(), "split": name}
+
+
+def check_in_fresh_process(folder: Path, material: Material, cfg: dict[str, Any]) -> dict[str, Any]:
+    """Return the same facts, made by a process that has nothing of this one's memory.
+
+    Raises:
+        SnaketuneError: the other process's, or a TrainingError if it ended without a word.
+    """
+    with tempfile.TemporaryDirectory(prefix="snaketune-check-") as place:
+        facts = Path(place) / "check.json"
+        paths = {"folder": folder, "model": material.model, "adapter": material.adapter}
+        paths |= {"template": material.template, "output": facts}
+        spec = canonical_text({"cfg": cfg})
+        command = [sys.executable, str(SCRIPT), "--spec", spec, "--rows", *map(str, material.rows)]
+        command += [text for name, path in paths.items() for text in (f"--{name}", str(path))]
+        result = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
+        print(result.stderr, end="", file=sys.stderr, flush=True)
+        if result.returncode:
+            raise _refusal(result.stderr, result.returncode)
+        return read_json(facts)
+
+
+def _refusal(told: str, status: int) -> SnaketuneError:
+    """Return the error that another process told of in its last line."""
+    name, _, sentence = (told.strip().splitlines() or [""])[-1].partition(": ")
+    kind = getattr(errors, name, None) if name.isidentifier() else None
+    if isinstance(kind, type) and issubclass(kind, SnaketuneError):
+        return kind(sentence)
+    return TrainingError(
+        f"The check of the merged model ended with status {status} and proved nothing: it may have run out of memory;"
+        " free some and try again, or set merge.enabled to false."
+    )
+
+
+def checking_rows(paths: tuple[Path, ...]) -> tuple[str, PackedRows]:
+    """Return the first packed rows that are not empty, and the name of their split.
+
+    Raises:
+        DataError: if all are empty.
+    """
+    for path in paths:
+        rows = PackedRows(path)
+        if len(rows):
+            return path.stem, rows
+    raise DataError(
+        f"{paths[0]}: there are no packed rows to check the merged model on: give data.sources more records."
+    )

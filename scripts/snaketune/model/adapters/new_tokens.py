@@ -1,0 +1,162 @@
+"""Tokens that were added to a vocabulary and whose embeddings no training has touched, and tokens by their text.
+
+A row of the embedding that was made by resizing the model is nearly the mean of all rows (transformers draws it from
+their distribution with a tiny share of its spread), zero, or random numbers of the initialisation, which lean in no
+direction where trained rows all lean in one.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from snaketune.core.errors import ConfigError
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.model.configuration import CONFIG
+from snaketune.model.json_files import read_object
+from snaketune.model.weights import embedding_rows
+
+TOKENIZER = "tokenizer.json"
+NEW = "new"
+# A row that is this much nearer to the mean than half of the rows are was drawn around it; trained rows are not.
+NEAR_MEAN = 0.05
+# Random rows of width d lean by about 1/sqrt(d): that many times as much is no accident, as much as that is none.
+LEANING, UPRIGHT = 6.0, 3.0
+INITIAL_SPREAD = 0.02
+SPREAD_BAND = 0.15
+ROWS_AT_ONCE, SHOWN = 8192, 4
+
+
+def token_numbers(setting: str | list[int | str], folder: Path) -> list[int]:
+    """Return the numbers of the tokens that ``adapter.trainable_token_indices`` names, in order.
+
+    Args:
+        setting: ``new``, or tokens by text or number.
+        folder: the prepared model.
+
+    Raises:
+        ConfigError: if the tokenizer has no such token, or no token is new.
+    """
+    if not setting:
+        return []
+    if setting == NEW:
+        found = sorted(untrained_tokens(folder).values())
+        if not found:
+            raise ConfigError(
+                "adapter.trainable_token_indices: no token of this model is new, all embeddings of added tokens have"
+                " been trained: name tokens by their text, or leave it out."
+            )
+        return found
+    known = vocabulary(folder)
+    numbers = set(known.values())
+    for token in setting:
+        if token not in (numbers if isinstance(token, int) else known):
+            raise ConfigError(
+                f"adapter.trainable_token_indices: the tokenizer has no token {token!r}: add it to the model's"
+                " vocabulary first, or correct it."
+            )
+    return sorted({token if isinstance(token, int) else known[token] for token in setting})
+
+
+def with_token_numbers(adapter: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the ``adapter`` section with numbers for the tokens that it names, see :func:`token_numbers`."""
+    if adapter["type"] == "none":
+        return adapter
+    return adapter | {"trainable_token_indices": token_numbers(adapter["trainable_token_indices"], folder)}
+
+
+def vocabulary(folder: Path) -> dict[str, int]:
+    """Return every token of the tokenizer in ``folder`` with its number."""
+    content = read_object(folder / TOKENIZER)
+    listed = (content.get("model") or {}).get("vocab") or {}
+    pairs = listed.items() if isinstance(listed, dict) else ((entry[0], at) for at, entry in enumerate(listed))
+    return {**{str(token): int(number) for token, number in pairs}, **added_tokens(folder)}
+
+
+def added_tokens(folder: Path) -> dict[str, int]:
+    """Return the tokens that stand beside the tokenizer's own vocabulary, with their numbers."""
+    listed = read_object(folder / TOKENIZER).get("added_tokens") or []
+    return {str(entry["content"]): int(entry["id"]) for entry in listed if "content" in entry and "id" in entry}
+
+
+def untrained_tokens(folder: Path) -> dict[str, int]:
+    """Return the added tokens whose embedding rows no training has touched, with their numbers.
+
+    Nothing is found where the folder holds no weights or no tensor that is the embedding.
+    """
+    added = added_tokens(folder)
+    with embedding_rows(folder) as rows:
+        if rows is None or not added:
+            return {}
+        inside = {token: number for token, number in added.items() if number < rows.get_shape()[0]}
+        untrained = _untrained(rows, sorted(set(inside.values())), initial_spread(folder))
+    return {token: number for token, number in sorted(inside.items(), key=lambda one: one[1]) if number in untrained}
+
+
+def initial_spread(folder: Path) -> float:
+    """Return the standard deviation that the model's weights were first drawn with."""
+    settings = read_object(folder / CONFIG)
+    return float((settings.get("text_config") or settings).get("initializer_range") or INITIAL_SPREAD)
+
+
+def _untrained(weight: Any, numbers: list[int], spread: float) -> set[int]:
+    """Return those of the rows ``numbers`` of ``weight`` (a slice of a file, [tokens, width]) that look untrained."""
+    mean, distances, leanings = _usual(weight)
+    rows = torch.stack([weight[number].float() for number in numbers]) if numbers else mean[None][:0]
+    near = (rows - mean).norm(dim=1) <= NEAR_MEAN * distances
+    zero = rows.norm(dim=1) <= NEAR_MEAN * distances
+    random = torch.zeros(len(rows), dtype=torch.bool)
+    accident = len(mean) ** -0.5
+    if leanings > LEANING * accident:
+        upright = (rows @ mean).abs() <= UPRIGHT * accident * rows.norm(dim=1) * mean.norm()
+        random = upright & ((rows.std(dim=1) - spread).abs() <= SPREAD_BAND * spread)
+    chosen = (near | zero | random).tolist()
+    return {number for number, is_untrained in zip(numbers, chosen, strict=True) if is_untrained}
+
+
+def rows_in(weight: Any) -> int:
+    """Return how many rows the slice of a file has."""
+    return weight.get_shape()[0]
+
+
+def _usual(weight: Any) -> tuple[torch.Tensor, float, float]:
+    """Return the mean row, the median distance from it and the median leaning (cosine) towards it."""
+    parts = [weight[start : start + ROWS_AT_ONCE].float() for start in range(0, rows_in(weight), ROWS_AT_ONCE)]
+    mean = torch.stack([part.sum(dim=0) for part in parts]).sum(dim=0) / rows_in(weight)
+    distances = torch.cat([(part - mean).norm(dim=1) for part in parts])
+    leanings = torch.cat([(part @ mean) / (part.norm(dim=1) * mean.norm()).clamp_min(1e-30) for part in parts])
+    return mean, float(distances.median()), float(leanings.abs().median())
+
+
+def advice_on_tokens(rows: Callable[[], PackedRows], folder: Path, adapter: dict[str, Any]) -> str | None:
+    """Return a sentence on new tokens in the data whose embeddings this training leaves as they are, else None.
+
+    Args:
+        rows: opens the packed training rows; called only where there are tokens to look for.
+        folder: the prepared model.
+        adapter: the ``adapter`` section, of ``trainable_token_indices`` the numbers.
+    """
+    if adapter["type"] == "none" or adapter["modules_to_save"]:
+        return None
+    new, trained = untrained_tokens(folder), set(adapter["trainable_token_indices"])
+    wanted = set(new.values()) - trained
+    present = _tokens_in(rows(), wanted) if wanted else set()
+    left = [token for token, number in new.items() if number in present]
+    if not left:
+        return None
+    shown = ", ".join(left[:SHOWN]) + (f" and {len(left) - SHOWN} more" if len(left) > SHOWN else "")
+    return (
+        f"{len(left)} tokens of the data were added to the vocabulary and no training has touched their embeddings"
+        f" ({shown}); LoRA leaves them as they are: set adapter.trainable_token_indices to new to train just them."
+    )
+
+
+def _tokens_in(rows: PackedRows, wanted: set[int]) -> set[int]:
+    """Return which of the tokens ``wanted`` are in any row."""
+    candidates, found = np.array(sorted(wanted)), set[int]()
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        block = rows.take("input_ids", range(start, min(start + ROWS_AT_ONCE, len(rows))))
+        found |= set(np.intersect1d(block, candidates).tolist())
+    return found

@@ -1,0 +1,183 @@
+"""Which layers of a model get an adapter: what ``all-linear`` means for each kind of model.
+
+PEFT takes every linear layer but the output layer. Left out here as well are layers that choose experts or that mix
+streams of a handful of values, where a low-rank change is no low rank; layers whose forward is not a matrix product;
+layers that a kernel reads past the adapter; and everything before the text model of a vision-language model.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from snaketune.core.errors import ConfigError
+
+ALL_LINEAR = "all-linear"
+ROUTERS = frozenset({"gate", "router", "shared_expert_gate", "wg"})
+EXPERTS = ("experts", "expert", "input_linear", "w1", "block_sparse_moe")
+# Layers whose weight is read directly, by a kernel or by the model's own code, which passes an adapter by. PEFT refuses
+# some of these, by name.
+FUSED_OUT = frozenset({"out_proj", "conv1d"})
+FUSED_MIXER = FUSED_OUT | {"dt_proj", "x_proj"}
+READ_DIRECTLY: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("falcon_h1", "mamba2", "nemotron_h", "bamba", "granitemoehybrid", "zamba2"), FUSED_OUT),
+    **dict.fromkeys(("mamba", "falcon_mamba"), FUSED_MIXER),
+    "jamba": frozenset({"dt_proj"}),
+}
+# What chooses the tokens that sparse attention looks at, or where a patch of bytes ends: a choice has no gradient.
+CHOOSERS = frozenset({"indexer", "patcher"})
+# What the parts of a model for pictures and sound are called where its configuration has no text model of its own.
+OTHER_SENSES = ("vision", "visual", "image", "audio")
+# Attention to something other than the text, which training on text leaves out.
+CROSS_ATTENTION = frozenset({"encoder_attn", "crossattention"})
+# A layer this many times narrower than the model does not limit the rank of all others.
+NARROW = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The layers that get an adapter, and what was left out and why.
+
+    Attributes:
+        modules: what PEFT gets as ``target_modules``.
+        remarks: a clause for each kind of layer that ``all-linear`` leaves out.
+    """
+
+    modules: list[str]
+    remarks: tuple[str, ...] = ()
+
+
+def targets_of(model: Any, target_modules: str | list[str], rank: int) -> Targets:
+    """Return the layers of ``model`` that an adapter of ``rank`` goes on.
+
+    Args:
+        model: the base model, also without weights.
+        target_modules: ``all-linear``, or names of layers, which are taken as they are.
+        rank: ``adapter.r``.
+
+    Raises:
+        ConfigError: if a layer that is named is none that LoRA can change, or ``all-linear`` finds nothing.
+    """
+    if target_modules != ALL_LINEAR:
+        names = [target_modules] if isinstance(target_modules, str) else list(target_modules)
+        _refuse_unsuitable(model, names)
+        return Targets(names)
+    left_out: dict[str, list[str]] = {}
+    kept = []
+    for name, module in linear_layers(model):
+        reason = _reason(model, name, module, rank)
+        if reason:
+            left_out.setdefault(reason, []).append(name)
+        else:
+            kept.append(name)
+    if not kept:
+        raise ConfigError(
+            f"adapter.target_modules: all-linear finds no layer of this {model.config.model_type} model that an adapter"
+            " of this rank can change: name some of its layers, lower adapter.r, or set adapter.type to none."
+        )
+    return Targets(kept, tuple(f"{_few(names)} ({reason})" for reason, names in left_out.items()))
+
+
+def linear_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield name and module of every layer that is a matrix product, without the output layer."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head:
+            yield name, module
+
+
+def text_prefix(model: Any) -> str:
+    """Return what the names of the text model's modules begin with, for a model that has more than that; else ""."""
+    if model.config.get_text_config() is model.config:
+        return ""
+    decoder = model.get_decoder()
+    return next((f"{name}." for name, module in model.named_modules() if module is decoder and name), "")
+
+
+def width_of(model: Any) -> int:
+    """Return the width of the hidden states."""
+    return model.get_input_embeddings().weight.shape[-1]
+
+
+def narrowest(module: Any) -> int:
+    """Return the smaller of a linear layer's two widths; the shape of quantised weights says nothing about them."""
+    if hasattr(module, "in_features"):
+        return min(module.in_features, module.out_features)
+    return min(module.weight.shape)
+
+
+def _reason(model: Any, name: str, module: Any, rank: int) -> str | None:
+    """Return why ``all-linear`` leaves a layer out, None where it does not."""
+    last = name.rsplit(".", 1)[-1]
+    if not name.startswith(text_prefix(model)) or any(part.startswith(OTHER_SENSES) for part in name.split(".")):
+        return "not part of the text model"
+    if is_router(model, name):
+        return "chooses experts"
+    if not _is_product(module):
+        return "is more than a matrix product"
+    if last in READ_DIRECTLY.get(model.config.get_text_config().model_type, ()):
+        return "its weight is read past an adapter"
+    if CHOOSERS & {*name.split(".")}:
+        return "makes a choice, which has no gradient"
+    if _attends_elsewhere(model, name):
+        return "attends to something other than the text"
+    if narrowest(module) < rank and NARROW * narrowest(module) <= width_of(model):
+        return f"has less than rank {rank}"
+    return None
+
+
+def _attends_elsewhere(model: Any, name: str) -> bool:
+    parts = {*name.split(".")}
+    is_mllama = model.config.get_text_config().model_type == "mllama_text_model"
+    return bool(CROSS_ATTENTION & parts) or (is_mllama and "cross_attn" in parts)
+
+
+def is_router(model: Any, name: str) -> bool:
+    """Tell whether the layer chooses among experts: it is called so, and experts are beside or above it."""
+    parts = name.split(".")
+    for at, part in enumerate(parts):
+        if part == "router" or part == "shared_expert_gate":
+            return True
+        if part in ROUTERS:
+            parent = model.get_submodule(".".join(parts[:at]))
+            if any(child in EXPERTS for child, _ in parent.named_children()):
+                return True
+    return False
+
+
+def _is_product(module: Any) -> bool:
+    """Tell whether a layer gives one tensor; classes of models make others of it, as routers that give two."""
+    import torch
+
+    if not type(module).__module__.startswith(("transformers.models.", "transformers_modules.")):
+        return True
+    weight = module.weight
+    try:
+        with torch.no_grad():
+            result = module(torch.zeros(1, module.in_features, dtype=weight.dtype, device=weight.device))
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        IndexError,
+    ):  # it wants its inputs in another shape, as grouped ones do
+        return False
+    return isinstance(result, torch.Tensor)
+
+
+def _refuse_unsuitable(model: Any, names: list[str]) -> None:
+    for name, module in linear_layers(model):
+        wanted = next((one for one in names if name == one or name.endswith(f".{one}")), None)
+        if wanted and not _is_product(module):
+            raise ConfigError(
+                f"adapter.target_modules: {wanted} is a {type(module).__name__}, whose result is more than a matrix"
+                " product, so that LoRA cannot change it: leave it out."
+            )
+
+
+def _few(names: list[str], most: int = 3) -> str:
+    """Return the different last parts of some names, layers' numbers left out."""
+    kinds = list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in names))
+    return ", ".join(kinds[:most]) + (f" and {len(kinds) - most} more" if len(kinds) > most else "")

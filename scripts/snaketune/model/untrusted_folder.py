@@ -1,0 +1,65 @@
+"""What a model folder from elsewhere could bring along: links that lead out of it, and settings of wrong types."""
+
+from pathlib import Path
+from typing import Any
+
+from snaketune.core.errors import ConfigError
+from snaketune.model.configuration import CONFIG
+from snaketune.model.json_files import read_object
+
+NUMBERS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *(
+        "num_key_value_heads",
+        "head_dim",
+        "max_position_embeddings",
+        "n_positions",
+        "n_ctx",
+        "n_embd",
+        "n_layer",
+        "n_head",
+    ),
+)
+OBJECTS = ("text_config", "quantization_config", "rope_scaling", "auto_map")
+TEXTS = ("model_type", "dtype", "torch_dtype")
+
+
+def require_inside(file: Path, folder: Path) -> None:
+    """Refuse a file of a model folder that is a link to somewhere else: it would be linked into the results.
+
+    The hub's own cache has links in each ``snapshots/<commit>`` to ``blobs`` beside it; these are followed.
+
+    Raises:
+        ConfigError: naming the link and where it leads.
+    """
+    home, place = folder.resolve(), file.resolve()
+    allowed = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
+    if not any(place.is_relative_to(root) for root in allowed):
+        raise ConfigError(
+            f"{file} is a link that leads out of the model folder, to {place}: put the file itself there, or give the"
+            " folder that it is in."
+        )
+
+
+def check_types(folder: Path) -> None:
+    """Refuse a ``config.json`` in which something that is read here has a wrong type.
+
+    Raises:
+        ConfigError: naming the key and its value.
+    """
+    config = read_object(folder / CONFIG)
+    _check(folder / CONFIG, config)
+    if isinstance(inner := config.get("text_config"), dict):
+        _check(folder / CONFIG, inner)
+
+
+def _check(file: Path, config: dict[str, Any]) -> None:
+    kinds = [(NUMBERS, int, "a whole number"), (OBJECTS, dict, "an object"), (TEXTS, str, "a text")]
+    for keys, kind, words in kinds:
+        for key in keys:
+            value = config.get(key)
+            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+                raise ConfigError(f"{file}: {key} is {str(value)[:60]!r}, not {words}: copy the model again.")
+    names = config.get("architectures")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ConfigError(f"{file}: architectures is {str(names)[:60]!r}, not a list of names: copy the model again.")

@@ -1,0 +1,144 @@
+"""What comes after training and beside it: evaluation, saving, upload, answers, and the memory of the host."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from snaketune.plan.costs.forecast import WRITING_GB_PER_SECOND, Disk, Forecast, forward_share
+from snaketune.plan.devices.target import Target
+from snaketune.plan.workload import Work
+
+UPLOAD_GB_PER_SECOND = 0.0125
+"""A line of 100 Mbit/s: a common one at home and in small offices; a figure to divide by, not a measurement."""
+READING_SHARE = 0.6
+"""Share of its memory's bandwidth that a device reaches when it writes one answer at a time, taken as usual."""
+BYTES_OF_WEIGHT = {"none": 2.0, "8bit": 1.0, "4bit": 0.55}
+LIBRARIES_GB = 2.0
+"""Resident memory of Python with torch and transformers, on a GPU with its driver's share."""
+LOADER_GB = 0.3
+ANSWERS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """How fast a model answers: tokens of a mean answer, and tokens per second; None is unknown."""
+
+    tokens: float | None
+    tokens_per_second: float | None
+    origin: str
+    source: str
+
+
+def answering_of(
+    work: Work, target: Target, pack: Mapping[str, Any], timings: Sequence[Mapping[str, Any]]
+) -> Answering:
+    """Return how fast the tuned model answers on a device: as earlier runs of its size measured, else estimated.
+
+    Without a measurement, one answer at a time reads every weight once per token; batches are several times faster.
+
+    Args:
+        work, target: the run and its device.
+        pack: facts of the packed rows, for the length of an answer.
+        timings: ``models.tuned`` of the evaluations of earlier runs there, the newest last.
+    """
+    train = pack["splits"]["train"]
+    trained, documents = train.get("trainable_tokens"), train["documents"]
+    tokens = trained / documents if trained and documents else None
+    measured = [one["tokens_per_second"] for one in timings if one.get("tokens_per_second")]
+    if measured:
+        return Answering(tokens, measured[-1], "measured", "an earlier evaluation here, in batches, with transformers")
+    bandwidth = target.hardware.bandwidth
+    if not bandwidth:
+        return Answering(tokens, None, "unknown", "no evaluation measured it here")
+    read = work.parameters * BYTES_OF_WEIGHT[work.setting.quantization] / 1e9
+    source = "one answer at a time, 60% of the memory's bandwidth; batches are several times faster"
+    return Answering(tokens, bandwidth * READING_SHARE / read, "estimated", source)
+
+
+def answers_block(found: Answering, target: Target) -> dict[str, Any]:
+    """Return seconds and dollars of a thousand answers."""
+    rate, tokens, price = found.tokens_per_second, found.tokens, target.price.usd
+    seconds = ANSWERS * tokens / rate if rate and tokens else None
+    return {
+        "answers": ANSWERS,
+        "tokens_per_answer": tokens,
+        "tokens_per_second": rate,
+        "seconds": seconds,
+        "cost_usd": None if seconds is None or price is None else seconds / 3600 * price,
+        "origin": found.origin if seconds is not None else "unknown",
+        "source": found.source,
+    }
+
+
+def after_training(
+    cfg: Mapping[str, Any], work: Work, seen: Forecast, disk: Disk, found: Answering, held_out: int
+) -> list[dict[str, Any]]:
+    """Return what follows training, in seconds: evaluation of all models, merging and saving, an upload.
+
+    Args:
+        cfg: the ``evaluate`` and ``merge`` sections.
+        work, seen, disk, found: the run, its forecast, its disk and how fast it answers.
+        held_out: held-out documents.
+    """
+    models = 3 if cfg["merge"]["enabled"] else 2
+    result = disk.merged or disk.trained
+    return [
+        {
+            "what": f"Evaluating {models} models",
+            "seconds": _evaluation(cfg, work, seen, found, models, held_out),
+            "origin": "estimated",
+        },
+        {
+            "what": "Merging and saving" if disk.merged else "Saving",
+            "seconds": 2 * result / WRITING_GB_PER_SECOND,
+            "origin": "estimated",
+        },
+        {
+            "what": f"Uploading {_size(result)} at 100 Mbit/s",
+            "seconds": result / UPLOAD_GB_PER_SECOND,
+            "origin": "estimated",
+        },
+    ]
+
+
+def _size(gigabytes: float) -> str:
+    return f"{gigabytes:.1f} GB" if gigabytes >= 0.1 else f"{gigabytes * 1000:.3g} MB"
+
+
+def _evaluation(
+    cfg: Mapping[str, Any], work: Work, seen: Forecast, found: Answering, models: int, held_out: int
+) -> float | None:
+    asked = min(cfg["evaluate"]["max_samples"], held_out)
+    if not seen.is_timed or (asked and not (found.tokens_per_second and found.tokens)):
+        return None
+    forward = work.eval_tokens * forward_share(work) / seen.inputs.tokens_per_second
+    writing = asked * found.tokens / found.tokens_per_second if asked else 0.0  # type: ignore[operator]
+    return models * (forward + writing)
+
+
+def host_memory(
+    work: Work, target: Target, memory_gb: float | None, model: Mapping[str, Any], workers: int, ram_gb: float
+) -> dict[str, Any]:
+    """Return the memory of the host that a run takes: on a CPU that of training, else libraries and loading.
+
+    Args:
+        work, target: the run and its device.
+        memory_gb: planned memory of the device.
+        model: facts of the base model, for the largest of its files, which is in memory while it is loaded.
+        workers: loader processes.
+        ram_gb: of this machine.
+    """
+    sizes = [file["bytes"] / 1e9 for name, file in model["files"].items() if name.endswith(".safetensors")]
+    largest = max(sizes, default=work.parameters * 2 / 1e9)
+    if target.is_cpu:
+        needs = None if memory_gb is None else memory_gb + LOADER_GB * workers
+        source = "the memory of training, which is the host's, and 0.3 GB a loader process"
+    else:
+        needs = LIBRARIES_GB + largest + LOADER_GB * workers
+        source = "libraries 2 GB, the largest file of weights while it is loaded, 0.3 GB a loader process"
+    return {
+        "gb": needs,
+        "available_gb": ram_gb if target.is_here else None,
+        "origin": "unknown" if needs is None else "estimated",
+        "source": source,
+    }

@@ -1,0 +1,152 @@
+"""The presets side by side: what their settings would do to a run, against the run as it is configured."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from snaketune.core.canonical import canonical_text
+from snaketune.core.errors import PlanError
+from snaketune.plan.costs.budget import RunInputs, budget_of
+from snaketune.plan.costs.forecast import Forecast
+from snaketune.plan.costs.throughput import SLOWER, peak_of
+from snaketune.plan.devices.target import Target
+from snaketune.plan.memory.memory import adapter_parameters, memory_plan
+from snaketune.plan.settings import setting_of
+from snaketune.plan.workload import Work, with_checkpointing
+
+FOLDER = Path(__file__).resolve().parents[4] / "config" / "presets"
+SECTIONS = ("model", "adapter", "train")
+
+
+@cache
+def load_presets(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
+    """Return the presets for any model on one device by name, without those that name a model, data or several GPUs."""
+    found = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))}
+    return {name: values for name, values in found.items() if _is_general(values)}
+
+
+def presets_digest(folder: Path = FOLDER) -> str:
+    """Return a digest of what the presets say: a comment in one changes nothing."""
+    return hashlib.blake2b(canonical_text(load_presets(folder)).encode(), digest_size=8).hexdigest()
+
+
+def _is_general(values: Mapping[str, Any]) -> bool:
+    names_model = "name_or_path" in (values.get("model") or {})
+    return (
+        not names_model and "sources" not in (values.get("data") or {}) and "num_gpus" not in (values.get("plan") or {})
+    )
+
+
+def preset_table(
+    cfg: Mapping[str, Any], work: Work, target: Target, seen: Forecast, packs: bool
+) -> list[dict[str, Any]]:
+    """Return a row per preset: time, dollars and memory of this run with its settings, and the time against the run's.
+
+    A run of so many steps sees as many tokens with each preset, and a preset that pads instead of packing computes the
+    places of its padding. Hours are those of training alone: known where the run's rate is, by operations and the peak
+    of the number format. None is unknown, as that peak may be.
+
+    Args:
+        cfg: the ``model``, ``adapter`` and ``train`` sections of the run.
+        work, target, seen: the run, its device and its forecast.
+        packs: whether its rows are packed.
+    """
+    return [_row(name, values, cfg, work, target, seen, packs) for name, values in load_presets().items()]
+
+
+def _row(
+    name: str,
+    values: Mapping[str, Any],
+    cfg: Mapping[str, Any],
+    work: Work,
+    target: Target,
+    seen: Forecast,
+    packs: bool,
+) -> dict[str, Any]:
+    changed = {**cfg, **{section: _over(cfg[section], values.get(section) or {}) for section in SECTIONS}}
+    then = _work(changed, work, target, packs, (values.get("tokens") or {}).get("packing", True))
+    inputs = _inputs(changed["train"], seen.inputs, then)
+    slower = _seconds_ratio(work, then, target)
+    now, planned = budget_of(seen.inputs), budget_of(inputs)
+    share = planned.tokens_total / now.tokens_total if now.tokens_total else None
+    ratio = None if slower is None or share is None else slower * share
+    hours = None if ratio is None or not seen.is_timed else now.train_hours * ratio
+    price = target.price.usd
+    return {
+        "preset": name,
+        "steps": planned.steps,
+        "train_hours": hours,
+        "time_ratio": ratio,
+        "cost_usd": None if hours is None or price is None else hours * price * target.gpus,
+        "memory_gb": _memory(then),
+        "origin": "estimated",
+    }
+
+
+def _over(section: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a section with those of a preset's values that the plan looks at; what is trained stays the run's own."""
+    return {**section, **{key: value for key, value in values.items() if key in section and key != "type"}}
+
+
+def _work(cfg: Mapping[str, Any], work: Work, target: Target, packs: bool, wanted: bool) -> Work:
+    """Return the run with a preset's settings; where rows were padded, packed ones hold only real tokens."""
+    rows = work.rows
+    if packs and not wanted:
+        rows = work.documents
+    if wanted and not packs:
+        rows = ceil(work.tokens / work.row_length)
+    if work.is_full:
+        cfg = {**cfg, "model": {**cfg["model"], "quantization": "none"}}
+    setting = setting_of(cfg, work.row_length, target.kind, target.has_bf16)
+    try:
+        setting = with_checkpointing(work.config, setting, cfg["train"]["gradient_checkpointing"], target)
+        trained = adapter_parameters(work.config, setting.adapter) if setting.adapter else work.parameters
+    except PlanError:
+        trained = work.trained
+    return replace(work, rows=rows, setting=setting, trained=trained)
+
+
+def _inputs(train: Mapping[str, Any], run: RunInputs, then: Work) -> RunInputs:
+    return replace(
+        run,
+        rows=then.rows,
+        epochs=train["num_train_epochs"] if train["max_steps"] < 0 else _epochs(run),
+        max_steps=-1,
+        micro_batch=train["per_device_train_batch_size"],
+        accumulation=train["gradient_accumulation_steps"],
+    )
+
+
+def _epochs(run: RunInputs) -> float:
+    """Return how often a run of so many steps sees its rows."""
+    return run.max_steps * run.micro_batch * run.accumulation * run.gpus / run.rows
+
+
+def _seconds_ratio(work: Work, then: Work, target: Target) -> float | None:
+    """Return how many times as long a real token takes with other settings, None where that is not known."""
+    before, after = _seconds_of_token(work, target), _seconds_of_token(then, target)
+    if before is None or after is None:
+        return None
+    return after / before
+
+
+def _seconds_of_token(work: Work, target: Target) -> float | None:
+    """Return the seconds of a real token but for a factor that is the same for all settings on a device."""
+    flops, peak = work.flops_per_token(), 1.0 if target.is_cpu else peak_of(work, target.hardware)
+    if not flops or not peak or (target.is_cpu and work.setting.autocast):
+        return None
+    padding = work.rows * work.row_length / work.tokens if work.tokens else 1.0
+    return flops / peak * SLOWER[work.setting.quantization] * padding
+
+
+def _memory(work: Work) -> float | None:
+    try:
+        return memory_plan(work.config, work.setting).total
+    except PlanError:
+        return None

@@ -1,0 +1,45 @@
+"""When a run would end, for the times at which people start one."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from snaketune.plan.costs.budget import finishes_at
+
+EVENING = 18
+FRIDAY = 4
+
+
+def schedule(now: datetime, hours: float | None) -> list[dict[str, Any]]:
+    """Return start, end and both in words, for now, this evening and Friday evening; nothing for unknown hours."""
+    if hours is None:
+        return []
+    return [_entry(name, start, hours) for name, start in _starts(now).items()]
+
+
+def _starts(now: datetime) -> dict[str, datetime]:
+    evening = now.replace(hour=EVENING, minute=0, second=0, microsecond=0)
+    if evening < now:
+        evening += timedelta(days=1)
+    friday = evening + timedelta(days=(FRIDAY - evening.weekday()) % 7)
+    return {"now": now, "evening": evening} | ({"friday": friday} if friday != evening else {})
+
+
+def _entry(name: str, start: datetime, hours: float) -> dict[str, Any]:
+    end = finishes_at(start, hours)
+    return {
+        "name": name,
+        "start": start.isoformat(timespec="seconds"),
+        "end": end.isoformat(timespec="seconds"),
+        "text": span(start, end),
+    }
+
+
+def span(start: datetime, end: datetime) -> str:
+    """Return start and end as people say them: ``Fri 18:00 -> Sat 07:40``, with the date where a week lies between."""
+    is_far = end - start >= timedelta(days=6)
+    return f"{moment(start)} -> {moment(end)}" + (f" ({end:%d %b})" if is_far else "")
+
+
+def moment(time: datetime) -> str:
+    """Return a moment as people say it: ``Fri 18:00``."""
+    return f"{time:%a %H:%M}"

@@ -1,0 +1,151 @@
+"""Steps, hours, dollars and disk of one run, from its work and its rate."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+from snaketune.plan.costs.budget import SECONDS_PER_HOUR, Budget, RunInputs, budget_of, disk_gb
+from snaketune.plan.costs.past_runs import Measurement
+from snaketune.plan.costs.throughput import Rate
+from snaketune.plan.devices.target import Target
+from snaketune.plan.memory.memory import WIDTH
+from snaketune.plan.workload import Work, checkpoint_gb, trained_gb
+
+WRITING_GB_PER_SECOND = 0.5
+"""How fast checkpoints are taken to be written where none was measured; a SATA disk's rate."""
+STORED_WIDTH = {"F32": 4, "F16": 2, "BF16": 2, **WIDTH}
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A run's budget; hours and dollars in it mean nothing where ``is_timed`` is false."""
+
+    inputs: RunInputs
+    budget: Budget
+    is_timed: bool
+    save_seconds: float
+    saves_origin: str
+    evaluations: int
+
+
+def forecast(
+    cfg: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    work: Work,
+    target: Target,
+    rate: Rate,
+    measured: Measurement | None,
+) -> Forecast:
+    """Return what the run takes on the target device.
+
+    Args:
+        cfg: the ``train`` section and others.
+        settings: operational settings of training: when it saves.
+        work, target, rate: the run, the device and its rate.
+        measured: what earlier runs of this kind measured.
+    """
+    train, per_second = cfg["train"], rate.tokens_per_second or 1.0
+    simple = RunInputs(
+        rows=work.rows,
+        tokens=work.tokens,
+        tokens_per_second=per_second,
+        measured=True,  # the rate is what is reached, also an estimated one: no utilisation comes on top
+        epochs=train["num_train_epochs"] if train["max_steps"] < 0 else 1.0,
+        max_steps=train["max_steps"],
+        micro_batch=train["per_device_train_batch_size"],
+        accumulation=train["gradient_accumulation_steps"],
+        gpus=target.gpus,
+        price_per_gpu_hour=target.price.usd,
+    )
+    whole = budget_of(simple)
+    save_seconds = checkpoint_gb(work) / WRITING_GB_PER_SECOND
+    if measured and measured.save_seconds is not None:
+        save_seconds = measured.save_seconds
+    evaluations = whole.steps // train["eval_steps"] if train["eval_steps"] and work.eval_tokens else 0
+    seconds = evaluations * evaluation_seconds(work, per_second * target.gpus, measured)
+    start = measured.start_seconds if measured else reference_seconds(work, per_second) / target.gpus
+    inputs = RunInputs(
+        **{
+            name: getattr(simple, name)
+            for name in RunInputs.__slots__
+            if name not in ("save_steps", "save_seconds", "evaluation_seconds", "preparation_seconds")
+        },
+        save_steps=save_interval(settings, whole, save_seconds if rate.tokens_per_second else None),
+        save_seconds=save_seconds,
+        evaluation_seconds=seconds,
+        preparation_seconds=start,
+    )
+    saves = "measured" if measured and measured.save_seconds is not None else "estimated"
+    return Forecast(inputs, budget_of(inputs), rate.tokens_per_second is not None, save_seconds, saves, evaluations)
+
+
+def evaluation_seconds(work: Work, tokens_per_second: float, measured: Measurement | None) -> float:
+    """Return what one held-out loss takes: measured, else the forward part of training's operations."""
+    if measured and measured.evaluation_rate:
+        return work.eval_tokens / measured.evaluation_rate
+    return work.eval_tokens * forward_share(work) / tokens_per_second
+
+
+def forward_share(work: Work) -> float:
+    """Return the share of training's operations that a forward pass alone takes."""
+    return 1 / 3 if work.is_full else 1 / 2
+
+
+def reference_seconds(work: Work, tokens_per_second: float) -> float:
+    """Return the seconds in which DPO computes its reference: one forward pass over the data."""
+    return work.tokens * forward_share(work) / tokens_per_second if work.method == "dpo" else 0.0
+
+
+def save_interval(settings: Mapping[str, Any], whole: Budget, save_seconds: float | None) -> int:
+    """Return the steps between checkpoints, 0 if unknown; ``auto`` is what training will choose (Young and Daly)."""
+    if settings["save_steps"] != "auto":
+        return settings["save_steps"]
+    if save_seconds is None:
+        return 0
+    seconds_per_step = whole.train_hours * SECONDS_PER_HOUR / whole.steps
+    # The formula of ``train.cadence.best_interval``, without the trainer that comes with it.
+    interval = sqrt(2 * save_seconds * settings["hours_between_interruptions"] * SECONDS_PER_HOUR)
+    return max(1, round(interval / seconds_per_step)) if seconds_per_step else whole.steps
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Gigabytes (10⁹ bytes) on disk; the files that are there already are measured, the others estimated."""
+
+    checkpoints: float
+    trained: float
+    """The adapter, or the weights."""
+    merged: float
+    there: float
+    """Base model and packed rows."""
+
+    @property
+    def to_write(self) -> float:
+        """Return what the run still writes at most."""
+        return self.checkpoints + self.trained + self.merged
+
+    @property
+    def total(self) -> float:
+        """Return what the run needs altogether."""
+        return self.to_write + self.there
+
+
+def disk_of(
+    cfg: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    work: Work,
+    model: Mapping[str, Any],
+    pack: Mapping[str, Any],
+) -> Disk:
+    """Return the disk that a run needs: kept checkpoints and one being written, its results, what it reads."""
+    width = STORED_WIDTH.get(model.get("dtype") or "", 2)
+    there = sum(file["bytes"] for manifest in (model, pack) for file in manifest["files"].values()) / 1e9
+    if model.get("weights_digest", "") is None:
+        there += work.parameters * width / 1e9
+    return Disk(
+        checkpoints=disk_gb(checkpoint_gb(work), settings["save_total_limit"], 0.0, 0.0),
+        trained=trained_gb(work),
+        merged=work.parameters * width / 1e9 if cfg["merge"]["enabled"] else 0.0,
+        there=there,
+    )

@@ -1,0 +1,101 @@
+"""What a probe measured, as facts that are kept: for which device, model, rows and settings they hold."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from snaketune.plan.costs.past_runs import Measurement, is_device
+from snaketune.plan.devices.target import Target
+from snaketune.plan.memory.memory import CONTEXT_GB
+
+FOLDER = "probes"
+"""Under the results folder: probes are shared by all runs that they hold for."""
+
+
+NOISY = 0.2
+"""Spread of the repeats above which something else was using the machine: such a probe is not kept for other runs."""
+
+
+def noise(record: Mapping[str, Any] | None) -> str:
+    """Return a sentence about a probe whose repeats differ too much, an empty text otherwise."""
+    if not record or record["probe"]["spread"] <= NOISY:
+        return ""
+    return (
+        f"the repeats of the probe differ by {record['probe']['spread']:.0%}, so something else was using the machine;"
+        " remove probe.json in the run's folder and plan again when it is quiet"
+    )
+
+
+def probe_path(results: Path, identity: str) -> Path:
+    """Return where a probe is kept."""
+    return results / FOLDER / f"{identity}.json"
+
+
+def kept_probe(own: Path) -> dict[str, Any] | None:
+    """Return the probe that a run was planned with before, None where there is none."""
+    try:
+        return json.loads((own / "probe.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def probe_block(record: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what plan.json says about a probe and about autotuning; None where there was none."""
+    if not record:
+        return {"probe": None, "autotune": None}
+    names = ("tokens_per_second", "spread", "rates", "peak_memory_bytes", "save_seconds", "start_seconds")
+    block = {name: record["probe"][name] for name in names} | {"steps": record["probe"]["measured_steps"]}
+    block |= {name: record[name] for name in ("identity", "measured_at", "load", "origin")}
+    return {"probe": block, "autotune": record["autotune"]}
+
+
+def measurement_of(record: Mapping[str, Any] | None, target: Target) -> Measurement | None:
+    """Return what a probe says about the target device, None without one or when it ran on another device."""
+    if not record or not is_device(record["machine"]["gpu"], target):
+        return None
+    found, gpu = record["probe"], record["machine"]["gpu"]
+    rates, seconds = found["rates"], found["evaluation_seconds"]
+    day = datetime.fromisoformat(record["measured_at"])
+    return Measurement(
+        tokens_per_second=found["tokens_per_second"],
+        slowest=min(rates),
+        fastest=max(rates),
+        start_seconds=found["start_seconds"],
+        save_seconds=found["save_seconds"],
+        evaluation_rate=found["evaluation_tokens"] / seconds if seconds else None,
+        memory_gb=found["peak_memory_bytes"] / 1e9 + (CONTEXT_GB["cuda"] if gpu else 0.0),
+        finished=day,
+        source=f"probe of {found['measured_steps']} steps on {day:%d %b %Y %H:%M}",
+    )
+
+
+def newest(run: Measurement | None, probe: Measurement | None) -> Measurement | None:
+    """Return what was measured last: a probe when no run of the kind has ended since."""
+    if run is None or probe is None:
+        return probe or run
+    return probe if probe.finished >= run.finished else run
+
+
+def describe_probe(record: Mapping[str, Any]) -> list[str]:
+    """Return a probe as lines for people."""
+    found = record["probe"]
+    lines = [
+        f"Probe: {found['tokens_per_second']:,.0f} tokens/s (measured, median of {len(found['rates'])}, spread"
+        f" {found['spread']:.0%}), peak memory {found['peak_memory_bytes'] / 1e9:.2f} GB, a checkpoint takes"
+        f" {found['save_seconds']:.2g} s; load of the machine before: {record['load']:.2g}."
+    ]
+    return lines + (describe_tuning(record["autotune"]) if record["autotune"] else [])
+
+
+def describe_tuning(tuned: Mapping[str, Any]) -> list[str]:
+    """Return the result of autotuning in one sentence: what to change, or that nothing is faster."""
+    measured = sum(row["verdict"] == "measured" for row in tuned["candidates"])
+    tried = f"{measured} of {len(tuned['candidates'])} settings that train the same were measured"
+    if not tuned["advice"]:
+        return [f"Autotune: keep the settings; {tried} and none is faster than the spread of the repeats."]
+    given = tuned["advice"]
+    changes = ", ".join(f"{key}: {str(value).lower()}" for key, value in given["changes"].items())
+    gain = f"{given['speed_up']:.2f} times as fast" if given["speed_up"] else "it fits, and is fastest,"
+    return [f"Autotune: {gain} with {changes} ({tried}); it is yours to set."]

@@ -1,0 +1,106 @@
+"""Tokens per second of one device: measured by an earlier run where there is one, else estimated, else unknown."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from snaketune.plan.costs.past_runs import Measurement
+from snaketune.plan.devices.calibration import BAND, Calibration
+from snaketune.plan.devices.hardware import Hardware
+from snaketune.plan.workload import Work
+
+Origin = Literal["estimated", "measured", "unknown"]
+LOW_SHARE, HIGH_SHARE = 0.25, 0.55
+"""Shares of the peak between which published single-GPU runs of 7 to 13 billion parameters lie, around 0.4."""
+SMALL_MODEL = 1_000_000_000
+LOW_SHARE_OF_SMALL = 0.05
+"""Below a billion parameters starting kernels may take longer than running them: the band is wide there."""
+TOO_SMALL = 100_000_000
+"""Below this many parameters it always does, and operations say nothing about the time."""
+MEASURED_BAND = 0.15
+"""How much a measured rate is off for the next run of the same kind, at least (the project's own bar)."""
+SLOWER = {"none": 1.0, "8bit": 1.75, "4bit": 1.75}
+"""How much longer a step of a quantised base takes. 4 bit: LitGPT's resource tables, A100, 1.56 (7B) to 2.0 (13B).
+8 bit: no published figure at hand, taken as for 4 bit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Real tokens per second of one device, with the band it may lie in; None is unknown."""
+
+    tokens_per_second: float | None
+    low: float | None
+    high: float | None
+    origin: Origin
+    source: str
+
+
+def rate_of(
+    work: Work,
+    hardware: Hardware,
+    utilization: float,
+    measured: Measurement | None,
+    calibration: Calibration | None = None,
+) -> Rate:
+    """Return the rate of a run on a device; a measured one is taken as it is.
+
+    Without one, what the device reached in runs of about this size comes before a share of its peak.
+    """
+    if measured:
+        rate = measured.tokens_per_second
+        low, high = min(measured.slowest, rate * (1 - MEASURED_BAND)), max(measured.fastest, rate * (1 + MEASURED_BAND))
+        return Rate(rate, low, high, "measured", measured.source)
+    flops = work.flops_per_token()
+    if calibration and flops:
+        return calibrated_rate(calibration, flops)
+    return estimated_rate(work, hardware, utilization)
+
+
+def calibrated_rate(calibration: Calibration, flops_per_token: float) -> Rate:
+    """Return the rate at the operations per second that other runs reached on the device."""
+    reached = calibration.flops_per_second
+    low, high = min(calibration.lowest, reached * (1 - BAND)), max(calibration.highest, reached * (1 + BAND))
+    runs = ", ".join(calibration.runs)
+    source = f"{reached / 1e9:.3g} GFLOP/s reached by {runs} / {flops_per_token / 1e9:.3g} GFLOP per token"
+    return Rate(reached / flops_per_token, low / flops_per_token, high / flops_per_token, "estimated", source)
+
+
+def estimated_rate(
+    work: Work,
+    hardware: Hardware,
+    utilization: float,
+    every: int | None = None,
+    full: bool | None = None,
+    quantization: str | None = None,
+) -> Rate:
+    """Return the rate ``peak · utilization / operations per token``, unknown without a peak or a count.
+
+    Args:
+        work: the run.
+        hardware: the device.
+        utilization: share of its peak that is reached.
+        every, full, quantization: other settings than the run's own, as in ``Work.flops_per_token``.
+    """
+    peak, flops = peak_of(work, hardware), work.flops_per_token(every, full)
+    if peak and work.parameters < TOO_SMALL:
+        return Rate(None, None, None, "unknown", "a model this small waits for kernels to start: only a run can tell")
+    if not peak or not flops:
+        missing = (
+            "its peak rate is not in config/hardware.yaml" if flops else "the model's operations cannot be counted"
+        )
+        return Rate(None, None, None, "unknown", f"{missing}, and no earlier run measured it")
+    slower = SLOWER[quantization or work.setting.quantization]
+    ideal = peak / flops / slower
+    lowest = LOW_SHARE if work.parameters >= SMALL_MODEL else LOW_SHARE_OF_SMALL
+    source = (
+        f"{peak / 1e12:g} TFLOP/s · {utilization:g} / {flops / 1e9:.3g} GFLOP per token"
+        f"{f' / {slower:g} (quantised base)' if slower > 1 else ''}"
+    )
+    low, high = ideal * min(lowest, utilization), ideal * max(HIGH_SHARE, utilization)
+    return Rate(ideal * utilization, low, high, "estimated", source)
+
+
+def peak_of(work: Work, hardware: Hardware) -> float | None:
+    """Return the peak FLOP/s of the device in the number format that the run computes in."""
+    number_format = work.setting.autocast or work.setting.weight_dtype
+    rate = hardware.tflops.get({"bfloat16": "bf16", "float16": "fp16"}.get(number_format, ""))
+    return rate * 1e12 if rate else None

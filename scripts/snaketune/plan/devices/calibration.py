@@ -1,0 +1,60 @@
+"""What this device reached in runs like this one but not of its kind: other rows at a time, lengths or ranks.
+
+A run of the very same kind measures the next one (``earlier``). Any other run of about this size still says how many
+operations a second the device really reaches, which is better than a share of a peak, and on a CPU all there is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from snaketune.plan.costs.past_runs import NEWEST, finished_runs, measured_run
+from snaketune.plan.devices.target import Target
+
+ALIKE = ("model.quantization", "adapter.type", "train.method", "gpus")
+"""Settings that have to be the same; sizes may differ by a factor of two."""
+SIZE_FACTOR = 2.0
+BAND = 0.4
+"""How far the rate may be off to either side: other shapes keep a device more or less busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Operations per second that one device reached: the median of the newest runs, with the lowest and the highest."""
+
+    flops_per_second: float
+    lowest: float
+    highest: float
+    runs: tuple[str, ...]
+
+
+def find_calibration(
+    results: Path, own: Path, speed: Mapping[str, Any], target: Target, host: str
+) -> Calibration | None:
+    """Return what runs of about this size reached on this device, None if there is none.
+
+    Args:
+        results, own, speed, target, host: as in ``earlier.find_measurement``.
+    """
+    found = []
+    for folder, info, plan in finished_runs(results, target, host):
+        theirs, flops = plan.get("speed") or {}, plan["rate"].get("flops_per_token")
+        if folder == own or not flops or not _is_alike(theirs, speed):
+            continue
+        found += [
+            run | {"reached": run["rate"] * flops} for run in measured_run(folder, info, plan, None, speed["gpus"])
+        ]
+    newest = sorted(found, key=lambda run: run["finished"])[-NEWEST:]
+    if not newest:
+        return None
+    reached = [run["reached"] for run in newest]
+    return Calibration(median(reached), min(reached), max(reached), tuple(run["name"] for run in newest))
+
+
+def _is_alike(theirs: Mapping[str, Any], speed: Mapping[str, Any]) -> bool:
+    sizes = theirs.get("parameters"), speed["parameters"]
+    if not all(sizes) or not 1 / SIZE_FACTOR <= sizes[0] / sizes[1] <= SIZE_FACTOR:
+        return False
+    return all(theirs.get(name) == speed.get(name) for name in ALIKE)

@@ -1,0 +1,1 @@
+"""Peak memory and parameter counts, before anything is allocated."""

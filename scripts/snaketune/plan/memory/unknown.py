@@ -1,0 +1,30 @@
+"""What cannot be planned: the code of an architecture fails on shapes without data, and the plan says unknown."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from snaketune.core.errors import PlanError, SnaketuneError
+
+
+@contextmanager
+def unknown_instead(config: Any, what: str) -> Iterator[None]:
+    """Turn whatever the code of an architecture raises into a PlanError; errors of our own stay what they are.
+
+    Args:
+        config: the ``PreTrainedConfig`` whose model is looked at.
+        what: what was to be planned, e.g. ``memory``.
+
+    Raises:
+        PlanError: with the first line of the reason. Its callers go on without the figure.
+    """
+    try:
+        yield
+    except SnaketuneError:
+        raise
+    except Exception as error:  # every architecture fails in its own way; the reason is passed on
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise PlanError(
+            f"model.name_or_path: the {what} of a {config.model_type} model cannot be planned ({type(error).__name__}:"
+            f" {reason}), so it is unknown here: measure a short run with plan.probe."
+        ) from error

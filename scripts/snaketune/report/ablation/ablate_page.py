@@ -1,0 +1,269 @@
+"""An ablation as a page: what each optimisation was worth here, alone and together, a pure function of ablate.json."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from snaketune.report import units
+from snaketune.report.ablation.waterfall import waterfall
+from snaketune.report.compare.comparison import hours
+from snaketune.report.filling import fill
+from snaketune.report.plan.planning import dollars
+from snaketune.report.text import excerpt, visible
+
+WAYS = {
+    "baseline": (
+        "Switched on alone",
+        "The slow way of the guides with this one thing changed. Every line is measured against the slow way itself.",
+    ),
+    "fast": (
+        "Taken away from the fast way",
+        "The fast way without this one thing, against the fast way with it: what it is still worth when all the others"
+        " are there.",
+    ),
+    "beside": (
+        "Claimed by guides, and no part of the fast way",
+        "Each beside the fast way, which stays as it is.",
+    ),
+}
+BUSY = 0.05
+"""Share of waiting for the processor from which the page says that the machine was busy."""
+NOTHING = "\u2013"
+WORDS = {"faster": "faster", "slower": "slower", "unclear": "no clear difference"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A factor measured, as text. ``tone`` is better, worse or nothing."""
+
+    title: str
+    change: str
+    rate: str
+    rate_before: str
+    spread: str
+    speed_up: str
+    range: str
+    predicted: str
+    reduction: str
+    saved: str
+    usd: str
+    loss: str
+    loss_change: str
+    memory: str
+    memory_before: str
+    verdict: str
+    tone: str
+    failed: str
+
+
+def render_ablation(facts: Mapping[str, Any], name: str, id: str) -> str:
+    """Return the ablation of the run ``name`` as one self-contained HTML page; equal facts give equal bytes.
+
+    Args:
+        facts: the content of ablate.json.
+        name: of the run.
+        id: of its folder.
+    """
+    return fill("ablate.html.j2", **sections(facts), name=excerpt(name, 100).text, run_id=id)
+
+
+def sections(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the template shows; every number is text already."""
+    whole = facts["combined"]
+    return {
+        "headline": headline(whole),
+        "sentence": whole.get("sentence", whole.get("failed", "")),
+        "tone": "few" if "failed" in whole else "better" if whole["speed_up"] > 1 else "worse",
+        "figures": figures(facts),
+        "chart": waterfall(facts),
+        "tables": tables(facts),
+        "not_measured": [(visible(row["title"]), excerpt(row["reason"], 400).text) for row in facts["not_measured"]],
+        "ends": ends(facts),
+        "how": how(facts),
+        "busy": busy(facts),
+        "notes": notes(facts),
+    }
+
+
+def headline(whole: Mapping[str, Any]) -> str:
+    """Return the whole effect in a few words."""
+    if "failed" in whole:
+        return "Not both ends could be measured here"
+    slow, fast = hours(whole["seconds_slow"]), hours(whole["seconds_fast"])
+    return f"All together {times(whole['speed_up'])}: an epoch in {fast} instead of {slow}"
+
+
+def times(value: float | None) -> str:
+    """Return a speed-up: ``2.41 x``."""
+    return "unknown" if value is None else f"{units.significant(value)} x"
+
+
+def figures(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the whole next to the product of its parts: label, value, note."""
+    whole = facts["combined"]
+    if "failed" in whole:
+        return []
+    low, high = whole["speed_up_low"], whole["speed_up_high"]
+    between = f"training alone {times(whole['training_speed_up'])}, {times(low)} to {times(high)} in the rounds"
+    return [
+        ("Measured together", times(whole["speed_up"]), between),
+        ("Product of the parts", times(whole["product_of_parts"]), "each measured alone"),
+        ("Token arithmetic", times(whole["predicted_speed_up"]), "training, by its operations with padding"),
+        ("Time reduction", units.percent(whole["time_reduction"]), "the same as the speed-up, said in another way"),
+        ("Saved per epoch", signed_time(whole["seconds_saved"]), f"{signed_dollars(whole['usd_saved'])} at the price"),
+        ("Held-out loss", change_of_loss(whole), "fast minus slow, after the same number of tokens"),
+    ]
+
+
+# Nats per token: what another order of sums makes of the same training.
+ROUNDING = 1e-6
+
+
+def change_of_loss(row: Mapping[str, Any]) -> str:
+    """Return by how much the held-out loss changed, with the range over the rounds."""
+    if row.get("loss_change") is None:
+        return units.UNKNOWN
+    if max(abs(row["loss_change_low"]), abs(row["loss_change_high"])) < ROUNDING:
+        return "unchanged"
+    low, high = units.signed(row["loss_change_low"], 2), units.signed(row["loss_change_high"], 2)
+    return f"{units.signed(row['loss_change'], 2)} ({low} to {high})"
+
+
+def signed_time(seconds: float) -> str:
+    """Return seconds that are saved as a duration; lost ones have a minus sign."""
+    return f"{units.MINUS if seconds < 0 else ''}{hours(abs(seconds))}"
+
+
+def signed_dollars(value: float | None) -> str:
+    """Return dollars that are saved; lost ones have a minus sign, and without a price they are unknown."""
+    if value is None:
+        return "unknown dollars"
+    return f"{units.MINUS if value < 0 else ''}{dollars(abs(value))}"
+
+
+def tables(facts: Mapping[str, Any]) -> list[tuple[str, str, str, list[Row]]]:
+    """Return a table per way of measuring: name, title, what it means, rows."""
+    found = []
+    for where, (title, meaning) in WAYS.items():
+        rows = [row_of(facts, row) for row in facts["effects"] if row["where"] == where]
+        if rows:
+            found.append((where, title, meaning, rows))
+    return found
+
+
+def row_of(facts: Mapping[str, Any], row: Mapping[str, Any]) -> Row:
+    """Return an effect as text."""
+    title, change = visible(facts["titles"][row["factor"]]), f"{row['off_words']} → {row['on_words']}"
+    if "failed" in row:
+        blank = dict.fromkeys(Row.__slots__, "")
+        return Row(**{**blank, "title": title, "change": change, "failed": excerpt(row["failed"], 300).text})
+    trains, verdict = "off" in row, row.get("verdict", "")
+    low, high = row.get("speed_up_low"), row.get("speed_up_high")
+    return Row(
+        title=title,
+        change=change,
+        rate=_rate(row["on"]) if trains else NOTHING,
+        rate_before=f"instead of {_rate(row['off'])}" if trains else "",
+        spread=f"spread {units.percent(max(row['off']['spread'], row['on']['spread']))}" if trains else "",
+        speed_up=times(row["speed_up"]),
+        range="" if low is None else f"{times(low)} to {times(high)}",
+        predicted=times(row["predicted_speed_up"]) if "predicted_speed_up" in row else NOTHING,
+        reduction=units.percent(row["time_reduction"]),
+        saved=signed_time(row["seconds_saved"]),
+        usd=signed_dollars(row["usd_saved"]).removesuffix(" dollars"),
+        loss=units.significant(row["on"]["held_out_loss"]) if trains else NOTHING,
+        loss_change=change_of_loss(row) if trains else "",
+        memory=_memory(row["on"]) if trains else NOTHING,
+        memory_before=f"instead of {_memory(row['off'])}" if trains else "",
+        verdict=WORDS.get(verdict, ""),
+        tone={"faster": "better", "slower": "worse"}.get(verdict, ""),
+        failed="",
+    )
+
+
+def _rate(case: Mapping[str, Any]) -> str:
+    return units.count(round(case["tokens_per_second"]))
+
+
+def _memory(case: Mapping[str, Any]) -> str:
+    return units.file_size(case["peak_memory_bytes"])
+
+
+def ends(facts: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return both ends with what was measured of each."""
+    names = {"slow": "The guides' slow way", "fast": "The fast way"}
+    return [(names[name], end_rows(end)) for name, end in facts["ends"].items()]
+
+
+def end_rows(end: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what was measured of an end: label and value."""
+    if "failed" in end:
+        return [("Not measured", excerpt(end["failed"], 300).text)]
+    return [
+        ("Real tokens per second", f"{_rate(end)} ({', '.join(_whole(rate) for rate in end['rates'])})"),
+        ("Rows at once, accumulation", f"{end['rows']} x {end['accumulation']}"),
+        ("Peak memory", _memory(end)),
+        ("A checkpoint", hours(end["save_seconds"])),
+        ("Held-out loss", units.significant(end["held_out_loss"])),
+    ]
+
+
+def _whole(value: float) -> str:
+    return units.count(round(value))
+
+
+def how(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return how it was measured: label and value."""
+    machine, epoch, rates = facts["machine"], facts["epoch"], facts["rates"]
+    price = facts["price_per_hour"]
+    rows = [
+        ("Device", excerpt(machine["device"], 100).text),
+        ("Rounds", units.count(facts["rounds"])),
+        ("Real tokens per case", units.count(facts["tokens_per_case"])),
+        ("One epoch", f"{units.count(epoch['tokens'], 'real token')}, {units.count(epoch['steps'], 'optimizer step')}"),
+        ("Price of an hour", "unknown; give plan.price_per_gpu_hour" if price is None else dollars(price)),
+        *((f"Package {name}", version) for name, version in machine["versions"].items()),
+    ]
+    tokenising = rates["tokenising"]
+    if "tokens_per_second" in tokenising:
+        rows.append(("Tokenising, one process", f"{_whole(tokenising['tokens_per_second'])} tokens/s"))
+    for name, label in (("source_bytes_per_second", "Sources' disk"), ("copy_bytes_per_second", "Scratch disk")):
+        if name in rates["reading"]:
+            rows.append((label, f"{units.file_size(round(rates['reading'][name]))}/s"))
+    return rows
+
+
+def cases(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return every case that was measured, some more than once."""
+    found = [row[side] for row in facts["effects"] if "off" in row for side in ("off", "on")]
+    return found + [end for end in facts["ends"].values() if "failed" not in end]
+
+
+def busy(facts: Mapping[str, Any]) -> str:
+    """Return a sentence when other programs held the processor, empty otherwise."""
+    most = max((case["waited_share"] for case in cases(facts)), default=0.0)
+    if most < BUSY:
+        return ""
+    return (
+        f"Other programs held the processor up to {units.percent(most)} of the time. On a CPU the rates are of the time"
+        " that was left; measure again on a quiet machine to be sure."
+    )
+
+
+def notes(facts: Mapping[str, Any]) -> list[str]:
+    """Return what is to be said about single factors."""
+    found = []
+    for row in facts["effects"]:
+        if row["factor"] == "compile" and "on" in row:
+            first, saved = row["on"]["first_warm_up_seconds"], row["off"]["warm_up_seconds"]
+            found.append(
+                f"Compiling took about {hours(max(first - saved, 0.0))} the first time, which is not in the speed-up;"
+                " later runs on this machine find the compiled layers."
+            )
+            break
+    if any(row["factor"] == "pretokenising" for row in facts["effects"]):
+        found.append(
+            "Tokenising at the start is measured with this pipeline's own tokenising, in one process; scripts that call"
+            " a tokenizer record by record take longer."
+        )
+    return found

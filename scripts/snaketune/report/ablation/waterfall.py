@@ -1,0 +1,92 @@
+"""From the slow end to the fast one in steps: each factor as it was measured alone, and what they overlap by."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from snaketune.report import units
+from snaketune.report.charts.charts import Chart
+from snaketune.report.charts.svg import Axis, Span, Spans
+from snaketune.report.text import visible
+
+SLOW, FAST, OVERLAP = "The guides' slow way", "The fast way, measured", "Overlap of the parts"
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A bar from ``start`` to ``end`` seconds of an epoch; ``kind`` decides its colour."""
+
+    label: str
+    start: float
+    end: float
+    kind: str
+
+
+def bars(facts: Mapping[str, Any]) -> list[Bar]:
+    """Return the bars: both ends as measured, between them the parts one after the other, then what they overlap by.
+
+    Each part shortens what the ones before it left by the speed-up it has alone, so that the parts end at the product
+    of the parts.
+    """
+    whole = facts["combined"]
+    if "failed" in whole:
+        return []
+    slow, now = whole["seconds_slow"], whole["seconds_slow"]
+    found = [Bar(SLOW, 0.0, slow, "whole")]
+    for row in alone(facts):
+        then = now * (slow - row["seconds_saved"]) / slow
+        found.append(Bar(visible(facts["titles"][row["factor"]]), now, then, "saved" if then <= now else "lost"))
+        now = then
+    found.append(Bar(OVERLAP, now, whole["seconds_fast"], "overlap"))
+    return [*found, Bar(FAST, 0.0, whole["seconds_fast"], "whole")]
+
+
+def alone(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the effects of single factors from the slow end that could be measured."""
+    return [row for row in facts["effects"] if row["where"] == "baseline" and "failed" not in row]
+
+
+def scale_of(seconds: float) -> tuple[float, str]:
+    """Return the unit of an axis up to ``seconds``: how many seconds it has, and its name."""
+    scales = ((3600.0, "h"), (60.0, "min"), (1.0, "s"))
+    return next((size, name) for size, name in scales if seconds >= 2 * size or size == 1)
+
+
+def waterfall(facts: Mapping[str, Any]) -> Chart | None:
+    """Return the chart with its values as a table, or None where one of the ends could not be measured."""
+    found = bars(facts)
+    if not found:
+        return None
+    size, name = scale_of(found[0].end)
+    caption = (
+        "Time of one epoch from its start. Each coloured bar is a factor as it was measured alone, one after the other;"
+        " the grey one is what they overlap by, or help each other by."
+    )
+    rows = tuple(_row(bar, size, name) for bar in found)
+    header = ("Step", "From", "To", "Saved")
+    return Chart("waterfall", "One epoch, step by step", caption, _plot(found, size, name), header, rows)
+
+
+def _row(bar: Bar, size: float, name: str) -> tuple[str, ...]:
+    if bar.kind == "whole":
+        return bar.label, "", _text(bar.end, size, name), ""
+    saved = units.signed((bar.start - bar.end) / size).removeprefix("+")
+    return bar.label, _text(bar.start, size, name), _text(bar.end, size, name), f"{saved} {name}"
+
+
+def _text(seconds: float, size: float, name: str) -> str:
+    return f"{units.significant(seconds / size)} {name}"
+
+
+def _plot(found: Sequence[Bar], size: float, name: str) -> Spans:
+    spans = tuple(
+        Span(
+            bar.label,
+            min(bar.start, bar.end) / size,
+            max(bar.start, bar.end) / size,
+            bar.kind,
+            _row(bar, size, name)[2 if bar.kind == "whole" else 3],
+        )
+        for bar in found
+    )
+    return Spans(Axis(f"one epoch ({name})"), spans)

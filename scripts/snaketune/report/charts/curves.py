@@ -1,0 +1,84 @@
+"""What a training logged about itself: curves over the steps, and how far each step is in tokens and in time."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from snaketune.report.charts.downsampling import Point
+
+CURVES = ("loss", "eval_loss", "learning_rate", "grad_norm", "reward_margin", "reward_accuracy")
+# Measured on a machine: two trainings that are otherwise equal differ in them.
+RATES = ("tokens_per_second", "mfu", "memory_gb", "gpu_utilization")
+SPENT = ("data_seconds", "compute_seconds", "evaluation_seconds", "checkpoint_seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The values of one metric over the optimizer steps; ``gaps`` counts steps without a finite value."""
+
+    points: tuple[Point, ...] = ()
+    gaps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a step is: real tokens so far, and seconds of training so far (None where they were not logged)."""
+
+    tokens: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """A metrics file: the training decides ``curves``; ``rates`` and the seconds of ``progress`` are measured."""
+
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    rates: Mapping[str, Curve] = field(default_factory=dict)
+    progress: Mapping[int, Progress] = field(default_factory=dict)
+
+
+def gather(lines: Iterable[Mapping[str, Any]]) -> Metrics:
+    """Return the curves of the lines of ``metrics.jsonl``, in their order.
+
+    The seconds of a resumed training go on where those of the one before ended, without the time in between.
+    """
+    points: dict[str, list[Point]] = {name: [] for name in (*CURVES, *RATES)}
+    gaps: Counter[str] = Counter()
+    progress: dict[int, Progress] = {}
+    tokens: int | None = None
+    seconds: float | None = 0.0
+    for line in lines:
+        step = int(line["step"])
+        for name, curve in points.items():
+            if line.get(name) is not None:
+                curve.append((step, float(line[name])))
+            elif name in line:
+                gaps[name] += 1
+        if line.get("tokens") is not None:
+            spent = _seconds(line, line["tokens"] - (tokens or 0))
+            seconds = None if spent is None or seconds is None else seconds + spent
+            tokens = int(line["tokens"])
+        progress[step] = Progress(tokens, seconds if tokens else None)
+    found = {name: Curve(tuple(curve), gaps[name]) for name, curve in points.items()}
+    return Metrics({name: found[name] for name in CURVES}, {name: found[name] for name in RATES}, progress)
+
+
+def _seconds(line: Mapping[str, Any], tokens: int) -> float | None:
+    """Return the seconds of an interval of so many tokens, as logged or from its rate."""
+    if any(name in line for name in SPENT):
+        return sum(line.get(name) or 0.0 for name in SPENT)
+    rate = line.get("tokens_per_second")
+    return tokens / rate if rate else None
+
+
+def growing_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a metrics file that may still be written to; a half-written last line is left out."""
+    try:
+        *lines, _ = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    return [orjson.loads(line) for line in lines if line]

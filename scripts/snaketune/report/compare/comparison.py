@@ -1,0 +1,170 @@
+"""Several runs side by side: what was set differently, what came out of it, and the curves in one picture."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from snaketune.report import units
+from snaketune.report.facts import Json, look, read_document, read_lines
+from snaketune.report.run.provenance import shown_value
+from snaketune.report.text import excerpt
+
+ABSENT = "not set"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """The facts of one finished run that a comparison needs; ``info`` holds what was measured on its machine."""
+
+    name: str
+    folder: Path
+    run: Json
+    evaluation: Json
+    adapter: Json
+    info: Json
+    lines: tuple[Json, ...]
+    plan: Json | None = None
+    timing: Json | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One key of the configuration that the runs do not agree on."""
+
+    key: str
+    values: tuple[str, ...]
+
+
+def load_run(folder: Path) -> RunFacts:
+    """Read the facts in a run's folder.
+
+    Raises:
+        DataError: if a fact file is missing or is not the JSON it should be.
+    """
+    run = read_document(folder / "run.json")
+    return RunFacts(
+        name=str(run.get("run") or folder.parent.name),
+        folder=folder,
+        run=run,
+        evaluation=read_document(folder / "evaluation.json"),
+        adapter=read_document(folder / "adapter.manifest.json"),
+        info=read_document(folder / "run_info.json"),
+        lines=tuple(read_lines(folder / "metrics.jsonl")),
+        plan=_optional(folder / "plan.json"),
+        timing=_optional(folder / "evaluation_info.json"),
+    )
+
+
+def _optional(path: Path) -> Json | None:
+    return read_document(path) if path.is_file() else None
+
+
+def differences(runs: Sequence[RunFacts]) -> list[Difference]:
+    """Return the keys that the runs do not agree on, sorted; a key that a run lacks shows as not set."""
+    tables = [look(run.run, "config") or {} for run in runs]
+    keys = sorted({key for table in tables for key in table})
+    rows = []
+    for key in keys:
+        values = tuple(shown_value(table[key].get("value")) if key in table else ABSENT for table in tables)
+        if len(set(values)) > 1:
+            rows.append(Difference(key, values))
+    return rows
+
+
+def relative(value: float | None, first: float | None) -> str:
+    """Return by how much a value differs from the first run's, in per cent of it."""
+    if value is None or not first:
+        return ""
+    if value == first:
+        return "equal"
+    change = (value - first) / abs(first)
+    return f"{'+' if change > 0 else units.MINUS}{units.significant(abs(change) * 100, 2)}%"
+
+
+def hours(seconds: float | None) -> str:
+    """Return a duration in seconds, minutes or hours."""
+    if seconds is None:
+        return units.UNKNOWN
+    for size, name in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{units.significant(seconds / size)} {name}"
+    return f"{units.significant(seconds)} s"
+
+
+def throughput(run: RunFacts) -> float | None:
+    """Return real tokens per second of training: the median over the logged intervals, as measured there."""
+    return median(line["tokens_per_second"] for line in run.lines if line.get("tokens_per_second"))
+
+
+def median(values: Iterable[float]) -> float | None:
+    """Return the middle one of some values, the upper one of two, or None without any."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2] if ordered else None
+
+
+def training_seconds(run: RunFacts) -> float | None:
+    """Return the wall time of training, or None for a resumed run, whose clock saw only its last part."""
+    return None if look(run.info, "resumed_from_step") else look(run.info, "train.seconds")
+
+
+def price_per_hour(plan: Json | None) -> float | None:
+    """Return what an hour on the machine that trained costs in US dollars, None where no price is known for it."""
+    price, gpus = look(plan, "device.price_per_gpu_hour"), look(plan, "device.gpus") or 1
+    return price * gpus if price and look(plan, "device.is_here") is not False else None
+
+
+def cost(run: RunFacts) -> float | None:
+    """Return what the computing of training cost in US dollars, from its measured time."""
+    seconds, price = training_seconds(run), price_per_hour(run.plan)
+    return None if seconds is None or price is None else seconds / 3600 * price
+
+
+def dollars(value: float | None) -> str:
+    """Return US dollars; less than ten cents with three significant digits."""
+    if value is None:
+        return "unknown"
+    return f"${value:,.2f}" if value >= 0.1 or value == 0 else f"${units.significant(value)}"
+
+
+def peak_memory(run: RunFacts) -> int | None:
+    """Return the peak memory of training in bytes: the GPU's where there was one."""
+    return peak_bytes(run.info)
+
+
+def peak_bytes(info: Json | None) -> int | None:
+    """Return the peak memory that a run_info.json tells, in bytes."""
+    return look(info, "peak_memory.gpu_bytes") or look(info, "peak_memory.resident_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A point of a curve: optimizer step, real tokens, seconds and dollars of training so far, and the value."""
+
+    step: int
+    tokens: int
+    seconds: float
+    value: float
+    dollars: float | None = None
+
+
+def curve(run: RunFacts, key: str) -> list[Progress]:
+    """Return the points of ``key``; seconds add up the intervals' tokens over their measured tokens per second."""
+    points, tokens, seconds = [], 0, 0.0
+    price = price_per_hour(run.plan)
+    for line in run.lines:
+        if line.get("tokens_per_second"):
+            seconds += (line["tokens"] - tokens) / line["tokens_per_second"]
+        tokens = line.get("tokens") or tokens
+        if line.get(key) is not None:
+            paid = None if price is None else seconds / 3600 * price
+            points.append(Progress(int(line["step"]), tokens, seconds, float(line[key]), paid))
+    return points
+
+
+def labels(runs: Sequence[RunFacts]) -> list[str]:
+    """Return what the page calls each run: its name, with the id where two variants have the same name."""
+    names = [run.name for run in runs]
+    return [
+        excerpt(name if names.count(name) == 1 else f"{name} {run.folder.name}", 60).text
+        for name, run in zip(names, runs, strict=True)
+    ]

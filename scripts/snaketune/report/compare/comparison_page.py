@@ -1,0 +1,101 @@
+"""The page that puts runs side by side: a pure function of their fact files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from snaketune.report import units
+from snaketune.report.compare.comparison import (
+    RunFacts,
+    differences,
+    hours,
+    labels,
+    load_run,
+    training_seconds,
+)
+from snaketune.report.compare.comparison_charts import comparison_charts
+from snaketune.report.compare.comparison_verdict import comparison_verdict
+from snaketune.report.compare.ranking import Pairs, measures
+from snaketune.report.facts import look
+from snaketune.report.filling import fill
+from snaketune.report.text import excerpt
+
+NEEDED = ("run.json", "evaluation.json", "adapter.manifest.json", "run_info.json", "metrics.jsonl")
+
+
+def render_comparison(runs: Sequence[RunFacts], everything: Sequence[RunFacts], page_folder: Path) -> str:
+    """Return the comparison as one self-contained HTML page.
+
+    Args:
+        runs: the runs side by side, in this order.
+        everything: all runs of the results, for the table at the end.
+        page_folder: where the page will lie; links to reports are relative to it.
+    """
+    pairs = Pairs(runs)
+    return fill(
+        "compare.html.j2",
+        names=labels(runs),
+        verdict=comparison_verdict(runs, pairs),
+        differences=differences(runs),
+        measures=measures(runs, pairs),
+        warnings=warnings(runs),
+        charts=comparison_charts(runs),
+        leaderboard=[leader(run, page_folder) for run in sorted(everything, key=rank)],
+    )
+
+
+def warnings(runs: Sequence[RunFacts]) -> list[str]:
+    """Return why some numbers of these runs do not compare."""
+    found = []
+    if len({look(run.run, "digests.data") for run in runs}) > 1:
+        found.append("The runs were not trained and evaluated on the same data: their losses do not compare directly.")
+    if len({look(run.run, "digests.tokenizer") for run in runs}) > 1:
+        found.append("The tokenizers differ: compare bits per byte instead of loss and perplexity.")
+    hosts = {(look(run.info, "machine.host"), look(run.info, "machine.gpu.name")) for run in runs}
+    if len(hosts) > 1:
+        found.append(
+            "The runs were trained on different machines: times, throughput and memory do not compare directly."
+        )
+    if any(look(run.info, "resumed_from_step") for run in runs):
+        found.append(
+            "A run was interrupted and resumed; its time is left out because its clock saw only the last part."
+        )
+    return found
+
+
+def find_runs(results: Path) -> list[RunFacts]:
+    """Return the finished runs below ``results`` in a fixed order; one that lacks a fact file is not finished."""
+    folders = sorted(path.parent for path in (results / "runs").glob("*/*/run.json") if not path.parent.is_symlink())
+    return [load_run(folder) for folder in folders if all((folder / name).is_file() for name in NEEDED)]
+
+
+def rank(run: RunFacts) -> tuple[float, str, str]:
+    """Return the place of a run in the table of all runs: by held-out loss, those without one last."""
+    loss = look(run.evaluation, "tuned.loss")
+    return (float("inf") if loss is None else loss, run.name, run.folder.name)
+
+
+def leader(run: RunFacts, page_folder: Path) -> dict[str, Any]:
+    """Return a line of the table of all runs."""
+    report = run.folder / "report.html"
+    return {
+        "run": excerpt(run.name, 60).text,
+        "id": excerpt(run.folder.name, 60).text,
+        "link": report.relative_to(page_folder).as_posix() if _can_be_linked(report, page_folder) else "",
+        "model": excerpt(base_model(run), 60).text,
+        "data": str(look(run.run, "digests.data") or units.UNKNOWN)[:12],
+        "loss": units.plain(look(run.evaluation, "tuned.loss")),
+        "exact_match": units.percent(look(run.evaluation, "tuned.exact_match")),
+        "time": hours(training_seconds(run)),
+        "finished": str(look(run.info, "train.finished") or units.UNKNOWN)[:16].replace("T", " "),
+    }
+
+
+def _can_be_linked(report: Path, page_folder: Path) -> bool:
+    return report.is_file() and report.is_relative_to(page_folder)
+
+
+def base_model(run: RunFacts) -> str:
+    """Return the base model that the configuration names; its keys hold dots."""
+    entry = (look(run.run, "config") or {}).get("model.name_or_path") or {}
+    return str(entry.get("value") or units.UNKNOWN)

@@ -1,0 +1,113 @@
+"""Two runs over the held-out records that both were evaluated on: by how much they differ, and how sure that is."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snaketune.evaluate.additive import Additive, differences
+from snaketune.report.compare.comparison import RunFacts
+from snaketune.report.facts import look, read_lines
+from snaketune.report.run.judging import clear_sign
+
+# The scores whose mean over the answers is the measure; BLEU and chrF are no means.
+MEANS = ("exact_match", "json_equal", "numeric_match", "json_valid", "rouge_l")
+LIKE_LOSS = ("perplexity", "bits_per_byte")
+"""What is lower exactly where the loss is, on the same records with the same tokenizer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What the tuned model of a run did with each held-out record; records are known by what was asked of them.
+
+    Attributes:
+        documents: summed loss in nats and loss-bearing tokens of each document, by record and place in the record.
+        answers: the scores of each answer, by request and reference.
+        data: the digest of the data, within which the numbers of records mean the same.
+    """
+
+    documents: Mapping[tuple[int, int], tuple[float, int]]
+    answers: Mapping[tuple[str, str], Mapping[str, float]]
+    data: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Second run minus first over what both were evaluated on: intervals by measure, and how many cases those are."""
+
+    moved: Mapping[str, Mapping[str, float]]
+    documents: int
+    answers: int
+
+    def sign(self, key: str) -> int | None:
+        """Return 1 or -1 where a measure is clearly higher or lower in the second run, 0 where not, None if unknown."""
+        return clear_sign(self.moved.get("loss" if key in LIKE_LOSS else key) or {})
+
+
+def scored(run: RunFacts) -> Scored:
+    """Read what a run's tuned model did with each record; nothing of what the run did not write."""
+    documents = _documents(_lines(run.folder / "documents.jsonl"))
+    return Scored(documents, _answers(_lines(run.folder / "generations.jsonl")), look(run.run, "digests.data"))
+
+
+def _lines(path: Path) -> Iterable[Mapping[str, Any]]:
+    return read_lines(path) if path.is_file() else ()
+
+
+def _documents(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[int, int], tuple[float, int]]:
+    places: Counter[int] = Counter()
+    found = {}
+    for line in lines:
+        if line.get("rejected") or line.get("tuned_nll") is None:
+            continue
+        record = line["record"]
+        found[record, places[record]] = (float(line["tuned_nll"]), int(line["tokens"]))
+        places[record] += 1
+    return found
+
+
+def _answers(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[str, float]]:
+    """Return the scores by what was asked; of a request that was put twice the first counts."""
+    found: dict[tuple[str, str], Mapping[str, float]] = {}
+    for line in lines:
+        if "file" not in line and (scores := look(line, "scores.tuned")):
+            found.setdefault((str(line.get("prompt")), str(line.get("reference"))), scores)
+    return found
+
+
+def compare(first: Scored, second: Scored) -> Shared:
+    """Return how two runs differ over what both were evaluated on.
+
+    Documents are the same where the data are, answers where request and reference are. The intervals are those of a
+    paired bootstrap (:func:`snaketune.evaluate.additive.differences`).
+    """
+    documents = sorted(set(first.documents) & set(second.documents)) if first.data == second.data else []
+    answers = sorted(set(first.answers) & set(second.answers))
+    moved = differences(*(_loss_of(side, documents) for side in (first, second)))
+    moved |= differences(*(_means_of(side, answers, (first, second)) for side in (first, second)))
+    return Shared(moved, len(documents), len(answers))
+
+
+def _loss_of(side: Scored, documents: Sequence[tuple[int, int]]) -> dict[str, Additive]:
+    if not documents:
+        return {}
+    parts = np.array([side.documents[one] for one in documents], dtype=np.float64)
+    return {"loss": Additive(parts, _ratio)}
+
+
+def _means_of(side: Scored, requests: Sequence[tuple[str, str]], both: Sequence[Scored]) -> dict[str, Additive]:
+    """Return the measures that are means; one that does not apply to every request is of those it applies to."""
+    found = {}
+    for key in MEANS:
+        applies = [all(key in one.answers[request] for one in both) for request in requests]
+        if any(applies):
+            scores = [float(side.answers[one].get(key, 0.0)) for one in requests]
+            found[key] = Additive(np.array([scores, applies], dtype=np.float64).T * np.array(applies)[:, None], _ratio)
+    return found
+
+
+def _ratio(sums: np.ndarray) -> float | None:
+    return float(sums[0] / sums[1]) if sums[1] else None

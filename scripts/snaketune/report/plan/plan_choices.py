@@ -1,0 +1,123 @@
+"""What to choose: the presets beside the run, and a few questions of which each ends in a command."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from snaketune.core.canonical import canonical_text
+from snaketune.report import units
+from snaketune.report.plan.plan_tables import UNKNOWN, gigabytes, time
+from snaketune.report.plan.planning import dollars
+from snaketune.report.run.provenance import shown_value
+
+TRAIN = "snakemake --cores all train"
+SAME = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with the command for those who say yes; ``is_answered`` where the plan knows that it is so."""
+
+    question: str
+    command: str
+    reason: str
+    is_answered: bool = False
+
+
+def flow(plan: Mapping[str, Any]) -> list[Question]:
+    """Return the questions in their order: the first that is answered with yes decides."""
+    advice = {one["topic"]: one["choice"] for one in plan["advice"]}
+    fits, is_first = not plan.get("remedy"), advice.get("preset") == "optimized"
+    found = [] if fits else [_remedy(plan)]
+    if advice.get("training", "sft") != "sft":
+        two = advice["training"] == "sft, then dpo"
+        words = "two runs: sft on the chosen answers, then dpo with model.name_or_path: run:<the first>"
+        found.append(
+            Question(
+                "Do the data hold chosen and rejected answers?",
+                words if two else f"{TRAIN} --config 'train={{method: dpo}}'",
+                "preferences teach which answer is better, not how to answer",
+                True,
+            )
+        )
+    return [
+        *found,
+        Question(
+            "Is the memory tight?",
+            f"{TRAIN} --config preset=low_memory",
+            "a 4-bit base, one row at a time and every layer recomputed; slower",
+        ),
+        Question(
+            "Do you need a result like the documented baseline, whatever it costs?",
+            f"{TRAIN} --config preset=baseline",
+            "float32, padded rows: nothing that could be called a short cut",
+        ),
+        Question(
+            "Is it the first training on these data?",
+            f"{TRAIN} --config preset=optimized",
+            "it shows what the data are worth before batch and rate are raised",
+            fits and is_first,
+        ),
+        Question(
+            "None of these: are you tuning again what worked?",
+            f"{TRAIN} --config preset=fast",
+            "it trains the same and wastes least",
+            fits and advice.get("preset") == "fast",
+        ),
+    ]
+
+
+def _remedy(plan: Mapping[str, Any]) -> Question:
+    """Return the question that comes first where a run does not fit, with the settings that make it fit."""
+    changes = plan["remedy"]["changes"]
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in changes.items():
+        section, name = key.split(".", 1)
+        sections.setdefault(section, {})[name] = value
+    words = " ".join(f"'{name}={{{_pairs(keys)}}}'" for name, keys in sections.items())
+    command = f"{TRAIN} --config {words}" if words else "choose a smaller model or a device with more memory"
+    return Question("Does the run exceed the memory of its device?", command, "it does, as it is configured", True)
+
+
+def _pairs(keys: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key}: {value if isinstance(value, str) else canonical_text(value)}" for key, value in keys.items()
+    )
+
+
+def presets(plan: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return this run and every preset: steps, training, dollars, memory, and the time against this run's."""
+    rows = plan.get("presets") or []
+    if not rows:
+        return []
+    own = {
+        "preset": "this run",
+        "steps": plan["steps"],
+        "train_hours": plan["train_hours"],
+        "time_ratio": 1.0,
+        "cost_usd": _training_usd(plan),
+        "memory_gb": plan["memory_gb"],
+    }
+    return [
+        {
+            "name": shown_value(row["preset"]),
+            "steps": units.count(row["steps"]),
+            "hours": time(row["train_hours"]),
+            "cost": dollars(row["cost_usd"]),
+            "memory": gigabytes(row["memory_gb"]),
+            "ratio": _ratio(row["time_ratio"]),
+        }
+        for row in [own, *rows]
+    ]
+
+
+def _training_usd(plan: Mapping[str, Any]) -> float | None:
+    device, hours = plan["device"], plan["train_hours"]
+    price = device["price_per_gpu_hour"]
+    return None if hours is None or price is None else hours * price * device["gpus"]
+
+
+def _ratio(value: float | None) -> str:
+    if value is None:
+        return UNKNOWN
+    return "the same" if abs(value - 1) < SAME else f"{units.significant(value)} x"

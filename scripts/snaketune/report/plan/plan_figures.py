@@ -1,0 +1,128 @@
+"""The numbers of a plan: what is planned, what comes on top of training, beside it and after it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from snaketune.report import units
+from snaketune.report.compare.comparison import hours
+from snaketune.report.plan.plan_tables import UNKNOWN, gigabytes, time
+from snaketune.report.plan.planning import dollars
+from snaketune.report.text import excerpt
+
+COUNTED = "counted in the packed rows"
+MEMORY = "Peak memory of one device"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number of the plan: value, how it came about, between what it lies, and where it comes from."""
+
+    label: str
+    value: str
+    origin: str
+    band: str
+    source: str
+
+
+def _whole(value: float | None) -> str:
+    return UNKNOWN if value is None else units.count(round(value))
+
+
+def _rate(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{units.significant(value)} tokens/s"
+
+
+def figures(plan: Mapping[str, Any]) -> list[Figure]:
+    """Return the public numbers of the plan and the rate they rest on."""
+    rate = plan["rate"]
+    rows = [
+        ("Tokens", _whole, "tokens_total"),
+        ("Optimizer steps", _whole, "steps"),
+        ("Training", time, "train_hours"),
+        ("From start to end", time, "hours"),
+        ("Cost of computing", dollars, "cost_usd"),
+        ("Cost of everything given", dollars, "total_usd"),
+        (MEMORY, gigabytes, "memory_gb"),
+        ("Disk", gigabytes, "disk_gb"),
+    ]
+    found = [_figure(label, write, plan[name], plan["about"][name]) for label, write, name in rows]
+    found.insert(2, _figure("Rate of one device", _rate, rate["tokens_per_second"], rate))
+    found += _beside(plan)
+    least = _least(plan)
+    return [replace(one, source=f"{one.source}{least}") if one.label == MEMORY else one for one in _collapsed(found)]
+
+
+def _beside(plan: Mapping[str, Any]) -> list[Figure]:
+    """Return the memory of the host, and what a thousand answers of the tuned model take."""
+    found = []
+    if ram := plan.get("ram"):
+        available = "" if ram["available_gb"] is None else f"; {gigabytes(ram['available_gb'])} here"
+        source = f"{ram['source']}{available}"
+        found.append(Figure("Memory of the host", gigabytes(ram["gb"]), ram["origin"], "", source))
+    if answers := plan.get("answers"):
+        seconds, cost = answers["seconds"], answers["cost_usd"]
+        value = UNKNOWN if seconds is None else hours(seconds) + ("" if cost is None else f", {dollars(cost)}")
+        label = f"{units.count(answers['answers'])} answers of the tuned model"
+        found.append(Figure(label, value, answers["origin"], "", excerpt(answers["source"], 300).text))
+    return found
+
+
+def afterwards(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return what comes after training: evaluation, saving, an upload; unknown times in words."""
+    return [
+        (
+            excerpt(row["what"], 80).text,
+            UNKNOWN if row["seconds"] is None else hours(row["seconds"]),
+            row["origin"] if row["seconds"] is not None else "",
+        )
+        for row in plan.get("afterwards") or []
+    ]
+
+
+def _least(plan: Mapping[str, Any]) -> str:
+    """Return what a run needs at least, where that is less than planned."""
+    least, planned = plan.get("least_memory_gb"), plan["memory_gb"]
+    if least is None or planned is None or least >= planned:
+        return ""
+    return f"; at least {gigabytes(least)}, with every layer recomputed and one row at a time"
+
+
+def _collapsed(found: list[Figure]) -> list[Figure]:
+    """Return the figures with the unknown ones in one row: that is one fact, not five."""
+    unknown = [one for one in found if one.value == UNKNOWN]
+    if len(unknown) < 2:
+        return found
+    labels = ", ".join(one.label[0].lower() + one.label[1:] for one in unknown)
+    together = Figure(labels[0].upper() + labels[1:], UNKNOWN, UNKNOWN, "", unknown[0].source)
+    known = [one for one in found if one.value != UNKNOWN]
+    return [*known, together]
+
+
+def _figure(label: str, write: Any, value: Any, about: Mapping[str, Any]) -> Figure:
+    low, high = about["low"], about["high"]
+    return Figure(
+        label=label,
+        value=write(value),
+        origin=UNKNOWN if value is None else "counted" if about["source"] == COUNTED else about["origin"],
+        band="" if value is None or low is None else f"{write(low)} to {write(high)}",
+        source=excerpt(about["source"], 300).text,
+    )
+
+
+def overheads(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return what comes on top of training: label, value, origin."""
+    found, origin = plan["overheads"], plan["rate"]["origin"]
+    saves = UNKNOWN if found["saves"] is None else units.count(found["saves"], "checkpoint")
+    share = "" if found["checkpoint_share"] is None else f", {units.percent(found['checkpoint_share'])} of the time"
+    rows = [
+        (f"Checkpoints ({saves}{share})", time(found["checkpoint_hours"]), found["saves_origin"]),
+        (f"Evaluations on the way ({found['evaluations']})", time(found["evaluation_hours"]), origin),
+        ("Start: loading, compiling", time(found["start_hours"]), origin),
+    ]
+    if plan["hours"] is None:
+        rows = [("Checkpoints, evaluations and start", UNKNOWN, "")]
+    stages = (plan.get("preparation") or {}).get("seconds") or {}
+    return rows + [
+        (f"Data: {excerpt(name, 60).text}", hours(seconds), "measured before") for name, seconds in stages.items()
+    ]

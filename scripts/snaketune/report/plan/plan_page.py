@@ -1,0 +1,238 @@
+"""A plan as a page: what a run will take, where it fits and what follows, a pure function of plan.json."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from snaketune.report import units
+from snaketune.report.compare.comparison import hours
+from snaketune.report.filling import fill
+from snaketune.report.plan.plan_choices import flow, presets
+from snaketune.report.plan.plan_figures import COUNTED, afterwards, figures, overheads
+from snaketune.report.plan.plan_tables import (
+    UNKNOWN,
+    fit,
+    fit_header,
+    gigabytes,
+    ladder,
+    sensitivity,
+    strategies,
+    strategy_rule,
+    time,
+)
+from snaketune.report.plan.planning import dollars
+from snaketune.report.run.provenance import shown_value
+from snaketune.report.text import excerpt
+
+MONDAY = datetime(2024, 1, 1)
+"""Any Monday at 0:00: the page has no clock, so that starts are days of a week."""
+STARTS = {"Monday 9:00": 9, "Wednesday 18:00": 2 * 24 + 18, "Friday 18:00": 4 * 24 + 18, "Saturday 9:00": 5 * 24 + 9}
+"""Hours after Monday 0:00."""
+MEMORY_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "head", "workspace", "context")
+
+
+def render_plan(plan: Mapping[str, Any], name: str, id: str) -> str:
+    """Return the plan of the run ``name`` as one self-contained HTML page; equal plans give equal bytes.
+
+    Args:
+        plan: the content of plan.json.
+        name: of the run.
+        id: of its folder.
+    """
+    return fill("plan.html.j2", **sections(plan), name=excerpt(name, 100).text, run_id=id)
+
+
+def sections(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the template shows; every number is text already."""
+    device = plan["device"]
+    return {
+        "device": f"{units.count(device['gpus'])} x {excerpt(device['title'], 100).text}",
+        "is_here": device["is_here"],
+        "tone": tone(plan),
+        "headline": headline(plan),
+        "stops": [excerpt(sentence, 1000).text for sentence in plan.get("stops") or ()],
+        "measure": plan.get("measure") or "",
+        "sentence": sentence(plan),
+        "figures": figures(plan),
+        "calendar": calendar(plan),
+        "planned": planned(plan),
+        "overheads": overheads(plan),
+        "costs": costs(plan),
+        "ownership": ownership(plan["ownership"]),
+        "fit_header": fit_header(plan),
+        "fit": fit(plan),
+        "ladder": ladder(plan),
+        "ladder_timed": any(row["train_hours"] is not None for row in plan.get("ladder") or ()),
+        "strategies": strategies(plan),
+        "rule": strategy_rule(plan),
+        "sensitivity": sensitivity(plan),
+        "timed": plan["hours"] is not None,
+        "priced": plan["cost_usd"] is not None,
+        "advice": plan["advice"],
+        "flow": flow(plan),
+        "presets": presets(plan),
+        "presets_priced": any(row["cost_usd"] is not None for row in plan.get("presets") or ()),
+        "presets_timed": any(row["train_hours"] is not None for row in plan.get("presets") or ()),
+        "afterwards": afterwards(plan),
+        "limits": limits(plan),
+        "work": work(plan),
+        "memory": memory(plan),
+        "assumptions": assumptions(plan),
+        "notes": plan["notes"],
+    }
+
+
+def tone(plan: Mapping[str, Any]) -> str:
+    """Return the tone of the verdict: better within all limits, worse over one, few where it is not known."""
+    if plan.get("stops") or any(over(plan, limit, name) for limit, name in LIMITS):
+        return "worse"
+    return "few" if plan["hours"] is None else "better"
+
+
+LIMITS = (("max_hours", "hours"), ("max_cost_usd", "total_usd"))
+
+
+def over(plan: Mapping[str, Any], limit: str, name: str) -> bool:
+    """Tell whether a number of the plan exceeds its limit."""
+    wanted, value = plan["limits"][limit], plan[name]
+    return wanted is not None and value is not None and value > wanted
+
+
+def headline(plan: Mapping[str, Any]) -> str:
+    """Return the plan in a few words; first of all whether it fits."""
+    if doctored := remedy(plan):
+        return f"Does not fit {excerpt(plan['device']['title'], 100).text}{doctored}"
+    if plan["hours"] is None:
+        return "How long it takes is not known yet"
+    cost = "" if plan["cost_usd"] is None else f" for {dollars(plan['cost_usd'])}"
+    exceeds = ", more than it may" if tone(plan) == "worse" else ""
+    return f"{time(plan['hours'])} from start to end{cost}{exceeds}"
+
+
+def remedy(plan: Mapping[str, Any]) -> str:
+    """Return what makes a run fit its device as the end of a headline; empty where it fits."""
+    found = plan.get("remedy")
+    if not found:
+        return ""
+    changes = ", ".join(f"{key}: {shown_value(value)}" for key, value in found["changes"].items())
+    return f"; this does: {changes} ({gigabytes(found['needs_gb'])})" if changes else ", whatever is set"
+
+
+def sentence(plan: Mapping[str, Any]) -> str:
+    """Return how much work it is and what makes the rest known."""
+    tokens, steps = units.count(plan["tokens_total"], "token"), units.count(plan["steps"], "optimizer step")
+    done = f"{tokens} in {steps}, on {units.count(plan['device']['gpus'])} x {plan['device']['title']}."
+    if plan["hours"] is None:
+        return f"{done} Hours, dollars and the end become known with one measurement on this device."
+    return f"{done} The rate is {plan['rate']['origin']}: {excerpt(plan['rate']['source'], 300).text}."
+
+
+def calendar(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return for some starts in a week when the run is done, and between when; nothing for unknown hours."""
+    if plan["hours"] is None:
+        return []
+    about = plan["about"]["hours"]
+    return [
+        (name, end_of(start, plan["hours"]), _between(start, about["low"], about["high"]))
+        for name, start in STARTS.items()
+    ]
+
+
+def end_of(start: float, duration: float) -> str:
+    """Return the day and time ``duration`` hours after a start (hours after Monday 0:00): ``Saturday 7:40``."""
+    end = MONDAY + timedelta(hours=start + duration)
+    weeks = (end.date() - (MONDAY + timedelta(hours=start)).date()).days // 7
+    later = "" if weeks == 0 else f", {units.count(weeks, 'week')} later"
+    return f"{end:%A} {end.hour}:{end:%M}{later}"
+
+
+def _between(start: float, low: float | None, high: float | None) -> str:
+    if low is None or high is None or end_of(start, low) == end_of(start, high):
+        return ""
+    return f"{end_of(start, low)} to {end_of(start, high)}"
+
+
+def planned(plan: Mapping[str, Any]) -> str:
+    """Return when the plan was made and when the run would have ended from then."""
+    made = datetime.fromisoformat(plan["planned_at"])
+    if plan["finishes_at"] is None:
+        return f"Planned on {made:%A, %d %B %Y, %H:%M}."
+    end = datetime.fromisoformat(plan["finishes_at"])
+    return f"Planned on {made:%A, %d %B %Y, %H:%M}: started then, it ends on {end:%A, %d %B, %H:%M}."
+
+
+def costs(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return what a run costs, and in one row what is not counted."""
+    known = [row for row in plan["costs"] if row["usd"] is not None]
+    rows = [(excerpt(row["name"], 100).text, dollars(row["usd"]), row["origin"]) for row in known]
+    others = ", ".join(excerpt(row["name"], 100).text for row in plan["costs"] if row["usd"] is None)
+    return [*rows, ("Not counted or not known", others, "")] if others else rows
+
+
+def ownership(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return renting and buying side by side; what is not known is said to be."""
+    if found.get("is_short"):
+        return [("A training of less than a minute", "is no reason to rent or buy anything")]
+    if not found.get("fits", True):
+        return [("A device that the run does not fit", "is neither rented nor bought for it")]
+    runs = found["break_even_runs"]
+    rows = [
+        ("Rented, a run", dollars(found["rented_usd_per_run"])),
+        ("On hardware of one's own, a run (electricity)", dollars(found["owned_usd_per_run"])),
+        ("The hardware", dollars(found["hardware_usd"])),
+        ("Paid for after", UNKNOWN if runs is None else f"{units.count(-int(-runs // 1))} runs"),
+        (f"Rented, {found['trainings_per_year']} runs a year", dollars(found["rented_usd_per_year"])),
+        (f"Bought for {found['years_of_use']:g} years, a year", dollars(found["owned_usd_per_year"])),
+    ]
+    return [row for row in rows if row[1] != UNKNOWN] or [("Rent, hardware and electricity", UNKNOWN)]
+
+
+def limits(plan: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
+    """Return the limits that were given: key, limit, planned, and whether it is exceeded."""
+    writers = {"max_hours": time, "max_cost_usd": dollars}
+    return [
+        (f"plan.{limit}", writers[limit](plan["limits"][limit]), writers[limit](plan[name]), over(plan, limit, name))
+        for limit, name in LIMITS
+        if plan["limits"][limit] is not None
+    ]
+
+
+def work(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what was counted of model and data."""
+    found = plan["work"]
+    labels = {
+        "parameters": "Parameters",
+        "trained": "Trained parameters",
+        "documents": "Documents",
+        "tokens": "Tokens in an epoch",
+        "rows": "Rows in an epoch",
+        "row_length": "Tokens in a row",
+    }
+    filled = found["tokens"] / (found["rows"] * found["row_length"]) if found["rows"] else None
+    rows = [(label, units.count(found[name])) for name, label in labels.items()]
+    return [*rows, ("Filled places of the rows", units.percent(filled))]
+
+
+def memory(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the parts of the memory of one device."""
+    parts = plan["memory"]
+    return [(name.capitalize(), gigabytes(parts[name])) for name in MEMORY_PARTS if parts.get(name)]
+
+
+def assumptions(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return what the plan rests on: what, in words, and whether it is measured, estimated or unknown."""
+    device, rate, found = plan["device"], plan["rate"], plan["overheads"]
+    price = device["price_per_gpu_hour"]
+    save = found["seconds_per_save"]
+    rows = [
+        ("Tokens and steps", COUNTED, "measured"),
+        ("Rate of one device", rate["source"], rate["origin"]),
+        ("Price of an hour", device["price_source"], "unknown" if price is None else "given"),
+        ("Seconds per checkpoint", UNKNOWN if save is None else hours(save), found["saves_origin"]),
+        ("Memory", plan["about"]["memory_gb"]["source"], plan["about"]["memory_gb"]["origin"]),
+        ("Other devices", "their peak rates and prices in config/hardware.yaml", "estimated"),
+        ("Several GPUs", "at their best possible speed-up; less is usual", "estimated"),
+    ]
+    others = [row["name"] for row in plan["costs"] if row["origin"] == UNKNOWN and row["usd"] is None]
+    rows += [("Not counted", ", ".join(others), UNKNOWN)] if others else []
+    return [(what, excerpt(words, 300).text, origin) for what, words, origin in rows]

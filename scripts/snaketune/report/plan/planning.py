@@ -1,0 +1,158 @@
+"""What the run was planned to take, next to what it took: the one part of the page that is measured on a machine."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from snaketune.report import units
+from snaketune.report.compare.comparison import dollars, hours, relative
+from snaketune.report.facts import Facts, Json, look
+from snaketune.report.text import excerpt
+
+METHODS = {"lora": "LoRA", "8bit": "8 bit", "4bit": "4 bit", "full": "All weights"}
+VERDICTS = {"fits": "fits", "tight": "too close to say", "no": "does not fit", "unknown": "unknown"}
+COST_WORDS = {"given": "given in the configuration"}
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRow:
+    """A number of the plan and its counterpart; ``origin`` says how the plan came by it."""
+
+    label: str
+    planned: str
+    origin: str
+    band: str
+    actual: str
+    difference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """The section as text: numbers, where they come from, on which GPUs the run would fit, costs and advice."""
+
+    device: str
+    rate_source: str
+    rows: tuple[PlannedRow, ...]
+    fit_header: tuple[str, ...]
+    fit: tuple[tuple[str, ...], ...]
+    costs: tuple[tuple[str, str, str], ...]
+    advice: tuple[tuple[str, str, str], ...]
+
+
+def planning(facts: Facts) -> Planning | None:
+    """Return the plan against what was measured, or None for a run that was never planned."""
+    plan = facts.plan
+    if not plan:
+        return None
+    methods = [name for name in METHODS if plan["fit"] and name in plan["fit"][0]["methods"]]
+    return Planning(
+        device=f"{units.count(plan['device']['gpus'])} x {excerpt(plan['device']['title'], 100).text}",
+        rate_source=excerpt(plan["rate"]["source"], 400).text,
+        rows=tuple(_row(plan, facts.info or {}, facts, entry) for entry in ROWS),
+        fit_header=tuple(METHODS[name] for name in methods),
+        fit=tuple((row["title"], *(_cell(row["methods"][name]) for name in methods)) for row in plan["fit"]),
+        costs=tuple((excerpt(row["name"], 100).text, dollars(row["usd"]), _origin(row)) for row in plan["costs"]),
+        advice=tuple((one["topic"], one["choice"], one["reason"]) for one in plan["advice"]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row: its name in the plan (empty for the rate), how it is written, and how its counterpart is found."""
+
+    label: str
+    name: str
+    write: Callable[[Any], str]
+    actual: Callable[[Facts, Json], float | None]
+
+
+def _row(plan: Json, info: Json, facts: Facts, entry: Entry) -> PlannedRow:
+    about = look(plan, f"about.{entry.name}") if entry.name else plan["rate"]
+    planned = plan[entry.name] if entry.name else plan["rate"]["tokens_per_second"]
+    actual, low, high = entry.actual(facts, info), about["low"], about["high"]
+    return PlannedRow(
+        label=entry.label,
+        planned="unknown" if planned is None else entry.write(planned),
+        origin="" if planned is None else _how(entry.name, about["origin"]),
+        band="" if planned is None or low is None else f"{entry.write(low)} to {entry.write(high)}",
+        actual=units.UNKNOWN if actual is None else entry.write(actual),
+        difference="" if actual is None else relative(actual, planned),
+    )
+
+
+def _how(name: str, origin: str) -> str:
+    """Return how a planned number came about: what was measured was so by an earlier run, or counted in the data."""
+    return "counted" if name in ("tokens_total", "steps") else {"measured": "measured before"}.get(origin, origin)
+
+
+def _tokens(facts: Facts, info: Json) -> float | None:
+    return look(facts.adapter, "tokens")
+
+
+def _steps(facts: Facts, info: Json) -> float | None:
+    return look(facts.adapter, "steps")
+
+
+def _training(facts: Facts, info: Json) -> float | None:
+    """Return the hours of training, None for a resumed run, whose clock saw only its last part."""
+    compute = look(info, "seconds.compute")
+    if compute is None or look(info, "resumed_from_step") is not None:
+        return None
+    return (compute + (look(info, "seconds.data") or 0.0)) / 3600
+
+
+def whole_hours(facts: Facts, info: Json) -> float | None:
+    """Return the hours of the training job, None for a resumed run, whose clock saw only its last part."""
+    seconds = look(info, "train.seconds")
+    return None if seconds is None or look(info, "resumed_from_step") is not None else seconds / 3600
+
+
+def _rate(facts: Facts, info: Json) -> float | None:
+    compute, tokens = look(info, "seconds.compute"), look(info, "tokens_this_time")
+    seconds = (compute or 0.0) + (look(info, "seconds.data") or 0.0)
+    gpus = look(facts.plan, "device.gpus") or 1
+    return tokens / seconds / gpus if tokens and seconds else None
+
+
+def _cost(facts: Facts, info: Json) -> float | None:
+    whole, price = whole_hours(facts, info), look(facts.plan, "device.price_per_gpu_hour")
+    is_same = look(facts.plan, "device.is_here") is not False
+    return whole * price * facts.plan["device"]["gpus"] if whole and price is not None and is_same else None  # type: ignore[index]
+
+
+def _memory(facts: Facts, info: Json) -> float | None:
+    memory = look(info, "peak_memory") or {}
+    peak = memory.get("gpu_bytes") or memory.get("resident_bytes")
+    return peak / 1e9 if peak else None
+
+
+def _hours(value: float) -> str:
+    return hours(value * 3600)
+
+
+def _gigabytes(value: float) -> str:
+    return units.file_size(round(value * 1e9))
+
+
+ROWS = (
+    Entry("Tokens", "tokens_total", lambda value: units.count(round(value)), _tokens),
+    Entry("Optimizer steps", "steps", lambda value: units.count(round(value)), _steps),
+    Entry("Real tokens per second of one device", "", units.significant, _rate),
+    Entry("Training", "train_hours", _hours, _training),
+    Entry("The whole job: start, training, checkpoints, evaluations", "hours", _hours, whole_hours),
+    Entry("Cost of computing", "cost_usd", dollars, _cost),
+    Entry("Peak memory of one device", "memory_gb", _gigabytes, _memory),
+)
+
+
+def _cell(cell: Mapping[str, Any]) -> str:
+    needs = f", {cell['needs_gb']:.3g} GB" if cell["needs_gb"] else ""
+    if cell.get("is_short"):
+        return f"{VERDICTS[cell['verdict']]}{needs}, under a minute"
+    time = f", {_hours(cell['train_hours'])}" if cell["train_hours"] is not None else ""
+    cost = f", {dollars(cell['cost_usd'])}" if cell["cost_usd"] is not None else ""
+    return VERDICTS[cell["verdict"]] + needs + time + cost
+
+
+def _origin(row: Mapping[str, Any]) -> str:
+    return COST_WORDS.get(row["origin"], row["origin"])

@@ -1,0 +1,180 @@
+"""What went before: which stages of a run ran when, which were there already, and the run that was finished last."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from snaketune.core.canonical import read_json
+from snaketune.report import units
+from snaketune.report.compare.comparison import ABSENT, hours
+from snaketune.report.facts import Facts, look
+from snaketune.report.run.machine import Part
+from snaketune.report.run.provenance import shown_value
+from snaketune.report.text import excerpt
+
+TITLES = {
+    "stage_sources": "Staging sources",
+    "read_records": "Reading records",
+    "dedupe_records": "Removing duplicates",
+    "split_records": "Holding out a split",
+    "prepare_tokenizer": "Preparing the tokenizer",
+    "prepare_model": "Preparing the base model",
+    "tokenize_records": "Tokenising",
+    "rightsize": "Choosing the maximum length",
+    "pack_rows": "Packing rows",
+    "train_model": "Training",
+    "merge_adapter": "Merging",
+    "evaluate_model": "Evaluating",
+}
+
+
+def stage_times(stages: Iterable[Mapping[str, str]], lock: Path) -> list[dict[str, Any]]:
+    """Return when each stage ended, how long it took and whether it was there before this workflow began.
+
+    Args:
+        stages: ``stage``, ``id`` and ``benchmark`` (the file in which Snakemake notes a job's seconds) of each.
+        lock: a file that the workflow wrote when it began.
+
+    Returns:
+        One entry per stage in the order of ``stages``; without a benchmark file nothing is known and times are None.
+    """
+    began = lock.stat().st_mtime if lock.is_file() else 0.0
+    return [{"stage": one["stage"], "id": one["id"], **_times(Path(one["benchmark"]), began)} for one in stages]
+
+
+def _times(benchmark: Path, began: float) -> dict[str, Any]:
+    try:
+        header, values, *_ = benchmark.read_text(encoding="utf-8").splitlines()
+        ended = benchmark.stat().st_mtime
+    except (FileNotFoundError, ValueError):
+        return {"seconds": None, "finished": None, "reused": None}
+    noted = dict(zip(header.split("\t"), values.split("\t"), strict=False))
+    finished = datetime.fromtimestamp(ended, UTC).isoformat(timespec="milliseconds")
+    return {"seconds": float(noted["s"]), "finished": finished, "reused": ended < began}
+
+
+def run_before(results: Path, folder: Path, info: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the run that was trained last before this one, the same run's earlier variant if there is one.
+
+    Args:
+        results: the results folder.
+        folder: this run's folder, ``runs/<run>/<id>``.
+        info: this run's run_info.json.
+
+    Returns:
+        ``run``, ``id``, ``finished`` and its ``config`` as flat keys and values; None for the first run.
+    """
+    own, found = _finished(info), []
+    for path in sorted(results.glob("runs/*/*/run.json")):
+        earlier = path.parent
+        if os.path.realpath(earlier) == os.path.realpath(folder) or earlier.is_symlink():
+            continue
+        note = earlier / "run_info.json"
+        ended = _finished(read_json(note)) if note.is_file() else None
+        if ended and own and ended < own:
+            found.append(((earlier.parent.name == folder.parent.name, ended, earlier.name), path))
+    if not found:
+        return None
+    (_, ended, _), path = max(found)
+    run = read_json(path)
+    config = {key: entry["value"] for key, entry in run["config"].items()}
+    return {"run": run["run"], "id": run["id"], "finished": ended.isoformat(), "config": config}
+
+
+def _finished(info: Mapping[str, Any]) -> datetime | None:
+    text = look(info, "train.finished")
+    return datetime.fromisoformat(text) if text else None
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    """A line of the timeline; ``state`` is ``ran``, ``reused`` or ``unknown``."""
+
+    title: str
+    id: str
+    state: str
+    seconds: str
+    bar: Part | None
+
+
+def timeline(facts: Facts) -> tuple[StageRow, ...]:
+    """Return what ran when, on one scale of time, and what was reused."""
+    stages = look(facts.history, "stages") or []
+    ran = [_span(one) for one in stages if one["reused"] is False]
+    if not stages:
+        return ()
+    begin, end = min((span[0] for span in ran), default=0.0), max((span[1] for span in ran), default=0.0)
+    return tuple(_row(one, begin, max(end - begin, 1e-9)) for one in stages)
+
+
+def _span(stage: Mapping[str, Any]) -> tuple[float, float]:
+    end = datetime.fromisoformat(stage["finished"]).timestamp()
+    return end - stage["seconds"], end
+
+
+def _row(stage: Mapping[str, Any], begin: float, length: float) -> StageRow:
+    reused, seconds = stage["reused"], stage["seconds"]
+    bar = None
+    if reused is False:
+        start = 100 * (_span(stage)[0] - begin) / length
+        bar = Part("", "", "", f"{start:.2f}", f"{max(100 * seconds / length, 0.4):.2f}")
+    title = TITLES.get(stage["stage"]) or excerpt(stage["stage"].replace("_", " ").capitalize(), 100).text
+    state = "unknown" if reused is None else "reused" if reused else "ran"
+    return StageRow(title, excerpt(stage["id"], 100).text, state, "" if seconds is None else hours(seconds), bar)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What was set differently in the run before: key, its value there and its value here."""
+
+    name: str
+    finished: str
+    rows: tuple[tuple[str, str, str], ...]
+
+
+def changes(facts: Facts) -> Changes | None:
+    """Return the difference of the configuration to the run before, or None for the first run."""
+    before = look(facts.history, "before")
+    if not before:
+        return None
+    now = {key: entry.get("value") for key, entry in (look(facts.run, "config") or {}).items()}
+    then = before["config"]
+    keys = sorted(key for key in {*now, *then} if now.get(key) != then.get(key) or (key in now) != (key in then))
+    rows = tuple((key, _value(then, key), _value(now, key)) for key in keys)
+    name = excerpt(f"{before['run']} {before['id']}", 120).text
+    return Changes(name, before["finished"][:16].replace("T", " "), rows)
+
+
+def _value(config: Mapping[str, Any], key: str) -> str:
+    return shown_value(config[key]) if key in config else ABSENT
+
+
+def machine_facts(facts: Facts) -> tuple[tuple[str, str], ...]:
+    """Return where and from which checkout the run was made; unknown facts are left out."""
+    git, gpu = look(facts.info, "git") or {}, look(facts.info, "machine.gpu") or {}
+    rows = (
+        ("git commit", git.get("commit") or "not a git checkout"),
+        ("uncommitted changes", git.get("uncommitted")),
+        ("GPU", gpu.get("name") or "none"),
+        ("GPU memory", units.file_size(gpu.get("memory_bytes")) if gpu else None),
+        ("CUDA", gpu.get("cuda")),
+        ("processor features", look(facts.info, "machine.cpu_capability")),
+        ("system", look(facts.info, "machine.platform")),
+        ("host", look(facts.info, "machine.host")),
+        ("trained", _when(facts)),
+        ("resumed from step", _resumed(facts)),
+    )
+    return tuple((label, excerpt(value, 200).text) for label, value in rows if value) if facts.info else ()
+
+
+def _when(facts: Facts) -> str | None:
+    started, finished = (look(facts.info, f"train.{name}") for name in ("started", "finished"))
+    return f"{started} to {finished}" if started and finished else None
+
+
+def _resumed(facts: Facts) -> str | None:
+    step = look(facts.info, "resumed_from_step")
+    return None if step is None else units.count(step)

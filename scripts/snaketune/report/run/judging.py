@@ -1,0 +1,172 @@
+"""Did tuning help? An answer that claims no more than the measures hold."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from snaketune.report.facts import look
+from snaketune.report.run.answers import Answers
+from snaketune.report.significance import interval, sign_test
+
+MINIMUM_RECORDS = 20
+CHANCE = 0.05
+MATTERS = 0.01
+"""Share of the base model's loss by which the loss has to fall where nothing else shows an improvement."""
+MOSTLY = 0.5
+ANSWER_MEASURES = ("exact_match", "numeric_match", "json_equal", "json_valid", "chrf", "bleu", "rouge_l")
+
+
+def judge(evaluation: Mapping[str, Any], answers: Answers) -> str:
+    """Return what tuning did: better, worse, mixed, same, few (too little held-out data), unknown, or what is missing.
+
+    Better needs an improvement beyond chance that matters: right answers that became more by McNemar's exact test over
+    the paired answers (p below 0.05), or a held-out loss that fell by at least 1%, the 95% interval of its difference
+    below 0. On pairs it is not the loss that counts, which learning preferences may well raise, but whether chosen
+    answers gained more than rejected ones in more pairs than chance explains (sign test, p below 0.05). A clear fall of
+    any score of answers beside an improvement is mixed. An improvement that lacks something is named after it:
+
+    - ``fewer``: fewer answers are right, though that may be chance;
+    - ``cut``: most answers ran into ``max_new_tokens``;
+    - ``loss_only``: answers were scored, and none became right;
+    - ``unsure``: the loss fell, but its difference has no interval;
+    - ``slight``: the loss fell by less than 1%.
+
+    Below 20 held-out records nothing is called.
+    """
+    if not look(evaluation, "base") or not look(evaluation, "tuned"):
+        return "unknown"
+    preference, answered = preference_sign(evaluation), _answer_sign(evaluation, answers)
+    main = loss_sign(evaluation) if preference is None else preference
+    signs = [sign for sign in (main, answered) if sign is not None]
+    if not signs:
+        return "unknown"
+    if max(look(evaluation, "tuned.n") or 0, look(evaluation, "tuned.n_generated") or 0) < MINIMUM_RECORDS:
+        return "few"
+    found = set(signs) - {0}
+    if any(found or not file for file, _, _ in fallen_scores(evaluation)):
+        found.add(-1)
+    if found != {1}:
+        return {frozenset(): "same", frozenset({-1}): "worse"}.get(frozenset(found), "mixed")
+    return missing(evaluation, answers) or "better"
+
+
+def missing(evaluation: Mapping[str, Any], answers: Answers) -> str:
+    """Return what an improvement lacks to be called one, empty where it lacks nothing."""
+    base, tuned = right_answers(evaluation)
+    if base is not None and tuned is not None and tuned < base:
+        return "fewer"
+    if mostly_cut(evaluation):
+        return "cut"
+    if _answer_sign(evaluation, answers) == 1:
+        return ""
+    if tuned is not None and tuned < 1 and not _became_right(base, tuned, answers):
+        return "loss_only"
+    if preference_sign(evaluation) is not None:
+        return ""
+    if clear_sign(moved(evaluation, "tuned_minus_base", "loss")) is None:
+        return "unsure"
+    return "slight" if relative_fall(evaluation) < MATTERS else ""
+
+
+def _became_right(base: float | None, tuned: float, answers: Answers) -> bool:
+    return answers.counts.get("fixed", 0) > 0 if answers.paired else base is None or tuned > base
+
+
+def right_answers(evaluation: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Return which fraction of the answers of base and tuned model is right, None where none were called so."""
+    key = deciding(look(evaluation, "tuned"))
+    return look(evaluation, f"base.{key}"), look(evaluation, f"tuned.{key}")
+
+
+def mostly_cut(evaluation: Mapping[str, Any]) -> bool:
+    """Tell whether more than half of the tuned model's answers ran into ``max_new_tokens``."""
+    cut, made = look(evaluation, "tuned.n_cut") or 0, look(evaluation, "tuned.n_generated") or 0
+    return cut > MOSTLY * made
+
+
+def relative_fall(evaluation: Mapping[str, Any]) -> float:
+    """Return by which share of the base model's loss the loss fell; negative where it rose."""
+    base, tuned = look(evaluation, "base.loss"), look(evaluation, "tuned.loss")
+    return (base - tuned) / abs(base) if base and tuned is not None else 0.0
+
+
+def fallen_scores(evaluation: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """Return the scores of answers that fell beyond chance: the external file or empty, the measure, its difference."""
+    return [
+        (name, key, found)
+        for name, part in _answered_parts(evaluation)
+        for key in ANSWER_MEASURES
+        if (found := moved(part, "tuned_minus_base", key)) and clear_sign(found) == -1
+    ]
+
+
+def _answered_parts(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    yield "", evaluation
+    yield from (look(evaluation, "files") or {}).items()
+
+
+def moved(evaluation: Mapping[str, Any], step: str, key: str) -> Mapping[str, Any]:
+    """Return the difference of a measure with its interval, nothing where it was not computed."""
+    return (look(evaluation, f"differences.{step}") or {}).get(key) or {}
+
+
+def clear_sign(difference: Mapping[str, Any]) -> int | None:
+    """Return 1 or -1 where the 95% interval of a difference lies on one side of 0, 0 where not, None without one."""
+    low, high = difference.get("low"), difference.get("high")
+    if low is None or high is None:
+        return None
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
+def deciding(model: Any) -> str | None:
+    """Return the measure that calls an answer right or wrong: exact match where the facts do not say."""
+    return look(model, "decided_by") or ("exact_match" if look(model, "exact_match") is not None else None)
+
+
+def loss_sign(evaluation: Mapping[str, Any]) -> int | None:
+    """Return 1 or -1 where the loss fell or rose, 0 where that may be chance, None where it is not known."""
+    base, tuned = look(evaluation, "base.loss"), look(evaluation, "tuned.loss")
+    if base is None or tuned is None:
+        return None
+    clear = clear_sign(moved(evaluation, "tuned_minus_base", "loss"))
+    if clear is not None:
+        return -clear
+    return (tuned < base) - (tuned > base)
+
+
+def loss_may_be_chance(evaluation: Mapping[str, Any]) -> bool:
+    """Tell whether the losses differ, but by no more than chance may explain."""
+    found = moved(evaluation, "tuned_minus_base", "loss")
+    return bool(found.get("difference")) and clear_sign(found) == 0
+
+
+def preference_sign(evaluation: Mapping[str, Any]) -> int | None:
+    """Return 1 or -1 where tuning moved the pairs one way, 0 where that may be chance, None without pairs."""
+    fraction, pairs = look(evaluation, "tuned.reward_accuracy"), look(evaluation, "tuned.n")
+    if fraction is None or not pairs:
+        return None
+    gained = round(fraction * pairs)
+    if sign_test(gained, pairs - gained) >= CHANCE:
+        return 0
+    return 1 if 2 * gained > pairs else -1
+
+
+def _answer_sign(evaluation: Mapping[str, Any], answers: Answers) -> int | None:
+    base, tuned = right_answers(evaluation)
+    if base is None or tuned is None:
+        return None
+    return match_sign(base, tuned, look(evaluation, "tuned.n_generated") or 0, answers)
+
+
+def match_sign(base: float, tuned: float, cases: int, answers: Answers) -> int:
+    """Return 1, -1, or 0 where the difference of two fractions of right answers may be chance.
+
+    Without the paired answers of all cases the two 95% intervals must not overlap, which asks for more.
+    """
+    if base == tuned or not cases:
+        return 0
+    sign = 1 if tuned > base else -1
+    if answers.paired == cases:
+        p = sign_test(answers.counts.get("fixed", 0), answers.counts.get("broken", 0))
+        return sign if p < CHANCE else 0
+    lower, upper = sorted((base, tuned))
+    return sign if interval(lower, cases)[1] < interval(upper, cases)[0] else 0

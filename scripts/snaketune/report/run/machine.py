@@ -1,0 +1,140 @@
+"""What the machine did while it trained: rates, where the time went, what checkpoints cost. All of it is measured."""
+
+from dataclasses import dataclass
+
+from snaketune.report import units
+from snaketune.report.charts import axes
+from snaketune.report.charts.charts import Chart, curve_chart
+from snaketune.report.charts.loss_charts import dollars_per_hour
+from snaketune.report.compare.comparison import dollars, hours
+from snaketune.report.facts import Facts, look
+from snaketune.report.plan.planning import whole_hours
+
+PARTS = {
+    "compute": "Computing",
+    "data": "Waiting for data",
+    "evaluation": "Evaluating during training",
+    "checkpoint": "Writing checkpoints",
+}
+RATES = (
+    ("tokens_per_second", "Throughput", "Real tokens per second, padding not counted.", "tokens/s", axes.thousands),
+    ("mfu", "Model FLOPs utilisation", "Share of the GPU's peak that the model's own arithmetic reached.", "fraction"),
+    ("memory_gb", "Peak memory", "Highest use so far, in GB (10\u2079 bytes): the GPU's, else the process's.", "GB"),
+    ("gpu_utilization", "GPU busy", "Per cent of the last moments in which the GPU did something (NVML).", "per cent"),
+)
+
+
+def rate_charts(facts: Facts) -> list[Chart]:
+    """Return what was measured at each logged step, as far as it was."""
+    charts = [curve_chart(facts.rates.get(name), name, *words) for name, *words in RATES]
+    return [chart for chart in charts if chart]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a whole, as text; ``start`` and ``width`` are per cent of the bar."""
+
+    label: str
+    value: str
+    share: str
+    start: str
+    width: str
+
+
+def time_split(facts: Facts) -> tuple[Part, ...]:
+    """Return where the wall time of the training job went; the rest is loading, compiling and publishing."""
+    spent, whole = look(facts.info, "seconds"), look(facts.info, "train.seconds")
+    if not spent or not whole:
+        return ()
+    parts = [(words, spent.get(name) or 0.0) for name, words in PARTS.items()]
+    rest = max(whole - sum(seconds for _, seconds in parts), 0.0)
+    rows, start = [], 0.0
+    for words, seconds in [*parts, ("Loading, starting, publishing", rest)]:
+        width = 100 * seconds / whole
+        rows.append(Part(words, hours(seconds), units.percent(seconds / whole), f"{start:.2f}", f"{width:.2f}"))
+        start += width
+    return tuple(rows)
+
+
+def checkpoint_facts(facts: Facts) -> tuple[tuple[str, str], ...]:
+    """Return how often progress was saved and what that cost; unknown numbers are left out."""
+    found = look(facts.info, "checkpoints") or {}
+    every, interval, percent = (found.get(name) for name in ("save_steps", "interval_seconds", "cost_percent"))
+    price = dollars_per_hour(facts)
+    seconds = look(facts.info, "seconds.checkpoint")
+    rows = (
+        ("Checkpoints written", units.count(found.get("checkpoints"))),
+        ("How often", _cadence(every, interval)),
+        ("One takes", _time(found.get("seconds_per_checkpoint"))),
+        ("Of the training time", None if percent is None else units.percent(percent / 100)),
+        ("In money", dollars(seconds / 3600 * price) if price and seconds is not None else None),
+        ("A crash loses at most", _time(found.get("crash_loses_seconds"))),
+    )
+    return tuple((label, value) for label, value in rows if value and value != units.UNKNOWN)
+
+
+def _cadence(every: int | str | None, interval: float | None) -> str | None:
+    about = None if interval is None else f"about every {hours(interval)}"
+    if every is None or every == "auto":
+        return about and f"{about}, chosen by cost"
+    return f"every {units.count(int(every), 'step')}" + (f", {about}" if about else "")
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else hours(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """Tokens that are not trained on, and what they cost or spare."""
+
+    label: str
+    tokens: str
+    share: str
+    time: str
+    cost: str
+
+
+def token_costs(facts: Facts) -> tuple[Saving, ...]:
+    """Return what padding costs and what was spared by leaving tokens out.
+
+    A place in a row takes the same computing whether it holds a token or padding, so that the time of computing is
+    shared out evenly: an estimate from measured time. Tokens that were left out would have taken as much each.
+    """
+    split, sizes = look(facts.pack, "splits.train") or {}, facts.rightsize
+    rows, length, tokens = split.get("rows"), look(facts.pack, "row_length"), split.get("tokens")
+    if not rows or not length or tokens is None:
+        return ()
+    places = rows * length
+    found = [("Padding in the rows costs", places - tokens)]
+    found += [
+        ("Tokens cut off spare", sizes.get("tokens_truncated")),
+        ("Tokens dropped spare", sizes.get("tokens_dropped")),
+    ]
+    return tuple(_saving(facts, label, count, places) for label, count in found if count)
+
+
+def _saving(facts: Facts, label: str, tokens: int, places: int) -> Saving:
+    seconds = None if look(facts.info, "resumed_from_step") is not None else look(facts.info, "seconds.compute")
+    price, share = dollars_per_hour(facts), tokens / places
+    return Saving(
+        label,
+        units.count(tokens),
+        units.percent(share),
+        units.UNKNOWN if seconds is None else hours(seconds * share),
+        dollars(None if seconds is None or not price else seconds * share / 3600 * price),
+    )
+
+
+def took(facts: Facts) -> str:
+    """Return time and money of the training in one sentence, with what was planned, as far as they are known."""
+    actual, price = whole_hours(facts, facts.info or {}), dollars_per_hour(facts)
+    planned, cost = look(facts.plan, "hours"), look(facts.plan, "cost_usd")
+    if actual is None:
+        return ""
+    words = f"Training took {hours(actual * 3600)}" + (f" (planned: {hours(planned * 3600)})" if planned else "")
+    if price:
+        before = "" if cost is None else f" (planned: {dollars(cost)})"
+        words += f" and cost {dollars(actual * price)} of computing{before}"
+    device = look(facts.info, "machine.gpu.name") or look(facts.plan, "device.title")
+    return f"{words} on {device}." if device else f"{words}."

@@ -1,0 +1,115 @@
+"""What the check of the merged model found."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from snaketune.report import units
+from snaketune.report.facts import Facts, look
+from snaketune.report.run.funnel import SPLITS
+from snaketune.report.text import excerpt
+
+ROWS = (
+    ("tensors_merged", "Tensors merged", units.count),
+    ("adapter_tensors", "Tensors of the adapter", units.count),
+    ("relative_error_fp32", "Error of the sums before rounding, of the worst change", units.significant),
+    ("logits_error", "Error of the sums in the log-probabilities, of what tuning changed", units.significant),
+    ("file_logits_error", "Error of the files in the log-probabilities, of what tuning changed", units.significant),
+    ("change_kept", "Part of the change that the stored weights hold", units.percent),
+    ("mean_kl", "Mean KL divergence of the next token, adapter and merged (nats)", units.significant),
+    ("adapter_loss", "Loss with the adapter (nats per trained token)", units.plain),
+    ("merged_loss", "Loss of the merged model (nats per trained token)", units.plain),
+    ("loss_change", "Change of the loss by the number format (nats per trained token)", units.significant),
+    ("relative_loss_change", "Relative change of the loss", units.significant),
+)
+INTERVALS = {"mean_kl": "mean_kl_interval", "loss_change": "loss_change_interval"}
+ROUNDINGS = {"stochastic": "rounded stochastically", "nearest": "rounded to nearest"}
+
+
+@dataclass(frozen=True, slots=True)
+class MergeCheck:
+    """The check of a merged model; ``verdict`` is empty when it was not compared with the adapter.
+
+    ``extent`` says on how much data it was compared, ``rounding`` how the weights came to their format, ``refusal`` why
+    there is no merged model, and ``choice`` what else can be done where its number format is worth a look.
+    """
+
+    verdict: str
+    rows: tuple[tuple[str, str], ...]
+    extent: str
+    dtype: str
+    rounding: str = ""
+    refusal: str = ""
+    choice: str = ""
+
+
+def merge_check(facts: Facts) -> MergeCheck | None:
+    """Return the check as text, or None where there is no merged model."""
+    if facts.merged is None:
+        return None
+    check = look(facts.merged, "check") or {}
+    rows = [(_named(label, facts), _written(check, key, write)) for key, label, write in ROWS if _is_known(check, key)]
+    if moved := moved_share(check):
+        rows.append(("Numbers in the trained weights that moved", moved))
+    if (answers := look(facts.evaluation, "changed_answers")) and answers.get("n"):
+        rows.append(("Generated answers that the merged model gives otherwise", changed_answers(answers)))
+    return MergeCheck(
+        verdict=excerpt(check.get("verdict"), 200).text,
+        rows=tuple(rows),
+        extent=extent(check),
+        dtype=excerpt(look(facts.merged, "dtype"), 50).text,
+        rounding=ROUNDINGS.get(str(look(facts.merged, "rounding")), ""),
+        refusal=missing_because(facts),
+        choice=choice(facts) if check.get("verdict") == "rounded" else "",
+    )
+
+
+def choice(facts: Facts) -> str:
+    """Return what can be done where the number format of a merged model costs too much."""
+    drawn = "set merge.rounding to stochastic, or, " if look(facts.merged, "rounding") == "nearest" else ""
+    return f"{drawn}to lose nothing, set merge.dtype to float32 or serve the adapter with its base model"
+
+
+def changed_answers(answers: Mapping[str, int]) -> str:
+    """Return how many answers of the merged model are not those of the adapter."""
+    return f"{units.count(answers.get('changed'))} of {units.count(answers['n'])}"
+
+
+def missing_because(facts: Facts) -> str:
+    """Return why a run that merges has no merged model; empty where it has one."""
+    return excerpt(look(facts.merged, "refused.reason"), 2000).text if look(facts.merged, "refused") else ""
+
+
+def _is_known(check: Mapping[str, Any], key: str) -> bool:
+    return check.get(key) is not None
+
+
+def _written(check: Mapping[str, Any], key: str, write: Callable[[Any], str]) -> str:
+    interval = check.get(INTERVALS.get(key, ""))
+    text = write(check[key])
+    return f"{text} ({write(interval[0])} to {write(interval[1])})" if interval else text
+
+
+def moved_share(check: Mapping[str, Any]) -> str:
+    """Return how many numbers are stored otherwise than in the base model, empty where the check does not say."""
+    moved, weights = check.get("moved"), check.get("weights")
+    return f"{units.share(moved, weights)} of {units.count(weights)}" if moved is not None and weights else ""
+
+
+def trained_thing(facts: Facts) -> str:
+    """Return what training made: an adapter or, where every weight was trained, a whole model."""
+    return "trained model" if look(facts.adapter, "trained") == "every weight" else "adapter"
+
+
+def _named(label: str, facts: Facts) -> str:
+    return label.replace("adapter", trained_thing(facts))
+
+
+def extent(check: Mapping[str, Any]) -> str:
+    """Return on how much of which split the models were compared, empty where the check does not say."""
+    tokens, rows = check.get("tokens"), check.get("rows")
+    if tokens is None or rows is None:
+        return ""
+    split = dict(SPLITS).get(str(check.get("split")), "")
+    place = f" of the {split.lower()} split" if split else ""
+    return f"Compared on {units.count(tokens, 'trained token')} in {units.count(rows, 'packed row')}{place}."

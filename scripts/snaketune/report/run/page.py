@@ -1,0 +1,149 @@
+"""Facts in, one HTML page out: a pure function without a clock, an environment or a network."""
+
+import functools
+from typing import Any
+
+from snaketune.report import units
+from snaketune.report.charts import charts, length_charts, loss_charts
+from snaketune.report.facts import Facts, look
+from snaketune.report.filling import fill
+from snaketune.report.plan import planning
+from snaketune.report.run import (
+    breakdown,
+    evaluation,
+    examples,
+    findings,
+    funnel,
+    history,
+    lengths,
+    machine,
+    merging,
+    provenance,
+    speed,
+)
+from snaketune.report.run.answers import KINDS
+from snaketune.report.run.verdict import verdict
+from snaketune.report.text import excerpt
+
+MODELS = {"base": "Base", "tuned": "Tuned", "merged": "Merged"}
+
+
+def render(facts: Facts) -> str:
+    """Return the report of a run as one self-contained HTML page; equal facts give equal bytes."""
+    return fill("page.html.j2", **sections(facts))
+
+
+def sections(facts: Facts) -> dict[str, Any]:
+    """Return what the template shows, by section; every number is text already."""
+    return {
+        "name": excerpt(look(facts.run, "run") or "run", 100).text,
+        "verdict": verdict(facts),
+        "findings": findings.findings(facts),
+        **_loss(facts),
+        "small_charts": charts.small_charts(facts),
+        **_better(facts),
+        **_cost(facts),
+        **_data(facts),
+        "merge": merging.merge_check(facts),
+        **_again(facts),
+    }
+
+
+def _loss(facts: Facts) -> dict[str, Any]:
+    steps, tokens = loss_charts.loss_chart(facts), loss_charts.loss_over_tokens(facts)
+    measured = [chart for chart in (loss_charts.loss_over_time(facts), loss_charts.loss_over_dollars(facts)) if chart]
+    choices = [chart for chart in (steps, tokens, *measured) if chart]
+    return {
+        "loss": steps,
+        "loss_tokens": tokens,
+        "loss_measured": measured,
+        "loss_choices": [(chart.name, loss_charts.BUTTONS[chart.name]) for chart in choices],
+        "loss_logarithmic": loss_charts.can_be_logarithmic(facts),
+    }
+
+
+def _cost(facts: Facts) -> dict[str, Any]:
+    return {
+        "took": machine.took(facts),
+        "planning": planning.planning(facts),
+        "time_split": machine.time_split(facts),
+        "rate_charts": machine.rate_charts(facts),
+        "checkpoint_facts": machine.checkpoint_facts(facts),
+        "token_costs": machine.token_costs(facts),
+        "has_price": loss_charts.dollars_per_hour(facts) is not None,
+        "timeline": history.timeline(facts),
+        "speeds": speed.speeds(facts.timing),
+    }
+
+
+def _better(facts: Facts) -> dict[str, Any]:
+    counts = facts.answers.counts
+    return {
+        "rows": evaluation.table(facts.evaluation, facts.answers),
+        "source_parts": breakdown.source_parts(facts.evaluation, source_paths(facts)),
+        "length_parts": breakdown.length_parts(facts.evaluation),
+        "file_parts": breakdown.file_parts(facts.evaluation, facts.file_answers),
+        "task_rows": breakdown.task_rows(facts.evaluation),
+        "models": [name for name in MODELS if look(facts.evaluation, name)],
+        "model_names": MODELS,
+        "cases": evaluation.cases(facts.evaluation),
+        "answers": facts.answers,
+        "answer_kinds": [(words, units.count(counts[kind])) for kind, words in KINDS.items() if kind in counts],
+        "kind_words": KINDS,
+        "answer_total": units.count(facts.answers.total, "held-out request"),
+        "answers_shown": units.count(len(facts.answers.shown)),
+    }
+
+
+def _data(facts: Facts) -> dict[str, Any]:
+    return {
+        "funnel": funnel.funnel(facts),
+        "quarantine": facts.quarantine,
+        "quarantined": units.count(look(facts.reading, "quarantined")),
+        "duplicates": facts.duplicates,
+        "removed": units.count(look(facts.dedupe, "removed")),
+        "reason_words": funnel.reason_words,
+        "place": functools.partial(place, source_paths(facts)),
+        "leaks": facts.leaks,
+        "left_out": facts.left_out,
+        "too_long": facts.too_long,
+        "too_long_total": units.count(
+            (look(facts.rightsize, "dropped") or 0) + (look(facts.rightsize, "truncated") or 0)
+        ),
+        "lengths": length_charts.length_chart(facts),
+        "coverage": length_charts.coverage_chart(facts),
+        "batch_ways": lengths.batch_ways(facts),
+        "length_facts": lengths.length_facts(facts),
+        "packing": lengths.packing(facts),
+        "examples": examples.examples(facts),
+    }
+
+
+def source_paths(facts: Facts) -> list[str]:
+    """Return the paths of the sources, in the order of their numbers."""
+    return [source.get("path") for source in look(facts.reading, "sources") or []]
+
+
+def place(paths: list[str], side: tuple[int, int]) -> str:
+    """Return a record's source and line; the source is its number where ``paths`` has no name for it."""
+    number, line = side
+    name = excerpt(paths[number], 200).text if 0 <= number < len(paths) else f"source {number}"
+    return f"{name}, line {line}"
+
+
+def _again(facts: Facts) -> dict[str, Any]:
+    return {
+        "changed": provenance.settings(facts, changed=True),
+        "defaults": provenance.settings(facts, changed=False),
+        "sources": provenance.sources(facts),
+        "digests": provenance.digests(facts),
+        "code_digests": provenance.code_digests(facts),
+        "versions": provenance.versions(facts),
+        "seeds": provenance.seeds(facts),
+        "fingerprint": str(look(facts.run, "fingerprint") or units.UNKNOWN),
+        "changes": history.changes(facts),
+        "machine_facts": history.machine_facts(facts),
+        "run_id": excerpt(look(facts.run, "id"), 200).text,
+        "config_file": provenance.config_file(facts),
+        "command": provenance.COMMAND,
+    }

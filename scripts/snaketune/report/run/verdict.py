@@ -1,0 +1,204 @@
+"""The first thing a reader sees: what happened, in one line that claims no more than the facts hold."""
+
+from dataclasses import dataclass
+
+from snaketune.report import units
+from snaketune.report.facts import Facts, look
+from snaketune.report.run.evaluation import METRICS
+from snaketune.report.run.judging import (
+    deciding,
+    fallen_scores,
+    judge,
+    loss_may_be_chance,
+    loss_sign,
+    match_sign,
+    mostly_cut,
+    preference_sign,
+    relative_fall,
+)
+from snaketune.report.run.merging import missing_because, trained_thing
+from snaketune.report.text import excerpt
+
+HEADLINES = {
+    "better": "Tuning made the model better on the held-out data",
+    "worse": "Tuning made the model worse on the held-out data",
+    "mixed": "Tuning made one measure better and another worse",
+    "fewer": "The held-out loss fell, but fewer answers are right",
+    "cut": "Better by its measures, but most answers ran into max_new_tokens",
+    "loss_only": "The held-out loss fell, but no answer became right",
+    "unsure": "The held-out loss fell, but nothing says how sure that is",
+    "slight": "The held-out loss fell, but by less than 1%",
+    "same": "Tuning made no clear difference on the held-out data",
+    "few": "Too little held-out data to say whether the model is better",
+    "unknown": "Trained, but not compared with the base model",
+}
+
+
+PREFERENCES = "The chosen answers gained on the rejected ones"
+SMALL_FALL = 0.1
+"""Below this share a fall of the loss is also told in per cent: two numbers with three digits hardly show it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number of the band: a label, the value, and a line below it."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``outcome`` is what :func:`snaketune.report.run.judging.judge` returns."""
+
+    outcome: str
+    headline: str
+    sentence: str
+    figures: tuple[Figure, ...]
+
+
+def verdict(facts: Facts) -> Verdict:
+    """Return the verdict on a run."""
+    outcome = judge(facts.evaluation, facts.answers)
+    parts = (
+        training_part(facts),
+        preference_part(facts),
+        match_part(facts),
+        cut_part(facts),
+        *fallen_parts(facts),
+        loss_part(facts),
+        merge_part(facts),
+    )
+    sentence = "; ".join(part for part in parts if part) + "."
+    return Verdict(outcome, headline(outcome, facts), sentence, figures(facts))
+
+
+def headline(outcome: str, facts: Facts) -> str:
+    """Return the line in large letters; what is said of the loss is said of preferences where pairs were learned."""
+    if preference_sign(facts.evaluation) is None:
+        return HEADLINES[outcome]
+    return HEADLINES[outcome].replace("The held-out loss fell", PREFERENCES)
+
+
+def training_part(facts: Facts) -> str:
+    """Return how long and on how much was trained."""
+    steps, tokens = look(facts.adapter, "steps"), look(facts.pack, "splits.train.tokens")
+    text = "Trained" if steps is None else f"Trained {units.count(steps, 'step')}"
+    return text if tokens is None else f"{text} on a training set of {units.count(tokens, 'token')}"
+
+
+def preference_part(facts: Facts) -> str:
+    """Return what became of the preferences; nothing where the data are no pairs."""
+    sign, pairs = preference_sign(facts.evaluation), look(facts.evaluation, "tuned.n")
+    if sign is None:
+        return ""
+    base, tuned = (look(facts.evaluation, f"{model}.preference_accuracy") for model in ("base", "tuned"))
+    gained = units.percent(look(facts.evaluation, "tuned.reward_accuracy"))
+    text = f"the chosen answer gained on the rejected one in {gained} of {units.count(pairs, 'held-out pair')}"
+    chance = "" if sign else ", which may be chance"
+    return f"{text}{chance}; it is the likelier one in {units.percent(tuned)}, before in {units.percent(base)}"
+
+
+def match_part(facts: Facts) -> str:
+    """Return what became of exact match, or what is measured in its place, saying so when that may be chance."""
+    key = deciding(look(facts.evaluation, "tuned"))
+    base, tuned = (look(facts.evaluation, f"{model}.{key}") for model in ("base", "tuned"))
+    cases = look(facts.evaluation, "tuned.n_generated") or 0
+    if tuned is None or not cases:
+        return "no answers were generated, so exact match is unknown"
+    what = f"{_label(key).lower()} on {units.count(cases, 'held-out request')}"
+    if base is None:
+        return f"{what} is {units.percent(tuned)}, that of the base model is unknown"
+    if base == tuned:
+        return f"{what} stayed at {units.percent(tuned)}"
+    verb = "rose" if tuned > base else "fell"
+    moved = f"{what} {verb} from {units.percent(base)} to {units.percent(tuned)}"
+    return moved if match_sign(base, tuned, cases, facts.answers) else f"{moved}, which may be chance"
+
+
+def cut_part(facts: Facts) -> str:
+    """Return how many answers have no end, where that is most of them."""
+    if not mostly_cut(facts.evaluation):
+        return ""
+    cut, made = (units.count(look(facts.evaluation, f"tuned.{key}")) for key in ("n_cut", "n_generated"))
+    return f"{cut} of {made} answers ran into max_new_tokens"
+
+
+def fallen_parts(facts: Facts) -> list[str]:
+    """Return the scores of answers that fell beyond chance, except the one of right answers, which is told anyway."""
+    told = ("", deciding(look(facts.evaluation, "tuned")))
+    return [
+        f"{_label(key)}{f' on {excerpt(file, 100).text}' if file else ''} fell by"
+        f" {METRICS[key].write_difference(abs(found['difference'])).lstrip('+')}"
+        for file, key, found in fallen_scores(facts.evaluation)
+        if (file, key) != told
+    ]
+
+
+def loss_part(facts: Facts) -> str:
+    """Return what became of the held-out loss."""
+    base, tuned = (look(facts.evaluation, f"{model}.loss") for model in ("base", "tuned"))
+    if tuned is None:
+        return "held-out loss was not measured"
+    before = "" if base is None else f"{units.significant(base)} \u2192 "
+    what = "held-out loss" if preference_sign(facts.evaluation) is None else "loss of the chosen answers"
+    chance = ", which may be chance" if loss_may_be_chance(facts.evaluation) else ""
+    fall = relative_fall(facts.evaluation)
+    small = f", {units.percent(fall)} lower" if loss_sign(facts.evaluation) == 1 and fall < SMALL_FALL else ""
+    return f"{what} {before}{units.significant(tuned)}{small}{chance}"
+
+
+def merge_part(facts: Facts) -> str:
+    """Return whether the merged model is the tuned model, which only a check can say."""
+    if facts.merged is None:
+        return "no merged model was made"
+    if missing_because(facts):
+        return "the merged model is missing, because its merge was refused or failed"
+    found = look(facts.merged, "check.verdict")
+    if found is None:
+        return "the merged model was not checked"
+    verb = "equals" if found in ("equal", "rounded") else "does not equal"
+    combined = len(look(facts.merged, "combination.adapters") or ())
+    thing = f"the combination of {combined} adapters" if combined else trained_thing(facts)
+    return f"merged model {verb} {thing}{' but for rounding' if found == 'rounded' else ''}"
+
+
+def figures(facts: Facts) -> tuple[Figure, ...]:
+    """Return the numbers of the band."""
+    trained, total = look(facts.adapter, "trainable_parameters"), look(facts.adapter, "total_parameters")
+    of_total = f"{units.share(trained, total)} of {units.count(total)}" if total else ""
+    key = deciding(look(facts.evaluation, "tuned")) or "exact_match"
+    return (
+        _change(_label(key), facts, key, units.percent, "n_generated", "held-out request"),
+        _main_figure(facts),
+        Figure("Optimizer steps", units.count(look(facts.adapter, "steps")), _tokens_seen(facts)),
+        Figure("Trained parameters", units.count(trained), of_total),
+    )
+
+
+def _label(key: str | None) -> str:
+    return METRICS[key or "exact_match"].label
+
+
+def _main_figure(facts: Facts) -> Figure:
+    if preference_sign(facts.evaluation) is None:
+        return _change("Held-out loss", facts, "loss", units.significant, "n", "held-out record")
+    return _change("Preference accuracy", facts, "preference_accuracy", units.percent, "n", "held-out pair")
+
+
+def _change(label: str, facts: Facts, metric: str, write, cases: str, noun: str) -> Figure:
+    base, tuned = (look(facts.evaluation, f"{model}.{metric}") for model in ("base", "tuned"))
+    if tuned is None:
+        return Figure(label, units.UNKNOWN)
+    number = look(facts.evaluation, f"tuned.{cases}")
+    note = units.count(number, noun) if number is not None else ""
+    return Figure(label, write(tuned) if base is None else f"{write(base)} \u2192 {write(tuned)}", note)
+
+
+def _tokens_seen(facts: Facts) -> str:
+    """Return the tokens that training saw, counting repeats; known only when the last step was logged."""
+    tokens, points = look(facts.adapter, "tokens"), facts.curves["loss"].points
+    if tokens is None or not points or points[-1][0] != look(facts.adapter, "steps"):
+        return ""
+    return f"{units.count(tokens, 'token')} seen"

@@ -1,0 +1,1 @@
+"""Runs that failed, were killed or are under way."""

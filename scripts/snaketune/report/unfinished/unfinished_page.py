@@ -1,0 +1,124 @@
+"""The page of a run that came to no end: how far it came, why it stopped, and how to go on."""
+
+from typing import Any
+
+from snaketune.report import units
+from snaketune.report.charts import loss_charts
+from snaketune.report.charts.curves import Curve
+from snaketune.report.compare.comparison import hours
+from snaketune.report.facts import Facts
+from snaketune.report.filling import fill
+from snaketune.report.run.answers import Answers
+from snaketune.report.run.history import TITLES
+from snaketune.report.run.verdict import Figure
+from snaketune.report.text import excerpt
+from snaketune.report.unfinished.unfinished import Attempt
+
+TITLES_OF_PAGES = {
+    "plan_run": "Planning",
+    "describe_run": "Describing the run",
+    "render_report": "Rendering the report",
+}
+NO_SENTENCE = "It left no error sentence: it was killed, or the machine went down."
+
+
+def render_unfinished(attempt: Attempt) -> str:
+    """Return the page as one self-contained HTML file; equal facts give equal bytes."""
+    facts = _as_facts(attempt)
+    stopped = next((stage for stage in attempt.stages if stage.state == "stopped"), None)
+    loss = loss_charts.loss_chart(facts)
+    others = [chart for chart in (loss_charts.loss_over_tokens(facts), loss_charts.loss_over_time(facts)) if chart]
+    choices = [chart.name for chart in (loss, *others) if chart]
+    return fill(
+        "unfinished.html.j2",
+        name=excerpt(attempt.run, 100).text,
+        run_id=excerpt(attempt.id, 200).text,
+        headline=headline(attempt),
+        sentence=excerpt(attempt.error, 2000).text or NO_SENTENCE if stopped else "",
+        figures=figures(attempt),
+        log=stopped.log if stopped else "",
+        tail=excerpt("\n".join(attempt.tail), 8000),
+        stages=[(title(stage.stage), stage.state, stage.log) for stage in attempt.stages],
+        loss=loss,
+        others=others,
+        loss_choices=[(name, loss_charts.BUTTONS[name]) for name in choices],
+        loss_logarithmic=loss_charts.can_be_logarithmic(facts),
+        last=last_losses(attempt),
+        command=excerpt(attempt.command, 2000).text,
+    )
+
+
+def title(stage: str) -> str:
+    """Return what people call a stage."""
+    return TITLES.get(stage) or TITLES_OF_PAGES.get(stage) or stage.replace("_", " ").capitalize()
+
+
+def headline(attempt: Attempt) -> str:
+    """Return where the run stopped, in one line."""
+    stopped = next((stage.stage for stage in attempt.stages if stage.state == "stopped"), None)
+    if stopped is None:
+        following = next((stage.stage for stage in attempt.stages if stage.state != "done"), None)
+        return f"Stopped before: {title(following)}" if following else "Stopped"
+    done, wanted = steps_done(attempt), steps_wanted(attempt)
+    if stopped != "train_model":
+        is_trained = any(stage.stage == "train_model" and stage.state == "done" for stage in attempt.stages)
+        return f"Stopped in: {title(stopped)}" + ("; training is finished and kept" if is_trained else "")
+    if not done:
+        return "Training stopped before its first logged step"
+    return f"Training stopped at step {units.count(done)}" + (f" of {units.count(wanted)}" if wanted else "")
+
+
+def steps_done(attempt: Attempt) -> int:
+    """Return the last step that was logged or saved."""
+    return max([*attempt.training.metrics.progress, attempt.training.checkpoint or 0], default=0)
+
+
+def steps_wanted(attempt: Attempt) -> int | None:
+    """Return the steps of the whole training: as its checkpoints know them, else as planned."""
+    planned = (attempt.plan or {}).get("steps")
+    return attempt.training.max_steps or (round(planned) if planned else None)
+
+
+def figures(attempt: Attempt) -> list[Figure]:
+    """Return the numbers of the band."""
+    state, wanted, done = attempt.training, steps_wanted(attempt), steps_done(attempt)
+    known = state.metrics.progress.get(done)
+    loss, held_out = (_last(state.metrics.curves.get(name)) for name in ("loss", "eval_loss"))
+    saved = "from the beginning" if state.checkpoint is None else f"step {units.count(state.checkpoint)}"
+    of_all = units.share(done, wanted) if wanted else ""
+    found = [
+        Figure("Optimizer steps", units.count(done), f"{of_all} of {units.count(wanted)}" if of_all else ""),
+        Figure("Last training loss", units.significant(loss)),
+        Figure("Last held-out loss", units.significant(held_out)),
+        Figure("Training goes on from", saved, "nothing before it is done again" if state.checkpoint else ""),
+    ]
+    if known and known.seconds:
+        found.append(Figure("Trained for", hours(known.seconds), units.count(known.tokens, "token")))
+    return found
+
+
+def last_losses(attempt: Attempt, rows: int = 5) -> list[tuple[str, str]]:
+    """Return the last training losses as text, the newest last."""
+    curve = attempt.training.metrics.curves.get("loss", Curve())
+    return [(units.count(step), units.plain(value)) for step, value in curve.points[-rows:]]
+
+
+def _last(curve: Curve | None) -> float | None:
+    return curve.points[-1][1] if curve and curve.points else None
+
+
+def _as_facts(attempt: Attempt) -> Facts:
+    """Return the facts that the charts draw; all others are empty."""
+    metrics = attempt.training.metrics
+    names = ("run", "reading", "dedupe", "split", "tokens", "pack", "rightsize", "adapter", "evaluation")
+    empty: dict[str, Any] = {name: {} for name in names}
+    return Facts(
+        **empty,
+        merged=None,
+        curves=metrics.curves,
+        quarantine=(),
+        duplicates=(),
+        answers=Answers(),
+        progress=metrics.progress,
+        rates=metrics.rates,
+    )

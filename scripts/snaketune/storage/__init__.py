@@ -1,0 +1,1 @@
+"""Disks and object storage: verified copies of files."""

@@ -1,0 +1,169 @@
+"""Copies of large files: shared by the filesystem where it can, hashed on the way, resumed after an interruption."""
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import xxhash
+
+from snaketune.core.atomic import beside
+from snaketune.core.digests import CHUNK_BYTES, file_digest
+from snaketune.core.disk_space import FULL
+from snaketune.core.errors import DiskFullError
+from snaketune.core.private_folders import PrivateFolder
+from snaketune.data.sources.source_files import changed, open_source
+
+# ioctl request of Linux: let a new file share the blocks of another one until either is changed.
+FICLONE = 0x40049409
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """How a copy was made.
+
+    Attributes:
+        how: ``reflink`` or ``copy``.
+        resumed: bytes that an interrupted attempt had left, in bytes.
+        read: rate at which the original was read, in bytes per second; None where nothing was.
+    """
+
+    how: str
+    resumed: int
+    read: float | None
+
+
+def copy_verified(
+    path: str | Path, target: Path, digest: str, advance: Callable[[int], object], share: bool = True
+) -> Copied:
+    """Copy a file to ``target``, which appears there only with the expected content; one process at a time.
+
+    What an interruption leaves is kept beside ``target`` and continued; the digest at the end covers it as well.
+
+    Args:
+        digest: expected XXH3-128 of the file.
+        advance: called with the number of bytes that are done.
+        share: whether to try a reflink.
+
+    Raises:
+        DataError: if the file cannot be read or has another content.
+    """
+    partial = beside(target.name, ".partial")
+    with PrivateFolder(target.parent) as folder:
+        folder.remove_planted(partial)
+        done = _share(path, folder, partial, digest, advance) if share and not folder.has(partial) else None
+        done = done or _copy(path, folder, partial, digest, advance)
+        folder.publish(partial, target.name)
+    return done
+
+
+def _share(
+    path: str | Path, folder: PrivateFolder, partial: str, digest: str, advance: Callable[[int], object]
+) -> Copied | None:
+    """Make a copy that shares the blocks of a file; None where the filesystem cannot."""
+    with open_source(path) as original, os.fdopen(folder.create(partial), "wb", buffering=0) as copy:
+        shared = _reflink(original, copy)
+        _keep_mode(original, copy)
+    if not shared:
+        folder.remove(partial)
+        return None
+    if file_digest(folder.path / partial) != digest:
+        folder.remove(partial)
+        raise changed(str(path))
+    advance(Path(path).stat().st_size)
+    return Copied("reflink", 0, None)
+
+
+def _copy(
+    path: str | Path, folder: PrivateFolder, partial: str, digest: str, advance: Callable[[int], object]
+) -> Copied:
+    with open_source(path) as original, os.fdopen(folder.resume(partial), "r+b", buffering=0) as copy:
+        resumed = os.fstat(copy.fileno()).st_size
+        try:
+            found, rate = _append(original, copy, advance)
+            os.fsync(copy.fileno())
+        except OSError as error:
+            if error.errno in FULL:  # what is left would only keep the disk full
+                shortage = _no_room(folder.path, original, copy)
+                folder.remove(partial)
+                raise shortage from None
+            raise
+        _keep_mode(original, copy)
+    if found == digest:
+        return Copied("copy", resumed, rate)
+    folder.remove(partial)
+    if not resumed:
+        raise changed(str(path))
+    # What an interruption left may have been damaged, by a power cut for example: once more from the start.
+    advance(-Path(path).stat().st_size)
+    return _copy(path, folder, partial, digest, advance)
+
+
+def _keep_mode(original: Any, copy: IO[bytes]) -> None:
+    """Give a copy no more readers than the original has."""
+    os.fchmod(copy.fileno(), stat.S_IMODE(os.fstat(original.fileno()).st_mode) & 0o666 | stat.S_IRUSR | stat.S_IWUSR)
+
+
+def _append(original: Any, copy: IO[bytes], advance: Callable[[int], object]) -> tuple[str, float]:
+    """Hash what is there, append the rest of the original, and return the digest of all and the rate of reading."""
+    state, seconds, size = xxhash.xxh3_128(), 0.0, 0
+    copy.seek(0)
+    while content := copy.read(CHUNK_BYTES):
+        state.update(content)
+        advance(len(content))
+    original.seek(copy.tell())
+    append = _Appender(original, copy)
+    while True:
+        start = time.perf_counter()
+        content = original.read(CHUNK_BYTES)
+        seconds += time.perf_counter() - start
+        if not content:
+            return state.hexdigest(), size / max(seconds, 1e-9)
+        state.update(content)
+        append(content)
+        size += len(content)
+        advance(len(content))
+
+
+def _no_room(folder: Path, original: Any, copy: IO[bytes]) -> DiskFullError:
+    needed, written = (os.fstat(file.fileno()).st_size for file in (original, copy))
+    return DiskFullError(
+        f"{folder}: the disk is full: the copy needs {needed:,} bytes, of which {written:,} were written and are"
+        " removed: free space there, or choose another disk for paths.scratch, then run the same command again."
+    )
+
+
+class _Appender:
+    """Appends what was just read, inside the kernel where both files' filesystems know how."""
+
+    def __init__(self, original: Any, copy: IO[bytes]):
+        self._original, self._copy = original, copy
+        self._inside = hasattr(os, "copy_file_range") and copy.tell() == 0
+
+    def __call__(self, content: bytes) -> None:
+        left = memoryview(content)
+        place = self._original.tell() - len(content)
+        # Files on different filesystems cannot, as a rule; the first attempt tells.
+        while self._inside and left:
+            try:
+                size = os.copy_file_range(self._original.fileno(), self._copy.fileno(), len(left), place)
+            except OSError:
+                size = 0
+            self._inside = size > 0
+            left, place = left[size:], place + size
+        while left:
+            left = left[self._copy.write(left) :]
+
+
+def _reflink(original: Any, copy: IO[bytes]) -> bool:
+    """Make an empty file share the blocks of another one; False where the filesystem cannot."""
+    try:
+        fcntl.ioctl(copy.fileno(), FICLONE, original.fileno())
+    except OSError:
+        return False
+    os.fsync(copy.fileno())
+    return True

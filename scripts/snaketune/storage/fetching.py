@@ -1,0 +1,217 @@
+"""Verified copies of objects: parts fetched at once and written in order, broken connections taken up where they broke.
+
+What an interruption leaves is the beginning of the object, under a name of its own, and is continued. The name of the
+copy appears when its content is complete and checked.
+"""
+
+import errno
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import xxhash
+
+from snaketune.core.atomic import sync_directory
+from snaketune.core.digests import CHUNK_BYTES
+from snaketune.core.errors import DataError
+from snaketune.data.sources.source_files import changed
+from snaketune.storage.object_checks import Check, check_of
+from snaketune.storage.object_storage import CONNECTIONS, StoredObject, broken_connections, explained, is_passing
+
+# With eight connections 64 MiB are in memory.
+PART_BYTES = 8 << 20
+READ_BYTES = 1 << 20
+# Attempts in a row that bring no byte: about a minute, with the waits between them.
+MOST_FAILURES = 6
+LONGEST_WAIT = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A fetched object, before it gets its name.
+
+    Attributes:
+        place: where its content is.
+        digest: XXH3-128 of it.
+        resumed: bytes that an interrupted attempt had left.
+        rate: at which it arrived, in bytes per second; None where nothing was missing.
+        is_checked: whether the server knew a checksum.
+    """
+
+    place: Path
+    digest: str
+    resumed: int
+    rate: float | None
+    is_checked: bool
+
+
+def publish(arrived: Arrived, target: Path) -> None:
+    """Move a fetched object to its final name."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(arrived.place, target)
+    sync_directory(target.parent)
+
+
+def fetch(client: Any, found: StoredObject, partial: Path, advance: Callable[[int], object]) -> Arrived:
+    """Copy an object to ``partial``, which may hold its beginning already, and check it.
+
+    Args:
+        client: of the storage.
+        found: the object; another one at its address is refused.
+        partial: the copy, still without its final name; one process at a time.
+        advance: called with the number of bytes that are done.
+
+    Raises:
+        DataError: if the object changes meanwhile, arrives damaged or cannot be fetched.
+    """
+    check = check_of(client, found)
+    if check is None:
+        partial.unlink(missing_ok=True)  # nothing would tell whether what is left of an attempt is as it was
+    arrived = _fetch_once(client, found, partial, check, advance)
+    if check is None or check.agrees():
+        return arrived
+    partial.unlink()
+    advance(-found.bytes)
+    again = check_of(client, found)
+    second = _fetch_once(client, found, partial, again, advance)
+    if again is not None and again.agrees():
+        return second
+    # Damage on the way is not the same twice; the tag is then no checksum on this server.
+    if check.is_certain or second.digest != arrived.digest:
+        partial.unlink()
+        raise DataError(
+            f"{found.url} arrived twice with another content than its checksum says: upload it again, or look for what"
+            " damages it between here and the server."
+        )
+    return Arrived(second.place, second.digest, second.resumed, second.rate, False)
+
+
+def _fetch_once(
+    client: Any, found: StoredObject, partial: Path, check: Check | None, advance: Callable[[int], object]
+) -> Arrived:
+    state = xxhash.xxh3_128()
+
+    def take(content: Any) -> None:
+        state.update(content)
+        if check is not None:
+            check.update(content)
+        advance(len(content))
+
+    resumed = _take_prefix(partial, found, take)
+    start = time.perf_counter()
+    with open(partial, "ab", buffering=0) as file:
+        try:
+            for content in _Parts(client, found).from_place(resumed):
+                _write(file, content)
+                take(content)
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno == errno.ENOSPC:  # what is left would only keep the disk full
+                partial.unlink()
+            raise
+    missing = found.bytes - resumed
+    rate = missing / max(time.perf_counter() - start, 1e-9) if missing else None
+    return Arrived(partial, state.hexdigest(), resumed, rate, check is not None)
+
+
+def _take_prefix(partial: Path, found: StoredObject, take: Callable[[Any], None]) -> int:
+    """Hand out what an interrupted attempt left and return its size."""
+    if not partial.exists() or partial.stat().st_size > found.bytes:
+        partial.unlink(missing_ok=True)
+        return 0
+    with open(partial, "rb", buffering=0) as file:
+        while content := file.read(CHUNK_BYTES):
+            take(content)
+        return file.tell()
+
+
+def _write(file: IO[bytes], content: Any) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
+
+
+class _Parts:
+    """The parts of an object, which several connections fetch at once."""
+
+    def __init__(self, client: Any, found: StoredObject):
+        self._client, self._found = client, found
+        self._stopped = threading.Event()
+
+    def from_place(self, start: int) -> Iterator[bytearray]:
+        """Yield the content from byte ``start`` on, in order; the next parts are on their way meanwhile."""
+        size = self._found.bytes
+        waiting: deque[Future[bytearray]] = deque()
+        pool = ThreadPoolExecutor(CONNECTIONS)
+        try:
+            for place in range(start, size, PART_BYTES):
+                waiting.append(pool.submit(self._part, place, min(PART_BYTES, size - place)))
+                if len(waiting) == CONNECTIONS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            self._stopped.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _part(self, place: int, size: int) -> bytearray:
+        """Return some bytes of the object, asking again for what is missing of them when a connection breaks."""
+        content = bytearray(size)
+        filled = failures = 0
+        while not self._stopped.is_set():
+            arrived, error = self._receive(place + filled, memoryview(content)[filled:])
+            filled += arrived
+            if error is None:
+                break
+            failures = 1 if arrived else failures + 1
+            if failures > MOST_FAILURES:
+                with explained(self._client, self._found.url):
+                    raise error
+            self._say(error, place + filled)
+            self._stopped.wait(0 if arrived else min(2.0 ** (failures - 1), LONGEST_WAIT))
+        return content
+
+    def _receive(self, place: int, room: memoryview) -> tuple[int, Exception | None]:
+        """Fill ``room`` as far as the connection holds; return the number of bytes and what broke it."""
+        from botocore.exceptions import ClientError
+
+        filled = 0
+        try:
+            span = f"bytes={place}-{place + len(room) - 1}"
+            answer = self._client.get_object(**self._found.asked_for(), Range=span)
+            self._refuse_another(answer, span)
+            with closing(answer["Body"]) as body:
+                while filled < len(room) and (content := body.read(min(READ_BYTES, len(room) - filled))):
+                    room[filled : filled + len(content)] = content
+                    filled += len(content)
+        except broken_connections() as error:
+            return filled, error
+        except ClientError as error:
+            if is_passing(error):
+                return filled, error
+            with explained(self._client, self._found.url):
+                raise
+        return filled, None if filled == len(room) else ConnectionError("ended early")
+
+    def _refuse_another(self, answer: Any, span: str) -> None:
+        """Refuse an answer that is no part of the object; not every server heeds every condition."""
+        if answer.get("ETag", "").strip('"') != self._found.etag:
+            raise changed(self._found.url)
+        expected = f"{span.replace('=', ' ')}/{self._found.bytes}"
+        if answer.get("ContentRange") != expected:
+            raise DataError(
+                f"{self._found.url}: the server answers a request for {expected} with"
+                f" {answer.get('ContentRange', 'everything')}: copy the object here by other means and name the copy."
+            )
+
+    def _say(self, error: Exception, place: int) -> None:
+        kind = type(error).__name__
+        print(f"{self._found.url}: the connection broke ({kind}); going on at byte {place}.", file=sys.stderr)

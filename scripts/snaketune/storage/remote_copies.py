@@ -1,0 +1,110 @@
+"""Copies of objects among those of other sources: named by content, which is known once an object has been fetched.
+
+Before that an object is told from another one by its address, its size and its entity tag alone.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from snaketune.core.cached_state import read_state, write_state
+from snaketune.core.canonical import digest_of
+from snaketune.core.locks import wait_for_lock
+from snaketune.core.private_folders import PrivateFolder
+from snaketune.data.sources.source_files import changed
+from snaketune.storage.copy_targets import Source, copy_of
+from snaketune.storage.copying import Copied
+from snaketune.storage.fetching import Arrived, fetch, publish
+from snaketune.storage.hub_files import fetch_from_hub, is_on_hub
+from snaketune.storage.object_storage import StoredObject, connect, describe
+
+ETAG = "etag "
+
+
+class Contents:
+    """What earlier fetches found: the content digest by address, size and entity tag, kept in a file in ``work``."""
+
+    def __init__(self, work: str | Path):
+        self._path = Path(work) / "objects.json"
+
+    def of(self, found: StoredObject) -> str:
+        """Return the content digest of an object, empty when it was not fetched yet."""
+        return self._all().get(_key(found), "")
+
+    def remember(self, found: StoredObject, digest: str) -> None:
+        """Keep the content digest of an object."""
+        with wait_for_lock(self._path.with_suffix(".lock"), "notes what it fetched"):
+            write_state(self._path, self._all() | {_key(found): digest})
+
+    def _all(self) -> dict[str, str]:
+        return read_state(self._path, lambda digest: isinstance(digest, str))
+
+
+def as_entry(found: StoredObject) -> dict[str, Any]:
+    """Return what a spec says of an object."""
+    return {"path": found.url, "bytes": found.bytes, "digest": f"{ETAG}{found.etag}"}
+
+
+def object_of(entry: Mapping[str, Any]) -> StoredObject:
+    """Return the object that an entry of a spec means."""
+    return StoredObject(entry["path"], entry["bytes"], entry["digest"].removeprefix(ETAG))
+
+
+def fetch_unknown(
+    found: StoredObject, folder: Path, contents: Contents, advance: Callable[[int], object]
+) -> tuple[Source, Copied]:
+    """Fetch an object whose content is not known into its place in ``folder``.
+
+    Raises:
+        DataError: if it is another one by now, arrives damaged or cannot be fetched.
+    """
+
+    def settle(arrived: Arrived) -> tuple[Source, Copied]:
+        source = Source(found.url, found.bytes, arrived.digest)
+        publish(arrived, copy_of(source, folder))
+        contents.remember(found, arrived.digest)
+        return source, Copied("fetched", arrived.resumed, arrived.rate)
+
+    return _fetch(None if is_on_hub(found.url) else connect(), found, folder, settle, advance)
+
+
+def fetch_known(source: Source, target: Path, folder: Path, advance: Callable[[int], object]) -> Copied:
+    """Fetch a source whose content is known to ``target``.
+
+    Raises:
+        DataError: if it has another content by now, arrives damaged or cannot be fetched.
+    """
+    client = None if is_on_hub(source.path) else connect()
+    # The address of a file on the hub has its commit: there is one content at it.
+    found = StoredObject(source.path, source.bytes, "") if client is None else describe(client, source.path)
+    if found.bytes != source.bytes:
+        raise changed(source.path)
+
+    def settle(arrived: Arrived) -> Copied:
+        if arrived.digest != source.digest:
+            arrived.place.unlink()
+            raise changed(source.path)
+        publish(arrived, target)
+        return Copied("fetched", arrived.resumed, arrived.rate)
+
+    return _fetch(client, found, folder, settle, advance)
+
+
+def _fetch(
+    client: Any,
+    found: StoredObject,
+    folder: Path,
+    settle: Callable[[Arrived], Any],
+    advance: Callable[[int], object],
+) -> Any:
+    """Fetch an object beside the copies in ``folder`` and let ``settle`` move it; one process at a time."""
+    partial = folder / "incoming" / f"{_key(found)}.partial"
+    with PrivateFolder(partial.parent) as incoming:
+        incoming.remove_planted(partial.name)
+    with wait_for_lock(partial.with_suffix(".lock"), "fetches the same object"):
+        arrived = fetch_from_hub(found, partial, advance) if client is None else fetch(client, found, partial, advance)
+        return settle(arrived)
+
+
+def _key(found: StoredObject) -> str:
+    return digest_of([found.url, found.bytes, found.etag])

@@ -1,0 +1,299 @@
+"""Where a source is read from: its own place, a verified copy on scratch, or the text that snaketune carries.
+
+Copies are no outputs of the workflow. They are named by content, so a node without one, or a wiped scratch, costs
+a copy and nothing else. A source that lies on the scratch folder's disk already is not copied; a hard link would gain
+nothing over that.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from snaketune.core.atomic import write_json, writing
+from snaketune.core.canonical import read_json
+from snaketune.core.digests import file_digest
+from snaketune.core.errors import DataError
+from snaketune.core.locks import wait_for_lock
+from snaketune.core.private_folders import PrivateFolder
+from snaketune.data.sources.source_files import changed, empty, open_source
+from snaketune.storage.copy_targets import BUILTIN, Source, choose_folders, copy_of
+from snaketune.storage.copying import Copied, copy_verified
+from snaketune.storage.disks import Disks, forget
+from snaketune.storage.object_storage import is_remote
+from snaketune.storage.remote_copies import Contents, fetch_known, fetch_unknown, object_of
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Where a source is read from and how it came there; rates are measured, in bytes per second.
+
+    Attributes:
+        how: ``in place``, ``copy``, ``reflink``, ``found`` (an earlier copy), ``generated`` or ``fetched``.
+        resumed: bytes that an interrupted copy had left.
+        read_before: rate of reading the original; ``read_after`` of reading the place. None where not measured.
+    """
+
+    place: Path
+    how: str
+    resumed: int = 0
+    read_before: float | None = None
+    read_after: float | None = None
+
+
+def stage_sources(
+    entries: Iterable[dict[str, Any]],
+    scratch: str | Path | None,
+    work: str | Path = "work",
+    disks: Disks | None = None,
+) -> list[Source]:
+    """Describe every source, verify its content and, with a scratch folder, copy it there.
+
+    What was done and the measured rates go to ``staging.json`` in ``work``, which belongs to no manifest.
+
+    Args:
+        entries: ``{path, digest}`` as the workflow found them when it started, of objects also ``bytes``.
+        scratch: folder on a fast disk, ``auto`` for the fastest local one, None to read sources where they are.
+        work: private folder of the workflow, for the built-in data and, without scratch, for objects.
+        disks: the machine's.
+
+    Raises:
+        DataError: if a source cannot be used, changed meanwhile, or does not fit on scratch.
+    """
+    disks = disks or Disks()
+    entries, contents = list(entries), Contents(work)
+    described = [_describe(entry, contents) for entry in entries]
+    folders = choose_folders(described, scratch, work, disks)
+    sources, staged = [], []
+    for entry, source, folder in zip(entries, described, folders, strict=True):
+        if folder and is_remote(source.path):
+            source, found = _stage_object(entry, source, folder, contents)
+        else:
+            found = _proven_in_place(source, _stage(source, folder, work))
+        sources.append(replace(source, options=entry.get("options", {}), part=entry.get("part", 0)))
+        staged.append(found)
+    _note(Path(work), sources, staged)
+    return sources
+
+
+def facts_of(sources: Iterable[Source]) -> dict[str, Any]:
+    """Return the content of stage.json."""
+    return {"sources": [_written(source) for source in sources]}
+
+
+def _written(source: Source) -> dict[str, Any]:
+    """Return a source without what it says nothing about."""
+    return {key: value for key, value in asdict(source).items() if value or key not in ("options", "part")}
+
+
+def sources_of(facts: dict[str, Any]) -> list[Source]:
+    """Return the sources that stage.json lists."""
+    return [Source(**entry) for entry in facts["sources"]]
+
+
+def ensure_staged(
+    sources: Sequence[Source], scratch: str | Path | None, work: str | Path = "work", disks: Disks | None = None
+) -> list[Path]:
+    """Return a place to read each source from, copying or generating it first where that is needed.
+
+    May be called on any node and again after any restart. The content of a copy was just verified.
+
+    Raises:
+        DataError: if a source cannot be used, changed meanwhile, or does not fit on scratch.
+    """
+    folders = choose_folders(sources, scratch, work, disks or Disks())
+    return [_stage(source, folder, work).place for source, folder in zip(sources, folders, strict=True)]
+
+
+def ensure_near(
+    folder: str | Path,
+    files: Mapping[str, Mapping[str, Any]],
+    scratch: str | Path | None,
+    work: str | Path = "work",
+    disks: Disks | None = None,
+) -> dict[str, Path]:
+    """Return where to read results of an earlier stage, by name: from a disk of this node where they are on none.
+
+    With a scratch folder, results on a network file system are copied once to each node that uses them.
+
+    Args:
+        folder: of the earlier stage.
+        files: ``{name: {bytes, digest}}`` of its manifest.
+        scratch, work, disks: as for :func:`ensure_staged`.
+
+    Raises:
+        DataError: if a file changed, or the copies do not fit on scratch.
+    """
+    disks, places = disks or Disks(), {name: Path(folder) / name for name in files}
+    if not scratch or disks.find(folder).is_local:
+        return places
+    sources = [Source(str(places[name]), entry["bytes"], entry["digest"]) for name, entry in files.items()]
+    return dict(zip(files, ensure_staged(sources, scratch, work, disks), strict=True))
+
+
+def _describe(entry: Mapping[str, Any], contents: Contents) -> Source:
+    path, digest = entry["path"], entry["digest"]
+    if is_remote(path):
+        if not entry["bytes"]:
+            raise empty(path)
+        return Source(path, entry["bytes"], contents.of(object_of(entry)))
+    if path not in BUILTIN:
+        with open_source(path):
+            return Source(path, Path(path).stat().st_size, digest)
+    size, state = 0, xxhash.xxh3_128()
+    for line in BUILTIN[path]():
+        size += len(line)
+        state.update(line)
+    return Source(path, size, state.hexdigest())
+
+
+def _stage(source: Source, folder: Path | None, work: str | Path) -> Staged:
+    if source.path in BUILTIN:
+        folder = folder or Path(work) / "builtin"
+        return _ensure(source, copy_of(source, folder), _generate)
+    if folder is None:
+        open_source(source.path).close()
+        return Staged(Path(source.path), "in place")
+    _make_place(folder)
+    return _ensure(source, copy_of(source, folder), _fetch if is_remote(source.path) else _copy)
+
+
+def _make_place(folder: Path) -> None:
+    """Make the folder of copies; one that stands in a folder for all users has to be ours."""
+    if folder.name == f"snaketune-{os.geteuid()}":
+        with PrivateFolder(folder):
+            return
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _stage_object(entry: Mapping[str, Any], source: Source, folder: Path, contents: Contents) -> tuple[Source, Staged]:
+    """Fetch an object, unless what an earlier workflow fetched is there, and return it with its content's digest."""
+    target = copy_of(source, folder)
+    if _is_verified(source, target):
+        return source, Staged(target, "found")
+    with progress_bar(source.bytes, f"fetching {target.name}") as bar:
+        source, made = fetch_unknown(object_of(entry), folder, contents, bar.update)
+    return source, _proven(source, copy_of(source, folder), made)
+
+
+def _proven_in_place(source: Source, found: Staged) -> Staged:
+    """Read a source that is used where it is, to know that it is the one that the workflow saw."""
+    if found.how != "in place":
+        return found
+    if (rate := _rate_if_intact(source, found.place)) is None:
+        raise changed(source.path)
+    return Staged(found.place, found.how, 0, rate, rate)
+
+
+def _ensure(source: Source, target: Path, make: Callable[[Source, Path], Copied]) -> Staged:
+    """Put the content of ``source`` at ``target`` unless it is there; one process at a time."""
+    with PrivateFolder(target.parent):  # before anything in it is believed
+        pass
+    if _is_verified(source, target):
+        return Staged(target, "found")
+    with wait_for_lock(target.parent / ".lock", "copies the same source"):
+        if _is_verified(source, target):
+            return Staged(target, "found")
+        made = make(source, target)
+    return _proven(source, target, made)
+
+
+def _proven(source: Source, target: Path, made: Copied) -> Staged:
+    """Read a copy back from its disk."""
+    if (rate := _rate_if_intact(source, target)) is None:
+        target.unlink()
+        raise DataError(f"{target} does not give back what was written to it: choose another disk for paths.scratch.")
+    return Staged(target, made.how, made.resumed, made.read, rate)
+
+
+def _is_verified(source: Source, target: Path) -> bool:
+    return (
+        not target.is_symlink()
+        and target.is_file()
+        and target.stat().st_size == source.bytes
+        and file_digest(target) == source.digest
+    )
+
+
+def _generate(source: Source, target: Path) -> Copied:
+    with writing(target) as file:
+        file.writelines(BUILTIN[source.path]())
+    return Copied("generated", 0, None)
+
+
+def _copy(source: Source, target: Path) -> Copied:
+    with progress_bar(source.bytes, f"staging {target.name}") as bar:
+        return copy_verified(source.path, target, source.digest, bar.update)
+
+
+def _fetch(source: Source, target: Path) -> Copied:
+    with progress_bar(source.bytes, f"fetching {target.name}") as bar:
+        return fetch_known(source, target, target.parents[1], bar.update)
+
+
+def _rate_if_intact(source: Source, place: Path) -> float | None:
+    """Read a place from its disk; return the rate in bytes per second, or None for another content."""
+    with open(place, "rb") as file:
+        forget(file.fileno())
+    start = time.perf_counter()
+    intact = file_digest(place) == source.digest
+    return source.bytes / max(time.perf_counter() - start, 1e-9) if intact else None
+
+
+def _note(work: Path, sources: Sequence[Source], staged: Sequence[Staged]) -> None:
+    """Add what is known of these sources to ``staging.json``; other data have their own entries there."""
+    path = work / "staging.json"
+    with wait_for_lock(work / "staging.lock", "notes where its sources are"):
+        known = _noted(path)
+        for source, found in zip(sources, staged, strict=True):
+            entry = _entry(source, found)
+            if found.how != "found" or known.get(source.path, {}).get("place") != entry["place"]:
+                known[source.path] = entry
+        write_json(path, known)
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    """Return earlier entries, which are for people to read: without them nothing is lost."""
+    try:
+        known = read_json(path)
+        return known if all(isinstance(entry, dict) for entry in known.values()) else {}
+    except (FileNotFoundError, ValueError, AttributeError):
+        return {}
+
+
+def _entry(source: Source, found: Staged) -> dict[str, Any]:
+    rates = {"read_before": found.read_before, "read_after": found.read_after}
+    return {
+        "bytes": source.bytes,
+        "place": str(found.place),
+        "how": found.how,
+        "resumed_bytes": found.resumed,
+        **{f"{name}_mb_per_s": rate and round(rate / 1e6, 1) for name, rate in rates.items()},
+    }
+
+
+def progress_bar(total: int, label: str) -> Any:
+    """Return a progress bar in bytes that says nothing when the output is no terminal."""
+    if not sys.stderr.isatty():
+        return _NoBar()
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="B", unit_scale=True, desc=label, mininterval=1.0, leave=False)
+
+
+class _NoBar:
+    """A progress bar where no terminal shows one: importing tqdm takes a tenth of the start of a job."""
+
+    def __enter__(self) -> "_NoBar":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def update(self, size: int) -> None:
+        """Take the bytes that were done."""

@@ -1,0 +1,93 @@
+"""Checkpoints that are whole or not there, and the newest one that proves to be intact."""
+
+import re
+import shutil
+from pathlib import Path
+
+from snaketune.core.atomic import replace_folder, sync_directory, sync_tree, write_json
+from snaketune.core.canonical import digest_of, read_json
+from snaketune.core.errors import TrainingError
+from snaketune.core.manifest import damaged_files, describe_files
+
+MANIFEST = "checkpoint.json"
+_NAME = re.compile(r"^checkpoint-(\d+)$")
+
+
+def seal(partial: Path, target: Path, facts: dict) -> None:
+    """Flush a written checkpoint, record the digests of its files and move it to its final name.
+
+    Args:
+        partial: the folder that it was written to.
+        target: its final name; what is there is replaced.
+        facts: what is recorded with it: among others ``fingerprint``, the identity of the training it belongs to.
+    """
+    facts = {"files": describe_files([partial], partial), **facts}
+    write_json(partial / MANIFEST, {**facts, "digest": digest_of(facts)})
+    sync_tree(partial)
+    replace_folder(partial, target)
+    sync_directory(target.parent)
+
+
+def steps_of(folder: Path) -> list[int]:
+    """Return the steps of the checkpoints in ``folder``, newest first."""
+    found = (_NAME.match(path.name) for path in folder.glob("checkpoint-*") if path.is_dir())
+    return sorted((int(match.group(1)) for match in found if match), reverse=True)
+
+
+def keep_newest(folder: Path, limit: int, best: int | None = None) -> None:
+    """Remove all but the newest ``limit`` checkpoints and that of the step ``best``."""
+    for step in steps_of(folder)[limit:]:
+        if step != best:
+            shutil.rmtree(folder / f"checkpoint-{step}")
+
+
+def newest_intact(folder: Path, fingerprint: str) -> Path | None:
+    """Return the newest checkpoint whose files are all as recorded, saying which ones are passed over.
+
+    Raises:
+        TrainingError: if it belongs to another training than ``fingerprint``: going on from it would mix two runs.
+    """
+    for step in steps_of(folder):
+        checkpoint = folder / f"checkpoint-{step}"
+        problem = _problem(checkpoint)
+        if problem is None:
+            _require_owner(checkpoint, fingerprint)
+            return checkpoint
+        print(f"Checkpoint {checkpoint} is damaged ({problem}): using the one before.", flush=True)
+    return None
+
+
+def _problem(checkpoint: Path) -> str | None:
+    manifest = checkpoint / MANIFEST
+    if not manifest.is_file():
+        return f"{MANIFEST} is missing"
+    try:
+        facts = read_json(manifest)
+        if facts.pop("digest") != digest_of(facts):
+            return f"{MANIFEST} was changed"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} is not readable"
+    best = facts["best"][1] if "best" in facts else None
+    if best is not None and not is_sealed(checkpoint.parent, best) and best != facts["step"]:
+        return f"the checkpoint of step {best}, which is the best before it, is missing"
+    bad = damaged_files(manifest)
+    return f"{bad[0]} is missing or changed" if bad else None
+
+
+def _require_owner(checkpoint: Path, fingerprint: str) -> None:
+    owner = facts_of(checkpoint)["fingerprint"]
+    if owner != fingerprint:
+        raise TrainingError(
+            f"{checkpoint} belongs to the training {owner} and not to this one, {fingerprint}: move it away, nothing of"
+            " it is used."
+        )
+
+
+def is_sealed(folder: Path, step: int) -> bool:
+    """Tell whether the checkpoint of a step was written to its end; its files are checked when it is used."""
+    return (folder / f"checkpoint-{step}" / MANIFEST).is_file()
+
+
+def facts_of(checkpoint: Path) -> dict:
+    """Return what :func:`seal` recorded with the checkpoint."""
+    return read_json(checkpoint / MANIFEST)

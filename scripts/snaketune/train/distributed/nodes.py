@@ -1,0 +1,83 @@
+"""Where the processes of a training run: on this machine, or on every node of the Slurm job that it is part of."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from snaketune.core.errors import ConfigError, TrainingError
+
+# After the processes of one node have ended, those of the others have this long.
+GRACE_SECONDS = 60
+# The processes of a Slurm job meet at a port of its own, below those that Linux hands out by itself.
+FIRST_PORT, PORTS = 15000, 15000
+_TORCHRUN = 'exec "$0" -m torch.distributed.run'
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """The nodes that a training runs on.
+
+    Attributes:
+        count: how many.
+        first: name of the one whose first process the others meet.
+        port: where they meet it.
+        threads: CPU threads that the job has on each, as Slurm writes them.
+    """
+
+    count: int = 1
+    first: str = "localhost"
+    port: int = 0
+    threads: str = "1"
+
+    def launcher(self, processes: int) -> list[str]:
+        """Return the command that runs what follows it, a Python script, in ``processes`` processes over all nodes.
+
+        Slurm sends SIGUSR1 to every process of a job, a terminal SIGINT and SIGHUP: the launcher would die of the one,
+        and end the training processes within 30 s of the others. It is made deaf, and with it these processes, which
+        are told by :func:`~snaketune.train.distributed.strategy.run_workers`. Under ``srun``, which hands each signal
+        to all processes of its step, it is deaf to SIGTERM, too: only the training processes are to listen, and they
+        end by themselves.
+        """
+        each = [f"--nproc-per-node={processes // self.count}"]
+        if self.count == 1:
+            script = f'trap "" USR1 INT HUP; {_TORCHRUN} "$@"'
+            return ["bash", "-c", script, sys.executable, "--standalone", "--signals-to-handle=SIGTERM", *each]
+        # The step of this process has all that the job has; --overlap shares it.
+        step = ["srun", "--overlap", f"--nodes={self.count}", f"--ntasks={self.count}", "--ntasks-per-node=1"]
+        step += [f"--cpus-per-task={self.threads}", "--kill-on-bad-exit=0", f"--wait={GRACE_SECONDS}"]
+        # Ranks follow Slurm's order of nodes: the same rank gets the same rows in every attempt.
+        script = f'trap "" USR1 TERM; {_TORCHRUN} --node-rank="$SLURM_NODEID" "$@"'
+        meeting = [f"--nnodes={self.count}", f"--master-addr={self.first}", f"--master-port={self.port}"]
+        return [*step, "bash", "-c", script, sys.executable, *meeting, "--signals-to-handle=SIGINT", *each]
+
+
+def find_nodes(count: int, environment: Mapping[str, str] = os.environ) -> Nodes:
+    """Return the ``count`` nodes of the Slurm job that this process is part of; one node needs no Slurm.
+
+    Raises:
+        ConfigError: if this is no Slurm job or it has another number of nodes.
+        TrainingError: if Slurm does not name them.
+    """
+    if count == 1:
+        return Nodes()
+    job, names = environment.get("SLURM_JOB_ID"), environment.get("SLURM_JOB_NODELIST")
+    if not job or not names:
+        raise ConfigError(
+            f"plan.num_nodes: {count} and this is no job of Slurm, which would start processes on the others: use"
+            " `snakemake --profile profiles/slurm`, or set it to 1."
+        )
+    asked = subprocess.run(["scontrol", "show", "hostnames", names], capture_output=True, text=True, errors="replace")
+    if asked.returncode:
+        raise TrainingError(
+            f"scontrol does not know the nodes {names} ({asked.stderr.strip()}): run the command again."
+        )
+    found = asked.stdout.split()
+    if len(found) != count:
+        raise ConfigError(
+            f"plan.num_nodes: {count} and the Slurm job {job} has {len(found)} ({names}): leave `nodes` of train_model"
+            " to the workflow, which sets it."
+        )
+    threads = environment.get("SLURM_CPUS_PER_TASK", "1")
+    return Nodes(count, found[0], FIRST_PORT + int(job) % PORTS, threads)

@@ -1,0 +1,64 @@
+"""What is expected of a run on this machine: how long it computes and what fits its memory."""
+
+from typing import Any
+
+import torch
+
+from snaketune.core.errors import PlanError
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.plan.devices.hardware import peak_flops
+from snaketune.plan.flops import model_flops, shape_of
+from snaketune.plan.memory.fitting import choose_checkpointing
+from snaketune.plan.settings import setting_of
+from snaketune.train.device import Device
+from snaketune.train.engine import Outlook
+from snaketune.train.kernels.compiling import pays
+from snaketune.train.out_of_memory import memory_gigabytes
+
+# Share of the GPU's peak that LoRA training of 7-13B models reaches before compiling; published: 38-43% of it.
+UTILISATION = 0.4
+
+
+def foresee(model: Any, rows: PackedRows, cfg: dict[str, Any], device: Device) -> Outlook:
+    """Return what is expected of training ``model`` on ``rows``; nothing is computed until somebody asks.
+
+    Args:
+        model: the model with its adapter.
+        rows: packed training rows.
+        cfg: the ``train``, ``adapter`` and ``model`` sections.
+        device: where the run computes.
+    """
+    if device.is_cpu:
+        return Outlook()
+    return Outlook(lambda: _is_long(model, rows, cfg["train"]), lambda: _least_checkpointing(model, rows, cfg, device))
+
+
+def _is_long(model: Any, rows: PackedRows, train: dict[str, Any]) -> bool:
+    tokens = expected_tokens(rows, train)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    is_full = not hasattr(model, "peft_config")
+    try:
+        # Attention is left out: it is a small part, and a run that is long without it is long with it.
+        flops = model_flops(shape_of(model.config), tokens, 0, 0 if is_full else trained, is_full)
+    except PlanError:
+        return False
+    peak = peak_flops(torch.cuda.get_device_name(), "bfloat16")
+    return pays(flops, peak * UTILISATION if peak else None)
+
+
+def expected_tokens(rows: PackedRows, train: dict[str, Any]) -> int:
+    """Return the real tokens that a whole run trains on."""
+    total = int(rows.tokens.sum())
+    if train["max_steps"] > 0:
+        seen = train["max_steps"] * train["per_device_train_batch_size"] * train["gradient_accumulation_steps"]
+        return total * seen // max(1, len(rows))
+    return int(total * train["num_train_epochs"])
+
+
+def _least_checkpointing(model: Any, rows: PackedRows, cfg: dict[str, Any], device: Device) -> int:
+    """Return every how many layers one has to be checkpointed; all of them, to be safe, when nobody can plan it."""
+    setting = setting_of(cfg, rows.row_length, device.type, device.has_bf16)
+    try:
+        return choose_checkpointing(model.config, setting, memory_gigabytes(device)).checkpoint_every
+    except PlanError:
+        return 1

@@ -1,0 +1,292 @@
+"""Attention over packed rows: which kernel runs where, and the proof that documents stay apart.
+
+On a GPU a packed row goes through a kernel that takes the boundaries of its documents (``cu_seq_lens``): neither a
+mask of ``T * T`` entries nor a look at the positions in every layer. torch brings such a kernel itself; it is
+registered with transformers as ``varlen``. On a CPU :mod:`snaketune.train.kernels.cpu_attention` takes the same
+boundaries. Where a model needs more than that, scaled dot-product attention builds a mask from the positions.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, PretrainedConfig
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
+
+from snaketune.core.errors import ConfigError
+from snaketune.model.architecture import Support, body_of, read_configuration, support_of
+from snaketune.train.batches import with_boundaries
+from snaketune.train.device import Device, is_exact
+from snaketune.train.kernels.cpu_attention import attend_by_document
+
+# What the kernel is called in transformers. Not the name of the setting (``varlen``): code that reads a model, with
+# padding or a cache, takes the setting and gets sdpa (:func:`snaketune.train.device.attention`).
+VARLEN = "varlen_packed"
+# The flash kernels in torch take heads of up to this width, in steps of 8 (aten/src/ATen/native/transformers/cuda).
+WIDEST_HEAD, HEAD_STEP = 256, 8
+# Under which names configurations have the share of attention weights that is dropped in training.
+DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
+# How much a document may change when another one is in front of it: rounding, where mixing changes it completely.
+TOLERANCE_FLOAT32, TOLERANCE_HALF = 1e-3, 0.1
+
+Kernel = Callable[..., Any]
+
+
+def training_attention(
+    setting: str, device: Device, dtype: torch.dtype, folder: str | Path, trust_remote_code: bool = False
+) -> str:
+    """Return the attention implementation that transformers gets for training.
+
+    Args:
+        setting: ``model.attn_implementation``.
+        device: where the model goes.
+        dtype: number format of the computing; the kernels with boundaries take 16 bits only.
+        folder: the model, whose configuration says how wide a head is and whose class what it supports.
+        trust_remote_code: whether code that comes with the model may run.
+
+    Raises:
+        ConfigError: if what is asked for cannot run here, or not with this model.
+    """
+    config = read_configuration(folder, trust_remote_code)
+    support = support_of(config)
+    if setting not in ("auto", "varlen"):
+        _refuse_unsupported_kernel(setting, support)
+        if setting.startswith("flash") and not device.is_cpu and (why := _not_for_flash(dtype, _settings(folder))):
+            raise ConfigError(f"model.attn_implementation: {setting} cannot be used here ({why}): set it to auto.")
+        return setting
+    obstacle = _obstacle(device, dtype, folder, support)
+    if obstacle and setting == "varlen":
+        raise ConfigError(f"model.attn_implementation: varlen cannot be used here ({obstacle}): set it to auto.")
+    if device.is_cpu and not obstacle:
+        register_varlen(attend_by_document)
+        return VARLEN
+    if device.is_cpu or dtype == torch.float32:
+        return _masked(support)
+    flash = _installed_flash(torch.cuda.get_device_capability())
+    if flash and setting == "auto" and support.runs(flash) and not _not_for_flash(dtype, _settings(folder)):
+        return flash
+    if obstacle:
+        kernel = _masked(support)
+        print(f"Attention runs in {kernel} with a mask of T x T per row, which is slow: {obstacle}.", flush=True)
+        return kernel
+    register_varlen()
+    return VARLEN
+
+
+def _masked(support: Support) -> str:
+    """Return the kernel that takes a mask, and say why when it is the slowest."""
+    if support.sdpa:
+        return "sdpa"
+    print(
+        f"Attention runs in eager, which keeps every weight of it: transformers has {support.kind} models with nothing"
+        " faster on this device.",
+        flush=True,
+    )
+    return "eager"
+
+
+def _refuse_unsupported_kernel(setting: str, support: Support) -> None:
+    if not support.runs(setting):
+        able = ", ".join(
+            name for name in ("eager", "sdpa", "flash_attention_2", "flex_attention") if support.runs(name)
+        )
+        raise ConfigError(
+            f"model.attn_implementation: transformers has no {setting} for {support.kind} models (it has {able}): set"
+            " it to auto."
+        )
+
+
+def _installed_flash(capability: tuple[int, int]) -> str | None:
+    if capability[0] == 9 and is_flash_attn_3_available():
+        return "flash_attention_3"
+    return "flash_attention_2" if capability[0] >= 8 and is_flash_attn_2_available() else None
+
+
+def _obstacle(device: Device, dtype: torch.dtype, folder: str | Path, support: Support) -> str | None:
+    """Return why a kernel that takes documents one by one cannot run, or None."""
+    if dtype == torch.float32 and not device.is_cpu:
+        return "it computes in 16 bits and this run in float32"
+    if not device.is_cpu and torch.cuda.get_device_capability()[0] < 8:
+        return "it needs an Ampere or newer GPU"
+    if not support.any_kernel:
+        return f"{support.kind} models bring an attention of their own, which takes no other kernel"
+    if not support.sdpa:
+        return f"the attention of {support.kind} models is more than a product (sinks, capped logits or a bias)"
+    settings = _settings(folder)
+    return _unsuitable_attention(settings) or (None if device.is_cpu else _unsuitable_heads(settings))
+
+
+def _not_for_flash(dtype: torch.dtype, settings: dict[str, Any]) -> str | None:
+    """Return why FlashAttention as a package cannot run, whatever the attention is, or None."""
+    if dtype == torch.float32:
+        return "it computes in 16 bits and this run in float32"
+    if torch.cuda.get_device_capability()[0] < 8:
+        return "it needs an Ampere or newer GPU"
+    return _unsuitable_heads(settings)
+
+
+def _settings(folder: str | Path) -> dict[str, Any]:
+    settings, _ = PretrainedConfig.get_config_dict(str(folder), local_files_only=True)
+    return settings.get("text_config", settings)
+
+
+def _unsuitable_attention(settings: dict[str, Any]) -> str | None:
+    if settings.get("attn_logit_softcapping"):
+        return "the model caps its attention logits"
+    if any(settings.get(name) for name in DROPOUTS):
+        return "the model drops attention weights at random"
+    if settings.get("attention_chunk_size"):
+        return "the model attends within chunks"
+    return "queries and values differ in size (latent attention)" if settings.get("qk_nope_head_dim") else None
+
+
+def _unsuitable_heads(settings: dict[str, Any]) -> str | None:
+    width = settings.get("head_dim")
+    if width is None and settings.get("hidden_size") and settings.get("num_attention_heads"):
+        width = settings["hidden_size"] // settings["num_attention_heads"]
+    if width and (width > WIDEST_HEAD or width % HEAD_STEP):
+        return f"its heads are {width} wide and the kernel takes multiples of {HEAD_STEP} up to {WIDEST_HEAD}"
+    return None
+
+
+def register_varlen(kernel: Kernel | None = None) -> None:
+    """Make the kernel known to transformers under the name :data:`VARLEN`.
+
+    No mask function goes with it: without one transformers makes no mask at all and does not look at the
+    positions either, which would wait for the GPU in every forward pass.
+
+    Args:
+        kernel: stands in for ``torch.nn.attention.varlen.varlen_attn``, with its signature.
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    AttentionInterface.register(VARLEN, _over_documents(kernel or varlen_attn))
+
+
+def _over_documents(kernel: Kernel) -> Callable[..., tuple[torch.Tensor, None]]:
+    def attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0, sliding_window=None, **kwargs):
+        """Attend within documents: the rows of the batch are one sequence, cut at ``cu_seq_lens``.
+
+        Args (shapes [rows, heads, T, width]) and result ([rows, T, heads, width]) are transformers'.
+        """
+        boundaries, longest = kwargs.get("cu_seq_lens_q"), kwargs.get("max_length_q")
+        _refuse_unsupported(boundaries, attention_mask, dropout, kwargs)
+        rows, heads, length, _ = query.shape
+        flat = [_flattened(states, _computing_dtype(states)) for states in (query, key, value)]
+        # (left, right) counts the tokens besides the own one; nothing to the right is what makes it causal.
+        window = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)
+        grouped = key.shape[1] != heads
+        out = kernel(
+            *flat, boundaries, boundaries, longest, longest, scale=scaling, window_size=window, enable_gqa=grouped
+        )
+        return out.view(rows, length, heads, value.shape[-1]), None
+
+    return attend
+
+
+def _refuse_unsupported(boundaries, mask, dropout: float, kwargs: dict[str, Any]) -> None:
+    if boundaries is None or mask is not None:
+        raise ConfigError(
+            "model.attn_implementation: varlen is for packed training rows and got a batch without document"
+            " boundaries: set it to auto."
+        )
+    if dropout or any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
+        raise ConfigError(
+            "model.attn_implementation: varlen knows no attention dropout, capped logits, sinks or position bias and"
+            " this model has one of them: set it to eager."
+        )
+
+
+def _flattened(states: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Turn [rows, heads, T, width] into [rows * T, heads, width]; a view for what a projection made."""
+    return states.transpose(1, 2).reshape(-1, states.shape[1], states.shape[3]).to(dtype)
+
+
+def _computing_dtype(states: torch.Tensor) -> torch.dtype:
+    """Return the format the kernel gets: rotary embeddings leave float32 behind when the weights are float32."""
+    kind = states.device.type
+    is_wide = states.dtype == torch.float32 and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if is_wide else states.dtype
+
+
+def needs_boundaries(model: Any) -> bool:
+    """Tell whether the model's attention kernel keeps documents apart by boundaries, not by positions."""
+    return model.config._attn_implementation.startswith((VARLEN, "flash"))
+
+
+@torch.no_grad()
+def settle_attention(model: Any, masked: bool = False) -> None:
+    """Go back to attention with a mask where the kernel that takes documents one by one is not what the model computes.
+
+    Both are compared on a short document: a layer may hand its kernel a bias or a cap that no configuration names.
+    That documents of one row stay apart is for :func:`check_isolation` to see.
+    With ``masked`` the mask is taken anyway: layers that are compiled cannot have a loop over documents.
+    """
+    was_training = model.training
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if masked:
+        base.set_attn_implementation("sdpa")
+        return
+    try:
+        with torch.random.fork_rng([]):
+            _second_document(model.train(), alone=True)  # only then a layer drops weights at random
+        by_document = _second_document(model.eval(), alone=True)
+    except ConfigError:
+        by_document = None
+    model.eval()
+    base.set_attn_implementation("sdpa")
+    expected = _second_document(model, alone=True)
+    model.train(was_training)
+    limit = TOLERANCE_FLOAT32 if expected.dtype == torch.float32 else TOLERANCE_HALF
+    if by_document is not None and bool((by_document - expected).norm() <= limit * expected.norm()):
+        base.set_attn_implementation(VARLEN)
+    else:
+        print("Note: attention runs with a mask, because this model's is more than a product of documents.", flush=True)
+
+
+def check_isolation(model: Any) -> None:
+    """Prove on this model, device and kernel that a document does not see the one in front of it in its row.
+
+    It has to run in the mixed precision of training: kernels with boundaries take 16 bits only.
+
+    Raises:
+        ConfigError: if it does, as with layers that are not attention (state-space models and the like).
+    """
+    change, limit = _change_behind_another(model)
+    if not change <= limit:
+        raise ConfigError(
+            f"tokens.packing: true mixes neighbouring documents in this model with {model.config._attn_implementation}"
+            f" attention (a document changes by {change:.1%} behind another one): set it to false."
+        )
+
+
+def is_isolated(model: Any) -> bool:
+    """Tell whether a document does not see the one in front of it, see :func:`check_isolation`."""
+    change, limit = _change_behind_another(model)
+    return change <= limit
+
+
+@torch.no_grad()
+def _change_behind_another(model: Any) -> tuple[float, float]:
+    """Return by which share a document changes behind another one, and by how much it may."""
+    was_training = model.training
+    model.eval()
+    alone, behind = _second_document(model, alone=True), _second_document(model, alone=False)
+    model.train(was_training)
+    change = float(((alone - behind).norm(dim=-1) / alone.norm(dim=-1).clamp_min(1e-12)).max())
+    is_close = is_exact(alone) and (alone.device.type == "cpu" or not needs_boundaries(model))
+    return change, TOLERANCE_FLOAT32 if is_close else TOLERANCE_HALF
+
+
+def _second_document(model: Any, alone: bool, lengths: tuple[int, int] = (11, 9)) -> torch.Tensor:
+    """Return the last hidden states of the second of two short documents, shape [tokens, width]."""
+    device = next(model.parameters()).device
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    ids = (torch.arange(sum(lengths)) * 7 + 3) % base.config.get_text_config().vocab_size
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    kept = slice(lengths[0], None) if alone else slice(None)
+    batch: dict[str, Any] = {"input_ids": ids[None, kept], "position_ids": positions[None, kept]}
+    batch = with_boundaries(batch) if needs_boundaries(base) else batch
+    batch = {name: part.to(device) if isinstance(part, torch.Tensor) else part for name, part in batch.items()}
+    return body_of(base)(**batch, use_cache=False).last_hidden_state[0, -lengths[1] :]

@@ -1,0 +1,227 @@
+"""The output layer and its loss without ever keeping logits: memory does not grow with the number of tokens.
+
+Logits of 8,192 tokens over a vocabulary of 128,000 are 4 GB in float32, several times over in a usual loss. Here
+the tokens that carry loss go through the output layer a chunk at a time; the gradient with respect to the hidden
+states is made on the spot (it only needs scaling later), so that nothing is recomputed and a frozen output layer
+costs no weight gradient.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from snaketune.model.architecture import body_of
+from snaketune.train.batches import IGNORED, loss_places, with_boundaries
+from snaketune.train.device import is_exact
+from snaketune.train.kernels.attention import needs_boundaries
+from snaketune.train.kernels.matrix_products import product
+
+# Logits alive at once: 2^26 are 512 tokens of a vocabulary of 128,000, 0.5 GB with their bfloat16 twins. A CPU is
+# fastest with few (measured: 15% at vocabularies of 4,096 and 32,000).
+LOGITS_AT_ONCE, LOGITS_AT_ONCE_CPU = 1 << 26, 1 << 22
+# Settings under which logits are more than hidden states times a matrix (Gemma, Cohere, Granite, Falcon-H1, MoE).
+CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+TOLERANCE_FLOAT32, TOLERANCE_HALF = 1e-4, 2e-2
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Sum over tokens of the cross-entropy of ``hidden @ weight.T + bias``; gradients are made in the forward."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, targets, chunk: int, with_gradient: bool):
+        wanted = [bool(with_gradient and needed) for needed in ctx.needs_input_grad[:3]]
+        losses = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if wanted[0] else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if wanted[2] else None
+        for start in range(0, len(targets), chunk):
+            part = slice(start, start + chunk)
+            logs = product(hidden[part], weight, bias).log_softmax(-1, dtype=torch.float32)
+            losses[part] = -logs.gather(-1, targets[part, None]).squeeze(-1)
+            if not any(wanted):
+                continue
+            slope = _slope(logs, targets[part], hidden.dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = product(slope, weight.t())
+            if grad_weight is not None:
+                grad_weight += slope.t() @ hidden[part]
+            if grad_bias is not None:
+                grad_bias += slope.sum(0, dtype=torch.float32)
+        kept = (grad_hidden, _as(grad_weight, weight), _as(grad_bias, bias))
+        ctx.save_for_backward(*kept)
+        return losses.sum()
+
+    @staticmethod
+    def backward(ctx, *upstream):
+        scaled = (None if part is None else part * upstream[0].to(part.dtype) for part in ctx.saved_tensors)
+        return *scaled, None, None, None
+
+
+def _slope(logs: torch.Tensor, targets: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return d loss / d logits = softmax - one-hot, in place of ``logs`` where the format allows."""
+    logs.exp_().scatter_add_(-1, targets[:, None], logs.new_full((len(targets), 1), -1.0))
+    return logs.to(dtype)
+
+
+def _as(gradient: torch.Tensor | None, like: torch.Tensor | None) -> torch.Tensor | None:
+    return None if gradient is None or like is None else gradient.to(like.dtype)
+
+
+def linear_cross_entropy(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    chunk: int | None = None,
+) -> torch.Tensor:
+    """Return the sum of the tokens' negative log-likelihoods, in nats, float32.
+
+    Args:
+        hidden: states of the tokens that carry loss, shape [tokens, width].
+        weight, bias: of the output layer, shapes [vocabulary, width] and [vocabulary].
+        targets: the token that each state should predict, int64, shape [tokens].
+        chunk: tokens whose logits exist at the same time; by default as many as make 2^26 logits (2^22 on a CPU).
+    """
+    dtype = _product_dtype(hidden, weight)
+    bias = None if bias is None else bias.to(dtype)
+    at_once = LOGITS_AT_ONCE_CPU if hidden.device.type == "cpu" else LOGITS_AT_ONCE
+    size = chunk or max(1, at_once // len(weight))
+    # Autocast would meddle with the sums inside; the formats are settled here.
+    with torch.autocast(hidden.device.type, enabled=False):
+        return _LinearCrossEntropy.apply(
+            hidden.to(dtype), weight.to(dtype), bias, targets, size, torch.is_grad_enabled()
+        )
+
+
+def _product_dtype(hidden: torch.Tensor, weight: torch.Tensor) -> torch.dtype:
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+
+
+def install_chunked_loss(model: Any) -> bool:
+    """Put the chunked loss in as the forward of the causal language model, also under PEFT.
+
+    It is the ``forward`` of the module itself, so that hooks around the module (FSDP2's) still run. Without labels
+    the model answers as before: evaluation and generation get their logits. Says why when it cannot be installed.
+
+    Returns:
+        Whether it is installed.
+    """
+    obstacle = chunked_loss_obstacle(model)
+    if obstacle:
+        print(f"The loss keeps its logits: {obstacle}.", flush=True)
+        return False
+    put_chunked_loss(model)
+    return True
+
+
+def put_chunked_loss(model: Any) -> None:
+    """Put the chunked loss in where it is known to be the model's own."""
+    base = _causal_model(model)
+    head = base.get_output_embeddings()
+    head.forward = _forward_with_loss(head, head.forward)
+    base.forward = _forward_with_chunks(base, base.forward, head)
+
+
+def chunked_loss_obstacle(model: Any) -> str | None:
+    """Return why the chunked loss cannot stand for the model's own, or None; both are compared on a few tokens.
+
+    It has to run in the mixed precision of training: attention kernels for packed rows take 16 bits only.
+    """
+    base = _causal_model(model)
+    head = base.get_output_embeddings()
+    if type(head) is not torch.nn.Linear:
+        return f"the output layer is a {type(head).__name__} and not a plain linear layer"
+    settings = base.config.get_text_config()
+    changed = [name for name in CHANGED_LOGITS if getattr(settings, name, None) not in (None, 1, 1.0)]
+    if changed:
+        return f"the model changes its logits ({changed[0]})"
+    if getattr(settings, "output_router_logits", False):
+        return "the model adds a loss of its experts"
+    return _difference(base)
+
+
+def _causal_model(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@torch.no_grad()
+def _difference(base: Any) -> str | None:
+    """Return how the chunked loss differs from the model's own on two short rows, or None if they agree."""
+    was_training = base.training
+    base.eval()
+    batch = _sample(base)
+    own = base(**batch, use_cache=False)
+    loss_of = _forward_with_loss(base.get_output_embeddings(), base.get_output_embeddings().forward)
+    loss = _forward_with_chunks(base, base.forward, loss_of)(**batch, use_cache=False).loss
+    hidden = body_of(base)(**{k: v for k, v in batch.items() if k != "labels"}, use_cache=False).last_hidden_state
+    logits = base.get_output_embeddings()(hidden)
+    base.train(was_training)
+    limit = TOLERANCE_FLOAT32 if is_exact(hidden) else TOLERANCE_HALF
+    if own.logits.shape != logits.shape or not _near(own.logits, logits, limit):
+        return "the model does more to its logits than one matrix product"
+    return None if _near(own.loss, loss, limit) else f"it gives {float(loss):.6f} and the model {float(own.loss):.6f}"
+
+
+def _near(own: torch.Tensor, ours: torch.Tensor, limit: float) -> bool:
+    return bool((own.float() - ours.float()).abs().max() <= limit * own.float().abs().max())
+
+
+def _sample(base: Any, length: int = 16) -> dict[str, Any]:
+    vocabulary = base.config.get_text_config().vocab_size
+    ids = (torch.arange(2 * length).view(2, length) * 11 + 5) % vocabulary
+    labels = ids.clone()
+    labels[:, : length // 4] = IGNORED
+    batch: dict[str, Any] = {"input_ids": ids, "labels": labels, "position_ids": torch.arange(length).repeat(2, 1)}
+    batch = with_boundaries(batch) if needs_boundaries(base) else batch
+    device = next(base.parameters()).device
+    return {name: part.to(device) if isinstance(part, torch.Tensor) else part for name, part in batch.items()}
+
+
+def _forward_with_loss(head: torch.nn.Linear, original: Callable) -> Callable:
+    """Return a forward of the output layer that, given targets, gives their summed loss instead of logits.
+
+    The layer itself is called with them: where its weights are sharded, its own hooks gather them.
+    """
+
+    def forward(states: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
+        if targets is None:
+            return original(states)
+        return linear_cross_entropy(states, head.weight, targets, head.bias)
+
+    return forward
+
+
+def _forward_with_chunks(base: Any, original: Callable, loss_of: Callable) -> Callable:
+    # Trainer reads the signature to learn that num_items_in_batch is welcome, generate what inputs there are.
+    @functools.wraps(original)
+    def forward(*args, labels=None, shift_labels=None, loss_places=None, num_items_in_batch=None, **kwargs):
+        if labels is None and shift_labels is None:
+            return original(*args, **kwargs)
+        for unused in ("logits_to_keep", "return_dict"):
+            kwargs.pop(unused, None)
+        hidden = body_of(base)(*args, **kwargs).last_hidden_state
+        places, targets = _places_and_targets(labels, shift_labels, loss_places)
+        states = hidden.flatten(0, 1).index_select(0, places.to(hidden.device))
+        total = loss_of(states, targets=targets.to(hidden.device))
+        return CausalLMOutputWithPast(
+            loss=total / (max(1, len(targets)) if num_items_in_batch is None else num_items_in_batch)
+        )
+
+    return forward
+
+
+def _places_and_targets(labels, shift_labels, places) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the flat places that carry loss and the tokens they should predict, int64, shape [n].
+
+    Places that came with the batch spare a wait for the GPU: how many there are is known on the host.
+    """
+    if shift_labels is not None:
+        flat = shift_labels.reshape(-1)
+        places = torch.nonzero(flat != IGNORED).flatten()
+        return places, flat.index_select(0, places)
+    places = loss_places(labels) if places is None else places
+    return places, labels.reshape(-1).index_select(0, places + 1)

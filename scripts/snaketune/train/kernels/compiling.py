@@ -1,0 +1,131 @@
+"""Compiling the decoder layers: one by one, after the adapter, only where it pays, and counted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._dynamo.utils import counters
+from transformers import TrainerCallback
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from snaketune.core.errors import ConfigError
+from snaketune.train.device import Device
+
+# Compiling costs one to three minutes on a GPU machine and saves about a sixth of the time after that
+# (published: 16-44%), so that it has paid for itself after roughly ten minutes.
+WORTH_SECONDS = 600.0
+# The fastest GPU sold, dense bfloat16 FLOP/s at the share of it that training reaches: a run that is long even
+# there is long everywhere, which is all that matters when nobody knows the GPU's own peak.
+FASTEST_RATE = 2.5e15 * 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Compilations:
+    """What torch has compiled in this process: graphs, and places where a graph had to be broken off."""
+
+    graphs: int
+    breaks: int
+
+
+def compile_layers(model: torch.nn.Module) -> int:
+    """Compile each decoder layer in place and return how many there are.
+
+    Compiling layer by layer, after the adapter, gives one graph for all of them, keeps the names of the state dict
+    (a compiled whole model saves ``_orig_mod.`` keys that load as zeros) and survives activation checkpointing.
+    Shapes are constants: packed rows always have the same, and kernels for one shape are faster.
+    """
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for layer in layers:
+        layer.compile(dynamic=False)
+    return len(layers)
+
+
+def compilations() -> Compilations:
+    """Return the counts so far; a graph more after the first steps is a recompilation."""
+    return Compilations(counters["stats"]["unique_graphs"], sum(counters["graph_break"].values()))
+
+
+def pays(flops: float, rate: float | None) -> bool:
+    """Tell whether a run is long enough for compiling, from its FLOPs and the FLOP/s that are expected.
+
+    The rule asks for the whole run, not for what is left of it, so that a resumed run decides as the first time.
+
+    Args:
+        flops: forward and backward passes of the whole run.
+        rate: expected FLOP/s of the GPU; None when it is unknown.
+    """
+    return flops / (rate or FASTEST_RATE) >= WORTH_SECONDS
+
+
+def wants_compiling(
+    setting: bool | str, device: Device, is_long: bool, adapter: Mapping[str, Any], is_checkpointing: bool
+) -> tuple[bool, str | None]:
+    """Return whether to compile, and why not when somebody might expect it.
+
+    ``auto`` never compiles on a CPU, where training is for trying things out.
+
+    Args:
+        setting: ``train.torch_compile``.
+        device: where the run computes.
+        is_long: whether compiling pays.
+        adapter: the ``adapter`` section.
+        is_checkpointing: whether activations are recomputed.
+
+    Raises:
+        ConfigError: if compiling is asked for together with what breaks it.
+    """
+    if setting is False or (setting == "auto" and (device.is_cpu or not is_long)):
+        return False, None
+    obstacle, cure = _obstacle(adapter, is_checkpointing)
+    if not obstacle:
+        return True, None
+    if setting is True:
+        raise ConfigError(f"{obstacle}: set it to {cure}, or train.torch_compile to false.")
+    return False, f"{obstacle}: layers are not compiled; set it to {cure} for more speed"
+
+
+def _obstacle(adapter: Mapping[str, Any], is_checkpointing: bool) -> tuple[str | None, str]:
+    """Return what of the adapter does not compile, and the value that does."""
+    if adapter.get("use_dora"):
+        # PEFT's DoRA breaks the graph in each adapted layer and then exceeds the limit of recompilations: it would run
+        # as slowly as before, after minutes of compiling.
+        return "adapter.use_dora: true breaks compiled layers apart", "false"
+    dropout = adapter.get("lora_dropout", 0.0)
+    if dropout and is_checkpointing:
+        # https://github.com/huggingface/peft/issues/3020: inductor fails on the recomputed dropout.
+        return f"adapter.lora_dropout: {dropout} does not compile together with activation checkpointing", "0"
+    return None, ""
+
+
+class CompilationWatch(TrainerCallback):
+    """Say when something is compiled again after the first steps: every time costs tens of seconds.
+
+    Attributes:
+        later: graphs compiled after the warm-up.
+    """
+
+    def __init__(self, warm_up: int = 2):
+        self._warm_up, self._started, self._known = warm_up, 0, compilations()
+        self._has_evaluated = False
+        self.later = 0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Note where training starts, which is not at step 0 after an interruption."""
+        self._started = state.global_step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Count what this step compiled."""
+        self._count(state.global_step, expected=state.global_step - self._started <= self._warm_up)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        """Count what a held-out pass compiled; the first one needs graphs of its own, without gradients."""
+        self._count(state.global_step, expected=not self._has_evaluated)
+        self._has_evaluated = True
+
+    def _count(self, step: int, expected: bool) -> None:
+        now = compilations()
+        new, self._known = now.graphs - self._known.graphs, now
+        if new and not expected:
+            self.later += new
+            print(f"Step {step}: layers were compiled again ({new} graphs), which costs time.", flush=True)

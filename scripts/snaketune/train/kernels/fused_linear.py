@@ -1,0 +1,143 @@
+"""Linear layers with a LoRA adapter as one step of autograd: no copies of activations beside their inputs and outputs.
+
+PEFT computes ``base(x) + B(A(x)) * scaling`` in six operations, of which each makes a tensor as large as the output.
+Here the adapter's share is added inside the second product, and the backward pass does the same for the input's
+gradient. What is kept for it are the inputs, which neighbouring layers share, and r numbers a token.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import Linear as LoraLinear
+from torch.nn import functional
+
+from snaketune.train.kernels.matrix_products import product
+
+NOTHING = (None, None, None)
+
+
+class _Linear(torch.autograd.Function):
+    """``x @ weight.T + bias + scaling * (x @ down.T) @ up.T`` of shape [tokens, out]."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, down, up, scaling: float):
+        out, inner = _multiplied(x, weight, bias, down, up, scaling)
+        ctx.scaling = scaling
+        ctx.save_for_backward(x if _needs_input(ctx.needs_input_grad) else None, weight, down, up, inner)
+        return out
+
+    @staticmethod
+    def backward(ctx, *upstream):
+        x, weight, down, up, inner = ctx.saved_tensors
+        needed = ctx.needs_input_grad
+        to_x, to_down, to_up = _backward(upstream[0], x, weight, (down, up, inner, ctx.scaling), needed[0])
+        to_weight = upstream[0].t() @ x if needed[1] else None
+        to_bias = upstream[0].sum(0) if needed[2] else None
+        return to_x, to_weight, to_bias, to_down, to_up, None
+
+
+class _GatedLinear(torch.autograd.Function):
+    """The same of ``silu(gate) * value``, which is computed again in the backward pass instead of being kept."""
+
+    @staticmethod
+    def forward(ctx, gate, value, weight, bias, down, up, scaling: float):
+        out, inner = _multiplied(functional.silu(gate).mul_(value), weight, bias, down, up, scaling)
+        ctx.scaling = scaling
+        ctx.save_for_backward(gate, value, weight, down, up, inner)
+        return out
+
+    @staticmethod
+    def backward(ctx, *upstream):
+        gate, value, weight, down, up, inner = ctx.saved_tensors
+        opened = functional.silu(gate)
+        x = opened * value
+        to_x, to_down, to_up = _backward(upstream[0], x, weight, (down, up, inner, ctx.scaling), True)
+        assert to_x is not None
+        to_weight = upstream[0].t() @ x if ctx.needs_input_grad[2] else None
+        to_bias = upstream[0].sum(0) if ctx.needs_input_grad[3] else None
+        to_value = opened.mul_(to_x)
+        to_gate = torch.ops.aten.silu_backward(to_x.mul_(value), gate)
+        return to_gate, to_value, to_weight, to_bias, to_down, to_up, None
+
+
+def _multiplied(x, weight, bias, down, up, scaling: float) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the output and the adapter's inner states, shapes [tokens, out] and [tokens, r]."""
+    out = product(x, weight, bias)
+    if down is None:
+        return out, None
+    inner = product(x, down)
+    return out.addmm_(inner, up.t(), alpha=scaling), inner
+
+
+def _needs_input(needed: tuple[bool, ...]) -> bool:
+    """Tell whether a gradient of a weight needs the input of the layer."""
+    return needed[1] or needed[3]
+
+
+def _backward(slope, x, weight, adapter, to_input: bool) -> tuple[torch.Tensor | None, ...]:
+    """Return the gradients of the input and of the adapter's two matrices."""
+    down, up, inner, scaling = adapter
+    to_x = product(slope, weight.t()) if to_input else None
+    if down is None:
+        return to_x, None, None
+    inner_slope = product(slope, up.t()).mul_(scaling)
+    if to_x is not None:
+        to_x.addmm_(inner_slope, down)
+    return to_x, inner_slope.t() @ x, (slope.t() @ inner).mul_(scaling)
+
+
+def adapter_of(module: torch.nn.Module) -> tuple[Any, ...] | None:
+    """Return weight, bias, both matrices of the adapter and its scaling; None where a layer does more than that.
+
+    Without an adapter, or while it is switched off, the matrices are None.
+    """
+    if type(module) is torch.nn.Linear:
+        return module.weight, module.bias, None, None, 1.0
+    if not isinstance(module, LoraLinear) or module.merged:
+        return None
+    base, active = module.get_base_layer(), [name for name in module.active_adapters if name in module.lora_A]
+    if module.disable_adapters or not active:
+        return base.weight, base.bias, None, None, 1.0
+    if len(active) > 1:
+        return None
+    name = active[0]
+    return base.weight, base.bias, module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name]
+
+
+def can_be_fused(module: torch.nn.Module) -> bool:
+    """Tell whether a layer is a plain linear one in float32, with or without a plain LoRA adapter without dropout."""
+    if type(module) is torch.nn.Linear:
+        return module.weight.dtype == torch.float32
+    if type(module) is not LoraLinear or type(module.get_base_layer()) is not torch.nn.Linear:
+        return False
+    plain_variant = not any(module.use_dora.values()) and not module.lora_variant and not any(module.lora_bias.values())
+    plain_input = all(isinstance(dropout, torch.nn.Identity) for dropout in module.lora_dropout.values())
+    return plain_variant and plain_input and all(weight.dtype == torch.float32 for weight in module.parameters())
+
+
+def fused_linear(module: torch.nn.Module) -> Callable[..., torch.Tensor]:
+    """Return a forward of ``module``, which :func:`can_be_fused`; it calls the module's own with arguments it lacks."""
+    original = module.forward
+
+    def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        parts = adapter_of(module)
+        if args or kwargs or parts is None or not is_full_precision(x):
+            return original(x, *args, **kwargs)
+        return _Linear.apply(x.reshape(-1, x.shape[-1]), *parts).view(*x.shape[:-1], -1)
+
+    return forward
+
+
+def is_full_precision(x: torch.Tensor) -> bool:
+    """Tell whether products with ``x`` are computed in float32."""
+    return x.dtype == torch.float32 and not (x.device.type == "cpu" and torch.is_autocast_enabled("cpu"))
+
+
+def gated_linear(gate: torch.Tensor, value: torch.Tensor, module: torch.nn.Module) -> torch.Tensor | None:
+    """Return ``module(silu(gate) * value)``; None where the module does more than a product just now."""
+    parts = adapter_of(module)
+    if parts is None:
+        return None
+    flat = (gate.reshape(-1, gate.shape[-1]), value.reshape(-1, value.shape[-1]))
+    return _GatedLinear.apply(*flat, *parts).view(*gate.shape[:-1], -1)

@@ -1,0 +1,1 @@
+"""The base model, and what of it is trained."""

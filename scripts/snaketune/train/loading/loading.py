@@ -1,0 +1,147 @@
+"""Loading the base model and making of it what is trained: an adapter on frozen weights, or every weight."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from snaketune.core.errors import ConfigError
+from snaketune.model.architecture import auto_class, read_configuration, support_of
+from snaketune.train.device import Device, computing_dtype, is_sharded, weight_dtype
+from snaketune.train.distributed.process_group import Team
+from snaketune.train.kernels.attention import training_attention
+from snaketune.train.loading.quantization import keep_arithmetic, quantization_config
+from snaketune.train.loading.unsupported_model import explaining_unfit_model
+from snaketune.train.packages import NONE
+
+
+def load_base(folder: str | Path, cfg: dict[str, Any], device: Device) -> PreTrainedModel:
+    """Load the prepared model in ``folder`` for training.
+
+    It goes onto the device or, where it is to be sharded, into the memory of the first process alone, which hands out
+    the shares: a model that no GPU could hold is read once, and is on no GPU as a whole at any time.
+
+    Args:
+        folder: a Hugging Face model folder.
+        cfg: the ``train``, ``adapter`` and ``model`` sections of the configuration.
+        device: where it goes; it decides the number format of ``dtype: auto``.
+
+    Raises:
+        ConfigError: if the attention kernel or the quantisation cannot be had here.
+    """
+    model, quantization = cfg["model"], cfg["model"].get("quantization", NONE)
+    trust, arithmetic = model["trust_remote_code"], computing_dtype(cfg, device)
+    kernel = training_attention(model["attn_implementation"], device, arithmetic, folder, trust)
+    if quantization != NONE and device.is_cpu:
+        print(f"model.quantization: {quantization} on a CPU saves memory, not time; none is exact.", flush=True)
+    if is_sharded(cfg) and not Team.of_environment().is_first:
+        return empty_model(folder, base_dtype(cfg, device), kernel, trust)
+    loaded = open_model(folder, base_dtype(cfg, device), kernel, trust, quantization)
+    return loaded if quantization != NONE or is_sharded(cfg) else torch.nn.Module.to(loaded, device.type)
+
+
+def base_dtype(cfg: dict[str, Any], device: Device) -> torch.dtype:
+    """Return the number format of the weights in training.
+
+    Weights that are trained themselves are float32 unless asked otherwise: with 8 bits of mantissa a bfloat16 weight
+    does not move at all when a step changes it by less than about 0.2%, as nearly all steps do.
+    """
+    setting = cfg["model"]["dtype"]
+    is_full = cfg["adapter"]["type"] == "none"
+    return torch.float32 if is_full and setting == "auto" else weight_dtype(setting, device)
+
+
+def empty_model(folder: str | Path, dtype: torch.dtype, kernel: str, trust_remote_code: bool) -> PreTrainedModel:
+    """Return the model in ``folder`` without reading its weights, which another process has.
+
+    They are memory that nobody has written to, and which therefore takes none. On the meta device they could not be
+    told apart, and accelerate finds the optimizer's parameters by their place in memory.
+    """
+    config = read_configuration(folder, trust_remote_code)
+    with init_empty_weights(include_buffers=False):
+        model = auto_class(config).from_config(
+            config, dtype=dtype, attn_implementation=kernel, trust_remote_code=trust_remote_code
+        )
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            module.register_parameter(name, torch.nn.Parameter(torch.empty_like(weight, device="cpu")))
+    model.tie_weights()
+    return model
+
+
+def open_model(
+    folder: str | Path,
+    dtype: torch.dtype,
+    kernel: str,
+    trust_remote_code: bool,
+    quantization: str = NONE,
+    device_map: str | None = None,
+) -> PreTrainedModel:
+    """Return the causal language model in ``folder``, from safetensors only and without a network.
+
+    Args:
+        folder: a Hugging Face model folder.
+        dtype: number format of the weights and, where these are quantised, of their products.
+        kernel: attention implementation.
+        trust_remote_code: whether code that comes with the model may run.
+        quantization: ``model.quantization``; a quantised model is on its device already.
+        device_map: ``auto`` spreads the model over a GPU and the memory beside it.
+
+    Raises:
+        ConfigError: if the attention kernel or the quantisation cannot be had.
+        DataError: if the files do not hold what the configuration describes.
+        TrainingError: if transformers cannot load the model.
+    """
+    from snaketune.model.checkpoint_fit import check_loaded, without_report  # needs orjson, which the core does not
+
+    logging.disable_progress_bar()
+    # Trainer and model code of the same release warn about each other's names.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    quantized = quantization_config(quantization, dtype, folder)
+    extra: dict[str, Any] = {"quantization_config": quantized} if quantized else {}
+    config = read_configuration(folder, trust_remote_code)
+    is_plain = not quantized and not getattr(config, "quantization_config", None)
+    # Evaluation asks for sdpa, which not every kind of model has; training has chosen what there is.
+    kernel = "eager" if kernel == "sdpa" and not support_of(config).sdpa else kernel
+    with (
+        explaining_unfit_model(config.model_type, "cannot be loaded"),
+        _explaining_missing_package(kernel),
+        without_report(),
+    ):
+        model, found = auto_class(config).from_pretrained(
+            str(folder),
+            dtype=dtype,
+            attn_implementation=kernel,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            local_files_only=True,
+            device_map=device_map,
+            output_loading_info=True,
+            ignore_mismatched_sizes=is_plain,  # they are refused below, in a sentence
+            **extra,
+        )
+    if is_plain:
+        check_loaded(Path(folder), model, found)
+    keep_arithmetic(model)
+    return model
+
+
+@contextmanager
+def _explaining_missing_package(kernel: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(_missing_package(error, kernel)) from None
+
+
+def _missing_package(error: ImportError, kernel: str) -> str:
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if "attention" in reason.lower() or "flash" in reason.lower():
+        return f"model.attn_implementation: {kernel} cannot be used here ({reason}): install it or set it to auto."
+    return f"model.name_or_path: the model needs a package that is not installed ({reason}): install it in .venv."

@@ -1,0 +1,36 @@
+"""A model whose own code fails on rows of text: one sentence instead of a traceback out of transformers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from snaketune.core.errors import SnaketuneError, TrainingError
+from snaketune.train.determinism import REFUSED
+from snaketune.train.out_of_memory import is_shortage
+
+
+@contextmanager
+def explaining_unfit_model(kind: str, what: str = "fails on a row of text") -> Iterator[None]:
+    """Turn whatever the code of ``kind`` models raises into a TrainingError.
+
+    Memory that runs out, an operation that is not deterministic, and errors of our own stay what they are: each has a
+    sentence of its own.
+
+    Args:
+        kind: ``model_type``.
+        what: what such a model does, in words.
+
+    Raises:
+        TrainingError: with the first line of the reason.
+    """
+    try:
+        yield
+    except SnaketuneError:
+        raise
+    except Exception as error:  # every architecture fails in its own way; the reason is passed on
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if is_shortage(error) or REFUSED in reason:
+            raise
+        raise TrainingError(
+            f"model.name_or_path: a {kind} model with these settings {what} ({type(error).__name__}:"
+            f" {reason}): correct its config.json, or choose another model."
+        ) from error

@@ -1,0 +1,121 @@
+"""Out of memory: what the run needs, part by part, and the next smaller setting, instead of a traceback."""
+
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from snaketune.core.errors import SnaketuneError, TrainingError
+from snaketune.train.device import Device
+
+GIGA = 1e9
+# How libraries say that memory is used up, beside torch's own exception: torch of the machine's memory, CUDA, its
+# libraries (cuBLAS makes its handle in what is left), Triton, NCCL, and a loader process that the system ended.
+SHORTAGES = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "CUSPARSE_STATUS_ALLOC_FAILED",
+    "CUFFT_ALLOC_FAILED",
+    "cudaErrorMemoryAllocation",
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    "is killed by signal: Killed",
+    "insufficient shared memory (shm)",
+)
+
+
+class ShortageError(TrainingError):
+    """Memory ran out."""
+
+
+@contextmanager
+def explaining_shortage(explain: Callable[[], str]) -> Iterator[None]:
+    """Turn running out of memory into one sentence, made by ``explain``.
+
+    Raises:
+        ShortageError: if memory runs out in the block.
+    """
+    try:
+        yield
+    except SnaketuneError:
+        raise
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+        forget_frames(error)
+    else:
+        return
+    # Outside of the handler: its traceback would keep the tensors of the failed step alive.
+    raise ShortageError(f"memory ran out: {explain()}; the last checkpoint is kept and nothing is published.")
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Tell whether an error, or the one that it came from, says that memory ran out.
+
+    torch has an exception for its own allocator alone; compiling wraps whatever a kernel raised.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    said = str(error).lower()
+    if isinstance(error, RuntimeError | OSError) and any(words.lower() in said for words in SHORTAGES):
+        return True
+    before = error.__cause__ or error.__context__
+    return before is not None and is_shortage(before)
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Let go of the variables of the functions that an error came through: the tensors of the step that failed.
+
+    Whatever handles the error next, contextlib's frames among it, would keep them alive through its traceback.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+def memory_gigabytes(device: Device) -> float:
+    """Return the memory of the GPU, or of the machine, in GB (1e9 bytes)."""
+    if device.is_cpu:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIGA
+    return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / GIGA
+
+
+def advise(model_folder: Path, row_length: int, cfg: dict[str, Any], device: Device) -> str:
+    """Return what the run needs against what there is, and the next smaller setting."""
+    there = memory_gigabytes(device)
+    try:
+        return _plan(model_folder, row_length, cfg, device, there)
+    except SnaketuneError as error:
+        return (
+            f"this machine has {there:.1f} GB and the need of the run cannot be planned ({str(error).rstrip('.')}):"
+            " lower train.per_device_train_batch_size, raising train.gradient_accumulation_steps as much, or"
+            " tokens.max_length"
+        )
+
+
+def _plan(model_folder: Path, row_length: int, cfg: dict[str, Any], device: Device, there: float) -> str:
+    from transformers import AutoConfig
+
+    from snaketune.plan.memory.fitting import choose_checkpointing, next_smaller_setting
+    from snaketune.plan.memory.memory import memory_plan
+    from snaketune.plan.settings import setting_of
+
+    allowed = cfg["model"].get("trust_remote_code", False)
+    config = AutoConfig.from_pretrained(str(model_folder), local_files_only=True, trust_remote_code=allowed)
+    setting = setting_of(cfg, row_length, device.type, device.has_bf16)
+    if cfg["train"]["gradient_checkpointing"] == "auto" and not device.is_cpu:
+        setting = replace(setting, checkpoint_every=choose_checkpointing(config, setting, there).checkpoint_every)
+    plan = memory_plan(config, setting)
+    # It did not fit, whatever the plan says: the next setting has to need less than this one.
+    smaller = next_smaller_setting(config, setting, min(there, plan.total))
+    change = smaller.sentence() if smaller else "use a smaller model or a device with more memory"
+    return f"the run needs {plan.describe()}, and there are {there:.1f} GB: {change}"

@@ -1,0 +1,132 @@
+"""Direct preference optimisation on packed rows: what a model gives each document, and the losses of pairs.
+
+In a packed row the chosen and the rejected answer to a prompt are two neighbouring documents, the chosen one first:
+the documents of a batch are numbered in order, and those numbered 2k and 2k + 1 are a pair.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy, logsigmoid, pad
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from snaketune.train.batches import loss_places
+from snaketune.train.kernels.chunked_cross_entropy import LOGITS_AT_ONCE
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceLoss:
+    """Which loss a pair has: ``loss_type`` is sigmoid, ipo or hinge, ``beta`` keeps the policy near the reference."""
+
+    beta: float
+    loss_type: str
+    label_smoothing: float = 0.0
+
+    def __call__(
+        self, policy: torch.Tensor, reference: torch.Tensor, tokens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss and the reward margin of each pair, both of shape [documents / 2].
+
+        The reward of a document is beta times the log-ratio of policy and reference (Rafailov et al. 2023,
+        arXiv:2305.18290, section 4), the margin that of the chosen less that of the rejected one.
+
+        ``sigmoid`` is their equation 7, with label smoothing that of Mitchell 2023 (a note on DPO with noisy
+        preferences, "conservative DPO"): labels are wrong with this probability. ``hinge`` is that of SLiC on the
+        same margin (Zhao et al. 2023, arXiv:2305.10425; Liu et al. 2023, arXiv:2309.06657). ``ipo`` is equation 17
+        of Azar et al. 2023 (arXiv:2310.12036) with each log-ratio divided by the document's trained tokens, as TRL
+        has it from the authors: a sum would make the target depend on the length of the answers.
+
+        Args:
+            policy, reference: log-probabilities of the documents in nats, shape [documents].
+            tokens: trained tokens of each document, shape [documents].
+        """
+        ratios = policy - reference
+        margins = self.beta * (ratios[0::2] - ratios[1::2])
+        if self.loss_type == "hinge":
+            return torch.relu(1 - margins), margins
+        if self.loss_type == "ipo":
+            means = ratios / tokens.clamp(min=1)
+            return (means[0::2] - means[1::2] - 1 / (2 * self.beta)) ** 2, margins
+        wrong = self.label_smoothing
+        return -(1 - wrong) * logsigmoid(margins) - wrong * logsigmoid(-margins), margins
+
+
+def locate_documents(batch: dict[str, Any], tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return where the trained tokens of a batch are and which document each belongs to.
+
+    The padding at the end of a row restarts positions like a document, but no document begins there.
+
+    Args:
+        batch: ``labels`` and ``position_ids`` of the rows, shape [rows, row_length].
+        tokens: real tokens of each row, int64, shape [rows]; rows beyond these hold nothing but padding.
+
+    Returns:
+        ``places`` (of the states that predict them, in the flattened rows), ``targets`` and ``owners`` (number of
+        the document), all of shape [trained tokens], and ``sizes``, the trained tokens of each document, shape
+        [documents]; all int64.
+    """
+    positions, labels = batch["position_ids"], batch["labels"]
+    filled = pad(tokens, (0, len(positions) - len(tokens)))
+    begins = (positions == 0) & (torch.arange(positions.shape[1]) < filled[:, None])
+    numbers = begins.flatten().cumsum(0) - 1
+    places = loss_places(labels)
+    owners = numbers[places + 1]
+    sizes = torch.bincount(owners, minlength=int(begins.sum()))
+    return {"places": places, "targets": labels.flatten()[places + 1], "owners": owners, "sizes": sizes}
+
+
+def sum_by_document(log_probs: torch.Tensor, owners: torch.Tensor, documents: int) -> torch.Tensor:
+    """Return the log-probability of each document, shape [documents], from those of its trained tokens."""
+    return torch.zeros(documents, device=log_probs.device).index_add(0, owners, log_probs)
+
+
+def install_log_probs(model: Any) -> None:
+    """Make the model's forward pass return the log-probabilities of some tokens when it is given ``places``.
+
+    ``model(**inputs, places=..., targets=...)`` then returns ``{"log_probs": ...}`` in nats, float32, shape [tokens]:
+    logits are made of those places alone, in chunks that are made again in the backward pass, so that memory holds
+    one chunk of them however long the rows are. Everything else goes to the forward pass that was there. The new
+    one is that of the base model itself, so that whatever wraps it (adapter, autocast, hooks) runs as ever.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    whole = base.forward
+
+    @functools.wraps(whole)
+    def forward(*args, places=None, targets=None, **inputs):
+        if places is None:
+            return whole(*args, **inputs)
+        inputs = {name: value for name, value in inputs.items() if value is not None}
+        states = base.base_model(*args, **inputs, use_cache=False).last_hidden_state.flatten(0, 1)[places]
+        return {"log_probs": _log_probs(base, whole, states, targets)}
+
+    base.forward = forward
+
+
+def _log_probs(base: Any, whole: Callable[..., Any], states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def of_chunk(chunk: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        return -cross_entropy(_logits(base, whole, chunk).float(), wanted, reduction="none")
+
+    size = max(1, LOGITS_AT_ONCE // base.config.get_text_config().vocab_size)
+    pieces = zip(states.split(size), targets.split(size), strict=True)
+    return torch.cat([checkpoint(of_chunk, *piece, use_reentrant=False) for piece in pieces])
+
+
+def _logits(base: Any, whole: Callable[..., Any], states: torch.Tensor) -> torch.Tensor:
+    """Return the model's logits of final states, shape [n, vocabulary].
+
+    They are what the model's own forward pass makes of them, which may scale or cap them after the output layer:
+    its body is replaced meanwhile by something that just returns the states.
+    """
+    body = base.base_model
+    own = body.__dict__.get("forward")
+    body.forward = lambda *args, **inputs: BaseModelOutputWithPast(last_hidden_state=states[None])
+    try:
+        return whole(use_cache=False).logits[0]
+    finally:
+        del body.forward
+        if own is not None:
+            body.forward = own

@@ -1,0 +1,119 @@
+"""The reference of a DPO run, kept for every run that has the same: another beta or learning rate finds it there."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+
+from snaketune.core.atomic import write_bytes
+from snaketune.core.canonical import digest_of, read_json
+from snaketune.core.code_identity import code_digest
+from snaketune.core.digests import file_digest
+from snaketune.core.locks import wait_for_lock
+from snaketune.core.manifest import describe_files
+from snaketune.data.rows.packed_rows import FIXED, PackedRows
+from snaketune.train.preference.dpo import PreferenceLoss
+from snaketune.train.preference.dpo_trainer import PreferenceTrainer, Reference
+
+DIGEST_BYTES, ROWS_AT_ONCE = 16, 1024
+# What of the configuration decides the last bits of a forward pass.
+ARITHMETIC = ("bf16", "fp16", "tf32", "fp8", "use_liger_kernel", "cpu_threads", "deterministic")
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceCache:
+    """Blocks of a reference in a folder, each a file that begins with the digest of the rest."""
+
+    folder: Path
+
+    def __call__(self, name: str, compute: Callable[[], Reference]) -> Reference:
+        """Return the block ``name``, computed if it is not there or damaged; one process computes it at a time."""
+        lock = wait_for_lock(self.folder / "lock")
+        path = self.folder / name
+        found = self._read(path)
+        if found is None:
+            found = compute()
+            content = _packed(found)
+            write_bytes(path, hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest() + content)
+        lock.close()
+        return found
+
+    def _read(self, path: Path) -> Reference | None:
+        if not path.exists():
+            return None
+        stored = path.read_bytes()
+        digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
+        if hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest() != digest:
+            print(f"The kept reference {path} is damaged: it is computed again.", flush=True)
+            return None
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return Reference(arrays["log_probs"], arrays["counts"])
+
+
+def _packed(reference: Reference) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, log_probs=reference.log_probs, counts=reference.counts)
+    return file.getvalue()
+
+
+def preference_settings(
+    cfg: dict[str, Any], base: Path, rows: Sequence[PackedRows], work: Path, start: Path | None = None
+) -> dict[str, Any]:
+    """Return what ``train.method`` changes in the making of a trainer: nothing for sft.
+
+    Args:
+        cfg: the ``train``, ``adapter`` and ``model`` sections.
+        base: folder of the base model.
+        rows: of both splits.
+        work: private folder of the run, ``<work>/runs/<fingerprint>``; references are in ``<work>/references``.
+        start: weights of the adapter that training goes on from.
+    """
+    if cfg["train"].get("method") != "dpo":
+        return {}
+    folder = work.parent.parent / "references" / digest_of(reference_facts(cfg, base, rows, start))
+    return {
+        "kind": PreferenceTrainer,
+        "loss": PreferenceLoss(**cfg["train"]["dpo"]),
+        "remember": ReferenceCache(folder),
+        "starts_from_adapter": start is not None,
+    }
+
+
+def loss_limit(train: dict[str, Any], limit: float | None) -> float | None:
+    """Return how much the loss may rise: that of ``ipo`` is a squared distance, which knows no nats."""
+    is_distance = train.get("method") == "dpo" and train["dpo"]["loss_type"] == "ipo"
+    return None if is_distance else limit
+
+
+def reference_facts(
+    cfg: dict[str, Any], base: Path, rows: Sequence[PackedRows], start: Path | None = None
+) -> dict[str, Any]:
+    """Return all that decides what the reference gives the rows."""
+    manifest, scripts = base.parent / "manifest.json", Path(__file__).parents[3]
+    return {
+        "base": read_json(manifest)["files"] if manifest.is_file() else describe_files([base], base),
+        "start": file_digest(start) if start else None,
+        "rows": [rows_digest(split) for split in rows],
+        "model": cfg["model"],
+        "adapter": cfg["adapter"]["type"],
+        "train": {name: cfg["train"].get(name) for name in ARITHMETIC},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "code": code_digest(scripts / "snaketune" / "train" / "preference_trainer.py", scripts),
+    }
+
+
+def rows_digest(rows: PackedRows) -> str:
+    """Return a digest of the rows' tokens, positions and masks; memory holds 1024 rows."""
+    state = xxhash.xxh3_128(json.dumps([len(rows), rows.row_length]).encode())
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        block = range(start, min(start + ROWS_AT_ONCE, len(rows)))
+        for name in FIXED:
+            state.update(rows.take(name, block).data)
+    return state.hexdigest()

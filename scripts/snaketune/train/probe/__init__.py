@@ -1,0 +1,1 @@
+"""Short real trainings that measure."""

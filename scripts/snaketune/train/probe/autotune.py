@@ -1,0 +1,155 @@
+"""Autotuning: the settings that train the same, tried one after the other with short probes; advice comes of it.
+
+Every candidate keeps the effective batch. What cannot fit by plan is not tried, running out of memory is a result
+like any other, and the winner has to be faster than the spread of the repeats.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from snaketune.core.errors import PlanError
+from snaketune.plan.candidates import LEVELS, Candidate, advice, row_choices, worker_choices
+from snaketune.plan.memory.fitting import MARGIN
+from snaketune.plan.memory.memory import memory_plan
+from snaketune.plan.settings import setting_of
+from snaketune.train.device import find_device
+from snaketune.train.out_of_memory import ShortageError, memory_gigabytes
+from snaketune.train.probe.probing import Probe, ProbeInputs, probe
+
+STEPS, WARMUP_STEPS, REPEATS = 1, 2, 3
+REPEAT_SECONDS = 2.0
+Measure = Callable[[Candidate], Probe]
+Need = Callable[[Candidate], float | None]
+
+
+def autotune(
+    inputs: ProbeInputs, cfg: Mapping[str, Any], settings: Mapping[str, Any], found: Probe, max_seconds: float
+) -> dict[str, Any]:
+    """Return all candidates with what was measured, and what to change in the configuration.
+
+    Args:
+        inputs, cfg, settings: as for a probe.
+        found: the probe of the run as it is configured.
+        max_seconds: of training, for each candidate.
+
+    Returns:
+        ``candidates`` (rows with ``verdict``: measured, planned not to fit, ran out of memory), ``current`` and
+        ``best`` (their indices), ``advice`` (``changes``, ``speed_up``, ``time_reduction``; None to change nothing)
+        and ``memory_gb`` of the device.
+    """
+    train = cfg["train"]
+    there = memory_gigabytes(find_device())
+    current = Candidate(
+        train["per_device_train_batch_size"],
+        train["gradient_accumulation_steps"],
+        found.engine["checkpoint_every"],
+        settings["dataloader_num_workers"],
+    )
+
+    def measure(candidate: Candidate) -> Probe:
+        wanted, operational = with_candidate(cfg, settings, candidate)
+        return probe(
+            inputs,
+            wanted,
+            operational,
+            steps=STEPS,
+            warmup_steps=WARMUP_STEPS,
+            repeats=REPEATS,
+            repeat_seconds=REPEAT_SECONDS,
+            held_out_rows=1,
+            max_seconds=max_seconds,
+        )
+
+    cores, is_cpu, splits = os.cpu_count() or 1, find_device().is_cpu, not train["optimizer_in_backward"]
+    rows = search(current, measure, needs_of(inputs, cfg), there, cores, is_cpu, splits)
+    measured = [row for row in rows if row["tokens_per_second"]]
+    best = max(measured, key=lambda row: row["tokens_per_second"])
+    return {
+        "candidates": rows,
+        "current": 0,
+        "best": rows.index(best),
+        "advice": advice(rows[0], best),
+        "memory_gb": there,
+    }
+
+
+def search(
+    current: Candidate,
+    measure: Measure,
+    needs: Need,
+    memory_gb: float,
+    cores: int,
+    is_cpu: bool,
+    splits: bool = True,
+) -> list[dict[str, Any]]:
+    """Return a row for every candidate that was looked at, the configured one first.
+
+    For each number of rows at a time the least recomputation that fits; then other numbers of loader processes
+    with the fastest of these.
+
+    Args:
+        current: the configured setting.
+        measure: probes a candidate.
+        needs: the planned memory of a candidate in GB, None if nobody can say.
+        memory_gb: of the device.
+        cores: of the machine.
+        is_cpu: whether there is no GPU: memory is no reason to recompute there.
+        splits: whether rows at a time may change: steps within the backward pass do not accumulate.
+    """
+    rows = [_try(current, measure, needs, memory_gb)]
+    levels = (current.checkpoint_every,) if is_cpu else LEVELS
+    own = (current.micro_batch, current.accumulation)
+    for micro_batch, accumulation in row_choices(*own) if splits else [own]:
+        for level in levels:
+            candidate = Candidate(micro_batch, accumulation, level, current.workers)
+            if candidate != current:
+                rows.append(_try(candidate, measure, needs, memory_gb))
+            if candidate == current or rows[-1]["tokens_per_second"]:
+                break
+    fastest = max((row for row in rows if row["tokens_per_second"]), key=lambda row: row["tokens_per_second"])
+    for workers in worker_choices(current.workers, cores):
+        if workers != current.workers:
+            rows.append(_try(Candidate(**{**fastest["setting"], "workers": workers}), measure, needs, memory_gb))
+    return rows
+
+
+def _try(candidate: Candidate, measure: Measure, needs: Need, memory_gb: float) -> dict[str, Any]:
+    row: dict[str, Any] = {"setting": candidate.facts(), "keys": candidate.keys(), "planned_gb": needs(candidate)}
+    row |= {"tokens_per_second": None, "spread": None, "memory_gb": None, "origin": "estimated"}
+    if row["planned_gb"] is not None and row["planned_gb"] * (1 - MARGIN) > memory_gb:
+        return row | {"verdict": "planned not to fit"}
+    try:
+        found = measure(candidate)
+    except ShortageError:
+        return row | {"verdict": "ran out of memory", "origin": "measured"}
+    facts = {"tokens_per_second": found.tokens_per_second, "spread": found.spread, "origin": "measured"}
+    return row | facts | {"memory_gb": found.peak_memory_bytes / 1e9, "verdict": "measured"}
+
+
+def needs_of(inputs: ProbeInputs, cfg: Mapping[str, Any]) -> Need:
+    """Return what tells the planned memory of a candidate in GB."""
+    from transformers import AutoConfig
+
+    allowed, device = cfg["model"].get("trust_remote_code", False), find_device()
+    config = AutoConfig.from_pretrained(str(inputs.model_folder), local_files_only=True, trust_remote_code=allowed)
+    setting = setting_of(cfg, inputs.rows.row_length, device.type, device.has_bf16)
+
+    def needs(candidate: Candidate) -> float | None:
+        changed = replace(setting, micro_batch=candidate.micro_batch, checkpoint_every=candidate.checkpoint_every)
+        try:
+            return memory_plan(config, changed).total
+        except PlanError:
+            return None
+
+    return needs
+
+
+def with_candidate(
+    cfg: Mapping[str, Any], settings: Mapping[str, Any], candidate: Candidate
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return configuration and operational settings with a candidate's in them."""
+    values = {key.removeprefix("train."): value for key, value in candidate.keys().items()}
+    workers = values.pop("dataloader_num_workers")
+    return {**cfg, "train": {**cfg["train"], **values}}, {**settings, "dataloader_num_workers": workers}

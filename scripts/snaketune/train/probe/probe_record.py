@@ -1,0 +1,111 @@
+"""The probe of a run: recalled where the same was measured before, else measured, and kept for the next run."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from snaketune.core.atomic import write_json
+from snaketune.core.canonical import read_json
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.plan.costs.probed import noise, probe_path
+from snaketune.train.monitoring import provenance
+from snaketune.train.packages import versions
+from snaketune.train.probe.autotune import autotune
+from snaketune.train.probe.probe_identity import probe_identity
+from snaketune.train.probe.probing import ProbeInputs, probe
+
+STEPS, WARMUP_STEPS, REPEATS = 2, 4, 3
+REPEAT_SECONDS = 4.0
+MAX_SECONDS = 240.0
+"""Of training: no repeat begins after it."""
+CANDIDATE_SECONDS = 60.0
+EVALUATED_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRequest:
+    """A run to probe: its configuration, its facts and where to write to."""
+
+    cfg: Mapping[str, Any]
+    """The ``train``, ``adapter`` and ``model`` sections."""
+    settings: Mapping[str, Any]
+    model: Mapping[str, Any]
+    model_folder: Path
+    pack: Mapping[str, Any]
+    rows_folder: Path
+    results: Path
+    scratch: Path
+    """A folder to work in, on the disk that checkpoints go to."""
+    tunes: bool
+    """Whether other settings that train the same are measured as well."""
+
+
+def probe_of(request: ProbeRequest) -> dict[str, Any]:
+    """Return the record of a probe for this run on this machine; it is kept under the results folder.
+
+    Returns:
+        ``identity``, ``measured_at``, ``machine``, ``load`` (of the machine before), ``probe`` and ``autotune`` (None
+        unless asked for).
+    """
+    found = versions(dict(request.cfg))
+    identity = probe_identity(request.cfg, request.settings, request.model, request.pack, this_device(), found)
+    path = probe_path(request.results, identity)
+    record = _recall(path, identity)
+    if record and (record["autotune"] or not request.tunes):
+        print(f"Measured on {record['measured_at']} already: {path}", flush=True)
+        return record
+    record = _measure(request, identity, found)
+    write_json(path, record)
+    return record
+
+
+def _recall(path: Path, identity: str) -> dict[str, Any] | None:
+    try:
+        record = read_json(path)
+    except (FileNotFoundError, ValueError):
+        return None
+    return record if record.get("identity") == identity and not noise(record) else None
+
+
+def _measure(request: ProbeRequest, identity: str, found: Mapping[str, str]) -> dict[str, Any]:
+    load = os.getloadavg()[0]
+    rows, held_out = (PackedRows(request.rows_folder / name) for name in ("train.arrow", "eval.arrow"))
+    inputs = ProbeInputs(request.model_folder, rows, held_out, request.scratch / identity)
+    measured = probe(
+        inputs,
+        request.cfg,
+        request.settings,
+        steps=STEPS,
+        warmup_steps=WARMUP_STEPS,
+        repeats=REPEATS,
+        repeat_seconds=REPEAT_SECONDS,
+        held_out_rows=EVALUATED_ROWS,
+        max_seconds=MAX_SECONDS,
+    )
+    clock = provenance.Stopwatch()
+    tuned = None
+    if request.tunes:
+        tuned = autotune(inputs, request.cfg, request.settings, measured, CANDIDATE_SECONDS)
+    return {
+        "identity": identity,
+        "measured_at": clock.started,
+        "machine": provenance.describe_machine(),
+        "load": load,
+        "versions": dict(found),
+        "unit": "real tokens per second of one device",
+        "origin": "measured",
+        "probe": {**asdict(measured), "start_seconds": measured.start_seconds},
+        "autotune": tuned,
+    }
+
+
+def this_device() -> dict[str, Any]:
+    """Return what a rate was measured on: the kind of GPU, or this machine's CPU."""
+    if torch.cuda.is_available():
+        return {"gpu": torch.cuda.get_device_name()}
+    machine = provenance.describe_machine()
+    return {"host": machine["host"], "cpu": machine["cpu_capability"]}

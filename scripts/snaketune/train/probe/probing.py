@@ -1,0 +1,329 @@
+"""A probe: a short real training on a run's own rows that says how fast, how large and how long a whole one will be.
+
+It trains with what :func:`snaketune.train.run.train` trains with, from loading to the held-out loss, and throws the
+result away. The first steps (compiling, first use of memory, filling of caches) are measured apart.
+"""
+
+import contextlib
+import gc
+import io
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from snaketune.core.atomic import private_folder
+from snaketune.core.errors import TrainingError
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.train.checkpoints.checkpoint_schedule import logging_interval
+from snaketune.train.determinism import explaining_refusal
+from snaketune.train.device import prepare_arithmetic
+from snaketune.train.monitoring.metrics import read_metrics
+from snaketune.train.monitoring.step_timers import forget_peak_memory, peak_bytes
+from snaketune.train.out_of_memory import advise, explaining_shortage
+from snaketune.train.run import Run, prepare_run
+from snaketune.train.signals import StopRequest
+
+NEVER = 1 << 60
+"""Steps between checkpoints: only the last step is saved."""
+MOST_STEPS = 1000
+"""Of one repeat whose length is given in seconds."""
+ONE_PROCESS = "single"
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeInputs:
+    """What a probe trains on.
+
+    Attributes:
+        model_folder: the prepared base model.
+        rows, held_out: packed rows of both splits, of the run itself.
+        scratch: a folder of the probe's own, on the disk that checkpoints go to: what is there is removed, and so is
+            the folder itself in the end.
+        start: weights of an adapter to go on from.
+    """
+
+    model_folder: Path
+    rows: PackedRows
+    held_out: PackedRows
+    scratch: Path
+    start: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a probe measured; everything in it is measured, nothing estimated.
+
+    Attributes:
+        tokens_per_second: real tokens (padding never counts) per second of training on one device, with the wait for
+            data and without checkpoints and evaluations: the median of ``rates``.
+        rates: that of each repeat.
+        spread: (fastest - slowest) / median of the repeats; 0 with one repeat.
+        peak_memory_bytes: on a GPU what tensors took at most, on a CPU the resident memory of this process, which
+            includes what it held before.
+        save_seconds: of one checkpoint, written and flushed to the disk of ``scratch``.
+        load_seconds: until the first step can begin: loading, adapter, checks.
+        warmup_seconds, warmup_tokens: of the steps before the first repeat, compiling included.
+        evaluation_seconds: of the held-out loss; None without held-out rows.
+        evaluation_tokens: real tokens of the held-out rows that were used.
+        steps: optimizer steps in all, warm-up included.
+        measured_steps: those that count for the rate.
+        tokens: real tokens trained on, warm-up included.
+        losses: mean training loss per trained token of each log interval, in nats, in order.
+        held_out_loss: after the last step, in nats per loss-bearing token; None without held-out rows.
+        engine: what was decided for speed: attention kernel, chunked loss, recomputation, compiled layers.
+    """
+
+    tokens_per_second: float
+    rates: tuple[float, ...]
+    spread: float
+    peak_memory_bytes: int
+    save_seconds: float
+    load_seconds: float
+    warmup_seconds: float
+    warmup_tokens: int
+    evaluation_seconds: float | None
+    evaluation_tokens: int
+    steps: int
+    measured_steps: int
+    tokens: int
+    losses: tuple[float, ...]
+    held_out_loss: float | None
+    engine: Mapping[str, Any]
+
+    @property
+    def start_seconds(self) -> float:
+        """Return what a run takes beside training at this rate: loading, and the first steps' own time."""
+        return self.load_seconds + max(self.warmup_seconds - self.warmup_tokens / self.tokens_per_second, 0.0)
+
+
+def probe(
+    inputs: ProbeInputs,
+    cfg: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    *,
+    steps: int = 4,
+    warmup_steps: int = 2,
+    repeats: int = 3,
+    repeat_seconds: float | None = None,
+    held_out_rows: int | None = None,
+    max_seconds: float | None = None,
+) -> Probe:
+    """Train ``warmup_steps + repeats * steps`` optimizer steps in this process and return what was measured.
+
+    With ``repeat_seconds`` a repeat has as many steps as take that long, judged by the warm-up, and at least ``steps``.
+
+    The repeats follow each other in one training, so that each sees other rows: their spread is that of rows and
+    machine together. Learning-rate schedule and warm-up are those of a training of exactly so many steps. One device
+    trains, whatever ``train.strategy`` says. Nothing is printed and nothing is left on disk.
+
+    Args:
+        inputs: model, rows and a folder to write to.
+        cfg: the ``train``, ``adapter`` and ``model`` sections, as training gets them.
+        settings: operational settings of training; ``save_steps`` and ``report_to`` are ignored.
+        steps: optimizer steps of one repeat.
+        warmup_steps: optimizer steps before the first repeat, at least 1; at least 2 with ``repeat_seconds``.
+        repeats: how often a rate is measured.
+        repeat_seconds: how long a repeat is to last; None for ``steps`` steps.
+        held_out_rows: held-out rows that are used, None for all.
+        max_seconds: no repeat begins after so many seconds of training; one is always measured.
+
+    Raises:
+        ConfigError: if the configuration does not fit the device or the model.
+        DataError: if the rows do not fit the model.
+        TrainingError: if memory runs out or a value is not finite.
+    """
+    warmup_steps = max(warmup_steps, 2 if repeat_seconds else 1)
+    wanted = _short_training(cfg, steps, warmup_steps + (MOST_STEPS if repeat_seconds else steps) * repeats)
+    held_out = inputs.held_out if held_out_rows is None else FirstRows(inputs.held_out, held_out_rows)
+    device = prepare_arithmetic(wanted["train"]["cpu_threads"])
+    operational = {**settings, "save_steps": NEVER, "save_total_limit": 1, "report_to": []}
+
+    def explain() -> str:
+        return advise(inputs.model_folder, inputs.rows.row_length, wanted, device)
+
+    def prepare(work: Path) -> Run:
+        folder, rows, start = inputs.model_folder, inputs.rows, inputs.start
+        return prepare_run(
+            folder, rows, held_out, wanted, operational, work, device, StopRequest(), start, whole=dict(cfg)
+        )
+
+    with (
+        _leaving_no_trace(),
+        private_folder(inputs.scratch) as work,
+        explaining_shortage(explain),
+        explaining_refusal(),
+    ):
+        repeat = (steps, warmup_steps, repeats, repeat_seconds, max_seconds)
+        return _measure(lambda: prepare(work), repeat, work, held_out)
+
+
+def _measure(
+    prepare: Callable[[], Run],
+    repeat: tuple[int, int, int, float | None, float | None],
+    work: Path,
+    held_out: PackedRows,
+) -> Probe:
+    """Train and return what was measured.
+
+    The model is in the variables of this function alone: when it ends, also by an error, nothing holds it any more
+    once the error has been dealt with, and the next candidate has the whole memory.
+    """
+    forget_peak_memory()
+    began = time.monotonic()
+    run = prepare()
+    watch = Watch(run, *repeat)
+    run.trainer.add_callback(watch)
+    loaded = time.monotonic()
+    run.trainer.train()
+    return _measured(run, watch, loaded - began, work, _evaluate(run, len(held_out)), held_out)
+
+
+class FirstRows(PackedRows):
+    """The first ``count`` rows of others, which share their memory."""
+
+    def __init__(self, rows: PackedRows, count: int):
+        self.__dict__.update(vars(rows))
+        self.tokens = rows.tokens[:count]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class Watch(TrainerCallback):
+    """Reads the clock after the warm-up and after every repeat, with all work of the device done.
+
+    Args:
+        run: what is measured; its counter says how many tokens there were.
+        steps, warmup_steps, repeats, repeat_seconds, max_seconds: as in :func:`probe`.
+
+    Attributes:
+        steps: of one repeat.
+        marks: seconds and real tokens at the end of the warm-up and of each repeat.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        steps: int,
+        warmup_steps: int,
+        repeats: int,
+        repeat_seconds: float | None,
+        max_seconds: float | None,
+    ):
+        self._counter, self.steps, self._warmup, self._repeats = run.trainer.counter, steps, warmup_steps, repeats
+        self._length, self._most = repeat_seconds, max_seconds
+        self._began = self._first = 0.0
+        self.marks: list[tuple[float, int]] = []
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Start."""
+        self._began = time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Mark the end of the warm-up and of a repeat; ask for the end after the last one or when time is up."""
+        done = state.global_step - self._warmup
+        if state.global_step == 1:
+            self._first = _now()
+        if done < 0 or done % self.steps:
+            return
+        self.marks.append((_now(), self._counter.total))
+        if not done and self._length:
+            self.steps = self._steps_for(self._length)
+        is_late = self._most is not None and self.marks[-1][0] - self._began > self._most
+        if done and (is_late or len(self.marks) > self._repeats):
+            control.should_training_stop = control.should_save = True
+
+    def _steps_for(self, seconds: float) -> int:
+        """Return the steps that take ``seconds``, judged by the warm-up without the first step."""
+        each = max((self.marks[0][0] - self._first) / max(self._warmup - 1, 1), 1e-6)
+        return min(max(self.steps, math.ceil(seconds / each)), MOST_STEPS)
+
+    @property
+    def warmup_seconds(self) -> float:
+        """Return the seconds of the steps before the first repeat."""
+        return self.marks[0][0] - self._began
+
+    def rates(self) -> tuple[float, ...]:
+        """Return the tokens per second of each repeat."""
+        pairs = zip(self.marks, self.marks[1:], strict=False)
+        return tuple((later[1] - former[1]) / (later[0] - former[0]) for former, later in pairs)
+
+
+def _now() -> float:
+    """Return the clock's seconds when the device has done all its work."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.monotonic()
+
+
+def _short_training(cfg: Mapping[str, Any], steps: int, whole: int) -> dict[str, Any]:
+    """Return the configuration of a training of ``whole`` steps on one device that is not evaluated on its way."""
+    logging = min(logging_interval(cfg["train"]["logging_steps"], whole), steps)
+    changed = {"max_steps": whole, "eval_steps": 0, "logging_steps": logging, "strategy": ONE_PROCESS}
+    return {**cfg, "train": {**cfg["train"], **changed}}
+
+
+def _evaluate(run: Run, rows: int) -> tuple[float | None, float | None]:
+    """Return the held-out loss and the seconds that it took."""
+    if not rows:
+        return None, None
+    began = time.monotonic()
+    measures = run.trainer.held_out_measures()
+    return measures["eval_loss"], time.monotonic() - began
+
+
+def _measured(
+    run: Run,
+    watch: Watch,
+    load_seconds: float,
+    work: Path,
+    evaluation: tuple[float | None, float | None],
+    held_out: PackedRows,
+) -> Probe:
+    rates, trainer = watch.rates(), run.trainer
+    if not rates:
+        raise TrainingError("a probe measured nothing, because training ended before one repeat: run it again.")
+    loss, seconds = evaluation
+    return Probe(
+        tokens_per_second=median(rates),
+        rates=rates,
+        spread=(max(rates) - min(rates)) / median(rates),
+        peak_memory_bytes=peak_bytes(),
+        save_seconds=trainer.times.last["checkpoint"],
+        load_seconds=load_seconds,
+        warmup_seconds=watch.warmup_seconds,
+        warmup_tokens=watch.marks[0][1],
+        evaluation_seconds=seconds,
+        evaluation_tokens=int(held_out.tokens.sum()),
+        steps=trainer.state.global_step,
+        measured_steps=len(rates) * watch.steps,
+        tokens=trainer.counter.total,
+        losses=tuple(line["loss"] for line in read_metrics(work / "metrics.jsonl") if "loss" in line),
+        held_out_loss=loss,
+        engine=run.engine.facts(),
+    )
+
+
+@contextlib.contextmanager
+def _leaving_no_trace() -> Iterator[None]:
+    """Keep quiet, and put back what transformers and accelerate keep for the next training of this process."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("ACCELERATE_")}
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+            os.environ.pop(name)
+        os.environ.update(before)
+        torch._dynamo.reset()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

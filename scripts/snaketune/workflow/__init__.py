@@ -1,0 +1,1 @@
+"""What the rules are made from: stages, their inputs and identities, and the care of a working directory."""

@@ -1,0 +1,136 @@
+"""What jobs ask a cluster for, by the size of the data, the processes of a training and the attempt.
+
+None of it is in a spec: the same results come out of any node that has enough.
+"""
+
+import math
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from snaketune.config.resolve import ResolvedRun
+from snaketune.workflow.job_table import Blueprint
+
+GIGABYTE = 10**9
+# More than this is nothing for the machine on which people log in.
+MOST_ON_LOGIN_NODE = 4 << 30
+ANSWER_SECONDS = 10.0
+UNACCOUNTED = "accounting_storage/none"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a stage takes: for any data, and for each gigabyte of sources.
+
+    Attributes:
+        megabytes, megabytes_per_gb: of memory, about twice what was measured (docs/scaling.md), pages of files too.
+        minutes, minutes_per_gb: about ten times what two cores took, because nodes and file systems differ.
+    """
+
+    megabytes: int
+    megabytes_per_gb: int
+    minutes: int
+    minutes_per_gb: int
+
+
+NEEDS = {
+    "stage_sources": Need(4_000, 0, 30, 3),
+    "read_records": Need(4_000, 50, 30, 3),
+    "dedupe_records": Need(8_000, 300, 30, 6),
+    "split_records": Need(8_000, 800, 30, 10),
+    "tokenize_records": Need(8_000, 350, 30, 8),
+    "rightsize": Need(4_000, 500, 30, 1),
+    "pack_rows": Need(4_000, 1_300, 30, 3),
+}
+
+
+def memory_mb(stage: str, size: int, attempt: int = 1) -> int:
+    """Return the memory of a stage in MB for ``size`` bytes of sources; each further attempt gets twice as much."""
+    need = NEEDS[stage]
+    return math.ceil(need.megabytes + need.megabytes_per_gb * size / GIGABYTE) * 2 ** (attempt - 1)
+
+
+def minutes(stage: str, size: int, attempt: int = 1) -> int:
+    """Return the time limit of a stage in minutes for ``size`` bytes of sources, likewise."""
+    need = NEEDS[stage]
+    return math.ceil(need.minutes + need.minutes_per_gb * size / GIGABYTE) * 2 ** (attempt - 1)
+
+
+def cpus_of_training(run: ResolvedRun) -> int:
+    """Return the cores that a training uses on each node: in every process its arithmetic, or feeding a GPU."""
+    train, plan = run.config.train, run.config.plan
+    processes = 1 if train.strategy == "single" else plan.num_gpus // plan.num_nodes
+    # Beside the loaders one that computes and one that copies to the GPU.
+    return processes * max(train.cpu_threads, train.dataloader_num_workers + 2)
+
+
+def is_for_login_node(sizes: Sequence[int]) -> bool:
+    """Tell whether choosing a length takes no more than a login node is for, by the bytes of the runs' sources."""
+    return max(sizes) <= MOST_ON_LOGIN_NODE
+
+
+class Requests:
+    """The functions of rules that say what their jobs ask for; one machine heeds `--resources mem_mb=…` alone.
+
+    Args:
+        workflow: Snakemake's.
+        blueprint: the configured runs.
+    """
+
+    def __init__(self, workflow: Any, blueprint: Blueprint):
+        self._workflow, self._blueprint = workflow, blueprint
+
+    def memory(self, stage: str, in_shards: bool = False) -> Callable[..., int]:
+        """Return the `mem_mb` of a stage, or of each of its shards."""
+        return self._function(memory_mb, stage, in_shards)
+
+    def minutes(self, stage: str, in_shards: bool = False) -> Callable[..., int]:
+        """Return the `runtime` of a stage, or of each of its shards."""
+        return self._function(minutes, stage, in_shards)
+
+    def cpus_of_training(self, wildcards: Any) -> int | None:
+        """Return the `cpus_per_task` of a training."""
+        return cpus_of_training(self._blueprint.runs[wildcards.run]) if self._is_cluster() else None
+
+    def retries(self) -> int | None:
+        """Return how often a job that prepares data is tried again: once on a cluster, with twice the memory.
+
+        None leaves it to `--retries`.
+        """
+        return None if self._workflow.local_exec else 1
+
+    def _is_cluster(self) -> bool:
+        # Snakemake in the job of a cluster executes what it runs locally.
+        return not self._workflow.local_exec or not self._workflow.is_main_process
+
+    def _function(self, of: Callable[[str, int, int], int], stage: str, in_shards: bool) -> Callable[..., int]:
+        def ask(wildcards: Any, attempt: int) -> int:
+            size = self._blueprint.found.bytes_of(self._blueprint.variant(stage, wildcards.id).config)
+            share = self._blueprint.shards(stage, wildcards.id) if in_shards else 1
+            return of(stage, size // share, attempt)
+
+        return ask
+
+
+def has_accounting(ask: Callable[[], str] | None = None) -> bool:
+    """Tell whether Slurm keeps accounts, without which `sacct` and accounts are errors; True where it does not answer.
+
+    Args:
+        ask: returns Slurm's configuration.
+    """
+    answer = (ask or _configuration)()
+    found = [line.partition("=")[2].strip() for line in answer.splitlines() if line.startswith("AccountingStorageType")]
+    # Since Slurm 23.11 the setting may be empty.
+    return not found or found[0] not in (UNACCOUNTED, "(null)", "")
+
+
+def _configuration() -> str:
+    if not shutil.which("scontrol"):
+        return ""
+    try:
+        command = ["scontrol", "show", "config"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

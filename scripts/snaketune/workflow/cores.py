@@ -1,0 +1,71 @@
+"""What the jobs of one machine share: how many cores a data stage takes, and how many GPUs there are."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from snaketune.core.gpus import count_cards
+from snaketune.workflow.job_table import Blueprint
+
+# What a data stage asks a cluster for: more processes wait for the disk, and a node's other cores are for other jobs.
+ON_A_CLUSTER = 8
+GIVEN_BY_SLURM = "SLURM_CPUS_PER_TASK"
+
+
+def cores_for(stage: str, id: str, blueprint: Blueprint, cores: int, gpus: int = 1) -> int:
+    """Return the cores of a job that prepares data: all but those that a training beside it would hold.
+
+    Only the training of a run with other data can be beside it: those that build on this variant wait for it, and a
+    finished one holds nothing.
+
+    Args:
+        stage, id: the variant that is made.
+        blueprint: the configured runs.
+        cores: what `--cores` gives.
+        gpus: how many trainings there may be at a time.
+    """
+    held = sorted(
+        (
+            run.config.train.cpu_threads
+            for name, run in blueprint.runs.items()
+            if blueprint.upstream(blueprint.run_ids[name], name).get(stage) != id
+            and not Path(blueprint.run_path(name, "adapter.manifest.json")).is_file()
+        ),
+        reverse=True,
+    )
+    return max(1, cores - sum(held[: max(1, gpus)]))
+
+
+def threads_function(workflow: Any, blueprint: Blueprint) -> Callable[[str], Callable[[Any], int]]:
+    """Return what makes the `threads` function of a data stage.
+
+    Args:
+        workflow: Snakemake's.
+        blueprint: the configured runs.
+    """
+
+    def threads_of(stage: str) -> Callable[[Any], int]:
+        def threads(wildcards: Any) -> int:
+            if not workflow.is_main_process and GIVEN_BY_SLURM in os.environ:
+                return int(os.environ[GIVEN_BY_SLURM])
+            if not workflow.local_exec or not workflow.is_main_process:
+                return ON_A_CLUSTER
+            gpus = workflow.global_resources.get("gpu")
+            cores = workflow.resource_settings.cores or ON_A_CLUSTER
+            return cores_for(stage, wildcards.id, blueprint, cores, gpus.value if gpus else 1)
+
+        return threads
+
+    return threads_of
+
+
+def share_out_gpus(workflow: Any) -> None:
+    """Let as many jobs that need a GPU run at a time as this machine has GPUs; a cluster counts its own.
+
+    Without a GPU, trainings take turns. `--resources gpu=2` or a profile decide instead.
+    """
+    if not workflow.local_exec:
+        workflow.global_resources["gpu"] = None
+    elif workflow.is_main_process and "gpu" not in workflow.global_resources:
+        workflow.global_resources["gpu"] = max(1, count_cards())

@@ -1,0 +1,409 @@
+"""What the rules are made from: the spec of every job, the paths of every result, and which of them are wanted."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from snaketune.ablate.factors import NAMES as FACTORS
+from snaketune.config.consistency import check_run
+from snaketune.config.merged_adapters import check_merged_adapters
+from snaketune.config.resolve import ResolvedRun
+from snaketune.config.run_references import BASE, START, merged_names, needed_runs, references
+from snaketune.config.schema import LinkedConfig
+from snaketune.core.canonical import canonical_text
+from snaketune.core.errors import ConfigError
+from snaketune.core.long_arguments import shortened
+from snaketune.data.shards import MOST_SHARDS, names_of
+from snaketune.plan.advice.presets import presets_digest
+from snaketune.plan.devices.hardware import catalogue_digest
+from snaketune.publish.hub import is_hub
+from snaketune.workflow.sources.inputs import Discovery
+from snaketune.workflow.stages import (
+    DATA_STAGES,
+    OPERATIONAL,
+    PLANNING,
+    STAGES,
+    Variant,
+    first_run,
+    slice_of,
+    stage_id,
+    variants,
+)
+from snaketune.workflow.write_checks import check_apart, check_folder, usable_path
+
+SHARDED = ("read_records", "dedupe_records", "tokenize_records")
+# Sources of twice as many bytes have two shards; smaller shards would only add jobs.
+SHARD_BYTES = 4 << 30
+# The stages after which it is looked at anew what there is to do: the end of the data's and that of the weights'.
+BARRIERS = ("rightsize", "prepare_model")
+LOADER_KEYS = tuple(key.removeprefix("train.") for key in sorted(OPERATIONAL) if key.startswith("train."))
+
+
+class Blueprint:
+    """The configured runs as specs, ids and paths.
+
+    Args:
+        runs: the resolved runs.
+        found: what lies outside of the workflow.
+        code_of: returns the digest of a stage's code.
+        shards_before: numbers of shards by stage and id that earlier workflows used.
+        specs: folder of the specs that are too long for a command line.
+
+    Raises:
+        ConfigError: if choices of a run do not go together.
+    """
+
+    def __init__(
+        self,
+        runs: list[ResolvedRun],
+        found: Discovery,
+        code_of: Callable[[str], str],
+        shards_before: Mapping[str, int] | None = None,
+        specs: str | Path = "work/specs",
+    ):
+        for run in runs:
+            check_run(run)
+            check_merged_adapters(run)
+        self.runs = {run.name: run for run in runs}
+        self.run_ids = {run.name: stage_id(run.config, "train_model") for run in runs}
+        paths = runs[0].config.paths
+        self.results = usable_path(paths.results, "paths.results").rstrip("/") or "/"
+        self.scratch = usable_path(paths.scratch, "paths.scratch") if paths.scratch else paths.scratch
+        check_folder(self.results, "paths.results")
+        check_apart(self.results, Path.cwd())
+        self.publish = runs[0].config.paths.publish
+        self.found = found
+        self._code_of, self._specs = code_of, specs
+        self._variants = variants(runs)
+        self._shards_before = shards_before or {}
+
+    def spec(self, stage: str, cfg: dict[str, Any]) -> str:
+        """Return the one param of a rule: what decides its result, as canonical JSON that its script also reads."""
+        return shortened(canonical_text({"stage": stage, "code": self._code_of(stage), "cfg": cfg}), self._specs)
+
+    def variant_spec(self, stage: str, id: str, job: str | None = None) -> str:
+        """Return the spec of a variant that several runs may share, or of the jobs that each do one share of it.
+
+        Args:
+            stage: the stage that the variant is of.
+            id: the variant.
+            job: the name of the jobs, when one job does not do the whole stage.
+        """
+        variant = self.variant(stage, id)
+        return self.spec(job or stage, {**variant.cfg, **self.found.outside(stage, variant.config)})
+
+    def shards(self, stage: str, id: str) -> int:
+        """Return into how many shards a variant is cut: as when it was made, else as configured or by the size."""
+        made = Path(self.path(stage, id, "manifest.json")).is_file()
+        config = self.variant(stage, id).config
+        if made and f"{stage}/{id}" in self._shards_before:
+            return self._shards_before[f"{stage}/{id}"]
+        if config.data.shards != "auto":
+            return config.data.shards
+        return max(1, min(MOST_SHARDS, self.found.bytes_of(config) // SHARD_BYTES))
+
+    def shard_files(self, stage: str, id: str, file: str) -> list[str]:
+        """Return the files of all shards of a variant, in order, whose name has ``{}`` for the shard's."""
+        if file.startswith("sketches") and not self.variant(stage, id).config.dedupe.near:
+            return []
+        return [self.path(stage, id, file.format(name)) for name in names_of(self.shards(stage, id))]
+
+    def shares_of(self, stage: str, file: str) -> list[str]:
+        """Return the files of all shards of every variant of a stage, see :meth:`shard_files`."""
+        ids = [id for name, id in self._variants if name == stage]
+        return [path for id in ids for path in self.shard_files(stage, id, file)]
+
+    def shard_counts(self) -> dict[str, int]:
+        """Return the number of shards of every variant of a stage that can have several."""
+        return {f"{stage}/{id}": self.shards(stage, id) for stage, id in self._variants if stage in SHARDED}
+
+    def run_spec(self, stage: str, run: str) -> str:
+        """Return the spec of a stage that belongs to one run."""
+        config = self.runs[run].config
+        return self.spec(stage, {**slice_of(config, stage), **self.found.outside(stage, config)})
+
+    def plan_spec(self, run: str) -> str:
+        """Return the spec of a run's plan: its configuration, the presets, and the catalogue of devices and prices."""
+        known = {"catalogue": self._catalogue, "presets": presets_digest()}
+        return self.spec("plan_run", {**slice_of(self.runs[run].config, "plan_run"), **known})
+
+    @cached_property
+    def _catalogue(self) -> str:
+        return catalogue_digest()
+
+    def probe_spec(self, run: str) -> str:
+        """Return the spec of a run's probe: what it would train with, and whether other settings are tried."""
+        config = self.runs[run].config
+        return self.spec("probe_run", {**slice_of(config, "train_model"), "autotune": config.plan.autotune})
+
+    def ablated(self, wanted: str | Sequence[str]) -> list[str]:
+        """Return the names of the factors to measure: ``wanted``, or all of them.
+
+        Raises:
+            ConfigError: if there is no such factor.
+        """
+        return sorted(chosen("ablate", "factor", wanted, FACTORS), key=FACTORS.index)
+
+    def ablate_spec(self, run: str, wanted: list[str]) -> str:
+        """Return the spec of a run's ablation: what it trains, on which rows, at which price, and the factors."""
+        stages = {
+            "training": "train_model",
+            "planning": "plan_run",
+            "lengths": "rightsize",
+            "tokenizing": "tokenize_records",
+        }
+        slices = {name: slice_of(self.runs[run].config, stage) for name, stage in stages.items()}
+        return self.spec("ablate_run", {**slices, "factors": wanted, "catalogue": self._catalogue})
+
+    def ablate_settings(self, run: str) -> str:
+        """Return the operational settings of an ablation as JSON: those of training, and where sources are copied."""
+        train = self.runs[run].config.train
+        return canonical_text({"scratch": self.scratch, **{name: getattr(train, name) for name in LOADER_KEYS}})
+
+    def description_spec(self, run: str, id: str) -> str:
+        """Return the spec of a run's description: its whole configuration, without origins, and all code."""
+        stages = [stage for stage in STAGES if stage not in PLANNING]
+        slices = {stage: slice_of(self.runs[run].config, stage) for stage in stages}
+        codes = {stage: self._code_of(stage) for stage in stages}
+        return self.spec("describe_run", {"run": run, "id": id, "stages": slices, "code": codes})
+
+    def prune_spec(self, remove: bool, owner: str = "", others: Sequence[str] = (), specs: Sequence[str] = ()) -> str:
+        """Return the spec of pruning: what is in use.
+
+        Args:
+            remove: whether what this project does not use is removed.
+            owner: its name among the owners of the results.
+            others: names of owners whose results are to be removed as well.
+            specs: names of the long specs that are in use.
+        """
+        kept, runs = self.in_use()
+        cfg = {"results": self.results, "variants": kept, "runs": runs, "remove": remove}
+        return self.spec("prune", {**cfg, "owner": owner, "others": list(others), "specs": list(specs)})
+
+    def in_use(self) -> tuple[list[str], list[str]]:
+        """Return ``stage/id`` of every data and model variant in use, and ``run/id`` of every run folder."""
+        kept = sorted(f"{stage}/{id}" for stage, id in self._variants)
+        return kept, sorted(f"{name}/{id}" for name, id in self.run_ids.items())
+
+    def publish_spec(self) -> str:
+        """Return the spec of publishing: the folder of each run and where it goes."""
+        place, is_private = (
+            (self.publish or "").rstrip("/"),
+            next(iter(self.runs.values())).config.paths.publish_private,
+        )
+        # A repository of the hub holds one model; a bucket has a folder for each.
+        ends = {name: f"/runs/{name}/{id}" for name, id in self.run_ids.items()}
+        if is_hub(place):
+            ends = {name: f"-{name}" if len(self.runs) > 1 else "" for name in self.run_ids}
+        folders = {name: f"{self.results}/runs/{name}/{id}" for name, id in self.run_ids.items()}
+        entries = [{"folder": folders[name], "url": f"{place}{end}"} for name, end in ends.items()]
+        return self.spec("publish", {"runs": entries, "private": is_private})
+
+    def inspect_spec(self) -> str:
+        """Return the spec of an inspection: runs that read the same sources for the same model in the same way."""
+        groups: dict[str, dict[str, Any]] = {}
+        for name, run in self.runs.items():
+            values = {
+                **run.config.model_dump(mode="json"),
+                "model": first_run(run.config).model.model_dump(mode="json"),
+            }
+            cfg = {section: values[section] for section in ("data", "tokens", "model")}
+            cfg |= {"train": {"method": run.config.train.method}}
+            cfg["data"].pop("sources")
+            group = {"cfg": cfg, "sources": self.found.places(run.config)}
+            groups.setdefault(canonical_text(group), {**group, "runs": []})["runs"].append(name)
+        return self.spec("inspect_sources", {"groups": list(groups.values())})
+
+    def compared(self, wanted: str | Sequence[str]) -> list[str]:
+        """Return the names of the runs to put side by side: ``wanted`` in that order, or all of them.
+
+        Raises:
+            ConfigError: if a wanted run is not configured, or there are not two.
+        """
+        names = list(dict.fromkeys(chosen("compare", "run", wanted, self.runs)))
+        if len(names) < 2:
+            raise ConfigError(
+                f"compare: {names[0]} is one run: name two as in `--config compare=[a,b]`, or add one under `runs`."
+            )
+        return names
+
+    def compare_spec(self, names: list[str]) -> str:
+        """Return the spec of a comparison: the folders of the runs, and of all results."""
+        folders = [f"{self.results}/runs/{name}/{self.run_ids[name]}" for name in names]
+        return self.spec("compare_runs", {"results": self.results, "folders": folders})
+
+    def variant(self, stage: str, id: str) -> Variant:
+        """Return the variant with an id.
+
+        Raises:
+            ConfigError: if no configured run uses it.
+        """
+        if (stage, id) not in self._variants:
+            raise ConfigError(f"{id}: no configured run uses this variant of {stage}: ask for `train` or a current id.")
+        return self._variants[stage, id]
+
+    def upstream(self, id: str, run: str | None = None) -> dict[str, str]:
+        """Return the ids of all stages that a variant, or a run's folder, builds on."""
+        if run is not None:
+            return self.variant("train_model", id).upstream
+        found = (variant.upstream for (_, own), variant in self._variants.items() if own == id)
+        return next(found, {})
+
+    def path(self, stage: str, id: str, file: str) -> str:
+        """Return the path of a file of a data or model stage."""
+        folder = "models" if stage == "prepare_model" else f"data/{stage}"
+        return f"{self.results}/{folder}/{id}/{file}"
+
+    def run_path(self, run: str, file: str) -> str:
+        """Return the path of a file of a run under its current configuration."""
+        return f"{self.results}/runs/{run}/{self.run_ids[run]}/{file}"
+
+    def planned_model(self, run: str) -> str:
+        """Return the id of the model that a run is planned with, which no training has to make.
+
+        A run that starts from another run's merged model has the architecture of the model at the beginning.
+        """
+        return stage_id(first_run(self.runs[run].config), "prepare_model")
+
+    def benchmark_files(self, run: str) -> str:
+        """Return the benchmark file of each data and model stage that a run builds on, as JSON."""
+        ids = self.upstream(self.run_ids[run], run)
+        stages = [stage for stage in (*DATA_STAGES, "prepare_model") if stage in ids]
+        return canonical_text({stage: f"benchmarks/{stage}/{ids[stage]}.tsv" for stage in stages})
+
+    def probe_file(self, run: str) -> str | None:
+        """Return the probe of a run, None for one that is planned without."""
+        plan = self.runs[run].config.plan
+        return self.run_path(run, "probe.json") if plan.probe or plan.autotune else None
+
+    def plan_files(self) -> list[str]:
+        """Return the plan of every run, as facts and as a page."""
+        return [self.run_path(run, name) for run in self.runs for name in ("plan.json", "plan.html")]
+
+    def ablation_files(self) -> list[str]:
+        """Return the ablation of every run, as facts and as a page."""
+        return [self.run_path(run, name) for run in self.runs for name in ("ablate.json", "ablate.html")]
+
+    def merges(self, run: str) -> bool:
+        """Tell whether a run merges its adapter."""
+        return self.runs[run].config.merge.enabled
+
+    def base_manifest(self, id: str, run: str | None = None) -> str | None:
+        """Return the facts of the merge that a base model, or a run, starts from; None without one.
+
+        Not the manifest that ``accept_merge`` writes: that comes after the report, and what comes after a job that has
+        to run is not looked at by Snakemake for changes of its own.
+        """
+        name = references(self._config(id, run)).get(BASE)
+        return self.run_path(name, "merge.json") if name else None
+
+    def has_chains(self) -> bool:
+        """Tell whether a run starts from the merged model of another, so that a refused merge ends more than a run."""
+        return any(references(run.config).get(BASE) for run in self.runs.values())
+
+    def start_manifest(self, run: str) -> str | None:
+        """Return the manifest of the adapter that a run goes on from, None for one that starts anew."""
+        name = references(self.runs[run].config).get(START)
+        return self.run_path(name, "adapter.manifest.json") if name else None
+
+    def merged_manifests(self, run: str) -> list[str]:
+        """Return the manifests of the adapters that a run merges together, in the order given; none for its own."""
+        config = self.runs[run].config
+        return (
+            [self.run_path(name, "adapter.manifest.json") for name in merged_names(config)] if self.merges(run) else []
+        )
+
+    def runs_before(self, id: str, run: str | None = None, merging: bool = True) -> list[ResolvedRun]:
+        """Return the runs, near and far, that a base model or a run builds on, sorted by name.
+
+        With ``merging`` those whose adapters the run merges are among them; its training needs none of those.
+        """
+        return needed_runs(self.runs, self._config(id, run), run, merging)
+
+    def barriers(self, runs: Sequence[ResolvedRun]) -> dict[str, list[str]]:
+        """Return the ids of the barriers, by stage, that runs which are built on have."""
+        found = {stage: {stage_id(run.config, stage) for run in runs} for stage in BARRIERS}
+        return {stage: sorted(ids) for stage, ids in found.items()}
+
+    def _config(self, id: str, run: str | None) -> LinkedConfig:
+        return self.runs[run].config if run else self.variant("prepare_model", id).config
+
+    def data_manifests(self) -> list[str]:
+        """Return the manifest of every data variant."""
+        return self.manifests_of(DATA_STAGES)
+
+    def model_manifests(self) -> list[str]:
+        """Return the manifest of every base model."""
+        return self.manifests_of(("prepare_model",))
+
+    def wanted_files(self) -> list[str]:
+        """Return every file that the targets `train` and `plan` end in."""
+        return list(dict.fromkeys([*self.data_manifests(), *self.model_manifests(), *self.run_files()]))
+
+    def manifests_of(self, stages: Iterable[str]) -> list[str]:
+        """Return what every variant of the data or model ``stages`` ends in."""
+        names, wanted = {"rightsize": "rightsize.json"}, set(stages)
+        chosen = [(stage, id) for stage, id in self._variants if stage in wanted]
+        return [self.path(stage, id, names.get(stage, "manifest.json")) for stage, id in chosen]
+
+    def run_files(self) -> list[str]:
+        """Return what every run ends in."""
+        facts = ("plan.json", "adapter.manifest.json", "evaluation.json", "run.json", "facts.json")
+        files = (*facts, "report.html", "adapter_card.md")
+        wanted = [self.run_path(run, file) for run in self.runs for file in files]
+        merged = ("merge.json", "merged.manifest.json", "merged_card.md")
+        return wanted + [self.run_path(run, file) for run in self.runs if self.merges(run) for file in merged]
+
+    def comparison_files(self) -> list[str]:
+        """Return the page that a grid ends in; nothing where no run is of one."""
+        return [f"{self.results}/compare.html"] if any(run.grid for run in self.runs.values()) else []
+
+    def gguf_files(self) -> list[str]:
+        """Return the export of every run that merges."""
+        files = []
+        for name, run in self.runs.items():
+            types = run.config.merge.gguf_types if self.merges(name) else []
+            files += [self.run_path(name, f"model{'' if kind == 'native' else f'-{kind}'}.gguf") for kind in types]
+        return files
+
+    def converter_settings(self, run: str) -> str:
+        """Return the operational settings of an export as JSON."""
+        return canonical_text({"gguf_converter": self.runs[run].config.merge.gguf_converter})
+
+    def settings(self, work: str, threads: int) -> str:
+        """Return the operational settings of a data stage as JSON."""
+        return canonical_text({"scratch": self.scratch, "threads": threads, "work": work})
+
+    def loader_settings(self, run: str) -> str:
+        """Return the operational settings of training as JSON: where it runs, loading rows and saving progress."""
+        config = self.runs[run].config
+        values = {name: getattr(config.train, name) for name in LOADER_KEYS}
+        return canonical_text({**values, "scratch": self.scratch, "num_nodes": config.plan.num_nodes})
+
+    def gpus(self, run: str) -> int:
+        """Return how many GPUs a run trains on."""
+        return self.runs[run].config.plan.num_gpus
+
+    def nodes(self, run: str) -> int:
+        """Return how many nodes a run trains on."""
+        return self.runs[run].config.plan.num_nodes
+
+
+def chosen(switch: str, kind: str, wanted: str | Sequence[str], known: Iterable[str]) -> list[str]:
+    """Return what a switch of `--config` names: one name or several, in that order; all ``known`` ones for none.
+
+    Args:
+        switch: its name, for the error.
+        kind: what it chooses from.
+        wanted: what was given.
+        known: what there is.
+
+    Raises:
+        ConfigError: if there is no such thing.
+    """
+    names = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(f"{switch}: there is no {kind} {unknown[0]!r}: use some of {', '.join(known)}.")
+    return names or list(known)

@@ -1,0 +1,138 @@
+"""Care of a working directory between jobs: one workflow at a time, cards in place, failures explained."""
+
+import re
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from snaketune.card.facts import KINDS
+from snaketune.card.placing import place_card
+from snaketune.config.resolve import ResolvedRun
+from snaketune.core.atomic import write_json
+from snaketune.core.cached_state import read_state, say, write_state
+from snaketune.core.canonical import read_json
+from snaketune.core.errors import ConfigError
+from snaketune.core.locks import Lock, try_lock
+from snaketune.plan.summary import describe
+from snaketune.workflow.results.finished import UNFINISHED, is_finished
+
+
+def lock_or_explain(path: str | Path) -> Lock:
+    """Take the lock of this working directory and return it; keep it open as long as the workflow runs.
+
+    Raises:
+        ConfigError: naming the process that holds it, or why the lock cannot be taken.
+    """
+    try:
+        lock, holder = try_lock(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}): make this folder writable.") from None
+    if lock is None:
+        stop = f"stop it with `kill {holder}`" if holder.isdigit() else "stop it there"
+        raise ConfigError(
+            f"another workflow (process {holder}) is working in this folder: wait until it ends, or {stop}."
+        )
+    return lock
+
+
+def finish_run(files: list[str], folder: Path) -> None:
+    """Put a run's cards into the folders that they are about, and remove the page that says it is unfinished.
+
+    Args:
+        files: all files that the run ends in.
+        folder: its folder; where that cannot be written to, a line says so.
+    """
+    try:
+        place_cards(folder)
+        drop_unfinished(files)
+    except OSError as error:
+        say(f"{error.filename or folder} cannot be written ({error.strerror}): the cards in {folder} stay as they are.")
+
+
+def place_cards(folder: Path) -> None:
+    """Put the cards of the run in ``folder`` back into the folders that were made anew since they were written."""
+    for kind in KINDS:
+        place_card(folder / f"{kind}_card.md", folder / kind)
+
+
+def drop_unfinished(files: list[str]) -> None:
+    """Remove the page of an unfinished run when all files that a run ends in are there."""
+    page = Path(files[0]).with_name(UNFINISHED)
+    if page.exists() and is_finished(files):
+        page.unlink(missing_ok=True)
+
+
+def is_yes(switch: object) -> bool:
+    """Tell whether a switch of `--config` is on."""
+    return switch is True or str(switch).lower() in ("yes", "true")
+
+
+def is_no(switch: object) -> bool:
+    """Tell whether a switch of `--config` is off, which it is when it is not given."""
+    return switch is False or str(switch).lower() in ("no", "false")
+
+
+def show_plan(path: Path, name: str) -> None:
+    """Print the plan of a run, as from now; nothing when there is none, which a sentence of its own has explained."""
+    if path.is_file():
+        print(f"\n{describe(read_json(path), name, datetime.now().astimezone())}", flush=True)
+
+
+_SENTENCE = re.compile(r"^(?:Config|Data|Plan|Training|DiskFull)Error: .*", re.MULTILINE)
+_KILLED = re.compile(r"(?:exit status|exit code|died with)\W{0,3}(?:137\b|-9\b|.{0,10}SIGKILL)")
+_LOG = re.compile(r"^\s+log: (\S+)", re.MULTILINE)
+
+
+def explain_failure(workflow_logs: list[str], command: str, is_local: bool = False) -> str:
+    """Return what to read and what to do after a failure: the jobs' own sentences, their logs, the next command.
+
+    Args:
+        workflow_logs: Snakemake's logs of this invocation, which name the log of each failed job.
+        command: the command that failed.
+        is_local: whether jobs print into this terminal: a sentence that was the last thing printed is not repeated.
+    """
+    text = "\n".join(Path(log).read_text(encoding="utf-8", errors="replace") for log in workflow_logs)
+    since = text[text.find("Error in rule") :]
+    logs = [Path(name) for name in dict.fromkeys(_LOG.findall(since))]
+    was_read = is_local and len(logs) == 1 and "Finished jobid" not in since
+    lines = [""]
+    for log in filter(Path.is_file, logs):
+        sentences = _SENTENCE.findall(log.read_text(encoding="utf-8", errors="replace"))
+        lines += [*([] if was_read else sentences[-1:]), f"Log: {log}"]
+    if _KILLED.search(text):
+        lines += [
+            "A job was killed from outside (SIGKILL, status 137). If no person did it, the machine lacked memory:"
+            " lower train.per_device_train_batch_size, or give the job more; `dmesg` names what was killed."
+        ]
+    lines += ["How far each run came, as a page: snakemake --cores 1 report"]
+    return "\n".join([*lines, f"What is finished is kept. When the cause is removed: {command}"])
+
+
+def shards_before(path: Path) -> dict[str, int]:
+    """Return the numbers of shards by stage and id that earlier workflows used."""
+    return read_state(path, lambda count: isinstance(count, int) and count > 0)
+
+
+def remember_shards(path: Path, counts: dict[str, int]) -> None:
+    """Keep the numbers of shards that this workflow uses."""
+    known = shards_before(path)
+    if known | counts != known:
+        write_state(path, known | counts)
+
+
+def write_resolved(path: Path, run: ResolvedRun, sources: list[dict[str, str]], earlier: list[ResolvedRun]) -> None:
+    """Write the resolved configuration of a run with the origin of each value, if it is not there already.
+
+    Args:
+        path: where to.
+        run: the run.
+        sources: its sources with their digests.
+        earlier: the runs that it starts from.
+    """
+    value: dict[str, Any] = {"run": run.name, "config": run.flat(), "sources": sources, "notes": list(run.notes)}
+    value["earlier"] = {other.name: other.flat() for other in earlier}
+    with suppress(OSError, ValueError):
+        if read_json(path) == value:
+            return
+    write_json(path, value)

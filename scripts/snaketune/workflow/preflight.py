@@ -1,0 +1,91 @@
+"""What people give is looked at when the workflow starts, also at ``-n``: nothing is spent on what cannot be read.
+
+Of sources it is the beginning, by the functions that read all of it: an unknown shape and a wrong name in
+``data.columns`` are found there. Evaluation files, which come last and are small, are read whole.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from snaketune.config.schema import LinkedConfig
+from snaketune.core.cached_state import keep
+from snaketune.core.canonical import digest_of, read_json
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.data.formats.inspection import SOURCES, read_beginning
+from snaketune.data.records.reading_policy import ReadingPolicy
+from snaketune.evaluate.answers.evaluation_files import FileSettings, canonical_records
+from snaketune.storage.object_storage import is_remote
+from snaketune.workflow.sources.inputs import BUILTIN, Discovery
+from snaketune.workflow.stages import slice_of
+
+
+class FirstLook:
+    """Looks at each content once.
+
+    Args:
+        found: the files with their digests.
+        remembered: JSON file of what was read without an error; a damaged one is made again.
+    """
+
+    def __init__(self, found: Discovery, remembered: Path):
+        self._found, self._path = found, remembered
+        self._known = _known(remembered)
+        self._good = dict(self._known)
+
+    def check_sources(self, config: LinkedConfig) -> None:
+        """Read the beginning of the first 20 sources of a run, but for objects in storage.
+
+        Raises:
+            ConfigError: if a setting does not fit one.
+            DataError: if one cannot be read or has no known shape.
+        """
+        policy = ReadingPolicy.of_slice(slice_of(config, "read_records"))
+        for number, entry in enumerate(self._found.sources(config)[:SOURCES]):
+            path = str(entry["path"])
+            key = {"entry": entry, "policy": asdict(policy)}
+            if not is_remote(path) and not path.startswith(BUILTIN) and self._is_new(key):
+                read_beginning(number, entry, policy, self._path.parent)
+                self._remember(key, path)
+
+    def check_evaluation_files(self, run: str, config: LinkedConfig) -> None:
+        """Read every file of ``evaluate.files`` of the run named ``run`` as the evaluation will.
+
+        Raises:
+            ConfigError: naming the run, the file and what is wrong with it.
+        """
+        outside = self._found.outside("evaluate_model", config)
+        settings = FileSettings.of_slice({**slice_of(config, "evaluate_model"), **outside})
+        for entry in settings.entries:
+            key = {"entry": entry, "columns": settings.columns, "system": settings.system_prompt}
+            if self._is_new(key):
+                _read_whole(run, entry, settings)
+                self._remember(key, entry["path"])
+
+    def save(self) -> None:
+        """Keep what was read for the next invocation."""
+        if self._good != self._known:
+            keep(self._path, self._good)
+
+    def _is_new(self, key: Mapping[str, Any]) -> bool:
+        return digest_of(key) not in self._good
+
+    def _remember(self, key: Mapping[str, Any], path: str) -> None:
+        self._good[digest_of(key)] = path
+
+
+def _read_whole(run: str, entry: dict[str, str], settings: FileSettings) -> None:
+    try:
+        with canonical_records(entry, settings):
+            pass
+    except DataError as error:
+        raise ConfigError(f"run {run}: {error}") from None
+
+
+def _known(path: Path) -> dict[str, Any]:
+    try:
+        found = read_json(path)
+    except (OSError, DataError):
+        return {}
+    return found if isinstance(found, dict) else {}

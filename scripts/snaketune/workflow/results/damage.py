@@ -1,0 +1,134 @@
+"""Results that were deleted, edited or damaged since they were made: found when a command begins, and made right."""
+
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from snaketune.core.canonical import read_json
+from snaketune.core.digests import DigestCache, file_digest
+from snaketune.core.errors import DataError
+from snaketune.core.manifest import listed_files
+from snaketune.core.outputs import Output, changed_outputs, forget_outputs, has_record, restore
+from snaketune.merge.outcome import FACTS as MERGE_FACTS
+from snaketune.merge.outcome import is_to_be_repeated
+
+
+def heal(wanted: list[str], work: str | Path, verify: bool = False, shared: Iterable[str] = ()) -> None:
+    """Put small files right that were edited, and drop what has to be made again.
+
+    Args:
+        wanted: every file that the configuration asks for.
+        work: the folder of what is remembered.
+        verify: read every file of every result instead of those that changed by their times.
+        shared: folders that another project uses, too: what differs there may be its own work, and stays.
+
+    Raises:
+        DataError: if something damaged cannot be removed or put right.
+    """
+    try:
+        for folder in dict.fromkeys(Path(path).parent for path in wanted):
+            for output in changed_outputs(folder, work, verify):
+                _put_right(output, work, str(folder) in shared)
+        _drop_unreadable(wanted, work)
+        _drop_failed_merges([path for path in wanted if path.endswith(MERGE_FACTS)])
+        _drop_stopping_plans([Path(path) for path in wanted if path.endswith("/plan.json")], work)
+        manifests = [path for path in wanted if path.endswith(("manifest.json", MERGE_FACTS))]
+        drop_damaged_manifests(manifests, Path(work) / "digests.json", verify)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename} is damaged and cannot be made again ({error.strerror}): make its folder writable."
+        ) from None
+
+
+def _drop_failed_merges(paths: list[str]) -> None:
+    """Remove the facts of merges that failed by circumstances, so that this command tries them again."""
+    for path in filter(is_to_be_repeated, paths):
+        _say(f"{path} tells of a merge that failed by circumstances: it is tried again.")
+        Path(path).unlink()
+
+
+def _drop_stopping_plans(plans: list[Path], work: str | Path) -> None:
+    """Remove plans that keep a training from starting: the disk may have been freed and the machine be another one."""
+    for path in plans:
+        if path.with_name("adapter.manifest.json").exists():
+            continue
+        with suppress(FileNotFoundError, ValueError):
+            if isinstance(plan := read_json(path), dict) and plan.get("stops"):
+                forget_outputs([path], work)
+                path.unlink()
+
+
+def _put_right(output: Output, work: str | Path, is_shared: bool) -> None:
+    """Restore an output that was edited; of one that is gone, remove the others of its job, which makes them again."""
+    if is_shared:
+        forget_outputs([output.path], work)
+    elif output.path.is_file() and restore(output, work):
+        _say(f"{output.path} was changed since it was made: its content is restored.")
+    elif not any(output.path.with_name(name).exists() for name in output.group):
+        forget_outputs([output.path], work)
+    elif _is_dear(output, work):
+        restore(output, work)
+        _say(f"{output.path} was deleted: it is restored, because its training is no longer in {work}/runs.")
+    else:
+        _say(f"{output.path} was deleted or changed since it was made: it is rebuilt.")
+        for name in output.group:
+            output.path.with_name(name).unlink(missing_ok=True)
+
+
+def _is_dear(output: Output, work: str | Path) -> bool:
+    """Tell whether making an output again would repeat a training whose state is gone."""
+    manifest = output.path.with_name("adapter.manifest.json")
+    if manifest.name not in output.group or manifest == output.path or output.content is None:
+        return False
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return not (Path(work) / "runs" / read_json(manifest)["fingerprint"]).is_dir()
+    return False
+
+
+def _drop_unreadable(wanted: list[str], work: str | Path) -> None:
+    """Remove fact files that are no JSON objects; what is recorded has been compared with its record already."""
+    for path in map(Path, wanted):
+        if path.suffix != ".json" or path.name == "facts.json" or not path.is_file() or has_record(path, work):
+            continue
+        try:
+            is_readable = isinstance(read_json(path), dict)
+        except ValueError:
+            is_readable = False
+        if not is_readable:
+            _say(f"{path} is damaged: it is rebuilt.")
+            path.unlink()
+
+
+def drop_damaged_manifests(manifests: list[str], cache: str | Path, verify: bool = False) -> None:
+    """Remove the manifest of every stage whose files were deleted or changed, so that the stage is rebuilt.
+
+    A file is read when its mtime or ctime is not older than its manifest, which is written last, and not known by the
+    cache: no program can set a ctime. Reading everything at each start would take minutes for large models; stages
+    check full digests before they use a file, and ``verify`` asks for it here.
+    """
+    digests = DigestCache(cache)
+    for manifest in map(Path, manifests):
+        if manifest.is_file() and (bad := _damaged(manifest, digests, verify)):
+            _say(f"{manifest.parent / bad} was deleted or changed since it was made: it is rebuilt.")
+            manifest.unlink()
+    digests.save()
+
+
+def _damaged(manifest: Path, digests: DigestCache, verify: bool) -> str | None:
+    made = manifest.stat().st_mtime_ns
+    if (files := listed_files(manifest)) is None:
+        return manifest.name
+    for name, entry in files.items():
+        file = manifest.parent / name
+        if not file.is_file() or (stat := file.stat()).st_size != entry["bytes"]:
+            return name
+        if verify and file_digest(file) != entry["digest"]:
+            return name
+        if max(stat.st_mtime_ns, stat.st_ctime_ns) >= made and digests.digest(file) != entry["digest"]:
+            return name
+    return None
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)

@@ -1,0 +1,73 @@
+"""`latest` beside the folders of a run: a link to the current one, or a text that names it where no links exist."""
+
+import os
+from pathlib import Path
+
+from snaketune.core.atomic import sibling, write_bytes
+from snaketune.core.cached_state import say
+
+LINK, TEXT = "latest", "latest.txt"
+
+
+def point_latest(folder: Path, current: str) -> None:
+    """Make ``folder/latest`` lead to the run folder ``current`` when its report exists.
+
+    Disks without symbolic links (exFAT, some of CIFS, a WSL mount of Windows) get ``latest.txt`` with the folder's
+    name instead. A real folder of that name, which copying by scp or a cloud's sync makes of the link, is moved aside.
+    """
+    if not (folder / current / "report.html").is_file() or _name_of_latest(folder) == current:
+        return
+    try:
+        _move_aside(folder / LINK)
+        if not _link(folder, current):
+            write_bytes(folder / TEXT, f"{current}\n".encode())
+    except OSError as error:
+        say(
+            f"{folder / LINK} cannot be pointed at {current} ({error.strerror}): the results are in {folder / current}."
+        )
+
+
+def latest_folder(folder: Path) -> Path:
+    """Return the best name of the folder that ``point_latest`` chose: the link, else the folder itself."""
+    name = _name_of_latest(folder)
+    return folder / (LINK if (folder / LINK).is_symlink() or not name else name)
+
+
+def drop_dangling(folder: Path) -> None:
+    """Remove ``latest`` when the folder that it led to is gone."""
+    name = _name_of_latest(folder)
+    if name and not (folder / name).exists():
+        (folder / LINK).unlink(missing_ok=True)
+        (folder / TEXT).unlink(missing_ok=True)
+
+
+def _name_of_latest(folder: Path) -> str | None:
+    link, text = folder / LINK, folder / TEXT
+    if link.is_symlink():
+        return str(link.readlink())
+    if link.is_dir() or not text.is_file():
+        return None
+    return text.read_text(encoding="utf-8", errors="replace").strip()
+
+
+def _link(folder: Path, current: str) -> bool:
+    """Make the link; False where the disk has none."""
+    partial = sibling(folder / LINK)
+    try:
+        partial.symlink_to(current)
+    except OSError:
+        (folder / LINK).unlink(missing_ok=True)
+        return False
+    os.replace(partial, folder / LINK)
+    (folder / TEXT).unlink(missing_ok=True)
+    return True
+
+
+def _move_aside(latest: Path) -> None:
+    if latest.is_symlink() or not latest.is_dir():
+        return
+    number = 1
+    while (aside := latest.with_name(f"{LINK}.copy-{number}")).exists():
+        number += 1
+    latest.rename(aside)
+    say(f"{latest} was a folder of its own (a copy that followed the link?): it is {aside.name} now; `prune` lists it.")

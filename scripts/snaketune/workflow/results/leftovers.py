@@ -1,0 +1,97 @@
+"""What killed jobs left: partial files and folders whose process is gone."""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from snaketune.core.atomic import remove_tree
+from snaketune.core.errors import SnaketuneError
+from snaketune.core.locks import try_lock
+from snaketune.core.processes import is_gone, this_place
+from snaketune.core.cached_state import say
+
+# As `snaketune.core.atomic.sibling` names them; earlier versions had the pid alone.
+PARTIAL = re.compile(r"^\..+\.partial-(?:(?P<place>.+)-)?(?P<pid>\d+)$")
+# What a process on another host left is taken for abandoned when nothing was written to it for a day, in seconds.
+ABANDONED_SECONDS = 86_400.0
+# Partial files are beside outputs, and those are at most this many folders below `results` or `work`.
+DEPTH = 5
+
+
+def find_leftovers(folders: list[str | Path], now: float | None = None) -> list[Path]:
+    """Return partial files and folders below ``folders`` that no process writes any more, sorted.
+
+    Args:
+        folders: where to look.
+        now: seconds since the epoch, for tests.
+    """
+    now = time.time() if now is None else now
+    found = (path for folder in folders for path in _partials(Path(folder), DEPTH))
+    return sorted(path for path in found if _is_left(path, now))
+
+
+def find_unsealed(work: str | Path) -> list[Path]:
+    """Return what trainings that were killed while saving left in ``work/runs``, of those that do not run."""
+    found = sorted(Path(work).glob("runs/*/.partial"))
+    return [path for path in found if any(path.iterdir()) and _is_free(path.parent / "lock")]
+
+
+def sweep(results: str | Path, work: str | Path) -> None:
+    """Remove what killed jobs left, and say how much it was."""
+    left = find_leftovers([results, work]) + find_unsealed(work)
+    size = sum(map(size_of, left))
+    for path in left:
+        with suppress(OSError):
+            remove_tree(path)
+    gone = [path for path in left if not path.exists() and not path.is_symlink()]
+    if gone:
+        say(f"removed what killed jobs had left: {len(gone)} partial results, {size / 1e6:,.1f} MB.")
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder; what vanishes meanwhile counts nothing."""
+    total = 0
+    for file in (path, *path.rglob("*")):
+        with suppress(OSError):
+            total += file.stat(follow_symlinks=False).st_size if file.is_symlink() or file.is_file() else 0
+    return total
+
+
+def _partials(folder: Path, depth: int) -> Iterator[Path]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if PARTIAL.match(entry.name):
+                yield Path(entry.path)
+            elif depth > 1 and entry.is_dir(follow_symlinks=False):
+                yield from _partials(Path(entry.path), depth - 1)
+
+
+def _is_left(path: Path, now: float) -> bool:
+    match = PARTIAL.match(path.name)
+    assert match, path
+    gone = is_gone(match["place"] or this_place(), int(match["pid"]))
+    return now - _newest(path) > ABANDONED_SECONDS if gone is None else gone
+
+
+def _newest(path: Path) -> float:
+    times = [0.0]
+    for file in (path, *path.rglob("*")):
+        with suppress(OSError):
+            times.append(file.stat(follow_symlinks=False).st_mtime)
+    return max(times)
+
+
+def _is_free(lock: Path) -> bool:
+    if not lock.exists():
+        return True
+    try:
+        held, _ = try_lock(lock)
+    except (OSError, SnaketuneError):
+        return False
+    if held is None:
+        return False
+    held.close()
+    return True

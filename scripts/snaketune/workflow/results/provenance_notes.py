@@ -1,0 +1,269 @@
+"""What each result was made from, noted beside it: a copy or a restored backup is told from something out of date.
+
+Snakemake decides by the times of files, which ``cp -r``, an archive or a backup loses, and by what it keeps in
+``.snakemake``, which may stay behind. ``.made.json`` in a folder of results has, by rule, digests of the rule's spec
+and of what the job read and wrote. Where those hold and only times say otherwise, the times are put in order.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snaketune.core.atomic import write_json
+from snaketune.core.canonical import digest_of, read_json
+from snaketune.core.digests import DigestCache
+from snaketune.core.manifest import listed_files
+from snaketune.core.cached_state import say
+
+NAME = ".made.json"
+# What Snakemake takes for the time of a folder that is an output.
+STAMP = ".snakemake_timestamp"
+MANIFESTS = ("manifest.json", "adapter.manifest.json", "merged.manifest.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a job was and what it read and wrote.
+
+    Attributes:
+        rule: its name.
+        wildcards: of the job.
+        spec: digest of its spec.
+        inputs, outputs: digests by path below the results folder.
+        benchmark: path of what Snakemake measured of the job, below the project, which counts as an output of any
+            content; empty for none.
+    """
+
+    rule: str
+    wildcards: Mapping[str, str]
+    spec: str
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    benchmark: str = ""
+
+
+@dataclass(slots=True)
+class Contents:
+    """Digests of results: of what a manifest lists, that of the manifest.
+
+    Attributes:
+        root: the results folder.
+        digests: of files.
+    """
+
+    root: Path
+    digests: DigestCache
+    _listed: dict[Path, dict[str, str]] = field(default_factory=dict)
+
+    def of(self, name: str, read: bool = False) -> str | None:
+        """Return the digest of a file or folder below the root; None for one that is missing.
+
+        Args:
+            name: its path below the root.
+            read: read what a manifest lists, too, and return None where it has another content.
+        """
+        path = self.root / name
+        if not path.exists():
+            return None
+        listed = self._in_manifests(path.parent)
+        prefix = f"{path.name}/"
+        entries = {file: digest for file, digest in listed.items() if file == path.name or file.startswith(prefix)}
+        if not entries:
+            return self.digests.folder_digest(path) if path.is_dir() else self.digests.digest(path)
+        if read and any(not self._has(path.parent / file, digest) for file, digest in entries.items()):
+            return None
+        return digest_of(entries, size=16)
+
+    def _has(self, path: Path, digest: str) -> bool:
+        return path.is_file() and self.digests.digest(path) == digest
+
+    def _in_manifests(self, folder: Path) -> dict[str, str]:
+        if folder not in self._listed:
+            manifests = (folder / name for name in MANIFESTS)
+            found = [listed_files(path) or {} for path in manifests if path.is_file()]
+            self._listed[folder] = {name: entry["digest"] for files in found for name, entry in files.items()}
+        return self._listed[folder]
+
+
+def note_proofs(jobs: Iterable[Any], results: Path, work: Path) -> None:
+    """Note what the finished ``jobs`` of Snakemake read and wrote; where nothing can be written, a line says so."""
+    contents = Contents(results, DigestCache(work / "digests.json"))
+    by_folder: dict[Path, dict[str, Any]] = {}
+    for job in jobs:
+        if proof := _proof_of(job, contents):
+            folder = (results / next(iter(proof.outputs))).parent
+            facts = {"wildcards": dict(proof.wildcards), "spec": proof.spec, "benchmark": proof.benchmark}
+            name = " ".join([proof.rule, *map(str, proof.wildcards.values())])
+            by_folder.setdefault(folder, {})[name] = {**facts, "inputs": proof.inputs, "outputs": proof.outputs}
+    for folder, proofs in sorted(by_folder.items()):
+        try:
+            write_json(folder / NAME, {**_read(folder), **proofs})
+        except OSError as error:
+            say(f"{folder / NAME} cannot be written ({error.strerror}): a copy of these results may be made again.")
+    contents.digests.save()
+
+
+def _proof_of(job: Any, contents: Contents) -> Proof | None:
+    inputs = [file for file in job.input if not getattr(file, "is_ancient", False)]
+    names = [[_below(file, contents.root) for file in files] for files in (inputs, job.output)]
+    spec, is_temporary = job.params.get("spec"), any("temp" in getattr(file, "flags", ()) for file in job.output)
+    if spec is None or is_temporary or not names[1] or None in names[0] or None in names[1]:
+        return None
+    read, written = ({name: contents.of(name) for name in map(str, some)} for some in names)
+    if None in written.values():  # temporary
+        return None
+    # Temporary inputs are gone by now, and no reason to make anything again.
+    read = {name: digest for name, digest in read.items() if digest is not None}
+    wildcards = {name: str(value) for name, value in job.wildcards_dict.items()}
+    spec, benchmark = digest_of(spec, size=16), str(job.benchmark or "")
+    return Proof(job.rule.name, wildcards, spec, read, written, benchmark)  # type: ignore[arg-type]
+
+
+def _below(file: Any, root: Path) -> str | None:
+    try:
+        return Path(os.path.abspath(file)).relative_to(os.path.abspath(root)).as_posix()
+    except ValueError:
+        return None
+
+
+def put_in_order(folders: Iterable[Path], results: Path, work: Path, spec_of: Callable[[Proof], str | None]) -> int:
+    """Give results that are proven to be up to date times that say so.
+
+    Args:
+        folders: of results in use.
+        results: the folder that all of them are in.
+        work: the folder of resumable state.
+        spec_of: returns what a rule would be asked for now, None for a rule that is gone.
+
+    Returns:
+        How many jobs' results had times out of order and are proven.
+    """
+    proofs = in_order([proof for folder in folders for proof in proofs_in(folder)])
+    times, contents, proven = Times(results), None, 0
+    for proof in proofs:
+        newest = max((times.of(name) for name in proof.inputs), default=0)
+        measured = [os.path.abspath(proof.benchmark)] if os.path.lexists(proof.benchmark) else []
+        late = [name for name in (*proof.outputs, *measured) if times.of(name) < newest]
+        if not late:
+            continue
+        contents = contents or Contents(results, DigestCache(work / "digests.json"))
+        if _holds(proof, contents, spec_of):
+            proven += 1
+            for name in late:
+                times.set(name, newest)
+    if contents:
+        contents.digests.save()
+    return proven
+
+
+def _holds(proof: Proof, contents: Contents, spec_of: Callable[[Proof], str | None]) -> bool:
+    spec = spec_of(proof)
+    if spec is None or digest_of(spec, size=16) != proof.spec:
+        return False
+    found = (contents.of(name, read=True) == digest for name, digest in {**proof.inputs, **proof.outputs}.items())
+    return all(found)
+
+
+class Times:
+    """When results were made, as Snakemake sees it, in nanoseconds since the epoch; each is looked up once.
+
+    Args:
+        root: the results folder, which names are below if they are not absolute.
+    """
+
+    def __init__(self, root: Path):
+        self._root, self._known = str(root), dict[str, int]()
+
+    def of(self, name: str) -> int:
+        """Return the time of a file or folder, 0 for one that is missing."""
+        if name not in self._known:
+            try:
+                self._known[name] = os.lstat(self._place(name)).st_mtime_ns
+            except OSError:
+                self._known[name] = 0
+        return self._known[name]
+
+    def set(self, name: str, time: int) -> None:
+        """Change the time of a file or folder; where that is not allowed, it stays and the result is made again."""
+        try:
+            os.utime(self._place(name), ns=(time, time), follow_symlinks=False)
+        except OSError as error:
+            return say(f"{self._place(name)}: its time cannot be set ({error.strerror}), so it may be made again.")
+        self._known[name] = time
+
+    def _place(self, name: str) -> str:
+        path = name if name.startswith("/") else f"{self._root}/{name}"
+        stamp = f"{path}/{STAMP}"
+        return stamp if "." not in name.rpartition("/")[2] and os.path.lexists(stamp) else path
+
+
+def proofs_in(folder: Path) -> list[Proof]:
+    """Return what is noted in a folder of results."""
+    found = []
+    for name, entry in _read(folder).items():
+        parts = (entry["wildcards"], entry["spec"], entry["inputs"], entry["outputs"], entry["benchmark"])
+        found.append(Proof(name.split(" ", 1)[0], *parts))
+    return found
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """Return the notes in a folder that have their form; damaged ones prove nothing."""
+    try:
+        entries = read_json(folder / NAME).items()
+        return {name: entry for name, entry in entries if _is_entry(entry)}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("spec", "benchmark")):
+        return False
+    return all(isinstance(entry.get(key), dict) for key in ("wildcards", "inputs", "outputs"))
+
+
+def in_order(proofs: list[Proof]) -> list[Proof]:
+    """Return proofs so that each comes after those whose outputs it read."""
+    makers = {name: proof for proof in proofs for name in proof.outputs}
+    done: dict[int, Proof] = {}
+
+    def add(proof: Proof, above: frozenset[int]) -> None:
+        if id(proof) in done or id(proof) in above:  # a circle could only come from damaged notes
+            return
+        for name in proof.inputs:
+            if name in makers:
+                add(makers[name], above | {id(proof)})
+        done[id(proof)] = proof
+
+    for proof in proofs:
+        add(proof, frozenset())
+    return list(done.values())
+
+
+class _Wildcards(dict[str, str]):
+    """Wildcards as the functions of rules take them."""
+
+    __getattr__ = dict.__getitem__
+
+
+def order_before_jobs(workflow: Any, folders: Iterable[Path], results: Path, work: Path) -> None:
+    """Put results in order when Snakemake's object has read all rules and draws its jobs."""
+    prepare = workflow._prepare_dag
+
+    def spec_of(proof: Proof) -> str | None:
+        if not workflow.is_rule(proof.rule):
+            return None
+        function = dict(workflow.get_rule(proof.rule).params.items()).get("spec")
+        return function(_Wildcards(proof.wildcards)) if callable(function) else function
+
+    def prepare_dag(*arguments: Any, **settings: Any) -> Any:
+        if count := put_in_order(folders, results, work, spec_of):
+            jobs = "a job" if count == 1 else f"{count} jobs"
+            say(
+                f"the results of {jobs} have lost their order in time, as a copy or a backup does; their digests prove"
+                " that they are up to date, and nothing of them is made again."
+            )
+        return prepare(*arguments, **settings)
+
+    workflow._prepare_dag = prepare_dag

@@ -1,0 +1,128 @@
+"""Sources in object storage as the workflow finds them when it starts: their names and entity tags, no content."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from snaketune.core.cached_state import read_state, write_state
+from snaketune.core.errors import ConfigError, DataError
+from snaketune.storage.object_storage import Address, StoredObject, connect, describe, listed, require_package
+from snaketune.workflow.sources.source_files import choose_split, data_files
+from snaketune.workflow.sources.source_files import listed as shown
+
+MAGIC = re.compile(r"[*?[]")
+TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^]]*\]|.", re.DOTALL)
+WILD = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+class RemoteSources:
+    """Looks up objects by address or pattern.
+
+    Args:
+        memory: file of what was found, for the jobs' own processes: nodes may reach no storage, and a job means the
+            objects that its workflow saw.
+        is_asking: whether to ask the storage although something is in memory.
+        connect: returns a client of the storage.
+    """
+
+    def __init__(self, memory: str | Path, is_asking: bool = True, connect: Callable[[], Any] = connect):
+        self._memory, self._is_asking = Path(memory), is_asking
+        self._connect, self._client = connect, None
+        self._found: dict[str, list[dict[str, Any]]] = {}
+        self.notes: dict[str, None] = {}  # in order, none twice
+
+    def find(self, pattern: str, key: str, split: str | None = None) -> list[StoredObject]:
+        """Return the objects behind an address, a folder or a pattern, sorted; ``key`` is what errors name.
+
+        ``*`` stands for anything within a folder, ``**`` for any folders; names with a dot first match neither. A
+        folder means the data files below it, of one split where their names tell splits.
+
+        Raises:
+            ConfigError: if there is none, or the storage cannot be asked.
+        """
+        name = f"{pattern} ({split})" if split else pattern
+        if name not in self._found:
+            remembered = {} if self._is_asking else self._remembered()
+            self._found[name] = remembered.get(name) or self._ask(pattern, key, split)
+        return [StoredObject(**entry) for entry in self._found[name]]
+
+    def save(self) -> None:
+        """Keep what was found for the processes of the jobs."""
+        if self._is_asking and self._found and self._remembered() != self._found:
+            write_state(self._memory, self._found)
+
+    def _remembered(self) -> dict[str, list[dict[str, Any]]]:
+        return read_state(self._memory, lambda found: isinstance(found, list))
+
+    def _ask(self, pattern: str, key: str, split: str | None) -> list[dict[str, Any]]:
+        require_package(f"{key}: {pattern}")
+        try:
+            self._client = self._client or self._connect()
+            found = _look(self._client, pattern)
+            found = found if found and not split else self._in_folder(pattern, key, split)
+        except (ConfigError, DataError) as error:
+            raise ConfigError(f"{key}: {error}") from None
+        return [{"url": one.url, "bytes": one.bytes, "etag": one.etag} for one in found]
+
+    def _in_folder(self, folder: str, key: str, split: str | None) -> list[StoredObject]:
+        """Return the data files below a folder, and say what of it is left out."""
+        start = folder.rstrip("/") + "/"
+        if MAGIC.search(Address.of(folder).key):
+            raise DataError(f"{folder} has no splits: take `split: {split}` out, or name the folder.")
+        inside = {one.url.removeprefix(start): one for one in listed(self._client, start, name=folder)}
+        data = data_files(sorted(name for name in inside if "/." not in f"/{name}"))
+        if not data:
+            raise DataError(f"{folder} is a folder without data files: found {shown(sorted(inside)) or 'nothing'}.")
+        chosen, others = choose_split(data, split, folder)
+        if others:
+            self.notes[
+                f"{key}: of the folder {folder} the files of other splits are left out: {shown(others)}; `split:` takes"
+                " others."
+            ] = None
+        return [inside[name] for name in chosen]
+
+
+def _look(client: Any, pattern: str) -> list[StoredObject]:
+    """Return the objects behind an address or a pattern, nothing where it is a folder.
+
+    Raises:
+        DataError: if there is none or the storage cannot be asked.
+    """
+    address = Address.of(pattern)
+    magic = MAGIC.search(address.key)
+    if address.key and not address.key.endswith("/") and not magic:
+        try:
+            return [describe(client, pattern)]
+        except DataError:
+            if not any(listed(client, f"{pattern}/", name=pattern)):  # this also tells whether there is such a bucket
+                raise
+    if not magic:
+        return []
+    start, rest = address.key[: magic.start()], address.key[magic.start() :]
+    folder = start.rpartition("/")[0]
+    wanted = re.compile(translate(address.key))
+    found = []
+    for one in listed(client, str(Address(address.bucket, start)), "/" in rest or "**" in rest, pattern):
+        if one.url == pattern:
+            return [one]
+        key = Address.of(one.url).key
+        if wanted.match(key) and "/." not in f"/{key[len(folder) :].lstrip('/')}":  # as in a shell
+            found.append(one)
+    if not found:
+        raise DataError(f"{pattern} matches no object: check the pattern; * stops at a slash, ** does not.")
+    return sorted(found, key=lambda one: one.url)
+
+
+def translate(pattern: str) -> str:
+    """Return a path pattern as a regular expression: ``*`` and ``?`` stop at slashes, ``**`` does not."""
+    return "".join(_translated(token) for token in TOKEN.findall(pattern)) + r"\Z"
+
+
+def _translated(token: str) -> str:
+    if token in WILD:
+        return WILD[token]
+    if token.startswith("[") and len(token) > 1:
+        inside = token[1:-1].replace("\\", r"\\").replace("[", r"\[")
+        return f"(?!/)[{'^' + inside[1:] if inside.startswith('!') else inside}]"
+    return re.escape(token)

@@ -1,0 +1,255 @@
+"""The files behind a path, a pattern or a folder, found without reading what would never end.
+
+A folder means the data files in it. Files of its other splits, told by their names, are left out and named: what was
+held out by whoever made the data is not trained on unseen.
+"""
+
+import glob
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from snaketune.core.errors import ConfigError
+from snaketune.data.sources.source_files import kind_of
+
+# Endings of data files, and of what may be around them.
+DATA_FILE = re.compile(
+    r"\.(jsonl|ndjson|jsonlines|json|csv|tsv|parquet|arrow|feather)(\.tar)?(\.(gz|zst|xz|bz2|zip))?$", re.IGNORECASE
+)
+# JSON files that describe a folder and hold no records.
+DESCRIPTIONS = re.compile(
+    r"(dataset_infos?|dataset_dict|state|metadata|.*config|package|tokenizer.*|index|README)\.json", re.IGNORECASE
+)
+SPLITS = {
+    "train": ("train", "training"),
+    "test": ("test", "tests", "testing"),
+    "validation": ("validation", "valid", "val", "dev", "eval", "evaluation", "heldout"),
+}
+SHOWN = 5
+# The key whose folders mean training data; those of other keys mean what was held out.
+SOURCES = "data.sources"
+HELD_OUT = ("test", "validation")
+VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+
+
+@dataclass(slots=True)
+class Found:
+    """Paths of files, in order, and what is to be said about them."""
+
+    paths: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def find_files(source: str, key: str, split: str | None = None) -> Found:
+    """Return the files that a path, a pattern or a folder means.
+
+    Args:
+        source: what the configuration says; ``~`` and ``$NAME`` are replaced where no file has that very name.
+        key: what errors name.
+        split: which split of a folder is meant, training data if nothing is said.
+
+    Raises:
+        ConfigError: if there is nothing, or something that is no regular file.
+    """
+    given = source if os.path.lexists(source) else _with_variables(source, key)
+    path = Path(given)
+    if path.is_dir():
+        return _files_of_folder(path, key, split) if key == SOURCES else _held_out_files(path, key)
+    if os.path.lexists(path):
+        _refuse_special(str(path), key)
+        found = Found([str(path)])
+    else:
+        found = _matches(given, key)
+    if not found.paths:
+        raise ConfigError(
+            f"{key}: {source} does not exist: check the path; relative paths start at {Path.cwd().name}/."
+        )
+    if split:
+        raise ConfigError(
+            f"{key}: {source} has no splits: take `split: {split}` out, or name the folder of the data set."
+        )
+    return found
+
+
+def split_of(name: str) -> str:
+    """Return the split that the name of a file tells: the file's own name first, then those of its folders."""
+    for part in reversed(Path(name).parts):
+        words = set(re.split(r"[^a-z]+", part.lower()))
+        for split, names in SPLITS.items():
+            if words.intersection(names):
+                return split
+    return ""
+
+
+def choose_split(names: list[str], split: str | None, place: str) -> tuple[list[str], list[str]]:
+    """Return which of the files are meant and which are left out.
+
+    Without a split these are the files of the training split, or those that name none.
+
+    Raises:
+        ConfigError: if no file belongs to the split.
+    """
+    splits = {name: split_of(name) for name in names}
+    if split:
+        wanted = next((one for one, others in SPLITS.items() if split in (one, *others)), split)
+        chosen = [name for name in names if splits[name] == wanted or split in Path(name).parts]
+    else:
+        chosen = [name for name in names if splits[name] == "train"] or [name for name in names if not splits[name]]
+    if not chosen:
+        known = ", ".join(sorted({one or "files without a split" for one in splits.values()}))
+        raise ConfigError(f"{place} has no {split or 'train'} split: write `split:` with one of those it has: {known}.")
+    return chosen, [name for name in names if name not in chosen]
+
+
+def data_files(names: list[str]) -> list[str]:
+    """Return those of the names that files with records have."""
+    return [name for name in names if DATA_FILE.search(name) and not DESCRIPTIONS.fullmatch(Path(name).name)]
+
+
+def listed(names: list[str]) -> str:
+    """Return names for a note: the first five and how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+
+
+def _with_variables(source: str, key: str) -> str:
+    path = os.path.expanduser(source)  # noqa: PTH111 - a home that there is not is told from a name
+    if path.startswith("~"):
+        raise ConfigError(f"{key}: {source}: there is no such home folder: write the path in full.")
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name not in os.environ:
+            raise ConfigError(f"{key}: {source}: the variable {name} is not set: set it or write the path in full.")
+        return os.environ[name]
+
+    return VARIABLE.sub(value, path)
+
+
+def _matches(pattern: str, key: str) -> Found:
+    found = Found()
+    folders = []
+    for path in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - a pattern may be absolute
+        if os.path.isdir(path):  # noqa: PTH112 - a pattern gives text
+            folders.append(path)
+            continue
+        _refuse_special(path, key)
+        found.paths.append(path)
+    if folders and found.paths and "**" not in pattern:
+        found.notes.append(f"{key}: {pattern} matches folders, which are left out: {listed(folders)}.")
+    if folders and not found.paths:
+        raise ConfigError(f"{key}: {pattern} matches only folders: name one of them, or the files in them.")
+    return found
+
+
+def _refuse_special(path: str, key: str) -> None:
+    """Refuse what is no regular file; opening a pipe would wait, and a device may never end."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - of text
+    except FileNotFoundError:
+        target = os.readlink(path)  # noqa: PTH115 - of text
+        raise ConfigError(f"{key}: {path} is a link to {target}, which does not exist: correct the link.") from None
+    except OSError as error:
+        raise ConfigError(f"{key}: {path} cannot be read ({error.strerror}): check its permissions.") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{key}: {path} is {kind_of(status)}: name a regular file.")
+
+
+def _files_of_folder(folder: Path, key: str, split: str | None) -> Found:
+    if (folder / "dataset_dict.json").is_file():
+        return _files_of_splits(folder, key, split)
+    if (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
+        if split:
+            raise ConfigError(f"{key}: {folder} is a saved data set without splits: take `split: {split}` out.")
+        return Found(_files_of_saved(folder, key))
+    inside = sorted(_visible_files(folder))
+    data = data_files(inside)
+    if not data:
+        raise ConfigError(
+            f"{key}: {folder} is a folder without data files (.jsonl, .json, .csv, .tsv, .parquet, .arrow, also"
+            f" compressed): found {listed(inside) or 'nothing'}."
+        )
+    chosen, others = choose_split(data, split, f"{key}: {folder}")
+    for name in chosen:
+        _refuse_special(str(folder / name), key)
+    found = Found([str(folder / name) for name in chosen])
+    if others:
+        found.notes.append(
+            f"{key}: of the folder {folder} the files of other splits are left out: {listed(others)}; `split:` takes"
+            f" others.{_to_score(folder, others)}"
+        )
+    if rest := [name for name in inside if name not in data]:
+        found.notes.append(f"{key}: of the folder {folder} what is no data file is left out: {listed(rest)}.")
+    return found
+
+
+def _held_out_files(folder: Path, key: str) -> Found:
+    """Return the files of the test split of a folder, else of the validation split, else those that name no split."""
+    for split in (*HELD_OUT, None):
+        try:
+            found = _files_of_folder(folder, key, split)
+        except ConfigError:
+            if split is None:
+                raise
+            continue
+        if split or not any(split_of(str(Path(path).relative_to(folder))) for path in found.paths):
+            found.notes = [note for note in found.notes if "other splits" not in note]
+            return found
+    raise ConfigError(f"{key}: {folder} has a train split alone: name the files that were held out.")
+
+
+def _to_score(folder: Path, names: list[str]) -> str:
+    """Return the line that scores a model on files that were held out, where there are some."""
+    paths = [f'"{folder / name}"' for name in names if split_of(name) in HELD_OUT]
+    return f" To score them, write evaluate.files: [{listed(paths)}]." if paths else ""
+
+
+def _visible_files(folder: Path) -> Iterator[str]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if not name.startswith("."):
+                yield os.path.relpath(os.path.join(place, name), folder)  # noqa: PTH118 - of text
+
+
+def _files_of_splits(folder: Path, key: str, split: str | None) -> Found:
+    """Return the files of one split of a saved ``DatasetDict``."""
+    known = _json(folder / "dataset_dict.json", key).get("splits")
+    if not isinstance(known, list) or not known or not all(isinstance(name, str) for name in known):
+        raise ConfigError(f"{key}: {folder}/dataset_dict.json lists no splits: save the data set again.")
+    wanted = split or ("train" if "train" in known else known[0] if len(known) == 1 else "train")
+    if wanted not in known:
+        raise ConfigError(
+            f"{key}: {folder} has no split {wanted!r}: write `split:` with one of those it has: {', '.join(known)}."
+        )
+    others = [name for name in known if name != wanted]
+    notes = [f"{key}: of the data set {folder} the split {wanted!r} is read; left out: {listed(others)}."]
+    return Found(_files_of_saved(folder / wanted, key), notes if others else [])
+
+
+def _files_of_saved(folder: Path, key: str) -> list[str]:
+    """Return the files of a saved ``Dataset``, in its order."""
+    state = _json(folder / "state.json", key)
+    if state.get("_indices_data_files"):
+        raise ConfigError(f"{key}: {folder} is a selection of rows: save it again with a current version of datasets.")
+    entries = state.get("_data_files")
+    listing = entries if isinstance(entries, list) else []
+    names = [str(entry.get("filename", "")) for entry in listing if isinstance(entry, dict)]
+    if not names or not all(name and name == Path(name).name for name in names):
+        raise ConfigError(f"{key}: {folder}/state.json names no data files of its folder: save the data set again.")
+    for name in names:
+        if not os.path.lexists(folder / name):
+            raise ConfigError(f"{key}: {folder} lacks {name}, which its state.json names: copy the whole folder.")
+        _refuse_special(str(folder / name), key)
+    return [str(folder / name) for name in names]
+
+
+def _json(path: Path, key: str) -> dict:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{key}: {path} cannot be read ({error}): copy or save the data set again.") from None
+    return value if isinstance(value, dict) else {}

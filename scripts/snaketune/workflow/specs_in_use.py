@@ -1,0 +1,43 @@
+"""Which of the specs that are too long for a command line the configured runs still have."""
+
+from collections.abc import Iterator
+from pathlib import PurePath
+
+from snaketune.ablate.factors import NAMES as FACTORS
+from snaketune.core.long_arguments import MARK
+from snaketune.workflow.job_table import SHARDED, Blueprint
+from snaketune.workflow.stages import DATA_STAGES
+
+OF_SHARDS = {
+    "read_records": ("read_shard",),
+    "dedupe_records": ("key_shard", "sketch_shard"),
+    "tokenize_records": ("tokenize_shard",),
+}
+assert set(OF_SHARDS) == set(SHARDED)
+
+
+def specs_in_use(blueprint: Blueprint) -> list[str]:
+    """Return the names of the files, sorted, that hold a spec of a job of the configured runs.
+
+    What is missing here is written again when a job needs it, under the same name.
+    """
+    specs = {*_of_variants(blueprint), *_of_runs(blueprint)}
+    return sorted(PurePath(spec.removeprefix(MARK)).name for spec in specs if spec.startswith(MARK))
+
+
+def _of_variants(blueprint: Blueprint) -> Iterator[str]:
+    for variant in blueprint.in_use()[0]:
+        stage, id = variant.split("/")
+        if stage in (*DATA_STAGES, "prepare_model"):
+            for job in (None, *OF_SHARDS.get(stage, ())):
+                yield blueprint.variant_spec(stage, id, job)
+
+
+def _of_runs(blueprint: Blueprint) -> Iterator[str]:
+    for run, id in blueprint.run_ids.items():
+        for stage in ("train_model", "merge_adapter", "evaluate_model"):
+            yield blueprint.run_spec(stage, run)
+        yield blueprint.plan_spec(run)
+        yield blueprint.probe_spec(run)
+        yield blueprint.ablate_spec(run, list(FACTORS))
+        yield blueprint.description_spec(run, id)

@@ -1,0 +1,390 @@
+"""Which part of the configuration each stage depends on, and the identity that follows from it.
+
+The id of a stage covers its own slice and those of all stages before it, and nothing else: runs share every
+stage whose configuration they share, and going back to an earlier configuration finds its results in place.
+
+A run may start from another run. Its model is then the other one's merged model, whose identity is part of this
+run's; its tokenizer is that of the model at the beginning of the chain, so that its data stages wait for no training.
+No data stage waits for weights either: all of them take what ``prepare_tokenizer`` makes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import PurePath
+from typing import Any
+
+from snaketune.config.resolve import ResolvedRun, all_keys
+from snaketune.config.schema import LinkedConfig
+from snaketune.config.schema_sources import path_of
+from snaketune.core.canonical import digest_of
+from snaketune.workflow.id_words import method_name, slug
+
+# Settings that change how a stage works but never what it makes: they are in no spec and never retrain.
+OPERATIONAL = {
+    "data.shards",
+    "merge.gguf_converter",
+    "merge.gguf_types",
+    "paths.publish",
+    "paths.publish_private",
+    "paths.results",
+    "paths.scratch",
+    "plan.num_nodes",
+    "train.dataloader_num_workers",
+    "train.dataloader_prefetch_factor",
+    "train.dataloader_pin_memory",
+    "train.hours_between_interruptions",
+    "train.max_loss_increase",
+    "train.report_to",
+    "train.save_steps",
+    "train.save_total_limit",
+}
+# What of training its plan depends on: how much work it is, and what decides its speed and its memory.
+PLANNED_OF_TRAINING = (
+    "method",
+    "strategy",
+    "offload",
+    "num_train_epochs",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "optim",
+    "optimizer_in_backward",
+    "bf16",
+    "fp16",
+    "fp8",
+    "gradient_checkpointing",
+    "checkpoint_every_n_layers",
+    "activation_offloading",
+    "use_liger_kernel",
+    "torch_compile",
+    "chunked_loss",
+    "eval_steps",
+    "early_stopping_patience",
+    "cpu_threads",
+)
+# Keys that matter only where the best checkpoint or an early stop is asked for.
+BEST_KEYS = (
+    "train.load_best_model_at_end",
+    "train.metric_for_best_model",
+    "train.greater_is_better",
+    "train.early_stopping_patience",
+    "train.early_stopping_threshold",
+)
+SAMPLING = ("data.max_records", "data.seed")
+# Bytes of a digest by which a stage names what another run made.
+LINK_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage of the workflow: the keys it depends on and the stages whose results it uses."""
+
+    name: str
+    keys: tuple[str, ...]
+    parents: Callable[[LinkedConfig], tuple[str, ...]]
+
+
+def _after(*names: str) -> Callable[[LinkedConfig], tuple[str, ...]]:
+    return lambda config: names
+
+
+def _tokenizer_parents(config: LinkedConfig) -> tuple[str, ...]:
+    learns_from_data = config.model.name_or_path == "tiny" and config.model.tiny.corpus == "data"
+    return ("split_records",) if learns_from_data else ()
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("stage_sources", ("data.sources",), _after()),
+        Stage(
+            "read_records",
+            (
+                "data.format",
+                "data.columns",
+                "data.ignore",
+                "data.roles",
+                "data.strip",
+                "data.system_prompt",
+                "data.max_bad_fraction",
+                *SAMPLING,
+                "train.method",
+            ),
+            _after("stage_sources"),
+        ),
+        Stage("dedupe_records", ("dedupe",), _after("read_records")),
+        Stage("split_records", ("split",), _after("dedupe_records")),
+        Stage(
+            "prepare_tokenizer",
+            (
+                "model.name_or_path",
+                "model.revision",
+                "model.trust_remote_code",
+                "model.tiny.corpus",
+                "model.tiny.vocab_size",
+                "model.tiny.max_position_embeddings",
+            ),
+            _tokenizer_parents,
+        ),
+        Stage(
+            "prepare_model",
+            ("model.name_or_path", "model.revision", "model.trust_remote_code", "model.tiny", "plan.without_weights"),
+            _after("prepare_tokenizer"),
+        ),
+        Stage(
+            "tokenize_records",
+            ("tokens.chat_template", "tokens.assistant_only_loss", "tokens.reasoning", "tokens.date", "train.method"),
+            _after("split_records", "prepare_tokenizer"),
+        ),
+        Stage(
+            "rightsize",
+            (
+                "tokens.max_length",
+                "tokens.coverage",
+                "tokens.pad_to_multiple_of",
+                "tokens.on_too_long",
+                "tokens.max_dropped_fraction",
+            ),
+            _after("tokenize_records"),
+        ),
+        Stage("pack_rows", ("tokens.packing", "tokens.on_too_long"), _after("rightsize")),
+        Stage(
+            "plan_run",
+            (
+                "plan",
+                "adapter",
+                "merge.enabled",
+                "evaluate.max_samples",
+                "data.format",
+                "model.name_or_path",
+                "model.dtype",
+                "model.quantization",
+                "model.attn_implementation",
+                "model.trust_remote_code",
+                *(f"train.{name}" for name in PLANNED_OF_TRAINING),
+            ),
+            _after("pack_rows"),
+        ),
+        Stage(
+            "train_model",
+            (
+                "adapter",
+                "train",
+                "plan.num_gpus",
+                "model.dtype",
+                "model.quantization",
+                "model.attn_implementation",
+                "model.trust_remote_code",
+            ),
+            _after("pack_rows", "prepare_model"),
+        ),
+        Stage(
+            "merge_adapter",
+            ("merge", "model.attn_implementation", "model.trust_remote_code", "train.cpu_threads"),
+            _after("train_model"),
+        ),
+        Stage(
+            "evaluate_model",
+            (
+                "evaluate",
+                "data.columns",
+                "data.ignore",
+                "data.roles",
+                "data.strip",
+                "data.system_prompt",
+                "merge.enabled",
+                "model.dtype",
+                "model.quantization",
+                "model.attn_implementation",
+                "model.trust_remote_code",
+                "train.cpu_threads",
+            ),
+            _after("train_model"),
+        ),
+    )
+}
+
+# Stages whose results are no part of what a run is: what it would cost changes with prices, not with the run.
+PLANNING = ("plan_run",)
+
+DATA_STAGES = (
+    "stage_sources",
+    "read_records",
+    "dedupe_records",
+    "split_records",
+    "prepare_tokenizer",
+    "tokenize_records",
+    "rightsize",
+    "pack_rows",
+)
+
+
+def slice_of(config: LinkedConfig, stage: str) -> dict[str, Any]:
+    """Return the nested part of the configuration that ``stage`` depends on, without operational settings.
+
+    A stage with keys of one section gets that section's keys; several sections are kept apart by name. What
+    cannot matter is left out, so that it reruns nothing: ``model.tiny`` for any other model, ``revision`` for
+    the built-in one, ``coverage`` when the length is given, how near is near when nobody asks.
+    """
+    values = config.model_dump(mode="json")
+    wanted = [key for key in _keys_of(stage) if _matters(config, key) and not _is_usual(config, stage, key)]
+    nested: dict[str, Any] = {}
+    for key in wanted:
+        *sections, leaf = key.split(".")
+        source, target = values, nested
+        for section in sections:
+            source, target = source[section], target.setdefault(section, {})
+        target[leaf] = source[leaf]
+    if stage == "prepare_model" and config.base_run:
+        nested["model"]["base"] = identity(config.base_run, "merge_adapter", LINK_BYTES)
+    if stage == "train_model" and config.start_run:
+        nested["adapter"]["start"] = identity(config.start_run, "train_model", LINK_BYTES)
+    if stage == "merge_adapter" and config.merged_runs:
+        nested["merge"]["identities"] = {
+            name: identity(run, "train_model", LINK_BYTES) for name, run in config.merged_runs.items()
+        }
+    return nested
+
+
+@cache
+def _keys_of(stage: str) -> tuple[str, ...]:
+    """Return the keys that a stage can depend on, in the order of the schema."""
+    return tuple(key for key in all_keys() if _covers(STAGES[stage].keys, key) and key not in OPERATIONAL)
+
+
+def _covers(keys: tuple[str, ...], key: str) -> bool:
+    return any(key == wanted or key.startswith(f"{wanted}.") for wanted in keys)
+
+
+def _is_usual(config: LinkedConfig, stage: str, key: str) -> bool:
+    """Tell whether the data are prepared as for every method but one: only that one is part of their identity."""
+    return key == "train.method" and stage in DATA_STAGES and config.train.method == "sft"
+
+
+def _matters(config: LinkedConfig, key: str) -> bool:
+    name = config.model.name_or_path
+    if key.startswith("model.tiny."):
+        return name == "tiny"
+    if key == "plan.without_weights":
+        return config.plan.without_weights
+    if key == "model.revision":
+        return name not in ("tiny", "smollm2") and not config.base_run
+    if key.startswith("adapter.") and key != "adapter.type":
+        return config.adapter.type == "lora"
+    if key in ("dedupe.threshold", "dedupe.num_perm", "dedupe.ngram"):
+        return config.dedupe.near
+    if key.startswith("train.dpo."):
+        is_used = key != "train.dpo.label_smoothing" or config.train.dpo.loss_type == "sigmoid"
+        return config.train.method == "dpo" and is_used
+    if key in BEST_KEYS:
+        return _follows_evaluations(config, key)
+    if key == "train.checkpoint_every_n_layers":
+        return config.train.gradient_checkpointing is True
+    if key == "evaluate.columns":
+        return bool(config.evaluate.files)
+    if key in ("merge.adapters", "merge.method", "merge.density", "merge.seed"):
+        is_drawn = key == "merge.seed" and _rounds_at_random(config)
+        return is_drawn or (bool(config.merge.adapters) and _matters_in_merging(config.merge.method, key))
+    if key == "merge.rounding":
+        return config.merge.dtype != "float32"
+    if key == "split.max_alike":
+        return config.split.max_similarity is not None
+    if key == "data.max_records":
+        return config.data.max_records is not None
+    if key == "dedupe.ignore_case":
+        return config.dedupe.exact
+    return not (key in ("tokens.coverage", "tokens.pad_to_multiple_of") and config.tokens.max_length != "auto")
+
+
+def _follows_evaluations(config: LinkedConfig, key: str) -> bool:
+    train = config.train
+    if key == "train.load_best_model_at_end":
+        return train.load_best_model_at_end
+    if key in ("train.early_stopping_patience", "train.early_stopping_threshold"):
+        return train.early_stopping_patience is not None
+    return train.load_best_model_at_end or train.early_stopping_patience is not None
+
+
+def _rounds_at_random(config: LinkedConfig) -> bool:
+    """Tell whether merged weights may be rounded stochastically; the number format of the base is not known here."""
+    return config.merge.rounding != "nearest" and config.merge.dtype != "float32"
+
+
+def _matters_in_merging(method: str, key: str) -> bool:
+    if key == "merge.density":
+        return not method.startswith(("cat", "linear", "svd"))
+    return key != "merge.seed" or method.startswith("dare")
+
+
+def lineage(config: LinkedConfig, stage: str) -> tuple[str, ...]:
+    """Return ``stage`` and every stage before it, in a fixed order."""
+    found = {stage}
+    for parent in STAGES[stage].parents(config):
+        found.update(lineage(config, parent))
+    return tuple(name for name in STAGES if name in found)
+
+
+def identity(config: LinkedConfig, stage: str, size: int = 4) -> str:
+    """Return hex digits for ``size`` bytes over the configuration of ``stage`` and of every stage before it."""
+    parts = {name: slice_of(config, name) for name in lineage(config, stage)}
+    if "prepare_tokenizer" in parts:
+        parts["prepare_tokenizer"] = _tokenizer_part(config)
+    return digest_of(parts, size=size)
+
+
+def first_run(config: LinkedConfig) -> LinkedConfig:
+    """Return the run at the beginning of the chain, whose model the tokenizer comes with."""
+    return first_run(config.base_run) if config.base_run else config
+
+
+def _tokenizer_part(config: LinkedConfig) -> dict[str, Any]:
+    """Return what a run depends on of its tokenizer: the slice of that, with the identity of data of its own."""
+    first = first_run(config)
+    part, before = slice_of(first, "prepare_tokenizer"), lineage(first, "prepare_tokenizer")[:-1]
+    if all(slice_of(first, name) == slice_of(config, name) for name in before):
+        return part
+    return part | {"identity": identity(first, "prepare_tokenizer", LINK_BYTES)}
+
+
+def readable(config: LinkedConfig, stage: str) -> str:
+    """Return the word that an id starts with: of the data, the model or the method."""
+    if stage in ("prepare_tokenizer", "prepare_model"):
+        return slug(PurePath(config.model.name_or_path).name)
+    if stage in DATA_STAGES:
+        return slug(PurePath(path_of(config.data.sources[0])).name.split(".")[0].removeprefix("builtin:"))
+    return method_name(config)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One variant of one stage: its id, its slice and the ids of the stages it reads."""
+
+    stage: str
+    id: str
+    cfg: dict[str, Any]
+    config: LinkedConfig
+    upstream: dict[str, str]
+
+
+def stage_id(config: LinkedConfig, stage: str) -> str:
+    """Return the readable, configuration-addressed id of ``stage``."""
+    config = _owner(config, stage)
+    return f"{readable(config, stage)}-{identity(config, stage)}"
+
+
+def _owner(config: LinkedConfig, stage: str) -> LinkedConfig:
+    """Return the run whose configuration decides ``stage``: for the tokenizer that at the beginning of the chain."""
+    return first_run(config) if stage == "prepare_tokenizer" else config
+
+
+def variants(runs: list[ResolvedRun]) -> dict[tuple[str, str], Variant]:
+    """Return every variant that the runs need, keyed by stage and id; what runs share appears once."""
+    table: dict[tuple[str, str], Variant] = {}
+    for run in runs:
+        ids = {stage: stage_id(run.config, stage) for stage in STAGES}
+        for stage, own in ids.items():
+            config = _owner(run.config, stage)
+            upstream = {name: ids[name] for name in lineage(config, stage)}
+            table[stage, own] = Variant(stage, own, slice_of(config, stage), config, upstream)
+    return table

@@ -1,0 +1,84 @@
+"""What a workflow does about its disks when it begins and ends: checks, cleaning, and a note of what it uses."""
+
+from pathlib import Path
+
+from snaketune.core.cached_state import say
+from snaketune.core.disk_space import LITTLE_BYTES, require_room, usual_places
+from snaketune.storage.disks import AUTO
+from snaketune.train.checkpoints.kept_trainings import drop_kept, keep_trainings
+from snaketune.workflow.job_table import Blueprint
+from snaketune.workflow.results.adopting import adopt_outputs
+from snaketune.workflow.results.damage import heal
+from snaketune.workflow.results.leftovers import sweep
+from snaketune.workflow.results.owners import claim, name_of, owners_of
+from snaketune.workflow.results.pruning import used_paths
+from snaketune.workflow.write_checks import check_clock, outside_notes, try_folder, unwritable_notes
+
+
+class Places:
+    """The folders that a workflow works in.
+
+    Args:
+        blueprint: the configured runs.
+        work: the folder of resumable state.
+        config: the name of the configuration file, which is part of whose results are whose.
+
+    Attributes:
+        folders: those of the results that the configuration asks for.
+        notes: sentences on where they are, if not in the project, and whether they can be written to.
+    """
+
+    def __init__(self, blueprint: Blueprint, work: Path, config: str):
+        self._results, self._work = Path(blueprint.results), work
+        self._config, self._uses = config, used_paths(*blueprint.in_use())
+        self._wanted = blueprint.wanted_files()
+        self.folders = list(dict.fromkeys(Path(path).parent for path in self._wanted))
+        self._runs = [Path(blueprint.run_path(run, "")) for run in blueprint.runs]
+        scratch = None if blueprint.scratch == AUTO else blueprint.scratch
+        folders = {"paths.results": blueprint.results, "paths.scratch": scratch, "work": str(work)}
+        self.notes = [
+            *outside_notes(folders, Path.cwd()),
+            *unwritable_notes(blueprint.results, "paths.results"),
+            *unwritable_notes(work, "work"),
+        ]
+
+    def owner(self) -> str:
+        """Return the name of this project and configuration among the owners of the results."""
+        return name_of(self._work, Path.cwd(), self._config)
+
+    def heal(self, verify: bool) -> None:
+        """Find results that were changed since they were made, before it is decided what there is to do.
+
+        Raises:
+            DataError: if something damaged cannot be put right.
+        """
+        own = self.owner()
+        owners = [owner for owner in owners_of(self._results) if owner.project and owner.name != own]
+        others = [owner for owner in owners if not owner.is_at(Path.cwd(), self._config)]
+        shared = {f"{self._results}/{variant}" for owner in others for variant in owner.made}
+        heal([*self._wanted, str(self._results / "compare.html")], self._work, verify, shared)
+
+    def begin(self) -> None:
+        """Check that there is a place for what will be computed, and clean it.
+
+        Raises:
+            ConfigError: if nothing can be written there, or the clock has gone back.
+            DiskFullError: if a disk, that of temporary files among them, is full.
+        """
+        folders = {str(Path(path).parent) for path in self._wanted} | {str(self._work), str(self._work / "runs")}
+        check_clock([*self._wanted, *sorted(folders)])
+        for place in usual_places():
+            require_room(place, LITTLE_BYTES, "the workflow")
+        for note in [*try_folder(str(self._results), "paths.results"), *try_folder(str(self._work), "work")]:
+            say(note)
+        self.tidy()
+        keep_trainings(self._runs)
+
+    def tidy(self) -> None:
+        """Remove what killed jobs left, and note what this project uses and what its results are."""
+        sweep(self._results, self._work)
+        drop_kept(self._runs)
+        if self._results.is_dir():
+            for folder in [self._results, *self.folders]:
+                adopt_outputs(folder, self._work)
+            claim(self._results, self.owner(), Path.cwd(), self._config, self._uses)

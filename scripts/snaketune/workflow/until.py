@@ -1,0 +1,106 @@
+"""`--until RULE` as what it means: the results of that rule, for every configured run.
+
+Snakemake 9 keeps `--until` beside a checkpoint only up to the checkpoint: the jobs after it are forgotten, and the
+workflow ends with status 0 and without them, or in "BUG: Out of jobs ready to be started".
+"""
+
+import difflib
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from snaketune.core.errors import ConfigError
+from snaketune.workflow.job_table import Blueprint
+from snaketune.workflow.stages import DATA_STAGES
+
+RESULTS_OF_RUN = {
+    "probe_run": ("probe.json",),
+    "plan_run": ("plan.json",),
+    "render_plan": ("plan.html",),
+    "train_model": ("adapter.manifest.json",),
+    "merge_adapter": ("merge.json",),
+    "accept_merge": ("merged.manifest.json",),
+    "evaluate_model": ("evaluation.json",),
+    "describe_run": ("run.json",),
+    "render_report": ("report.html",),
+    "write_model_card": ("adapter_card.md", "merged_card.md"),
+    "convert_to_gguf": ("model.gguf",),
+}
+OF_MERGE = frozenset({"merge.json", "merged.manifest.json", "merged_card.md", "model.gguf"})
+
+
+# Each does a share of a stage, in as many jobs as the data need.
+SHARES = {
+    "read_shard": ("read_records", "parts/{}.part"),
+    "key_shard": ("dedupe_records", "keys/{}.part"),
+    "sketch_shard": ("dedupe_records", "sketches/{}"),
+    "tokenize_shard": ("tokenize_records", "parts/{}.part"),
+}
+
+
+def results_until(names: Sequence[str], blueprint: Blueprint) -> list[str]:
+    """Return the files that the named rules end in, and files that are named themselves.
+
+    Raises:
+        ConfigError: if a name is no file and no rule that a configured run has results of.
+    """
+    found: list[str] = []
+    for rule in names:
+        if "/" in rule:
+            found.append(rule)
+        elif rule in (*DATA_STAGES, "prepare_model"):
+            found += blueprint.manifests_of((rule,))
+        elif rule in SHARES:
+            found += blueprint.shares_of(*SHARES[rule])
+        elif rule in RESULTS_OF_RUN:
+            found += [
+                blueprint.run_path(run, file)
+                for run in blueprint.runs
+                for file in RESULTS_OF_RUN[rule]
+                if _is_made(file, run, blueprint)
+            ]
+        else:
+            raise ConfigError(f"--until {rule}: {_why_not(rule)}")
+    if not found:
+        rules = ", ".join(names)
+        raise ConfigError(f"--until {rules}: no configured run does that: see plan.probe, merge.enabled, data.shards.")
+    return found
+
+
+def _why_not(rule: str) -> str:
+    known = (*DATA_STAGES, "prepare_model", *RESULTS_OF_RUN)
+    near = difflib.get_close_matches(rule, known, 1)
+    hint = f" ({near[0]}?)" if near else ""
+    return f"it is no stage of a run{hint}: use one of {', '.join(known)}, a file, or a target without --until."
+
+
+def _is_made(file: str, run: str, blueprint: Blueprint) -> bool:
+    if file == "probe.json":
+        return blueprint.probe_file(run) is not None
+    return file not in OF_MERGE or blueprint.merges(run)
+
+
+def replace_until(workflow: Any, blueprint: Blueprint, stop: Callable[[ConfigError], NoReturn]) -> None:
+    """Let Snakemake's object make the results of the rules after `--until` instead, when it draws its jobs.
+
+    The command line's words reach the object only after the Snakefile was read.
+
+    Args:
+        workflow: Snakemake's.
+        blueprint: the configured runs.
+        stop: ends the workflow with the sentence of an error.
+    """
+    prepare = workflow._prepare_dag
+
+    @functools.wraps(prepare)
+    def prepare_dag(*arguments: Any, **settings: Any) -> Any:
+        asked = workflow.dag_settings
+        if asked and asked.until:
+            try:
+                asked.targets = frozenset(results_until(sorted(asked.until), blueprint))
+            except ConfigError as error:
+                stop(error)
+            asked.until = frozenset()
+        return prepare(*arguments, **settings)
+
+    workflow._prepare_dag = prepare_dag
