@@ -34,7 +34,7 @@ rule inspect:
         "envs/model.yaml"
     params:
         spec=inspect_spec,
-        page=f"{BLUEPRINT.results}/inspect.html",
+        page=f"{JOB_TABLE.results}/inspect.html",
     message:
         "Looking at the sources"
     shell:
@@ -58,7 +58,7 @@ rule ablate:
 
 rule compare:
     input:
-        f"{BLUEPRINT.results}/compare.html",
+        f"{JOB_TABLE.results}/compare.html",
 
 
 rule prune:

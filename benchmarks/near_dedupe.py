@@ -92,7 +92,11 @@ def ours(path: Path, folder: Path, threads: int) -> dict[str, np.ndarray]:
     """Return which records go, what stands for each and how similar it is, with ours; and how many were compared."""
     with private_folder(folder / "scratch") as scratch:
         plan = plan_removal(path, DedupePolicy(near=True), scratch, threads)
-    return {"gone": plan.stands != np.arange(len(plan.stands)), "stands": plan.stands, "similarity": plan.similarity}
+    return {
+        "gone": plan.representative != np.arange(len(plan.representative)),
+        "stands": plan.representative,
+        "similarity": plan.similarity,
+    }
 
 
 def peer(name: str, path: Path) -> dict[str, np.ndarray]:
@@ -182,12 +186,12 @@ class Truth:
             "precision": round(int(right.sum()) / max(1, int(gone.sum())), 5),
         }
 
-    def _named(self, stands: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+    def _named(self, representative: np.ndarray, similarity: np.ndarray) -> np.ndarray:
         """Tell of each record whether it and what stands for it are a true pair of that similarity."""
         keys = self.x * self.records + self.y
-        place = np.searchsorted(keys, stands * self.records + np.arange(self.records))
+        place = np.searchsorted(keys, representative * self.records + np.arange(self.records))
         place[place == len(keys)] = 0
-        same = keys[place] == stands * self.records + np.arange(self.records)
+        same = keys[place] == representative * self.records + np.arange(self.records)
         return same & (self.similarity[place] == similarity)
 
 

@@ -29,7 +29,7 @@ from snaketune.data.rows.packed_rows import PackedRows, write_rows
 from snaketune.data.rows.packing import pack
 from snaketune.data.templates.built_in_templates import BUILT_IN
 from snaketune.data.tokens.token_store import TokenStore
-from snaketune.data.tokens.tokenizing import Recipe, settle, tokenize_split
+from snaketune.data.tokens.tokenizing import Recipe, select_backend, tokenize_split
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 PATTERN = (
@@ -144,7 +144,7 @@ def ours(recipe: Recipe, records: Path, output: Path, threads: int) -> Callable[
 def tokenising(args: argparse.Namespace, folder: Path, records: Path, scratch: Path) -> tuple[list, list[str], dict]:
     """Return the measurements of tokenising, sentences about what is missing, and the facts of the gates."""
     cpu = cpu_seconds()
-    recipe, facts = settle(Recipe(str(folder), BUILT_IN["chatml"], True), [records], args.threads)
+    recipe, facts = select_backend(Recipe(str(folder), BUILT_IN["chatml"], True), [records], args.threads)
     facts["gates_cpu_s"] = round(cpu_seconds() - cpu, 3)
     engines = ["tokenizers"] if facts["engine"] == "tokenizers" else ["fastokens", "tokenizers"]
     works = {

@@ -22,7 +22,7 @@ sys.path.insert(0, str(SCRIPTS))
 from snaketune.core.code_identity import CodeDigests
 from snaketune.core.errors import ConfigError, SnaketuneError
 from snaketune.workflow.asking import ask_spec
-from snaketune.workflow.job_table import Blueprint
+from snaketune.workflow.job_table import JobTable
 from snaketune.workflow.cluster_resources import Requests, is_for_login_node
 from snaketune.workflow.cores import share_out_gpus, threads_function
 from snaketune.workflow.sources.inputs import Discovery
@@ -84,7 +84,7 @@ def code_of(stage):
     return CODE.of(SCRIPTS / f"{stage}.py")
 
 
-def draw_blueprint():
+def make_job_table():
     """The runs of this invocation, with sources found and digests of what lies outside the workflow."""
     if Path.cwd() != Path(workflow.basedir):
         raise ConfigError(f"the workflow runs in its own folder: cd {workflow.basedir} and run it there.")
@@ -99,7 +99,7 @@ def draw_blueprint():
         else:
             found.look_up(run.config)
     found.save()
-    return Blueprint(runs, found, code_of, lifecycle.shards_before(WORK / "shards.json"))
+    return JobTable(runs, found, code_of, lifecycle.shards_before(WORK / "shards.json"))
 
 
 end_on_signals(workflow, SCRIPTS)
@@ -107,25 +107,25 @@ PLUGIN_PATH = plugin_path()
 if (LEFT_IN_SHELL := prepare_job_environment(not workflow.is_main_process)) and workflow.is_main_process:
     print(f"Note: {LEFT_IN_SHELL}", file=sys.stderr)
 try:
-    BLUEPRINT = draw_blueprint()
-    PLACES = Places(BLUEPRINT, WORK, configuration_file().name)
+    JOB_TABLE = make_job_table()
+    PLACES = Places(JOB_TABLE, WORK, configuration_file().name)
     if workflow.is_main_process:
         PLACES.heal(lifecycle.is_yes(SWITCHES["verify"]))
-        replace_until(workflow, BLUEPRINT, stop)
-        order_before_jobs(workflow, PLACES.folders, Path(BLUEPRINT.results), WORK)
+        replace_until(workflow, JOB_TABLE, stop)
+        order_before_jobs(workflow, PLACES.folders, Path(JOB_TABLE.results), WORK)
 except SnaketuneError as error:
     stop(error)
-for run in BLUEPRINT.runs.values():
+for run in JOB_TABLE.runs.values():
     for note in run.notes:
         print(f"Note: {note}", file=sys.stderr)
-for note in [*BLUEPRINT.found.notes, *PLACES.notes] if workflow.is_main_process else ():
+for note in [*JOB_TABLE.found.notes, *PLACES.notes] if workflow.is_main_process else ():
     print(f"Note: {note}", file=sys.stderr)
 if not workflow.is_main_process:
     # Slurm's warning goes to every process of a job. It is for the training, which this one has to wait for.
     signal.signal(signal.SIGUSR1, lambda number, frame: None)
 share_out_gpus(workflow)
 if not workflow.local_exec:
-    if workflow.group_settings.overwrite_groups and max(BLUEPRINT.shard_counts().values()) > 1:
+    if workflow.group_settings.overwrite_groups and max(JOB_TABLE.shard_counts().values()) > 1:
         # A group is one job on one node; shards are there to be on several.
         workflow.group_settings.overwrite_groups.clear()
 
@@ -149,14 +149,14 @@ localrules:
     publish,
 
 
-if is_for_login_node([BLUEPRINT.found.bytes_of(run.config) for run in BLUEPRINT.runs.values()]):
+if is_for_login_node([JOB_TABLE.found.bytes_of(run.config) for run in JOB_TABLE.runs.values()]):
 
     localrules:
         rightsize,
 
 
 pathvars:
-    results=BLUEPRINT.results,
+    results=JOB_TABLE.results,
 
 
 wildcard_constraints:
@@ -167,58 +167,58 @@ wildcard_constraints:
 
 def spec(stage, job=None):
     """A params function of a stage that several runs may share, or of the jobs that each do one share of it."""
-    return lambda wildcards: BLUEPRINT.variant_spec(stage, wildcards.id, job)
+    return lambda wildcards: JOB_TABLE.variant_spec(stage, wildcards.id, job)
 
 
 def run_spec(stage):
     """A params function of a stage that belongs to one run."""
-    return lambda wildcards: BLUEPRINT.run_spec(stage, wildcards.run)
+    return lambda wildcards: JOB_TABLE.run_spec(stage, wildcards.run)
 
 
 # What jobs ask a cluster for.
-REQUESTS = Requests(workflow, BLUEPRINT)
+REQUESTS = Requests(workflow, JOB_TABLE)
 # The `threads` function of a data stage: what trainings beside it leave.
-data_threads = threads_function(workflow, BLUEPRINT)
+data_threads = threads_function(workflow, JOB_TABLE)
 
 
 def shards(stage, file):
     """An input function: what the shards of a stage have made; nothing where one job does everything."""
-    return lambda wildcards: BLUEPRINT.shard_files(stage, wildcards.id, file)
+    return lambda wildcards: JOB_TABLE.shard_files(stage, wildcards.id, file)
 
 
 def plan_spec(wildcards):
     """What a run's plan depends on beside the fact files: its configuration and the prices."""
-    return BLUEPRINT.plan_spec(wildcards.run)
+    return JOB_TABLE.plan_spec(wildcards.run)
 
 
 def probe_spec(wildcards):
     """What a run's probe trains with."""
-    return BLUEPRINT.probe_spec(wildcards.run)
+    return JOB_TABLE.probe_spec(wildcards.run)
 
 
 def probed(wildcards):
     """What was measured for the plan, when the configuration asks for it."""
-    return BLUEPRINT.probe_file(wildcards.run) or []
+    return JOB_TABLE.probe_file(wildcards.run) or []
 
 
 def ablate_spec(wildcards):
     """What a run's ablation measures: all factors, or those of `--config ablate=[packing,rank]`."""
-    return BLUEPRINT.ablate_spec(wildcards.run, named("ablate", BLUEPRINT.ablated))
+    return JOB_TABLE.ablate_spec(wildcards.run, named("ablate", JOB_TABLE.ablated))
 
 
 def ablate_settings(wildcards, threads):
     """Operational settings of an ablation, not recorded either."""
-    return BLUEPRINT.ablate_settings(wildcards.run)
+    return JOB_TABLE.ablate_settings(wildcards.run)
 
 
 def page_spec(stage):
     """A params function of a page that depends on one fact file alone."""
-    return lambda wildcards: BLUEPRINT.spec(stage, {"run": wildcards.run, "id": wildcards.id})
+    return lambda wildcards: JOB_TABLE.spec(stage, {"run": wildcards.run, "id": wildcards.id})
 
 
 def stage_benchmarks(wildcards, threads):
     """Where Snakemake keeps what the stages before training took, as JSON."""
-    return BLUEPRINT.benchmark_files(wildcards.run)
+    return JOB_TABLE.benchmark_files(wildcards.run)
 
 
 def prepared_model(wildcards):
@@ -232,65 +232,65 @@ def manifest_of_weights(id):
     Snakemake passes a barrier behind others only when its job runs: what waits for one that need not run is not judged
     again when the others are passed.
     """
-    if BLUEPRINT.base_manifest(id):
-        return BLUEPRINT.path("prepare_model", id, "manifest.json")
+    if JOB_TABLE.base_manifest(id):
+        return JOB_TABLE.path("prepare_model", id, "manifest.json")
     return checkpoints.prepare_model.get(id=id).output.manifest
 
 
 def planned_model(wildcards):
     """The model that a run is planned with; a plan waits for no training."""
-    return manifest_of_weights(BLUEPRINT.planned_model(wildcards.run))
+    return manifest_of_weights(JOB_TABLE.planned_model(wildcards.run))
 
 
 def description_spec(wildcards):
     """What a run's description depends on beside the fact files."""
-    return BLUEPRINT.description_spec(wildcards.run, wildcards.id)
+    return JOB_TABLE.description_spec(wildcards.run, wildcards.id)
 
 
 def history_settings(wildcards, threads):
     """Where the times of a run's stages are noted; not recorded, because they decide no result."""
-    return run_status.history_settings(BLUEPRINT, wildcards.run, WORK / "workflow.lock")
+    return run_status.history_settings(JOB_TABLE, wildcards.run, WORK / "workflow.lock")
 
 
 def attempts_spec(wildcards):
     """Where the facts and logs of every run are, also of an unfinished one."""
     command = "snakemake " + " ".join(shlex.quote("train" if word == "report" else word) for word in sys.argv[1:])
-    return run_status.attempts_spec(BLUEPRINT, str(WORK), command)
+    return run_status.attempts_spec(JOB_TABLE, str(WORK), command)
 
 
 def report_spec(wildcards):
     """The report depends on fact files alone."""
-    return BLUEPRINT.spec("render_report", {})
+    return JOB_TABLE.spec("render_report", {})
 
 
 def card_spec(wildcards):
     """A model card depends on fact files alone."""
-    return BLUEPRINT.spec("write_model_card", {})
+    return JOB_TABLE.spec("write_model_card", {})
 
 
 def acceptance_spec(wildcards):
     """Whether a merged model passes depends on the facts of its merge alone."""
-    return BLUEPRINT.spec("accept_merge", {})
+    return JOB_TABLE.spec("accept_merge", {})
 
 
 def prune_spec(wildcards):
     """What `prune` keeps, and whether it removes the rest."""
     given = SWITCHES["prune"] if isinstance(SWITCHES["prune"], list) else [SWITCHES["prune"]]
     others = [str(name) for name in given if not lifecycle.is_yes(name) and not lifecycle.is_no(name)]
-    specs = specs_in_use(BLUEPRINT)
-    return BLUEPRINT.prune_spec(any(map(lifecycle.is_yes, given)), PLACES.owner(), others, specs)
+    specs = specs_in_use(JOB_TABLE)
+    return JOB_TABLE.prune_spec(any(map(lifecycle.is_yes, given)), PLACES.owner(), others, specs)
 
 
 def publish_spec(wildcards):
     """Which folders `publish` uploads, and where to."""
-    return BLUEPRINT.publish_spec()
+    return JOB_TABLE.publish_spec()
 
 
 def published(wildcards):
     """What there is to publish, once it is clear that it can be."""
     try:
         if workflow.is_main_process:
-            check_destination(BLUEPRINT.publish)
+            check_destination(JOB_TABLE.publish)
     except SnaketuneError as error:
         stop(error)
     return DATA_MANIFESTS + MODEL_MANIFESTS + RUN_FILES
@@ -300,7 +300,7 @@ def look_first(check):
     """Look, while jobs are planned, at what they would only meet when they run; `-n` plans them, too."""
     try:
         if workflow.is_main_process:
-            look = FirstLook(BLUEPRINT.found, WORK / "first_look.json")
+            look = FirstLook(JOB_TABLE.found, WORK / "first_look.json")
             check(look)
             look.save()
     except SnaketuneError as error:
@@ -310,12 +310,12 @@ def look_first(check):
 
 def sources_looked_at(wildcards):
     """An input function that adds no file: the beginnings of the sources are read."""
-    return look_first(lambda look: look.check_sources(BLUEPRINT.variant("read_records", wildcards.id).config))
+    return look_first(lambda look: look.check_sources(JOB_TABLE.variant("read_records", wildcards.id).config))
 
 
 def questions_looked_at(wildcards):
     """An input function that adds no file: the evaluation files of the run are read."""
-    return look_first(lambda look: look.check_evaluation_files(wildcards.run, BLUEPRINT.runs[wildcards.run].config))
+    return look_first(lambda look: look.check_evaluation_files(wildcards.run, JOB_TABLE.runs[wildcards.run].config))
 
 
 def packages_looked_at(stage, made):
@@ -326,9 +326,9 @@ def packages_looked_at(stage, made):
             workflow.is_main_process and workflow.local_exec and not workflow.deployment_settings.deployment_method
         )
         run = wildcards.get("run")
-        path = BLUEPRINT.run_path(run, made) if run else BLUEPRINT.path(stage, wildcards.id, made)
+        path = JOB_TABLE.run_path(run, made) if run else JOB_TABLE.path(stage, wildcards.id, made)
         if is_here and not Path(path).exists():
-            config = (BLUEPRINT.runs[run] if run else BLUEPRINT.variant(stage, wildcards.id)).config
+            config = (JOB_TABLE.runs[run] if run else JOB_TABLE.variant(stage, wildcards.id)).config
             try:
                 require_packages(run, config, stage)
             except SnaketuneError as error:
@@ -341,66 +341,66 @@ def packages_looked_at(stage, made):
 def asked(wildcards):
     """Which models are asked, and what: `--config ask="..."`, or a conversation."""
     try:
-        return ask_spec(BLUEPRINT, SWITCHES["ask"])
+        return ask_spec(JOB_TABLE, SWITCHES["ask"])
     except SnaketuneError as error:
         stop(error)
 
 
 def inspect_spec(wildcards):
     """What is looked at: the sources of all runs, each with its tokenizer and template."""
-    return BLUEPRINT.inspect_spec()
+    return JOB_TABLE.inspect_spec()
 
 
 def compare_spec(wildcards):
     """Which runs stand side by side: all of them, or those of `--config compare=[a,b]`."""
-    return BLUEPRINT.compare_spec(named("compare", BLUEPRINT.compared))
+    return JOB_TABLE.compare_spec(named("compare", JOB_TABLE.compared))
 
 
 def compared_facts(wildcards):
     """The fact files of the runs to compare."""
     made = ("run.json", "adapter.manifest.json", "run_info.json", "metrics.jsonl", "plan.json", "report.html")
     found = ("evaluation.json", "evaluation_info.json", "documents.jsonl", "generations.jsonl")
-    return [BLUEPRINT.run_path(run, name) for run in named("compare", BLUEPRINT.compared) for name in made + found]
+    return [JOB_TABLE.run_path(run, name) for run in named("compare", JOB_TABLE.compared) for name in made + found]
 
 
 def settings(wildcards, threads):
     """Operational settings. Snakemake does not record params of functions that take `threads`: never a rerun."""
-    return BLUEPRINT.settings(str(WORK), threads)
+    return JOB_TABLE.settings(str(WORK), threads)
 
 
 def loader_settings(wildcards, threads):
     """Operational settings of training, not recorded either."""
-    return BLUEPRINT.loader_settings(wildcards.run)
+    return JOB_TABLE.loader_settings(wildcards.run)
 
 
 def nodes(wildcards):
     """Nodes that a run trains on."""
-    return BLUEPRINT.nodes(wildcards.run)
+    return JOB_TABLE.nodes(wildcards.run)
 
 
 def gpus_of_one_node(wildcards):
     """GPUs that a run trains on when they are all in one machine."""
-    return BLUEPRINT.gpus(wildcards.run) if nodes(wildcards) == 1 else 0
+    return JOB_TABLE.gpus(wildcards.run) if nodes(wildcards) == 1 else 0
 
 
 def gpus_of_each_node(wildcards):
     """The same for several: Slurm would otherwise be free to give one node more than another."""
-    return f"gpu:{BLUEPRINT.gpus(wildcards.run) // nodes(wildcards)}" if nodes(wildcards) > 1 else None
+    return f"gpu:{JOB_TABLE.gpus(wildcards.run) // nodes(wildcards)}" if nodes(wildcards) > 1 else None
 
 
 def cpu_threads(wildcards):
     """Threads that a run's arithmetic uses on a CPU."""
-    return BLUEPRINT.runs[wildcards.run].config.train.cpu_threads
+    return JOB_TABLE.runs[wildcards.run].config.train.cpu_threads
 
 
 def upstream(wildcards):
     """The ids of all stages that the variant or run of the wildcards builds on."""
-    return BLUEPRINT.upstream(wildcards.id, wildcards.get("run"))
+    return JOB_TABLE.upstream(wildcards.id, wildcards.get("run"))
 
 
 def made_by(stage, file):
     """An input function: the file of an earlier stage that the job's variant builds on."""
-    return lambda wildcards: BLUEPRINT.path(stage, upstream(wildcards)[stage], file)
+    return lambda wildcards: JOB_TABLE.path(stage, upstream(wildcards)[stage], file)
 
 
 def rightsized(wildcards):
@@ -411,61 +411,61 @@ def rightsized(wildcards):
 def corpus_of_tiny_model(wildcards):
     """The text that the built-in model learns first, when that is the run's own training split."""
     ids = upstream(wildcards)
-    return BLUEPRINT.path("split_records", ids["split_records"], "train.jsonl") if "split_records" in ids else []
+    return JOB_TABLE.path("split_records", ids["split_records"], "train.jsonl") if "split_records" in ids else []
 
 
 def earlier(wildcards):
     """The barriers of the runs that this job builds on: when they are passed, it is evaluated again."""
-    return barriers_of(BLUEPRINT.runs_before(wildcards.id, wildcards.get("run"), merging=False))
+    return barriers_of(JOB_TABLE.runs_before(wildcards.id, wildcards.get("run"), merging=False))
 
 
 def earlier_of_merge(wildcards):
     """Those, and the barriers of the runs whose adapters this run merges, for jobs that use its merged model."""
-    return barriers_of(BLUEPRINT.runs_before(wildcards.id, wildcards.run))
+    return barriers_of(JOB_TABLE.runs_before(wildcards.id, wildcards.run))
 
 
 def barriers_of(runs):
     """What the barriers of several runs write: those of their data and those of their weights."""
-    ids = BLUEPRINT.barriers(runs)
+    ids = JOB_TABLE.barriers(runs)
     sizes = [checkpoints.rightsize.get(id=id).output.rightsize for id in ids["rightsize"]]
-    models = [id for id in ids["prepare_model"] if not BLUEPRINT.base_manifest(id)]
+    models = [id for id in ids["prepare_model"] if not JOB_TABLE.base_manifest(id)]
     return sizes + list(map(manifest_of_weights, models))
 
 
 def merged_adapters(wildcards):
     """The adapters that this run merges together, when it merges more than its own."""
-    return BLUEPRINT.merged_manifests(wildcards.run)
+    return JOB_TABLE.merged_manifests(wildcards.run)
 
 
 def gguf_spec(wildcards):
     """The export depends on the merged model alone."""
-    return BLUEPRINT.spec("convert_to_gguf", {"system": BLUEPRINT.runs[wildcards.run].config.data.system_prompt})
+    return JOB_TABLE.spec("convert_to_gguf", {"system": JOB_TABLE.runs[wildcards.run].config.data.system_prompt})
 
 
 def converter_settings(wildcards, threads):
     """Where llama.cpp's converter is: never a rerun."""
-    return BLUEPRINT.converter_settings(wildcards.run)
+    return JOB_TABLE.converter_settings(wildcards.run)
 
 
 def base_run(wildcards):
     """The merged model that a base model, or a run, starts from, when it is another run's."""
-    return BLUEPRINT.base_manifest(wildcards.id, wildcards.get("run")) or []
+    return JOB_TABLE.base_manifest(wildcards.id, wildcards.get("run")) or []
 
 
 def start_run(wildcards):
     """The adapter that training goes on from, when it is another run's."""
-    return BLUEPRINT.start_manifest(wildcards.run) or []
+    return JOB_TABLE.start_manifest(wildcards.run) or []
 
 
 def merge_facts(wildcards):
     """What became of the merge, when the run merges."""
-    return BLUEPRINT.run_path(wildcards.run, "merge.json") if BLUEPRINT.merges(wildcards.run) else []
+    return JOB_TABLE.run_path(wildcards.run, "merge.json") if JOB_TABLE.merges(wildcards.run) else []
 
 
 def carded_merge(wildcards):
     """The same for the card of the adapter; that of the merged model needs one that passed."""
     is_merged = wildcards.kind == "merged"
-    return BLUEPRINT.run_path(wildcards.run, "merged.manifest.json") if is_merged else merge_facts(wildcards)
+    return JOB_TABLE.run_path(wildcards.run, "merged.manifest.json") if is_merged else merge_facts(wildcards)
 
 
 def resolved_file(wildcards):
@@ -489,7 +489,7 @@ def check_machine():
         if workflow.local_exec and not workflow.deployment_settings.deployment_method:
             if workflow.dag_settings is not None and "export_gguf" in workflow.dag_settings.targets:
                 require_converter()
-            for note in machine_notes(list(BLUEPRINT.runs.values())):
+            for note in machine_notes(list(JOB_TABLE.runs.values())):
                 print(f"Note: {note}", file=sys.stderr, flush=True)
     except SnaketuneError as error:
         stop(error)
@@ -499,7 +499,7 @@ def require_converter():
     """Refuse an export that would end for want of a converter, or of a merged model."""
     if not GGUF_FILES:
         raise ConfigError("export_gguf: no run merges its adapter: set merge.enabled to true.")
-    for run in BLUEPRINT.runs.values():
+    for run in JOB_TABLE.runs.values():
         if run.config.merge.enabled:
             if run.config.merge.gguf_converter:
                 find_converter(run.config.merge.gguf_converter)
@@ -509,15 +509,15 @@ def write_resolved_runs():
     """The resolved configuration with origins, for the description of each run; a look at the sources makes none."""
     if workflow.dag_settings is not None and set(workflow.dag_settings.targets) == {"inspect"}:
         return
-    for name, run in BLUEPRINT.runs.items():
-        path = WORK / "resolved" / f"{name}-{BLUEPRINT.run_ids[name]}.json"
-        earlier_runs = BLUEPRINT.runs_before(BLUEPRINT.run_ids[name], name)
-        lifecycle.write_resolved(path, run, BLUEPRINT.found.sources(run.config), earlier_runs)
+    for name, run in JOB_TABLE.runs.items():
+        path = WORK / "resolved" / f"{name}-{JOB_TABLE.run_ids[name]}.json"
+        earlier_runs = JOB_TABLE.runs_before(JOB_TABLE.run_ids[name], name)
+        lifecycle.write_resolved(path, run, JOB_TABLE.found.sources(run.config), earlier_runs)
 
 
 def remember_shards():
     """The number of shards that stages are made with: another number makes none of them again."""
-    lifecycle.remember_shards(WORK / "shards.json", BLUEPRINT.shard_counts())
+    lifecycle.remember_shards(WORK / "shards.json", JOB_TABLE.shard_counts())
 
 
 def pass_on_plugins():
@@ -528,7 +528,7 @@ def pass_on_plugins():
 
 def go_on_beside_refusals():
     """A merge that is refused ends the runs that start from it, and must not cost its own run's evaluation and report."""
-    if BLUEPRINT.has_chains():
+    if JOB_TABLE.has_chains():
         workflow.scheduler.keepgoing = True
 
 
@@ -540,7 +540,7 @@ def explain(logs):
 
 def note_what_jobs_made():
     """What each finished job read and wrote, so that a copy of the results is known for what it is."""
-    note_proofs(workflow.dag.finished_jobs, Path(BLUEPRINT.results), WORK)
+    note_proofs(workflow.dag.finished_jobs, Path(JOB_TABLE.results), WORK)
 
 
 def own_command():
@@ -574,7 +574,7 @@ def name_results():
 
 def folders_of_runs():
     """The folder of each run, by the name that stays when the configuration changes."""
-    return {name: latest_link.latest_folder(Path(BLUEPRINT.results) / "runs" / name) for name in BLUEPRINT.runs}
+    return {name: latest_link.latest_folder(Path(JOB_TABLE.results) / "runs" / name) for name in JOB_TABLE.runs}
 
 
 def command_of(target):
@@ -591,16 +591,16 @@ def show_plans():
     """The plans that were asked for, with the time at which each run would end if it began now."""
     asked = workflow.dag_settings is not None and "plan" in workflow.dag_settings.targets
     if asked and is_run_for_real():
-        for name in BLUEPRINT.runs:
-            lifecycle.show_plan(Path(BLUEPRINT.run_path(name, "plan.json")), name)
+        for name in JOB_TABLE.runs:
+            lifecycle.show_plan(Path(JOB_TABLE.run_path(name, "plan.json")), name)
 
 
 def point_latest():
     """`latest` follows the current configuration, also when nothing had to run."""
     if is_run_for_real():
-        for name, id in BLUEPRINT.run_ids.items():
-            latest_link.point_latest(Path(BLUEPRINT.results) / "runs" / name, id)
-            lifecycle.finish_run(run_status.files_of(BLUEPRINT, name), Path(BLUEPRINT.run_path(name, "")))
+        for name, id in JOB_TABLE.run_ids.items():
+            latest_link.point_latest(Path(JOB_TABLE.results) / "runs" / name, id)
+            lifecycle.finish_run(run_status.files_of(JOB_TABLE, name), Path(JOB_TABLE.run_path(name, "")))
 
 
 def tidy_up():
@@ -609,21 +609,21 @@ def tidy_up():
         PLACES.tidy()
 
 
-DATA_MANIFESTS = BLUEPRINT.data_manifests()
-MODEL_MANIFESTS = BLUEPRINT.model_manifests()
-PLAN_FILES = BLUEPRINT.plan_files()
-ABLATION_FILES = BLUEPRINT.ablation_files()
-RUN_FILES = BLUEPRINT.run_files()
-GGUF_FILES = BLUEPRINT.gguf_files()
-COMPARISON = BLUEPRINT.comparison_files()
+DATA_MANIFESTS = JOB_TABLE.data_manifests()
+MODEL_MANIFESTS = JOB_TABLE.model_manifests()
+PLAN_FILES = JOB_TABLE.plan_files()
+ABLATION_FILES = JOB_TABLE.ablation_files()
+RUN_FILES = JOB_TABLE.run_files()
+GGUF_FILES = JOB_TABLE.gguf_files()
+COMPARISON = JOB_TABLE.comparison_files()
 WANTED_FILES = DATA_MANIFESTS + MODEL_MANIFESTS + RUN_FILES
 # What a target is asked for; the files that a person opens.
 TARGET_FILES = {
-    "data": [f"{BLUEPRINT.results}/data"],
+    "data": [f"{JOB_TABLE.results}/data"],
     "plan": [path for path in PLAN_FILES if path.endswith(".html")],
     "ablate": [path for path in ABLATION_FILES if path.endswith(".html")],
-    "compare": [f"{BLUEPRINT.results}/compare.html"],
-    "inspect": [f"{BLUEPRINT.results}/inspect.html"],
+    "compare": [f"{JOB_TABLE.results}/compare.html"],
+    "inspect": [f"{JOB_TABLE.results}/inspect.html"],
     "export_gguf": GGUF_FILES,
 }
 ENDED_WELL = False

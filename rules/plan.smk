@@ -20,7 +20,7 @@ rule probe_run:
     params:
         spec=probe_spec,
         settings=loader_settings,
-        results=lambda wildcards, threads: BLUEPRINT.results,
+        results=lambda wildcards, threads: JOB_TABLE.results,
     message:
         "Measuring a short training of {wildcards.run}"
     shell:
@@ -46,7 +46,7 @@ rule plan_run:
         spec=plan_spec,
         settings=loader_settings,
         benchmarks=stage_benchmarks,
-        results=lambda wildcards, threads: BLUEPRINT.results,
+        results=lambda wildcards, threads: JOB_TABLE.results,
     message:
         "Planning {wildcards.run}"
     shell:
@@ -141,7 +141,7 @@ rule gpu_check:
     resources:
         gpu=1,
     params:
-        folder=f"{BLUEPRINT.results}/gpu_check",
+        folder=f"{JOB_TABLE.results}/gpu_check",
     message:
         "Checking whether this GPU is fit for training"
     shell:

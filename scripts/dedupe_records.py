@@ -16,7 +16,7 @@ def main() -> None:
     from snaketune.core.atomic import private_folder, writing
     from snaketune.core.manifest import write_manifest
     from snaketune.data.similarity.dedupe import DedupeParts, DedupePolicy, plan_removal
-    from snaketune.data.similarity.removal import LineIndex, carry_out, write_removed
+    from snaketune.data.similarity.removal import LineIndex, apply_plan, write_removed
     from snaketune.data.tokens.left_out_records import removed_duplicates
     from snaketune.storage.disks import Disks, temporary_place
 
@@ -32,7 +32,7 @@ def main() -> None:
     with writing(arguments.removed) as removed:
         write_removed(plan, index, removed)
     with writing(arguments.kept) as kept, writing(arguments.duplicates) as duplicates:
-        carry_out(arguments.removed, arguments.records, index, kept, duplicates)
+        apply_plan(arguments.removed, arguments.records, index, kept, duplicates)
     outputs = [arguments.removed, arguments.kept, arguments.duplicates]
     facts = plan.facts()
     for line in removed_duplicates(facts):

@@ -17,7 +17,7 @@ def main() -> None:
     from snaketune.data.similarity.leaks import Side, check_sides
     from snaketune.data.similarity.removal import LineIndex
     from snaketune.data.split.split_plan import SplitPolicy, plan_sides, write_leaks
-    from snaketune.data.split.splitting import carry_out
+    from snaketune.data.split.splitting import apply_plan
     from snaketune.storage.disks import Disks, temporary_place
 
     policy = SplitPolicy(**arguments.cfg["split"])
@@ -31,12 +31,12 @@ def main() -> None:
         plan = plan_sides(records, policy, evaluations, index, folder, threads)
     times = plan.times(index, arguments.cfg.get("mixing"))
     with writing(arguments.train) as train, writing(arguments.eval) as held_out, writing(arguments.leaks) as leaks:
-        carry_out(plan.side, records, train, held_out, times)
+        apply_plan(plan.side, records, train, held_out, times)
         write_leaks(plan, records, evaluations, index, leaks)
         train.flush()
         held_out.flush()
         with private_folder(place) as folder:
-            sides = Path(train.name), Side(Path(held_out.name), plan.apart)
+            sides = Path(train.name), Side(Path(held_out.name), plan.must_differ)
             left = check_sides(*sides, policy.max_similarity is not None, folder, threads)
     facts = {**plan.facts(policy, index.sources, times), **left}
     for note in plan.notes(policy):

@@ -12,7 +12,7 @@ from snaketune.core.environment import WORKER
 from snaketune.core.errors import ConfigError, TrainingError
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.distributed.attendance import Attendance
-from snaketune.train.distributed.process_group import PATIENCE, Team
+from snaketune.train.distributed.process_group import PATIENCE, ProcessGroup
 from snaketune.train.distributed.strategy import processes_wanted, run_workers, strategy_arguments
 
 ABSENT = [
@@ -30,14 +30,14 @@ def test_a_process_that_does_not_come_is_named(monkeypatch, said, words):
     monkeypatch.setattr(dist, "new_group", lambda **options: object())
     for name in ("monitored_barrier", "all_reduce"):
         monkeypatch.setattr(dist, name, absent)
-    team = Team(0, 4)
-    for meet in (team.wait, lambda: team.any(True)):
+    process_group = ProcessGroup(0, 4)
+    for meet in (process_group.wait, lambda: process_group.any(True)):
         with pytest.raises(TrainingError, match=rf"process 0 of 4 waited in vain {words}.*goes on from the last"):
             meet()
 
 
 def test_a_process_alone_waits_for_nobody():
-    Team().wait()
+    ProcessGroup().wait()
 
 
 class Clock:
@@ -51,16 +51,16 @@ def seen(counts, seconds, patience=60.0):
     """What each process says when it has noted so many batches and has then waited so long."""
     store, clock, said = {}, Clock(), {}
     shared = type("Store", (), {"set": staticmethod(store.__setitem__), "get": staticmethod(store.__getitem__)})
-    team = [
+    process_group = [
         Attendance(shared, rank, len(counts), patience, lambda words, rank=rank: said.update({rank: words}), clock)
         for rank in range(len(counts))
     ]
-    for member, count in zip(team, counts, strict=True):
+    for member, count in zip(process_group, counts, strict=True):
         for _ in range(count):
             member.note()
         member._publish()
     clock.now = seconds
-    for member in team:
+    for member in process_group:
         member.look()
     return said
 
@@ -88,13 +88,13 @@ def test_the_process_group_knows_its_own_card(monkeypatch):
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **told: made.update(told, backend=backend))
     for name, value in ((WORKER, "1"), ("LOCAL_RANK", "3")):
         monkeypatch.setenv(name, value)
-    Team(3, 4).meet("cuda")
+    ProcessGroup(3, 4).meet("cuda")
     assert made == {"backend": "cuda:nccl,cpu:gloo", "timeout": PATIENCE, "device_id": torch.device("cuda", 3)}
     made.clear()
-    Team(3, 4).meet("cpu")
+    ProcessGroup(3, 4).meet("cpu")
     assert made == {"backend": "gloo", "timeout": PATIENCE}
     made.clear()
-    Team().meet("cuda")
+    ProcessGroup().meet("cuda")
     assert not made
 
 

@@ -29,7 +29,7 @@ from snaketune.train.preference.dpo import PreferenceLoss, install_log_probs
 from snaketune.train.preference.dpo_trainer import PairCollator, PreferenceTrainer, document_log_probs
 from snaketune.train.run import build_trainer, prepare_run, train
 from snaketune.train.signals import StopRequest
-from snaketune.train.trainer import Surroundings, assemble
+from snaketune.train.trainer import Hooks, assemble
 
 VOCABULARY, ROW = 97, 64
 SIZES = {
@@ -422,11 +422,9 @@ def test_going_on_from_an_adapter_its_start_is_the_reference(base, splits, tmp_p
 
 
 def test_a_stop_while_the_reference_is_computed_is_one_sentence(splits):
-    surroundings = Surroundings(stop_requested=lambda: True)
+    hooks = Hooks(stop_requested=lambda: True)
     with pytest.raises(TrainingError, match="told to stop while the reference was computed"):
-        assemble(
-            tuned(), arguments("unused"), splits[0], surroundings=surroundings, kind=PreferenceTrainer, loss=SIGMOID
-        )
+        assemble(tuned(), arguments("unused"), splits[0], hooks=hooks, kind=PreferenceTrainer, loss=SIGMOID)
 
 
 def test_rows_of_single_documents_are_refused(base, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.train.distributed import process_group
-from snaketune.train.distributed.process_group import Team
+from snaketune.train.distributed.process_group import ProcessGroup
 from snaketune.train.distributed.worker_results import note_session
 from snaketune.train.loading import loading
 from snaketune.train.run import train
@@ -21,7 +21,7 @@ def stop_first_process_after(step: int) -> None:
     listen = StopRequest.on_step_end
 
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == step and Team.of_environment().is_first:
+        if state.global_step == step and ProcessGroup.of_environment().is_main_process:
             self.reason = "the test said so"
         listen(self, args, state, control, **kwargs)
 
@@ -33,7 +33,7 @@ def note_who_reads(work: Path) -> None:
     read = loading.open_model
 
     def open_model(*arguments):
-        (work / f"read-by-{Team.of_environment().rank}").touch()
+        (work / f"read-by-{ProcessGroup.of_environment().rank}").touch()
         return read(*arguments)
 
     loading.open_model = open_model
@@ -45,7 +45,7 @@ def hang(rank: int, step: int, patience: float) -> None:
     step_of = PackedTrainer.training_step
 
     def training_step(self, *args, **kwargs):
-        while self._team.rank == rank and self.state.global_step == step:
+        while self._process_group.rank == rank and self.state.global_step == step:
             time.sleep(0.1)
         return step_of(self, *args, **kwargs)
 

@@ -10,7 +10,7 @@ import pytest
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError
 from snaketune.core.long_arguments import LONGEST, in_full, shortened
-from snaketune.workflow.job_table import Blueprint
+from snaketune.workflow.job_table import JobTable
 from snaketune.workflow.results.pruning import find_unused_specs
 from snaketune.workflow.sources.inputs import Discovery
 from snaketune.workflow.specs_in_use import specs_in_use
@@ -38,9 +38,9 @@ def test_five_thousand_sources_are_staged(tmp_path, monkeypatch):
     file = {"data": {"sources": ["data"]}, "model": {"name_or_path": "tiny"}}
     runs, found = resolve_runs(Layer("c", file), {}, "nowhere"), Discovery("work/digests.json")
     found.look_up(runs[0].config)
-    blueprint = Blueprint(runs, found, lambda stage: "code")
-    id = blueprint.upstream(blueprint.run_ids["default"], "default")["stage_sources"]
-    spec = blueprint.variant_spec("stage_sources", id)
+    job_table = JobTable(runs, found, lambda stage: "code")
+    id = job_table.upstream(job_table.run_ids["default"], "default")["stage_sources"]
+    spec = job_table.variant_spec("stage_sources", id)
     assert len(spec) < 200
     settings = json.dumps({"scratch": None, "threads": 1, "work": "work"})
     outputs = ["--output", "s.json", "--manifest", "m.json"]
@@ -48,6 +48,6 @@ def test_five_thousand_sources_are_staged(tmp_path, monkeypatch):
     subprocess.run(command, check=True, timeout=100)
     assert len(json.loads(Path("s.json").read_text())["sources"]) == 5000
     Path("work/specs/0123.json").write_text("{}")
-    unused = find_unused_specs("work", set(specs_in_use(blueprint)))
+    unused = find_unused_specs("work", set(specs_in_use(job_table)))
     assert [one.path for one in unused] == [Path("work/specs/0123.json")]
-    assert f"@{Path('work/specs') / specs_in_use(blueprint)[0]}" == spec
+    assert f"@{Path('work/specs') / specs_in_use(job_table)[0]}" == spec

@@ -10,7 +10,7 @@ from snaketune.core.errors import ConfigError
 from snaketune.report.run.provenance import config_file
 from snaketune.workflow import job_environment
 from snaketune.workflow.job_environment import REQUIREMENTS, machine_notes, require_packages
-from snaketune.workflow.job_table import Blueprint
+from snaketune.workflow.job_table import JobTable
 from snaketune.workflow.stages import DATA_STAGES, STAGES, slice_of, stage_id
 
 FILE = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny", "tiny": {"corpus": "quickstart"}}}
@@ -26,13 +26,13 @@ def ids(run):
     return {stage: stage_id(run.config, stage) for stage in STAGES if stage != "plan_run"}
 
 
-def blueprint(runs, **sections):
-    return Blueprint(list(resolve(runs, **sections).values()), None, lambda stage: "code")
+def job_table(runs, **sections):
+    return JobTable(list(resolve(runs, **sections).values()), None, lambda stage: "code")
 
 
 def refused(match, runs, **sections):
     with pytest.raises(ConfigError, match=match) as raised:
-        blueprint(runs, **sections)
+        job_table(runs, **sections)
     assert "\n" not in str(raised.value)
 
 
@@ -90,7 +90,7 @@ def test_going_on_from_an_adapter_shares_everything_before_training():
 
 
 def test_paths_and_barriers_of_what_a_run_starts_from():
-    plan = blueprint(
+    plan = job_table(
         {
             **SFT,
             "dpo": FROM_SFT,
@@ -102,7 +102,7 @@ def test_paths_and_barriers_of_what_a_run_starts_from():
     base = plan.upstream(plan.run_ids["dpo"], "dpo")["prepare_model"]
     assert plan.base_manifest(base) == plan.base_manifest(plan.run_ids["dpo"], "dpo") == merged
     assert plan.base_manifest(plan.run_ids["sft"], "sft") is plan.start_manifest("dpo") is None
-    assert plan.has_chains() and not blueprint(SFT).has_chains()
+    assert plan.has_chains() and not job_table(SFT).has_chains()
     assert plan.start_manifest("on") == plan.run_path("sft", "adapter.manifest.json")
     assert plan.runs_before(plan.run_ids["sft"], "sft") == []
     sft, dpo = (ids(plan.runs[name]) for name in ("sft", "dpo"))

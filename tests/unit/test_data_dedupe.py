@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from snaketune.core.errors import DataError
 from snaketune.data.records.canonical_records import exact_bytes, key_bytes, normalised
 from snaketune.data.similarity.dedupe import DedupePolicy, plan_removal
-from snaketune.data.similarity.removal import SCHEMA, LineIndex, carry_out, write_removed
+from snaketune.data.similarity.removal import SCHEMA, LineIndex, apply_plan, write_removed
 from snaketune.data.similarity.sorted_keys import first_occurrences
 
 EXACT = {"near": False}
@@ -30,7 +30,7 @@ def dedupe(path, **policy):
 
 def carried_out(table, path):
     kept, duplicates = io.BytesIO(), io.BytesIO()
-    carry_out(table, path, LineIndex.read(path), kept, duplicates)
+    apply_plan(table, path, LineIndex.read(path), kept, duplicates)
     pairs = [orjson.loads(line) for line in duplicates.getvalue().splitlines()]
     return kept.getvalue().splitlines(keepends=True), pairs
 

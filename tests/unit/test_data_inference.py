@@ -22,7 +22,7 @@ from snaketune.data.tokens.encoding import Document, Encoder
 from snaketune.data.tokens.token_store import TokenStore
 from snaketune.data.tokens.tokenizer import TextTokenizer
 from snaketune.data.tokens.tokenizer_engine import TokenizersEngine
-from snaketune.data.tokens.tokenizing import settle, tokenize_splits, warnings_of
+from snaketune.data.tokens.tokenizing import select_backend, tokenize_splits, warnings_of
 from snaketune.evaluate.answers.questions import _said
 
 OPENS = (
@@ -135,12 +135,12 @@ def test_reasoning_that_special_tokens_mark_is_told_from_what_is_scored(written,
 def test_an_example_that_inference_would_not_give_is_refused_with_the_users_line(tmp_path, folder, monkeypatch):
     file = write(tmp_path, {"messages": CHAT})
     recipe = Recipe(str(folder), BUILT_IN["chatml"], True, sources=("data/mine.csv",))
-    settle(recipe, [file], 1)
+    select_backend(recipe, [file], 1)
     render = ChatTemplate.render
     monkeypatch.setattr(ChatTemplate, "render", lambda self, *given: render(self, *given).replace("Hi", "Ho"))
     monkeypatch.setattr("snaketune.data.templates.examples.check_written", lambda *_: None)
     with pytest.raises(DataError, match=r"data/mine\.csv line 41: what is trained begins behind .* no prompt"):
-        settle(recipe, [file], 1)
+        select_backend(recipe, [file], 1)
 
 
 def test_nothing_left_to_train_on_names_the_users_line(tmp_path, folder):
@@ -299,7 +299,7 @@ def test_a_header_of_mere_text_in_the_mask_is_caught_by_the_check_against_transf
         str(folder), BUILT_IN["plain"].replace("{% generation %}", "").replace("{% endgeneration %}", ""), True
     )
     with pytest.raises(DataError, match="which is no prompt that transformers gives"):
-        settle(recipe, [write(tmp_path, {"messages": CHAT[:3]})], 1)
+        select_backend(recipe, [write(tmp_path, {"messages": CHAT[:3]})], 1)
 
 
 @pytest.mark.parametrize(

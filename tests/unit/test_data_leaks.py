@@ -166,7 +166,7 @@ def test_held_out_records_that_many_are_like_are_left_out_exactly(tmp_path_facto
     train, evaluation = np.flatnonzero(~held_out).tolist(), np.flatnonzero(held_out).tolist()
     pairs = {(x, y): similarity(texts[x], texts[y], 0.5) for x in train for y in evaluation}
     like = {y: [x for x in train if pairs[x, y] >= 0.5] for y in evaluation}
-    assert found.alike.tolist() == [y for y in evaluation if len(like[y]) > most]
+    assert found.template_family.tolist() == [y for y in evaluation if len(like[y]) > most]
     dropped = sorted({x for y in evaluation if len(like[y]) <= most for x in like[y]})
     assert found.train.tolist() == dropped
     for x, y, value in zip(dropped, found.evaluation.tolist(), found.similarity.tolist(), strict=True):
@@ -182,7 +182,7 @@ def test_records_made_from_a_template_stay_unless_told_otherwise(tmp_path, folde
     assert (kept.side[:200] != -1).all()
     (note,) = kept.notes(SplitPolicy(0.2, 0, max_similarity=0.5, max_alike=10))
     assert "more than 10 training records each are similar to" in note
-    assert kept.apart.tolist() == [record >= 200 for record in np.flatnonzero(kept.side == 1)]
+    assert kept.must_differ.tolist() == [record >= 200 for record in np.flatnonzero(kept.side == 1)]
     with pytest.raises(DataError, match="too similar"):
         plan(canonical(tmp_path / "s", *numbered(200)), folder, max_alike=None)
 
@@ -190,20 +190,20 @@ def test_records_made_from_a_template_stay_unless_told_otherwise(tmp_path, folde
 def test_sides_that_share_something_are_refused(tmp_path, folder):
     rng = random.Random(2)
     text = sentence(rng, 80)
-    apart = canonical(tmp_path / "a", asked("one", "x"), sentence(rng, 50))
-    alike = canonical(tmp_path / "b", asked("two", "y"), text)
+    must_differ = canonical(tmp_path / "a", asked("one", "x"), sentence(rng, 50))
+    template_family = canonical(tmp_path / "b", asked("two", "y"), text)
     near = canonical(tmp_path / "c", f"{text} more")
     same = canonical(tmp_path / "d", asked(" one\n", "z"))
-    assert check_sides(apart, Side(alike), True, folder) == {
+    assert check_sides(must_differ, Side(template_family), True, folder) == {
         "shared_prompts": 0,
         "similar_pairs": 0,
         "records_checked": 2,
     }
-    for one, other in ((alike, near), (apart, same)):
+    for one, other in ((template_family, near), (must_differ, same)):
         with pytest.raises(DataError, match="both sides"):
             check_sides(one, Side(other), True, folder)
-    assert check_sides(alike, Side(near, np.array([False])), True, folder)["similar_pairs"] == 0
-    assert check_sides(alike, Side(near), False, folder) == {"shared_prompts": 0}
+    assert check_sides(template_family, Side(near, np.array([False])), True, folder)["similar_pairs"] == 0
+    assert check_sides(template_family, Side(near), False, folder) == {"shared_prompts": 0}
 
 
 def test_of_a_long_file_of_training_records_some_ranges_are_searched_again(tmp_path, folder, monkeypatch):
@@ -213,8 +213,8 @@ def test_of_a_long_file_of_training_records_some_ranges_are_searched_again(tmp_p
     monkeypatch.setattr(leaking, "line_ranges", lambda path: line_ranges(path, 1000))
     with pytest.raises(DataError, match="'similar_pairs': 1"):
         check_sides(train, Side(held_out), True, folder)
-    apart = canonical(tmp_path / "c", *texts[1:])
-    found = check_sides(apart, Side(canonical(tmp_path / "d", texts[0])), True, folder)
+    must_differ = canonical(tmp_path / "c", *texts[1:])
+    found = check_sides(must_differ, Side(canonical(tmp_path / "d", texts[0])), True, folder)
     assert 4 <= found["records_checked"] < 59
 
 

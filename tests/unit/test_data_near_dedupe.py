@@ -30,7 +30,7 @@ def find(path, likeness=None, range_bytes=1 << 20, threads=1, skip=()):
     likeness = likeness or Likeness()
     sketches = sketch_ranges(path, ranges, parts, likeness, folder, threads)
     found = near_duplicates(Store(folder, sketches, likeness), len(out))
-    return found.stands, found.similarity
+    return found.representative, found.similarity
 
 
 def edited(text, rng):
@@ -83,20 +83,20 @@ def truth(seeded):
 
 
 def test_every_removal_is_right_and_nearly_everything_is_found(seeded, truth):
-    stands, values = find(seeded[1])
-    removed = np.flatnonzero(stands != np.arange(2000))
+    representative, values = find(seeded[1])
+    removed = np.flatnonzero(representative != np.arange(2000))
     assert len(removed) > 250
     for record in removed.tolist():
-        assert truth[int(stands[record]), record] == values[record]
-    left = [pair for pair in truth if (stands[list(pair)] == pair).all()]
+        assert truth[int(representative[record]), record] == values[record]
+    left = [pair for pair in truth if (representative[list(pair)] == pair).all()]
     assert len(left) <= 0.01 * len(removed)
 
 
 def test_the_first_of_each_cluster_stays_and_stands_for_the_others(seeded):
-    stands, values = find(seeded[1])
-    assert (stands <= np.arange(2000)).all()
-    assert (stands[stands] == stands).all()
-    assert (values[stands == np.arange(2000)] == 1).all()
+    representative, values = find(seeded[1])
+    assert (representative <= np.arange(2000)).all()
+    assert (representative[representative] == representative).all()
+    assert (values[representative == np.arange(2000)] == 1).all()
 
 
 def test_processes_and_ranges_change_nothing(seeded):
@@ -111,9 +111,9 @@ def test_processes_and_ranges_change_nothing(seeded):
 
 def test_little_memory_for_pairs_finds_as_much(seeded, truth, monkeypatch):
     monkeypatch.setattr(near_dedupe, "BUFFERED_PAIRS", 10)
-    stands, _ = find(seeded[1])
-    left = [pair for pair in truth if (stands[list(pair)] == pair).all()]
-    assert len(left) <= 0.01 * np.count_nonzero(stands != np.arange(2000))
+    representative, _ = find(seeded[1])
+    left = [pair for pair in truth if (representative[list(pair)] == pair).all()]
+    assert len(left) <= 0.01 * np.count_nonzero(representative != np.arange(2000))
 
 
 @settings(max_examples=25, deadline=None)
@@ -121,13 +121,15 @@ def test_little_memory_for_pairs_finds_as_much(seeded, truth, monkeypatch):
 def test_small_sets_are_cleaned_completely(tmp_path_factory, seed, threshold):
     texts = corpus_of(40, seed)
     path = canonical(tmp_path_factory.mktemp("near") / "r", *texts)
-    stands, values = find(path, Likeness(threshold, 250))
+    representative, values = find(path, Likeness(threshold, 250))
     pairs = {pair: similarity(*(texts[at] for at in pair)) for pair in combinations(range(40), 2)}
-    for record in np.flatnonzero(stands != np.arange(40)).tolist():
+    for record in np.flatnonzero(representative != np.arange(40)).tolist():
         assert values[record] >= threshold
     # At another threshold other lengths count as short, so the plain definition is that of 0.8 only.
     if threshold == 0.8:
-        assert not [pair for pair, value in pairs.items() if value >= 0.8 and (stands[list(pair)] == pair).all()]
+        assert not [
+            pair for pair, value in pairs.items() if value >= 0.8 and (representative[list(pair)] == pair).all()
+        ]
 
 
 def test_records_that_are_out_already_are_not_looked_at(tmp_path):
@@ -165,8 +167,8 @@ def test_a_common_system_prompt_makes_no_duplicates(tmp_path):
 def test_a_large_cluster_leaves_one(tmp_path):
     base = [f"word{number}" for number in range(60)]
     texts = [" ".join([*base[: number % 57], f"new{number}", *base[number % 57 + 1 :]]) for number in range(300)]
-    stands, _ = find(canonical(tmp_path / "r", *texts))
-    left = np.flatnonzero(stands == np.arange(300)).tolist()
+    representative, _ = find(canonical(tmp_path / "r", *texts))
+    left = np.flatnonzero(representative == np.arange(300)).tolist()
     sets = [plain(texts[record])["words"] for record in left]
     assert all(len(one & other) / len(one | other) < 0.8 for one, other in combinations(sets, 2))
     assert len(left) < 10
@@ -175,9 +177,9 @@ def test_a_large_cluster_leaves_one(tmp_path):
 def test_what_was_like_a_removed_record_only_stays():
     clusters = Clusters(4)
     clusters.learn(np.array([1]), np.array([2]), np.array([0.9]))
-    assert clusters.stands.tolist() == [0, 1, 1, 3]
+    assert clusters.representative.tolist() == [0, 1, 1, 3]
     clusters.learn(np.array([0]), np.array([1]), np.array([0.8]))
-    assert clusters.stands.tolist() == [0, 0, 2, 3]
+    assert clusters.representative.tolist() == [0, 0, 2, 3]
     assert clusters.similarity.tolist() == [1, 0.8, 1, 1]
 
 

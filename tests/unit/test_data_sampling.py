@@ -75,7 +75,7 @@ def test_a_weight_repeats_or_thins_by_a_seeded_rule(weight, low, high):
 def test_weights_repeat_training_records_alone_and_are_counted(tmp_path):
     from snaketune.data.similarity.removal import LineIndex
     from snaketune.data.split.split_plan import SplitPolicy, plan_sides
-    from snaketune.data.split.splitting import carry_out
+    from snaketune.data.split.splitting import apply_plan
 
     facts, _ = read(tmp_path, given(tmp_path / "a", range(400)), given(tmp_path / "b", range(1000, 1400), 1))
     records = tmp_path / "records.jsonl"
@@ -83,7 +83,7 @@ def test_weights_repeat_training_records_alone_and_are_counted(tmp_path):
     plan = plan_sides(records, SplitPolicy(0.2, 0), [], index, tmp_path)
     times = plan.times(index, {"weights": [0.25, 3.0], "seed": 0})
     with open(tmp_path / "train", "wb") as train, open(tmp_path / "eval", "wb") as held_out:
-        carry_out(plan.side, records, train, held_out, times)
+        apply_plan(plan.side, records, train, held_out, times)
     made = {name: (tmp_path / name).read_bytes().splitlines() for name in ("train", "eval")}
     told = plan.facts(SplitPolicy(0.2, 0), index.sources, times)
     assert not set(made["train"]) & set(made["eval"])

@@ -127,7 +127,7 @@ def planning(folder, path, policy, shards):
         sketch_shard(path, policy, shard, keys, sketches[-1])
     (folder / "scratch").mkdir()
     plan = plan_removal(path, policy, folder / "scratch", parts=DedupeParts(keys, sketches))
-    return plan.stands.tolist(), plan.similarity.tolist(), plan.near.tolist(), plan.facts()
+    return plan.representative.tolist(), plan.similarity.tolist(), plan.near.tolist(), plan.facts()
 
 
 @pytest.mark.parametrize("shards", COUNTS)

@@ -31,7 +31,7 @@ from snaketune.data.tokens.tokenizer_engine import (
     few_threads,
     fuzz_strings,
 )
-from snaketune.data.tokens.tokenizing import _account_of, settle, tokenize_split, tokenize_splits, warnings_of
+from snaketune.data.tokens.tokenizing import _account_of, select_backend, tokenize_split, tokenize_splits, warnings_of
 from snaketune.model.tiny.tiny_tokenizer import CHAT_TEMPLATE
 
 TEMPLATES = {
@@ -481,7 +481,9 @@ def test_the_gate_compares_conversations_with_tools_too(folder, tmp_path):
     turns = [CHAT[1], {"role": "assistant", "content": None, "tool_calls": AS_TEXT}, {"role": "tool", "content": "2"}]
     records = [{"messages": [*turns, CHAT[2]], "tools": TOOLS * (n % 3 + 1)} for n in range(6)]
     records += [{"messages": CHAT}, {"text": "Hello"}]
-    _, facts = settle(Recipe(str(folder), BUILT_IN["chatml"], True), [write_lines(tmp_path / "x.jsonl", *records)], 1)
+    _, facts = select_backend(
+        Recipe(str(folder), BUILT_IN["chatml"], True), [write_lines(tmp_path / "x.jsonl", *records)], 1
+    )
     gate = facts["transformers_gate"]
     assert (gate["conversations"], gate["answers"], gate["rows"]) == (7, 14, 7)
 
@@ -543,7 +545,7 @@ def test_segments_that_differ_are_given_up_for_the_whole_run(folder, tmp_path, m
 
     monkeypatch.setattr(Encoder, "_encode_segments", wrong)
     file = write_lines(tmp_path / "train.jsonl", *({"messages": CHAT},) * 3)
-    recipe, facts = settle(Recipe(str(folder), BUILT_IN["chatml"], True), [file], 1)
+    recipe, facts = select_backend(Recipe(str(folder), BUILT_IN["chatml"], True), [file], 1)
     assert recipe.method == facts["method"] == "offsets"
     assert facts["segments_gate"]["ids_differ"] == 3
     assert facts["transformers_gate"]["rows"] == 3

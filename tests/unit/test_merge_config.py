@@ -6,7 +6,7 @@ import pytest
 
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError
-from snaketune.workflow.job_table import Blueprint
+from snaketune.workflow.job_table import JobTable
 from snaketune.workflow.stages import STAGES, slice_of, stage_id
 
 FILE = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny", "tiny": {"corpus": "quickstart"}}}
@@ -21,12 +21,12 @@ def ids(run):
     return {stage: stage_id(run.config, stage) for stage in STAGES}
 
 
-def blueprint(runs, **sections):
+def job_table(runs, **sections):
     class Nothing:
         def outside(self, stage, config):
             return {}
 
-    return Blueprint(list(resolve(runs, **sections).values()), Nothing(), lambda stage: "code")
+    return JobTable(list(resolve(runs, **sections).values()), Nothing(), lambda stage: "code")
 
 
 def merged(run, **merge):
@@ -92,7 +92,7 @@ def barriers(plan, run, **choice):
 
 
 def test_the_adapters_and_the_barriers_of_the_others_are_waited_for():
-    plan = blueprint(merged({"split": {"seed": 3}}) | {"c": {"model": {"name_or_path": "run:b"}}})
+    plan = job_table(merged({"split": {"seed": 3}}) | {"c": {"model": {"name_or_path": "run:b"}}})
     run_id = plan.run_ids["b"]
     barrier = ids(plan.runs["a"])["rightsize"]
     assert plan.merged_manifests("b") == [plan.run_path(run, "adapter.manifest.json") for run in ("a", "b")]
@@ -106,15 +106,15 @@ def test_the_adapters_and_the_barriers_of_the_others_are_waited_for():
 
 
 def test_a_run_that_goes_on_from_the_run_that_merges_it_is_no_circle():
-    plan = blueprint({"a": BOTH, "b": {"adapter": {"init_from": "run:a"}}})
+    plan = job_table({"a": BOTH, "b": {"adapter": {"init_from": "run:a"}}})
     assert [run.name for run in plan.runs_before(plan.run_ids["a"], "a")] == ["b"]
     assert barriers(plan, "b", merging=False) == [ids(plan.runs["a"])["rightsize"]]
-    both = blueprint({"a": BOTH, "b": BOTH})
+    both = job_table({"a": BOTH, "b": BOTH})
     assert both.merged_manifests("a") == both.merged_manifests("b")
 
 
 def test_a_run_may_be_named_as_elsewhere_with_its_prefix():
-    plan = blueprint(merged({}, adapters=[{"run": "run:a"}, "b"]))
+    plan = job_table(merged({}, adapters=[{"run": "run:a"}, "b"]))
     assert plan.merged_manifests("b") == [plan.run_path(run, "adapter.manifest.json") for run in ("a", "b")]
 
 
@@ -139,11 +139,11 @@ def test_a_run_may_be_named_as_elsewhere_with_its_prefix():
 )
 def test_what_cannot_be_merged_together_is_one_sentence(runs, match):
     with pytest.raises(ConfigError, match=match) as raised:
-        blueprint(runs)
+        job_table(runs)
     assert "\n" not in str(raised.value)
 
 
 def test_other_ranks_go_together_where_the_changes_are_joined():
     for method in ("cat", "svd"):
-        blueprint(merged({"adapter": {"r": 8}}, method=method))
-    blueprint(merged({"adapter": {"use_dora": True}}, enabled=False))
+        job_table(merged({"adapter": {"r": 8}}, method=method))
+    job_table(merged({"adapter": {"use_dora": True}}, enabled=False))

@@ -16,7 +16,7 @@ from snaketune.report.run.answers import Answers, collect, collect_by_file
 from snaketune.report.run.too_long import TooLong, find_too_long
 from snaketune.report.text import Excerpt, excerpt
 
-__all__ = ["Curve", "Facts", "Json", "load_facts", "look", "read_document", "read_lines"]
+__all__ = ["Curve", "Facts", "Json", "load_facts", "get_path", "read_document", "read_lines"]
 
 Json = dict[str, Any]
 QUARANTINE_SHOWN = 10
@@ -156,7 +156,7 @@ def _too_long(given: Mapping[str, Path], rightsize: Json) -> tuple[TooLong, ...]
     return find_too_long(given["tokens"].with_name("train"), given["records"], rightsize["max_length"])
 
 
-def look(document: Any, dotted: str) -> Any:
+def get_path(document: Any, dotted: str) -> Any:
     """Return the value at the dotted key, or None where any part of the way is absent."""
     for key in dotted.split("."):
         if not isinstance(document, Mapping):

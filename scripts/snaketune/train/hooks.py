@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.train.distributed.process_group import ALONE as TEAM_OF_ONE
-from snaketune.train.distributed.process_group import Team
+from snaketune.train.distributed.process_group import ProcessGroup
 
 Seal = Callable[[Path, Path, dict[str, Any]], None]
 
@@ -22,7 +22,7 @@ def never() -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Hooks:
     """What a trainer is given from outside; the defaults do for a benchmark.
 
     Attributes:
@@ -35,7 +35,7 @@ class Surroundings:
     seal: Seal = rename
     stop_requested: Callable[[], bool] = never
     saved: Callable[[float], None] | None = None
-    team: Team = TEAM_OF_ONE
+    process_group: ProcessGroup = TEAM_OF_ONE
 
 
-ALONE = Surroundings()
+ALONE = Hooks()

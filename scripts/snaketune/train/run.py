@@ -15,16 +15,16 @@ from snaketune.model.adapters.lora import leave_inputs_to_autocast
 from snaketune.model.adapters.new_tokens import advice_on_tokens, with_token_numbers
 from snaketune.train.arguments import training_arguments
 from snaketune.train.checkpoints.best_checkpoint import BestCheckpoint
-from snaketune.train.checkpoints.checkpoint_schedule import Cadence, LogCadence
+from snaketune.train.checkpoints.checkpoint_schedule import CheckpointSchedule, LogSchedule
 from snaketune.train.checkpoints.checkpoints import facts_of, keep_newest, newest_intact, seal
 from snaketune.train.determinism import choose_kernels, explaining_refusal
 from snaketune.train.device import Device, check_formats, computing_dtype, mixed_dtype, prepare_arithmetic
-from snaketune.train.distributed.process_group import ALONE, Team
+from snaketune.train.distributed.process_group import ALONE, ProcessGroup
 from snaketune.train.distributed.strategy import require_strategy
 from snaketune.train.distributed.zero import STAGES as ZERO_STAGES
 from snaketune.train.engine import Engine, prepare_engine
 from snaketune.train.estimate import foresee
-from snaketune.train.hooks import Surroundings
+from snaketune.train.hooks import Hooks
 from snaketune.train.inputs import check_rows, describe_batches
 from snaketune.train.kernels.float8 import require_float8, use_float8
 from snaketune.train.loading.adapting import add_adapter
@@ -63,7 +63,7 @@ class Run:
     """A trainer that is ready to train, and what belongs to it."""
 
     trainer: PackedTrainer
-    cadence: Cadence
+    schedule: CheckpointSchedule
     engine: Engine
     stop: StopRequest
 
@@ -92,8 +92,8 @@ def train(
         DataError: if the rows do not fit the model.
         TrainingError: if a value is not finite, the loss diverges, memory runs out or training ended early.
     """
-    team = Team.of_environment()
-    if not team.is_first:
+    process_group = ProcessGroup.of_environment()
+    if not process_group.is_main_process:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - one voice is enough; errors go to stderr
     require_sinks(settings["report_to"])
     device = prepare_arithmetic(cfg["train"]["cpu_threads"])
@@ -108,11 +108,11 @@ def train(
         step = saved["step"]
         return Finished(best.chosen(work, step), step, step, 0, device.type, {}, best.result(step))
     shortage = explaining_shortage(lambda: advise(model_folder, rows.row_length, cfg, device))
-    with shortage, explaining_refusal(), StopRequest(team) as stop:
-        run = prepare_run(model_folder, rows, held_out, cfg, settings, work, device, stop, start, team)
+    with shortage, explaining_refusal(), StopRequest(process_group) as stop:
+        run = prepare_run(model_folder, rows, held_out, cfg, settings, work, device, stop, start, process_group)
         if checkpoint:
             run.trainer.resume(saved)
-            run.cadence.restore(saved["save_seconds"])
+            run.schedule.restore(saved["save_seconds"])
             print(f"Resuming from step {saved['step']}.", flush=True)
         run.trainer.require_room(work)
         run.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -121,7 +121,7 @@ def train(
     tokens = run.trainer.counter.since_start
     best, info = run.trainer.best, describe(run)
     finished = Finished(best.chosen(work, step), step, saved.get("step"), tokens, device.type, info, best.result(step))
-    team.disband()
+    process_group.destroy()
     return finished
 
 
@@ -146,7 +146,7 @@ def require_completion(run: Run, work: Path) -> None:
 def describe(run: Run) -> dict[str, Any]:
     """Return the volatile facts of a finished run."""
     seconds = {name: round(value, 3) for name, value in run.trainer.times.total.items()}
-    return {"engine": run.engine.facts(), "seconds": seconds, "checkpoints": run.cadence.facts()}
+    return {"engine": run.engine.facts(), "seconds": seconds, "checkpoints": run.schedule.facts()}
 
 
 def build_trainer(model_folder, rows, held_out, cfg, settings, work, device: Device) -> PackedTrainer:
@@ -164,7 +164,7 @@ def prepare_run(
     device: Device,
     stop: StopRequest,
     start: Path | None = None,
-    team: Team = ALONE,
+    process_group: ProcessGroup = ALONE,
     whole: dict[str, Any] | None = None,
 ) -> Run:
     """Load and check everything and return the run, ready to train.
@@ -192,18 +192,20 @@ def prepare_run(
     # Before the arguments: from them on DeepSpeed would shard every model that is made, also one without weights.
     # DeepSpeed makes its own process group.
     if cfg["train"]["strategy"] not in ZERO_STAGES:
-        team.meet(device.type)
+        process_group.meet(device.type)
     effort = effort_of(model, cfg["adapter"]["type"] == "none", device, computing_dtype(cfg, device))
     arguments = training_arguments(
         cfg["train"], settings, work, device, len(held_out) > 0, engine.checkpoint_every, **several
     )
-    cadence = Cadence(settings["save_steps"], settings["hours_between_interruptions"], team=team)
+    schedule = CheckpointSchedule(
+        settings["save_steps"], settings["hours_between_interruptions"], process_group=process_group
+    )
     metrics, best = work / "metrics.jsonl", BestCheckpoint(cfg["train"])
-    surroundings = Surroundings(
-        seal=_sealing(work, settings["save_total_limit"], cadence, metrics, best),
+    hooks = Hooks(
+        seal=_sealing(work, settings["save_total_limit"], schedule, metrics, best),
         stop_requested=stop.agreed,
-        saved=cadence.saved,
-        team=team,
+        saved=schedule.saved,
+        process_group=process_group,
     )
     trainer = assemble(
         model,
@@ -211,26 +213,26 @@ def prepare_run(
         rows,
         held_out,
         engine.layout,
-        surroundings,
+        hooks,
         steps_in_backward=cfg["train"]["optimizer_in_backward"],
         **preference_settings(cfg, model_folder, (rows, held_out), work, start),
     )
-    writers = [_metrics_writer(trainer, effort, cfg, settings, work)] if team.is_first else []
-    lines = LogCadence(cfg["train"]["logging_steps"])
+    writers = [_metrics_writer(trainer, effort, cfg, settings, work)] if process_group.is_main_process else []
+    lines = LogSchedule(cfg["train"]["logging_steps"])
     trainer.best = best
-    for callback in (cadence, lines, stop, *writers, best, *engine.callbacks):
+    for callback in (schedule, lines, stop, *writers, best, *engine.callbacks):
         trainer.add_callback(callback)
-    return Run(trainer, cadence, engine, stop)
+    return Run(trainer, schedule, engine, stop)
 
 
 def _sealing(
-    work: Path, limit: int, cadence: Cadence, metrics: Path, best: BestCheckpoint
+    work: Path, limit: int, schedule: CheckpointSchedule, metrics: Path, best: BestCheckpoint
 ) -> Callable[[Path, Path, dict[str, Any]], None]:
     """Return how checkpoints of this run get their final name, with what is only known out here."""
 
     def seal_checkpoint(partial: Path, target: Path, facts: dict[str, Any]) -> None:
         sync_metrics(metrics)
-        seal(partial, target, {**facts, "fingerprint": work.name, "save_seconds": cadence.cost})
+        seal(partial, target, {**facts, "fingerprint": work.name, "save_seconds": schedule.cost})
         keep_newest(work, limit, best.kept_step())
 
     return seal_checkpoint

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from snaketune.core import cli
 from snaketune.core.errors import TrainingError
-from snaketune.train.distributed.process_group import ALONE, Team
+from snaketune.train.distributed.process_group import ALONE, ProcessGroup
 from snaketune.train.distributed.requeue import OutOfTime
 
 # Spot machines, schedulers and `kill` send SIGTERM, Slurm's --signal mostly SIGUSR1, a terminal SIGINT for Ctrl-C and
@@ -31,9 +31,9 @@ class StopRequest(TrainerCallback):
         reason: what asked, or None.
     """
 
-    def __init__(self, team: Team = ALONE) -> None:
+    def __init__(self, process_group: ProcessGroup = ALONE) -> None:
         self.reason: str | None = None
-        self._team = team
+        self._process_group = process_group
         self._first_step = 0
         self._left = threading.Event()
         self._before: dict[signal.Signals, Any] = {}
@@ -45,7 +45,7 @@ class StopRequest(TrainerCallback):
 
     def agreed(self) -> bool:
         """Tell whether training is to end, which all of its processes have to find out at the same place."""
-        if not self._team.any(bool(self)):
+        if not self._process_group.any(bool(self)):
             return False
         self.reason = self.reason or "another process of the training was told to stop"
         return True

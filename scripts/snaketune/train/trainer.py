@@ -26,10 +26,10 @@ from snaketune.core.errors import ConfigError, DiskFullError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.train.batches import IGNORED, Layout
 from snaketune.train.checkpoints.best_checkpoint import BestCheckpoint, StoppedEarlyError
-from snaketune.train.distributed.process_group import Team
-from snaketune.train.distributed.sharding import gathered, whole
+from snaketune.train.distributed.process_group import ProcessGroup
+from snaketune.train.distributed.sharding import full_tensor, gather_state_dict
 from snaketune.train.distributed.zero import exact, share_out
-from snaketune.train.hooks import ALONE, Surroundings
+from snaketune.train.hooks import ALONE, Hooks
 from snaketune.train.loading.adapting import load_weights
 from snaketune.train.loading.unsupported_model import explaining_unfit_model
 from snaketune.train.monitoring.step_timers import TimeSplit, TokenCounter
@@ -58,14 +58,14 @@ class PackedTrainer(Trainer):
         *args,
         held_out: PackedRows,
         layout: Layout,
-        surroundings: Surroundings,
+        hooks: Hooks,
         steps_in_backward: bool = False,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
         self._wants_steps_in_backward = steps_in_backward
         self._steps: StepsInBackward | None = None
-        self._held_out, self._layout, self._surroundings = held_out, layout, surroundings
+        self._held_out, self._layout, self._hooks = held_out, layout, hooks
         self.counter, self.times = TokenCounter(), TimeSplit()
         patience = FP16_PATIENCE if self.accelerator.scaler is not None else 0
         self.guard = FiniteGuard(patience, lambda: self.times.spending("device"))
@@ -81,7 +81,7 @@ class PackedTrainer(Trainer):
         gc.collect()
         gc.freeze()
         try:
-            with self._team.attending():
+            with self._process_group.attending():
                 return super().train(*args, **kwargs)
         except StoppedEarlyError:
             self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
@@ -116,9 +116,9 @@ class PackedTrainer(Trainer):
         return super()._prepare_for_training(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset=None):
-        if self._team.size == 1:
+        if self._process_group.size == 1:
             return super()._get_train_sampler(train_dataset)
-        turn = self._team.size * self.args.per_device_train_batch_size
+        turn = self._process_group.size * self.args.per_device_train_batch_size
         return EvenSampler(train_dataset or self.train_dataset, self.args.seed, turn)
 
     def floating_point_ops(self, inputs) -> int:
@@ -133,7 +133,7 @@ class PackedTrainer(Trainer):
     def training_step(self, model, inputs, *args, **kwargs):
         """Count the batch and run one forward and backward pass."""
         facts = inputs.pop("facts")
-        self._team.note()
+        self._process_group.note()
         self.counter.add(facts)
         if model.training:
             model.train = lambda mode=True: model
@@ -154,8 +154,8 @@ class PackedTrainer(Trainer):
 
     def _explaining_first_step(self) -> contextlib.AbstractContextManager[None]:
         # A model that has made a step is no wrong choice: what fails later is a defect, with its traceback.
-        is_first, config = self.state.global_step == 0, self._model().config
-        return explaining_unfit_model(config.model_type) if is_first else contextlib.nullcontext()  # type: ignore
+        is_main_process, config = self.state.global_step == 0, self._model().config
+        return explaining_unfit_model(config.model_type) if is_main_process else contextlib.nullcontext()  # type: ignore
 
     @functools.cached_property
     def _trainable(self) -> list[torch.nn.Parameter]:
@@ -166,7 +166,7 @@ class PackedTrainer(Trainer):
         if self.is_deepspeed_enabled:
             return super()._clip_grad_norm(model)
         self.accelerator.unscale_gradients()
-        return whole(torch.nn.utils.clip_grad_norm_(self._trainable, self.args.max_grad_norm))
+        return full_tensor(torch.nn.utils.clip_grad_norm_(self._trainable, self.args.max_grad_norm))
 
     def _get_grad_norm(self, model, grad_norm=None):
         """Return the norm before clipping, after a look at it: this is the last thing before the optimizer's step."""
@@ -177,14 +177,14 @@ class PackedTrainer(Trainer):
         elif grad_norm is None:
             self.accelerator.unscale_gradients()
             gradients = [parameter.grad for parameter in self._trainable if parameter.grad is not None]
-            grad_norm = whole(torch.nn.utils.get_total_norm(gradients))
+            grad_norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
         self.guard.close_step(self.state.global_step + 1, self._optimizer().param_groups[0]["lr"], grad_norm)
         return grad_norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log values of steps that are known to be finite, with the counts of all processes."""
         self.guard.settle()
-        self.counter.gather(self._team.sum)
+        self.counter.gather(self._process_group.sum)
         super().log(logs, start_time)
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
@@ -217,7 +217,7 @@ class PackedTrainer(Trainer):
         for indices, counts in self._own_batches():
             if self._is_interrupted():
                 break
-            self._team.note()
+            self._process_group.note()
             batch = collator(indices)
             batch.pop("facts")
             count = int((batch["labels"][:, 1:] != IGNORED).sum())
@@ -230,7 +230,7 @@ class PackedTrainer(Trainer):
         model.train()
         if self._is_interrupted():
             return None
-        total, tokens = self._team.sum([float(total), tokens])
+        total, tokens = self._process_group.sum([float(total), tokens])
         return total / tokens
 
     def _prepare_input(self, data):
@@ -244,17 +244,21 @@ class PackedTrainer(Trainer):
         """Yield this process's batches of held-out rows; all processes get equally many, the surplus does not count."""
         rows, size = len(self._held_out), self.args.per_device_eval_batch_size
         starts = list(range(0, rows, size))
-        for turn in range(self._team.rank, -(-len(starts) // self._team.size) * self._team.size, self._team.size):
+        for turn in range(
+            self._process_group.rank,
+            -(-len(starts) // self._process_group.size) * self._process_group.size,
+            self._process_group.size,
+        ):
             start = starts[min(turn, len(starts) - 1)]
             yield list(range(start, min(start + size, rows))), turn < len(starts)
 
     @property
-    def _team(self) -> Team:
-        return self._surroundings.team
+    def _process_group(self) -> ProcessGroup:
+        return self._hooks.process_group
 
     def _is_interrupted(self) -> bool:
         """Tell whether to stop now; the last step is always evaluated, nothing comes after it."""
-        return self._surroundings.stop_requested() and self.state.global_step < self.state.max_steps
+        return self._hooks.stop_requested() and self.state.global_step < self.state.max_steps
 
     def _model(self) -> torch.nn.Module:
         assert self.model is not None
@@ -274,7 +278,7 @@ class PackedTrainer(Trainer):
     def restore_interval(self) -> None:
         """Take up the log interval that the checkpoint was written in."""
         if self._resumed:
-            self._tr_loss.fill_(self._resumed["interval_loss"][self._team.rank])
+            self._tr_loss.fill_(self._resumed["interval_loss"][self._process_group.rank])
             self._total_loss_scalar = self._resumed["total_loss"]
             self._globalstep_last_logged = self._resumed["interval_start"]
 
@@ -282,7 +286,7 @@ class PackedTrainer(Trainer):
         return {
             "step": self.state.global_step,
             "max_steps": self.state.max_steps,
-            "interval_loss": self._team.all(float(self._tr_loss)),
+            "interval_loss": self._process_group.all(float(self._tr_loss)),
             "interval_start": self._globalstep_last_logged,
             "total_loss": self._total_loss_scalar,
             "evaluation_is_due": self.evaluation_is_due,
@@ -314,32 +318,32 @@ class PackedTrainer(Trainer):
         require_finite_state(self.state.global_step, self._trainable, self._optimizer())
         with self.times.spending("checkpoint"):
             self._write_checkpoint(model, trial)
-        if self._surroundings.saved:
-            self._surroundings.saved(self.times.last["checkpoint"])
+        if self._hooks.saved:
+            self._hooks.saved(self.times.last["checkpoint"])
 
     def _write_checkpoint(self, model, trial) -> None:
         root, name = Path(str(self.args.output_dir)), f"checkpoint-{self.state.global_step}"
         partial = root / ".partial"
-        self.counter.gather(self._team.sum)
+        self.counter.gather(self._process_group.sum)
         facts = self._facts()
-        if self._team.is_first:
+        if self._process_group.is_main_process:
             remove_tree(partial)  # what a killed process left
             self.require_room(root)
-        self._team.wait()
-        self._team.note()
+        self._process_group.barrier()
+        self._process_group.note()
         self._redirected = partial
         try:
             with explaining_full_disk(partial, self._checkpoint_bytes()):
                 super()._save_checkpoint(model, trial)
-                self._team.wait()
-                if self._team.is_first:
+                self._process_group.barrier()
+                if self._process_group.is_main_process:
                     self._seal(partial / name, root / name, facts)
         except DiskFullError:
             shutil.rmtree(partial, ignore_errors=True)  # what is left would only keep the disk full
             raise
         finally:
             self._redirected = None
-        self._team.wait()
+        self._process_group.barrier()
 
     def require_room(self, root: Path) -> None:
         """Refuse to begin a checkpoint that the disk of ``root`` has no room for.
@@ -363,8 +367,10 @@ class PackedTrainer(Trainer):
         if not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
             super().save_model(output_dir, _internal_call)
         elif self._adapter_or_last():
-            state = gathered(self._model(), self._team.is_first, exact if self.is_deepspeed_enabled else whole)
-            if self._team.is_first:
+            state = gather_state_dict(
+                self._model(), self._process_group.is_main_process, exact if self.is_deepspeed_enabled else full_tensor
+            )
+            if self._process_group.is_main_process:
                 self._save(output_dir, state_dict=state)
 
     def _adapter_or_last(self) -> bool:
@@ -375,7 +381,7 @@ class PackedTrainer(Trainer):
             with contextlib.suppress(FileNotFoundError):
                 (partial / unused).unlink()
         require_plain_names(partial)
-        self._surroundings.seal(partial, target, facts)
+        self._hooks.seal(partial, target, facts)
 
 
 class RestoreInterval(TrainerCallback):
@@ -396,7 +402,7 @@ def assemble(
     rows: PackedRows,
     held_out: PackedRows | None = None,
     layout: Layout = PLAIN,
-    surroundings: Surroundings = ALONE,
+    hooks: Hooks = ALONE,
     callbacks: Iterable[TrainerCallback] = (),
     kind: type[PackedTrainer] = PackedTrainer,
     **settings: Any,
@@ -422,7 +428,7 @@ def assemble(
         data_collator=RowCollator(rows, layout),
         held_out=held_out,
         layout=layout,
-        surroundings=surroundings,
+        hooks=hooks,
         **settings,
     )
     for name in ("PrinterCallback", "ProgressCallback"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.config.resolve import ResolvedRun
-from snaketune.workflow.job_table import Blueprint
+from snaketune.workflow.job_table import JobTable
 
 GIGABYTE = 10**9
 # More than this is nothing for the machine on which people log in.
@@ -79,8 +79,8 @@ class Requests:
         blueprint: the configured runs.
     """
 
-    def __init__(self, workflow: Any, blueprint: Blueprint):
-        self._workflow, self._blueprint = workflow, blueprint
+    def __init__(self, workflow: Any, job_table: JobTable):
+        self._workflow, self._blueprint = workflow, job_table
 
     def memory(self, stage: str, in_shards: bool = False) -> Callable[..., int]:
         """Return the `mem_mb` of a stage, or of each of its shards."""

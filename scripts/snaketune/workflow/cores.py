@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.gpus import count_cards
-from snaketune.workflow.job_table import Blueprint
+from snaketune.workflow.job_table import JobTable
 
 # What a data stage asks a cluster for: more processes wait for the disk, and a node's other cores are for other jobs.
 ON_A_CLUSTER = 8
 GIVEN_BY_SLURM = "SLURM_CPUS_PER_TASK"
 
 
-def cores_for(stage: str, id: str, blueprint: Blueprint, cores: int, gpus: int = 1) -> int:
+def cores_for(stage: str, id: str, job_table: JobTable, cores: int, gpus: int = 1) -> int:
     """Return the cores of a job that prepares data: all but those that a training beside it would hold.
 
     Only the training of a run with other data can be beside it: those that build on this variant wait for it, and a
@@ -28,16 +28,16 @@ def cores_for(stage: str, id: str, blueprint: Blueprint, cores: int, gpus: int =
     held = sorted(
         (
             run.config.train.cpu_threads
-            for name, run in blueprint.runs.items()
-            if blueprint.upstream(blueprint.run_ids[name], name).get(stage) != id
-            and not Path(blueprint.run_path(name, "adapter.manifest.json")).is_file()
+            for name, run in job_table.runs.items()
+            if job_table.upstream(job_table.run_ids[name], name).get(stage) != id
+            and not Path(job_table.run_path(name, "adapter.manifest.json")).is_file()
         ),
         reverse=True,
     )
     return max(1, cores - sum(held[: max(1, gpus)]))
 
 
-def threads_function(workflow: Any, blueprint: Blueprint) -> Callable[[str], Callable[[Any], int]]:
+def threads_function(workflow: Any, job_table: JobTable) -> Callable[[str], Callable[[Any], int]]:
     """Return what makes the `threads` function of a data stage.
 
     Args:
@@ -53,7 +53,7 @@ def threads_function(workflow: Any, blueprint: Blueprint) -> Callable[[str], Cal
                 return ON_A_CLUSTER
             gpus = workflow.global_resources.get("gpu")
             cores = workflow.resource_settings.cores or ON_A_CLUSTER
-            return cores_for(stage, wildcards.id, blueprint, cores, gpus.value if gpus else 1)
+            return cores_for(stage, wildcards.id, job_table, cores, gpus.value if gpus else 1)
 
         return threads
 

@@ -40,7 +40,7 @@ BARRIERS = ("rightsize", "prepare_model")
 LOADER_KEYS = tuple(key.removeprefix("train.") for key in sorted(OPERATIONAL) if key.startswith("train."))
 
 
-class Blueprint:
+class JobTable:
     """The configured runs as specs, ids and paths.
 
     Args:

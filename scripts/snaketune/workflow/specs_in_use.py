@@ -5,7 +5,7 @@ from pathlib import PurePath
 
 from snaketune.ablate.factors import NAMES as FACTORS
 from snaketune.core.long_arguments import MARK
-from snaketune.workflow.job_table import SHARDED, Blueprint
+from snaketune.workflow.job_table import SHARDED, JobTable
 from snaketune.workflow.stages import DATA_STAGES
 
 OF_SHARDS = {
@@ -16,28 +16,28 @@ OF_SHARDS = {
 assert set(OF_SHARDS) == set(SHARDED)
 
 
-def specs_in_use(blueprint: Blueprint) -> list[str]:
+def specs_in_use(job_table: JobTable) -> list[str]:
     """Return the names of the files, sorted, that hold a spec of a job of the configured runs.
 
     What is missing here is written again when a job needs it, under the same name.
     """
-    specs = {*_of_variants(blueprint), *_of_runs(blueprint)}
+    specs = {*_of_variants(job_table), *_of_runs(job_table)}
     return sorted(PurePath(spec.removeprefix(MARK)).name for spec in specs if spec.startswith(MARK))
 
 
-def _of_variants(blueprint: Blueprint) -> Iterator[str]:
-    for variant in blueprint.in_use()[0]:
+def _of_variants(job_table: JobTable) -> Iterator[str]:
+    for variant in job_table.in_use()[0]:
         stage, id = variant.split("/")
         if stage in (*DATA_STAGES, "prepare_model"):
             for job in (None, *OF_SHARDS.get(stage, ())):
-                yield blueprint.variant_spec(stage, id, job)
+                yield job_table.variant_spec(stage, id, job)
 
 
-def _of_runs(blueprint: Blueprint) -> Iterator[str]:
-    for run, id in blueprint.run_ids.items():
+def _of_runs(job_table: JobTable) -> Iterator[str]:
+    for run, id in job_table.run_ids.items():
         for stage in ("train_model", "merge_adapter", "evaluate_model"):
-            yield blueprint.run_spec(stage, run)
-        yield blueprint.plan_spec(run)
-        yield blueprint.probe_spec(run)
-        yield blueprint.ablate_spec(run, list(FACTORS))
-        yield blueprint.description_spec(run, id)
+            yield job_table.run_spec(stage, run)
+        yield job_table.plan_spec(run)
+        yield job_table.probe_spec(run)
+        yield job_table.ablate_spec(run, list(FACTORS))
+        yield job_table.description_spec(run, id)

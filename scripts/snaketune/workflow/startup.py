@@ -6,7 +6,7 @@ from snaketune.core.cached_state import say
 from snaketune.core.disk_space import LITTLE_BYTES, require_room, usual_places
 from snaketune.storage.disks import AUTO
 from snaketune.train.checkpoints.kept_trainings import drop_kept, keep_trainings
-from snaketune.workflow.job_table import Blueprint
+from snaketune.workflow.job_table import JobTable
 from snaketune.workflow.results.adopting import adopt_outputs
 from snaketune.workflow.results.damage import heal
 from snaketune.workflow.results.leftovers import sweep
@@ -28,17 +28,17 @@ class Places:
         notes: sentences on where they are, if not in the project, and whether they can be written to.
     """
 
-    def __init__(self, blueprint: Blueprint, work: Path, config: str):
-        self._results, self._work = Path(blueprint.results), work
-        self._config, self._uses = config, used_paths(*blueprint.in_use())
-        self._wanted = blueprint.wanted_files()
+    def __init__(self, job_table: JobTable, work: Path, config: str):
+        self._results, self._work = Path(job_table.results), work
+        self._config, self._uses = config, used_paths(*job_table.in_use())
+        self._wanted = job_table.wanted_files()
         self.folders = list(dict.fromkeys(Path(path).parent for path in self._wanted))
-        self._runs = [Path(blueprint.run_path(run, "")) for run in blueprint.runs]
-        scratch = None if blueprint.scratch == AUTO else blueprint.scratch
-        folders = {"paths.results": blueprint.results, "paths.scratch": scratch, "work": str(work)}
+        self._runs = [Path(job_table.run_path(run, "")) for run in job_table.runs]
+        scratch = None if job_table.scratch == AUTO else job_table.scratch
+        folders = {"paths.results": job_table.results, "paths.scratch": scratch, "work": str(work)}
         self.notes = [
             *outside_notes(folders, Path.cwd()),
-            *unwritable_notes(blueprint.results, "paths.results"),
+            *unwritable_notes(job_table.results, "paths.results"),
             *unwritable_notes(work, "work"),
         ]
 

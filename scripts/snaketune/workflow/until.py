@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from snaketune.core.errors import ConfigError
-from snaketune.workflow.job_table import Blueprint
+from snaketune.workflow.job_table import JobTable
 from snaketune.workflow.stages import DATA_STAGES
 
 RESULTS_OF_RUN = {
@@ -38,7 +38,7 @@ SHARES = {
 }
 
 
-def results_until(names: Sequence[str], blueprint: Blueprint) -> list[str]:
+def results_until(names: Sequence[str], job_table: JobTable) -> list[str]:
     """Return the files that the named rules end in, and files that are named themselves.
 
     Raises:
@@ -49,15 +49,15 @@ def results_until(names: Sequence[str], blueprint: Blueprint) -> list[str]:
         if "/" in rule:
             found.append(rule)
         elif rule in (*DATA_STAGES, "prepare_model"):
-            found += blueprint.manifests_of((rule,))
+            found += job_table.manifests_of((rule,))
         elif rule in SHARES:
-            found += blueprint.shares_of(*SHARES[rule])
+            found += job_table.shares_of(*SHARES[rule])
         elif rule in RESULTS_OF_RUN:
             found += [
-                blueprint.run_path(run, file)
-                for run in blueprint.runs
+                job_table.run_path(run, file)
+                for run in job_table.runs
                 for file in RESULTS_OF_RUN[rule]
-                if _is_made(file, run, blueprint)
+                if _is_made(file, run, job_table)
             ]
         else:
             raise ConfigError(f"--until {rule}: {_why_not(rule)}")
@@ -74,13 +74,13 @@ def _why_not(rule: str) -> str:
     return f"it is no stage of a run{hint}: use one of {', '.join(known)}, a file, or a target without --until."
 
 
-def _is_made(file: str, run: str, blueprint: Blueprint) -> bool:
+def _is_made(file: str, run: str, job_table: JobTable) -> bool:
     if file == "probe.json":
-        return blueprint.probe_file(run) is not None
-    return file not in OF_MERGE or blueprint.merges(run)
+        return job_table.probe_file(run) is not None
+    return file not in OF_MERGE or job_table.merges(run)
 
 
-def replace_until(workflow: Any, blueprint: Blueprint, stop: Callable[[ConfigError], NoReturn]) -> None:
+def replace_until(workflow: Any, job_table: JobTable, stop: Callable[[ConfigError], NoReturn]) -> None:
     """Let Snakemake's object make the results of the rules after `--until` instead, when it draws its jobs.
 
     The command line's words reach the object only after the Snakefile was read.
@@ -97,7 +97,7 @@ def replace_until(workflow: Any, blueprint: Blueprint, stop: Callable[[ConfigErr
         asked = workflow.dag_settings
         if asked and asked.until:
             try:
-                asked.targets = frozenset(results_until(sorted(asked.until), blueprint))
+                asked.targets = frozenset(results_until(sorted(asked.until), job_table))
             except ConfigError as error:
                 stop(error)
             asked.until = frozenset()

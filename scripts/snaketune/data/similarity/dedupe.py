@@ -51,7 +51,7 @@ class RemovalPlan:
         compared: pairs of records whose shingles were compared one by one.
     """
 
-    stands: np.ndarray
+    representative: np.ndarray
     similarity: np.ndarray
     near: np.ndarray
     compared: int = 0
@@ -59,15 +59,15 @@ class RemovalPlan:
     @property
     def removed(self) -> np.ndarray:
         """The records that go, ascending."""
-        return np.flatnonzero(self.stands != np.arange(len(self.stands)))
+        return np.flatnonzero(self.representative != np.arange(len(self.representative)))
 
     def facts(self) -> dict[str, int]:
         """Return the counts for the manifest."""
         removed, near = len(self.removed), int(np.count_nonzero(self.near))
-        sizes = np.bincount(self.stands[self.removed]) + 1 if removed else np.zeros(1, np.int64)
+        sizes = np.bincount(self.representative[self.removed]) + 1 if removed else np.zeros(1, np.int64)
         return {
-            "records_in": len(self.stands),
-            "kept": len(self.stands) - removed,
+            "records_in": len(self.representative),
+            "kept": len(self.representative) - removed,
             "removed": removed,
             "removed_exact": removed - near,
             "removed_near": near,
@@ -102,19 +102,25 @@ def plan_removal(
         parts: what shards have worked out.
     """
     ranges = line_ranges(path)
-    counts, stands = plan_from_keys(parts.keys, policy) if parts.keys else plan_exact(path, ranges, policy, threads)
-    similarity, near, compared = np.ones(len(stands)), np.zeros(len(stands), bool), 0
+    counts, representative = (
+        plan_from_keys(parts.keys, policy) if parts.keys else plan_exact(path, ranges, policy, threads)
+    )
+    similarity, near, compared = np.ones(len(representative)), np.zeros(len(representative), bool), 0
     if policy.near:
         likeness = policy.likeness
         if parts.sketches:
             store = Store(folder, sketches_in(parts.sketches), likeness, keep=True)
         else:
-            sketches = sketch_ranges(path, ranges, absent(counts, stands), likeness, folder, threads)
+            sketches = sketch_ranges(path, ranges, absent(counts, representative), likeness, folder, threads)
             store = Store(folder, sketches, likeness)
-        found = near_duplicates(store, len(stands))
-        near = found.stands[stands] != stands
-        similarity, stands, compared = found.similarity[stands], found.stands[stands], found.verified
-    return RemovalPlan(stands, similarity, near, compared)
+        found = near_duplicates(store, len(representative))
+        near = found.representative[representative] != representative
+        similarity, representative, compared = (
+            found.similarity[representative],
+            found.representative[representative],
+            found.verified,
+        )
+    return RemovalPlan(representative, similarity, near, compared)
 
 
 def plan_exact(path: Path, ranges: Sequence[Range], policy: DedupePolicy, threads: int) -> tuple[list[int], np.ndarray]:
@@ -139,9 +145,9 @@ def _first(keys: Sequence[bytes]) -> np.ndarray:
     return first_occurrences(np.frombuffer(b"".join(keys), "<u8").reshape(-1, 2))
 
 
-def absent(counts: Sequence[int], stands: np.ndarray) -> list[np.ndarray]:
+def absent(counts: Sequence[int], representative: np.ndarray) -> list[np.ndarray]:
     """Return for each range which of its records are out, bool."""
-    return np.split(stands != np.arange(len(stands)), np.cumsum(counts)[:-1])
+    return np.split(representative != np.arange(len(representative)), np.cumsum(counts)[:-1])
 
 
 def keys_of_range(path: Path, span: Range, ignore_case: bool) -> bytes:

@@ -58,7 +58,7 @@ class Leaks:
     evaluation: np.ndarray
     similarity: np.ndarray
     closest: np.ndarray
-    alike: np.ndarray
+    template_family: np.ndarray
 
     def counts(self, least: float) -> dict[str, int]:
         """Return how many held-out records have a training record as similar as ``least``, 0.5, 0.8 and 1.
@@ -91,19 +91,19 @@ def _search(
 ) -> Leaks:
     rows = _rows(list(in_processes(shingles_of_range, _tasks(evaluation, threshold), threads)))
     closest = np.zeros(int(rows.owner[-1]) + 1 if len(rows) else 0)
-    alike = np.zeros(len(closest), bool)
+    template_family = np.zeros(len(closest), bool)
     if most is not None:
-        alike = _surely_alike(rows, tasks, threshold, most, closest, threads)
-        rows = taken(rows, np.flatnonzero(~alike[rows.owner]))
+        template_family = _surely_alike(rows, tasks, threshold, most, closest, threads)
+        rows = taken(rows, np.flatnonzero(~template_family[rows.owner]))
     SimilarityIndex.build(rows, threshold).save(folder / "held_out")
     searches = [(*task, folder / "held_out", most is None) for task in tasks if len(rows)]
     pairs = np.concatenate([np.zeros((3, 0)), *in_processes(leaks_of_range, searches, threads)], axis=1)
     other = pairs[1].astype(np.int64)
     np.maximum.at(closest, other, pairs[2])
     if most is not None:
-        alike |= np.bincount(other, minlength=len(alike)) > most
-    record, other, similarity = _best(pairs[:, ~alike[other]])
-    return Leaks(record.astype(np.int64), other.astype(np.int64), similarity, closest, np.flatnonzero(alike))
+        template_family |= np.bincount(other, minlength=len(template_family)) > most
+    record, other, similarity = _best(pairs[:, ~template_family[other]])
+    return Leaks(record.astype(np.int64), other.astype(np.int64), similarity, closest, np.flatnonzero(template_family))
 
 
 def _surely_alike(
@@ -204,7 +204,7 @@ def leaks_of_range(
     return np.concatenate(found, axis=1)
 
 
-def check_sides(train: Path, evaluation: Side, alike: bool, folder: Path, threads: int = 1) -> dict[str, int]:
+def check_sides(train: Path, evaluation: Side, template_family: bool, folder: Path, threads: int = 1) -> dict[str, int]:
     """Read both finished sides again and return what they share, which is nothing.
 
     All prompts are compared. For texts that are alike, of which the plan has none left, training files over 64 MiB are
@@ -223,7 +223,7 @@ def check_sides(train: Path, evaluation: Side, alike: bool, folder: Path, thread
     prompts = [_prompt_keys(path, threads) for path in (train, evaluation.path)]
     shared = {"shared_prompts": int(np.isin(prompts[1], prompts[0]).sum())}
     checked = {}
-    if alike:
+    if template_family:
         tasks = _tasks(Side(train), FORBIDDEN)
         tasks = tasks[:: max(1, -(-len(tasks) // CHECKED_RANGES))]
         shared["similar_pairs"] = len(_search(tasks, evaluation, FORBIDDEN, folder, threads).train)

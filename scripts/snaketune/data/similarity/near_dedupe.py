@@ -43,7 +43,7 @@ class Duplicates:
         verified: pairs of records that were compared exactly.
     """
 
-    stands: np.ndarray
+    representative: np.ndarray
     similarity: np.ndarray
     verified: int
 
@@ -85,7 +85,7 @@ def near_duplicates(store: "Store", records: int) -> Duplicates:
     """Return what stands for each of ``records`` records, whose sketches are in ``store``."""
     clusters = Clusters(records)
     _search(store, clusters, store.likeness.threshold)
-    return Duplicates(clusters.stands, clusters.similarity, store.verified)
+    return Duplicates(clusters.representative, clusters.similarity, store.verified)
 
 
 class Store:
@@ -245,7 +245,7 @@ class Clusters:
     """Which records stay, given the similar pairs known so far."""
 
     def __init__(self, records: int):
-        self.stands = np.arange(records)
+        self.representative = np.arange(records)
         self.similarity = np.ones(records)
         self.stays = np.ones(records, bool)
         self._pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
@@ -258,18 +258,18 @@ class Clusters:
         x, y, similarity = (np.concatenate(column) for column in zip(*self._pairs, strict=True))
         order = np.lexsort((-similarity, x, y))
         self._pairs = [(x[order], y[order], similarity[order])]
-        self.stands[:] = np.arange(len(self.stands))
+        self.representative[:] = np.arange(len(self.representative))
         self.similarity[:] = 1
         self.stays[:] = True
         for start in range(0, len(order), 1 << 20):
             self._decide(*(column[start : start + (1 << 20)] for column in self._pairs[0]))
 
     def _decide(self, x: np.ndarray, y: np.ndarray, similarity: np.ndarray) -> None:
-        stays, stands = self.stays, self.stands
+        stays, representative = self.stays, self.representative
         for earlier, later, value in zip(x.tolist(), y.tolist(), similarity.tolist(), strict=True):
             if stays[earlier] and stays[later]:
                 stays[later] = False
-                stands[later] = earlier
+                representative[later] = earlier
                 self.similarity[later] = value
 
 

@@ -117,7 +117,7 @@ def write_removed(plan: RemovalPlan, index: LineIndex, file: IO[bytes]) -> None:
     with pa.ipc.new_file(file, SCHEMA) as writer:
         for start in range(0, len(removed), BATCH_ROWS):
             chunk = removed[start : start + BATCH_ROWS]
-            columns = (*index.source_and_line(chunk), *index.source_and_line(plan.stands[chunk]))
+            columns = (*index.source_and_line(chunk), *index.source_and_line(plan.representative[chunk]))
             arrays = [_array(values) for values in (*columns, plan.similarity[chunk])]
             kinds = np.where(plan.near[chunk], "near", "exact").tolist()
             writer.write_batch(pa.record_batch([*arrays, _text_array(kinds)], schema=SCHEMA))
@@ -143,7 +143,7 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate(numbers)
 
 
-def carry_out(removed: str | Path, path: str | Path, index: LineIndex, kept: IO[bytes], duplicates: IO[bytes]) -> None:
+def apply_plan(removed: str | Path, path: str | Path, index: LineIndex, kept: IO[bytes], duplicates: IO[bytes]) -> None:
     """Copy the lines that stay to ``kept`` and write each pair, with the beginnings of both texts, to ``duplicates``.
 
     Args:
@@ -157,14 +157,14 @@ def carry_out(removed: str | Path, path: str | Path, index: LineIndex, kept: IO[
     """
     with pa.memory_map(str(removed)) as source:
         table = pa.ipc.open_file(source).read_all().select(SCHEMA.names).cast(SCHEMA)
-        row, stands = _checked(table, index, removed)
+        row, representative = _checked(table, index, removed)
         similarity, kinds = _numbers(table["similarity"]), table["kind"]
         with open(path, "rb", buffering=0) as lines:
             start = 0
             for record in np.flatnonzero(row >= 0).tolist():
                 _copy(lines, index.offsets[start], index.offsets[record], kept)
                 at, start = row[record], record + 1
-                pair = Pair(record, int(stands[at]), float(similarity[at]), kinds[at].as_py())
+                pair = Pair(record, int(representative[at]), float(similarity[at]), kinds[at].as_py())
                 duplicates.write(pair.described(lines, index))
             _copy(lines, index.offsets[start], index.offsets[-1], kept)
 
@@ -180,15 +180,15 @@ def _checked(table: pa.Table, index: LineIndex, name: str | Path) -> tuple[np.nd
     """Return for each record its row in the table, or -1, and for each row the record that stands there."""
     columns = [_numbers(table[column]) for column in SCHEMA.names[:4]]
     gone = index.find(columns[0], columns[1], name)
-    stands = index.find(columns[2], columns[3], name)
+    representative = index.find(columns[2], columns[3], name)
     row = np.full(len(index.places), -1)
     row[gone] = np.arange(len(gone))
-    again, chained = row[gone] != np.arange(len(gone)), row[stands] >= 0
+    again, chained = row[gone] != np.arange(len(gone)), row[representative] >= 0
     if (wrong := np.flatnonzero(again | chained)).size:
         place = {column: values[wrong[0]] for column, values in zip(SCHEMA.names, columns, strict=False)}
         problem = "is removed twice" if again[wrong[0]] else "is replaced by a record that is removed as well"
         raise DataError(f"{name}: line {place['line']} of source {place['source']} {problem}: rebuild the table.")
-    return row, stands
+    return row, representative
 
 
 @dataclass(frozen=True, slots=True)

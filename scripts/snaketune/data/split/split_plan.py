@@ -64,14 +64,14 @@ class SidePlan:
         )
 
     @property
-    def alike(self) -> np.ndarray:
+    def template_family(self) -> np.ndarray:
         """The held-out records that so many training records are similar to that these stay."""
-        return np.zeros(0, np.int64) if self.leaks is None else self.leaks.alike
+        return np.zeros(0, np.int64) if self.leaks is None else self.leaks.template_family
 
     @property
-    def apart(self) -> np.ndarray:
+    def must_differ(self) -> np.ndarray:
         """Which of the held-out records nothing may be similar to, bool [held-out records]."""
-        return ~np.isin(np.flatnonzero(self.side == EVALUATION), self.alike)
+        return ~np.isin(np.flatnonzero(self.side == EVALUATION), self.template_family)
 
     def times(self, index: LineIndex, mixing: dict[str, Any] | None) -> np.ndarray | None:
         """Return how often each record is trained in an epoch; None where every one is, once.
@@ -109,7 +109,7 @@ class SidePlan:
             **weighted,
             "dropped_similar": len(self.dropped_similar),
             "dropped_contaminated": len(self.dropped_contaminated),
-            "eval_alike": len(self.alike),
+            "eval_alike": len(self.template_family),
             "leaked_before": None if self.leaks is None else self.leaks.counts(policy.max_similarity or 1),
             "contamination": None if self.contamination is None else self.contamination.counts(),
             "by_source": {name: counts.tolist() for name, counts in by_source.items()},
@@ -117,7 +117,7 @@ class SidePlan:
 
     def notes(self, policy: SplitPolicy) -> list[str]:
         """Return in sentences what a user should know about what the split keeps out."""
-        found, records, held_out = [], len(self.side), len(self.apart)
+        found, records, held_out = [], len(self.side), len(self.must_differ)
         if count := len(self.dropped_contaminated):
             found.append(
                 f"{count:,} of {records:,} records ({share(count, records)}) contain text of the files in"
@@ -133,9 +133,9 @@ class SidePlan:
                 f"{count:,} of {records:,} records ({share(count, records)}) are too similar to held-out ones to train"
                 f" on{design}; leaks.jsonl lists them."
             )
-        if len(self.alike) > NOTABLE_FRACTION * held_out:
+        if len(self.template_family) > NOTABLE_FRACTION * held_out:
             found.append(
-                f"more than {policy.max_alike} training records each are similar to {len(self.alike):,} of"
+                f"more than {policy.max_alike} training records each are similar to {len(self.template_family):,} of"
                 f" {held_out:,} held-out ones, as if made from a template: they stay (split.max_alike: null drops"
                 " them), and scores say little about other texts."
             )

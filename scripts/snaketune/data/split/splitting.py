@@ -80,7 +80,7 @@ def _lent(hashes: np.ndarray, held_out: np.ndarray, sources: np.ndarray) -> list
     return lent
 
 
-def carry_out(
+def apply_plan(
     side: np.ndarray, path: str | Path, train: IO[bytes], evaluation: IO[bytes], times: np.ndarray | None = None
 ) -> None:
     """Copy the raw lines of the records at ``path`` to the side they belong to, in order.

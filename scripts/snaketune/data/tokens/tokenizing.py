@@ -35,7 +35,7 @@ TRIED_RECORDS = 50
 Sampled = tuple[list[Document], tuple[list[Message], list[Message] | None]]
 
 
-def settle(recipe: Recipe, files: Sequence[str | Path], threads: int) -> tuple[Recipe, dict[str, Any]]:
+def select_backend(recipe: Recipe, files: Sequence[str | Path], threads: int) -> tuple[Recipe, dict[str, Any]]:
     """Choose engine and method on a sample of the run's records, and check it against transformers.
 
     Args:
@@ -143,7 +143,7 @@ def tokenize_splits(
         ConfigError: if a conversation needs a template and there is none.
         DataError: if nothing is left to train on or the mask audit finds what must not reach a training.
     """
-    recipe, facts = settle(recipe, [records for records, _ in files.values()], threads)
+    recipe, facts = select_backend(recipe, [records for records, _ in files.values()], threads)
     accounts: dict[str, SplitAccount] = {}
     examples: list[dict[str, Any]] = []
     done = read_parts(parts) if parts else None

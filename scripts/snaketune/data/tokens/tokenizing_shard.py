@@ -7,7 +7,7 @@ from pathlib import Path
 from snaketune.data.shards import Shard, write_part
 from snaketune.data.tokens.chunk_tokenizing import ChunkResult, Recipe
 from snaketune.data.tokens.chunks import chunks_of
-from snaketune.data.tokens.tokenizing import results_of, settle
+from snaketune.data.tokens.tokenizing import results_of, select_backend
 
 
 def tokenize_shard(
@@ -18,7 +18,7 @@ def tokenize_shard(
     Raises:
         ConfigError: if a conversation needs a template and there is none.
     """
-    recipe, _ = settle(recipe, list(files.values()), threads)
+    recipe, _ = select_backend(recipe, list(files.values()), threads)
     write_part(part, chain.from_iterable(_results(files, recipe, shard, threads)))
 
 

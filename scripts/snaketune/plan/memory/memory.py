@@ -32,7 +32,7 @@ WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 LOGITS_AT_ONCE = {"cuda": 1 << 26, "cpu": 1 << 22}
 """Logits that the chunked loss holds at a time (``train/kernels/chunked_cross_entropy.py``)."""
 OFFLOADED_AT_ONCE = 1 << 29
-"""Bytes of offloaded activations that are on their way at a time, in each direction (``train/kernels/offloading.py``)."""
+"""Bytes of offloaded activations that are on their way at a time, in each direction (``kernels/offloading.py``)."""
 CONTEXT_GB = {"cuda": 0.8, "cpu": 0.6}
 NF4_BYTES = {True: 0.5 + 1 / 64 + 4 / (64 * 256), False: 0.5 + 4 / 64}
 STATE_VALUES = {"adamw_torch_fused": 2, "adamw_torch": 2, "sgd": 0, "adafactor": 0}

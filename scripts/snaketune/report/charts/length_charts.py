@@ -7,15 +7,15 @@ from snaketune.report import units
 from snaketune.report.charts import axes
 from snaketune.report.charts.charts import Chart
 from snaketune.report.charts.svg import Axis, Bar, Limit, Plot, Series
-from snaketune.report.facts import Facts, look
+from snaketune.report.facts import Facts, get_path
 
 HEIGHT = 150
 
 
 def length_chart(facts: Facts) -> Chart | None:
     """Return the histogram of document lengths with the chosen max_length, or None without one."""
-    bins = look(facts.rightsize, "histogram") or []
-    limit = look(facts.rightsize, "max_length")
+    bins = get_path(facts.rightsize, "histogram") or []
+    limit = get_path(facts.rightsize, "max_length")
     if not bins:
         return None
     bars = tuple(Bar(b["from"], b["to"], b["records"], _words(b)) for b in bins if b["records"])
@@ -40,7 +40,7 @@ def _limit(limit: int | None, is_below: bool = False) -> Limit | None:
 
 def coverage_chart(facts: Facts) -> Chart | None:
     """Return which share of the documents is shorter than a length, or None without a histogram."""
-    bins = look(facts.rightsize, "histogram") or []
+    bins = get_path(facts.rightsize, "histogram") or []
     total = sum(b["records"] for b in bins)
     if not total:
         return None
@@ -48,7 +48,7 @@ def coverage_chart(facts: Facts) -> Chart | None:
     lengths = [bins[0]["from"], *(b["to"] for b in bins)]
     shares = [(at, count / total) for at, count in zip(lengths, shorter, strict=True)]
     upward = Axis("documents that are shorter", axes.per_cent, low=0, high=1)
-    limit = _limit(look(facts.rightsize, "max_length"), is_below=True)
+    limit = _limit(get_path(facts.rightsize, "max_length"), is_below=True)
     plot = Plot(Axis("length (tokens)", whole=True), upward, HEIGHT, (Series(shares, dots=True),), limit=limit)
     rows = tuple((units.count(at), units.percent(share)) for at, share in shares)
     caption = "Share of the training documents that are shorter than a length: what fits without being cut."

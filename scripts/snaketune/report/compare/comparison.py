@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snaketune.report import units
-from snaketune.report.facts import Json, look, read_document, read_lines
+from snaketune.report.facts import Json, get_path, read_document, read_lines
 from snaketune.report.run.provenance import shown_value
 from snaketune.report.text import excerpt
 
@@ -61,7 +61,7 @@ def _optional(path: Path) -> Json | None:
 
 def differences(runs: Sequence[RunFacts]) -> list[Difference]:
     """Return the keys that the runs do not agree on, sorted; a key that a run lacks shows as not set."""
-    tables = [look(run.run, "config") or {} for run in runs]
+    tables = [get_path(run.run, "config") or {} for run in runs]
     keys = sorted({key for table in tables for key in table})
     rows = []
     for key in keys:
@@ -104,13 +104,13 @@ def median(values: Iterable[float]) -> float | None:
 
 def training_seconds(run: RunFacts) -> float | None:
     """Return the wall time of training, or None for a resumed run, whose clock saw only its last part."""
-    return None if look(run.info, "resumed_from_step") else look(run.info, "train.seconds")
+    return None if get_path(run.info, "resumed_from_step") else get_path(run.info, "train.seconds")
 
 
 def price_per_hour(plan: Json | None) -> float | None:
     """Return what an hour on the machine that trained costs in US dollars, None where no price is known for it."""
-    price, gpus = look(plan, "device.price_per_gpu_hour"), look(plan, "device.gpus") or 1
-    return price * gpus if price and look(plan, "device.is_here") is not False else None
+    price, gpus = get_path(plan, "device.price_per_gpu_hour"), get_path(plan, "device.gpus") or 1
+    return price * gpus if price and get_path(plan, "device.is_here") is not False else None
 
 
 def cost(run: RunFacts) -> float | None:
@@ -133,7 +133,7 @@ def peak_memory(run: RunFacts) -> int | None:
 
 def peak_bytes(info: Json | None) -> int | None:
     """Return the peak memory that a run_info.json tells, in bytes."""
-    return look(info, "peak_memory.gpu_bytes") or look(info, "peak_memory.resident_bytes")
+    return get_path(info, "peak_memory.gpu_bytes") or get_path(info, "peak_memory.resident_bytes")
 
 
 @dataclass(frozen=True, slots=True)

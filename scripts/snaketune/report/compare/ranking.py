@@ -17,7 +17,7 @@ from snaketune.report.compare.comparison import (
     training_seconds,
 )
 from snaketune.report.compare.paired import Shared, compare, scored
-from snaketune.report.facts import look
+from snaketune.report.facts import get_path
 from snaketune.report.run.evaluation import METRICS, Metric
 
 SAME = 0.001
@@ -78,7 +78,7 @@ def measures(runs: Sequence[RunFacts], pairs: Pairs) -> list[Measured]:
     """Return the rows of the comparison: quality first, then what it cost in time, memory, disk and work."""
     rows = []
     for key, metric in METRICS.items():
-        values = [look(run.evaluation, f"tuned.{key}") for run in runs]
+        values = [get_path(run.evaluation, f"tuned.{key}") for run in runs]
         if any(value is not None for value in values):
             rows.append(_quality(key, metric, values, pairs))
     steady = on_one_gpu(runs)
@@ -131,7 +131,7 @@ def _cost(row: Cost, values: Sequence[float | None], steady: bool) -> Measured:
 
 def on_one_gpu(runs: Sequence[RunFacts]) -> bool:
     """Tell whether all runs trained on the same host and GPU; on a CPU the load of the machine decides over times."""
-    places = {(look(run.info, "machine.host"), look(run.info, "machine.gpu.name")) for run in runs}
+    places = {(get_path(run.info, "machine.host"), get_path(run.info, "machine.gpu.name")) for run in runs}
     return len(places) == 1 and None not in next(iter(places))
 
 
@@ -150,7 +150,7 @@ def _fact(key: str) -> Callable[[RunFacts], Any]:
 
 
 def _planned(key: str) -> Callable[[RunFacts], Any]:
-    return lambda run: look(run.plan, key)
+    return lambda run: get_path(run.plan, key)
 
 
 def _hours(value: float | None) -> str:
@@ -158,7 +158,9 @@ def _hours(value: float | None) -> str:
 
 
 def _latency(run: RunFacts) -> float | None:
-    return look(run.timing, "models.merged.latency_median_s") or look(run.timing, "models.tuned.latency_median_s")
+    return get_path(run.timing, "models.merged.latency_median_s") or get_path(
+        run.timing, "models.tuned.latency_median_s"
+    )
 
 
 def disk(run: RunFacts) -> int | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from snaketune.report import units
 from snaketune.report.compare.comparison import dollars, hours, relative
-from snaketune.report.facts import Facts, Json, look
+from snaketune.report.facts import Facts, Json, get_path
 from snaketune.report.text import excerpt
 
 METHODS = {"lora": "LoRA", "8bit": "8 bit", "4bit": "4 bit", "full": "All weights"}
@@ -67,7 +67,7 @@ class Entry:
 
 
 def _row(plan: Json, info: Json, facts: Facts, entry: Entry) -> PlannedRow:
-    about = look(plan, f"about.{entry.name}") if entry.name else plan["rate"]
+    about = get_path(plan, f"about.{entry.name}") if entry.name else plan["rate"]
     planned = plan[entry.name] if entry.name else plan["rate"]["tokens_per_second"]
     actual, low, high = entry.actual(facts, info), about["low"], about["high"]
     return PlannedRow(
@@ -86,42 +86,42 @@ def _how(name: str, origin: str) -> str:
 
 
 def _tokens(facts: Facts, info: Json) -> float | None:
-    return look(facts.adapter, "tokens")
+    return get_path(facts.adapter, "tokens")
 
 
 def _steps(facts: Facts, info: Json) -> float | None:
-    return look(facts.adapter, "steps")
+    return get_path(facts.adapter, "steps")
 
 
 def _training(facts: Facts, info: Json) -> float | None:
     """Return the hours of training, None for a resumed run, whose clock saw only its last part."""
-    compute = look(info, "seconds.compute")
-    if compute is None or look(info, "resumed_from_step") is not None:
+    compute = get_path(info, "seconds.compute")
+    if compute is None or get_path(info, "resumed_from_step") is not None:
         return None
-    return (compute + (look(info, "seconds.data") or 0.0)) / 3600
+    return (compute + (get_path(info, "seconds.data") or 0.0)) / 3600
 
 
 def whole_hours(facts: Facts, info: Json) -> float | None:
     """Return the hours of the training job, None for a resumed run, whose clock saw only its last part."""
-    seconds = look(info, "train.seconds")
-    return None if seconds is None or look(info, "resumed_from_step") is not None else seconds / 3600
+    seconds = get_path(info, "train.seconds")
+    return None if seconds is None or get_path(info, "resumed_from_step") is not None else seconds / 3600
 
 
 def _rate(facts: Facts, info: Json) -> float | None:
-    compute, tokens = look(info, "seconds.compute"), look(info, "tokens_this_time")
-    seconds = (compute or 0.0) + (look(info, "seconds.data") or 0.0)
-    gpus = look(facts.plan, "device.gpus") or 1
+    compute, tokens = get_path(info, "seconds.compute"), get_path(info, "tokens_this_time")
+    seconds = (compute or 0.0) + (get_path(info, "seconds.data") or 0.0)
+    gpus = get_path(facts.plan, "device.gpus") or 1
     return tokens / seconds / gpus if tokens and seconds else None
 
 
 def _cost(facts: Facts, info: Json) -> float | None:
-    whole, price = whole_hours(facts, info), look(facts.plan, "device.price_per_gpu_hour")
-    is_same = look(facts.plan, "device.is_here") is not False
+    whole, price = whole_hours(facts, info), get_path(facts.plan, "device.price_per_gpu_hour")
+    is_same = get_path(facts.plan, "device.is_here") is not False
     return whole * price * facts.plan["device"]["gpus"] if whole and price is not None and is_same else None  # type: ignore[index]
 
 
 def _memory(facts: Facts, info: Json) -> float | None:
-    memory = look(info, "peak_memory") or {}
+    memory = get_path(info, "peak_memory") or {}
     peak = memory.get("gpu_bytes") or memory.get("resident_bytes")
     return peak / 1e9 if peak else None
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.report import units
-from snaketune.report.facts import look
+from snaketune.report.facts import get_path
 from snaketune.report.run.answers import Answers
 from snaketune.report.run.evaluation import MODELS, Row, table
 from snaketune.report.text import excerpt
@@ -55,18 +55,18 @@ class TaskRow:
 def source_parts(evaluation: Mapping[str, Any], paths: Sequence[Any]) -> tuple[Part, ...]:
     """Return the losses per source; a source without a name in ``paths`` is called by its number."""
     named = {number: excerpt(path, 200).text for number, path in enumerate(paths)}
-    groups = look(evaluation, "by_source") or []
+    groups = get_path(evaluation, "by_source") or []
     return tuple(_part(named.get(group.get("source"), f"source {group.get('source')}"), group) for group in groups)
 
 
 def length_parts(evaluation: Mapping[str, Any]) -> tuple[Part, ...]:
     """Return the losses per length of the documents."""
-    groups = look(evaluation, "by_length") or []
+    groups = get_path(evaluation, "by_length") or []
     return tuple(_part(f"{units.count(group['from'])} to {units.count(group['to'] - 1)}", group) for group in groups)
 
 
 def _part(label: str, group: Mapping[str, Any]) -> Part:
-    moved = look(group, "difference.loss") or {}
+    moved = get_path(group, "difference.loss") or {}
     low, high = moved.get("low"), moved.get("high")
     word = within = ""
     if low is not None and high is not None:
@@ -76,8 +76,8 @@ def _part(label: str, group: Mapping[str, Any]) -> Part:
         label,
         units.count(group.get("n")),
         units.count(group.get("tokens")),
-        units.plain(look(group, "base.loss")),
-        units.plain(look(group, "tuned.loss")),
+        units.plain(get_path(group, "base.loss")),
+        units.plain(get_path(group, "tuned.loss")),
         units.signed(moved.get("difference")) if moved else "",
         within,
         word,
@@ -90,23 +90,23 @@ def file_parts(evaluation: Mapping[str, Any], answers: Mapping[str, Answers]) ->
         FilePart(
             excerpt(name, 200).text,
             _asked(found),
-            tuple(model for model in MODELS if look(found, model)),
+            tuple(model for model in MODELS if get_path(found, model)),
             table(found, answers.get(name)),
             answers.get(name, Answers()),
         )
-        for name, found in (look(evaluation, "files") or {}).items()
+        for name, found in (get_path(evaluation, "files") or {}).items()
     )
 
 
 def _asked(found: Mapping[str, Any]) -> str:
-    left_out = look(found, "left_out")
-    asked = units.count(look(found, "tuned.n_generated"), "question")
+    left_out = get_path(found, "left_out")
+    asked = units.count(get_path(found, "tuned.n_generated"), "question")
     return f"{asked} (without {units.count(left_out)} that could not be put to the model)" if left_out else asked
 
 
 def task_rows(evaluation: Mapping[str, Any]) -> tuple[TaskRow, ...]:
     """Return the measures of every task."""
-    tasks = look(evaluation, "tasks") or {}
+    tasks = get_path(evaluation, "tasks") or {}
     return tuple(row for name, found in tasks.items() for row in _rows_of_task(name, found))
 
 

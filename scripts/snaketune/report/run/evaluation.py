@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.report import units
-from snaketune.report.facts import look
+from snaketune.report.facts import get_path
 from snaketune.report.run.answers import Answers
 from snaketune.report.run.judging import clear_sign, deciding, match_sign, moved
 from snaketune.report.significance import interval
@@ -101,7 +101,7 @@ class Row:
 
 def table(evaluation: Mapping[str, Any], answers: Answers | None = None) -> tuple[Row, ...]:
     """Return the rows of the evaluation table: known metrics first, then any other number of the facts."""
-    present = {key for model in MODELS for key in look(evaluation, model) or {}} - {*COUNTS, CUT}
+    present = {key for model in MODELS for key in get_path(evaluation, model) or {}} - {*COUNTS, CUT}
     known = [key for key in METRICS if key in present]
     others = sorted(key for key in present - set(METRICS) if _is_number(evaluation, key))
     return tuple(_row(evaluation, key, answers or Answers()) for key in known + others)
@@ -109,12 +109,12 @@ def table(evaluation: Mapping[str, Any], answers: Answers | None = None) -> tupl
 
 def cases(evaluation: Mapping[str, Any]) -> str:
     """Return how much held-out data the measures rest on, as sentences."""
-    records, generated = (look(evaluation, f"tuned.{key}") for key in COUNTS)
+    records, generated = (get_path(evaluation, f"tuned.{key}") for key in COUNTS)
     over = [f"Losses over {units.count(records, 'held-out record')}."] if records else []
     over += (
         [f"Answers to {units.count(generated, 'held-out request')}, with 95% Wilson intervals."] if generated else []
     )
-    if look(evaluation, "differences"):
+    if get_path(evaluation, "differences"):
         over.append("Differences have 95% intervals from a paired bootstrap over the same cases.")
     return " ".join(over)
 
@@ -125,7 +125,7 @@ def _is_number(evaluation: Mapping[str, Any], key: str) -> bool:
 
 def _values(evaluation: Mapping[str, Any], key: str) -> list[Any]:
     """Return a metric of base, tuned and merged model; its name may hold dots."""
-    return [(look(evaluation, model) or {}).get(key) for model in MODELS]
+    return [(get_path(evaluation, model) or {}).get(key) for model in MODELS]
 
 
 def _row(evaluation: Mapping[str, Any], key: str, answers: Answers) -> Row:
@@ -134,18 +134,18 @@ def _row(evaluation: Mapping[str, Any], key: str, answers: Answers) -> Row:
     return Row(
         label=metric.label,
         meaning=metric.meaning,
-        base=_value(metric, key, look(evaluation, "base"), base),
-        tuned=_value(metric, key, look(evaluation, "tuned"), tuned),
+        base=_value(metric, key, get_path(evaluation, "base"), base),
+        tuned=_value(metric, key, get_path(evaluation, "tuned"), tuned),
         tuning=_tuning(metric, evaluation, key, answers),
-        merged=_value(metric, key, look(evaluation, "merged"), merged),
+        merged=_value(metric, key, get_path(evaluation, "merged"), merged),
         merging=_merging(metric, tuned, merged, moved(evaluation, "merged_minus_tuned", key)),
     )
 
 
 def _value(metric: Metric, key: str, model: Any, value: float | None) -> Cell:
-    if some := look(model, f"n_scored.{key}"):
+    if some := get_path(model, f"n_scored.{key}"):
         return Cell(metric.write(value), f"of {units.count(some, 'answer')}")
-    cases = look(model, "n_generated")
+    cases = get_path(model, "n_generated")
     if key != deciding(model) or value is None or not cases:
         return Cell(metric.write(value))
     low, high = interval(value, cases)
@@ -159,8 +159,8 @@ def _tuning(metric: Metric, evaluation: Mapping[str, Any], key: str, answers: An
     if cell.note or not cell.text or metric.higher_is_better is None:
         return cell
     sign = clear_sign(difference)
-    if key == deciding(look(evaluation, "tuned")):
-        sign = match_sign(base, tuned, look(evaluation, "tuned.n_generated") or 0, answers)
+    if key == deciding(get_path(evaluation, "tuned")):
+        sign = match_sign(base, tuned, get_path(evaluation, "tuned.n_generated") or 0, answers)
     elif sign is None:
         sign = 1 if tuned > base else -1
     word = "may be chance" if sign == 0 else "better" if (sign > 0) == metric.higher_is_better else "worse"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.report import units
-from snaketune.report.facts import Facts, look
+from snaketune.report.facts import Facts, get_path
 from snaketune.report.kept_weights import kept_step
 from snaketune.report.run.answers import WRONG_KINDS
 from snaketune.report.run.funnel import balances
@@ -35,7 +35,7 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
         *_accounts(facts),
         *_overlap(facts),
         *_lengths("training", facts.rightsize),
-        *_lengths("held-out", look(facts.rightsize, "eval")),
+        *_lengths("held-out", get_path(facts.rightsize, "eval")),
         *_packing(facts),
         *_merge(facts),
     ]
@@ -55,7 +55,7 @@ def _changed(facts: Facts) -> list[Finding]:
 
 
 def _notes(facts: Facts) -> list[Finding]:
-    return [warning(excerpt(note, 1000).text) for note in look(facts.run, "notes") or []]
+    return [warning(excerpt(note, 1000).text) for note in get_path(facts.run, "notes") or []]
 
 
 def _training(facts: Facts) -> list[Finding]:
@@ -78,7 +78,7 @@ def _comparison(facts: Facts) -> list[Finding]:
     """Models are compared on the same data; where their counts differ, they were not."""
     found = []
     for key, noun in (("n", "held-out record"), ("n_generated", "held-out request")):
-        counts = [look(facts.evaluation, f"{model}.{key}") for model in MODELS if look(facts.evaluation, model)]
+        counts = [get_path(facts.evaluation, f"{model}.{key}") for model in MODELS if get_path(facts.evaluation, model)]
         if len(set(counts)) > 1:
             listed = ", ".join(units.count(number, noun) for number in counts)
             found.append(warning(f"The models were not measured on the same data: {listed}."))
@@ -106,15 +106,15 @@ def _accounts(facts: Facts) -> list[Finding]:
 def _overlap(facts: Facts) -> list[Finding]:
     """What of the evaluation the training data may give away, as far as it was looked for."""
     found = []
-    config = look(facts.run, "config") or {}
+    config = get_path(facts.run, "config") or {}
     files, searched = ((config.get(key) or {}).get("value") or [] for key in ("evaluate.files", "split.decontaminate"))
     for path in [path for path in files if path not in searched]:
         name = excerpt(path, 200).text
         found.append(
             warning(f"The training data were not searched for {name}: list it in split.decontaminate to drop overlap.")
         )
-    if look(facts.split, "shared_prompts") == 0 and look(facts.split, "eval"):
-        dropped = sum(look(facts.split, key) or 0 for key in ("dropped_similar", "dropped_contaminated"))
+    if get_path(facts.split, "shared_prompts") == 0 and get_path(facts.split, "eval"):
+        dropped = sum(get_path(facts.split, key) or 0 for key in ("dropped_similar", "dropped_contaminated"))
         sentence = "No prompt of the held-out data is in the training data."
         if dropped:
             sentence += f" {units.count(dropped, 'record')} that would give an evaluation away {_was(dropped)} dropped."
@@ -125,16 +125,16 @@ def _overlap(facts: Facts) -> list[Finding]:
 def _lengths(split: str, account: Any) -> list[Finding]:
     found = []
     for key, word in (("dropped", "dropped"), ("truncated", "cut")):
-        number, tokens = look(account, key), look(account, f"tokens_{key}")
+        number, tokens = get_path(account, key), get_path(account, f"tokens_{key}")
         if number:
-            lost = f"{units.count(tokens, 'token')} lost, {units.share(tokens, look(account, 'tokens'))} of all"
+            lost = f"{units.count(tokens, 'token')} lost, {units.share(tokens, get_path(account, 'tokens'))} of all"
             documents = units.count(number, f"{split} document")
             found.append(warning(f"{documents} longer than max_length {_was(number)} {word} ({lost})."))
     return found
 
 
 def _packing(facts: Facts) -> list[Finding]:
-    efficiency = look(facts.pack, "splits.train.efficiency")
+    efficiency = get_path(facts.pack, "splits.train.efficiency")
     if efficiency is None or efficiency >= PACKED_WELL:
         return []
     return [
@@ -145,7 +145,7 @@ def _packing(facts: Facts) -> list[Finding]:
 def _merge(facts: Facts) -> list[Finding]:
     if reason := missing_because(facts):
         return [warning(f"There is no merged model. {reason}")]
-    found = look(facts.merged, "check.verdict")
+    found = get_path(facts.merged, "check.verdict")
     if found == "equal":
         return [Finding("check", "The merged model was compared with the adapter and found equal.")]
     if found == "rounded":
@@ -156,9 +156,9 @@ def _merge(facts: Facts) -> list[Finding]:
 
 
 def _cost_of_rounding(facts: Facts) -> str:
-    check = look(facts.merged, "check")
+    check, dtype = get_path(facts.merged, "check"), excerpt(get_path(facts.merged, "dtype"), 50).text
     return (
-        f"The merged model is the right sum, but storing it as {excerpt(look(facts.merged, 'dtype'), 50).text} costs:"
+        f"The merged model is the right sum, but storing it as {dtype} costs:"
         f" loss {units.significant(check.get('adapter_loss'))} \u2192 {units.significant(check.get('merged_loss'))}, KL"
         f" divergence {units.significant(check.get('mean_kl'))} nats; {choice(facts)}."
     )

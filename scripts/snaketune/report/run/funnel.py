@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.report import units
-from snaketune.report.facts import Facts, look
+from snaketune.report.facts import Facts, get_path
 
 SPLITS = (("train", "Training"), ("eval", "Held-out"))
 REASONS = {
@@ -80,32 +80,32 @@ def funnel(facts: Facts) -> tuple[Step, ...]:
     """Return the rows of the funnel; unknown numbers and losses of nothing are left out."""
     lines = line_count(facts)
     rows: list[tuple[str, str, int | None]] = [("stage", "Lines in the sources", lines)]
-    rows += _losses("quarantined", look(facts.reading, "reasons"))
-    rows += [("loss", "not in the sample of max_records", look(facts.reading, "not_sampled"))]
-    rows += [("stage", "Records read", look(facts.reading, "records"))]
+    rows += _losses("quarantined", get_path(facts.reading, "reasons"))
+    rows += [("loss", "not in the sample of max_records", get_path(facts.reading, "not_sampled"))]
+    rows += [("stage", "Records read", get_path(facts.reading, "records"))]
     rows += _duplicates(facts)
-    rows += [("stage", "Records kept", look(facts.dedupe, "kept"))]
-    rows += [("loss", words, look(facts.split, key)) for key, words in LEAKS.items()]
-    rows += [("loss", "left out by the weight of their source", look(facts.split, "weight_left_out"))]
-    rows += [("stage", "Copies added by the weight of their source", look(facts.split, "weight_added"))]
+    rows += [("stage", "Records kept", get_path(facts.dedupe, "kept"))]
+    rows += [("loss", words, get_path(facts.split, key)) for key, words in LEAKS.items()]
+    rows += [("loss", "left out by the weight of their source", get_path(facts.split, "weight_left_out"))]
+    rows += [("stage", "Copies added by the weight of their source", get_path(facts.split, "weight_added"))]
     for split, name in SPLITS:
-        rows += [("stage", f"{name} records{_alike(facts, split)}", look(facts.split, split))]
-        rows += _losses("left out", look(facts.tokens, f"splits.{split}.dropped"))
+        rows += [("stage", f"{name} records{_alike(facts, split)}", get_path(facts.split, split))]
+        rows += _losses("left out", get_path(facts.tokens, f"splits.{split}.dropped"))
         rows += [("loss", "dropped: longer than max_length", too_long(facts, split))]
-        rows += [("stage", f"{name} documents in packed rows", look(facts.pack, f"splits.{split}.documents"))]
+        rows += [("stage", f"{name} documents in packed rows", get_path(facts.pack, f"splits.{split}.documents"))]
     shown = [row for row in rows if row[2] is not None and (row[0] == "stage" or row[2])]
     return tuple(_step(kind, label, number or 0, lines) for kind, label, number in shown)
 
 
 def _alike(facts: Facts, split: str) -> str:
     """Return how many held-out records have more training records like them than a leak explains, for a label."""
-    count = look(facts.split, "eval_alike") if split == "eval" else None
+    count = get_path(facts.split, "eval_alike") if split == "eval" else None
     return f" ({units.plain(count)} of them like many training records each)" if count else ""
 
 
 def line_count(facts: Facts) -> int | None:
     """Return the number of lines in all sources, or None where a source does not say."""
-    counts = [source.get("lines") for source in look(facts.reading, "sources") or []]
+    counts = [source.get("lines") for source in get_path(facts.reading, "sources") or []]
     return None if not counts or None in counts else sum(counts)
 
 
@@ -116,13 +116,13 @@ def reason_words(reason: str) -> str:
 
 def too_long(facts: Facts, split: str) -> int | None:
     """Return how many documents of a split were dropped because they are longer than max_length."""
-    return look(facts.rightsize, "dropped" if split == "train" else f"{split}.dropped")
+    return get_path(facts.rightsize, "dropped" if split == "train" else f"{split}.dropped")
 
 
 def _duplicates(facts: Facts) -> list[tuple[str, str, int | None]]:
-    exact, near = (look(facts.dedupe, f"removed_{kind}") for kind in ("exact", "near"))
+    exact, near = (get_path(facts.dedupe, f"removed_{kind}") for kind in ("exact", "near"))
     if exact is None or near is None:
-        return [("loss", "duplicates", look(facts.dedupe, "removed"))]
+        return [("loss", "duplicates", get_path(facts.dedupe, "removed"))]
     return [("loss", "exact duplicates", exact), ("loss", "near-duplicates", near)]
 
 
@@ -149,28 +149,32 @@ def balances(facts: Facts) -> tuple[Balance, ...]:
     """Return the balance of every stage, from the lines of the sources to the packed documents."""
     reading, dedupe, split = facts.reading, facts.dedupe, facts.split
     found = [
-        _balance("reading", line_count(facts), (look(reading, "records"), *_not_read(facts))),
-        _balance("deduplication", look(reading, "records"), (look(dedupe, "kept"), look(dedupe, "removed"))),
-        _balance("splitting", look(dedupe, "kept"), (*(look(split, name) for name, _ in SPLITS), *_not_split(facts))),
+        _balance("reading", line_count(facts), (get_path(reading, "records"), *_not_read(facts))),
+        _balance(
+            "deduplication", get_path(reading, "records"), (get_path(dedupe, "kept"), get_path(dedupe, "removed"))
+        ),
+        _balance(
+            "splitting", get_path(dedupe, "kept"), (*(get_path(split, name) for name, _ in SPLITS), *_not_split(facts))
+        ),
     ]
     for name, word in SPLITS:
-        records = look(facts.tokens, f"splits.{name}.records")
-        dropped = look(facts.tokens, f"splits.{name}.dropped")
+        records = get_path(facts.tokens, f"splits.{name}.records")
+        dropped = get_path(facts.tokens, f"splits.{name}.dropped")
         left_out = None if dropped is None else sum(dropped.values())
-        packed = look(facts.pack, f"splits.{name}.documents")
-        found += [_balance(f"tokenizing the {word.lower()} split", look(split, name), (records, left_out))]
+        packed = get_path(facts.pack, f"splits.{name}.documents")
+        found += [_balance(f"tokenizing the {word.lower()} split", get_path(split, name), (records, left_out))]
         found += [_balance(f"packing the {word.lower()} split", records, (packed, too_long(facts, name)))]
     return tuple(found)
 
 
 def _not_read(facts: Facts) -> list[int | None]:
-    return [look(facts.reading, "quarantined"), look(facts.reading, "not_sampled") or 0]
+    return [get_path(facts.reading, "quarantined"), get_path(facts.reading, "not_sampled") or 0]
 
 
 def _not_split(facts: Facts) -> list[int]:
     """Return what left on the way to the split, and less than nothing for what weights repeat."""
-    lost = [look(facts.split, key) or 0 for key in (*LEAKS, "weight_left_out")]
-    return [*lost, -(look(facts.split, "weight_added") or 0)]
+    lost = [get_path(facts.split, key) or 0 for key in (*LEAKS, "weight_left_out")]
+    return [*lost, -(get_path(facts.split, "weight_added") or 0)]
 
 
 def _balance(place: str, whole: Any, parts: Iterable[Any]) -> Balance:

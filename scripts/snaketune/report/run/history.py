@@ -10,7 +10,7 @@ from typing import Any
 from snaketune.core.canonical import read_json
 from snaketune.report import units
 from snaketune.report.compare.comparison import ABSENT, hours
-from snaketune.report.facts import Facts, look
+from snaketune.report.facts import Facts, get_path
 from snaketune.report.run.machine import Part
 from snaketune.report.run.provenance import shown_value
 from snaketune.report.text import excerpt
@@ -85,7 +85,7 @@ def run_before(results: Path, folder: Path, info: Mapping[str, Any]) -> dict[str
 
 
 def _finished(info: Mapping[str, Any]) -> datetime | None:
-    text = look(info, "train.finished")
+    text = get_path(info, "train.finished")
     return datetime.fromisoformat(text) if text else None
 
 
@@ -102,7 +102,7 @@ class StageRow:
 
 def timeline(facts: Facts) -> tuple[StageRow, ...]:
     """Return what ran when, on one scale of time, and what was reused."""
-    stages = look(facts.history, "stages") or []
+    stages = get_path(facts.history, "stages") or []
     ran = [_span(one) for one in stages if one["reused"] is False]
     if not stages:
         return ()
@@ -137,10 +137,10 @@ class Changes:
 
 def changes(facts: Facts) -> Changes | None:
     """Return the difference of the configuration to the run before, or None for the first run."""
-    before = look(facts.history, "before")
+    before = get_path(facts.history, "before")
     if not before:
         return None
-    now = {key: entry.get("value") for key, entry in (look(facts.run, "config") or {}).items()}
+    now = {key: entry.get("value") for key, entry in (get_path(facts.run, "config") or {}).items()}
     then = before["config"]
     keys = sorted(key for key in {*now, *then} if now.get(key) != then.get(key) or (key in now) != (key in then))
     rows = tuple((key, _value(then, key), _value(now, key)) for key in keys)
@@ -154,16 +154,16 @@ def _value(config: Mapping[str, Any], key: str) -> str:
 
 def machine_facts(facts: Facts) -> tuple[tuple[str, str], ...]:
     """Return where and from which checkout the run was made; unknown facts are left out."""
-    git, gpu = look(facts.info, "git") or {}, look(facts.info, "machine.gpu") or {}
+    git, gpu = get_path(facts.info, "git") or {}, get_path(facts.info, "machine.gpu") or {}
     rows = (
         ("git commit", git.get("commit") or "not a git checkout"),
         ("uncommitted changes", git.get("uncommitted")),
         ("GPU", gpu.get("name") or "none"),
         ("GPU memory", units.file_size(gpu.get("memory_bytes")) if gpu else None),
         ("CUDA", gpu.get("cuda")),
-        ("processor features", look(facts.info, "machine.cpu_capability")),
-        ("system", look(facts.info, "machine.platform")),
-        ("host", look(facts.info, "machine.host")),
+        ("processor features", get_path(facts.info, "machine.cpu_capability")),
+        ("system", get_path(facts.info, "machine.platform")),
+        ("host", get_path(facts.info, "machine.host")),
         ("trained", _when(facts)),
         ("resumed from step", _resumed(facts)),
     )
@@ -171,10 +171,10 @@ def machine_facts(facts: Facts) -> tuple[tuple[str, str], ...]:
 
 
 def _when(facts: Facts) -> str | None:
-    started, finished = (look(facts.info, f"train.{name}") for name in ("started", "finished"))
+    started, finished = (get_path(facts.info, f"train.{name}") for name in ("started", "finished"))
     return f"{started} to {finished}" if started and finished else None
 
 
 def _resumed(facts: Facts) -> str | None:
-    step = look(facts.info, "resumed_from_step")
+    step = get_path(facts.info, "resumed_from_step")
     return None if step is None else units.count(step)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from snaketune.report.facts import look
+from snaketune.report.facts import get_path
 from snaketune.report.run.answers import Answers
 from snaketune.report.significance import interval, sign_test
 
@@ -32,14 +32,14 @@ def judge(evaluation: Mapping[str, Any], answers: Answers) -> str:
 
     Below 20 held-out records nothing is called.
     """
-    if not look(evaluation, "base") or not look(evaluation, "tuned"):
+    if not get_path(evaluation, "base") or not get_path(evaluation, "tuned"):
         return "unknown"
     preference, answered = preference_sign(evaluation), _answer_sign(evaluation, answers)
     main = loss_sign(evaluation) if preference is None else preference
     signs = [sign for sign in (main, answered) if sign is not None]
     if not signs:
         return "unknown"
-    if max(look(evaluation, "tuned.n") or 0, look(evaluation, "tuned.n_generated") or 0) < MINIMUM_RECORDS:
+    if max(get_path(evaluation, "tuned.n") or 0, get_path(evaluation, "tuned.n_generated") or 0) < MINIMUM_RECORDS:
         return "few"
     found = set(signs) - {0}
     if any(found or not file for file, _, _ in fallen_scores(evaluation)):
@@ -73,19 +73,19 @@ def _became_right(base: float | None, tuned: float, answers: Answers) -> bool:
 
 def right_answers(evaluation: Mapping[str, Any]) -> tuple[float | None, float | None]:
     """Return which fraction of the answers of base and tuned model is right, None where none were called so."""
-    key = deciding(look(evaluation, "tuned"))
-    return look(evaluation, f"base.{key}"), look(evaluation, f"tuned.{key}")
+    key = deciding(get_path(evaluation, "tuned"))
+    return get_path(evaluation, f"base.{key}"), get_path(evaluation, f"tuned.{key}")
 
 
 def mostly_cut(evaluation: Mapping[str, Any]) -> bool:
     """Tell whether more than half of the tuned model's answers ran into ``max_new_tokens``."""
-    cut, made = look(evaluation, "tuned.n_cut") or 0, look(evaluation, "tuned.n_generated") or 0
+    cut, made = get_path(evaluation, "tuned.n_cut") or 0, get_path(evaluation, "tuned.n_generated") or 0
     return cut > MOSTLY * made
 
 
 def relative_fall(evaluation: Mapping[str, Any]) -> float:
     """Return by which share of the base model's loss the loss fell; negative where it rose."""
-    base, tuned = look(evaluation, "base.loss"), look(evaluation, "tuned.loss")
+    base, tuned = get_path(evaluation, "base.loss"), get_path(evaluation, "tuned.loss")
     return (base - tuned) / abs(base) if base and tuned is not None else 0.0
 
 
@@ -101,12 +101,12 @@ def fallen_scores(evaluation: Mapping[str, Any]) -> list[tuple[str, str, Mapping
 
 def _answered_parts(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     yield "", evaluation
-    yield from (look(evaluation, "files") or {}).items()
+    yield from (get_path(evaluation, "files") or {}).items()
 
 
 def moved(evaluation: Mapping[str, Any], step: str, key: str) -> Mapping[str, Any]:
     """Return the difference of a measure with its interval, nothing where it was not computed."""
-    return (look(evaluation, f"differences.{step}") or {}).get(key) or {}
+    return (get_path(evaluation, f"differences.{step}") or {}).get(key) or {}
 
 
 def clear_sign(difference: Mapping[str, Any]) -> int | None:
@@ -119,12 +119,12 @@ def clear_sign(difference: Mapping[str, Any]) -> int | None:
 
 def deciding(model: Any) -> str | None:
     """Return the measure that calls an answer right or wrong: exact match where the facts do not say."""
-    return look(model, "decided_by") or ("exact_match" if look(model, "exact_match") is not None else None)
+    return get_path(model, "decided_by") or ("exact_match" if get_path(model, "exact_match") is not None else None)
 
 
 def loss_sign(evaluation: Mapping[str, Any]) -> int | None:
     """Return 1 or -1 where the loss fell or rose, 0 where that may be chance, None where it is not known."""
-    base, tuned = look(evaluation, "base.loss"), look(evaluation, "tuned.loss")
+    base, tuned = get_path(evaluation, "base.loss"), get_path(evaluation, "tuned.loss")
     if base is None or tuned is None:
         return None
     clear = clear_sign(moved(evaluation, "tuned_minus_base", "loss"))
@@ -141,7 +141,7 @@ def loss_may_be_chance(evaluation: Mapping[str, Any]) -> bool:
 
 def preference_sign(evaluation: Mapping[str, Any]) -> int | None:
     """Return 1 or -1 where tuning moved the pairs one way, 0 where that may be chance, None without pairs."""
-    fraction, pairs = look(evaluation, "tuned.reward_accuracy"), look(evaluation, "tuned.n")
+    fraction, pairs = get_path(evaluation, "tuned.reward_accuracy"), get_path(evaluation, "tuned.n")
     if fraction is None or not pairs:
         return None
     gained = round(fraction * pairs)
@@ -154,7 +154,7 @@ def _answer_sign(evaluation: Mapping[str, Any], answers: Answers) -> int | None:
     base, tuned = right_answers(evaluation)
     if base is None or tuned is None:
         return None
-    return match_sign(base, tuned, look(evaluation, "tuned.n_generated") or 0, answers)
+    return match_sign(base, tuned, get_path(evaluation, "tuned.n_generated") or 0, answers)
 
 
 def match_sign(base: float, tuned: float, cases: int, answers: Answers) -> int:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.report import units
-from snaketune.report.facts import Facts, look
+from snaketune.report.facts import Facts, get_path
 from snaketune.report.run.funnel import SPLITS
 
 LIMIT_ORIGINS = {
@@ -75,7 +75,7 @@ def _lost(sizes: dict[str, Any], key: str) -> str:
 
 def packing(facts: Facts) -> tuple[Packing, ...]:
     """Return the packing of both splits."""
-    splits = look(facts.pack, "splits") or {}
+    splits = get_path(facts.pack, "splits") or {}
     return tuple(_packing(word, splits[name]) for name, word in SPLITS if name in splits)
 
 
@@ -111,7 +111,7 @@ def batch_ways(facts: Facts) -> tuple[BatchWay, ...]:
         ("Eight documents padded to the longest of them", "padded_tokens_dynamic_batches_of_8"),
         ("Documents packed into rows", "packed_tokens"),
     )
-    used = "packed_tokens" if look(facts.run, "config") and _packs(facts) else "padded_tokens_at_max_length"
+    used = "packed_tokens" if get_path(facts.run, "config") and _packs(facts) else "padded_tokens_at_max_length"
     return tuple(
         _way(words, sizes[name], tokens, name == used) for words, name in ways if sizes.get(name) and tokens is not None
     )
@@ -119,7 +119,7 @@ def batch_ways(facts: Facts) -> tuple[BatchWay, ...]:
 
 def _packs(facts: Facts) -> bool:
     entry = facts.run["config"].get("tokens.packing") or {}
-    return entry.get("value") is not False and look(facts.pack, "packing") is not False
+    return entry.get("value") is not False and get_path(facts.pack, "packing") is not False
 
 
 def _way(words: str, places: int, tokens: int, is_used: bool) -> BatchWay:

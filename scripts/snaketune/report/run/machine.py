@@ -7,7 +7,7 @@ from snaketune.report.charts import axes
 from snaketune.report.charts.charts import Chart, curve_chart
 from snaketune.report.charts.loss_charts import dollars_per_hour
 from snaketune.report.compare.comparison import dollars, hours
-from snaketune.report.facts import Facts, look
+from snaketune.report.facts import Facts, get_path
 from snaketune.report.plan.planning import whole_hours
 
 PARTS = {
@@ -43,7 +43,7 @@ class Part:
 
 def time_split(facts: Facts) -> tuple[Part, ...]:
     """Return where the wall time of the training job went; the rest is loading, compiling and publishing."""
-    spent, whole = look(facts.info, "seconds"), look(facts.info, "train.seconds")
+    spent, whole = get_path(facts.info, "seconds"), get_path(facts.info, "train.seconds")
     if not spent or not whole:
         return ()
     parts = [(words, spent.get(name) or 0.0) for name, words in PARTS.items()]
@@ -58,10 +58,10 @@ def time_split(facts: Facts) -> tuple[Part, ...]:
 
 def checkpoint_facts(facts: Facts) -> tuple[tuple[str, str], ...]:
     """Return how often progress was saved and what that cost; unknown numbers are left out."""
-    found = look(facts.info, "checkpoints") or {}
+    found = get_path(facts.info, "checkpoints") or {}
     every, interval, percent = (found.get(name) for name in ("save_steps", "interval_seconds", "cost_percent"))
     price = dollars_per_hour(facts)
-    seconds = look(facts.info, "seconds.checkpoint")
+    seconds = get_path(facts.info, "seconds.checkpoint")
     rows = (
         ("Checkpoints written", units.count(found.get("checkpoints"))),
         ("How often", _cadence(every, interval)),
@@ -101,8 +101,8 @@ def token_costs(facts: Facts) -> tuple[Saving, ...]:
     A place in a row takes the same computing whether it holds a token or padding, so that the time of computing is
     shared out evenly: an estimate from measured time. Tokens that were left out would have taken as much each.
     """
-    split, sizes = look(facts.pack, "splits.train") or {}, facts.rightsize
-    rows, length, tokens = split.get("rows"), look(facts.pack, "row_length"), split.get("tokens")
+    split, sizes = get_path(facts.pack, "splits.train") or {}, facts.rightsize
+    rows, length, tokens = split.get("rows"), get_path(facts.pack, "row_length"), split.get("tokens")
     if not rows or not length or tokens is None:
         return ()
     places = rows * length
@@ -115,7 +115,7 @@ def token_costs(facts: Facts) -> tuple[Saving, ...]:
 
 
 def _saving(facts: Facts, label: str, tokens: int, places: int) -> Saving:
-    seconds = None if look(facts.info, "resumed_from_step") is not None else look(facts.info, "seconds.compute")
+    seconds = None if get_path(facts.info, "resumed_from_step") is not None else get_path(facts.info, "seconds.compute")
     price, share = dollars_per_hour(facts), tokens / places
     return Saving(
         label,
@@ -129,12 +129,12 @@ def _saving(facts: Facts, label: str, tokens: int, places: int) -> Saving:
 def took(facts: Facts) -> str:
     """Return time and money of the training in one sentence, with what was planned, as far as they are known."""
     actual, price = whole_hours(facts, facts.info or {}), dollars_per_hour(facts)
-    planned, cost = look(facts.plan, "hours"), look(facts.plan, "cost_usd")
+    planned, cost = get_path(facts.plan, "hours"), get_path(facts.plan, "cost_usd")
     if actual is None:
         return ""
     words = f"Training took {hours(actual * 3600)}" + (f" (planned: {hours(planned * 3600)})" if planned else "")
     if price:
         before = "" if cost is None else f" (planned: {dollars(cost)})"
         words += f" and cost {dollars(actual * price)} of computing{before}"
-    device = look(facts.info, "machine.gpu.name") or look(facts.plan, "device.title")
+    device = get_path(facts.info, "machine.gpu.name") or get_path(facts.plan, "device.title")
     return f"{words} on {device}." if device else f"{words}."

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.report import units
-from snaketune.report.facts import Facts, look
+from snaketune.report.facts import Facts, get_path
 from snaketune.report.run.funnel import SPLITS
 from snaketune.report.text import excerpt
 
@@ -47,18 +47,18 @@ def merge_check(facts: Facts) -> MergeCheck | None:
     """Return the check as text, or None where there is no merged model."""
     if facts.merged is None:
         return None
-    check = look(facts.merged, "check") or {}
+    check = get_path(facts.merged, "check") or {}
     rows = [(_named(label, facts), _written(check, key, write)) for key, label, write in ROWS if _is_known(check, key)]
     if moved := moved_share(check):
         rows.append(("Numbers in the trained weights that moved", moved))
-    if (answers := look(facts.evaluation, "changed_answers")) and answers.get("n"):
+    if (answers := get_path(facts.evaluation, "changed_answers")) and answers.get("n"):
         rows.append(("Generated answers that the merged model gives otherwise", changed_answers(answers)))
     return MergeCheck(
         verdict=excerpt(check.get("verdict"), 200).text,
         rows=tuple(rows),
         extent=extent(check),
-        dtype=excerpt(look(facts.merged, "dtype"), 50).text,
-        rounding=ROUNDINGS.get(str(look(facts.merged, "rounding")), ""),
+        dtype=excerpt(get_path(facts.merged, "dtype"), 50).text,
+        rounding=ROUNDINGS.get(str(get_path(facts.merged, "rounding")), ""),
         refusal=missing_because(facts),
         choice=choice(facts) if check.get("verdict") == "rounded" else "",
     )
@@ -66,7 +66,7 @@ def merge_check(facts: Facts) -> MergeCheck | None:
 
 def choice(facts: Facts) -> str:
     """Return what can be done where the number format of a merged model costs too much."""
-    drawn = "set merge.rounding to stochastic, or, " if look(facts.merged, "rounding") == "nearest" else ""
+    drawn = "set merge.rounding to stochastic, or, " if get_path(facts.merged, "rounding") == "nearest" else ""
     return f"{drawn}to lose nothing, set merge.dtype to float32 or serve the adapter with its base model"
 
 
@@ -77,7 +77,7 @@ def changed_answers(answers: Mapping[str, int]) -> str:
 
 def missing_because(facts: Facts) -> str:
     """Return why a run that merges has no merged model; empty where it has one."""
-    return excerpt(look(facts.merged, "refused.reason"), 2000).text if look(facts.merged, "refused") else ""
+    return excerpt(get_path(facts.merged, "refused.reason"), 2000).text if get_path(facts.merged, "refused") else ""
 
 
 def _is_known(check: Mapping[str, Any], key: str) -> bool:
@@ -98,7 +98,7 @@ def moved_share(check: Mapping[str, Any]) -> str:
 
 def trained_thing(facts: Facts) -> str:
     """Return what training made: an adapter or, where every weight was trained, a whole model."""
-    return "trained model" if look(facts.adapter, "trained") == "every weight" else "adapter"
+    return "trained model" if get_path(facts.adapter, "trained") == "every weight" else "adapter"
 
 
 def _named(label: str, facts: Facts) -> str:

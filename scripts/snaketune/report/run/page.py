@@ -5,7 +5,7 @@ from typing import Any
 
 from snaketune.report import units
 from snaketune.report.charts import charts, length_charts, loss_charts
-from snaketune.report.facts import Facts, look
+from snaketune.report.facts import Facts, get_path
 from snaketune.report.filling import fill
 from snaketune.report.plan import planning
 from snaketune.report.run import (
@@ -36,7 +36,7 @@ def render(facts: Facts) -> str:
 def sections(facts: Facts) -> dict[str, Any]:
     """Return what the template shows, by section; every number is text already."""
     return {
-        "name": excerpt(look(facts.run, "run") or "run", 100).text,
+        "name": excerpt(get_path(facts.run, "run") or "run", 100).text,
         "verdict": verdict(facts),
         "findings": findings.findings(facts),
         **_loss(facts),
@@ -84,7 +84,7 @@ def _better(facts: Facts) -> dict[str, Any]:
         "length_parts": breakdown.length_parts(facts.evaluation),
         "file_parts": breakdown.file_parts(facts.evaluation, facts.file_answers),
         "task_rows": breakdown.task_rows(facts.evaluation),
-        "models": [name for name in MODELS if look(facts.evaluation, name)],
+        "models": [name for name in MODELS if get_path(facts.evaluation, name)],
         "model_names": MODELS,
         "cases": evaluation.cases(facts.evaluation),
         "answers": facts.answers,
@@ -99,16 +99,16 @@ def _data(facts: Facts) -> dict[str, Any]:
     return {
         "funnel": funnel.funnel(facts),
         "quarantine": facts.quarantine,
-        "quarantined": units.count(look(facts.reading, "quarantined")),
+        "quarantined": units.count(get_path(facts.reading, "quarantined")),
         "duplicates": facts.duplicates,
-        "removed": units.count(look(facts.dedupe, "removed")),
+        "removed": units.count(get_path(facts.dedupe, "removed")),
         "reason_words": funnel.reason_words,
         "place": functools.partial(place, source_paths(facts)),
         "leaks": facts.leaks,
         "left_out": facts.left_out,
         "too_long": facts.too_long,
         "too_long_total": units.count(
-            (look(facts.rightsize, "dropped") or 0) + (look(facts.rightsize, "truncated") or 0)
+            (get_path(facts.rightsize, "dropped") or 0) + (get_path(facts.rightsize, "truncated") or 0)
         ),
         "lengths": length_charts.length_chart(facts),
         "coverage": length_charts.coverage_chart(facts),
@@ -121,7 +121,7 @@ def _data(facts: Facts) -> dict[str, Any]:
 
 def source_paths(facts: Facts) -> list[str]:
     """Return the paths of the sources, in the order of their numbers."""
-    return [source.get("path") for source in look(facts.reading, "sources") or []]
+    return [source.get("path") for source in get_path(facts.reading, "sources") or []]
 
 
 def place(paths: list[str], side: tuple[int, int]) -> str:
@@ -140,10 +140,10 @@ def _again(facts: Facts) -> dict[str, Any]:
         "code_digests": provenance.code_digests(facts),
         "versions": provenance.versions(facts),
         "seeds": provenance.seeds(facts),
-        "fingerprint": str(look(facts.run, "fingerprint") or units.UNKNOWN),
+        "fingerprint": str(get_path(facts.run, "fingerprint") or units.UNKNOWN),
         "changes": history.changes(facts),
         "machine_facts": history.machine_facts(facts),
-        "run_id": excerpt(look(facts.run, "id"), 200).text,
+        "run_id": excerpt(get_path(facts.run, "id"), 200).text,
         "config_file": provenance.config_file(facts),
         "command": provenance.COMMAND,
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 from snaketune.core.canonical import canonical_text
 from snaketune.report import units
-from snaketune.report.facts import Facts, look
+from snaketune.report.facts import Facts, get_path
 from snaketune.report.text import excerpt
 
 VALUE_CHARACTERS = 600
@@ -36,7 +36,7 @@ class Source:
 
 def settings(facts: Facts, changed: bool) -> tuple[Setting, ...]:
     """Return the settings that differ from the default, or those that do not, sorted by key."""
-    config = look(facts.run, "config") or {}
+    config = get_path(facts.run, "config") or {}
     chosen = [(key, entry) for key, entry in sorted(config.items()) if is_default(entry) != changed]
     return tuple(Setting(key, shown_value(entry.get("value")), str(entry.get("origin", ""))) for key, entry in chosen)
 
@@ -58,8 +58,11 @@ def config_file(facts: Facts) -> str:
 
     A run that starts from other runs comes with these, each with its own settings.
     """
-    name, own = canonical_text(str(look(facts.run, "run") or "default")), _nested(look(facts.run, "config") or {})
-    earlier = look(facts.run, "earlier") or {}
+    name, own = (
+        canonical_text(str(get_path(facts.run, "run") or "default")),
+        _nested(get_path(facts.run, "config") or {}),
+    )
+    earlier = get_path(facts.run, "earlier") or {}
     if not earlier:
         return "\n".join(["runs:", f"  {name}: {{}}", *_yaml(own, 0)]) + "\n"
     runs = {canonical_text(str(key)): _nested(config) for key, config in sorted(earlier.items())}
@@ -99,8 +102,8 @@ def _yaml(nested: Mapping[str, Any], depth: int) -> list[str]:
 
 def sources(facts: Facts) -> tuple[Source, ...]:
     """Return the raw sources with what was read from each."""
-    read = {str(source.get("path")): source for source in look(facts.reading, "sources") or []}
-    return tuple(_source(entry, read.get(str(entry.get("path")), {})) for entry in look(facts.run, "sources") or [])
+    read = {str(source.get("path")): source for source in get_path(facts.reading, "sources") or []}
+    return tuple(_source(entry, read.get(str(entry.get("path")), {})) for entry in get_path(facts.run, "sources") or [])
 
 
 def _source(entry: Mapping[str, Any], read: Mapping[str, Any]) -> Source:
@@ -126,28 +129,28 @@ def _called(entry: Mapping[str, Any]) -> str:
 
 def digests(facts: Facts) -> tuple[tuple[str, str], ...]:
     """Return the digests of what the run was made from and of what it made, without those of the code."""
-    found = look(facts.run, "digests") or {}
+    found = get_path(facts.run, "digests") or {}
     order = ("data", "tokenizer", "chat_template", "base_model", "adapter", "merged")
     named = [key for key in order if key in found]
     others = sorted(key for key in found if key not in order and key != "code")
     rows = [(key.replace("_", " "), _text(found[key])) for key in named + others]
-    training = look(facts.run, "training_fingerprint")
+    training = get_path(facts.run, "training_fingerprint")
     return (*rows, ("training fingerprint", str(training))) if training else tuple(rows)
 
 
 def code_digests(facts: Facts) -> tuple[tuple[str, str], ...]:
     """Return the digest of the code of each stage."""
-    return _pairs(look(facts.run, "digests.code"))
+    return _pairs(get_path(facts.run, "digests.code"))
 
 
 def versions(facts: Facts) -> tuple[tuple[str, str], ...]:
     """Return the package versions."""
-    return _pairs(look(facts.run, "versions"))
+    return _pairs(get_path(facts.run, "versions"))
 
 
 def seeds(facts: Facts) -> tuple[tuple[str, str], ...]:
     """Return the seeds."""
-    return _pairs(look(facts.run, "seeds"))
+    return _pairs(get_path(facts.run, "seeds"))
 
 
 def _pairs(found: Any) -> tuple[tuple[str, str], ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.report import units
-from snaketune.report.facts import look
+from snaketune.report.facts import get_path
 
 NAMES = {"base": "Base", "tuned": "Base and adapter", "merged": "Merged"}
 
@@ -24,7 +24,7 @@ class Speed:
 
 def speeds(timing: Mapping[str, Any] | None) -> tuple[Speed, ...]:
     """Return a row per model that was timed."""
-    models = look(timing, "models") or {}
+    models = get_path(timing, "models") or {}
     return tuple(_speed(NAMES[name], models[name]) for name in NAMES if name in models)
 
 

@@ -9,7 +9,7 @@ from snaketune.core.canonical import canonical_text
 from snaketune.report import units
 from snaketune.report.charts.loss_charts import dollars_per_hour
 from snaketune.report.compare.comparison import median, peak_bytes
-from snaketune.report.facts import Facts, look
+from snaketune.report.facts import Facts, get_path
 from snaketune.report.plan.planning import whole_hours
 from snaketune.report.run.evaluation import METRICS
 from snaketune.report.run.funnel import line_count
@@ -44,7 +44,7 @@ def _value(facts: Facts, place: Place) -> Any:
     if callable(place):
         return place(facts)
     field, _, keys = place.partition(".")
-    return look(getattr(facts, field), keys)
+    return get_path(getattr(facts, field), keys)
 
 
 UNITS_OF_METRICS = {
@@ -120,7 +120,7 @@ def fact_table(facts: Facts) -> list[Row]:
     ``origin`` is ``identity``, ``configured``, ``counted``, ``evaluated``, ``planned`` or ``measured``. What may differ
     between two equal runs is ``volatile`` and comes last; values are numbers, texts, true, false or null.
     """
-    place = {"run": look(facts.run, "run"), "id": look(facts.run, "id")}
+    place = {"run": get_path(facts.run, "run"), "id": get_path(facts.run, "id")}
     rows = [*_identity(facts), *_counted(facts), *_evaluated(facts), *_configured(facts), *_volatile(facts)]
     return [
         {**place, "name": name, "value": _flat(value), "unit": unit, "origin": origin, "volatile": origin in VOLATILE}
@@ -134,9 +134,9 @@ Found = Iterator[tuple[str, Any, str, str]]
 
 
 def _identity(facts: Facts) -> Found:
-    yield "fingerprint", look(facts.run, "fingerprint"), "", "identity"
+    yield "fingerprint", get_path(facts.run, "fingerprint"), "", "identity"
     for kind in ("digests", "versions", "seeds"):
-        for name, value in sorted((look(facts.run, kind) or {}).items()):
+        for name, value in sorted((get_path(facts.run, kind) or {}).items()):
             if name != "code":
                 yield f"{kind}.{name}", value, "", "identity"
 
@@ -151,10 +151,10 @@ def _evaluated(facts: Facts) -> Found:
     yield "verdict.outcome", found.outcome, "", "evaluated"
     yield "verdict.headline", found.headline, "", "evaluated"
     for model in ("base", "tuned", "merged"):
-        for metric, value in sorted((look(facts.evaluation, model) or {}).items()):
+        for metric, value in sorted((get_path(facts.evaluation, model) or {}).items()):
             if not isinstance(value, Mapping):
                 yield f"evaluation.{model}.{metric}", value, _unit(metric), "evaluated"
-    for pair, found in sorted((look(facts.evaluation, "differences") or {}).items()):
+    for pair, found in sorted((get_path(facts.evaluation, "differences") or {}).items()):
         for metric, bounds in sorted(found.items()):
             for name, value in sorted(bounds.items()):
                 yield f"evaluation.{pair}.{metric}.{name}", value, _unit(metric), "evaluated"
@@ -166,13 +166,13 @@ def _unit(metric: str) -> str:
 
 
 def _configured(facts: Facts) -> Found:
-    for key, entry in sorted((look(facts.run, "config") or {}).items()):
+    for key, entry in sorted((get_path(facts.run, "config") or {}).items()):
         yield f"config.{key}", entry.get("value"), "", "configured"
 
 
 def _volatile(facts: Facts) -> Found:
     for name, unit in PLANNED:
-        yield name, look(facts.plan, name.removeprefix("plan.")), unit, "planned"
+        yield name, get_path(facts.plan, name.removeprefix("plan.")), unit, "planned"
     for name, unit, place in MEASURED:
         yield name, _value(facts, place), unit, "measured"
 

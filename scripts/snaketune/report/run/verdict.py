@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from snaketune.report import units
-from snaketune.report.facts import Facts, look
+from snaketune.report.facts import Facts, get_path
 from snaketune.report.run.evaluation import METRICS
 from snaketune.report.run.judging import (
     deciding,
@@ -83,18 +83,18 @@ def headline(outcome: str, facts: Facts) -> str:
 
 def training_part(facts: Facts) -> str:
     """Return how long and on how much was trained."""
-    steps, tokens = look(facts.adapter, "steps"), look(facts.pack, "splits.train.tokens")
+    steps, tokens = get_path(facts.adapter, "steps"), get_path(facts.pack, "splits.train.tokens")
     text = "Trained" if steps is None else f"Trained {units.count(steps, 'step')}"
     return text if tokens is None else f"{text} on a training set of {units.count(tokens, 'token')}"
 
 
 def preference_part(facts: Facts) -> str:
     """Return what became of the preferences; nothing where the data are no pairs."""
-    sign, pairs = preference_sign(facts.evaluation), look(facts.evaluation, "tuned.n")
+    sign, pairs = preference_sign(facts.evaluation), get_path(facts.evaluation, "tuned.n")
     if sign is None:
         return ""
-    base, tuned = (look(facts.evaluation, f"{model}.preference_accuracy") for model in ("base", "tuned"))
-    gained = units.percent(look(facts.evaluation, "tuned.reward_accuracy"))
+    base, tuned = (get_path(facts.evaluation, f"{model}.preference_accuracy") for model in ("base", "tuned"))
+    gained = units.percent(get_path(facts.evaluation, "tuned.reward_accuracy"))
     text = f"the chosen answer gained on the rejected one in {gained} of {units.count(pairs, 'held-out pair')}"
     chance = "" if sign else ", which may be chance"
     return f"{text}{chance}; it is the likelier one in {units.percent(tuned)}, before in {units.percent(base)}"
@@ -102,9 +102,9 @@ def preference_part(facts: Facts) -> str:
 
 def match_part(facts: Facts) -> str:
     """Return what became of exact match, or what is measured in its place, saying so when that may be chance."""
-    key = deciding(look(facts.evaluation, "tuned"))
-    base, tuned = (look(facts.evaluation, f"{model}.{key}") for model in ("base", "tuned"))
-    cases = look(facts.evaluation, "tuned.n_generated") or 0
+    key = deciding(get_path(facts.evaluation, "tuned"))
+    base, tuned = (get_path(facts.evaluation, f"{model}.{key}") for model in ("base", "tuned"))
+    cases = get_path(facts.evaluation, "tuned.n_generated") or 0
     if tuned is None or not cases:
         return "no answers were generated, so exact match is unknown"
     what = f"{_label(key).lower()} on {units.count(cases, 'held-out request')}"
@@ -121,13 +121,13 @@ def cut_part(facts: Facts) -> str:
     """Return how many answers have no end, where that is most of them."""
     if not mostly_cut(facts.evaluation):
         return ""
-    cut, made = (units.count(look(facts.evaluation, f"tuned.{key}")) for key in ("n_cut", "n_generated"))
+    cut, made = (units.count(get_path(facts.evaluation, f"tuned.{key}")) for key in ("n_cut", "n_generated"))
     return f"{cut} of {made} answers ran into max_new_tokens"
 
 
 def fallen_parts(facts: Facts) -> list[str]:
     """Return the scores of answers that fell beyond chance, except the one of right answers, which is told anyway."""
-    told = ("", deciding(look(facts.evaluation, "tuned")))
+    told = ("", deciding(get_path(facts.evaluation, "tuned")))
     return [
         f"{_label(key)}{f' on {excerpt(file, 100).text}' if file else ''} fell by"
         f" {METRICS[key].write_difference(abs(found['difference'])).lstrip('+')}"
@@ -138,7 +138,7 @@ def fallen_parts(facts: Facts) -> list[str]:
 
 def loss_part(facts: Facts) -> str:
     """Return what became of the held-out loss."""
-    base, tuned = (look(facts.evaluation, f"{model}.loss") for model in ("base", "tuned"))
+    base, tuned = (get_path(facts.evaluation, f"{model}.loss") for model in ("base", "tuned"))
     if tuned is None:
         return "held-out loss was not measured"
     before = "" if base is None else f"{units.significant(base)} \u2192 "
@@ -155,24 +155,24 @@ def merge_part(facts: Facts) -> str:
         return "no merged model was made"
     if missing_because(facts):
         return "the merged model is missing, because its merge was refused or failed"
-    found = look(facts.merged, "check.verdict")
+    found = get_path(facts.merged, "check.verdict")
     if found is None:
         return "the merged model was not checked"
     verb = "equals" if found in ("equal", "rounded") else "does not equal"
-    combined = len(look(facts.merged, "combination.adapters") or ())
+    combined = len(get_path(facts.merged, "combination.adapters") or ())
     thing = f"the combination of {combined} adapters" if combined else trained_thing(facts)
     return f"merged model {verb} {thing}{' but for rounding' if found == 'rounded' else ''}"
 
 
 def figures(facts: Facts) -> tuple[Figure, ...]:
     """Return the numbers of the band."""
-    trained, total = look(facts.adapter, "trainable_parameters"), look(facts.adapter, "total_parameters")
+    trained, total = get_path(facts.adapter, "trainable_parameters"), get_path(facts.adapter, "total_parameters")
     of_total = f"{units.share(trained, total)} of {units.count(total)}" if total else ""
-    key = deciding(look(facts.evaluation, "tuned")) or "exact_match"
+    key = deciding(get_path(facts.evaluation, "tuned")) or "exact_match"
     return (
         _change(_label(key), facts, key, units.percent, "n_generated", "held-out request"),
         _main_figure(facts),
-        Figure("Optimizer steps", units.count(look(facts.adapter, "steps")), _tokens_seen(facts)),
+        Figure("Optimizer steps", units.count(get_path(facts.adapter, "steps")), _tokens_seen(facts)),
         Figure("Trained parameters", units.count(trained), of_total),
     )
 
@@ -188,17 +188,17 @@ def _main_figure(facts: Facts) -> Figure:
 
 
 def _change(label: str, facts: Facts, metric: str, write, cases: str, noun: str) -> Figure:
-    base, tuned = (look(facts.evaluation, f"{model}.{metric}") for model in ("base", "tuned"))
+    base, tuned = (get_path(facts.evaluation, f"{model}.{metric}") for model in ("base", "tuned"))
     if tuned is None:
         return Figure(label, units.UNKNOWN)
-    number = look(facts.evaluation, f"tuned.{cases}")
+    number = get_path(facts.evaluation, f"tuned.{cases}")
     note = units.count(number, noun) if number is not None else ""
     return Figure(label, write(tuned) if base is None else f"{write(base)} \u2192 {write(tuned)}", note)
 
 
 def _tokens_seen(facts: Facts) -> str:
     """Return the tokens that training saw, counting repeats; known only when the last step was logged."""
-    tokens, points = look(facts.adapter, "tokens"), facts.curves["loss"].points
-    if tokens is None or not points or points[-1][0] != look(facts.adapter, "steps"):
+    tokens, points = get_path(facts.adapter, "tokens"), facts.curves["loss"].points
+    if tokens is None or not points or points[-1][0] != get_path(facts.adapter, "steps"):
         return ""
     return f"{units.count(tokens, 'token')} seen"

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from snaketune.train.distributed.process_group import ALONE, Team
+from snaketune.train.distributed.process_group import ALONE, ProcessGroup
 
 HOUR = 3600.0
 FIRST_SAVE_SECONDS = 60.0
@@ -25,7 +25,7 @@ def best_interval(save_seconds: float, mean_seconds_between_interruptions: float
     return math.sqrt(2 * save_seconds * mean_seconds_between_interruptions)
 
 
-class Cadence(TrainerCallback):
+class CheckpointSchedule(TrainerCallback):
     """Asks for a checkpoint at the end of a step: every so many steps, or as often as pays (``auto``), and at the end.
 
     With ``auto`` the first checkpoint comes after a minute, to measure what one costs.
@@ -42,9 +42,9 @@ class Cadence(TrainerCallback):
         save_steps: int | str,
         hours: float,
         clock: Callable[[], float] = time.monotonic,
-        team: Team = ALONE,
+        process_group: ProcessGroup = ALONE,
     ):
-        self._team = team
+        self._process_group = process_group
         self._steps = None if save_steps == "auto" else int(save_steps)
         self._hours, self._clock = hours, clock
         self._save_seconds: list[float] = []
@@ -81,7 +81,7 @@ class Cadence(TrainerCallback):
         self._is_over = state.global_step >= state.max_steps
         since = self._clock() - self._last_save
         if self._steps is None:
-            is_due = self._team.first(since >= self.interval)
+            is_due = self._process_group.first(since >= self.interval)
         else:
             is_due = state.global_step % self._steps == 0
         if is_due or self._is_over:
@@ -161,7 +161,7 @@ def logging_interval(setting: int | str, max_steps: int) -> int:
     return int(setting) if setting != "auto" else max(1, min(MOST_STEPS_A_LINE, max_steps // FEWEST_LINES))
 
 
-class LogCadence(TrainerCallback):
+class LogSchedule(TrainerCallback):
     """Ask for a log line after the first step, at each interval and after the last step.
 
     Args:

@@ -35,7 +35,7 @@ def local_rank() -> int:
     return int(os.environ["LOCAL_RANK"]) if is_worker() else 0
 
 
-class Team:
+class ProcessGroup:
     """The processes that train together: this one alone, or as many as the launcher started.
 
     All of them have to call each method, in the same order.
@@ -51,7 +51,7 @@ class Team:
         self._attendance: Attendance | None = None
 
     @classmethod
-    def of_environment(cls) -> "Team":
+    def of_environment(cls) -> "ProcessGroup":
         """Return the team that the launcher made this process part of."""
         return cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if is_worker() else cls()
 
@@ -77,7 +77,7 @@ class Team:
             return
         seconds = PATIENCE.total_seconds()
         self._attendance = Attendance(meeting_store(seconds), self.rank, self.size, NAMED_AFTER * seconds)
-        self.wait()  # until all have said where they are
+        self.barrier()  # until all have said where they are
         self._attendance.start()
         try:
             yield
@@ -91,7 +91,7 @@ class Team:
             self._attendance.note()
 
     @property
-    def is_first(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this process is the one that writes files and speaks."""
         return self.rank == 0
 
@@ -105,13 +105,13 @@ class Team:
 
     def first(self, flag: bool) -> bool:
         """Return what the first process says: for decisions that depend on a clock."""
-        return self.any(flag and self.is_first)
+        return self.any(flag and self.is_main_process)
 
     def all(self, value: float) -> list[float]:
         """Return the value of every process, by rank."""
         return self.sum([value if rank == self.rank else 0.0 for rank in range(self.size)])
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Return when every process has come here.
 
         Raises:
@@ -122,10 +122,10 @@ class Team:
             with self._explaining_absence():
                 dist.monitored_barrier(self._talk(), wait_all_ranks=True)
 
-    def disband(self) -> None:
+    def destroy(self) -> None:
         """Part when every process has come here: threads that still talk would abort a process that ends."""
         if self.size > 1:
-            self.wait()
+            self.barrier()
             dist.destroy_process_group()
             self._group = None
 
@@ -159,4 +159,4 @@ def _missing(reason: str) -> str:
     return f"process {found[1]}" if found else f"another process ({' '.join(reason.split())[:200]})"
 
 
-ALONE = Team()
+ALONE = ProcessGroup()

@@ -6,14 +6,14 @@ import torch
 from torch.distributed.tensor import DTensor
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """Return a sharded tensor, or a norm over sharded gradients, as an ordinary tensor."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
-def gathered(
-    model: torch.nn.Module, keep: bool, assembled: Callable[[torch.Tensor], torch.Tensor] = whole
+def gather_state_dict(
+    model: torch.nn.Module, keep: bool, assembled: Callable[[torch.Tensor], torch.Tensor] = full_tensor
 ) -> dict[str, torch.Tensor]:
     """Return what of a sharded model was trained, by name, in memory; every process takes part.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from snaketune.core.atomic import write_json
 from snaketune.core.canonical import read_json
-from snaketune.train.distributed.process_group import Team
+from snaketune.train.distributed.process_group import ProcessGroup
 from snaketune.train.run import Finished
 
 SESSION = "session.json"
@@ -13,7 +13,7 @@ SESSION = "session.json"
 
 def note_session(work: Path, finished: Finished) -> None:
     """Keep the volatile facts of a training that several processes finished; the first of them writes."""
-    if Team.of_environment().is_first:
+    if ProcessGroup.of_environment().is_main_process:
         facts = {"resumed_from": finished.resumed_from, "tokens_this_time": finished.tokens_this_time}
         write_json(work / SESSION, {**facts, "info": finished.info})
 

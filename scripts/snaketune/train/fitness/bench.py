@@ -19,7 +19,7 @@ from snaketune.train.arguments import training_arguments
 from snaketune.train.determinism import choose_kernels
 from snaketune.train.device import Device, check_formats, mixed_dtype
 from snaketune.train.engine import Engine, Outlook, prepare_engine
-from snaketune.train.hooks import ALONE, Surroundings
+from snaketune.train.hooks import ALONE, Hooks
 from snaketune.train.kernels.float8 import require_float8, use_float8
 from snaketune.train.loading.adapting import add_adapter
 from snaketune.train.loading.loading import load_base
@@ -196,7 +196,7 @@ class Bench:
         self,
         cfg: dict[str, Any],
         name: str,
-        surroundings: Surroundings = ALONE,
+        hooks: Hooks = ALONE,
         callbacks=(),
         rows: PackedRows | None = None,
         **settings: Any,
@@ -228,7 +228,7 @@ class Bench:
             arguments,
             rows,
             layout=engine.layout,
-            surroundings=surroundings,
+            hooks=hooks,
             callbacks=watchers,
             steps_in_backward=train["optimizer_in_backward"],
             **settings,

@@ -27,7 +27,7 @@ from snaketune.train.fitness.trials import (
     try_pairs,
     try_preset,
 )
-from snaketune.train.hooks import Surroundings
+from snaketune.train.hooks import Hooks
 from snaketune.train.kernels.attention import check_isolation, training_attention
 from snaketune.train.kernels.chunked_cross_entropy import put_chunked_loss
 from snaketune.train.monitoring.step_timers import forget_peak_memory
@@ -116,9 +116,9 @@ def resumed_is_uninterrupted(bench: Bench) -> Seen:
     whole, _ = bench.training(cfg, "whole")
     whole.train()
     expected = trained_weights(whole.model)
-    first, _ = bench.training(cfg, "parts", Surroundings(seal=seal), (_Save(3, stops=True),))
+    first, _ = bench.training(cfg, "parts", Hooks(seal=seal), (_Save(3, stops=True),))
     first.train()
-    second, _ = bench.training(cfg, "parts", Surroundings(seal=seal))
+    second, _ = bench.training(cfg, "parts", Hooks(seal=seal))
     second.resume(kept)
     second.train(resume_from_checkpoint=str(bench.work / "parts" / "checkpoint-3"))
     if second.state.global_step != cfg["train"]["max_steps"]:

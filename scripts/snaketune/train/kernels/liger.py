@@ -3,8 +3,8 @@
 RMSNorm, the gate of SwiGLU and rotary positions are one kernel each instead of many small ones, and keep less. They
 are put in as the ``forward`` of single modules: liger's own patches replace functions of transformers for the whole
 process. Its fused cross-entropy is not used: as TRL published, it takes more than twice the time of one large product
-in bfloat16; ours goes in chunks of such (:mod:`snaketune.train.kernels.chunked_cross_entropy`). Compiled layers do not need any of them, because
-Inductor fuses the same.
+in bfloat16; ours goes in chunks of such (:mod:`snaketune.train.kernels.chunked_cross_entropy`). Compiled layers need
+none of them, because Inductor fuses the same.
 """
 
 import functools

@@ -14,7 +14,7 @@ from transformers.utils import logging
 from snaketune.core.errors import ConfigError
 from snaketune.model.architecture import auto_class, read_configuration, support_of
 from snaketune.train.device import Device, computing_dtype, is_sharded, weight_dtype
-from snaketune.train.distributed.process_group import Team
+from snaketune.train.distributed.process_group import ProcessGroup
 from snaketune.train.kernels.attention import training_attention
 from snaketune.train.loading.quantization import keep_arithmetic, quantization_config
 from snaketune.train.loading.unsupported_model import explaining_unfit_model
@@ -40,7 +40,7 @@ def load_base(folder: str | Path, cfg: dict[str, Any], device: Device) -> PreTra
     kernel = training_attention(model["attn_implementation"], device, arithmetic, folder, trust)
     if quantization != NONE and device.is_cpu:
         print(f"model.quantization: {quantization} on a CPU saves memory, not time; none is exact.", flush=True)
-    if is_sharded(cfg) and not Team.of_environment().is_first:
+    if is_sharded(cfg) and not ProcessGroup.of_environment().is_main_process:
         return empty_model(folder, base_dtype(cfg, device), kernel, trust)
     loaded = open_model(folder, base_dtype(cfg, device), kernel, trust, quantization)
     return loaded if quantization != NONE or is_sharded(cfg) else torch.nn.Module.to(loaded, device.type)

@@ -205,7 +205,7 @@ class PreferenceTrainer(PackedTrainer):
         found, counts = [], []
         with self._as_reference(), torch.compiler.set_stance("force_eager"), self.accelerator.autocast():
             for batch in self._batches(collator, block, max(1, TOKENS_PER_PASS // rows.row_length)):
-                if self._surroundings.stop_requested():
+                if self._hooks.stop_requested():
                     raise TrainingError(
                         "told to stop while the reference was computed: its finished blocks are kept, run the same"
                         " command to go on."

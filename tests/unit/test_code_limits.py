@@ -1,0 +1,58 @@
+"""The limits that CONTRIBUTING.md states: size of modules, functions and folders, and no coinage in a file's name."""
+
+import ast
+import re
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "scripts" / "snaketune"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+LINES_OF_A_MODULE, LINES_OF_A_FUNCTION, MODULES_OF_A_FOLDER = 300, 60, 20
+# Longer, and listed so that none is added unseen: one subject each that reads worse in two files.
+LONG_MODULES = {
+    "config/schema.py",
+    "data/records/reading.py",
+    "data/similarity/shingles.py",
+    "train/probe/probing.py",
+    "train/trainer.py",
+    "workflow/job_table.py",
+    "workflow/stages.py",
+}
+LONG_FUNCTIONS = {
+    "train/run.py::prepare_run",
+}
+COINAGES = re.compile(
+    r"(^|_)(door|stand_ins|outlook|effort|shortage|surroundings|team|shares|sides|stands|likeness|companions|statement"
+    r"|stops|chance|thinning|cadence|earlier|remembering|material|attempts|upkeep|blueprint|discovery|head|meters)$"
+)
+
+
+def name_of(path):
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def long_functions():
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            if is_function and node.end_lineno - node.lineno >= LINES_OF_A_FUNCTION:
+                yield f"{name_of(path)}::{node.name}"
+
+
+def test_no_module_is_longer_than_the_limit_but_the_listed_ones():
+    long = {name_of(path) for path in MODULES if len(path.read_text(encoding="utf-8").splitlines()) > LINES_OF_A_MODULE}
+    assert long == LONG_MODULES
+
+
+def test_no_function_is_longer_than_the_limit_but_the_listed_ones():
+    assert set(long_functions()) == LONG_FUNCTIONS
+
+
+def test_no_folder_holds_more_modules_than_can_be_looked_over():
+    sizes = Counter(path.parent for path in MODULES)
+    assert {name_of(folder): size for folder, size in sizes.items() if size > MODULES_OF_A_FOLDER} == {}
+
+
+def test_file_names_are_terms_of_the_field():
+    assert [name_of(path) for path in MODULES if COINAGES.search(path.stem)] == []
