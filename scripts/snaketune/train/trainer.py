@@ -415,7 +415,7 @@ def assemble(
         rows: packed training rows.
         held_out: packed rows of the held-out loss; by default the training rows.
         layout: what batches hold.
-        surroundings: what the trainer is given from outside.
+        hooks: what the trainer is given from outside.
         callbacks: what else takes part, in this order.
         kind: the trainer to make, with its own ``settings``.
     """

@@ -12,7 +12,7 @@ def ask_spec(job_table: JobTable, given: Any) -> str:
     """Return the spec of a conversation: the models of a finished run, and what is asked.
 
     Args:
-        blueprint: the configured runs.
+        job_table: the configured runs.
         given: what ``--config ask=…`` says.
 
     Raises:

@@ -76,7 +76,7 @@ class Requests:
 
     Args:
         workflow: Snakemake's.
-        blueprint: the configured runs.
+        job_table: the configured runs.
     """
 
     def __init__(self, workflow: Any, job_table: JobTable):

@@ -21,7 +21,7 @@ def cores_for(stage: str, id: str, job_table: JobTable, cores: int, gpus: int = 
 
     Args:
         stage, id: the variant that is made.
-        blueprint: the configured runs.
+        job_table: the configured runs.
         cores: what `--cores` gives.
         gpus: how many trainings there may be at a time.
     """
@@ -42,7 +42,7 @@ def threads_function(workflow: Any, job_table: JobTable) -> Callable[[str], Call
 
     Args:
         workflow: Snakemake's.
-        blueprint: the configured runs.
+        job_table: the configured runs.
     """
 
     def threads_of(stage: str) -> Callable[[Any], int]:

@@ -19,7 +19,7 @@ class Places:
     """The folders that a workflow works in.
 
     Args:
-        blueprint: the configured runs.
+        job_table: the configured runs.
         work: the folder of resumable state.
         config: the name of the configuration file, which is part of whose results are whose.
 

@@ -87,7 +87,7 @@ def replace_until(workflow: Any, job_table: JobTable, stop: Callable[[ConfigErro
 
     Args:
         workflow: Snakemake's.
-        blueprint: the configured runs.
+        job_table: the configured runs.
         stop: ends the workflow with the sentence of an error.
     """
     prepare = workflow._prepare_dag

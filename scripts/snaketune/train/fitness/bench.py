@@ -206,7 +206,7 @@ class Bench:
         Args:
             cfg: the sections.
             name: of the folder that it writes into.
-            surroundings, callbacks: of the trainer.
+            hooks, callbacks: of the trainer.
             rows: other rows than the bench's own.
             settings: further ones of the kind of trainer.
         """

@@ -39,7 +39,7 @@ def history_settings(job_table: JobTable, run: str, lock: Path) -> str:
     """Return where a run's history is found, as JSON: operational, because it decides no result.
 
     Args:
-        blueprint: the configured runs.
+        job_table: the configured runs.
         run: the name of the run.
         lock: a file that is written when the workflow begins.
     """
@@ -56,7 +56,7 @@ def attempts_spec(job_table: JobTable, work: str, command: str) -> str:
     """Return the spec of the pages of unfinished runs: for every run where its stages' results and logs are.
 
     Args:
-        blueprint: the configured runs.
+        job_table: the configured runs.
         work: the folder of resumable state.
         command: what to type to go on.
     """
