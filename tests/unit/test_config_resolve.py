@@ -69,7 +69,7 @@ def test_a_mapping_of_columns_is_replaced_as_a_whole():
         (
             "zzz",
             "merge",
-            "The keys here are enabled, adapters, method, density, seed, dtype, rounding, max_shard_size, gguf_con",
+            "The keys here are enabled, adapters, method, density, seed, dtype, rounding, max_shard_size, gguf_types",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """The presets side by side: what their settings would do to a run, against the run as it is configured."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -10,7 +11,6 @@ from typing import Any
 
 import yaml
 
-from snaketune.core.canonical import canonical_text
 from snaketune.core.errors import PlanError
 from snaketune.plan.costs.budget import RunInputs, budget_of
 from snaketune.plan.costs.forecast import Forecast
@@ -33,7 +33,7 @@ def load_presets(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
 
 def presets_digest(folder: Path = FOLDER) -> str:
     """Return a digest of what the presets say: a comment in one changes nothing."""
-    return hashlib.blake2b(canonical_text(load_presets(folder)).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(json.dumps(load_presets(folder), sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _is_general(values: Mapping[str, Any]) -> bool:

@@ -12,7 +12,6 @@ from typing import Any
 from transformers import TrainerCallback
 
 from snaketune.core.errors import TrainingError
-from snaketune.train.checkpoints.checkpoints import is_sealed
 
 
 @dataclass(slots=True)
@@ -120,6 +119,9 @@ class BestCheckpoint(TrainerCallback):
         best = self.kept_step()
         if best is None:
             return work / f"checkpoint-{step}"
+        # Trainings that write no checkpoints, such as the checks of a card, do without what it needs.
+        from snaketune.train.checkpoints.checkpoints import is_sealed
+
         if not is_sealed(work, best):
             raise TrainingError(
                 f"{work}/checkpoint-{best}, the best of this training, is missing: remove {work} and train again."
