@@ -1,8 +1,5 @@
 """Compiling: one graph for all layers, nothing compiled again, the same losses; and when it is worth it."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -236,20 +233,3 @@ def test_float8_takes_the_base_layers_and_not_the_output_layer(monkeypatch):
     base = tuned().unload()
     assert use_float8(base, is_full=True) == 2 * 7
     assert type(base.lm_head) is torch.nn.Linear
-
-
-CORE = ["activations", "attention", "batches", "compiling", "device", "engine", "float8", "head", "trainer"]
-
-
-def test_the_core_needs_no_packages_beyond_those_of_a_bare_gpu_machine():
-    absent = ["orjson", "xxhash", "pydantic", "datasets", "jinja2", "snakemake", "trl", "altair", "bitsandbytes"]
-    code = (
-        "import importlib, sys\n"
-        f"sys.modules.update(dict.fromkeys({absent}))\n"
-        f"for name in {CORE}: importlib.import_module('snaketune.train.' + name)\n"
-    )
-    path = next(entry for entry in sys.path if entry.endswith("scripts"))
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": path, "PATH": ""}
-    )
-    assert done.returncode == 0, done.stderr

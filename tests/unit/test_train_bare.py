@@ -13,6 +13,7 @@ CORE = [
     "train.kernels.chunked_cross_entropy",
     "train.kernels.attention",
     "train.kernels.compiling",
+    "train.kernels.float8",
     "train.kernels.activations",
     "train.device",
     "train.engine",
@@ -35,7 +36,7 @@ SCRIPT = """
 import importlib, sys
 class Bare:
     def find_spec(self, name, path=None, target=None):
-        if name in ("orjson", "xxhash", "pydantic", "datasets", "trl") and self.is_ours(sys._getframe(1)):
+        if name in ("orjson", "xxhash", "pydantic", "datasets", "trl", "jinja2", "snakemake", "bitsandbytes") and self.is_ours(sys._getframe(1)):
             raise ModuleNotFoundError(name)
     def is_ours(self, frame):
         while frame.f_globals["__name__"].startswith("importlib") or "importlib" in frame.f_code.co_filename:

@@ -105,7 +105,7 @@ def reference_facts(
         "adapter": cfg["adapter"]["type"],
         "train": {name: cfg["train"].get(name) for name in ARITHMETIC},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "code": code_digest(scripts / "snaketune" / "train" / "preference_trainer.py", scripts),
+        "code": code_digest(Path(__file__).with_name("dpo_trainer.py"), scripts),
     }
 
 
