@@ -4,7 +4,8 @@ import os
 
 from project import CONFIG, Project, record
 
-RUNS = "runs: {one: {}, two: {adapter: {r: 2}}, three: {adapter: {r: 3}}, other: {data: {system_prompt: Be brief.}}}"
+RUNS = "runs: {one: {}, two: {adapter: {r: 2}}, three: {adapter: {r: 3}}"
+OTHER = ", other: {data: {system_prompt: Be brief.}}"
 LISTING = "".join(f"echo 'GPU {number}: NVIDIA A100 (UUID: GPU-{number})'\n" for number in range(4))
 WAITING = """
 def wait_for(count):
@@ -24,7 +25,7 @@ from snaketune.core.cli import parse_arguments, run
 {WAITING}
 def main():
     names = ("settings", "rightsize", "rows", "model", "work", "adapter", "metrics", "info", "manifest")
-    arguments = parse_arguments("", *names, optional=("start",))
+    arguments = parse_arguments("", *names, optional=("start", "plan"))
     from snaketune.core.gpus import take_cards
     from snaketune.core.manifest import write_manifest
     take_cards()
@@ -50,7 +51,7 @@ def test_four_trainings_have_four_gpus_and_the_data_of_one_are_prepared_beside_t
     (tmp_path / "bin" / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     (tmp_path / "project").mkdir()
-    project = Project(tmp_path / "project", CONFIG.replace("runs: {one: {}}", RUNS))
+    project = Project(tmp_path / "project", CONFIG.replace("runs: {one: {}}", f"{RUNS}}}"))
     project.raw.write_text("".join(record(number) + "\n" for number in range(60)))
     (project.folder / "scripts" / "train_model.py").write_text(TRAIN)
     (project.folder / "scripts" / "plan_run.py").write_text(PLAN)
@@ -59,6 +60,9 @@ def test_four_trainings_have_four_gpus_and_the_data_of_one_are_prepared_beside_t
     waits = '    if "Be brief." in str(sys.argv):\n        wait_for(3)\n'
     for name in ("read_records",):
         project.edit(f"scripts/{name}.py", start, f"import sys\nfrom pathlib import Path\n{WAITING}\n{start}\n{waits}")
+    # Which data are prepared first is the scheduler's choice, so those of the three are there.
+    project.run("--cores", "5", "--until", "pack_rows")
+    project.edit("config/config.yaml", f"{RUNS}}}", f"{RUNS}{OTHER}}}")
     project.run("--cores", "5", "--until", "train_model")
     seen = {path.name: path.read_text() for path in project.folder.glob("started-*")}
     assert sorted(seen.values()) == [f"GPU-{number}" for number in range(4)], seen

@@ -31,13 +31,13 @@ def test_a_process_that_does_not_come_is_named(monkeypatch, said, words):
     for name in ("monitored_barrier", "all_reduce"):
         monkeypatch.setattr(dist, name, absent)
     process_group = ProcessGroup(0, 4)
-    for meet in (process_group.wait, lambda: process_group.any(True)):
+    for meet in (process_group.barrier, lambda: process_group.any(True)):
         with pytest.raises(TrainingError, match=rf"process 0 of 4 waited in vain {words}.*goes on from the last"):
             meet()
 
 
 def test_a_process_alone_waits_for_nobody():
-    ProcessGroup().wait()
+    ProcessGroup().barrier()
 
 
 class Clock:
