@@ -29,7 +29,7 @@ rule probe_run:
         " 2>&1 | tee {log:q}"
 
 
-rule plan_run:
+checkpoint plan_run:
     input:
         rightsize=rightsized,
         pack=made_by("pack_rows", "manifest.json"),

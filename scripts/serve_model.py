@@ -12,7 +12,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", help="the run; not needed where only one has a merged model")
     parser.add_argument("--results", default="results", help="paths.results of the configuration")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; nobody else reaches the default")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at; the default is reached from this machine only"
+    )
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
     from snaketune.ask.serving import find_merged, server_command

@@ -34,9 +34,10 @@ CORE = [
 ]
 SCRIPT = """
 import importlib, sys
+ABSENT = "orjson xxhash pydantic datasets trl jinja2 snakemake bitsandbytes".split()
 class Bare:
     def find_spec(self, name, path=None, target=None):
-        if name in ("orjson", "xxhash", "pydantic", "datasets", "trl", "jinja2", "snakemake", "bitsandbytes") and self.is_ours(sys._getframe(1)):
+        if name in ABSENT and self.is_ours(sys._getframe(1)):
             raise ModuleNotFoundError(name)
     def is_ours(self, frame):
         while frame.f_globals["__name__"].startswith("importlib") or "importlib" in frame.f_code.co_filename:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from project import CONFIG, Project, record
+from project import CONFIG, VOLATILE_FILES, Project, record
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from object_store import BUCKET, environment, start_server
@@ -38,7 +38,11 @@ def project(tmp_path_factory):
 def data_of(project):
     """The files of results/data by stage and name, without the ids, which cover the addresses of the sources."""
     data = project.folder / "results" / "data"
-    parts = {path: path.relative_to(data).parts for path in data.rglob("*") if path.is_file()}
+    parts = {
+        path: path.relative_to(data).parts
+        for path in data.rglob("*")
+        if path.is_file() and path.name not in VOLATILE_FILES
+    }
     return {f"{stage}/{'/'.join(rest)}": path.read_bytes() for path, (stage, _, *rest) in parts.items()}
 
 

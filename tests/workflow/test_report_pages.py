@@ -1,6 +1,8 @@
 """Pages for every end of a run: watched, killed, looked at, finished."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -25,6 +27,7 @@ def test_a_training_under_way_can_be_watched_and_killed_it_gets_a_page(project):
     process = project.start()
     try:
         project.wait_for_step(20, seconds=300)
+        os.killpg(process.pid, signal.SIGSTOP)  # or it would be finished before it was looked at
         watch = [sys.executable, "scripts/watch_runs.py", "--once"]
         shown = subprocess.run(watch, cwd=project.folder, capture_output=True, text=True, timeout=120).stdout
     finally:
