@@ -14,7 +14,7 @@ def project(tmp_path_factory):
         patch.setenv("OMP_NUM_THREADS", "1")
         project = RealProject(folder / "project", name_of_model(folder / "site"))
         begun = project.start(None)
-        project.wait_for_step(4, seconds=900)
+        project.wait_for_step(4, seconds=900, process=begun)
         project.kill(begun)
         project.run()
     torch.set_num_threads(1)

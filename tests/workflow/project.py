@@ -98,13 +98,14 @@ class Project:
             start_new_session=True,
         )
 
-    def wait_for_step(self, step: int, seconds: float = 120) -> None:
-        """Wait until the trainer has written its metrics of ``step``."""
+    def wait_for_step(self, step: int, seconds: float = 120, process: subprocess.Popen | None = None) -> None:
+        """Wait until the trainer has written its metrics of ``step``, as long as ``process`` runs."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for path in self.folder.glob("work/runs/*/metrics.jsonl"):
                 if f'"step":{step},' in path.read_text():
                     return
+            assert process is None or process.poll() is None, f"the workflow ended before step {step}"
             time.sleep(0.05)
         raise TimeoutError(f"no step {step} after {seconds} s")
 
