@@ -12,7 +12,7 @@ if not (SCRIPTS / "snaketune").is_dir():
     # Another workflow's `module`: our own errors cannot be imported yet.
     print(
         "ConfigError: snaketune works in its own folder, with its own configuration, and cannot be a `module` of"
-        f" another workflow: call it from a rule there, as in `shell: 'cd {Path(workflow.current_basedir).parent} &&"
+        f" another workflow: call it in a job there, as in `shell: 'cd {Path(workflow.current_basedir).parent} &&"
         " snakemake --cores {threads} train'`, and take its results by their paths.",
         file=sys.stderr,
     )
