@@ -34,7 +34,7 @@ rule inspect:
         "envs/model.yaml"
     params:
         spec=inspect_spec,
-        page=f"{JOB_TABLE.results}/inspect.html",
+        page=JOB_TABLE.page("inspect"),
     message:
         "Looking at the sources"
     shell:
@@ -58,7 +58,7 @@ rule ablate:
 
 rule compare:
     input:
-        f"{JOB_TABLE.results}/compare.html",
+        JOB_TABLE.page("compare"),
 
 
 rule prune:

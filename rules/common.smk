@@ -19,33 +19,37 @@ if not (SCRIPTS / "snaketune").is_dir():
     sys.exit(2)
 sys.path.insert(0, str(SCRIPTS))
 
+from snaketune.config.resolve import Layer, resolve_runs
+from snaketune.config.strict_yaml import load_yaml
 from snaketune.core.code_identity import CodeDigests
 from snaketune.core.errors import ConfigError, SnaketuneError
-from snaketune.workflow.asking import ask_spec
-from snaketune.workflow.job_table import JobTable
-from snaketune.workflow.cluster_resources import Requests, is_for_login_node
-from snaketune.workflow.cores import share_out_gpus, threads_function
-from snaketune.workflow.sources.inputs import Discovery
-from snaketune.workflow.preflight import FirstLook
-from snaketune.workflow.job_environment import machine_notes, plugin_path, prepare_job_environment, require_packages
-from snaketune.workflow.job_environment import restore_plugin_path
-from snaketune.workflow.sources.hub_sources import HubSources
-from snaketune.workflow.results.provenance_notes import note_proofs, order_before_jobs
-from snaketune.workflow.sources.remote_sources import RemoteSources
-from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.workflow.specs_in_use import specs_in_use
-from snaketune.workflow.stopping import end_on_signals
-from snaketune.config.strict_yaml import load_yaml
-from snaketune.workflow.until import replace_until
 from snaketune.merge.gguf_export.gguf import find_converter
-from snaketune.workflow.results import run_status
-from snaketune.workflow.results import latest_link
-from snaketune.workflow import lifecycle
-from snaketune.workflow.startup import Places
 from snaketune.publish.destination import check_destination
 from snaketune.terminal.closing import end_of_runs, end_of_target
 from snaketune.terminal.plugin import LogHandler
 from snaketune.terminal.stages import columns, stages_of
+from snaketune.workflow import lifecycle
+from snaketune.workflow.asking import ask_spec
+from snaketune.workflow.cluster_resources import Requests, is_for_login_node
+from snaketune.workflow.cores import share_out_gpus, threads_function
+from snaketune.workflow.job_environment import (
+    machine_notes,
+    plugin_path,
+    prepare_job_environment,
+    require_packages,
+    restore_plugin_path,
+)
+from snaketune.workflow.job_table import JobTable
+from snaketune.workflow.preflight import FirstLook
+from snaketune.workflow.results import latest_link, run_status
+from snaketune.workflow.results.provenance_notes import note_proofs, order_before_jobs
+from snaketune.workflow.sources.hub_sources import HubSources
+from snaketune.workflow.sources.inputs import Discovery
+from snaketune.workflow.sources.remote_sources import RemoteSources
+from snaketune.workflow.specs_in_use import specs_in_use
+from snaketune.workflow.startup import Places
+from snaketune.workflow.stopping import end_on_signals
+from snaketune.workflow.until import replace_until
 
 PRESETS = Path(workflow.basedir) / "config" / "presets"
 WORK = Path("work")
@@ -622,8 +626,8 @@ TARGET_FILES = {
     "data": [f"{JOB_TABLE.results}/data"],
     "plan": [path for path in PLAN_FILES if path.endswith(".html")],
     "ablate": [path for path in ABLATION_FILES if path.endswith(".html")],
-    "compare": [f"{JOB_TABLE.results}/compare.html"],
-    "inspect": [f"{JOB_TABLE.results}/inspect.html"],
+    "compare": [JOB_TABLE.page("compare")],
+    "inspect": [JOB_TABLE.page("inspect")],
     "export_gguf": GGUF_FILES,
 }
 ENDED_WELL = False

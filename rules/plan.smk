@@ -6,7 +6,7 @@ rule probe_run:
         installed=packages_looked_at("probe_run", "probe.json"),
         rightsize=rightsized,
         pack=made_by("pack_rows", "manifest.json"),
-        # Not a reason to plan again: a plan that runs would keep Snakemake from looking at the weights for the training.
+        # Not a reason to plan again: other weights of the same model plan the same.
         model=ancient(planned_model),
     output:
         probe="<results>/runs/{run}/{id}/probe.json",
@@ -33,7 +33,7 @@ checkpoint plan_run:
     input:
         rightsize=rightsized,
         pack=made_by("pack_rows", "manifest.json"),
-        # Not a reason to plan again: a plan that runs would keep Snakemake from looking at the weights for the training.
+        # Not a reason to plan again: other weights of the same model plan the same.
         model=ancient(planned_model),
         probe=probed,
     output:

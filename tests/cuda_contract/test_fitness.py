@@ -4,13 +4,14 @@ import json
 
 import pytest
 
+from snaketune.plan.advice.presets import read_presets
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.fitness import examining
 from snaketune.train.fitness.bench import REDUCED as REDUCED_SIZE
 from snaketune.train.fitness.checks import CHECKS
 from snaketune.train.fitness.examining import examine
 from snaketune.train.fitness.page import render, verdict
-from snaketune.train.fitness.presets import cards_of, is_packed, read_presets, sections_of
+from snaketune.train.fitness.presets import cards_of, is_packed, sections_of
 from snaketune.train.fitness.trials import NotHereError, Seen
 
 # One of each kind: the others differ in keys that other tests train with.

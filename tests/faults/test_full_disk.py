@@ -109,11 +109,16 @@ def test_a_full_tmpdir_is_a_sentence_at_the_start(small_disk, tmp_path, monkeypa
         os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(small_disk).free)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(small_disk))
-    blueprint = SimpleNamespace(
-        results="results", scratch=None, runs=[], in_use=lambda: ([], []), wanted_files=lambda: []
+    job_table = SimpleNamespace(
+        results="results",
+        scratch=None,
+        runs=[],
+        in_use=lambda: ([], []),
+        wanted_files=lambda: [],
+        page="results/{}.html".format,
     )
     with pytest.raises(DiskFullError, match=rf"{small_disk}: the workflow needs 1,048,576 bytes and 0 are free"):
-        Places(blueprint, tmp_path / "work", "config.yaml").begin()
+        Places(job_table, tmp_path / "work", "config.yaml").begin()
     assert [path.name for path in tmp_path.iterdir()] == ["disk"]
 
 

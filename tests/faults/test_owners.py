@@ -120,15 +120,16 @@ def test_an_edit_is_undone_also_when_the_project_forgot_its_name(tmp_path, monke
     run = Path("results/runs/x/mine-00000001")
     run.mkdir(parents=True)
     (run / "evaluation.json").write_text('{"loss": 2}')
-    blueprint = SimpleNamespace(
+    job_table = SimpleNamespace(
         results="results",
         scratch=None,
         runs=[],
         in_use=lambda: ([], ["x/mine-00000001"]),
         wanted_files=lambda: [str(run / "evaluation.json")],
+        page="results/{}.html".format,
     )
     Path("results/compare.html").write_text("both")
-    places = Places(blueprint, Path("work"), "config.yaml")
+    places = Places(job_table, Path("work"), "config.yaml")
     places.tidy()
     shutil.rmtree(gone) if gone == "work" else Path(gone).unlink()
     if gone == "work":

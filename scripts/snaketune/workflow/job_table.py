@@ -357,7 +357,11 @@ class JobTable:
 
     def comparison_files(self) -> list[str]:
         """Return the page that a grid ends in; nothing where no run is of one."""
-        return [f"{self.results}/compare.html"] if any(run.grid for run in self.runs.values()) else []
+        return [self.page("compare")] if any(run.grid for run in self.runs.values()) else []
+
+    def page(self, target: str) -> str:
+        """Return the page of a target that is of all runs: ``compare`` or ``inspect``."""
+        return f"{self.results}/{target}.html"
 
     def gguf_files(self) -> list[str]:
         """Return the export of every run that merges."""

@@ -31,7 +31,7 @@ class Places:
     def __init__(self, job_table: JobTable, work: Path, config: str):
         self._results, self._work = Path(job_table.results), work
         self._config, self._uses = config, used_paths(*job_table.in_use())
-        self._wanted = job_table.wanted_files()
+        self._wanted, self._comparison = job_table.wanted_files(), job_table.page("compare")
         self.folders = list(dict.fromkeys(Path(path).parent for path in self._wanted))
         self._runs = [Path(job_table.run_path(run, "")) for run in job_table.runs]
         scratch = None if job_table.scratch == AUTO else job_table.scratch
@@ -56,7 +56,7 @@ class Places:
         owners = [owner for owner in owners_of(self._results) if owner.project and owner.name != own]
         others = [owner for owner in owners if not owner.is_at(Path.cwd(), self._config)]
         shared = {f"{self._results}/{variant}" for owner in others for variant in owner.made}
-        heal([*self._wanted, str(self._results / "compare.html")], self._work, verify, shared)
+        heal([*self._wanted, self._comparison], self._work, verify, shared)
 
     def begin(self) -> None:
         """Check that there is a place for what will be computed, and clean it.

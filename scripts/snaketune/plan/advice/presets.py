@@ -24,11 +24,15 @@ FOLDER = Path(__file__).resolve().parents[4] / "config" / "presets"
 SECTIONS = ("model", "adapter", "train")
 
 
+def read_presets(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
+    """Return the presets in ``folder`` by name, as their files have them."""
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))}
+
+
 @cache
 def load_presets(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
     """Return the presets for any model on one device by name, without those that name a model, data or several GPUs."""
-    found = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))}
-    return {name: values for name, values in found.items() if _is_general(values)}
+    return {name: values for name, values in read_presets(folder).items() if _is_general(values)}
 
 
 def presets_digest(folder: Path = FOLDER) -> str:

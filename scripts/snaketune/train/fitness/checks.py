@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from snaketune.plan.advice.presets import read_presets
 from snaketune.plan.flops import model_flops, shape_of
 from snaketune.plan.memory.memory import memory_plan
 from snaketune.plan.settings import setting_of
 from snaketune.train.batches import arrange
 from snaketune.train.device import computing_dtype, has_usable_card, mixed_dtype, mixed_precision, name_of
 from snaketune.train.fitness.bench import Bench, Watch, trained_weights
-from snaketune.train.fitness.presets import read_presets
 from snaketune.train.fitness.trials import (
     METHODS,
     TINY,

@@ -1,24 +1,15 @@
 """The presets of this version as trainings that a card is checked with: their keys, on the check's model and rows."""
 
-from pathlib import Path
 from typing import Any
-
-import yaml  # comes with accelerate
 
 from snaketune.train.fitness.bench import ADAPTER, TRAIN
 
-FOLDER = Path(__file__).parents[4] / "config" / "presets"
 # What says how long, on which data and by what loss one trains, and where: the check has its own.
 OF_THE_CHECK = (
     *("method", "strategy", "max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_ratio"),
     *("eval_steps", "seed"),
 )
 MOST_ROWS = 2
-
-
-def read_presets(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
-    """Return the files in ``folder`` by name."""
-    return {path.stem: yaml.safe_load(path.read_text()) for path in sorted(folder.glob("*.yaml"))}
 
 
 def sections_of(preset: dict[str, Any], rank: int) -> dict[str, dict[str, Any]]:

@@ -279,14 +279,18 @@ def _change_behind_another(model: Any) -> tuple[float, float]:
     return change, TOLERANCE_FLOAT32 if is_close else TOLERANCE_HALF
 
 
+def given_to(base: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch as a model takes it: with the boundaries that its attention needs, on its device."""
+    batch = with_boundaries(batch) if needs_boundaries(base) else batch
+    device = next(base.parameters()).device
+    return {name: part.to(device) if isinstance(part, torch.Tensor) else part for name, part in batch.items()}
+
+
 def _second_document(model: Any, alone: bool, lengths: tuple[int, int] = (11, 9)) -> torch.Tensor:
     """Return the last hidden states of the second of two short documents, shape [tokens, width]."""
-    device = next(model.parameters()).device
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     ids = (torch.arange(sum(lengths)) * 7 + 3) % base.config.get_text_config().vocab_size
     positions = torch.cat([torch.arange(length) for length in lengths])
     kept = slice(lengths[0], None) if alone else slice(None)
-    batch: dict[str, Any] = {"input_ids": ids[None, kept], "position_ids": positions[None, kept]}
-    batch = with_boundaries(batch) if needs_boundaries(base) else batch
-    batch = {name: part.to(device) if isinstance(part, torch.Tensor) else part for name, part in batch.items()}
+    batch = given_to(base, {"input_ids": ids[None, kept], "position_ids": positions[None, kept]})
     return body_of(base)(**batch, use_cache=False).last_hidden_state[0, -lengths[1] :]

@@ -14,9 +14,9 @@ import torch
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from snaketune.model.architecture import body_of
-from snaketune.train.batches import IGNORED, loss_places, with_boundaries
+from snaketune.train.batches import IGNORED, loss_places
 from snaketune.train.device import is_exact
-from snaketune.train.kernels.attention import needs_boundaries
+from snaketune.train.kernels.attention import given_to
 from snaketune.train.kernels.matrix_products import product
 
 # Logits alive at once: 2^26 are 512 tokens of a vocabulary of 128,000, 0.5 GB with their bfloat16 twins. A CPU is
@@ -175,10 +175,8 @@ def _sample(base: Any, length: int = 16) -> dict[str, Any]:
     ids = (torch.arange(2 * length).view(2, length) * 11 + 5) % vocabulary
     labels = ids.clone()
     labels[:, : length // 4] = IGNORED
-    batch: dict[str, Any] = {"input_ids": ids, "labels": labels, "position_ids": torch.arange(length).repeat(2, 1)}
-    batch = with_boundaries(batch) if needs_boundaries(base) else batch
-    device = next(base.parameters()).device
-    return {name: part.to(device) if isinstance(part, torch.Tensor) else part for name, part in batch.items()}
+    positions = torch.arange(length).repeat(2, 1)
+    return given_to(base, {"input_ids": ids, "labels": labels, "position_ids": positions})
 
 
 def _forward_with_loss(head: torch.nn.Linear, original: Callable) -> Callable:

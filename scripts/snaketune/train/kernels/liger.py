@@ -18,9 +18,8 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm, app
 
 from snaketune.core.errors import ConfigError
 from snaketune.model.architecture import body_of
-from snaketune.train.batches import with_boundaries
 from snaketune.train.device import Device, is_exact, is_sharded
-from snaketune.train.kernels.attention import needs_boundaries
+from snaketune.train.kernels.attention import given_to
 from snaketune.train.kernels.fused_layers import ACTIVATIONS, computes_as, same_code
 
 ROTARY = "apply_rotary_pos_emb"
@@ -158,10 +157,7 @@ def _sample(model: Any, lengths: tuple[int, int] = (13, 8)) -> list[torch.Tensor
 def _documents(base: Any, lengths: tuple[int, int]) -> dict[str, Any]:
     ids = (torch.arange(sum(lengths)) * 13 + 2) % base.config.get_text_config().vocab_size
     positions = torch.cat([torch.arange(length) for length in lengths])
-    batch: dict[str, Any] = {"input_ids": ids[None], "position_ids": positions[None]}
-    batch = with_boundaries(batch) if needs_boundaries(base) else batch
-    device = next(base.parameters()).device
-    return {name: part.to(device) if isinstance(part, torch.Tensor) else part for name, part in batch.items()}
+    return given_to(base, {"input_ids": ids[None], "position_ids": positions[None]})
 
 
 def _rotary_apart(swapped: Swapped, model: Any) -> str | None:
