@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import threading
+import urllib.request
 
 import pytest
 
@@ -13,14 +14,17 @@ HEAD_BYTES = 4096
 
 
 def start_server():
-    """Start moto's server; return its endpoint. Skips where the packages are missing."""
+    """Start moto's server, empty; return it and its endpoint. Skips where the packages are missing."""
     os.environ["S3_UPLOAD_PART_MIN_SIZE"] = "1"  # parts of a few kilobytes will do
     pytest.importorskip("botocore", reason="object storage needs envs/extras/storage.txt")
     server = pytest.importorskip("moto.server", reason="the tests of object storage need moto[server]")
     running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     host, port = running.get_host_and_port()
-    return running, f"http://{host}:{port}"
+    endpoint = f"http://{host}:{port}"
+    # All servers of one process share their buckets, and another module's tests may have left theirs.
+    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST"), timeout=30).close()
+    return running, endpoint
 
 
 def environment(endpoint, folder):
