@@ -32,6 +32,11 @@ HERE = Situation(
     has_bf16=False,
     has_compiler=True,
     has_bitsandbytes=True,
+    has_liger=True,
+    has_torchao=True,
+    optim="adamw_torch_fused",
+    offloads=False,
+    fp8=False,
     cores=8,
     device="CPU",
 )

@@ -5,24 +5,26 @@ from dataclasses import asdict, replace
 import pytest
 from ablate_case import HERE, SECTIONS
 
+from snaketune.ablate.case_settings import configured, loading, words
 from snaketune.ablate.factors import (
     BF16,
     COMPILING,
     FACTORS,
+    FP8,
+    LIGER,
     NAMES,
+    OFFLOADING,
+    OPTIMIZER,
     PACKING,
     QUANTISATION,
     RANK,
     RIGHT_SIZING,
     ROWS_AT_ONCE,
     TF32,
-    configured,
     fast_end,
-    loading,
     obstacle,
     pairs_of,
     slow_end,
-    words,
 )
 
 GPU = replace(HERE, is_cpu=False, has_bf16=True, device="H100 SXM")
@@ -78,6 +80,39 @@ def test_what_cannot_be_shown_has_its_reason(factor, changes, words_of_it):
     assert words_of_it in obstacle(factor, replace(HERE, **changes))
 
 
+@pytest.mark.parametrize("factor", [LIGER, OPTIMIZER, OFFLOADING, FP8], ids=lambda factor: factor.name)
+def test_what_is_for_gpus_is_shown_on_a_gpu_beside_the_fast_end(factor):
+    assert obstacle(factor, HERE) and not obstacle(factor, GPU)
+    slow, fast, pairs = pairs_of(GPU, (factor,))
+    (pair,) = pairs
+    assert pair.where == "beside" and fast in (pair.off, pair.on)
+    assert differences(slow, fast) == differences(*pairs_of(GPU, ())[:2])  # the ends are what they are without it
+
+
+@pytest.mark.parametrize(
+    ("factor", "changes", "reason"),
+    [
+        (LIGER, {"has_liger": False}, "pip install -r envs/extras/liger.txt"),
+        (OPTIMIZER, {"has_bitsandbytes": False}, "pip install -r envs/extras/quantization.txt"),
+        (FP8, {"has_torchao": False}, "pip install -r envs/extras/float8.txt"),
+        (FP8, {"quantization": "4bit"}, "layers that are not quantised"),
+        (QUANTISATION, {"fp8": True}, "train.fp8 is on"),
+    ],
+)
+def test_what_is_missing_on_a_gpu_is_named(factor, changes, reason):
+    assert reason in obstacle(factor, replace(GPU, **changes))
+
+
+def test_the_run_itself_is_one_side_of_what_is_measured_beside():
+    own = replace(GPU, optim="paged_adamw_8bit", offloads=True, fp8="rowwise")
+    _, fast, pairs = pairs_of(own, (OPTIMIZER, OFFLOADING, FP8))
+    assert {pair.on for pair in pairs} == {fast}
+    assert [getattr(pair.off, pair.factor.fields[0]) for pair in pairs] == ["adamw_torch_fused", False, False]
+    train = configured(SECTIONS, fast, 50, 480, 1)["train"]
+    kept = ("optim", "activation_offloading", "fp8", "use_liger_kernel")
+    assert [train[name] for name in kept] == ["paged_adamw_8bit", True, "rowwise", False]
+
+
 def test_as_many_places_go_through_the_model_at_once_whatever_the_length():
     slow, fast, pairs = pairs_of(HERE, shown(HERE))
     sized = next(pair for pair in pairs if pair.factor == RIGHT_SIZING and pair.where == "baseline")
@@ -121,4 +156,4 @@ def test_loader_processes_come_with_prefetching_and_pinned_memory():
 def test_every_factor_has_words_for_both_sides():
     for pair in pairs_of(GPU, shown(GPU))[2] + pairs_of(HERE, shown(HERE))[2]:
         assert words(pair.factor, pair.off) != words(pair.factor, pair.on)
-    assert len(set(NAMES)) == len(FACTORS) == 13
+    assert len(set(NAMES)) == len(FACTORS) == 17

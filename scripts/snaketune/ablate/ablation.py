@@ -9,6 +9,7 @@ from typing import Any
 from snaketune.ablate import factors
 from snaketune.ablate.arithmetic import operations, predicted_speed_up
 from snaketune.ablate.case import FEWEST_STEPS, TrainingCase, measure_reading, measure_tokenising, measure_training
+from snaketune.ablate.case_settings import configured, loading, words
 from snaketune.ablate.effects import Epoch, Measured, effect, together
 from snaketune.ablate.factors import CaseSetting, Factor, Pair, Situation
 from snaketune.ablate.layouts import Layout, Sample, lay_out
@@ -139,8 +140,8 @@ class Ablation:
     def _case(self, setting: CaseSetting, number: int, tokens: float) -> TrainingCase:
         subject, layout = self._subject, self._layout(setting)
         seed = subject.cfg["train"]["seed"] + number
-        cfg = factors.configured(subject.cfg, setting, layout.tokens_per_row, subject.step_tokens, seed)
-        settings = factors.loading(subject.settings, setting)
+        cfg = configured(subject.cfg, setting, layout.tokens_per_row, subject.step_tokens, seed)
+        settings = loading(subject.settings, setting)
         scratch = str(self._folder / "probe")
         return TrainingCase(str(subject.model), layout, cfg, settings, tokens, scratch, self._is_cpu)
 
@@ -206,8 +207,8 @@ class Ablation:
             {
                 "factor": pair.factor.name,
                 "where": pair.where,
-                "off_words": factors.words(pair.factor, pair.off),
-                "on_words": factors.words(pair.factor, pair.on),
+                "off_words": words(pair.factor, pair.off),
+                "on_words": words(pair.factor, pair.on),
                 **effect(measured[pair.off], measured[pair.on], epoch, self._subject.price_per_hour),
                 **self._arithmetic(measured, pair),
             }

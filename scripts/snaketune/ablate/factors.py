@@ -5,7 +5,6 @@ settings in which they differ. Switched on alone it is measured from the slow en
 Others are no part of either end and are measured beside the fast one.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +13,7 @@ GUIDES_LENGTH = 2048
 GUIDES_RANK = 64
 GUIDES_SAVE_STEPS = 100
 BASELINE, FAST = "baseline", "fast"
+OPTIMIZERS_8BIT = ("adamw_8bit", "paged_adamw_8bit", "adamw_torch_8bit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,12 @@ class CaseSetting:
     rank: int
     """0 without an adapter."""
     quantization: str
+    optim: str
+    liger: bool | str
+    """``use_liger_kernel``."""
+    offloads: bool
+    """``activation_offloading``."""
+    fp8: bool | str
 
     @property
     def rows(self) -> int:
@@ -59,6 +65,11 @@ class Situation:
     has_bf16: bool
     has_compiler: bool
     has_bitsandbytes: bool
+    has_liger: bool
+    has_torchao: bool
+    optim: str
+    offloads: bool
+    fp8: bool | str
     cores: int
     device: str
     """Its name, for people."""
@@ -86,11 +97,34 @@ COMPILING = Factor("compile", "Compiled layers", ("compiles",))
 RANK = Factor("rank", "Smaller rank", ("rank",))
 WORKERS = Factor("workers", "Loader processes", ("workers",))
 QUANTISATION = Factor("quantization", "No quantisation", ("quantization",))
+# Compiled layers are fused already, so that the kernels of liger-kernel are measured in their place.
+LIGER = Factor("liger", "Fused kernels instead of compiled layers", ("liger", "compiles"))
+OPTIMIZER = Factor("optimizer", "8-bit optimizer", ("optim",))
+OFFLOADING = Factor("offloading", "Activations in RAM", ("offloads",))
+FP8 = Factor("fp8", "float8", ("fp8",))
+ON_GPUS_ONLY = {
+    LIGER: "the kernels of liger-kernel are for GPUs; this is a CPU",
+    OPTIMIZER: "an 8-bit optimizer saves memory of a GPU; this is a CPU",
+    OFFLOADING: "activations of a training on a CPU are in RAM already",
+    FP8: "float8 is a format of NVIDIA GPUs from Ada on; this is a CPU",
+}
 FACTORS = (
     *(STAGING, PRETOKENISING, RIGHT_SIZING, PACKING, ROWS_AT_ONCE, TF32, BF16, RECOMPUTATION, COMPILING, CADENCE),
-    *(WORKERS, RANK, QUANTISATION),
+    *(WORKERS, RANK, QUANTISATION, LIGER, OPTIMIZER, OFFLOADING, FP8),
 )
 NAMES = tuple(factor.name for factor in FACTORS)
+
+
+def _of_the_run(here: Situation) -> dict[str, Any]:
+    """Return what neither end changes."""
+    return {
+        "rank": here.rank,
+        "quantization": here.quantization,
+        "optim": here.optim,
+        "liger": False,
+        "offloads": here.offloads,
+        "fp8": here.fp8,
+    }
 
 
 def slow_end(here: Situation) -> CaseSetting:
@@ -104,8 +138,7 @@ def slow_end(here: Situation) -> CaseSetting:
         recomputes=True,
         compiles=False,
         workers=0,
-        rank=here.rank,
-        quantization=here.quantization,
+        **_of_the_run(here),
     )
 
 
@@ -120,8 +153,7 @@ def fast_end(here: Situation) -> CaseSetting:
         recomputes=False if here.is_cpu else "auto",
         compiles=not here.is_cpu,
         workers=0,
-        rank=here.rank,
-        quantization=here.quantization,
+        **_of_the_run(here),
     )
 
 
@@ -135,6 +167,13 @@ def beside(here: Situation) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
             {"quantization": "4bit" if here.quantization == "none" else here.quantization},
             {"quantization": "none"},
         ),
+        LIGER.name: ({"liger": False, "compiles": True}, {"liger": True, "compiles": False}),
+        OPTIMIZER.name: (
+            {"optim": "adamw_torch_fused" if here.optim in OPTIMIZERS_8BIT else here.optim},
+            {"optim": here.optim if here.optim in OPTIMIZERS_8BIT else OPTIMIZERS_8BIT[0]},
+        ),
+        OFFLOADING.name: ({"offloads": False}, {"offloads": True}),
+        FP8.name: ({"fp8": False}, {"fp8": here.fp8 or True}),
     }
     return found | ({COMPILING.name: ({"compiles": False}, {"compiles": True})} if here.is_cpu else {})
 
@@ -166,12 +205,25 @@ def obstacle(factor: Factor, here: Situation) -> str:
 def _obstacle_of_method(factor: Factor, here: Situation) -> str:
     if factor == RANK and not here.rank:
         return "all weights are trained, so there is no rank"
-    if factor == QUANTISATION:
-        if not here.rank:
-            return "all weights are trained, and quantised ones cannot be"
-        if not here.has_bitsandbytes:
-            return "the package bitsandbytes is not installed: pip install -r envs/extras/quantization.txt"
-    return ""
+    if factor == QUANTISATION and not here.rank:
+        return "all weights are trained, and quantised ones cannot be"
+    if factor == QUANTISATION and here.fp8:
+        return "train.fp8 is on, and float8 is for layers that are not quantised"
+    if factor == FP8 and here.quantization != "none" and not here.is_cpu:
+        return "float8 is for layers that are not quantised"
+    if here.is_cpu and factor in ON_GPUS_ONLY:
+        return ON_GPUS_ONLY[factor]
+    return _missing_package(factor, here)
+
+
+def _missing_package(factor: Factor, here: Situation) -> str:
+    package, extra, is_there = {
+        QUANTISATION: ("bitsandbytes", "quantization", here.has_bitsandbytes),
+        OPTIMIZER: ("bitsandbytes", "quantization", here.has_bitsandbytes),
+        LIGER: ("liger-kernel", "liger", here.has_liger),
+        FP8: ("torchao", "float8", here.has_torchao),
+    }.get(factor, ("", "", True))
+    return "" if is_there else f"the package {package} is not installed: pip install -r envs/extras/{extra}.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +246,10 @@ def pairs_of(here: Situation, shown: tuple[Factor, ...]) -> tuple[CaseSetting, C
         shown: the factors that have no obstacle.
     """
     slow, fast = slow_end(here), fast_end(here)
-    hidden = [factor for factor in FACTORS if factor not in shown]
+    others = beside(here)
+    hidden = [factor for factor in FACTORS if factor not in shown and factor.name not in others]
     slow = replace(slow, **_fields(fast, [name for factor in hidden for name in factor.fields]))
     found = []
-    others = beside(here)
     for factor in shown:
         if not factor.fields:
             continue
@@ -212,83 +264,3 @@ def pairs_of(here: Situation, shown: tuple[Factor, ...]) -> tuple[CaseSetting, C
 
 def _fields(setting: CaseSetting, names: Any) -> dict[str, Any]:
     return {name: getattr(setting, name) for name in names}
-
-
-def configured(cfg: Mapping[str, Any], setting: CaseSetting, tokens_per_row: float, step_tokens: float, seed: int):
-    """Return the ``train``, ``adapter`` and ``model`` sections of a case.
-
-    Every case sees about as many real tokens per optimizer step, so that all are the same training: accumulation
-    follows from that, or packing would silently make the batch several times larger.
-
-    Args:
-        cfg: the sections of the run.
-        setting: of the case.
-        tokens_per_row: real tokens in a row, on average.
-        step_tokens: real tokens per optimizer step of the run.
-        seed: of this repeat.
-    """
-    accumulation = max(1, round(step_tokens / (setting.rows * tokens_per_row)))
-    train = {
-        **cfg["train"],
-        "per_device_train_batch_size": setting.rows,
-        "gradient_accumulation_steps": accumulation,
-        "optimizer_in_backward": False,  # the same steps, but without accumulation
-        "bf16": setting.bf16,
-        "fp16": False,
-        "tf32": setting.tf32,
-        "gradient_checkpointing": setting.recomputes,
-        "checkpoint_every_n_layers": 1,
-        "torch_compile": setting.compiles,
-        "seed": seed,
-    }
-    model = {**cfg["model"], "quantization": setting.quantization}
-    if not setting.bf16:
-        model["dtype"] = "float32"
-    return {"train": train, "adapter": _adapter(cfg["adapter"], setting.rank), "model": model}
-
-
-def _adapter(section: Mapping[str, Any], rank: int) -> dict[str, Any]:
-    """Return the adapter with another rank at the same scale, starting anew."""
-    kept = {name: value for name, value in section.items() if name not in ("init_from", "start")}
-    if section.get("type", "lora") != "lora" or rank == section["r"]:
-        return kept
-    return {**kept, "r": rank, "lora_alpha": section["lora_alpha"] * rank / section["r"]}
-
-
-def loading(settings: Mapping[str, Any], setting: CaseSetting) -> dict[str, Any]:
-    """Return the operational settings of a case."""
-    has_workers = setting.workers > 0
-    return {
-        **settings,
-        "dataloader_num_workers": setting.workers,
-        "dataloader_prefetch_factor": 4 if has_workers else None,
-        "dataloader_pin_memory": has_workers,
-    }
-
-
-WORDS: dict[str, dict[Any, str]] = {
-    "packing": {True: "packed", False: "one document in a row"},
-    "tf32": {True: "TF32", False: "exact float32"},
-    "bf16": {True: "bfloat16", False: "float32"},
-    "recomputes": {True: "every layer recomputed", False: "nothing recomputed", "auto": "as little as memory needs"},
-    "compiles": {True: "compiled", False: "not compiled"},
-    "quantization": {"none": "not quantised", "8bit": "8 bit", "4bit": "4 bit"},
-}
-
-
-def words(factor: Factor, setting: CaseSetting) -> str:
-    """Return how a setting has a factor, for people."""
-    return ", ".join(_word(setting, name) for name in factor.fields)
-
-
-def _word(setting: CaseSetting, name: str) -> str:
-    value = getattr(setting, name)
-    if name in WORDS:
-        return WORDS[name][value]
-    if name == "row_length":
-        return f"rows of {value:,} tokens"
-    if name == "places":
-        return f"{setting.rows} row{'' if setting.rows == 1 else 's'} at once, the rest accumulated"
-    if name == "workers":
-        return f"{value}, prefetching, pinned memory" if value else "none"
-    return f"rank {value}"

@@ -81,6 +81,11 @@ def subject_of(
         has_bf16=target.has_bf16,
         has_compiler=any(map(shutil.which, COMPILERS)),
         has_bitsandbytes=find_spec("bitsandbytes") is not None,
+        has_liger=find_spec("liger_kernel") is not None,
+        has_torchao=find_spec("torchao") is not None,
+        optim=train["optim"],
+        offloads=train["activation_offloading"],
+        fp8=train["fp8"],
         cores=os.cpu_count() or 1,
         device=target.hardware.title,
     )

@@ -1,0 +1,95 @@
+"""The configuration of one case, and the words for it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from snaketune.ablate.factors import CaseSetting, Factor
+
+
+def configured(cfg: Mapping[str, Any], setting: CaseSetting, tokens_per_row: float, step_tokens: float, seed: int):
+    """Return the ``train``, ``adapter`` and ``model`` sections of a case.
+
+    Every case sees about as many real tokens per optimizer step, so that all are the same training: accumulation
+    follows from that, or packing would silently make the batch several times larger.
+
+    Args:
+        cfg: the sections of the run.
+        setting: of the case.
+        tokens_per_row: real tokens in a row, on average.
+        step_tokens: real tokens per optimizer step of the run.
+        seed: of this repeat.
+    """
+    accumulation = max(1, round(step_tokens / (setting.rows * tokens_per_row)))
+    train = {
+        **cfg["train"],
+        "per_device_train_batch_size": setting.rows,
+        "gradient_accumulation_steps": accumulation,
+        "optimizer_in_backward": False,  # the same steps, but without accumulation
+        "bf16": setting.bf16,
+        "fp16": False,
+        "tf32": setting.tf32,
+        "gradient_checkpointing": setting.recomputes,
+        "checkpoint_every_n_layers": 1,
+        "torch_compile": setting.compiles,
+        "use_liger_kernel": setting.liger,
+        "optim": setting.optim,
+        "activation_offloading": setting.offloads,
+        "fp8": setting.fp8,
+        "seed": seed,
+    }
+    model = {**cfg["model"], "quantization": setting.quantization}
+    if not setting.bf16:
+        model["dtype"] = "float32"
+    return {"train": train, "adapter": _adapter(cfg["adapter"], setting.rank), "model": model}
+
+
+def _adapter(section: Mapping[str, Any], rank: int) -> dict[str, Any]:
+    """Return the adapter with another rank at the same scale, starting anew."""
+    kept = {name: value for name, value in section.items() if name not in ("init_from", "start")}
+    if section.get("type", "lora") != "lora" or rank == section["r"]:
+        return kept
+    return {**kept, "r": rank, "lora_alpha": section["lora_alpha"] * rank / section["r"]}
+
+
+def loading(settings: Mapping[str, Any], setting: CaseSetting) -> dict[str, Any]:
+    """Return the operational settings of a case."""
+    has_workers = setting.workers > 0
+    return {
+        **settings,
+        "dataloader_num_workers": setting.workers,
+        "dataloader_prefetch_factor": 4 if has_workers else None,
+        "dataloader_pin_memory": has_workers,
+    }
+
+
+WORDS: dict[str, dict[Any, str]] = {
+    "packing": {True: "packed", False: "one document in a row"},
+    "tf32": {True: "TF32", False: "exact float32"},
+    "bf16": {True: "bfloat16", False: "float32"},
+    "recomputes": {True: "every layer recomputed", False: "nothing recomputed", "auto": "as little as memory needs"},
+    "compiles": {True: "compiled", False: "not compiled"},
+    "quantization": {"none": "not quantised", "8bit": "8 bit", "4bit": "4 bit"},
+    "liger": {True: "kernels of liger-kernel", False: "the model's own operations"},
+    "offloads": {True: "activations in RAM", False: "activations on the GPU"},
+    "fp8": {True: "float8, one scale for each tensor", "rowwise": "float8, one scale for each row", False: "no float8"},
+}
+
+
+def words(factor: Factor, setting: CaseSetting) -> str:
+    """Return how a setting has a factor, for people."""
+    return ", ".join(_word(setting, name) for name in factor.fields)
+
+
+def _word(setting: CaseSetting, name: str) -> str:
+    value = getattr(setting, name)
+    if name in WORDS:
+        return WORDS[name][value]
+    if name == "row_length":
+        return f"rows of {value:,} tokens"
+    if name == "places":
+        return f"{setting.rows} row{'' if setting.rows == 1 else 's'} at once, the rest accumulated"
+    if name == "workers":
+        return f"{value}, prefetching, pinned memory" if value else "none"
+    if name == "optim":
+        return str(value)
+    return f"rank {value}"
