@@ -571,7 +571,7 @@ def name_results():
         lines += [line for path in COMPARISON for line in end_of_target("compare", [path])]
         reused = stages_of(WANTED_FILES, handler.made) if handler and not handler.is_idle else []
         lines += [columns("reused", ", ".join(reused))] if reused else []
-        lines += end_of_runs(folders_of_runs(), command_of("ask"), command_of("compare"))
+        lines += end_of_runs(folders_of_runs(), command_of("ask"), "" if COMPARISON else command_of("compare"))
     if lines:
         print("\n".join(lines), file=sys.stderr, flush=True)
 

@@ -147,8 +147,9 @@ def test_many_runs_have_one_line_each_and_a_run_without_facts_none(tmp_path):
     folders["b"] = written(tmp_path / "b", **{"evaluation.tuned.loss": 0.001})
     lines = end_of_runs(folders, "ask", "snakemake --cores 8 compare")
     assert [line.split()[0] for line in lines[1:4]] == ["a", "c", "b"]
-    assert [line.endswith(", the best of them") for line in lines[1:4]] == [False, False, True]
+    assert [line.endswith(", the lowest held-out loss") for line in lines[1:4]] == [False, False, True]
     assert "snakemake --cores 8 compare" in lines[-1]
+    assert end_of_runs(folders, "ask", "") == lines[:-1]
     folders["b"] = written(tmp_path / "other", **{"evaluation.tuned.loss": 0.001, "digests.data": "other"})
-    assert not any("best" in line for line in end_of_runs(folders, "ask", "compare"))
+    assert not any("lowest" in line for line in end_of_runs(folders, "ask", "compare"))
     assert not any(line.startswith("d ") for line in lines)

@@ -21,7 +21,7 @@ def end_of_runs(folders: Mapping[str, Path], ask: str, compare: str) -> list[str
     Args:
         folders: the folder of each run, as a user would name it.
         ask: the command that talks to a model; may be empty.
-        compare: the command that puts runs side by side.
+        compare: the command that puts runs side by side; empty where their page was made and is named already.
     """
     found = {name: facts_of(folder) for name, folder in folders.items()}
     there = {name: facts for name, facts in found.items() if facts}
@@ -30,17 +30,20 @@ def end_of_runs(folders: Mapping[str, Path], ask: str, compare: str) -> list[str
         for name, facts in there.items():
             lines += [columns(name, "") if len(there) > 1 else "", *five_lines(facts, folders[name], ask)]
         return lines
-    best = best_of(there)
+    lowest = lowest_loss(there)
     listed = []
     for name, facts in there.items():
-        mark = ", the best of them" if name == best else ""
+        mark = ", the lowest held-out loss" if name == lowest else ""
         listed.append(columns(name, f"{_text(facts, 'verdict.headline')}: {_change(facts)}{mark}"))
     reports = columns("reports", ", ".join(f"{folders[name]}/report.html" for name in there))
-    return ["", *listed, reports, columns("together", compare)]
+    return ["", *listed, reports, *([columns("together", compare)] if compare else [])]
 
 
-def best_of(runs: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Return the run of the lowest held-out loss; None where the losses are of different data or tokens."""
+def lowest_loss(runs: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return the run of the lowest held-out loss; None where the losses are of different data or tokens.
+
+    Whether that run is better than another is for `compare` to say, from paired intervals.
+    """
     losses = {name: facts.get(f"{_EVALUATION}tuned.loss") for name, facts in runs.items()}
     measured = {(facts.get("digests.data"), facts.get("digests.tokenizer")) for facts in runs.values()}
     found = {name: loss for name, loss in losses.items() if isinstance(loss, int | float)}
