@@ -2,30 +2,40 @@
 
     python tests/faults/torture.py --minutes 10 --seed 1
 
-A failure prints the seed and the faults up to it, which the same seed repeats, and leaves the folder as it is.
+The seed decides the kind of project, too: one run, one prepared by several jobs, a grid with its comparison, preference
+tuning. A failure prints the seed and the faults up to it, which the same seed repeats, and leaves the folder as it is.
 """
 
 import argparse
 import json
-import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 import preloaded
-from project import Project, kill_all_in, record, stable_content
+from project import CONFIG, Project, record, stable_content
+from random_faults import FAULTS, SECONDS
 
-SECONDS = 900  # that one command may take at most
-STATE = ("work/digests.json", "work/shards.json", "work/resolved/*.json", "work/outputs/**/*.json", "work/project-id")
+BASE = CONFIG.replace("test_size: 0.01", "test_size: 0.05")
+PREFERENCE = BASE.replace("train: {", "train: {method: dpo, ")
+GRID = BASE.replace("runs: {one: {}}", "runs: {sweep: {grid: {adapter.r: [2, 4]}}}")
+SHARDS = BASE.replace("sources:", "shards: 3\n  sources:")
+KINDS = {"one run": BASE, "shards": SHARDS, "preference": PREFERENCE, "grid": GRID}
+# Made by other targets, and measured.
+NOT_COMPARED = {"ablate.json", "ablate.html", "unfinished.html"}
+
+
+def preference(number: int) -> str:
+    """A pair of answers of which one is better."""
+    worse = {"rejected": f"No number follows {number - 1}, or none that I know. " * 3}
+    return json.dumps({"prompt": f"What follows {number - 1}?", "chosen": f"The number {number}. " * 5, **worse})
 
 
 class Campaign:
@@ -34,18 +44,21 @@ class Campaign:
     Args:
         folder: where the project is made.
         seed: decides every fault.
+        kind: which kind of project.
     """
 
-    def __init__(self, folder: Path, seed: int):
-        self.chance, self.faults = random.Random(seed), []
-        self.project = Project(folder)
-        self.project.raw.write_text("".join(record(number) + "\n" for number in range(120)))
+    def __init__(self, folder: Path, seed: int, kind: str):
+        self.chance, self.faults = random.Random(seed), ["undisturbed"]
+        self.project = Project(folder, KINDS[kind])
+        line = preference if kind == "preference" else record
+        self.project.raw.write_text("".join(line(number) + "\n" for number in range(120)))
         self.command(0)
         self.undisturbed = stable_content(folder / "results")
+        self.folders = {_variant(name) for name in self.undisturbed}
 
-    def command(self, *codes: int) -> str:
+    def command(self, *codes: int, arguments: tuple[str, ...] = ()) -> str:
         """Give the command and return what it printed; it has to end with one of ``codes``, and with no traceback."""
-        command = self.project.command()
+        command = self.project.command(*arguments)
         done = subprocess.run(
             command, cwd=self.project.folder, capture_output=True, text=True, timeout=SECONDS, check=False
         )
@@ -61,14 +74,20 @@ class Campaign:
         fault(self)
         self.command(0)
         found = stable_content(self.project.folder / "results")
-        different = [name for name in {*found, *self.undisturbed} if found.get(name) != self.undisturbed.get(name)]
+        names = {name for name in {*found, *self.undisturbed} if _variant(name) in self.folders}
+        names = {name for name in names if Path(name).name not in NOT_COMPARED}
+        different = sorted(name for name in names if found.get(name) != self.undisturbed.get(name))
         assert not different, different
+
+    def note(self, text: str) -> None:
+        """Add what chance decided to the name of the fault."""
+        self.faults[-1] += f" {text}"
 
     def any_file(self, *patterns: str) -> Path:
         """Return one of the files below the project that a pattern names."""
         found = sorted({path for pattern in patterns for path in self.project.folder.glob(pattern)})
         path = self.chance.choice([path for path in found if path.is_file() and not path.is_symlink()])
-        self.faults[-1] += f" {path.relative_to(self.project.folder)}"
+        self.note(str(path.relative_to(self.project.folder)))
         return path
 
     def some_work(self) -> None:
@@ -76,93 +95,9 @@ class Campaign:
         self.any_file("results/**/manifest.json", "results/**/*.manifest.json", "results/**/evaluation.json").unlink()
 
 
-def kill(campaign: Campaign) -> None:
-    """kill -9 of Snakemake and all its jobs at a random instant of some work."""
-    campaign.some_work()
-    process = campaign.project.start(programs=None)
-    time.sleep(campaign.chance.uniform(0, 12))
-    kill_all_in(campaign.project.folder)
-    process.wait()
-
-
-def flip(campaign: Campaign) -> None:
-    """A bit of a result flips, and its times stay."""
-    path = campaign.any_file("results/**/*")
-    before, content = path.stat(), bytearray(path.read_bytes())
-    if content:
-        content[campaign.chance.randrange(len(content))] ^= 1 << campaign.chance.randrange(8)
-        path.write_bytes(content)
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-def cut(campaign: Campaign) -> None:
-    """A result is cut short."""
-    path = campaign.any_file("results/**/*")
-    path.write_bytes(path.read_bytes()[: campaign.chance.randrange(path.stat().st_size + 1)])
-
-
-def edit(campaign: Campaign) -> None:
-    """A fact gets another type."""
-    path = campaign.any_file("results/**/*.json")
-    document = json.loads(path.read_bytes())
-    if isinstance(document, dict) and document:
-        document[campaign.chance.choice(sorted(document))] = campaign.chance.choice([None, [], {}, "x", -1, True])
-    path.write_text(json.dumps(document if campaign.chance.random() < 0.8 else []))
-
-
-def delete(campaign: Campaign) -> None:
-    """A result is deleted, or a whole folder of them."""
-    path = campaign.any_file("results/data/*/*/*", "results/models/*/*", "results/runs/*/*/*")
-    shutil.rmtree(path.parent.resolve()) if campaign.chance.random() < 0.3 else path.unlink()
-
-
-def damage_state(campaign: Campaign) -> None:
-    """A file of state is emptied, cut or turned into something else."""
-    path = campaign.any_file(*STATE)
-    content = path.read_bytes()
-    path.write_bytes(campaign.chance.choice([b"", b"[]", b"{}", b"3", content[: len(content) // 2], b"\xff" + content]))
-
-
-def forget(campaign: Campaign) -> None:
-    """Snakemake's own records are deleted, or all of ours."""
-    folder = campaign.chance.choice([".snakemake", "work", "logs"])
-    campaign.faults[-1] += f" {folder}"
-    shutil.rmtree(campaign.project.folder / folder, ignore_errors=True)  # there are no logs when nothing ran since
-
-
-def touch(campaign: Campaign) -> None:
-    """A file gets another time, older or newer."""
-    path = campaign.any_file("results/**/*", "data/*")
-    moment = time.time() - campaign.chance.choice([0, 10, 10**8])
-    os.utime(path, (moment, moment))
-
-
-def fill(campaign: Campaign) -> None:
-    """The disk fills up at a random instant of some work; after it was freed the same command works."""
-    if not os.path.ismount(campaign.project.folder):
-        return
-    campaign.some_work()
-    ballast = campaign.project.folder / "ballast"
-    left = campaign.chance.randrange(200_000)
-    process = subprocess.Popen(
-        campaign.project.command(),
-        cwd=campaign.project.folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    time.sleep(campaign.chance.uniform(0, 8))
-    try:
-        size = 0
-        with open(ballast, "wb") as file, suppress(OSError):  # the jobs take their share meanwhile
-            while (room := shutil.disk_usage(campaign.project.folder).free - left) > 0:
-                os.posix_fallocate(file.fileno(), size, min(room, 1 << 20))
-                size += min(room, 1 << 20)
-        campaign.faults[-1] += f" -> {process.wait(SECONDS)}"
-    finally:
-        ballast.unlink()
-
-
-FAULTS: list[Callable[[Campaign], None]] = [kill, flip, cut, edit, delete, damage_state, forget, touch, fill]
+def _variant(name: str) -> str:
+    """Return the folder of a variant that a result is in."""
+    return "/".join(Path(name).parts[:-1][:3])
 
 
 def small_disk(folder: Path) -> bool:
@@ -176,27 +111,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--kind", choices=KINDS, help="instead of the one that the seed decides")
     arguments = parser.parse_args()
+    kind = arguments.kind or sorted(KINDS)[arguments.seed % len(KINDS)]
     with preloaded.session():
-        return run(arguments.minutes, arguments.seed)
+        return run(arguments.minutes, arguments.seed, kind)
 
 
-def run(minutes: float, seed: int) -> int:
+def run(minutes: float, seed: int, kind: str) -> int:
     """Run faults in a folder of their own; return the exit status."""
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
     can_fill = small_disk(folder)
-    kinds = "with full disks" if can_fill else "without full disks, because nothing can be mounted"
-    print(f"seed {seed}, {folder}, {kinds}", flush=True)
-    campaign = Campaign(folder / "project" if not can_fill else folder, seed)
+    disks = "with full disks" if can_fill else "without full disks, because nothing can be mounted"
+    print(f"seed {seed}, {kind}, {folder}, {disks}", flush=True)
+    campaign = Campaign(folder / "project" if not can_fill else folder, seed, kind)
     ends = time.monotonic() + minutes * 60
     while time.monotonic() < ends:
+        begun = time.monotonic()
         try:
             campaign.step()
         except Exception as error:
             print(f"FAILED at seed {seed} after {campaign.faults}: {error}\nThe folder is {folder}.")
             return 1
-        print(campaign.faults[-1], flush=True)
-    print(f"{len(campaign.faults)} faults, each followed by the bytes of the undisturbed run")
+        print(f"{campaign.faults[-1]} ({time.monotonic() - begun:.0f} s)", flush=True)
+    print(f"{len(campaign.faults) - 1} faults, each followed by the bytes of the undisturbed run")
     if can_fill:
         subprocess.run(["umount", str(folder)], check=True)
     shutil.rmtree(folder, ignore_errors=True)
