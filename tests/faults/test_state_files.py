@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from snaketune.core.atomic import write_json
 from snaketune.core.cached_state import read_state, write_state
 from snaketune.core.canonical import read_json
 from snaketune.core.content_cache import SETTLED_NS
@@ -23,6 +24,8 @@ from snaketune.storage.staging import stage_sources
 from snaketune.workflow.lifecycle import remember_shards, shards_before, write_resolved
 from snaketune.workflow.results.adopting import GROUPS, adopt_outputs
 from snaketune.workflow.results.damage import drop_damaged_manifests, heal
+from snaketune.workflow.results.provenance_notes import Contents
+from snaketune.workflow.results.unrecorded import drop_stale_notes
 from snaketune.workflow.sources.hub_sources import HubSources
 from snaketune.workflow.sources.remote_sources import RemoteSources
 
@@ -286,6 +289,56 @@ def test_facts_are_watched_again_after_work_was_removed(run, capsys):
     heal(wanted(run), "work")
     assert contents(run) == {name: content for name, content in before.items() if name != "evaluation.json"}
     assert "metrics.jsonl was changed since it was made: its content is restored" in capsys.readouterr().err
+
+
+def note(folder: Path) -> None:
+    """Note beside the results what their jobs wrote, as a workflow does at its end."""
+    contents = Contents(Path("results"), DigestCache("work/digests.json"))
+    jobs = {"train_model": ("adapter.manifest.json", "metrics.jsonl"), "evaluate_model": ("evaluation.json",)}
+    entries = {}
+    for rule, names in jobs.items():
+        paths = [str((folder / name).relative_to("results")) for name in names]
+        facts = {"wildcards": {}, "spec": "s", "benchmark": "", "inputs": {}}
+        entries[f"{rule} one"] = {**facts, "outputs": {path: contents.of(path) for path in paths}}
+    write_json(folder / ".made.json", entries)
+
+
+@pytest.mark.parametrize("content", [b'{"tuned": 3}', b'{"tuned": {"loss": 1.0, "n": 3}}', b'{"base": [null]}'])
+def test_a_fact_that_is_edited_while_there_is_no_record_is_made_again(run, content, capsys):
+    note(run)
+    shutil.rmtree("work")
+    (run / "evaluation.json").write_bytes(content)
+    heal(wanted(run), "work")
+    assert not (run / "evaluation.json").exists() and (run / "adapter.manifest.json").exists()
+    assert (
+        "evaluation.json was changed since it was made, and no record of its content is left" in capsys.readouterr().err
+    )
+
+
+def test_no_training_is_repeated_for_facts_beside_it(run, capsys):
+    note(run)
+    shutil.rmtree("work")
+    (run / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+    heal(wanted(run), "work")
+    assert (run / "metrics.jsonl").exists() and (run / "adapter.manifest.json").exists()
+    assert (
+        "metrics.jsonl was changed since it was made, and its training is no longer in work" in capsys.readouterr().err
+    )
+    (Path("work") / "runs" / "f").mkdir(parents=True)
+    heal(wanted(run), "work")  # its state gives the facts again at once
+    assert not (run / "metrics.jsonl").exists() and not (run / "adapter.manifest.json").exists()
+
+
+def test_a_note_that_a_later_job_has_overtaken_is_dropped_while_there_are_records(run, capsys):
+    note(run)
+    (run / "evaluation.json").write_text('{"tuned": {"loss": 1.0}}')
+    record_outputs([run / "evaluation.json"])  # by a workflow that was killed before it could note it
+    drop_stale_notes(run, "work")
+    assert list(read_json(run / ".made.json")) == ["train_model one"]
+    shutil.rmtree("work")
+    heal(wanted(run), "work")
+    assert read_json(run / "evaluation.json") == {"tuned": {"loss": 1.0}}
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b'{"step": 1}\n{"st'])

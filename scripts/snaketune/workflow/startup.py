@@ -12,6 +12,7 @@ from snaketune.workflow.results.damage import heal
 from snaketune.workflow.results.leftovers import sweep
 from snaketune.workflow.results.owners import claim, name_of, owners_of
 from snaketune.workflow.results.pruning import used_paths
+from snaketune.workflow.results.unrecorded import drop_stale_notes
 from snaketune.workflow.write_checks import check_clock, outside_notes, try_folder, unwritable_notes
 
 
@@ -81,4 +82,5 @@ class Places:
         if self._results.is_dir():
             for folder in [self._results, *self.folders]:
                 adopt_outputs(folder, self._work)
+                drop_stale_notes(folder, self._work)
             claim(self._results, self.owner(), Path.cwd(), self._config, self._uses)

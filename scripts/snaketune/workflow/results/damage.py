@@ -12,6 +12,7 @@ from snaketune.core.manifest import listed_files
 from snaketune.core.outputs import Output, changed_outputs, forget_outputs, has_record, restore
 from snaketune.merge.outcome import FACTS as MERGE_FACTS
 from snaketune.merge.outcome import is_to_be_repeated
+from snaketune.workflow.results.unrecorded import contradicted_groups
 
 
 def heal(wanted: list[str], work: str | Path, verify: bool = False, shared: Iterable[str] = ()) -> None:
@@ -30,6 +31,8 @@ def heal(wanted: list[str], work: str | Path, verify: bool = False, shared: Iter
         for folder in dict.fromkeys(Path(path).parent for path in wanted):
             for output in changed_outputs(folder, work, verify):
                 _put_right(output, work, str(folder) in shared)
+            if str(folder) not in shared:
+                _drop_contradicted(folder, work)
         _drop_unreadable(wanted, work)
         _drop_failed_merges([path for path in wanted if path.endswith(MERGE_FACTS)])
         _drop_stopping_plans([Path(path) for path in wanted if path.endswith("/plan.json")], work)
@@ -76,14 +79,37 @@ def _put_right(output: Output, work: str | Path, is_shared: bool) -> None:
             output.path.with_name(name).unlink(missing_ok=True)
 
 
+def _drop_contradicted(folder: Path, work: str | Path) -> None:
+    """Remove what was changed while nothing watched it, with all that its job makes again beside it.
+
+    A training is not repeated for facts beside its adapter: where its state is gone, that is left to the user.
+    """
+    for path, group in contradicted_groups(folder, work).items():
+        adapter = path.with_name("adapter.manifest.json")
+        if adapter.name in group and path != adapter and not _has_state(adapter, work):
+            _say(
+                f"Note: {path} was changed since it was made, and its training is no longer in {work}/runs:"
+                f" delete {adapter} to train again; the report shows what it holds now."
+            )
+            continue
+        _say(f"{path} was changed since it was made, and no record of its content is left: it is rebuilt.")
+        for name in group:
+            path.with_name(name).unlink(missing_ok=True)
+
+
 def _is_dear(output: Output, work: str | Path) -> bool:
     """Tell whether making an output again would repeat a training whose state is gone."""
     manifest = output.path.with_name("adapter.manifest.json")
     if manifest.name not in output.group or manifest == output.path or output.content is None:
         return False
+    return not _has_state(manifest, work)
+
+
+def _has_state(adapter: Path, work: str | Path) -> bool:
+    """Tell whether a training can give its results again, or whether its manifest cannot be read at all."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return not (Path(work) / "runs" / read_json(manifest)["fingerprint"]).is_dir()
-    return False
+        return (Path(work) / "runs" / read_json(adapter)["fingerprint"]).is_dir()
+    return True
 
 
 def _drop_unreadable(wanted: list[str], work: str | Path) -> None:

@@ -6,7 +6,8 @@ and of what the job read and wrote. Where those hold and only times say otherwis
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,14 @@ def proofs_in(folder: Path) -> list[Proof]:
         parts = (entry["wildcards"], entry["spec"], entry["inputs"], entry["outputs"], entry["benchmark"])
         found.append(Proof(name.split(" ", 1)[0], *parts))
     return found
+
+
+def drop_notes(folder: Path, names: Container[str]) -> None:
+    """Remove what is noted of the jobs that wrote one of ``names`` into ``folder``."""
+    entries = _read(folder)
+    kept = {job: entry for job, entry in entries.items() if not any(Path(path).name in names for path in entry["outputs"])}
+    with suppress(OSError):  # a note that cannot be removed stays without effect as long as there are records
+        write_json(folder / NAME, kept)
 
 
 def _read(folder: Path) -> dict[str, Any]:
