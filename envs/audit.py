@@ -5,24 +5,22 @@ the format of OSV that somebody has put on this machine, a zip file or a folder:
 https://osv-vulnerabilities.storage.googleapis.com/PyPI/all.zip, or a clone of https://github.com/pypa/advisory-database.
 Without one they are not checked, and the last line says so.
 
-Exit status: 0 when nothing was found, 1 when a pin has a known vulnerability or a licence that asks for a decision.
+Exit status: 0 when nothing was found; 1 when a pin has a known vulnerability, or one that could not be judged, a file
+of the database could not be read, or a licence asks for a decision; 2 when the database cannot be used.
 """
 
 import argparse
-import json
 import re
 import sys
-import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-import yaml
+from advisories import UnreadableError, look_up
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+
+# Lines on files that cannot be read.
+SHOWN = 10
 
 PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)==([^\s;]+)")
 # Licences under which a package may be installed beside this project and used by it. MPL asks for changes of its own
@@ -44,23 +42,6 @@ TEXTS = {
     "Apache-2.0": r"Apache License\s+Version 2\.0",
     "BSD": r"Redistribution and use in source and binary forms",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Advisory:
-    """A vulnerability that a pinned version has.
-
-    Attributes:
-        names: its identifiers, the database's own first.
-        package: the pin.
-        summary: the first line of what it is.
-        fixed: versions that do not have it, as the database says.
-    """
-
-    names: tuple[str, ...]
-    package: str
-    summary: str
-    fixed: tuple[str, ...]
 
 
 def read_pins(path: Path) -> dict[str, list[str]]:
@@ -97,75 +78,6 @@ def is_permitted(licence: str) -> bool:
     return bool(PERMITTED.search(licence)) and not bound
 
 
-def read_advisories(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the advisories of a database; what is none is left out.
-
-    Raises:
-        ValueError: if the file is no database.
-    """
-    if path.is_dir():
-        files = (file for file in sorted(path.rglob("*")) if file.suffix in (".json", ".yaml", ".yml"))
-        contents: Iterable[tuple[str, bytes]] = ((file.suffix, file.read_bytes()) for file in files)
-    elif zipfile.is_zipfile(path):
-        archive = zipfile.ZipFile(path)
-        contents = ((Path(name).suffix, archive.read(name)) for name in sorted(archive.namelist()))
-    else:
-        raise ValueError(f"{path} is neither a folder nor a zip file")
-    for suffix, content in contents:
-        if suffix in (".json", ".yaml", ".yml"):
-            found = json.loads(content) if suffix == ".json" else yaml.safe_load(content)
-            if isinstance(found, dict) and "id" in found and "affected" in found:
-                yield found
-
-
-def find(advisories: Iterable[dict[str, Any]], pins: dict[str, list[str]]) -> list[Advisory]:
-    """Return the advisories that a pin falls under, sorted, one for each pin."""
-    found = []
-    for advisory in advisories:
-        if advisory.get("withdrawn"):
-            continue
-        for entry in advisory["affected"]:
-            package = entry.get("package", {})
-            name = canonicalize_name(package.get("name", ""))
-            for version in pins.get(name, []) if package.get("ecosystem") == "PyPI" else []:
-                if is_affected(version, entry):
-                    names = (advisory["id"], *advisory.get("aliases", []))
-                    summary = (advisory.get("summary") or advisory.get("details") or "").strip().split("\n")[0]
-                    found.append(Advisory(names, f"{name}=={version}", summary, _fixes(entry)))
-    return sorted(set(found), key=lambda one: (one.package, one.names))
-
-
-def is_affected(version: str, entry: dict[str, Any]) -> bool:
-    """Tell whether a version is listed, or in a range of versions, of an advisory's entry."""
-    if version in entry.get("versions", []):
-        return True
-    ranges = (one.get("events", []) for one in entry.get("ranges", []) if one.get("type") == "ECOSYSTEM")
-    return any(_is_in(Version(version), events) for events in ranges)
-
-
-def _is_in(version: Version, events: list[dict[str, str]]) -> bool:
-    inside = False
-    for event in sorted(events, key=_moment):
-        kind, place = next(iter(event)), _moment(event)
-        if kind == "introduced" and version >= place:
-            inside = True
-        if (kind == "fixed" and version >= place) or (kind == "last_affected" and version > place):
-            inside = False
-    return inside
-
-
-def _moment(event: dict[str, str]) -> Version:
-    try:
-        return Version(next(iter(event.values())))
-    except InvalidVersion:
-        return Version("0")
-
-
-def _fixes(entry: dict[str, Any]) -> tuple[str, ...]:
-    events = (event for one in entry.get("ranges", []) if one.get("type") == "ECOSYSTEM" for event in one["events"])
-    return tuple(event["fixed"] for event in events if "fixed" in event)
-
-
 def audit_licences(pins: dict[str, list[str]]) -> bool:
     """Print the licences of the installed pins and what needs a decision; return whether nothing does."""
     kinds, bad, absent = defaultdict(list), [], []
@@ -197,18 +109,19 @@ def audit_vulnerabilities(pins: dict[str, list[str]], database: Path | None) -> 
             " https://osv-vulnerabilities.storage.googleapis.com/PyPI/all.zip and run: make audit ADVISORIES=all.zip"
         )
         return True
-    advisories = list(read_advisories(database))
-    if not advisories:
-        raise ValueError(f"{database} holds no advisories")
-    newest = max(str(advisory.get("modified", "")) for advisory in advisories)
-    found = find(advisories, pins)
-    for one in found:
+    account = look_up(database, pins)
+    if not account.advisories and not account.unreadable:
+        raise UnreadableError("it holds no advisories")
+    for one in account.findings:
         cure = f"fixed in {', '.join(one.fixed)}" if one.fixed else "no fixed version is known"
-        print(f"Vulnerable: {one.package}: {' '.join(one.names)}: {one.summary} ({cure})")
-    count = sum(map(len, pins.values()))
-    known = f"{len(advisories):,} advisories, the newest of {newest[:10]}"
-    print(f"Vulnerabilities: {len(found)} in {count} pins, by {known}.")
-    return not found
+        kind = f"Not judged, because {one.doubt}" if one.doubt else "Vulnerable"
+        print(f"{kind}: {one.package}: {' '.join(one.names)}: {one.summary} ({cure})")
+    for line in account.unreadable[:SHOWN]:
+        print(f"Not read: {line}")
+    known = f"{account.advisories:,} advisories, the newest of {account.newest[:10] or 'an unknown date'}"
+    left_out = f"; {len(account.unreadable):,} files of the database could not be read" if account.unreadable else ""
+    print(f"Vulnerabilities: {len(account.findings)} in {sum(map(len, pins.values()))} pins, by {known}{left_out}.")
+    return not account.findings and not account.unreadable
 
 
 def main() -> int:
@@ -220,7 +133,7 @@ def main() -> int:
     pins = read_pins(arguments.pins)
     try:
         results = [audit_licences(pins), audit_vulnerabilities(pins, arguments.advisories)]
-    except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
+    except (OSError, UnreadableError) as error:
         print(f"Vulnerabilities: NOT CHECKED: {arguments.advisories} cannot be used ({error}).", file=sys.stderr)
         return 2
     return 0 if all(results) else 1
