@@ -24,7 +24,7 @@ from snaketune.config.strict_yaml import load_yaml
 from snaketune.core.code_identity import CodeDigests
 from snaketune.core.errors import ConfigError, SnaketuneError
 from snaketune.merge.gguf_export.gguf import find_converter
-from snaketune.publish.destination import check_destination
+from snaketune.publish.hub import check_destination
 from snaketune.terminal.closing import end_of_runs, end_of_target
 from snaketune.terminal.plugin import LogHandler
 from snaketune.terminal.stages import columns, stages_of

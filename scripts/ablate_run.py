@@ -12,9 +12,8 @@ def main() -> None:
     names = ("settings", "rightsize", "tokens", "records", "pack", "model", "stage", "work", "name", "output")
     arguments = parse_arguments(__doc__, *names, facts=("output",))
     from snaketune.ablate.ablation import Ablation
-    from snaketune.ablate.identity import folder_of, machine_facts
     from snaketune.ablate.request import read_files, subject_of
-    from snaketune.ablate.running import FreshProcesses
+    from snaketune.ablate.running import FreshProcesses, folder_of, machine_facts
     from snaketune.core.atomic import write_json
     from snaketune.core.gpus import take_cards
     from snaketune.core.locks import wait_for_lock

@@ -12,9 +12,8 @@ def main() -> None:
     from snaketune.core.atomic import write_bytes, write_json
     from snaketune.core.manifest import read_manifest
     from snaketune.data.rows.packed_rows import PackedRows
-    from snaketune.merge.gguf_export.answering import template_and_stops
     from snaketune.merge.gguf_export.exporting import Export, check, export
-    from snaketune.merge.gguf_export.modelfile import modelfile
+    from snaketune.merge.gguf_export.modelfile import modelfile, template_and_stops
     from snaketune.merge.outcome import accepted
 
     accepted(arguments.merged)

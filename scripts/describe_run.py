@@ -13,8 +13,7 @@ def main() -> None:
     )
     from snaketune.core.atomic import write_json
     from snaketune.core.canonical import read_json
-    from snaketune.report.run.description import describe
-    from snaketune.report.run.history import run_before, stage_times
+    from snaketune.report.run.history import describe, run_before, stage_times
 
     facts = {name: read_json(getattr(arguments, name)) for name in names}
     merged = read_json(arguments.merged) if arguments.merged else None

@@ -23,8 +23,7 @@ def main() -> int:
     from snaketune.core.gpus import take_cards
 
     take_cards()
-    from snaketune.train.fitness.examining import examine
-    from snaketune.train.fitness.page import render, verdict
+    from snaketune.train.fitness.examining import examine, render, verdict
 
     try:
         found = examine()

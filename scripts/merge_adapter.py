@@ -12,9 +12,8 @@ def main() -> None:
     arguments = parse_arguments(__doc__, *names, several=("others",), facts=("output",))
     from snaketune.core.gpus import take_cards
     from snaketune.evaluate.inputs import located
-    from snaketune.merge.merge_inputs import Material
+    from snaketune.merge.merge_inputs import Material, check_origin
     from snaketune.merge.merging import merge_adapter
-    from snaketune.merge.origins import check_origin
     from snaketune.merge.outcome import attempt
 
     take_cards()

@@ -16,7 +16,7 @@ def main() -> None:
     from snaketune.core.canonical import read_json
     from snaketune.data.rows.packed_rows import PackedRows
     from snaketune.model.adapters.new_tokens import advice_on_tokens, with_token_numbers
-    from snaketune.plan.costs.preparation import preparation_seconds
+    from snaketune.plan.costs.past_runs import preparation_seconds
     from snaketune.plan.devices.machine import look_at_machine
     from snaketune.plan.gate import check_plan
     from snaketune.plan.planning import PlanInputs, make_plan

@@ -9,10 +9,8 @@ from snaketune.train.device import prepare_arithmetic
 from snaketune.train.fitness import examining
 from snaketune.train.fitness.bench import REDUCED as REDUCED_SIZE
 from snaketune.train.fitness.checks import CHECKS
-from snaketune.train.fitness.examining import examine
-from snaketune.train.fitness.page import render, verdict
-from snaketune.train.fitness.presets import cards_of, is_packed, sections_of
-from snaketune.train.fitness.trials import NotHereError, Seen
+from snaketune.train.fitness.examining import examine, render, verdict
+from snaketune.train.fitness.trials import NotHereError, Seen, cards_of, is_packed, sections_of
 
 # One of each kind: the others differ in keys that other tests train with.
 REDUCED = (

@@ -13,9 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from tiny_run import TinyRun, conversations, llama, save_adapter, write_run
 
 from snaketune.core.errors import TrainingError
-from snaketune.merge.merge_inputs import Material
+from snaketune.merge.merge_inputs import Material, check_origin
 from snaketune.merge.merging import merge_adapter
-from snaketune.merge.origins import check_origin
 from snaketune.merge.verification import gate
 from snaketune.merge.verification.gate import check_folder, check_in_fresh_process
 

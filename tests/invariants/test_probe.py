@@ -8,8 +8,7 @@ from tiny_training import SETTINGS, configuration, write_splits
 from snaketune.core.canonical import canonical_text, read_json
 from snaketune.core.errors import TrainingError
 from snaketune.train.probe import autotune, probe_record, probing
-from snaketune.train.probe.probe_identity import probe_identity
-from snaketune.train.probe.probe_record import ProbeRequest, probe_of
+from snaketune.train.probe.probe_record import ProbeRequest, probe_identity, probe_of
 from snaketune.train.probe.probing import FirstRows, ProbeInputs, probe
 from snaketune.train.run import train
 

@@ -258,8 +258,8 @@ def end(status: int) -> None:
 def import_packages() -> None:
     """Import as the workflow's scripts do: the same variables are set, and nothing of its code remains."""
     sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+    from snaketune.core.cli import hush_libraries
     from snaketune.core.environment import clean
-    from snaketune.core.quiet_libraries import hush_libraries
 
     given = dict(os.environ)
     clean()

@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 from ablate_case import SHAPE, Machine, ablation, facts
 
-from snaketune.ablate.arithmetic import operations
 from snaketune.ablate.effects import Epoch, Measured, effect, part_of_epoch, together
-from snaketune.ablate.layouts import Layout
+from snaketune.ablate.layouts import Layout, operations
 from snaketune.ablate.summing import sentence
 
 EPOCH = Epoch(36_000, 75, reading=(4.0, 1.0), tokenising=(10.0, 0.0), hours_between_interruptions=24.0, save_steps=100)

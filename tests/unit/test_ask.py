@@ -6,8 +6,7 @@ import pytest
 import torch
 from tiny_run import conversations, write_run
 
-from snaketune.ask.columns import Display, side_by_side, wrap
-from snaketune.ask.conversation import Conversation
+from snaketune.ask.conversation import Conversation, Display, side_by_side, wrap
 from snaketune.ask.request import Request, read_request
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.evaluate.models import ModelSettings

@@ -466,7 +466,7 @@ def test_nothing_of_the_storage_is_imported_for_files(tmp_path):
 
     program = (
         "import sys; sys.path.insert(0, 'scripts')\n"
-        "import snaketune.workflow.sources.inputs, snaketune.storage.staging, snaketune.publish.destination\n"
+        "import snaketune.workflow.sources.inputs, snaketune.storage.staging, snaketune.publish.publishing\n"
         "print([name for name in ('botocore', 'boto3', 'urllib3') if name in sys.modules])"
     )
     root = remote_copies.__file__.split("/scripts/")[0]

@@ -6,9 +6,9 @@ import pytest
 from data_tokenizers import CHAT
 
 from snaketune.core.errors import ConfigError, DataError
+from snaketune.data.templates.jinja_sandbox import time_limit
 from snaketune.data.templates.template_trial import try_template
 from snaketune.data.templates.templates import ChatTemplate
-from snaketune.data.templates.time_limit import time_limit
 
 NESTED = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
 LOOP = "{% if messages[0].content == 'Be brief.' %}" + NESTED + "{% endif %}"

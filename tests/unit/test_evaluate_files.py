@@ -20,9 +20,8 @@ from snaketune.evaluate.answers.questions import Questions
 from snaketune.evaluate.answers.scorers import scorers
 from snaketune.evaluate.answers.timing import Stopwatch, timing_facts
 from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
-from snaketune.evaluate.groups import by_length, by_source
 from snaketune.evaluate.likelihood import Likelihoods, measure
-from snaketune.evaluate.measures import additive_measures
+from snaketune.evaluate.measures import additive_measures, by_length, by_source
 from snaketune.evaluate.models import ModelSettings
 from snaketune.evaluate.results import write_generations
 from snaketune.report.run.answers import collect

@@ -8,8 +8,7 @@ import pytest
 from snaketune.core.errors import ConfigError
 from snaketune.evaluate import packages
 from snaketune.evaluate.additive import Additive
-from snaketune.evaluate.answers.normalizing import normalizer
-from snaketune.evaluate.answers.numeric import answer_number, numeric_match, reference_number
+from snaketune.evaluate.answers.matching import answer_number, normalizer, numeric_match, reference_number
 from snaketune.evaluate.answers.scorers import json_equal, json_valid, scored, scorers
 
 ANSWERS = ["the lamp goes on at seven", "Kitchen, off!", "", "The cat sat on the mat.", "rouge et noir: caf\u00e9"]

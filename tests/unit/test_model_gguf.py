@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.model import smollm2
 from snaketune.model.gguf import gguf_base
+from snaketune.model.gguf.gguf_base import llama3_factors, scaled_positions
 from snaketune.model.gguf.gguf_file import UnsupportedGguf, find_gguf
-from snaketune.model.gguf.gguf_positions import llama3_factors, scaled_positions
 from snaketune.model.gguf.gguf_reader import GgufReader
 
 

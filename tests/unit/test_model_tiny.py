@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from snaketune.core.errors import ConfigError, DataError
-from snaketune.model.tiny.tiny import make_tiny_model
+from snaketune.model.prepare import make_tiny_model
 from snaketune.model.tiny.tiny_corpus import corpus_texts, record_texts
 from snaketune.model.tiny.tiny_model import IGNORED, Pretraining, encode_corpus, endless_batches, pad, rate_share
 from snaketune.model.tiny.tiny_tokenizer import make_tokenizer

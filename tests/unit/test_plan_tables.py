@@ -9,7 +9,7 @@ from test_plan_planning import A100, finished_run
 
 from snaketune.core.errors import ConfigError
 from snaketune.plan.costs.calendar import schedule
-from snaketune.plan.costs.preparation import preparation_seconds
+from snaketune.plan.costs.past_runs import preparation_seconds
 from snaketune.plan.devices.hardware import load_catalogue, load_ladder
 from snaketune.plan.summary import describe
 from snaketune.report.plan.plan_page import sections

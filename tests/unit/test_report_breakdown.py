@@ -9,8 +9,8 @@ from snaketune.report.run.breakdown import file_parts, length_parts, source_part
 from snaketune.report.run.evaluation import table
 from snaketune.report.run.findings import findings
 from snaketune.report.run.judging import judge
+from snaketune.report.run.machine import speeds
 from snaketune.report.run.page import render
-from snaketune.report.run.speed import speeds
 from snaketune.report.run.verdict import verdict
 
 

@@ -1,7 +1,7 @@
 import pytest
 from report_case import facts_with
 
-from snaketune.report.bundle import style_sheet
+from snaketune.report.filling import style_sheet
 from snaketune.report.run.answers import Answers
 from snaketune.report.run.evaluation import table
 from snaketune.report.run.judging import judge

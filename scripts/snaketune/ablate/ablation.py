@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.ablate import factors
-from snaketune.ablate.arithmetic import operations, predicted_speed_up
 from snaketune.ablate.case import FEWEST_STEPS, TrainingCase, measure_reading, measure_tokenising, measure_training
 from snaketune.ablate.case_settings import configured, loading, words
 from snaketune.ablate.effects import Epoch, Measured, effect, together
 from snaketune.ablate.factors import CaseSetting, Factor, Pair, Situation
-from snaketune.ablate.layouts import Layout, Sample, lay_out
+from snaketune.ablate.layouts import Layout, Sample, lay_out, operations, predicted_speed_up
 from snaketune.ablate.summing import Parts, facts_of
 from snaketune.core.errors import TrainingError
 from snaketune.plan.flops import ModelShape

@@ -12,10 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from snaketune.ablate.request import Files
 from snaketune.core.atomic import write_json
-from snaketune.core.canonical import read_json
+from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.cli import stop_with_parent
 from snaketune.core.errors import SnaketuneError
+from snaketune.plan.devices.machine import Machine
+from snaketune.train.packages import versions_of
 
 IMPORTED_ONCE = ["snaketune.train.probe.probing", "snaketune.data.tokens.chunk_tokenizing", "snaketune.storage.disks"]
 
@@ -61,3 +64,20 @@ def _work(path: Path, parent: str, work: Callable[..., Any], arguments: tuple[An
         write_json(path, {"value": work(*arguments)})
     except SnaketuneError as error:
         write_json(path, {"failed": str(error)})
+
+
+def folder_of(root: Path, run: str, spec: str, files: Files, machine: Machine) -> Path:
+    """Return the folder for finished cases: another one when run, code, data, packages or machine are others."""
+    parts = {
+        "spec": spec,
+        "data": files.rightsize["fingerprint"],
+        "rows": files.pack["files"],
+        "machine": machine_facts(machine),
+        "host": machine.host,
+    }
+    return root / f"{run}-{digest_of(parts, size=8)}"
+
+
+def machine_facts(machine: Machine) -> dict[str, Any]:
+    """Return what the figures hold for: the device and the packages that compute on it."""
+    return {"device": machine.gpu or "CPU", "ram_gb": round(machine.ram_gb, 1), "versions": versions_of()}

@@ -1,11 +1,10 @@
 """A model card as text: front matter for the hub, and what a person wants to know."""
 
-from snaketune.card.data import data_section
 from snaketune.card.evaluation import DataSet, data_sets, results_table
 from snaketune.card.facts import CardFacts
 from snaketune.card.front_matter import front_matter
 from snaketune.card.text import code, number, one_line
-from snaketune.card.training import merge_section, method, training_section
+from snaketune.card.training import data_section, merge_section, method, training_section
 from snaketune.card.usage import push_section, reproduction_section, usage_section
 from snaketune.merge.outcome import refusal_of
 

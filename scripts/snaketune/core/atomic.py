@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from snaketune.core.disk_space import explaining_full_disk
+from snaketune.core.errors import ConfigError
 from snaketune.core.processes import this_process
+
+LONGEST_PATH = 4095
 
 # The longest name of a file, in bytes, on every common file system.
 LONGEST_NAME = 255
@@ -171,3 +174,25 @@ def sync_tree(folder: Path) -> None:
             file.chmod(0o666 & ~umask)
         with open(file, "rb") as handle:
             flush(handle.fileno())
+
+
+def could_be_path(text: str) -> bool:
+    """Tell whether a file could have this path; asking the system about any other is an error, not a no."""
+    return (
+        "\0" not in text
+        and len(os.fsencode(text)) <= LONGEST_PATH
+        and all(len(os.fsencode(part)) <= LONGEST_NAME for part in text.split("/"))
+    )
+
+
+def require_path(text: str, key: str) -> None:
+    """Refuse what no file can be called.
+
+    Raises:
+        ConfigError: naming the key and the beginning of the text.
+    """
+    if not could_be_path(text):
+        raise ConfigError(
+            f"{key}: {text[:60]!r}... cannot be a path: a name in it is longer than {LONGEST_NAME} bytes, or there is a"
+            " NUL in it: correct it."
+        )

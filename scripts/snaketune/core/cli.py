@@ -1,13 +1,15 @@
-"""The frame of every script: arguments in, one call, one sentence on an error, no orphan left behind."""
+"""The frame of every script: arguments in, one call, quiet libraries, a sentence on an error, no orphan left behind."""
 
 import argparse
 import contextlib
+import logging
 import os
 import select
 import signal
 import socket
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -19,7 +21,20 @@ from snaketune.core import environment
 from snaketune.core.disk_space import free_bytes, full_places, is_full_disk, reason_of, usual_places
 from snaketune.core.errors import DiskFullError, SnaketuneError
 from snaketune.core.long_arguments import in_full
-from snaketune.core.quiet_libraries import hush_libraries
+
+LIBRARIES = (
+    *("accelerate", "bitsandbytes", "datasets", "evaluate", "fastokens", "huggingface_hub", "lm_eval", "peft"),
+    *("safetensors", "tokenizers", "torch", "transformers", "trl"),
+)
+# What the libraries read when they are imported: their own loggers then start at this level.
+VERBOSITY = {
+    "ACCELERATE_LOG_LEVEL": "error",
+    "DATASETS_VERBOSITY": "error",
+    "HF_HUB_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
 
 PARENT_VARIABLE = "SNAKETUNE_PARENT"
 # Small files that the script writes; remembered when it ends well.
@@ -209,3 +224,15 @@ def _exit_as_orphan() -> NoReturn:
     with contextlib.suppress(OSError):
         print("The workflow that started this job is gone: stopping.", file=sys.stderr, flush=True)
     os._exit(75)
+
+
+def hush_libraries() -> None:
+    """Keep warnings of other libraries off the screen, here and in the processes that this one starts.
+
+    They are about the libraries' own calls, which the user cannot change ("will result in indexing errors" of texts
+    that are cut right after), and hide the lines that are about the user's data. Exceptions and logged errors stay.
+    """
+    os.environ.update(VERBOSITY)
+    for name in LIBRARIES:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=rf"({'|'.join(LIBRARIES)})(\.|$)")

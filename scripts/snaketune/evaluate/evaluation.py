@@ -18,10 +18,9 @@ from snaketune.evaluate.answers.prompts import Prompt, Writing, choose_prompts, 
 from snaketune.evaluate.answers.questions import REFUSED, TOO_LONG, Questions
 from snaketune.evaluate.answers.scorers import scorers
 from snaketune.evaluate.answers.timing import Clock, Stopwatch, timing_facts
-from snaketune.evaluate.groups import by_length, by_source
 from snaketune.evaluate.harness import run_tasks
 from snaketune.evaluate.likelihood import Likelihoods, measure
-from snaketune.evaluate.measures import additive_measures, check_finite
+from snaketune.evaluate.measures import additive_measures, by_length, by_source, check_finite
 from snaketune.evaluate.models import (
     attach_adapter,
     free_memory,

@@ -1,17 +1,22 @@
 """From the sources of runs to the facts of `inspect`: nothing is kept, and no weights are needed."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from snaketune.core.errors import SnaketuneError
+import numpy as np
+import orjson
+
+from snaketune.core.errors import ConfigError, DataError, SnaketuneError
 from snaketune.core.manifest import write_manifest
 from snaketune.data.formats.inspection import Look, look_at
 from snaketune.data.records.canonical_records import turns_of
 from snaketune.data.records.reading_policy import ReadingPolicy
-from snaketune.data.tokens.chunk_tokenizing import Recipe
-from snaketune.data.tokens.model_view import view_of
+from snaketune.data.tokens.chunk_tokenizing import ChunkTokenizer, Recipe
+from snaketune.data.tokens.chunks import chunks_of
 from snaketune.model.tokenizer_only import look_at_tokenizer
 
 NO_VIEW: dict[str, Any] = {"examples": [], "lengths": [], "left_out": {}, "first_left_out": "", "error": ""}
@@ -50,3 +55,26 @@ def _recipe(cfg: Mapping[str, Any], looks: list[Look], scratch: Path) -> tuple[R
 def _facts(look: Look, view: Mapping[str, Any]) -> dict[str, Any]:
     found = asdict(look)
     return {**found, "records": len(look.records), "view": dict(view)}
+
+
+def view_of(records: Sequence[Mapping[str, Any]], recipe: Recipe) -> dict[str, Any]:
+    """Return three examples with trained and masked text, lengths, and what is left out; all as facts.
+
+    ``lengths`` are the tokens of each document. ``error`` says why nothing of the source can be tokenised.
+    """
+    try:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "records.jsonl"
+            path.write_bytes(b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records))
+            results = [ChunkTokenizer(recipe, "train")(chunk) for chunk in chunks_of(path)]
+    except (ConfigError, DataError) as error:
+        return {"examples": [], "lengths": [], "left_out": {}, "first_left_out": "", "error": str(error)}
+    dropped = [entry for result in results for entry in result.dropped]
+    lengths = [np.zeros(0, np.int32), *(result.batch.column("length").to_numpy() for result in results)]
+    return {
+        "examples": [example for result in results for example in result.examples][:3],
+        "lengths": np.concatenate(lengths).tolist(),
+        "left_out": dict(sorted(Counter(entry["reason"] for entry in dropped).items())),
+        "first_left_out": next((f"line {entry['line']}: {entry['detail']}" for entry in dropped), ""),
+        "error": "",
+    }

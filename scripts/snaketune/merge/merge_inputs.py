@@ -1,4 +1,4 @@
-"""What a merge is given: where things lie, and how it is wanted."""
+"""What a merge is given, how it is wanted, and whether adapter and base model belong together."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from snaketune.core.canonical import read_json
+from snaketune.core.errors import TrainingError
 from snaketune.evaluate.models import ModelSettings
 from snaketune.merge.rounding import AUTO, AUTOMATIC, Rounding
 
@@ -41,3 +43,23 @@ class MergeSettings:
         dtype = None if own["dtype"] == "auto" else getattr(torch, own["dtype"])
         rounding = Rounding(own.get("rounding", AUTO), own.get("seed", 0))
         return cls(dtype, own["max_shard_size"], ModelSettings.of_slice(cfg), rounding)
+
+
+def check_origin(model: str | Path, adapter: str | Path) -> None:
+    """Compare the weights that an adapter was trained on with those of the base model.
+
+    Args:
+        model: manifest of the base model, or its folder.
+        adapter: manifest of the adapter, or its folder. A folder tells nothing and passes.
+
+    Raises:
+        TrainingError: if the weights are others.
+    """
+    if not all(str(path).endswith(".json") for path in (model, adapter)):
+        return
+    trained_on, base = read_json(adapter).get("origins", {}).get("base"), read_json(model).get("weights_digest")
+    if trained_on and base and trained_on != base:
+        raise TrainingError(
+            f"{adapter}: the adapter was trained on other weights ({trained_on[:12]}) than those of {model}"
+            f" ({base[:12]}): train it again."
+        )

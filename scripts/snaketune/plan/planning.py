@@ -27,12 +27,11 @@ from snaketune.plan.devices.hardware import load_catalogue, load_ladder
 from snaketune.plan.devices.machine import Machine
 from snaketune.plan.devices.target import Target, choose_target
 from snaketune.plan.gate import nearest_hours
-from snaketune.plan.memory.device_memory import least_memory, memory_of
 from snaketune.plan.memory.memory import MemoryPlan
 from snaketune.plan.remedy import Remedy, find_remedy
 from snaketune.plan.sections import device_block, fit_method, overheads_block, work_block
 from snaketune.plan.settings import setting_of
-from snaketune.plan.workload import Work, read_work, speed_key
+from snaketune.plan.workload import Work, least_memory, memory_of, read_work, speed_key
 
 MEMORY_BAND = 0.10
 MEASURE = "snakemake --cores all plan --config 'plan={probe: true}'"

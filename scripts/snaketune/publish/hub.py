@@ -9,7 +9,7 @@ from typing import Any
 
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.publish.publishing import checked_files
-from snaketune.storage.object_storage import HUB_SCHEME
+from snaketune.storage.object_storage import HUB_SCHEME, connect, listed, require_package
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 # Weights that an earlier commit left and this one does not have would be loaded beside the new ones.
@@ -136,3 +136,22 @@ def in_one_sentence(url: str) -> Iterator[None]:
     except (errors.HTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{url}: the upload to the hub failed ({reason}): run the same command again.") from None
+
+
+def check_destination(url: str | None, connect: Callable[[], Any] = connect) -> None:
+    """Refuse a destination that cannot be asked what it holds.
+
+    Raises:
+        ConfigError: naming the setting and what is wrong with it.
+    """
+    if not url:
+        raise ConfigError(
+            "paths.publish is null: set it to hf://owner/name or s3://bucket/path, where `publish` uploads to."
+        )
+    if is_hub(url):
+        return check_hub(url)
+    require_package(f"paths.publish: {url}")
+    try:
+        any(listed(connect(), f"{url.rstrip('/')}/"))
+    except (ConfigError, DataError) as error:
+        raise ConfigError(f"paths.publish: {error}") from None

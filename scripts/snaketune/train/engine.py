@@ -19,7 +19,7 @@ from snaketune.train.kernels.compiling import CompilationWatch, compile_layers, 
 from snaketune.train.kernels.fused_layers import fuse_layers
 from snaketune.train.kernels.liger import use_liger
 from snaketune.train.kernels.offloading import offload_activations
-from snaketune.train.loading.proxy_model import likeness_of
+from snaketune.train.loading.loading import likeness_of
 from snaketune.train.loading.unsupported_model import explaining_unfit_model
 
 

@@ -25,7 +25,6 @@ from snaketune.train.distributed.zero import STAGES as ZERO_STAGES
 from snaketune.train.engine import Engine, prepare_engine
 from snaketune.train.estimate import foresee
 from snaketune.train.hooks import Hooks
-from snaketune.train.inputs import check_rows, describe_batches
 from snaketune.train.kernels.float8 import require_float8, use_float8
 from snaketune.train.loading.adapting import add_adapter
 from snaketune.train.loading.loading import load_base
@@ -34,7 +33,7 @@ from snaketune.train.monitoring.mfu import Effort, effort_of
 from snaketune.train.monitoring.sinks import open_sinks, require_sinks
 from snaketune.train.out_of_memory import advise, explaining_shortage
 from snaketune.train.preference.reference_cache import loss_limit, preference_settings
-from snaketune.train.safety import LossWatch
+from snaketune.train.safety import LossWatch, check_rows, describe_batches
 from snaketune.train.signals import StopRequest
 from snaketune.train.trainer import PackedTrainer, assemble
 

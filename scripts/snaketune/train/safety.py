@@ -1,4 +1,4 @@
-"""Stopping a training that has gone wrong at the step where it did: values not finite, or a loss that diverges."""
+"""Rows checked before the first step, and a training that goes wrong stopped at the step where it does."""
 
 import math
 from collections import deque
@@ -6,13 +6,19 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from peft import PeftModel
 from safetensors import safe_open
 from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
 
-from snaketune.core.errors import TrainingError
+from snaketune.core.errors import DataError, TrainingError
+from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.train.optimizers import state_tensors
+
+ROWS_AT_ONCE = 1024
 
 # A float16 scaler starts at 2**16 and halves at each overflow: more skips in a row than this have no innocent cause.
 FP16_PATIENCE = 25
@@ -205,3 +211,39 @@ class LossWatch:
         if mean < self._best:
             self._best, self._best_step = mean, step
         return mean
+
+
+def check_rows(model: PreTrainedModel | PeftModel, rows: PackedRows, held_out: PackedRows) -> None:
+    """Check that there is something to train on and that the model knows every token id.
+
+    Raises:
+        DataError: if there are no rows, or a row holds a token id that the model has no embedding for.
+    """
+    if not len(rows):
+        raise DataError("train.arrow holds no rows: no record is left to train on; see the counts of each data stage.")
+    embedding: Any = model.get_input_embeddings()
+    # Where some of its rows are trained it is in a wrapper, which would put all rows together to be asked.
+    known = getattr(embedding, "original_module", embedding).weight.shape[0]
+    for name, split in (("train.arrow", rows), ("eval.arrow", held_out)):
+        for start in range(0, len(split), ROWS_AT_ONCE):
+            block = split.take("input_ids", range(start, min(start + ROWS_AT_ONCE, len(split))))
+            if block.max() >= known or block.min() < 0:
+                wrong = next(row for row, ids in enumerate(block) if ids.max() >= known or ids.min() < 0)
+                token = max(block[wrong].max(), -block[wrong].min())
+                raise DataError(
+                    f"{name}, row {start + wrong}: token id {token} is not in the model's vocabulary of {known}: the"
+                    " tokenizer does not belong to this model; check model.name_or_path and added tokens."
+                )
+
+
+def describe_batches(rows: int, train: dict[str, Any]) -> str | None:
+    """Return one line when an optimizer step asks for more rows than there are, else None."""
+    wanted = train["per_device_train_batch_size"] * train["gradient_accumulation_steps"]
+    if rows >= wanted:
+        return None
+    return (
+        f"An optimizer step takes {wanted} rows (train.per_device_train_batch_size"
+        f" {train['per_device_train_batch_size']} x train.gradient_accumulation_steps"
+        f" {train['gradient_accumulation_steps']}) and there are {rows}: each step trains on all of them, once; lower"
+        " either for more steps."
+    )

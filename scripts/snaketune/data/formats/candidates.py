@@ -11,8 +11,7 @@ from snaketune.data.formats.columns import ANSWER_PAIRS, NAMES, plain
 from snaketune.data.formats.first_records import Sample, has_roles, is_turns
 from snaketune.data.formats.formats import ALIASES
 from snaketune.data.records.field_paths import ABSENT, value_at
-from snaketune.data.records.rankings import ANSWER_TEXTS, scores_of
-from snaketune.data.records.reading_policy import Ranking
+from snaketune.data.records.reading_policy import ANSWER_TEXTS, Ranking, scores_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from typing import IO, Any
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.formats.choosing import decide
 from snaketune.data.formats.configuration_lines import ignore_line
+from snaketune.data.formats.first_records import TO_UTF8, no_objects
 from snaketune.data.formats.formats import check_columns
-from snaketune.data.formats.no_records import TO_UTF8, no_objects
 from snaketune.data.formats.refusals import absent_column
 from snaketune.data.parallel import BYTES_PER_PROCESS, ordered_results
 from snaketune.data.records.accounting import SourceAccount, counted

@@ -6,6 +6,10 @@ differ: ``strftime_now`` writes the date of the configuration, and one expressio
 """
 
 import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from itertools import pairwise
@@ -16,7 +20,7 @@ from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from snaketune.core.errors import ConfigError
+from snaketune.core.errors import ConfigError, DataError
 
 # Characters that one conversation may be rendered to; the longest context of a model is far below.
 LONGEST_OUTPUT = 64 << 20
@@ -193,3 +197,25 @@ def _check_attribute(name: Any) -> None:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+@contextmanager
+def time_limit(seconds: float, sentence: Callable[[], str]) -> Iterator[None]:
+    """Raise DataError with ``sentence()`` if the block takes longer than ``seconds``.
+
+    Outside the main thread, and where the system has no interval timer, there is no bound.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def end(*_: Any) -> None:
+        raise DataError(sentence())
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from snaketune.core.manifest import read_manifest
 from snaketune.data.templates.built_in_templates import choose_template
+from snaketune.data.templates.jinja_sandbox import time_limit
 from snaketune.data.templates.rendering import NO_PREFERENCE, NO_TRAINED_TOKEN, Renderer, Unusable
 from snaketune.data.templates.templates import DEFAULT_DATE, ChatTemplate
-from snaketune.data.templates.time_limit import time_limit
 from snaketune.data.tokens.chunks import Chunk
 from snaketune.data.tokens.encoding import Document, Encoder, Row
 from snaketune.data.tokens.mask_audit import Audit, Limits, Rows, audit

@@ -9,8 +9,7 @@ import numpy as np
 import orjson
 
 from snaketune.evaluate.additive import Additive
-from snaketune.evaluate.answers.normalizing import normalizer
-from snaketune.evaluate.answers.numeric import numeric_match
+from snaketune.evaluate.answers.matching import normalizer, numeric_match
 from snaketune.evaluate.packages import ROUGE, SACREBLEU, package
 
 # Measures that call an answer right or wrong. The first that was asked for and applies to every reference decides which

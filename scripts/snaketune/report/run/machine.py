@@ -1,6 +1,8 @@
 """What the machine did while it trained: rates, where the time went, what checkpoints cost. All of it is measured."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from snaketune.report import units
 from snaketune.report.charts import axes
@@ -9,6 +11,8 @@ from snaketune.report.charts.loss_charts import dollars_per_hour
 from snaketune.report.compare.comparison import dollars, hours
 from snaketune.report.facts import Facts, get_path
 from snaketune.report.plan.planning import whole_hours
+
+NAMES = {"base": "Base", "tuned": "Base and adapter", "merged": "Merged"}
 
 PARTS = {
     "compute": "Computing",
@@ -138,3 +142,36 @@ def took(facts: Facts) -> str:
         words += f" and cost {dollars(actual * price)} of computing{before}"
     device = get_path(facts.info, "machine.gpu.name") or get_path(facts.plan, "device.title")
     return f"{words} on {device}." if device else f"{words}."
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """The speed of one model, as text."""
+
+    model: str
+    median: str
+    p95: str
+    requests: str
+    tokens: str
+    batch: str
+
+
+def speeds(timing: Mapping[str, Any] | None) -> tuple[Speed, ...]:
+    """Return a row per model that was timed."""
+    models = get_path(timing, "models") or {}
+    return tuple(_speed(NAMES[name], models[name]) for name in NAMES if name in models)
+
+
+def _speed(name: str, found: Mapping[str, Any]) -> Speed:
+    return Speed(
+        name,
+        _seconds(found.get("latency_median_s")),
+        _seconds(found.get("latency_p95_s")),
+        units.count(found.get("latency_requests")),
+        units.significant(found.get("tokens_per_second")),
+        units.count(found.get("batch_size")),
+    )
+
+
+def _seconds(value: float | None) -> str:
+    return units.UNKNOWN if value is None else f"{units.significant(value)} s"

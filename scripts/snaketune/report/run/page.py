@@ -4,7 +4,7 @@ import functools
 from typing import Any
 
 from snaketune.report import units
-from snaketune.report.charts import charts, length_charts, loss_charts
+from snaketune.report.charts import charts, loss_charts
 from snaketune.report.facts import Facts, get_path
 from snaketune.report.filling import fill
 from snaketune.report.plan import planning
@@ -19,7 +19,6 @@ from snaketune.report.run import (
     machine,
     merging,
     provenance,
-    speed,
 )
 from snaketune.report.run.answers import KINDS
 from snaketune.report.run.verdict import verdict
@@ -72,7 +71,7 @@ def _cost(facts: Facts) -> dict[str, Any]:
         "token_costs": machine.token_costs(facts),
         "has_price": loss_charts.dollars_per_hour(facts) is not None,
         "timeline": history.timeline(facts),
-        "speeds": speed.speeds(facts.timing),
+        "speeds": machine.speeds(facts.timing),
     }
 
 
@@ -110,8 +109,8 @@ def _data(facts: Facts) -> dict[str, Any]:
         "too_long_total": units.count(
             (get_path(facts.rightsize, "dropped") or 0) + (get_path(facts.rightsize, "truncated") or 0)
         ),
-        "lengths": length_charts.length_chart(facts),
-        "coverage": length_charts.coverage_chart(facts),
+        "lengths": lengths.length_chart(facts),
+        "coverage": lengths.coverage_chart(facts),
         "batch_ways": lengths.batch_ways(facts),
         "length_facts": lengths.length_facts(facts),
         "packing": lengths.packing(facts),

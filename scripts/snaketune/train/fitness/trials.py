@@ -7,12 +7,18 @@ from typing import Any
 
 import torch
 
-from snaketune.train.fitness.bench import Bench, Watch
-from snaketune.train.fitness.presets import cards_of, is_packed, sections_of
+from snaketune.train.fitness.bench import ADAPTER, TRAIN, Bench, Watch
 from snaketune.train.packages import OPTIMIZERS
 from snaketune.train.preference.dpo import PreferenceLoss
 from snaketune.train.preference.dpo_trainer import PreferenceTrainer
 from snaketune.train.trainer import PackedTrainer
+
+# What says how long, on which data and by what loss one trains, and where: the check has its own.
+OF_THE_CHECK = (
+    *("method", "strategy", "max_steps", "num_train_epochs", "learning_rate", "lr_scheduler_type", "warmup_ratio"),
+    *("eval_steps", "seed"),
+)
+MOST_ROWS = 2
 
 # How far the first loss of DPO may be from log 2, by rounding to 16 bits.
 NEAR_LOG_2 = 2e-2
@@ -137,3 +143,31 @@ def _need_what_it_needs(bench: Bench, sections: dict[str, dict[str, Any]]) -> No
         raise NotHereError(f"needs the package {missing[0]}, which is not installed")
     if train.get("fp8") and torch.cuda.get_device_capability() < (8, 9):
         raise NotHereError("needs a GPU with float8 (Ada, Hopper or newer)")
+
+
+def sections_of(preset: dict[str, Any], rank: int) -> dict[str, dict[str, Any]]:
+    """Return what a preset says about a training, as the sections that a bench takes.
+
+    Args:
+        preset: as its file has it.
+        rank: the largest that the check's model can have.
+    """
+    train = {name: value for name, value in preset.get("train", {}).items() if name in TRAIN}
+    train = {name: value for name, value in train.items() if name not in OF_THE_CHECK}
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        train[name] = min(train.get(name, MOST_ROWS), MOST_ROWS)
+    adapter = {name: value for name, value in preset.get("adapter", {}).items() if name in ADAPTER}
+    adapter["r"] = min(adapter.get("r", rank), rank)
+    adapter["lora_alpha"] = 2 * adapter["r"]
+    model = {name: value for name, value in preset.get("model", {}).items() if name in ("dtype", "quantization")}
+    return {"train": train, "adapter": adapter, "model": model}
+
+
+def cards_of(preset: dict[str, Any]) -> int:
+    """Return how many cards a preset trains on; all but one of its keys are tried on one."""
+    return preset.get("plan", {}).get("num_gpus", 1)
+
+
+def is_packed(preset: dict[str, Any]) -> bool:
+    """Tell whether a preset packs documents into rows."""
+    return preset.get("tokens", {}).get("packing", True)

@@ -1,5 +1,6 @@
 """Loading the base model and making of it what is trained: an adapter on frozen weights, or every weight."""
 
+import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from snaketune.train.kernels.attention import training_attention
 from snaketune.train.loading.quantization import keep_arithmetic, quantization_config
 from snaketune.train.loading.unsupported_model import explaining_unfit_model
 from snaketune.train.packages import NONE
+
+# Of a proxy model: enough to hold every kind of layer of the models that mix them.
+LAYERS = 8
 
 
 def load_base(folder: str | Path, cfg: dict[str, Any], device: Device) -> PreTrainedModel:
@@ -145,3 +149,25 @@ def _missing_package(error: ImportError, kernel: str) -> str:
     if "attention" in reason.lower() or "flash" in reason.lower():
         return f"model.attn_implementation: {kernel} cannot be used here ({reason}): install it or set it to auto."
     return f"model.name_or_path: the model needs a package that is not installed ({reason}): install it in .venv."
+
+
+def likeness_of(model: Any, device: Device) -> PreTrainedModel:
+    """Return a model with the first layers' architecture, the kernel and the number format of ``model``.
+
+    Its weights are random; the same seed and the same sequence of random numbers go on afterwards.
+
+    Args:
+        model: the model, under an adapter or not; its weights may be absent.
+        device: where the new one goes.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = copy.deepcopy(base.config)
+    text = config.get_text_config()
+    text.num_hidden_layers = min(LAYERS, text.num_hidden_layers)
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[: text.num_hidden_layers]
+    devices = [] if device.is_cpu else [torch.cuda.current_device()]
+    with torch.random.fork_rng(devices), torch.device(device.type):
+        # The class itself, so that nothing is asked about code that came with the model and runs already.
+        small = type(base)._from_config(config, dtype=base.dtype, attn_implementation=config._attn_implementation)
+    return small.eval()

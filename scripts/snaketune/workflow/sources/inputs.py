@@ -9,10 +9,10 @@ from typing import Any
 
 from snaketune.config.schema import RunConfig
 from snaketune.config.schema_sources import SourceConfig, options_of, path_of
+from snaketune.core.atomic import could_be_path, require_path
 from snaketune.core.canonical import canonical_text
 from snaketune.core.digests import DigestCache
 from snaketune.core.errors import ConfigError
-from snaketune.core.file_names import could_be_path, require_path
 from snaketune.model.folder import files_beside_weights
 from snaketune.model.gguf.gguf_file import find_gguf
 from snaketune.model.smollm2 import SMOLLM2, packaged_file
