@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from snaketune.core.atomic import remove_tree
+from snaketune.core.cached_state import say
 from snaketune.core.errors import SnaketuneError
 from snaketune.core.locks import try_lock
 from snaketune.core.processes import is_gone, this_place
-from snaketune.core.cached_state import say
 
 # As `snaketune.core.atomic.sibling` names them; earlier versions had the pid alone.
 PARTIAL = re.compile(r"^\..+\.partial-(?:(?P<place>.+)-)?(?P<pid>\d+)$")

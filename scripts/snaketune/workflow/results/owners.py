@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snaketune.core.atomic import write_json
-from snaketune.core.canonical import read_json
 from snaketune.core.cached_state import say
+from snaketune.core.canonical import read_json
 
 # Whose results those are that no owner's file names, while several owners share the folder.
 UNKNOWN = "unknown"

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.atomic import write_json
+from snaketune.core.cached_state import say
 from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.digests import DigestCache
 from snaketune.core.manifest import listed_files
-from snaketune.core.cached_state import say
 
 NAME = ".made.json"
 # What Snakemake takes for the time of a folder that is an output.
@@ -212,7 +212,9 @@ def proofs_in(folder: Path) -> list[Proof]:
 def drop_notes(folder: Path, names: Container[str]) -> None:
     """Remove what is noted of the jobs that wrote one of ``names`` into ``folder``."""
     entries = _read(folder)
-    kept = {job: entry for job, entry in entries.items() if not any(Path(path).name in names for path in entry["outputs"])}
+    kept = {
+        job: entry for job, entry in entries.items() if not any(Path(path).name in names for path in entry["outputs"])
+    }
     with suppress(OSError):  # a note that cannot be removed stays without effect as long as there are records
         write_json(folder / NAME, kept)
 

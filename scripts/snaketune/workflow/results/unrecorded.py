@@ -1,0 +1,48 @@
+"""Small files without a record in ``work``: what is noted beside them tells an edit from what their jobs wrote.
+
+``work`` may be removed, or stay behind when results are copied. ``.made.json`` goes with the results: a fact that has
+no record and another digest than is noted there was edited or damaged, however well it can be read.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from snaketune.core.digests import DigestCache
+from snaketune.core.outputs import has_record
+from snaketune.workflow.results.adopting import GROUPS
+from snaketune.workflow.results.provenance_notes import Contents, drop_notes, proofs_in
+
+
+def contradicted_groups(folder: Path, work: str | Path) -> dict[Path, list[str]]:
+    """Return the files in ``folder`` that are not what is noted, each with the names of all that its job wrote there.
+
+    Files with a record are left to it.
+    """
+    groups = {folder / name: list(names) for names in GROUPS for name in names}
+    candidates = [path for path in groups if path.is_file() and not has_record(path, work)]
+    return {path: groups[path] for path in _contradicted(folder, candidates, work)}
+
+
+def drop_stale_notes(folder: Path, work: str | Path) -> None:
+    """Remove notes of jobs that have run again since, in a workflow that was killed before it could note it.
+
+    What has a record is what its last job wrote.
+    """
+    names = {name for names in GROUPS for name in names}
+    recorded = [path for name in names if (path := folder / name).is_file() and has_record(path, work)]
+    if stale := {path.name for path in _contradicted(folder, recorded, work)}:
+        drop_notes(folder, stale)
+
+
+def _contradicted(folder: Path, paths: Iterable[Path], work: str | Path) -> list[Path]:
+    """Return those of ``paths``, in ``folder``, that have another digest than is noted there."""
+    paths = list(paths)
+    noted = _noted(folder) if paths else {}
+    contents = Contents(Path(), DigestCache(Path(work) / "digests.json"))
+    return [path for path in paths if noted.get(path.name, found := contents.of(str(path))) != found]
+
+
+def _noted(folder: Path) -> dict[str, str]:
+    """Return the noted digests of the files that jobs wrote into ``folder`` itself, by name."""
+    outputs = [(Path(path), digest) for proof in proofs_in(folder) for path, digest in proof.outputs.items()]
+    return {path.name: digest for path, digest in outputs if path.parent.name in ("", folder.name)}
