@@ -171,7 +171,7 @@ def test_what_is_no_file_of_its_own_is_no_lock(tmp_path, kind):
     victim, lock = tmp_path / "victim", tmp_path / "lock"
     victim.write_text("precious")
     {"link": lambda: lock.symlink_to(victim), "pipe": lambda: os.mkfifo(lock), "folder": lock.mkdir}[kind]()
-    with pytest.raises(DataError, match="has to be a file of its own: remove it"):
+    with pytest.raises(DataError, match="has to be a regular file of its own: remove it"):
         try_lock(lock)
     assert victim.read_text() == "precious"
 

@@ -106,7 +106,7 @@ def test_a_planted_lock_is_not_truncated(source, tmp_path):
     lock = scratch / file_digest(source) / ".lock"
     lock.parent.mkdir(parents=True)
     lock.symlink_to(victim)
-    with pytest.raises(DataError, match="has to be a file of its own"):
+    with pytest.raises(DataError, match="has to be a regular file of its own"):
         stage(source, scratch, tmp_path)
     assert victim.read_text() == "precious"
 
@@ -119,7 +119,7 @@ def test_a_planted_folder_is_refused(source, shared, tmp_path, level):
     link = own if level == "own" else own / file_digest(source)
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(elsewhere)
-    with pytest.raises(DataError, match="is a link where a folder of our own has to be: remove it"):
+    with pytest.raises(DataError, match="is a link where the workflow needs a folder of its own: remove it"):
         stage(source, shared, tmp_path)
     assert list(elsewhere.iterdir()) == []
 

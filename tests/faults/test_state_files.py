@@ -174,7 +174,7 @@ def test_a_resolved_configuration_that_is_damaged_is_written_again(tmp_path):
 def test_a_manifest_of_a_wrong_type_is_removed(tmp_path, content, capsys):
     manifest = tmp_path / "manifest.json"
     manifest.write_bytes(content)
-    with pytest.raises(DataError, match=r"is no manifest any more .* the stage is rebuilt"):
+    with pytest.raises(DataError, match=r"is no longer a valid manifest .* to rebuild the stage"):
         read_manifest(manifest)
     manifest.write_bytes(content)
     drop_damaged_manifests([str(manifest)], tmp_path / "cache.json")

@@ -247,7 +247,7 @@ def test_equal_facts_give_equal_bytes(tmp_path):
 @pytest.mark.parametrize("content", ["{", "[]", "\x00"])
 def test_a_damaged_fact_file_is_one_sentence(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
-    with pytest.raises(DataError, match=r"run\.json is no JSON object"):
+    with pytest.raises(DataError, match=r"run\.json is not a JSON object"):
         load_facts("merged", {"run": str(tmp_path / "run.json")})
 
 

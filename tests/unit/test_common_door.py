@@ -76,7 +76,7 @@ def test_ctrl_c_is_one_sentence(argument):
     assert job.stdout.readline() == "working\n"
     job.send_signal(signal.SIGINT)
     _, error = job.communicate(timeout=20)
-    assert error == "Interrupted: the same command goes on from what is finished.\n"
+    assert error == "Interrupted: run the same command to continue from what is finished.\n"
     assert job.returncode == 130
 
 

@@ -67,7 +67,7 @@ def test_a_folder_a_pipe_and_an_empty_file_are_no_sources(tmp_path):
     (tmp_path / "empty.jsonl").touch()
     for name, sentence in (
         (".", "is a folder"),
-        ("pipe.jsonl", r"is no regular file \(a named pipe\)"),
+        ("pipe.jsonl", r"is not a regular file \(a named pipe\)"),
         ("empty.jsonl", "is empty"),
     ):
         with pytest.raises(DataError, match=sentence):

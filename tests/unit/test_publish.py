@@ -180,7 +180,7 @@ def test_damage_that_publishing_finds_is_marked_for_the_next_command(storage, fo
     content[1000] ^= 1
     weights.write_bytes(content)
     os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(DataError, match="the stage is rebuilt"):
+    with pytest.raises(DataError, match="to rebuild the stage"):
         publish(folder)
     assert not (folder / "adapter.manifest.json").exists()
 

@@ -105,5 +105,5 @@ def _document(path: Path) -> Json:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        raise DataError(f"{path} is no JSON object: delete it and run the same command, its stage makes it again.")
+        raise DataError(f"{path} is not a JSON object: delete it and run the same command, its stage writes it again.")
     return document

@@ -1,1 +1,1 @@
-"""What every stage stands on: atomic files, canonical JSON, digests, manifests, locks."""
+"""What every stage is built on: atomic files, canonical JSON, digests, manifests, locks."""

@@ -17,7 +17,7 @@ LONGEST_PATH = 4095
 
 # The longest name of a file, in bytes, on every common file system.
 LONGEST_NAME = 255
-# What file systems answer that cannot flush a folder, or anything: some of CIFS, FUSE and overlays.
+# Errors of file systems that cannot flush a folder, or anything at all: some of CIFS, FUSE and overlays.
 CANNOT_FLUSH = {
     errno.EINVAL,
     errno.ENOSYS,
@@ -36,7 +36,7 @@ def sibling(path: Path) -> Path:
 
 
 def beside(name: str, end: str) -> str:
-    """Return ``.<name><end>``; a name that would be too long for a file is cut, and stays one of its own."""
+    """Return ``.<name><end>``; a name too long for the file system is cut and kept unique by a digest."""
     if len(os.fsencode(f".{name}{end}")) <= LONGEST_NAME:
         return f".{name}{end}"
     mark = f"~{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}"
@@ -45,7 +45,7 @@ def beside(name: str, end: str) -> str:
 
 
 def flush(descriptor: int) -> bool:
-    """Flush an open file or folder to disk; False where its file system cannot, which costs safety, not results."""
+    """Flush an open file or folder to disk; False if its file system cannot, which costs crash safety, not results."""
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -56,13 +56,13 @@ def flush(descriptor: int) -> bool:
 
 
 def sync_directory(path: Path) -> bool:
-    """Flush a directory entry to disk, so that a rename survives a power cut; False where that is impossible.
+    """Flush a directory entry to disk, so that a rename survives a power cut; False if that is impossible.
 
     The workflow says so once when it starts, see ``snaketune.workflow.write_checks``.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:  # a folder that may be written to and not listed
+    except PermissionError:  # a folder with write permission but no read permission
         return False
     try:
         return flush(descriptor)
@@ -79,7 +79,7 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
     try:
         with explaining_full_disk(partial):
             path.parent.mkdir(parents=True, exist_ok=True)
-            # The mode creates the file or fails: what somebody else put there is never written through.
+            # Mode x creates the file or fails: a link planted by another user is never written through.
             with open(partial, "xb") as file:
                 yield file
                 file.flush()
@@ -98,7 +98,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as readable, sorted JSON to ``path`` atomically."""
-    # Here, because reading packed rows has to work on a machine without orjson.
+    # Imported here: reading packed rows has to work on a machine without orjson.
     from snaketune.core.canonical import pretty_bytes
 
     write_bytes(path, pretty_bytes(value))
@@ -126,13 +126,16 @@ def writing_directory(path: str | Path) -> Iterator[Path]:
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Give a folder the name ``path``; what is there is moved aside first, so that no half of it is ever seen there."""
+    """Give a folder the name ``path``.
+
+    An existing folder is moved aside first, so that a half-written one is never visible.
+    """
     aside = sibling(path.with_name(f"{path.name}.old"))
     remove_tree(aside)
     if path.is_symlink() or path.exists():
         path.rename(aside)
     os.replace(new, path)
-    # NFS keeps files that somebody still reads; the next workflow sweeps what stays.
+    # NFS keeps files that are still open; the next workflow removes the rest.
     shutil.rmtree(aside, ignore_errors=True)
     if aside.is_symlink() or aside.is_file():
         aside.unlink()
@@ -140,7 +143,7 @@ def replace_folder(new: Path, path: Path) -> None:
 
 @contextmanager
 def private_folder(path: str | Path) -> Iterator[Path]:
-    """Give an empty folder that is gone when the block ends, also after an error.
+    """Give an empty folder that is removed when the block ends, even after an error.
 
     What a killed process left there is removed first.
     """
@@ -155,7 +158,7 @@ def private_folder(path: str | Path) -> Iterator[Path]:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove what is at ``path``: a folder with all that is in it, a file, or a link, never what the link points at."""
+    """Remove what is at ``path``: a folder with its contents, a file, or a link (never its target)."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.exists():

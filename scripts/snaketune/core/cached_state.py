@@ -1,4 +1,4 @@
-"""What is remembered between commands and can be found out again: never a reason to stop, also when damaged."""
+"""A cache between commands: all of it can be recomputed, so a damaged one never stops a run."""
 
 import sys
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from snaketune.core.canonical import digest_of, read_json
 
 
 def read_state(path: str | Path, is_right: Callable[[Any], bool]) -> dict[str, Any]:
-    """Return what :func:`write_state` wrote; an empty dictionary, with a line that says so, for anything else.
+    """Return what :func:`write_state` wrote; an empty dictionary, with a printed note, if the file is unusable.
 
-    A damaged file is removed: the line comes once.
+    A damaged file is removed, so the note appears once.
 
     Args:
         path: the file.
@@ -33,7 +33,7 @@ def read_state(path: str | Path, is_right: Callable[[Any], bool]) -> dict[str, A
         reason = "is damaged or of another version"
     except OSError as error:
         reason = f"cannot be read ({error.strerror})"
-    say(f"{path} {reason}: what it remembered is found out again.")
+    say(f"{path} {reason}: its cached entries are recomputed.")
     if reason.startswith("is damaged"):
         with suppress(OSError):
             path.unlink()
@@ -43,17 +43,17 @@ def read_state(path: str | Path, is_right: Callable[[Any], bool]) -> dict[str, A
 def write_state(path: str | Path, state: dict[str, Any]) -> None:
     """Remember ``state`` as :func:`keep` does.
 
-    Each entry carries a digest, so that a flipped bit in it cannot pass for what was found out.
+    Each entry carries a digest, so that a flipped bit in it cannot pass for a computed value.
     """
     keep(path, {name: {"value": value, "digest": digest_of([name, value], 4)} for name, value in state.items()})
 
 
 def keep(path: str | Path, value: dict[str, Any]) -> None:
-    """Write what can be found out again; where nothing can be written, a line says so."""
+    """Write a cache; print a note if it cannot be written."""
     try:
         write_json(path, value)
     except OSError as error:
-        say(f"{path} cannot be written ({error.strerror}): what it would remember is found out again next time.")
+        say(f"{path} cannot be written ({error.strerror}): its entries are recomputed next time.")
 
 
 def say(sentence: str) -> None:

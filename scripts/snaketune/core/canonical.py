@@ -1,4 +1,4 @@
-"""One JSON text per value: what is hashed, stored and compared has sorted keys and no accidents of formatting."""
+"""One JSON text per value: sorted keys and fixed formatting for everything that is hashed, stored or compared."""
 
 import hashlib
 from pathlib import Path
@@ -44,5 +44,5 @@ def read_json(path: str | Path) -> Any:
         return orjson.loads(Path(path).read_bytes())
     except orjson.JSONDecodeError as error:
         raise NotJsonError(
-            f"{path} is not JSON ({error}): delete it and run the same command, its stage makes it again."
+            f"{path} is not JSON ({error}): delete it and run the same command, its stage writes it again."
         ) from None

@@ -37,9 +37,9 @@ VERBOSITY = {
 }
 
 PARENT_VARIABLE = "SNAKETUNE_PARENT"
-# Small files that the script writes; remembered when it ends well.
+# Small files that the script writes; recorded when it succeeds.
 _facts: list[Path] = []
-# What an orphan does before it ends: training saves its progress. It must return by itself.
+# What an orphan does before it exits: training saves its progress. It must return by itself.
 on_orphaned: Callable[[], None] | None = None
 
 
@@ -52,8 +52,8 @@ def parse_arguments(
 ) -> argparse.Namespace:
     """Parse ``--spec JSON`` and one ``--name VALUE`` per name; ``cfg`` is the configuration slice of the spec.
 
-    ``settings``, where a script takes them, are operational: JSON that never changes a result. ``facts`` names those
-    arguments that are small files which the script writes: the workflow notices when somebody changes them later.
+    ``settings``, where a script takes them, are operational: JSON that never changes a result. ``facts`` names the
+        arguments that are small files written by the script: the workflow notices later changes to them.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--spec", required=True, help="canonical JSON with stage, code and cfg, as the rule passes it")
@@ -74,7 +74,7 @@ def parse_arguments(
 def run(main: Callable[[], Any]) -> None:
     """Run a script's ``main``; turn a user's error into one sentence and an exit status.
 
-    What other tools have left in the environment is removed first, before anything heavy is imported.
+    Environment variables of other tools are removed first, before anything heavy is imported.
     """
     environment.clean()
     interruption = _Interruption()
@@ -84,15 +84,15 @@ def run(main: Callable[[], Any]) -> None:
         _main_and_record(main)
     except BaseException as error:
         if interruption.came:
-            sys.exit(_report("Interrupted: the same command goes on from what is finished.", 130))
+            sys.exit(_report("Interrupted: run the same command to continue from what is finished.", 130))
         sys.exit(_explain(error))
 
 
 class _Interruption:
-    """Ctrl-C, which can meet an import of C code and then comes out as any other error.
+    """Ctrl-C, which can hit an import of C code and then surfaces as some other error.
 
     Attributes:
-        came: whether it was pressed while this handler, and not that of a training, was in place.
+        came: whether it was pressed while this handler, rather than that of a training, was installed.
     """
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ def _explain(error: BaseException) -> int:
         case SnaketuneError():
             return _report(f"{type(error).__name__}: {error}", error.exit_code)
         case KeyboardInterrupt():
-            return _report("Interrupted: the same command goes on from what is finished.", 130)
+            return _report("Interrupted: run the same command to continue from what is finished.", 130)
         case BrokenPipeError() if reader_left(0):
             return leave_closed_pipe()
         case Exception() if sentence := described(error):
@@ -122,9 +122,9 @@ def _explain(error: BaseException) -> int:
 
 
 def leave_closed_pipe() -> int:
-    """Return the exit status of a program whose reader has gone, as of ``| head -1``, and write nothing more.
+    """Return the exit status of a program whose reader closed the pipe, as ``| head -1`` does, and write nothing more.
 
-    Python would try once more when it ends, and complain.
+    Python would flush once more at exit, and complain.
     """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
@@ -134,7 +134,7 @@ def leave_closed_pipe() -> int:
 
 
 def reader_left(seconds: float) -> bool:
-    """Wait for ``seconds``, or until the reader of standard output has gone; tell whether it has."""
+    """Wait for ``seconds``, or until the reader of standard output has closed the pipe; tell whether it has."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(seconds * 1000))
@@ -150,7 +150,7 @@ def described(error: Exception) -> str | None:
 
 
 def _expect_facts(paths: list[Path]) -> None:
-    """Forget, as a job of a workflow, what an earlier job wrote where this one is going to."""
+    """In a job of a workflow: drop the records of the files that this job is about to overwrite."""
     _facts[:] = paths if PARENT_VARIABLE in os.environ else []
     if _facts:
         from snaketune.core.outputs import forget_outputs
@@ -159,7 +159,7 @@ def _expect_facts(paths: list[Path]) -> None:
 
 
 def _main_and_record(main: Callable[[], Any]) -> None:
-    """Run ``main`` and, as a job of a workflow, remember the facts that it wrote."""
+    """Run ``main``; in a job of a workflow, record the fact files that it wrote."""
     main()
     if _facts:
         from snaketune.core.outputs import record_outputs
@@ -168,13 +168,13 @@ def _main_and_record(main: Callable[[], Any]) -> None:
 
 
 def _report(sentence: str, code: int) -> int:
-    with contextlib.suppress(OSError):  # the terminal may be gone
+    with contextlib.suppress(OSError):  # the terminal may be closed
         print(sentence, file=sys.stderr, flush=True)
     return code
 
 
 def _describe_full_disk(error: Exception) -> str | None:
-    """Return a sentence when an error that nobody explained comes from a full disk: which one, as far as is known."""
+    """Return a sentence if an unexplained error comes from a full disk: which disk, as far as is known."""
     places = usual_places()
     if not is_full_disk(error, places):
         return None
@@ -195,8 +195,8 @@ def _describe_os_error(error: OSError) -> str:
 def stop_with_parent(parent: str | None) -> None:
     """End this process when the workflow that started it is gone.
 
-    Snakemake's shell outlives a ``kill -9`` of Snakemake, so a training would go on as an orphan and the next
-    run would meet it. Everything a stage publishes is renamed into place, so ending at any instant is safe.
+    Snakemake's shell outlives a ``kill -9`` of Snakemake, so a training would go on as an orphan and collide with the
+    next run. Everything a stage publishes is renamed into place, so exiting at any instant is safe.
 
     Args:
         parent: ``host:pid`` of the workflow; another host (a cluster node's) is not watched.

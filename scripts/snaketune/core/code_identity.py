@@ -1,4 +1,4 @@
-"""What a stage's code means, as a digest: comments, docstrings and formatting do not count, expressions do.
+"""The digest of a stage's code: comments, docstrings and formatting do not count, expressions do.
 
 The digest covers the script and every module of the library that it imports, directly or not, also inside
 functions, and the template files beside those modules.
@@ -24,7 +24,7 @@ class CodeDigests:
 
     Args:
         root: the folder that holds the package, which is also the scripts' folder.
-        memory: JSON file of what was found in each source file.
+        memory: JSON file that caches the digest and imports of each source file.
     """
 
     def __init__(self, root: str | Path, memory: str | Path | None = None):
@@ -46,7 +46,7 @@ class CodeDigests:
         return sorted(self._root / name for name in self._closure(Path(script).resolve()))
 
     def save(self) -> None:
-        """Keep what was found for the next invocation."""
+        """Save the cache for the next invocation."""
         if self._remembered:
             self._remembered.save()
 
@@ -96,7 +96,7 @@ def _read(path: Path) -> list[Any]:
 
 
 def _is_found(value: object) -> bool:
-    """Tell whether a remembered value is one of :func:`_read`."""
+    """Tell whether a cached value has the form of a result of :func:`_read`."""
     match value:
         case [str(), [*modules]]:
             return all(isinstance(module, str) for module in modules)

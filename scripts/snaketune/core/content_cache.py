@@ -1,4 +1,4 @@
-"""What was found out about the content of files, and holds as long as they do not change on disk."""
+"""A cache of facts about files, valid while the files do not change on disk."""
 
 import time
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from typing import Any
 
 from snaketune.core.cached_state import read_state, write_state
 
-# Kernels count a ctime in steps of up to 10 ms: what changes a file twice within one leaves one ctime.
+# Kernels advance ctime in steps of up to 10 ms: two changes within one step leave the same ctime.
 SETTLED_NS = 20_000_000
 
 
 class Remembered:
     """Values keyed by path, size, mtime_ns, inode and ctime_ns, kept in one JSON file.
 
-    A value holds while the keys of its file are unchanged. No program can set a ctime, so that new content under the
-    old size and mtime is noticed. A file that was changed a moment before it was read is not remembered: a change right
-    after the reading could have the same ctime.
+    A value holds while the keys of its file are unchanged. No program can set a ctime, so new content with the old size
+    and mtime is noticed. A file that changed just before it was read is not cached: a change right after the read could
+    have the same ctime.
 
     Args:
         path: the JSON file.
@@ -30,17 +30,17 @@ class Remembered:
         self._dirty = False
 
     def knows(self, path: str | Path, stat: stat_result | None = None) -> bool:
-        """Tell whether the file at ``path`` is unchanged since something was found out about it.
+        """Tell whether the file at ``path`` is unchanged since its value was cached.
 
         Args:
             path: the file, absolute and without links.
-            stat: its state, when it has just been asked for.
+            stat: its ``os.stat_result``, if the caller already has it.
         """
         known = self._known.get(str(path))
         return known is not None and known[:-1] == _key(stat or Path(path).stat())
 
     def value(self, path: str | Path, find_out: Callable[[Path], Any], stat: stat_result | None = None) -> Any:
-        """Return what is known of the file at ``path``, by ``find_out`` when it changed on disk."""
+        """Return the value of the file at ``path``, computed by ``find_out`` if the file changed on disk."""
         path = Path(path)
         if self.knows(path, stat):
             return self._known[str(path)][-1]
@@ -52,7 +52,7 @@ class Remembered:
         return found
 
     def save(self) -> None:
-        """Write what was learned."""
+        """Write the cache."""
         if self._dirty:
             write_state(self._path, self._known)
             self._dirty = False
@@ -63,7 +63,7 @@ def _key(stat: stat_result) -> list[int]:
 
 
 def _is_entry(entry: object, is_value: Callable[[Any], bool]) -> bool:
-    """Tell whether an entry has the form of one."""
+    """Tell whether an entry is well-formed."""
     if not isinstance(entry, list) or len(entry) != 5:
         return False
     return all(isinstance(number, int) for number in entry[:-1]) and is_value(entry[-1])

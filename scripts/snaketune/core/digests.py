@@ -14,7 +14,7 @@ CHUNK_BYTES = 8 << 20
 def file_digest(path: str | Path) -> str:
     """Return the XXH3-128 digest (32 hex digits) of the file at ``path``, read in 8 MiB pieces.
 
-    XXH3 reads as fast as the disk; it guards against change and damage, not against forgery.
+    XXH3 is as fast as the disk; it detects change and damage, not forgery.
     """
     state = xxhash.xxh3_128()
     with open(path, "rb", buffering=0) as file:
@@ -24,7 +24,7 @@ def file_digest(path: str | Path) -> str:
 
 
 def files_under(path: str | Path) -> list[Path]:
-    """Return the regular files at or under ``path``, sorted, without hidden ones."""
+    """Return the regular files at or under ``path``, sorted, hidden ones left out."""
     path = Path(path)
     if path.is_file():
         return [path]
@@ -33,7 +33,7 @@ def files_under(path: str | Path) -> list[Path]:
 
 
 class DigestCache:
-    """Digests of files, kept in one JSON file: one that did not change on disk is not read again."""
+    """Digests of files, kept in one JSON file: an unchanged file is not read again."""
 
     def __init__(self, path: str | Path):
         self._remembered = Remembered(path, lambda value: isinstance(value, str))
@@ -43,7 +43,7 @@ class DigestCache:
         return self._remembered.knows(Path(path).resolve())
 
     def digest(self, path: str | Path) -> str:
-        """Return the digest of the file at ``path``, which is read when it changed on disk."""
+        """Return the digest of the file at ``path``, reading it only if it changed on disk."""
         return self._remembered.value(Path(path).resolve(), file_digest)
 
     def folder_digest(self, path: str | Path) -> str:
@@ -56,5 +56,5 @@ class DigestCache:
         return digest_of({str(p.relative_to(folder)): self.digest(p) for p in files})
 
     def save(self) -> None:
-        """Write the cache back if it learned something."""
+        """Write the cache back if it changed."""
         self._remembered.save()

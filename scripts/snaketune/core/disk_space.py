@@ -1,4 +1,4 @@
-"""Room on disks: asked for before much is written, and a sentence where it was not enough."""
+"""Disk space: checked before large writes, and explained in one sentence when it runs out."""
 
 import errno
 import os
@@ -12,17 +12,17 @@ from pathlib import Path
 from snaketune.core.errors import DiskFullError
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-# What libraries that write by themselves say of a full disk: safetensors, torch's archives, streams of C++, Arrow.
+# How libraries with their own writers report a full disk: safetensors, torch's archives, streams of C++, Arrow.
 SAYS_FULL = re.compile(r"no space left|os error (?:28|122)\b|disk quota exceeded|errno (?:28|122)\b", re.IGNORECASE)
 MAY_MEAN_FULL = re.compile(
     r"i/o error|iostream error|unexpected pos|file write failed|error writing|writing file", re.I
 )
-# A disk with less than this is full: what is written has larger pieces.
+# A disk with less than this counts as full: writes are in larger pieces.
 LITTLE_BYTES = 1 << 20
 
 
 def free_bytes(place: str | Path) -> int:
-    """Return the bytes that are free for us on the disk of a path, or of the nearest folder above it that exists."""
+    """Return the bytes available to this user on the disk of a path, or of its nearest existing parent."""
     path = Path(place).absolute()
     while not path.exists() and path != path.parent:
         path = path.parent
@@ -30,7 +30,7 @@ def free_bytes(place: str | Path) -> int:
 
 
 def has_no_inodes(place: str | Path) -> bool:
-    """Tell whether no further file can be made on a disk, however many bytes are free."""
+    """Tell whether a disk is out of inodes, however many bytes are free."""
     path = Path(place).absolute()
     while not path.exists() and path != path.parent:
         path = path.parent
@@ -39,7 +39,7 @@ def has_no_inodes(place: str | Path) -> bool:
 
 
 def require_room(place: str | Path, needed: int, what: str) -> None:
-    """Refuse to begin what a disk has no room for.
+    """Refuse to start a write that a disk has no room for.
 
     Args:
         place: where it is written.
@@ -60,11 +60,11 @@ def require_room(place: str | Path, needed: int, what: str) -> None:
 
 @contextmanager
 def explaining_full_disk(place: Path, needed: int = 0) -> Iterator[None]:
-    """Turn what a full disk makes of the block into one sentence.
+    """Turn any error that a full disk causes in the block into one sentence.
 
     Args:
         place: the file or folder that the block writes.
-        needed: bytes that it takes, where they are known; else it is more than what was written.
+        needed: bytes that it takes, where they are known; otherwise reported as more than what was written.
 
     Raises:
         DiskFullError: with the path and the bytes needed.
@@ -86,20 +86,20 @@ def explaining_full_disk(place: Path, needed: int = 0) -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what is used up: a disk may have room that is not for this user."""
+    """Return what is exhausted: a disk may have space that this user's quota forbids."""
     is_quota = getattr(error, "errno", None) == errno.EDQUOT or "quota" in str(error).lower()
     return "your quota on this disk is used up (`quota -s` shows it)" if is_quota else "the disk is full"
 
 
 def _no_inodes(place: Path) -> DiskFullError:
     return DiskFullError(
-        f"{place}: its disk has no room for another file, although {free_bytes(place):,} bytes are free (`df -i` shows"
-        " its inodes): remove files there, then run the same command again; what is finished is kept."
+        f"{place}: its disk is out of inodes, although {free_bytes(place):,} bytes are free (`df -i` shows "
+        "them): remove files there, then run the same command again; what is finished is kept."
     )
 
 
 def is_full_disk(error: BaseException, places: Iterable[str | Path]) -> bool:
-    """Tell whether an error comes from a full disk: it says so, or it may mean that and one of ``places`` is full."""
+    """Tell whether an error comes from a full disk: it says so, or it is ambiguous and one of ``places`` is full."""
     if isinstance(error, OSError) and error.errno in FULL:
         return True
     text = str(error)

@@ -1,10 +1,9 @@
-"""Environment variables that other tools leave in a shell, and what becomes of each in a job.
+"""Environment variables of other tools, and whether a job sees them.
 
 accelerate, transformers, torch, MKL and others read several hundred variables, of which many change numbers
-(``ACCELERATE_MIXED_PRECISION``) or the way a program goes (``WORLD_SIZE``). The configuration decides a result, so
-these are removed before anything heavy is imported; what only says where things are, who may read them and how much is
-printed is passed through. ``tests/unit/test_common_variables.py`` scans the installed packages for variables that
-stand in neither table.
+(``ACCELERATE_MIXED_PRECISION``) or control flow (``WORLD_SIZE``). The configuration decides a result, so these are
+removed before anything heavy is imported; variables for paths, credentials and verbosity are passed through.
+``tests/unit/test_common_variables.py`` scans the installed packages for variables that are in neither table.
 """
 
 import os
@@ -12,9 +11,9 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from functools import cache
 
-# Set by run_workers for the processes that it starts: the launcher's own variables are meant for this process.
+# Set by run_workers for the processes that it starts: these keep the launcher's variables.
 WORKER = "SNAKETUNE_WORKER"
-# What torch's launcher says to the processes that it starts.
+# Variables that torch's launcher sets for its workers.
 LAUNCHER = """
     RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE ROLE_RANK ROLE_NAME ROLE_WORLD_SIZE
     MASTER_ADDR MASTER_PORT TORCHELASTIC_* TORCH_NCCL_ASYNC_ERROR_HANDLING NCCL_ASYNC_ERROR_HANDLING
@@ -104,24 +103,24 @@ REMOVED = {
 SET = {"PYTHONNOUSERSITE": "1", "PYTHONUTF8": "1"}
 
 
-# Members of a family that is passed which are not harmless.
+# Exceptions: members of a passed family that do change results.
 EXCEPTIONS = ("ARROW_USER_SIMD_LEVEL",)
 
 
 def is_passed(name: str) -> bool:
-    """Tell whether a variable is known to change no result and no way that a program goes."""
+    """Tell whether a variable is known to change neither results nor control flow."""
     return name not in EXCEPTIONS and any(_matches(name, patterns) for patterns in PASSED.values())
 
 
 def is_removed(name: str) -> bool:
-    """Tell whether jobs are not to see a variable."""
+    """Tell whether a variable is hidden from jobs."""
     return name not in SET and not is_passed(name) and any(_matches(name, patterns) for patterns in REMOVED.values())
 
 
 def clean(environment: MutableMapping[str, str] = os.environ) -> list[str]:
     """Remove from ``environment`` what would change a result, and return the names, sorted.
 
-    A process of a training that the workflow started itself (``SNAKETUNE_WORKER``) keeps what the launcher says to it.
+    A process of a training that the workflow started itself (``SNAKETUNE_WORKER``) keeps the launcher's variables.
     """
     kept = f"{LAUNCHER} {WORKER}" if WORKER in environment else ""
     names = sorted(name for name in environment if is_removed(name) and not _matches(name, kept))
@@ -133,12 +132,12 @@ def clean(environment: MutableMapping[str, str] = os.environ) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Patterns:
-    """Patterns of names, sorted by kind: every script asks for each variable of the environment.
+    """Patterns of names, grouped by kind because every script checks each variable of the environment.
 
     Attributes:
         names: patterns without a star.
-        beginnings: what stands before a star at the end; ``endings`` what stands behind one at the beginning.
-        around: what stands before and behind a star in the middle.
+        beginnings: the part before a trailing star; ``endings`` the part after a leading one.
+        around: the parts before and after a star in the middle.
     """
 
     names: frozenset[str]

@@ -7,9 +7,9 @@ from typing import Any
 
 
 class SnaketuneError(Exception):
-    """Base of all errors caused by input, configuration or circumstances rather than by a defect.
+    """Base of all errors caused by input, configuration or the machine rather than by a defect.
 
-    ``cure`` is what the line to write that the sentence has would set, where a program tries it.
+    ``cure`` holds the settings that the suggested fix would make, for programs that try it.
     """
 
     exit_code = 1
@@ -23,7 +23,7 @@ class ConfigError(SnaketuneError):
 
 
 class DataError(SnaketuneError):
-    """The data cannot be used as they are."""
+    """The data cannot be used as given."""
 
     exit_code = 3
 
@@ -45,7 +45,7 @@ class TrainingError(SnaketuneError):
 
 
 class DiskFullError(SnaketuneError, OSError):
-    """A disk has no room for what is to be written: an error of the system to whoever could do without that file."""
+    """A disk has no room for a write; an OSError, so that callers who can do without the file may go on."""
 
     exit_code = 6
     errno = ENOSPC

@@ -1,6 +1,6 @@
-"""NVIDIA cards of this machine: one for each job, and a sentence where there is one that torch cannot use.
+"""NVIDIA GPUs of this machine: one per job, and a sentence if there is one that torch cannot use.
 
-Nothing here imports torch: which cards a process sees has to be said before CUDA looks for them, and it looks once.
+Nothing here imports torch: CUDA reads ``CUDA_VISIBLE_DEVICES`` once, when it is initialised.
 """
 
 import os
@@ -16,13 +16,13 @@ from snaketune.core.private_folders import PrivateFolder
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ANSWER_SECONDS = 60.0
-# The oldest driver that runs programs made with a version of CUDA (minor versions are compatible with each other).
+# The oldest driver that supports each major version of CUDA (minor versions are compatible with each other).
 OLDEST_DRIVER = {"11": "450.80", "12": "525.60", "13": "580.65"}
-# Where nothing can be written to the machine's own place; jobs run in the folder of the workflow.
+# Used if the machine's lock folder is not writable; jobs run in the folder of the workflow.
 LOCKS = Path("work") / "cards"
-MAKE_AGAIN = "make the environment again with `rm -r .venv && make install`, which looks for a build that fits"
+MAKE_AGAIN = "recreate the environment with `rm -r .venv && make install`, which selects a build that fits"
 OR_CPU = f"or ask for the CPU with {VISIBLE}= before the command"
-# Locks of the cards that this process took, held until it ends.
+# Locks of the GPUs that this process took, held until it exits.
 _held: list[Lock] = []
 
 
@@ -46,10 +46,9 @@ def count_cards() -> int:
 def take_cards(count: int = 1, folder: Path | None = None, environment: MutableMapping[str, str] = os.environ) -> None:
     """Let this process, and those that it starts, see ``count`` of the cards that it may use, free ones first.
 
-    transformers trains on all cards that it sees, in a way that nobody asked for, and two jobs at a time would share
-    the first card. A card is free when no other job holds its lock; where too few are, the first ones are taken, too.
-    Cards on which other programs compute come after idle ones. Locks are held also where all cards are taken, so that
-    other jobs know.
+    transformers uses DataParallel on all cards that it sees, and two concurrent jobs would share the first card. A card
+    is free when no other job holds its lock; if too few are free, the first ones are shared. Cards that other programs
+    compute on come after idle ones. Locks are held even when all cards are taken, so that other jobs know.
 
     Args:
         count: how many.
@@ -80,8 +79,8 @@ def _take(path: Path, most: int) -> bool:
 def visible_cards(environment: MutableMapping[str, str] = os.environ) -> list[str]:
     """Return the names of the cards that this process may use, as ``CUDA_VISIBLE_DEVICES`` takes them.
 
-    CUDA reads that list up to the first name that is none. Numbers of cards depend on ``CUDA_DEVICE_ORDER``; the names
-    that the driver gives do not. Of a card that is cut into slices (MIG) the slices are named.
+    CUDA reads that list up to the first invalid entry. Card numbers depend on ``CUDA_DEVICE_ORDER``; the driver's UUIDs
+    do not. A card partitioned by MIG is listed as its slices.
     """
     if VISIBLE in environment:
         names = [name.strip() for name in environment[VISIBLE].split(",")]
@@ -91,7 +90,7 @@ def visible_cards(environment: MutableMapping[str, str] = os.environ) -> list[st
 
 
 def named_cards(listing: str) -> list[str]:
-    """Return the names in what ``nvidia-smi -L`` prints."""
+    """Return the UUIDs in the output of ``nvidia-smi -L``."""
     cards: list[list[str]] = []
     for line in listing.splitlines():
         found = re.search(r"\(UUID: ([^)]+)\)", line)
@@ -103,12 +102,12 @@ def named_cards(listing: str) -> list[str]:
 
 
 def cards_at_work() -> set[str]:
-    """Return the names of the cards on which programs compute at this moment."""
+    """Return the UUIDs of the cards that programs compute on at this moment."""
     return set((_ask("--query-compute-apps=gpu_uuid", "--format=csv,noheader") or "").split())
 
 
 def _ask(*arguments: str) -> str | None:
-    """Return what ``nvidia-smi`` answers, None where it is missing, fails or hangs."""
+    """Return the output of ``nvidia-smi``, or None if it is missing, fails or hangs."""
     if not shutil.which("nvidia-smi"):
         return None
     try:
@@ -137,22 +136,22 @@ def why_unusable(
     root: Path = Path("/"),
     ask: Callable[..., str | None] = _ask,
 ) -> str | None:
-    """Return why torch, which finds no card, cannot use the one that is here; None where there is none to use.
+    """Return why torch, which finds no card, cannot use the one that is here; None if there is no GPU to use.
 
     Args:
         torch_version: of the installed torch.
-        cuda: the version of CUDA that it was made with, None for none.
-        environment: an empty ``CUDA_VISIBLE_DEVICES`` asks for the CPU.
+        cuda: the version of CUDA that it was built with, or None.
+        environment: an empty ``CUDA_VISIBLE_DEVICES`` selects the CPU.
         root: of the file system.
-        ask: asks ``nvidia-smi``.
+        ask: runs ``nvidia-smi``.
     """
     asked_for_cpu = VISIBLE in environment and not visible_cards(environment)
     if asked_for_cpu or not has_card(root, ask):
         return None
     if cuda is None:
         return (
-            f"this machine has an NVIDIA GPU and torch {torch_version} is a build without CUDA: make the environment"
-            f" again with `rm -r .venv && SNAKETUNE_TORCH=gpu make install`, {OR_CPU}."
+            f"this machine has an NVIDIA GPU and torch {torch_version} is a build without CUDA: recreate the "
+            f"environment with `rm -r .venv && SNAKETUNE_TORCH=gpu make install`, {OR_CPU}."
         )
     driver, oldest = _driver(root, ask), OLDEST_DRIVER.get(cuda.split(".")[0])
     if driver and oldest and _numbers(driver) < _numbers(oldest):
@@ -162,8 +161,7 @@ def why_unusable(
         )
     return (
         f"this machine has an NVIDIA GPU (driver {driver or 'unknown'}) and torch {torch_version} with CUDA {cuda}"
-        f" cannot use it: run `nvidia-smi`, start the machine again after an update of the driver, give a container the"
-        f" option --gpus all, {OR_CPU}."
+        f" cannot use it: run `nvidia-smi`, reboot after a driver update, start a container with --gpus all, {OR_CPU}."
     )
 
 

@@ -1,8 +1,8 @@
 """Locks that die with the process that holds them, so that a crash leaves nothing to unlock.
 
-The kernel's own (flock) where the file system has them. Lustre without them, NFS without its lock service and some
-FUSE file systems do not: there a second file, ``<name>.held``, which only one process can create, names its holder,
-and is taken over when that process is gone.
+flock is used where the file system supports it. Lustre mounted without locks, NFS without its lock service and some
+FUSE file systems do not: there a second file, ``<name>.held``, created exclusively, names its holder and is taken over
+when that process is gone.
 """
 
 import errno
@@ -19,9 +19,9 @@ from typing import IO
 from snaketune.core.errors import DataError
 from snaketune.core.processes import is_gone, this_place
 
-# What flock answers where the file system has no locks.
+# Errors of flock on a file system without locks.
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
-# How long a file without the name of its holder may be in the making, in seconds.
+# How long a file may exist without the name of its holder before it counts as stale, in seconds.
 MAKING_SECONDS = 60.0
 POLL_SECONDS = 0.5
 
@@ -50,11 +50,11 @@ def try_lock(path: str | Path) -> tuple[Lock | None, str]:
     """Take the lock file at ``path`` without waiting.
 
     Returns:
-        The lock (keep it: closing it releases it) and an empty text, or ``None`` and the pid of the process that
-        holds it, with the host where that is another.
+        The lock (keep it: closing it releases it) and an empty text, or ``None`` and the pid of the process that holds
+        it, with the host if it is another.
 
     Raises:
-        DataError: if something that is no regular file is at ``path``: a link could point at anybody's file.
+        DataError: if ``path`` is not a regular file: a link could point at another user's file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,11 +76,11 @@ def try_lock(path: str | Path) -> tuple[Lock | None, str]:
 
 
 def wait_for_lock(path: str | Path, doing: str = "works on the same run") -> Lock:
-    """Take the lock file at ``path``, saying once who holds it if that takes time.
+    """Take the lock file at ``path``, printing once who holds it if it is not free.
 
     Args:
         path: the lock file.
-        doing: what the process that holds it does.
+        doing: what the holder of the lock is doing, for the message.
 
     Raises:
         DataError: as :func:`try_lock`.
@@ -95,7 +95,7 @@ def wait_for_lock(path: str | Path, doing: str = "works on the same run") -> Loc
 
 
 def _open(path: Path) -> IO[str]:
-    """Open a lock file without following a link and without waiting for the other end of a pipe."""
+    """Open a lock file without following a link and without blocking on a pipe."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o666)
@@ -110,8 +110,10 @@ def _open(path: Path) -> IO[str]:
 
 
 def _no_lock_file(path: Path) -> DataError:
-    kind = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "no regular file"
-    return DataError(f"{path} is {kind}, and a lock has to be a file of its own: remove it and run the same command.")
+    kind = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "not a regular file"
+    return DataError(
+        f"{path} is {kind}, and a lock file has to be a regular file of its own: remove it and run the same command."
+    )
 
 
 def _sign(file: IO[str]) -> None:
@@ -122,7 +124,7 @@ def _sign(file: IO[str]) -> None:
 
 
 def _try_to_hold(path: Path, file: IO[str]) -> tuple[Lock | None, str]:
-    """Do with a file that one process alone can create what the file system cannot do with locks."""
+    """Emulate a lock on a file system without locks, by a file created exclusively."""
     held = path.with_name(f"{path.name}.held")
     if not _create(held) and not (_break_stale(held) and _create(held)):
         file.close()
@@ -131,7 +133,7 @@ def _try_to_hold(path: Path, file: IO[str]) -> tuple[Lock | None, str]:
 
 
 def _create(path: Path) -> bool:
-    """Create a file with the name of this process in it; False if it is there already."""
+    """Create a file that names this process; False if it exists."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except FileExistsError:
@@ -142,7 +144,10 @@ def _create(path: Path) -> bool:
 
 
 def _break_stale(held: Path) -> bool:
-    """Remove a file whose process is gone; one process at a time, lest it removes what another has just created."""
+    """Remove a file whose process is gone.
+
+    One process at a time, so that none removes what another has just created.
+    """
     breaking = held.with_name(f"{held.name}.breaking")
     if not _is_stale(held):
         return False
@@ -184,5 +189,5 @@ def _holder(held: Path) -> str:
 
 
 def _remove_own(held: Path, pid: int) -> None:
-    if os.getpid() == pid:  # a fork of the process that took it does not own it
+    if os.getpid() == pid:  # a fork of the holder does not own the lock
         held.unlink(missing_ok=True)

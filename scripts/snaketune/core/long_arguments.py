@@ -1,7 +1,7 @@
-"""Specs that are too long for a command line: the text goes to a file that is named by its content.
+"""Specs that are too long for a command line: they are written to files named by their content.
 
-Linux takes at most 128 KiB in one argument, and the whole command of a job is one. A rule's param then has the name,
-which changes exactly when the text does; so what reruns stays the same.
+Linux limits one argument to 128 KiB, and the whole command of a job is one argument (of ``sh -c``). A rule's param then
+holds the file name, which changes exactly when the text does, so reruns are unaffected.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ LONGEST = 64 << 10
 
 
 def shortened(text: str, folder: str | Path) -> str:
-    """Return a spec, or the name of the file in ``folder`` that has it if it is over 64 KiB."""
+    """Return a spec, or if it is over 64 KiB the name of the file in ``folder`` that holds it."""
     if len(text) <= LONGEST:
         return text
     path = Path(folder) / f"{digest_of(text, size=16)}.json"
@@ -29,7 +29,7 @@ def in_full(spec: str) -> str:
     """Return the text of a spec.
 
     Raises:
-        ConfigError: if its file is gone.
+        ConfigError: if its file is missing.
     """
     if not spec.startswith(MARK):
         return spec

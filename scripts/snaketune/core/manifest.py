@@ -1,4 +1,4 @@
-"""Manifests: a small deterministic account of what a stage made, checked before anything uses it."""
+"""Manifests: a small deterministic record of a stage's outputs, checked before they are used."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,15 +22,15 @@ def describe_files(paths: Iterable[str | Path], root: str | Path) -> dict[str, d
 def write_manifest(path: str | Path, stage: str, outputs: Iterable[str | Path], facts: dict[str, Any]) -> None:
     """Write the manifest of a stage: the digests of ``outputs`` and the stage's own ``facts``.
 
-    Paths are stored relative to the manifest's folder, so that a results folder can be moved. There is no
-    clock, no host and no absolute path in it: the same content gives the same bytes.
+    Paths are stored relative to the manifest's folder, so that a results folder can be moved. It contains no clock,
+    host or absolute path: the same content gives the same bytes.
     """
     path = Path(path)
     write_json(path, {"stage": stage, "files": describe_files(outputs, path.parent), **facts})
 
 
 def listed_files(manifest: str | Path) -> dict[str, dict[str, Any]] | None:
-    """Return the files that a manifest lists, with their sizes and digests; None if it has not the form of one."""
+    """Return the files that a manifest lists, with their sizes and digests; None if it is malformed."""
     try:
         files = read_json(manifest)["files"]
         return files if all(_is_entry(name, entry) for name, entry in files.items()) else None
@@ -50,7 +50,7 @@ def _is_entry(name: str, entry: Mapping[str, Any]) -> bool:
 def damaged_files(manifest: str | Path) -> list[str]:
     """Return the files of ``manifest`` that are missing or whose content differs, relative to its folder.
 
-    A manifest that has not the form of one names itself.
+    A malformed manifest names itself.
     """
     manifest = Path(manifest)
     if (files := listed_files(manifest)) is None:
@@ -67,8 +67,8 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     """Return the manifest at ``path`` after checking every file it lists.
 
     Raises:
-        DataError: if a file is missing or damaged. The manifest is removed first, so that the same command,
-            given again, rebuilds the stage.
+        DataError: if a file is missing or damaged. The manifest is removed first, so that running the same command
+            again rebuilds the stage.
     """
     path = Path(path)
     if bad := damaged_files(path):
@@ -77,7 +77,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 
 
 def mark_damaged(manifest: Path, name: str) -> DataError:
-    """Remove a manifest of which a file is damaged, so that the next command rebuilds the stage, and return the error.
+    """Remove the manifest of a damaged file, so that the next command rebuilds the stage, and return the error.
 
     Args:
         manifest: the manifest.
@@ -87,9 +87,9 @@ def mark_damaged(manifest: Path, name: str) -> DataError:
         f"{manifest.parent / name} does not have the content its manifest records (deleted, edited or damaged on disk)"
     )
     if name == manifest.name:
-        found = f"{manifest} is no manifest any more (edited or damaged on disk)"
+        found = f"{manifest} is no longer a valid manifest (edited or damaged on disk)"
     try:
         manifest.unlink(missing_ok=True)
     except OSError as error:
         return DataError(f"{found}, and {manifest} cannot be removed ({error.strerror}): make its folder writable.")
-    return DataError(f"{found}: {manifest.name} was removed, run the same command again and the stage is rebuilt.")
+    return DataError(f"{found}: {manifest.name} was removed; run the same command again to rebuild the stage.")

@@ -1,7 +1,7 @@
-"""What the jobs of a workflow wrote, remembered in ``work/outputs``: an edit or damage is noticed and undone.
+"""Records of the small files that jobs wrote, kept in ``work/outputs``: an edit or damage is noticed and undone.
 
-Manifests have the digests of bulk data. This is for the small files that have no manifest, manifests among them. An
-output's record holds its digest and, as it is small, its content.
+Bulk data have their digests in manifests; these records cover fact files and the manifests themselves. A record holds
+the digest of a file and, unless it is too long, its content.
 """
 
 import os
@@ -14,7 +14,7 @@ from snaketune.core.atomic import write_bytes
 from snaketune.core.cached_state import read_state, write_state
 from snaketune.core.digests import file_digest
 
-# Larger outputs are made again instead.
+# Larger outputs are rebuilt instead.
 MOST_KEPT_BYTES = 8 << 20
 
 
@@ -22,12 +22,9 @@ MOST_KEPT_BYTES = 8 << 20
 class Output:
     """A file as its job wrote it.
 
-    Attributes:
-        path: where.
-        group: the names of all small files that the same job wrote beside it, its own among them.
-        digest: XXH3-128 of its content.
-        mtime_ns: when, in nanoseconds since the epoch.
-        content: its text; None where it was too long to be kept.
+    Attributes: path: the file. group: the names of all small files that the same job wrote beside it, including its
+        own. digest: XXH3-128 of its content. mtime_ns: its modification time, in nanoseconds since the epoch. content:
+        its text; None if it was too long to be kept.
     """
 
     path: Path
@@ -38,7 +35,7 @@ class Output:
 
 
 def record_outputs(paths: Iterable[Path], work: str | Path = "work") -> None:
-    """Remember small files that a job has just written beside each other."""
+    """Record small files that a job has just written into one folder."""
     paths = [path for path in paths if path.is_file()]
     group = sorted(path.name for path in paths)
     for path in paths:
@@ -47,19 +44,19 @@ def record_outputs(paths: Iterable[Path], work: str | Path = "work") -> None:
 
 
 def forget_outputs(paths: Iterable[Path], work: str | Path = "work") -> None:
-    """Forget files that a job is about to write."""
+    """Drop the records of files that a job is about to write."""
     for path in paths:
         _record_of(path, work).unlink(missing_ok=True)
 
 
 def changed_outputs(folder: Path, work: str | Path = "work", verify: bool = False) -> list[Output]:
-    """Return the recorded outputs in ``folder`` that are missing or have another content by now.
+    """Return the recorded outputs in ``folder`` that are missing or have changed.
 
     Args:
         folder: the folder of a variant or a run.
         work: where the records are.
         verify: read every file; otherwise only those whose ctime is not older than the record, which was written
-            last. Both may have the same time, which kernels count in steps of some milliseconds.
+            last. Both may have the same time, which kernels advance in steps of some milliseconds.
     """
     found = []
     for record in sorted((Path(work) / "outputs" / _inside(folder)).glob("*.json")):
@@ -82,7 +79,10 @@ def has_record(path: Path, work: str | Path = "work") -> bool:
 
 
 def restore(output: Output, work: str | Path = "work") -> bool:
-    """Give a file the recorded content and time back, so that nothing reruns for it; False if that was not kept."""
+    """Restore the recorded content and time of a file, so that nothing reruns for it.
+
+    False if the content was not kept.
+    """
     if output.content is None:
         return False
     write_bytes(output.path, output.content.encode())
@@ -93,7 +93,7 @@ def restore(output: Output, work: str | Path = "work") -> bool:
 
 def _read(path: Path, record: Path) -> Output | None:
     entry = read_state(record, _is_entry).get(path.name)
-    if entry is None:  # damaged; the file is believed
+    if entry is None:  # the record is damaged: trust the file
         record.unlink(missing_ok=True)
         return None
     return Output(path, tuple(entry["group"]), entry["digest"], entry["mtime_ns"], entry["content"])
@@ -117,5 +117,5 @@ def _record_of(path: Path, work: str | Path) -> Path:
 
 
 def _inside(folder: Path) -> Path:
-    """Return a folder's place among the records."""
+    """Return the folder that holds the records of ``folder``."""
     return Path(*(part for part in folder.parts if part not in ("/", "..")))

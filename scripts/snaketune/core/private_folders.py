@@ -1,4 +1,4 @@
-"""Folders that nobody else can put anything into, on disks that several users share."""
+"""Folders that no other user can write to, on disks that several users share."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from snaketune.core.errors import DataError
 
 
 def own_place(folder: Path) -> Path:
-    """Return ``folder`` if it is ours alone to write to, or not there yet; else a folder of ours in it.
+    """Return ``folder`` if only we can write to it or it does not exist yet; otherwise a folder of ours in it.
 
     A folder that all users of a machine share is the usual scratch of a cluster.
     """
@@ -26,10 +26,10 @@ def own_place(folder: Path) -> Path:
 
 
 class PrivateFolder:
-    """A folder of ours with mode 0700, held open: what is done in it is done in this folder, whatever its path becomes.
+    """A folder of ours with mode 0700, held open: operations act on this folder even if its path is replaced.
 
     Args:
-        path: where it is, or is made.
+        path: its path; it is created if missing.
 
     Raises:
         DataError: if a link, a file or another user's folder is there.
@@ -46,11 +46,15 @@ class PrivateFolder:
             if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                 raise
             kind = "a link" if path.is_symlink() else "a file"
-            raise DataError(f"{path} is {kind} where a folder of our own has to be: remove it. {OTHER_PLACE}") from None
+            raise DataError(
+                f"{path} is {kind} where the workflow needs a folder of its own: remove it. {OTHER_PLACE}"
+            ) from None
         status = os.fstat(self._descriptor)
         if status.st_uid != os.geteuid():
             os.close(self._descriptor)
-            raise DataError(f"{path} belongs to another user (uid {status.st_uid}): have it removed. {OTHER_PLACE}")
+            raise DataError(
+                f"{path} belongs to another user (uid {status.st_uid}): ask them to remove it. {OTHER_PLACE}"
+            )
         if stat.S_IMODE(status.st_mode) != 0o700:
             os.fchmod(self._descriptor, 0o700)
 
@@ -63,18 +67,21 @@ class PrivateFolder:
         os.close(self._descriptor)
 
     def create(self, name: str) -> int:
-        """Create a file that is not there yet and return its descriptor, for writing."""
+        """Create a new file and return its descriptor, for writing."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(name, flags, 0o600, dir_fd=self._descriptor)
 
     def resume(self, name: str) -> int:
-        """Open a file of ours, created where it is not there; what is no file of ours alone is removed."""
+        """Open a file of ours, creating it if missing.
+
+        Anything that is not a regular file of ours alone is removed first.
+        """
         self.remove_planted(name)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         return os.open(name, flags, 0o600, dir_fd=self._descriptor)
 
     def remove_planted(self, name: str) -> None:
-        """Remove what has a name that we write to and is no regular file of ours with that name alone."""
+        """Remove whatever has a name that we write to and is not a regular file of ours with a single link."""
         try:
             status = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
         except FileNotFoundError:
@@ -82,11 +89,11 @@ class PrivateFolder:
         if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == os.geteuid():
             return
         if stat.S_ISDIR(status.st_mode):
-            raise DataError(f"{self.path / name} is a folder where a file has to be: remove it. {OTHER_PLACE}")
+            raise DataError(f"{self.path / name} is a folder where the workflow needs a file: remove it. {OTHER_PLACE}")
         os.unlink(name, dir_fd=self._descriptor)
 
     def has(self, name: str) -> bool:
-        """Tell whether there is a regular file of that name."""
+        """Tell whether a regular file of that name exists."""
         try:
             return stat.S_ISREG(os.stat(name, dir_fd=self._descriptor, follow_symlinks=False).st_mode)
         except FileNotFoundError:

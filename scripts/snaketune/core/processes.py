@@ -1,4 +1,4 @@
-"""Which process left something: named so that another one can tell whether it still runs."""
+"""Names of processes, from which another process can tell whether they still run."""
 
 import os
 import re
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def this_place() -> str:
-    """Return where this process runs: the host and its table of processes, which containers have of their own.
+    """Return where this process runs: the host and its PID namespace, since containers have their own.
 
-    A pid means something in that place alone.
+    A pid is meaningful only there.
     """
     host = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())[:48] or "host"
     with suppress(OSError):
@@ -19,12 +19,12 @@ def this_place() -> str:
 
 
 def this_process() -> str:
-    """Return the name of this process, ``<place>-<pid>``, as it stands in the names of partial files."""
+    """Return the name of this process, ``<place>-<pid>``, as used in the names of partial files."""
     return f"{this_place()}-{os.getpid()}"
 
 
 def is_gone(place: str, pid: int) -> bool | None:
-    """Tell whether the process ``pid`` of ``place`` has ended; None where that cannot be known from here."""
+    """Tell whether the process ``pid`` of ``place`` has ended; None if that cannot be known from here."""
     if place != this_place():
         return None
     try:
@@ -37,7 +37,7 @@ def is_gone(place: str, pid: int) -> bool | None:
 
 
 def _is_zombie(pid: int) -> bool:
-    """A process that ended and whose parent does not ask for its status, as in containers without an init."""
+    """Tell whether a process ended but was not reaped by its parent, as in containers without an init."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,15 +1,15 @@
-"""Whether a server can be reached, asked with the standard library alone and answered within a second."""
+"""Whether a server can be reached, checked with the standard library alone, within a second."""
 
 import socket
 import threading
 import urllib.request
 from urllib.parse import urlsplit
 
-PATIENCE_SECONDS = 0.8  # one round trip to anywhere on earth takes less than half
+PATIENCE_SECONDS = 0.8  # a round trip to anywhere on earth takes less than half of it
 
 
 def first_hop(endpoint: str) -> tuple[str, int]:
-    """Return host and port of what a request to ``endpoint`` connects to first: the proxy, if there is one."""
+    """Return host and port of the first connection of a request to ``endpoint``: the proxy, if there is one."""
     url = urlsplit(endpoint)
     proxy = urllib.request.getproxies().get(url.scheme)
     if proxy and not urllib.request.proxy_bypass(url.hostname or ""):
@@ -18,9 +18,9 @@ def first_hop(endpoint: str) -> tuple[str, int]:
 
 
 def connection_problem(host: str, port: int) -> str:
-    """Return why no connection to ``host`` can be made, an empty text if one can.
+    """Return why no connection to ``host`` can be made, an empty string if one can.
 
-    The look-up runs in a thread of its own, because the time it takes without a name server has no other limit.
+    The name is resolved in a thread, because ``getaddrinfo`` without a name server has no timeout.
     """
     outcome = [f"no answer from {host} within {PATIENCE_SECONDS} s"]
 

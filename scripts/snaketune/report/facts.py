@@ -176,7 +176,9 @@ def read_document(path: Path) -> Json:
     except FileNotFoundError:
         raise _missing(path) from None
     if not isinstance(document, dict):
-        raise DataError(f"{path} holds no JSON object: delete it and run the same command, its stage makes it again.")
+        raise DataError(
+            f"{path} does not hold a JSON object: delete it and run the same command, its stage writes it again."
+        )
     return document
 
 
@@ -204,7 +206,9 @@ def _parse_line(path: Path, number: int, line: bytes) -> Json:
             f"{path}, line {number}, is not JSON ({error}): delete the file and run the same command."
         ) from None
     if not isinstance(value, dict):
-        raise DataError(f"{path}, line {number}, holds no JSON object: delete the file and run the same command.")
+        raise DataError(
+            f"{path}, line {number}, does not hold a JSON object: delete the file and run the same command."
+        )
     return value
 
 

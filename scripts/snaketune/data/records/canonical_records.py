@@ -74,7 +74,7 @@ def damaged(path: str | Path, number: int) -> DataError:
     """Return the error of a line that is no canonical record; ``number`` counts from 1."""
     return DataError(
         f"{path} line {number} is not a record (edited or damaged on disk): delete the file and run the same command,"
-        " its stage makes it again."
+        " its stage writes it again."
     )
 
 

@@ -38,7 +38,7 @@ def open_source(path: str | Path) -> io.FileIO:
     """Open a raw source file, unbuffered.
 
     Raises:
-        DataError: if it does not exist, is no regular file, cannot be read or is empty.
+        DataError: if it does not exist, is not a regular file, cannot be read or is empty.
     """
     try:
         status = Path(path).stat()
@@ -55,7 +55,7 @@ def open_source(path: str | Path) -> io.FileIO:
 
 
 def kind_of(status: os.stat_result) -> str:
-    """Return what a path is that is no regular file, in words."""
+    """Return what a path is that is not a regular file, in words."""
     kinds = {
         stat.S_IFIFO: "a named pipe",
         stat.S_IFSOCK: "a socket",
@@ -64,7 +64,7 @@ def kind_of(status: os.stat_result) -> str:
     }
     if stat.S_ISDIR(status.st_mode):
         return "a folder"
-    return f"no regular file ({kinds.get(stat.S_IFMT(status.st_mode), 'something else')})"
+    return f"not a regular file ({kinds.get(stat.S_IFMT(status.st_mode), 'something else')})"
 
 
 class HashedFile(io.RawIOBase):

@@ -62,7 +62,7 @@ def exact_match(normalize: Sequence[str]) -> Callable[[str, str], bool]:
 
 
 def json_valid(answer: str, reference: str) -> bool | None:
-    """Tell whether an answer is JSON; None where the reference is no JSON object or array."""
+    """Tell whether an answer is JSON; None where the reference is not a JSON object or array."""
     if _document(reference) is None:
         return None
     try:

@@ -53,7 +53,7 @@ def find_files(source: str, key: str, split: str | None = None) -> Found:
         split: which split of a folder is meant, training data if nothing is said.
 
     Raises:
-        ConfigError: if there is nothing, or something that is no regular file.
+        ConfigError: if there is nothing, or something that is not a regular file.
     """
     given = source if os.path.lexists(source) else _with_variables(source, key)
     path = Path(given)
@@ -146,7 +146,7 @@ def _matches(pattern: str, key: str) -> Found:
 
 
 def _refuse_special(path: str, key: str) -> None:
-    """Refuse what is no regular file; opening a pipe would wait, and a device may never end."""
+    """Refuse what is not a regular file; opening a pipe would wait, and a device may never end."""
     try:
         status = os.stat(path)  # noqa: PTH116 - of text
     except FileNotFoundError:
