@@ -2,7 +2,7 @@
 
 The truth is every pair of records at the threshold or above, found by a search that misses nothing (prefix filtering,
 not MinHash). Recall is 1 - (records that the truth still removes from what was kept) / (records that it removes from
-everything). Records that differ in indentation alone are no pair. Precision is the share of removed records that
+everything). Records that differ in indentation alone are not duplicates. Precision is the share of removed records that
 really are that similar to another one; of ours, to the
 very record that is named for it, and by the very number given.
 
@@ -160,7 +160,7 @@ class Truth:
         """Compare all records of a file."""
         rows, wholes = all_rows(path, policy)
         x, y, similarity = exact_pairs(rows, policy.threshold)
-        # Texts that differ in indentation alone are no duplicates.
+        # Texts that differ in indentation alone are not duplicates.
         apart = (wholes[x, 0] == wholes[y, 0]) & (wholes[x, 1] != wholes[y, 1])
         x, y, similarity = x[~apart], y[~apart], similarity[~apart]
         order = np.lexsort((-similarity, y, x))

@@ -75,7 +75,7 @@ digest() { cat "$@" | cksum | tr -s ' \n' '-' | sed 's/-*$//'; }
 
 suitable() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; }
 
-# The environment itself is no candidate, and it is first on PATH under make: it may be about to be removed.
+# The environment itself is not a candidate, and it is first on PATH under make: it may be about to be removed.
 find_python() {
     local name folder candidate IFS=:
     if [ -n "${PYTHON:-}" ]; then

@@ -1,4 +1,4 @@
-"""Read records: validate every line of the sources and set aside, with its reason, what is no record."""
+"""Read records: validate every line of the sources and set aside, with its reason, what is not a record."""
 
 import os
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Cards on paper: what torch says about a GPU, and a CPU that answers in its place.
 
 Every call that names a CUDA device goes to the CPU, autocast for CUDA is the CPU's, and everything that would make the
-host wait for a GPU is counted. So the code that runs on a GPU runs here, number formats and all, with a CPU's kernels.
+host wait for a GPU is counted. So the code that runs on a GPU runs here, dtypes and all, with a CPU's kernels.
 torch's own fake tensors cannot do that: a build without CUDA ends the process at their first gradient.
 """
 

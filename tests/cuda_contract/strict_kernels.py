@@ -12,14 +12,14 @@ class StrictFlash:
     """FlashAttention for packed rows, with the signature of ``torch.nn.attention.varlen.varlen_attn``.
 
     Attributes:
-        calls: number format, number of documents and longest document of each call.
+        calls: dtype, number of documents and longest document of each call.
     """
 
     def __init__(self):
         self.calls = []
 
     def __call__(self, *states, **options):
-        with _disable_current_modes():  # what a kernel looks at inside of it is no wait of the host
+        with _disable_current_modes():  # what a kernel looks at inside of it is not a wait of the host
             return self._attend(*states, **options)
 
     def _attend(self, q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa):

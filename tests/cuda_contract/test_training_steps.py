@@ -1,4 +1,4 @@
-"""Every method trains on every kind of card: number formats, copies, waits, and what reaches the kernels."""
+"""Every method trains on every kind of card: dtypes, copies, waits, and what reaches the kernels."""
 
 import functools
 

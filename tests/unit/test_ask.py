@@ -29,7 +29,7 @@ def test_a_question_settings_or_nothing(given, request_):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"weather": "now"}, "'weather' is no setting: use question, run"),
+        ({"weather": "now"}, "'weather' is not a setting: use question, run"),
         ({"temperature": "hot"}, "ask.temperature is 'hot': give a number from 0.0 to 10.0"),
         ({"temperature": "nan"}, "ask.temperature is 'nan'"),
         ({"top_p": 0}, "ask.top_p is 0"),

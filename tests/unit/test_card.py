@@ -328,4 +328,4 @@ def test_the_card_of_a_merged_model_says_what_its_number_format_costs():
     text = render_card(case(merged=merged | {"check": check, "dtype": "bfloat16", "rounding": "nearest"}))
     assert "rounding: `nearest`" in text and "0.1076 (0.08 to 0.13)" in text
     assert "merge with `merge.dtype: float32`, or serve the adapter" in text
-    assert "this number format loses" not in render_card(case())
+    assert "this dtype loses" not in render_card(case())

@@ -50,9 +50,9 @@ def test_the_right_form_is_said_and_is_right(line, right):
         ("--config 'train={seed: 3}' train", "targets stand before --config"),
         ("--config train={seed: 3}", "the shell has cut 'train={seed: 3}' at its spaces"),
         ("--config 'train={seed: 3'", "cannot be read as YAML"),
-        ("--config =3", "'' is no name"),
-        ("--config a=3", "'a' is no name"),
-        ("--config train:seed=3", "'train:seed' is no name"),
+        ("--config =3", "'' is not a name"),
+        ("--config a=3", "'a' is not a name"),
+        ("--config train:seed=3", "'train:seed' is not a name"),
     ],
 )
 def test_what_cannot_be_read_is_named(line, sentence):

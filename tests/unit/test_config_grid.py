@@ -70,13 +70,13 @@ def test_ambiguous_ends_long_names_and_lists_have_names_too():
     [
         ({"train.seed": list(range(13)), "adapter.r": [1, 2, 4, 8, 16]}, r"65 combinations \(13 x 5\), more than 64"),
         ({"train.seed": []}, "train.seed is .*no list of values"),
-        ({"train.seed": 5}, "train.seed is 5, which is no list"),
+        ({"train.seed": 5}, "train.seed is 5, which is not a list"),
         ({}, "write dotted keys"),
         ([1], "write dotted keys"),
         ({"train.learning_rate": [1e-4, "1e-4"]}, "twice"),
         ({"train.lr": [1]}, "runs.a.grid: train.lr is not a key here"),
         ({"train.max_steps": [1]}, "in the grid and in the run itself"),
-        ({"preset": ["fast"]}, "preset is no key of a run"),
+        ({"preset": ["fast"]}, "preset is not a key of a run"),
         ({"train.seed": ["x"]}, "train.seed is 'x'"),
     ],
 )

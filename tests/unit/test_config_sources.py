@@ -61,7 +61,7 @@ def test_a_folder_is_its_data_files_and_what_is_left_out_is_said():
     assert notes == [
         "data.sources: of the folder f the files of other splits are left out: test.jsonl, val/x.csv; `split:` takes"
         ' others. To score them, write evaluate.files: ["f/test.jsonl", "f/val/x.csv"].',
-        "data.sources: of the folder f what is no data file is left out: README.md, dataset_infos.json.",
+        "data.sources: of the folder f what is not a data file is left out: README.md, dataset_infos.json.",
     ]
 
 

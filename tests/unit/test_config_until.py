@@ -51,9 +51,9 @@ def test_a_file_is_made_itself():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("train_modle", r"it is no stage of a run \(train_model\?\): use one of stage_sources, "),
-        ("nonsense", "it is no stage of a run: use one of"),
-        ("ablate_run", "it is no stage of a run.*: use one of"),
+        ("train_modle", r"it is not a stage of a run \(train_model\?\): use one of stage_sources, "),
+        ("nonsense", "it is not a stage of a run: use one of"),
+        ("ablate_run", "it is not a stage of a run.*: use one of"),
     ],
 )
 def test_another_name_is_one_sentence(name, words):

@@ -298,7 +298,7 @@ def test_a_header_of_mere_text_in_the_mask_is_caught_by_the_check_against_transf
     recipe = Recipe(
         str(folder), BUILT_IN["plain"].replace("{% generation %}", "").replace("{% endgeneration %}", ""), True
     )
-    with pytest.raises(DataError, match="which is no prompt that transformers gives"):
+    with pytest.raises(DataError, match="which is not a prompt that transformers gives"):
         select_backend(recipe, [write(tmp_path, {"messages": CHAT[:3]})], 1)
 
 

@@ -265,9 +265,9 @@ def test_a_mapped_column_may_be_rare_and_may_be_in_one_file_only(tmp_path):
 
 
 def test_an_unknown_canonical_column_is_an_error_with_the_nearest(tmp_path):
-    with pytest.raises(ConfigError, match=r"'promt' is no column of data\.format auto: did you mean prompt"):
+    with pytest.raises(ConfigError, match=r"'promt' is not a column of data\.format auto: did you mean prompt"):
         read_bytes(tmp_path, PAIR, columns={"promt": "question"})
-    with pytest.raises(ConfigError, match=r"'text' is no column of data\.format messages"):
+    with pytest.raises(ConfigError, match=r"'text' is not a column of data\.format messages"):
         read_bytes(tmp_path, CHAT, format="messages", columns={"text": "body"})
 
 

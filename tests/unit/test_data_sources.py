@@ -133,7 +133,7 @@ def test_gzip_content_is_whole_whatever_it_expands_to(tmp_path_factory, content,
     lines = [b"{}" + content.replace(b"\n", b"")] * times
     found = lines_of(folder / "x.jsonl.gz", gz(b"\n".join(lines)))
     assert found == lines_of(folder / "x.jsonl", b"\n".join(lines))
-    if not lines[0].startswith(b"{},"):  # objects with commas between them are no lines
+    if not lines[0].startswith(b"{},"):  # objects with commas between them are not lines
         assert [line for _, _, line in found] == lines
 
 

@@ -22,7 +22,7 @@ WEIGHTS = "model.safetensors"
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def written(request, tmp_path_factory):
-    """A base stored in a number format, and what a training made of it in float32."""
+    """A base stored in a dtype, and what a training made of it in float32."""
     torch.set_num_threads(1)
     run = write_run(tmp_path_factory.mktemp("run"), conversations(12), request.param)
     shutil.rmtree(run.adapter)

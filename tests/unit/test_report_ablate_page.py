@@ -62,7 +62,7 @@ def test_the_whole_stands_next_to_the_product_with_the_reason(measured):
 
 def test_what_cannot_be_measured_here_is_listed_with_its_reason(measured):
     text = page_of(measured).text
-    assert "TF32: TF32 is a number format of NVIDIA GPUs from Ampere on; this is a CPU." in text
+    assert "TF32: TF32 is a dtype of NVIDIA GPUs from Ampere on; this is a CPU." in text
     assert "Copy on a fast disk: the built-in data are generated" in text
 
 

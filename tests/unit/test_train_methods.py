@@ -48,7 +48,7 @@ def configuration(model=None, **adapter_changes):
         ),
         ({"rank_pattern": {"over_proj": 4}}, "adapter.rank_pattern: 'over_proj' is the name of no adapted layer"),
         ({"alpha_pattern": {"lm_head": 4}}, "adapter.alpha_pattern: 'lm_head' is the name of no adapted layer"),
-        ({"rank_pattern": {"down_proj(": 4}}, "is no regular expression"),
+        ({"rank_pattern": {"down_proj(": 4}}, "is not a regular expression"),
         ({"modules_to_save": ["embed"]}, "no module embed: use some of .*embed_tokens"),
         ({"target_modules": ["c_attn"]}, "adapter.target_modules: .*q_proj"),
     ],

@@ -80,7 +80,7 @@ def test_objects_make_the_same_bytes_as_files_and_runs_are_published_when_asked_
     project.run("publish", expect=1)
     assert "ConfigError: paths.publish is null" in project.output and "Finished" not in project.output
 
-    # An equal upload is no change; other content is.
+    # An equal upload is not a change; other content is.
     assert project.run("data") == DATA
     remote = data_of(project)
     client.put_object(Bucket=BUCKET, Key="in/train.jsonl", Body=content)

@@ -185,7 +185,7 @@ def obstacle(factor: Factor, here: Situation) -> str:
     """
     if factor in (TF32, BF16) and here.is_cpu:
         return {
-            TF32: "TF32 is a number format of NVIDIA GPUs from Ampere on; this is a CPU",
+            TF32: "TF32 is a dtype of NVIDIA GPUs from Ampere on; this is a CPU",
             BF16: "a CPU computes bfloat16 many times slower than float32; it is for GPUs",
         }[factor]
     if factor in (TF32, BF16) and not here.has_bf16:

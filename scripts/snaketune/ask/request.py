@@ -63,7 +63,8 @@ def with_setting(request: Request, name: str, value: object) -> Request:
     fields = {field.name: field for field in dataclasses.fields(Request)}
     if name not in fields:
         raise ConfigError(
-            f"ask: {name!r} is no setting: use {', '.join(fields)}; a question with a colon is given as in {EXAMPLE}."
+            f"ask: {name!r} is not a setting: use {', '.join(fields)}; a question with a colon is given as in "
+            f"{EXAMPLE}."
         )
     allowed = _LIMITS.get(name)
     try:

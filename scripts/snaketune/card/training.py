@@ -37,7 +37,7 @@ CHECK = {
     "mean_kl": "mean KL divergence of the next token, adapter and merged (nats)",
     "adapter_loss": "loss with the adapter (nats per token)",
     "merged_loss": "loss of the merged model (nats per token)",
-    "loss_change": "change of the loss by the number format (nats per token)",
+    "loss_change": "change of the loss by the dtype (nats per token)",
     "relative_loss_change": "relative change of the loss",
     "tokens": "tokens compared",
 }
@@ -110,7 +110,7 @@ def merge_section(facts: CardFacts) -> list[str]:
         "## Merge check",
         "",
         f"The folder was read again in a fresh process and compared with the adapter on {split} rows before it was"
-        f" published. Verdict: {code(check.get('verdict', 'unknown'))}. Number format: {code(facts.merged['dtype'])},"
+        f" published. Verdict: {code(check.get('verdict', 'unknown'))}. Dtype: {code(facts.merged['dtype'])},"
         f" rounding: {code(facts.merged.get('rounding', 'unknown'))}.",
         *_cost(check),
         "",
@@ -126,10 +126,10 @@ def _with_interval(check: dict[str, Any], key: str) -> str:
 
 
 def _cost(check: dict[str, Any]) -> list[str]:
-    """Return what to know where the number format costs something."""
+    """Return what to know where the dtype costs something."""
     if check.get("verdict") != "rounded":
         return []
-    told = "The sum is right, but this number format loses some of what was learned: merge with `merge.dtype: float32`"
+    told = "The sum is right, but this dtype loses some of what was learned: merge with `merge.dtype: float32`"
     return ["", f"{told}, or serve the adapter with its base model, to keep all of it."]
 
 

@@ -63,12 +63,12 @@ def _checked(own: dict[str, Any], grid: Any, place: str) -> dict[str, list[Any]]
         raise ConfigError(f"{place} is {grid!r}: {example}.")
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
-            raise ConfigError(f"{place}.{key} is {values!r}, which is no list of values: {example}.")
+            raise ConfigError(f"{place}.{key} is {values!r}, which is not a list of values: {example}.")
         texts = [canonical_text(_plain(value)) for value in values]
         if twice := next((text for text in texts if texts.count(text) > 1), None):
             raise ConfigError(f"{place}.{key} has {twice} twice: take one out.")
         if str(key).split(".")[0] in ("runs", "grid", "preset"):
-            raise ConfigError(f"{place}: {key} is no key of a run's configuration: {example}.")
+            raise ConfigError(f"{place}: {key} is not a key of a run's configuration: {example}.")
         if _has(own, str(key).split(".")):
             raise ConfigError(f"{place}: {key} is in the grid and in the run itself: take it out of one of them.")
     return {str(key): grid[key] for key in sorted(grid, key=list(grid).index)}

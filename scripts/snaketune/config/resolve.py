@@ -246,7 +246,7 @@ def _check_writable(merged: dict[str, Any], origins: dict[str, str]) -> None:
             if isinstance(leaf, int) and abs(leaf) >= LARGEST_NUMBER:
                 problem = f"a number of {len(str(leaf))} digits: write a smaller one"
             if isinstance(leaf, str) and not leaf.isascii() and any("\ud800" <= mark <= "\udfff" for mark in leaf):
-                problem = "half of a surrogate pair, which is no character: take it out"
+                problem = "half of a surrogate pair, which is not a character: take it out"
         if problem:
             raise ConfigError(f"{origins[key]}: {key} holds {problem}.")
 

@@ -325,7 +325,7 @@ class MergeConfig(Section):
         description="With dare and with stochastic rounding: another seed keeps other numbers, and rounds otherwise.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Number format of the merged weights; `auto` is that of the base checkpoint."
+        "auto", description="Dtype of the merged weights; `auto` is that of the base checkpoint."
     )
     rounding: Literal["auto", "nearest", "stochastic"] = Field(
         "auto",
@@ -338,7 +338,7 @@ class MergeConfig(Section):
     ] = Field(
         ["native"],
         description="For `snakemake export_gguf`: types of the files, e.g. [f16, q8_0, q4_k_m]; `native` keeps the "
-        "number format of the merged weights, `q4_k_m` needs llama.cpp's llama-quantize on the PATH.",
+        "dtype of the merged weights, `q4_k_m` needs llama.cpp's llama-quantize on the PATH.",
     )
     gguf_converter: str | None = Field(
         None,

@@ -66,7 +66,7 @@ class ModelConfig(Section):
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Number format of the base weights in training; `auto`: bfloat16 where the GPU has it, "
+        description="Dtype of the base weights in training; `auto`: bfloat16 where the GPU has it, "
         "float32 on a CPU; full fine-tuning keeps float32 and computes in bfloat16.",
     )
     quantization: Literal["none", "8bit", "4bit"] = Field(
@@ -130,7 +130,7 @@ class AdapterConfig(Section):
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="Number format of the adapter's weights in training; `auto` is float32; bfloat16 saves memory and "
+        description="Dtype of the adapter's weights in training; `auto` is float32; bfloat16 saves memory and "
         "loses small updates.",
     )
     init_from: str | None = Field(

@@ -70,7 +70,7 @@ PASSED = {
 }
 
 REMOVED = {
-    "number format and sharding: train.bf16, train.fp16 and train.strategy decide": """
+    "dtype and sharding: train.bf16, train.fp16 and train.strategy decide": """
         ACCELERATE_* FSDP_* PARALLELISM_CONFIG_* FORK_LAUNCHED DEEPSPEED_* DS_ACCELERATOR DS_ENV_FILE MEGATRON_*
     """,
     "processes of a training: the workflow starts them": f"""

@@ -27,7 +27,7 @@ ROOM = 1.2
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """How a model is loaded: number format, attention kernel, threads of a CPU, trust in its own code, quantisation."""
+    """How a model is loaded: dtype, attention kernel, threads of a CPU, trust in its own code, quantisation."""
 
     dtype: str = "auto"
     attn_implementation: str = "sdpa"
@@ -59,7 +59,7 @@ def best_device() -> torch.device:
 
 
 def computing_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return the number format that a model computes in.
+    """Return the dtype that a model computes in.
 
     On a CPU that is always float32: it holds every bfloat16 and float16 weight exactly, and 16-bit arithmetic is
     about a hundred times slower there. ``auto`` on a GPU is bfloat16 where the GPU has it.
@@ -151,7 +151,7 @@ def _refuse_other_vocabulary(model: Any, folder: str | Path) -> None:
     names = [name for name, module in model.named_modules() if any(module is layer for layer in layers)]
     rows = layers[0].weight.shape[0]
     with safe_open(Path(folder) / ADAPTER_WEIGHTS, "pt") as file:
-        for key in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
+        for key in file.keys():  # noqa: SIM118 - a safetensors file is not a mapping
             shape = file.get_slice(key).get_shape()
             if any(key.endswith(f".{name}.weight") for name in names) and shape[0] != rows:
                 raise TrainingError(

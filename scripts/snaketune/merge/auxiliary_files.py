@@ -29,7 +29,7 @@ def copy_companions(base_folder: Path, own_folder: Path, folder: Path, dtype: to
         base_folder: the base model.
         own_folder: where the configuration is that fits the weights: the base model's or a trained model's.
         folder: the merged model, which has its weights already.
-        dtype: number format that ``config.json`` states.
+        dtype: dtype that ``config.json`` states.
         template: the chat template the model was tuned with; empty keeps the base model's.
     """
     for path in sorted(base_folder.iterdir()):

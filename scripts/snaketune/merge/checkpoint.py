@@ -35,7 +35,7 @@ class Checkpoint:
     """The tensors of a model folder; nothing is read but headers until a tensor is asked for.
 
     Attributes:
-        dtypes: number format of each tensor, by name, in the order of the files.
+        dtypes: dtype of each tensor, by name, in the order of the files.
         shapes: shape of each tensor.
     """
 
@@ -43,7 +43,7 @@ class Checkpoint:
         """Open the checkpoint in ``folder``.
 
         Raises:
-            TrainingError: if a file cannot be read or holds numbers that are no plain floats or integers.
+            TrainingError: if a file cannot be read or holds numbers that are not plain floats or integers.
         """
         self.dtypes: dict[str, torch.dtype] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -51,7 +51,7 @@ class Checkpoint:
         for path in weight_files(folder):
             try:
                 with safe_open(path, "pt") as file:
-                    for name in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
+                    for name in file.keys():  # noqa: SIM118 - a safetensors file is not a mapping
                         self._register(path, name, file.get_slice(name))
             except (SafetensorError, FileNotFoundError) as error:
                 raise TrainingError(f"{path} cannot be read ({error}): prepare the model again.") from None
@@ -60,7 +60,7 @@ class Checkpoint:
         kind = header.get_dtype()
         if kind not in DTYPES:
             raise TrainingError(
-                f"{path}: {name} has the number format {kind}, which cannot be merged into: give an unquantised base"
+                f"{path}: {name} has the dtype {kind}, which cannot be merged into: give an unquantised base"
                 " model in model.name_or_path, or set merge.enabled to false."
             )
         self.dtypes[name], self.shapes[name] = DTYPES[kind], tuple(header.get_shape())
@@ -72,7 +72,7 @@ class Checkpoint:
             return file.get_tensor(name)
 
     def main_dtype(self) -> torch.dtype:
-        """Return the number format of most of the floating-point weights."""
+        """Return the dtype of most of the floating-point weights."""
         totals: dict[torch.dtype, int] = {}
         for name, dtype in self.dtypes.items():
             if dtype in FLOATS:
@@ -119,7 +119,7 @@ def write_shards(
         folder: where to.
         shards: tensor names of each shard.
         tensor: gives the tensor of a name.
-        formats: number format of each tensor.
+        formats: dtype of each tensor.
         shapes: shape of each tensor.
     """
     names = shard_names(len(shards))

@@ -29,7 +29,7 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class MergeSettings:
-    """Number format of the merged weights (None is the base's own), largest file, how models are loaded, rounding."""
+    """Dtype of the merged weights (None is the base's own), largest file, how models are loaded, rounding."""
 
     dtype: torch.dtype | None
     max_shard_size: str

@@ -48,7 +48,7 @@ class Rounding:
 
         Args:
             exact: the sum, float32.
-            dtype: number format to round to.
+            dtype: dtype to round to.
             name: of the weight.
             base: the base model's weight; numbers that training left alone are rounded to nearest.
 

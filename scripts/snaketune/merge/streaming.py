@@ -18,8 +18,8 @@ class Weights:
     """The weights of a model to be, each computed when it is asked for: for writing, and again for checking.
 
     Attributes:
-        dtype: number format of most of them.
-        formats: number format of each, by name.
+        dtype: dtype of most of them.
+        formats: dtype of each, by name.
         shapes: shape of each.
         trained: names of those that training changed.
         exact: gives the trained weight of a name before rounding, float32.
@@ -83,7 +83,7 @@ def merged_weights(
     Args:
         base: the unquantised base checkpoint.
         adapter: a plain adapter all of whose modules the checkpoint holds.
-        dtype: number format of the merged weights; None keeps that of each weight.
+        dtype: dtype of the merged weights; None keeps that of each weight.
         rounding: of the weights that the adapter changes.
     """
     modules = {f"{module}.weight": module for module in adapter.modules}
@@ -103,7 +103,7 @@ def merge_streaming(
     max_shard_bytes: int,
     rounding: Rounding = AUTOMATIC,
 ) -> torch.dtype:
-    """Write the merged weights to the empty ``folder`` and return their number format.
+    """Write the merged weights to the empty ``folder`` and return their dtype.
 
     Memory holds the adapter and three float32 copies of one weight, however large the files are.
 
@@ -121,5 +121,5 @@ def write_weights(weights: Weights, folder: Path, max_shard_bytes: int) -> torch
 
 
 def target_dtype(own: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
-    """Return the number format that a tensor of format ``own`` is written in; integers stay what they are."""
+    """Return the dtype that a tensor of format ``own`` is written in; integers stay what they are."""
     return wanted if wanted is not None and own in FLOATS else own

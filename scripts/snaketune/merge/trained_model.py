@@ -45,7 +45,7 @@ def trained_weights(
     Args:
         base: the model that training started from.
         trained: the model it became.
-        dtype: number format; None takes that of the base's weight of the same name, else of most of them.
+        dtype: None takes that of the base's weight of the same name, else of most of them.
         rounding: of the weights.
     """
     weights, usual = trained.weights, base.main_dtype()

@@ -24,7 +24,7 @@ class Merge:
 
     Attributes:
         model: the merged model, float32 on the CPU.
-        dtype: number format that it is to be written in.
+        dtype: dtype that it is to be written in.
         before: digest of each weight of the base model in float32.
         layers: adapted linear layers.
         error: largest relative error of their outputs against those before merging, None without such layers.
@@ -43,7 +43,7 @@ def merge_with_peft(base_folder: Path, adapter: Adapter, dtype: torch.dtype | No
     Args:
         base_folder: the base model.
         adapter: any adapter that PEFT can merge.
-        dtype: number format of the merged weights; None takes that of most base weights.
+        dtype: dtype of the merged weights; None takes that of most base weights.
         trust: whether code that comes with the model may run.
 
     Raises:
@@ -93,7 +93,7 @@ def load_whole(folder: Path, trust: bool) -> Any:
 
 
 def own_dtype(folder: Path, model: Any) -> torch.dtype:
-    """Return the number format of the base checkpoint, from its files or, for old formats, its configuration."""
+    """Return the dtype of the base checkpoint, from its files or, for old formats, its configuration."""
     checkpoint = Checkpoint(folder)
     return checkpoint.main_dtype() if checkpoint.dtypes else model.config.dtype or torch.float32
 
@@ -116,7 +116,7 @@ def _error(module: Any, inputs: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def weight_digests(model: Any, dtype: torch.dtype | None = None) -> dict[str, str]:
-    """Return a digest of each weight of ``model``, in the number format that it is in or in ``dtype``."""
+    """Return a digest of each weight of ``model``, in the dtype that it is in or in ``dtype``."""
     found = {}
     for name, weight in model.named_parameters():
         content = weight.detach().to(dtype or weight.dtype).contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -29,7 +29,7 @@ def describe_nature(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
         where the miniature of this kind of model could not be tried.
 
     Raises:
-        ConfigError: if it is no causal language model, or its weights are quantised.
+        ConfigError: if it is not a causal language model, or its weights are quantised.
     """
     refuse_quantised(folder)
     return nature_of(read_configuration(folder, trust_remote_code), trust_remote_code)

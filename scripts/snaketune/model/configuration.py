@@ -39,7 +39,7 @@ def describe_tokenizer(folder: Path) -> dict[str, Any]:
 
 
 def with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """Return the configuration with its number format replaced, also under the name of older versions."""
+    """Return the configuration with its dtype replaced, also under the name of older versions."""
     config = {key: value for key, value in config.items() if key != "torch_dtype"} | {"dtype": dtype}
     for key, value in config.items():
         if isinstance(value, dict) and ("dtype" in value or "torch_dtype" in value):

@@ -40,7 +40,7 @@ LAYER_COUNTS = (
 
 
 def miniature(config: Any, layers: int | None = None, own: Mapping[str, Any] | None = None) -> Any:
-    """Return a tiny configuration of the kind of ``config``; what is no size stays as it is.
+    """Return a tiny configuration of the kind of ``config``; what is not a size stays as it is.
 
     Args:
         config: a ``PreTrainedConfig``.

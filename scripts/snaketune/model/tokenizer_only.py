@@ -44,7 +44,7 @@ def prepare_tokenizer(cfg: dict[str, Any], output: Path, corpus: Path | None = N
         chat template, and ``nature``, which tells whether its rows can be packed.
 
     Raises:
-        ConfigError: if the model cannot be found, reached or used safely, or is no causal language model.
+        ConfigError: if the model cannot be found, reached or used safely, or is not a causal language model.
         DataError: if its files are damaged.
     """
     with writing_directory(output) as folder:

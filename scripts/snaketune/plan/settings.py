@@ -48,7 +48,7 @@ class MemorySetting:
     adapter: AdapterSetting | None = AdapterSetting()
     weight_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     autocast: Literal["", "bfloat16", "float16"] = "bfloat16"
-    """Number format of automatic mixed precision; empty when it is off."""
+    """Dtype of automatic mixed precision; empty when it is off."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
     double_quantization: bool = True
     """Whether the scales of 4-bit weights are quantised as well."""

@@ -85,7 +85,7 @@ def read_work(
         cfg: the ``model``, ``adapter`` and ``train`` sections.
         folder: the prepared model; only its configuration is read.
         model, rightsize, pack: the fact files.
-        target: the device, which decides number formats and recomputation.
+        target: the device, which decides dtypes and recomputation.
 
     Raises:
         ConfigError: if the adapter does not fit the model.

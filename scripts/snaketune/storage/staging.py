@@ -1,6 +1,6 @@
 """Where a source is read from: its own place, a verified copy on scratch, or the text that snaketune carries.
 
-Copies are no outputs of the workflow. They are named by content, so a node without one, or a wiped scratch, costs
+Copies are not outputs of the workflow. They are named by content, so a node without one, or a wiped scratch, costs
 a copy and nothing else. A source that lies on the scratch folder's disk already is not copied; a hard link would gain
 nothing over that.
 """
@@ -278,7 +278,7 @@ def _entry(source: Source, found: Staged) -> dict[str, Any]:
 
 
 def progress_bar(total: int, label: str) -> Any:
-    """Return a progress bar in bytes that says nothing when the output is no terminal."""
+    """Return a progress bar in bytes that says nothing when the output is not a terminal."""
     if not sys.stderr.isatty():
         return _NoBar()
     from tqdm import tqdm

@@ -1,4 +1,4 @@
-"""What the device decides: number formats and kernels, one code path for CPU and GPU."""
+"""What the device decides: dtypes and kernels, one code path for CPU and GPU."""
 
 import functools
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ def _has_kernels(capability: tuple[int, int], built: list[str]) -> bool:
 
 
 def weight_dtype(setting: str, device: Device) -> torch.dtype:
-    """Return the number format of the base weights.
+    """Return the dtype of the base weights.
 
     A CPU computes bfloat16 and float16 tens of times slower than float32, so ``auto`` never picks them there.
     """
@@ -95,7 +95,7 @@ def attention(setting: str) -> str:
 
 
 def mixed_dtype(train: dict[str, Any], device: Device) -> torch.dtype | None:
-    """Return the number format of automatic mixed precision in training, None where there is none."""
+    """Return the dtype of automatic mixed precision in training, None where there is none."""
     precision = precision_arguments(train, device)
     if not precision["bf16"] and not precision["fp16"]:
         return None
@@ -118,7 +118,7 @@ def is_exact(states: torch.Tensor) -> bool:
 
 
 def computing_dtype(cfg: dict[str, Any], device: Device) -> torch.dtype:
-    """Return the number format of matrix products in training: that of autocast, else that of the base weights.
+    """Return the dtype of matrix products in training: that of autocast, else that of the base weights.
 
     Args:
         cfg: the ``train``, ``model`` and ``adapter`` sections; without an adapter ``dtype: auto`` means float32.
@@ -164,7 +164,7 @@ def precision_arguments(train: dict[str, Any], device: Device) -> dict[str, Any]
 
 
 def check_formats(cfg: dict[str, Any], device: Device) -> None:
-    """Check that the number formats of weights can be trained on this device.
+    """Check that the dtypes of weights can be trained on this device.
 
     Args:
         cfg: the ``train``, ``adapter`` and ``model`` sections.

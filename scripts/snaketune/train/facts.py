@@ -57,7 +57,7 @@ def trained_parameters(folder: Path) -> int:
 def _sizes(file: Path) -> Iterator[tuple[str, int]]:
     """Yield an identity and the size of each tensor; only whole layers beside an adapter can be there twice."""
     with safe_open(file, "pt") as opened:
-        for name in opened.keys():  # noqa: SIM118 - a safetensors file is no mapping
+        for name in opened.keys():  # noqa: SIM118 - a safetensors file is not a mapping
             size = prod(opened.get_slice(name).get_shape())
             is_copy = file.name == WEIGHTS and "lora_" not in name
             yield (_digest(opened.get_tensor(name)) if is_copy else name), size

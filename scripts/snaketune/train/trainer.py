@@ -153,7 +153,7 @@ class PackedTrainer(Trainer):
         return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
 
     def _explaining_first_step(self) -> contextlib.AbstractContextManager[None]:
-        # A model that has made a step is no wrong choice: what fails later is a defect, with its traceback.
+        # A model that has made a step is not a wrong choice: what fails later is a defect, with its traceback.
         is_main_process, config = self.state.global_step == 0, self._model().config
         return explaining_unfit_model(config.model_type) if is_main_process else contextlib.nullcontext()  # type: ignore
 
@@ -295,7 +295,7 @@ class PackedTrainer(Trainer):
         }
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
-        """Load an adapter's weights in the number format that it trains in.
+        """Load an adapter's weights in the dtype that it trains in.
 
         PEFT's own loading turns bfloat16 weights into new float32 ones, which the optimizer does not know.
         """

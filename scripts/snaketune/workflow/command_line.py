@@ -146,7 +146,7 @@ def check_config_words(groups: list[list[str]]) -> None:
     for word in words:
         name, _, value = word.partition("=")
         if not NAME.match(name):
-            raise ConfigError(f"--config {word}: {name!r} is no name of a section: write for example {EXAMPLE}.")
+            raise ConfigError(f"--config {word}: {name!r} is not a name of a section: write for example {EXAMPLE}.")
         _check_value(name, value)
 
 

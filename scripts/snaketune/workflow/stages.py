@@ -307,7 +307,7 @@ def _follows_evaluations(config: LinkedConfig, key: str) -> bool:
 
 
 def _rounds_at_random(config: LinkedConfig) -> bool:
-    """Tell whether merged weights may be rounded stochastically; the number format of the base is not known here."""
+    """Tell whether merged weights may be rounded stochastically; the dtype of the base is not known here."""
     return config.merge.rounding != "nearest" and config.merge.dtype != "float32"
 
 

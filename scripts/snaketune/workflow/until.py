@@ -42,7 +42,7 @@ def results_until(names: Sequence[str], job_table: JobTable) -> list[str]:
     """Return the files that the named rules end in, and files that are named themselves.
 
     Raises:
-        ConfigError: if a name is no file and no rule that a configured run has results of.
+        ConfigError: if a name is not a file and no rule that a configured run has results of.
     """
     found: list[str] = []
     for rule in names:
@@ -71,7 +71,7 @@ def _why_not(rule: str) -> str:
     known = (*DATA_STAGES, "prepare_model", *RESULTS_OF_RUN)
     near = difflib.get_close_matches(rule, known, 1)
     hint = f" ({near[0]}?)" if near else ""
-    return f"it is no stage of a run{hint}: use one of {', '.join(known)}, a file, or a target without --until."
+    return f"it is not a stage of a run{hint}: use one of {', '.join(known)}, a file, or a target without --until."
 
 
 def _is_made(file: str, run: str, job_table: JobTable) -> bool:

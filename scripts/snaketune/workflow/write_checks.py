@@ -30,7 +30,7 @@ def usable_path(path: str, key: str) -> str:
     Raises:
         ConfigError: if no folder can have that name, or a variable in it is not set.
     """
-    found = os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111 - keeps what is no user's home as it is
+    found = os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111 - keeps what is not a user's home as it is
     if unset := VARIABLE.search(found):
         raise ConfigError(f"{key}: {path!r}: the variable {unset[0]} is not set: set it or write the path out.")
     if found.startswith("~"):

@@ -37,7 +37,7 @@ def unpacked(record: Json, names: Iterable[str]) -> Json:
     """Return a record with the conversations of some columns as lists.
 
     Raises:
-        Refusal: with the reason ``not_packed`` where the text is no list of messages, or ``duplicate_key``.
+        Refusal: with the reason ``not_packed`` where the text is not a list of messages, or ``duplicate_key``.
     """
     return {**record, **{name: _read(record, name) for name in names if type(record.get(name)) is str}}
 

@@ -147,7 +147,7 @@ def tools_of(value: Any, name: str) -> list[dict[str, Any]] | None:
     except orjson.JSONDecodeError as error:
         raise Refusal("bad_tools", f"{name!r} is text that is not JSON ({error.msg})") from None
     if type(tools) is not list or any(type(tool) is not dict for tool in tools):
-        raise Refusal("bad_tools", f"{name!r} is no list of objects")
+        raise Refusal("bad_tools", f"{name!r} is not a list of objects")
     _check_written(tools, name)
     return tools or None
 

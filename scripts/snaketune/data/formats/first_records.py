@@ -109,7 +109,7 @@ class Sample:
         return self.share(name) > 1 / 2
 
     def text_columns(self) -> list[str]:
-        """Return the columns with text in most records that are no bookkeeping, those with most text first."""
+        """Return the columns with text in most records that are not bookkeeping, those with most text first."""
         found = [
             name
             for name, values in self.columns.items()

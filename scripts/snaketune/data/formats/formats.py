@@ -59,7 +59,7 @@ def check_columns(wanted: str, columns: Mapping[str, str]) -> None:
         if name not in known:
             near = get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}."
-            raise ConfigError(f"data.columns: {name!r} is no column of data.format {wanted}: {hint}")
+            raise ConfigError(f"data.columns: {name!r} is not a column of data.format {wanted}: {hint}")
         if not columns[name]:
             raise ConfigError(f"data.columns: {name} is empty: name the column that it is in the sources.")
 

@@ -30,7 +30,7 @@ class Look:
             was refused.
         records: canonical records of the beginning.
         is_all: whether that is all of the source.
-        refused: lines that are no records, by reason; ``first`` is the first of them in words.
+        refused: lines that are not records, by reason; ``first`` is the first of them in words.
         error: why the source cannot be read at all, or was not looked at.
     """
 

@@ -35,7 +35,7 @@ ASKED_ABOUT = (
 
 
 def texts_of_records(sample: Sample) -> list[str]:
-    """Return the columns, and places inside them, that hold text in most records and are no bookkeeping."""
+    """Return the columns, and places inside them, that hold text in most records and are not bookkeeping."""
     found: list[str] = []
     for name in sample.text_columns():
         if plain(name) in MODALITIES:

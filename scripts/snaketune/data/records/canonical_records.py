@@ -39,7 +39,7 @@ def read_turns(
         wanted: for each line of the range whether to read it; all if not given.
 
     Raises:
-        DataError: if a line is no canonical record, which means that the file was damaged.
+        DataError: if a line is not a canonical record, which means that the file was damaged.
     """
     return _read(turns_of, path, span, wanted)
 
@@ -48,7 +48,7 @@ def read_exact_bytes(path: str | Path, span: Range | None = None) -> Iterator[by
     """Yield what :func:`exact_bytes` gives for each canonical record of a range.
 
     Raises:
-        DataError: if a line is no canonical record, which means that the file was damaged.
+        DataError: if a line is not a canonical record, which means that the file was damaged.
     """
     return _read(exact_bytes, path, span)
 
@@ -71,7 +71,7 @@ def _read(
 
 
 def damaged(path: str | Path, number: int) -> DataError:
-    """Return the error of a line that is no canonical record; ``number`` counts from 1."""
+    """Return the error of a line that is not a canonical record; ``number`` counts from 1."""
     return DataError(
         f"{path} line {number} is not a record (edited or damaged on disk): delete the file and run the same command,"
         " its stage writes it again."
@@ -150,7 +150,7 @@ def exact_bytes(record: dict[str, Any]) -> bytes:
     arbitrary, it counts only which call each result belongs to.
 
     Raises:
-        KeyError, TypeError: if it is no canonical record.
+        KeyError, TypeError: if it is not a canonical record.
     """
     del record["source"], record["line"]
     if "text" not in record:

@@ -7,7 +7,7 @@ from snaketune.data.records.parsing import KINDS
 from snaketune.data.records.quarantine import Refusal
 
 KEYS_SHOWN = 12
-# Why a record is set aside that is no bad line: it is counted, and does not count as one.
+# Why a record is set aside that is not a bad line: it is counted, and does not count as one.
 OTHER_MODALITY = "other_modality"
 JUDGED_WRONG = "judged_wrong"
 SET_ASIDE = (OTHER_MODALITY, JUDGED_WRONG)

@@ -67,7 +67,9 @@ class PartReader:
         """
         found = turns_in(text, self.rendered)
         if found is None:
-            raise Refusal("not_rendered", f"{name!r} is no conversation in the markup {self.rendered}, as others are")
+            raise Refusal(
+                "not_rendered", f"{name!r} is not a conversation in the markup {self.rendered}, as others are"
+            )
         if found[-1][0] == "assistant" and not found[-1][1].strip():
             found.pop()
         return self.turns.read_turns([{"role": role, "content": text} for role, text in found], {}, name)
@@ -109,7 +111,7 @@ def completed(reader: PartReader, record: Mapping[str, Any], asked: list[Turn], 
     """Return the turns of a prompt and of the completion in column ``name``; the prompt is not trained.
 
     Raises:
-        Refusal: if the completion is missing or wrong, or both are no conversation that ends in an answer.
+        Refusal: if the completion is missing or wrong, or both are not a conversation that ends in an answer.
     """
     answer = reader.answer(record, name)
     if not answer:

@@ -1,4 +1,4 @@
-"""Lines that are no records: set aside with place and reason, counted, and too many of them stop the run."""
+"""Lines that are not records: set aside with place and reason, counted, and too many of them stop the run."""
 
 import shutil
 from collections import Counter

@@ -55,7 +55,7 @@ class LineIndex:
         """Index a file of canonical records.
 
         Raises:
-            DataError: if a line is no canonical record or the records are not in order.
+            DataError: if a line is not a canonical record or the records are not in order.
         """
         parts = list(in_processes(index_range, [(path, span) for span in line_ranges(path)], threads))
         places, lengths = (np.frombuffer(b"".join(column), np.int64) for column in zip(*parts, strict=True))
@@ -102,7 +102,7 @@ class LineIndex:
 
 
 def index_range(path: str | Path, span: Range) -> tuple[bytes, bytes]:
-    """Return places and lengths of the lines in a range, int64 each; what is no record has the place -1."""
+    """Return places and lengths of the lines in a range, int64 each; what is not a record has the place -1."""
     places, lengths = array("q"), array("q")
     for line in lines_in(path, span):
         found = _PLACE.match(line)

@@ -196,7 +196,7 @@ class RowCutter:
 
 
 def sniff(head: bytes, is_whole: bool, name: str) -> tuple[RowCoding, int] | None:
-    """Return how a table is written and the bytes of its header, None for what is no table.
+    """Return how a table is written and the bytes of its header, None for what is not a table.
 
     Args:
         head: the beginning of the text, without a byte order mark.
@@ -230,7 +230,7 @@ def sniff(head: bytes, is_whole: bool, name: str) -> tuple[RowCoding, int] | Non
 
 
 def _called(place: int, is_named: bool) -> str:
-    """Return what a column without a name is called; empty where that tells that the text is no table.
+    """Return what a column without a name is called; empty where that tells that the text is not a table.
 
     pandas writes the numbers of rows under no name first; spreadsheets leave empty columns behind the last one.
     """

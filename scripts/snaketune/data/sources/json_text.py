@@ -18,7 +18,7 @@ from snaketune.data.records.quarantine import Refusal
 from snaketune.data.sources.json_scanner import BREAK, CLOSE, COMMA, KEY, OPEN, STEPS, Scanner
 
 SPACE, RETURN = b" \r"
-# More than this beside the one list of an object is no description of it.
+# More than this beside the one list of an object is not a description of it.
 MOST_BESIDE = 1 << 20
 
 

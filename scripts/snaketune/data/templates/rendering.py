@@ -75,7 +75,7 @@ class Renderer:
 
         Raises:
             Unusable: if a text spells a control token, which must never become one, or the template refuses it.
-            ConfigError: if a conversation needs a template and there is none, or a record is no pair.
+            ConfigError: if a conversation needs a template and there is none, or a record is not a pair.
             DataError: if the template leaves the system message out: it would do so in every record.
         """
         if self._pairs and "rejected" not in record:

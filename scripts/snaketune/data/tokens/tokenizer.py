@@ -78,7 +78,7 @@ class TextTokenizer:
         return self.special_tokens.get("eos_token", "") or next(iter(self.stops), "")
 
     def ids_of(self, names: Iterable[str]) -> np.ndarray:
-        """Return the ids of tokens that are spelled out, ascending, int32; names that are no token are left out."""
+        """Return the ids of tokens that are spelled out, ascending, int32; names that are not tokens are left out."""
         found = {number for name in names if (number := self._tokenizer.token_to_id(name)) is not None}
         return np.asarray(sorted(found), np.int32)
 

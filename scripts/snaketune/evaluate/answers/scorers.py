@@ -80,7 +80,7 @@ def json_equal(answer: str, reference: str) -> bool | None:
     found = _document(answer)
     try:
         return found is not None and _canonical(found) == _canonical(wanted)
-    except (RecursionError, orjson.JSONEncodeError):  # an answer of a thousand nested brackets is no answer
+    except (RecursionError, orjson.JSONEncodeError):  # an answer of a thousand nested brackets is not an answer
         return False
 
 

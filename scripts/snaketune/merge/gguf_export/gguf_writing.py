@@ -70,8 +70,8 @@ def write_gguf(model: Path, kind: str, target: Path) -> None:
 
     Args:
         model: the folder, which :func:`refusal` has nothing against.
-        kind: ``f32``, ``bf16``, ``f16`` or ``q8_0``; vectors, and matrices whose rows are no multiple of a block of 32,
-            are kept in float32 or float16.
+        kind: ``f32``, ``bf16``, ``f16`` or ``q8_0``; vectors, and matrices whose rows are not a multiple of a block of
+            32, are kept in float32 or float16.
         target: the file.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The proof of a merge: the written folder, loaded afresh, is base plus adapter; and what its number format costs.
+"""The proof of a merge: the written folder, loaded afresh, is base plus adapter; and what its dtype costs.
 
 The two are kept apart. Whether the sum is right is exact and decides: one wrong factor is refused. What rounding to
 the format of the files costs is measured, stated, and stops nothing.
@@ -36,7 +36,7 @@ from snaketune.merge.verification.written_weights import LARGEST_RELATIVE_ERROR,
 LARGEST_LOGITS_ERROR = 5e-3
 ROOM = 1.3
 
-# From here on the number format is worth a look: nats per token.
+# From here on the dtype is worth a look: nats per token.
 LOOK_KL = 1e-3
 LOOK_LOSS = 5e-3  # in relation to the loss, where the interval leaves zero out
 LOSS_FLOOR = 0.05  # nats: below it a relative change would measure rounding, not difference
@@ -67,8 +67,8 @@ class MergeCheck:
         rows: packed rows compared.
         tokens: loss-bearing tokens the losses are over.
         kl_tokens: those, evenly spaced, that the KL is over.
-        computed_in: number format of the arithmetic, which adds its own noise to a KL in 16 bits.
-        verdict: ``equal``, or ``rounded`` where the number format of the files is worth a look.
+        computed_in: dtype of the arithmetic, which adds its own noise to a KL in 16 bits.
+        verdict: ``equal``, or ``rounded`` where the dtype of the files is worth a look.
     """
 
     tensors_merged: int
@@ -101,7 +101,7 @@ class MergeCheck:
 class Proof:
     """What a merge is checked with: the base folder, what was trained, rows to read, how to load, the template.
 
-    ``dtype`` is the number format asked for, None for that of each base weight; ``rounding`` is how it was reached.
+    ``dtype`` is the dtype asked for, None for that of each base weight; ``rounding`` is how it was reached.
     """
 
     base_folder: Path
@@ -212,7 +212,7 @@ def _check(
 
 
 def is_worth_a_look(found: Comparison) -> bool:
-    """Tell whether the number format of the files costs so much that a person should know before serving them."""
+    """Tell whether the dtype of the files costs so much that a person should know before serving them."""
     low = found.change.interval[0] if found.change.interval else found.change.value
     costs = found.change.value > LOOK_LOSS * max(found.first_loss, LOSS_FLOOR) and low > 0
     return found.kl.value > LOOK_KL or costs

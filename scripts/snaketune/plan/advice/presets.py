@@ -54,7 +54,7 @@ def preset_table(
 
     A run of so many steps sees as many tokens with each preset, and a preset that pads instead of packing computes the
     places of its padding. Hours are those of training alone: known where the run's rate is, by operations and the peak
-    of the number format. None is unknown, as that peak may be.
+    of the dtype. None is unknown, as that peak may be.
 
     Args:
         cfg: the ``model``, ``adapter`` and ``train`` sections of the run.

@@ -100,7 +100,7 @@ def estimated_rate(
 
 
 def peak_of(work: Work, hardware: Hardware) -> float | None:
-    """Return the peak FLOP/s of the device in the number format that the run computes in."""
+    """Return the peak FLOP/s of the device in the dtype that the run computes in."""
     number_format = work.setting.autocast or work.setting.weight_dtype
     rate = hardware.tflops.get({"bfloat16": "bf16", "float16": "fp16"}.get(number_format, ""))
     return rate * 1e12 if rate else None

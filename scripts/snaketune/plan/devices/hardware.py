@@ -49,7 +49,7 @@ class Hardware:
     names: tuple[str, ...]
     memory_gb: float | None
     tflops: dict[str, float | None]
-    """Dense peak rates in TFLOP/s (int8: TOP/s) by number format: bf16, fp16, int8, fp8."""
+    """Dense peak rates in TFLOP/s (int8: TOP/s) by dtype: bf16, fp16, int8, fp8."""
     bandwidth: float | None
     """GB/s."""
     link: float | None

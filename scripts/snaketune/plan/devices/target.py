@@ -34,7 +34,7 @@ class Target:
 
     @property
     def is_cpu(self) -> bool:
-        """Tell whether it is no accelerator."""
+        """Tell whether it is not an accelerator."""
         return self.hardware.id == CPU
 
     @property

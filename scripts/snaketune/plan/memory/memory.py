@@ -36,7 +36,7 @@ OFFLOADED_AT_ONCE = 1 << 29
 CONTEXT_GB = {"cuda": 0.8, "cpu": 0.6}
 NF4_BYTES = {True: 0.5 + 1 / 64 + 4 / (64 * 256), False: 0.5 + 4 / 64}
 STATE_VALUES = {"adamw_torch_fused": 2, "adamw_torch": 2, "sgd": 0, "adafactor": 0}
-"""Optimizers whose state has the parameters' number format, with the values per parameter; adafactor's two vectors
+"""Optimizers whose state has the parameters' dtype, with the values per parameter; adafactor's two vectors
 per matrix are left out."""
 BYTE_STATES = {"adamw_8bit": 2 + 8 / 256, "adamw_torch_8bit": 2 + 8 / 256}
 """Optimizers with two states of a byte per parameter and a float32 scale for each block of 256."""

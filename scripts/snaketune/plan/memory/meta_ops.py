@@ -26,7 +26,7 @@ LOW_PRECISION = {
 }
 FULL_PRECISION = {functional.layer_norm, functional.group_norm}
 _entered: list[torch.dtype] = []
-"""Number formats of the mixed-precision contexts that are open, innermost last."""
+"""Dtypes of the mixed-precision contexts that are open, innermost last."""
 
 
 class LiveBytes(TorchDispatchMode):

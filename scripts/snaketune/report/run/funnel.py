@@ -10,7 +10,7 @@ from snaketune.report.facts import Facts, get_path
 SPLITS = (("train", "Training"), ("eval", "Held-out"))
 REASONS = {
     "not_json": "not JSON",
-    "not_packed": "text that is no list of messages, where others are one",
+    "not_packed": "text that is not a list of messages, where others are one",
     "nan_literal": "NaN or Infinity, which JSON does not have",
     "invalid_utf8": "not UTF-8",
     "lone_surrogate": "half of a surrogate pair",
@@ -34,7 +34,7 @@ REASONS = {
     "assistant_first": "the assistant speaks first",
     "last_turn_not_assistant": "no answer at the end",
     "bad_tool_call": "a tool call that is none",
-    "bad_tools": "tools that are no list of objects",
+    "bad_tools": "tools that are not a list of objects",
     "tool_without_call": "a tool's result without a call",
     "two_systems": "two different system prompts",
     "two_tools": "two different lists of tools",

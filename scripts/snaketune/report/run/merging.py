@@ -19,7 +19,7 @@ ROWS = (
     ("mean_kl", "Mean KL divergence of the next token, adapter and merged (nats)", units.significant),
     ("adapter_loss", "Loss with the adapter (nats per trained token)", units.plain),
     ("merged_loss", "Loss of the merged model (nats per trained token)", units.plain),
-    ("loss_change", "Change of the loss by the number format (nats per trained token)", units.significant),
+    ("loss_change", "Change of the loss by the dtype (nats per trained token)", units.significant),
     ("relative_loss_change", "Relative change of the loss", units.significant),
 )
 INTERVALS = {"mean_kl": "mean_kl_interval", "loss_change": "loss_change_interval"}
@@ -31,7 +31,7 @@ class MergeCheck:
     """The check of a merged model; ``verdict`` is empty when it was not compared with the adapter.
 
     ``extent`` says on how much data it was compared, ``rounding`` how the weights came to their format, ``refusal`` why
-    there is no merged model, and ``choice`` what else can be done where its number format is worth a look.
+    there is no merged model, and ``choice`` what else can be done where its dtype is worth a look.
     """
 
     verdict: str
@@ -65,7 +65,7 @@ def merge_check(facts: Facts) -> MergeCheck | None:
 
 
 def choice(facts: Facts) -> str:
-    """Return what can be done where the number format of a merged model costs too much."""
+    """Return what can be done where the dtype of a merged model costs too much."""
     drawn = "set merge.rounding to stochastic, or, " if get_path(facts.merged, "rounding") == "nearest" else ""
     return f"{drawn}to lose nothing, set merge.dtype to float32 or serve the adapter with its base model"
 

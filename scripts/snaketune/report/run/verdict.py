@@ -89,7 +89,7 @@ def training_part(facts: Facts) -> str:
 
 
 def preference_part(facts: Facts) -> str:
-    """Return what became of the preferences; nothing where the data are no pairs."""
+    """Return what became of the preferences; nothing where the data are not pairs."""
     sign, pairs = preference_sign(facts.evaluation), get_path(facts.evaluation, "tuned.n")
     if sign is None:
         return ""

@@ -49,7 +49,7 @@ def publish_adapter(checkpoint: Path, target: Path, base_name: str, revision: st
 def publish_model(checkpoint: Path, target: Path, base_folder: Path) -> None:
     """Put the weights of a checkpoint and the model's configuration into ``target``.
 
-    The weights are as they were trained, in their number format; the tokenizer comes with the merged model. Training
+    The weights are as they were trained, in their dtype; the tokenizer comes with the merged model. Training
     switches the model's cache off, which a model that answers wants back.
     """
     config, before = (read_json(folder / CONFIG) for folder in (checkpoint, base_folder))

@@ -65,7 +65,7 @@ def find_nodes(count: int, environment: Mapping[str, str] = os.environ) -> Nodes
     job, names = environment.get("SLURM_JOB_ID"), environment.get("SLURM_JOB_NODELIST")
     if not job or not names:
         raise ConfigError(
-            f"plan.num_nodes: {count} and this is no job of Slurm, which would start processes on the others: use"
+            f"plan.num_nodes: {count} and this is not a job of Slurm, which would start processes on the others: use"
             " `snakemake --profile profiles/slurm`, or set it to 1."
         )
     asked = subprocess.run(["scontrol", "show", "hostnames", names], capture_output=True, text=True, errors="replace")

@@ -58,7 +58,7 @@ def share_out(model: torch.nn.Module, arguments: TrainingArguments) -> None:
 
     Args:
         model: in the memory of the first process; its weights become shares.
-        arguments: what DeepSpeed is told, and the number format to compute in.
+        arguments: what DeepSpeed is told, and the dtype to compute in.
     """
     import deepspeed
 

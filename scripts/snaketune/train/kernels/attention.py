@@ -41,7 +41,7 @@ def training_attention(
     Args:
         setting: ``model.attn_implementation``.
         device: where the model goes.
-        dtype: number format of the computing; the kernels with boundaries take 16 bits only.
+        dtype: dtype of the computing; the kernels with boundaries take 16 bits only.
         folder: the model, whose configuration says how wide a head is and whose class what it supports.
         trust_remote_code: whether code that comes with the model may run.
 

@@ -85,14 +85,14 @@ def check_modules_to_save(base: torch.nn.Module, names: list[str]) -> None:
 
 
 def check_expressions(adapter: dict[str, Any]) -> None:
-    """Raise ConfigError for a pattern that is no regular expression."""
+    """Raise ConfigError for a pattern that is not a regular expression."""
     for key in ("rank_pattern", "alpha_pattern"):
         for pattern in adapter[key]:
             try:
                 re.compile(pattern)
             except re.error as error:
                 raise ConfigError(
-                    f"adapter.{key}: {pattern!r} is no regular expression ({error}): give the name of a layer."
+                    f"adapter.{key}: {pattern!r} is not a regular expression ({error}): give the name of a layer."
                 ) from None
 
 
@@ -143,7 +143,7 @@ def _misfit(model: PeftModel, tensors: Mapping[str, torch.Tensor]) -> str | None
 
 
 def cast_trainable(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Give trained weights their number format.
+    """Give trained weights their dtype.
 
     DoRA's magnitudes stay float32: their steps are smaller than bfloat16 can hold.
     """

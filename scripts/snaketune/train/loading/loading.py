@@ -34,7 +34,7 @@ def load_base(folder: str | Path, cfg: dict[str, Any], device: Device) -> PreTra
     Args:
         folder: a Hugging Face model folder.
         cfg: the ``train``, ``adapter`` and ``model`` sections of the configuration.
-        device: where it goes; it decides the number format of ``dtype: auto``.
+        device: where it goes; it decides the dtype of ``dtype: auto``.
 
     Raises:
         ConfigError: if the attention kernel or the quantisation cannot be had here.
@@ -51,7 +51,7 @@ def load_base(folder: str | Path, cfg: dict[str, Any], device: Device) -> PreTra
 
 
 def base_dtype(cfg: dict[str, Any], device: Device) -> torch.dtype:
-    """Return the number format of the weights in training.
+    """Return the dtype of the weights in training.
 
     Weights that are trained themselves are float32 unless asked otherwise: with 8 bits of mantissa a bfloat16 weight
     does not move at all when a step changes it by less than about 0.2%, as nearly all steps do.
@@ -91,7 +91,7 @@ def open_model(
 
     Args:
         folder: a Hugging Face model folder.
-        dtype: number format of the weights and, where these are quantised, of their products.
+        dtype: dtype of the weights and, where these are quantised, of their products.
         kernel: attention implementation.
         trust_remote_code: whether code that comes with the model may run.
         quantization: ``model.quantization``; a quantised model is on its device already.

@@ -2,7 +2,7 @@
 
 ``4bit`` is QLoRA's format, nf4 with double quantisation (Dettmers et al. 2023, arXiv:2305.14314), ``8bit`` is
 LLM.int8 (Dettmers et al. 2022, arXiv:2208.07339). Both run on NVIDIA GPUs and, in bitsandbytes' CPU kernels, without
-one. The layers that stay unquantised (norms, embeddings, output layer) keep the model's number format: PEFT's
+one. The layers that stay unquantised (norms, embeddings, output layer) keep the model's dtype: PEFT's
 ``prepare_model_for_kbit_training`` would turn them into float32, which costs two more bytes per embedding weight and
 makes hidden states float32, that attention kernels refuse; frozen values gain nothing from it (TRL keeps them, too).
 """
@@ -22,7 +22,7 @@ def quantization_config(setting: str, dtype: torch.dtype, folder: str | Path) ->
 
     Args:
         setting: ``model.quantization``.
-        dtype: number format that the quantised weights are computed with.
+        dtype: dtype that the quantised weights are computed with.
         folder: the model, which has to be unquantised.
 
     Raises:

@@ -41,7 +41,7 @@ def effort_of(model: torch.nn.Module, full: bool, device: Device, dtype: torch.d
         model: the model with its adapter.
         full: whether all weights are trained.
         device: where it is.
-        dtype: number format of its matrix products.
+        dtype: dtype of its matrix products.
     """
     try:
         shape = shape_of(model.config)

@@ -191,11 +191,13 @@ class Discovery:
         return [{"path": one} for one in found.paths]
 
     def _is_bare_name(self, path: str) -> bool:
-        """Tell whether a source that is no file here has the form of a data set's name on the hub, and say so."""
+        """Tell whether a source that is not a file here has the form of a data set's name on the hub, and say so."""
         is_name = BARE_NAME.fullmatch(path) is not None and not DATA_FILE.search(path)
         if not is_name or os.path.lexists(path) or os.path.lexists(path.split("/")[0]):
             return False
-        self.notes[f"data.sources: {path} is no file here and is taken for a data set of the hub, hf://{path}."] = None
+        self.notes[f"data.sources: {path} is not a file here and is taken for a data set of the hub, hf://{path}."] = (
+            None
+        )
         return True
 
     def _refuse_contradiction(self, one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -256,7 +258,7 @@ def expand(sources: list[str], key: str = "data.sources", suffixes: tuple[str, .
         suffixes: what the files' names have to end in, anything if there are none.
 
     Raises:
-        ConfigError: if a source does not exist, matches nothing, is no file or has an unknown suffix.
+        ConfigError: if a source does not exist, matches nothing, is not a file or has an unknown suffix.
     """
     return list(dict.fromkeys(path for source in sources for path in _expand_one(source, key, suffixes).paths))
 
@@ -295,4 +297,7 @@ def _no_address(source: str, key: str, scheme: str) -> str:
         return f"{key}: {source} is on the hub, which data.sources alone may be: fetch it with `hf download`."
     if is_remote(source):
         return f"{key}: {source} is in object storage, which data.sources alone may be: copy it here and name the copy."
-    return f"{key}: {source}: nothing is read from {scheme}: name a file or, in data.sources, an object as s3://bucket/path."
+    return (
+        f"{key}: {source}: nothing is read from {scheme}: name a file or, in data.sources, an object as "
+        "s3://bucket/path."
+    )

@@ -182,7 +182,7 @@ def _files_of_folder(folder: Path, key: str, split: str | None) -> Found:
             f" others.{_to_score(folder, others)}"
         )
     if rest := [name for name in inside if name not in data]:
-        found.notes.append(f"{key}: of the folder {folder} what is no data file is left out: {listed(rest)}.")
+        found.notes.append(f"{key}: of the folder {folder} what is not a data file is left out: {listed(rest)}.")
     return found
 
 
