@@ -93,7 +93,7 @@ def test_a_disk_without_inodes_is_told_from_a_full_one(tmp_path):
     try:
         for number in range(3):
             (place / str(number)).touch()
-        sentence = r"disk\S*: its disk has no room for another file, although [\d,]+ bytes are free \(`df -i`"
+        sentence = r"disk\S*: its disk is out of inodes, although [\d,]+ bytes are free \(`df -i`"
         with pytest.raises(DiskFullError, match=sentence):
             atomic.write_bytes(place / "x", b"x")
         with pytest.raises(DiskFullError, match=sentence), atomic.writing_directory(place / "folder"):

@@ -69,8 +69,8 @@ def test_ambiguous_ends_long_names_and_lists_have_names_too():
     ("grid", "words"),
     [
         ({"train.seed": list(range(13)), "adapter.r": [1, 2, 4, 8, 16]}, r"65 combinations \(13 x 5\), more than 64"),
-        ({"train.seed": []}, "train.seed is .*no list of values"),
-        ({"train.seed": 5}, "train.seed is 5, which is not a list"),
+        ({"train.seed": []}, "train.seed is .*must be a list of one or more values"),
+        ({"train.seed": 5}, "train.seed is 5, but must be a list"),
         ({}, "write dotted keys"),
         ([1], "write dotted keys"),
         ({"train.learning_rate": [1e-4, "1e-4"]}, "twice"),

@@ -63,7 +63,7 @@ def _checked(own: dict[str, Any], grid: Any, place: str) -> dict[str, list[Any]]
         raise ConfigError(f"{place} is {grid!r}: {example}.")
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
-            raise ConfigError(f"{place}.{key} is {values!r}, which is not a list of values: {example}.")
+            raise ConfigError(f"{place}.{key} is {values!r}, but must be a list of one or more values: {example}.")
         texts = [canonical_text(_plain(value)) for value in values]
         if twice := next((text for text in texts if texts.count(text) > 1), None):
             raise ConfigError(f"{place}.{key} has {twice} twice: take one out.")
