@@ -29,7 +29,7 @@ def test_unused_keys_are_in_no_identity():
         ({"early_stopping_patience": 2}, "early_stopping_patience is 2 and train.eval_steps is 0"),
         (
             BEST | {"metric_for_best_model": "accuracy"},
-            "does not measure with sft: use loss",
+            "which train.method: sft does not measure during training: use loss",
         ),
         (BEST | {"method": "dpo", "metric_for_best_model": "eval_bleu"}, "use loss or preference_accuracy or"),
     ],
@@ -41,7 +41,7 @@ def test_what_is_never_evaluated_is_refused(keys, words):
 
 def test_every_weight_of_a_sharded_training_is_refused():
     sections = {"train": BEST | {"strategy": "fsdp"}, "adapter": {"type": "none"}, "plan": {"num_gpus": 2}}
-    with pytest.raises(ConfigError, match="checkpoints are shares of several processes"):
+    with pytest.raises(ConfigError, match="checkpoints are sharded over several processes"):
         check_run(run(**sections))
 
 

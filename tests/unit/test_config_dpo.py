@@ -40,7 +40,7 @@ def test_what_is_left_of_the_section_makes_the_loss(loss_type):
 
 def test_smoothing_is_for_sigmoid_alone():
     check_run(run(train={"method": "dpo", "dpo": {"label_smoothing": 0.1}}))
-    with pytest.raises(ConfigError, match=r"label_smoothing is 0\.1, which ipo does not know: set it to 0"):
+    with pytest.raises(ConfigError, match=r"label_smoothing is 0\.1, which ipo does not support: set it to 0"):
         check_run(run(train={"method": "dpo", "dpo": {"label_smoothing": 0.1, "loss_type": "ipo"}}))
 
 

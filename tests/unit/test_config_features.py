@@ -76,7 +76,7 @@ def test_a_feature_that_is_not_offered_is_named_with_what_to_use(sections, words
 @pytest.mark.parametrize("name", ["${MODELS}/llama", "$HOME/llama"])
 def test_a_variable_is_refused_by_name_where_it_is_not_replaced(name):
     (run,) = resolve(model={"name_or_path": name})
-    with pytest.raises(ConfigError, match=r"model.name_or_path is .*\$.* is not replaced here"):
+    with pytest.raises(ConfigError, match=r"model.name_or_path is .*\$.* is not expanded here"):
         check_run(run)
     (run,) = resolve(tokens={"chat_template": "$HOME/t.jinja"})
     with pytest.raises(ConfigError, match=r"tokens\.chat_template"):

@@ -86,5 +86,5 @@ def test_what_cannot_be_meant_is_refused(grid, words):
 
 
 def test_a_name_that_is_taken_is_refused():
-    with pytest.raises(ConfigError, match="makes a run named a-seed-1, which there is already"):
+    with pytest.raises(ConfigError, match="makes a run named a-seed-1, which already exists"):
         runs({"a-seed-1": {}, "a": {"grid": {"train.seed": [1]}}})

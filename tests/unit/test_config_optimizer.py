@@ -20,10 +20,16 @@ def checked(num_gpus=1, **train):
     [
         (
             {"gradient_accumulation_steps": 4},
-            r"gradient_accumulation_steps is 4, but each backward pass is a step: .*1",
+            r"gradient_accumulation_steps is 4, but every backward pass is an optimizer step: .*1",
         ),
-        ({"max_grad_norm": 1.0}, r"max_grad_norm is 1, but the norm of all gradients .*: set train.max_grad_norm to 0"),
-        ({"fp16": True}, r"fp16 is true, but scaled gradients are checked before the step: set train.fp16 to false"),
+        (
+            {"max_grad_norm": 1.0},
+            r"max_grad_norm is 1, but the norm over all gradients .*: set train.max_grad_norm to 0",
+        ),
+        (
+            {"fp16": True},
+            r"fp16 is true, but scaled gradients have to be checked before the step: set train.fp16 to false",
+        ),
         ({"strategy": "ddp", "num_gpus": 2}, r"strategy is ddp, but gradients of several GPUs .*: .* to single"),
     ],
 )
@@ -37,7 +43,7 @@ def test_steps_in_the_backward_pass_come_before_what_needs_all_gradients(keys, w
 def test_states_of_other_packages_are_not_shared_out(optim, monkeypatch):
     checked(2, strategy="ddp", optim=optim)
     for strategy in ("fsdp", "deepspeed_zero2", "deepspeed_zero3"):
-        with pytest.raises(ConfigError, match=f"train.optim is {optim} and train.strategy is {strategy}, which shares"):
+        with pytest.raises(ConfigError, match=f"train.optim is {optim} and train.strategy is {strategy}, which shards"):
             checked(2, strategy=strategy, optim=optim)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=rf"train.optim: {optim} needs the package .* envs/extras/\w+\.txt .*fused"):

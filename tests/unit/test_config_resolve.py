@@ -62,14 +62,14 @@ def test_a_mapping_of_columns_is_replaced_as_a_whole():
 @pytest.mark.parametrize(
     ("key", "section", "teaches"),
     [
-        ("micro_batch_size", "train", "axolotl, litgpt's name; here it is train.per_device_train_batch_size"),
+        ("micro_batch_size", "train", "axolotl, litgpt's name for train.per_device_train_batch_size"),
         ("cutoff_len", "tokens", "tokens.max_length"),
         ("lora_rank", "adapter", "adapter.r"),
         ("learning_rat", "train", "Did you mean learning_rate?"),
         (
             "zzz",
             "merge",
-            "The keys here are enabled, adapters, method, density, seed, dtype, rounding, max_shard_size, gguf_types",
+            "Valid keys are enabled, adapters, method, density, seed, dtype, rounding, max_shard_size, gguf_types",
         ),
     ],
 )

@@ -119,10 +119,10 @@ def test_paths_and_barriers_of_what_a_run_starts_from():
     ("runs", "match"),
     [
         ({**SFT, "b": {"model": {"name_or_path": "run:stf"}}}, "there is no run 'stf': this configuration has sft"),
-        ({"b": {"model": {"name_or_path": "run:b"}}}, r"circle \(b -> b\)"),
+        ({"b": {"model": {"name_or_path": "run:b"}}}, r"circular \(b -> b\)"),
         (
             {"a": {"model": {"name_or_path": "run:b"}}, "b": {"adapter": {"init_from": "run:a"}}},
-            r"circle \(a -> b -> a\)",
+            r"circular \(a -> b -> a\)",
         ),
         ({"sft": {"merge": {"enabled": False}}, "b": FROM_SFT}, "runs.sft.merge.enabled to true"),
         ({**SFT, "b": {"adapter": {"init_from": "sft"}}}, "adapter.init_from is 'sft'"),
@@ -132,7 +132,7 @@ def test_paths_and_barriers_of_what_a_run_starts_from():
         ({**SFT, "b": {"adapter": {"init_from": "run:sft", "type": "none"}}}, "set model.name_or_path to run:sft"),
         ({"b": {"adapter": {"type": "none"}, "model": {"quantization": "4bit"}}}, "set adapter.type to lora"),
         ({"b": {"adapter": {"type": "none"}, "model": {"dtype": "float16"}}}, "model.dtype to auto"),
-        ({"b": {"train": {"fp8": True}, "model": {"quantization": "8bit"}}}, "set one of them to its default"),
+        ({"b": {"train": {"fp8": True}, "model": {"quantization": "8bit"}}}, "set one of the two to its default"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(runs, match):
@@ -192,10 +192,10 @@ def test_quantised_weights_without_a_gpu_are_announced(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model": {"trust_remote_code": True}}, "run with your rights"),
+        ({"model": {"trust_remote_code": True}}, "with your permissions"),
         ({"adapter": {"type": "none"}}, "train.learning_rate: 0.0002"),
         ({"adapter": {"type": "none"}, "model": {"dtype": "bfloat16"}, "train": {"learning_rate": 1e-5}}, "bfloat16"),
-        ({"model": {"quantization": "8bit"}}, "merging goes into the original weights"),
+        ({"model": {"quantization": "8bit"}}, "the adapter is merged into the original weights"),
     ],
 )
 def test_notes(changes, words):

@@ -167,7 +167,7 @@ def test_a_damaged_run_is_not_published(storage, folder):
     (folder / "adapter" / "weights.bin").write_bytes(b"damaged")
     with pytest.raises(
         DataError,
-        match=r"weights\.bin does not have .*: adapter\.manifest\.json was removed, run the same",
+        match=r"weights\.bin does not have .*: adapter\.manifest\.json was removed; run the same",
     ):
         publish(folder)
     assert stored(storage) == {}

@@ -34,7 +34,7 @@ def paths(tmp_path_factory):
     write("metrics", (metrics(step) for step in range(1, STEPS + 1)))
     pair = {"removed": {"source": 0, "line": 1}, "kept": {"source": 0, "line": 2}, "kind": "near", "similarity": 0.9}
     write("duplicates", ({**pair, "text": texts[n % 500], "kept_text": texts[n % 499]} for n in range(100_000)))
-    bad = {"path": "a.jsonl", "reason": "not_json", "detail": "no JSON"}
+    bad = {"path": "a.jsonl", "reason": "not_json", "detail": "not a JSON"}
     write("quarantine", ({**bad, "line": n, "raw": texts[n % 500]} for n in range(20_000)))
     answer = {"base": "a", "tuned": "b", "base_match": False, "tuned_match": True}
     write(

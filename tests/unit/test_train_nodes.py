@@ -45,7 +45,7 @@ def test_several_nodes_meet_at_the_first_in_slurms_order(scontrol):
 @pytest.mark.parametrize(
     ("environment", "line", "error", "words"),
     [
-        ({}, "", ConfigError, "no job of Slurm"),
+        ({}, "", ConfigError, "not a job of Slurm"),
         (JOB, "echo n1", ConfigError, r"plan.num_nodes: 2 and the Slurm job 31000 has 1"),
         (JOB, "echo no such node >&2; exit 1", TrainingError, "no such node"),
     ],

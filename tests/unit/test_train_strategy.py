@@ -38,7 +38,7 @@ def run(**sections):
         ),
         (
             {"train": {"strategy": "fsdp", "activation_offloading": True}, **TWO},
-            r"strategy is fsdp and train.activation_offloading is true, .* or the strategy to ddp",
+            r"strategy is fsdp and train.activation_offloading is true, .* or train.strategy to ddp",
         ),
         ({"plan": {"num_gpus": 3, "num_nodes": 2}}, r"plan.num_gpus is 3 and plan.num_nodes is 2, .* num_gpus to 2"),
     ],

@@ -131,7 +131,7 @@ def test_a_circle_is_one_sentence(project):
     project.edit("config/config.yaml", "first: {}", 'first: {model: {name_or_path: "run:merged"}}')
     project.run(expect=1)
     assert (
-        "ConfigError: runs.merged in config/config.yaml: model.name_or_path of the run merged is run:first, which ends"
-        in (project.output)
+        "ConfigError: runs.merged in config/config.yaml: model.name_or_path of the run merged is run:first, which is "
+        "circular" in (project.output)
     )
     assert "Traceback" not in project.output

@@ -1,1 +1,1 @@
-"""Configuration: the schema, the layers it is resolved from, and the identity of each stage."""
+"""Configuration: the schema, the layers that values are resolved from, and the checks."""

@@ -1,4 +1,4 @@
-"""What other tools call the same thing, so that an unknown key can teach the right one.
+"""Names of the same settings in other tools, so that the error for an unknown key names the right one.
 
 Sources: the configuration references of axolotl, LLaMA-Factory, torchtune, litgpt, TRL and AutoTrain.
 """

@@ -1,4 +1,4 @@
-"""Choices that are each allowed but do not go together, refused before anything is computed."""
+"""Combinations of settings that are invalid together, refused before anything is computed."""
 
 import difflib
 import re
@@ -10,11 +10,11 @@ from snaketune.plan.devices.hardware import AUTO, find_hardware, load_catalogue
 from snaketune.workflow.stages import identity
 from snaketune.workflow.write_checks import VARIABLE
 
-# What training measures on held-out pairs beside the loss.
+# Metrics of training on held-out pairs, besides the loss.
 PAIR_METRICS = ("preference_accuracy", "reward_accuracy", "reward_margin")
 TEMPLATE = re.compile(r"\{[{%]")
-"""What makes a chat template of a text that could be a path."""
-# What decides the shape of an adapter and the scale of its update: two runs that share an adapter share these.
+"""Marks a string as a chat template rather than a path."""
+# Keys that decide an adapter's shape and scale: runs that share an adapter must agree on them.
 SHAPE = (
     "type",
     "r",
@@ -31,7 +31,7 @@ SHAPE = (
 
 
 def check_run(run: ResolvedRun) -> None:
-    """Refuse methods that do not go together.
+    """Refuse combinations of settings that are invalid together.
 
     Raises:
         ConfigError: naming the run, the two keys and what to change.
@@ -48,8 +48,8 @@ def check_run(run: ResolvedRun) -> None:
     if config.train.fp8 and config.model.quantization != "none":
         raise ConfigError(
             f"run {run.name}: train.fp8 is {str(config.train.fp8).lower()} and model.quantization is"
-            f" {config.model.quantization}: float8 is for layers that are not quantised; set one of them to its"
-            " default."
+            f" {config.model.quantization}: float8 applies to layers that are not quantised; set one of the two to its "
+            "default."
         )
     if config.adapter.type == "none":
         _check_full(run)
@@ -58,7 +58,7 @@ def check_run(run: ResolvedRun) -> None:
 
 
 def _check_best(run: ResolvedRun) -> None:
-    """Refuse the best checkpoint, or an early stop, of evaluations that do not take place or measure something else."""
+    """Refuse best-checkpoint selection or early stopping on evaluations that never run or lack the metric."""
     train, adapter = run.config.train, run.config.adapter
     if train.load_best_model_at_end:
         place = f"run {run.name}: train.load_best_model_at_end is true"
@@ -67,22 +67,24 @@ def _check_best(run: ResolvedRun) -> None:
     else:
         return
     if train.eval_steps == 0:
-        raise ConfigError(f"{place} and train.eval_steps is 0, so that nothing is evaluated: set eval_steps, as to 50.")
+        raise ConfigError(
+            f"{place} and train.eval_steps is 0, so no evaluation ever runs: set train.eval_steps, for example to 50."
+        )
     known = ("loss", *(PAIR_METRICS if train.method == "dpo" else ()))
     if train.metric_for_best_model.removeprefix("eval_") not in known:
         raise ConfigError(
-            f"{place} and train.metric_for_best_model is {train.metric_for_best_model!r}, which training does not"
-            f" measure with {train.method}: use {' or '.join(known)}."
+            f"{place} and train.metric_for_best_model is {train.metric_for_best_model!r}, which train.method: "
+            f"{train.method} does not measure during training: use {' or '.join(known)}."
         )
     if train.load_best_model_at_end and adapter.type == "none" and train.strategy.startswith(("fsdp", "deepspeed")):
         raise ConfigError(
-            f"{place} and train.strategy is {train.strategy} with every weight trained, whose checkpoints are shares of"
-            " several processes: set load_best_model_at_end to false, or train an adapter."
+            f"{place} and train.strategy is {train.strategy} with every weight trained, whose checkpoints are sharded "
+            "over several processes: set load_best_model_at_end to false, or train an adapter."
         )
 
 
 def _check_variables(run: ResolvedRun) -> None:
-    """Refuse variables of the shell where they are not replaced: a folder of that name would be looked for."""
+    """Refuse shell variables in values where they are not expanded."""
     config = run.config
     paths = {
         "model.name_or_path": config.model.name_or_path,
@@ -92,8 +94,8 @@ def _check_variables(run: ResolvedRun) -> None:
     for key, path in paths.items():
         if path and not TEMPLATE.search(path) and (variable := VARIABLE.search(path)):
             raise ConfigError(
-                f"run {run.name}: {key} is {path!r}: {variable[0]} is not replaced here, because the value is part of"
-                " what a run is: write the path out, or begin it with ~ for your home folder."
+                f"run {run.name}: {key} is {path!r}: {variable[0]} is not expanded here, because the value is part of "
+                "the run's identity: write the path in full, or start it with ~ for your home folder."
             )
 
 
@@ -130,16 +132,18 @@ def _check_strategy(run: ResolvedRun) -> None:
             )
         return
     if config.train.method == "dpo":
-        raise ConfigError(f"{place} and train.method is dpo, which trains on one GPU: set train.strategy to single.")
+        raise ConfigError(
+            f"{place} and train.method is dpo, which supports one GPU only: set train.strategy to single."
+        )
     if strategy != "ddp" and config.train.activation_offloading:
         raise ConfigError(
-            f"{place} and train.activation_offloading is true, which tells whole weights from activations, but not"
-            " shares of them: set train.activation_offloading to false, or the strategy to ddp."
+            f"{place} and train.activation_offloading is true, which is not supported with sharded weights: set "
+            "train.activation_offloading to false, or train.strategy to ddp."
         )
     if strategy not in ("ddp", "deepspeed_zero2") and config.model.quantization != "none":
         raise ConfigError(
-            f"{place} and model.quantization is {config.model.quantization}, whose weights are not sharded: set"
-            " model.quantization to none, or train.strategy to ddp."
+            f"{place} and model.quantization is {config.model.quantization}, but quantised weights cannot be sharded: "
+            "set model.quantization to none, or train.strategy to ddp."
         )
 
 
@@ -148,17 +152,22 @@ def _check_optimizer(run: ResolvedRun) -> None:
     shares = train.strategy == "fsdp" or train.strategy.startswith("deepspeed")
     if shares and ("8bit" in train.optim or "paged" in train.optim):
         raise ConfigError(
-            f"run {run.name}: train.optim is {train.optim} and train.strategy is {train.strategy}, which shares out the"
-            " optimizer's state itself: set train.optim to adamw_torch_fused."
+            f"run {run.name}: train.optim is {train.optim} and train.strategy is {train.strategy}, which shards the "
+            "optimizer state itself: set train.optim to adamw_torch_fused."
         )
     if not train.optimizer_in_backward:
         return
     place = f"run {run.name}: train.optimizer_in_backward is true"
     for key, value, wanted, why in (
-        ("gradient_accumulation_steps", train.gradient_accumulation_steps, 1, "each backward pass is a step"),
-        ("max_grad_norm", f"{train.max_grad_norm:g}", "0", "the norm of all gradients is known after the step"),
-        ("fp16", train.fp16, False, "scaled gradients are checked before the step"),
-        ("strategy", train.strategy, "single", "gradients of several GPUs are averaged before the step"),
+        (
+            "gradient_accumulation_steps",
+            train.gradient_accumulation_steps,
+            1,
+            "every backward pass is an optimizer step",
+        ),
+        ("max_grad_norm", f"{train.max_grad_norm:g}", "0", "the norm over all gradients is only known after the step"),
+        ("fp16", train.fp16, False, "scaled gradients have to be checked before the step"),
+        ("strategy", train.strategy, "single", "gradients of several GPUs have to be averaged before the step"),
     ):
         if value != wanted:
             shown, good = (str(each).lower() if isinstance(each, bool) else each for each in (value, wanted))
@@ -187,23 +196,23 @@ def _check_pairs(run: ResolvedRun) -> None:
     place = f"run {run.name}: train.method is dpo"
     if data.format not in ("auto", "preference"):
         raise ConfigError(
-            f"{place} and data.format is {data.format}, which has no pairs of a chosen and a rejected answer: set"
+            f"{place} and data.format is {data.format}, which has no chosen and rejected answers: set"
             " data.format to preference, or train.method to sft."
         )
     if tokens.on_too_long == "truncate":
         raise ConfigError(
-            f"{place} and tokens.on_too_long is truncate: answers that are cut cannot be compared; set it to drop or"
-            " error."
+            f"{place} and tokens.on_too_long is truncate: truncated answers cannot be compared; set it to drop or "
+            "error."
         )
     if not tokens.assistant_only_loss:
         raise ConfigError(
-            f"{place} and tokens.assistant_only_loss is false: it is the answers that are compared; set it to true."
+            f"{place} and tokens.assistant_only_loss is false: only the answers are compared; set it to true."
         )
     loss = run.config.train.dpo
     if loss.label_smoothing and loss.loss_type != "sigmoid":
         raise ConfigError(
-            f"{place} and train.dpo.label_smoothing is {loss.label_smoothing:g}, which {loss.loss_type} does not know:"
-            " set it to 0, or train.dpo.loss_type to sigmoid."
+            f"{place} and train.dpo.label_smoothing is {loss.label_smoothing:g}, which {loss.loss_type} does not "
+            "support: set it to 0, or train.dpo.loss_type to sigmoid."
         )
 
 
@@ -211,19 +220,19 @@ def _check_full(run: ResolvedRun) -> None:
     config = run.config
     if config.model.quantization != "none":
         raise ConfigError(
-            f"run {run.name}: model.quantization is {config.model.quantization} and adapter.type is none, but quantised"
-            " weights cannot be trained themselves: set adapter.type to lora, or model.quantization to none."
+            f"run {run.name}: model.quantization is {config.model.quantization} and adapter.type is none, but "
+            "quantised weights cannot be trained directly: set adapter.type to lora, or model.quantization to none."
         )
     if config.adapter.init_from:
         name = config.adapter.init_from
         raise ConfigError(
-            f"run {run.name}: adapter.init_from is {name} and adapter.type is none, which has no adapter: to go on from"
-            f" another run's whole model set model.name_or_path to {name} and remove adapter.init_from."
+            f"run {run.name}: adapter.init_from is {name} and adapter.type is none, which has no adapter: to continue "
+            f"from another run's full model set model.name_or_path to {name} and remove adapter.init_from."
         )
     if config.model.dtype == "float16":
         raise ConfigError(
-            f"run {run.name}: model.dtype is float16 and adapter.type is none: steps of training vanish or overflow in"
-            " float16 weights; set model.dtype to auto, which keeps float32."
+            f"run {run.name}: model.dtype is float16 and adapter.type is none: optimizer steps underflow or overflow "
+            "in float16 weights; set model.dtype to auto, which keeps float32."
         )
 
 
@@ -243,6 +252,6 @@ def _check_start(run: ResolvedRun, start: LinkedConfig) -> None:
         own, other = getattr(run.config.adapter, name), getattr(start.adapter, name)
         if own != other:
             raise ConfigError(
-                f"{place}, whose adapter.{name} is {other!r} where this run has {own!r}: an adapter keeps its shape and"
-                " its scale; give both runs the same value."
+                f"{place}, whose adapter.{name} is {other!r} where this run has {own!r}: an adapter keeps its shape "
+                "and scale; give both runs the same value."
             )

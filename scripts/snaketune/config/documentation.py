@@ -1,4 +1,4 @@
-"""The schema as JSON for editors and as a table for people."""
+"""The schema as JSON for editors and as a table for readers."""
 
 import json
 import re
@@ -31,19 +31,19 @@ runs:
 `snakemake --cores 8 train --config 'train={learning_rate: 1e-4}'` overrides single keys, and
 `snakemake --cores 8 train --configfile other.yaml` takes another file instead of `config.yaml`.
 
-Keys marked *operational* change how a stage works but never what it makes: changing them never reruns anything.
-Editors that read the first line of `config.yaml` complete and check keys from `schema.json`.
+Keys marked *operational* change how a stage runs but not its results: changing them reruns nothing.
+Editors that honour the first line of `config.yaml` complete and check keys from `schema.json`.
 
 This page and `schema.json` are generated from `scripts/snaketune/config/schema*.py` by `make generate`.
 """
 
 FORMATS = """## Data formats
 
-Files are read as what they are: JSON lines, a JSON array, CSV, Parquet, Arrow, compressed or not, folders and data sets
+The file type is detected: JSON lines, a JSON array, CSV, Parquet, Arrow, compressed or not, folders and data sets
 of the hub (docs/sources.md).
 
-`auto` reads each source by what its records hold and says why; [docs/data.md](../docs/data.md) has all shapes, names of
-columns, and what is refused. `data.columns` names fields where yours are called otherwise.
+`auto` chooses a format for each source from its records and says why; [docs/data.md](../docs/data.md) lists all
+record shapes, column names and refusals. `data.columns` maps your column names to fields.
 
 | format | a line |
 |---|---|
@@ -53,15 +53,15 @@ columns, and what is refused. `data.columns` names fields where yours are called
 | `prompt_completion` | `{"prompt": "...", "completion": "..."}`, as text or messages |
 | `instruction` | `{"instruction": "...", "input": "...", "output": "..."}`, `input` may be missing or empty |
 | `text` | `{"text": "..."}`: every token is trained |
-| `auto` | decided for each source by its first records, and said |
+| `auto` | chosen for each source from its first records, and printed |
 
-A message may have `weight: 0`, which leaves an answer untrained, `tool_calls` (then `content` may be null), and with
-role `tool` a `tool_call_id`; the record may have `tools`. Content in parts is joined when all parts are text. Answers
-inside a `prompt` are not trained. Of a preference `train.method: sft` learns the chosen answer, like any conversation;
-`dpo` compares both answers, and takes no other format.
+A message may have `weight: 0`, which excludes an answer from the loss, `tool_calls` (then `content` may be null), and
+with role `tool` a `tool_call_id`; the record may have `tools`. Content in parts is joined when all parts are text.
+Answers inside a `prompt` are not trained. From preference pairs, `train.method: sft` trains the chosen answer like
+any conversation; `dpo` compares both answers and accepts no other format.
 
-A line that cannot be used is put into `quarantine.jsonl` with its source, line number, byte offset and reason, and
-counted in the report; over `data.max_bad_fraction` the run stops.
+An unusable line is written to `quarantine.jsonl` with its source, line number, byte offset and reason, and counted in
+the report; above `data.max_bad_fraction` the run stops.
 """
 
 
@@ -74,7 +74,7 @@ def schema() -> str:
 
 
 def readme(presets: Path) -> str:
-    """Return config/README.md: every key with its meaning, type and default, and what other tools call it."""
+    """Return config/README.md: every key with its meaning, type, default and its name in other tools."""
     parts = [INTRODUCTION, FORMATS, preset_table(presets)]
     sections = [(name, section_of(field.annotation)) for name, field in RunConfig.model_fields.items()]
     parts += [_section(name, section) for name, section in sections if section]

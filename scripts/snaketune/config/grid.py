@@ -14,7 +14,7 @@ _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def expand(runs: Mapping[str, dict[str, Any]], place: str) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Return the runs with every grid replaced by its combinations, and which grid those runs are of.
+    """Return the runs with every grid replaced by its combinations, and the grid that each such run comes from.
 
     ``sweep`` with ``{train.learning_rate: [1e-4, 2e-4], adapter.r: [8, 32]}`` becomes four runs that are named after
     their values, ``sweep-learning_rate-0.0001-r-8`` the first.
@@ -33,7 +33,7 @@ def expand(runs: Mapping[str, dict[str, Any]], place: str) -> tuple[dict[str, di
         grid = values.get("grid")
         made = {name: own} if grid is None else _combinations(name, own, grid, f"{place}: runs.{name}.grid")
         if taken := sorted(set(made) & set(found)):
-            raise ConfigError(f"{place}: runs.{name} makes a run named {taken[0]}, which there is already: rename one.")
+            raise ConfigError(f"{place}: runs.{name} makes a run named {taken[0]}, which already exists: rename one.")
         found.update(made)
         grids |= {} if grid is None else dict.fromkeys(made, name)
     return found, grids
@@ -47,7 +47,8 @@ def _combinations(name: str, own: dict[str, Any], grid: Any, place: str) -> dict
     if count > MOST_RUNS:
         sizes = " x ".join(str(len(values)) for values in lists.values())
         raise ConfigError(
-            f"{place} has {count:,} combinations ({sizes}), more than {MOST_RUNS}: take values out, or make two grids."
+            f"{place} has {count:,} combinations ({sizes}), more than {MOST_RUNS}: remove values, or split it into two "
+            "grids."
         )
     labels = _labels(list(lists))
     made = {}
@@ -66,11 +67,11 @@ def _checked(own: dict[str, Any], grid: Any, place: str) -> dict[str, list[Any]]
             raise ConfigError(f"{place}.{key} is {values!r}, but must be a list of one or more values: {example}.")
         texts = [canonical_text(_plain(value)) for value in values]
         if twice := next((text for text in texts if texts.count(text) > 1), None):
-            raise ConfigError(f"{place}.{key} has {twice} twice: take one out.")
+            raise ConfigError(f"{place}.{key} has {twice} twice: remove one.")
         if str(key).split(".")[0] in ("runs", "grid", "preset"):
             raise ConfigError(f"{place}: {key} is not a key of a run's configuration: {example}.")
         if _has(own, str(key).split(".")):
-            raise ConfigError(f"{place}: {key} is in the grid and in the run itself: take it out of one of them.")
+            raise ConfigError(f"{place}: {key} is in the grid and in the run itself: remove it from one of them.")
     return {str(key): grid[key] for key in sorted(grid, key=list(grid).index)}
 
 
@@ -87,7 +88,7 @@ def _labels(keys: list[str]) -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a number for what reads as one: ``1e-4`` is a text in YAML, and ``--config`` has texts only."""
+    """Return a number for a string that reads as one: ``1e-4`` is a string in YAML 1.1, as is all of ``--config``."""
     try:
         return value if isinstance(value, bool | dict | list) or value is None else float(value)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Several adapters that are merged together: refused before anything is computed where PEFT cannot combine them."""
+"""Checks of adapters that are merged together: refused before anything is computed if PEFT cannot combine them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from snaketune.config.schema import AdapterConfig, LinkedConfig
 from snaketune.core.errors import ConfigError
 from snaketune.workflow.stages import identity
 
-# Ways that join or decompose the changes; all others add the matrices themselves, whose ranks must then be equal.
+# Methods that concatenate or decompose the updates; all others add the matrices themselves, which needs equal ranks.
 OF_ANY_RANK = ("cat", "svd", "ties_svd", "dare_linear_svd", "dare_ties_svd", "magnitude_prune_svd")
 
 
@@ -25,7 +25,9 @@ def check_merged_adapters(run: ResolvedRun) -> None:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"{place} names {twice} twice: name it once, with the sum of the weights.")
     if config.adapter.type == "none":
-        raise ConfigError(f"{place} is set, but adapter.type is none, which has no adapter: set it in another run.")
+        raise ConfigError(
+            f"{place} is set, but adapter.type is none, which has no adapter: set merge.adapters in another run."
+        )
     for name in names:
         _check_base(place, name, config, config.merged_runs[name])
         _check_kind(place, name, config.merged_runs[name].adapter)
@@ -36,8 +38,8 @@ def _check_base(place: str, name: str, config: LinkedConfig, other: LinkedConfig
     if identity(config, "prepare_model") != identity(other, "prepare_model"):
         raise ConfigError(
             f"{place} names {name}, whose adapter belongs to another base model ({other.model.name_or_path}, here"
-            f" {config.model.name_or_path}): give both runs the same model section (a tiny model that learns from the"
-            " data needs the same data, too), or leave it out."
+            f" {config.model.name_or_path}): give both runs the same model section (a tiny model pre-trained on the "
+            "data also needs the same data), or leave it out."
         )
 
 
@@ -45,12 +47,14 @@ def _check_kind(place: str, name: str, adapter: AdapterConfig) -> None:
     problems = {
         "trains every weight (adapter.type is none)": adapter.type == "none",
         "is DoRA (adapter.use_dora)": adapter.use_dora,
-        "has layers trained whole (adapter.modules_to_save)": bool(adapter.modules_to_save),
-        "trains embeddings of tokens (adapter.trainable_token_indices)": bool(adapter.trainable_token_indices),
+        "has fully trained layers (adapter.modules_to_save)": bool(adapter.modules_to_save),
+        "trains token embeddings (adapter.trainable_token_indices)": bool(adapter.trainable_token_indices),
         "trains fused experts (adapter.target_parameters)": bool(adapter.target_parameters),
     }
     if problem := next((text for text, is_there in problems.items() if is_there), None):
-        raise ConfigError(f"{place} names {name}, which {problem}: only plain LoRA adapters combine; leave it out.")
+        raise ConfigError(
+            f"{place} names {name}, which {problem}: only plain LoRA adapters can be combined; leave it out."
+        )
 
 
 def _check_ranks(place: str, config: LinkedConfig, names: list[str]) -> None:
@@ -60,8 +64,8 @@ def _check_ranks(place: str, config: LinkedConfig, names: list[str]) -> None:
     if other := next((name for name in names if ranks[name] != ranks[names[0]]), None):
         raise ConfigError(
             f"{place}: merge.method is {config.merge.method}, which needs equal ranks, and {other} has"
-            f" {_told(ranks[other])} where {names[0]} has {_told(ranks[names[0]])}: set merge.method to cat or to one"
-            " of those with svd, or train both with the same ranks."
+            f" {_told(ranks[other])} where {names[0]} has {_told(ranks[names[0]])}: set merge.method to cat or to one "
+            "of the svd methods, or train both with the same ranks."
         )
 
 

@@ -1,15 +1,15 @@
-"""Sentences about choices that are allowed and that a reader of the report wants to know of."""
+"""Notes on settings that are allowed but worth mentioning in the report."""
 
 from typing import Any
 
 from snaketune.config.schema import RunConfig
 
-# Above this, training every weight usually undoes what the model knew; adapters take ten times as much.
+# Above this, training every weight usually destroys what the model knew; adapters take ten times as much.
 LARGE_FOR_ALL_WEIGHTS = 5e-5
 
 
 def notes_for(preset: Any, origins: dict[str, str], config: RunConfig) -> tuple[str, ...]:
-    """Return the notes on a run; ``origins`` has the keys that somebody set."""
+    """Return the notes on a run; ``origins`` has the keys that were set explicitly."""
     found = (
         _quickstart(preset, config),
         _trust(config),
@@ -24,7 +24,7 @@ def _quickstart(preset: Any, config: RunConfig) -> str:
     if preset != "quickstart" or config.model.name_or_path == "tiny":
         return ""
     return (
-        f"preset: quickstart trains {config.model.name_or_path} with settings made for the built-in tiny model"
+        f"preset: quickstart trains {config.model.name_or_path} with settings meant for the built-in tiny model"
         f" (learning rate {config.train.learning_rate:g}): remove the preset line to use the defaults."
     )
 
@@ -32,7 +32,7 @@ def _quickstart(preset: Any, config: RunConfig) -> str:
 def _trust(config: RunConfig) -> str:
     if not config.model.trust_remote_code:
         return ""
-    return "model.trust_remote_code: true lets Python code that comes with the model run with your rights."
+    return "model.trust_remote_code: true runs Python code from the model repository with your permissions."
 
 
 def _learning_rate(origins: dict[str, str], config: RunConfig) -> str:
@@ -41,9 +41,11 @@ def _learning_rate(origins: dict[str, str], config: RunConfig) -> str:
         return ""
     if config.train.method == "dpo":
         usual = "5e-6" if is_full else "5e-5"
-        return f"train.learning_rate: {rate:g} is the default of sft and much for dpo: {usual} is usual."
+        return f"train.learning_rate: {rate:g} is the default for sft and high for dpo: {usual} is usual."
     if is_full:
-        return f"train.learning_rate: {rate:g} is the default of adapters and much for all weights: 1e-5 is usual."
+        return (
+            f"train.learning_rate: {rate:g} is the default for adapters and high for full fine-tuning: 1e-5 is usual."
+        )
     return ""
 
 
@@ -51,8 +53,8 @@ def _full(config: RunConfig) -> str:
     if config.adapter.type != "none" or config.model.dtype != "bfloat16":
         return ""
     return (
-        "adapter.type: none with model.dtype: bfloat16 loses every step that changes a weight by less than about 0.2%:"
-        " set model.dtype to auto (float32) if memory allows."
+        "adapter.type: none with model.dtype: bfloat16 rounds away every update that changes a weight by less than "
+        "about 0.2%: set model.dtype to auto (float32) if memory allows."
     )
 
 
@@ -60,6 +62,6 @@ def _quantised(config: RunConfig) -> str:
     if config.model.quantization == "none":
         return ""
     return (
-        f"model.quantization: {config.model.quantization}: base and tuned model are measured with quantised weights, as"
-        " they were trained; merging goes into the original weights, and the merged model is measured with these."
+        f"model.quantization: {config.model.quantization}: base and tuned model are evaluated with quantised weights, "
+        "as in training; the adapter is merged into the original weights, and the merged model is evaluated with those."
     )

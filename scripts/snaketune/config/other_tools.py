@@ -1,4 +1,4 @@
-"""Settings of other tools that have no key of their own here: what to use instead, or why they are not offered.
+"""Settings of other tools without a key here: what to use instead, or why they are not offered.
 
 What is only called otherwise is in :mod:`snaketune.config.aliases`. The names are those of transformers'
 TrainingArguments, PEFT's LoraConfig, TRL's SFTConfig and DPOConfig, axolotl, LLaMA-Factory and Unsloth. A sentence
@@ -7,132 +7,145 @@ names the feature first; a key that exists here is always taken before it.
 
 from snaketune.config.other_training_tools import OF_TRAINING, OWN_LAYOUT
 
-_AT_HUB = "A finished run is handed over by `snakemake publish` to paths.publish; training uploads nothing by itself."
+_AT_HUB = "Upload a finished run to paths.publish with `snakemake publish`; training itself uploads nothing."
 _BY_MASK = (
-    "Only the answers are trained (tokens.assistant_only_loss), and the exactness of the mask is checked for every run."
+    "The loss covers only the answers (tokens.assistant_only_loss), and the mask is checked for exactness in every run."
 )
-_FIXED_LOADER = "How batches are loaded is fixed, so that a resumed training sees the same rows in the same order."
+_FIXED_LOADER = "Batch loading is fixed, so that a resumed training sees the same rows in the same order."
 _STRATEGY = "Several GPUs are set by train.strategy (ddp, fsdp, deepspeed_zero2, deepspeed_zero3) and plan.num_gpus."
-_DDP = f"{_STRATEGY} Details of the communication are chosen for it."
+_DDP = f"{_STRATEGY} Communication settings follow from the strategy."
 _TERMINAL = "Every logged step is in metrics.jsonl and on the terminal (train.logging_steps); see also train.report_to."
 _EVALUATION = (
-    "The model is evaluated after training as the evaluate section says, and on the way every train.eval_steps steps."
+    "The model is evaluated after training as set in the evaluate section, and every train.eval_steps steps during "
+    "training."
 )
 
 FEATURES: dict[str, str] = {
     # Data
-    "data.max_samples": "A number of records is data.max_records, or max_records beside a path in data.sources.",
-    "train.max_samples": "A number of records is data.max_records, or max_records beside a path in data.sources.",
-    "max_train_samples": "A number of training records is data.max_records; split.test_size takes from them.",
-    "max_eval_samples": "evaluate.max_samples is how many held-out requests are answered; losses are over all of them.",
-    "num_samples": "A number of records is data.max_records, or max_records beside a path in data.sources.",
-    "dataset_dir": "Files are named by data.sources, each with its path; there is no list of data sets beside them.",
-    "dataset_text_field": "The column with plain text is named by data.columns: {text: your_column}.",
-    "dataset_kwargs": "data.columns, data.format and the keys beside a path in data.sources say how files are read.",
-    "dataset_num_proc": (
-        "Processes of the data stages follow `snakemake --cores`; data.shards spreads them over machines."
+    "data.max_samples": (
+        "Limit the number of records with data.max_records, or max_records beside a path in data.sources."
     ),
-    "preprocessing_num_workers": "Processes of the data stages follow `snakemake --cores`; data.shards spreads them.",
+    "train.max_samples": (
+        "Limit the number of records with data.max_records, or max_records beside a path in data.sources."
+    ),
+    "max_train_samples": "Limit the number of records with data.max_records; split.test_size is taken from them.",
+    "max_eval_samples": (
+        "evaluate.max_samples limits how many held-out requests are answered; losses cover all of them."
+    ),
+    "num_samples": "Limit the number of records with data.max_records, or max_records beside a path in data.sources.",
+    "dataset_dir": "List files by path in data.sources; there is no separate registry of data sets.",
+    "dataset_text_field": "Name the column with plain text in data.columns: {text: your_column}.",
+    "dataset_kwargs": (
+        "data.columns, data.format and the keys beside a path in data.sources control how files are read."
+    ),
+    "dataset_num_proc": (
+        "The data stages use as many processes as `snakemake --cores`; data.shards distributes them over machines."
+    ),
+    "preprocessing_num_workers": (
+        "The data stages use as many processes as `snakemake --cores`; data.shards distributes them over machines."
+    ),
     "dataset_prepared_path": (
-        "Every stage keeps its result below paths.results and is repeated only when its input changed."
+        "Every stage caches its result below paths.results and reruns only when its input changes."
     ),
     "tokenized_path": (
-        "Tokens are kept below paths.results and made again only when data, template or tokenizer changed."
+        "Tokens are cached below paths.results and rebuilt only when data, template or tokenizer change."
     ),
-    "overwrite_cache": "Nothing stale is ever used: a stage is repeated when its input, settings or code changed.",
+    "overwrite_cache": "Stale results are never used: a stage reruns when its input, settings or code change.",
     "shuffle_dataset": "Rows are shuffled in every epoch by train.seed.",
-    "shuffle_merged_datasets": "Rows are shuffled in every epoch by train.seed, whatever source they are from.",
-    "interleave_probs": "How often sources are seen is set by `weight` beside their paths in data.sources.",
-    "mix_strategy": "How often sources are seen is set by `weight` beside their paths in data.sources.",
-    "test_datasets": "Evaluation on files of their own is evaluate.files.",
-    "eval_dataset": "Evaluation on files of their own is evaluate.files; split.test_size holds records out.",
-    "streaming": "Data are not streamed: they are prepared once and memory-mapped, whatever their size.",
+    "shuffle_merged_datasets": "Rows of all sources are shuffled together in every epoch by train.seed.",
+    "interleave_probs": "Set how often a source is seen with `weight` beside its path in data.sources.",
+    "mix_strategy": "Set how often a source is seen with `weight` beside its path in data.sources.",
+    "test_datasets": "To evaluate on separate files use evaluate.files.",
+    "eval_dataset": "To evaluate on separate files use evaluate.files; split.test_size holds records out.",
+    "streaming": "Data are not streamed: they are prepared once and memory-mapped, at any size.",
     "roles_to_train": _BY_MASK,
-    "train_on_eos": "The end of every answer is trained; a run in which it is not is refused.",
-    "mask_history": f"{_BY_MASK} A turn is left out with `weight: 0` in the data.",
+    "train_on_eos": "The end-of-answer token is always trained; a run in which it is not is refused.",
+    "mask_history": f"{_BY_MASK} Exclude a turn with `weight: 0` in the data.",
     "train_on_responses_only": _BY_MASK,
     "remove_unused_columns": (
-        "Columns that are not used are listed when the data are read; data.ignore leaves them out on purpose."
+        "Unused columns are listed when the data are read; data.ignore leaves columns out on purpose."
     ),
     "label_names": _BY_MASK,
-    "group_by_length": "Rows are packed (tokens.packing), which leaves next to no padding; nothing has to be grouped.",
+    "group_by_length": (
+        "Rows are packed (tokens.packing), which leaves almost no padding, so grouping by length is unnecessary."
+    ),
     "train_sampling_strategy": "Rows are shuffled in every epoch by train.seed; packing leaves no padding to group by.",
-    "length_column_name": "Lengths are counted in tokens by the workflow; packing uses them.",
+    "length_column_name": "The workflow counts lengths in tokens itself; packing uses them.",
     "padding_free": (
-        "Packed rows (tokens.packing) hold no padding between documents, and documents do not see each other."
+        "Packed rows (tokens.packing) hold no padding between documents, and attention never crosses documents."
     ),
-    "packing_strategy": "tokens.packing packs documents whole, best fit first, and none sees another.",
-    "eval_packing": "Held-out rows are packed as training rows are; losses are the same with and without.",
+    "packing_strategy": "tokens.packing packs whole documents, best fit first, and attention never crosses documents.",
+    "eval_packing": "Held-out rows are packed like training rows; packing does not change the losses.",
     "pad_to_sequence_len": "Packed rows all have the same length; see tokens.packing.",
-    "pad_token": "Padding is chosen from the tokenizer; it is in no loss and no attention.",
-    "eos_token": "The end of an answer is what the chat template writes; tokens.chat_template replaces the template.",
-    "special_tokens": (
-        "Tokens of your own are in the tokenizer of the model folder; adapter.trainable_token_indices trains them."
-    ),
-    "add_tokens": (
-        "Tokens of your own are in the tokenizer of the model folder; adapter.trainable_token_indices trains them."
-    ),
-    "default_system_message": "A system message for conversations without one is data.system_prompt.",
+    "pad_token": "The padding token comes from the tokenizer; it is masked in loss and attention.",
+    "eos_token": "The chat template writes the end of an answer; tokens.chat_template replaces the template.",
+    "special_tokens": ("Add tokens to the tokenizer in the model folder; adapter.trainable_token_indices trains them."),
+    "add_tokens": ("Add tokens to the tokenizer in the model folder; adapter.trainable_token_indices trains them."),
+    "default_system_message": "data.system_prompt sets the system message of conversations without one.",
     # Saving, resuming, choosing
     "output_dir": OWN_LAYOUT,
     "overwrite_output_dir": OWN_LAYOUT,
     "logging_dir": OWN_LAYOUT,
-    "run_name": "The name of a run is its key under runs.",
+    "run_name": "A run is named by its key under runs.",
     "save_strategy": (
-        "When progress is saved is train.save_steps: a number, or auto for what costs least; save_total_limit "
-        "keeps some."
+        "train.save_steps sets when checkpoints are saved: a number, or auto for the least expected cost; "
+        "train.save_total_limit sets how many are kept."
     ),
-    "saves_per_epoch": "When progress is saved is train.save_steps: a number, or auto for what costs least.",
+    "saves_per_epoch": (
+        "train.save_steps sets when checkpoints are saved: a number, or auto for the least expected cost."
+    ),
     "save_only_model": (
-        "Checkpoints always hold all that an exact resumption needs; the finished adapter holds weights alone."
+        "Checkpoints always hold everything an exact resume needs; the finished adapter holds only weights."
     ),
-    "save_on_each_node": "Only the first process writes; the results are on a file system that all nodes see.",
+    "save_on_each_node": "Only the first process writes; results are on a file system shared by all nodes.",
     "save_safetensors": "Weights are always written as safetensors.",
-    "enable_jit_checkpoint": "SIGTERM, SIGUSR1 and Ctrl-C save a checkpoint and end; the same command goes on from it.",
-    "resume_from_checkpoint": "An interrupted training is resumed by the same command, exactly; nothing has to be set.",
+    "enable_jit_checkpoint": (
+        "SIGTERM, SIGUSR1 and Ctrl-C save a checkpoint and exit; the same command resumes from it."
+    ),
+    "resume_from_checkpoint": "The same command resumes an interrupted training exactly; there is nothing to set.",
     "auto_resume_from_checkpoints": (
-        "An interrupted training is resumed by the same command, exactly; nothing has to be set."
+        "The same command resumes an interrupted training exactly; there is nothing to set."
     ),
     "ignore_data_skip": (
-        "An interrupted training is resumed exactly: at the row where it stopped, without reading the others."
+        "An interrupted training resumes exactly at the row where it stopped, without reading the earlier ones."
     ),
     "restore_callback_states_from_checkpoint": (
-        "An interrupted training is resumed by the same command, with all of its state."
+        "The same command resumes an interrupted training with all of its state."
     ),
     **OF_TRAINING,
     # Evaluation and logging
     "eval_strategy": _EVALUATION,
     "evaluation_strategy": _EVALUATION,
-    "do_train": "What is done is the target of the command: train, plan, data, inspect.",
+    "do_train": "The target on the command line selects what is done: train, plan, data, inspect.",
     "do_eval": _EVALUATION,
     "do_predict": _EVALUATION,
     "predict_with_generate": "Answers are generated after training and scored by evaluate.metrics.",
     "eval_delay": _EVALUATION,
-    "eval_on_start": "The base model is always evaluated, after training, beside the tuned one.",
-    "evals_per_epoch": "Held-out losses on the way are every train.eval_steps steps.",
+    "eval_on_start": "The base model is always evaluated after training, next to the tuned one.",
+    "evals_per_epoch": "train.eval_steps sets the steps between held-out losses during training.",
     "per_device_eval_batch_size": (
-        "Rows at a time of an evaluation follow from memory; evaluate.batch_size is that of answers."
+        "The batch size for losses follows from memory; evaluate.batch_size sets that for generated answers."
     ),
-    "eval_sample_packing": "Held-out rows are packed as training rows are; losses are the same with and without.",
+    "eval_sample_packing": "Held-out rows are packed like training rows; packing does not change the losses.",
     "prediction_loss_only": _EVALUATION,
     "compute_accuracy": "Token accuracy is one of evaluate.metrics.",
     "eval_do_concat_batches": _EVALUATION,
     "eval_use_gather_object": _EVALUATION,
-    "eval_accumulation_steps": "Logits are scored in chunks and never kept.",
+    "eval_accumulation_steps": "Logits are computed in chunks and never kept.",
     "include_for_metrics": _EVALUATION,
     "batch_eval_metrics": _EVALUATION,
-    "do_bench_eval": "Benchmarks are evaluate.tasks (lm-evaluation-harness).",
-    "lm_eval_tasks": "Benchmarks are evaluate.tasks (lm-evaluation-harness).",
+    "do_bench_eval": "Set benchmarks in evaluate.tasks (lm-evaluation-harness).",
+    "lm_eval_tasks": "Set benchmarks in evaluate.tasks (lm-evaluation-harness).",
     "logging_strategy": _TERMINAL,
     "logging_first_step": _TERMINAL,
     "log_on_each_node": _TERMINAL,
-    "logging_nan_inf_filter": "A loss that is not finite is logged as such and, when it stays so, ends the training.",
-    "include_num_input_tokens_seen": "Tokens are always counted, padding aside: `tokens` in metrics.jsonl.",
+    "logging_nan_inf_filter": "A non-finite loss is logged as such; if it persists, training stops.",
+    "include_num_input_tokens_seen": "Tokens are always counted, without padding: `tokens` in metrics.jsonl.",
     "include_tokens_per_second": "Tokens per second are always measured: `tokens_per_second` in metrics.jsonl.",
-    "log_level": "Logs of every stage are in logs/; the terminal has the sentences that matter.",
-    "log_level_replica": "Logs of every stage are in logs/; the terminal has the sentences that matter.",
-    "disable_tqdm": "Progress bars appear on a terminal only.",
-    "plot_loss": "The report of every run has the curves.",
+    "log_level": "Logs of every stage are in logs/; the terminal shows only what matters.",
+    "log_level_replica": "Logs of every stage are in logs/; the terminal shows only what matters.",
+    "disable_tqdm": "Progress bars appear only on a terminal.",
+    "plot_loss": "Every run's report has the curves.",
     "skip_memory_metrics": "Peak memory is always measured; it costs nothing.",
     "debug": "Every stage has a log in logs/.",
     **dict.fromkeys(
@@ -152,7 +165,7 @@ FEATURES: dict[str, str] = {
             "use_swanlab",
             "comet_project_name",
         ),
-        "Trackers are train.report_to (tensorboard, trackio, wandb); their own environment variables set the rest.",
+        "Set trackers in train.report_to (tensorboard, trackio, wandb); their own environment variables set the rest.",
     ),
     # Handing over
     **dict.fromkeys(
@@ -171,7 +184,7 @@ FEATURES: dict[str, str] = {
     ),
     # Machines
     "dataloader_drop_last": (
-        "No row is dropped: the last batch of an epoch may be smaller, and its tokens count in full."
+        "No row is dropped: the last batch of an epoch may be smaller, and each of its tokens has full weight."
     ),
     **dict.fromkeys(
         (
@@ -209,7 +222,9 @@ FEATURES: dict[str, str] = {
         ),
         _STRATEGY,
     ),
-    "gpu_memory_limit": "Memory is planned: `snakemake plan` says on which device a run fits, and with what.",
-    "unsloth_offload": "Activations in the host's memory are train.activation_offloading.",
-    "low_cpu_mem_usage": "Weights are mapped from their files; nothing has to be set.",
+    "gpu_memory_limit": (
+        "Memory is planned: `snakemake plan` says on which devices and with which settings a run fits."
+    ),
+    "unsloth_offload": "train.activation_offloading keeps activations in host memory.",
+    "low_cpu_mem_usage": "Weights are always memory-mapped from their files; there is nothing to set.",
 }

@@ -1,4 +1,4 @@
-"""From layers to runs: defaults < preset < configuration file < run < command line, each value with its origin."""
+"""Resolves runs from layers, each value with its origin: defaults < preset < file < run < command line."""
 
 import difflib
 import re
@@ -23,7 +23,7 @@ RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 DEFAULT_RUN = "default"
 COMMAND_LINE = "--config"
 LARGEST_NUMBER = 1 << 63
-# A mapping that is one value: a later layer replaces it as a whole.
+# Mappings that count as one value: a later layer replaces them entirely.
 LEAF_MAPPINGS = {
     "data.columns",
     "data.roles",
@@ -66,7 +66,7 @@ def resolve_runs(file: Layer, command_line: dict[str, Any], presets: str | Path)
 
     Args:
         file: the parsed configuration file and its name.
-        command_line: what ``--config`` gave; its values are texts and are coerced by the schema.
+        command_line: the values of ``--config``, strings that the schema coerces.
         presets: folder of the preset files.
 
     Raises:
@@ -152,15 +152,15 @@ def check_run_name(name: str, place: str) -> None:
 
 
 def check_keys(layer: Layer, model: type[BaseModel], values: dict[str, Any], path: str = "") -> None:
-    """Refuse keys that ``model`` does not have, teaching the right one.
+    """Refuse keys that ``model`` does not have, naming the right one.
 
     Raises:
-        ConfigError: naming the place, the key and the nearest or the equivalent key.
+        ConfigError: naming the place, the key and the nearest or equivalent key.
     """
     for key, value in values.items():
         field = model.model_fields.get(key)
         if field is None:
-            form = " Keys of a section stand in braces: --config 'train={seed: 1}'." * (layer.name == COMMAND_LINE)
+            form = " Write keys of a section in braces: --config 'train={seed: 1}'." * (layer.name == COMMAND_LINE)
             raise ConfigError(f"{layer.name}: {path}{key} is not a key here. {suggestion(key, model, path)}{form}")
         section = section_of(field.annotation)
         if section is None or value is None:
@@ -179,18 +179,18 @@ def check_keys(layer: Layer, model: type[BaseModel], values: dict[str, Any], pat
 
 
 def suggestion(key: str, model: type[BaseModel], path: str = "") -> str:
-    """Return the sentence that teaches: what a feature is here, another tool's name, the nearest key, or all keys.
+    """Return the hint for an unknown key: the feature's setting, another tool's name, the nearest key, or all keys.
 
     Args:
-        key, model: an unknown key, and where it stands.
-        path: the dotted keys around it; a key that means something else in another section is known with its own.
+        key, model: an unknown key, and the model of its section.
+        path: the dotted prefix; a key that means something else in another section is looked up with its prefix.
     """
     section = path.rstrip(".").rsplit(".", 1)[-1]
     if sentence := FEATURES.get(f"{section}.{key}"):
         return sentence
     if key in OTHER_NAMES:
         ours, tools = OTHER_NAMES[key]
-        return f"It is {tools}'s name; here it is {ours}."
+        return f"It is {tools}'s name for {ours}."
     everywhere = {path.rsplit(".", 1)[-1]: path for path in reversed(all_keys())}
     if key in FEATURES and key not in everywhere:
         return FEATURES[key]
@@ -200,7 +200,7 @@ def suggestion(key: str, model: type[BaseModel], path: str = "") -> str:
         return f"It belongs to another section: {everywhere[key]}."
     if near := difflib.get_close_matches(key, list(everywhere), n=1, cutoff=0.8):
         return f"Did you mean {everywhere[near[0]]}?"
-    return f"The keys here are {', '.join(model.model_fields)}."
+    return f"Valid keys are {', '.join(model.model_fields)}."
 
 
 def all_keys(model: type[BaseModel] = RunConfig, path: str = "") -> list[str]:
@@ -232,21 +232,21 @@ def _first_set(key: str, *mappings: dict[str, Any]) -> Any:
 
 
 def _nulls(value: Any) -> Any:
-    """Turn the text ``null`` from the command line, where every scalar arrives as text, into None."""
+    """Turn the string ``null`` from the command line, where every scalar is a string, into None."""
     if isinstance(value, dict):
         return {key: _nulls(item) for key, item in value.items()}
     return None if value in ("null", "~") else value
 
 
 def _check_writable(merged: dict[str, Any], origins: dict[str, str]) -> None:
-    """Refuse what no JSON file can hold: a configuration is written into every spec."""
+    """Refuse values that JSON cannot represent: the configuration is written into every spec."""
     for key, value in flatten(merged).items():
         problem = ""
         for leaf in _leaves(value):
             if isinstance(leaf, int) and abs(leaf) >= LARGEST_NUMBER:
                 problem = f"a number of {len(str(leaf))} digits: write a smaller one"
             if isinstance(leaf, str) and not leaf.isascii() and any("\ud800" <= mark <= "\udfff" for mark in leaf):
-                problem = "half of a surrogate pair, which is not a character: take it out"
+                problem = "a lone surrogate, which is not a character: remove it"
         if problem:
             raise ConfigError(f"{origins[key]}: {key} holds {problem}.")
 

@@ -1,4 +1,4 @@
-"""Runs that start from other runs, or merge their adapters: a name in a configuration, followed to that run."""
+"""Runs that start from other runs or merge their adapters: resolves the names to runs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ BASE, START, MERGED = "model.name_or_path", "adapter.init_from", "merge.adapters
 
 
 def referenced(value: str | None) -> str | None:
-    """Return the name of the run that ``run:<name>`` means, None for any other value."""
+    """Return the name of the run in ``run:<name>``, or None for any other value."""
     return value[len(PREFIX) :].strip() if value and value.startswith(PREFIX) else None
 
 
 def references(config: RunConfig) -> dict[str, str]:
-    """Return the names of the runs that ``config`` starts from, by the key that says so."""
+    """Return the names of the runs that ``config`` starts from, by the key that names them."""
     found = {BASE: referenced(config.model.name_or_path), START: referenced(config.adapter.init_from)}
     return {key: name for key, name in found.items() if name is not None}
 
@@ -35,7 +35,7 @@ def merged_names(config: RunConfig) -> list[str]:
 def needed_runs(
     runs: Mapping[str, ResolvedRun], config: RunConfig, run: str | None, merging: bool
 ) -> list[ResolvedRun]:
-    """Return the runs, near and far, that a base model or a run needs, sorted by name.
+    """Return all runs that a base model or a run needs, directly or not, sorted by name.
 
     Args:
         runs: all runs by name.
@@ -62,8 +62,7 @@ def _needs(config: RunConfig, merging: bool) -> list[tuple[str, bool]]:
 def link_runs(runs: list[ResolvedRun]) -> list[ResolvedRun]:
     """Return the runs, each with the configurations of those it starts from and of those whose adapters it merges.
 
-    A run that starts from another one speaks as that one does: where it sets no ``tokens.chat_template`` of its own, it
-    has the other run's.
+    A run that starts from another one inherits its ``tokens.chat_template`` unless it sets its own.
 
     Raises:
         ConfigError: if a run does not exist, merges nothing, or starts from itself.
@@ -73,7 +72,7 @@ def link_runs(runs: list[ResolvedRun]) -> list[ResolvedRun]:
 
 
 class _Links:
-    """Follows references: a run's training needs other runs, its merging needs trainings, its own among them."""
+    """Follows references: a run's training needs other runs, and its merge needs trainings, including its own."""
 
     def __init__(self, runs: dict[str, ResolvedRun]):
         self._runs = runs
@@ -109,13 +108,13 @@ class _Links:
         if name not in self._runs:
             known = ", ".join(sorted(set(self._runs) - {run.name})) or "no other run"
             raise ConfigError(f"{place}, but there is no run {name!r}: this configuration has {known}.")
-        # A run whose training is settled may be merged, or gone on from, while its own merging is still looked at.
+        # A run whose training is resolved may be used while its own merge is still being resolved.
         if name in path and (key == BASE or name not in self._trained):
             circle = " -> ".join((*path[path.index(name) :], name))
-            raise ConfigError(f"{place}, which ends in a circle ({circle}): let one of them start from a model.")
+            raise ConfigError(f"{place}, which is circular ({circle}): let one of these runs start from a model.")
         earlier = self.merging(name, path) if key == BASE else self.training(name, path)
         if key == BASE and not earlier.config.merge.enabled:
-            raise ConfigError(f"{place}, which merges nothing: set runs.{name}.merge.enabled to true.")
+            raise ConfigError(f"{place}, which has no merged model: set runs.{name}.merge.enabled to true.")
         return earlier
 
 
