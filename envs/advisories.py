@@ -67,7 +67,7 @@ def look_up(database: Path, pins: Mapping[str, Sequence[str]]) -> Account:
     """Return what the advisories of a database say of the pinned versions by package; memory is bounded.
 
     Raises:
-        UnreadableError: if it is no database.
+        UnreadableError: if it is not a database.
         OSError: if it cannot be read.
     """
     account = Account()

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from snaketune.workflow.results.unrecorded import drop_stale_notes
 
 from snaketune.core.atomic import write_json
 from snaketune.core.cached_state import read_state, write_state
@@ -26,6 +25,7 @@ from snaketune.workflow.lifecycle import remember_shards, shards_before, write_r
 from snaketune.workflow.results.adopting import GROUPS, adopt_outputs
 from snaketune.workflow.results.damage import drop_damaged_manifests, heal
 from snaketune.workflow.results.provenance_notes import Contents
+from snaketune.workflow.results.unrecorded import drop_stale_notes
 from snaketune.workflow.sources.hub_sources import HubSources
 from snaketune.workflow.sources.remote_sources import RemoteSources
 

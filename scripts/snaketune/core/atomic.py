@@ -180,7 +180,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def could_be_path(text: str) -> bool:
-    """Tell whether a file could have this path; asking the system about any other is an error, not a no."""
+    """Tell whether a file could have this path; for any other, the system raises instead of answering no."""
     return (
         "\0" not in text
         and len(os.fsencode(text)) <= LONGEST_PATH
@@ -196,6 +196,6 @@ def require_path(text: str, key: str) -> None:
     """
     if not could_be_path(text):
         raise ConfigError(
-            f"{key}: {text[:60]!r}... cannot be a path: a name in it is longer than {LONGEST_NAME} bytes, or there is a"
-            " NUL in it: correct it."
+            f"{key}: {text[:60]!r}... cannot be a path: a name in it is longer than {LONGEST_NAME} bytes, or it "
+            "contains a NUL byte: correct it."
         )

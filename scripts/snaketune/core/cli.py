@@ -26,7 +26,7 @@ LIBRARIES = (
     *("accelerate", "bitsandbytes", "datasets", "evaluate", "fastokens", "huggingface_hub", "lm_eval", "peft"),
     *("safetensors", "tokenizers", "torch", "transformers", "trl"),
 )
-# What the libraries read when they are imported: their own loggers then start at this level.
+# Read by the libraries at import: their loggers then start at this level.
 VERBOSITY = {
     "ACCELERATE_LOG_LEVEL": "error",
     "DATASETS_VERBOSITY": "error",

@@ -152,7 +152,7 @@ def _missing_package(error: ImportError, kernel: str) -> str:
 
 
 def likeness_of(model: Any, device: Device) -> PreTrainedModel:
-    """Return a model with the first layers' architecture, the kernel and the number format of ``model``.
+    """Return a model with the first layers' architecture, the kernel and the dtype of ``model``.
 
     Its weights are random; the same seed and the same sequence of random numbers go on afterwards.
 
