@@ -174,7 +174,7 @@ def test_splits_configurations_and_patterns_choose_files(hub, tmp_path):
 
 def test_a_bare_name_that_is_no_file_is_a_data_set_of_the_hub(hub, tmp_path):
     result = found(look_up(tmp_path, hub.endpoint, REPO))
-    assert f"{REPO} is not a file here and is taken for a data set of the hub, hf://{REPO}." in result["notes"][0]
+    assert f"{REPO} is not a file here; it is read as the hub data set hf://{REPO}." in result["notes"][0]
     (tmp_path / "org").mkdir()
     assert f"{REPO} does not exist" in look_up(tmp_path, hub.endpoint, REPO).stderr
 

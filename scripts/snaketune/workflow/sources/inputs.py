@@ -195,9 +195,7 @@ class Discovery:
         is_name = BARE_NAME.fullmatch(path) is not None and not DATA_FILE.search(path)
         if not is_name or os.path.lexists(path) or os.path.lexists(path.split("/")[0]):
             return False
-        self.notes[f"data.sources: {path} is not a file here and is taken for a data set of the hub, hf://{path}."] = (
-            None
-        )
+        self.notes[f"data.sources: {path} is not a file here; it is read as the hub data set hf://{path}."] = None
         return True
 
     def _refuse_contradiction(self, one: dict[str, Any], other: dict[str, Any]) -> None:
