@@ -296,6 +296,5 @@ def _no_address(source: str, key: str, scheme: str) -> str:
     if is_remote(source):
         return f"{key}: {source} is in object storage, which data.sources alone may be: copy it here and name the copy."
     return (
-        f"{key}: {source}: nothing is read from {scheme}: name a file or, in data.sources, an object as "
-        "s3://bucket/path."
+        f"{key}: {source}: {scheme} is not supported: name a file or, in data.sources, an object as s3://bucket/path."
     )
