@@ -22,9 +22,10 @@ def main() -> None:
     require_evaluation_packages(wanted.get("metrics", ()), wanted.get("tasks", ()))
     from snaketune.core.atomic import write_json
     from snaketune.core.gpus import take_cards
-    from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
+    from snaketune.evaluate.evaluation import evaluate
     from snaketune.evaluate.inputs import located
     from snaketune.evaluate.results import write_documents, write_generations
+    from snaketune.evaluate.settings import EvaluationSettings, Material
     from snaketune.merge.outcome import merged_folder
     from snaketune.train.monitoring.provenance import describe_machine
 

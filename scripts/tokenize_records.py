@@ -13,7 +13,8 @@ def main() -> None:
     from snaketune.data.sources.source_names import names_in
     from snaketune.data.tokens.chunk_tokenizing import Recipe
     from snaketune.data.tokens.left_out_records import left_out_at_tokenising
-    from snaketune.data.tokens.tokenizing import tokenize_splits, warnings_of
+    from snaketune.data.tokens.tokenizing import tokenize_splits
+    from snaketune.data.tokens.tokenizing_account import warnings_of
 
     recipe = Recipe.of_slice(arguments.cfg, arguments.model, names_in(arguments.stage))
     files = {

@@ -11,7 +11,7 @@ def main() -> None:
     from snaketune.data.shards import Shard
     from snaketune.data.sources.source_names import names_in
     from snaketune.data.tokens.chunk_tokenizing import Recipe
-    from snaketune.data.tokens.tokenizing_shard import tokenize_shard
+    from snaketune.data.tokens.tokenizing import tokenize_shard
 
     part, files = Path(arguments.part), {"train": arguments.train, "eval": arguments.eval}
     recipe = Recipe.of_slice(arguments.cfg, arguments.model, names_in(arguments.stage))

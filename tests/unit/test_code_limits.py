@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -22,9 +22,14 @@ LONG_MODULES = {
 LONG_FUNCTIONS = {
     "train/run.py::prepare_run",
 }
+# A module with fewer lines and one importer is part of that one, or of a neighbour, but for this many.
+SMALL, SMALL_MODULES = 60, 5
 COINAGES = re.compile(
     r"(^|_)(door|stand_ins|outlook|effort|shortage|surroundings|team|shares|sides|stands|likeness|companions|statement"
     r"|stops|chance|thinning|cadence|earlier|remembering|material|attempts|upkeep|blueprint|discovery|head|meters)$"
+)
+IMPORT = re.compile(
+    r"^ *(?:from (snaketune[\w.]*) import|import (snaketune[\w.]*))(?: (\w[^\n]*|\([^)]*\)))?", re.MULTILINE
 )
 
 
@@ -52,6 +57,26 @@ def test_no_function_is_longer_than_the_limit_but_the_listed_ones():
 def test_no_folder_holds_more_modules_than_can_be_looked_over():
     sizes = Counter(path.parent for path in MODULES)
     assert {name_of(folder): size for folder, size in sizes.items() if size > MODULES_OF_A_FOLDER} == {}
+
+
+def importers():
+    """The files that import each module of the package, or anything out of it; rules are read as text."""
+    found = defaultdict(set)
+    known = {"snaketune." + name_of(path).removesuffix(".py").replace("/", "."): path for path in MODULES}
+    files = [*(ROOT / "scripts").rglob("*.py"), *(ROOT / "rules").glob("*.smk"), ROOT / "Snakefile"]
+    for file in files:
+        for line in IMPORT.finditer(file.read_text(encoding="utf-8")):
+            names = {line[1], line[2], *(f"{line[1]}.{name}" for name in re.findall(r"\w+", line[3] or ""))}
+            for name in names & known.keys():
+                found[known[name]].add(file)
+    return found
+
+
+def test_few_modules_are_small_and_serve_one_other():
+    found = importers()
+    small = [path for path in MODULES if len(path.read_text(encoding="utf-8").splitlines()) < SMALL]
+    alone = [name_of(path) for path in small if len(found[path]) <= 1]
+    assert len(alone) <= SMALL_MODULES, alone
 
 
 def test_file_names_are_terms_of_the_field():

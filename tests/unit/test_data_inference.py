@@ -22,7 +22,8 @@ from snaketune.data.tokens.encoding import Document, Encoder
 from snaketune.data.tokens.token_store import TokenStore
 from snaketune.data.tokens.tokenizer import TextTokenizer
 from snaketune.data.tokens.tokenizer_engine import TokenizersEngine
-from snaketune.data.tokens.tokenizing import select_backend, tokenize_splits, warnings_of
+from snaketune.data.tokens.tokenizing import select_backend, tokenize_splits
+from snaketune.data.tokens.tokenizing_account import warnings_of
 from snaketune.evaluate.answers.questions import _said
 
 OPENS = (

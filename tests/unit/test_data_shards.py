@@ -22,8 +22,7 @@ from snaketune.data.similarity.dedupe_shard import key_shard, sketch_shard
 from snaketune.data.sources import blocks
 from snaketune.data.tokens import chunks
 from snaketune.data.tokens.chunk_tokenizing import Recipe
-from snaketune.data.tokens.tokenizing import tokenize_splits
-from snaketune.data.tokens.tokenizing_shard import tokenize_shard
+from snaketune.data.tokens.tokenizing import tokenize_shard, tokenize_splits
 
 COUNTS = [2, 7]
 

@@ -20,7 +20,6 @@ from snaketune.data.tokens import chunks
 from snaketune.data.tokens.chunk_tokenizing import ChunkTokenizer, Recipe
 from snaketune.data.tokens.chunks import chunks_of
 from snaketune.data.tokens.encoding import Encoder
-from snaketune.data.tokens.equality_gate import choose_method
 from snaketune.data.tokens.mask_audit import Audit, Limits, Rows, audit
 from snaketune.data.tokens.token_store import DATA_FILE, TokenStore
 from snaketune.data.tokens.tokenizer import TextTokenizer, own_chat_template
@@ -31,7 +30,14 @@ from snaketune.data.tokens.tokenizer_engine import (
     few_threads,
     fuzz_strings,
 )
-from snaketune.data.tokens.tokenizing import _account_of, select_backend, tokenize_split, tokenize_splits, warnings_of
+from snaketune.data.tokens.tokenizing import (
+    _account_of,
+    choose_method,
+    select_backend,
+    tokenize_split,
+    tokenize_splits,
+    warnings_of,
+)
 from snaketune.model.tiny.tiny_tokenizer import CHAT_TEMPLATE
 
 TEMPLATES = {

@@ -30,28 +30,10 @@ from snaketune.evaluate.models import (
     with_faster_layers,
 )
 from snaketune.evaluate.preferences import PREFERENCE_ACCURACY, preference_measures
-from snaketune.evaluate.settings import EvaluationSettings
+from snaketune.evaluate.settings import EvaluationSettings, Material
 from snaketune.train.packages import NONE
 
 STEPS = {"tuned_minus_base": ("base", "tuned"), "merged_minus_tuned": ("tuned", "merged")}
-
-
-@dataclass(frozen=True, slots=True)
-class Material:
-    """Where the models and the held-out data lie; ``merged`` is None for a run that does not merge.
-
-    Attributes:
-        tokens: folder with the tokenised splits and ``chat_template.jinja``.
-        rows: packed rows of the held-out split.
-        records: canonical records of the held-out split.
-    """
-
-    model: Path
-    adapter: Path
-    merged: Path | None
-    tokens: Path
-    rows: Path
-    records: Path
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,31 @@
-"""What an evaluation measures and how."""
+"""What an evaluation is given, what it measures and how."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from snaketune.evaluate.answers.evaluation_files import FileSettings
 from snaketune.evaluate.answers.scorers import ANSWER_METRICS
 from snaketune.evaluate.measures import LIKELIHOOD_METRICS
 from snaketune.evaluate.models import ModelSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Where the models and the held-out data lie; ``merged`` is None for a run that does not merge.
+
+    Attributes:
+        tokens: folder with the tokenised splits and ``chat_template.jinja``.
+        rows: packed rows of the held-out split.
+        records: canonical records of the held-out split.
+    """
+
+    model: Path
+    adapter: Path
+    merged: Path | None
+    tokens: Path
+    rows: Path
+    records: Path
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,16 @@ from snaketune.plan.advice.side_by_side import Reached, strategy_table
 from snaketune.plan.advice.what_if import cost_rows, ownership, sensitivity_table
 from snaketune.plan.costs.budget import finishes_at
 from snaketune.plan.costs.calendar import schedule
-from snaketune.plan.costs.forecast import Disk, Forecast, disk_of, forecast
+from snaketune.plan.costs.forecast import (
+    Disk,
+    Forecast,
+    device_block,
+    disk_of,
+    fit_method,
+    forecast,
+    overheads_block,
+    work_block,
+)
 from snaketune.plan.costs.past_runs import answer_timings, find_measurement
 from snaketune.plan.costs.probed import kept_probe, measurement_of, newest, noise, probe_block
 from snaketune.plan.costs.throughput import Rate, rate_of
@@ -29,7 +38,6 @@ from snaketune.plan.devices.target import Target, choose_target
 from snaketune.plan.gate import nearest_hours
 from snaketune.plan.memory.memory import MemoryPlan
 from snaketune.plan.remedy import Remedy, find_remedy
-from snaketune.plan.sections import device_block, fit_method, overheads_block, work_block
 from snaketune.plan.settings import setting_of
 from snaketune.plan.workload import Work, least_memory, memory_of, read_work, speed_key
 

@@ -1,8 +1,8 @@
 """From canonical records to token ids with a loss mask: template once, tokens once, every record accounted for."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,21 +13,21 @@ from snaketune.core.errors import DataError
 from snaketune.data.conversations.tool_use import for_template
 from snaketune.data.parallel import ordered_results
 from snaketune.data.records.canonical_records import conversation_of, lines_in
-from snaketune.data.shards import gathered, read_parts
+from snaketune.data.shards import Shard, gathered, read_parts, write_part
 from snaketune.data.sources.source_names import place_of
-from snaketune.data.split.split_account import SplitAccount
-from snaketune.data.templates.examples import ENDED, LATER, UNMARKED
 from snaketune.data.templates.inference_check import Conversation, Reference, check_inference
 from snaketune.data.templates.rendering import Unusable
 from snaketune.data.templates.template_trial import Named, try_template
 from snaketune.data.templates.templates import Message
 from snaketune.data.tokens.chunk_tokenizing import EXAMPLES, ChunkResult, ChunkTokenizer, Recipe
 from snaketune.data.tokens.chunks import Chunk, chunks_of, processes_for
-from snaketune.data.tokens.encoding import Document, Encoder
-from snaketune.data.tokens.equality_gate import SAMPLE_RECORDS, choose_method
+from snaketune.data.tokens.encoding import OFFSETS, SEGMENTS, Document, Encoder, Row
 from snaketune.data.tokens.token_store import writing_tokens
 from snaketune.data.tokens.tokenizer import text_tokenizer
 from snaketune.data.tokens.tokenizer_engine import choose_engine, few_threads, load_engine
+from snaketune.data.tokens.tokenizing_account import SplitAccount
+
+SAMPLE_RECORDS = 1000
 
 # Records of each split that a template is tried on in a process of its own.
 TRIED_RECORDS = 50
@@ -137,7 +137,7 @@ def tokenize_splits(
         recipe: how, but for what is settled on a sample.
         dropped: gets the records that are left out.
         threads: the most processes.
-        parts: what shards have tokenised already, see ``tokenizing_shard``.
+        parts: what shards have tokenised already, see :func:`tokenize_shard`.
 
     Raises:
         ConfigError: if a conversation needs a template and there is none.
@@ -174,62 +174,6 @@ def tokenize_splits(
         "splits": {split: account.facts() for split, account in accounts.items()},
         "examples": examples,
     }
-
-
-def warnings_of(facts: dict[str, Any]) -> list[str]:
-    """Return sentences about what is allowed in the facts of tokenising but is rarely meant."""
-    found = []
-    if reason := facts.get("transformers_gate", {}).get("reason"):
-        found.append(f"Examples were not compared with what transformers gives at inference: {reason}.")
-    gate = facts.get("transformers_gate", {})
-    if gate.get("marked_otherwise"):
-        found.append(
-            "The chat template's generation blocks mark other tokens than are trained in"
-            f" {gate['marked_otherwise']:,} of {gate['conversations']:,} conversations compared: also"
-            f" {gate['marked_beyond']:,} that inference gives or never asks for, which are not trained, and not"
-            f" {gate['unmarked_trained']:,} of answers up to their stop token, which are."
-        )
-    if facts["engine_gate"]["reason"]:
-        found.append(f"Tokenising with {facts['engine']}: {facts['engine_gate']['reason']}.")
-    found += _account_of(facts["splits"])
-    if not facts["end_tokens"]:
-        found.append(
-            "Warning: the tokenizer has no eos_token, so the model never learns to stop: name one in its"
-            " tokenizer_config.json."
-        )
-    return found
-
-
-def _account_of(splits: dict[str, dict[str, Any]]) -> list[str]:
-    """Return sentences about records that became several examples, and answers without their reasoning."""
-    found = []
-    for split, facts in splits.items():
-        if several := facts.get("records_in_several_examples"):
-            found.append(
-                f"{several:,} {split} records became {facts['examples_of_these']:,} examples: the chat template"
-                " rewrites earlier turns, or an answer begins with white space that would join its prompt."
-            )
-        if ended := facts.get(ENDED):
-            found.append(
-                f"The chat template writes no token after {ended:,} {split} answers at which generation stops: the"
-                " tokenizer's eos_token was written there, and each of these answers is an example of its own."
-            )
-        if unmarked := facts.get(UNMARKED):
-            found.append(
-                f"Warning: {unmarked:,} {split} answers are not trained: the chat template's generation blocks leave"
-                " them out. Take the blocks out of a copy of it to train them (tokens.chat_template)."
-            )
-        if later := facts.get(LATER):
-            found.append(
-                f"{later:,} {split} answers are trained from where the chat template's generation blocks begin, which"
-                " leave out their first words."
-            )
-        if lost := facts.get("answers_without_their_reasoning"):
-            found.append(
-                f"Warning: the chat template leaves out the reasoning of {lost:,} {split} answers, which is not"
-                " trained: choose a template that writes it (tokens.chat_template), or set tokens.reasoning to drop."
-            )
-    return found
 
 
 def tokenize_split(
@@ -276,3 +220,60 @@ def results_of(recipe: Recipe, split: str, chunks: Sequence[Chunk], threads: int
     """Yield the rows of each chunk of a split."""
     processes = processes_for(chunks, threads)
     return ordered_results(ChunkTokenizer, (recipe, split, max(1, threads // processes)), chunks, processes)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How many of the compared documents differ in ids, how many in masks alone, and the first that does."""
+
+    compared: int
+    ids: int
+    masks: int
+    first: int | None
+
+    def facts(self) -> dict[str, Any]:
+        """Return the comparison as facts for the manifest."""
+        return {"compared": self.compared, "ids_differ": self.ids, "masks_differ": self.masks, "first": self.first}
+
+
+def compare(documents: Sequence[Document], ours: Sequence[Row], theirs: Sequence[Row]) -> Difference:
+    """Compare two encodings of the same documents, row by row."""
+    pairs = list(zip(documents, ours, theirs, strict=True))
+    ids = [d.record for d, (left, _), (right, _) in pairs if not np.array_equal(left, right)]
+    masks = [d.record for d, left, right in pairs if d.record not in ids and not np.array_equal(left[1], right[1])]
+    return Difference(len(pairs), len(ids), len(masks), min([*ids, *masks], default=None))
+
+
+def choose_method(documents: Sequence[Document], encoder: Encoder) -> tuple[str, dict[str, Any]]:
+    """Return ``segments`` when they give the tokens of the whole text on every document, else ``offsets``.
+
+    Returns:
+        The method and the facts of the comparison.
+    """
+    split = [document for document in documents if encoder.is_split(document)]
+    difference = compare(split, encoder.encode(split), encoder.encode_whole(split))
+    whole = sum(not document.plain for document in documents) - len(split)
+    method = OFFSETS if difference.first is not None else SEGMENTS
+    return method, {**difference.facts(), "doubtful_borders": whole}
+
+
+def tokenize_shard(
+    files: Mapping[str, str | Path], recipe: Recipe, shard: Shard, part: str | Path, threads: int = 1
+) -> None:
+    """Tokenise the shard's chunks of the splits ``{name: records}`` and write the results to the file ``part``.
+
+    Raises:
+        ConfigError: if a conversation needs a template and there is none.
+    """
+    recipe, _ = select_backend(recipe, list(files.values()), threads)
+    write_part(part, chain.from_iterable(_results_of_shard(files, recipe, shard, threads)))
+
+
+def _results_of_shard(
+    files: Mapping[str, str | Path], recipe: Recipe, shard: Shard, threads: int
+) -> Iterator[Iterator[ChunkResult]]:
+    sizes = [Path(path).stat().st_size for path in files.values()]
+    for (split, path), before in zip(files.items(), accumulate([0, *sizes]), strict=False):
+        chunks = [chunk for chunk in chunks_of(path) if shard.holds(before + chunk.start, sum(sizes))]
+        if chunks:
+            yield results_of(recipe, split, chunks, threads)

@@ -1,0 +1,112 @@
+"""What became of the records of each split while tokenising: counted for the manifest, and told in sentences."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from snaketune.data.sources.source_names import place_of
+from snaketune.data.templates.examples import ENDED, LATER, UNMARKED
+from snaketune.data.tokens.chunk_tokenizing import ChunkResult
+from snaketune.data.tokens.mask_audit import Audit
+
+
+@dataclass(slots=True)
+class SplitAccount:
+    """What became of the records of one split."""
+
+    records: int = 0
+    tokens: int = 0
+    trainable_tokens: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    first_refusal: str = ""
+    first_place: dict[str, Any] = field(default_factory=dict)
+    audit: Audit = field(default_factory=Audit)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, result: ChunkResult) -> None:
+        """Count the records of a chunk."""
+        # Of a record that became several examples the first one counts.
+        self.records += result.rows - result.counts["examples_of_these"] + result.counts["records_in_several_examples"]
+        self.tokens += result.tokens
+        self.trainable_tokens += result.trainable_tokens
+        self.dropped.update(entry["reason"] for entry in result.dropped)
+        if result.dropped and not self.first_refusal:
+            self.first_place = result.dropped[0]
+            self.first_refusal = self.first_place["detail"]
+        self.audit.add(result.audit)
+        self.counts.update(result.counts)
+
+    def first(self, sources: Sequence[str], file: str) -> str:
+        """Return where the first record was left out and why, ``file`` being the split's."""
+        if not self.first_place:
+            return "it is empty"
+        number = self.first_place["record"] + 1
+        return f"{place_of(self.first_place, sources, f'{file} line {number}')}: {self.first_refusal}"
+
+    def facts(self) -> dict[str, Any]:
+        """Return the account as facts for the manifest."""
+        return {
+            "records": self.records,
+            "tokens": self.tokens,
+            "trainable_tokens": self.trainable_tokens,
+            "dropped": dict(sorted(self.dropped.items())),
+            "audit": self.audit.facts(),
+            **dict(sorted(self.counts.items())),
+        }
+
+
+def warnings_of(facts: dict[str, Any]) -> list[str]:
+    """Return sentences about what is allowed in the facts of tokenising but is rarely meant."""
+    found = []
+    if reason := facts.get("transformers_gate", {}).get("reason"):
+        found.append(f"Examples were not compared with what transformers gives at inference: {reason}.")
+    gate = facts.get("transformers_gate", {})
+    if gate.get("marked_otherwise"):
+        found.append(
+            "The chat template's generation blocks mark other tokens than are trained in"
+            f" {gate['marked_otherwise']:,} of {gate['conversations']:,} conversations compared: also"
+            f" {gate['marked_beyond']:,} that inference gives or never asks for, which are not trained, and not"
+            f" {gate['unmarked_trained']:,} of answers up to their stop token, which are."
+        )
+    if facts["engine_gate"]["reason"]:
+        found.append(f"Tokenising with {facts['engine']}: {facts['engine_gate']['reason']}.")
+    found += _account_of(facts["splits"])
+    if not facts["end_tokens"]:
+        found.append(
+            "Warning: the tokenizer has no eos_token, so the model never learns to stop: name one in its"
+            " tokenizer_config.json."
+        )
+    return found
+
+
+def _account_of(splits: dict[str, dict[str, Any]]) -> list[str]:
+    """Return sentences about records that became several examples, and answers without their reasoning."""
+    found = []
+    for split, facts in splits.items():
+        if several := facts.get("records_in_several_examples"):
+            found.append(
+                f"{several:,} {split} records became {facts['examples_of_these']:,} examples: the chat template"
+                " rewrites earlier turns, or an answer begins with white space that would join its prompt."
+            )
+        if ended := facts.get(ENDED):
+            found.append(
+                f"The chat template writes no token after {ended:,} {split} answers at which generation stops: the"
+                " tokenizer's eos_token was written there, and each of these answers is an example of its own."
+            )
+        if unmarked := facts.get(UNMARKED):
+            found.append(
+                f"Warning: {unmarked:,} {split} answers are not trained: the chat template's generation blocks leave"
+                " them out. Take the blocks out of a copy of it to train them (tokens.chat_template)."
+            )
+        if later := facts.get(LATER):
+            found.append(
+                f"{later:,} {split} answers are trained from where the chat template's generation blocks begin, which"
+                " leave out their first words."
+            )
+        if lost := facts.get("answers_without_their_reasoning"):
+            found.append(
+                f"Warning: the chat template leaves out the reasoning of {lost:,} {split} answers, which is not"
+                " trained: choose a template that writes it (tokens.chat_template), or set tokens.reasoning to drop."
+            )
+    return found
