@@ -115,7 +115,10 @@ def cut(campaign: Campaign) -> None:
 
 def edit(campaign: Campaign) -> None:
     """A fact gets another type."""
-    path = campaign.any_file("results/**/*.json")
+    _edit(campaign, campaign.any_file("results/**/*.json"))
+
+
+def _edit(campaign: Campaign, path: Path) -> None:
     document = json.loads(path.read_bytes())
     if isinstance(document, dict) and document:
         document[campaign.chance.choice(sorted(document))] = campaign.chance.choice([None, [], {}, "x", -1, True])
@@ -143,9 +146,12 @@ def forget(campaign: Campaign) -> None:
 
 
 def forget_and_edit(campaign: Campaign) -> None:
-    """All records of ours are deleted and a fact gets another type: nothing tells what it was."""
+    """All records of ours are deleted and a fact gets another type: what is noted beside it tells."""
+    path = campaign.any_file("results/**/*.json")
     shutil.rmtree(campaign.project.folder / "work", ignore_errors=True)
-    edit(campaign)
+    notes = path.with_name(".made.json")
+    if not notes.exists() or f'{path.name}"' in notes.read_text():  # a fault before this one may have met the notes
+        _edit(campaign, path)
 
 
 def touch(campaign: Campaign) -> None:

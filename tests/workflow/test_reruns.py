@@ -192,6 +192,16 @@ def test_an_evaluation_setting_evaluates_only(project):
     assert project.run() == {"plan_run", "evaluate_model", "describe_run", "render_report", "write_model_card"}
 
 
+def test_an_upgrade_of_planning_training_and_evaluation_is_done_by_the_one_next_command(project):
+    before = project.adapter()
+    for script in ("plan_run", "train_model"):
+        project.edit(f"scripts/{script}.py", "def main() -> None:", "CHANGED = 1\n\n\ndef main() -> None:")
+    project.edit("config/config.yaml", "max_samples: 5", "max_samples: 4")
+    assert project.run() == TRAINING
+    assert project.adapter() == before
+    assert project.run() == set()
+
+
 def test_a_second_run_shares_the_data_and_the_model(project):
     project.edit("config/config.yaml", "runs: {one: {}}", "runs: {one: {}, two: {adapter: {r: 2}}}")
     assert project.run() == TRAINING
