@@ -75,7 +75,7 @@ def test_a_copy_that_stands_where_the_link_was_is_moved_aside(run_folder, capsys
     point_latest(run_folder, "one-1")
     assert (run_folder / "latest").is_symlink()
     assert (run_folder / "latest.copy-1" / "notes.txt").read_text() == "mine"
-    assert "latest.copy-1 now" in capsys.readouterr().err
+    assert "renamed to latest.copy-1" in capsys.readouterr().err
     point_latest(run_folder, "one-1")
     assert capsys.readouterr().err == ""
 
@@ -88,7 +88,7 @@ def test_latest_on_a_disk_that_cannot_be_written_to_is_a_line(run_folder, monkey
 
     monkeypatch.setattr("snaketune.workflow.results.latest_link.write_bytes", refuse)
     point_latest(run_folder, "one-1")
-    assert "latest cannot be pointed at one-1 (Read-only file system)" in capsys.readouterr().err
+    assert "latest cannot be set to one-1 (Read-only file system)" in capsys.readouterr().err
 
 
 def test_cards_of_results_that_cannot_be_written_to_stay(tmp_path, monkeypatch, capsys):
@@ -227,9 +227,9 @@ def test_results_have_to_be_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("a\0b", "cannot be part of it"),
-        ("a\nb", "cannot be part of it"),
-        ("{x}", "cannot be part of it"),
+        ("a\0b", "is not allowed in a path"),
+        ("a\nb", "is not allowed in a path"),
+        ("{x}", "is not allowed in a path"),
         ("$NOT_SET/results", "the variable \\$NOT_SET is not set"),
         ("${NOT_SET}/x", "is not set"),
         ("~nobody-of-that-name/x", "no such user"),
@@ -245,10 +245,10 @@ def test_names_that_no_folder_can_have_are_refused(path, words):
 @pytest.mark.parametrize(
     ("results", "words"),
     [
-        (".", "holds the project itself"),
-        ("..", "holds the project itself"),
-        ("/", "holds the project itself"),
-        ("results/..", "holds the project itself"),
+        (".", "contains the project itself"),
+        ("..", "contains the project itself"),
+        ("/", "contains the project itself"),
+        ("results/..", "contains the project itself"),
         ("work", "is in work/, which the workflow needs"),
         ("data/results", "is in data/"),
         ("link", "is in scripts/"),

@@ -189,7 +189,7 @@ def test_what_a_killed_process_left_is_swept(shared, tmp_path, capsys):
     sweep(shared, tmp_path / "work")
     assert not any(path.exists() or path.is_symlink() for path in (gone, old, file, link))
     assert alive.exists() and parent.exists()
-    assert "removed what killed jobs had left: 4 partial results" in capsys.readouterr().err
+    assert "removed leftovers of killed jobs: 4 partial results" in capsys.readouterr().err
 
 
 def test_what_another_host_writes_is_left_alone_for_a_day(shared):

@@ -389,7 +389,7 @@ def test_damage_in_a_place_that_cannot_be_written_to_is_a_sentence(run, monkeypa
 
     (run / "evaluation.json").write_text("{")
     monkeypatch.setattr("snaketune.core.outputs.write_bytes", refuse)
-    with pytest.raises(DataError, match=r"evaluation.json is damaged and cannot be made again \(Read-only"):
+    with pytest.raises(DataError, match=r"evaluation.json is damaged and cannot be rebuilt \(Read-only"):
         heal(wanted(run), "work")
 
 

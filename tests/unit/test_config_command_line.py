@@ -47,8 +47,8 @@ def test_the_right_form_is_said_and_is_right(line, right):
     ("line", "sentence"),
     [
         ("--config train", "'train' has no `=`"),
-        ("--config 'train={seed: 3}' train", "targets stand before --config"),
-        ("--config train={seed: 3}", "the shell has cut 'train={seed: 3}' at its spaces"),
+        ("--config 'train={seed: 3}' train", "put targets before --config"),
+        ("--config train={seed: 3}", "the shell has split 'train={seed: 3}' at its spaces"),
         ("--config 'train={seed: 3'", "cannot be read as YAML"),
         ("--config =3", "'' is not a name"),
         ("--config a=3", "'a' is not a name"),

@@ -46,7 +46,7 @@ def test_a_folder_means_what_was_held_out(place):
         (place / name).parent.mkdir(exist_ok=True)
         (place / name).write_text("x")
     assert [entry["path"] for entry in known_of("f", "h")["evaluations"]] == ["f/test.parquet", "h/questions.json"]
-    with pytest.raises(ConfigError, match=r"^split\.decontaminate: g has a train split alone: name the files"):
+    with pytest.raises(ConfigError, match=r"^split\.decontaminate: g has only a train split: name the held-out files"):
         known_of("g")
 
 

@@ -92,7 +92,7 @@ def test_run_names_are_plain_folder_names(name):
 
 def test_names_of_runs_are_folders_of_their_own_on_every_disk():
     message = refusal({**MINIMAL, "runs": {"Lora": {}, "b": {}, "lora": {}}})
-    assert message.startswith("config/config.yaml: the runs Lora and lora differ by case alone")
+    assert message.startswith("config/config.yaml: the runs Lora and lora differ only by case")
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,9 @@ def test_a_folder_is_its_data_files_and_what_is_left_out_is_said():
     entries, notes, _ = looked_up("f")
     assert [entry["path"] for entry in entries] == ["f/train-0.parquet", "f/train-1.parquet"]
     assert notes == [
-        "data.sources: of the folder f the files of other splits are left out: test.jsonl, val/x.csv; `split:` takes"
-        ' others. To score them, write evaluate.files: ["f/test.jsonl", "f/val/x.csv"].',
-        "data.sources: of the folder f what is not a data file is left out: README.md, dataset_infos.json.",
+        "data.sources: in f the files of other splits are left out: test.jsonl, val/x.csv; set `split:` to select"
+        ' others. To evaluate on them, write evaluate.files: ["f/test.jsonl", "f/val/x.csv"].',
+        "data.sources: in f files that are not data files are left out: README.md, dataset_infos.json.",
     ]
 
 
@@ -89,7 +89,7 @@ def test_saved_data_sets_are_read_in_their_order(place):
     assert [entry["path"] for entry in entries] == [f"one/data-0000{n}-of-00002.arrow" for n in range(2)]
     entries, notes, _ = looked_up("two")
     assert [entry["path"] for entry in entries] == ["two/train/data-00000-of-00001.arrow"]
-    assert notes == ["data.sources: of the data set two the split 'train' is read; left out: test."]
+    assert notes == ["data.sources: reading the split 'train' of the data set two; left out: test."]
     assert looked_up({"path": "two", "split": "test"})[0][0]["path"].startswith("two/test/")
     with pytest.raises(ConfigError, match="has no split 'dev': write `split:` with one of those it has: train, test"):
         looked_up({"path": "two", "split": "dev"})
@@ -104,8 +104,8 @@ def test_a_file_that_is_given_twice_is_read_once_and_that_is_said(place):
     entries, notes, _ = looked_up("a.jsonl", "[ab].jsonl", "./b.jsonl", "link.jsonl")
     assert [entry["path"] for entry in entries] == ["a.jsonl", "b.jsonl"]
     assert notes == [
-        "data.sources: a.jsonl is given again by [ab].jsonl (and 2 more files): it is read once; `weight` repeats"
-        " records."
+        "data.sources: a.jsonl is matched again by [ab].jsonl (and 2 more files): it is read once; use `weight` to "
+        "repeat records."
     ]
     with pytest.raises(ConfigError, match=r"a\.jsonl is given twice with different settings"):
         looked_up({"path": "a.jsonl", "weight": 2}, "*.jsonl")

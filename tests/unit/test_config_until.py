@@ -15,7 +15,7 @@ def test_a_stage_of_a_run_ends_in_its_file_of_every_run_that_has_one():
     drawn = job_table(RUNS)
     assert results_until(["train_model"], drawn) == [drawn.run_path(run, "adapter.manifest.json") for run in RUNS]
     assert results_until(["merge_adapter"], drawn) == [drawn.run_path("one", "merge.json")]
-    with pytest.raises(ConfigError, match="--until probe_run: no configured run does that"):
+    with pytest.raises(ConfigError, match="--until probe_run: no configured run has this stage"):
         results_until(["probe_run"], drawn)
 
 
@@ -39,7 +39,7 @@ def test_a_rule_of_shards_ends_in_their_parts():
     drawn = job_table({"one": {"data": {"shards": 2}}})
     names = [path.rpartition("/read_records/")[2].partition("/")[2] for path in results_until(["read_shard"], drawn)]
     assert names == ["parts/1-of-2.part", "parts/2-of-2.part"]
-    with pytest.raises(ConfigError, match=r"no configured run does that: .*data\.shards"):
+    with pytest.raises(ConfigError, match=r"no configured run has this stage: .*data\.shards"):
         results_until(["read_shard"], job_table({"one": {"data": {"shards": 1}}}))
 
 
@@ -51,9 +51,9 @@ def test_a_file_is_made_itself():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("train_modle", r"it is not a stage of a run \(train_model\?\): use one of stage_sources, "),
-        ("nonsense", "it is not a stage of a run: use one of"),
-        ("ablate_run", "it is not a stage of a run.*: use one of"),
+        ("train_modle", r"not a stage of a run \(train_model\?\): use one of stage_sources, "),
+        ("nonsense", "not a stage of a run: use one of"),
+        ("ablate_run", "not a stage of a run.*: use one of"),
     ],
 )
 def test_another_name_is_one_sentence(name, words):

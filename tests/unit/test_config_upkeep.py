@@ -38,7 +38,7 @@ def test_globs_are_expanded_in_order_and_no_file_comes_twice(tmp_path, monkeypat
         ("p*", "is not a regular file"),
         ("fold*", "matches only folders"),
         ("$SNAKETUNE_UNSET/x", "the variable SNAKETUNE_UNSET is not set"),
-        ("~nosuchuser/x", "there is no such home folder"),
+        ("~nosuchuser/x", "no such home folder"),
         ("builtin:other", "builtin:quickstart"),
     ],
 )
@@ -135,8 +135,8 @@ def test_a_failure_ends_with_the_jobs_sentence_its_log_and_the_next_command(tmp_
         "",
         "DataError: a.jsonl is empty: fill it.",
         "Log: job.log",
-        "How far each run came, as a page: snakemake --cores 1 report",
-        "What is finished is kept. When the cause is removed: snakemake --cores 8 train",
+        "To see how far each run got, as a page: snakemake --cores 1 report",
+        "Finished results are kept. Once the cause is fixed, run: snakemake --cores 8 train",
     ]
 
 

@@ -140,8 +140,8 @@ def test_a_revision_is_pinned_to_its_commit_and_its_files_are_fetched_and_checke
     assert result["contents"] == [ROWS.decode()]
     assert result["notes"] == [
         f"data.sources: hf://{REPO}@v1 is commit {COMMIT[:12]}: 1 file.",
-        f"data.sources: hf://{REPO}@v1: the files of other splits are left out: data/test.jsonl; `split:` takes"
-        " others.",
+        f"data.sources: hf://{REPO}@v1: the files of other splits are left out: data/test.jsonl; set `split:` to "
+        "select others.",
     ]
     before = len(hub.requests)
     again = found(look_up(tmp_path, hub.endpoint, f"hf://{REPO}@v1", stage=True))
@@ -234,4 +234,4 @@ def test_without_a_network_a_sentence_comes_or_what_was_found_before(tmp_path, m
     memory.write_text(json.dumps({'["hf://a/b",null,null]': known}))
     remembered = HubSources(memory, environment=nowhere).find("hf://a/b", "data.sources")
     assert remembered["entries"] == known["entries"]
-    assert "commit 0123456789ab is used, as found before" in remembered["notes"][0]
+    assert "using commit 0123456789ab from the cache" in remembered["notes"][0]

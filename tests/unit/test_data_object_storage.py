@@ -162,11 +162,11 @@ def test_a_job_takes_what_its_workflow_found_and_asks_nothing(storage, tmp_path)
         (f"s3://{BUCKET}/in/*.json", r"in/\*\.json matches no object: check the pattern"),
         (f"s3://{BUCKET}/notes", r"/notes is a folder without data files: found note\.txt\.$"),
         (f"s3://{BUCKET}/out/", r"/out/ is a folder without data files: found nothing"),
-        ({"path": f"s3://{BUCKET}/in/*.txt", "split": "test"}, r"has no splits: take `split: test` out"),
+        ({"path": f"s3://{BUCKET}/in/*.txt", "split": "test"}, r"has no splits: remove `split: test`"),
         ("s3://nowhere/x.jsonl", r"there is no bucket nowhere: check its name and AWS_ENDPOINT_URL"),
         ("s3:///x.jsonl", r"names no bucket: write s3://bucket/path"),
         ("s3://No Bucket/x.jsonl", r"No Bucket/x\.jsonl cannot be asked for \(ParamValidationError\)"),
-        ("gs://bucket/x.jsonl", r"gs is not supported://: name a file or, in data\.sources, an object as s3://"),
+        ("gs://bucket/x.jsonl", r"gs:// is not supported: name a file or, in data\.sources, an object as s3://"),
     ],
 )
 def test_what_cannot_be_found_is_one_sentence(storage, tmp_path, source, sentence):
@@ -182,7 +182,7 @@ def test_what_cannot_be_found_is_one_sentence(storage, tmp_path, source, sentenc
 def test_other_files_are_not_read_from_object_storage(key, tmp_path):
     section, name = key.split(".")
     values = {"data": {"sources": ["builtin:quickstart"]}, "model": {"name_or_path": "tiny"}, section: {name: [URL]}}
-    with pytest.raises(ConfigError, match=rf"^{key}: {URL} is in object storage, which data\.sources alone may be"):
+    with pytest.raises(ConfigError, match=rf"^{key}: {URL} is in object storage, which only data\.sources supports"):
         Discovery(tmp_path / "digests.json").look_up(LinkedConfig.model_validate(values))
 
 

@@ -1,4 +1,4 @@
-"""What became of a merge, as a fact: made, refused for good, or failed by circumstances."""
+"""What became of a merge, as a fact: made, refused for good, or failed for a reason of the machine."""
 
 import pytest
 
@@ -66,7 +66,7 @@ def test_the_next_command_repeats_what_failed_by_circumstances(tmp_path, capsys,
     attempt(fails(error), tmp_path / "run" / "merged", facts)
     heal([str(facts)], tmp_path / "work")
     assert facts.is_file() == is_final
-    assert ("it is tried again" in capsys.readouterr().err) == (not is_final)
+    assert ("the merge is retried" in capsys.readouterr().err) == (not is_final)
 
 
 def test_an_interrupt_is_no_outcome(tmp_path):

@@ -90,4 +90,4 @@ def test_a_merge_that_failed_by_circumstances_is_tried_again(project):
     assert project.run(expect=1) >= OF_THE_REST
     assert "TrainingError: The merge ended with AttributeError" in project.output
     assert "merge_adapter" in project.run(expect=1)
-    assert "failed by circumstances: it is tried again" in project.output
+    assert "failed for a reason of the machine: the merge is retried" in project.output

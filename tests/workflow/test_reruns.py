@@ -272,9 +272,9 @@ def copy_without_times(project, folder):
 def test_moved_results_are_results(project, tmp_path):
     copy = copy_without_times(project, tmp_path)
     assert copy.run() == set()
-    assert re.search(r"the results of .* have lost their order in time", copy.output)
+    assert re.search(r"the results of .* have file times out of order", copy.output)
     assert copy.run() == set()
-    assert "lost their order" not in copy.output
+    assert "times out of order" not in copy.output
     damaged = next(copy.folder.glob("results/data/split_records/*/train.jsonl"))
     content = damaged.read_bytes()
     damaged.write_bytes(content.replace(b"4", b"5", 1))

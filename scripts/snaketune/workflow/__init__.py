@@ -1,1 +1,1 @@
-"""What the rules are made from: stages, their inputs and identities, and the care of a working directory."""
+"""Everything behind the rules: stages, their inputs and identities, and the upkeep of a working directory."""

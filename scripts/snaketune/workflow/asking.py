@@ -23,7 +23,7 @@ def ask_spec(job_table: JobTable, given: Any) -> str:
     if name not in job_table.runs:
         raise ConfigError(f"ask.run is {name!r}, which is not configured: use one of {', '.join(job_table.runs)}.")
     if not Path(job_table.run_path(name, "adapter.manifest.json")).is_file():
-        raise ConfigError(f"ask: run {name} has not been trained as it is configured: give `snakemake train` first.")
+        raise ConfigError(f"ask: run {name} has not been trained as it is configured: run `snakemake train` first.")
     merged = Path(job_table.run_path(name, "merged"))
     if request.model == "merged" and not merged.is_dir():
         raise ConfigError(f"ask.model is merged, but run {name} has no merged model: use adapter.")

@@ -1,6 +1,6 @@
-"""What jobs ask a cluster for, by the size of the data, the processes of a training and the attempt.
+"""Resource requests of jobs on a cluster, from the size of the data, the processes of a training and the attempt.
 
-None of it is in a spec: the same results come out of any node that has enough.
+None of them is in a spec: any node with enough resources gives the same results.
 """
 
 import math
@@ -14,7 +14,7 @@ from snaketune.config.resolve import ResolvedRun
 from snaketune.workflow.job_table import JobTable
 
 GIGABYTE = 10**9
-# More than this is nothing for the machine on which people log in.
+# Sources above this size are too much work for a login node.
 MOST_ON_LOGIN_NODE = 4 << 30
 ANSWER_SECONDS = 10.0
 UNACCOUNTED = "accounting_storage/none"
@@ -22,11 +22,11 @@ UNACCOUNTED = "accounting_storage/none"
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a stage takes: for any data, and for each gigabyte of sources.
+    """The resources of a stage: a fixed part, and a part per gigabyte of sources.
 
     Attributes:
-        megabytes, megabytes_per_gb: of memory, about twice what was measured (docs/scaling.md), pages of files too.
-        minutes, minutes_per_gb: about ten times what two cores took, because nodes and file systems differ.
+        megabytes, megabytes_per_gb: memory, about twice what was measured (docs/scaling.md), page cache included.
+        minutes, minutes_per_gb: time, about ten times what two cores took, because nodes and file systems differ.
     """
 
     megabytes: int
@@ -47,7 +47,7 @@ NEEDS = {
 
 
 def memory_mb(stage: str, size: int, attempt: int = 1) -> int:
-    """Return the memory of a stage in MB for ``size`` bytes of sources; each further attempt gets twice as much."""
+    """Return the memory of a stage in MB for ``size`` bytes of sources; doubled with each further attempt."""
     need = NEEDS[stage]
     return math.ceil(need.megabytes + need.megabytes_per_gb * size / GIGABYTE) * 2 ** (attempt - 1)
 
@@ -59,20 +59,20 @@ def minutes(stage: str, size: int, attempt: int = 1) -> int:
 
 
 def cpus_of_training(run: ResolvedRun) -> int:
-    """Return the cores that a training uses on each node: in every process its arithmetic, or feeding a GPU."""
+    """Return the cores that a training uses on each node: per process, for its computation or for feeding a GPU."""
     train, plan = run.config.train, run.config.plan
     processes = 1 if train.strategy == "single" else plan.num_gpus // plan.num_nodes
-    # Beside the loaders one that computes and one that copies to the GPU.
+    # In addition to the loaders, one that computes and one that copies to the GPU.
     return processes * max(train.cpu_threads, train.dataloader_num_workers + 2)
 
 
 def is_for_login_node(sizes: Sequence[int]) -> bool:
-    """Tell whether choosing a length takes no more than a login node is for, by the bytes of the runs' sources."""
+    """Tell whether the length can be chosen on a login node, judged by the bytes of the runs' sources."""
     return max(sizes) <= MOST_ON_LOGIN_NODE
 
 
 class Requests:
-    """The functions of rules that say what their jobs ask for; one machine heeds `--resources mem_mb=…` alone.
+    """The resource functions of the rules; on a single machine only `--resources mem_mb=…` limits anything.
 
     Args:
         workflow: Snakemake's.
@@ -95,14 +95,14 @@ class Requests:
         return cpus_of_training(self._blueprint.runs[wildcards.run]) if self._is_cluster() else None
 
     def retries(self) -> int | None:
-        """Return how often a job that prepares data is tried again: once on a cluster, with twice the memory.
+        """Return how often a data job is retried: once on a cluster, with twice the memory.
 
         None leaves it to `--retries`.
         """
         return None if self._workflow.local_exec else 1
 
     def _is_cluster(self) -> bool:
-        # Snakemake in the job of a cluster executes what it runs locally.
+        # The Snakemake inside a cluster job executes its job locally.
         return not self._workflow.local_exec or not self._workflow.is_main_process
 
     def _function(self, of: Callable[[str, int, int], int], stage: str, in_shards: bool) -> Callable[..., int]:
@@ -115,7 +115,7 @@ class Requests:
 
 
 def has_accounting(ask: Callable[[], str] | None = None) -> bool:
-    """Tell whether Slurm keeps accounts, without which `sacct` and accounts are errors; True where it does not answer.
+    """Tell whether Slurm has accounting, without which `sacct` and `--account` fail; True if Slurm does not answer.
 
     Args:
         ask: returns Slurm's configuration.

@@ -1,6 +1,7 @@
-"""What is looked at before Snakemake reads its command line: caches without a home folder, and the words of --config.
+"""Checks before Snakemake reads its command line: cache folders without a home, and the values of --config.
 
-``profiles/default`` calls :func:`prepare`, since Snakemake ends in tracebacks over both before it reads a Snakefile.
+``profiles/default`` calls :func:`prepare`, since Snakemake would fail with a traceback on either before it reads a
+Snakefile.
 """
 
 import contextlib
@@ -21,14 +22,14 @@ import yaml
 from snaketune.config.strict_yaml import load_yaml
 from snaketune.core.errors import ConfigError
 
-# What Snakemake takes as a name.
+# What Snakemake accepts as a name.
 NAME = re.compile(r"[A-Za-z_][\w-]*\w$")
 EXAMPLE = "--config 'train={learning_rate: 1e-4}'"
 _QUOTED = re.compile(r"[\s,:#{}\[\]'\"]|^$")
 
 
 def prepare(arguments: Sequence[str], environment: MutableMapping[str, str] = os.environ) -> None:
-    """Give caches a place and end with one sentence on Ctrl-C or when the words after ``--config`` cannot be read."""
+    """Set up cache folders; exit with one sentence on Ctrl-C or if the values of ``--config`` cannot be read."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, leave)
     place_caches(environment, Path.cwd() / "work" / "cache")
@@ -42,17 +43,17 @@ def prepare(arguments: Sequence[str], environment: MutableMapping[str, str] = os
 
 
 def leave(number: int, frame: FrameType | None = None) -> NoReturn:
-    """End, as a handler of a signal, while no job has been started."""
-    with contextlib.suppress(OSError, RuntimeError):  # the terminal has gone, or this interrupts another line
+    """Exit, as a signal handler, while no job has been started."""
+    with contextlib.suppress(OSError, RuntimeError):  # the terminal is closed, or this interrupts another line
         print(f"{signal.Signals(number).name} came before any job was started.", file=sys.stderr, flush=True)
     sys.exit(128 + number)
 
 
 def place_caches(environment: MutableMapping[str, str], folder: Path) -> None:
-    """Send the caches of Snakemake, Hugging Face, torch and others to ``folder`` where the home takes none.
+    """Redirect the caches of Snakemake, Hugging Face, torch and others to ``folder`` if the home cannot hold them.
 
-    Containers often have no home folder, one that cannot be written, or a user without a name. Nothing is set that is
-    set already, and the token that ``hf auth login`` keeps in a home that can only be read is still found.
+    Containers often have no home folder, one that cannot be written, or a user without a name. Variables that are
+    already set stay, and a token of ``hf auth login`` in a read-only home is still found.
     """
     home = Path(environment.get("HOME") or "~")
     home = home.expanduser() if _user_has_name() else home
@@ -66,11 +67,11 @@ def place_caches(environment: MutableMapping[str, str], folder: Path) -> None:
         environment.setdefault("TRITON_HOME", str(folder / "triton"))
         environment.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
     if not any(environment.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")) and not _user_has_name():
-        environment["LOGNAME"] = str(os.getuid())  # torch asks for a name and ends in a traceback without
+        environment["LOGNAME"] = str(os.getuid())  # torch asks for a user name and fails without one
 
 
 def _takes_files(folder: Path) -> bool:
-    """Tell whether a folder can be written in, or made."""
+    """Tell whether a folder is writable or can be created."""
     if not folder.is_absolute():
         return False
     try:
@@ -110,9 +111,9 @@ def config_words(arguments: Sequence[str]) -> list[list[str]]:
 
 
 def config_files(arguments: Sequence[str]) -> list[str]:
-    """Return the YAML files after ``--configfile``, those that there are.
+    """Return the YAML files after ``--configfile`` that exist.
 
-    Snakemake loads and copies them before it reads a Snakefile: one that expands to gigabytes would never end.
+    Snakemake loads and copies them before it reads a Snakefile: one that expands to gigabytes would hang it.
     """
     found: list[str] = []
     is_open = False
@@ -129,7 +130,7 @@ def config_files(arguments: Sequence[str]) -> list[str]:
 
 
 def check_config_words(groups: list[list[str]]) -> None:
-    """Check the form of what ``--config`` says; its keys and values are checked with the configuration.
+    """Check the syntax of ``--config``; its keys and values are checked with the configuration.
 
     Raises:
         ConfigError: with the right form.
@@ -139,9 +140,9 @@ def check_config_words(groups: list[list[str]]) -> None:
         if "=" not in word:
             _refuse_word(word, words)
     if len(groups) > 1 or any("." in word.partition("=")[0] for word in words):
-        given = "is given more than once, and the last would hide the others" if len(groups) > 1 else ""
+        given = "is given more than once, and the last would override the others" if len(groups) > 1 else ""
         wrong = next((word for word in words if "." in word.partition("=")[0]), "")
-        given = given or f"{wrong}: keys of a section stand in braces"
+        given = given or f"{wrong}: keys of a section go in braces"
         raise ConfigError(f"--config {given}: write --config {' '.join(map(shlex.quote, _joined(words)))}")
     for word in words:
         name, _, value = word.partition("=")
@@ -153,10 +154,10 @@ def check_config_words(groups: list[list[str]]) -> None:
 def _refuse_word(word: str, words: list[str]) -> None:
     text = " ".join(words)
     if text.count("{") and any(each.count("{") != each.count("}") for each in words):
-        raise ConfigError(f"--config: the shell has cut {text!r} at its spaces: put it in quotes, as in {EXAMPLE}.")
+        raise ConfigError(f"--config: the shell has split {text!r} at its spaces: quote it, as in {EXAMPLE}.")
     raise ConfigError(
-        f"--config: {word!r} has no `=`: write name=value as in {EXAMPLE}; targets stand before --config, which takes"
-        " every word after it."
+        f"--config: {word!r} has no `=`: write name=value as in {EXAMPLE}; put targets before --config, which takes "
+        "every word after it."
     )
 
 

@@ -1,4 +1,4 @@
-"""What the jobs of one machine share: how many cores a data stage takes, and how many GPUs there are."""
+"""Sharing one machine: how many cores a data stage takes, and how many GPUs there are."""
 
 import os
 from collections.abc import Callable
@@ -8,22 +8,23 @@ from typing import Any
 from snaketune.core.gpus import count_cards
 from snaketune.workflow.job_table import JobTable
 
-# What a data stage asks a cluster for: more processes wait for the disk, and a node's other cores are for other jobs.
+# Cores that a data stage requests on a cluster: more processes would wait for the disk, and a node's other cores are
+# for other jobs.
 ON_A_CLUSTER = 8
 GIVEN_BY_SLURM = "SLURM_CPUS_PER_TASK"
 
 
 def cores_for(stage: str, id: str, job_table: JobTable, cores: int, gpus: int = 1) -> int:
-    """Return the cores of a job that prepares data: all but those that a training beside it would hold.
+    """Return the cores of a data job: all but those that a concurrent training would hold.
 
-    Only the training of a run with other data can be beside it: those that build on this variant wait for it, and a
-    finished one holds nothing.
+    Only the training of a run with other data can be concurrent: trainings on this variant wait for it, and a finished
+        one holds nothing.
 
     Args:
         stage, id: the variant that is made.
         job_table: the configured runs.
         cores: what `--cores` gives.
-        gpus: how many trainings there may be at a time.
+        gpus: the maximum number of concurrent trainings.
     """
     held = sorted(
         (
@@ -38,7 +39,7 @@ def cores_for(stage: str, id: str, job_table: JobTable, cores: int, gpus: int = 
 
 
 def threads_function(workflow: Any, job_table: JobTable) -> Callable[[str], Callable[[Any], int]]:
-    """Return what makes the `threads` function of a data stage.
+    """Return a factory of `threads` functions for data stages.
 
     Args:
         workflow: Snakemake's.

@@ -1,4 +1,4 @@
-"""Names of folders: the words that ids start with, so that a folder says what is in it, and names of runs."""
+"""Folder names: the readable words that ids start with, and the names of runs."""
 
 import re
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from snaketune.core.errors import ConfigError
 
 
 def method_name(config: RunConfig) -> str:
-    """Return the word for what is trained, such as ``qlora-r16``."""
+    """Return the word for the training method, such as ``qlora-r16``."""
     if config.adapter.type == "none":
         return "full"
     kind = {"none": "lora", "8bit": "lora8bit", "4bit": "qlora"}[config.model.quantization]
@@ -21,7 +21,7 @@ def slug(text: str) -> str:
 
 
 def check_distinct(names: Iterable[str], place: str) -> None:
-    """Refuse names of runs that are one folder on disks which ignore case, as those of macOS and Windows do.
+    """Refuse run names that collide on case-insensitive disks, such as those of macOS and Windows.
 
     Raises:
         ConfigError: naming both.
@@ -30,6 +30,6 @@ def check_distinct(names: Iterable[str], place: str) -> None:
     for name in names:
         if (other := known.setdefault(name.lower(), name)) != name:
             raise ConfigError(
-                f"{place}: the runs {other} and {name} differ by case alone, and are one folder on some disks: rename"
-                " one."
+                f"{place}: the runs {other} and {name} differ only by case and would share a folder on some disks: "
+                "rename one."
             )

@@ -21,15 +21,15 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def prepare_job_environment(in_job: bool = False) -> str | None:
-    """Make jobs use the interpreter that runs Snakemake, few busy-waiting threads, and watch over this process.
+    """Set the environment of jobs: the interpreter that runs Snakemake, passive OpenMP waiting, and the pid to watch.
 
-    ``OMP_WAIT_POLICY=PASSIVE`` keeps idle OpenMP threads from burning the cores that other jobs need.
+    ``OMP_WAIT_POLICY=PASSIVE`` keeps idle OpenMP threads from occupying cores that other jobs need.
 
     Args:
-        in_job: this is the Snakemake that runs a job of a cluster, and finds its plugins on the PYTHONPATH.
+        in_job: whether this Snakemake runs a single job of a cluster and finds its plugins on the PYTHONPATH.
 
     Returns:
-        A sentence on what other tools have left in the environment and jobs do not see, or None.
+        A sentence that names variables of other tools which are hidden from jobs, or None.
     """
     path = plugin_path() if in_job else None
     removed = environment.clean()
@@ -42,11 +42,11 @@ def prepare_job_environment(in_job: bool = False) -> str | None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     if not removed:
         return None
-    return f"{', '.join(removed)} of the shell are not passed on to jobs: the configuration alone decides the results."
+    return f"{', '.join(removed)} of the shell are not passed to jobs: only the configuration decides the results."
 
 
 def plugin_path() -> str | None:
-    """Return where the shell says that Python finds more packages: a plugin of Snakemake may be there."""
+    """Return the shell's PYTHONPATH: a plugin of Snakemake may be there."""
     return os.environ.get(PLUGINS)
 
 
@@ -57,21 +57,21 @@ def restore_plugin_path(path: str | None) -> None:
 
 
 def machine_notes(runs: list[ResolvedRun]) -> list[str]:
-    """Return sentences on what the runs ask of this machine that it does in another way."""
+    """Return notes on settings that this machine handles differently."""
     quantised = [run.name for run in runs if run.config.model.quantization != "none"]
     if not quantised or DRIVER.exists():
         return []
     return [
-        f"model.quantization of {', '.join(quantised)}: there is no NVIDIA GPU here, so that quantised weights compute"
-        " on the CPU: they save memory there but no time, and none is exact."
+        f"model.quantization of {', '.join(quantised)}: there is no NVIDIA GPU here, so quantised weights are computed "
+        "on the CPU: this saves memory but no time, and loses precision."
     ]
 
 
 def require_packages(run: str, config: LinkedConfig, stage: str) -> None:
-    """Refuse a job that needs a package which jobs of this interpreter do not find, while jobs are planned.
+    """Refuse, while jobs are planned, a job whose package is not installed for this interpreter.
 
-    The job refuses it, too, but only after hours of preparing data. What another stage needs is none of its business:
-    a plan reads no weights and runs without what their training is done with.
+    The job itself would refuse too, but only after hours of data preparation. Requirements of other stages do not
+    count: a plan reads no weights and runs without the packages of training.
 
     Args:
         run: the name of the run, for the message; empty for a variant that several runs may share.
@@ -79,7 +79,7 @@ def require_packages(run: str, config: LinkedConfig, stage: str) -> None:
         stage: the job's rule.
 
     Raises:
-        ConfigError: with the command that installs it and the setting that does without.
+        ConfigError: with the command that installs it and the setting that avoids it.
     """
     try:
         for require in REQUIREMENTS[stage]:

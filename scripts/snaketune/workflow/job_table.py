@@ -1,4 +1,4 @@
-"""What the rules are made from: the spec of every job, the paths of every result, and which of them are wanted."""
+"""The job table: the spec of every job, the paths of every result, and which results a target wants."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -33,9 +33,9 @@ from snaketune.workflow.stages import (
 from snaketune.workflow.write_checks import check_apart, check_folder, usable_path
 
 SHARDED = ("read_records", "dedupe_records", "tokenize_records")
-# Sources of twice as many bytes have two shards; smaller shards would only add jobs.
+# Bytes of sources per shard; smaller shards would only add jobs.
 SHARD_BYTES = 4 << 30
-# The stages after which it is looked at anew what there is to do: the end of the data's and that of the weights'.
+# The stages after which the DAG is re-evaluated: the end of data preparation and the end of a merge.
 BARRIERS = ("rightsize", "prepare_model")
 LOADER_KEYS = tuple(key.removeprefix("train.") for key in sorted(OPERATIONAL) if key.startswith("train."))
 
@@ -45,9 +45,9 @@ class JobTable:
 
     Args:
         runs: the resolved runs.
-        found: what lies outside of the workflow.
+        found: content outside of the workflow.
         code_of: returns the digest of a stage's code.
-        shards_before: numbers of shards by stage and id that earlier workflows used.
+        shards_before: numbers of shards by stage and id in earlier workflows.
         specs: folder of the specs that are too long for a command line.
 
     Raises:
@@ -79,22 +79,22 @@ class JobTable:
         self._shards_before = shards_before or {}
 
     def spec(self, stage: str, cfg: dict[str, Any]) -> str:
-        """Return the one param of a rule: what decides its result, as canonical JSON that its script also reads."""
+        """Return the ``spec`` of a rule: all that decides its result, as canonical JSON that its script reads."""
         return shortened(canonical_text({"stage": stage, "code": self._code_of(stage), "cfg": cfg}), self._specs)
 
     def variant_spec(self, stage: str, id: str, job: str | None = None) -> str:
-        """Return the spec of a variant that several runs may share, or of the jobs that each do one share of it.
+        """Return the spec of a variant that several runs may share, or of the jobs that each build one shard of it.
 
         Args:
             stage: the stage that the variant is of.
             id: the variant.
-            job: the name of the jobs, when one job does not do the whole stage.
+            job: the name of the shard jobs, if one job does not build the whole stage.
         """
         variant = self.variant(stage, id)
         return self.spec(job or stage, {**variant.cfg, **self.found.outside(stage, variant.config)})
 
     def shards(self, stage: str, id: str) -> int:
-        """Return into how many shards a variant is cut: as when it was made, else as configured or by the size."""
+        """Return the number of shards of a variant: as built before, else as configured or by the size of its data."""
         made = Path(self.path(stage, id, "manifest.json")).is_file()
         config = self.variant(stage, id).config
         if made and f"{stage}/{id}" in self._shards_before:
@@ -104,7 +104,7 @@ class JobTable:
         return max(1, min(MOST_SHARDS, self.found.bytes_of(config) // SHARD_BYTES))
 
     def shard_files(self, stage: str, id: str, file: str) -> list[str]:
-        """Return the files of all shards of a variant, in order, whose name has ``{}`` for the shard's."""
+        """Return the files of all shards of a variant, in order; ``{}`` in the name stands for the shard's."""
         if file.startswith("sketches") and not self.variant(stage, id).config.dedupe.near:
             return []
         return [self.path(stage, id, file.format(name)) for name in names_of(self.shards(stage, id))]
@@ -133,7 +133,7 @@ class JobTable:
         return catalogue_digest()
 
     def probe_spec(self, run: str) -> str:
-        """Return the spec of a run's probe: what it would train with, and whether other settings are tried."""
+        """Return the spec of a run's probe: its training settings, and whether other settings are tried."""
         config = self.runs[run].config
         return self.spec("probe_run", {**slice_of(config, "train_model"), "autotune": config.plan.autotune})
 
@@ -169,10 +169,10 @@ class JobTable:
         return self.spec("describe_run", {"run": run, "id": id, "stages": slices, "code": codes})
 
     def prune_spec(self, remove: bool, owner: str = "", others: Sequence[str] = (), specs: Sequence[str] = ()) -> str:
-        """Return the spec of pruning: what is in use.
+        """Return the spec of pruning: the variants in use.
 
         Args:
-            remove: whether what this project does not use is removed.
+            remove: whether to remove what this project does not use.
             owner: its name among the owners of the results.
             others: names of owners whose results are to be removed as well.
             specs: names of the long specs that are in use.
@@ -216,7 +216,7 @@ class JobTable:
         return self.spec("inspect_sources", {"groups": list(groups.values())})
 
     def compared(self, wanted: str | Sequence[str]) -> list[str]:
-        """Return the names of the runs to put side by side: ``wanted`` in that order, or all of them.
+        """Return the names of the runs to compare: ``wanted`` in that order, or all of them.
 
         Raises:
             ConfigError: if a wanted run is not configured, or there are not two.
@@ -224,7 +224,8 @@ class JobTable:
         names = list(dict.fromkeys(chosen("compare", "run", wanted, self.runs)))
         if len(names) < 2:
             raise ConfigError(
-                f"compare: {names[0]} is one run: name two as in `--config compare=[a,b]`, or add one under `runs`."
+                f"compare: {names[0]} is a single run: name two, as in `--config compare=[a,b]`, or add one under "
+                "`runs`."
             )
         return names
 
@@ -260,7 +261,7 @@ class JobTable:
         return f"{self.results}/runs/{run}/{self.run_ids[run]}/{file}"
 
     def planned_model(self, run: str) -> str:
-        """Return the id of the model that a run is planned with, which no training has to make.
+        """Return the id of the model that a run is planned with, which needs no training.
 
         A run that starts from another run's merged model has the architecture of the model at the beginning.
         """
@@ -273,7 +274,7 @@ class JobTable:
         return canonical_text({stage: f"benchmarks/{stage}/{ids[stage]}.tsv" for stage in stages})
 
     def probe_file(self, run: str) -> str | None:
-        """Return the probe of a run, None for one that is planned without."""
+        """Return the probe of a run, or None if it is planned without one."""
         plan = self.runs[run].config.plan
         return self.run_path(run, "probe.json") if plan.probe or plan.autotune else None
 
@@ -292,18 +293,18 @@ class JobTable:
     def base_manifest(self, id: str, run: str | None = None) -> str | None:
         """Return the facts of the merge that a base model, or a run, starts from; None without one.
 
-        Not the manifest that ``accept_merge`` writes: that comes after the report, and what comes after a job that has
-        to run is not looked at by Snakemake for changes of its own.
+        Not the manifest that ``accept_merge`` writes: that comes after the report, and Snakemake does not check jobs
+            downstream of a job that has to run for changes of their own.
         """
         name = references(self._config(id, run)).get(BASE)
         return self.run_path(name, "merge.json") if name else None
 
     def has_chains(self) -> bool:
-        """Tell whether a run starts from the merged model of another, so that a refused merge ends more than a run."""
+        """Tell whether a run starts from another's merged model, so that a refused merge stops more than one run."""
         return any(references(run.config).get(BASE) for run in self.runs.values())
 
     def start_manifest(self, run: str) -> str | None:
-        """Return the manifest of the adapter that a run goes on from, None for one that starts anew."""
+        """Return the manifest of the adapter that a run continues from, or None for a new adapter."""
         name = references(self.runs[run].config).get(START)
         return self.run_path(name, "adapter.manifest.json") if name else None
 
@@ -315,9 +316,9 @@ class JobTable:
         )
 
     def runs_before(self, id: str, run: str | None = None, merging: bool = True) -> list[ResolvedRun]:
-        """Return the runs, near and far, that a base model or a run builds on, sorted by name.
+        """Return all runs that a base model or a run builds on, directly or not, sorted by name.
 
-        With ``merging`` those whose adapters the run merges are among them; its training needs none of those.
+        ``merging`` includes the runs whose adapters the run merges; its training needs none of those.
         """
         return needed_runs(self.runs, self._config(id, run), run, merging)
 
@@ -356,11 +357,11 @@ class JobTable:
         return wanted + [self.run_path(run, file) for run in self.runs if self.merges(run) for file in merged]
 
     def comparison_files(self) -> list[str]:
-        """Return the page that a grid ends in; nothing where no run is of one."""
+        """Return the comparison page of a grid; nothing if no run is part of one."""
         return [self.page("compare")] if any(run.grid for run in self.runs.values()) else []
 
     def page(self, target: str) -> str:
-        """Return the page of a target that is of all runs: ``compare`` or ``inspect``."""
+        """Return the page of a target that covers all runs: ``compare`` or ``inspect``."""
         return f"{self.results}/{target}.html"
 
     def gguf_files(self) -> list[str]:
@@ -380,7 +381,7 @@ class JobTable:
         return canonical_text({"scratch": self.scratch, "threads": threads, "work": work})
 
     def loader_settings(self, run: str) -> str:
-        """Return the operational settings of training as JSON: where it runs, loading rows and saving progress."""
+        """Return the operational settings of training as JSON: device, row loading and checkpointing."""
         config = self.runs[run].config
         values = {name: getattr(config.train, name) for name in LOADER_KEYS}
         return canonical_text({**values, "scratch": self.scratch, "num_nodes": config.plan.num_nodes})
@@ -395,7 +396,9 @@ class JobTable:
 
 
 def chosen(switch: str, kind: str, wanted: str | Sequence[str], known: Iterable[str]) -> list[str]:
-    """Return what a switch of `--config` names: one name or several, in that order; all ``known`` ones for none.
+    """Return what a switch of `--config` names: one name or several, in the given order.
+
+    All ``known`` names if none is given.
 
     Args:
         switch: its name, for the error.

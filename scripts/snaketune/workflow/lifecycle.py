@@ -1,4 +1,4 @@
-"""Care of a working directory between jobs: one workflow at a time, cards in place, failures explained."""
+"""Upkeep of a working directory between jobs: one workflow at a time, cards in place, failures explained."""
 
 import re
 from contextlib import suppress
@@ -19,7 +19,7 @@ from snaketune.workflow.results.finished import UNFINISHED, is_finished
 
 
 def lock_or_explain(path: str | Path) -> Lock:
-    """Take the lock of this working directory and return it; keep it open as long as the workflow runs.
+    """Take the lock of this working directory and return it; it must stay open while the workflow runs.
 
     Raises:
         ConfigError: naming the process that holds it, or why the lock cannot be taken.
@@ -37,11 +37,11 @@ def lock_or_explain(path: str | Path) -> Lock:
 
 
 def finish_run(files: list[str], folder: Path) -> None:
-    """Put a run's cards into the folders that they are about, and remove the page that says it is unfinished.
+    """Put a run's model cards into the folders that they describe, and remove the page that says it is unfinished.
 
     Args:
         files: all files that the run ends in.
-        folder: its folder; where that cannot be written to, a line says so.
+        folder: its folder; a note is printed if it is not writable.
     """
     try:
         place_cards(folder)
@@ -51,7 +51,7 @@ def finish_run(files: list[str], folder: Path) -> None:
 
 
 def place_cards(folder: Path) -> None:
-    """Put the cards of the run in ``folder`` back into the folders that were made anew since they were written."""
+    """Restore the model cards of the run in ``folder`` in folders that were rebuilt since the cards were written."""
     for kind in KINDS:
         place_card(folder / f"{kind}_card.md", folder / kind)
 
@@ -74,7 +74,7 @@ def is_no(switch: object) -> bool:
 
 
 def show_plan(path: Path, name: str) -> None:
-    """Print the plan of a run, as from now; nothing when there is none, which a sentence of its own has explained."""
+    """Print the plan of a run with times relative to now; nothing if it has no plan, which was already explained."""
     if path.is_file():
         print(f"\n{describe(read_json(path), name, datetime.now().astimezone())}", flush=True)
 
@@ -85,12 +85,12 @@ _LOG = re.compile(r"^\s+log: (\S+)", re.MULTILINE)
 
 
 def explain_failure(workflow_logs: list[str], command: str, is_local: bool = False) -> str:
-    """Return what to read and what to do after a failure: the jobs' own sentences, their logs, the next command.
+    """Return what to read and do after a failure: the jobs' own messages, their logs, the next command.
 
     Args:
         workflow_logs: Snakemake's logs of this invocation, which name the log of each failed job.
         command: the command that failed.
-        is_local: whether jobs print into this terminal: a sentence that was the last thing printed is not repeated.
+        is_local: whether jobs print to this terminal: a message that was the last thing printed is not repeated.
     """
     text = "\n".join(Path(log).read_text(encoding="utf-8", errors="replace") for log in workflow_logs)
     since = text[text.find("Error in rule") :]
@@ -102,15 +102,16 @@ def explain_failure(workflow_logs: list[str], command: str, is_local: bool = Fal
         lines += [*([] if was_read else sentences[-1:]), f"Log: {log}"]
     if _KILLED.search(text):
         lines += [
-            "A job was killed from outside (SIGKILL, status 137). If no person did it, the machine lacked memory:"
-            " lower train.per_device_train_batch_size, or give the job more; `dmesg` names what was killed."
+            "A job was killed from outside (SIGKILL, status 137). Unless you killed it, the machine ran out of memory: "
+            "lower train.per_device_train_batch_size, or give the job more memory; `dmesg` shows which process was "
+            "killed."
         ]
-    lines += ["How far each run came, as a page: snakemake --cores 1 report"]
-    return "\n".join([*lines, f"What is finished is kept. When the cause is removed: {command}"])
+    lines += ["To see how far each run got, as a page: snakemake --cores 1 report"]
+    return "\n".join([*lines, f"Finished results are kept. Once the cause is fixed, run: {command}"])
 
 
 def shards_before(path: Path) -> dict[str, int]:
-    """Return the numbers of shards by stage and id that earlier workflows used."""
+    """Return the numbers of shards by stage and id in earlier workflows."""
     return read_state(path, lambda count: isinstance(count, int) and count > 0)
 
 

@@ -1,7 +1,7 @@
-"""What people give is looked at when the workflow starts, also at ``-n``: nothing is spent on what cannot be read.
+"""User inputs are checked when the workflow starts, also with ``-n``, so that unreadable files cost nothing.
 
-Of sources it is the beginning, by the functions that read all of it: an unknown shape and a wrong name in
-``data.columns`` are found there. Evaluation files, which come last and are small, are read whole.
+Of each source the beginning is read, by the functions that later read all of it: this finds an unknown shape or a wrong
+    name in ``data.columns``. Evaluation files, which are small and used last, are read completely.
 """
 
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ from snaketune.workflow.stages import slice_of
 
 
 class FirstLook:
-    """Looks at each content once.
+    """Checks each file content once.
 
     Args:
         found: the files with their digests.
-        remembered: JSON file of what was read without an error; a damaged one is made again.
+        remembered: JSON file of contents that passed; a damaged one is rebuilt.
     """
 
     def __init__(self, found: Discovery, remembered: Path):
@@ -35,7 +35,7 @@ class FirstLook:
         self._good = dict(self._known)
 
     def check_sources(self, config: LinkedConfig) -> None:
-        """Read the beginning of the first 20 sources of a run, but for objects in storage.
+        """Read the beginning of the first 20 sources of a run, except objects in storage.
 
         Raises:
             ConfigError: if a setting does not fit one.

@@ -1,4 +1,4 @@
-"""Which of the specs that are too long for a command line the configured runs still have."""
+"""The specs too long for a command line that configured runs still use."""
 
 from collections.abc import Iterator
 from pathlib import PurePath
@@ -19,7 +19,7 @@ assert set(OF_SHARDS) == set(SHARDED)
 def specs_in_use(job_table: JobTable) -> list[str]:
     """Return the names of the files, sorted, that hold a spec of a job of the configured runs.
 
-    What is missing here is written again when a job needs it, under the same name.
+    A missing one is written again under the same name when a job needs it.
     """
     specs = {*_of_variants(job_table), *_of_runs(job_table)}
     return sorted(PurePath(spec.removeprefix(MARK)).name for spec in specs if spec.startswith(MARK))

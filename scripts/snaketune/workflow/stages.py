@@ -1,4 +1,4 @@
-"""Which part of the configuration each stage depends on, and the identity that follows from it.
+"""The part of the configuration that each stage depends on, and the identity that follows from it.
 
 The id of a stage covers its own slice and those of all stages before it, and nothing else: runs share every
 stage whose configuration they share, and going back to an earlier configuration finds its results in place.
@@ -20,7 +20,7 @@ from snaketune.config.schema_sources import path_of
 from snaketune.core.canonical import digest_of
 from snaketune.workflow.id_words import method_name, slug
 
-# Settings that change how a stage works but never what it makes: they are in no spec and never retrain.
+# Settings that change how a stage runs but never its result: they are in no spec and never retrain.
 OPERATIONAL = {
     "data.shards",
     "merge.gguf_converter",
@@ -39,7 +39,7 @@ OPERATIONAL = {
     "train.save_steps",
     "train.save_total_limit",
 }
-# What of training its plan depends on: how much work it is, and what decides its speed and its memory.
+# The training settings that a plan depends on: those that decide the work, the speed and the memory.
 PLANNED_OF_TRAINING = (
     "method",
     "strategy",
@@ -63,7 +63,7 @@ PLANNED_OF_TRAINING = (
     "early_stopping_patience",
     "cpu_threads",
 )
-# Keys that matter only where the best checkpoint or an early stop is asked for.
+# Keys that matter only for best-checkpoint selection or early stopping.
 BEST_KEYS = (
     "train.load_best_model_at_end",
     "train.metric_for_best_model",
@@ -72,7 +72,7 @@ BEST_KEYS = (
     "train.early_stopping_threshold",
 )
 SAMPLING = ("data.max_records", "data.seed")
-# Bytes of a digest by which a stage names what another run made.
+# Bytes of the digest by which a stage names another run's result.
 LINK_BYTES = 16
 
 
@@ -205,7 +205,7 @@ STAGES = {
     )
 }
 
-# Stages whose results are no part of what a run is: what it would cost changes with prices, not with the run.
+# Stages that are not part of a run's identity: its cost changes with prices, not with the run.
 PLANNING = ("plan_run",)
 
 DATA_STAGES = (
@@ -223,9 +223,9 @@ DATA_STAGES = (
 def slice_of(config: LinkedConfig, stage: str) -> dict[str, Any]:
     """Return the nested part of the configuration that ``stage`` depends on, without operational settings.
 
-    A stage with keys of one section gets that section's keys; several sections are kept apart by name. What
-    cannot matter is left out, so that it reruns nothing: ``model.tiny`` for any other model, ``revision`` for
-    the built-in one, ``coverage`` when the length is given, how near is near when nobody asks.
+    A stage with keys of one section gets that section's keys; several sections are kept apart by name. Settings without
+    effect are left out, so that they rerun nothing: ``model.tiny`` for any other model, ``revision`` for the built-in
+    one, ``coverage`` when the length is given, the near-duplicate settings when ``near`` is off.
     """
     values = config.model_dump(mode="json")
     wanted = [key for key in _keys_of(stage) if _matters(config, key) and not _is_usual(config, stage, key)]
@@ -258,7 +258,7 @@ def _covers(keys: tuple[str, ...], key: str) -> bool:
 
 
 def _is_usual(config: LinkedConfig, stage: str, key: str) -> bool:
-    """Tell whether the data are prepared as for every method but one: only that one is part of their identity."""
+    """Tell whether the data are prepared as for any method but dpo: only dpo is part of their identity."""
     return key == "train.method" and stage in DATA_STAGES and config.train.method == "sft"
 
 
@@ -318,7 +318,7 @@ def _matters_in_merging(method: str, key: str) -> bool:
 
 
 def lineage(config: LinkedConfig, stage: str) -> tuple[str, ...]:
-    """Return ``stage`` and every stage before it, in a fixed order."""
+    """Return ``stage`` and all its upstream stages, in a fixed order."""
     found = {stage}
     for parent in STAGES[stage].parents(config):
         found.update(lineage(config, parent))

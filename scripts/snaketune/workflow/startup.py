@@ -1,4 +1,4 @@
-"""What a workflow does about its disks when it begins and ends: checks, cleaning, and a note of what it uses."""
+"""Disk upkeep when a workflow starts and ends: checks, cleaning, and a record of what it uses."""
 
 from pathlib import Path
 
@@ -22,11 +22,11 @@ class Places:
     Args:
         job_table: the configured runs.
         work: the folder of resumable state.
-        config: the name of the configuration file, which is part of whose results are whose.
+        config: the name of the configuration file, which is part of the owner's name.
 
     Attributes:
         folders: those of the results that the configuration asks for.
-        notes: sentences on where they are, if not in the project, and whether they can be written to.
+        notes: notes on folders outside the project or not writable.
     """
 
     def __init__(self, job_table: JobTable, work: Path, config: str):
@@ -48,10 +48,10 @@ class Places:
         return name_of(self._work, Path.cwd(), self._config)
 
     def heal(self, verify: bool) -> None:
-        """Find results that were changed since they were made, before it is decided what there is to do.
+        """Find results that changed since they were made, before the DAG is built.
 
         Raises:
-            DataError: if something damaged cannot be put right.
+            DataError: if something damaged cannot be repaired.
         """
         own = self.owner()
         owners = [owner for owner in owners_of(self._results) if owner.project and owner.name != own]
@@ -60,10 +60,10 @@ class Places:
         heal([*self._wanted, self._comparison], self._work, verify, shared)
 
     def begin(self) -> None:
-        """Check that there is a place for what will be computed, and clean it.
+        """Check that results can be written, and clean up.
 
         Raises:
-            ConfigError: if nothing can be written there, or the clock has gone back.
+            ConfigError: if nothing can be written there, or the clock went backwards.
             DiskFullError: if a disk, that of temporary files among them, is full.
         """
         folders = {str(Path(path).parent) for path in self._wanted} | {str(self._work), str(self._work / "runs")}
@@ -76,7 +76,7 @@ class Places:
         keep_trainings(self._runs)
 
     def tidy(self) -> None:
-        """Remove what killed jobs left, and note what this project uses and what its results are."""
+        """Remove leftovers of killed jobs, and record what this project uses and the provenance of its results."""
         sweep(self._results, self._work)
         drop_kept(self._runs)
         if self._results.is_dir():

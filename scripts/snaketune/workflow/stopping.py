@@ -1,8 +1,8 @@
-"""SIGTERM, SIGINT and SIGHUP end a workflow: its jobs save what they have, and it ends when they have.
+"""SIGTERM, SIGINT and SIGHUP stop a workflow: its jobs save their progress and exit, then it exits.
 
-Of itself Snakemake waits after SIGTERM until every running job has finished, dies at once of SIGHUP, and leaves
-jobs alone that did not get the signal from the terminal. Its own handler (``JobScheduler.exit_gracefully`` of Snakemake
-9) takes a lock that the code it interrupts may hold, and then it sleeps for ever.
+Snakemake by itself waits after SIGTERM until every running job has finished, dies at once on SIGHUP, and does not
+signal jobs outside the terminal's process group. Its own handler (``JobScheduler.exit_gracefully`` of Snakemake 9)
+takes a lock that the interrupted code may hold, and then deadlocks.
 """
 
 import contextlib
@@ -22,17 +22,17 @@ from snakemake.scheduling.job_scheduler import JobScheduler
 from snaketune.workflow.command_line import leave
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# Time for Snakemake to end when no job is left. Nothing that counts happens in it.
+# Time for Snakemake to exit when no job is left; nothing of value happens in it.
 GRACE_SECONDS = 20.0
 LOOK_SECONDS = 0.1
 
 
 def end_on_signals(workflow: Any, scripts: Path) -> None:
-    """Make this process end its jobs, and then itself, when it is told to stop.
+    """Make this process stop its jobs, and then itself, when it is signalled.
 
     A signal that is ignored (``nohup``, a shell's background job) stays ignored. A process that runs one job of a
-    cluster only waits for it, as Snakemake means it to: Slurm tells the job itself, which is below ``srun`` and no
-    child of this process.
+    cluster only waits for it, as Snakemake intends: Slurm signals the job itself, which runs under ``srun`` and is not
+    a child of this process.
 
     Args:
         workflow: Snakemake's object.
@@ -45,19 +45,22 @@ def end_on_signals(workflow: Any, scripts: Path) -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, ending.begin)
-    # The scheduler registers this method for SIGTERM when it is made.
+    # The scheduler registers this method for SIGTERM when it is created.
     JobScheduler.exit_gracefully = lambda scheduler, *arguments: ending.begin(*arguments)
 
 
 class _Ending:
-    """The end of a workflow, which begins with its first signal."""
+    """The shutdown of a workflow, which starts with its first signal."""
 
     def __init__(self, workflow: Any, scripts: Path) -> None:
         self._workflow, self._scripts = workflow, scripts.absolute()
         self._first: int | None = None
 
     def begin(self, number: int, frame: FrameType | None = None) -> None:
-        """Handle a signal. It interrupts any code of this thread: what takes locks is left to another one."""
+        """Handle a signal.
+
+        It interrupts any code of this thread, so work that takes locks is left to another thread.
+        """
         if self._first is not None:
             if number == self._first == signal.SIGINT:
                 self._end_at_once()
@@ -71,7 +74,7 @@ class _Ending:
             sys.exit(128 + number)  # Snakemake cancels the jobs of a cluster then
 
     def _end(self, scheduler: Any) -> None:
-        _say(f"{self._name} came: running jobs save what they have and end; the same command goes on from there.")
+        _say(f"{self._name} received: running jobs save their progress and exit; run the same command to resume.")
         if not self._workflow.local_exec:
             return
         _finish_running(scheduler)
@@ -99,7 +102,7 @@ class _Ending:
         return signal.Signals(self._first or 0).name
 
     def _jobs(self) -> set[psutil.Process]:
-        """Return the processes of scripts, of each only the first: it speaks to those that it started itself."""
+        """Return the first process of each script: it signals those that it started itself."""
         processes = psutil.Process().children(recursive=True)
         scripts = {process.pid: process for process in processes if self._is_script(process)}
         return {process for process in scripts.values() if not self._has_script_above(process, scripts)}
@@ -124,12 +127,12 @@ def _start(work: Callable[[Any], None], scheduler: Any) -> None:
 
 
 def _finish_running(scheduler: Any) -> None:
-    """Let Snakemake start no further job and end when the running ones have; never in the handler of a signal."""
+    """Let Snakemake start no further job and exit when the running ones have; never inside a signal handler."""
     with scheduler._lock:
         scheduler._user_kill = "graceful"
     scheduler._open_jobs.release()
 
 
 def _say(sentence: str) -> None:
-    with contextlib.suppress(OSError):  # the terminal may be what has gone
+    with contextlib.suppress(OSError):  # the terminal itself may be gone
         print(sentence, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""`--until RULE` as what it means: the results of that rule, for every configured run.
+"""`--until RULE` as the results of that rule for every configured run.
 
-Snakemake 9 keeps `--until` beside a checkpoint only up to the checkpoint: the jobs after it are forgotten, and the
-workflow ends with status 0 and without them, or in "BUG: Out of jobs ready to be started".
+Snakemake 9 honours `--until` only up to a checkpoint: the jobs after it are dropped, and the workflow ends with status
+0 without them, or with "BUG: Out of jobs ready to be started".
 """
 
 import difflib
@@ -29,7 +29,7 @@ RESULTS_OF_RUN = {
 OF_MERGE = frozenset({"merge.json", "merged.manifest.json", "merged_card.md", "model.gguf"})
 
 
-# Each does a share of a stage, in as many jobs as the data need.
+# Each of these builds the shards of a stage, in as many jobs as the data need.
 SHARES = {
     "read_shard": ("read_records", "parts/{}.part"),
     "key_shard": ("dedupe_records", "keys/{}.part"),
@@ -39,7 +39,7 @@ SHARES = {
 
 
 def results_until(names: Sequence[str], job_table: JobTable) -> list[str]:
-    """Return the files that the named rules end in, and files that are named themselves.
+    """Return the result files of the named rules, and files that are named directly.
 
     Raises:
         ConfigError: if a name is not a file and no rule that a configured run has results of.
@@ -63,7 +63,9 @@ def results_until(names: Sequence[str], job_table: JobTable) -> list[str]:
             raise ConfigError(f"--until {rule}: {_why_not(rule)}")
     if not found:
         rules = ", ".join(names)
-        raise ConfigError(f"--until {rules}: no configured run does that: see plan.probe, merge.enabled, data.shards.")
+        raise ConfigError(
+            f"--until {rules}: no configured run has this stage: see plan.probe, merge.enabled, data.shards."
+        )
     return found
 
 
@@ -71,7 +73,7 @@ def _why_not(rule: str) -> str:
     known = (*DATA_STAGES, "prepare_model", *RESULTS_OF_RUN)
     near = difflib.get_close_matches(rule, known, 1)
     hint = f" ({near[0]}?)" if near else ""
-    return f"it is not a stage of a run{hint}: use one of {', '.join(known)}, a file, or a target without --until."
+    return f"not a stage of a run{hint}: use one of {', '.join(known)}, a file, or a target without --until."
 
 
 def _is_made(file: str, run: str, job_table: JobTable) -> bool:
@@ -81,7 +83,7 @@ def _is_made(file: str, run: str, job_table: JobTable) -> bool:
 
 
 def replace_until(workflow: Any, job_table: JobTable, stop: Callable[[ConfigError], NoReturn]) -> None:
-    """Let Snakemake's object make the results of the rules after `--until` instead, when it draws its jobs.
+    """Let Snakemake make the results of the rules after `--until` instead, when it builds the DAG.
 
     The command line's words reach the object only after the Snakefile was read.
 

@@ -1,4 +1,4 @@
-"""Whether the places that a workflow writes to will take it, asked before anything is computed."""
+"""Checks that the workflow's folders are writable, before anything is computed."""
 
 import errno
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 from snaketune.core.atomic import LONGEST_NAME, remove_tree, sibling, sync_directory
 from snaketune.core.errors import ConfigError
 
-# Clocks of a machine and of its file server differ by seconds; Snakemake forgives less than that.
+# Clocks of a machine and its file server differ by seconds; Snakemake tolerates less.
 CLOCK_TOLERANCE = 60.0
-# How many entries of a folder are looked at for the newest one.
+# How many entries of a folder are examined for the newest one.
 MOST_LOOKED_AT = 2000
-# What the workflow is made of, and where it, Snakemake and git keep what is their own.
+# Folders of the workflow itself, and those where it, Snakemake and git keep their own files.
 WORKFLOW_FOLDERS = {
     *("benchmarks", "config", "data", "docs", "envs", "logs", "profiles", "rules", "scripts", "tests", "work"),
     *(".git", ".snakemake", ".venv"),
@@ -25,18 +25,18 @@ VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 
 
 def usable_path(path: str, key: str) -> str:
-    """Return a path of the configuration with ``~`` and ``$NAME`` replaced.
+    """Return a path of the configuration with ``~`` and ``$NAME`` expanded.
 
     Raises:
         ConfigError: if no folder can have that name, or a variable in it is not set.
     """
-    found = os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111 - keeps what is not a user's home as it is
+    found = os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111 - leaves unknown users as they are
     if unset := VARIABLE.search(found):
-        raise ConfigError(f"{key}: {path!r}: the variable {unset[0]} is not set: set it or write the path out.")
+        raise ConfigError(f"{key}: {path!r}: the variable {unset[0]} is not set: set it or write the path in full.")
     if found.startswith("~"):
-        raise ConfigError(f"{key}: {path!r}: there is no such user: write the path out.")
+        raise ConfigError(f"{key}: {path!r}: no such user: write the path in full.")
     if wrong := re.search(r"[\x00-\x1f\x7f{}]", found):
-        raise ConfigError(f"{key}: {path!r}: the character {wrong[0]!r} cannot be part of it: choose another name.")
+        raise ConfigError(f"{key}: {path!r}: the character {wrong[0]!r} is not allowed in a path: choose another name.")
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in found.split("/")):
         raise ConfigError(
             f"{key}: a name in {path[:60]!r}... is longer than {LONGEST_NAME} bytes: choose a shorter one."
@@ -45,7 +45,7 @@ def usable_path(path: str, key: str) -> str:
 
 
 def check_folder(path: str, key: str) -> None:
-    """Refuse a path at which no folder is or can be made; nothing is written.
+    """Refuse a path that is not and cannot become a folder; nothing is written.
 
     Raises:
         ConfigError: naming what is in the way.
@@ -55,15 +55,15 @@ def check_folder(path: str, key: str) -> None:
             return
         if place.is_symlink():
             raise ConfigError(
-                f"{key}: {place} is a link to {place.readlink()}, which does not exist: mount or make it, or remove"
-                " the link."
+                f"{key}: {place} is a link to {place.readlink()}, which does not exist: mount or create it, or remove "
+                "the link."
             )
         if place.exists():
-            raise ConfigError(f"{key}: {place} is a file: name a folder, or move the file away.")
+            raise ConfigError(f"{key}: {place} is a file: give a folder, or move the file away.")
 
 
 def check_apart(results: str, project: Path) -> None:
-    """Refuse results that would be among other files, which `prune` could take for unused results.
+    """Refuse a results folder with other files in it, which `prune` could mistake for unused results.
 
     Args:
         results: the results folder, relative to the project.
@@ -74,14 +74,14 @@ def check_apart(results: str, project: Path) -> None:
     """
     folder, project = (project / results).resolve(), project.resolve()
     if folder == project or folder in project.parents:
-        raise ConfigError(f"paths.results: {results} holds the project itself: name a folder of its own in it.")
+        raise ConfigError(f"paths.results: {results} contains the project itself: use a separate folder in it.")
     inside = folder.relative_to(project).parts[0] if folder.is_relative_to(project) else ""
     if inside in WORKFLOW_FOLDERS:
-        raise ConfigError(f"paths.results: {results} is in {inside}/, which the workflow needs: name another folder.")
+        raise ConfigError(f"paths.results: {results} is in {inside}/, which the workflow needs: choose another folder.")
 
 
 def outside_notes(folders: dict[str, str | None], project: Path) -> list[str]:
-    """Return a sentence on the folders that are not below ``project``, links followed; none where all are."""
+    """Return a note on the folders outside ``project``, with links resolved; none if all are inside."""
     outside = []
     for key, folder in folders.items():
         place = (project / folder).resolve() if folder else project.resolve()
@@ -91,14 +91,14 @@ def outside_notes(folders: dict[str, str | None], project: Path) -> list[str]:
 
 
 def unwritable_notes(folder: str | Path, key: str) -> list[str]:
-    """Return a sentence when a folder that exists cannot be written to; Snakemake refuses with words of its own."""
+    """Return a note if an existing folder is not writable; Snakemake would fail with its own message."""
     if not Path(folder).is_dir() or os.access(folder, os.W_OK):
         return []
-    return [f"{key}: {folder} cannot be written to: what is there can be read, and nothing can be made in it."]
+    return [f"{key}: {folder} cannot be written to: its contents can be read, but nothing new can be created."]
 
 
 def try_folder(path: str, key: str) -> list[str]:
-    """Write to a folder as a workflow does, and return what its disk lacks as sentences.
+    """Write to a folder as a workflow does, and return notes on what its disk lacks.
 
     Raises:
         ConfigError: if nothing can be written there.
@@ -119,7 +119,7 @@ def try_folder(path: str, key: str) -> list[str]:
             remove_tree(trial)
     notes = []
     if not flushes:
-        notes.append(f"the disk of {folder} cannot flush folders: after a power cut the newest files are made again.")
+        notes.append(f"the disk of {folder} cannot flush folders: after a power cut the newest files are rebuilt.")
     if not links and key == "paths.results":
         notes.append(f"the disk of {folder} has no symbolic links: runs/<run>/latest.txt names the current folder.")
     return notes
@@ -135,17 +135,17 @@ def _has_links(trial: Path) -> bool:
 
 def _cure(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "free space there"
-    return "mount it for writing" if error.errno == errno.EROFS else "give yourself the permission to write there"
+        return "free up space there"
+    return "mount it read-write" if error.errno == errno.EROFS else "give yourself write permission there"
 
 
 def check_clock(files: Iterable[str | Path], now: float | None = None) -> None:
-    """Refuse to begin when files of earlier commands were written later than now.
+    """Refuse to start when files of earlier commands have times in the future.
 
-    Snakemake removes outputs that are older than their inputs, after they were computed.
+    Snakemake removes outputs that are older than their inputs, after computing them.
 
     Args:
-        files: files and folders; of folders the entries are looked at, too, without going deeper.
+        files: files and folders; of folders the direct entries are checked, too.
         now: seconds since the epoch, for tests.
 
     Raises:

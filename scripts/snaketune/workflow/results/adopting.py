@@ -1,4 +1,4 @@
-"""Results without a record of what their jobs wrote: ``work`` was removed, or not copied with them."""
+"""Adopts results without a record of what their jobs wrote, as when ``work`` was removed or not copied along."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import orjson
 
 from snaketune.core.outputs import MOST_KEPT_BYTES, has_record, record_outputs
 
-# The small files that one job writes beside each other, as the scripts name them in ``facts``.
+# The small files that one job writes into one folder, as listed by the scripts in ``facts``.
 GROUPS = (
     ("manifest.json", "stage.json"),
     ("rightsize.json",),
@@ -28,9 +28,9 @@ GROUPS = (
 
 
 def adopt_outputs(folder: Path, work: str | Path = "work") -> None:
-    """Remember what is in the folder of a variant or a run and has no record.
+    """Record the files of a variant or run that have no record.
 
-    A file that can be read is believed as it is found; from now on a change of it is noticed.
+    A readable file is trusted as found; later changes to it are noticed.
     """
     for names in GROUPS:
         paths = [folder / name for name in names]
@@ -39,7 +39,7 @@ def adopt_outputs(folder: Path, work: str | Path = "work") -> None:
 
 
 def _is_readable(path: Path) -> bool:
-    """Tell whether a file, if there is one, has the form that its name says."""
+    """Tell whether a file, if it exists, has the format that its name implies."""
     if not path.is_file() or path.suffix not in (".json", ".jsonl") or path.stat().st_size > MOST_KEPT_BYTES:
         return True
     content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Results that were deleted, edited or damaged since they were made: found when a command begins, and made right."""
+"""Finds results that were deleted, edited or damaged, when a command starts, and repairs or rebuilds them."""
 
 import sys
 from collections.abc import Iterable
@@ -16,16 +16,16 @@ from snaketune.workflow.results.unrecorded import contradicted_groups
 
 
 def heal(wanted: list[str], work: str | Path, verify: bool = False, shared: Iterable[str] = ()) -> None:
-    """Put small files right that were edited, and drop what has to be made again.
+    """Restore small files that were edited, and remove outputs that have to be rebuilt.
 
     Args:
         wanted: every file that the configuration asks for.
-        work: the folder of what is remembered.
-        verify: read every file of every result instead of those that changed by their times.
-        shared: folders that another project uses, too: what differs there may be its own work, and stays.
+        work: the folder of records.
+        verify: read every file of every result instead of only those with changed times.
+        shared: folders that another project also uses: differences there may be its work and are left alone.
 
     Raises:
-        DataError: if something damaged cannot be removed or put right.
+        DataError: if something damaged can be neither removed nor restored.
     """
     try:
         for folder in dict.fromkeys(Path(path).parent for path in wanted):
@@ -40,19 +40,19 @@ def heal(wanted: list[str], work: str | Path, verify: bool = False, shared: Iter
         drop_damaged_manifests(manifests, Path(work) / "digests.json", verify)
     except OSError as error:
         raise DataError(
-            f"{error.filename} is damaged and cannot be made again ({error.strerror}): make its folder writable."
+            f"{error.filename} is damaged and cannot be rebuilt ({error.strerror}): make its folder writable."
         ) from None
 
 
 def _drop_failed_merges(paths: list[str]) -> None:
-    """Remove the facts of merges that failed by circumstances, so that this command tries them again."""
+    """Remove the facts of merges that failed for reasons of the machine, so that this command retries them."""
     for path in filter(is_to_be_repeated, paths):
-        _say(f"{path} tells of a merge that failed by circumstances: it is tried again.")
+        _say(f"{path} records a merge that failed for a reason of the machine: the merge is retried.")
         Path(path).unlink()
 
 
 def _drop_stopping_plans(plans: list[Path], work: str | Path) -> None:
-    """Remove plans that keep a training from starting: the disk may have been freed and the machine be another one."""
+    """Remove plans that block a training: disk space may have been freed, or the machine be a different one."""
     for path in plans:
         if path.with_name("adapter.manifest.json").exists():
             continue
@@ -63,7 +63,7 @@ def _drop_stopping_plans(plans: list[Path], work: str | Path) -> None:
 
 
 def _put_right(output: Output, work: str | Path, is_shared: bool) -> None:
-    """Restore an output that was edited; of one that is gone, remove the others of its job, which makes them again."""
+    """Restore an output that was edited; if one is missing, remove the job's other outputs, so that the job reruns."""
     if is_shared:
         forget_outputs([output.path], work)
     elif output.path.is_file() and restore(output, work):
@@ -98,7 +98,7 @@ def _drop_contradicted(folder: Path, work: str | Path) -> None:
 
 
 def _is_dear(output: Output, work: str | Path) -> bool:
-    """Tell whether making an output again would repeat a training whose state is gone."""
+    """Tell whether rebuilding an output would repeat a training whose state is gone."""
     manifest = output.path.with_name("adapter.manifest.json")
     if manifest.name not in output.group or manifest == output.path or output.content is None:
         return False
@@ -113,7 +113,7 @@ def _has_state(adapter: Path, work: str | Path) -> bool:
 
 
 def _drop_unreadable(wanted: list[str], work: str | Path) -> None:
-    """Remove fact files that are no JSON objects; what is recorded has been compared with its record already."""
+    """Remove fact files that are not JSON objects; recorded files have already been compared with their records."""
     for path in map(Path, wanted):
         if path.suffix != ".json" or path.name == "facts.json" or not path.is_file() or has_record(path, work):
             continue
@@ -129,9 +129,9 @@ def _drop_unreadable(wanted: list[str], work: str | Path) -> None:
 def drop_damaged_manifests(manifests: list[str], cache: str | Path, verify: bool = False) -> None:
     """Remove the manifest of every stage whose files were deleted or changed, so that the stage is rebuilt.
 
-    A file is read when its mtime or ctime is not older than its manifest, which is written last, and not known by the
-    cache: no program can set a ctime. Reading everything at each start would take minutes for large models; stages
-    check full digests before they use a file, and ``verify`` asks for it here.
+    A file is read if its mtime or ctime is not older than its manifest, which is written last, and the cache does not
+        know it: no program can set a ctime. Reading everything at each start would take minutes for large models;
+        stages check full digests before they use a file, and ``verify`` does so here.
     """
     digests = DigestCache(cache)
     for manifest in map(Path, manifests):

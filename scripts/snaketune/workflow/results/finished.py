@@ -1,4 +1,4 @@
-"""Whether a run came to its end; until then a page of its own says how far it came."""
+"""Whether a run is finished; until then a separate page shows its progress."""
 
 from pathlib import Path
 
@@ -6,5 +6,5 @@ UNFINISHED = "unfinished.html"
 
 
 def is_finished(files: list[str]) -> bool:
-    """Tell whether all files that a run ends in are there."""
+    """Tell whether all final files of a run exist."""
     return all(Path(path).is_file() for path in files)

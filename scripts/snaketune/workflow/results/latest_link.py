@@ -1,4 +1,4 @@
-"""`latest` beside the folders of a run: a link to the current one, or a text that names it where no links exist."""
+"""`latest` beside the folders of a run: a link to the current one, or a text file on disks without links."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ def point_latest(folder: Path, current: str) -> None:
     """Make ``folder/latest`` lead to the run folder ``current`` when its report exists.
 
     Disks without symbolic links (exFAT, some of CIFS, a WSL mount of Windows) get ``latest.txt`` with the folder's
-    name instead. A real folder of that name, which copying by scp or a cloud's sync makes of the link, is moved aside.
+    name instead. A real folder of that name, which scp or a cloud sync makes out of the link, is moved aside.
     """
     if not (folder / current / "report.html").is_file() or _name_of_latest(folder) == current:
         return
@@ -22,19 +22,17 @@ def point_latest(folder: Path, current: str) -> None:
         if not _link(folder, current):
             write_bytes(folder / TEXT, f"{current}\n".encode())
     except OSError as error:
-        say(
-            f"{folder / LINK} cannot be pointed at {current} ({error.strerror}): the results are in {folder / current}."
-        )
+        say(f"{folder / LINK} cannot be set to {current} ({error.strerror}): the results are in {folder / current}.")
 
 
 def latest_folder(folder: Path) -> Path:
-    """Return the best name of the folder that ``point_latest`` chose: the link, else the folder itself."""
+    """Return the best path of the folder that ``point_latest`` chose: the link, else the folder itself."""
     name = _name_of_latest(folder)
     return folder / (LINK if (folder / LINK).is_symlink() or not name else name)
 
 
 def drop_dangling(folder: Path) -> None:
-    """Remove ``latest`` when the folder that it led to is gone."""
+    """Remove ``latest`` if its target is gone."""
     name = _name_of_latest(folder)
     if name and not (folder / name).exists():
         (folder / LINK).unlink(missing_ok=True)
@@ -70,4 +68,7 @@ def _move_aside(latest: Path) -> None:
     while (aside := latest.with_name(f"{LINK}.copy-{number}")).exists():
         number += 1
     latest.rename(aside)
-    say(f"{latest} was a folder of its own (a copy that followed the link?): it is {aside.name} now; `prune` lists it.")
+    say(
+        f"{latest} was a real folder (a copy that followed the link?): it was renamed to {aside.name}; `prune` lists "
+        "it."
+    )

@@ -1,4 +1,4 @@
-"""What killed jobs left: partial files and folders whose process is gone."""
+"""Leftovers of killed jobs: partial files and folders whose process is gone."""
 
 import os
 import re
@@ -15,14 +15,14 @@ from snaketune.core.processes import is_gone, this_place
 
 # As `snaketune.core.atomic.sibling` names them; earlier versions had the pid alone.
 PARTIAL = re.compile(r"^\..+\.partial-(?:(?P<place>.+)-)?(?P<pid>\d+)$")
-# What a process on another host left is taken for abandoned when nothing was written to it for a day, in seconds.
+# Leftovers of another host count as abandoned when nothing was written to them for a day, in seconds.
 ABANDONED_SECONDS = 86_400.0
 # Partial files are beside outputs, and those are at most this many folders below `results` or `work`.
 DEPTH = 5
 
 
 def find_leftovers(folders: list[str | Path], now: float | None = None) -> list[Path]:
-    """Return partial files and folders below ``folders`` that no process writes any more, sorted.
+    """Return partial files and folders below ``folders`` that no process is writing, sorted.
 
     Args:
         folders: where to look.
@@ -34,13 +34,13 @@ def find_leftovers(folders: list[str | Path], now: float | None = None) -> list[
 
 
 def find_unsealed(work: str | Path) -> list[Path]:
-    """Return what trainings that were killed while saving left in ``work/runs``, of those that do not run."""
+    """Return unfinished checkpoints of killed trainings in ``work/runs``, unless the training is running."""
     found = sorted(Path(work).glob("runs/*/.partial"))
     return [path for path in found if any(path.iterdir()) and _is_free(path.parent / "lock")]
 
 
 def sweep(results: str | Path, work: str | Path) -> None:
-    """Remove what killed jobs left, and say how much it was."""
+    """Remove leftovers of killed jobs, and print their size."""
     left = find_leftovers([results, work]) + find_unsealed(work)
     size = sum(map(size_of, left))
     for path in left:
@@ -48,11 +48,11 @@ def sweep(results: str | Path, work: str | Path) -> None:
             remove_tree(path)
     gone = [path for path in left if not path.exists() and not path.is_symlink()]
     if gone:
-        say(f"removed what killed jobs had left: {len(gone)} partial results, {size / 1e6:,.1f} MB.")
+        say(f"removed leftovers of killed jobs: {len(gone)} partial results, {size / 1e6:,.1f} MB.")
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder; what vanishes meanwhile counts nothing."""
+    """Return the bytes of a file, or of all files in a folder; files that vanish meanwhile count as 0."""
     total = 0
     for file in (path, *path.rglob("*")):
         with suppress(OSError):

@@ -1,8 +1,8 @@
-"""Whose results are in a results folder: several copies of the project may share one.
+"""Owners of results: several copies of the project may share one results folder.
 
-Each project and configuration file has a file in ``<results>.owners`` with what it uses and what it ever used. These
-files are volatile, so they are beside the results, which are the same bytes wherever they are made; where nothing can
-be written beside the results, they are in them.
+Each project and configuration file has a file in ``<results>.owners`` with the variants that it uses and ever used.
+These files are volatile, so they are kept next to the results, which are identical wherever they are made; if that
+place is not writable, they are kept inside.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from snaketune.core.atomic import write_json
 from snaketune.core.cached_state import say
 from snaketune.core.canonical import read_json
 
-# Whose results those are that no owner's file names, while several owners share the folder.
+# The owner of results that no owner file names, while several owners share the folder.
 UNKNOWN = "unknown"
 
 
@@ -30,8 +30,8 @@ class Owner:
         name: what `prune` calls it.
         project: its folder; empty when its file is damaged.
         config: its configuration file.
-        uses: variants, as paths below the results folder, that its configuration used last.
-        made: those that it ever used.
+        uses: variants that its configuration used last, as paths below the results folder.
+        made: variants that it ever used.
         host: the machine that it ran on last.
     """
 
@@ -43,7 +43,7 @@ class Owner:
     host: str = ""
 
     def is_at(self, project: Path, config: str) -> bool:
-        """Tell whether this is what is at a place of this machine, under the name it had before its ``work`` went."""
+        """Tell whether this is the project at a path of this machine, named before its ``work`` was removed."""
         return (self.project, self.config, self.host) == (str(project), config, socket.gethostname())
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ class Owner:
 def name_of(work: Path, project: Path, config: str) -> str:
     """Return the name of a project and configuration file as an owner, the same at every call.
 
-    A copy of the project has another name, also a copy with its ``work`` folder.
+    A copy of the project has another name, even if its ``work`` folder was copied too.
     """
     text = "\n".join([_identity(work / "project-id"), str(project), config])
     mark = hashlib.blake2b(os.fsencode(text), digest_size=3).hexdigest()
@@ -62,7 +62,7 @@ def name_of(work: Path, project: Path, config: str) -> str:
 
 
 def _identity(path: Path) -> str:
-    """Return what tells two projects at the same path of two machines apart; nothing where it cannot be noted."""
+    """Return a mark that distinguishes two projects at the same path on two machines; empty if it cannot be stored."""
     try:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,9 +73,9 @@ def _identity(path: Path) -> str:
 
 
 def claim(results: Path, name: str, project: Path, config: str, uses: Iterable[str]) -> None:
-    """Note that an owner uses variants, beside those that it used before; where nothing can be written, say so.
+    """Record that an owner uses variants, in addition to earlier ones; print a note if that cannot be written.
 
-    A project whose ``work`` was removed has another name: it takes over what it had under the one before.
+    A project whose ``work`` was removed gets a new name: it takes over the variants of the old one.
     """
     uses = sorted(uses)
     owners = owners_of(results)
@@ -91,7 +91,7 @@ def claim(results: Path, name: str, project: Path, config: str, uses: Iterable[s
             return _forget(results, earlier)
         except OSError as error:
             reason = error.strerror
-    say(f"{results}: cannot note whose results these are ({reason}): another copy of this project does not know it.")
+    say(f"{results}: cannot record the owner of these results ({reason}): another copy of this project may prune them.")
 
 
 def _forget(results: Path, owners: Iterable[Owner]) -> None:
@@ -101,13 +101,16 @@ def _forget(results: Path, owners: Iterable[Owner]) -> None:
 
 
 def owners_of(results: Path) -> list[Owner]:
-    """Return the owners of a results folder, sorted by name; one whose file is damaged owns what nobody else does."""
+    """Return the owners of a results folder, sorted by name.
+
+    One with a damaged file owns what no other owner claims.
+    """
     files = {path.stem: path for folder in reversed(_places(results)) for path in folder.glob("*.json")}
     return [_read(path) for _, path in sorted(files.items())]
 
 
 def _places(results: Path) -> tuple[Path, Path]:
-    """Return where owners are noted: beside the results, or in them."""
+    """Return where owner files are kept: next to the results, or inside."""
     absolute = results.absolute()
     return absolute.with_name(f"{absolute.name}.owners"), absolute / "owners"
 
@@ -122,11 +125,11 @@ def _read(path: Path) -> Owner:
 
 
 def owner_of(variant: str, own: str, owners: list[Owner]) -> str:
-    """Return the name of the owner of a variant that ``own`` does not use: who uses it, else who made it.
+    """Return the owner of a variant that ``own`` does not use: the one that uses it, else the one that made it.
 
     Args:
         variant: its path below the results folder.
-        own: the name of the owner who asks.
+        own: the name of the asking owner.
         owners: all of them.
     """
     others = [owner for owner in owners if owner.name != own]

@@ -1,8 +1,8 @@
-"""What each result was made from, noted beside it: a copy or a restored backup is told from something out of date.
+"""Provenance notes beside each result, which distinguish a copy or a restored backup from an outdated result.
 
-Snakemake decides by the times of files, which ``cp -r``, an archive or a backup loses, and by what it keeps in
-``.snakemake``, which may stay behind. ``.made.json`` in a folder of results has, by rule, digests of the rule's spec
-and of what the job read and wrote. Where those hold and only times say otherwise, the times are put in order.
+Snakemake decides by file times, which ``cp -r``, an archive or a backup loses, and by its records in ``.snakemake``,
+which may not be copied along. ``.made.json`` in a folder of results has, by rule, digests of the rule's spec and of the
+job's inputs and outputs. If those match and only the times are out of order, the times are corrected.
 """
 
 import os
@@ -19,21 +19,21 @@ from snaketune.core.digests import DigestCache
 from snaketune.core.manifest import listed_files
 
 NAME = ".made.json"
-# What Snakemake takes for the time of a folder that is an output.
+# The file whose time Snakemake uses for a folder that is an output.
 STAMP = ".snakemake_timestamp"
 MANIFESTS = ("manifest.json", "adapter.manifest.json", "merged.manifest.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a job was and what it read and wrote.
+    """The identity of a job and of its inputs and outputs.
 
     Attributes:
         rule: its name.
         wildcards: of the job.
         spec: digest of its spec.
         inputs, outputs: digests by path below the results folder.
-        benchmark: path of what Snakemake measured of the job, below the project, which counts as an output of any
+        benchmark: path of Snakemake's benchmark file of the job, below the project, which counts as an output with any
             content; empty for none.
     """
 
@@ -47,7 +47,7 @@ class Proof:
 
 @dataclass(slots=True)
 class Contents:
-    """Digests of results: of what a manifest lists, that of the manifest.
+    """Digests of results; files that a manifest lists are covered by the manifest's digest.
 
     Attributes:
         root: the results folder.
@@ -63,7 +63,7 @@ class Contents:
 
         Args:
             name: its path below the root.
-            read: read what a manifest lists, too, and return None where it has another content.
+            read: also read the files that a manifest lists, and return None if one has changed.
         """
         path = self.root / name
         if not path.exists():
@@ -89,7 +89,7 @@ class Contents:
 
 
 def note_proofs(jobs: Iterable[Any], results: Path, work: Path) -> None:
-    """Note what the finished ``jobs`` of Snakemake read and wrote; where nothing can be written, a line says so."""
+    """Record the inputs and outputs of Snakemake's finished ``jobs``; print a note if that cannot be written."""
     contents = Contents(results, DigestCache(work / "digests.json"))
     by_folder: dict[Path, dict[str, Any]] = {}
     for job in jobs:
@@ -102,7 +102,7 @@ def note_proofs(jobs: Iterable[Any], results: Path, work: Path) -> None:
         try:
             write_json(folder / NAME, {**_read(folder), **proofs})
         except OSError as error:
-            say(f"{folder / NAME} cannot be written ({error.strerror}): a copy of these results may be made again.")
+            say(f"{folder / NAME} cannot be written ({error.strerror}): a copy of these results may be rebuilt.")
     contents.digests.save()
 
 
@@ -115,7 +115,7 @@ def _proof_of(job: Any, contents: Contents) -> Proof | None:
     read, written = ({name: contents.of(name) for name in map(str, some)} for some in names)
     if None in written.values():  # temporary
         return None
-    # Temporary inputs are gone by now, and no reason to make anything again.
+    # Temporary inputs are gone by now, which is no reason to rerun anything.
     read = {name: digest for name, digest in read.items() if digest is not None}
     wildcards = {name: str(value) for name, value in job.wildcards_dict.items()}
     spec, benchmark = digest_of(spec, size=16), str(job.benchmark or "")
@@ -130,16 +130,16 @@ def _below(file: Any, root: Path) -> str | None:
 
 
 def put_in_order(folders: Iterable[Path], results: Path, work: Path, spec_of: Callable[[Proof], str | None]) -> int:
-    """Give results that are proven to be up to date times that say so.
+    """Correct the file times of results that are proven to be up to date.
 
     Args:
         folders: of results in use.
         results: the folder that all of them are in.
         work: the folder of resumable state.
-        spec_of: returns what a rule would be asked for now, None for a rule that is gone.
+        spec_of: returns the current spec of a rule, or None for a rule that no longer exists.
 
     Returns:
-        How many jobs' results had times out of order and are proven.
+        How many jobs had proven results with times out of order.
     """
     proofs = in_order([proof for folder in folders for proof in proofs_in(folder)])
     times, contents, proven = Times(results), None, 0
@@ -168,7 +168,7 @@ def _holds(proof: Proof, contents: Contents, spec_of: Callable[[Proof], str | No
 
 
 class Times:
-    """When results were made, as Snakemake sees it, in nanoseconds since the epoch; each is looked up once.
+    """Times of results as Snakemake sees them, in nanoseconds since the epoch; each is read once.
 
     Args:
         root: the results folder, which names are below if they are not absolute.
@@ -187,11 +187,13 @@ class Times:
         return self._known[name]
 
     def set(self, name: str, time: int) -> None:
-        """Change the time of a file or folder; where that is not allowed, it stays and the result is made again."""
+        """Change the time of a file or folder; if that is not permitted, the time stays and the result is rebuilt."""
         try:
             os.utime(self._place(name), ns=(time, time), follow_symlinks=False)
         except OSError as error:
-            return say(f"{self._place(name)}: its time cannot be set ({error.strerror}), so it may be made again.")
+            return say(
+                f"{self._place(name)}: its modification time cannot be set ({error.strerror}), so it may be rebuilt."
+            )
         self._known[name] = time
 
     def _place(self, name: str) -> str:
@@ -201,7 +203,7 @@ class Times:
 
 
 def proofs_in(folder: Path) -> list[Proof]:
-    """Return what is noted in a folder of results."""
+    """Return the provenance notes in a folder of results."""
     found = []
     for name, entry in _read(folder).items():
         parts = (entry["wildcards"], entry["spec"], entry["inputs"], entry["outputs"], entry["benchmark"])
@@ -220,7 +222,7 @@ def drop_notes(folder: Path, names: Container[str]) -> None:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    """Return the notes in a folder that have their form; damaged ones prove nothing."""
+    """Return the well-formed notes in a folder; damaged ones prove nothing."""
     try:
         entries = read_json(folder / NAME).items()
         return {name: entry for name, entry in entries if _is_entry(entry)}
@@ -235,12 +237,12 @@ def _is_entry(entry: Any) -> bool:
 
 
 def in_order(proofs: list[Proof]) -> list[Proof]:
-    """Return proofs so that each comes after those whose outputs it read."""
+    """Return proofs in topological order: each after those whose outputs it read."""
     makers = {name: proof for proof in proofs for name in proof.outputs}
     done: dict[int, Proof] = {}
 
     def add(proof: Proof, above: frozenset[int]) -> None:
-        if id(proof) in done or id(proof) in above:  # a circle could only come from damaged notes
+        if id(proof) in done or id(proof) in above:  # a cycle can only come from damaged notes
             return
         for name in proof.inputs:
             if name in makers:
@@ -253,13 +255,13 @@ def in_order(proofs: list[Proof]) -> list[Proof]:
 
 
 class _Wildcards(dict[str, str]):
-    """Wildcards as the functions of rules take them."""
+    """Wildcards in the form that rule functions take."""
 
     __getattr__ = dict.__getitem__
 
 
 def order_before_jobs(workflow: Any, folders: Iterable[Path], results: Path, work: Path) -> None:
-    """Put results in order when Snakemake's object has read all rules and draws its jobs."""
+    """Correct file times after Snakemake has read all rules and before it builds the DAG."""
     prepare = workflow._prepare_dag
 
     def spec_of(proof: Proof) -> str | None:
@@ -272,8 +274,8 @@ def order_before_jobs(workflow: Any, folders: Iterable[Path], results: Path, wor
         if count := put_in_order(folders, results, work, spec_of):
             jobs = "a job" if count == 1 else f"{count} jobs"
             say(
-                f"the results of {jobs} have lost their order in time, as a copy or a backup does; their digests prove"
-                " that they are up to date, and nothing of them is made again."
+                f"the results of {jobs} have file times out of order, as after a copy or from a backup; their digests "
+                "prove that they are up to date, so nothing is rebuilt."
             )
         return prepare(*arguments, **settings)
 

@@ -1,4 +1,4 @@
-"""Variants in the results folder that no configured run uses any more, and what killed jobs left."""
+"""Variants in the results folder that no configured run uses, and leftovers of killed jobs."""
 
 import re
 from collections.abc import Iterable
@@ -11,13 +11,13 @@ from snaketune.workflow.results.latest_link import drop_dangling
 from snaketune.workflow.results.leftovers import find_leftovers, find_unsealed, size_of
 from snaketune.workflow.results.owners import UNKNOWN, owner_of, owners_of
 
-# What folders of results are called; a results folder may hold what is none.
+# Names of results; a results folder may also hold other files.
 OURS = re.compile(r"\w[\w.-]*-[0-9a-f]{8}|latest\.copy-\d+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Unused:
-    """What can go, with its size in bytes and the name of its owner, empty for the project that asks."""
+    """A removable variant with its size in bytes and its owner's name, empty for the project that asks."""
 
     path: Path
     size: int
@@ -25,7 +25,7 @@ class Unused:
 
 
 def find_unused(results: str | Path, variants: set[str], runs: set[str], own: str = "") -> list[Unused]:
-    """Return the variant folders under ``results`` that are not in use, sorted; what is named otherwise is not ours.
+    """Return the variant folders under ``results`` that are not in use, sorted; folders with other names are not ours.
 
     Args:
         results: the results folder.
@@ -58,7 +58,7 @@ def find_unused_work(work: str | Path, results: str | Path, runs: set[str]) -> l
     Args:
         work: the folder of resumable state.
         results: the results folder.
-        runs: ``run/id`` of every run folder in use; one that is not finished yet keeps everything.
+        runs: ``run/id`` of every run folder in use; an unfinished run keeps everything.
     """
     manifests = [Path(results) / "runs" / run / "adapter.manifest.json" for run in sorted(runs)]
     try:
@@ -69,7 +69,7 @@ def find_unused_work(work: str | Path, results: str | Path, runs: set[str]) -> l
 
 
 def find_unused_specs(work: str | Path, used: set[str]) -> list[Unused]:
-    """Return the long specs that no job of a configured run has, sorted.
+    """Return the spec files that no job of a configured run uses, sorted.
 
     Args:
         work: the folder of resumable state.
@@ -80,7 +80,7 @@ def find_unused_specs(work: str | Path, used: set[str]) -> list[Unused]:
 
 
 def find_left(results: str | Path, work: str | Path) -> list[Unused]:
-    """Return what killed jobs left in both folders."""
+    """Return the leftovers of killed jobs in both folders."""
     return [Unused(path, size_of(path)) for path in find_leftovers([results, work]) + find_unsealed(work)]
 
 
@@ -92,12 +92,12 @@ def remove(unused: list[Unused]) -> None:
 
 
 def account(unused: list[Unused], removed: list[Unused], owners: Iterable[object]) -> list[str]:
-    """Return what `prune` found and did, as lines, with the command that removes what is still there.
+    """Return what `prune` found and did, as lines, with the command that removes the rest.
 
     Args:
-        unused: everything that this project does not use.
-        removed: what of it was removed.
-        owners: all owners of the results, whose texts begin with their names.
+        unused: all variants that this project does not use.
+        removed: those of them that were removed.
+        owners: descriptions of all owners of the results, which begin with their names.
     """
     if not unused:
         return ["Nothing is unused."]

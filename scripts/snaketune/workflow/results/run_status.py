@@ -1,4 +1,4 @@
-"""Where a run's facts, logs and times lie while it is not finished, and after it failed."""
+"""Locations of an unfinished or failed run's facts, logs and times."""
 
 from pathlib import Path
 from typing import Any
@@ -31,17 +31,17 @@ TIMED = ("train_model", "merge_adapter", "evaluate_model")
 
 
 def files_of(job_table: JobTable, run: str) -> list[str]:
-    """Return what a run ends in."""
+    """Return the final files of a run."""
     return [path for path in job_table.run_files() if path.startswith(job_table.run_path(run, ""))]
 
 
 def history_settings(job_table: JobTable, run: str, lock: Path) -> str:
-    """Return where a run's history is found, as JSON: operational, because it decides no result.
+    """Return the paths of a run's history, as JSON: operational, because they decide no result.
 
     Args:
         job_table: the configured runs.
         run: the name of the run.
-        lock: a file that is written when the workflow begins.
+        lock: a file that is written when the workflow starts.
     """
     upstream, name = job_table.upstream(job_table.run_ids[run], run), f"{run}-{job_table.run_ids[run]}"
     timed = [(stage, id, id) for stage, id in upstream.items() if stage not in RUN_STAGES]
@@ -53,12 +53,12 @@ def history_settings(job_table: JobTable, run: str, lock: Path) -> str:
 
 
 def attempts_spec(job_table: JobTable, work: str, command: str) -> str:
-    """Return the spec of the pages of unfinished runs: for every run where its stages' results and logs are.
+    """Return the spec of the pages of unfinished runs: for every run, the paths of its stages' results and logs.
 
     Args:
         job_table: the configured runs.
         work: the folder of resumable state.
-        command: what to type to go on.
+        command: the command that continues.
     """
     runs = [_attempt(job_table, run) for run in job_table.runs]
     return job_table.spec("report", {"work": work, "command": command, "runs": runs})
@@ -103,6 +103,6 @@ def _stages_of(job_table: JobTable, run: str) -> list[str]:
 
 
 def _ordered(stages: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """Return stages in the order in which the workflow does them."""
+    """Return stages in the order in which the workflow runs them."""
     order = list(STAGES)
     return sorted(stages, key=lambda stage: order.index(stage[0]))

@@ -1,1 +1,1 @@
-"""Sources, models and templates as they are when the workflow starts: names and digests."""
+"""Names and digests of sources, models and templates when the workflow starts."""

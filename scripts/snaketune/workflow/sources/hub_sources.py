@@ -1,7 +1,8 @@
-"""Data sets of the Hugging Face hub as the workflow finds them when it starts: a commit, and files at that commit.
+"""Data sets of the Hugging Face hub as found when the workflow starts: a commit, and files at that commit.
 
-No code of a data set is run: what a loading script would make is not there. Which files belong to a configuration and a
-split is told by the data set's card (``configs`` in the head of its README.md), else by their names.
+Code of a data set is never run, so data that a loading script would generate are not available. Which files belong to a
+configuration and a split is told by the data set's card (``configs`` in the head of its README.md), else by their
+names.
 """
 
 import os
@@ -26,7 +27,7 @@ REQUEST_SECONDS = 20.0
 CARD = "README.md"
 HEAD = re.compile(r"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
 COMMIT = re.compile(r"[0-9a-f]{40}")
-# Where the hub keeps what it made itself of a data set with a loading script.
+# The branch where the hub keeps its own conversion of a data set with a loading script.
 CONVERTED = "refs/convert/parquet"
 OFFLINE = ("1", "ON", "YES", "TRUE")
 
@@ -35,8 +36,8 @@ class HubSources:
     """Looks up data sets of the hub.
 
     Args:
-        memory: file of what was found, for the jobs' own processes and for repeats without a network.
-        is_asking: whether to ask the hub although something is in memory.
+        memory: cache file, for the jobs' own processes and for repeats without a network.
+        is_asking: whether to ask the hub even if the cache has an entry.
         environment: the process's, for ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE``.
     """
 
@@ -48,7 +49,7 @@ class HubSources:
         """Return ``{commit, entries, notes}`` of a data set; an entry has ``path``, ``bytes`` and ``digest``.
 
         Raises:
-            ConfigError: if the hub cannot be reached or does not give it, or nothing in it is meant.
+            ConfigError: if the hub is unreachable or refuses, or no file matches.
         """
         name = canonical_text([url, split, config])
         if name not in self._found:
@@ -60,7 +61,7 @@ class HubSources:
         return self._found[name]
 
     def save(self) -> None:
-        """Keep what was found."""
+        """Write the cache."""
         if self._is_asking and self._found and not self._found.items() <= self._remembered().items():
             keep(self._memory, self._remembered() | self._found)
 
@@ -73,7 +74,7 @@ class HubSources:
             known = None
         if isinstance(known, dict) and all(isinstance(found, dict) for found in known.values()):
             return known
-        say(f"{self._memory} is damaged: the hub is asked again.")
+        say(f"{self._memory} is damaged: asking the hub again.")
         return {}
 
     def _ask(
@@ -81,20 +82,20 @@ class HubSources:
     ) -> dict[str, Any]:
         problem = self._problem()
         if problem and remembered:
-            note = f"{key}: {url}: {problem}; commit {remembered['commit'][:12]} is used, as found before."
+            note = f"{key}: {url}: {problem}; using commit {remembered['commit'][:12]} from the cache."
             return {**remembered, "notes": [*remembered["notes"], note]}
         if problem:
             repo = HubAddress.of(url).repo
             raise ConfigError(
-                f"{key}: {url}: {problem}: on a machine with a network run `hf download {repo} --repo-type dataset"
-                " --local-dir FOLDER`, and name that folder."
+                f"{key}: {url}: {problem}: on a machine with network access run `hf download {repo} --repo-type dataset"
+                " --local-dir FOLDER`, and use that folder."
             )
         place = f"{key}: {url}"
         with in_one_sentence(url, ConfigError):
             return _look(url, place, split, config)
 
     def _problem(self) -> str:
-        """Return why the hub cannot be asked, an empty text if it can."""
+        """Return why the hub cannot be asked, or an empty string."""
         if self._environment.get("HF_HUB_OFFLINE", "").upper() in OFFLINE:
             return "HF_HUB_OFFLINE is set"
         endpoint = self._environment.get("HF_ENDPOINT") or ENDPOINT
@@ -142,7 +143,7 @@ def _chosen(
     split: str | None,
     config: str | None,
 ) -> tuple[list[str], list[str]]:
-    """Return the files that are meant and notes about those that are not.
+    """Return the selected files and notes on those left out.
 
     Raises:
         ConfigError: if there are none, or it is not clear which.
@@ -152,20 +153,20 @@ def _chosen(
         if not chosen:
             raise ConfigError(f"{place} matches no file: its data files are {listed(_data(names)) or 'none'}.")
         if split or config:
-            raise ConfigError(f"{place} names files: take `split` and `config` out, or the path out of the address.")
+            raise ConfigError(f"{place} names files: remove `split` and `config`, or the path in the address.")
         return chosen, []
     if card:
         return _of_card(place, names, card, split, config)
     if config:
-        raise ConfigError(f"{place}: its card names no configurations: take `config: {config}` out.")
+        raise ConfigError(f"{place}: its card names no configurations: remove `config: {config}`.")
     data = _data(names)
     if not data:
         script = any(name.endswith(".py") for name in names)
-        cure = f"try @{CONVERTED}, where the hub keeps a converted copy" if script else "name another data set"
+        cure = f"try @{CONVERTED}, the hub's converted copy" if script else "choose another data set"
         found = "only a loading script, which is not run" if script else f"no data files, {listed(names) or 'nothing'}"
         raise ConfigError(f"{place} has {found}: {cure}.")
     chosen, others = choose_split(data, split, place)
-    notes = [f"{place}: the files of other splits are left out: {listed(others)}; `split:` takes others."]
+    notes = [f"{place}: the files of other splits are left out: {listed(others)}; set `split:` to select others."]
     return chosen, notes if others else []
 
 
@@ -184,7 +185,7 @@ def _of_card(
     if not chosen:
         raise ConfigError(f"{place}: no file is what its card names for {wanted!r}: {', '.join(splits[wanted])}.")
     others = [one for one in splits if one != wanted]
-    note = f"{place}: the split {wanted!r} is read; left out: {listed(others)}; `split:` takes others."
+    note = f"{place}: the split {wanted!r} is read; left out: {listed(others)}; set `split:` to select others."
     return chosen, [note] if others else []
 
 
@@ -202,7 +203,7 @@ def _data(names: list[str]) -> list[str]:
 
 
 def _configs(address: HubAddress, commit: str) -> dict[str, dict[str, list[str]]]:
-    """Return the patterns of files by configuration and split that the card of a data set names."""
+    """Return the file patterns by configuration and split from the card of a data set."""
     from huggingface_hub import hf_hub_download
 
     path = hf_hub_download(address.repo, CARD, repo_type="dataset", revision=commit)
@@ -221,7 +222,7 @@ def _configs(address: HubAddress, commit: str) -> dict[str, dict[str, list[str]]
 
 
 def _splits(files: Any, folder: str) -> dict[str, list[str]]:
-    """Return patterns by split of what a card says under ``data_files``."""
+    """Return the patterns by split under ``data_files`` in a card."""
     if isinstance(files, str):
         files = [files]
     if not isinstance(files, list):

@@ -1,4 +1,4 @@
-"""What lies outside the workflow: sources behind globs, model folders, template files, and their digests."""
+"""Inputs from outside the workflow: sources behind globs, model folders, template files, and their digests."""
 
 import os
 import re
@@ -29,16 +29,16 @@ TASK_SUFFIXES = (".yaml", ".yml")
 SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://")
 # Owner and name of a data set on the hub.
 BARE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-# Reading more than this takes long enough to say what is going on.
+# Reading more than this takes long enough for a progress note.
 NOTABLE_BYTES = 2_000_000_000
 
 
 class Discovery:
-    """Looks up what configurations point at; unchanged files are not read again.
+    """Finds and digests what configurations point at; unchanged files are not read again.
 
     Args:
         cache: JSON file of the digests of files.
-        remote: looks up objects; without one they are asked for and remembered beside the cache.
+        remote: looks up objects; by default one with its memory beside the cache.
         hub: looks up data sets of the hub, likewise.
     """
 
@@ -53,7 +53,7 @@ class Discovery:
         self._files: dict[tuple[str, ...], list[dict[str, str]]] = {}
         self._outside: dict[str, Any] = {}
         self._tokenizers: dict[tuple[str, bool], str] = {}
-        self.notes: dict[str, None] = {}  # in order, none twice
+        self.notes: dict[str, None] = {}  # in order, without repeats
 
     def look_up(self, config: RunConfig) -> None:
         """Find and digest everything that ``config`` points at.
@@ -84,7 +84,7 @@ class Discovery:
             self._tokenizers[model] = self._cache.digest_of_files(folder, files)
 
     def find_sources(self, config: RunConfig) -> None:
-        """Find the sources of ``config`` and read nothing of them: enough to look at their beginnings.
+        """Find the sources of ``config`` without reading them, for a look at their beginnings.
 
         Raises:
             ConfigError: if a source cannot be used.
@@ -101,7 +101,7 @@ class Discovery:
     def sources(self, config: RunConfig) -> list[dict[str, Any]]:
         """Return ``[{path, digest}]`` of the run's sources, in the order of the configuration.
 
-        The digest of an object is its entity tag, and its size in ``bytes`` is there, too.
+        The digest of an object is its entity tag; its size is in ``bytes``.
         """
         key = _key(config)
         if key not in self._sources:
@@ -118,9 +118,9 @@ class Discovery:
         return self._bytes[key]
 
     def outside(self, stage: str, config: RunConfig) -> dict[str, Any]:
-        """Return what a stage's spec needs to know about content outside the workflow."""
+        """Return the part of a stage's spec that describes content outside the workflow."""
         if _key(config) in self._places and _key(config) not in self._sources:
-            self.look_up(config)  # so far its sources were only found
+            self.look_up(config)  # so far its sources were found, not read
         if stage == "stage_sources":
             return {"sources": self.sources(config)}
         if stage == "split_records":
@@ -147,13 +147,13 @@ class Discovery:
         return {**({"evaluations": texts} if texts else {}), **({"mixing": mixing} if mixing else {})}
 
     def save(self) -> None:
-        """Keep the digests for the next invocation, and the objects for the jobs."""
+        """Save the digests for the next invocation, and the objects for the jobs."""
         self._cache.save()
         self._remote.save()
         self._hub.save()
 
     def _find(self, sources: Sequence[str | SourceConfig]) -> list[dict[str, Any]]:
-        """Return the entries of files and objects, none twice."""
+        """Return the entries of files and objects, without repeats."""
         found: dict[str, dict[str, Any]] = {}
         again: dict[str, str] = {}
         for part, source in enumerate(sources):
@@ -168,7 +168,7 @@ class Discovery:
             path, pattern = next(iter(again.items()))
             others = f" (and {len(again) - 1:,} more files)" if len(again) > 1 else ""
             self.notes[
-                f"data.sources: {path} is given again by {pattern}{others}: it is read once; `weight` repeats records."
+                f"data.sources: {path} is matched again by {pattern}{others}: it is read once; `weight` repeats it."
             ] = None
         return list(found.values())
 
@@ -181,7 +181,7 @@ class Discovery:
             self.notes.update(dict.fromkeys(found_there["notes"]))
             return [dict(entry) for entry in found_there["entries"]]
         if config:
-            raise ConfigError(f"data.sources: {path}: only data sets of the hub have a `config`: take it out.")
+            raise ConfigError(f"data.sources: {path}: only data sets of the hub have a `config`: remove it.")
         if is_remote(path):
             found_objects = self._remote.find(path, "data.sources", split)
             self.notes.update(self._remote.notes)
@@ -201,8 +201,8 @@ class Discovery:
     def _refuse_contradiction(self, one: dict[str, Any], other: dict[str, Any]) -> None:
         if one.get("options", {}) != other.get("options", {}):
             raise ConfigError(
-                f"data.sources: {other['path']} is given twice with different settings: name it once, or take it out of"
-                " one of the patterns."
+                f"data.sources: {other['path']} is given twice with different settings: list it once, or exclude it "
+                "from one of the patterns."
             )
 
     def _with_digest(self, entry: dict[str, Any]) -> dict[str, Any]:
@@ -218,13 +218,13 @@ class Discovery:
     def _digest(self, path: Path, key: str = "data.sources") -> str:
         try:
             if path.stat().st_size > NOTABLE_BYTES and not self._cache.knows(path):
-                print(f"Reading {path} once to know its content ({path.stat().st_size / 1e9:.1f} GB).", file=sys.stderr)
+                print(f"Reading {path} to compute its digest ({path.stat().st_size / 1e9:.1f} GB).", file=sys.stderr)
             return self._cache.digest(path)
         except OSError as error:
             raise ConfigError(f"{key}: {path} cannot be read ({error.strerror}): check its permissions.") from None
 
     def _digest_outside(self, name: str) -> str | None:
-        if not could_be_path(name):  # a template that stands in the configuration itself
+        if not could_be_path(name):  # a template written in the configuration itself
             return None
         path = Path(name).expanduser()
         if gguf := packaged_file() if name == SMOLLM2 else find_gguf(path):
@@ -251,9 +251,9 @@ def expand(sources: list[str], key: str = "data.sources", suffixes: tuple[str, .
     """Return the files behind paths, folders and globs: in the given order, a glob's matches sorted, none twice.
 
     Args:
-        sources: what the configuration says under ``key``.
-        key: what errors name.
-        suffixes: what the files' names have to end in, anything if there are none.
+        sources: the configured values of ``key``.
+        key: the key, for errors.
+        suffixes: allowed endings of file names, any if empty.
 
     Raises:
         ConfigError: if a source does not exist, matches nothing, is not a file or has an unknown suffix.
@@ -279,7 +279,7 @@ def _expand_one(source: str, key: str, suffixes: tuple[str, ...] = (), split: st
 
 
 def check_suffixes(names: list[str], key: str, suffixes: tuple[str, ...]) -> None:
-    """Refuse names that do not end as they should.
+    """Refuse names with other endings.
 
     Raises:
         ConfigError: naming the first and what to do with it.
@@ -292,9 +292,9 @@ def check_suffixes(names: list[str], key: str, suffixes: tuple[str, ...]) -> Non
 
 def _no_address(source: str, key: str, scheme: str) -> str:
     if is_on_hub(source):
-        return f"{key}: {source} is on the hub, which data.sources alone may be: fetch it with `hf download`."
+        return f"{key}: {source} is on the hub, which only data.sources supports: download it with `hf download`."
     if is_remote(source):
-        return f"{key}: {source} is in object storage, which data.sources alone may be: copy it here and name the copy."
+        return f"{key}: {source} is in object storage, which only data.sources supports: use a local copy."
     return (
         f"{key}: {source}: {scheme} is not supported: name a file or, in data.sources, an object as s3://bucket/path."
     )

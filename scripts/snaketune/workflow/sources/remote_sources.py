@@ -1,4 +1,4 @@
-"""Sources in object storage as the workflow finds them when it starts: their names and entity tags, no content."""
+"""Sources in object storage as found when the workflow starts: their names and entity tags, not their content."""
 
 import re
 from collections.abc import Callable
@@ -20,9 +20,9 @@ class RemoteSources:
     """Looks up objects by address or pattern.
 
     Args:
-        memory: file of what was found, for the jobs' own processes: nodes may reach no storage, and a job means the
-            objects that its workflow saw.
-        is_asking: whether to ask the storage although something is in memory.
+        memory: cache file for the jobs' own processes: nodes may not reach the storage, and a job uses the objects that
+            its workflow saw.
+        is_asking: whether to ask the storage even if the cache has an entry.
         connect: returns a client of the storage.
     """
 
@@ -30,13 +30,13 @@ class RemoteSources:
         self._memory, self._is_asking = Path(memory), is_asking
         self._connect, self._client = connect, None
         self._found: dict[str, list[dict[str, Any]]] = {}
-        self.notes: dict[str, None] = {}  # in order, none twice
+        self.notes: dict[str, None] = {}  # in order, without repeats
 
     def find(self, pattern: str, key: str, split: str | None = None) -> list[StoredObject]:
-        """Return the objects behind an address, a folder or a pattern, sorted; ``key`` is what errors name.
+        """Return the objects behind an address, a folder or a pattern, sorted; ``key`` is the key for errors.
 
-        ``*`` stands for anything within a folder, ``**`` for any folders; names with a dot first match neither. A
-        folder means the data files below it, of one split where their names tell splits.
+        ``*`` matches anything within a folder, ``**`` any folders; neither matches names that start with a dot. A
+        folder stands for the data files below it, of one split if their names tell splits.
 
         Raises:
             ConfigError: if there is none, or the storage cannot be asked.
@@ -66,10 +66,10 @@ class RemoteSources:
         return [{"url": one.url, "bytes": one.bytes, "etag": one.etag} for one in found]
 
     def _in_folder(self, folder: str, key: str, split: str | None) -> list[StoredObject]:
-        """Return the data files below a folder, and say what of it is left out."""
+        """Return the data files below a folder, with a note on those left out."""
         start = folder.rstrip("/") + "/"
         if MAGIC.search(Address.of(folder).key):
-            raise DataError(f"{folder} has no splits: take `split: {split}` out, or name the folder.")
+            raise DataError(f"{folder} has no splits: remove `split: {split}`, or give the folder.")
         inside = {one.url.removeprefix(start): one for one in listed(self._client, start, name=folder)}
         data = data_files(sorted(name for name in inside if "/." not in f"/{name}"))
         if not data:
@@ -77,14 +77,14 @@ class RemoteSources:
         chosen, others = choose_split(data, split, folder)
         if others:
             self.notes[
-                f"{key}: of the folder {folder} the files of other splits are left out: {shown(others)}; `split:` takes"
-                " others."
+                f"{key}: in {folder} the files of other splits are left out: {shown(others)}; set `split:` to select "
+                "others."
             ] = None
         return [inside[name] for name in chosen]
 
 
 def _look(client: Any, pattern: str) -> list[StoredObject]:
-    """Return the objects behind an address or a pattern, nothing where it is a folder.
+    """Return the objects behind an address or a pattern, nothing if it is a folder.
 
     Raises:
         DataError: if there is none or the storage cannot be asked.
@@ -95,7 +95,7 @@ def _look(client: Any, pattern: str) -> list[StoredObject]:
         try:
             return [describe(client, pattern)]
         except DataError:
-            if not any(listed(client, f"{pattern}/", name=pattern)):  # this also tells whether there is such a bucket
+            if not any(listed(client, f"{pattern}/", name=pattern)):  # this also tells whether the bucket exists
                 raise
     if not magic:
         return []

@@ -1,7 +1,7 @@
-"""The files behind a path, a pattern or a folder, found without reading what would never end.
+"""The files behind a path, a pattern or a folder, found without opening pipes or devices.
 
-A folder means the data files in it. Files of its other splits, told by their names, are left out and named: what was
-held out by whoever made the data is not trained on unseen.
+A folder stands for the data files in it. Files of other splits, recognised by their names, are left out with a note, so
+that data held out by its authors is not trained on unnoticed.
 """
 
 import glob
@@ -16,7 +16,7 @@ from pathlib import Path
 from snaketune.core.errors import ConfigError
 from snaketune.data.sources.source_files import kind_of
 
-# Endings of data files, and of what may be around them.
+# Endings of data files, and of compressed ones.
 DATA_FILE = re.compile(
     r"\.(jsonl|ndjson|jsonlines|json|csv|tsv|parquet|arrow|feather)(\.tar)?(\.(gz|zst|xz|bz2|zip))?$", re.IGNORECASE
 )
@@ -30,7 +30,7 @@ SPLITS = {
     "validation": ("validation", "valid", "val", "dev", "eval", "evaluation", "heldout"),
 }
 SHOWN = 5
-# The key whose folders mean training data; those of other keys mean what was held out.
+# The key whose folders stand for training data; folders of other keys stand for held-out data.
 SOURCES = "data.sources"
 HELD_OUT = ("test", "validation")
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
@@ -38,19 +38,19 @@ VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 @dataclass(slots=True)
 class Found:
-    """Paths of files, in order, and what is to be said about them."""
+    """Paths of files, in order, and notes about them."""
 
     paths: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def find_files(source: str, key: str, split: str | None = None) -> Found:
-    """Return the files that a path, a pattern or a folder means.
+    """Return the files that a path, a pattern or a folder stands for.
 
     Args:
-        source: what the configuration says; ``~`` and ``$NAME`` are replaced where no file has that very name.
+        source: the configured value; ``~`` and ``$NAME`` are expanded unless a file has that literal name.
         key: what errors name.
-        split: which split of a folder is meant, training data if nothing is said.
+        split: the split of a folder; training data by default.
 
     Raises:
         ConfigError: if there is nothing, or something that is not a regular file.
@@ -70,13 +70,13 @@ def find_files(source: str, key: str, split: str | None = None) -> Found:
         )
     if split:
         raise ConfigError(
-            f"{key}: {source} has no splits: take `split: {split}` out, or name the folder of the data set."
+            f"{key}: {source} has no splits: remove `split: {split}`, or give the folder of the data set."
         )
     return found
 
 
 def split_of(name: str) -> str:
-    """Return the split that the name of a file tells: the file's own name first, then those of its folders."""
+    """Return the split named in a file's path: in its own name first, then in those of its folders."""
     for part in reversed(Path(name).parts):
         words = set(re.split(r"[^a-z]+", part.lower()))
         for split, names in SPLITS.items():
@@ -86,9 +86,9 @@ def split_of(name: str) -> str:
 
 
 def choose_split(names: list[str], split: str | None, place: str) -> tuple[list[str], list[str]]:
-    """Return which of the files are meant and which are left out.
+    """Return the selected files and those left out.
 
-    Without a split these are the files of the training split, or those that name none.
+    By default these are the files of the training split, or those that name no split.
 
     Raises:
         ConfigError: if no file belongs to the split.
@@ -106,7 +106,7 @@ def choose_split(names: list[str], split: str | None, place: str) -> tuple[list[
 
 
 def data_files(names: list[str]) -> list[str]:
-    """Return those of the names that files with records have."""
+    """Return the names of data files among the names."""
     return [name for name in names if DATA_FILE.search(name) and not DESCRIPTIONS.fullmatch(Path(name).name)]
 
 
@@ -116,9 +116,9 @@ def listed(names: list[str]) -> str:
 
 
 def _with_variables(source: str, key: str) -> str:
-    path = os.path.expanduser(source)  # noqa: PTH111 - a home that there is not is told from a name
+    path = os.path.expanduser(source)  # noqa: PTH111 - distinguishes a missing home from a name
     if path.startswith("~"):
-        raise ConfigError(f"{key}: {source}: there is no such home folder: write the path in full.")
+        raise ConfigError(f"{key}: {source}: no such home folder: write the path in full.")
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]
@@ -146,7 +146,7 @@ def _matches(pattern: str, key: str) -> Found:
 
 
 def _refuse_special(path: str, key: str) -> None:
-    """Refuse what is not a regular file; opening a pipe would wait, and a device may never end."""
+    """Refuse anything but a regular file; a pipe would block, and a device may be endless."""
     try:
         status = os.stat(path)  # noqa: PTH116 - of text
     except FileNotFoundError:
@@ -163,7 +163,7 @@ def _files_of_folder(folder: Path, key: str, split: str | None) -> Found:
         return _files_of_splits(folder, key, split)
     if (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
         if split:
-            raise ConfigError(f"{key}: {folder} is a saved data set without splits: take `split: {split}` out.")
+            raise ConfigError(f"{key}: {folder} is a saved data set without splits: remove `split: {split}`.")
         return Found(_files_of_saved(folder, key))
     inside = sorted(_visible_files(folder))
     data = data_files(inside)
@@ -178,11 +178,11 @@ def _files_of_folder(folder: Path, key: str, split: str | None) -> Found:
     found = Found([str(folder / name) for name in chosen])
     if others:
         found.notes.append(
-            f"{key}: of the folder {folder} the files of other splits are left out: {listed(others)}; `split:` takes"
-            f" others.{_to_score(folder, others)}"
+            f"{key}: in {folder} the files of other splits are left out: {listed(others)}; set `split:` to select "
+            f"others.{_to_score(folder, others)}"
         )
     if rest := [name for name in inside if name not in data]:
-        found.notes.append(f"{key}: of the folder {folder} what is not a data file is left out: {listed(rest)}.")
+        found.notes.append(f"{key}: in {folder} files that are not data files are left out: {listed(rest)}.")
     return found
 
 
@@ -198,13 +198,13 @@ def _held_out_files(folder: Path, key: str) -> Found:
         if split or not any(split_of(str(Path(path).relative_to(folder))) for path in found.paths):
             found.notes = [note for note in found.notes if "other splits" not in note]
             return found
-    raise ConfigError(f"{key}: {folder} has a train split alone: name the files that were held out.")
+    raise ConfigError(f"{key}: {folder} has only a train split: name the held-out files.")
 
 
 def _to_score(folder: Path, names: list[str]) -> str:
-    """Return the line that scores a model on files that were held out, where there are some."""
+    """Return the line that evaluates a model on held-out files, if there are some."""
     paths = [f'"{folder / name}"' for name in names if split_of(name) in HELD_OUT]
-    return f" To score them, write evaluate.files: [{listed(paths)}]." if paths else ""
+    return f" To evaluate on them, write evaluate.files: [{listed(paths)}]." if paths else ""
 
 
 def _visible_files(folder: Path) -> Iterator[str]:
@@ -226,7 +226,7 @@ def _files_of_splits(folder: Path, key: str, split: str | None) -> Found:
             f"{key}: {folder} has no split {wanted!r}: write `split:` with one of those it has: {', '.join(known)}."
         )
     others = [name for name in known if name != wanted]
-    notes = [f"{key}: of the data set {folder} the split {wanted!r} is read; left out: {listed(others)}."]
+    notes = [f"{key}: reading the split {wanted!r} of the data set {folder}; left out: {listed(others)}."]
     return Found(_files_of_saved(folder / wanted, key), notes if others else [])
 
 
