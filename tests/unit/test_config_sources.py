@@ -104,8 +104,7 @@ def test_a_file_that_is_given_twice_is_read_once_and_that_is_said(place):
     entries, notes, _ = looked_up("a.jsonl", "[ab].jsonl", "./b.jsonl", "link.jsonl")
     assert [entry["path"] for entry in entries] == ["a.jsonl", "b.jsonl"]
     assert notes == [
-        "data.sources: a.jsonl is matched again by [ab].jsonl (and 2 more files): it is read once; use `weight` to "
-        "repeat records."
+        "data.sources: a.jsonl is matched again by [ab].jsonl (and 2 more files): it is read once; `weight` repeats it."
     ]
     with pytest.raises(ConfigError, match=r"a\.jsonl is given twice with different settings"):
         looked_up({"path": "a.jsonl", "weight": 2}, "*.jsonl")
