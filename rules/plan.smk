@@ -53,7 +53,7 @@ checkpoint plan_run:
         "python scripts/plan_run.py --spec {params.spec:q} --settings {params.settings:q}"
         " --rightsize {input.rightsize:q} --pack {input.pack:q} --model {input.model:q}"
         " --benchmarks {params.benchmarks:q} --probe {input.probe:q} --results {params.results:q}"
-        " --name {wildcards.run:q} --output {output.plan:q} 2>&1 | tee {log:q}"
+        " --name {wildcards.run:q} --work work --output {output.plan:q} 2>&1 | tee {log:q}"
 
 
 rule render_plan:

@@ -26,7 +26,7 @@ from snaketune.evaluate.evaluation import Material as Evaluated
 from snaketune.merge.merge_inputs import Material
 from snaketune.merge.merging import merge_adapter
 from snaketune.merge.verification.gate import check_folder
-from snaketune.model.adapters.new_tokens import advice_on_tokens, with_token_numbers
+from snaketune.model.adapters.new_tokens import advice_on_tokens, untrained_tokens, with_token_numbers
 from snaketune.model.architecture import auto_class
 from snaketune.model.prepare import prepare_model
 from snaketune.model.tiny.tiny_tokenizer import CHAT_TEMPLATE, train_tokenizer
@@ -189,7 +189,7 @@ class Traveller:
             pack={**pack_facts, "splits": {"train": split, "eval": split}},
             model={**self.model, "files": {}},
             model_folder=folder,
-            token_advice=advice_on_tokens(lambda: self.rows, folder, cfg["adapter"]),
+            token_advice=advice_on_tokens(lambda: self.rows, lambda: untrained_tokens(folder), cfg["adapter"]),
             results=self.root / "results",
             own=self.root / "results" / "own",
             machine=MACHINE,

@@ -50,7 +50,8 @@ def parse_arguments(
     several: tuple[str, ...] = (),
     facts: tuple[str, ...] = (),
 ) -> argparse.Namespace:
-    """Parse ``--spec JSON`` and one ``--name VALUE`` per name; ``cfg`` is the configuration slice of the spec.
+    """Parse ``--spec JSON`` and one ``--name VALUE`` per name; ``cfg`` is the configuration slice of the spec
+    and ``code`` the digest of the stage's code.
 
     ``settings``, where a script takes them, are operational: JSON that never changes a result. ``facts`` names the
         arguments that are small files written by the script: the workflow notices later changes to them.
@@ -64,7 +65,8 @@ def parse_arguments(
     for name in several:
         parser.add_argument(f"--{name}", nargs="*", default=[], help="any number of them")
     arguments = parser.parse_args()
-    arguments.cfg = orjson.loads(in_full(arguments.spec))["cfg"]
+    spec = orjson.loads(in_full(arguments.spec))
+    arguments.cfg, arguments.code = spec["cfg"], spec.get("code", "")
     if hasattr(arguments, "settings"):
         arguments.settings = orjson.loads(arguments.settings)
     _expect_facts([Path(getattr(arguments, name)) for name in facts if getattr(arguments, name)])

@@ -1,13 +1,95 @@
-"""Answers about a model configuration, remembered for the life of the process: planning asks them many times."""
+"""Answers about a model configuration: planning asks them many times, and again at each try.
+
+They are kept for the life of the process, and for a prepared model also in a file, so that the next plan of the same
+model needs neither torch nor transformers.
+"""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, is_dataclass
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_type_hints
+
+from snaketune.core.cached_state import read_state, write_state
+from snaketune.core.canonical import digest_of
+from snaketune.train.packages import versions_of
 
 PLACE = "_name_or_path"  # where a configuration was read decides nothing
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class KeptAnswers:
+    """Answers about one prepared model in a JSON file; those of another identity are forgotten when it is written.
+
+    Args:
+        path: the file.
+        identity: of everything that answers follow from: the model's files, the packages and our code.
+    """
+
+    def __init__(self, path: Path, identity: str):
+        self._path, self._prefix = path, f"{identity} "
+        found = read_state(path, lambda value: value is not None)
+        self._known = {name: value for name, value in found.items() if name.startswith(self._prefix)}
+        self._is_new = False
+
+    def value(self, question: str, find_out: Callable[[], Any]) -> Any:
+        """Return the answer to ``question``, by ``find_out`` where it is not known; its value is kept as JSON."""
+        name = self._prefix + question
+        if name not in self._known:
+            self._known[name] = find_out()
+            self._is_new = True
+        return self._known[name]
+
+    def save(self) -> None:
+        """Write what was found out; two plans at a time may each forget what the other one wrote."""
+        if self._is_new:
+            write_state(self._path, self._known)
+            self._is_new = False
+
+
+def answers_about(model: Mapping[str, Any], code: str, path: Path) -> KeptAnswers:
+    """Return what earlier plans found out about a prepared model.
+
+    Args:
+        model: its manifest, with the digests of its files.
+        code: digest of our code.
+        path: the file that the answers are kept in.
+    """
+    return KeptAnswers(path, digest_of([code, dict(model), versions_of()], 8))
+
+
+class PreparedConfiguration:
+    """Stands for the ``PreTrainedConfig`` of a prepared model, which is read when something about it is not known.
+
+    Args:
+        answers: what is known.
+        read: reads the configuration.
+    """
+
+    def __init__(self, answers: KeptAnswers, read: Callable[[], Any]):
+        self._answers, self._read, self._config = answers, read, None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.read(), name)
+
+    def read(self) -> Any:
+        """Return the configuration itself."""
+        if self._config is None:
+            self._config = self._read()
+        return self._config
+
+    def answer(self, function: Callable[..., Any], arguments: tuple, named: dict[str, Any]) -> Any:
+        """Return what ``function`` says of the configuration: a number or a dataclass of numbers, as its hint says."""
+        question = f"{function.__name__}{arguments!r}{sorted(named.items())!r}"
+        kind = get_type_hints(function)["return"]
+        found = self._answers.value(question, lambda: _plain(function(self.read(), *arguments, **named)))
+        return kind(**found) if is_dataclass(kind) else found
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def remembered(function: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
@@ -19,6 +101,12 @@ def remembered(function: Callable[Concatenate[Any, P], R]) -> Callable[Concatena
 
     @wraps(function)
     def asked(config: Any, *args: P.args, **kwargs: P.kwargs) -> R:
+        if isinstance(config, PreparedConfiguration):
+            return config.answer(asked_plainly, args, kwargs)
+        return asked_plainly(config, *args, **kwargs)
+
+    @wraps(function)
+    def asked_plainly(config: Any, *args: P.args, **kwargs: P.kwargs) -> R:
         content = {name: value for name, value in config.to_dict().items() if name != PLACE}
         key = (type(config), json.dumps(content, sort_keys=True, default=str), args, tuple(sorted(kwargs.items())))
         if key not in answers:

@@ -11,6 +11,7 @@ layer. The conventions are those of torchtitan (models/utils.py, causal half) an
 from dataclasses import dataclass
 from typing import Any
 
+from snaketune.plan.cache import remembered
 from snaketune.plan.memory.counting import count_parameters
 from snaketune.plan.memory.unknown import unknown_instead
 
@@ -36,6 +37,7 @@ class ModelShape:
     """Layers without pairwise attention (linear attention, state spaces): only their matrices are counted."""
 
 
+@remembered
 def shape_of(config: Any) -> ModelShape:
     """Return the shape of the model that a ``PreTrainedConfig`` describes.
 

@@ -16,6 +16,7 @@ from snaketune.plan.advice.ladder import ladder_table
 from snaketune.plan.advice.presets import preset_table
 from snaketune.plan.advice.side_by_side import Reached, strategy_table
 from snaketune.plan.advice.what_if import cost_rows, ownership, sensitivity_table
+from snaketune.plan.cache import KeptAnswers
 from snaketune.plan.costs.budget import finishes_at
 from snaketune.plan.costs.calendar import schedule
 from snaketune.plan.costs.forecast import (
@@ -80,6 +81,8 @@ class PlanInputs:
     """A sentence on tokens of the data that this training would leave as they are."""
     preparation: Mapping[str, float] = field(default_factory=dict)
     """Seconds that the stages before took, where they were measured."""
+    answers: KeptAnswers | None = None
+    """What is known of the model from earlier plans."""
 
 
 def _own_notes(given: "PlanInputs", probe: Any) -> list[str | None]:
@@ -97,7 +100,7 @@ def make_plan(given: PlanInputs) -> dict[str, Any]:
         PlanError: if the model's configuration cannot be read.
     """
     target = choose_target(given.cfg["plan"], given.machine)
-    work = read_work(given.cfg, given.model_folder, given.model, given.rightsize, given.pack, target)
+    work = read_work(given.cfg, given.model_folder, given.model, given.rightsize, given.pack, target, given.answers)
     speed, flops = speed_key(given.cfg, work, target), work.flops_per_token()
     by_runs = find_measurement(given.results, given.own, speed, flops, target, given.machine.host)
     probe = given.probe or kept_probe(given.own)
@@ -209,9 +212,8 @@ def _figures(
 
 def _band(rate: Rate, hours: float) -> tuple[float | None, float | None]:
     """Return the hours at the highest and at the lowest rate."""
-    if rate.tokens_per_second is None or not rate.low or not rate.high:
-        return None, None
-    return hours * rate.tokens_per_second / rate.high, hours * rate.tokens_per_second / rate.low
+    now = rate.tokens_per_second
+    return (hours * now / rate.high, hours * now / rate.low) if now and rate.low and rate.high else (None, None)
 
 
 def _reached(given: PlanInputs, target: Target, speed: Mapping[str, Any], flops: float | None) -> Reached | None:

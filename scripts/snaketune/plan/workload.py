@@ -7,8 +7,10 @@ from typing import Any
 
 from snaketune.core.errors import PlanError
 from snaketune.plan.advice.strategies import memory_per_gpu
+from snaketune.plan.cache import KeptAnswers, PreparedConfiguration
 from snaketune.plan.devices.target import Target
 from snaketune.plan.flops import ModelShape, hardware_flops, shape_of
+from snaketune.plan.memory.counting import text_sizes
 from snaketune.plan.memory.fitting import choose_checkpointing
 from snaketune.plan.memory.memory import WIDTH, MemoryPlan, adapter_parameters, memory_plan
 from snaketune.plan.settings import CHECKPOINT_LEVELS, MemorySetting, setting_of
@@ -54,7 +56,7 @@ class Work:
     @property
     def layers(self) -> int:
         """Return the decoder's layers."""
-        return self.config.get_text_config().num_hidden_layers
+        return text_sizes(self.config).layers
 
     def flops_per_token(self, every: int | None = None, full: bool | None = None) -> float | None:
         """Return the mean operations carried out per real token of training.
@@ -78,6 +80,7 @@ def read_work(
     rightsize: Mapping[str, Any],
     pack: Mapping[str, Any],
     target: Target,
+    answers: KeptAnswers | None = None,
 ) -> Work:
     """Return the work of a run from its fact files.
 
@@ -86,14 +89,12 @@ def read_work(
         folder: the prepared model; only its configuration is read.
         model, rightsize, pack: the fact files.
         target: the device, which decides dtypes and recomputation.
+        answers: what is known of the model from earlier plans.
 
     Raises:
         ConfigError: if the adapter does not fit the model.
     """
-    from snaketune.model.architecture import read_configuration
-
-    allowed = cfg["model"]["trust_remote_code"]
-    config = read_configuration(folder, allowed)
+    config = _configuration(folder, cfg["model"]["trust_remote_code"], answers)
     train, held_out = pack["splits"]["train"], pack["splits"].get("eval", {})
     setting, notes = setting_of(cfg, pack["row_length"], target.kind, target.has_bf16), []
     try:
@@ -121,6 +122,16 @@ def read_work(
         method=cfg["train"]["method"],
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _configuration(folder: Path, trust_remote_code: bool, answers: KeptAnswers | None) -> Any:
+    """Return the configuration of the model, or what stands for it where something is known of it."""
+    from snaketune.model.architecture import read_configuration
+
+    def read() -> Any:
+        return read_configuration(folder, trust_remote_code)
+
+    return read() if answers is None else PreparedConfiguration(answers, read)
 
 
 def with_checkpointing(config: Any, setting: MemorySetting, wanted: Any, target: Target) -> MemorySetting:

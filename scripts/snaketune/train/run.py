@@ -12,7 +12,7 @@ from transformers import set_seed
 from snaketune.core.errors import TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.model.adapters.lora import leave_inputs_to_autocast
-from snaketune.model.adapters.new_tokens import advice_on_tokens, with_token_numbers
+from snaketune.model.adapters.new_tokens import advice_on_tokens, untrained_tokens, with_token_numbers
 from snaketune.train.arguments import training_arguments
 from snaketune.train.checkpoints.best_checkpoint import BestCheckpoint
 from snaketune.train.checkpoints.checkpoint_schedule import CheckpointSchedule, LogSchedule
@@ -182,7 +182,10 @@ def prepare_run(
     if mixed_dtype(cfg["train"], device) and cfg["train"]["strategy"] not in ZERO_STAGES:
         leave_inputs_to_autocast(model)
     check_rows(model, rows, held_out)
-    notes = (describe_batches(len(rows), cfg["train"]), advice_on_tokens(lambda: rows, model_folder, adapter))
+    notes = (
+        describe_batches(len(rows), cfg["train"]),
+        advice_on_tokens(lambda: rows, lambda: untrained_tokens(model_folder), adapter),
+    )
     for note in filter(None, notes):
         print(note, flush=True)
     engine = prepare_engine(model, (rows, held_out), cfg, device, foresee(model, rows, whole or cfg, device))

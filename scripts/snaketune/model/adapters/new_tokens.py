@@ -7,16 +7,18 @@ direction where trained rows all lean in one.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from snaketune.core.errors import ConfigError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.model.configuration import CONFIG
 from snaketune.model.json_files import read_object
 from snaketune.model.weights import embedding_rows
+
+if TYPE_CHECKING:
+    import torch
 
 TOKENIZER = "tokenizer.json"
 NEW = "new"
@@ -103,6 +105,8 @@ def initial_spread(folder: Path) -> float:
 
 def _untrained(weight: Any, numbers: list[int], spread: float) -> set[int]:
     """Return those of the rows ``numbers`` of ``weight`` (a slice of a file, [tokens, width]) that look untrained."""
+    import torch
+
     mean, distances, leanings = _usual(weight)
     rows = torch.stack([weight[number].float() for number in numbers]) if numbers else mean[None][:0]
     near = (rows - mean).norm(dim=1) <= NEAR_MEAN * distances
@@ -121,8 +125,10 @@ def rows_in(weight: Any) -> int:
     return weight.get_shape()[0]
 
 
-def _usual(weight: Any) -> tuple[torch.Tensor, float, float]:
+def _usual(weight: Any) -> "tuple[torch.Tensor, float, float]":
     """Return the mean row, the median distance from it and the median leaning (cosine) towards it."""
+    import torch
+
     parts = [weight[start : start + ROWS_AT_ONCE].float() for start in range(0, rows_in(weight), ROWS_AT_ONCE)]
     mean = torch.stack([part.sum(dim=0) for part in parts]).sum(dim=0) / rows_in(weight)
     distances = torch.cat([(part - mean).norm(dim=1) for part in parts])
@@ -130,17 +136,19 @@ def _usual(weight: Any) -> tuple[torch.Tensor, float, float]:
     return mean, float(distances.median()), float(leanings.abs().median())
 
 
-def advice_on_tokens(rows: Callable[[], PackedRows], folder: Path, adapter: dict[str, Any]) -> str | None:
+def advice_on_tokens(
+    rows: Callable[[], PackedRows], new_tokens: Callable[[], dict[str, int]], adapter: dict[str, Any]
+) -> str | None:
     """Return a sentence on new tokens in the data whose embeddings this training leaves as they are, else None.
 
     Args:
         rows: opens the packed training rows; called only where there are tokens to look for.
-        folder: the prepared model.
+        new_tokens: finds the model's new tokens (:func:`untrained_tokens`); called only where it matters.
         adapter: the ``adapter`` section, of ``trainable_token_indices`` the numbers.
     """
     if adapter["type"] == "none" or adapter["modules_to_save"]:
         return None
-    new, trained = untrained_tokens(folder), set(adapter["trainable_token_indices"])
+    new, trained = new_tokens(), set(adapter["trainable_token_indices"])
     wanted = set(new.values()) - trained
     present = _tokens_in(rows(), wanted) if wanted else set()
     left = [token for token, number in new.items() if number in present]

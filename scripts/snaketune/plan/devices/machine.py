@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GB = 1e9
+DEVICE_FILES = ("nvidia*", "nvhost*", "nvgpu*", "dxg", "kfd")
+NO_GPU = (None, 0, None, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +28,34 @@ class Machine:
 
 def look_at_machine(results: Path) -> Machine:
     """Return what this machine offers; ``results`` is an existing folder on the disk that results go to."""
-    import torch
-
-    has_gpu = torch.cuda.is_available()
-    properties = torch.cuda.get_device_properties(0) if has_gpu else None
+    gpu, gpus, memory_gb, has_bf16 = _gpus() if may_have_gpu() else NO_GPU
     return Machine(
         host=platform.node(),
-        gpu=properties.name if properties else None,
-        gpus=torch.cuda.device_count() if has_gpu else 0,
-        gpu_memory_gb=properties.total_memory / GB if properties else None,
-        has_bf16=has_gpu and torch.cuda.is_bf16_supported(including_emulation=False),
+        gpu=gpu,
+        gpus=gpus,
+        gpu_memory_gb=memory_gb,
+        has_bf16=has_bf16,
         ram_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GB,
         free_disk_gb=shutil.disk_usage(results).free / GB,
     )
+
+
+def may_have_gpu(root: Path = Path("/")) -> bool:
+    """Tell whether it is worth while to load torch, which takes seconds, and ask it for GPUs.
+
+    Without any device file of a driver (NVIDIA's, also on its small boards and under Windows, or AMD's) torch finds
+    none.
+    """
+    devices = root / "dev"
+    return any(next(devices.glob(pattern), None) for pattern in DEVICE_FILES)
+
+
+def _gpus() -> tuple[str | None, int, float | None, bool]:
+    """Return the name of the first GPU, how many there are, its memory in GB and whether it computes in bfloat16."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return NO_GPU
+    properties = torch.cuda.get_device_properties(0)
+    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return properties.name, torch.cuda.device_count(), properties.total_memory / GB, has_bf16

@@ -19,6 +19,22 @@ EXPERTS_USED = ("num_experts_per_tok", "top_k_experts", "moe_topk")
 
 
 @dataclass(frozen=True, slots=True)
+class TextSizes:
+    """Sizes that the configuration of the text model states."""
+
+    vocabulary: int
+    hidden: int
+    layers: int
+
+
+@remembered
+def text_sizes(config: Any) -> TextSizes:
+    """Return the sizes of the text model that ``config`` describes."""
+    text = config.get_text_config()
+    return TextSizes(text.vocab_size, text.hidden_size, text.num_hidden_layers)
+
+
+@dataclass(frozen=True, slots=True)
 class ParameterCounts:
     """Numbers of parameters; ``total`` is their sum, with a head that shares the embedding's weights counted once."""
 

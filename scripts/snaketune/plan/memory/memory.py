@@ -22,7 +22,14 @@ from typing import Any
 from snaketune.core.errors import PlanError
 from snaketune.plan.cache import remembered
 from snaketune.plan.flops import recomputed_layers
-from snaketune.plan.memory.counting import ParameterCounts, count_parameters, lora_parameters, refuse_experts
+from snaketune.plan.memory.counting import (
+    ParameterCounts,
+    TextSizes,
+    count_parameters,
+    lora_parameters,
+    refuse_experts,
+    text_sizes,
+)
 from snaketune.plan.memory.tracing import Trace, trace_step
 from snaketune.plan.memory.unknown import unknown_instead
 from snaketune.plan.settings import AdapterSetting, MemorySetting
@@ -112,9 +119,10 @@ def _memory_plan(config: Any, counts: ParameterCounts, setting: MemorySetting) -
     held = _largest_tensor(counts) if setting.steps_in_backward and not setting.adapter else trained
     kept, transient = _activations(config, setting)
     kept = min(kept, 2 * OFFLOADED_AT_ONCE) if setting.offloads else kept
-    head = _head_bytes(config.get_text_config(), setting)
+    sizes = text_sizes(config)
+    head = _head_bytes(sizes, setting)
     return MemoryPlan(
-        weights=_weight_bytes(counts, config.get_text_config().hidden_size, setting) / GB,
+        weights=_weight_bytes(counts, sizes.hidden, setting) / GB,
         adapter=(trained * width if setting.adapter else 0.0) / GB,
         gradients=held * width / GB,
         optimizer=_optimizer_bytes(trained, counts, setting, width) / GB,
@@ -171,18 +179,18 @@ def _optimizer_bytes(trained: int, counts: ParameterCounts, setting: MemorySetti
     return trained * STATE_VALUES[optimizer] * width
 
 
-def _head_bytes(text: Any, setting: MemorySetting) -> float:
+def _head_bytes(sizes: TextSizes, setting: MemorySetting) -> float:
     if not setting.chunked_loss:
-        return 16 * setting.tokens * text.vocab_size
-    logits = min(LOGITS_AT_ONCE[setting.device], setting.tokens * text.vocab_size)
-    states = 2 * setting.tokens * text.hidden_size * WIDTH[setting.weight_dtype]
-    gradient = 0 if setting.adapter else 4 * text.vocab_size * text.hidden_size
+        return 16 * setting.tokens * sizes.vocabulary
+    logits = min(LOGITS_AT_ONCE[setting.device], setting.tokens * sizes.vocabulary)
+    states = 2 * setting.tokens * sizes.hidden * WIDTH[setting.weight_dtype]
+    gradient = 0 if setting.adapter else 4 * sizes.vocabulary * sizes.hidden
     return 8 * logits + states + gradient
 
 
 def _activations(config: Any, setting: MemorySetting) -> tuple[float, float]:
     """Return the bytes kept between forward and backward, and the most on top of them in the backward pass."""
-    every, layers = setting.checkpoint_every, config.get_text_config().num_hidden_layers
+    every, layers = setting.checkpoint_every, text_sizes(config).layers
     if every in (0, 1):
         trace = trace_step(config, setting)
         return trace.kept, trace.transient
