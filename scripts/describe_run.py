@@ -13,12 +13,13 @@ def main() -> None:
     )
     from snaketune.core.atomic import write_json
     from snaketune.core.canonical import read_json
+    from snaketune.facts.measured import RUN_INFO
     from snaketune.report.run.history import describe, run_before, stage_times
 
     facts = {name: read_json(getattr(arguments, name)) for name in names}
     merged = read_json(arguments.merged) if arguments.merged else None
     settings, folder = arguments.settings, Path(arguments.output).parent
-    before = run_before(Path(settings["results"]), folder, read_json(arguments.info))
+    before = run_before(Path(settings["results"]), folder, RUN_INFO.read(arguments.info))
     write_json(arguments.history, {"stages": stage_times(settings["stages"], Path(settings["lock"])), "before": before})
     write_json(arguments.output, describe(arguments.cfg, facts, merged))
 

@@ -4,7 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from snaketune.report.facts import Facts, load_facts
+from snaketune.facts.evaluation import EVALUATION, Evaluation
+from snaketune.facts.shapes import shaped
+from snaketune.report.facts import FACT_FILES, Facts, load_facts
 
 FOLDER = Path(__file__).parent.parent / "golden" / "report" / "facts"
 FILES = {
@@ -34,5 +36,24 @@ def fact_paths(folder: Path = FOLDER) -> dict[str, str]:
 
 
 def facts_with(**changes: Any) -> Facts:
-    """The facts of the golden run with some fields replaced."""
-    return dataclasses.replace(load_facts(fact_paths()), **changes)
+    """The facts of the golden run with some fields replaced, completed as when they are read."""
+    return replaced(load_facts(fact_paths()), **changes)
+
+
+def replaced(facts: Facts, **changes: Any) -> Facts:
+    """Facts with some fields replaced, completed as when they are read."""
+    if "run" in changes:
+        changes["run"] = {key: facts.run[key] for key in ("run", "id", "fingerprint")} | changes["run"]
+    if changes.get("plan") and facts.plan:
+        device = facts.plan["device"] | changes["plan"].get("device", {})
+        changes["plan"] = facts.plan | changes["plan"] | {"device": device}
+    read = {
+        name: shaped(value, FACT_FILES[name].kind) if name in FACT_FILES and value is not None else value
+        for name, value in changes.items()
+    }
+    return dataclasses.replace(facts, **read)
+
+
+def evaluation_of(value: dict[str, Any]) -> Evaluation:
+    """An evaluation, completed as when it is read."""
+    return shaped(value, EVALUATION.kind)

@@ -81,3 +81,8 @@ def test_few_modules_are_small_and_serve_one_other():
 
 def test_file_names_are_terms_of_the_field():
     assert [name_of(path) for path in MODULES if COINAGES.search(path.stem)] == []
+
+
+def test_facts_are_read_by_typed_keys():
+    """No look-up by a path in a string: a key that is misspelt is found by mypy, and a wrong value when it is read."""
+    assert [name_of(path) for path in MODULES if "get_path(" in path.read_text(encoding="utf-8")] == []

@@ -1,7 +1,7 @@
 """The evaluation in parts, and what an interval allows to say."""
 
 import pytest
-from report_case import facts_with
+from report_case import evaluation_of, facts_with
 
 from snaketune.report.facts import load_facts
 from snaketune.report.run.answers import Answers, collect_by_file
@@ -36,8 +36,8 @@ def test_a_loss_is_called_better_when_its_interval_leaves_out_zero_and_it_fell_b
     low, high, base, tuned, outcome, word
 ):
     evaluation = measured(low, high, base, tuned)
-    assert judge(evaluation, Answers()) == outcome
-    (row,) = table(evaluation)
+    assert judge(evaluation_of(evaluation), Answers()) == outcome
+    (row,) = table(evaluation_of(evaluation))
     assert row.tuning.note == word and row.tuning.interval.startswith("95%: ")
     assert ("which may be chance" in verdict(facts_with(evaluation=evaluation)).sentence) is (outcome == "same")
 
@@ -56,7 +56,7 @@ def test_answers_decided_by_a_number_are_judged_by_it():
 
 def test_a_measure_that_applies_to_some_answers_says_to_how_many():
     model = {"json_valid": 0.5, "n_generated": 40, "n_scored": {"json_valid": 8}}
-    (row,) = table({"base": model, "tuned": model})
+    (row,) = table(evaluation_of({"base": model, "tuned": model}))
     assert row.tuned.note == "of 8 answers"
 
 
@@ -66,7 +66,8 @@ def test_parts_are_named_and_judged():
     assert [part.label for part in sources] == ["a.jsonl", "source 1"]
     assert [part.word for part in sources] == ["better", "may be chance"]
     assert [part.label for part in length_parts(facts.evaluation)] == ["16 to 31", "32 to 63"]
-    assert source_parts({}, []) == length_parts({}) == task_rows({}) == file_parts({}, {}) == ()
+    nothing = evaluation_of({})
+    assert source_parts(nothing, []) == length_parts(nothing) == task_rows(nothing) == file_parts(nothing, {}) == ()
 
 
 def test_files_and_tasks_have_tables_of_their_own():
@@ -107,7 +108,7 @@ def test_files_that_nobody_looked_for_in_the_training_data_are_a_warning():
 def test_speeds_have_units():
     timing = {"models": {"tuned": {"latency_median_s": 0.5, "latency_p95_s": 0.75, "latency_requests": 5,
                                    "tokens_per_second": 1234.5, "batch_size": 64}}}  # fmt: skip
-    (row,) = speeds(timing)
+    (row,) = speeds(facts_with(timing=timing).timing)
     assert (row.model, row.median, row.p95, row.tokens) == ("Base and adapter", "0.500 s", "0.750 s", "1,234")
     assert "Speed of the answers" in render(facts_with(timing=timing))
     assert speeds(None) == ()

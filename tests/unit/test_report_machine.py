@@ -1,12 +1,12 @@
 """What was measured while the run was made, and what went before it."""
 
-import dataclasses
 import os
 
 import orjson
 import pytest
-from report_case import facts_with
+from report_case import facts_with, replaced
 
+from snaketune.facts.measured import RUN_INFO
 from snaketune.report.charts.curves import Curve, gather, growing_lines
 from snaketune.report.charts.loss_charts import loss_chart, loss_over_dollars, loss_over_time, loss_over_tokens
 from snaketune.report.run.history import changes, machine_facts, run_before, stage_times, timeline
@@ -112,7 +112,7 @@ def test_time_and_money_are_in_one_sentence_beside_the_plan():
         took(facts)
         == "Training took 2.00 h (planned: 3.00 h) and cost $4.00 of computing (planned: $6.00) on NVIDIA L4."
     )
-    assert took(dataclasses.replace(facts, info={**info, "resumed_from_step": 7})) == ""
+    assert took(replaced(facts, info={**info, "resumed_from_step": 7})) == ""
 
 
 def test_a_resumed_metrics_file_goes_on_in_tokens_and_time():
@@ -165,12 +165,12 @@ def test_the_run_before_is_the_earlier_variant_of_the_same_run_if_there_is_one(t
     finished(tmp_path, "one", "later", "2026-01-05T10:00:00+0000", train__seed=9)
     own = finished(tmp_path, "one", "d", "2026-01-04T10:00:00+0000", train__seed=4)
     (tmp_path / "runs" / "one" / "latest").symlink_to("d")
-    before = run_before(tmp_path, own, orjson.loads((own / "run_info.json").read_bytes()))
+    before = run_before(tmp_path, own, RUN_INFO.read(own / "run_info.json"))
     assert (before["run"], before["id"], before["config"]) == ("one", "b", {"train.seed": 2})
     first = tmp_path / "runs" / "one" / "a"
-    assert run_before(tmp_path, first, orjson.loads((first / "run_info.json").read_bytes())) is None
+    assert run_before(tmp_path, first, RUN_INFO.read(first / "run_info.json")) is None
     other = finished(tmp_path, "new", "e", "2026-01-03T12:00:00+0000")
-    assert run_before(tmp_path, other, orjson.loads((other / "run_info.json").read_bytes()))["id"] == "c"
+    assert run_before(tmp_path, other, RUN_INFO.read(other / "run_info.json"))["id"] == "c"
 
 
 def test_the_configuration_is_compared_with_the_run_before():

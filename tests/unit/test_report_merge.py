@@ -1,9 +1,7 @@
 """What report and card say of a merge: right, right but rounded, and missing."""
 
-import dataclasses
-
 import pytest
-from report_case import facts_with
+from report_case import facts_with, replaced
 
 from snaketune.report.run.findings import findings
 from snaketune.report.run.merging import merge_check
@@ -59,7 +57,7 @@ def test_a_right_sum_whose_format_costs_something_is_amber_with_the_choice():
         in told[0]
     )
     assert "to lose nothing, set merge.dtype to float32 or serve the adapter" in told[0]
-    drawn = dataclasses.replace(facts, merged=facts.merged | {"rounding": "stochastic"})
+    drawn = replaced(facts, merged=facts.merged | {"rounding": "stochastic"})
     assert merge_check(drawn).choice.startswith("to lose nothing, set merge.dtype")
     assert merge_part(facts) == "merged model equals adapter but for rounding"
     rows = dict(merge_check(facts).rows)
@@ -80,6 +78,6 @@ def test_an_equal_merge_is_a_check_that_passed():
 def test_facts_of_earlier_merges_are_read_as_well():
     merged = facts_with().merged
     check = {name: merged["check"][name] for name in ("mean_kl", "adapter_loss", "merged_loss", "verdict")}
-    old = dataclasses.replace(facts_with(), merged={"check": check, "dtype": "float32"})
+    old = facts_with(merged={"check": check, "dtype": "float32"})
     assert len(merge_check(old).rows) == 3 and merge_check(old).rounding == ""
     assert "Checked" in text_of(old)

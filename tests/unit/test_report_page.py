@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_case import fact_paths, facts_with
+from report_case import fact_paths, facts_with, replaced
 
 from snaketune.report.facts import Curve, DuplicatePair, LeftOut, QuarantinedLine
 from snaketune.report.run.answers import Answers, collect
@@ -83,7 +83,7 @@ def hostile_facts():
         "reasons": {HOSTILE: 5},
         "sources": [{"path": HOSTILE, "lines": 4412, "format": HOSTILE}],
     }
-    return dataclasses.replace(
+    return replaced(
         facts,
         run=run,
         reading=reading,
@@ -182,9 +182,7 @@ def test_what_differs_between_equal_runs_is_only_in_marked_blocks():
     rates = {name: Curve(tuple((step, value * 2) for step, value in c.points)) for name, c in facts.rates.items()}
     progress = {step: dataclasses.replace(known, seconds=1.5 * step) for step, known in facts.progress.items()}
     info = {**facts.info, "machine": {"host": "other"}, "train": {"seconds": 7200.0}, "git": {"commit": "f" * 40}}
-    other = dataclasses.replace(
-        facts, rates=rates, progress=progress, info=info, plan=None, history=None, timing={"models": {}}
-    )
+    other = replaced(facts, rates=rates, progress=progress, info=info, plan=None, history=None, timing={"models": {}})
     one, two = render(facts), render(other)
     assert one != two
     assert MEASURED.sub("", one) == MEASURED.sub("", two)

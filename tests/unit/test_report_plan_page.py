@@ -3,11 +3,13 @@
 import copy
 import re
 
-import orjson
 import pytest
 from report_case import FOLDER
 from test_report_page import HOSTILE, Page
 
+from snaketune.facts.plan import PLAN
+from snaketune.facts.plan_tables import FitCell
+from snaketune.facts.shapes import shaped
 from snaketune.report.plan.plan_figures import figures
 from snaketune.report.plan.plan_page import end_of, headline, render_plan, tone
 from snaketune.report.plan.plan_tables import fit, fit_cell
@@ -17,7 +19,7 @@ MEASURED = re.compile("<!-- measured:.*?<!-- end of measured -->", re.DOTALL)
 
 @pytest.fixture
 def plan():
-    return orjson.loads((FOLDER / "plan.json").read_bytes())
+    return PLAN.read(FOLDER / "plan.json")
 
 
 def page_of(plan):
@@ -86,15 +88,17 @@ def test_a_run_that_does_not_fit_has_a_page_that_says_what_does(plan):
 
 
 def test_neighbours_of_which_the_same_is_true_are_one_row(plan):
-    cell = {"verdict": "fits", "needs_gb": 0.8, "train_hours": None, "cost_usd": None, "with": {}}
-    rows = [{"title": name, "memory_gb": size, "methods": {"lora": cell}} for name, size in (("A", 24), ("B", 80))]
-    (row,) = fit(plan | {"fit": rows})
+    cell = {"verdict": "fits", "needs_gb": 0.8, "origin": "estimated"}
+    rows = [
+        {"title": id, "id": id, "memory_gb": size, "methods": {"lora": cell}} for id, size in (("A", 24), ("B", 80))
+    ]
+    (row,) = fit(PLAN.parse(plan | {"fit": rows}, "plan.json"))
     assert (row["title"], row["memory"]) == ("A to B, 2 GPUs", "24.0 GB to 80.0 GB")
 
 
 def test_planned_memory_has_the_least_beside_it():
-    cell = {"verdict": "fits", "needs_gb": 21.0, "least_gb": 12.0, "train_hours": 2.0, "cost_usd": None, "with": {}}
-    assert fit_cell(cell, 24)[1].startswith("21.0 GB (at least 12.0 GB), 2.00 h")
+    cell = {"verdict": "fits", "needs_gb": 21.0, "origin": "estimated", "least_gb": 12.0, "train_hours": 2.0}
+    assert fit_cell(shaped(cell, FitCell), 24)[1].startswith("21.0 GB (at least 12.0 GB), 2.00 h")
 
 
 def test_a_limit_that_is_exceeded_stands_at_the_top(plan):
@@ -107,11 +111,11 @@ def test_a_limit_that_is_exceeded_stands_at_the_top(plan):
 
 
 def test_a_gpu_says_with_what_setting_it_fits_or_why_not():
-    cell = {"verdict": "fits", "needs_gb": 20.0, "train_hours": 2.0, "cost_usd": 5.0, "with": {}}
-    assert fit_cell(cell, 24) == ("fits", "20.0 GB, 2.00 h, $5.00")
+    cell = {"verdict": "fits", "needs_gb": 20.0, "origin": "estimated", "train_hours": 2.0, "cost_usd": 5.0, "with": {}}
+    assert fit_cell(shaped(cell, FitCell), 24) == ("fits", "20.0 GB, 2.00 h, $5.00")
     changed = cell | {"with": {"train.gradient_checkpointing": True, "train.per_device_train_batch_size": 1}}
-    assert fit_cell(changed, 24)[1].endswith("layers recomputed, rows at once: 1")
-    assert fit_cell(cell | {"verdict": "no", "needs_gb": 30.0}, 24) == (
+    assert fit_cell(shaped(changed, FitCell), 24)[1].endswith("layers recomputed, rows at once: 1")
+    assert fit_cell(shaped(cell | {"verdict": "no", "needs_gb": 30.0}, FitCell), 24) == (
         "does not fit",
         "needs 30.0 GB of 24.0 GB at least",
     )

@@ -1,10 +1,8 @@
 """facts.json: one row per fact, readable in one line, with what is volatile at its end."""
 
-import dataclasses
-
 import orjson
 import pytest
-from report_case import facts_with
+from report_case import facts_with, replaced
 
 from snaketune.report.run.table import fact_table, table_bytes
 
@@ -38,7 +36,7 @@ def test_what_the_page_says_is_in_the_table():
 def test_volatile_rows_come_last_and_the_others_do_not_depend_on_the_machine():
     facts = facts_with()
     one = fact_table(facts)
-    other = fact_table(dataclasses.replace(facts, info={"machine": {"host": "else"}}, plan=None, rates={}))
+    other = fact_table(replaced(facts, info={"machine": {"host": "else"}}, plan=None, rates={}))
     flags = [row["volatile"] for row in one]
     assert flags == sorted(flags)
     assert True in flags

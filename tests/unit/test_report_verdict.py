@@ -1,5 +1,5 @@
 import pytest
-from report_case import facts_with
+from report_case import evaluation_of, facts_with
 
 from snaketune.report.filling import style_sheet
 from snaketune.report.run.answers import Answers
@@ -99,9 +99,11 @@ def test_every_outcome_has_a_headline_and_only_success_is_green():
 
 
 def test_what_differs_in_no_shown_digit_is_equal_in_the_table():
-    (row,) = table({"base": {"loss": 2.0}, "tuned": {"loss": 1.2345678}, "merged": {"loss": 1.2345678 + 5.87e-9}})
+    (row,) = table(
+        evaluation_of({"base": {"loss": 2.0}, "tuned": {"loss": 1.2345678}, "merged": {"loss": 1.2345678 + 5.87e-9}})
+    )
     assert row.merging.text == "equal"
-    (row,) = table({"base": {"loss": 2.0}, "tuned": {"loss": 1.2345}, "merged": {"loss": 1.2365}})
+    (row,) = table(evaluation_of({"base": {"loss": 2.0}, "tuned": {"loss": 1.2345}, "merged": {"loss": 1.2365}}))
     assert row.merging.text == "+0.00200"
 
 
@@ -151,8 +153,8 @@ def test_unpaired_answers_need_intervals_that_do_not_overlap():
     facts = facts_with(answers=Answers())
     near = {"base": {"exact_match": 0.50, "n_generated": 100}, "tuned": {"exact_match": 0.60, "n_generated": 100}}
     far = {"base": {"exact_match": 0.10, "n_generated": 100}, "tuned": {"exact_match": 0.60, "n_generated": 100}}
-    assert judge(near, facts.answers) == "same"
-    assert judge(far, facts.answers) == "better"
+    assert judge(evaluation_of(near), facts.answers) == "same"
+    assert judge(evaluation_of(far), facts.answers) == "better"
 
 
 def test_sign_test_and_interval_have_known_values():
@@ -166,7 +168,8 @@ def test_sign_test_and_interval_have_known_values():
 
 def test_table_says_better_by_the_direction_of_each_metric_and_keeps_unknown_ones():
     rows = {
-        row.label: row for row in table({"base": {"loss": 1.0, "judge.v2": 3}, "tuned": {"loss": 2.0, "judge.v2": 4}})
+        row.label: row
+        for row in table(evaluation_of({"base": {"loss": 1.0, "judge.v2": 3}, "tuned": {"loss": 2.0, "judge.v2": 4}}))
     }
     assert rows["Loss"].tuning.note == "worse"
     assert rows["judge.v2"].tuning.text == "+1.00"
@@ -200,6 +203,7 @@ def test_half_of_the_pairs_may_be_chance():
 
 
 def test_of_several_adapters_the_combination_is_what_was_merged():
-    merged = {"check": {"verdict": "equal"}, "combination": {"adapters": [{"run": "one"}, {"run": "two"}]}}
+    merged = {"check": {"verdict": "equal"}}
+    merged["combination"] = {"adapters": [{"run": name, "weight": 1.0, "digest": "0"} for name in ("one", "two")]}
     sentence = judged(measured(1.1), measured(0.9), merged=merged).sentence
     assert sentence.endswith("merged model equals the combination of 2 adapters.")

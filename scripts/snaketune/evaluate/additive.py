@@ -6,9 +6,10 @@ a function of the sums. So one bootstrap serves them all, BLEU and chrF included
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+
+from snaketune.facts.evaluation import Interval
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -43,7 +44,7 @@ def values(measures: Measures, chosen: np.ndarray | slice = slice(None)) -> dict
     return {name: value for name, value in found.items() if value is not None}
 
 
-def differences(before: Measures, after: Measures) -> dict[str, dict[str, Any]]:
+def differences(before: Measures, after: Measures) -> dict[str, Interval]:
     """Return for each measure after minus before, and the 95% interval of that from a paired bootstrap.
 
     Cases are drawn with replacement, as many as there are, 2,000 times with a fixed seed; both models see the same
@@ -51,7 +52,7 @@ def differences(before: Measures, after: Measures) -> dict[str, dict[str, Any]]:
     chapter 13). One draw is in memory at a time: one number per case. Fewer than two cases have no interval.
     """
     names = [name for name in after if name in before]
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Interval] = {}
     for name in names:
         old, new = before[name].over(), after[name].over()
         if old is not None and new is not None:
@@ -77,7 +78,7 @@ def _drawn_differences(pairs: list[tuple[Additive, Additive]], cases: int) -> np
     return drawn
 
 
-def _interval(column: np.ndarray) -> dict[str, float]:
+def _interval(column: np.ndarray) -> Interval:
     if not len(column):
         return {}
     low, high = np.quantile(column, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

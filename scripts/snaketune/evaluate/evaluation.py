@@ -31,6 +31,7 @@ from snaketune.evaluate.models import (
 )
 from snaketune.evaluate.preferences import PREFERENCE_ACCURACY, preference_measures
 from snaketune.evaluate.settings import EvaluationSettings, Material
+from snaketune.facts.evaluation import Interval
 from snaketune.train.packages import NONE
 
 STEPS = {"tuned_minus_base": ("base", "tuned"), "merged_minus_tuned": ("tuned", "merged")}
@@ -251,7 +252,7 @@ class _Examination:
 
     def _differences(
         self, measures: dict[str, dict[str, Additive]], questions: Questions | None
-    ) -> dict[str, dict[str, Any]]:
+    ) -> dict[str, dict[str, Interval]]:
         """Return for each step from one model to the next what lies between them."""
         found = {}
         for step, (before, after) in STEPS.items():

@@ -8,17 +8,55 @@ from typing import Any
 
 import orjson
 
-from snaketune.core.canonical import read_json
 from snaketune.core.errors import DataError
 from snaketune.core.outputs import changed_outputs
+from snaketune.facts.data import (
+    DEDUPLICATION,
+    PACKING,
+    READING,
+    RIGHTSIZE,
+    SPLIT,
+    TOKENS,
+    Deduplication,
+    Packing,
+    Reading,
+    Rightsize,
+    Split,
+    Tokens,
+)
+from snaketune.facts.evaluation import EVALUATION, Evaluation
+from snaketune.facts.fact_files import FactFile, missing
+from snaketune.facts.measured import EVALUATION_INFO, NOTHING_MEASURED, RUN_INFO, EvaluationInfo, RunInfo
+from snaketune.facts.merging import MERGED, Merged
+from snaketune.facts.plan import PLAN, Plan
+from snaketune.facts.run import HISTORY, RUN, History, RunIdentity
+from snaketune.facts.shapes import shaped
+from snaketune.facts.training import TRAINED, Trained
 from snaketune.report.charts.curves import Curve, Progress, gather
 from snaketune.report.run.answers import Answers, collect, collect_by_file
 from snaketune.report.run.too_long import TooLong, find_too_long
 from snaketune.report.text import Excerpt, excerpt
 
-__all__ = ["Curve", "Facts", "Json", "load_facts", "get_path", "read_document", "read_lines"]
+__all__ = ["Curve", "Facts", "Json", "load_facts", "read_lines"]
 
 Json = dict[str, Any]
+FACT_FILES: dict[str, FactFile[Any]] = {
+    "run": RUN,
+    "reading": READING,
+    "dedupe": DEDUPLICATION,
+    "split": SPLIT,
+    "tokens": TOKENS,
+    "pack": PACKING,
+    "rightsize": RIGHTSIZE,
+    "adapter": TRAINED,
+    "evaluation": EVALUATION,
+    "merged": MERGED,
+    "plan": PLAN,
+    "info": RUN_INFO,
+    "timing": EVALUATION_INFO,
+    "history": HISTORY,
+}
+OPTIONAL = ("merged", "plan", "info", "timing", "history")
 QUARANTINE_SHOWN = 10
 QUARANTINE_PER_REASON = 3
 DUPLICATES_SHOWN = 5
@@ -72,27 +110,27 @@ class LeakPair:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything the report may say. Mappings are the fact files as parsed; ``merged`` is None without a merge."""
+    """Everything the report may say: the fact files as read; ``merged`` is None without a merge."""
 
-    run: Json
-    reading: Json
-    dedupe: Json
-    split: Json
-    tokens: Json
-    pack: Json
-    rightsize: Json
-    adapter: Json
-    merged: Json | None
-    evaluation: Json
+    run: RunIdentity
+    reading: Reading
+    dedupe: Deduplication
+    split: Split
+    tokens: Tokens
+    pack: Packing
+    rightsize: Rightsize
+    adapter: Trained
+    merged: Merged | None
+    evaluation: Evaluation
     curves: Mapping[str, Curve]
     quarantine: tuple[QuarantinedLine, ...]
     duplicates: tuple[DuplicatePair, ...]
     answers: Answers
-    plan: Json | None = None
+    plan: Plan | None = None
     """plan.json; it and ``info`` are the only facts that depend on a machine, on prices and on the clock."""
-    info: Json | None = None
+    info: RunInfo | None = None
     """run_info.json."""
-    timing: Json | None = None
+    timing: EvaluationInfo | None = None
     """evaluation_info.json, measured as well."""
     file_answers: Mapping[str, Answers] = field(default_factory=dict)
     """Answers to the questions of external files, by the name of the file."""
@@ -103,10 +141,15 @@ class Facts:
     """How far each logged step is; its seconds are measured."""
     rates: Mapping[str, Curve] = field(default_factory=dict)
     """Curves of what was measured on the machine."""
-    history: Json | None = None
+    history: History | None = None
     """history.json: which stages ran when, and the run before this one; measured as well."""
     changed: tuple[str, ...] = ()
     """Names of fact files that are not what their jobs wrote."""
+
+    @property
+    def measured(self) -> RunInfo:
+        """run_info.json; nothing is known in it where there is none."""
+        return self.info or NOTHING_MEASURED
 
 
 def load_facts(paths: Mapping[str, str | None]) -> Facts:
@@ -117,14 +160,14 @@ def load_facts(paths: Mapping[str, str | None]) -> Facts:
             ``timing``, ``leaks``, ``dropped``, ``records`` and ``history`` may be None.
 
     Raises:
-        DataError: if a file is missing or is not the JSON it should be.
+        DataError: if a file is missing, damaged or of a newer format.
     """
     given = {name: Path(path) for name, path in paths.items() if path}
-    documents = ("run", "reading", "dedupe", "split", "tokens", "pack", "rightsize", "adapter", "evaluation")
-    perhaps = ("merged", "plan", "info", "timing", "history")
     metrics = gather(read_lines(given["metrics"]))
-    found: dict[str, Any] = {name: read_document(given[name]) for name in documents}
-    found |= {name: read_document(given[name]) if name in given else None for name in perhaps}
+    found: dict[str, Any] = {
+        name: None if name in OPTIONAL and name not in given else kind.read(given[name])
+        for name, kind in FACT_FILES.items()
+    }
     return Facts(
         **found,
         leaks=read_leaks(given["leaks"]) if "leaks" in given else (),
@@ -141,6 +184,16 @@ def load_facts(paths: Mapping[str, str | None]) -> Facts:
     )
 
 
+def nothing_but(
+    run: str, id: str, curves: Mapping[str, Curve], rates: Mapping[str, Curve], progress: Mapping[int, Progress]
+) -> Facts:
+    """Return the facts of a run of which only its curves are there."""
+    documents = {name: {"run": run, "id": id} if name == "run" else {} for name in FACT_FILES if name not in OPTIONAL}
+    empty: dict[str, Any] = {name: shaped(value, FACT_FILES[name].kind) for name, value in documents.items()}
+    rest: dict[str, Any] = {"merged": None, "quarantine": (), "duplicates": (), "answers": Answers()}
+    return Facts(**empty, **rest, curves=curves, rates=rates, progress=progress)
+
+
 def _changed(paths: Iterable[Path]) -> tuple[str, ...]:
     """Return the names of the files that somebody edited or damaged since; every one is read in full."""
     given = set(paths)
@@ -149,37 +202,12 @@ def _changed(paths: Iterable[Path]) -> tuple[str, ...]:
     return tuple(sorted(output.path.name for output in outputs if output.path in given))
 
 
-def _too_long(given: Mapping[str, Path], rightsize: Json) -> tuple[TooLong, ...]:
+def _too_long(given: Mapping[str, Path], rightsize: Rightsize) -> tuple[TooLong, ...]:
     """Return examples of what is longer than the maximum length; nothing is opened when nothing is."""
-    if not rightsize.get("dropped") and not rightsize.get("truncated"):
+    limit = rightsize["max_length"]
+    if limit is None or not (rightsize["dropped"] or rightsize["truncated"]):
         return ()
-    return find_too_long(given["tokens"].with_name("train"), given["records"], rightsize["max_length"])
-
-
-def get_path(document: Any, dotted: str) -> Any:
-    """Return the value at the dotted key, or None where any part of the way is absent."""
-    for key in dotted.split("."):
-        if not isinstance(document, Mapping):
-            return None
-        document = document.get(key)
-    return document
-
-
-def read_document(path: Path) -> Json:
-    """Return the JSON object at ``path``.
-
-    Raises:
-        DataError: if there is none.
-    """
-    try:
-        document = read_json(path)
-    except FileNotFoundError:
-        raise _missing(path) from None
-    if not isinstance(document, dict):
-        raise DataError(
-            f"{path} does not hold a JSON object: delete it and run the same command, its stage writes it again."
-        )
-    return document
+    return find_too_long(given["tokens"].with_name("train"), given["records"], limit)
 
 
 def read_lines(path: Path) -> Iterator[Json]:
@@ -191,7 +219,7 @@ def read_lines(path: Path) -> Iterator[Json]:
     try:
         file = open(path, "rb")  # noqa: SIM115 - the block below closes it, and only opening may find no file
     except FileNotFoundError:
-        raise _missing(path) from None
+        raise missing(path) from None
     with file:
         for number, line in enumerate(file, 1):
             if line.strip():
@@ -210,10 +238,6 @@ def _parse_line(path: Path, number: int, line: bytes) -> Json:
             f"{path}, line {number}, does not hold a JSON object: delete the file and run the same command."
         )
     return value
-
-
-def _missing(path: Path) -> DataError:
-    return DataError(f"{path} does not exist: run the same command again, its stage makes it.")
 
 
 def read_quarantine(path: Path) -> tuple[QuarantinedLine, ...]:

@@ -1,23 +1,23 @@
 """Which weights a training kept, where that was the best checkpoint's or it stopped early."""
 
 from snaketune.report import units
-from snaketune.report.facts import Facts, get_path
+from snaketune.report.facts import Facts
 
 
 def kept_step(facts: Facts) -> int | None:
     """Return the step whose weights were kept; None where nothing but the last step was asked for."""
-    return get_path(facts.adapter, "best.kept_step")
+    return facts.adapter["best"]["kept_step"]
 
 
 def what_was_kept(facts: Facts) -> str:
     """Return one sentence on the kept checkpoint and an early stop; nothing where neither was asked for."""
-    kept, steps = kept_step(facts), get_path(facts.adapter, "steps")
+    kept, steps = kept_step(facts), facts.adapter["steps"]
     if kept is None:
         return ""
-    best, value = get_path(facts.adapter, "best.step"), units.significant(get_path(facts.adapter, "best.value"))
-    name = str(get_path(facts.adapter, "best.metric")).removeprefix("eval_").replace("_", " ")
+    best, value = facts.adapter["best"]["step"], units.significant(facts.adapter["best"]["value"])
+    name = str(facts.adapter["best"]["metric"]).removeprefix("eval_").replace("_", " ")
     ended = f"Training stopped early after step {units.count(steps)}. "
-    stopped = ended if get_path(facts.adapter, "best.stopped_early") else ""
+    stopped = ended if facts.adapter["best"]["stopped_early"] else ""
     if kept == best:
         return f"{stopped}The weights of step {units.count(kept)} were kept: the best held-out {name} ({value})."
     was = f"that of step {units.count(best)}"

@@ -7,7 +7,7 @@ from typing import Any
 from snaketune.core.canonical import read_json
 from snaketune.plan.summary import dollars, duration
 from snaketune.report import units
-from snaketune.report.run.evaluation import METRICS, deciding
+from snaketune.report.run.evaluation import METRICS
 from snaketune.terminal.stages import columns
 
 # More runs than this have one line each.
@@ -77,7 +77,8 @@ def _text(facts: Mapping[str, Any], name: str) -> str:
 
 def _change(facts: Mapping[str, Any]) -> str:
     tuned = {name: value for name, value in _model(facts, "tuned").items() if isinstance(value, int | float)}
-    shown = dict.fromkeys(("loss", deciding(tuned)) if "preference_accuracy" not in tuned else ("preference_accuracy",))
+    right = "exact_match" if "exact_match" in tuned else None
+    shown = dict.fromkeys(("loss", right) if "preference_accuracy" not in tuned else ("preference_accuracy",))
     parts = [_moved(facts, key) for key in shown if key and key in tuned]
     return "; ".join(parts) or "not measured"
 

@@ -10,6 +10,7 @@ from snaketune.data.conversations.reasoning import after_thoughts
 from snaketune.evaluate.additive import Additive, differences, values
 from snaketune.evaluate.answers.prompts import Prompt
 from snaketune.evaluate.answers.scorers import DECIDING, OF_SOME, Scorer, scored
+from snaketune.facts.evaluation import Interval
 
 REFUSED = "refused by the chat template"
 TOO_LONG = "fills the model's context"
@@ -65,7 +66,7 @@ class Questions:
         wrote, wanted = (repr(_beginning(text)) for text in (self.answers[model][0], first.reference))
         return f"{model} gave no answer right; its first was {wrote} where the reference is {wanted}."
 
-    def differences(self, before: str, after: str) -> dict[str, dict[str, Any]]:
+    def differences(self, before: str, after: str) -> dict[str, Interval]:
         """Return what lies between two models in each measure, with intervals."""
         return differences(self.measures[before], self.measures[after])
 

@@ -4,8 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from snaketune.facts.evaluation import EVALUATION, Evaluation
+from snaketune.facts.measured import EVALUATION_INFO, RUN_INFO, EvaluationInfo, RunInfo
+from snaketune.facts.plan import PLAN, Plan
+from snaketune.facts.run import RUN, RunIdentity
+from snaketune.facts.training import TRAINED, Trained
 from snaketune.report import units
-from snaketune.report.facts import Json, get_path, read_document, read_lines
+from snaketune.report.facts import Json, read_lines
 from snaketune.report.run.provenance import shown_value
 from snaketune.report.text import excerpt
 
@@ -18,13 +23,13 @@ class RunFacts:
 
     name: str
     folder: Path
-    run: Json
-    evaluation: Json
-    adapter: Json
-    info: Json
+    run: RunIdentity
+    evaluation: Evaluation
+    adapter: Trained
+    info: RunInfo
     lines: tuple[Json, ...]
-    plan: Json | None = None
-    timing: Json | None = None
+    plan: Plan | None = None
+    timing: EvaluationInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,33 +44,29 @@ def load_run(folder: Path) -> RunFacts:
     """Read the facts in a run's folder.
 
     Raises:
-        DataError: if a fact file is missing or is not the JSON it should be.
+        DataError: if a fact file is missing, damaged or of a newer format.
     """
-    run = read_document(folder / "run.json")
+    run, plan, timing = RUN.read(folder / "run.json"), folder / "plan.json", folder / "evaluation_info.json"
     return RunFacts(
-        name=str(run.get("run") or folder.parent.name),
+        name=run["run"] or folder.parent.name,
         folder=folder,
         run=run,
-        evaluation=read_document(folder / "evaluation.json"),
-        adapter=read_document(folder / "adapter.manifest.json"),
-        info=read_document(folder / "run_info.json"),
+        evaluation=EVALUATION.read(folder / "evaluation.json"),
+        adapter=TRAINED.read(folder / "adapter.manifest.json"),
+        info=RUN_INFO.read(folder / "run_info.json"),
         lines=tuple(read_lines(folder / "metrics.jsonl")),
-        plan=_optional(folder / "plan.json"),
-        timing=_optional(folder / "evaluation_info.json"),
+        plan=PLAN.read(plan) if plan.is_file() else None,
+        timing=EVALUATION_INFO.read(timing) if timing.is_file() else None,
     )
-
-
-def _optional(path: Path) -> Json | None:
-    return read_document(path) if path.is_file() else None
 
 
 def differences(runs: Sequence[RunFacts]) -> list[Difference]:
     """Return the keys that the runs do not agree on, sorted; a key that a run lacks shows as not set."""
-    tables = [get_path(run.run, "config") or {} for run in runs]
+    tables = [run.run["config"] for run in runs]
     keys = sorted({key for table in tables for key in table})
     rows = []
     for key in keys:
-        values = tuple(shown_value(table[key].get("value")) if key in table else ABSENT for table in tables)
+        values = tuple(shown_value(table[key]["value"]) if key in table else ABSENT for table in tables)
         if len(set(values)) > 1:
             rows.append(Difference(key, values))
     return rows
@@ -104,13 +105,15 @@ def median(values: Iterable[float]) -> float | None:
 
 def training_seconds(run: RunFacts) -> float | None:
     """Return the wall time of training, or None for a resumed run, whose clock saw only its last part."""
-    return None if get_path(run.info, "resumed_from_step") else get_path(run.info, "train.seconds")
+    return None if run.info["resumed_from_step"] else run.info["train"]["seconds"]
 
 
-def price_per_hour(plan: Json | None) -> float | None:
+def price_per_hour(plan: Plan | None) -> float | None:
     """Return what an hour on the machine that trained costs in US dollars, None where no price is known for it."""
-    price, gpus = get_path(plan, "device.price_per_gpu_hour"), get_path(plan, "device.gpus") or 1
-    return price * gpus if price and get_path(plan, "device.is_here") is not False else None
+    if plan is None or plan["device"]["is_here"] is False:
+        return None
+    price, gpus = plan["device"]["price_per_gpu_hour"], plan["device"]["gpus"] or 1
+    return price * gpus if price else None
 
 
 def cost(run: RunFacts) -> float | None:
@@ -131,9 +134,9 @@ def peak_memory(run: RunFacts) -> int | None:
     return peak_bytes(run.info)
 
 
-def peak_bytes(info: Json | None) -> int | None:
+def peak_bytes(info: RunInfo) -> int | None:
     """Return the peak memory that a run_info.json tells, in bytes."""
-    return get_path(info, "peak_memory.gpu_bytes") or get_path(info, "peak_memory.resident_bytes")
+    return info["peak_memory"]["gpu_bytes"] or info["peak_memory"]["resident_bytes"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from snaketune.facts.evaluation import score
 from snaketune.report import units
 from snaketune.report.compare.comparison import (
     RunFacts,
@@ -16,7 +17,6 @@ from snaketune.report.compare.comparison import (
 from snaketune.report.compare.comparison_charts import comparison_charts
 from snaketune.report.compare.comparison_verdict import comparison_verdict
 from snaketune.report.compare.ranking import Pairs, measures
-from snaketune.report.facts import get_path
 from snaketune.report.filling import fill
 from snaketune.report.text import excerpt
 
@@ -47,16 +47,16 @@ def render_comparison(runs: Sequence[RunFacts], everything: Sequence[RunFacts], 
 def warnings(runs: Sequence[RunFacts]) -> list[str]:
     """Return why some numbers of these runs do not compare."""
     found = []
-    if len({get_path(run.run, "digests.data") for run in runs}) > 1:
+    if len({run.run["digests"].get("data") for run in runs}) > 1:
         found.append("The runs were not trained and evaluated on the same data: their losses do not compare directly.")
-    if len({get_path(run.run, "digests.tokenizer") for run in runs}) > 1:
+    if len({run.run["digests"].get("tokenizer") for run in runs}) > 1:
         found.append("The tokenizers differ: compare bits per byte instead of loss and perplexity.")
-    hosts = {(get_path(run.info, "machine.host"), get_path(run.info, "machine.gpu.name")) for run in runs}
+    hosts = {(run.info["machine"]["host"], run.info["machine"]["gpu"]["name"]) for run in runs}
     if len(hosts) > 1:
         found.append(
             "The runs were trained on different machines: times, throughput and memory do not compare directly."
         )
-    if any(get_path(run.info, "resumed_from_step") for run in runs):
+    if any(run.info["resumed_from_step"] for run in runs):
         found.append(
             "A run was interrupted and resumed; its time is left out because its clock saw only the last part."
         )
@@ -71,7 +71,7 @@ def find_runs(results: Path) -> list[RunFacts]:
 
 def rank(run: RunFacts) -> tuple[float, str, str]:
     """Return the place of a run in the table of all runs: by held-out loss, those without one last."""
-    loss = get_path(run.evaluation, "tuned.loss")
+    loss = score(run.evaluation["tuned"], "loss")
     return (float("inf") if loss is None else loss, run.name, run.folder.name)
 
 
@@ -83,11 +83,11 @@ def leader(run: RunFacts, page_folder: Path) -> dict[str, Any]:
         "id": excerpt(run.folder.name, 60).text,
         "link": report.relative_to(page_folder).as_posix() if _can_be_linked(report, page_folder) else "",
         "model": excerpt(base_model(run), 60).text,
-        "data": str(get_path(run.run, "digests.data") or units.UNKNOWN)[:12],
-        "loss": units.plain(get_path(run.evaluation, "tuned.loss")),
-        "exact_match": units.percent(get_path(run.evaluation, "tuned.exact_match")),
+        "data": str(run.run["digests"].get("data") or units.UNKNOWN)[:12],
+        "loss": units.plain(score(run.evaluation["tuned"], "loss")),
+        "exact_match": units.percent(score(run.evaluation["tuned"], "exact_match")),
         "time": hours(training_seconds(run)),
-        "finished": str(get_path(run.info, "train.finished") or units.UNKNOWN)[:16].replace("T", " "),
+        "finished": str(run.info["train"]["finished"] or units.UNKNOWN)[:16].replace("T", " "),
     }
 
 
@@ -97,5 +97,5 @@ def _can_be_linked(report: Path, page_folder: Path) -> bool:
 
 def base_model(run: RunFacts) -> str:
     """Return the base model that the configuration names; its keys hold dots."""
-    entry = (get_path(run.run, "config") or {}).get("model.name_or_path") or {}
-    return str(entry.get("value") or units.UNKNOWN)
+    entry = run.run["config"].get("model.name_or_path")
+    return str((entry and entry["value"]) or units.UNKNOWN)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from snaketune.facts.evaluation import score
 from snaketune.report import units
 from snaketune.report.compare.comparison import RunFacts, hours, labels, training_seconds
 from snaketune.report.compare.ranking import Pairs
-from snaketune.report.facts import get_path
 from snaketune.report.run.evaluation import METRICS
 from snaketune.report.run.judging import deciding, preference_sign
 
@@ -47,7 +47,7 @@ def comparison_verdict(runs: Sequence[RunFacts], pairs: Pairs) -> Comparison:
 
 def deciding_measures(runs: Sequence[RunFacts]) -> list[str]:
     """Return what the runs are judged by: right answers where all have them, and the loss where none learned pairs."""
-    keys = {deciding(get_path(run.evaluation, "tuned")) for run in runs}
+    keys = {deciding(run.evaluation["tuned"]) for run in runs}
     answers = [key for key in keys if key and len(keys) == 1]
     learned_pairs = any(preference_sign(run.evaluation) is not None for run in runs)
     return answers if learned_pairs else [*answers, "loss"]
@@ -58,7 +58,7 @@ def _is_paired(runs: Sequence[RunFacts], pairs: Pairs, key: str) -> bool:
 
 
 def _leaders(key: str, runs: Sequence[RunFacts], pairs: Pairs) -> list[int]:
-    values = [get_path(run.evaluation, f"tuned.{key}") for run in runs]
+    values = [score(run.evaluation["tuned"], key) for run in runs]
     found = pairs.leading(key, values, METRICS[key].higher_is_better)
     return [place for place, leads in enumerate(found) if leads]
 
@@ -66,7 +66,7 @@ def _leaders(key: str, runs: Sequence[RunFacts], pairs: Pairs) -> list[int]:
 def _moved(key: str, runs: Sequence[RunFacts], names: Sequence[str], pairs: Pairs) -> str:
     """Return values and, of two runs, the interval of their difference over what both were evaluated on."""
     metric = METRICS[key]
-    figures = (metric.write(get_path(run.evaluation, f"tuned.{key}")) for run in runs)
+    figures = (metric.write(score(run.evaluation["tuned"], key)) for run in runs)
     values = ", ".join(f"{name} {figure}" for name, figure in zip(names, figures, strict=True))
     if len(runs) > 2:
         return f"{metric.label}: {values}."

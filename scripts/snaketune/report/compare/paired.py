@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from snaketune.evaluate.additive import Additive, differences
+from snaketune.facts.evaluation import Interval
 from snaketune.report.compare.comparison import RunFacts
-from snaketune.report.facts import get_path, read_lines
+from snaketune.report.facts import read_lines
 from snaketune.report.run.judging import clear_sign
 
 # The scores whose mean over the answers is the measure; BLEU and chrF are no means.
@@ -38,7 +39,7 @@ class Scored:
 class Shared:
     """Second run minus first over what both were evaluated on: intervals by measure, and how many cases those are."""
 
-    moved: Mapping[str, Mapping[str, float]]
+    moved: Mapping[str, Interval]
     documents: int
     answers: int
 
@@ -50,7 +51,7 @@ class Shared:
 def scored(run: RunFacts) -> Scored:
     """Read what a run's tuned model did with each record; nothing of what the run did not write."""
     documents = _documents(_lines(run.folder / "documents.jsonl"))
-    return Scored(documents, _answers(_lines(run.folder / "generations.jsonl")), get_path(run.run, "digests.data"))
+    return Scored(documents, _answers(_lines(run.folder / "generations.jsonl")), run.run["digests"].get("data"))
 
 
 def _lines(path: Path) -> Iterable[Mapping[str, Any]]:
@@ -73,7 +74,7 @@ def _answers(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Mappin
     """Return the scores by what was asked; of a request that was put twice the first counts."""
     found: dict[tuple[str, str], Mapping[str, float]] = {}
     for line in lines:
-        if "file" not in line and (scores := get_path(line, "scores.tuned")):
+        if "file" not in line and (scores := (line.get("scores") or {}).get("tuned")):
             found.setdefault((str(line.get("prompt")), str(line.get("reference"))), scores)
     return found
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from snaketune.facts.evaluation import Interval, score
 from snaketune.report import units
 from snaketune.report.compare.comparison import (
     RunFacts,
@@ -17,7 +18,6 @@ from snaketune.report.compare.comparison import (
     training_seconds,
 )
 from snaketune.report.compare.paired import Shared, compare, scored
-from snaketune.report.facts import get_path
 from snaketune.report.run.evaluation import METRICS, Metric
 
 SAME = 0.001
@@ -78,7 +78,7 @@ def measures(runs: Sequence[RunFacts], pairs: Pairs) -> list[Measured]:
     """Return the rows of the comparison: quality first, then what it cost in time, memory, disk and work."""
     rows = []
     for key, metric in METRICS.items():
-        values = [get_path(run.evaluation, f"tuned.{key}") for run in runs]
+        values = [score(run.evaluation["tuned"], key) for run in runs]
         if any(value is not None for value in values):
             rows.append(_quality(key, metric, values, pairs))
     steady = on_one_gpu(runs)
@@ -92,11 +92,11 @@ def measures(runs: Sequence[RunFacts], pairs: Pairs) -> list[Measured]:
 def _quality(key: str, metric: Metric, values: Sequence[float | None], pairs: Pairs) -> Measured:
     changes, intervals = [""], [""]
     for place, value in enumerate(values[1:], 1):
-        found = pairs.between(0, place).moved.get(key) or {}
+        found = pairs.between(0, place).moved.get(key) or Interval()
         write = metric.write_difference
         changes.append(relative(value, values[0]) if metric.write is units.plain else _points(value, values[0]))
-        bounds = [found.get(side) for side in ("low", "high")]
-        intervals.append("" if None in bounds else f"95%: {write(bounds[0])} to {write(bounds[1])}")
+        low, high = found.get("low"), found.get("high")
+        intervals.append("" if low is None or high is None else f"95%: {write(low)} to {write(high)}")
     best = pairs.leading(key, values, metric.higher_is_better)
     label = f"{metric.label} (tuned)"
     return Measured(label, metric.meaning, tuple(map(metric.write, values)), tuple(changes), best, tuple(intervals))
@@ -131,7 +131,7 @@ def _cost(row: Cost, values: Sequence[float | None], steady: bool) -> Measured:
 
 def on_one_gpu(runs: Sequence[RunFacts]) -> bool:
     """Tell whether all runs trained on the same host and GPU; on a CPU the load of the machine decides over times."""
-    places = {(get_path(run.info, "machine.host"), get_path(run.info, "machine.gpu.name")) for run in runs}
+    places = {(run.info["machine"]["host"], run.info["machine"]["gpu"]["name"]) for run in runs}
     return len(places) == 1 and None not in next(iter(places))
 
 
@@ -145,22 +145,18 @@ def best(values: Sequence[float | None], higher_is_better: bool | None, toleranc
     return (False,) * len(values) if sum(winners) == len(known) else winners
 
 
-def _fact(key: str) -> Callable[[RunFacts], Any]:
-    return lambda run: run.adapter.get(key)
-
-
-def _planned(key: str) -> Callable[[RunFacts], Any]:
-    return lambda run: get_path(run.plan, key)
-
-
 def _hours(value: float | None) -> str:
     return hours(None if value is None else value * 3600)
 
 
 def _latency(run: RunFacts) -> float | None:
-    return get_path(run.timing, "models.merged.latency_median_s") or get_path(
-        run.timing, "models.tuned.latency_median_s"
-    )
+    models = run.timing["models"] if run.timing else {}
+    found = (models[name]["latency_median_s"] for name in ("merged", "tuned") if name in models)
+    return next((seconds for seconds in found if seconds), None)
+
+
+def _planned_hours(run: RunFacts) -> float | None:
+    return run.plan["hours"] if run.plan else None
 
 
 def disk(run: RunFacts) -> int | None:
@@ -175,13 +171,13 @@ def _files(folder: Path) -> list[Path]:
 
 COSTS: tuple[Cost, ...] = (
     Cost("Training time", "wall time as measured, lower is better", hours, False, training_seconds, True),
-    Cost("Planned time", "from start to end, before training", _hours, None, _planned("hours")),
+    Cost("Planned time", "from start to end, before training", _hours, None, _planned_hours),
     Cost("Cost of computing", "measured time at the plan's price, lower is better", dollars, False, cost, True),
     Cost("Throughput", "real tokens per second as measured, median", units.plain, True, throughput, True),
     Cost("Peak memory", "of training as measured, lower is better", units.file_size, False, peak_memory, True),
     Cost("Latency of an answer", "median as measured, lower is better", hours, False, _latency, True),
     Cost("Disk", "adapter and merged model, lower is better", units.file_size, False, disk),
-    Cost("Tokens seen", "in training, padding not counted", units.count, None, _fact("tokens")),
-    Cost("Optimizer steps", "", units.count, None, _fact("steps")),
-    Cost("Trainable parameters", "", units.count, None, _fact("trainable_parameters")),
+    Cost("Tokens seen", "in training, padding not counted", units.count, None, lambda run: run.adapter["tokens"]),
+    Cost("Optimizer steps", "", units.count, None, lambda run: run.adapter["steps"]),
+    Cost("Trainable parameters", "", units.count, None, lambda run: run.adapter["trainable_parameters"]),
 )

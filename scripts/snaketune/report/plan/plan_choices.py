@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.core.canonical import canonical_text
+from snaketune.facts.plan import Plan, Remedy
+from snaketune.facts.plan_tables import PresetRow
 from snaketune.report import units
 from snaketune.report.plan.plan_tables import UNKNOWN, gigabytes, time
 from snaketune.report.plan.planning import dollars
@@ -24,11 +26,11 @@ class Question:
     is_answered: bool = False
 
 
-def flow(plan: Mapping[str, Any]) -> list[Question]:
+def flow(plan: Plan) -> list[Question]:
     """Return the questions in their order: the first that is answered with yes decides."""
     advice = {one["topic"]: one["choice"] for one in plan["advice"]}
-    fits, is_first = not plan.get("remedy"), advice.get("preset") == "optimized"
-    found = [] if fits else [_remedy(plan)]
+    fits, is_first = not plan["remedy"], advice.get("preset") == "optimized"
+    found = [_remedy(plan["remedy"])] if plan["remedy"] else []
     if advice.get("training", "sft") != "sft":
         two = advice["training"] == "sft, then dpo"
         words = "two runs: sft on the chosen answers, then dpo with model.name_or_path: run:<the first>"
@@ -67,9 +69,9 @@ def flow(plan: Mapping[str, Any]) -> list[Question]:
     ]
 
 
-def _remedy(plan: Mapping[str, Any]) -> Question:
+def _remedy(remedy: Remedy) -> Question:
     """Return the question that comes first where a run does not fit, with the settings that make it fit."""
-    changes = plan["remedy"]["changes"]
+    changes = remedy["changes"]
     sections: dict[str, dict[str, Any]] = {}
     for key, value in changes.items():
         section, name = key.split(".", 1)
@@ -85,12 +87,12 @@ def _pairs(keys: Mapping[str, Any]) -> str:
     )
 
 
-def presets(plan: Mapping[str, Any]) -> list[dict[str, str]]:
+def presets(plan: Plan) -> list[dict[str, str]]:
     """Return this run and every preset: steps, training, dollars, memory, and the time against this run's."""
-    rows = plan.get("presets") or []
+    rows = plan["presets"]
     if not rows:
         return []
-    own = {
+    own: PresetRow = {
         "preset": "this run",
         "steps": plan["steps"],
         "train_hours": plan["train_hours"],
@@ -111,7 +113,7 @@ def presets(plan: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def _training_usd(plan: Mapping[str, Any]) -> float | None:
+def _training_usd(plan: Plan) -> float | None:
     device, hours = plan["device"], plan["train_hours"]
     price = device["price_per_gpu_hour"]
     return None if hours is None or price is None else hours * price * device["gpus"]

@@ -1,9 +1,9 @@
 """The numbers of a plan: what is planned, what comes on top of training, beside it and after it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from snaketune.facts.plan import About, Plan, Rate, number_of
 from snaketune.report import units
 from snaketune.report.compare.comparison import hours
 from snaketune.report.plan.plan_tables import UNKNOWN, gigabytes, time
@@ -33,7 +33,7 @@ def _rate(value: float | None) -> str:
     return UNKNOWN if value is None else f"{units.significant(value)} tokens/s"
 
 
-def figures(plan: Mapping[str, Any]) -> list[Figure]:
+def figures(plan: Plan) -> list[Figure]:
     """Return the public numbers of the plan and the rate they rest on."""
     rate = plan["rate"]
     rows = [
@@ -46,21 +46,21 @@ def figures(plan: Mapping[str, Any]) -> list[Figure]:
         (MEMORY, gigabytes, "memory_gb"),
         ("Disk", gigabytes, "disk_gb"),
     ]
-    found = [_figure(label, write, plan[name], plan["about"][name]) for label, write, name in rows]
+    found = [_figure(label, write, number_of(plan, name), plan["about"][name]) for label, write, name in rows]
     found.insert(2, _figure("Rate of one device", _rate, rate["tokens_per_second"], rate))
     found += _beside(plan)
     least = _least(plan)
     return [replace(one, source=f"{one.source}{least}") if one.label == MEMORY else one for one in _collapsed(found)]
 
 
-def _beside(plan: Mapping[str, Any]) -> list[Figure]:
+def _beside(plan: Plan) -> list[Figure]:
     """Return the memory of the host, and what a thousand answers of the tuned model take."""
     found = []
-    if ram := plan.get("ram"):
+    if ram := plan["ram"]:
         available = "" if ram["available_gb"] is None else f"; {gigabytes(ram['available_gb'])} here"
         source = f"{ram['source']}{available}"
         found.append(Figure("Memory of the host", gigabytes(ram["gb"]), ram["origin"], "", source))
-    if answers := plan.get("answers"):
+    if answers := plan["answers"]:
         seconds, cost = answers["seconds"], answers["cost_usd"]
         value = UNKNOWN if seconds is None else hours(seconds) + ("" if cost is None else f", {dollars(cost)}")
         label = f"{units.count(answers['answers'])} answers of the tuned model"
@@ -68,7 +68,7 @@ def _beside(plan: Mapping[str, Any]) -> list[Figure]:
     return found
 
 
-def afterwards(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def afterwards(plan: Plan) -> list[tuple[str, str, str]]:
     """Return what comes after training: evaluation, saving, an upload; unknown times in words."""
     return [
         (
@@ -76,13 +76,13 @@ def afterwards(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             UNKNOWN if row["seconds"] is None else hours(row["seconds"]),
             row["origin"] if row["seconds"] is not None else "",
         )
-        for row in plan.get("afterwards") or []
+        for row in plan["afterwards"]
     ]
 
 
-def _least(plan: Mapping[str, Any]) -> str:
+def _least(plan: Plan) -> str:
     """Return what a run needs at least, where that is less than planned."""
-    least, planned = plan.get("least_memory_gb"), plan["memory_gb"]
+    least, planned = plan["least_memory_gb"], plan["memory_gb"]
     if least is None or planned is None or least >= planned:
         return ""
     return f"; at least {gigabytes(least)}, with every layer recomputed and one row at a time"
@@ -99,7 +99,7 @@ def _collapsed(found: list[Figure]) -> list[Figure]:
     return [*known, together]
 
 
-def _figure(label: str, write: Any, value: Any, about: Mapping[str, Any]) -> Figure:
+def _figure(label: str, write: Any, value: Any, about: About | Rate) -> Figure:
     low, high = about["low"], about["high"]
     return Figure(
         label=label,
@@ -110,7 +110,7 @@ def _figure(label: str, write: Any, value: Any, about: Mapping[str, Any]) -> Fig
     )
 
 
-def overheads(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def overheads(plan: Plan) -> list[tuple[str, str, str]]:
     """Return what comes on top of training: label, value, origin."""
     found, origin = plan["overheads"], plan["rate"]["origin"]
     saves = UNKNOWN if found["saves"] is None else units.count(found["saves"], "checkpoint")

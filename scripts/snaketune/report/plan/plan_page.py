@@ -1,9 +1,10 @@
 """A plan as a page: what a run will take, where it fits and what follows, a pure function of plan.json."""
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
+from snaketune.facts.plan import Plan
+from snaketune.facts.plan_tables import Ownership
 from snaketune.report import units
 from snaketune.report.compare.comparison import hours
 from snaketune.report.filling import fill
@@ -31,7 +32,7 @@ STARTS = {"Monday 9:00": 9, "Wednesday 18:00": 2 * 24 + 18, "Friday 18:00": 4 * 
 MEMORY_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "head", "workspace", "context")
 
 
-def render_plan(plan: Mapping[str, Any], name: str, id: str) -> str:
+def render_plan(plan: Plan, name: str, id: str) -> str:
     """Return the plan of the run ``name`` as one self-contained HTML page; equal plans give equal bytes.
 
     Args:
@@ -42,7 +43,7 @@ def render_plan(plan: Mapping[str, Any], name: str, id: str) -> str:
     return fill("plan.html.j2", **sections(plan), name=excerpt(name, 100).text, run_id=id)
 
 
-def sections(plan: Mapping[str, Any]) -> dict[str, Any]:
+def sections(plan: Plan) -> dict[str, Any]:
     """Return what the template shows; every number is text already."""
     device = plan["device"]
     return {
@@ -51,7 +52,7 @@ def sections(plan: Mapping[str, Any]) -> dict[str, Any]:
         "tone": tone(plan),
         "headline": headline(plan),
         "stops": [excerpt(sentence, 1000).text for sentence in plan.get("stops") or ()],
-        "measure": plan.get("measure") or "",
+        "measure": plan["measure"] or "",
         "sentence": sentence(plan),
         "figures": figures(plan),
         "calendar": calendar(plan),
@@ -62,7 +63,7 @@ def sections(plan: Mapping[str, Any]) -> dict[str, Any]:
         "fit_header": fit_header(plan),
         "fit": fit(plan),
         "ladder": ladder(plan),
-        "ladder_timed": any(row["train_hours"] is not None for row in plan.get("ladder") or ()),
+        "ladder_timed": any(row["train_hours"] is not None for row in plan["ladder"]),
         "strategies": strategies(plan),
         "rule": strategy_rule(plan),
         "sensitivity": sensitivity(plan),
@@ -71,8 +72,8 @@ def sections(plan: Mapping[str, Any]) -> dict[str, Any]:
         "advice": plan["advice"],
         "flow": flow(plan),
         "presets": presets(plan),
-        "presets_priced": any(row["cost_usd"] is not None for row in plan.get("presets") or ()),
-        "presets_timed": any(row["train_hours"] is not None for row in plan.get("presets") or ()),
+        "presets_priced": any(row["cost_usd"] is not None for row in plan["presets"]),
+        "presets_timed": any(row["train_hours"] is not None for row in plan["presets"]),
         "afterwards": afterwards(plan),
         "limits": limits(plan),
         "work": work(plan),
@@ -82,23 +83,27 @@ def sections(plan: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def tone(plan: Mapping[str, Any]) -> str:
+def tone(plan: Plan) -> str:
     """Return the tone of the verdict: better within all limits, worse over one, few where it is not known."""
     if plan.get("stops") or any(over(plan, limit, name) for limit, name in LIMITS):
         return "worse"
     return "few" if plan["hours"] is None else "better"
 
 
-LIMITS = (("max_hours", "hours"), ("max_cost_usd", "total_usd"))
+LimitName = Literal["max_hours", "max_cost_usd"]
+LIMITS: tuple[tuple[LimitName, Literal["hours", "total_usd"]], ...] = (
+    ("max_hours", "hours"),
+    ("max_cost_usd", "total_usd"),
+)
 
 
-def over(plan: Mapping[str, Any], limit: str, name: str) -> bool:
+def over(plan: Plan, limit: LimitName, name: Literal["hours", "total_usd"]) -> bool:
     """Tell whether a number of the plan exceeds its limit."""
     wanted, value = plan["limits"][limit], plan[name]
     return wanted is not None and value is not None and value > wanted
 
 
-def headline(plan: Mapping[str, Any]) -> str:
+def headline(plan: Plan) -> str:
     """Return the plan in a few words; first of all whether it fits."""
     if doctored := remedy(plan):
         return f"Does not fit {excerpt(plan['device']['title'], 100).text}{doctored}"
@@ -109,16 +114,16 @@ def headline(plan: Mapping[str, Any]) -> str:
     return f"{time(plan['hours'])} from start to end{cost}{exceeds}"
 
 
-def remedy(plan: Mapping[str, Any]) -> str:
+def remedy(plan: Plan) -> str:
     """Return what makes a run fit its device as the end of a headline; empty where it fits."""
-    found = plan.get("remedy")
+    found = plan["remedy"]
     if not found:
         return ""
     changes = ", ".join(f"{key}: {shown_value(value)}" for key, value in found["changes"].items())
     return f"; this does: {changes} ({gigabytes(found['needs_gb'])})" if changes else ", whatever is set"
 
 
-def sentence(plan: Mapping[str, Any]) -> str:
+def sentence(plan: Plan) -> str:
     """Return how much work it is and what makes the rest known."""
     tokens, steps = units.count(plan["tokens_total"], "token"), units.count(plan["steps"], "optimizer step")
     done = f"{tokens} in {steps}, on {units.count(plan['device']['gpus'])} x {plan['device']['title']}."
@@ -127,7 +132,7 @@ def sentence(plan: Mapping[str, Any]) -> str:
     return f"{done} The rate is {plan['rate']['origin']}: {excerpt(plan['rate']['source'], 300).text}."
 
 
-def calendar(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def calendar(plan: Plan) -> list[tuple[str, str, str]]:
     """Return for some starts in a week when the run is done, and between when; nothing for unknown hours."""
     if plan["hours"] is None:
         return []
@@ -152,7 +157,7 @@ def _between(start: float, low: float | None, high: float | None) -> str:
     return f"{end_of(start, low)} to {end_of(start, high)}"
 
 
-def planned(plan: Mapping[str, Any]) -> str:
+def planned(plan: Plan) -> str:
     """Return when the plan was made and when the run would have ended from then."""
     made = datetime.fromisoformat(plan["planned_at"])
     if plan["finishes_at"] is None:
@@ -161,7 +166,7 @@ def planned(plan: Mapping[str, Any]) -> str:
     return f"Planned on {made:%A, %d %B %Y, %H:%M}: started then, it ends on {end:%A, %d %B, %H:%M}."
 
 
-def costs(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def costs(plan: Plan) -> list[tuple[str, str, str]]:
     """Return what a run costs, and in one row what is not counted."""
     known = [row for row in plan["costs"] if row["usd"] is not None]
     rows = [(excerpt(row["name"], 100).text, dollars(row["usd"]), row["origin"]) for row in known]
@@ -169,11 +174,11 @@ def costs(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [*rows, ("Not counted or not known", others, "")] if others else rows
 
 
-def ownership(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+def ownership(found: Ownership) -> list[tuple[str, str]]:
     """Return renting and buying side by side; what is not known is said to be."""
-    if found.get("is_short"):
+    if found["is_short"]:
         return [("A training of less than a minute", "is no reason to rent or buy anything")]
-    if not found.get("fits", True):
+    if found["fits"] is False:
         return [("A device that the run does not fit", "is neither rented nor bought for it")]
     runs = found["break_even_runs"]
     rows = [
@@ -187,7 +192,7 @@ def ownership(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [row for row in rows if row[1] != UNKNOWN] or [("Rent, hardware and electricity", UNKNOWN)]
 
 
-def limits(plan: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
+def limits(plan: Plan) -> list[tuple[str, str, str, bool]]:
     """Return the limits that were given: key, limit, planned, and whether it is exceeded."""
     writers = {"max_hours": time, "max_cost_usd": dollars}
     return [
@@ -197,29 +202,29 @@ def limits(plan: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
     ]
 
 
-def work(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+def work(plan: Plan) -> list[tuple[str, str]]:
     """Return what was counted of model and data."""
     found = plan["work"]
-    labels = {
-        "parameters": "Parameters",
-        "trained": "Trained parameters",
-        "documents": "Documents",
-        "tokens": "Tokens in an epoch",
-        "rows": "Rows in an epoch",
-        "row_length": "Tokens in a row",
-    }
+    counts = (
+        ("Parameters", found["parameters"]),
+        ("Trained parameters", found["trained"]),
+        ("Documents", found["documents"]),
+        ("Tokens in an epoch", found["tokens"]),
+        ("Rows in an epoch", found["rows"]),
+        ("Tokens in a row", found["row_length"]),
+    )
     filled = found["tokens"] / (found["rows"] * found["row_length"]) if found["rows"] else None
-    rows = [(label, units.count(found[name])) for name, label in labels.items()]
+    rows = [(label, units.count(number)) for label, number in counts]
     return [*rows, ("Filled places of the rows", units.percent(filled))]
 
 
-def memory(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+def memory(plan: Plan) -> list[tuple[str, str]]:
     """Return the parts of the memory of one device."""
     parts = plan["memory"]
     return [(name.capitalize(), gigabytes(parts[name])) for name in MEMORY_PARTS if parts.get(name)]
 
 
-def assumptions(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def assumptions(plan: Plan) -> list[tuple[str, str, str]]:
     """Return what the plan rests on: what, in words, and whether it is measured, estimated or unknown."""
     device, rate, found = plan["device"], plan["rate"], plan["overheads"]
     price = device["price_per_gpu_hour"]

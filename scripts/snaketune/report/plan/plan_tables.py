@@ -1,9 +1,11 @@
 """The tables of a plan: where it fits, what other devices and settings would take, as text."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
+from snaketune.facts.plan import Plan
+from snaketune.facts.plan_tables import FitCell, LadderRow
 from snaketune.report import units
 from snaketune.report.compare.comparison import hours
 from snaketune.report.plan.planning import METHODS, VERDICTS, dollars
@@ -35,16 +37,16 @@ def gigabytes(value: float | None) -> str:
     return UNKNOWN if value is None else units.file_size(round(value * 1e9))
 
 
-def fit_header(plan: Mapping[str, Any]) -> list[str]:
+def fit_header(plan: Plan) -> list[str]:
     """Return the methods of the fit table."""
     return [METHODS[name] for name in _methods(plan)]
 
 
-def _methods(plan: Mapping[str, Any]) -> list[str]:
+def _methods(plan: Plan) -> list[str]:
     return [name for name in METHODS if plan["fit"] and name in plan["fit"][0]["methods"]]
 
 
-def fit(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+def fit(plan: Plan) -> list[dict[str, Any]]:
     """Return for each method whether it fits, and with what or why not: a row per GPU, or for neighbours that agree."""
     rows = [
         (row["title"], row["memory_gb"], [fit_cell(row["methods"][name], row["memory_gb"]) for name in _methods(plan)])
@@ -64,9 +66,9 @@ def _fit_row(devices: list[tuple[str, float | None]], cells: list[tuple[str, str
     return {"title": title, "memory": " to ".join(sizes), "cells": cells}
 
 
-def fit_cell(cell: Mapping[str, Any], memory_gb: float | None) -> tuple[str, str]:
+def fit_cell(cell: FitCell, memory_gb: float | None) -> tuple[str, str]:
     """Return the verdict of a method on a GPU and, in smaller print, with what setting or why not."""
-    needs, least = gigabytes(cell["needs_gb"]), cell.get("least_gb")
+    needs, least = gigabytes(cell["needs_gb"]), cell["least_gb"]
     if cell["verdict"] == "no":
         return VERDICTS["no"], f"needs {needs} of {gigabytes(memory_gb)} at least"
     if cell["verdict"] == "unknown":
@@ -74,7 +76,7 @@ def fit_cell(cell: Mapping[str, Any], memory_gb: float | None) -> tuple[str, str
     if least is not None and gigabytes(least) != needs:
         needs += f" (at least {gigabytes(least)})"
     facts = [needs] + [_elsewhere(cell)] * (cell["train_hours"] is not None)
-    facts += [dollars(cell["cost_usd"])] * (cell["cost_usd"] is not None and not cell.get("is_short"))
+    facts += [dollars(cell["cost_usd"])] * (cell["cost_usd"] is not None and not cell["is_short"])
     changes = [
         SHORT_KEYS.get(key, key) if value is True else f"{SHORT_KEYS.get(key, key)}: {value}"
         for key, value in cell["with"].items()
@@ -82,12 +84,12 @@ def fit_cell(cell: Mapping[str, Any], memory_gb: float | None) -> tuple[str, str
     return VERDICTS[cell["verdict"]], ", ".join([*facts, *changes])
 
 
-def _elsewhere(row: Mapping[str, Any]) -> str:
+def _elsewhere(row: FitCell | LadderRow) -> str:
     """Return the hours of training on another device; seconds of it are not told, which loading would drown."""
-    return SHORT if row.get("is_short") else time(row["train_hours"])
+    return SHORT if row["is_short"] else time(row["train_hours"])
 
 
-def ladder(plan: Mapping[str, Any]) -> list[dict[str, str]]:
+def ladder(plan: Plan) -> list[dict[str, str]]:
     """Return the steps from a computer at home to a data centre, each with the device that the run fits there."""
     return [
         {
@@ -95,14 +97,14 @@ def ladder(plan: Mapping[str, Any]) -> list[dict[str, str]]:
             "device": excerpt(row["device_title"], 80).text,
             "verdict": VERDICTS.get(row["verdict"], row["verdict"]),
             "hours": _elsewhere(row),
-            "run": NEXT_TO_NOTHING if row.get("is_short") else dollars(row["usd_per_run"]),
-            "year": NEXT_TO_NOTHING if row.get("is_short") else dollars(row["usd_per_year"]),
+            "run": NEXT_TO_NOTHING if row["is_short"] else dollars(row["usd_per_run"]),
+            "year": NEXT_TO_NOTHING if row["is_short"] else dollars(row["usd_per_year"]),
         }
-        for row in plan.get("ladder") or []
+        for row in plan["ladder"]
     ]
 
 
-def strategies(plan: Mapping[str, Any]) -> list[dict[str, str]]:
+def strategies(plan: Plan) -> list[dict[str, str]]:
     """Return one GPU and several, side by side."""
     return [
         {
@@ -118,7 +120,7 @@ def strategies(plan: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def strategy_rule(plan: Mapping[str, Any]) -> str:
+def strategy_rule(plan: Plan) -> str:
     """Return the rule by which several GPUs are cheaper, with the numbers of this run; empty on a CPU."""
     several = [row for row in plan["strategies"] if row["gpus"] > 1]
     if not several:
@@ -132,7 +134,7 @@ def strategy_rule(plan: Mapping[str, Any]) -> str:
     )
 
 
-def sensitivity(plan: Mapping[str, Any]) -> list[dict[str, str]]:
+def sensitivity(plan: Plan) -> list[dict[str, str]]:
     """Return what one change each does; hours and dollars are unknown where the rate is."""
     return [
         {

@@ -1,12 +1,15 @@
 """What the run was planned to take, next to what it took: the one part of the page that is measured on a machine."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from snaketune.facts.measured import RunInfo
+from snaketune.facts.plan import About, Plan, Rate, number_of
+from snaketune.facts.plan_tables import CostRow, FitCell
 from snaketune.report import units
 from snaketune.report.compare.comparison import dollars, hours, relative
-from snaketune.report.facts import Facts, Json, get_path
+from snaketune.report.facts import Facts
 from snaketune.report.text import excerpt
 
 METHODS = {"lora": "LoRA", "8bit": "8 bit", "4bit": "4 bit", "full": "All weights"}
@@ -45,10 +48,11 @@ def planning(facts: Facts) -> Planning | None:
     if not plan:
         return None
     methods = [name for name in METHODS if plan["fit"] and name in plan["fit"][0]["methods"]]
+    own = (plan, facts.measured, facts)
     return Planning(
         device=f"{units.count(plan['device']['gpus'])} x {excerpt(plan['device']['title'], 100).text}",
         rate_source=excerpt(plan["rate"]["source"], 400).text,
-        rows=tuple(_row(plan, facts.info or {}, facts, entry) for entry in ROWS),
+        rows=tuple(_row(*own, entry) for entry in ROWS),
         fit_header=tuple(METHODS[name] for name in methods),
         fit=tuple((row["title"], *(_cell(row["methods"][name]) for name in methods)) for row in plan["fit"]),
         costs=tuple((excerpt(row["name"], 100).text, dollars(row["usd"]), _origin(row)) for row in plan["costs"]),
@@ -63,12 +67,12 @@ class Entry:
     label: str
     name: str
     write: Callable[[Any], str]
-    actual: Callable[[Facts, Json], float | None]
+    actual: Callable[[Facts, RunInfo], float | None]
 
 
-def _row(plan: Json, info: Json, facts: Facts, entry: Entry) -> PlannedRow:
-    about = get_path(plan, f"about.{entry.name}") if entry.name else plan["rate"]
-    planned = plan[entry.name] if entry.name else plan["rate"]["tokens_per_second"]
+def _row(plan: Plan, info: RunInfo, facts: Facts, entry: Entry) -> PlannedRow:
+    about: About | Rate = plan["about"][entry.name] if entry.name else plan["rate"]
+    planned = number_of(plan, entry.name) if entry.name else plan["rate"]["tokens_per_second"]
     actual, low, high = entry.actual(facts, info), about["low"], about["high"]
     return PlannedRow(
         label=entry.label,
@@ -85,44 +89,45 @@ def _how(name: str, origin: str) -> str:
     return "counted" if name in ("tokens_total", "steps") else {"measured": "measured before"}.get(origin, origin)
 
 
-def _tokens(facts: Facts, info: Json) -> float | None:
-    return get_path(facts.adapter, "tokens")
+def _tokens(facts: Facts, info: RunInfo) -> float | None:
+    return facts.adapter["tokens"]
 
 
-def _steps(facts: Facts, info: Json) -> float | None:
-    return get_path(facts.adapter, "steps")
+def _steps(facts: Facts, info: RunInfo) -> float | None:
+    return facts.adapter["steps"]
 
 
-def _training(facts: Facts, info: Json) -> float | None:
+def _training(facts: Facts, info: RunInfo) -> float | None:
     """Return the hours of training, None for a resumed run, whose clock saw only its last part."""
-    compute = get_path(info, "seconds.compute")
-    if compute is None or get_path(info, "resumed_from_step") is not None:
+    compute = info["seconds"]["compute"]
+    if compute is None or info["resumed_from_step"] is not None:
         return None
-    return (compute + (get_path(info, "seconds.data") or 0.0)) / 3600
+    return (compute + (info["seconds"]["data"] or 0.0)) / 3600
 
 
-def whole_hours(facts: Facts, info: Json) -> float | None:
+def whole_hours(facts: Facts, info: RunInfo) -> float | None:
     """Return the hours of the training job, None for a resumed run, whose clock saw only its last part."""
-    seconds = get_path(info, "train.seconds")
-    return None if seconds is None or get_path(info, "resumed_from_step") is not None else seconds / 3600
+    seconds = info["train"]["seconds"]
+    return None if seconds is None or info["resumed_from_step"] is not None else seconds / 3600
 
 
-def _rate(facts: Facts, info: Json) -> float | None:
-    compute, tokens = get_path(info, "seconds.compute"), get_path(info, "tokens_this_time")
-    seconds = (compute or 0.0) + (get_path(info, "seconds.data") or 0.0)
-    gpus = get_path(facts.plan, "device.gpus") or 1
+def _rate(facts: Facts, info: RunInfo) -> float | None:
+    compute, tokens = info["seconds"]["compute"], info["tokens_this_time"]
+    seconds = (compute or 0.0) + (info["seconds"]["data"] or 0.0)
+    gpus = (facts.plan and facts.plan["device"]["gpus"]) or 1
     return tokens / seconds / gpus if tokens and seconds else None
 
 
-def _cost(facts: Facts, info: Json) -> float | None:
-    whole, price = whole_hours(facts, info), get_path(facts.plan, "device.price_per_gpu_hour")
-    is_same = get_path(facts.plan, "device.is_here") is not False
-    return whole * price * facts.plan["device"]["gpus"] if whole and price is not None and is_same else None  # type: ignore[index]
+def _cost(facts: Facts, info: RunInfo) -> float | None:
+    whole, device = whole_hours(facts, info), facts.plan["device"] if facts.plan else None
+    if not device or not whole or device["price_per_gpu_hour"] is None or device["is_here"] is False:
+        return None
+    return whole * device["price_per_gpu_hour"] * device["gpus"]
 
 
-def _memory(facts: Facts, info: Json) -> float | None:
-    memory = get_path(info, "peak_memory") or {}
-    peak = memory.get("gpu_bytes") or memory.get("resident_bytes")
+def _memory(facts: Facts, info: RunInfo) -> float | None:
+    memory = info["peak_memory"]
+    peak = memory["gpu_bytes"] or memory["resident_bytes"]
     return peak / 1e9 if peak else None
 
 
@@ -145,14 +150,14 @@ ROWS = (
 )
 
 
-def _cell(cell: Mapping[str, Any]) -> str:
+def _cell(cell: FitCell) -> str:
     needs = f", {cell['needs_gb']:.3g} GB" if cell["needs_gb"] else ""
-    if cell.get("is_short"):
+    if cell["is_short"]:
         return f"{VERDICTS[cell['verdict']]}{needs}, under a minute"
     time = f", {_hours(cell['train_hours'])}" if cell["train_hours"] is not None else ""
     cost = f", {dollars(cell['cost_usd'])}" if cell["cost_usd"] is not None else ""
     return VERDICTS[cell["verdict"]] + needs + time + cost
 
 
-def _origin(row: Mapping[str, Any]) -> str:
+def _origin(row: CostRow) -> str:
     return COST_WORDS.get(row["origin"], row["origin"])

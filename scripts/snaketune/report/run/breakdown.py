@@ -2,12 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from snaketune.facts.evaluation import (
+    MODELS,
+    Evaluation,
+    FileScores,
+    LengthGroup,
+    SourceGroup,
+    TaskScores,
+    count,
+    score,
+)
 from snaketune.report import units
-from snaketune.report.facts import get_path
 from snaketune.report.run.answers import Answers
-from snaketune.report.run.evaluation import MODELS, Row, table
+from snaketune.report.run.evaluation import Row, table
 from snaketune.report.text import excerpt
 
 # A difference of two measures with standard errors is called one beyond this many of them.
@@ -52,21 +60,21 @@ class TaskRow:
     difference: str
 
 
-def source_parts(evaluation: Mapping[str, Any], paths: Sequence[Any]) -> tuple[Part, ...]:
+def source_parts(evaluation: Evaluation, paths: Sequence[str]) -> tuple[Part, ...]:
     """Return the losses per source; a source without a name in ``paths`` is called by its number."""
     named = {number: excerpt(path, 200).text for number, path in enumerate(paths)}
-    groups = get_path(evaluation, "by_source") or []
-    return tuple(_part(named.get(group.get("source"), f"source {group.get('source')}"), group) for group in groups)
+    groups = evaluation["by_source"]
+    return tuple(_part(named.get(group["source"] or 0, f"source {group['source']}"), group) for group in groups)
 
 
-def length_parts(evaluation: Mapping[str, Any]) -> tuple[Part, ...]:
+def length_parts(evaluation: Evaluation) -> tuple[Part, ...]:
     """Return the losses per length of the documents."""
-    groups = get_path(evaluation, "by_length") or []
+    groups = evaluation["by_length"]
     return tuple(_part(f"{units.count(group['from'])} to {units.count(group['to'] - 1)}", group) for group in groups)
 
 
-def _part(label: str, group: Mapping[str, Any]) -> Part:
-    moved = get_path(group, "difference.loss") or {}
+def _part(label: str, group: SourceGroup | LengthGroup) -> Part:
+    moved = group["difference"].get("loss") or {}
     low, high = moved.get("low"), moved.get("high")
     word = within = ""
     if low is not None and high is not None:
@@ -74,46 +82,47 @@ def _part(label: str, group: Mapping[str, Any]) -> Part:
         within = f"95%: {units.signed(low)} to {units.signed(high)}"
     return Part(
         label,
-        units.count(group.get("n")),
-        units.count(group.get("tokens")),
-        units.plain(get_path(group, "base.loss")),
-        units.plain(get_path(group, "tuned.loss")),
+        units.count(group["n"]),
+        units.count(group["tokens"]),
+        units.plain(score(group["base"], "loss")),
+        units.plain(score(group["tuned"], "loss")),
         units.signed(moved.get("difference")) if moved else "",
         within,
         word,
     )
 
 
-def file_parts(evaluation: Mapping[str, Any], answers: Mapping[str, Answers]) -> tuple[FilePart, ...]:
+def file_parts(evaluation: Evaluation, answers: Mapping[str, Answers]) -> tuple[FilePart, ...]:
     """Return what was measured with each external file."""
     return tuple(
         FilePart(
             excerpt(name, 200).text,
             _asked(found),
-            tuple(model for model in MODELS if get_path(found, model)),
+            tuple(model for model in MODELS if found[model]),
             table(found, answers.get(name)),
             answers.get(name, Answers()),
         )
-        for name, found in (get_path(evaluation, "files") or {}).items()
+        for name, found in evaluation["files"].items()
     )
 
 
-def _asked(found: Mapping[str, Any]) -> str:
-    left_out = get_path(found, "left_out")
-    asked = units.count(get_path(found, "tuned.n_generated"), "question")
+def _asked(found: FileScores) -> str:
+    left_out = found["left_out"]
+    asked = units.count(count(found["tuned"], "n_generated"), "question")
     return f"{asked} (without {units.count(left_out)} that could not be put to the model)" if left_out else asked
 
 
-def task_rows(evaluation: Mapping[str, Any]) -> tuple[TaskRow, ...]:
+def task_rows(evaluation: Evaluation) -> tuple[TaskRow, ...]:
     """Return the measures of every task."""
-    tasks = get_path(evaluation, "tasks") or {}
+    tasks = evaluation["tasks"]
     return tuple(row for name, found in tasks.items() for row in _rows_of_task(name, found))
 
 
-def _rows_of_task(name: str, found: Mapping[str, Any]) -> list[TaskRow]:
-    base, final = found.get("base") or {}, found.get("merged") or found.get("tuned") or {}
+def _rows_of_task(name: str, found: TaskScores) -> list[TaskRow]:
+    base, final = found["base"], found["merged"] or found["tuned"]
     measures = [key for key in final if "_stderr," not in key]
-    told = (excerpt(name, 100).text, str(found.get("version", "")), units.count(found.get("n")))
+    version = "" if found["version"] is None else str(found["version"])
+    told = (excerpt(name, 100).text, version, units.count(found["n"]))
     return [
         TaskRow(
             *told,
@@ -126,7 +135,7 @@ def _rows_of_task(name: str, found: Mapping[str, Any]) -> list[TaskRow]:
     ]
 
 
-def _with_error(values: Mapping[str, Any], key: str) -> str:
+def _with_error(values: Mapping[str, float], key: str) -> str:
     if key not in values:
         return units.UNKNOWN
     measure, _, name = key.partition(",")

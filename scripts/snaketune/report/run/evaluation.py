@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, cast
 
+from snaketune.facts.evaluation import MODELS, Compared, Interval, Scores, count, score
 from snaketune.report import units
-from snaketune.report.facts import get_path
 from snaketune.report.run.answers import Answers
 from snaketune.report.run.judging import clear_sign, deciding, match_sign, moved
 from snaketune.report.significance import interval
@@ -72,8 +72,7 @@ METRICS = {
     "bleu": Metric("BLEU", "0 to 100, higher is better", True, units.plain, units.signed),
     "rouge_l": Metric("ROUGE-L", "0 to 1, higher is better", True, units.plain, units.signed),
 }
-MODELS = ("base", "tuned", "merged")
-COUNTS = ("n", "n_generated")
+COUNTS: tuple[Literal["n", "n_generated"], ...] = ("n", "n_generated")
 CUT = "n_cut"  # answers without an end, no measure
 
 
@@ -99,82 +98,83 @@ class Row:
     merging: Cell
 
 
-def table(evaluation: Mapping[str, Any], answers: Answers | None = None) -> tuple[Row, ...]:
+def table(evaluation: Compared, answers: Answers | None = None) -> tuple[Row, ...]:
     """Return the rows of the evaluation table: known metrics first, then any other number of the facts."""
-    present = {key for model in MODELS for key in get_path(evaluation, model) or {}} - {*COUNTS, CUT}
+    present = {key for model in MODELS for key in evaluation[model] or {}} - {*COUNTS, CUT}
     known = [key for key in METRICS if key in present]
     others = sorted(key for key in present - set(METRICS) if _is_number(evaluation, key))
     return tuple(_row(evaluation, key, answers or Answers()) for key in known + others)
 
 
-def cases(evaluation: Mapping[str, Any]) -> str:
+def cases(evaluation: Compared) -> str:
     """Return how much held-out data the measures rest on, as sentences."""
-    records, generated = (get_path(evaluation, f"tuned.{key}") for key in COUNTS)
+    records, generated = (count(evaluation["tuned"], key) for key in COUNTS)
     over = [f"Losses over {units.count(records, 'held-out record')}."] if records else []
     over += (
         [f"Answers to {units.count(generated, 'held-out request')}, with 95% Wilson intervals."] if generated else []
     )
-    if get_path(evaluation, "differences"):
+    if evaluation["differences"]:
         over.append("Differences have 95% intervals from a paired bootstrap over the same cases.")
     return " ".join(over)
 
 
-def _is_number(evaluation: Mapping[str, Any], key: str) -> bool:
-    return all(value is None or isinstance(value, int | float) for value in _values(evaluation, key))
+def _is_number(evaluation: Compared, key: str) -> bool:
+    raw = (cast(Mapping[str, Any], evaluation[model] or {}).get(key) for model in MODELS)
+    return all(value is None or isinstance(value, int | float) for value in raw)
 
 
-def _values(evaluation: Mapping[str, Any], key: str) -> list[Any]:
+def _values(evaluation: Compared, key: str) -> list[float | None]:
     """Return a metric of base, tuned and merged model; its name may hold dots."""
-    return [(get_path(evaluation, model) or {}).get(key) for model in MODELS]
+    return [score(evaluation[model], key) for model in MODELS]
 
 
-def _row(evaluation: Mapping[str, Any], key: str, answers: Answers) -> Row:
+def _row(evaluation: Compared, key: str, answers: Answers) -> Row:
     metric = METRICS.get(key) or Metric(key, "", None, units.plain, units.signed)
     base, tuned, merged = _values(evaluation, key)
     return Row(
         label=metric.label,
         meaning=metric.meaning,
-        base=_value(metric, key, get_path(evaluation, "base"), base),
-        tuned=_value(metric, key, get_path(evaluation, "tuned"), tuned),
+        base=_value(metric, key, evaluation["base"], base),
+        tuned=_value(metric, key, evaluation["tuned"], tuned),
         tuning=_tuning(metric, evaluation, key, answers),
-        merged=_value(metric, key, get_path(evaluation, "merged"), merged),
+        merged=_value(metric, key, evaluation["merged"], merged),
         merging=_merging(metric, tuned, merged, moved(evaluation, "merged_minus_tuned", key)),
     )
 
 
-def _value(metric: Metric, key: str, model: Any, value: float | None) -> Cell:
-    if some := get_path(model, f"n_scored.{key}"):
+def _value(metric: Metric, key: str, model: Scores | None, value: float | None) -> Cell:
+    if some := (model or {}).get("n_scored", {}).get(key):
         return Cell(metric.write(value), f"of {units.count(some, 'answer')}")
-    cases = get_path(model, "n_generated")
+    cases = count(model, "n_generated")
     if key != deciding(model) or value is None or not cases:
         return Cell(metric.write(value))
     low, high = interval(value, cases)
     return Cell(metric.write(value), f"95%: {units.percent(low)} to {units.percent(high)}")
 
 
-def _tuning(metric: Metric, evaluation: Mapping[str, Any], key: str, answers: Answers) -> Cell:
+def _tuning(metric: Metric, evaluation: Compared, key: str, answers: Answers) -> Cell:
     base, tuned, _ = _values(evaluation, key)
     difference = moved(evaluation, "tuned_minus_base", key)
     cell = _difference(metric, base, tuned, difference)
-    if cell.note or not cell.text or metric.higher_is_better is None:
+    if cell.note or not cell.text or metric.higher_is_better is None or base is None or tuned is None:
         return cell
     sign = clear_sign(difference)
-    if key == deciding(get_path(evaluation, "tuned")):
-        sign = match_sign(base, tuned, get_path(evaluation, "tuned.n_generated") or 0, answers)
+    if key == deciding(evaluation["tuned"]):
+        sign = match_sign(base, tuned, count(evaluation["tuned"], "n_generated") or 0, answers)
     elif sign is None:
         sign = 1 if tuned > base else -1
     word = "may be chance" if sign == 0 else "better" if (sign > 0) == metric.higher_is_better else "worse"
     return Cell(cell.text, word, cell.interval)
 
 
-def _merging(metric: Metric, tuned: float | None, merged: float | None, difference: Mapping[str, Any]) -> Cell:
+def _merging(metric: Metric, tuned: float | None, merged: float | None, difference: Interval) -> Cell:
     """Return merged minus tuned; what differs in no digit that is shown is equal."""
     if tuned is not None and merged is not None and abs(merged - tuned) <= SAME * abs(tuned):
         return Cell("equal")
     return _difference(metric, tuned, merged, difference)
 
 
-def _difference(metric: Metric, before: float | None, after: float | None, moved: Mapping[str, Any]) -> Cell:
+def _difference(metric: Metric, before: float | None, after: float | None, moved: Interval) -> Cell:
     if before is None or after is None:
         return Cell("")
     difference = after - before

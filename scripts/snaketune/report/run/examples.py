@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.report import units
-from snaketune.report.facts import Facts, get_path
+from snaketune.report.facts import Facts
 from snaketune.report.text import visible
 
 CHARACTERS = 4000
@@ -32,7 +32,7 @@ class Example:
 
 def examples(facts: Facts) -> tuple[Example, ...]:
     """Return up to three training examples; a pair gives two, its chosen and its rejected answer."""
-    shown = (get_path(facts.tokens, "examples") or [])[:EXAMPLES_SHOWN]
+    shown = facts.tokens["examples"][:EXAMPLES_SHOWN]
     return tuple(example_of(example, answer) for example in shown for answer in ANSWERS if answer in example)
 
 

@@ -1,10 +1,12 @@
 """What a careful reader would want to be told: sentences that hold, each from the facts alone."""
 
 from dataclasses import dataclass
-from typing import Any
 
+from snaketune.facts.data import LengthAccount
+from snaketune.facts.evaluation import MODELS, count
+from snaketune.facts.merging import Merged
 from snaketune.report import units
-from snaketune.report.facts import Facts, get_path
+from snaketune.report.facts import Facts
 from snaketune.report.kept_weights import kept_step
 from snaketune.report.run.answers import WRONG_KINDS
 from snaketune.report.run.funnel import balances
@@ -13,7 +15,7 @@ from snaketune.report.text import excerpt
 
 OVERFITTED = 1.02
 PACKED_WELL = 0.8
-MODELS = ("base", "tuned", "merged")
+FILES_OF_TEXT = ("evaluate.files", "split.decontaminate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
         *_accounts(facts),
         *_overlap(facts),
         *_lengths("training", facts.rightsize),
-        *_lengths("held-out", get_path(facts.rightsize, "eval")),
+        *_lengths("held-out", facts.rightsize["eval"]),
         *_packing(facts),
         *_merge(facts),
     ]
@@ -55,7 +57,7 @@ def _changed(facts: Facts) -> list[Finding]:
 
 
 def _notes(facts: Facts) -> list[Finding]:
-    return [warning(excerpt(note, 1000).text) for note in get_path(facts.run, "notes") or []]
+    return [warning(excerpt(note, 1000).text) for note in facts.run["notes"]]
 
 
 def _training(facts: Facts) -> list[Finding]:
@@ -77,8 +79,10 @@ def _training(facts: Facts) -> list[Finding]:
 def _comparison(facts: Facts) -> list[Finding]:
     """Models are compared on the same data; where their counts differ, they were not."""
     found = []
-    for key, noun in (("n", "held-out record"), ("n_generated", "held-out request")):
-        counts = [get_path(facts.evaluation, f"{model}.{key}") for model in MODELS if get_path(facts.evaluation, model)]
+    measured = [facts.evaluation[model] for model in MODELS if facts.evaluation[model]]
+    records = [count(scores, "n") for scores in measured], "held-out record"
+    requests = [count(scores, "n_generated") for scores in measured], "held-out request"
+    for counts, noun in (records, requests):
         if len(set(counts)) > 1:
             listed = ", ".join(units.count(number, noun) for number in counts)
             found.append(warning(f"The models were not measured on the same data: {listed}."))
@@ -106,15 +110,15 @@ def _accounts(facts: Facts) -> list[Finding]:
 def _overlap(facts: Facts) -> list[Finding]:
     """What of the evaluation the training data may give away, as far as it was looked for."""
     found = []
-    config = get_path(facts.run, "config") or {}
-    files, searched = ((config.get(key) or {}).get("value") or [] for key in ("evaluate.files", "split.decontaminate"))
+    config = facts.run["config"]
+    files, searched = (config[key]["value"] or [] if key in config else [] for key in FILES_OF_TEXT)
     for path in [path for path in files if path not in searched]:
         name = excerpt(path, 200).text
         found.append(
             warning(f"The training data were not searched for {name}: list it in split.decontaminate to drop overlap.")
         )
-    if get_path(facts.split, "shared_prompts") == 0 and get_path(facts.split, "eval"):
-        dropped = sum(get_path(facts.split, key) or 0 for key in ("dropped_similar", "dropped_contaminated"))
+    if facts.split["shared_prompts"] == 0 and facts.split["eval"]:
+        dropped = (facts.split["dropped_similar"] or 0) + (facts.split["dropped_contaminated"] or 0)
         sentence = "No prompt of the held-out data is in the training data."
         if dropped:
             sentence += f" {units.count(dropped, 'record')} that would give an evaluation away {_was(dropped)} dropped."
@@ -122,19 +126,20 @@ def _overlap(facts: Facts) -> list[Finding]:
     return found
 
 
-def _lengths(split: str, account: Any) -> list[Finding]:
+def _lengths(split: str, account: LengthAccount) -> list[Finding]:
     found = []
-    for key, word in (("dropped", "dropped"), ("truncated", "cut")):
-        number, tokens = get_path(account, key), get_path(account, f"tokens_{key}")
+    dropped = (account["dropped"], account["tokens_dropped"], "dropped")
+    cut = (account["truncated"], account["tokens_truncated"], "cut")
+    for number, tokens, word in (dropped, cut):
         if number:
-            lost = f"{units.count(tokens, 'token')} lost, {units.share(tokens, get_path(account, 'tokens'))} of all"
+            lost = f"{units.count(tokens, 'token')} lost, {units.share(tokens, account['tokens'])} of all"
             documents = units.count(number, f"{split} document")
             found.append(warning(f"{documents} longer than max_length {_was(number)} {word} ({lost})."))
     return found
 
 
 def _packing(facts: Facts) -> list[Finding]:
-    efficiency = get_path(facts.pack, "splits.train.efficiency")
+    efficiency = facts.pack["splits"]["train"]["efficiency"]
     if efficiency is None or efficiency >= PACKED_WELL:
         return []
     return [
@@ -145,22 +150,24 @@ def _packing(facts: Facts) -> list[Finding]:
 def _merge(facts: Facts) -> list[Finding]:
     if reason := missing_because(facts):
         return [warning(f"There is no merged model. {reason}")]
-    found = get_path(facts.merged, "check.verdict")
+    if facts.merged is None:
+        return []
+    found = facts.merged["check"]["verdict"]
     if found == "equal":
         return [Finding("check", "The merged model was compared with the adapter and found equal.")]
     if found == "rounded":
-        return [warning(_cost_of_rounding(facts))]
+        return [warning(_cost_of_rounding(facts, facts.merged))]
     if found is not None:
         return [warning(f"The check of the merged model says: {excerpt(found, 200).text}.")]
-    return [] if facts.merged is None else [warning("The merged model was not compared with the adapter.")]
+    return [warning("The merged model was not compared with the adapter.")]
 
 
-def _cost_of_rounding(facts: Facts) -> str:
-    check, dtype = get_path(facts.merged, "check"), excerpt(get_path(facts.merged, "dtype"), 50).text
+def _cost_of_rounding(facts: Facts, merged: Merged) -> str:
+    check, dtype = merged["check"], excerpt(merged["dtype"], 50).text
     return (
         f"The merged model is the right sum, but storing it as {dtype} costs:"
-        f" loss {units.significant(check.get('adapter_loss'))} \u2192 {units.significant(check.get('merged_loss'))}, KL"
-        f" divergence {units.significant(check.get('mean_kl'))} nats; {choice(facts)}."
+        f" loss {units.significant(check['adapter_loss'])} \u2192 {units.significant(check['merged_loss'])}, KL"
+        f" divergence {units.significant(check['mean_kl'])} nats; {choice(facts)}."
     )
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
+from snaketune.facts.data import PackedSplit, Split
 from snaketune.report import units
-from snaketune.report.facts import Facts, get_path
+from snaketune.report.facts import Facts
 
-SPLITS = (("train", "Training"), ("eval", "Held-out"))
+SplitName = Literal["train", "eval"]
+SPLITS: tuple[tuple[SplitName, str], ...] = (("train", "Training"), ("eval", "Held-out"))
 REASONS = {
     "not_json": "not JSON",
     "not_packed": "text that is not a list of messages, where others are one",
@@ -58,11 +60,12 @@ REASONS = {
 }
 
 
-# What the split keeps out of training, because it would give held-out answers away.
-LEAKS = {
-    "dropped_similar": "too similar to a held-out record",
-    "dropped_contaminated": "found in evaluation text",
-}
+def leaks(split: Split) -> tuple[tuple[str, int | None], ...]:
+    """Return what the split keeps out of training because it would give held-out answers away: words and records."""
+    return (
+        ("too similar to a held-out record", split["dropped_similar"]),
+        ("found in evaluation text", split["dropped_contaminated"]),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,33 +83,34 @@ def funnel(facts: Facts) -> tuple[Step, ...]:
     """Return the rows of the funnel; unknown numbers and losses of nothing are left out."""
     lines = line_count(facts)
     rows: list[tuple[str, str, int | None]] = [("stage", "Lines in the sources", lines)]
-    rows += _losses("quarantined", get_path(facts.reading, "reasons"))
-    rows += [("loss", "not in the sample of max_records", get_path(facts.reading, "not_sampled"))]
-    rows += [("stage", "Records read", get_path(facts.reading, "records"))]
+    rows += _losses("quarantined", facts.reading["reasons"])
+    rows += [("loss", "not in the sample of max_records", facts.reading["not_sampled"])]
+    rows += [("stage", "Records read", facts.reading["records"])]
     rows += _duplicates(facts)
-    rows += [("stage", "Records kept", get_path(facts.dedupe, "kept"))]
-    rows += [("loss", words, get_path(facts.split, key)) for key, words in LEAKS.items()]
-    rows += [("loss", "left out by the weight of their source", get_path(facts.split, "weight_left_out"))]
-    rows += [("stage", "Copies added by the weight of their source", get_path(facts.split, "weight_added"))]
+    rows += [("stage", "Records kept", facts.dedupe["kept"])]
+    rows += [("loss", words, number) for words, number in leaks(facts.split)]
+    rows += [("loss", "left out by the weight of their source", facts.split["weight_left_out"])]
+    rows += [("stage", "Copies added by the weight of their source", facts.split["weight_added"])]
     for split, name in SPLITS:
-        rows += [("stage", f"{name} records{_alike(facts, split)}", get_path(facts.split, split))]
-        rows += _losses("left out", get_path(facts.tokens, f"splits.{split}.dropped"))
+        rows += [("stage", f"{name} records{_alike(facts, split)}", facts.split[split])]
+        rows += _losses("left out", facts.tokens["splits"][split]["dropped"])
         rows += [("loss", "dropped: longer than max_length", too_long(facts, split))]
-        rows += [("stage", f"{name} documents in packed rows", get_path(facts.pack, f"splits.{split}.documents"))]
+        rows += [("stage", f"{name} documents in packed rows", _documents(facts, split))]
     shown = [row for row in rows if row[2] is not None and (row[0] == "stage" or row[2])]
     return tuple(_step(kind, label, number or 0, lines) for kind, label, number in shown)
 
 
 def _alike(facts: Facts, split: str) -> str:
     """Return how many held-out records have more training records like them than a leak explains, for a label."""
-    count = get_path(facts.split, "eval_alike") if split == "eval" else None
+    count = facts.split["eval_alike"] if split == "eval" else None
     return f" ({units.plain(count)} of them like many training records each)" if count else ""
 
 
 def line_count(facts: Facts) -> int | None:
     """Return the number of lines in all sources, or None where a source does not say."""
-    counts = [source.get("lines") for source in get_path(facts.reading, "sources") or []]
-    return None if not counts or None in counts else sum(counts)
+    counts = [source["lines"] for source in facts.reading["sources"]]
+    known = [count for count in counts if count is not None]
+    return sum(known) if counts and len(known) == len(counts) else None
 
 
 def reason_words(reason: str) -> str:
@@ -114,15 +118,25 @@ def reason_words(reason: str) -> str:
     return REASONS.get(reason, reason.replace("_", " "))
 
 
-def too_long(facts: Facts, split: str) -> int | None:
+def too_long(facts: Facts, split: SplitName) -> int | None:
     """Return how many documents of a split were dropped because they are longer than max_length."""
-    return get_path(facts.rightsize, "dropped" if split == "train" else f"{split}.dropped")
+    return facts.rightsize["dropped"] if split == "train" else facts.rightsize["eval"]["dropped"]
+
+
+def packed_split(facts: Facts, split: SplitName) -> PackedSplit | None:
+    """Return the packed rows of a split, None where nothing was held out."""
+    return facts.pack["splits"].get(split)
+
+
+def _documents(facts: Facts, split: SplitName) -> int | None:
+    found = packed_split(facts, split)
+    return found["documents"] if found else None
 
 
 def _duplicates(facts: Facts) -> list[tuple[str, str, int | None]]:
-    exact, near = (get_path(facts.dedupe, f"removed_{kind}") for kind in ("exact", "near"))
+    exact, near = facts.dedupe["removed_exact"], facts.dedupe["removed_near"]
     if exact is None or near is None:
-        return [("loss", "duplicates", get_path(facts.dedupe, "removed"))]
+        return [("loss", "duplicates", facts.dedupe["removed"])]
     return [("loss", "exact duplicates", exact), ("loss", "near-duplicates", near)]
 
 
@@ -149,34 +163,30 @@ def balances(facts: Facts) -> tuple[Balance, ...]:
     """Return the balance of every stage, from the lines of the sources to the packed documents."""
     reading, dedupe, split = facts.reading, facts.dedupe, facts.split
     found = [
-        _balance("reading", line_count(facts), (get_path(reading, "records"), *_not_read(facts))),
-        _balance(
-            "deduplication", get_path(reading, "records"), (get_path(dedupe, "kept"), get_path(dedupe, "removed"))
-        ),
-        _balance(
-            "splitting", get_path(dedupe, "kept"), (*(get_path(split, name) for name, _ in SPLITS), *_not_split(facts))
-        ),
+        _balance("reading", line_count(facts), (reading["records"], *_not_read(facts))),
+        _balance("deduplication", reading["records"], (dedupe["kept"], dedupe["removed"])),
+        _balance("splitting", dedupe["kept"], (split["train"], split["eval"], *_not_split(facts))),
     ]
     for name, word in SPLITS:
-        records = get_path(facts.tokens, f"splits.{name}.records")
-        dropped = get_path(facts.tokens, f"splits.{name}.dropped")
+        records, dropped = facts.tokens["splits"][name]["records"], facts.tokens["splits"][name]["dropped"]
         left_out = None if dropped is None else sum(dropped.values())
-        packed = get_path(facts.pack, f"splits.{name}.documents")
-        found += [_balance(f"tokenizing the {word.lower()} split", get_path(split, name), (records, left_out))]
-        found += [_balance(f"packing the {word.lower()} split", records, (packed, too_long(facts, name)))]
+        packed = (_documents(facts, name), too_long(facts, name))
+        found += [_balance(f"tokenizing the {word.lower()} split", split[name], (records, left_out))]
+        found += [_balance(f"packing the {word.lower()} split", records, packed)]
     return tuple(found)
 
 
 def _not_read(facts: Facts) -> list[int | None]:
-    return [get_path(facts.reading, "quarantined"), get_path(facts.reading, "not_sampled") or 0]
+    return [facts.reading["quarantined"], facts.reading["not_sampled"] or 0]
 
 
 def _not_split(facts: Facts) -> list[int]:
     """Return what left on the way to the split, and less than nothing for what weights repeat."""
-    lost = [get_path(facts.split, key) or 0 for key in (*LEAKS, "weight_left_out")]
-    return [*lost, -(get_path(facts.split, "weight_added") or 0)]
+    lost = [number or 0 for _, number in leaks(facts.split)]
+    return [*lost, facts.split["weight_left_out"] or 0, -(facts.split["weight_added"] or 0)]
 
 
-def _balance(place: str, whole: Any, parts: Iterable[Any]) -> Balance:
-    known = list(parts)
-    return Balance(place, None if whole is None or None in known else whole - sum(known))
+def _balance(place: str, whole: int | None, parts: Iterable[int | None]) -> Balance:
+    counts = list(parts)
+    known = [count for count in counts if count is not None]
+    return Balance(place, None if whole is None or len(known) < len(counts) else whole - sum(known))

@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from snaketune.core.canonical import digest_of, read_json
+from snaketune.core.canonical import digest_of
+from snaketune.facts.measured import RUN_INFO, RunInfo
+from snaketune.facts.run import RUN, RunBefore, StageTime
 from snaketune.report import units
 from snaketune.report.compare.comparison import ABSENT, hours
-from snaketune.report.facts import Facts, get_path
+from snaketune.report.facts import Facts
 from snaketune.report.run.machine import Part
 from snaketune.report.run.provenance import shown_value
 from snaketune.report.text import excerpt
@@ -57,7 +59,7 @@ def _times(benchmark: Path, began: float) -> dict[str, Any]:
     return {"seconds": float(noted["s"]), "finished": finished, "reused": ended < began}
 
 
-def run_before(results: Path, folder: Path, info: Mapping[str, Any]) -> dict[str, Any] | None:
+def run_before(results: Path, folder: Path, info: RunInfo) -> RunBefore | None:
     """Return the run that was trained last before this one, the same run's earlier variant if there is one.
 
     Args:
@@ -74,19 +76,19 @@ def run_before(results: Path, folder: Path, info: Mapping[str, Any]) -> dict[str
         if os.path.realpath(earlier) == os.path.realpath(folder) or earlier.is_symlink():
             continue
         note = earlier / "run_info.json"
-        ended = _finished(read_json(note)) if note.is_file() else None
+        ended = _finished(RUN_INFO.read(note)) if note.is_file() else None
         if ended and own and ended < own:
             found.append(((earlier.parent.name == folder.parent.name, ended, earlier.name), path))
     if not found:
         return None
     (_, ended, _), path = max(found)
-    run = read_json(path)
+    run = RUN.read(path)
     config = {key: entry["value"] for key, entry in run["config"].items()}
     return {"run": run["run"], "id": run["id"], "finished": ended.isoformat(), "config": config}
 
 
-def _finished(info: Mapping[str, Any]) -> datetime | None:
-    text = get_path(info, "train.finished")
+def _finished(info: RunInfo) -> datetime | None:
+    text = info["train"]["finished"]
     return datetime.fromisoformat(text) if text else None
 
 
@@ -103,7 +105,7 @@ class StageRow:
 
 def timeline(facts: Facts) -> tuple[StageRow, ...]:
     """Return what ran when, on one scale of time, and what was reused."""
-    stages = get_path(facts.history, "stages") or []
+    stages = facts.history["stages"] if facts.history else []
     ran = [_span(one) for one in stages if one["reused"] is False]
     if not stages:
         return ()
@@ -111,15 +113,15 @@ def timeline(facts: Facts) -> tuple[StageRow, ...]:
     return tuple(_row(one, begin, max(end - begin, 1e-9)) for one in stages)
 
 
-def _span(stage: Mapping[str, Any]) -> tuple[float, float]:
-    end = datetime.fromisoformat(stage["finished"]).timestamp()
-    return end - stage["seconds"], end
+def _span(stage: StageTime) -> tuple[float, float]:
+    end = datetime.fromisoformat(stage["finished"] or "").timestamp()
+    return end - (stage["seconds"] or 0.0), end
 
 
-def _row(stage: Mapping[str, Any], begin: float, length: float) -> StageRow:
+def _row(stage: StageTime, begin: float, length: float) -> StageRow:
     reused, seconds = stage["reused"], stage["seconds"]
     bar = None
-    if reused is False:
+    if reused is False and seconds is not None:
         start = 100 * (_span(stage)[0] - begin) / length
         bar = Part("", "", "", f"{start:.2f}", f"{max(100 * seconds / length, 0.4):.2f}")
     title = TITLES.get(stage["stage"]) or excerpt(stage["stage"].replace("_", " ").capitalize(), 100).text
@@ -138,10 +140,10 @@ class Changes:
 
 def changes(facts: Facts) -> Changes | None:
     """Return the difference of the configuration to the run before, or None for the first run."""
-    before = get_path(facts.history, "before")
+    before = facts.history["before"] if facts.history else None
     if not before:
         return None
-    now = {key: entry.get("value") for key, entry in (get_path(facts.run, "config") or {}).items()}
+    now = {key: entry["value"] for key, entry in facts.run["config"].items()}
     then = before["config"]
     keys = sorted(key for key in {*now, *then} if now.get(key) != then.get(key) or (key in now) != (key in then))
     rows = tuple((key, _value(then, key), _value(now, key)) for key in keys)
@@ -155,16 +157,16 @@ def _value(config: Mapping[str, Any], key: str) -> str:
 
 def machine_facts(facts: Facts) -> tuple[tuple[str, str], ...]:
     """Return where and from which checkout the run was made; unknown facts are left out."""
-    git, gpu = get_path(facts.info, "git") or {}, get_path(facts.info, "machine.gpu") or {}
+    git, gpu = facts.measured["git"], facts.measured["machine"]["gpu"]
     rows = (
-        ("git commit", git.get("commit") or "not a git checkout"),
-        ("uncommitted changes", git.get("uncommitted")),
-        ("GPU", gpu.get("name") or "none"),
-        ("GPU memory", units.file_size(gpu.get("memory_bytes")) if gpu else None),
-        ("CUDA", gpu.get("cuda")),
-        ("processor features", get_path(facts.info, "machine.cpu_capability")),
-        ("system", get_path(facts.info, "machine.platform")),
-        ("host", get_path(facts.info, "machine.host")),
+        ("git commit", git["commit"] or "not a git checkout"),
+        ("uncommitted changes", git["uncommitted"]),
+        ("GPU", gpu["name"] or "none"),
+        ("GPU memory", units.file_size(gpu["memory_bytes"]) if gpu["name"] else None),
+        ("CUDA", gpu["cuda"]),
+        ("processor features", facts.measured["machine"]["cpu_capability"]),
+        ("system", facts.measured["machine"]["platform"]),
+        ("host", facts.measured["machine"]["host"]),
         ("trained", _when(facts)),
         ("resumed from step", _resumed(facts)),
     )
@@ -172,12 +174,12 @@ def machine_facts(facts: Facts) -> tuple[tuple[str, str], ...]:
 
 
 def _when(facts: Facts) -> str | None:
-    started, finished = (get_path(facts.info, f"train.{name}") for name in ("started", "finished"))
+    started, finished = facts.measured["train"]["started"], facts.measured["train"]["finished"]
     return f"{started} to {finished}" if started and finished else None
 
 
 def _resumed(facts: Facts) -> str | None:
-    step = get_path(facts.info, "resumed_from_step")
+    step = facts.measured["resumed_from_step"]
     return None if step is None else units.count(step)
 
 

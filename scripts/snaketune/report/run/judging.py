@@ -1,9 +1,8 @@
 """Did tuning help? An answer that claims no more than the measures hold."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from snaketune.report.facts import get_path
+from snaketune.facts.evaluation import Compared, Evaluation, Interval, Scores, base_and_tuned, count, score
 from snaketune.report.run.answers import Answers
 from snaketune.report.significance import interval, sign_test
 
@@ -15,7 +14,7 @@ MOSTLY = 0.5
 ANSWER_MEASURES = ("exact_match", "numeric_match", "json_equal", "json_valid", "chrf", "bleu", "rouge_l")
 
 
-def judge(evaluation: Mapping[str, Any], answers: Answers) -> str:
+def judge(evaluation: Evaluation, answers: Answers) -> str:
     """Return what tuning did: better, worse, mixed, same, few (too little held-out data), unknown, or what is missing.
 
     Better needs an improvement beyond chance that matters: right answers that became more by McNemar's exact test over
@@ -32,14 +31,14 @@ def judge(evaluation: Mapping[str, Any], answers: Answers) -> str:
 
     Below 20 held-out records nothing is called.
     """
-    if not get_path(evaluation, "base") or not get_path(evaluation, "tuned"):
+    if not evaluation["base"] or not evaluation["tuned"]:
         return "unknown"
     preference, answered = preference_sign(evaluation), _answer_sign(evaluation, answers)
     main = loss_sign(evaluation) if preference is None else preference
     signs = [sign for sign in (main, answered) if sign is not None]
     if not signs:
         return "unknown"
-    if max(get_path(evaluation, "tuned.n") or 0, get_path(evaluation, "tuned.n_generated") or 0) < MINIMUM_RECORDS:
+    if max(count(evaluation["tuned"], "n") or 0, count(evaluation["tuned"], "n_generated") or 0) < MINIMUM_RECORDS:
         return "few"
     found = set(signs) - {0}
     if any(found or not file for file, _, _ in fallen_scores(evaluation)):
@@ -49,7 +48,7 @@ def judge(evaluation: Mapping[str, Any], answers: Answers) -> str:
     return missing(evaluation, answers) or "better"
 
 
-def missing(evaluation: Mapping[str, Any], answers: Answers) -> str:
+def missing(evaluation: Evaluation, answers: Answers) -> str:
     """Return what an improvement lacks to be called one, empty where it lacks nothing."""
     base, tuned = right_answers(evaluation)
     if base is not None and tuned is not None and tuned < base:
@@ -71,25 +70,25 @@ def _became_right(base: float | None, tuned: float, answers: Answers) -> bool:
     return answers.counts.get("fixed", 0) > 0 if answers.paired else base is None or tuned > base
 
 
-def right_answers(evaluation: Mapping[str, Any]) -> tuple[float | None, float | None]:
+def right_answers(evaluation: Evaluation) -> tuple[float | None, float | None]:
     """Return which fraction of the answers of base and tuned model is right, None where none were called so."""
-    key = deciding(get_path(evaluation, "tuned"))
-    return get_path(evaluation, f"base.{key}"), get_path(evaluation, f"tuned.{key}")
+    key = deciding(evaluation["tuned"])
+    return base_and_tuned(evaluation, key)
 
 
-def mostly_cut(evaluation: Mapping[str, Any]) -> bool:
+def mostly_cut(evaluation: Evaluation) -> bool:
     """Tell whether more than half of the tuned model's answers ran into ``max_new_tokens``."""
-    cut, made = get_path(evaluation, "tuned.n_cut") or 0, get_path(evaluation, "tuned.n_generated") or 0
+    cut, made = count(evaluation["tuned"], "n_cut") or 0, count(evaluation["tuned"], "n_generated") or 0
     return cut > MOSTLY * made
 
 
-def relative_fall(evaluation: Mapping[str, Any]) -> float:
+def relative_fall(evaluation: Evaluation) -> float:
     """Return by which share of the base model's loss the loss fell; negative where it rose."""
-    base, tuned = get_path(evaluation, "base.loss"), get_path(evaluation, "tuned.loss")
+    base, tuned = base_and_tuned(evaluation, "loss")
     return (base - tuned) / abs(base) if base and tuned is not None else 0.0
 
 
-def fallen_scores(evaluation: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
+def fallen_scores(evaluation: Evaluation) -> list[tuple[str, str, Interval]]:
     """Return the scores of answers that fell beyond chance: the external file or empty, the measure, its difference."""
     return [
         (name, key, found)
@@ -99,17 +98,17 @@ def fallen_scores(evaluation: Mapping[str, Any]) -> list[tuple[str, str, Mapping
     ]
 
 
-def _answered_parts(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _answered_parts(evaluation: Evaluation) -> Iterator[tuple[str, Compared]]:
     yield "", evaluation
-    yield from (get_path(evaluation, "files") or {}).items()
+    yield from evaluation["files"].items()
 
 
-def moved(evaluation: Mapping[str, Any], step: str, key: str) -> Mapping[str, Any]:
+def moved(evaluation: Compared, step: str, key: str) -> Interval:
     """Return the difference of a measure with its interval, nothing where it was not computed."""
-    return (get_path(evaluation, f"differences.{step}") or {}).get(key) or {}
+    return evaluation["differences"].get(step, {}).get(key) or {}
 
 
-def clear_sign(difference: Mapping[str, Any]) -> int | None:
+def clear_sign(difference: Interval) -> int | None:
     """Return 1 or -1 where the 95% interval of a difference lies on one side of 0, 0 where not, None without one."""
     low, high = difference.get("low"), difference.get("high")
     if low is None or high is None:
@@ -117,14 +116,15 @@ def clear_sign(difference: Mapping[str, Any]) -> int | None:
     return 1 if low > 0 else -1 if high < 0 else 0
 
 
-def deciding(model: Any) -> str | None:
+def deciding(model: Scores | None) -> str | None:
     """Return the measure that calls an answer right or wrong: exact match where the facts do not say."""
-    return get_path(model, "decided_by") or ("exact_match" if get_path(model, "exact_match") is not None else None)
+    named = model.get("decided_by") if model else None
+    return named or ("exact_match" if score(model, "exact_match") is not None else None)
 
 
-def loss_sign(evaluation: Mapping[str, Any]) -> int | None:
+def loss_sign(evaluation: Evaluation) -> int | None:
     """Return 1 or -1 where the loss fell or rose, 0 where that may be chance, None where it is not known."""
-    base, tuned = get_path(evaluation, "base.loss"), get_path(evaluation, "tuned.loss")
+    base, tuned = base_and_tuned(evaluation, "loss")
     if base is None or tuned is None:
         return None
     clear = clear_sign(moved(evaluation, "tuned_minus_base", "loss"))
@@ -133,15 +133,15 @@ def loss_sign(evaluation: Mapping[str, Any]) -> int | None:
     return (tuned < base) - (tuned > base)
 
 
-def loss_may_be_chance(evaluation: Mapping[str, Any]) -> bool:
+def loss_may_be_chance(evaluation: Evaluation) -> bool:
     """Tell whether the losses differ, but by no more than chance may explain."""
     found = moved(evaluation, "tuned_minus_base", "loss")
     return bool(found.get("difference")) and clear_sign(found) == 0
 
 
-def preference_sign(evaluation: Mapping[str, Any]) -> int | None:
+def preference_sign(evaluation: Evaluation) -> int | None:
     """Return 1 or -1 where tuning moved the pairs one way, 0 where that may be chance, None without pairs."""
-    fraction, pairs = get_path(evaluation, "tuned.reward_accuracy"), get_path(evaluation, "tuned.n")
+    fraction, pairs = score(evaluation["tuned"], "reward_accuracy"), count(evaluation["tuned"], "n")
     if fraction is None or not pairs:
         return None
     gained = round(fraction * pairs)
@@ -150,11 +150,11 @@ def preference_sign(evaluation: Mapping[str, Any]) -> int | None:
     return 1 if 2 * gained > pairs else -1
 
 
-def _answer_sign(evaluation: Mapping[str, Any], answers: Answers) -> int | None:
+def _answer_sign(evaluation: Evaluation, answers: Answers) -> int | None:
     base, tuned = right_answers(evaluation)
     if base is None or tuned is None:
         return None
-    return match_sign(base, tuned, get_path(evaluation, "tuned.n_generated") or 0, answers)
+    return match_sign(base, tuned, count(evaluation["tuned"], "n_generated") or 0, answers)
 
 
 def match_sign(base: float, tuned: float, cases: int, answers: Answers) -> int:

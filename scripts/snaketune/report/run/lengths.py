@@ -1,16 +1,16 @@
 """How long the documents are, as figures and charts, and how they fill the rows."""
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
+from snaketune.facts.data import LengthBin, PackedSplit, Rightsize
 from snaketune.report import units
 from snaketune.report.charts import axes
 from snaketune.report.charts.charts import Chart
 from snaketune.report.charts.svg import Axis, Bar, Limit, Plot, Series
-from snaketune.report.facts import Facts, get_path
-from snaketune.report.run.funnel import SPLITS
+from snaketune.report.facts import Facts
+from snaketune.report.run.funnel import SPLITS, packed_split
 
 HEIGHT = 150
 
@@ -47,13 +47,13 @@ def length_facts(facts: Facts) -> tuple[LengthFact, ...]:
     sizes = facts.rightsize
     whole = whole_documents(facts)
     found = (
-        LengthFact("max_length", units.count(sizes.get("max_length"), "token"), _origin(sizes)),
-        LengthFact("Longest document", units.count(sizes.get("longest"), "token")),
-        LengthFact("Context of the model", units.count(sizes.get("model_context"), "token")),
-        LengthFact("Documents kept whole", units.count(whole), units.share(whole, sizes.get("records"))),
-        LengthFact("Texts in several rows", units.count(sizes.get("in_pieces") or None), _pieces(sizes)),
-        LengthFact("Documents cut", units.count(sizes.get("truncated")), _lost(sizes, "truncated")),
-        LengthFact("Documents dropped", units.count(sizes.get("dropped")), _lost(sizes, "dropped")),
+        LengthFact("max_length", units.count(sizes["max_length"], "token"), _origin(sizes)),
+        LengthFact("Longest document", units.count(sizes["longest"], "token")),
+        LengthFact("Context of the model", units.count(sizes["model_context"], "token")),
+        LengthFact("Documents kept whole", units.count(whole), units.share(whole, sizes["records"])),
+        LengthFact("Texts in several rows", units.count(sizes["in_pieces"] or None), _pieces(sizes)),
+        LengthFact("Documents cut", units.count(sizes["truncated"]), _lost(sizes, "truncated")),
+        LengthFact("Documents dropped", units.count(sizes["dropped"]), _lost(sizes, "dropped")),
     )
     return tuple(fact for fact in found if fact.value != units.UNKNOWN)
 
@@ -61,39 +61,40 @@ def length_facts(facts: Facts) -> tuple[LengthFact, ...]:
 def whole_documents(facts: Facts) -> int | None:
     """Return how many training documents are in the rows uncut."""
     sizes = facts.rightsize
-    records, truncated, dropped = (sizes.get(key) for key in ("records", "truncated", "dropped"))
+    records, truncated, dropped = sizes["records"], sizes["truncated"], sizes["dropped"]
     if records is None or truncated is None or dropped is None:
         return None
-    return records - truncated - dropped - sizes.get("in_pieces", 0)
+    return records - truncated - dropped - (sizes["in_pieces"] or 0)
 
 
-def _origin(sizes: dict[str, Any]) -> str:
-    return LIMIT_ORIGINS.get(str(sizes.get("max_length_from")), "")
+def _origin(sizes: Rightsize) -> str:
+    return LIMIT_ORIGINS.get(str(sizes["max_length_from"]), "")
 
 
-def _pieces(sizes: dict[str, Any]) -> str:
-    return f"{units.count(sizes.get('pieces'))} pieces, nothing lost"
+def _pieces(sizes: Rightsize) -> str:
+    return f"{units.count(sizes['pieces'])} pieces, nothing lost"
 
 
-def _lost(sizes: dict[str, Any], key: str) -> str:
-    tokens = sizes.get(f"tokens_{key}")
-    return f"{units.count(tokens, 'token')} lost, {units.share(tokens, sizes.get('tokens'))}" if sizes.get(key) else ""
+def _lost(sizes: Rightsize, key: Literal["truncated", "dropped"]) -> str:
+    tokens = sizes["tokens_truncated"] if key == "truncated" else sizes["tokens_dropped"]
+    return f"{units.count(tokens, 'token')} lost, {units.share(tokens, sizes['tokens'])}" if sizes[key] else ""
 
 
 def packing(facts: Facts) -> tuple[Packing, ...]:
     """Return the packing of both splits."""
-    splits = get_path(facts.pack, "splits") or {}
-    return tuple(_packing(word, splits[name]) for name, word in SPLITS if name in splits)
+
+    found = ((word, packed_split(facts, name)) for name, word in SPLITS)
+    return tuple(_packing(word, split) for word, split in found if split)
 
 
-def _packing(word: str, split: dict[str, Any]) -> Packing:
+def _packing(word: str, split: PackedSplit) -> Packing:
     return Packing(
         split=word,
-        rows=units.count(split.get("rows")),
-        documents=units.count(split.get("documents")),
-        tokens=units.count(split.get("tokens")),
-        trained=units.share(split.get("trainable_tokens"), split.get("tokens")),
-        filled=units.percent(split.get("efficiency")),
+        rows=units.count(split["rows"]),
+        documents=units.count(split["documents"]),
+        tokens=units.count(split["tokens"]),
+        trained=units.share(split["trainable_tokens"], split["tokens"]),
+        filled=units.percent(split["efficiency"]),
     )
 
 
@@ -110,23 +111,24 @@ class BatchWay:
 
 def batch_ways(facts: Facts) -> tuple[BatchWay, ...]:
     """Return how much padding each way of making batches has; the account of ``rightsize`` knows four of them."""
-    sizes, tokens = facts.rightsize, facts.rightsize.get("tokens_kept")
-    tokens = None if tokens is None else tokens + sizes.get("tokens_repeated", 0)
+    sizes = facts.rightsize
+    if sizes["tokens_kept"] is None:
+        return ()
+    tokens, packs = sizes["tokens_kept"] + (sizes["tokens_repeated"] or 0), _packs(facts)
     ways = (
-        ("Each document padded to the model's context", "padded_tokens_at_context"),
-        ("Each document padded to max_length", "padded_tokens_at_max_length"),
-        ("Eight documents padded to the longest of them", "padded_tokens_dynamic_batches_of_8"),
-        ("Documents packed into rows", "packed_tokens"),
+        ("Each document padded to the model's context", sizes["padded_tokens_at_context"], False),
+        ("Each document padded to max_length", sizes["padded_tokens_at_max_length"], not packs),
+        ("Eight documents padded to the longest of them", sizes["padded_tokens_dynamic_batches_of_8"], False),
+        ("Documents packed into rows", sizes["packed_tokens"], packs),
     )
-    used = "packed_tokens" if get_path(facts.run, "config") and _packs(facts) else "padded_tokens_at_max_length"
-    return tuple(
-        _way(words, sizes[name], tokens, name == used) for words, name in ways if sizes.get(name) and tokens is not None
-    )
+    return tuple(_way(words, places, tokens, is_used) for words, places, is_used in ways if places)
 
 
 def _packs(facts: Facts) -> bool:
-    entry = facts.run["config"].get("tokens.packing") or {}
-    return entry.get("value") is not False and get_path(facts.pack, "packing") is not False
+    """Tell whether rows are packed; a run without its configuration may pad."""
+    entry = facts.run["config"].get("tokens.packing")
+    is_wanted = entry is None or entry["value"] is not False
+    return bool(facts.run["config"]) and is_wanted and facts.pack["packing"] is not False
 
 
 def _way(words: str, places: int, tokens: int, is_used: bool) -> BatchWay:
@@ -136,8 +138,8 @@ def _way(words: str, places: int, tokens: int, is_used: bool) -> BatchWay:
 
 def length_chart(facts: Facts) -> Chart | None:
     """Return the histogram of document lengths with the chosen max_length, or None without one."""
-    bins = get_path(facts.rightsize, "histogram") or []
-    limit = get_path(facts.rightsize, "max_length")
+    bins = facts.rightsize["histogram"]
+    limit = facts.rightsize["max_length"]
     if not bins:
         return None
     bars = tuple(Bar(b["from"], b["to"], b["records"], _words(b)) for b in bins if b["records"])
@@ -150,7 +152,7 @@ def length_chart(facts: Facts) -> Chart | None:
     return Chart("lengths", "Document lengths", caption, plot, ("Tokens", "Documents"), rows)
 
 
-def _words(one: Mapping[str, int]) -> str:
+def _words(one: LengthBin) -> str:
     return (
         f"{units.count(one['from'])} to {units.count(one['to'] - 1)} tokens: {units.count(one['records'], 'document')}"
     )
@@ -162,7 +164,7 @@ def _limit(limit: int | None, is_below: bool = False) -> Limit | None:
 
 def coverage_chart(facts: Facts) -> Chart | None:
     """Return which share of the documents is shorter than a length, or None without a histogram."""
-    bins = get_path(facts.rightsize, "histogram") or []
+    bins = facts.rightsize["histogram"]
     total = sum(b["records"] for b in bins)
     if not total:
         return None
@@ -170,7 +172,7 @@ def coverage_chart(facts: Facts) -> Chart | None:
     lengths = [bins[0]["from"], *(b["to"] for b in bins)]
     shares = [(at, count / total) for at, count in zip(lengths, shorter, strict=True)]
     upward = Axis("documents that are shorter", axes.per_cent, low=0, high=1)
-    limit = _limit(get_path(facts.rightsize, "max_length"), is_below=True)
+    limit = _limit(facts.rightsize["max_length"], is_below=True)
     plot = Plot(Axis("length (tokens)", whole=True), upward, HEIGHT, (Series(shares, dots=True),), limit=limit)
     rows = tuple((units.count(at), units.percent(share)) for at, share in shares)
     caption = "Share of the training documents that are shorter than a length: what fits without being cut."

@@ -1,15 +1,14 @@
 """What the machine did while it trained: rates, where the time went, what checkpoints cost. All of it is measured."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from snaketune.facts.measured import AnswerTimes, EvaluationInfo
 from snaketune.report import units
 from snaketune.report.charts import axes
 from snaketune.report.charts.charts import Chart, curve_chart
 from snaketune.report.charts.loss_charts import dollars_per_hour
 from snaketune.report.compare.comparison import dollars, hours
-from snaketune.report.facts import Facts, get_path
+from snaketune.report.facts import Facts
 from snaketune.report.plan.planning import whole_hours
 
 NAMES = {"base": "Base", "tuned": "Base and adapter", "merged": "Merged"}
@@ -47,10 +46,11 @@ class Part:
 
 def time_split(facts: Facts) -> tuple[Part, ...]:
     """Return where the wall time of the training job went; the rest is loading, compiling and publishing."""
-    spent, whole = get_path(facts.info, "seconds"), get_path(facts.info, "train.seconds")
-    if not spent or not whole:
+    spent, whole = facts.measured["seconds"], facts.measured["train"]["seconds"]
+    seconds_of = {name: seconds for name, seconds in spent.items() if isinstance(seconds, int | float)}
+    if not seconds_of or not whole:
         return ()
-    parts = [(words, spent.get(name) or 0.0) for name, words in PARTS.items()]
+    parts = [(words, seconds_of.get(name, 0.0)) for name, words in PARTS.items()]
     rest = max(whole - sum(seconds for _, seconds in parts), 0.0)
     rows, start = [], 0.0
     for words, seconds in [*parts, ("Loading, starting, publishing", rest)]:
@@ -62,17 +62,17 @@ def time_split(facts: Facts) -> tuple[Part, ...]:
 
 def checkpoint_facts(facts: Facts) -> tuple[tuple[str, str], ...]:
     """Return how often progress was saved and what that cost; unknown numbers are left out."""
-    found = get_path(facts.info, "checkpoints") or {}
-    every, interval, percent = (found.get(name) for name in ("save_steps", "interval_seconds", "cost_percent"))
+    found = facts.measured["checkpoints"]
+    every, interval, percent = found["save_steps"], found["interval_seconds"], found["cost_percent"]
     price = dollars_per_hour(facts)
-    seconds = get_path(facts.info, "seconds.checkpoint")
+    seconds = facts.measured["seconds"]["checkpoint"]
     rows = (
-        ("Checkpoints written", units.count(found.get("checkpoints"))),
+        ("Checkpoints written", units.count(found["checkpoints"])),
         ("How often", _cadence(every, interval)),
-        ("One takes", _time(found.get("seconds_per_checkpoint"))),
+        ("One takes", _time(found["seconds_per_checkpoint"])),
         ("Of the training time", None if percent is None else units.percent(percent / 100)),
         ("In money", dollars(seconds / 3600 * price) if price and seconds is not None else None),
-        ("A crash loses at most", _time(found.get("crash_loses_seconds"))),
+        ("A crash loses at most", _time(found["crash_loses_seconds"])),
     )
     return tuple((label, value) for label, value in rows if value and value != units.UNKNOWN)
 
@@ -105,21 +105,21 @@ def token_costs(facts: Facts) -> tuple[Saving, ...]:
     A place in a row takes the same computing whether it holds a token or padding, so that the time of computing is
     shared out evenly: an estimate from measured time. Tokens that were left out would have taken as much each.
     """
-    split, sizes = get_path(facts.pack, "splits.train") or {}, facts.rightsize
-    rows, length, tokens = split.get("rows"), get_path(facts.pack, "row_length"), split.get("tokens")
+    split, sizes = facts.pack["splits"]["train"], facts.rightsize
+    rows, length, tokens = split["rows"], facts.pack["row_length"], split["tokens"]
     if not rows or not length or tokens is None:
         return ()
     places = rows * length
-    found = [("Padding in the rows costs", places - tokens)]
-    found += [
-        ("Tokens cut off spare", sizes.get("tokens_truncated")),
-        ("Tokens dropped spare", sizes.get("tokens_dropped")),
+    found = [
+        ("Padding in the rows costs", places - tokens),
+        ("Tokens cut off spare", sizes["tokens_truncated"]),
+        ("Tokens dropped spare", sizes["tokens_dropped"]),
     ]
     return tuple(_saving(facts, label, count, places) for label, count in found if count)
 
 
 def _saving(facts: Facts, label: str, tokens: int, places: int) -> Saving:
-    seconds = None if get_path(facts.info, "resumed_from_step") is not None else get_path(facts.info, "seconds.compute")
+    seconds = None if facts.measured["resumed_from_step"] is not None else facts.measured["seconds"]["compute"]
     price, share = dollars_per_hour(facts), tokens / places
     return Saving(
         label,
@@ -132,15 +132,17 @@ def _saving(facts: Facts, label: str, tokens: int, places: int) -> Saving:
 
 def took(facts: Facts) -> str:
     """Return time and money of the training in one sentence, with what was planned, as far as they are known."""
-    actual, price = whole_hours(facts, facts.info or {}), dollars_per_hour(facts)
-    planned, cost = get_path(facts.plan, "hours"), get_path(facts.plan, "cost_usd")
+    actual, price = whole_hours(facts, facts.measured), dollars_per_hour(facts)
+    planned, cost, title = (
+        (facts.plan["hours"], facts.plan["cost_usd"], facts.plan["device"]["title"]) if facts.plan else (None,) * 3
+    )
     if actual is None:
         return ""
     words = f"Training took {hours(actual * 3600)}" + (f" (planned: {hours(planned * 3600)})" if planned else "")
     if price:
         before = "" if cost is None else f" (planned: {dollars(cost)})"
         words += f" and cost {dollars(actual * price)} of computing{before}"
-    device = get_path(facts.info, "machine.gpu.name") or get_path(facts.plan, "device.title")
+    device = facts.measured["machine"]["gpu"]["name"] or title
     return f"{words} on {device}." if device else f"{words}."
 
 
@@ -156,20 +158,20 @@ class Speed:
     batch: str
 
 
-def speeds(timing: Mapping[str, Any] | None) -> tuple[Speed, ...]:
+def speeds(timing: EvaluationInfo | None) -> tuple[Speed, ...]:
     """Return a row per model that was timed."""
-    models = get_path(timing, "models") or {}
+    models = timing["models"] if timing else {}
     return tuple(_speed(NAMES[name], models[name]) for name in NAMES if name in models)
 
 
-def _speed(name: str, found: Mapping[str, Any]) -> Speed:
+def _speed(name: str, found: AnswerTimes) -> Speed:
     return Speed(
         name,
-        _seconds(found.get("latency_median_s")),
-        _seconds(found.get("latency_p95_s")),
-        units.count(found.get("latency_requests")),
-        units.significant(found.get("tokens_per_second")),
-        units.count(found.get("batch_size")),
+        _seconds(found["latency_median_s"]),
+        _seconds(found["latency_p95_s"]),
+        units.count(found["latency_requests"]),
+        units.significant(found["tokens_per_second"]),
+        units.count(found["batch_size"]),
     )
 
 

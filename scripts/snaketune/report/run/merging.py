@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+from snaketune.facts.evaluation import ChangedAnswers
+from snaketune.facts.merging import MergeChecked
 from snaketune.report import units
-from snaketune.report.facts import Facts, get_path
+from snaketune.report.facts import Facts
 from snaketune.report.run.funnel import SPLITS
 from snaketune.report.text import excerpt
 
@@ -47,69 +49,68 @@ def merge_check(facts: Facts) -> MergeCheck | None:
     """Return the check as text, or None where there is no merged model."""
     if facts.merged is None:
         return None
-    check = get_path(facts.merged, "check") or {}
-    rows = [(_named(label, facts), _written(check, key, write)) for key, label, write in ROWS if _is_known(check, key)]
+    check = facts.merged["check"]
+    known = [row for row in ROWS if cast(Mapping[str, Any], check)[row[0]] is not None]
+    rows = [(_named(label, facts), _written(check, key, write)) for key, label, write in known]
     if moved := moved_share(check):
         rows.append(("Numbers in the trained weights that moved", moved))
-    if (answers := get_path(facts.evaluation, "changed_answers")) and answers.get("n"):
+    if (answers := facts.evaluation["changed_answers"]) and answers["n"]:
         rows.append(("Generated answers that the merged model gives otherwise", changed_answers(answers)))
     return MergeCheck(
-        verdict=excerpt(check.get("verdict"), 200).text,
+        verdict=excerpt(check["verdict"], 200).text,
         rows=tuple(rows),
         extent=extent(check),
-        dtype=excerpt(get_path(facts.merged, "dtype"), 50).text,
-        rounding=ROUNDINGS.get(str(get_path(facts.merged, "rounding")), ""),
+        dtype=excerpt(facts.merged["dtype"], 50).text,
+        rounding=ROUNDINGS.get(str(facts.merged["rounding"]), ""),
         refusal=missing_because(facts),
-        choice=choice(facts) if check.get("verdict") == "rounded" else "",
+        choice=choice(facts) if check["verdict"] == "rounded" else "",
     )
 
 
 def choice(facts: Facts) -> str:
     """Return what can be done where the dtype of a merged model costs too much."""
-    drawn = "set merge.rounding to stochastic, or, " if get_path(facts.merged, "rounding") == "nearest" else ""
+    is_nearest = facts.merged is not None and facts.merged["rounding"] == "nearest"
+    drawn = "set merge.rounding to stochastic, or, " if is_nearest else ""
     return f"{drawn}to lose nothing, set merge.dtype to float32 or serve the adapter with its base model"
 
 
-def changed_answers(answers: Mapping[str, int]) -> str:
+def changed_answers(answers: ChangedAnswers) -> str:
     """Return how many answers of the merged model are not those of the adapter."""
-    return f"{units.count(answers.get('changed'))} of {units.count(answers['n'])}"
+    return f"{units.count(answers['changed'])} of {units.count(answers['n'])}"
 
 
 def missing_because(facts: Facts) -> str:
     """Return why a run that merges has no merged model; empty where it has one."""
-    return excerpt(get_path(facts.merged, "refused.reason"), 2000).text if get_path(facts.merged, "refused") else ""
+    refused = facts.merged["refused"] if facts.merged else None
+    return excerpt(refused["reason"], 2000).text if refused else ""
 
 
-def _is_known(check: Mapping[str, Any], key: str) -> bool:
-    return check.get(key) is not None
-
-
-def _written(check: Mapping[str, Any], key: str, write: Callable[[Any], str]) -> str:
-    interval = check.get(INTERVALS.get(key, ""))
-    text = write(check[key])
+def _written(check: MergeChecked, key: str, write: Callable[[Any], str]) -> str:
+    values = cast(Mapping[str, Any], check)
+    text, interval = write(values[key]), values.get(INTERVALS.get(key, ""))
     return f"{text} ({write(interval[0])} to {write(interval[1])})" if interval else text
 
 
-def moved_share(check: Mapping[str, Any]) -> str:
+def moved_share(check: MergeChecked) -> str:
     """Return how many numbers are stored otherwise than in the base model, empty where the check does not say."""
-    moved, weights = check.get("moved"), check.get("weights")
+    moved, weights = check["moved"], check["weights"]
     return f"{units.share(moved, weights)} of {units.count(weights)}" if moved is not None and weights else ""
 
 
 def trained_thing(facts: Facts) -> str:
     """Return what training made: an adapter or, where every weight was trained, a whole model."""
-    return "trained model" if get_path(facts.adapter, "trained") == "every weight" else "adapter"
+    return "trained model" if facts.adapter["trained"] == "every weight" else "adapter"
 
 
 def _named(label: str, facts: Facts) -> str:
     return label.replace("adapter", trained_thing(facts))
 
 
-def extent(check: Mapping[str, Any]) -> str:
+def extent(check: MergeChecked) -> str:
     """Return on how much of which split the models were compared, empty where the check does not say."""
-    tokens, rows = check.get("tokens"), check.get("rows")
+    tokens, rows = check["tokens"], check["rows"]
     if tokens is None or rows is None:
         return ""
-    split = dict(SPLITS).get(str(check.get("split")), "")
+    split = next((word for name, word in SPLITS if name == check["split"]), "")
     place = f" of the {split.lower()} split" if split else ""
     return f"Compared on {units.count(tokens, 'trained token')} in {units.count(rows, 'packed row')}{place}."

@@ -3,9 +3,10 @@
 import functools
 from typing import Any
 
+from snaketune.facts.evaluation import MODELS
 from snaketune.report import units
 from snaketune.report.charts import charts, loss_charts
-from snaketune.report.facts import Facts, get_path
+from snaketune.report.facts import Facts
 from snaketune.report.filling import fill
 from snaketune.report.plan import planning
 from snaketune.report.run import (
@@ -24,7 +25,7 @@ from snaketune.report.run.answers import KINDS
 from snaketune.report.run.verdict import verdict
 from snaketune.report.text import excerpt
 
-MODELS = {"base": "Base", "tuned": "Tuned", "merged": "Merged"}
+MODEL_NAMES = {"base": "Base", "tuned": "Tuned", "merged": "Merged"}
 
 
 def render(facts: Facts) -> str:
@@ -35,7 +36,7 @@ def render(facts: Facts) -> str:
 def sections(facts: Facts) -> dict[str, Any]:
     """Return what the template shows, by section; every number is text already."""
     return {
-        "name": excerpt(get_path(facts.run, "run") or "run", 100).text,
+        "name": excerpt(facts.run["run"] or "run", 100).text,
         "verdict": verdict(facts),
         "findings": findings.findings(facts),
         **_loss(facts),
@@ -83,8 +84,8 @@ def _better(facts: Facts) -> dict[str, Any]:
         "length_parts": breakdown.length_parts(facts.evaluation),
         "file_parts": breakdown.file_parts(facts.evaluation, facts.file_answers),
         "task_rows": breakdown.task_rows(facts.evaluation),
-        "models": [name for name in MODELS if get_path(facts.evaluation, name)],
-        "model_names": MODELS,
+        "models": [name for name in MODELS if facts.evaluation[name]],
+        "model_names": MODEL_NAMES,
         "cases": evaluation.cases(facts.evaluation),
         "answers": facts.answers,
         "answer_kinds": [(words, units.count(counts[kind])) for kind, words in KINDS.items() if kind in counts],
@@ -98,17 +99,15 @@ def _data(facts: Facts) -> dict[str, Any]:
     return {
         "funnel": funnel.funnel(facts),
         "quarantine": facts.quarantine,
-        "quarantined": units.count(get_path(facts.reading, "quarantined")),
+        "quarantined": units.count(facts.reading["quarantined"]),
         "duplicates": facts.duplicates,
-        "removed": units.count(get_path(facts.dedupe, "removed")),
+        "removed": units.count(facts.dedupe["removed"]),
         "reason_words": funnel.reason_words,
         "place": functools.partial(place, source_paths(facts)),
         "leaks": facts.leaks,
         "left_out": facts.left_out,
         "too_long": facts.too_long,
-        "too_long_total": units.count(
-            (get_path(facts.rightsize, "dropped") or 0) + (get_path(facts.rightsize, "truncated") or 0)
-        ),
+        "too_long_total": units.count((facts.rightsize["dropped"] or 0) + (facts.rightsize["truncated"] or 0)),
         "lengths": lengths.length_chart(facts),
         "coverage": lengths.coverage_chart(facts),
         "batch_ways": lengths.batch_ways(facts),
@@ -120,7 +119,7 @@ def _data(facts: Facts) -> dict[str, Any]:
 
 def source_paths(facts: Facts) -> list[str]:
     """Return the paths of the sources, in the order of their numbers."""
-    return [source.get("path") for source in get_path(facts.reading, "sources") or []]
+    return [source["path"] for source in facts.reading["sources"]]
 
 
 def place(paths: list[str], side: tuple[int, int]) -> str:
@@ -139,10 +138,10 @@ def _again(facts: Facts) -> dict[str, Any]:
         "code_digests": provenance.code_digests(facts),
         "versions": provenance.versions(facts),
         "seeds": provenance.seeds(facts),
-        "fingerprint": str(get_path(facts.run, "fingerprint") or units.UNKNOWN),
+        "fingerprint": str(facts.run["fingerprint"] or units.UNKNOWN),
         "changes": history.changes(facts),
         "machine_facts": history.machine_facts(facts),
-        "run_id": excerpt(get_path(facts.run, "id"), 200).text,
+        "run_id": excerpt(facts.run["id"], 200).text,
         "config_file": provenance.config_file(facts),
         "command": provenance.COMMAND,
     }

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.core.canonical import canonical_text
+from snaketune.facts.data import SourceAccount
+from snaketune.facts.run import ConfigEntry, RawSource
 from snaketune.report import units
-from snaketune.report.facts import Facts, get_path
+from snaketune.report.facts import Facts
 from snaketune.report.text import excerpt
 
 VALUE_CHARACTERS = 600
@@ -36,14 +38,14 @@ class Source:
 
 def settings(facts: Facts, changed: bool) -> tuple[Setting, ...]:
     """Return the settings that differ from the default, or those that do not, sorted by key."""
-    config = get_path(facts.run, "config") or {}
+    config = facts.run["config"]
     chosen = [(key, entry) for key, entry in sorted(config.items()) if is_default(entry) != changed]
-    return tuple(Setting(key, shown_value(entry.get("value")), str(entry.get("origin", ""))) for key, entry in chosen)
+    return tuple(Setting(key, shown_value(entry["value"]), entry["origin"] or "") for key, entry in chosen)
 
 
-def is_default(entry: Mapping[str, Any]) -> bool:
+def is_default(entry: ConfigEntry) -> bool:
     """Return whether a setting has its built-in value."""
-    return entry.get("origin") == "default"
+    return entry["origin"] == "default"
 
 
 def shown_value(value: Any) -> str:
@@ -59,17 +61,17 @@ def config_file(facts: Facts) -> str:
     A run that starts from other runs comes with these, each with its own settings.
     """
     name, own = (
-        canonical_text(str(get_path(facts.run, "run") or "default")),
-        _nested(get_path(facts.run, "config") or {}),
+        canonical_text(str(facts.run["run"] or "default")),
+        _nested(facts.run["config"]),
     )
-    earlier = get_path(facts.run, "earlier") or {}
+    earlier = facts.run["earlier"]
     if not earlier:
         return "\n".join(["runs:", f"  {name}: {{}}", *_yaml(own, 0)]) + "\n"
     runs = {canonical_text(str(key)): _nested(config) for key, config in sorted(earlier.items())}
     return "\n".join(_yaml({"runs": runs | {name: own}}, 0)) + "\n"
 
 
-def _nested(config: Mapping[str, Any]) -> dict[str, Any]:
+def _nested(config: Mapping[str, ConfigEntry]) -> dict[str, Any]:
     """Return the settings that differ from the default, in sections."""
     nested: dict[str, Any] = {}
     for key, entry in sorted(config.items()):
@@ -78,7 +80,7 @@ def _nested(config: Mapping[str, Any]) -> dict[str, Any]:
             target = nested
             for section in sections:
                 target = target.setdefault(section, {})
-            target[leaf] = Leaf(entry.get("value"))
+            target[leaf] = Leaf(entry["value"])
     return nested
 
 
@@ -102,59 +104,59 @@ def _yaml(nested: Mapping[str, Any], depth: int) -> list[str]:
 
 def sources(facts: Facts) -> tuple[Source, ...]:
     """Return the raw sources with what was read from each."""
-    read = {str(source.get("path")): source for source in get_path(facts.reading, "sources") or []}
-    return tuple(_source(entry, read.get(str(entry.get("path")), {})) for entry in get_path(facts.run, "sources") or [])
+    read = {source["path"]: source for source in facts.reading["sources"]}
+    return tuple(_source(entry, read.get(entry["path"])) for entry in facts.run["sources"])
 
 
-def _source(entry: Mapping[str, Any], read: Mapping[str, Any]) -> Source:
+def _source(entry: RawSource, read: SourceAccount | None) -> Source:
     return Source(
         _called(entry),
-        units.file_size(entry.get("bytes")),
-        str(entry.get("digest") or ""),
-        str(read.get("format") or ""),
-        units.count(read.get("lines")),
-        units.count(read.get("quarantined")),
+        units.file_size(entry["bytes"]),
+        entry["digest"] or "",
+        (read and read["format"]) or "",
+        units.count(read["lines"] if read else None),
+        units.count(read["quarantined"] if read else None),
     )
 
 
-def _called(entry: Mapping[str, Any]) -> str:
+def _called(entry: RawSource) -> str:
     """Return the path of a source, with the name, the weight and the limit that the configuration gives it."""
-    options = entry.get("options") or {}
-    path, name = excerpt(entry.get("path"), 300).text, excerpt(options.get("name") or "", 100).text
-    weight = [f"weight {options['weight']:g}"] if options.get("weight", 1) != 1 else []
-    limit = [f"at most {units.count(options['max_records'])} records"] if options.get("max_records") else []
+    options = entry["options"]
+    path, name = excerpt(entry["path"], 300).text, excerpt(options["name"] or "", 100).text
+    weight = [f"weight {options['weight']:g}"] if options["weight"] not in (None, 1) else []
+    limit = [f"at most {units.count(options['max_records'])} records"] if options["max_records"] else []
     asked = f" ({', '.join(weight + limit)})" if weight or limit else ""
     return f"{f'{name}: ' if name else ''}{path}{asked}"
 
 
 def digests(facts: Facts) -> tuple[tuple[str, str], ...]:
     """Return the digests of what the run was made from and of what it made, without those of the code."""
-    found = get_path(facts.run, "digests") or {}
+    found: Mapping[str, Any] = facts.run["digests"]
     order = ("data", "tokenizer", "chat_template", "base_model", "adapter", "merged")
     named = [key for key in order if key in found]
     others = sorted(key for key in found if key not in order and key != "code")
     rows = [(key.replace("_", " "), _text(found[key])) for key in named + others]
-    training = get_path(facts.run, "training_fingerprint")
+    training = facts.run["training_fingerprint"]
     return (*rows, ("training fingerprint", str(training))) if training else tuple(rows)
 
 
 def code_digests(facts: Facts) -> tuple[tuple[str, str], ...]:
     """Return the digest of the code of each stage."""
-    return _pairs(get_path(facts.run, "digests.code"))
+    return _pairs(facts.run["digests"].get("code", {}))
 
 
 def versions(facts: Facts) -> tuple[tuple[str, str], ...]:
     """Return the package versions."""
-    return _pairs(get_path(facts.run, "versions"))
+    return _pairs(facts.run["versions"])
 
 
 def seeds(facts: Facts) -> tuple[tuple[str, str], ...]:
     """Return the seeds."""
-    return _pairs(get_path(facts.run, "seeds"))
+    return _pairs(facts.run["seeds"])
 
 
-def _pairs(found: Any) -> tuple[tuple[str, str], ...]:
-    return tuple((str(key), _text(value)) for key, value in sorted((found or {}).items()))
+def _pairs(found: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((str(key), _text(value)) for key, value in sorted(found.items()))
 
 
 def _text(value: Any) -> str:

@@ -6,10 +6,12 @@ from typing import Any
 import orjson
 
 from snaketune.core.canonical import canonical_text
+from snaketune.facts.evaluation import MODELS
+from snaketune.facts.plan import number_of
 from snaketune.report import units
 from snaketune.report.charts.loss_charts import dollars_per_hour
 from snaketune.report.compare.comparison import median, peak_bytes
-from snaketune.report.facts import Facts, get_path
+from snaketune.report.facts import Facts
 from snaketune.report.plan.planning import whole_hours
 from snaketune.report.run.evaluation import METRICS
 from snaketune.report.run.funnel import line_count
@@ -18,8 +20,7 @@ from snaketune.report.run.verdict import verdict
 Row = dict[str, Any]
 
 
-Place = str | Callable[[Facts], Any]
-"""Where a fact is: a field of :class:`Facts` and the keys in it, joined by dots, or a function that computes it."""
+Place = Callable[[Facts], Any]
 
 
 def _rate(facts: Facts) -> float | None:
@@ -28,23 +29,16 @@ def _rate(facts: Facts) -> float | None:
 
 
 def _hours(facts: Facts) -> float | None:
-    return whole_hours(facts, facts.info or {})
+    return whole_hours(facts, facts.measured)
 
 
 def _peak(facts: Facts) -> float | None:
-    return peak_bytes(facts.info)
+    return peak_bytes(facts.measured)
 
 
 def _cost(facts: Facts) -> float | None:
     hours, price = _hours(facts), dollars_per_hour(facts)
     return hours * price if hours and price else None
-
-
-def _value(facts: Facts, place: Place) -> Any:
-    if callable(place):
-        return place(facts)
-    field, _, keys = place.partition(".")
-    return get_path(getattr(facts, field), keys)
 
 
 UNITS_OF_METRICS = {
@@ -57,50 +51,50 @@ UNITS_OF_METRICS = {
 }
 COUNTED: tuple[tuple[str, str, Place], ...] = (
     ("data.lines", "lines", line_count),
-    ("data.records", "records", "reading.records"),
-    ("data.quarantined", "lines", "reading.quarantined"),
-    ("data.duplicates", "records", "dedupe.removed"),
-    ("data.kept", "records", "dedupe.kept"),
-    ("data.train", "records", "split.train"),
-    ("data.eval", "records", "split.eval"),
-    ("tokens.max_length", "tokens", "rightsize.max_length"),
-    ("tokens.longest", "tokens", "rightsize.longest"),
-    ("tokens.train", "tokens", "rightsize.tokens"),
-    ("tokens.truncated", "tokens", "rightsize.tokens_truncated"),
-    ("tokens.dropped", "tokens", "rightsize.tokens_dropped"),
-    ("rows.train", "rows", "pack.splits.train.rows"),
-    ("rows.length", "tokens", "pack.row_length"),
-    ("rows.filled", "fraction", "pack.splits.train.efficiency"),
-    ("rows.trained_tokens", "tokens", "pack.splits.train.trainable_tokens"),
-    ("training.steps", "steps", "adapter.steps"),
-    ("training.tokens", "tokens", "adapter.tokens"),
-    ("training.trainable_parameters", "parameters", "adapter.trainable_parameters"),
-    ("training.total_parameters", "parameters", "adapter.total_parameters"),
-    ("training.loss_last", "nats per token", "adapter.train_loss_last"),
-    ("training.kept_step", "step", "adapter.best.kept_step"),
-    ("training.stopped_early", "", "adapter.best.stopped_early"),
-    ("merge.verdict", "", "merged.check.verdict"),
-    ("merge.mean_kl", "nats per token", "merged.check.mean_kl"),
-    ("merge.loss_change", "nats per token", "merged.check.loss_change"),
-    ("merge.change_kept", "fraction", "merged.check.change_kept"),
-    ("merge.rounding", "", "merged.rounding"),
-    ("merge.refused", "", "merged.refused.reason"),
+    ("data.records", "records", lambda facts: facts.reading["records"]),
+    ("data.quarantined", "lines", lambda facts: facts.reading["quarantined"]),
+    ("data.duplicates", "records", lambda facts: facts.dedupe["removed"]),
+    ("data.kept", "records", lambda facts: facts.dedupe["kept"]),
+    ("data.train", "records", lambda facts: facts.split["train"]),
+    ("data.eval", "records", lambda facts: facts.split["eval"]),
+    ("tokens.max_length", "tokens", lambda facts: facts.rightsize["max_length"]),
+    ("tokens.longest", "tokens", lambda facts: facts.rightsize["longest"]),
+    ("tokens.train", "tokens", lambda facts: facts.rightsize["tokens"]),
+    ("tokens.truncated", "tokens", lambda facts: facts.rightsize["tokens_truncated"]),
+    ("tokens.dropped", "tokens", lambda facts: facts.rightsize["tokens_dropped"]),
+    ("rows.train", "rows", lambda facts: facts.pack["splits"]["train"]["rows"]),
+    ("rows.length", "tokens", lambda facts: facts.pack["row_length"]),
+    ("rows.filled", "fraction", lambda facts: facts.pack["splits"]["train"]["efficiency"]),
+    ("rows.trained_tokens", "tokens", lambda facts: facts.pack["splits"]["train"]["trainable_tokens"]),
+    ("training.steps", "steps", lambda facts: facts.adapter["steps"]),
+    ("training.tokens", "tokens", lambda facts: facts.adapter["tokens"]),
+    ("training.trainable_parameters", "parameters", lambda facts: facts.adapter["trainable_parameters"]),
+    ("training.total_parameters", "parameters", lambda facts: facts.adapter["total_parameters"]),
+    ("training.loss_last", "nats per token", lambda facts: facts.adapter["train_loss_last"]),
+    ("training.kept_step", "step", lambda facts: facts.adapter["best"]["kept_step"]),
+    ("training.stopped_early", "", lambda facts: facts.adapter["best"]["stopped_early"]),
+    ("merge.verdict", "", lambda facts: facts.merged and facts.merged["check"]["verdict"]),
+    ("merge.mean_kl", "nats per token", lambda facts: facts.merged and facts.merged["check"]["mean_kl"]),
+    ("merge.loss_change", "nats per token", lambda facts: facts.merged and facts.merged["check"]["loss_change"]),
+    ("merge.change_kept", "fraction", lambda facts: facts.merged and facts.merged["check"]["change_kept"]),
+    ("merge.rounding", "", lambda facts: facts.merged and facts.merged["rounding"]),
+    ("merge.refused", "", lambda facts: facts.merged and facts.merged["refused"] and facts.merged["refused"]["reason"]),
 )
 MEASURED: tuple[tuple[str, str, Place], ...] = (
-    ("measured.started", "ISO 8601", "info.train.started"),
-    ("measured.finished", "ISO 8601", "info.train.finished"),
+    ("measured.started", "ISO 8601", lambda facts: facts.measured["train"]["started"]),
+    ("measured.finished", "ISO 8601", lambda facts: facts.measured["train"]["finished"]),
     ("measured.hours", "hours", _hours),
-    ("measured.seconds.compute", "seconds", "info.seconds.compute"),
-    ("measured.seconds.data", "seconds", "info.seconds.data"),
-    ("measured.seconds.evaluation", "seconds", "info.seconds.evaluation"),
-    ("measured.seconds.checkpoint", "seconds", "info.seconds.checkpoint"),
+    ("measured.seconds.compute", "seconds", lambda facts: facts.measured["seconds"]["compute"]),
+    ("measured.seconds.data", "seconds", lambda facts: facts.measured["seconds"]["data"]),
+    ("measured.seconds.evaluation", "seconds", lambda facts: facts.measured["seconds"]["evaluation"]),
+    ("measured.seconds.checkpoint", "seconds", lambda facts: facts.measured["seconds"]["checkpoint"]),
     ("measured.tokens_per_second", "tokens per second", _rate),
     ("measured.peak_memory", "bytes", _peak),
-    ("measured.resumed_from_step", "step", "info.resumed_from_step"),
-    ("measured.host", "", "info.machine.host"),
-    ("measured.gpu", "", "info.machine.gpu.name"),
-    ("measured.git_commit", "", "info.git.commit"),
-    ("measured.git_uncommitted", "", "info.git.uncommitted"),
+    ("measured.resumed_from_step", "step", lambda facts: facts.measured["resumed_from_step"]),
+    ("measured.host", "", lambda facts: facts.measured["machine"]["host"]),
+    ("measured.gpu", "", lambda facts: facts.measured["machine"]["gpu"]["name"]),
+    ("measured.git_commit", "", lambda facts: facts.measured["git"]["commit"]),
+    ("measured.git_uncommitted", "", lambda facts: facts.measured["git"]["uncommitted"]),
     ("measured.cost", "US dollars", _cost),
 )
 PLANNED = (
@@ -120,7 +114,7 @@ def fact_table(facts: Facts) -> list[Row]:
     ``origin`` is ``identity``, ``configured``, ``counted``, ``evaluated``, ``planned`` or ``measured``. What may differ
     between two equal runs is ``volatile`` and comes last; values are numbers, texts, true, false or null.
     """
-    place = {"run": get_path(facts.run, "run"), "id": get_path(facts.run, "id")}
+    place = {"run": facts.run["run"], "id": facts.run["id"]}
     rows = [*_identity(facts), *_counted(facts), *_evaluated(facts), *_configured(facts), *_volatile(facts)]
     return [
         {**place, "name": name, "value": _flat(value), "unit": unit, "origin": origin, "volatile": origin in VOLATILE}
@@ -134,28 +128,33 @@ Found = Iterator[tuple[str, Any, str, str]]
 
 
 def _identity(facts: Facts) -> Found:
-    yield "fingerprint", get_path(facts.run, "fingerprint"), "", "identity"
-    for kind in ("digests", "versions", "seeds"):
-        for name, value in sorted((get_path(facts.run, kind) or {}).items()):
+    yield "fingerprint", facts.run["fingerprint"], "", "identity"
+    kinds: dict[str, Mapping[str, Any]] = {
+        "digests": facts.run["digests"],
+        "versions": facts.run["versions"],
+        "seeds": facts.run["seeds"],
+    }
+    for kind, found in kinds.items():
+        for name, value in sorted(found.items()):
             if name != "code":
                 yield f"{kind}.{name}", value, "", "identity"
 
 
 def _counted(facts: Facts) -> Found:
     for name, unit, place in COUNTED:
-        yield name, _value(facts, place), unit, "counted"
+        yield name, place(facts), unit, "counted"
 
 
 def _evaluated(facts: Facts) -> Found:
     found = verdict(facts)
     yield "verdict.outcome", found.outcome, "", "evaluated"
     yield "verdict.headline", found.headline, "", "evaluated"
-    for model in ("base", "tuned", "merged"):
-        for metric, value in sorted((get_path(facts.evaluation, model) or {}).items()):
+    for model in MODELS:
+        for metric, value in sorted((facts.evaluation[model] or {}).items()):
             if not isinstance(value, Mapping):
                 yield f"evaluation.{model}.{metric}", value, _unit(metric), "evaluated"
-    for pair, found in sorted((get_path(facts.evaluation, "differences") or {}).items()):
-        for metric, bounds in sorted(found.items()):
+    for pair, moved in sorted(facts.evaluation["differences"].items()):
+        for metric, bounds in sorted(moved.items()):
             for name, value in sorted(bounds.items()):
                 yield f"evaluation.{pair}.{metric}.{name}", value, _unit(metric), "evaluated"
 
@@ -166,15 +165,15 @@ def _unit(metric: str) -> str:
 
 
 def _configured(facts: Facts) -> Found:
-    for key, entry in sorted((get_path(facts.run, "config") or {}).items()):
-        yield f"config.{key}", entry.get("value"), "", "configured"
+    for key, entry in sorted(facts.run["config"].items()):
+        yield f"config.{key}", entry["value"], "", "configured"
 
 
 def _volatile(facts: Facts) -> Found:
     for name, unit in PLANNED:
-        yield name, get_path(facts.plan, name.removeprefix("plan.")), unit, "planned"
+        yield name, facts.plan and number_of(facts.plan, name.removeprefix("plan.")), unit, "planned"
     for name, unit, place in MEASURED:
-        yield name, _value(facts, place), unit, "measured"
+        yield name, place(facts), unit, "measured"
 
 
 def _flat(value: Any) -> Any:

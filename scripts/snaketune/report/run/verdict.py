@@ -1,9 +1,12 @@
 """The first thing a reader sees: what happened, in one line that claims no more than the facts hold."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
+from snaketune.facts.evaluation import base_and_tuned, count, score
 from snaketune.report import units
-from snaketune.report.facts import Facts, get_path
+from snaketune.report.facts import Facts
 from snaketune.report.run.evaluation import METRICS
 from snaketune.report.run.judging import (
     deciding,
@@ -83,18 +86,18 @@ def headline(outcome: str, facts: Facts) -> str:
 
 def training_part(facts: Facts) -> str:
     """Return how long and on how much was trained."""
-    steps, tokens = get_path(facts.adapter, "steps"), get_path(facts.pack, "splits.train.tokens")
+    steps, tokens = facts.adapter["steps"], facts.pack["splits"]["train"]["tokens"]
     text = "Trained" if steps is None else f"Trained {units.count(steps, 'step')}"
     return text if tokens is None else f"{text} on a training set of {units.count(tokens, 'token')}"
 
 
 def preference_part(facts: Facts) -> str:
     """Return what became of the preferences; nothing where the data are not pairs."""
-    sign, pairs = preference_sign(facts.evaluation), get_path(facts.evaluation, "tuned.n")
+    sign, pairs = preference_sign(facts.evaluation), count(facts.evaluation["tuned"], "n")
     if sign is None:
         return ""
-    base, tuned = (get_path(facts.evaluation, f"{model}.preference_accuracy") for model in ("base", "tuned"))
-    gained = units.percent(get_path(facts.evaluation, "tuned.reward_accuracy"))
+    base, tuned = base_and_tuned(facts.evaluation, "preference_accuracy")
+    gained = units.percent(score(facts.evaluation["tuned"], "reward_accuracy"))
     text = f"the chosen answer gained on the rejected one in {gained} of {units.count(pairs, 'held-out pair')}"
     chance = "" if sign else ", which may be chance"
     return f"{text}{chance}; it is the likelier one in {units.percent(tuned)}, before in {units.percent(base)}"
@@ -102,9 +105,9 @@ def preference_part(facts: Facts) -> str:
 
 def match_part(facts: Facts) -> str:
     """Return what became of exact match, or what is measured in its place, saying so when that may be chance."""
-    key = deciding(get_path(facts.evaluation, "tuned"))
-    base, tuned = (get_path(facts.evaluation, f"{model}.{key}") for model in ("base", "tuned"))
-    cases = get_path(facts.evaluation, "tuned.n_generated") or 0
+    key = deciding(facts.evaluation["tuned"])
+    base, tuned = base_and_tuned(facts.evaluation, key)
+    cases = count(facts.evaluation["tuned"], "n_generated") or 0
     if tuned is None or not cases:
         return "no answers were generated, so exact match is unknown"
     what = f"{_label(key).lower()} on {units.count(cases, 'held-out request')}"
@@ -121,16 +124,17 @@ def cut_part(facts: Facts) -> str:
     """Return how many answers have no end, where that is most of them."""
     if not mostly_cut(facts.evaluation):
         return ""
-    cut, made = (units.count(get_path(facts.evaluation, f"tuned.{key}")) for key in ("n_cut", "n_generated"))
-    return f"{cut} of {made} answers ran into max_new_tokens"
+    tuned = facts.evaluation["tuned"]
+    cut, made = count(tuned, "n_cut"), count(tuned, "n_generated")
+    return f"{units.count(cut)} of {units.count(made)} answers ran into max_new_tokens"
 
 
 def fallen_parts(facts: Facts) -> list[str]:
     """Return the scores of answers that fell beyond chance, except the one of right answers, which is told anyway."""
-    told = ("", deciding(get_path(facts.evaluation, "tuned")))
+    told = ("", deciding(facts.evaluation["tuned"]))
     return [
         f"{_label(key)}{f' on {excerpt(file, 100).text}' if file else ''} fell by"
-        f" {METRICS[key].write_difference(abs(found['difference'])).lstrip('+')}"
+        f" {METRICS[key].write_difference(abs(found.get('difference') or 0.0)).lstrip('+')}"
         for file, key, found in fallen_scores(facts.evaluation)
         if (file, key) != told
     ]
@@ -138,7 +142,7 @@ def fallen_parts(facts: Facts) -> list[str]:
 
 def loss_part(facts: Facts) -> str:
     """Return what became of the held-out loss."""
-    base, tuned = (get_path(facts.evaluation, f"{model}.loss") for model in ("base", "tuned"))
+    base, tuned = base_and_tuned(facts.evaluation, "loss")
     if tuned is None:
         return "held-out loss was not measured"
     before = "" if base is None else f"{units.significant(base)} \u2192 "
@@ -155,24 +159,24 @@ def merge_part(facts: Facts) -> str:
         return "no merged model was made"
     if missing_because(facts):
         return "the merged model is missing, because its merge was refused or failed"
-    found = get_path(facts.merged, "check.verdict")
+    found = facts.merged["check"]["verdict"] if facts.merged else None
     if found is None:
         return "the merged model was not checked"
     verb = "equals" if found in ("equal", "rounded") else "does not equal"
-    combined = len(get_path(facts.merged, "combination.adapters") or ())
+    combined = len(facts.merged["combination"]["adapters"]) if facts.merged else 0
     thing = f"the combination of {combined} adapters" if combined else trained_thing(facts)
     return f"merged model {verb} {thing}{' but for rounding' if found == 'rounded' else ''}"
 
 
 def figures(facts: Facts) -> tuple[Figure, ...]:
     """Return the numbers of the band."""
-    trained, total = get_path(facts.adapter, "trainable_parameters"), get_path(facts.adapter, "total_parameters")
+    trained, total = facts.adapter["trainable_parameters"], facts.adapter["total_parameters"]
     of_total = f"{units.share(trained, total)} of {units.count(total)}" if total else ""
-    key = deciding(get_path(facts.evaluation, "tuned")) or "exact_match"
+    key = deciding(facts.evaluation["tuned"]) or "exact_match"
     return (
         _change(_label(key), facts, key, units.percent, "n_generated", "held-out request"),
         _main_figure(facts),
-        Figure("Optimizer steps", units.count(get_path(facts.adapter, "steps")), _tokens_seen(facts)),
+        Figure("Optimizer steps", units.count(facts.adapter["steps"]), _tokens_seen(facts)),
         Figure("Trained parameters", units.count(trained), of_total),
     )
 
@@ -187,18 +191,20 @@ def _main_figure(facts: Facts) -> Figure:
     return _change("Preference accuracy", facts, "preference_accuracy", units.percent, "n", "held-out pair")
 
 
-def _change(label: str, facts: Facts, metric: str, write, cases: str, noun: str) -> Figure:
-    base, tuned = (get_path(facts.evaluation, f"{model}.{metric}") for model in ("base", "tuned"))
+def _change(
+    label: str, facts: Facts, metric: str, write: Callable[[float], str], cases: Literal["n", "n_generated"], noun: str
+) -> Figure:
+    base, tuned = base_and_tuned(facts.evaluation, metric)
     if tuned is None:
         return Figure(label, units.UNKNOWN)
-    number = get_path(facts.evaluation, f"tuned.{cases}")
+    number = count(facts.evaluation["tuned"], cases)
     note = units.count(number, noun) if number is not None else ""
     return Figure(label, write(tuned) if base is None else f"{write(base)} \u2192 {write(tuned)}", note)
 
 
 def _tokens_seen(facts: Facts) -> str:
     """Return the tokens that training saw, counting repeats; known only when the last step was logged."""
-    tokens, points = get_path(facts.adapter, "tokens"), facts.curves["loss"].points
-    if tokens is None or not points or points[-1][0] != get_path(facts.adapter, "steps"):
+    tokens, points = facts.adapter["tokens"], facts.curves["loss"].points
+    if tokens is None or not points or points[-1][0] != facts.adapter["steps"]:
         return ""
     return f"{units.count(tokens, 'token')} seen"

@@ -9,6 +9,8 @@ from typing import Any
 import orjson
 
 from snaketune.core.canonical import read_json
+from snaketune.facts.plan import planned_steps
+from snaketune.facts.training import TRAINED
 from snaketune.report.charts.curves import Metrics, gather, growing_lines
 from snaketune.train.checkpoints.checkpoints import facts_of, is_sealed, steps_of
 from snaketune.train.identity import fingerprint
@@ -49,7 +51,7 @@ class Attempt:
     error: str
     tail: tuple[str, ...]
     training: Training
-    plan: Mapping[str, Any] | None
+    planned_steps: int | None
     command: str
 
 
@@ -67,7 +69,6 @@ def gather_attempt(found: Mapping[str, Any], private: Path | None, command: str)
         return None
     tail = log_tail(Path(stopped.log)) if stopped else ""
     sentences = SENTENCE.findall(tail)
-    plan = Path(found["folder"]) / "plan.json"
     return Attempt(
         run=found["run"],
         id=found["id"],
@@ -75,7 +76,7 @@ def gather_attempt(found: Mapping[str, Any], private: Path | None, command: str)
         error=sentences[-1] if sentences else "",
         tail=tuple(line[:LINE_CHARACTERS] for line in tail.splitlines() if line.strip())[-TAIL_LINES:],
         training=training_state(Path(found["folder"]), private),
-        plan=read_json(plan) if plan.is_file() else None,
+        planned_steps=planned_steps(Path(found["folder"])),
         command=command,
     )
 
@@ -102,7 +103,7 @@ def log_tail(path: Path) -> str:
 def training_state(folder: Path, private: Path | None) -> Training:
     """Return how far training came: from the run's folder when it is finished, else from its private state."""
     if (folder / "adapter.manifest.json").is_file():
-        steps = read_json(folder / "adapter.manifest.json")["steps"]
+        steps = TRAINED.read(folder / "adapter.manifest.json")["steps"]
         return Training(gather(growing_lines(folder / "metrics.jsonl")), steps, steps)
     if private is None:
         return Training(gather([]), None, None)

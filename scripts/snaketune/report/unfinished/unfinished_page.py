@@ -1,14 +1,11 @@
 """The page of a run that came to no end: how far it came, why it stopped, and how to go on."""
 
-from typing import Any
-
 from snaketune.report import units
 from snaketune.report.charts import loss_charts
 from snaketune.report.charts.curves import Curve
 from snaketune.report.compare.comparison import hours
-from snaketune.report.facts import Facts
+from snaketune.report.facts import Facts, nothing_but
 from snaketune.report.filling import fill
-from snaketune.report.run.answers import Answers
 from snaketune.report.run.history import TITLES
 from snaketune.report.run.verdict import Figure
 from snaketune.report.text import excerpt
@@ -75,8 +72,7 @@ def steps_done(attempt: Attempt) -> int:
 
 def steps_wanted(attempt: Attempt) -> int | None:
     """Return the steps of the whole training: as its checkpoints know them, else as planned."""
-    planned = (attempt.plan or {}).get("steps")
-    return attempt.training.max_steps or (round(planned) if planned else None)
+    return attempt.training.max_steps or attempt.planned_steps
 
 
 def figures(attempt: Attempt) -> list[Figure]:
@@ -110,15 +106,10 @@ def _last(curve: Curve | None) -> float | None:
 def _as_facts(attempt: Attempt) -> Facts:
     """Return the facts that the charts draw; all others are empty."""
     metrics = attempt.training.metrics
-    names = ("run", "reading", "dedupe", "split", "tokens", "pack", "rightsize", "adapter", "evaluation")
-    empty: dict[str, Any] = {name: {} for name in names}
-    return Facts(
-        **empty,
-        merged=None,
+    return nothing_but(
+        attempt.run,
+        attempt.id,
         curves=metrics.curves,
-        quarantine=(),
-        duplicates=(),
-        answers=Answers(),
         progress=metrics.progress,
         rates=metrics.rates,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.canonical import read_json
+from snaketune.facts.plan import planned_steps
 from snaketune.report import units
 from snaketune.report.charts.curves import Metrics, gather, growing_lines
 from snaketune.report.unfinished.unfinished import newest_checkpoint
@@ -55,7 +56,7 @@ def _look(folder: Path, now: float) -> Watched | None:
     run = _run_folder(arguments or [])
     newest = newest_checkpoint(folder)
     facts = read_json(folder / f"checkpoint-{newest}" / "checkpoint.json") if newest is not None else {}
-    wanted = facts.get("max_steps") or _planned_steps(run)
+    wanted = facts.get("max_steps") or (planned_steps(run) if run else None)
     lines = growing_lines(metrics)
     if wanted and lines and lines[-1]["step"] >= wanted and arguments is None:
         return None
@@ -77,12 +78,6 @@ def _run_folder(arguments: Sequence[str]) -> Path | None:
     """Return the results folder of the run that a training's command line names."""
     wanted = (Path(after).parent for word, after in itertools.pairwise(arguments) if word == "--adapter")
     return next(wanted, None)
-
-
-def _planned_steps(run: Path | None) -> int | None:
-    plan = run / "plan.json" if run else None
-    steps = read_json(plan).get("steps") if plan and plan.is_file() else None
-    return round(steps) if steps else None
 
 
 def describe_trainings(trainings: Sequence[Watched], width: int, work: Path) -> str:

@@ -1,0 +1,65 @@
+"""merge.json: what became of a merge."""
+
+from typing import TypedDict
+
+from snaketune.facts.fact_files import FactFile
+
+
+class MergeChecked(TypedDict):
+    """The comparison of the merged model with the adapter; losses in nats per trained token."""
+
+    verdict: str | None
+    split: str | None
+    rows: int | None
+    tokens: int | None
+    tensors_merged: int | None
+    adapter_tensors: int | None
+    relative_error_fp32: float | None
+    logits_error: float | None
+    file_logits_error: float | None
+    change_kept: float | None
+    mean_kl: float | None
+    mean_kl_interval: list[float]
+    adapter_loss: float | None
+    merged_loss: float | None
+    loss_change: float | None
+    loss_change_interval: list[float]
+    relative_loss_change: float | None
+    moved: int | None
+    weights: int | None
+
+
+class Refusal(TypedDict):
+    """Why there is no merged model; one that is not final is tried again at the next command."""
+
+    error: str | None
+    reason: str
+    is_final: bool | None
+
+
+class CombinedAdapter(TypedDict):
+    """An adapter that was merged together with others."""
+
+    run: str
+    weight: float
+    digest: str
+
+
+class Combination(TypedDict):
+    """Several adapters in one model."""
+
+    method: str | None
+    adapters: list[CombinedAdapter]
+
+
+class Merged(TypedDict):
+    """merge.json; after a refusal there are no ``files``."""
+
+    dtype: str | None
+    rounding: str | None
+    check: MergeChecked
+    refused: Refusal | None
+    combination: Combination
+
+
+MERGED = FactFile(Merged)

@@ -1,0 +1,181 @@
+"""plan.json: what a run will take, each number with its origin (measured, estimated, given or unknown)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict, cast
+
+from snaketune.facts.fact_files import FactFile
+from snaketune.facts.plan_tables import (
+    Advice,
+    Afterwards,
+    CostRow,
+    FitRow,
+    LadderRow,
+    Ownership,
+    PresetRow,
+    SensitivityRow,
+    StrategyRow,
+)
+
+
+class About(TypedDict):
+    """What is to be known about a number: where it comes from and between what it lies."""
+
+    origin: str
+    source: str
+    unit: str | None
+    low: Any
+    high: Any
+
+
+class Rate(TypedDict):
+    """Real tokens per second of one device."""
+
+    tokens_per_second: float | None
+    origin: str
+    source: str
+    low: float | None
+    high: float | None
+    flops_per_token: float | None
+
+
+class Device(TypedDict):
+    """The device that the run is planned on, with its price in US dollars; ``is_here`` is None if not known."""
+
+    id: str
+    title: str
+    gpus: int
+    is_here: bool | None
+    memory_gb: float | None
+    price_per_gpu_hour: float | None
+    price_source: str
+    watts: float | None
+
+
+class Limits(TypedDict):
+    """What the configuration allows."""
+
+    max_cost_usd: float | None
+    max_hours: float | None
+
+
+class Overheads(TypedDict):
+    """What comes on top of training: checkpoints, evaluations and starting."""
+
+    save_steps: int | str | None
+    saves: int | None
+    seconds_per_save: float | None
+    saves_origin: str
+    checkpoint_hours: float | None
+    checkpoint_share: float | None
+    evaluations: int
+    evaluation_hours: float | None
+    start_hours: float | None
+
+
+class WorkFacts(TypedDict):
+    """What is trained on what."""
+
+    rows: int
+    documents: int
+    tokens: int
+    row_length: int
+    parameters: int
+    trained: int
+    squares: int | None
+    eval_tokens: int | None
+    checkpoint_every: int | None
+    fit_method: str | None
+
+
+class HostMemory(TypedDict):
+    """The memory of the host that a run takes, in GB."""
+
+    gb: float | None
+    available_gb: float | None
+    origin: str
+    source: str
+
+
+class AnswerForecast(TypedDict):
+    """What a number of answers of the tuned model take."""
+
+    answers: int
+    seconds: float | None
+    cost_usd: float | None
+    origin: str
+    source: str
+
+
+class Remedy(TypedDict):
+    """Settings that make a run fit its device."""
+
+    changes: dict[str, Any]
+    needs_gb: float | None
+
+
+class Preparation(TypedDict):
+    """Seconds that the stages before took, by their name."""
+
+    seconds: dict[str, float]
+
+
+class Plan(TypedDict):
+    """plan.json; hours are from start to end but for ``train_hours``, dollars are for all GPUs, GB are 10^9 bytes."""
+
+    tokens_total: int
+    steps: int
+    train_hours: float | None
+    hours: float | None
+    cost_usd: float | None
+    total_usd: float | None
+    memory_gb: float | None
+    least_memory_gb: float | None
+    disk_gb: float | None
+    finishes_at: str | None
+    planned_at: str
+    about: dict[str, About]
+    rate: Rate
+    device: Device
+    limits: Limits
+    overheads: Overheads
+    work: WorkFacts
+    memory: dict[str, Any]
+    ram: HostMemory | None
+    answers: AnswerForecast | None
+    remedy: Remedy | None
+    measure: str | None
+    preparation: Preparation
+    afterwards: list[Afterwards]
+    advice: list[Advice]
+    costs: list[CostRow]
+    fit: list[FitRow]
+    ladder: list[LadderRow]
+    ownership: Ownership
+    presets: list[PresetRow]
+    sensitivity: list[SensitivityRow]
+    strategies: list[StrategyRow]
+    notes: list[str]
+    stops: NotRequired[list[str]]
+
+
+class PlannedSteps(TypedDict):
+    """What a reader needs who only wants to know how long a training is."""
+
+    steps: float | None
+
+
+PLAN = FactFile(Plan)
+PLANNED_STEPS = FactFile(PlannedSteps)
+
+
+def number_of(plan: Plan, name: str) -> float | None:
+    """Return one of the public numbers of a plan by its name, as ``hours`` or ``memory_gb``; None if not known."""
+    return cast(Mapping[str, float | None], plan).get(name)
+
+
+def planned_steps(folder: Path) -> int | None:
+    """Return the optimizer steps that the plan in the folder of a run has; None without one."""
+    path = folder / "plan.json"
+    steps = PLANNED_STEPS.read(path)["steps"] if path.is_file() else None
+    return round(steps) if steps else None

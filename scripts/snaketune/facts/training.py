@@ -1,0 +1,33 @@
+"""The manifest of a trained adapter or model."""
+
+from typing import TypedDict
+
+from snaketune.facts.fact_files import FactFile
+
+
+class BestCheckpointFacts(TypedDict):
+    """Which checkpoint was best and which was kept, where the best one or an early stop was asked for."""
+
+    step: int | None
+    value: float | None
+    metric: str | None
+    kept_step: int | None
+    stopped_early: bool | None
+
+
+class Trained(TypedDict):
+    """adapter.manifest.json; ``trained`` is ``adapter`` or ``every weight``."""
+
+    steps: int | None
+    tokens: int | None
+    train_loss_last: float | None
+    trained: str | None
+    trainable_parameters: int | None
+    total_parameters: int | None
+    fingerprint: str | None
+    origins: dict[str, str]
+    versions: dict[str, str]
+    best: BestCheckpointFacts
+
+
+TRAINED = FactFile(Trained)
