@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from report_case import fact_paths, facts_with, replaced
 
-from snaketune.report.facts import Curve, DuplicatePair, LeftOut, QuarantinedLine
+from snaketune.report.charts.curves import Curve
+from snaketune.report.listed_records import DuplicatePair, LeftOut, QuarantinedLine
 from snaketune.report.run.answers import Answers, collect
 from snaketune.report.run.page import render
 from snaketune.report.text import excerpt, visible

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snaketune.facts.evaluation import EVALUATION, Evaluation
+from snaketune.facts.lines import Json, read_lines
 from snaketune.facts.measured import EVALUATION_INFO, RUN_INFO, EvaluationInfo, RunInfo
 from snaketune.facts.plan import PLAN, Plan
 from snaketune.facts.run import RUN, RunIdentity
 from snaketune.facts.training import TRAINED, Trained
 from snaketune.report import units
-from snaketune.report.facts import Json, read_lines
 from snaketune.report.run.provenance import shown_value
 from snaketune.report.text import excerpt
 

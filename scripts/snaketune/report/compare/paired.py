@@ -10,8 +10,8 @@ import numpy as np
 
 from snaketune.evaluate.additive import Additive, differences
 from snaketune.facts.evaluation import Interval
+from snaketune.facts.lines import read_lines
 from snaketune.report.compare.comparison import RunFacts
-from snaketune.report.facts import read_lines
 from snaketune.report.run.judging import clear_sign
 
 # The scores whose mean over the answers is the measure; BLEU and chrF are no means.
