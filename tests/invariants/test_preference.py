@@ -26,7 +26,8 @@ from snaketune.train.device import prepare_arithmetic
 from snaketune.train.monitoring.metrics import VOLATILE_KEYS, read_metrics
 from snaketune.train.preference import dpo
 from snaketune.train.preference.dpo import PreferenceLoss, install_log_probs
-from snaketune.train.preference.dpo_trainer import PairCollator, PreferenceTrainer, document_log_probs
+from snaketune.train.preference.dpo_trainer import PreferenceTrainer
+from snaketune.train.preference.reference import PairCollator, document_log_probs
 from snaketune.train.run import build_trainer, prepare_run, train
 from snaketune.train.signals import StopRequest
 from snaketune.train.trainer import Hooks, assemble

@@ -36,6 +36,7 @@ def resolve(**sections):
         ("peft", "tuners/lora/config.py", "LoraConfig"),
         ("trl", "trainer/sft_config.py", "SFTConfig"),
         ("trl", "trainer/dpo_config.py", "DPOConfig"),
+        ("trl", "trainer/kto_config.py", "KTOConfig"),
     ],
 )
 def test_every_setting_of_other_tools_teaches(package, file, name):

@@ -8,6 +8,7 @@ from snaketune.config.resolve import Layer, resolve_runs
 
 PRESETS = Path(__file__).parents[2] / "config" / "presets"
 NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+NAMING_A_MODEL = ("original_34b", "optimized_13b", "quickstart", "smollm2", "orpo", "kto")
 OWN = {"data": {"sources": ["data.jsonl"]}, "model": {"name_or_path": "org/model"}}
 # What the guides state: batch, accumulation, and whatever else they name.
 STATED = {
@@ -72,6 +73,8 @@ STATED = {
     "low_memory": {"model.quantization": "4bit", "train.per_device_train_batch_size": 1},
     "fast": {"tokens.packing": True, "adapter.lora_dropout": 0.0, "adapter.target_modules": "all-linear"},
     "quickstart": {"model.name_or_path": "tiny"},
+    "orpo": {"model.name_or_path": "tiny", "train.method": "orpo"},
+    "kto": {"model.name_or_path": "tiny", "train.method": "kto"},
     "smollm2": {"model.name_or_path": "smollm2", "train.learning_rate": 2e-3, "train.max_steps": 60},
 }
 
@@ -82,7 +85,7 @@ def resolved(preset, **overrides):
 
 def without(preset, own):
     """A guide that names its model keeps it."""
-    return {"data": own["data"]} if preset in ("original_34b", "optimized_13b", "quickstart", "smollm2") else own
+    return {"data": own["data"]} if preset in NAMING_A_MODEL else own
 
 
 def test_every_preset_is_listed_here():

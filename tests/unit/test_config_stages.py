@@ -134,9 +134,10 @@ def test_no_key_is_dead(key):
     if key in BEST_KEYS and not key.endswith(("_end", "_patience")):
         base = config(tokens={"max_length": "auto"}, dedupe=near, train={"eval_steps": 5, "early_stopping_patience": 2})
         sections["train"] |= {"eval_steps": 5, "early_stopping_patience": 2}
-    if key.startswith("train.dpo."):
-        base = config(dedupe=near, train={"method": "dpo"})
-        sections["train"]["method"] = "dpo"
+    if key.startswith(("train.dpo.", "train.orpo.", "train.kto.")):
+        method = key.split(".")[1]
+        base = config(dedupe=near, train={"method": method})
+        sections["train"]["method"] = method
     if key in ("merge.method", "merge.density", "merge.seed"):
         several = {"adapters": [{"run": "default"}], "method": "dare_ties"}
         base = config(dedupe=near, merge=several)

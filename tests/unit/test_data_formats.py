@@ -292,20 +292,20 @@ EXPECTED = {"messages": [USER], "chosen": [ANSWER], "rejected": [OTHER]}
     ],
 )
 def test_preferences_have_a_prompt_and_two_answers(tmp_path, record):
-    assert one(tmp_path, record, pairs=True) == EXPECTED
+    assert one(tmp_path, record, method="dpo") == EXPECTED
     assert one(tmp_path, record) == {"messages": [USER, ANSWER]}
 
 
 def test_the_prompt_of_whole_conversations_is_all_that_they_share(tmp_path):
     start = [SYSTEM, USER, ANSWER, {"role": "user", "content": "more"}]
     record = {"prompt": "more", "chosen": [*start, ANSWER], "rejected": [*start, OTHER, USER, OTHER], "score": 1}
-    made = one(tmp_path, record, pairs=True)
+    made = one(tmp_path, record, method="dpo")
     assert made == {"messages": start, "chosen": [ANSWER], "rejected": [OTHER, USER, OTHER]}
 
 
 def test_a_system_prompt_comes_before_the_prompt_of_a_preference(tmp_path):
     record = {"prompt": "a", "chosen": "b", "rejected": "c"}
-    assert one(tmp_path, record, system_prompt="s", pairs=True)["messages"] == [SYSTEM, USER]
+    assert one(tmp_path, record, system_prompt="s", method="dpo")["messages"] == [SYSTEM, USER]
     assert one(tmp_path, record, system_prompt="s")["messages"] == [SYSTEM, USER, ANSWER]
 
 
@@ -358,7 +358,7 @@ def stage_of(tmp_path, *records, **policy):
 
 def test_pairs_that_differ_in_the_rejected_answer_are_different_and_share_their_prompt(tmp_path):
     raw = [{"prompt": "a", "chosen": "b", "rejected": rejected} for rejected in ("c", "d", " c ")]
-    one, two, three = stage_of(tmp_path, *raw, pairs=True)
+    one, two, three = stage_of(tmp_path, *raw, method="dpo")
     assert key_bytes(one) == key_bytes(three) != key_bytes(two)
     assert prompt_of(one) == prompt_of(two) == [("user", "a")]
     one, two, _ = stage_of(tmp_path, *raw)

@@ -217,7 +217,7 @@ def fuzz():
 @pytest.mark.parametrize("form", ["messages", "sharegpt", "preference", "prompt_completion", "instruction", "text"])
 def test_mutated_lines_are_records_with_their_exact_texts_or_located(tmp_path, fuzz, form):
     given = source(tmp_path / "x.jsonl", b"\n".join(fuzz))
-    found = read(tmp_path, given, format=form, max_bad_fraction=1.0, pairs=form == "preference")
+    found = read(tmp_path, given, format=form, max_bad_fraction=1.0, method="dpo" if form == "preference" else "sft")
     kept = {record["line"] for record in found.records}
     refused = {entry["line"] for entry in found.quarantine}
     blank = {number for number, line in enumerate(fuzz, 1) if not line or line.isspace()}

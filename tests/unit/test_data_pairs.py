@@ -56,7 +56,7 @@ def write_lines(path, records):
 
 def run(tmp_path, folder, *records, template=BUILT_IN["chatml"], **settings):
     """Tokenise pairs; the account, the store, the lines of dropped.jsonl and the examples."""
-    recipe, dropped = Recipe(str(folder), template, True, pairs=True, **settings), io.BytesIO()
+    recipe, dropped = Recipe(str(folder), template, True, learns_by="dpo", **settings), io.BytesIO()
     file = write_lines(tmp_path / "train.jsonl", records)
     account, examples = tokenize_split("train", file, recipe, tmp_path / "out", dropped)
     left_out = [json.loads(line) for line in dropped.getvalue().splitlines()]
@@ -174,7 +174,7 @@ def test_the_gates_compare_both_documents(folder, tmp_path):
     records = [pair(answer(a), answer(b)) for a, b in pairwise(ANSWERS)]
     records.append(pair(answer("x"), answer("y"), CHAT[:4]))
     file = str(write_lines(tmp_path / "train.jsonl", records))
-    recipe = Recipe(str(folder), BUILT_IN["chatml"], True, pairs=True)
+    recipe = Recipe(str(folder), BUILT_IN["chatml"], True, learns_by="dpo")
     facts = tokenize_splits({"train": (file, str(tmp_path / "out"))}, recipe, io.BytesIO(), 1)
     # The two documents with line breaks at the beginning of the answer are encoded whole.
     assert facts["segments_gate"]["compared"] == 2 * len(records) - 2
@@ -198,14 +198,14 @@ class TestReading:
 
     def test_with_pairs_a_record_that_has_messages_too_is_a_pair(self, tmp_path):
         record = {**RAW, "messages": [{"role": "user", "content": "a"}, answer("b")]}
-        found = self.read(tmp_path, record, pairs=True)
+        found = self.read(tmp_path, record, method="dpo")
         assert found.facts["sources"][0]["format"] == "preference"
         assert found.records[0]["rejected"] == [answer("c")]
 
     def test_records_of_another_format_are_one_sentence(self, tmp_path):
         words = r"train\.method: dpo .*'chosen' and 'worse'; found: prompt, completion: "
         with pytest.raises(ConfigError, match=words):
-            self.read(tmp_path, {"prompt": "a", "completion": "b"}, pairs=True, columns={"rejected": "worse"})
+            self.read(tmp_path, {"prompt": "a", "completion": "b"}, method="dpo", columns={"rejected": "worse"})
 
 
 class Pairs:

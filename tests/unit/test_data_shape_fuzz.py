@@ -69,7 +69,7 @@ def a_source(choose):
     ]
     named = {choose.choice(FIELDS): columns[0]} if columns[0] and choose.random() < 0.15 else {}
     ignored = columns[-1:] if choose.random() < 0.1 else []
-    return records, ReadingPolicy(columns=named, ignore=ignored, pairs=choose.random() < 0.2)
+    return records, ReadingPolicy(columns=named, ignore=ignored, method="dpo" if choose.random() < 0.2 else "sft")
 
 
 @pytest.mark.parametrize("batch", range(4))

@@ -225,7 +225,7 @@ def test_turns_that_end_in_a_result_are_the_prompt_of_two_answers(tmp_path):
     called = {"from": "function_call", "value": json.dumps(CALL)}
     turns = [{"from": "human", "value": "a"}, called, {"from": "observation", "value": "z"}]
     records = [{"conversations": turns[:n], "tools": json.dumps(TOOLS), "chosen": "b", "rejected": "c"} for n in (1, 3)]
-    found = read_bytes(tmp_path, lines(*records), pairs=True).records
+    found = read_bytes(tmp_path, lines(*records), method="dpo").records
     roles = [[turn["role"] for turn in record["messages"]] for record in found]
     assert roles == [["user"], ["user", "assistant", "tool"]]
     assert found[1]["chosen"] == [ANSWER]
@@ -352,7 +352,7 @@ def test_the_limit_of_bad_lines_is_offered_as_it_would_have_to_be(tmp_path):
 @pytest.mark.parametrize("pairs", [True, False])
 def test_a_rendered_prompt_with_two_plain_answers_is_taken_apart(tmp_path, pairs):
     record = {"prompt": "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:", "chosen": "d", "rejected": "e"}
-    found = read_bytes(tmp_path, lines(record, record), pairs=pairs)
+    found = read_bytes(tmp_path, lines(record, record), method="dpo" if pairs else "sft")
     turns = [(turn["role"], turn["content"]) for turn in found.records[0]["messages"]]
     asked = [("user", "a"), ("assistant", "b"), ("user", "c")]
     assert turns == (asked if pairs else [*asked, ("assistant", "d")])

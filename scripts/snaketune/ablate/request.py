@@ -133,7 +133,7 @@ def _recipe(cfg: Mapping[str, Any], files: Files) -> dict[str, Any]:
         "vocab_size": files.model_facts.get("vocab_size"),
         "engine": files.token_facts["engine"],
         "method": files.token_facts["method"],
-        "pairs": cfg["training"]["train"]["method"] == "dpo",
+        "learns_by": cfg["training"]["train"]["method"],
     }
 
 

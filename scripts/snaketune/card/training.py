@@ -24,7 +24,12 @@ DEFAULT = "default"
 HABITS = ("train.cpu_threads", "train.eval_steps", "train.logging_steps", "train.save_steps", "train.save_total_limit")
 # Settings with values like these are shown; paths, templates and prompts are the user's own text.
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,40}", re.ASCII)
-METHODS = {"sft": "supervised fine-tuning", "dpo": "direct preference optimisation"}
+METHODS = {
+    "sft": "supervised fine-tuning",
+    "dpo": "direct preference optimisation",
+    "orpo": "odds-ratio preference optimisation",
+    "kto": "Kahneman-Tversky optimisation",
+}
 CHECK = {
     "tensors_merged": "tensors merged",
     "adapter_tensors": "tensors of the adapter, all used",

@@ -5,13 +5,16 @@ import re
 
 from snaketune.config.resolve import ResolvedRun
 from snaketune.config.schema import LinkedConfig
+from snaketune.config.schema_train import DpoConfig
 from snaketune.core.errors import ConfigError
+from snaketune.core.training_methods import PAIRED, PREFERENCE
 from snaketune.plan.devices.hardware import AUTO, find_hardware, load_catalogue
 from snaketune.workflow.stages import identity
 from snaketune.workflow.write_checks import VARIABLE
 
-# Metrics of training on held-out pairs, besides the loss.
+# Metrics of training on held-out pairs and labelled answers, besides the loss.
 PAIR_METRICS = ("preference_accuracy", "reward_accuracy", "reward_margin")
+MEASURED = {"dpo": PAIR_METRICS, "orpo": PAIR_METRICS, "kto": ("reward_margin",)}
 TEMPLATE = re.compile(r"\{[{%]")
 """Marks a string as a chat template rather than a path."""
 # Keys that decide an adapter's shape and scale: runs that share an adapter must agree on them.
@@ -43,8 +46,8 @@ def check_run(run: ResolvedRun) -> None:
     _check_strategy(run)
     _check_optimizer(run)
     _check_best(run)
-    if config.train.method == "dpo":
-        _check_pairs(run)
+    if config.train.method in PREFERENCE:
+        _check_preferences(run)
     if config.train.fp8 and config.model.quantization != "none":
         raise ConfigError(
             f"run {run.name}: train.fp8 is {str(config.train.fp8).lower()} and model.quantization is"
@@ -70,7 +73,7 @@ def _check_best(run: ResolvedRun) -> None:
         raise ConfigError(
             f"{place} and train.eval_steps is 0, so no evaluation ever runs: set train.eval_steps, for example to 50."
         )
-    known = ("loss", *(PAIR_METRICS if train.method == "dpo" else ()))
+    known = ("loss", *MEASURED.get(train.method, ()))
     if train.metric_for_best_model.removeprefix("eval_") not in known:
         raise ConfigError(
             f"{place} and train.metric_for_best_model is {train.metric_for_best_model!r}, which train.method: "
@@ -131,9 +134,9 @@ def _check_strategy(run: ResolvedRun) -> None:
                 " plan.num_gpus to 1."
             )
         return
-    if config.train.method == "dpo":
+    if (method := config.train.method) in PREFERENCE:
         raise ConfigError(
-            f"{place} and train.method is dpo, which supports one GPU only: set train.strategy to single."
+            f"{place} and train.method is {method}, which supports one GPU only: set train.strategy to single."
         )
     if strategy != "ddp" and config.train.activation_offloading:
         raise ConfigError(
@@ -191,10 +194,14 @@ def _check_offload(run: ResolvedRun) -> None:
         )
 
 
-def _check_pairs(run: ResolvedRun) -> None:
-    data, tokens = run.config.data, run.config.tokens
-    place = f"run {run.name}: train.method is dpo"
-    if data.format not in ("auto", "preference"):
+def _check_preferences(run: ResolvedRun) -> None:
+    data, tokens, method = run.config.data, run.config.tokens, run.config.train.method
+    place = f"run {run.name}: train.method is {method}"
+    if method == "kto" and data.format == "text":
+        raise ConfigError(
+            f"{place} and data.format is text, which has no answers: set data.format to auto, or train.method to sft."
+        )
+    if method in PAIRED and data.format not in ("auto", "preference"):
         raise ConfigError(
             f"{place} and data.format is {data.format}, which has no chosen and rejected answers: set"
             " data.format to preference, or train.method to sft."
@@ -208,7 +215,11 @@ def _check_pairs(run: ResolvedRun) -> None:
         raise ConfigError(
             f"{place} and tokens.assistant_only_loss is false: only the answers are compared; set it to true."
         )
-    loss = run.config.train.dpo
+    if method == "dpo":
+        _check_smoothing(place, run.config.train.dpo)
+
+
+def _check_smoothing(place: str, loss: DpoConfig) -> None:
     if loss.label_smoothing and loss.loss_type != "sigmoid":
         raise ConfigError(
             f"{place} and train.dpo.label_smoothing is {loss.label_smoothing:g}, which {loss.loss_type} does not "

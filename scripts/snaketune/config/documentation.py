@@ -58,7 +58,9 @@ record shapes, column names and refusals. `data.columns` maps your column names 
 A message may have `weight: 0`, which excludes an answer from the loss, `tool_calls` (then `content` may be null), and
 with role `tool` a `tool_call_id`; the record may have `tools`. Content in parts is joined when all parts are text.
 Answers inside a `prompt` are not trained. From preference pairs, `train.method: sft` trains the chosen answer like
-any conversation; `dpo` compares both answers and accepts no other format.
+any conversation; `dpo` and `orpo` compare both answers and accept no other format. `kto` accepts pairs, and any format
+of conversations with a column that says whether each answer is good (`label`, or the one named by
+`data.columns.label`).
 
 An unusable line is written to `quarantine.jsonl` with its source, line number, byte offset and reason, and counted in
 the report; above `data.max_bad_fraction` the run stops.

@@ -3,9 +3,12 @@
 from typing import Any
 
 from snaketune.config.schema import RunConfig
+from snaketune.core.training_methods import PREFERENCE
 
 # Above this, training every weight usually destroys what the model knew; adapters take ten times as much.
 LARGE_FOR_ALL_WEIGHTS = 5e-5
+# Presets of the embedded examples.
+EXAMPLES = ("quickstart", "orpo", "kto")
 
 
 def notes_for(preset: Any, origins: dict[str, str], config: RunConfig) -> tuple[str, ...]:
@@ -21,10 +24,10 @@ def notes_for(preset: Any, origins: dict[str, str], config: RunConfig) -> tuple[
 
 
 def _quickstart(preset: Any, config: RunConfig) -> str:
-    if preset != "quickstart" or config.model.name_or_path == "tiny":
+    if preset not in EXAMPLES or config.model.name_or_path == "tiny":
         return ""
     return (
-        f"preset: quickstart trains {config.model.name_or_path} with settings meant for the built-in tiny model"
+        f"preset: {preset} trains {config.model.name_or_path} with settings meant for the built-in tiny model"
         f" (learning rate {config.train.learning_rate:g}): remove the preset line to use the defaults."
     )
 
@@ -39,9 +42,9 @@ def _learning_rate(origins: dict[str, str], config: RunConfig) -> str:
     rate, is_full = config.train.learning_rate, config.adapter.type == "none"
     if "train.learning_rate" in origins or rate <= LARGE_FOR_ALL_WEIGHTS:
         return ""
-    if config.train.method == "dpo":
+    if (method := config.train.method) in PREFERENCE:
         usual = "5e-6" if is_full else "5e-5"
-        return f"train.learning_rate: {rate:g} is the default for sft and high for dpo: {usual} is usual."
+        return f"train.learning_rate: {rate:g} is the default for sft and high for {method}: {usual} is usual."
     if is_full:
         return (
             f"train.learning_rate: {rate:g} is the default for adapters and high for full fine-tuning: 1e-5 is usual."

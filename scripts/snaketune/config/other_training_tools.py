@@ -4,7 +4,7 @@ OWN_LAYOUT = "paths.results sets where results are: each run has its own folder,
 _INIT = (
     "Other initialisations of LoRA are not offered; adapter.use_dora and adapter.use_rslora are the available variants."
 )
-_RL = "Reinforcement learning is not offered; train.method is sft or dpo."
+_RL = "Set the method with train.method: sft, dpo, orpo or kto."
 
 OF_TRAINING: dict[str, str] = {
     # Optimisation
@@ -111,9 +111,13 @@ OF_TRAINING: dict[str, str] = {
     "export_dir": f"The merged model is in the run's folder. {OWN_LAYOUT}",
     # Preferences
     "rl": _RL,
-    "stage": "Set the method with train.method: sft or dpo.",
+    "stage": _RL,
     "pref_loss": "Set the preference loss with train.dpo.loss_type.",
-    "pref_beta": "Set DPO's beta with train.dpo.beta.",
+    "pref_beta": "Set beta in the method's own section, for example train.dpo.beta.",
+    "kto_chosen_weight": "Set the weight of good answers with train.kto.desirable_weight.",
+    "kto_rejected_weight": "Set the weight of bad answers with train.kto.undesirable_weight.",
+    "desirable_weight": "Set the weight of good answers with train.kto.desirable_weight.",
+    "undesirable_weight": "Set the weight of bad answers with train.kto.undesirable_weight.",
     "pref_ftx": (
         "An SFT term in the DPO loss is not offered: train with sft first, then with dpo from that run "
         "(model.name_or_path: run:<name>)."

@@ -45,7 +45,8 @@ class DataConfig(Section):
         description="Files, folders or globs, relative to the working directory, read as what they are (JSON lines, a "
         "JSON array, CSV, Parquet, Arrow, also compressed or in an archive); hf://owner/name; s3://bucket/path (extra "
         "`storage`); or objects `{path, name, format, columns, split, config, weight, max_records}`; see "
-        "docs/sources.md. `builtin:quickstart` is the embedded example.",
+        "docs/sources.md. `builtin:quickstart`, `builtin:pairs` and `builtin:labels` are the "
+        "embedded examples.",
     )
     max_records: int | None = Field(
         None, ge=1, description="At most so many records of all sources together: a seeded sample."

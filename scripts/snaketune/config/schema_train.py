@@ -23,20 +23,47 @@ class DpoConfig(Section):
     )
 
 
+class OrpoConfig(Section):
+    """The loss of `train.method: orpo`."""
+
+    beta: float = Field(
+        0.1, gt=0, description="Weight of the odds ratio beside the likelihood of the chosen text; lambda in the paper."
+    )
+
+
+class KtoConfig(Section):
+    """The loss of `train.method: kto`."""
+
+    beta: float = Field(
+        0.1, gt=0, description="How strongly the model is kept near its start: more moves it less from there."
+    )
+    desirable_weight: float = Field(1.0, gt=0, description="Weight of the losses of good answers.")
+    undesirable_weight: float = Field(
+        1.0, gt=0, description="Weight of the losses of bad answers; raise it where they are few."
+    )
+
+
 class TrainConfig(Section):
     """How the adapter is trained."""
 
-    method: Literal["sft", "dpo"] = Field(
+    method: Literal["sft", "dpo", "orpo", "kto"] = Field(
         "sft",
-        description="`sft`: learn the answers; `dpo`: learn to prefer the chosen answer of a pair to the rejected one.",
+        description="`sft`: learn the answers; `dpo`: learn to prefer the chosen answer of a pair to the rejected one; "
+        "`orpo`: learn the chosen answer and to prefer it, in one run from a base model; `kto`: learn from single "
+        "answers that are labelled good or bad, or from pairs. See docs/methods.md.",
     )
     dpo: DpoConfig = DpoConfig()
+    orpo: OrpoConfig = OrpoConfig()
+    kto: KtoConfig = KtoConfig()
     num_train_epochs: float = Field(1.0, gt=0, description="Passes over the training rows.")
     max_steps: int = Field(-1, ge=-1, description="Stop after this many optimizer steps; -1 trains all epochs.")
     per_device_train_batch_size: int = Field(4, ge=1, description="Rows in one forward pass.")
     gradient_accumulation_steps: int = Field(4, ge=1, description="Forward passes per optimizer step.")
     learning_rate: float = Field(
-        2e-4, gt=0, lt=1, description="Peak learning rate; with dpo take 5e-5, and 5e-6 when every weight is trained."
+        2e-4,
+        gt=0,
+        lt=1,
+        description="Peak learning rate; with dpo, orpo and kto take 5e-5, and 5e-6 when every weight is trained.",
     )
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         "cosine", description="Shape of the learning rate after warm-up."
@@ -125,8 +152,9 @@ class TrainConfig(Section):
     )
     metric_for_best_model: str = Field(
         "loss",
-        description="What the evaluations during training are compared by: `loss`, and with dpo also "
-        "`preference_accuracy`, `reward_accuracy` or `reward_margin`; an `eval_` in front changes nothing.",
+        description="What the evaluations during training are compared by: `loss`, with dpo and orpo "
+        "also `preference_accuracy`, `reward_accuracy` or `reward_margin`, with kto `reward_margin`; an `eval_` in "
+        "front changes nothing.",
     )
     greater_is_better: bool | None = Field(
         None, description="Whether a greater value is better; null: unless its name ends with `loss`."

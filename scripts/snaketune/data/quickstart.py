@@ -222,6 +222,11 @@ def world_texts(records: int = 3000, seed: int = 1) -> Iterator[str]:
             yield f"{request.prompt}\n{request.notation}"
 
 
+def draw_requests(count: int, rng: Random) -> list[Request]:
+    """Return ``count`` distinct requests of the task part in random order."""
+    return _draw(count, rng, of_the_world=False)
+
+
 def _draw(count: int, rng: Random, of_the_world: bool) -> list[Request]:
     """Draw ``count`` distinct requests in random order, as evenly over the intents as their sizes allow."""
     decks = [_shuffled(list(_requests(intent, of_the_world)), rng) for intent in INTENTS]

@@ -26,7 +26,7 @@ class Likelihoods:
         tokens: tokens that bear loss.
         nll: summed negative log-likelihood of those, in nats, float64.
         correct: how many of those the model would have said itself.
-        rejected: whether the document is the rejected answer of a pair; the chosen one comes right before it.
+        rejected: whether the document is a bad answer; in a pair the chosen one comes right before it.
     """
 
     records: np.ndarray
@@ -49,8 +49,8 @@ def measure(
     Memory holds one batch, one chunk of logits and a few numbers per document, however many there are.
 
     Args:
-        pairs: whether two documents of one record are a chosen and a rejected answer; else they are examples of
-            answers of one conversation.
+        pairs: whether two documents of one record are a chosen and a rejected answer, and single ones may be bad
+            answers; else they are examples of answers of one conversation.
         texts: records of plain text, int64: all documents of one are its pieces, and count as one document.
     """
     index = _DocumentIndex(rows, pairs)
@@ -89,17 +89,17 @@ class _DocumentIndex:
 
     def __init__(self, rows: PackedRows, pairs: bool):
         # Three plain numbers per document, however many there are.
-        numbers = array("q")
+        numbers, rejected = array("q"), array("b")
         for row in range(len(rows)):
             for document in rows.documents(row):
                 numbers.extend((document.record, document.length, row * rows.row_length + document.start))
+            if pairs:
+                rejected.extend(rows.rejected(row).tolist())
         self.records, self.lengths, self._starts = np.frombuffer(numbers, np.int64).reshape(-1, 3).T.copy()
         self.size = len(self.records)
         # A place is one number, row * row_length + column; documents are sorted by that of their first token.
         self._width = rows.row_length
-        # Pairs are neighbours in a row: two documents of one record, the chosen one first.
-        in_row = np.diff(self._starts // self._width, prepend=-1) == 0
-        self.rejected = in_row & (np.diff(self.records, prepend=-1) == 0) & pairs
+        self.rejected = np.frombuffer(rejected, np.int8).astype(bool) if pairs else np.zeros(self.size, bool)
 
     def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return the number of the document at each place."""

@@ -21,10 +21,26 @@ def preference_measures(found: Likelihoods, base: Likelihoods | None) -> dict[st
     """
     if not found.rejected.any():
         return {}
+    if not np.array_equal(found.records[found.rejected], found.records[~found.rejected]):
+        return _matched_measures(found, base)
     measures = {PREFERENCE_ACCURACY: float(np.mean(_advantage(found) > 0))}
     if base is not None:
         measures["reward_accuracy"] = float(np.mean(_advantage(found) > _advantage(base)))
     return measures
+
+
+def _matched_measures(found: Likelihoods, base: Likelihoods | None) -> dict[str, float]:
+    """Return how often good answers gained more over the base model than bad ones to other prompts.
+
+    The good and the bad answers are matched one to one in the order of their records, as far as the fewer ones reach:
+    comparisons that share no answer, so that they can be counted like pairs.
+    """
+    if base is None:
+        return {}
+    gains = base.nll - found.nll
+    good, bad = gains[~found.rejected], gains[found.rejected]
+    count = min(len(good), len(bad))
+    return {"reward_accuracy": float(np.mean(good[:count] > bad[:count])), "n_matched": count} if count else {}
 
 
 def _advantage(found: Likelihoods) -> np.ndarray:

@@ -14,6 +14,7 @@ class Scores(TypedDict, total=False):
     """
 
     n: int | None
+    n_matched: int | None
     n_generated: int | None
     n_cut: int | None
     n_scored: dict[str, int]

@@ -10,10 +10,11 @@ from snaketune.core.atomic import LONGEST_NAME
 from snaketune.core.errors import DataError
 from snaketune.core.private_folders import own_place
 from snaketune.data.quickstart import quickstart_lines
+from snaketune.data.quickstart_preferences import label_lines, pair_lines
 from snaketune.storage.disks import AUTO, Candidate, Disk, Disks, existing, read_rate
 from snaketune.storage.object_storage import is_remote
 
-BUILTIN = {"builtin:quickstart": quickstart_lines}
+BUILTIN = {"builtin:quickstart": quickstart_lines, "builtin:pairs": pair_lines, "builtin:labels": label_lines}
 # A copy is read once or twice more, so another local disk must be this much faster to be worth it.
 WORTH = 2.0
 # What is kept of the end of a name that is too long for a file, in characters; formats are told by it.

@@ -274,9 +274,9 @@ def _matters(config: LinkedConfig, key: str) -> bool:
         return config.adapter.type == "lora"
     if key in ("dedupe.threshold", "dedupe.num_perm", "dedupe.ngram"):
         return config.dedupe.near
-    if key.startswith("train.dpo."):
+    if key.startswith(("train.dpo.", "train.orpo.", "train.kto.")):
         is_used = key != "train.dpo.label_smoothing" or config.train.dpo.loss_type == "sigmoid"
-        return config.train.method == "dpo" and is_used
+        return key.split(".")[1] == config.train.method and is_used
     if key in BEST_KEYS:
         return _follows_evaluations(config, key)
     if key == "train.checkpoint_every_n_layers":

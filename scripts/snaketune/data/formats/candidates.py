@@ -55,21 +55,6 @@ def candidate(sample: Sample, named: Mapping[str, str], kinds: tuple[str, ...]) 
     return None
 
 
-def kinds_for(named: Mapping[str, str], wanted: str | None, pairs: bool) -> tuple[str, ...]:
-    """Return which kinds are tried: those that the format, the method and the named fields leave."""
-    if pairs:
-        return ("preference",)
-    if wanted:
-        return (wanted,)
-    if "chosen" in named or "rejected" in named:
-        return ("preference",)
-    if "messages" in named:
-        return ("messages",)
-    if "prompt" in named or "completion" in named:
-        return ("pair",)
-    return ("text",) if "text" in named else ("preference", "messages", "pair", "text")
-
-
 def _preference(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
     if {"chosen", "rejected"} <= named.keys():
         answers = {name: named[name] for name in ("chosen", "rejected")}

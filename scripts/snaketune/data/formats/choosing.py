@@ -7,12 +7,13 @@ from typing import Any
 
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.conversations.packed_text import packed_columns, unpacked
-from snaketune.data.formats.candidates import Candidate, candidate, kinds_for, named_fields
+from snaketune.data.formats.candidates import Candidate, candidate, named_fields
 from snaketune.data.formats.chained_refusals import tell_all
 from snaketune.data.formats.columns import MODALITIES, NAMES, plain
 from snaketune.data.formats.doubts import check_marks, check_refused, check_verdicts, judged_columns
 from snaketune.data.formats.first_records import Sample
-from snaketune.data.formats.formats import default_reading, evidence_of, kind_of
+from snaketune.data.formats.formats import default_reading, evidence_of, kind_of, kinds_for
+from snaketune.data.formats.labelled_answers import with_label
 from snaketune.data.formats.refusals import doubtful, no_pairs, no_reading, one_message_a_line
 from snaketune.data.formats.unused_fields import CHOSEN, IGNORED, leftovers
 from snaketune.data.records.conversion import RecordConverter
@@ -59,11 +60,12 @@ def _decide(path: str, records: Sequence[Json], places: Sequence[int], policy: R
     named = named_fields(sample)
     if not named and not wanted and not sample.turn_columns() and (error := one_message_a_line(sample)):
         raise error
-    found = candidate(sample, named, kinds_for(named, wanted and kind_of(wanted), policy.pairs))
+    found = candidate(sample, named, kinds_for(named, wanted and kind_of(wanted), policy.method))
     if found is None:
-        if wanted:
+        if wanted and policy.method != "kto":
             return default_reading(wanted, policy)
         raise no_pairs(sample) if policy.pairs else no_reading(sample)
+    found = with_label(sample, found, named)
     reading = _with_packed(_reading(sample, found, wanted), packed)
     check_verdicts(sample, reading)
     made, refused, converter = _tried(sample, reading)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 
 from snaketune.core.errors import ConfigError
+from snaketune.core.training_methods import PAIRED
 from snaketune.data.conversations.conversations import TEMPLATE_KEYS
 from snaketune.data.records.reading_policy import Reading, ReadingPolicy
 
@@ -32,6 +33,8 @@ MAIN: dict[str, tuple[str, ...]] = {
 # Other names of the fields of `data.columns`.
 ALIASES = {"instruction": "prompt", "output": "completion", "conversations": "messages", "context": "input"}
 KEEP = "keep"
+# Of an answer, for train.method: kto.
+LABEL = "label"
 ORDER = ("system", "history", "messages", "prompt", "input", "reasoning", "completion", "chosen", "rejected", "text")
 
 
@@ -44,7 +47,7 @@ def fields_of(wanted: str) -> list[str]:
     """Return what `data.columns` can name with a format, or with ``auto``."""
     kinds = MAIN if wanted == "auto" else (kind_of(wanted),)
     named = [name for kind in kinds for name in (*MAIN[kind], *BESIDE[kind])]
-    keys = [] if kinds == ("text",) else [*TEMPLATE_KEYS, KEEP]
+    keys = [] if kinds == ("text",) else [*TEMPLATE_KEYS, KEEP, LABEL]
     return list(dict.fromkeys([*named, *keys]))
 
 
@@ -74,6 +77,26 @@ def default_reading(format: str, policy: ReadingPolicy) -> Reading:
 
 def evidence_of(fields: Mapping[str, str]) -> str:
     """Return which columns are read as which fields: "question/answer read as prompt/completion"."""
-    shown = [name for name in (*ORDER, "tools", *TEMPLATE_KEYS, KEEP) if name in fields]
+    shown = [name for name in (*ORDER, "tools", *TEMPLATE_KEYS, KEEP, LABEL) if name in fields]
     columns, names = "/".join(fields[name] for name in shown), "/".join(shown)
     return columns if columns == names else f"{columns} read as {names}"
+
+
+def kinds_for(named: Mapping[str, str], wanted: str | None, method: str) -> tuple[str, ...]:
+    """Return which kinds are tried: those that the format, the method and the named fields leave."""
+    if method in PAIRED:
+        return ("preference",)
+    found = _kinds_of(named, wanted)
+    return tuple(kind for kind in found if kind != "text") if method == "kto" else found
+
+
+def _kinds_of(named: Mapping[str, str], wanted: str | None) -> tuple[str, ...]:
+    if wanted:
+        return (wanted,)
+    if "chosen" in named or "rejected" in named:
+        return ("preference",)
+    if "messages" in named:
+        return ("messages",)
+    if "prompt" in named or "completion" in named:
+        return ("pair",)
+    return ("text",) if "text" in named else ("preference", "messages", "pair", "text")

@@ -30,9 +30,9 @@ def no_pairs(sample: Sample) -> ConfigError:
     """Return the error of a method that learns from pairs, with a source that has none."""
     names = {name: sample.policy.columns.get(name, name) for name in ("chosen", "rejected")}
     return ConfigError(
-        f"train.method: dpo learns from pairs, and no record of {sample.path} has {names['chosen']!r} and"
-        f" {names['rejected']!r}; found: {listed(sample.columns)}: name the columns in data.columns, give other"
-        " sources, or set train.method to sft."
+        f"train.method: {sample.policy.method} learns from pairs, and no record of {sample.path} has"
+        f" {names['chosen']!r} and {names['rejected']!r}; found: {listed(sample.columns)}: name the columns in"
+        " data.columns, give other sources, or set train.method to sft."
     )
 
 

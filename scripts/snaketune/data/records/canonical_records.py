@@ -19,6 +19,8 @@ from snaketune.core.errors import DataError
 
 END_OF_ROLE = b"\x1f"
 END_OF_TURN = b"\x1e"
+# Before the role of a turn of a bad answer.
+REJECTED = "rejected "
 ASCII_SPACES = bytes(ord(" ") if code < 128 and chr(code).isspace() else code for code in range(256))
 
 RANGE_BYTES = 16 << 20
@@ -114,7 +116,7 @@ def turns_of(record: dict[str, Any]) -> list[Turn]:
         return [("text", record["text"])]
     turns = [(turn["role"], turn["content"] if len(turn) == 2 else _said(turn)) for turn in conversation_of(record)]
     if "rejected" in record:
-        turns += [(f"rejected {turn['role']}", _said(turn)) for turn in record["rejected"]]
+        turns += [(f"{REJECTED}{turn['role']}", _said(turn)) for turn in record["rejected"]]
     return turns
 
 
@@ -134,6 +136,9 @@ def _said(message: dict[str, Any]) -> str:
 
 def prompt_of(turns: list[Turn]) -> list[Turn]:
     """Return the turns before the last answer; of plain text, all of it."""
+    first = next((index for index, (role, _) in enumerate(turns) if role.startswith(REJECTED)), 0)
+    if first and turns[first - 1][0] != "assistant":  # a bad answer without a good one
+        return turns[:first]
     last = max((index for index, (role, _) in enumerate(turns) if role == "assistant"), default=len(turns))
     return turns[:last]
 

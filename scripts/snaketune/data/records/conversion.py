@@ -17,10 +17,11 @@ from snaketune.data.formats.columns import (
     plain,
     size_of,
 )
-from snaketune.data.formats.formats import BESIDE, KEEP, kind_of
+from snaketune.data.formats.formats import BESIDE, KEEP, LABEL, kind_of
 from snaketune.data.records.building import Builder
 from snaketune.data.records.field_paths import ABSENT, beside, column_of, value_at
 from snaketune.data.records.fields import JUDGED_WRONG, OTHER_MODALITY
+from snaketune.data.records.labels import labelled
 from snaketune.data.records.quarantine import Refusal
 from snaketune.data.records.reading_policy import Reading, ReadingPolicy
 from snaketune.data.records.seen import Seen
@@ -48,6 +49,7 @@ class RecordConverter:
         self._builder = Builder(reading, self._turns, policy.pairs, wins, self._note)
         self._build = getattr(self._builder, self._kind)
         self._seen, self._missing = Seen(), self._wanted()
+        self._label = reading.field(LABEL)
         self._columns = self._field_of_columns()
         self._short, self._plain = self._short_way()
         self._is_finished_after = bool(policy.strip or policy.system_prompt)
@@ -67,6 +69,8 @@ class RecordConverter:
             self._seen.used += used
         else:
             converted = self._convert(record)
+        if self._label:
+            converted = labelled(converted, record, self._label)
         return self._finished(converted) if self._is_finished_after else converted
 
     def _finished(self, converted: Json) -> Json:

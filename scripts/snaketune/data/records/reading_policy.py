@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from snaketune.core.training_methods import PREFERENCE, method_of
+
 ANSWER_TEXTS = (
     "response",
     "text",
@@ -20,9 +22,10 @@ SCORES = ("overall_score", "score", "rating", "rank", "ranking", "reward", "over
 
 @dataclass(frozen=True, slots=True)
 class ReadingPolicy:
-    """How records are read: the ``data`` section of the configuration, and whether the method learns from pairs.
+    """How records are read: the ``data`` section of the configuration, and the method that learns from them.
 
-    ``for_training`` is false for evaluation files, whose records may belong to a test split.
+    ``method`` is ``train.method``. ``for_training`` is false for evaluation files, whose records may belong to a test
+    split.
     """
 
     format: str = "auto"
@@ -32,14 +35,19 @@ class ReadingPolicy:
     strip: list[str] = field(default_factory=list)
     system_prompt: str | None = None
     max_bad_fraction: float = 0.05
-    pairs: bool = False
+    method: str = "sft"
     for_training: bool = True
+
+    @property
+    def pairs(self) -> bool:
+        """Whether both answers of a preference are kept."""
+        return self.method in PREFERENCE
 
     @classmethod
     def of_slice(cls, cfg: dict[str, Any]) -> "ReadingPolicy":
         """Return the policy in a stage's configuration slice."""
         known = {key: value for key, value in cfg["data"].items() if key in cls.__dataclass_fields__}
-        return cls(**known, pairs=cfg.get("train", {}).get("method") == "dpo")
+        return cls(**known, method=method_of(cfg))
 
     def of_source(self, options: Mapping[str, Any]) -> "ReadingPolicy":
         """Return the policy for a source with options of its own."""

@@ -27,11 +27,18 @@ class Document:
     length: int
 
 
-def schema(row_length: int) -> pa.Schema:
-    """Return the Arrow schema of packed rows of ``row_length`` tokens."""
+def schema(row_length: int, has_labels: bool = False) -> pa.Schema:
+    """Return the Arrow schema of packed rows of ``row_length`` tokens; labels say which answers are bad."""
     fields = [(name, pa.list_(kind, row_length)) for name, kind in FIXED.items()]
+    labels = [("rejected", pa.list_(pa.bool_()))] if has_labels else []
     return pa.schema(
-        [*fields, ("tokens", pa.int32()), ("documents", pa.list_(pa.int64())), ("lengths", pa.list_(pa.int32()))]
+        [
+            *fields,
+            ("tokens", pa.int32()),
+            ("documents", pa.list_(pa.int64())),
+            ("lengths", pa.list_(pa.int32())),
+            *labels,
+        ]
     )
 
 
@@ -40,8 +47,9 @@ def write_rows(
 ) -> dict[str, int | float]:
     """Write the rows (indices into ``store``) as an Arrow IPC file and return its counts.
 
-    A pair becomes two neighbouring documents of one row, the chosen one first, and counts as one. Memory holds one
-    batch of about a million tokens.
+    A pair becomes two neighbouring documents of one row, the chosen one first, and counts as one. Where single
+    documents are bad answers, the rows say of each document whether it is one. Memory holds one batch of about a
+    million tokens.
 
     Raises:
         ValueError: if a document is longer than a row: :func:`snaketune.data.rows.cutting.cut` comes first.
@@ -50,10 +58,11 @@ def write_rows(
     partial = sibling(path)
     plan = RowPlan.of(rows)
     counts = {"rows": len(plan), "documents": len(plan.members), "tokens": 0, "trainable_tokens": 0}
+    kind = schema(row_length, bool((store.seconds < 0).any()))
     try:
-        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, schema(row_length)) as writer:
+        with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, kind) as writer:
             for group in plan.groups(max(1, BATCH_TOKENS // row_length)):
-                batch, tokens, trained = _row_batch(store, group, row_length, pad_id)
+                batch, tokens, trained = _row_batch(store, group, kind, pad_id)
                 writer.write_batch(batch)
                 counts["tokens"] += tokens
                 counts["trainable_tokens"] += trained
@@ -64,7 +73,8 @@ def write_rows(
     return {**counts, "efficiency": round(counts["tokens"] / slots, 6) if slots else 0.0}
 
 
-def _row_batch(store: Documents, plan: RowPlan, row_length: int, pad_id: int) -> tuple[pa.RecordBatch, int, int]:
+def _row_batch(store: Documents, plan: RowPlan, kind: pa.Schema, pad_id: int) -> tuple[pa.RecordBatch, int, int]:
+    row_length = kind.field("input_ids").type.list_size
     documents, counts = _documents(store, plan.members, row_length)
     row_offsets = np.concatenate([[0], np.cumsum(counts)])[plan.offsets]
     sizes = np.fromiter((len(tokens) for tokens, _ in documents), np.int64, len(documents))
@@ -86,7 +96,17 @@ def _row_batch(store: Documents, plan: RowPlan, row_length: int, pad_id: int) ->
         pa.ListArray.from_arrays(offsets, pa.array(records, pa.int64())),
         pa.ListArray.from_arrays(offsets, pa.array(sizes, pa.int32())),
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema(row_length)), int(used.sum()), int(mask.sum())
+    if "rejected" in kind.names:
+        columns.append(pa.ListArray.from_arrays(offsets, pa.array(_rejected(store.seconds[plan.members], counts))))
+    return pa.RecordBatch.from_arrays(columns, schema=kind), int(used.sum()), int(mask.sum())
+
+
+def _rejected(seconds: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return which documents are bad answers: the second of each pair, and single ones that are marked."""
+    lasts = np.cumsum(counts) - 1
+    found = np.zeros(int(counts.sum()), bool)
+    found[lasts] = seconds != 0
+    return found
 
 
 def _documents(store: Documents, members: np.ndarray, row_length: int) -> tuple[list[Tokens], np.ndarray]:
@@ -105,7 +125,7 @@ def _parts(document: Tokens, second: int, row_length: int) -> tuple[Tokens, ...]
     tokens, trained = document
     if len(tokens) > row_length:
         raise ValueError(f"a document of {len(tokens)} tokens does not fit a row of {row_length}")
-    if not second:
+    if second <= 0:
         return (document,)
     return (tokens[:second], trained[:second]), (tokens[second:], trained[second:])
 
@@ -179,6 +199,15 @@ class PackedRows:
         lengths = self._batches[batch].column("lengths")[index].as_py()
         starts = np.cumsum([0, *lengths[:-1]]).tolist()
         return [Document(*entry) for entry in zip(records, starts, lengths, strict=True)]
+
+    def rejected(self, row: int) -> np.ndarray:
+        """Return which documents of row ``row`` are bad answers, bool; without labels the second of each pair."""
+        batch, index = self._locate(row)
+        found = self._batches[batch]
+        if "rejected" in found.schema.names:
+            return np.array(found.column("rejected")[index].as_py(), bool)
+        records = np.array(found.column("documents")[index].as_py(), np.int64)
+        return np.diff(records, prepend=-1) == 0
 
     def _locate(self, row: int) -> tuple[int, int]:
         batch = bisect_right(self._starts, row) - 1

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from snaketune.core.errors import ConfigError, DataError
+from snaketune.core.training_methods import PREFERENCE
 from snaketune.data.conversations import reasoning
 from snaketune.data.conversations.role_names import ROLES
 from snaketune.data.conversations.tool_use import for_template
@@ -25,6 +27,7 @@ LEFT_OUT = "left_out_by_template"
 NO_REASONING = "reasoning_left_out"
 NO_TRAINED_TOKEN = "no_trained_token"
 NO_PREFERENCE = "no_preference"
+ANSWERS = ("chosen", "rejected")
 
 
 class Unusable(Exception):
@@ -40,7 +43,8 @@ class Renderer:
 
     Args:
         place: name of the split's file, for the sentence of an error.
-        pairs: make two documents of each record, which must have a chosen and a rejected answer.
+        method: with one that learns preferences two documents are made of a record with a chosen and a rejected
+            answer, and with kto one of a record with either.
         reasoning: what becomes of reasoning: ``auto``, ``train`` or ``drop``.
         sources: the files that records came from, for the sentence of an error.
     """
@@ -51,12 +55,13 @@ class Renderer:
         template: ChatTemplate | None,
         assistant_only: bool,
         place: str,
-        pairs: bool = False,
+        method: str = "sft",
         reasoning: str = reasoning.AUTO,
         sources: Sequence[str] = (),
     ):
         self._tokenizer, self._template = tokenizer, template
-        self._assistant_only, self._place, self._pairs = assistant_only or pairs, place, pairs
+        pairs = method in PREFERENCE
+        self._assistant_only, self._place, self._pairs, self._method = assistant_only or pairs, place, pairs, method
         self._reasoning, self._sources = reasoning, sources
         control, stops, eos = tokenizer.control_tokens, tokenizer.stops, tokenizer.end_token
         finder = ExampleFinder(template, control, stops, eos) if template else None
@@ -70,19 +75,16 @@ class Renderer:
 
         Returns:
             One document, several where answers need examples of their own (see
-            :class:`~snaketune.data.templates.examples.ExampleFinder`), or, with ``pairs``, those of the chosen and of
-            the rejected answer.
+            :class:`~snaketune.data.templates.examples.ExampleFinder`), or, where preferences are learned, those of the
+            chosen and of the rejected answer.
 
         Raises:
             Unusable: if a text spells a control token, which must never become one, or the template refuses it.
             ConfigError: if a conversation needs a template and there is none, or a record is not a pair.
             DataError: if the template leaves the system message out: it would do so in every record.
         """
-        if self._pairs and "rejected" not in record:
-            raise ConfigError(
-                f"train.method: dpo compares a chosen with a rejected answer, and {self.place(number, record)} has no"
-                " such pair: set data.format to preference, or train.method to sft."
-            )
+        if self._pairs:
+            self._require_answers(number, record)
         if self._has_short_way and (texts := _ordinary(record)):
             self._check_texts(texts)
             if short := self._of_ordinary(number, record):
@@ -103,10 +105,27 @@ class Renderer:
                 )
             if self._pairs and len(made) != 1:
                 raise Unusable(
-                    REFUSED, "an answer of the pair has several turns that the chat template does not keep in one text"
+                    REFUSED,
+                    "an answer that is compared has several turns that the chat template does not keep in one text",
                 )
             documents += made
+        if self._pairs and "chosen" not in record:
+            return tuple(replace(document, rejected=True) for document in documents)
         return tuple(documents)
+
+    def _require_answers(self, number: int, record: dict[str, Any]) -> None:
+        have = [answer for answer in ANSWERS if answer in record]
+        if self._method == "kto" and not have:
+            raise ConfigError(
+                f"train.method: kto learns from good and bad answers, and {self.place(number, record)} has no label:"
+                " name its column in data.columns.label, or set train.method to sft."
+            )
+        if self._method != "kto" and "rejected" not in record:
+            raise ConfigError(
+                f"train.method: {self._method} compares a chosen with a rejected answer, and"
+                f" {self.place(number, record)} has no such pair: set data.format to preference, or train.method to"
+                " sft."
+            )
 
     def _check_texts(self, texts: list[str]) -> None:
         if found := self._tokenizer.control_token_in("\n\0\n".join(texts)):
@@ -136,7 +155,7 @@ class Renderer:
         if not self._pairs:
             return [self._given(conversation_of(record))]
         prompt = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in record["messages"]]
-        return [self._given(prompt + record[answer]) for answer in ("chosen", "rejected")]
+        return [self._given(prompt + record[answer]) for answer in ANSWERS if answer in record]
 
     def _given(self, messages: list[Message]) -> list[Message]:
         source = self._template.source if self._template else ""

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import orjson
 import pyarrow as pa
 
 from snaketune.core.manifest import read_manifest
+from snaketune.core.training_methods import PREFERENCE, method_of
 from snaketune.data.templates.built_in_templates import choose_template
 from snaketune.data.templates.jinja_sandbox import time_limit
 from snaketune.data.templates.rendering import NO_PREFERENCE, NO_TRAINED_TOKEN, Renderer, Unusable
@@ -49,7 +50,7 @@ class Recipe:
         template: source of the chat template, or None.
         vocab_size: rows of the model's embedding, or None when the model does not say.
         engine, method: what the gates chose.
-        pairs: whether each record is a chosen and a rejected answer, two documents that stay together.
+        learns_by: ``train.method``; with one that learns preferences the documents of a record stay together.
         reasoning: what becomes of reasoning: ``auto``, ``train`` or ``drop``.
         date: what ``strftime_now`` writes, as YYYY-MM-DD.
         sources: the files that records came from, for sentences.
@@ -61,10 +62,15 @@ class Recipe:
     vocab_size: int | None = None
     engine: str = "tokenizers"
     method: str = "segments"
-    pairs: bool = False
+    learns_by: str = "sft"
     reasoning: str = "auto"
     date: str = DEFAULT_DATE
     sources: tuple[str, ...] = ()
+
+    @property
+    def pairs(self) -> bool:
+        """Whether a record is a chosen and a rejected answer, or one of them."""
+        return self.learns_by in PREFERENCE
 
     @classmethod
     def of_slice(cls, cfg: dict[str, Any], manifest: str | Path, sources: Iterable[str] = ()) -> "Recipe":
@@ -76,9 +82,8 @@ class Recipe:
         folder, settings = Path(manifest).parent / "model", cfg["tokens"]
         template = choose_template(settings["chat_template"], own_chat_template(folder))
         size = read_manifest(manifest).get("vocab_size")
-        pairs = cfg.get("train", {}).get("method") == "dpo"
         more = {"reasoning": settings["reasoning"], "date": settings["date"], "sources": tuple(sources)}
-        return cls(str(folder), template, settings["assistant_only_loss"], size, pairs=pairs, **more)
+        return cls(str(folder), template, settings["assistant_only_loss"], size, learns_by=method_of(cfg), **more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,7 @@ class ChunkTokenizer:
             self.template,
             recipe.assistant_only,
             f"{split}.jsonl",
-            recipe.pairs,
+            recipe.learns_by,
             recipe.reasoning,
             recipe.sources,
         )
@@ -130,7 +135,7 @@ class ChunkTokenizer:
         if not self._pairs:
             documents = self.encoder.apart(documents)
         parts = list(zip(documents, self.encoder.encode(documents), strict=True))
-        units: Iterable[Unit] = zip(parts[::2], parts[1::2], strict=True) if self._pairs else zip(parts, strict=True)
+        units: Iterable[Unit] = _by_record(parts) if self._pairs else zip(parts, strict=True)
         kept: list[Unit] = []
         for unit in units:
             if wrong := _useless(unit):
@@ -204,6 +209,11 @@ def _compiled(recipe: Recipe, tokenizer: TextTokenizer) -> ChatTemplate | None:
     return ChatTemplate(recipe.template, tokenizer.special_tokens, recipe.date)
 
 
+def _by_record(parts: Sequence[tuple[Document, Row]]) -> Iterable[Unit]:
+    """Return the documents of each record together."""
+    return [tuple(own) for _, own in groupby(parts, lambda part: part[0].record)]
+
+
 def _useless(unit: Unit) -> tuple[str, str] | None:
     """Return why the documents of a record teach nothing, as reason and detail."""
     for document, (_, mask) in unit:
@@ -237,7 +247,7 @@ def _record_batch(units: Sequence[Unit], flat: Rows) -> pa.RecordBatch:
         ),
         pa.array([document.record for document in first], pa.int64()),
         pa.array([document.source for document in first], pa.int32()),
-        pa.array([len(unit[0][1][0]) if len(unit) > 1 else 0 for unit in units], pa.int32()),
+        pa.array([_second(unit) for unit in units], pa.int32()),
         pa.array([document.plain for document in first], pa.bool_()),
         # Every row has a trained token.
         pa.array(trained[np.searchsorted(trained, starts)] - starts, pa.int32()),
@@ -245,9 +255,16 @@ def _record_batch(units: Sequence[Unit], flat: Rows) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
+def _second(unit: Unit) -> int:
+    """Return where the second document of a record begins; of a single one 0, or -1 where it is a bad answer."""
+    if len(unit) > 1:
+        return len(unit[0][1][0])
+    return -1 if unit[0][0].rejected else 0
+
+
 def _example(unit: Unit, tokenizer: TextTokenizer) -> dict[str, Any]:
     """Return the document, or both answers of a pair, as stretches of text, at most 400 tokens of each."""
-    names = ("tokens", "rejected")
+    names = ("rejected",) if unit[0][0].rejected else ("tokens", "rejected")
     shown = {name: _stretches(row, tokenizer) for name, (_, row) in zip(names, unit, strict=False)}
     return {"record": unit[0][0].record, **shown}
 

@@ -38,6 +38,7 @@ class Document:
         answers: how many spans are answers that end with a stop token; 0 where everything is trained.
         lost: answers whose reasoning the template leaves out.
         sizes: the part of ``size`` that each answer has.
+        rejected: whether it is a bad answer that has no good one beside it.
         notes: what the account says of its answers, see :class:`~snaketune.data.templates.examples.Example`.
     """
 
@@ -52,6 +53,7 @@ class Document:
     lost: int = 0
     sizes: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    rejected: bool = False
 
     def alone(self, answer: int) -> "Document":
         """Return the document of one answer: its prompt and the answer, of which alone it is trained."""

@@ -69,7 +69,8 @@ class TokenStore:
         bytes: UTF-8 bytes of the trained text of each, int32.
         records: line of each in the split's file, from 0, int64.
         sources: number of the source that each comes from, int32.
-        seconds: where the second of a pair's two documents, the rejected one, begins; 0 for a single document, int32.
+        seconds: where the second of a pair's two documents, the rejected one, begins; 0 for a single document and -1
+            for one that is a bad answer, int32.
         plain: whether each is plain text, bool.
         firsts: the first token of each that is trained, int32.
     """

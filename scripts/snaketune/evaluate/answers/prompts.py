@@ -70,7 +70,7 @@ def choose_prompts(
 
     Which ones is decided by a digest of their content: the choice is stable when records are added, removed or
     reordered around them. Records of plain text have no request, those that tokenising dropped are left out; of a pair
-    the chosen answer is the reference.
+    the chosen answer is the reference, and a bad answer alone is none.
 
     Args:
         path: canonical records of the held-out split.
@@ -102,7 +102,8 @@ def _candidates(
                     continue
                 place += 1
             record = orjson.loads(line)
-            messages = conversation_of(record) if "messages" in record else []
+            is_asked = "messages" in record and ("chosen" in record or "rejected" not in record)
+            messages = conversation_of(record) if is_asked else []
             if (last := last_answer(messages)) > 0:
                 yield digest_of([SAMPLE, messages]), number, messages[: last + 1], record.get("tools")
 

@@ -25,6 +25,8 @@ class Situation:
     """Whether training all weights does, sharded over the GPUs at hand."""
     domain_shift: bool = False
     """Whether the data are far from what the base model knows (another language, another notation)."""
+    learns_by: str = "sft"
+    """``train.method``."""
     has_preferences: bool = False
     """Whether the data hold chosen and rejected answers."""
     is_tuned: bool = False
@@ -99,6 +101,13 @@ RULES: tuple[Rule, ...] = (
         "the data are far from what the base knows, but training all weights does not fit: take a high rank",
     ),
     Rule("method", "lora", lambda s: True, "a 16-bit base with an adapter is fastest where it fits"),
+    Rule("training", "kto", lambda s: s.learns_by == "kto", "answers that are labelled one by one suffice for it"),
+    Rule(
+        "training",
+        "orpo",
+        lambda s: s.learns_by == "orpo",
+        "one run teaches the chosen answers and to prefer them, without a reference",
+    ),
     Rule(
         "training",
         "sft, then dpo",

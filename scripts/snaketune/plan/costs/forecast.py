@@ -93,8 +93,13 @@ def forward_share(work: Work) -> float:
 
 
 def reference_seconds(work: Work, tokens_per_second: float) -> float:
-    """Return the seconds in which DPO computes its reference: one forward pass over the data."""
-    return work.tokens * forward_share(work) / tokens_per_second if work.method == "dpo" else 0.0
+    """Return the seconds of passes without a gradient: the reference of dpo and kto, and the KL term of kto.
+
+    The reference is one forward pass over the data; kto has one more over as many mismatched answers, and repeats that
+    with the policy in training.
+    """
+    passes = {"dpo": 1, "kto": 3}.get(work.method, 0)
+    return passes * work.tokens * forward_share(work) / tokens_per_second
 
 
 def save_interval(settings: Mapping[str, Any], whole: Budget, save_seconds: float | None) -> int:

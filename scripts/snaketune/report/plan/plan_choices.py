@@ -32,13 +32,13 @@ def flow(plan: Plan) -> list[Question]:
     fits, is_first = not plan["remedy"], advice.get("preset") == "optimized"
     found = [_remedy(plan["remedy"])] if plan["remedy"] else []
     if advice.get("training", "sft") != "sft":
-        two = advice["training"] == "sft, then dpo"
+        method, two = advice["training"], advice["training"] == "sft, then dpo"
         words = "two runs: sft on the chosen answers, then dpo with model.name_or_path: run:<the first>"
         found.append(
             Question(
-                "Do the data hold chosen and rejected answers?",
-                words if two else f"{TRAIN} --config 'train={{method: dpo}}'",
-                "preferences teach which answer is better, not how to answer",
+                "Do the data say which answers are better?",
+                words if two else f"{TRAIN} --config 'train={{method: {method}}}'",
+                "preferences teach which answer is better, not how to answer; docs/methods.md compares the methods",
                 True,
             )
         )

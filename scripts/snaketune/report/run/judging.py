@@ -141,13 +141,18 @@ def loss_may_be_chance(evaluation: Evaluation) -> bool:
 
 def preference_sign(evaluation: Evaluation) -> int | None:
     """Return 1 or -1 where tuning moved the pairs one way, 0 where that may be chance, None without pairs."""
-    fraction, pairs = score(evaluation["tuned"], "reward_accuracy"), count(evaluation["tuned"], "n")
+    fraction, pairs = score(evaluation["tuned"], "reward_accuracy"), compared_answers(evaluation)
     if fraction is None or not pairs:
         return None
     gained = round(fraction * pairs)
     if sign_test(gained, pairs - gained) >= CHANCE:
         return 0
     return 1 if 2 * gained > pairs else -1
+
+
+def compared_answers(evaluation: Evaluation) -> int | None:
+    """Return how many good answers were compared with a bad one: the pairs, or those that were matched for it."""
+    return count(evaluation["tuned"], "n_matched") or count(evaluation["tuned"], "n")
 
 
 def _answer_sign(evaluation: Evaluation, answers: Answers) -> int | None:

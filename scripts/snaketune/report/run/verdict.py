@@ -9,6 +9,7 @@ from snaketune.report import units
 from snaketune.report.facts import Facts
 from snaketune.report.run.evaluation import METRICS
 from snaketune.report.run.judging import (
+    compared_answers,
     deciding,
     fallen_scores,
     judge,
@@ -93,13 +94,15 @@ def training_part(facts: Facts) -> str:
 
 def preference_part(facts: Facts) -> str:
     """Return what became of the preferences; nothing where the data are not pairs."""
-    sign, pairs = preference_sign(facts.evaluation), count(facts.evaluation["tuned"], "n")
+    sign, pairs = preference_sign(facts.evaluation), compared_answers(facts.evaluation)
     if sign is None:
         return ""
-    base, tuned = base_and_tuned(facts.evaluation, "preference_accuracy")
-    gained = units.percent(score(facts.evaluation["tuned"], "reward_accuracy"))
-    text = f"the chosen answer gained on the rejected one in {gained} of {units.count(pairs, 'held-out pair')}"
     chance = "" if sign else ", which may be chance"
+    gained = units.percent(score(facts.evaluation["tuned"], "reward_accuracy"))
+    if count(facts.evaluation["tuned"], "n_matched"):
+        return f"a good answer gained on a bad one in {gained} of {units.count(pairs, 'held-out comparison')}{chance}"
+    base, tuned = base_and_tuned(facts.evaluation, "preference_accuracy")
+    text = f"the chosen answer gained on the rejected one in {gained} of {units.count(pairs, 'held-out pair')}"
     return f"{text}{chance}; it is the likelier one in {units.percent(tuned)}, before in {units.percent(base)}"
 
 

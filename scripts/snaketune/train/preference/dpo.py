@@ -69,14 +69,25 @@ def locate_documents(batch: dict[str, Any], tokens: torch.Tensor) -> dict[str, t
         the document), all of shape [trained tokens], and ``sizes``, the trained tokens of each document, shape
         [documents]; all int64.
     """
-    positions, labels = batch["position_ids"], batch["labels"]
-    filled = pad(tokens, (0, len(positions) - len(tokens)))
-    begins = (positions == 0) & (torch.arange(positions.shape[1]) < filled[:, None])
-    numbers = begins.flatten().cumsum(0) - 1
+    labels = batch["labels"]
+    numbers, _ = number_documents(batch, tokens)
     places = loss_places(labels)
     owners = numbers[places + 1]
-    sizes = torch.bincount(owners, minlength=int(begins.sum()))
+    sizes = torch.bincount(owners, minlength=int(numbers[-1]) + 1)
     return {"places": places, "targets": labels.flatten()[places + 1], "owners": owners, "sizes": sizes}
+
+
+def number_documents(batch: dict[str, Any], tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the number of the document that each token of a batch belongs to, and whether it is no padding.
+
+    Takes what :func:`locate_documents` takes; both are of shape [rows * row_length], padding has the number of the
+    document before it.
+    """
+    positions = batch["position_ids"]
+    filled = pad(tokens, (0, len(positions) - len(tokens)))
+    is_real = torch.arange(positions.shape[1]) < filled[:, None]
+    begins = (positions == 0) & is_real
+    return begins.flatten().cumsum(0) - 1, is_real.flatten()
 
 
 def sum_by_document(log_probs: torch.Tensor, owners: torch.Tensor, documents: int) -> torch.Tensor:

@@ -13,14 +13,13 @@ import torch
 import xxhash
 
 from snaketune.core.atomic import write_bytes
-from snaketune.core.canonical import digest_of, read_json
+from snaketune.core.canonical import read_json
 from snaketune.core.code_identity import code_digest
 from snaketune.core.digests import file_digest
 from snaketune.core.locks import wait_for_lock
 from snaketune.core.manifest import describe_files
 from snaketune.data.rows.packed_rows import FIXED, PackedRows
-from snaketune.train.preference.dpo import PreferenceLoss
-from snaketune.train.preference.dpo_trainer import PreferenceTrainer, Reference
+from snaketune.train.preference.reference import Reference
 
 DIGEST_BYTES, ROWS_AT_ONCE = 16, 1024
 # What of the configuration decides the last bits of a forward pass.
@@ -63,35 +62,6 @@ def _packed(reference: Reference) -> bytes:
     return file.getvalue()
 
 
-def preference_settings(
-    cfg: dict[str, Any], base: Path, rows: Sequence[PackedRows], work: Path, start: Path | None = None
-) -> dict[str, Any]:
-    """Return what ``train.method`` changes in the making of a trainer: nothing for sft.
-
-    Args:
-        cfg: the ``train``, ``adapter`` and ``model`` sections.
-        base: folder of the base model.
-        rows: of both splits.
-        work: private folder of the run, ``<work>/runs/<fingerprint>``; references are in ``<work>/references``.
-        start: weights of the adapter that training goes on from.
-    """
-    if cfg["train"].get("method") != "dpo":
-        return {}
-    folder = work.parent.parent / "references" / digest_of(reference_facts(cfg, base, rows, start))
-    return {
-        "kind": PreferenceTrainer,
-        "loss": PreferenceLoss(**cfg["train"]["dpo"]),
-        "remember": ReferenceCache(folder),
-        "starts_from_adapter": start is not None,
-    }
-
-
-def loss_limit(train: dict[str, Any], limit: float | None) -> float | None:
-    """Return how much the loss may rise: that of ``ipo`` is a squared distance, which knows no nats."""
-    is_distance = train.get("method") == "dpo" and train["dpo"]["loss_type"] == "ipo"
-    return None if is_distance else limit
-
-
 def reference_facts(
     cfg: dict[str, Any], base: Path, rows: Sequence[PackedRows], start: Path | None = None
 ) -> dict[str, Any]:
@@ -105,7 +75,7 @@ def reference_facts(
         "adapter": cfg["adapter"]["type"],
         "train": {name: cfg["train"].get(name) for name in ARITHMETIC},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "code": code_digest(Path(__file__).with_name("dpo_trainer.py"), scripts),
+        "code": code_digest(Path(__file__).with_name(f"{cfg['train']['method']}_trainer.py"), scripts),
     }
 
 

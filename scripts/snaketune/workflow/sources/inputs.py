@@ -24,7 +24,7 @@ from snaketune.workflow.sources.remote_sources import RemoteSources
 from snaketune.workflow.sources.source_files import DATA_FILE, Found, find_files
 
 BUILTIN = "builtin:"
-BUILTIN_SOURCES = ("builtin:quickstart",)
+BUILTIN_SOURCES = ("builtin:quickstart", "builtin:pairs", "builtin:labels")
 TASK_SUFFIXES = (".yaml", ".yml")
 SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*://")
 # Owner and name of a data set on the hub.

@@ -1,0 +1,16 @@
+"""What each value of ``train.method`` learns from: one place for the stages that prepare, train and judge."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# Methods that compare a chosen with a rejected answer to the same prompt.
+PAIRED = ("dpo", "orpo")
+# Methods that learn which answers are better, from pairs or from answers with a label.
+PREFERENCE = (*PAIRED, "kto")
+# Those that compare with the model before its first step.
+REFERENCED = ("dpo", "kto")
+
+
+def method_of(cfg: Mapping[str, Any]) -> str:
+    """Return the method in a stage's configuration slice; data that are prepared as for sft do not say it."""
+    return cfg.get("train", {}).get("method", "sft")

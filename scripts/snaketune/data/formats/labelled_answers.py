@@ -1,0 +1,57 @@
+"""Single answers for train.method: kto: the column that says which are good, found by name or named by the user."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from snaketune.core.errors import ConfigError
+from snaketune.data.formats.candidates import Candidate
+from snaketune.data.formats.columns import plain
+from snaketune.data.formats.first_records import Sample
+from snaketune.data.formats.formats import LABEL
+from snaketune.data.records.fields import listed
+from snaketune.data.records.labels import is_label, label_columns
+
+
+def with_label(sample: Sample, found: Candidate, named: Mapping[str, str]) -> Candidate:
+    """Return the reading with the column of the labels, where single answers are learned from.
+
+    Raises:
+        ConfigError: if there is no such column, several would do, or one is named that is not used.
+    """
+    policy = sample.policy
+    if policy.method != "kto" or found.kind == "preference":
+        if LABEL in policy.columns and policy.for_training:
+            why = "the records are pairs" if policy.method == "kto" else f"train.method is {policy.method}"
+            raise ConfigError(
+                f"{sample.path}: data.columns.label names labels of single answers, for train.method: kto, and {why}:"
+                " remove it."
+            )
+        return found
+    if LABEL in named:
+        return _with(found, named[LABEL])
+    columns = label_columns(sample.columns, found.fields.values())
+    if not columns:
+        raise _no_label(sample, found)
+    first = columns[0]
+    if rivals := [name for name in columns[1:] if sample.columns[name] != sample.columns[first]]:
+        raise ConfigError(
+            f"{sample.path}: {first!r} and {rivals[0]!r} both say which answers are good, and differ: name one of them,"
+            f" data: {{columns: {{label: {first}}}}}."
+        )
+    return _with(found, first)
+
+
+def _with(found: Candidate, column: str) -> Candidate:
+    return replace(found, fields={**found.fields, LABEL: column})
+
+
+def _no_label(sample: Sample, found: Candidate) -> ConfigError:
+    used = set(found.fields.values())
+    maybe = [name for name, values in sample.columns.items() if name not in used and is_label(values)]
+    line = maybe[0] if maybe else "<column>"
+    beside = listed(name for name in sample.columns if plain(name) and name not in used)
+    return ConfigError(
+        f"{sample.path}: train.method: kto learns from pairs or from answers that are labelled good or bad, and no"
+        f" column is known to be such a label (beside the answers there is {beside}): write data: {{columns: {{label:"
+        f" {line}}}}}, or set train.method to sft."
+    )

@@ -1,0 +1,56 @@
+"""Answers with a label: which column says whether an answer is good, and what a record with one becomes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from snaketune.data.formats.columns import JUDGED, MAYBE_JUDGED, NO, VERDICTS, YES, plain
+from snaketune.data.records.field_paths import ABSENT, value_at
+from snaketune.data.records.quarantine import Refusal
+
+SAID = {**dict.fromkeys(NO, False), **dict.fromkeys(YES, True), "-1": False}
+
+
+def label_of(value: Any) -> bool | None:
+    """Return whether a label says that an answer is good; None where it says nothing."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    if type(value) in (bool, int, str):
+        return SAID.get(str(value).strip().lower())
+    return None
+
+
+def label_columns(columns: Mapping[str, Sequence[Any]], used: Iterable[str]) -> list[str]:
+    """Return the columns that may say which answers are good, those with the usual names of such labels first."""
+    names = (*VERDICTS, *JUDGED, *MAYBE_JUDGED)
+    taken = set(used)
+    found = [
+        name for name, values in columns.items() if name not in taken and plain(name) in names and is_label(values)
+    ]
+    return sorted(found, key=lambda name: names.index(plain(name)))
+
+
+def is_label(values: Sequence[Any]) -> bool:
+    """Tell whether every value of a column is a label."""
+    return bool(values) and all(label_of(value) is not None for value in values)
+
+
+def labelled(converted: dict[str, Any], record: Mapping[str, Any], column: str) -> dict[str, Any]:
+    """Return the canonical record of a prompt with a good or a bad answer: ``messages`` and ``chosen`` or ``rejected``.
+
+    Args:
+        converted: the canonical record of the conversation, which ends in the answer.
+        record: the raw record.
+        column: the column, or path inside one, of the label.
+
+    Raises:
+        Refusal: if there is no label, or the conversation does not end in an answer after a question.
+    """
+    value = value_at(dict(record), column)
+    is_good = label_of(value)
+    if is_good is None:
+        shown = "missing" if value is ABSENT or value is None else repr(value)[:40]
+        raise Refusal("no_label", f"{column!r} is {shown}, it must be true or false, or 1 or 0")
+    turns = converted["messages"]
+    if len(turns) < 2 or turns[-1]["role"] != "assistant":
+        raise Refusal("no_answer", "the conversation does not end in an answer, which is what the label is of")
+    return {**converted, "messages": turns[:-1], "chosen" if is_good else "rejected": turns[-1:]}

@@ -1,0 +1,142 @@
+"""What the trainers of preferences share: losses of answers in packed rows, and how the answers are ranked."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from snaketune.core.errors import TrainingError
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.train.preference.dpo import install_log_probs
+from snaketune.train.trainer import PackedTrainer
+
+
+@dataclass(slots=True)
+class Tally:
+    """How pairs were ranked; sums stay on the device, so that counting does not wait for it."""
+
+    pairs: int = 0
+    margin: Any = 0.0
+    rewarded: Any = 0.0
+    preferred: Any = 0.0
+
+    def add(self, margins: torch.Tensor, differences: torch.Tensor) -> None:
+        """Count pairs with their reward margins and the differences of their log-probabilities."""
+        self.pairs += len(margins)
+        self.margin += margins.double().sum()
+        self.rewarded += (margins > 0).double().sum()
+        self.preferred += (differences > 0).double().sum()
+
+    @property
+    def units(self) -> int:
+        """What the loss is the mean over."""
+        return self.pairs
+
+    def facts(self) -> dict[str, float]:
+        """Return the sums."""
+        return {name: float(value) for name, value in asdict(self).items()}
+
+    def means(self) -> dict[str, float]:
+        """Return the mean reward margin and the fractions of pairs that rewards and log-probabilities rank right."""
+        count = max(self.pairs, 1)
+        return {
+            "reward_margin": float(self.margin) / count,
+            "reward_accuracy": float(self.rewarded) / count,
+            "preference_accuracy": float(self.preferred) / count,
+        }
+
+
+class AnswerTrainer(PackedTrainer):
+    """Trainer of answers; the loss of an optimizer step is the mean over its pairs, however they fall into rows.
+
+    A method says with :meth:`_losses` what the loss of each pair, or answer, of a batch is.
+    """
+
+    loss_is_scaled_for_ga = True
+    tally_kind: type = Tally
+    data_collator: Any
+    _held_out_collator: Any
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._tally = self.tally_kind()
+        install_log_probs(self._model())
+
+    def _losses(self, model: Any, batch: dict[str, Any], tally: Any) -> torch.Tensor:
+        """Return the loss of each pair, or answer, of the batch, and count in ``tally`` how they are ranked."""
+        raise NotImplementedError
+
+    def _units(self, batch: dict[str, Any]) -> int:
+        """Return how many losses a batch has: one for each pair."""
+        return len(batch["sizes"]) // 2
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Return the losses of the batch over their number in the optimizer step."""
+        losses = self._losses(model, inputs, self._tally)
+        # Ranks average their gradients, and the losses of all ranks were counted.
+        return losses.sum() / num_items_in_batch * self.accelerator.num_processes
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log; a training loss together with how the answers of its interval are ranked."""
+        if "loss" in logs:
+            logs |= self._tally.means()
+            self._tally = self.tally_kind()
+        super().log(logs, start_time)
+
+    @torch.no_grad()
+    def held_out_measures(self) -> dict[str, float]:
+        """Return the mean loss of the held-out answers and how they are ranked; nothing when interrupted."""
+        model, tally = self._model().eval(), self.tally_kind()
+        total: Any = 0.0
+        for batch in self._batches(self._held_out_collator, range(len(self._held_out)), self._eval_rows):
+            if self._is_interrupted():
+                break
+            with self.accelerator.autocast():
+                losses = self._losses(model, batch, tally)
+            total = total + losses.sum().double()
+        model.train()
+        if self._is_interrupted():
+            return {}
+        return {
+            "eval_loss": float(total) / tally.units,
+            **{f"eval_{name}": value for name, value in tally.means().items()},
+        }
+
+    @property
+    def _eval_rows(self) -> int:
+        return self.args.per_device_eval_batch_size
+
+    def restore_interval(self) -> None:
+        """Take up the log interval that the checkpoint was written in."""
+        super().restore_interval()
+        if self._resumed:
+            kinds = {name: type(value) for name, value in asdict(self.tally_kind()).items()}
+            tally = self._resumed["interval_tally"]
+            self._tally = self.tally_kind(**{name: kinds[name](value) for name, value in tally.items()})
+
+    def _facts(self) -> dict[str, Any]:
+        return {**super()._facts(), "interval_tally": self._tally.facts()}
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
+        units = sum(self._units(batch) for batch in batch_samples)
+        # Filled on the device: a number that is copied there waits for what is queued.
+        return self.accelerator.gather(torch.full((), units, device=device)).sum()
+
+    def _batches(self, collator: Any, rows: range, size: int) -> Iterator[dict[str, Any]]:
+        for start in range(rows.start, rows.stop, size):
+            yield self._prepare_inputs(collator(list(range(start, min(start + size, rows.stop)))))
+
+
+def require_pairs(rows: PackedRows, method: str) -> None:
+    """Check that the documents of the first row are pairs; rows hold nothing but pairs or none at all.
+
+    Raises:
+        TrainingError: if they are not.
+    """
+    records = [document.record for document in rows.documents(0)] if len(rows) else []
+    if records[0::2] != records[1::2]:
+        raise TrainingError(
+            f"train.method: {method} needs rows of chosen and rejected answers and these hold single documents: set"
+            " data.format to preference and run the same command again, or set train.method to sft."
+        )
