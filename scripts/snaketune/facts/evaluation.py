@@ -9,8 +9,9 @@ from snaketune.facts.fact_files import FactFile
 class Scores(TypedDict, total=False):
     """The measures of one model, those that were asked for; a measure by another name is a number as well.
 
-    ``n`` counts records, ``n_generated`` answers, ``n_cut`` answers without an end, ``n_scored`` the answers that a
-    measure applies to; ``decided_by`` names the measure that calls an answer right.
+    ``n`` counts records, ``n_matched`` comparisons of a good with a bad answer where answers are not paired,
+    ``n_generated`` answers, ``n_cut`` answers without an end, ``n_scored`` the answers that a measure applies to;
+    ``decided_by`` names the measure that calls an answer right.
     """
 
     n: int | None
@@ -127,7 +128,7 @@ def score(scores: Scores | None, name: str | None) -> float | None:
     return value if isinstance(value, int | float) else None
 
 
-def count(scores: Scores | None, name: Literal["n", "n_generated", "n_cut"]) -> int | None:
+def count(scores: Scores | None, name: Literal["n", "n_matched", "n_generated", "n_cut"]) -> int | None:
     """Return how many records or answers a model was measured on; None where it was not."""
     return scores.get(name) if scores else None
 
