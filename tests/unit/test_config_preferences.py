@@ -5,7 +5,7 @@ import pytest
 from snaketune.config.consistency import check_run
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError
-from snaketune.train.preference.methods import preference_settings
+from snaketune.train.preference.reference_cache import preference_settings
 from snaketune.workflow.stages import slice_of, stage_id
 
 FILE = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny"}}
@@ -33,14 +33,18 @@ def test_what_is_left_of_the_section_makes_the_loss(tmp_path):
     ("method", "sections", "words"),
     [
         ("kto", {"data": {"format": "text"}}, r"data\.format is text, which has no answers"),
-        ("orpo", {"data": {"format": "messages"}}, r"data\.format is messages, which has no pairs"),
-        ("kto", {"tokens": {"on_too_long": "truncate"}}, "answers that are cut cannot be compared"),
-        ("orpo", {"tokens": {"assistant_only_loss": False}}, "it is the answers that are compared"),
-        ("kto", {"train": {"strategy": "ddp"}, "plan": {"num_gpus": 2}}, "trains on one GPU"),
+        (
+            "orpo",
+            {"data": {"format": "messages"}},
+            r"data\.format is messages, which has no chosen and rejected answers",
+        ),
+        ("kto", {"tokens": {"on_too_long": "truncate"}}, "truncated answers cannot be compared"),
+        ("orpo", {"tokens": {"assistant_only_loss": False}}, "only the answers are compared"),
+        ("kto", {"train": {"strategy": "ddp"}, "plan": {"num_gpus": 2}}, "supports one GPU only"),
         (
             "kto",
             {"train": {"eval_steps": 5, "load_best_model_at_end": True, "metric_for_best_model": "reward_accuracy"}},
-            "does not measure with kto: use loss or reward_margin",
+            "kto does not measure during training: use loss or reward_margin",
         ),
     ],
 )

@@ -32,7 +32,13 @@ def test_method(facts, method):
 
 @pytest.mark.parametrize(
     ("facts", "training"),
-    [({"has_preferences": True}, "sft, then dpo"), ({"has_preferences": True, "is_tuned": True}, "dpo"), ({}, "sft")],
+    [
+        ({"learns_by": "dpo"}, "sft, then dpo"),
+        ({"learns_by": "dpo", "is_tuned": True}, "dpo"),
+        ({"learns_by": "orpo"}, "orpo"),
+        ({"learns_by": "kto"}, "kto"),
+        ({}, "sft"),
+    ],
 )
 def test_training(facts, training):
     assert choices(**facts)["training"] == training

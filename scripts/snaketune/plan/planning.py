@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from snaketune.core.training_methods import PAIRED
 from snaketune.plan.advice.advice import Situation, advise
 from snaketune.plan.advice.after_training import after_training, answering_of, answers_block, host_memory
 from snaketune.plan.advice.fit_table import Option, fit_table, options_of, verdict_of, with_measured
@@ -279,8 +278,7 @@ def _situation(
         quantized_fits=verdict_of(options, "4bit", memory, rows),
         full_fits=verdict_of(options, "full", memory, rows),
         domain_shift=plan["domain_shift"],
-        learns_by=work.method,
-        has_preferences=work.method in PAIRED or given.cfg["data"]["format"] == "preference",
+        learns_by="dpo" if (work.method, given.cfg["data"]["format"]) == ("sft", "preference") else work.method,
         is_tuned=starts_from.startswith("run:") or bool(adapter.get("init_from")),
         first_training=not any(given.results.glob("runs/*/*/run_info.json")),
         longest_record=given.rightsize["longest"],

@@ -32,7 +32,7 @@ from snaketune.train.monitoring.metrics import MetricsWriter, sync_metrics, unkn
 from snaketune.train.monitoring.mfu import Effort, effort_of
 from snaketune.train.monitoring.sinks import open_sinks, require_sinks
 from snaketune.train.out_of_memory import advise, explaining_shortage
-from snaketune.train.preference.methods import loss_limit, preference_settings
+from snaketune.train.preference.reference_cache import loss_limit, preference_settings
 from snaketune.train.safety import LossWatch, check_rows, describe_batches
 from snaketune.train.signals import StopRequest
 from snaketune.train.trainer import PackedTrainer, assemble

@@ -1,15 +1,16 @@
 """Single answers for train.method: kto: the column that says which are good, found by name or named by the user."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from snaketune.core.errors import ConfigError
 from snaketune.data.formats.candidates import Candidate
-from snaketune.data.formats.columns import plain
+from snaketune.data.formats.columns import JUDGED, MAYBE_JUDGED, VERDICTS, plain
 from snaketune.data.formats.first_records import Sample
 from snaketune.data.formats.formats import LABEL
 from snaketune.data.records.fields import listed
-from snaketune.data.records.labels import is_label, label_columns
+from snaketune.data.records.labels import label_of
 
 
 def with_label(sample: Sample, found: Candidate, named: Mapping[str, str]) -> Candidate:
@@ -55,3 +56,18 @@ def _no_label(sample: Sample, found: Candidate) -> ConfigError:
         f" column is known to be such a label (beside the answers there is {beside}): write data: {{columns: {{label:"
         f" {line}}}}}, or set train.method to sft."
     )
+
+
+def label_columns(columns: Mapping[str, Sequence[Any]], used: Iterable[str]) -> list[str]:
+    """Return the columns that may say which answers are good, those with the usual names of such labels first."""
+    names = (*VERDICTS, *JUDGED, *MAYBE_JUDGED)
+    taken = set(used)
+    found = [
+        name for name, values in columns.items() if name not in taken and plain(name) in names and is_label(values)
+    ]
+    return sorted(found, key=lambda name: names.index(plain(name)))
+
+
+def is_label(values: Sequence[Any]) -> bool:
+    """Tell whether every value of a column is a label."""
+    return bool(values) and all(label_of(value) is not None for value in values)

@@ -1,9 +1,9 @@
-"""Answers with a label: which column says whether an answer is good, and what a record with one becomes."""
+"""Answers with a label: what says that an answer is good, and what a record with one becomes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from snaketune.data.formats.columns import JUDGED, MAYBE_JUDGED, NO, VERDICTS, YES, plain
+from snaketune.data.formats.columns import NO, YES
 from snaketune.data.records.field_paths import ABSENT, value_at
 from snaketune.data.records.quarantine import Refusal
 
@@ -17,21 +17,6 @@ def label_of(value: Any) -> bool | None:
     if type(value) in (bool, int, str):
         return SAID.get(str(value).strip().lower())
     return None
-
-
-def label_columns(columns: Mapping[str, Sequence[Any]], used: Iterable[str]) -> list[str]:
-    """Return the columns that may say which answers are good, those with the usual names of such labels first."""
-    names = (*VERDICTS, *JUDGED, *MAYBE_JUDGED)
-    taken = set(used)
-    found = [
-        name for name, values in columns.items() if name not in taken and plain(name) in names and is_label(values)
-    ]
-    return sorted(found, key=lambda name: names.index(plain(name)))
-
-
-def is_label(values: Sequence[Any]) -> bool:
-    """Tell whether every value of a column is a label."""
-    return bool(values) and all(label_of(value) is not None for value in values)
 
 
 def labelled(converted: dict[str, Any], record: Mapping[str, Any], column: str) -> dict[str, Any]:

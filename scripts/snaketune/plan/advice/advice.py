@@ -26,9 +26,7 @@ class Situation:
     domain_shift: bool = False
     """Whether the data are far from what the base model knows (another language, another notation)."""
     learns_by: str = "sft"
-    """``train.method``."""
-    has_preferences: bool = False
-    """Whether the data hold chosen and rejected answers."""
+    """``train.method``, or dpo where the data hold chosen and rejected answers."""
     is_tuned: bool = False
     """Whether the base has already learned the task from examples."""
     first_training: bool = False
@@ -111,10 +109,10 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "training",
         "sft, then dpo",
-        lambda s: s.has_preferences and not s.is_tuned,
+        lambda s: s.learns_by == "dpo" and not s.is_tuned,
         "preferences teach which answer is better, not how to answer: train on the chosen answers first",
     ),
-    Rule("training", "dpo", lambda s: s.has_preferences, "the data hold chosen and rejected answers"),
+    Rule("training", "dpo", lambda s: s.learns_by == "dpo", "the data hold chosen and rejected answers"),
     Rule("training", "sft", lambda s: True, "the data are examples of answers"),
     Rule("preset", "baseline", lambda s: s.needs_certainty, "it changes nothing against the documented baseline"),
     Rule(

@@ -1,4 +1,4 @@
-"""The reference of a DPO run, kept for every run that has the same: another beta or learning rate finds it there."""
+"""What a method changes in the making of a trainer, and its reference, kept for every run that has the same."""
 
 import hashlib
 import io
@@ -13,12 +13,17 @@ import torch
 import xxhash
 
 from snaketune.core.atomic import write_bytes
-from snaketune.core.canonical import read_json
+from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.code_identity import code_digest
 from snaketune.core.digests import file_digest
 from snaketune.core.locks import wait_for_lock
 from snaketune.core.manifest import describe_files
 from snaketune.data.rows.packed_rows import FIXED, PackedRows
+from snaketune.train.preference.dpo import PreferenceLoss
+from snaketune.train.preference.dpo_trainer import PreferenceTrainer
+from snaketune.train.preference.kto import UnpairedLoss
+from snaketune.train.preference.kto_trainer import UnpairedTrainer
+from snaketune.train.preference.orpo import OddsRatioLoss, OddsRatioTrainer
 from snaketune.train.preference.reference import Reference
 
 DIGEST_BYTES, ROWS_AT_ONCE = 16, 1024
@@ -60,6 +65,37 @@ def _packed(reference: Reference) -> bytes:
     file = io.BytesIO()
     np.savez(file, log_probs=reference.log_probs, counts=reference.counts)
     return file.getvalue()
+
+
+def preference_settings(
+    cfg: dict[str, Any], base: Path, rows: Sequence[PackedRows], work: Path, start: Path | None = None
+) -> dict[str, Any]:
+    """Return what ``train.method`` changes in the making of a trainer: nothing for sft.
+
+    Args:
+        cfg: the ``train``, ``adapter`` and ``model`` sections.
+        base: folder of the base model.
+        rows: of both splits.
+        work: private folder of the run, ``<work>/runs/<fingerprint>``; references are in ``<work>/references``.
+        start: weights of the adapter that training goes on from.
+    """
+    train = cfg["train"]
+    method = train.get("method")
+    if method == "orpo":
+        return {"kind": OddsRatioTrainer, "loss": OddsRatioLoss(**train["orpo"])}
+    if method not in ("dpo", "kto"):
+        return {}
+    folder = work.parent.parent / "references" / digest_of(reference_facts(cfg, base, rows, start))
+    referenced = {"remember": ReferenceCache(folder), "starts_from_adapter": start is not None}
+    if method == "kto":
+        return {"kind": UnpairedTrainer, "loss": UnpairedLoss(**train["kto"]), **referenced}
+    return {"kind": PreferenceTrainer, "loss": PreferenceLoss(**train["dpo"]), **referenced}
+
+
+def loss_limit(train: dict[str, Any], limit: float | None) -> float | None:
+    """Return how much the loss may rise: that of ``ipo`` is a squared distance, which knows no nats."""
+    is_distance = train.get("method") == "dpo" and train["dpo"]["loss_type"] == "ipo"
+    return None if is_distance else limit
 
 
 def reference_facts(
