@@ -14,14 +14,25 @@ from snaketune.data.quickstart import Request, draw_requests
 
 
 def pair_lines(records: int = 2000, seed: int = 0) -> Iterator[bytes]:
-    """Yield raw JSONL lines ``{"prompt": .., "chosen": .., "rejected": ..}``, newline included."""
+    """Yield raw JSONL lines ``{"prompt": .., "chosen": .., "rejected": ..}``, newline included.
+
+    Args:
+        records: number of distinct pairs.
+        seed: which requests are drawn and what is wrong with the rejected answers.
+
+    Raises:
+        ValueError: if the world has too few requests.
+    """
     rng = Random(seed)
     for request, other in _with_others(records, rng):
         yield _line(prompt=request.prompt, chosen=request.completion, rejected=_bad(request, other, rng))
 
 
 def label_lines(records: int = 4000, seed: int = 0) -> Iterator[bytes]:
-    """Yield raw JSONL lines ``{"prompt": .., "completion": .., "label": ..}``; two of five answers are bad ones."""
+    """Yield raw JSONL lines ``{"prompt": .., "completion": .., "label": ..}``; two of five answers are bad ones.
+
+    Takes and raises what :func:`pair_lines` does.
+    """
     rng = Random(seed)
     for request, other in _with_others(records, rng):
         is_good = rng.random() < 0.6

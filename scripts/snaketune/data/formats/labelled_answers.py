@@ -60,11 +60,9 @@ def _no_label(sample: Sample, found: Candidate) -> ConfigError:
 
 def label_columns(columns: Mapping[str, Sequence[Any]], used: Iterable[str]) -> list[str]:
     """Return the columns that may say which answers are good, those with the usual names of such labels first."""
-    names = (*VERDICTS, *JUDGED, *MAYBE_JUDGED)
-    taken = set(used)
-    found = [
-        name for name, values in columns.items() if name not in taken and plain(name) in names and is_label(values)
-    ]
+    names, taken = (*VERDICTS, *JUDGED, *MAYBE_JUDGED), set(used)
+    called = [name for name in columns if name not in taken and plain(name) in names]
+    found = [name for name in called if is_label(columns[name])]
     return sorted(found, key=lambda name: names.index(plain(name)))
 
 
