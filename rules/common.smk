@@ -40,6 +40,7 @@ from snaketune.workflow.job_environment import (
     restore_plugin_path,
 )
 from snaketune.workflow.job_table import JobTable
+from snaketune.workflow.light_start import lighten
 from snaketune.workflow.preflight import FirstLook
 from snaketune.workflow.results import latest_link, run_status
 from snaketune.workflow.results.provenance_notes import note_proofs, order_before_jobs
@@ -106,6 +107,7 @@ def make_job_table():
     return JobTable(runs, found, code_of, lifecycle.shards_before(WORK / "shards.json"))
 
 
+lighten()
 end_on_signals(workflow, SCRIPTS)
 PLUGIN_PATH = plugin_path()
 if (LEFT_IN_SHELL := prepare_job_environment(not workflow.is_main_process)) and workflow.is_main_process:
@@ -230,6 +232,18 @@ def prepared_model(wildcards):
     return manifest_of_weights(upstream(wildcards)["prepare_model"])
 
 
+@cache
+def weights_passed(id):
+    """The manifest of some weights; before their barrier is passed Snakemake's exception, which is not remembered."""
+    return checkpoints.prepare_model.get(id=id).output.manifest
+
+
+@cache
+def data_passed(id):
+    """The fingerprint of some data; the same before their barrier is passed."""
+    return checkpoints.rightsize.get(id=id).output.rightsize
+
+
 def manifest_of_weights(id):
     """The barrier of some weights, or their plain manifest where they are another run's, behind that run's barriers.
 
@@ -238,7 +252,7 @@ def manifest_of_weights(id):
     """
     if JOB_TABLE.base_manifest(id):
         return JOB_TABLE.path("prepare_model", id, "manifest.json")
-    return checkpoints.prepare_model.get(id=id).output.manifest
+    return weights_passed(id)
 
 
 def planned_model(wildcards):
@@ -300,13 +314,18 @@ def published(wildcards):
     return DATA_MANIFESTS + MODEL_MANIFESTS + RUN_FILES
 
 
+@cache
+def first_look():
+    """What was looked at so far, also by earlier commands."""
+    return FirstLook(JOB_TABLE.found, WORK / "first_look.json")
+
+
 def look_first(check):
     """Look, while jobs are planned, at what they would only meet when they run; `-n` plans them, too."""
     try:
         if workflow.is_main_process:
-            look = FirstLook(JOB_TABLE.found, WORK / "first_look.json")
-            check(look)
-            look.save()
+            check(first_look())
+            first_look().save()
     except SnaketuneError as error:
         stop(error)
     return []
@@ -409,7 +428,7 @@ def made_by(stage, file):
 
 def rightsized(wildcards):
     """The barrier of the data: what takes this small file reruns only when its content changed."""
-    return checkpoints.rightsize.get(id=upstream(wildcards)["rightsize"]).output.rightsize
+    return data_passed(upstream(wildcards)["rightsize"])
 
 
 def corpus_of_tiny_model(wildcards):
@@ -431,7 +450,7 @@ def earlier_of_merge(wildcards):
 def barriers_of(runs):
     """What the barriers of several runs write: those of their data and those of their weights."""
     ids = JOB_TABLE.barriers(runs)
-    sizes = [checkpoints.rightsize.get(id=id).output.rightsize for id in ids["rightsize"]]
+    sizes = [data_passed(id) for id in ids["rightsize"]]
     models = [id for id in ids["prepare_model"] if not JOB_TABLE.base_manifest(id)]
     return sizes + list(map(manifest_of_weights, models))
 

@@ -6,7 +6,8 @@ import pytest
 
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError, SnaketuneError
-from snaketune.workflow import preflight
+from snaketune.data.formats import inspection
+from snaketune.evaluate.answers import evaluation_files
 from snaketune.workflow.preflight import FirstLook
 from snaketune.workflow.sources.inputs import Discovery
 
@@ -70,8 +71,8 @@ def test_columns_that_are_named_wrongly_name_their_own_key(place):
 def test_what_was_read_is_read_again_when_it_changed(place, monkeypatch):
     check(place, GOOD)
     reads = []
-    original = preflight.canonical_records
-    monkeypatch.setattr(preflight, "canonical_records", lambda *given: reads.append(1) or original(*given))
+    original = evaluation_files.canonical_records
+    monkeypatch.setattr(evaluation_files, "canonical_records", lambda *given: reads.append(1) or original(*given))
     check(place, GOOD)
     assert reads == []
     (place / "looked.json").write_text("[1")
@@ -99,5 +100,5 @@ def test_an_unknown_shape_is_found_and_a_source_that_was_read_is_not_read_again(
     with pytest.raises(SnaketuneError, match=r"a\.jsonl has no"):
         check_sources(place, '{"a": 1}\n')
     check_sources(place, GOOD)
-    monkeypatch.setattr(preflight, "read_beginning", None)
+    monkeypatch.setattr(inspection, "read_beginning", None)
     check_sources(place, GOOD)

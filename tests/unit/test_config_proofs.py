@@ -6,8 +6,17 @@ from types import SimpleNamespace
 import pytest
 
 from snaketune.core.canonical import digest_of, read_json
+from snaketune.core.errors import ConfigError
 from snaketune.core.manifest import write_manifest
-from snaketune.workflow.results.provenance_notes import NAME, Proof, in_order, note_proofs, proofs_in, put_in_order
+from snaketune.workflow.results.provenance_notes import (
+    NAME,
+    Proof,
+    in_order,
+    note_proofs,
+    order_before_jobs,
+    proofs_in,
+    put_in_order,
+)
 
 MADE = ("rows", "manifest.json")
 LATE, EARLY = 2_000_000_000_000_000_000, 1_000_000_000_000_000_000
@@ -123,3 +132,20 @@ def test_damaged_notes_prove_nothing(tmp_path):
     for content in ("", "[]", "{", '{"x": []}'):
         (tmp_path / NAME).write_text(content)
         assert proofs_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [KeyError("gone"), ConfigError("gone")])
+def test_notes_of_a_run_that_is_configured_no_more_prove_nothing(made, tmp_path, error):
+    """A renamed run keeps its folder, and the notes in it, under the new name."""
+
+    def spec(wildcards):
+        raise error
+
+    workflow = SimpleNamespace(
+        _prepare_dag=lambda: "drawn",
+        is_rule=lambda name: True,
+        get_rule=lambda name: SimpleNamespace(params={"spec": spec}),
+    )
+    order_before_jobs(workflow, [made.one, made.two], tmp_path / "results", tmp_path / "work")
+    assert workflow._prepare_dag() == "drawn"
+    assert times(made.two) == {EARLY}

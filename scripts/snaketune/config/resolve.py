@@ -2,8 +2,9 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +83,16 @@ def resolve_runs(file: Layer, command_line: dict[str, Any], presets: str | Path)
     check_distinct(expanded, file.name)
     for name, entry in grids.items():
         check_keys(file, RunEntry, expanded[name], f"runs.{entry}.grid: ")
-    resolved = [_resolve_run(name, values, file, override, Path(presets)) for name, values in sorted(expanded.items())]
+    preset_of = cache(partial(load_preset, folder=Path(presets)))
+    resolved = [_resolve_run(name, values, file, override, preset_of) for name, values in sorted(expanded.items())]
     return link_runs([replace(run, grid=grids.get(run.name, "")) for run in resolved])
 
 
-def _resolve_run(name: str, values: dict, file: Layer, override: Layer, presets: Path) -> ResolvedRun:
+def _resolve_run(
+    name: str, values: dict, file: Layer, override: Layer, preset_of: Callable[[str], Layer]
+) -> ResolvedRun:
     preset = _first_set("preset", override.values, values, file.values)
-    layers = [load_preset(str(preset), presets)] if preset else []
+    layers = [preset_of(str(preset))] if preset else []
     layers += [file, Layer(f"runs.{name} in {file.name}", values), override]
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}

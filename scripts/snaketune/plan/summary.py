@@ -7,7 +7,6 @@ from typing import Any
 
 from snaketune.plan.costs.budget import finishes_at
 from snaketune.plan.costs.calendar import span
-from snaketune.plan.costs.probed import describe_tuning
 
 UNKNOWN = "unknown"
 METHODS = {"lora": "LoRA", "8bit": "8 bit", "4bit": "4 bit", "full": "full"}
@@ -147,6 +146,8 @@ def _rest(plan: Mapping[str, Any]) -> list[str]:
             f"  Bought for {dollars(own['hardware_usd'])} it is paid for after {number(own['break_even_runs'])} runs."
         )
     if plan.get("autotune"):
+        from snaketune.plan.costs.probed import describe_tuning  # here: every start imports this module
+
         lines += [f"  {line}" for line in describe_tuning(plan["autotune"])]
     return lines + [f"  Note: {note}" for note in plan["notes"]]
 

@@ -7,18 +7,19 @@ Of each source the beginning is read, by the functions that later read all of it
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snaketune.config.schema import LinkedConfig
 from snaketune.core.cached_state import keep
 from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.errors import ConfigError, DataError
-from snaketune.data.formats.inspection import SOURCES, read_beginning
-from snaketune.data.records.reading_policy import ReadingPolicy
-from snaketune.evaluate.answers.evaluation_files import FileSettings, canonical_records
+from snaketune.data.records.reading_policy import LOOKED_AT, ReadingPolicy
 from snaketune.storage.object_storage import is_remote
 from snaketune.workflow.sources.inputs import BUILTIN, Discovery
 from snaketune.workflow.stages import slice_of
+
+if TYPE_CHECKING:
+    from snaketune.evaluate.answers.evaluation_files import FileSettings
 
 
 class FirstLook:
@@ -42,10 +43,13 @@ class FirstLook:
             DataError: if one cannot be read or has no known shape.
         """
         policy = ReadingPolicy.of_slice(slice_of(config, "read_records"))
-        for number, entry in enumerate(self._found.sources(config)[:SOURCES]):
+        for number, entry in enumerate(self._found.sources(config)[:LOOKED_AT]):
             path = str(entry["path"])
             key = {"entry": entry, "policy": asdict(policy)}
             if not is_remote(path) and not path.startswith(BUILTIN) and self._is_new(key):
+                # Imported where something is new: it reads every format there is.
+                from snaketune.data.formats.inspection import read_beginning
+
                 read_beginning(number, entry, policy, self._path.parent)
                 self._remember(key, path)
 
@@ -55,6 +59,10 @@ class FirstLook:
         Raises:
             ConfigError: naming the run, the file and what is wrong with it.
         """
+        if not config.evaluate.files:
+            return
+        from snaketune.evaluate.answers.evaluation_files import FileSettings
+
         outside = self._found.outside("evaluate_model", config)
         settings = FileSettings.of_slice({**slice_of(config, "evaluate_model"), **outside})
         for entry in settings.entries:
@@ -67,6 +75,7 @@ class FirstLook:
         """Keep what was read for the next invocation."""
         if self._good != self._known:
             keep(self._path, self._good)
+            self._known = dict(self._good)
 
     def _is_new(self, key: Mapping[str, Any]) -> bool:
         return digest_of(key) not in self._good
@@ -75,7 +84,9 @@ class FirstLook:
         self._good[digest_of(key)] = path
 
 
-def _read_whole(run: str, entry: dict[str, str], settings: FileSettings) -> None:
+def _read_whole(run: str, entry: dict[str, str], settings: "FileSettings") -> None:
+    from snaketune.evaluate.answers.evaluation_files import canonical_records
+
     try:
         with canonical_records(entry, settings):
             pass

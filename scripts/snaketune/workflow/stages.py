@@ -10,7 +10,7 @@ No data stage waits for weights either: all of them take what ``prepare_tokenize
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import PurePath
 from typing import Any
 
@@ -227,7 +227,31 @@ def slice_of(config: LinkedConfig, stage: str) -> dict[str, Any]:
     effect are left out, so that they rerun nothing: ``model.tiny`` for any other model, ``revision`` for the built-in
     one, ``coverage`` when the length is given, the near-duplicate settings when ``near`` is off.
     """
-    values = config.model_dump(mode="json")
+    return {key: dict(part) if isinstance(part, dict) else part for key, part in _slice(_Same(config), stage).items()}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Same:
+    """A configuration that equals itself alone. It never changes, so what follows from it is found once."""
+
+    config: LinkedConfig
+
+    def __hash__(self) -> int:
+        return id(self.config)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.config is other.config
+
+
+@lru_cache(maxsize=1024)
+def _values(same: _Same) -> dict[str, Any]:
+    return same.config.model_dump(mode="json")
+
+
+@lru_cache(maxsize=16384)
+def _slice(same: _Same, stage: str) -> dict[str, Any]:
+    """Return :func:`slice_of`, which is not to be changed."""
+    config, values = same.config, _values(same)
     wanted = [key for key in _keys_of(stage) if _matters(config, key) and not _is_usual(config, stage, key)]
     nested: dict[str, Any] = {}
     for key in wanted:
@@ -327,7 +351,13 @@ def lineage(config: LinkedConfig, stage: str) -> tuple[str, ...]:
 
 def identity(config: LinkedConfig, stage: str, size: int = 4) -> str:
     """Return hex digits for ``size`` bytes over the configuration of ``stage`` and of every stage before it."""
-    parts = {name: slice_of(config, name) for name in lineage(config, stage)}
+    return _identity(_Same(config), stage, size)
+
+
+@lru_cache(maxsize=16384)
+def _identity(same: _Same, stage: str, size: int) -> str:
+    config = same.config
+    parts = {name: _slice(_Same(config), name) for name in lineage(config, stage)}
     if "prepare_tokenizer" in parts:
         parts["prepare_tokenizer"] = _tokenizer_part(config)
     return digest_of(parts, size=size)

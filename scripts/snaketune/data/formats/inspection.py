@@ -11,12 +11,12 @@ import orjson
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.records.quarantine import Quarantine
 from snaketune.data.records.reading import RecordReader
-from snaketune.data.records.reading_policy import ReadingPolicy
+from snaketune.data.records.reading_policy import LOOKED_AT, ReadingPolicy
 from snaketune.storage.copy_targets import BUILTIN, Source
 from snaketune.storage.object_storage import is_remote
 
-# Records that are read of each source, and sources that are looked at.
-RECORDS, SOURCES = 200, 20
+# Records that are read of each source.
+RECORDS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def look_at(entries: Sequence[Mapping[str, Any]], policy: ReadingPolicy, scratch
         policy: how records are read.
         scratch: a folder for built-in sources.
     """
-    return [_look(number, entry, policy, scratch) for number, entry in enumerate(entries[:SOURCES])]
+    return [_look(number, entry, policy, scratch) for number, entry in enumerate(entries[:LOOKED_AT])]
 
 
 def _look(number: int, entry: Mapping[str, Any], policy: ReadingPolicy, scratch: Path) -> Look:

@@ -6,6 +6,8 @@ from typing import Any
 
 from snaketune.core.training_methods import PREFERENCE, method_of
 
+# Sources of which the beginning is looked at before any of them is read.
+LOOKED_AT = 20
 ANSWER_TEXTS = (
     "response",
     "text",

@@ -35,6 +35,7 @@ def load_presets(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
     return {name: values for name, values in read_presets(folder).items() if _is_general(values)}
 
 
+@cache
 def presets_digest(folder: Path = FOLDER) -> str:
     """Return a digest of what the presets say: a comment in one changes nothing."""
     return hashlib.blake2b(json.dumps(load_presets(folder), sort_keys=True).encode(), digest_size=8).hexdigest()

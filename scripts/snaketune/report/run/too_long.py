@@ -8,7 +8,6 @@ import numpy as np
 import orjson
 
 from snaketune.data.records.canonical_records import turns_of
-from snaketune.data.tokens.token_store import TokenStore
 from snaketune.report.text import Excerpt, excerpt
 
 SHOWN = 3
@@ -32,6 +31,8 @@ def find_too_long(tokens: Path, records: Path, limit: int) -> tuple[TooLong, ...
         records: the file of the training split, a line for each record.
         limit: the maximum length in tokens.
     """
+    from snaketune.data.tokens.token_store import TokenStore  # here: it imports pyarrow, and every start this module
+
     store = TokenStore(tokens)
     longer = np.flatnonzero(store.lengths > limit)
     longest = longer[np.argsort(-store.lengths[longer], kind="stable")][:SHOWN].tolist()

@@ -16,6 +16,7 @@ from snaketune.core.atomic import write_json
 from snaketune.core.cached_state import say
 from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.digests import DigestCache
+from snaketune.core.errors import ConfigError
 from snaketune.core.manifest import listed_files
 
 NAME = ".made.json"
@@ -268,7 +269,10 @@ def order_before_jobs(workflow: Any, folders: Iterable[Path], results: Path, wor
         if not workflow.is_rule(proof.rule):
             return None
         function = dict(workflow.get_rule(proof.rule).params.items()).get("spec")
-        return function(_Wildcards(proof.wildcards)) if callable(function) else function
+        try:
+            return function(_Wildcards(proof.wildcards)) if callable(function) else function
+        except (KeyError, ConfigError):  # a note of a run that is configured no more, in the copy of its folder
+            return None
 
     def prepare_dag(*arguments: Any, **settings: Any) -> Any:
         if count := put_in_order(folders, results, work, spec_of):

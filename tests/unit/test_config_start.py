@@ -1,0 +1,92 @@
+"""What a start of the workflow leaves out, and what it finds out once."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from snakemake import common, rules
+from snakemake.persistence import PersistenceBase
+from snakemake.persistence.file import FilePersistence
+
+from snaketune.config import resolve
+from snaketune.config.resolve import Layer, resolve_runs
+from snaketune.config.schema import LinkedConfig
+from snaketune.workflow import stages
+from snaketune.workflow.light_start import lighten
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+PRESETS = SCRIPTS.parent / "config" / "presets"
+# What only jobs need: arrays, tables and everything that reads or tokenises.
+HEAVY = ("pandas", "pyarrow", "torch", "transformers", "tokenizers", "snaketune.data.records.reading")
+
+
+@pytest.fixture
+def snakemake(monkeypatch):
+    """Snakemake as it was before the test, when the test is over."""
+    monkeypatch.setattr(PersistenceBase, "_serialize_param", PersistenceBase._serialize_param)
+    for module in (common, rules):
+        monkeypatch.setattr(module, "get_function_params", common.get_function_params)
+
+
+def test_params_are_written_without_pandas_as_with_it(snakemake):
+    with_pandas = PersistenceBase._serialize_param_pandas
+    lighten()
+    persistence = object.__new__(FilePersistence)
+    for value in ('{"stage":"read_records"}', "", ["a"], None, 3):
+        assert persistence._serialize_param(value) == with_pandas(persistence, value) == repr(value)
+
+
+def test_the_parameters_of_a_function_are_looked_at_once(snakemake, monkeypatch):
+    looks, original = [], inspect.signature
+    monkeypatch.setattr(inspect, "signature", lambda function: looks.append(function) or original(function))
+    lighten()
+
+    def made(wildcards, threads):
+        return None
+
+    given = {"threads": 2, "attempt": 1}
+    assert [common.get_input_function_aux_params(made, given) for _ in range(3)] == [{"threads": 2}] * 3
+    assert list(rules.get_function_params(made)) == ["wildcards", "threads"]
+    assert looks == [made]
+
+
+def test_what_every_start_imports_is_light():
+    lines = (SCRIPTS.parent / "rules" / "common.smk").read_text().splitlines()
+    code = "\n".join([f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})", *imports(lines), "print(*sys.modules)"])
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "snaketune.workflow.job_table" in found
+    assert not {*HEAVY} & {*found}
+
+
+def imports(lines):
+    """The imports of the project in a file of rules, each a statement of one or several lines."""
+    first = next(number for number, line in enumerate(lines) if line.startswith("from snaketune."))
+    end = next(number for number, line in enumerate(lines) if number > first and line.startswith("PRESETS"))
+    return lines[first:end]
+
+
+@pytest.fixture
+def runs():
+    file = {"preset": "quickstart", "runs": {f"run{seed}": {"train": {"seed": seed}} for seed in range(5)}}
+    return lambda: resolve_runs(Layer("c", file), {}, PRESETS)
+
+
+def test_a_preset_is_read_once_for_all_runs(runs, monkeypatch):
+    read, original = [], resolve.load_yaml
+    monkeypatch.setattr(resolve, "load_yaml", lambda *given: read.append(given) or original(*given))
+    assert len(runs()) == 5
+    assert len(read) == 1
+
+
+def test_the_values_of_a_run_are_written_once(runs, monkeypatch):
+    configured, dumped, original = runs(), [], LinkedConfig.model_dump
+    monkeypatch.setattr(LinkedConfig, "model_dump", lambda self, **form: dumped.append(self) or original(self, **form))
+    table = stages.variants(configured)
+    assert len({id for stage, id in table if stage == "train_model"}) == 5
+    assert len(dumped) == 5
+    for run in configured:
+        stages.slice_of(run.config, "train_model")["train"]["seed"] = "changed by the one who asked"
+        assert isinstance(stages.slice_of(run.config, "train_model")["train"]["seed"], int)
+    assert len(dumped) == 5
