@@ -40,7 +40,6 @@ from snaketune.workflow.job_environment import (
     restore_plugin_path,
 )
 from snaketune.workflow.job_table import JobTable
-from snaketune.workflow.light_start import lighten
 from snaketune.workflow.preflight import FirstLook
 from snaketune.workflow.results import latest_link, run_status
 from snaketune.workflow.results.provenance_notes import note_proofs, order_before_jobs
@@ -48,7 +47,7 @@ from snaketune.workflow.sources.hub_sources import HubSources
 from snaketune.workflow.sources.inputs import Discovery
 from snaketune.workflow.sources.remote_sources import RemoteSources
 from snaketune.workflow.specs_in_use import specs_in_use
-from snaketune.workflow.startup import Places
+from snaketune.workflow.startup import Places, lighten
 from snaketune.workflow.stopping import end_on_signals
 from snaketune.workflow.until import replace_until
 

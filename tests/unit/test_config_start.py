@@ -14,7 +14,7 @@ from snaketune.config import resolve
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.schema import LinkedConfig
 from snaketune.workflow import stages
-from snaketune.workflow.light_start import lighten
+from snaketune.workflow.startup import lighten
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 PRESETS = SCRIPTS.parent / "config" / "presets"
