@@ -47,6 +47,7 @@ from snaketune.workflow.sources.hub_sources import HubSources
 from snaketune.workflow.sources.inputs import Discovery
 from snaketune.workflow.sources.remote_sources import RemoteSources
 from snaketune.workflow.specs_in_use import specs_in_use
+from snaketune.workflow.stage_table import TABLE
 from snaketune.workflow.startup import Places, lighten
 from snaketune.workflow.stopping import end_on_signals
 from snaketune.workflow.until import replace_until
@@ -136,28 +137,10 @@ if not workflow.local_exec:
 
 
 # Seconds of work, or work that needs the internet, which the nodes of a cluster often lack.
-localrules:
-    plan_run,
-    render_plan,
-    render_ablation,
-    prepare_tokenizer,
-    prepare_model,
-    describe_run,
-    render_report,
-    accept_merge,
-    report,
-    write_model_card,
-    compare_runs,
-    inspect,
-    ask,
-    prune,
-    publish,
-
-
+workflow.localrules(*(stage.name for stage in TABLE if stage.is_local))
 if is_for_login_node([JOB_TABLE.found.bytes_of(run.config) for run in JOB_TABLE.runs.values()]):
 
-    localrules:
-        rightsize,
+    workflow.localrules("rightsize")
 
 
 pathvars:

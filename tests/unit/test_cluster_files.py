@@ -8,14 +8,15 @@ import yaml
 
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.workflow.cluster_resources import (
-    NEEDS,
     cpus_of_training,
     has_accounting,
     is_for_login_node,
     memory_mb,
     minutes,
 )
+from snaketune.workflow.stage_table import TABLE
 
+NEEDS = [stage.name for stage in TABLE if stage.need]
 ROOT = Path(__file__).parents[2]
 RULES = "\n".join(path.read_text() for path in (ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))))
 NAMES = set(re.findall(r"^(?:rule|checkpoint) (\w+):", RULES, flags=re.MULTILINE))

@@ -32,7 +32,7 @@ def test_every_file_that_train_ends_in_is_the_result_of_a_rule():
     drawn = job_table(RUNS)
     rules = ("plan_run", "train_model", "merge_adapter", "accept_merge", "evaluate_model", "describe_run")
     found = results_until([*rules, "render_report", "write_model_card"], drawn)
-    assert set(drawn.run_files()) - set(found) == {drawn.run_path(run, "facts.json") for run in RUNS}
+    assert set(drawn.run_files()) <= set(found)
 
 
 def test_a_rule_of_shards_ends_in_their_parts():

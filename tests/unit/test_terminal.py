@@ -118,7 +118,7 @@ def test_what_was_reused_is_named_once_in_order():
         *(f"results/data/{stage}/a/manifest.json" for stage in ("read_records", "stage_sources", "pack_rows")),
         "results/models/tiny/manifest.json",
     ]
-    assert stages_of(wanted, {wanted[0]}) == ["stage", "read", "pack", "model"]
+    assert stages_of(wanted, {wanted[0]}) == ["stage", "read", "model", "pack"]
 
 
 def written(folder, **changes):

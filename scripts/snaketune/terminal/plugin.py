@@ -17,7 +17,8 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 
-from snaketune.terminal.stages import STAGES, Stage, columns, outcome
+from snaketune.terminal.stages import LABELS, columns, outcome
+from snaketune.workflow.stage_table import ROWS
 
 NAME = "snaketune"
 NOTHING_TO_DO = "Nothing to be done"
@@ -66,7 +67,7 @@ class _Job:
     run: str
     outputs: tuple[str, ...]
     started: float
-    stage: Stage
+    label: str
 
 
 class LogHandler(LogHandlerBase):
@@ -126,18 +127,18 @@ class LogHandler(LogHandlerBase):
         return text if is_shown and record.levelno >= logging.INFO and not text.startswith(CHATTER) else ""
 
     def _begin(self, record: Any) -> str:
-        stage = STAGES.get(record.rule_name, Stage(""))
+        label = LABELS.get(record.rule_name, "")
         run = (record.wildcards or {}).get("run", "")
-        job = _Job(record.rule_name, run, tuple(map(str, record.output)), record.created, stage)
+        job = _Job(record.rule_name, run, tuple(map(str, record.output)), record.created, label)
         self._jobs[record.jobid] = job
-        if stage.is_long:
-            return columns(stage.label, "started", run)
-        if stage.label and not self._own:
+        if record.rule_name in ROWS and ROWS[record.rule_name].is_long:
+            return columns(label, "started", run)
+        if label and not self._own:
             self._start_timer(record.jobid, job)
         return ""
 
     def _start_timer(self, number: int, job: _Job) -> None:
-        line = columns(job.stage.label, "started", job.run)
+        line = columns(job.label, "started", job.run)
         timer = self._timers[number] = threading.Timer(QUIET_SECONDS, self._write, (line,))
         timer.daemon = True
         timer.start()
@@ -152,11 +153,11 @@ class LogHandler(LogHandlerBase):
         if job is None:
             return ""
         self.made.update(job.outputs)
-        if not job.stage.label:
+        if not job.label:
             return ""
         took = f"{max(when - job.started, 0):,.1f} s"
         found = outcome(job.rule, job.outputs)
-        return columns(job.stage.label, f"{found}, {took}" if found else took, job.run)
+        return columns(job.label, f"{found}, {took}" if found else took, job.run)
 
     def _fail(self, record: Any) -> str:
         job = self._end(record.jobid)
@@ -165,7 +166,7 @@ class LogHandler(LogHandlerBase):
 
 
 def _label(rule: str) -> str:
-    return (STAGES[rule].label if rule in STAGES else "") or rule
+    return LABELS.get(rule) or rule
 
 
 def _snakemakes_own(settings: Any) -> logging.Handler | None:

@@ -1,13 +1,13 @@
 """The stages in the words of the terminal: a name, and what came out as its facts say."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from snaketune.core.canonical import read_json
 from snaketune.plan.summary import dollars, duration, gigabytes, number
 from snaketune.report import units
+from snaketune.workflow.stage_table import ROWS, TABLE
 
 Facts = Mapping[str, Any]
 WIDTH = 10
@@ -16,23 +16,6 @@ WIDTH = 10
 def columns(label: str, text: str, run: str = "") -> str:
     """Return a line of the terminal: what it is about, and what there is to say."""
     return f"{label:{WIDTH}} {f'{run}: ' if run else ''}{text}"
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """How a rule is shown.
-
-    Attributes:
-        label: its name in the terminal; empty for bookkeeping, which is shown only when it fails.
-        outcome: what came out, from the facts that the stage wrote; None names its last output.
-        facts: the name of the output that holds the facts.
-        is_long: whether its beginning is said, because its own lines follow.
-    """
-
-    label: str
-    outcome: Callable[[Facts], str] | None = None
-    facts: str = "manifest.json"
-    is_long: bool = False
 
 
 def _staged(facts: Facts) -> str:
@@ -104,38 +87,28 @@ def _evaluated(facts: Facts) -> str:
     return f"loss {units.significant(base)} → {units.significant(tuned)}"
 
 
-# Every rule with a line of its own. What is not here is bookkeeping.
-STAGES = {
-    "stage_sources": Stage("stage", _staged),
-    "read_shard": Stage("read shard"),
-    "read_records": Stage("read", _read),
-    "key_shard": Stage("dedupe shard"),
-    "dedupe_records": Stage("dedupe", _deduplicated),
-    "split_records": Stage("split", _split),
-    "prepare_tokenizer": Stage("tokenizer", _tokenizer),
-    "tokenize_shard": Stage("tokenise shard"),
-    "tokenize_records": Stage("tokenise", _tokenised),
-    "rightsize": Stage("rightsize", _rightsized, "rightsize.json"),
-    "pack_rows": Stage("pack", _packed),
-    "prepare_model": Stage("model", _model, is_long=True),
-    "probe_run": Stage("probe", is_long=True),
-    "plan_run": Stage("plan", _planned, "plan.json"),
-    "train_model": Stage("train", _trained, "adapter.manifest.json", is_long=True),
-    "merge_adapter": Stage("merge", _merged, "merge.json"),
-    "evaluate_model": Stage("evaluate", _evaluated, "evaluation.json", is_long=True),
-    "ablate_run": Stage("ablate", is_long=True),
-    "convert_to_gguf": Stage("gguf", is_long=True),
-    "render_report": Stage("report"),
-    "compare_runs": Stage("compare"),
+# What came out of a stage, from the facts that it wrote.
+OUTCOMES = {
+    "stage_sources": _staged,
+    "read_records": _read,
+    "dedupe_records": _deduplicated,
+    "split_records": _split,
+    "prepare_tokenizer": _tokenizer,
+    "tokenize_records": _tokenised,
+    "rightsize": _rightsized,
+    "pack_rows": _packed,
+    "prepare_model": _model,
+    "plan_run": _planned,
+    "train_model": _trained,
+    "merge_adapter": _merged,
+    "evaluate_model": _evaluated,
 }
+# What these make is for a person to open.
+NAMED = ("render_report", "compare_runs", "convert_to_gguf")
+LABELS = {stage.name: stage.label for stage in TABLE}
+LABELS |= {share.rule: share.label for stage in TABLE for share in stage.shares}
 # Files of a run by the stage that makes them, to name what was reused.
-FILES = {
-    "plan.json": "plan_run",
-    "adapter.manifest.json": "train_model",
-    "merge.json": "merge_adapter",
-    "evaluation.json": "evaluate_model",
-    "report.html": "render_report",
-}
+FILES = {file: stage.name for stage in TABLE if stage.scope == "run" for file in stage.results}
 
 
 def outcome(rule: str, outputs: Sequence[str]) -> str:
@@ -145,14 +118,11 @@ def outcome(rule: str, outputs: Sequence[str]) -> str:
         rule: its rule.
         outputs: the paths of its outputs.
     """
-    stage = STAGES.get(rule)
-    if stage is None or not outputs:
-        return ""
-    if stage.outcome is None:
-        return outputs[0] if stage.label in ("report", "compare", "gguf") else ""
-    path = next((path for path in outputs if Path(path).name == stage.facts), None)
+    if not outputs or rule not in OUTCOMES:
+        return outputs[0] if outputs and rule in NAMED else ""
+    path = next((path for path in outputs if Path(path).name == ROWS[rule].results[0]), None)
     try:
-        return stage.outcome(read_json(path)) if path else ""
+        return OUTCOMES[rule](read_json(path)) if path else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""  # the stage that reads these facts next says what is wrong with them
 
@@ -166,7 +136,7 @@ def stages_of(paths: Sequence[str], made: set[str]) -> list[str]:
     """
     rules = [_rule_of(Path(path)) for path in paths if path not in made]
     ran = {_rule_of(Path(path)) for path in made}
-    return [stage.label for rule, stage in STAGES.items() if rule in rules and rule not in ran]
+    return [stage.label for stage in TABLE if stage.label and stage.name in rules and stage.name not in ran]
 
 
 def _rule_of(path: Path) -> str:

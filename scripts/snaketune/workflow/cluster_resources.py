@@ -7,11 +7,11 @@ import math
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from snaketune.config.resolve import ResolvedRun
 from snaketune.workflow.job_table import JobTable
+from snaketune.workflow.stage_table import ROWS, Need
 
 GIGABYTE = 10**9
 # Sources above this size are too much work for a login node.
@@ -20,42 +20,22 @@ ANSWER_SECONDS = 10.0
 UNACCOUNTED = "accounting_storage/none"
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
-    """The resources of a stage: a fixed part, and a part per gigabyte of sources.
-
-    Attributes:
-        megabytes, megabytes_per_gb: memory, about twice what was measured (docs/scaling.md), page cache included.
-        minutes, minutes_per_gb: time, about ten times what two cores took, because nodes and file systems differ.
-    """
-
-    megabytes: int
-    megabytes_per_gb: int
-    minutes: int
-    minutes_per_gb: int
-
-
-NEEDS = {
-    "stage_sources": Need(4_000, 0, 30, 3),
-    "read_records": Need(4_000, 50, 30, 3),
-    "dedupe_records": Need(8_000, 300, 30, 6),
-    "split_records": Need(8_000, 800, 30, 10),
-    "tokenize_records": Need(8_000, 350, 30, 8),
-    "rightsize": Need(4_000, 500, 30, 1),
-    "pack_rows": Need(4_000, 1_300, 30, 3),
-}
-
-
 def memory_mb(stage: str, size: int, attempt: int = 1) -> int:
     """Return the memory of a stage in MB for ``size`` bytes of sources; doubled with each further attempt."""
-    need = NEEDS[stage]
+    need = _need_of(stage)
     return math.ceil(need.megabytes + need.megabytes_per_gb * size / GIGABYTE) * 2 ** (attempt - 1)
 
 
 def minutes(stage: str, size: int, attempt: int = 1) -> int:
     """Return the time limit of a stage in minutes for ``size`` bytes of sources, likewise."""
-    need = NEEDS[stage]
+    need = _need_of(stage)
     return math.ceil(need.minutes + need.minutes_per_gb * size / GIGABYTE) * 2 ** (attempt - 1)
+
+
+def _need_of(stage: str) -> Need:
+    need = ROWS[stage].need
+    assert need is not None, f"{stage} has no need in the table of stages"
+    return need
 
 
 def cpus_of_training(run: ResolvedRun) -> int:

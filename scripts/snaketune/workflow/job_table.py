@@ -19,10 +19,10 @@ from snaketune.plan.advice.presets import presets_digest
 from snaketune.plan.devices.hardware import catalogue_digest
 from snaketune.publish.hub import is_hub
 from snaketune.workflow.sources.inputs import Discovery
+from snaketune.workflow.stage_table import ROWS, TABLE, stage_names
 from snaketune.workflow.stages import (
     DATA_STAGES,
     OPERATIONAL,
-    PLANNING,
     STAGES,
     Variant,
     first_run,
@@ -32,7 +32,6 @@ from snaketune.workflow.stages import (
 )
 from snaketune.workflow.write_checks import check_apart, check_folder, usable_path
 
-SHARDED = ("read_records", "dedupe_records", "tokenize_records")
 # Bytes of sources per shard; smaller shards would only add jobs.
 SHARD_BYTES = 4 << 30
 # The stages after which the DAG is re-evaluated: the end of data preparation and the end of a merge.
@@ -116,7 +115,7 @@ class JobTable:
 
     def shard_counts(self) -> dict[str, int]:
         """Return the number of shards of every variant of a stage that can have several."""
-        return {f"{stage}/{id}": self.shards(stage, id) for stage, id in self._variants if stage in SHARDED}
+        return {f"{stage}/{id}": self.shards(stage, id) for stage, id in self._variants if ROWS[stage].shares}
 
     def run_spec(self, stage: str, run: str) -> str:
         """Return the spec of a stage that belongs to one run."""
@@ -163,7 +162,7 @@ class JobTable:
 
     def description_spec(self, run: str, id: str) -> str:
         """Return the spec of a run's description: its whole configuration, without origins, and all code."""
-        stages = [stage for stage in STAGES if stage not in PLANNING]
+        stages = [name for name, stage in STAGES.items() if not stage.is_cost]
         slices = {stage: slice_of(self.runs[run].config, stage) for stage in stages}
         codes = {stage: self._code_of(stage) for stage in stages}
         return self.spec("describe_run", {"run": run, "id": id, "stages": slices, "code": codes})
@@ -253,7 +252,7 @@ class JobTable:
 
     def path(self, stage: str, id: str, file: str) -> str:
         """Return the path of a file of a data or model stage."""
-        folder = "models" if stage == "prepare_model" else f"data/{stage}"
+        folder = "models" if ROWS[stage].scope == "model" else f"data/{stage}"
         return f"{self.results}/{folder}/{id}/{file}"
 
     def run_path(self, run: str, file: str) -> str:
@@ -270,7 +269,7 @@ class JobTable:
     def benchmark_files(self, run: str) -> str:
         """Return the benchmark file of each data and model stage that a run builds on, as JSON."""
         ids = self.upstream(self.run_ids[run], run)
-        stages = [stage for stage in (*DATA_STAGES, "prepare_model") if stage in ids]
+        stages = [stage for stage in stage_names("data", "model") if stage in ids]
         return canonical_text({stage: f"benchmarks/{stage}/{ids[stage]}.tsv" for stage in stages})
 
     def probe_file(self, run: str) -> str | None:
@@ -336,7 +335,7 @@ class JobTable:
 
     def model_manifests(self) -> list[str]:
         """Return the manifest of every base model."""
-        return self.manifests_of(("prepare_model",))
+        return self.manifests_of(stage_names("model"))
 
     def wanted_files(self) -> list[str]:
         """Return every file that the targets `train` and `plan` end in."""
@@ -344,17 +343,20 @@ class JobTable:
 
     def manifests_of(self, stages: Iterable[str]) -> list[str]:
         """Return what every variant of the data or model ``stages`` ends in."""
-        names, wanted = {"rightsize": "rightsize.json"}, set(stages)
+        wanted = set(stages)
         chosen = [(stage, id) for stage, id in self._variants if stage in wanted]
-        return [self.path(stage, id, names.get(stage, "manifest.json")) for stage, id in chosen]
+        return [self.path(stage, id, ROWS[stage].results[-1]) for stage, id in chosen]
 
     def run_files(self) -> list[str]:
         """Return what every run ends in."""
-        facts = ("plan.json", "adapter.manifest.json", "evaluation.json", "run.json", "facts.json")
-        files = (*facts, "report.html", "adapter_card.md")
-        wanted = [self.run_path(run, file) for run in self.runs for file in files]
-        merged = ("merge.json", "merged.manifest.json", "merged_card.md")
-        return wanted + [self.run_path(run, file) for run in self.runs if self.merges(run) for file in merged]
+        stages = [stage for stage in TABLE if stage.scope == "run" and stage.is_wanted]
+        return [
+            self.run_path(run, file)
+            for run in self.runs
+            for stage in stages
+            for file in stage.results
+            if stage.is_made(file, self.merges(run))
+        ]
 
     def comparison_files(self) -> list[str]:
         """Return the comparison page of a grid; nothing if no run is part of one."""

@@ -5,15 +5,8 @@ from pathlib import PurePath
 
 from snaketune.ablate.factors import NAMES as FACTORS
 from snaketune.core.long_arguments import MARK
-from snaketune.workflow.job_table import SHARDED, JobTable
-from snaketune.workflow.stages import DATA_STAGES
-
-OF_SHARDS = {
-    "read_records": ("read_shard",),
-    "dedupe_records": ("key_shard", "sketch_shard"),
-    "tokenize_records": ("tokenize_shard",),
-}
-assert set(OF_SHARDS) == set(SHARDED)
+from snaketune.workflow.job_table import JobTable
+from snaketune.workflow.stage_table import ROWS, stage_names
 
 
 def specs_in_use(job_table: JobTable) -> list[str]:
@@ -28,15 +21,16 @@ def specs_in_use(job_table: JobTable) -> list[str]:
 def _of_variants(job_table: JobTable) -> Iterator[str]:
     for variant in job_table.in_use()[0]:
         stage, id = variant.split("/")
-        if stage in (*DATA_STAGES, "prepare_model"):
-            for job in (None, *OF_SHARDS.get(stage, ())):
+        if stage in stage_names("data", "model"):
+            for job in (None, *(share.rule for share in ROWS[stage].shares)):
                 yield job_table.variant_spec(stage, id, job)
 
 
 def _of_runs(job_table: JobTable) -> Iterator[str]:
     for run, id in job_table.run_ids.items():
-        for stage in ("train_model", "merge_adapter", "evaluate_model"):
-            yield job_table.run_spec(stage, run)
+        for stage in stage_names("run"):
+            if ROWS[stage].keys is not None and not ROWS[stage].is_cost:
+                yield job_table.run_spec(stage, run)
         yield job_table.plan_spec(run)
         yield job_table.probe_spec(run)
         yield job_table.ablate_spec(run, list(FACTORS))

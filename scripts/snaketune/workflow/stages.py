@@ -8,7 +8,6 @@ run's; its tokenizer is that of the model at the beginning of the chain, so that
 No data stage waits for weights either: all of them take what ``prepare_tokenizer`` makes.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import PurePath
@@ -19,6 +18,7 @@ from snaketune.config.schema import LinkedConfig
 from snaketune.config.schema_sources import path_of
 from snaketune.core.canonical import digest_of
 from snaketune.workflow.id_words import method_name, slug
+from snaketune.workflow.stage_table import TABLE, stage_names
 
 # Settings that change how a stage runs but never its result: they are in no spec and never retrain.
 OPERATIONAL = {
@@ -39,30 +39,6 @@ OPERATIONAL = {
     "train.save_steps",
     "train.save_total_limit",
 }
-# The training settings that a plan depends on: those that decide the work, the speed and the memory.
-PLANNED_OF_TRAINING = (
-    "method",
-    "strategy",
-    "offload",
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "optim",
-    "optimizer_in_backward",
-    "bf16",
-    "fp16",
-    "fp8",
-    "gradient_checkpointing",
-    "checkpoint_every_n_layers",
-    "activation_offloading",
-    "use_liger_kernel",
-    "torch_compile",
-    "chunked_loss",
-    "eval_steps",
-    "early_stopping_patience",
-    "cpu_threads",
-)
 # Keys that matter only for best-checkpoint selection or early stopping.
 BEST_KEYS = (
     "train.load_best_model_at_end",
@@ -71,153 +47,13 @@ BEST_KEYS = (
     "train.early_stopping_patience",
     "train.early_stopping_threshold",
 )
-SAMPLING = ("data.max_records", "data.seed")
 # Bytes of the digest by which a stage names another run's result.
 LINK_BYTES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A stage of the workflow: the keys it depends on and the stages whose results it uses."""
-
-    name: str
-    keys: tuple[str, ...]
-    parents: Callable[[LinkedConfig], tuple[str, ...]]
-
-
-def _after(*names: str) -> Callable[[LinkedConfig], tuple[str, ...]]:
-    return lambda config: names
-
-
-def _tokenizer_parents(config: LinkedConfig) -> tuple[str, ...]:
-    learns_from_data = config.model.name_or_path == "tiny" and config.model.tiny.corpus == "data"
-    return ("split_records",) if learns_from_data else ()
-
-
-STAGES = {
-    stage.name: stage
-    for stage in (
-        Stage("stage_sources", ("data.sources",), _after()),
-        Stage(
-            "read_records",
-            (
-                "data.format",
-                "data.columns",
-                "data.ignore",
-                "data.roles",
-                "data.strip",
-                "data.system_prompt",
-                "data.max_bad_fraction",
-                *SAMPLING,
-                "train.method",
-            ),
-            _after("stage_sources"),
-        ),
-        Stage("dedupe_records", ("dedupe",), _after("read_records")),
-        Stage("split_records", ("split",), _after("dedupe_records")),
-        Stage(
-            "prepare_tokenizer",
-            (
-                "model.name_or_path",
-                "model.revision",
-                "model.trust_remote_code",
-                "model.tiny.corpus",
-                "model.tiny.vocab_size",
-                "model.tiny.max_position_embeddings",
-            ),
-            _tokenizer_parents,
-        ),
-        Stage(
-            "prepare_model",
-            ("model.name_or_path", "model.revision", "model.trust_remote_code", "model.tiny", "plan.without_weights"),
-            _after("prepare_tokenizer"),
-        ),
-        Stage(
-            "tokenize_records",
-            ("tokens.chat_template", "tokens.assistant_only_loss", "tokens.reasoning", "tokens.date", "train.method"),
-            _after("split_records", "prepare_tokenizer"),
-        ),
-        Stage(
-            "rightsize",
-            (
-                "tokens.max_length",
-                "tokens.coverage",
-                "tokens.pad_to_multiple_of",
-                "tokens.on_too_long",
-                "tokens.max_dropped_fraction",
-            ),
-            _after("tokenize_records"),
-        ),
-        Stage("pack_rows", ("tokens.packing", "tokens.on_too_long"), _after("rightsize")),
-        Stage(
-            "plan_run",
-            (
-                "plan",
-                "adapter",
-                "merge.enabled",
-                "evaluate.max_samples",
-                "data.format",
-                "model.name_or_path",
-                "model.dtype",
-                "model.quantization",
-                "model.attn_implementation",
-                "model.trust_remote_code",
-                *(f"train.{name}" for name in PLANNED_OF_TRAINING),
-            ),
-            _after("pack_rows"),
-        ),
-        Stage(
-            "train_model",
-            (
-                "adapter",
-                "train",
-                "plan.num_gpus",
-                "model.dtype",
-                "model.quantization",
-                "model.attn_implementation",
-                "model.trust_remote_code",
-            ),
-            _after("pack_rows", "prepare_model"),
-        ),
-        Stage(
-            "merge_adapter",
-            ("merge", "model.attn_implementation", "model.trust_remote_code", "train.cpu_threads"),
-            _after("train_model"),
-        ),
-        Stage(
-            "evaluate_model",
-            (
-                "evaluate",
-                "data.columns",
-                "data.ignore",
-                "data.roles",
-                "data.strip",
-                "data.system_prompt",
-                "merge.enabled",
-                "model.dtype",
-                "model.quantization",
-                "model.attn_implementation",
-                "model.trust_remote_code",
-                "train.cpu_threads",
-            ),
-            _after("train_model"),
-        ),
-    )
-}
-
-# Stages that are not part of a run's identity: its cost changes with prices, not with the run.
-PLANNING = ("plan_run",)
-
-DATA_STAGES = (
-    "stage_sources",
-    "read_records",
-    "dedupe_records",
-    "split_records",
-    "prepare_tokenizer",
-    "tokenize_records",
-    "rightsize",
-    "pack_rows",
-)
+# The stages that have a slice and an id.
+STAGES = {stage.name: stage for stage in TABLE if stage.keys is not None}
+DATA_STAGES = stage_names("data")
 
 
 def slice_of(config: LinkedConfig, stage: str) -> dict[str, Any]:
@@ -274,7 +110,7 @@ def _slice(same: _Same, stage: str) -> dict[str, Any]:
 @cache
 def _keys_of(stage: str) -> tuple[str, ...]:
     """Return the keys that a stage can depend on, in the order of the schema."""
-    return tuple(key for key in all_keys() if _covers(STAGES[stage].keys, key) and key not in OPERATIONAL)
+    return tuple(key for key in all_keys() if _covers(STAGES[stage].keys or (), key) and key not in OPERATIONAL)
 
 
 def _covers(keys: tuple[str, ...], key: str) -> bool:

@@ -11,31 +11,9 @@ from typing import Any, NoReturn
 
 from snaketune.core.errors import ConfigError
 from snaketune.workflow.job_table import JobTable
-from snaketune.workflow.stages import DATA_STAGES
+from snaketune.workflow.stage_table import ROWS, TABLE, stage_names
 
-RESULTS_OF_RUN = {
-    "probe_run": ("probe.json",),
-    "plan_run": ("plan.json",),
-    "render_plan": ("plan.html",),
-    "train_model": ("adapter.manifest.json",),
-    "merge_adapter": ("merge.json",),
-    "accept_merge": ("merged.manifest.json",),
-    "evaluate_model": ("evaluation.json",),
-    "describe_run": ("run.json",),
-    "render_report": ("report.html",),
-    "write_model_card": ("adapter_card.md", "merged_card.md"),
-    "convert_to_gguf": ("model.gguf",),
-}
-OF_MERGE = frozenset({"merge.json", "merged.manifest.json", "merged_card.md", "model.gguf"})
-
-
-# Each of these builds the shards of a stage, in as many jobs as the data need.
-SHARES = {
-    "read_shard": ("read_records", "parts/{}.part"),
-    "key_shard": ("dedupe_records", "keys/{}.part"),
-    "sketch_shard": ("dedupe_records", "sketches/{}"),
-    "tokenize_shard": ("tokenize_records", "parts/{}.part"),
-}
+SHARES = {share.rule: (stage.name, share.file) for stage in TABLE for share in stage.shares}
 
 
 def results_until(names: Sequence[str], job_table: JobTable) -> list[str]:
@@ -48,16 +26,16 @@ def results_until(names: Sequence[str], job_table: JobTable) -> list[str]:
     for rule in names:
         if "/" in rule:
             found.append(rule)
-        elif rule in (*DATA_STAGES, "prepare_model"):
+        elif rule in stage_names("data", "model"):
             found += job_table.manifests_of((rule,))
         elif rule in SHARES:
             found += job_table.shares_of(*SHARES[rule])
-        elif rule in RESULTS_OF_RUN:
+        elif rule in stage_names("run"):
             found += [
                 job_table.run_path(run, file)
                 for run in job_table.runs
-                for file in RESULTS_OF_RUN[rule]
-                if _is_made(file, run, job_table)
+                for file in ROWS[rule].results
+                if _is_made(rule, file, run, job_table)
             ]
         else:
             raise ConfigError(f"--until {rule}: {_why_not(rule)}")
@@ -70,16 +48,16 @@ def results_until(names: Sequence[str], job_table: JobTable) -> list[str]:
 
 
 def _why_not(rule: str) -> str:
-    known = (*DATA_STAGES, "prepare_model", *RESULTS_OF_RUN)
+    known = stage_names("data", "model", "run")
     near = difflib.get_close_matches(rule, known, 1)
     hint = f" ({near[0]}?)" if near else ""
     return f"not a stage of a run{hint}: use one of {', '.join(known)}, a file, or a target without --until."
 
 
-def _is_made(file: str, run: str, job_table: JobTable) -> bool:
-    if file == "probe.json":
+def _is_made(rule: str, file: str, run: str, job_table: JobTable) -> bool:
+    if rule == "probe_run":
         return job_table.probe_file(run) is not None
-    return file not in OF_MERGE or job_table.merges(run)
+    return ROWS[rule].is_made(file, job_table.merges(run))
 
 
 def replace_until(workflow: Any, job_table: JobTable, stop: Callable[[ConfigError], NoReturn]) -> None:

@@ -17,21 +17,9 @@ from snaketune.report.facts import Facts
 from snaketune.report.run.machine import Part
 from snaketune.report.run.provenance import shown_value
 from snaketune.report.text import excerpt
+from snaketune.workflow.stage_table import TABLE
 
-TITLES = {
-    "stage_sources": "Staging sources",
-    "read_records": "Reading records",
-    "dedupe_records": "Removing duplicates",
-    "split_records": "Holding out a split",
-    "prepare_tokenizer": "Preparing the tokenizer",
-    "prepare_model": "Preparing the base model",
-    "tokenize_records": "Tokenising",
-    "rightsize": "Choosing the maximum length",
-    "pack_rows": "Packing rows",
-    "train_model": "Training",
-    "merge_adapter": "Merging",
-    "evaluate_model": "Evaluating",
-}
+TITLES = {stage.name: stage.title for stage in TABLE if stage.title}
 
 
 def stage_times(stages: Iterable[Mapping[str, str]], lock: Path) -> list[dict[str, Any]]:

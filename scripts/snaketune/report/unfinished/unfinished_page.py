@@ -11,11 +11,6 @@ from snaketune.report.run.verdict import Figure
 from snaketune.report.text import excerpt
 from snaketune.report.unfinished.unfinished import Attempt
 
-TITLES_OF_PAGES = {
-    "plan_run": "Planning",
-    "describe_run": "Describing the run",
-    "render_report": "Rendering the report",
-}
 NO_SENTENCE = "It left no error sentence: it was killed, or the machine went down."
 
 
@@ -47,7 +42,7 @@ def render_unfinished(attempt: Attempt) -> str:
 
 def title(stage: str) -> str:
     """Return what people call a stage."""
-    return TITLES.get(stage) or TITLES_OF_PAGES.get(stage) or stage.replace("_", " ").capitalize()
+    return TITLES.get(stage) or stage.replace("_", " ").capitalize()
 
 
 def headline(attempt: Attempt) -> str:

@@ -5,26 +5,10 @@ from pathlib import Path
 import orjson
 
 from snaketune.core.outputs import MOST_KEPT_BYTES, has_record, record_outputs
+from snaketune.workflow.stage_table import TABLE
 
-# The small files that one job writes into one folder, as listed by the scripts in ``facts``.
-GROUPS = (
-    ("manifest.json", "stage.json"),
-    ("rightsize.json",),
-    ("plan.json",),
-    ("plan.html",),
-    ("probe.json",),
-    ("ablate.json",),
-    ("ablate.html",),
-    ("adapter.manifest.json", "metrics.jsonl", "run_info.json"),
-    ("documents.jsonl", "evaluation.json", "evaluation_info.json", "generations.jsonl"),
-    ("merge.json",),
-    ("merged.manifest.json",),
-    ("history.json", "run.json"),
-    ("facts.json", "report.html"),
-    ("adapter_card.md",),
-    ("merged_card.md",),
-    ("compare.html",),
-)
+# The small files that one job writes beside each other, as the scripts name them in ``facts``.
+GROUPS = tuple(dict.fromkeys(group for stage in TABLE for group in stage.groups()))
 
 
 def adopt_outputs(folder: Path, work: str | Path = "work") -> None:

@@ -5,29 +5,11 @@ from typing import Any
 
 from snaketune.core.canonical import canonical_text
 from snaketune.workflow.job_table import JobTable
-from snaketune.workflow.stages import STAGES
+from snaketune.workflow.stage_table import ROWS, TABLE
 
-RUN_STAGES = (
-    "plan_run",
-    "train_model",
-    "merge_adapter",
-    "evaluate_model",
-    "describe_run",
-    "render_report",
-    "accept_merge",
+RUN_STAGES = tuple(
+    stage.name for stage in TABLE if stage.scope == "run" and stage.is_wanted and not stage.has_job_per_result
 )
-OF_MERGING = ("merge_adapter", "accept_merge")
-OUTPUTS = {
-    "rightsize": "rightsize.json",
-    "plan_run": "plan.json",
-    "train_model": "adapter.manifest.json",
-    "merge_adapter": "merge.json",
-    "evaluate_model": "evaluation.json",
-    "describe_run": "run.json",
-    "render_report": "report.html",
-    "accept_merge": "merged.manifest.json",
-}
-TIMED = ("train_model", "merge_adapter", "evaluate_model")
 
 
 def files_of(job_table: JobTable, run: str) -> list[str]:
@@ -45,7 +27,7 @@ def history_settings(job_table: JobTable, run: str, lock: Path) -> str:
     """
     upstream, name = job_table.upstream(job_table.run_ids[run], run), f"{run}-{job_table.run_ids[run]}"
     timed = [(stage, id, id) for stage, id in upstream.items() if stage not in RUN_STAGES]
-    timed += [(stage, job_table.run_ids[run], name) for stage in _stages_of(job_table, run) if stage in TIMED]
+    timed += [(stage, job_table.run_ids[run], name) for stage in _stages_of(job_table, run) if ROWS[stage].is_timed]
     stages = [
         {"stage": stage, "id": id, "benchmark": f"benchmarks/{stage}/{file}.tsv"} for stage, id, file in _ordered(timed)
     ]
@@ -71,7 +53,7 @@ def _attempt(job_table: JobTable, run: str) -> dict[str, Any]:
     stages = [
         {
             "stage": stage,
-            "output": job_table.path(stage, own, OUTPUTS.get(stage, "manifest.json")),
+            "output": job_table.path(stage, own, ROWS[stage].results[-1]),
             "log": f"logs/{stage}/{file}.log",
         }
         for stage, own, file in _ordered(shared)
@@ -79,7 +61,7 @@ def _attempt(job_table: JobTable, run: str) -> dict[str, Any]:
     stages += [
         {
             "stage": stage,
-            "output": job_table.run_path(run, OUTPUTS[stage]),
+            "output": job_table.run_path(run, ROWS[stage].results[-1]),
             "log": f"logs/{stage}/{run}-{id}.log",
         }
         for stage in _stages_of(job_table, run)
@@ -99,10 +81,10 @@ def _attempt(job_table: JobTable, run: str) -> dict[str, Any]:
 
 
 def _stages_of(job_table: JobTable, run: str) -> list[str]:
-    return [stage for stage in RUN_STAGES if stage not in OF_MERGING or job_table.merges(run)]
+    return [stage for stage in RUN_STAGES if job_table.merges(run) or not ROWS[stage].is_after_merge]
 
 
 def _ordered(stages: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    """Return stages in the order in which the workflow runs them."""
-    order = list(STAGES)
+    """Return stages in the order in which the workflow does them."""
+    order = list(ROWS)
     return sorted(stages, key=lambda stage: order.index(stage[0]))
