@@ -17,7 +17,7 @@ LONG_MODULES = {
     "train/probe/probing.py",
     "train/trainer.py",
     "workflow/job_table.py",
-    "workflow/stages.py",
+    "workflow/stage_table.py",
 }
 LONG_FUNCTIONS = {
     "train/run.py::prepare_run",
