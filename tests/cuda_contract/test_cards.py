@@ -259,7 +259,7 @@ def test_how_busy_a_card_is_comes_from_nvml_and_is_unknown_for_a_slice(card, bus
     monkeypatch.setitem(sys.modules, "pynvml", Nvml(busy))
     step_timers._has_utilization.cache_clear()
     assert [step_timers.gpu_utilization(), step_timers.gpu_utilization()] == [busy, busy]
-    assert capsys.readouterr().out.count("how busy the GPU is is not recorded") == (busy is None)
+    assert capsys.readouterr().out.count("GPU utilisation is not recorded") == (busy is None)
     step_timers._has_utilization.cache_clear()
 
 

@@ -16,7 +16,7 @@ from snaketune.train.fitness.trials import NotHereError, Seen, cards_of, is_pack
 REDUCED = (
     "card",
     "attention",
-    "packed = alone",
+    "packed = unpacked",
     "chunked = plain loss",
     "resumed = uninterrupted",
     "no waits",
@@ -44,7 +44,7 @@ def test_every_kind_of_check_runs_on_a_cpu_and_the_rest_says_what_it_needs():
     assert not found["is_fit"] and found["device"] == "cpu"
     assert "6 of them need a GPU or a package" in verdict(found)
     page = render(found)
-    assert all(name in page for name in ("packed = alone", "needs a GPU"))
+    assert all(name in page for name in ("packed = unpacked", "needs a GPU"))
     json.dumps(found)
 
 

@@ -87,9 +87,11 @@ def test_a_kernel_that_is_not_equal_on_this_model_is_taken_out(
     getattr(liger, kernel).formula = wrong
     run = prepared(base, rows, METHODS["lora"], tmp_path)
     assert run.engine.liger_layers == 0
-    assert "kernels of liger-kernel are not used, because" in capsys.readouterr().out
+    assert "liger kernels are not used, because" in capsys.readouterr().out
     assert not any("forward" in module.__dict__ for module in run.trainer.model.modules() if _is_swapped(module))
-    with pytest.raises(ConfigError, match=r"use_liger_kernel: true is not possible here \(.* differ by .*auto"):
+    with pytest.raises(
+        ConfigError, match=r"use_liger_kernel: true is not possible on this machine \(.* differ by .*auto"
+    ):
         prepared(base, rows, method(use_liger_kernel=True), tmp_path)
 
 

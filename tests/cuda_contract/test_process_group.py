@@ -32,7 +32,10 @@ def test_a_process_that_does_not_come_is_named(monkeypatch, said, words):
         monkeypatch.setattr(dist, name, absent)
     process_group = ProcessGroup(0, 4)
     for meet in (process_group.barrier, lambda: process_group.any(True)):
-        with pytest.raises(TrainingError, match=rf"process 0 of 4 waited in vain {words}.*goes on from the last"):
+        with pytest.raises(
+            TrainingError,
+            match=rf"process 0 of 4 timed out waiting {words}.*run the same command to resume from the last",
+        ):
             meet()
 
 
@@ -68,7 +71,7 @@ def seen(counts, seconds, patience=60.0):
 def test_the_first_of_those_that_wait_names_those_that_are_behind():
     assert seen([7, 7, 7], 59) == {}
     assert list(seen([7, 5, 7], 120)) == [0]
-    assert "process 0 of 3 waited for 2.0 minutes for process 1, which did not come" in seen([7, 5, 7], 120)[0]
+    assert "process 0 of 3 waited for 2.0 minutes for process 1, which did not reach" in seen([7, 5, 7], 120)[0]
     said = seen([3, 7, 3, 7], 120)
     assert list(said) == [1] and "for processes 0, 2, which" in said[1]
 

@@ -184,7 +184,7 @@ def test_a_candidate_that_runs_out_of_memory_leaves_nothing_behind(card, base, r
 
     monkeypatch.setattr(PackedTrainer, "training_step", exhaust)
     inputs = ProbeInputs(base, *rows, tmp_path / "probe")
-    with pytest.raises(ShortageError, match="memory ran out: the run needs"):
+    with pytest.raises(ShortageError, match="out of memory: the run needs"):
         probe(inputs, method(), SETTINGS, steps=1, warmup_steps=1, repeats=1)
     assert models and models[0]() is None
     assert gc.get_freeze_count() == 0
@@ -215,7 +215,7 @@ def test_a_merge_is_compared_in_what_the_card_has_room_for(card, base, gigabytes
 @pytest.mark.parametrize(
     ("card", "sections", "words"),
     [
-        ("4090", {"bf16": False, "model": {"dtype": "float32"}}, "it computes in 16 bits and this run in float32"),
+        ("4090", {"bf16": False, "model": {"dtype": "float32"}}, "it computes in 16 bits but this run in float32"),
         ("T4", {}, "it needs an Ampere or newer GPU"),
     ],
     indirect=["card"],

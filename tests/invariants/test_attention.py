@@ -212,7 +212,7 @@ def test_auto_is_sdpa_where_the_kernels_cannot_run(machine, folder, capsys):
 @pytest.mark.parametrize(
     ("device", "dtype", "keys", "words"),
     [
-        (CPU, torch.float32, {"attention_dropout": 0.1}, "drops attention weights"),
+        (CPU, torch.float32, {"attention_dropout": 0.1}, "uses attention dropout"),
         (CPU, torch.float32, {"attention_chunk_size": 8}, "within chunks"),
         (GPU, torch.float32, {}, "16 bits"),
         (GPU, torch.bfloat16, {"head_dim": 512}, "512 wide"),

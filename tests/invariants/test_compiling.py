@@ -157,7 +157,7 @@ def test_dropout_with_checkpointing_is_not_compiled():
     assert not compiles
     assert "adapter.lora_dropout: 0.1" in note
     assert wants_compiling("auto", GPU, True, {"lora_dropout": 0.1}, False) == (True, None)
-    with pytest.raises(ConfigError, match=r"lora_dropout: 0\.1 does not compile.*torch_compile to false"):
+    with pytest.raises(ConfigError, match=r"lora_dropout: 0\.1 cannot be compiled.*torch_compile to false"):
         wants_compiling(True, CPU, False, {"lora_dropout": 0.1}, True)
 
 
@@ -193,7 +193,7 @@ def test_what_is_compiled_after_the_first_steps_is_counted_and_said(capsys, monk
         state.global_step = step
         watch.on_step_end(None, state, None)
     assert watch.later == 1
-    assert capsys.readouterr().out == "Step 44: layers were compiled again (1 graphs), which costs time.\n"
+    assert capsys.readouterr().out == "Step 44: layers were recompiled (1 graphs), which costs time.\n"
     watch.on_evaluate(None, state, None)
     assert watch.later == 2
 
@@ -204,11 +204,13 @@ def test_the_chunked_loss_can_be_forbidden_and_demanded(rows):
     assert prepare_engine(tuned(), (rows, rows), configuration(), CPU, Outlook()).chunked_loss
     odd = tuned()
     odd.config.logit_scale = 2.0
-    with pytest.raises(ConfigError, match=r"train\.chunked_loss: true is not possible \(the model changes its logits"):
+    with pytest.raises(ConfigError, match=r"train\.chunked_loss: true is not possible \(the model modifies its logits"):
         prepare_engine(odd, (rows, rows), configuration(chunked_loss=True), CPU, Outlook())
     engine = prepare_engine(odd, (rows, rows), configuration(), CPU, Outlook())
     assert not engine.chunked_loss
-    assert engine.facts()["notes"] == ("the loss keeps its logits because the model changes its logits (logit_scale)",)
+    assert engine.facts()["notes"] == (
+        "the loss computes full logits because the model modifies its logits (logit_scale)",
+    )
 
 
 def test_float8_is_refused_where_it_cannot_be_had(monkeypatch):

@@ -212,15 +212,17 @@ def unsuitable():
     saved = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM")
     cohere = CohereConfig(vocab_size=97, eos_token_id=1, bos_token_id=2, logit_scale=0.5, **SIZES)
     return {
-        "changes its logits": CohereForCausalLM(cohere),
-        "more to its logits": Shifted(small),
+        "modifies its logits": CohereForCausalLM(cohere),
+        "more than one matrix product": Shifted(small),
         "the model": Regularised(small),
-        "not a plain linear layer": get_peft_model(llama(), head_too),
+        "rather than a plain linear layer": get_peft_model(llama(), head_too),
         "ModulesToSaveWrapper": get_peft_model(llama(), saved),
     }
 
 
-@pytest.mark.parametrize("words", ["changes its logits", "more to its logits", "the model", "not a plain", "ToSave"])
+@pytest.mark.parametrize(
+    "words", ["modifies its logits", "more than one matrix product", "the model", "rather than a plain", "ToSave"]
+)
 def test_a_model_that_does_more_keeps_its_own_loss_and_says_why(words, capsys):
     model = next(model for name, model in unsuitable().items() if words in name)
     inputs = batch()

@@ -136,8 +136,8 @@ def test_a_signal_saves_the_step_under_way_and_the_same_command_goes_on(server, 
     assert len(saved) == 1
     step = saved[0].removeprefix("checkpoint-")
     sentence = server.log(number.name).splitlines()[-1]
-    assert sentence.startswith(f"{number.name} came: step {step} of 40 is saved in")
-    assert "run the same command to go on" in sentence
+    assert sentence.startswith(f"{number.name} received: step {step} of 40 is saved in")
+    assert "run the same command to resume" in sentence
     server.start(number.name, save_steps="auto")
     assert server.wait() == 0
     assert f"Resuming from step {step}." in server.log(number.name)

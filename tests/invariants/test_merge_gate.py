@@ -73,7 +73,7 @@ def test_what_nobody_touched_passes_the_gate_and_leaves_no_trace_of_it(tiny):
 
 def test_an_adapter_with_a_number_that_is_none_is_refused(tiny):
     spoil(tiny, lambda tensors: {name: tensor * float("nan") for name, tensor in tensors.items()})
-    refused(tiny, "numbers that are not finite")
+    refused(tiny, "non-finite numbers")
 
 
 def test_a_truncated_adapter_is_refused(tiny):
@@ -104,7 +104,7 @@ def test_a_base_model_of_the_same_shape_that_was_not_trained_on_is_refused(tmp_p
     adapter.write_text(json.dumps({"origins": {"base": "aa" * 16}}))
     check_origin(model, adapter)
     adapter.write_text(json.dumps({"origins": {"base": "bb" * 16}}))
-    with pytest.raises(TrainingError, match="trained on other weights"):
+    with pytest.raises(TrainingError, match="trained on different weights"):
         check_origin(model, adapter)
 
 
@@ -123,7 +123,7 @@ def test_one_flipped_bit_in_a_shard_is_refused(tiny, name, bit):
                 tensors[name].view(torch.uint8).flatten()[2] ^= 1 << bit
                 save_file(tensors, path, metadata={"format": "pt"})
 
-    refused(tiny, f"{name} is not what was merged", after(flip))
+    refused(tiny, f"{name} differs from what was merged", after(flip))
 
 
 def test_a_sign_flipped_before_a_zero_is_refused(tiny):
@@ -137,7 +137,7 @@ def test_a_sign_flipped_before_a_zero_is_refused(tiny):
     weights = load_file(tiny.model / "model.safetensors")
     weights["model.embed_tokens.weight"][0] = 0
     save_file(weights, tiny.model / "model.safetensors", metadata={"format": "pt"})
-    refused(tiny, "model.embed_tokens.weight is not what was merged", after(flip))
+    refused(tiny, "model.embed_tokens.weight differs from what was merged", after(flip))
 
 
 @pytest.mark.parametrize("changes", [{}, {"use_dora": True}], ids=["plain", "dora"])
@@ -147,7 +147,7 @@ def test_a_number_that_is_none_in_a_weight_of_the_base_model_is_refused(tiny, ch
     weights = load_file(tiny.model / "model.safetensors")
     weights["model.norm.weight"][3] = float("inf")
     save_file(weights, tiny.model / "model.safetensors", metadata={"format": "pt"})
-    refused(tiny, "model.norm.weight holds numbers that are not finite")
+    refused(tiny, "model.norm.weight contains non-finite numbers")
 
 
 def test_a_lost_weight_is_refused(tiny):
@@ -165,7 +165,7 @@ def test_a_name_left_by_a_compiler_is_refused(tiny):
         tensors = {name.replace("model.", "_orig_mod.model.", 1): tensor for name, tensor in tensors.items()}
         save_file(tensors, shards(folder)[-1], metadata={"format": "pt"})
 
-    refused(tiny, "is a name from a compiled model", after(rename))
+    refused(tiny, "is a weight name of a compiled model", after(rename))
 
 
 def test_a_truncated_shard_is_refused(tiny):
@@ -181,7 +181,7 @@ def test_a_missing_chat_template_is_refused(tiny):
 
 def test_another_chat_template_is_refused(tiny):
     damage = after(lambda folder: (folder / "chat_template.jinja").write_text("{{ messages }}"))
-    refused(tiny, "another chat template than the run", damage)
+    refused(tiny, "a different chat template than the run", damage)
 
 
 def test_generation_settings_that_changed_or_are_gone_are_refused(tiny):
@@ -189,7 +189,7 @@ def test_generation_settings_that_changed_or_are_gone_are_refused(tiny):
         path = folder / "generation_config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": 7}))
 
-    refused(tiny, "is not the base model's: answers would be generated otherwise", after(change))
+    refused(tiny, "is not the base model's, so answers would be generated differently", after(change))
     refused(tiny, "is missing", after(lambda folder: (folder / "generation_config.json").unlink()))
 
 
@@ -210,7 +210,7 @@ def test_a_tokenizer_that_changed_or_is_gone_is_refused(tiny):
         path = folder / "tokenizer.json"
         path.write_text(path.read_text().replace("<|user|>", "<|human|>"))
 
-    refused(tiny, "reads differently", after(rename))
+    refused(tiny, "encodes differently", after(rename))
     refused(tiny, "tokenizer", after(lambda folder: (folder / "tokenizer.json").unlink()))
 
 
@@ -234,7 +234,7 @@ def test_a_flipped_bit_is_refused_where_peft_merged(tiny, changes, name):
                 save_file(tensors, path, metadata={"format": "pt"})
 
     assert merge_adapter(material_of(tiny), CFG, tiny.root / "good", check_folder)["check"]["verdict"] == "equal"
-    refused(tiny, f"{name} is not what was merged", after(flip))
+    refused(tiny, f"{name} differs from what was merged", after(flip))
 
 
 def test_a_fresh_process_refuses_with_its_own_sentence(tiny):
@@ -249,4 +249,4 @@ def test_a_check_that_ends_without_a_word_proves_nothing(tiny, tmp_path, monkeyp
     script = tmp_path / "check.py"
     script.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     monkeypatch.setattr(gate, "SCRIPT", script)
-    refused(tiny, "ended with status -9 and proved nothing", check_in_fresh_process)
+    refused(tiny, "ended with status -9 without a result", check_in_fresh_process)

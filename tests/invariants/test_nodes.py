@@ -65,7 +65,7 @@ def test_two_hosts_of_one_row_are_one_process_of_two_also_when_stopped(
 ):
     cfg = case(strategy, 1)
     if stop_after:
-        with pytest.raises(TrainingError, match="goes on from the last checkpoint"):
+        with pytest.raises(TrainingError, match="run the same command to resume from the last checkpoint"):
             train_together(cfg, base, folder, tmp_path, stop_after=stop_after, nodes=hosts)
         assert newest_intact(tmp_path, tmp_path.name).name == f"checkpoint-{stop_after}"
     train_together(cfg, base, folder, tmp_path, nodes=hosts)

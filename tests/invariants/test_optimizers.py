@@ -59,7 +59,7 @@ def test_steps_in_the_backward_pass_are_the_ordinary_ones(wide, rows, tmp_path, 
 def test_a_step_of_several_backward_passes_is_refused_wherever_it_comes_from(wide, rows, tmp_path):
     cfg = full(optimizer_in_backward=True, gradient_accumulation_steps=2)
     with pytest.raises(
-        ConfigError, match=r"makes each backward pass a step and train.gradient_accumulation_steps is 2"
+        ConfigError, match=r"makes every backward pass an optimizer step, but train.gradient_accumulation_steps is 2"
     ):
         trained(wide, rows, cfg, tmp_path)
 

@@ -373,14 +373,14 @@ def distinct(pairs):
 
 def test_a_run_with_another_loss_finds_the_reference(base, splits, tmp_path, capsys):
     trained(base, splits, work_in(tmp_path, "one"), max_steps=2)
-    assert capsys.readouterr().out.count("Computing the reference") == 2
+    assert capsys.readouterr().out.count("Computing reference log-probabilities") == 2
     kept = {path: path.read_bytes() for path in (tmp_path / "references").rglob("*-0")}
     assert {path.name for path in kept} == {"train-0", "eval-0"}
     keys = {"max_steps": 3, "learning_rate": 5e-4, "dpo": {"beta": 0.3}, "per_device_train_batch_size": 1}
     trained(base, splits, work_in(tmp_path, "two"), adapter={"r": 8}, **keys)
-    assert "Computing the reference" not in capsys.readouterr().out
+    assert "Computing reference log-probabilities" not in capsys.readouterr().out
     trained(base, [splits[1], splits[1]], work_in(tmp_path, "three"), max_steps=1)
-    assert "Computing the reference" in capsys.readouterr().out, "other rows have another reference"
+    assert "Computing reference log-probabilities" in capsys.readouterr().out, "other rows have another reference"
     assert all(path.read_bytes() == content for path, content in kept.items())
 
 
@@ -395,7 +395,7 @@ def test_a_damaged_reference_is_made_again(base, splits, tmp_path, capsys, damag
     capsys.readouterr()
     trained(base, splits, work_in(tmp_path, "two"), max_steps=2)
     out = capsys.readouterr().out
-    assert "is damaged" in out and out.count("Computing the reference") == 1
+    assert "is damaged" in out and out.count("Computing reference log-probabilities") == 1
     assert path.read_bytes() == content
     assert lines(work_in(tmp_path, "one")) == lines(work_in(tmp_path, "two"))
 
@@ -424,7 +424,7 @@ def test_going_on_from_an_adapter_its_start_is_the_reference(base, splits, tmp_p
 
 def test_a_stop_while_the_reference_is_computed_is_one_sentence(splits):
     hooks = Hooks(stop_requested=lambda: True)
-    with pytest.raises(TrainingError, match="told to stop while the reference was computed"):
+    with pytest.raises(TrainingError, match="stopped while computing the reference log-probabilities"):
         assemble(tuned(), arguments("unused"), splits[0], hooks=hooks, kind=PreferenceTrainer, loss=SIGMOID)
 
 

@@ -65,7 +65,7 @@ def test_memory_that_runs_out_is_one_sentence_and_the_folder_is_gone(inputs, tmp
         raise MemoryError
 
     monkeypatch.setattr(probing.Watch, "on_step_end", fail)
-    with pytest.raises(TrainingError, match="memory ran out"):
+    with pytest.raises(TrainingError, match="out of memory"):
         probe(inputs, configuration(), SETTINGS, steps=1, warmup_steps=1, repeats=1)
     assert list(tmp_path.iterdir()) == []
 

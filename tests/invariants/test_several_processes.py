@@ -74,7 +74,7 @@ def test_a_process_that_hangs_is_named_before_the_others_are_torn_down(base, fol
     said = [line for line in capfd.readouterr().err.splitlines() if "waited for" in line]
     assert len(said) == 1
     assert re.search(
-        r"TrainingError: process 0 of 2 waited for 0\.1 minutes for process 1, which did not come", said[0]
+        r"TrainingError: process 0 of 2 waited for 0\.1 minutes for process 1, which did not reach", said[0]
     )
 
 
@@ -94,7 +94,7 @@ def test_an_interrupted_training_of_two_resumes_to_the_same_bytes(strategy, full
     cfg = case(strategy, 1, full, logging_steps=4)
     train_together(cfg, base, folder, tmp_path / "whole")
     work = tmp_path / "halves"
-    with pytest.raises(TrainingError, match="goes on from the last checkpoint"):
+    with pytest.raises(TrainingError, match="run the same command to resume from the last checkpoint"):
         train_together(cfg, base, folder, work, stop_after=3)
     assert newest_intact(work, work.name).name == "checkpoint-3"
     train_together(cfg, base, folder, work)

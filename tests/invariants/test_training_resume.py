@@ -71,7 +71,7 @@ def test_without_an_intact_checkpoint_it_trains_from_the_start(base, rows, tmp_p
 def test_a_checkpoint_of_another_training_is_refused(base, rows, tmp_path):
     break_off(base, rows, configuration(), tmp_path / "one", at=7)
     (tmp_path / "one").rename(tmp_path / "two")
-    with pytest.raises(TrainingError, match="checkpoint-4 belongs to the training one and not to this one, two"):
+    with pytest.raises(TrainingError, match="checkpoint-4 belongs to training one, not to this one, two"):
         train(base, *rows, configuration(), SETTINGS, tmp_path / "two")
 
 

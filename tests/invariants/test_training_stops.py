@@ -95,7 +95,7 @@ def test_out_of_memory_shows_the_plan_and_the_next_smaller_setting(base, rows, t
         raise error
 
     monkeypatch.setattr(PackedTrainer, "training_step", exhaust)
-    with pytest.raises(TrainingError, match=r"memory ran out: the run needs .* GB of RAM \(estimated\)") as caught:
+    with pytest.raises(TrainingError, match=r"out of memory: the run needs .* GB of RAM \(estimated\)") as caught:
         train(base, *rows, configuration(), SETTINGS, tmp_path)
     assert re.search(r"weights|context", str(caught.value))
     assert re.search(r"set (train|tokens)\.\w+ to", str(caught.value)), caught.value

@@ -42,11 +42,11 @@ def check(folder):
     ("kind", "change", "words"),
     [
         ("llama", lambda t: t.pop(DOWN), f"1 tensors of this llama model are missing .* {DOWN}"),
-        ("llama", lambda t: t.update(strange=torch.zeros(2)), "1 tensors of the files have no place .* strange"),
+        ("llama", lambda t: t.update(strange=torch.zeros(2)), "1 tensors of the files do not exist .* strange"),
         (
             "llama",
             lambda t: t.update({DOWN: torch.zeros(3, 5)}),
-            r"another shape .*down_proj.* \[3, 5\] for \[32, 64\]",
+            r"differ in shape .*down_proj.* \[3, 5\] for \[32, 64\]",
         ),
         ("gemma3", lambda t: t.pop(next(n for n in t if "vision" in n)), "missing .*vision"),
     ],

@@ -11,7 +11,7 @@ from trip import random_model
 
 from snaketune.train.kernels.attention import VARLEN
 
-NOT_CAUSAL = ("give a causal language model", "give a model that only has a decoder")
+NOT_CAUSAL = ("give a causal language model", "give a decoder-only model")
 # Adapters that no row of these lengths moves: a mask that takes in all there is, weights that start as zeros.
 STILL = {"deepseek_v4": ("compressor",), "doge": ("dt_proj",), "zaya": ("qkv_proj",)}
 STILL |= {"gemma3n_text": ("per_layer", "altup")}

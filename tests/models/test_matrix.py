@@ -21,7 +21,7 @@ def test_an_adapter_goes_through_every_stage_as_the_page_says(tmp_path, kind):
     assert found.error is None
     losses_agree(found)
     assert found.facts["train"]["attention"] == (VARLEN if stated.attention == "varlen" else stated.attention)
-    assert ("eager, which keeps every weight" in found.printed) == (stated.attention == "eager")
+    assert ("eager mode, which keeps all attention weights" in found.printed) == (stated.attention == "eager")
     assert found.facts["prepare"]["nature"]["packing"] == stated.packing
     assert ("Packing is off, each row holds one document" in found.printed) == (not stated.packing)
     plan = found.facts["plan"]

@@ -42,7 +42,7 @@ def test_rows_made_by_resizing_are_found_and_trained_ones_are_not(tmp_path, tied
     weights["model.embed_tokens.weight"][-2:] = torch.randn(2, 32) * 0.1
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     assert untrained_tokens(folder) == {}
-    with pytest.raises(ConfigError, match="no token of this model is new"):
+    with pytest.raises(ConfigError, match="this model has no new tokens"):
         token_numbers("new", folder)
 
 
@@ -72,7 +72,7 @@ def test_new_tokens_are_trained_merged_and_nothing_else_of_the_embedding_is(tmp_
         return with_added_tokens(folder, tied)
 
     found = take(tmp_path / "run", model, records=RECORDS, adapter={"trainable_token_indices": "new"})
-    assert (found.error, "LoRA leaves them" in found.printed) == (None, False)
+    assert (found.error, "LoRA does not train them" in found.printed) == (None, False)
     names = ["model.embed_tokens.weight"] + ([] if tied else ["lm_head.weight"])
     for name in names:
         base, merged = (load_file(tmp_path / "run" / part / "model.safetensors")[name] for part in ("model", "merged"))
@@ -85,7 +85,7 @@ def test_new_tokens_are_trained_merged_and_nothing_else_of_the_embedding_is(tmp_
 
 def test_tokens_that_keep_their_first_values_are_told_of_before_training(tmp_path):
     silent = take(tmp_path / "silent", with_added_tokens, records=RECORDS)
-    assert silent.printed.index("2 tokens of the data were added") < silent.printed.index("step 1/2")
-    assert "(<tool>, <blue>); LoRA leaves them as they are: set adapter.trainable_token_indices" in silent.printed
-    assert any("2 tokens of the data" in note for note in silent.facts["plan"]["notes"])
-    assert "LoRA leaves" not in take(tmp_path / "others", with_added_tokens).printed
+    assert silent.printed.index("2 tokens in the data were added") < silent.printed.index("step 1/2")
+    assert "(<tool>, <blue>), and LoRA does not train them: set adapter.trainable_token_indices" in silent.printed
+    assert any("2 tokens in the data" in note for note in silent.facts["plan"]["notes"])
+    assert "LoRA does not train" not in take(tmp_path / "others", with_added_tokens).printed

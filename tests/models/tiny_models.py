@@ -80,7 +80,7 @@ PARTS = {
 }
 
 
-# Kinds that are refused when they are prepared: not causal with their own settings, or an encoder and a decoder.
+# Kinds that are refused when they are prepared: not causal with their own settings, or an encoder-decoder.
 REFUSED = (
     *("bart", "bert", "bert-generation", "big_bird", "bigbird_pegasus", "blenderbot", "blenderbot-small"),
     *("camembert", "cpmant", "data2vec-text", "electra", "ernie", "marian", "mbart", "megatron-bert", "musicgen"),

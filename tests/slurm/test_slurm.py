@@ -130,14 +130,14 @@ def test_training_survives_its_time_limit_and_scancel_and_ends_in_the_adapter_of
     # What --signal makes Slurm send before the limit; the job comes back by itself.
     slurm.call("scancel", "--signal=USR1", job["JobId"])
     training_job("PENDING")
-    assert "SIGUSR1 came" in log_of_training(project)
+    assert "SIGUSR1 received" in log_of_training(project)
     wait_for_step(project, step_of(project) + 50)
     job = training_job("RUNNING")
     assert job["Restarts"] == "1"
 
     slurm.call("scancel", job["JobId"])
     assert workflow.wait(timeout=400) != 0
-    assert "SIGTERM came" in log_of_training(project)
+    assert "SIGTERM received" in log_of_training(project)
     stopped_at = step_of(project)
 
     assert start(adapter).wait(timeout=400) == 0, output(project)

@@ -24,7 +24,7 @@ def count(path: str) -> dict:
 
 
 def refuse() -> dict:
-    raise TrainingError("memory ran out: take less.")
+    raise TrainingError("out of memory: take less.")
 
 
 def die() -> dict:
@@ -44,7 +44,7 @@ def test_a_case_runs_in_its_own_process_and_only_once(fresh, tmp_path):
 
 
 def test_what_cannot_be_had_is_a_sentence(fresh):
-    assert fresh.result("a", refuse)["failed"] == "memory ran out: take less."
+    assert fresh.result("a", refuse)["failed"] == "out of memory: take less."
     assert "SIGKILL" in fresh.result("b", die)["failed"]
 
 

@@ -315,7 +315,7 @@ def test_a_card_in_a_folder_is_no_damage_to_it(tmp_path):
 
 
 def test_a_missing_merged_model_is_a_limit_of_the_adapter_with_its_reason():
-    reason = "The merged model is not the tuned one: logits_error 0.3 (limit 0.005)."
+    reason = "The merged model does not match the tuned one: logits_error 0.3 (limit 0.005)."
     found = limits(case("adapter", merged={"files": {}, "refused": {"reason": reason}}))
     assert f"No merged model was made of it: {reason}" in found
     assert not any("is another folder" in limit for limit in found)

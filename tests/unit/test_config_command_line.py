@@ -145,7 +145,7 @@ def test_a_signal_before_any_job_is_one_sentence(number):
     )
     done = subprocess.run([sys.executable, "-c", code, str(int(number))], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 128 + number
-    assert done.stderr == f"{number.name} came before any job was started.\n"
+    assert done.stderr == f"{number.name} received before any job was started.\n"
 
 
 def test_a_configuration_file_that_expands_without_end_is_a_sentence_before_snakemake_reads_it(

@@ -76,7 +76,7 @@ def test_questions_that_do_not_fit_are_counted_and_a_file_of_them_is_refused(tin
     found = evaluate(material(tiny), slice_with(entry)).facts["files"]["e.jsonl"]
     assert (found["left_out"], found["base"]["n_generated"]) == (1, 3)
     entry = write_lines(tmp_path / "long.jsonl", [long])
-    with pytest.raises(DataError, match=r"evaluate\.files: no question of .*long\.jsonl can be put to the model"):
+    with pytest.raises(DataError, match=r"evaluate\.files: no question of .*long\.jsonl can be asked"):
         evaluate(material(tiny), slice_with(entry))
 
 
@@ -114,7 +114,7 @@ def test_columns_and_system_prompt_are_those_of_the_data_unless_given(tmp_path):
 
 def test_files_without_anything_to_ask_are_refused(tiny, tmp_path):
     entry = write_lines(tmp_path / "e.jsonl", SUMS)
-    with pytest.raises(ConfigError, match=r"evaluate\.files: there is nothing to ask or to score"):
+    with pytest.raises(ConfigError, match=r"evaluate\.files: nothing can be asked or scored"):
         evaluate(material(tiny), slice_with(entry, metrics=["loss"]))
 
 

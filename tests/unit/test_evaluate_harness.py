@@ -40,7 +40,7 @@ def entry(tmp_path, monkeypatch):
 
 
 def test_a_task_file_that_changed_is_refused(entry):
-    with pytest.raises(ConfigError, match=r"evaluate\.tasks: .*lamps\.yaml changed meanwhile"):
+    with pytest.raises(ConfigError, match=r"evaluate\.tasks: .*lamps\.yaml changed during the run"):
         run_tasks(None, None, [entry | {"digest": "0"}], 1)
 
 

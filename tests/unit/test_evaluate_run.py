@@ -163,7 +163,10 @@ def test_a_model_without_a_right_answer_shows_what_it_wrote_instead(tiny, capsys
     found = evaluate(material(tiny), settings(max_samples=2))
     assert found.facts["base"]["exact_match"] == 0
     first = found.held_out.prompts[0]
-    assert f"base gave no answer right; its first was {found.answers['base'][0]!r} where" in capsys.readouterr().out
+    assert (
+        f"base answered nothing correctly; its first answer was {found.answers['base'][0]!r} where"
+        in capsys.readouterr().out
+    )
     right = found.held_out.measures["base"]["exact_match"].parts
     right[0, 0] = 1
     assert found.held_out.example_if_none_is_right("base") is None and first.reference

@@ -109,12 +109,12 @@ def refused(run, match):
 def test_a_wrong_scale_is_refused(tiny, monkeypatch, scale, factor):
     shrink(tiny, factor)
     wrong(monkeypatch, "scale", lambda found, module: found * scale)
-    refused(tiny, "not base plus adapter: the change of the worst one is off by")
+    refused(tiny, "not base plus adapter: the relative error of the worst change is")
 
 
 def test_a_wrong_scale_of_one_weight_is_refused(tiny, monkeypatch):
     wrong(monkeypatch, "scale", lambda found, module: found * (1.05 if "layers.1.mlp.down_proj" in module else 1))
-    refused(tiny, "the change of the worst one is off by 0.05 of itself")
+    refused(tiny, "the relative error of the worst change is 0.05")
 
 
 def test_a_transposed_factor_is_refused(tiny, monkeypatch):
@@ -128,7 +128,9 @@ def test_a_layer_left_out_is_refused(tiny, monkeypatch):
     right = adapters.Adapter.modules.fget
     fewer = property(lambda self: [name for name in right(self) if "layers.1.self_attn" not in name])
     monkeypatch.setattr(adapters.Adapter, "modules", fewer)
-    refused(tiny, "4 modules are changed by PEFT or by the merge alone, the first is model.layers.1.self_attn.k_proj")
+    refused(
+        tiny, "4 modules are changed by only one of PEFT and the merge; the first is model.layers.1.self_attn.k_proj"
+    )
 
 
 def test_a_sum_that_is_wrong_in_the_model_alone_is_refused_by_the_logits(tiny, monkeypatch):
@@ -140,7 +142,7 @@ def test_a_sum_that_is_wrong_in_the_model_alone_is_refused_by_the_logits(tiny, m
         return weight if "layers.0.mlp.up_proj" in module else right(base, adapter, module)
 
     monkeypatch.setattr(logits, "merged_weight", skips_one)
-    refused(tiny, r"is not the tuned one: logits_error 0\.\d+ \(limit 0.005\)")
+    refused(tiny, r"does not match the tuned one: logits_error 0\.\d+ \(limit 0.005\)")
 
 
 def test_files_that_load_as_another_model_are_refused(tiny):
@@ -150,7 +152,7 @@ def test_files_that_load_as_another_model_are_refused(tiny):
         assert (folder / "config.json").read_text() != text
         return check_folder(folder, material, cfg)
 
-    with pytest.raises(TrainingError, match=r"is not the tuned one: file_logits_error [\d.]+ \(limit 0.005\)"):
+    with pytest.raises(TrainingError, match=r"does not match the tuned one: file_logits_error [\d.]+ \(limit 0.005\)"):
         merge(tiny, gate)
 
 

@@ -135,7 +135,7 @@ def test_what_cannot_be_combined_is_one_sentence(folders, tmp_path):
     write(tmp_path / "dora", "dora", use_dora=True)
     shutil.rmtree(tmp_path / "combined")
     (tmp_path / "combined").mkdir()
-    with pytest.raises(TrainingError, match="only plain LoRA adapters combine"):
+    with pytest.raises(TrainingError, match="only plain LoRA adapters can be combined"):
         combine_adapters(folders / "base", [tmp_path / "dora"], Combination((1.0,)), tmp_path / "combined")
     save_adapter(llama(300, num_hidden_layers=3), tmp_path / "deeper")
     with pytest.raises(TrainingError, match="tensors do not belong to this model's adapter"):

@@ -69,7 +69,7 @@ def test_the_converter_is_the_one_given_or_one_on_the_path(tmp_path, converter, 
         find_converter(None)
     converter.chmod(0o755)
     assert find_converter(None) == converter
-    with pytest.raises(ConfigError, match=r"merge\.gguf_converter: there is no file .*gone\.py"):
+    with pytest.raises(ConfigError, match=r"merge\.gguf_converter: .*gone\.py does not exist"):
         find_converter(str(tmp_path / "gone.py"))
 
 

@@ -178,7 +178,7 @@ def test_the_script_writes_checks_and_adds_a_modelfile(run, monkeypatch):
 def test_a_file_that_nothing_reads_is_said_to_be_unchecked(run, monkeypatch, capsys):
     (run / "converter.py").write_text("import sys; open(sys.argv[3], 'w').write('x')")
     facts = run_script(run, monkeypatch, "", gguf_converter=str(run / "converter.py"))
-    assert facts["checked"] is False and "transformers does not read it" in facts["reason"]
+    assert facts["checked"] is False and "transformers cannot load it" in facts["reason"]
     assert "Not compared with the merged model" in capsys.readouterr().out
 
 
@@ -193,7 +193,7 @@ def test_a_file_of_other_weights_is_refused(run, tokenizer):
 
 
 def test_the_quantiser_takes_the_full_file_and_is_named_when_it_is_missing(run, monkeypatch):
-    with pytest.raises(ConfigError, match=r"llama-quantize makes; it is not on the PATH"):
+    with pytest.raises(ConfigError, match=r"llama-quantize on the PATH"):
         export(Export(run / "merged", "float32", "q4_k_m"), None, run / "model-q4_k_m.gguf")
     tool = run / "llama-quantize"
     tool.write_text('#!/bin/sh\n[ "$3" = Q4_K_M ] && cp "$1" "$2"\n')

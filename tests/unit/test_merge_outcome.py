@@ -37,9 +37,9 @@ def test_a_merge_that_was_made_is_a_manifest_of_its_files(tmp_path):
 @pytest.mark.parametrize(
     ("error", "kind", "again"),
     [
-        (TrainingError("The merged model is not the tuned one."), TrainingError, False),
+        (TrainingError("The merged model does not match the tuned one."), TrainingError, False),
         (ConfigError("the base model is quantised"), ConfigError, False),
-        (TrainingError("x is not what was merged: the disk is at fault, try again."), TrainingError, True),
+        (TrainingError("x differs from what was merged: the disk is at fault, try again."), TrainingError, True),
         (DiskFullError("results: the disk is full"), DiskFullError, True),
         (OSError(28, "No space left on device", "x"), TrainingError, True),
         (MemoryError(), TrainingError, True),
@@ -54,7 +54,7 @@ def test_a_merge_that_was_not_made_is_a_fact_with_a_sentence(tmp_path, capsys, e
     assert merged_folder(facts) is None and is_to_be_repeated(facts) == again
     reason = refusal_of(read_json(facts))
     assert reason and "\n" not in reason and capsys.readouterr().err.endswith(f"{reason}\n")
-    with pytest.raises(kind, match="Everything else of the run is there"):
+    with pytest.raises(kind, match="The rest of the run is complete"):
         accepted(facts)
 
 

@@ -43,7 +43,7 @@ def test_what_is_no_number_stays_and_the_largest_number_never_becomes_infinite(d
 
 @pytest.mark.parametrize("kind", [NEAREST, STOCHASTIC])
 def test_a_number_beyond_the_range_is_refused(kind):
-    with pytest.raises(TrainingError, match=r"w holds numbers beyond the range of float16: set merge.dtype"):
+    with pytest.raises(TrainingError, match=r"w contains numbers outside the range of float16: set merge.dtype"):
         Rounding(kind).apply(torch.tensor([1.0, 7e4]), torch.float16, "w")
 
 

@@ -101,7 +101,7 @@ def test_weights_of_a_compiled_model_are_refused(tiny):
 
 def test_missing_weights_are_refused(tiny):
     (tiny.adapter / WEIGHTS).unlink()
-    refused(tiny, "there are no weights")
+    refused(tiny, "no weights found")
 
 
 def test_base_tuned_and_merged_are_measured_one_after_the_other(tiny):

@@ -160,7 +160,7 @@ def test_scaled_positions_of_llama_3_are_found_in_their_factors():
 
 
 def test_factors_that_no_configuration_has_are_refused():
-    with pytest.raises(UnsupportedGguf, match=r"factors of its own, rope_freqs\.weight"):
+    with pytest.raises(UnsupportedGguf, match=r"custom factors, rope_freqs\.weight"):
         scaled_positions(_reader(np.linspace(1, 9, 64)), {"rope_parameters": {"rope_theta": 500000.0}})
 
 

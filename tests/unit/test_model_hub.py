@@ -217,7 +217,7 @@ def test_a_model_that_changes_between_the_two_jobs_is_one_sentence(tmp_path):
     tokenizer = PreparedTokenizer(folder, prepare_tokenizer(settings(source), folder))
     (source / "chat_template.jinja").unlink()
     (source / "chat_template.jinja").write_text("{{ other }}")
-    with pytest.raises(DataError, match="was changed while it was prepared \\(chat_template_digest is "):
+    with pytest.raises(DataError, match="changed while it was prepared \\(chat_template_digest is "):
         prepare_beside_tokenizer(settings(source), tmp_path / "out", tokenizer)
     assert not (tmp_path / "out").exists()
 

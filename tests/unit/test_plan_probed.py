@@ -121,7 +121,7 @@ class Fake:
     def measure(self, candidate):
         self.tried.append(candidate)
         if candidate.micro_batch >= self.breaks_at and not candidate.checkpoint_every:
-            raise ShortageError("memory ran out: the run needs more.")
+            raise ShortageError("out of memory: the run needs more.")
         rate = 100.0 * candidate.micro_batch**0.5 * (0.7 if candidate.checkpoint_every else 1) + candidate.workers
         return type("Found", (), {"tokens_per_second": rate, "spread": 0.01, "peak_memory_bytes": 1_000_000_000})()
 
@@ -141,7 +141,7 @@ def test_what_cannot_fit_is_not_tried_and_running_out_of_memory_is_a_result():
     assert rows[0]["setting"] == {"micro_batch": 4, "accumulation": 4, "checkpoint_every": 0, "workers": 0}
     assert verdicts[8, 0, 0] == "ran out of memory"
     assert verdicts[8, 2, 0] == "measured"
-    assert verdicts[16, 0, 0] == "planned not to fit"
+    assert verdicts[16, 0, 0] == "predicted not to fit"
     assert not any(one.micro_batch == 16 and one.checkpoint_every == 0 for one in device.tried)
     assert (4, 2, 0) not in verdicts  # more recomputation at as many rows is slower
     assert {row["setting"]["workers"] for row in rows} == {0, 2, 4}

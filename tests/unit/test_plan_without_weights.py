@@ -96,7 +96,7 @@ def test_without_the_switch_missing_weights_are_an_error(tmp_path):
 
 
 def test_what_was_prepared_for_planning_never_trains():
-    with pytest.raises(ConfigError, match=r"plan\.without_weights: true prepared m for planning alone"):
+    with pytest.raises(ConfigError, match=r"plan\.without_weights: true prepared m for planning only"):
         find_origins({"weights_digest": None, "name": "m"}, None)
 
 

@@ -9,7 +9,7 @@ from snaketune.report.run.page import render
 from snaketune.report.run.table import fact_table
 from snaketune.report.run.verdict import merge_part, verdict
 
-REASON = "The merged model is not the tuned one: logits_error 0.3 (limit 0.005); set <merge.enabled> to false."
+REASON = "The merged model does not match the tuned one: logits_error 0.3 (limit 0.005); set <merge.enabled> to false."
 REFUSED = {"files": {}, "refused": {"error": "TrainingError", "reason": REASON, "is_final": True}}
 
 

@@ -44,10 +44,10 @@ def configuration(model=None, **adapter_changes):
     [
         (
             {"rank_pattern": {"down_proj": 40}},
-            r"adapter.rank_pattern: 40 is more than the layer .*down_proj .*32 or less",
+            r"adapter.rank_pattern: 40 exceeds the layer .*down_proj .*32 or less",
         ),
-        ({"rank_pattern": {"over_proj": 4}}, "adapter.rank_pattern: 'over_proj' is the name of no adapted layer"),
-        ({"alpha_pattern": {"lm_head": 4}}, "adapter.alpha_pattern: 'lm_head' is the name of no adapted layer"),
+        ({"rank_pattern": {"over_proj": 4}}, "adapter.rank_pattern: 'over_proj' matches no adapted layer"),
+        ({"alpha_pattern": {"lm_head": 4}}, "adapter.alpha_pattern: 'lm_head' matches no adapted layer"),
         ({"rank_pattern": {"down_proj(": 4}}, "is not a regular expression"),
         ({"modules_to_save": ["embed"]}, "no module embed: use some of .*embed_tokens"),
         ({"target_modules": ["c_attn"]}, "adapter.target_modules: .*q_proj"),
@@ -60,7 +60,7 @@ def test_what_does_not_fit_the_model_is_refused(changes, match):
 
 
 def test_a_rank_that_fits_every_layer_but_one_names_that_one():
-    with pytest.raises(ConfigError, match=r"adapter.r: 20 is more than the layer .*k_proj has \(32 x 16\): use 16"):
+    with pytest.raises(ConfigError, match=r"adapter.r: 20 exceeds the layer .*k_proj \(32 x 16\): use 16"):
         add_adapter(llama(300), adapter() | {"r": 20})
     add_adapter(llama(300), adapter(target_modules=["q_proj"]) | {"r": 20})
 
@@ -74,7 +74,7 @@ def test_a_quantised_layer_cannot_be_trained_whole(tmp_path):
 
 def test_quantising_twice_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": {"bits": 4}}))
-    with pytest.raises(ConfigError, match="quantised already"):
+    with pytest.raises(ConfigError, match="already quantised"):
         quantization_config("4bit", torch.bfloat16, tmp_path)
 
 

@@ -45,7 +45,7 @@ def test_several_nodes_meet_at_the_first_in_slurms_order(scontrol):
 @pytest.mark.parametrize(
     ("environment", "line", "error", "words"),
     [
-        ({}, "", ConfigError, "not a job of Slurm"),
+        ({}, "", ConfigError, "not a Slurm job"),
         (JOB, "echo n1", ConfigError, r"plan.num_nodes: 2 and the Slurm job 31000 has 1"),
         (JOB, "echo no such node >&2; exit 1", TrainingError, "no such node"),
     ],
@@ -60,12 +60,12 @@ def out_of_time(work, step):
     with requeued_when_out_of_time(work, JOB):
         if step:
             (work / f"checkpoint-{step}").mkdir()
-        raise OutOfTime("SIGUSR1 came.")
+        raise OutOfTime("SIGUSR1 received.")
 
 
 def test_a_job_out_of_time_is_requeued_when_it_saved_something(scontrol, tmp_path):
     asked = scontrol("")
-    with pytest.raises(TrainingError, match="Slurm has job 31000 in its queue again"):
+    with pytest.raises(TrainingError, match="Slurm has requeued job 31000"):
         out_of_time(tmp_path, 7)
     assert asked.read_text() == "requeue 31000\n"
 
@@ -88,10 +88,10 @@ def test_another_failure_is_not_requeued(scontrol, tmp_path):
 
 def test_a_cluster_that_takes_nothing_back_is_named(scontrol, tmp_path):
     scontrol("echo Requested operation is presently disabled >&2; exit 1")
-    with pytest.raises(TrainingError, match=r"does not take job 31000 back \(Requested operation"):
+    with pytest.raises(TrainingError, match=r"did not requeue job 31000 \(Requested operation"):
         out_of_time(tmp_path, 7)
 
 
 def test_without_slurm_the_sentence_stays_as_it_is(tmp_path):
     with pytest.raises(OutOfTime, match="came"), requeued_when_out_of_time(tmp_path, {}):
-        raise OutOfTime("SIGUSR1 came.")
+        raise OutOfTime("SIGUSR1 received.")

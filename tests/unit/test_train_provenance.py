@@ -26,13 +26,13 @@ def git(tmp_path, monkeypatch):
 def test_a_slow_git_is_not_waited_for(git, tmp_path, capsys):
     git("exec sleep 60")
     assert describe_git(tmp_path, 0.2) is None
-    assert "the state of git is not recorded" in capsys.readouterr().out
+    assert "the git state is not recorded" in capsys.readouterr().out
 
 
 def test_a_child_of_git_that_holds_its_output_is_not_waited_for(git, tmp_path, capsys):
     git("sleep 5 & exit 0")
     assert describe_git(tmp_path, 0.2) is None
-    assert "the state of git is not recorded" in capsys.readouterr().out
+    assert "the git state is not recorded" in capsys.readouterr().out
 
 
 def test_no_repository_needs_no_word(git, tmp_path, capsys):
@@ -66,7 +66,7 @@ def test_an_error_of_a_driver_is_a_line(monkeypatch, capsys):
     step_timers._has_utilization.cache_clear()
     assert step_timers.gpu_utilization() is None
     assert step_timers.gpu_utilization() is None
-    assert capsys.readouterr().out.count("how busy the GPU is is not recorded (NVMLError: Not Supported)") == 1
+    assert capsys.readouterr().out.count("GPU utilisation is not recorded (NVMLError: Not Supported)") == 1
     assert describe_machine()["gpu"] is None
     assert "gpu_bytes" not in step_timers.peak_memory()
     step_timers._has_utilization.cache_clear()

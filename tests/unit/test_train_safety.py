@@ -101,5 +101,5 @@ def test_a_weight_under_its_name_in_a_compiled_model_never_passes(tmp_path):
     save_file({"layer.weight": torch.ones(2)}, tmp_path / "good.safetensors")
     require_plain_names(tmp_path)
     save_file({"_orig_mod.layer.weight": torch.ones(2)}, tmp_path / "wrong.safetensors")
-    with pytest.raises(TrainingError, match=r"wrong.safetensors: _orig_mod.layer.weight is the name"):
+    with pytest.raises(TrainingError, match=r"wrong.safetensors: _orig_mod.layer.weight is a weight name"):
         require_plain_names(tmp_path)

@@ -27,7 +27,7 @@ def test_a_signal_asks_for_a_checkpoint_and_the_end(number):
         assert end_step(stop) == (False, False)
         os.kill(os.getpid(), number)
         assert end_step(stop) == (True, True)
-        assert stop.reason == f"{number.name} came"
+        assert stop.reason == f"{number.name} received"
     assert signal.getsignal(number) == before
 
 
@@ -41,7 +41,7 @@ def test_before_the_first_step_there_is_nothing_to_save():
     with StopRequest() as stop:
         stop.on_train_begin(None, SimpleNamespace(global_step=7), None)
         os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(TrainingError, match=r"SIGTERM came before .* go on from step 7"):
+        with pytest.raises(TrainingError, match=r"SIGTERM received before .* continue from step 7"):
             stop.on_step_begin(None, SimpleNamespace(global_step=7), None)
 
 

@@ -79,7 +79,7 @@ def test_a_signal_ends_in_a_checkpoint_and_a_sentence(project, tmp_path, number,
         status = process.wait(timeout=60)
         output = (tmp_path / "log").read_text()
         assert status not in (0, -number), output[-3000:]
-        assert f"{number.name} came" in output
+        assert f"{number.name} received" in output
         assert "Traceback" not in output
         (saved,) = re.findall(r"step \d+ of 100000 is saved in (\S+), nothing is published", output)[-1:]
         assert project.folder / saved in set(project.folder.glob("work/runs/*/checkpoint-*")) - before

@@ -139,7 +139,7 @@ class _Examination:
         long = sorted({prompt.record for prompt in found} - {prompt.record for prompt in prompts})
         if refused or long:
             print(
-                f"Left out: {len(refused)} requests the template refuses, {len(long)} that fill the context.",
+                f"Left out: {len(refused)} requests rejected by the chat template, {len(long)} that fill the context.",
                 flush=True,
             )
         if not prompts:
@@ -151,8 +151,8 @@ class _Examination:
         files = self._settings.files
         if files.entries and not (self._template and self._settings.asks and self._settings.max_samples):
             raise ConfigError(
-                "evaluate.files: there is nothing to ask or to score: set tokens.chat_template, a measure of answers"
-                " in evaluate.metrics and evaluate.max_samples, or remove the files."
+                "evaluate.files: nothing can be asked or scored: set tokens.chat_template, a generative metric in "
+                "evaluate.metrics and evaluate.max_samples, or remove the files."
             )
         questions = {}
         for name, entry in files.named.items():
@@ -160,8 +160,8 @@ class _Examination:
                 found = self._questions_of(records, None)
             if found is None:
                 raise DataError(
-                    f"evaluate.files: no question of {entry['path']} can be put to the model, all fill its context or"
-                    " are refused by its chat template: give shorter questions, or remove the file."
+                    f"evaluate.files: no question of {entry['path']} can be asked; all fill the model's context or are "
+                    "rejected by its chat template: give shorter questions, or remove the file."
                 )
             questions[name] = found
         return questions

@@ -27,7 +27,7 @@ def run_tasks(model: Any, tokenizer: Any, entries: Sequence[dict[str, str]], bat
     """
     for entry in entries:
         if file_digest(entry["path"]) != entry["digest"]:
-            raise ConfigError(f"evaluate.tasks: {entry['path']} changed meanwhile: run the same command again.")
+            raise ConfigError(f"evaluate.tasks: {entry['path']} changed during the run: run the same command again.")
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
     paths = [entry["path"] for entry in entries]
     try:
@@ -45,7 +45,7 @@ def run_tasks(model: Any, tokenizer: Any, entries: Sequence[dict[str, str]], bat
         first = (str(error).strip().splitlines() or [""])[0]
         raise ConfigError(
             f"evaluate.tasks: lm-evaluation-harness cannot run {', '.join(paths)} ({type(error).__name__}: {first}):"
-            " check the task files, whose data must be local."
+            " check the task files; their data must be local."
         ) from error
     return {task: _facts(task, found) for task in sorted(found["results"])}
 

@@ -85,7 +85,7 @@ def load_model(folder: str | Path, settings: ModelSettings, device: torch.device
     if quantization != NONE:
         return open_model(folder, dtype, kernel, trust, quantization).eval()
     if device.type == "cuda" and not fits(folder, dtype):
-        print(f"{Path(folder).name} does not fit the GPU's free memory and is read partly from the CPU's.", flush=True)
+        print(f"{Path(folder).name} does not fit in free GPU memory; part of it stays in CPU memory.", flush=True)
         return open_model(folder, dtype, kernel, trust, device_map="auto").eval()
     model: Any = open_model(folder, dtype, kernel, trust)
     return model.to(device).eval()
@@ -124,13 +124,13 @@ def attach_adapter(model: Any, folder: str | Path) -> PeftModel:
     except (RuntimeError, ValueError) as error:
         lines = str(error).strip().splitlines()
         found = lines[1].strip() if lines[0].endswith(":") and len(lines) > 1 else lines[0]  # torch puts a title first
-        raise TrainingError(f"{folder}: the adapter does not fit the base model ({found}): train it again.") from None
+        raise TrainingError(f"{folder}: the adapter does not match the base model ({found}): train it again.") from None
     expected = set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
     strays = sorted(expected - saved) + sorted(name for name in saved - expected if "lora_" in name)
     if strays:
         raise TrainingError(
-            f"{folder}/{ADAPTER_WEIGHTS}: {len(strays)} tensors do not belong to this model's adapter or are missing"
-            f" from the file, the first is {strays[0]}: train the adapter again."
+            f"{folder}/{ADAPTER_WEIGHTS}: {len(strays)} tensors do not belong to this model's adapter or are missing "
+            f"from the file; the first is {strays[0]}: train the adapter again."
         )
     return tuned
 
@@ -155,8 +155,8 @@ def _refuse_other_vocabulary(model: Any, folder: str | Path) -> None:
             shape = file.get_slice(key).get_shape()
             if any(key.endswith(f".{name}.weight") for name in names) and shape[0] != rows:
                 raise TrainingError(
-                    f"{folder}: the adapter has {shape[0]} token embeddings and the base model {rows}: it was trained"
-                    " with added tokens; give model.name_or_path a model that has them and train on that."
+                    f"{folder}: the adapter has {shape[0]} token embeddings and the base model {rows}: it was trained "
+                    "with added tokens; set model.name_or_path to a model that has them and train again."
                 )
 
 

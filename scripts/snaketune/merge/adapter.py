@@ -112,7 +112,7 @@ def read_adapter(folder: str | Path) -> Adapter:
     for name, tensor in adapter.tensors.items():
         _check_tensor(folder, name, tensor)
     if not any(bool(tensor.any()) for name, tensor in adapter.tensors.items() if "lora_A" not in name):
-        raise TrainingError(f"{folder}: every lora_B is zero, so that the adapter changes nothing: {AGAIN}.")
+        raise TrainingError(f"{folder}: every lora_B is zero, so the adapter changes nothing: {AGAIN}.")
     if adapter.is_plain:
         _check_pairs(adapter)
     return adapter
@@ -120,11 +120,10 @@ def read_adapter(folder: str | Path) -> Adapter:
 
 def _check_tensor(folder: Path, name: str, tensor: torch.Tensor) -> None:
     if "_orig_mod." in name:
-        raise TrainingError(f"{folder}: {name} was saved from a compiled model and fits no base model: {AGAIN}.")
+        raise TrainingError(f"{folder}: {name} was saved from a compiled model and matches no base model: {AGAIN}.")
     if not bool(torch.isfinite(tensor).all()):
         raise TrainingError(
-            f"{folder}: {name} holds numbers that are not finite: training diverged; lower train.learning_rate and"
-            f" {AGAIN}."
+            f"{folder}: {name} contains non-finite numbers: training diverged; lower train.learning_rate and {AGAIN}."
         )
 
 

@@ -94,8 +94,8 @@ def _plain(folder: Path) -> Adapter:
     adapter = read_adapter(folder)
     if not adapter.is_plain:
         raise TrainingError(
-            f"{folder}: the adapter is more than two matrices per weight (DoRA, whole layers, embeddings), and only"
-            " plain LoRA adapters combine: leave it out of merge.adapters."
+            f"{folder}: the adapter has more than two matrices per weight (DoRA, full layers, embeddings), but only "
+            "plain LoRA adapters can be combined: leave it out of merge.adapters."
         )
     return adapter
 
@@ -119,8 +119,8 @@ def _check_loaded(tuned: PeftModel, name: str, adapter: Adapter) -> None:
     found = get_peft_model_state_dict(tuned, adapter_name=name, save_embedding_layers=False)
     if strays := sorted(set(found) ^ set(adapter.tensors)):
         raise TrainingError(
-            f"{adapter.folder}: {len(strays)} tensors do not belong to this model's adapter or are missing from the"
-            f" file, the first is {strays[0]}: {AGAIN}."
+            f"{adapter.folder}: {len(strays)} tensors do not belong to this model's adapter or are missing from the "
+            f"file; the first is {strays[0]}: {AGAIN}."
         )
 
 

@@ -60,6 +60,6 @@ def check_origin(model: str | Path, adapter: str | Path) -> None:
     trained_on, base = read_json(adapter).get("origins", {}).get("base"), read_json(model).get("weights_digest")
     if trained_on and base and trained_on != base:
         raise TrainingError(
-            f"{adapter}: the adapter was trained on other weights ({trained_on[:12]}) than those of {model}"
-            f" ({base[:12]}): train it again."
+            f"{adapter}: the adapter was trained on different weights ({trained_on[:12]}) than those of {model} "
+            f"({base[:12]}): train it again."
         )

@@ -130,7 +130,7 @@ def _refuse_unknown_modules(model: Path, adapter: Adapter, unknown: list[str], t
     missing = [module for module in unknown if module not in known]
     if missing:
         raise TrainingError(
-            f"{adapter.folder}: {len(missing)} modules of the adapter are not in the base model, the first is"
+            f"{adapter.folder}: {len(missing)} modules of the adapter are not in the base model; the first is"
             f" {missing[0]}: the adapter belongs to another model; {AGAIN}."
         )
 
@@ -138,6 +138,6 @@ def _refuse_unknown_modules(model: Path, adapter: Adapter, unknown: list[str], t
 def _refuse_quantised(model: Path) -> None:
     if "quantization_config" in read_json(model / CONFIG):
         raise ConfigError(
-            f"{model / CONFIG}: the base model is quantised, and merging into rounded weights would round them again:"
+            f"{model / CONFIG}: the base model is quantised, and merging would round its weights a second time:"
             " give the unquantised model in model.name_or_path, or set merge.enabled to false."
         )

@@ -52,8 +52,8 @@ def _refusal(error: Exception) -> dict[str, Any]:
     traceback.print_exception(error)
     first = (str(error).strip() or "no message").splitlines()[0]
     reason = (
-        f"The merge ended with {type(error).__name__} ({first}): {TRY_AGAIN}, with more memory and disk space, or set"
-        " merge.enabled to false and use the adapter as it is."
+        f"The merge ended with {type(error).__name__} ({first}): {TRY_AGAIN}, with more memory and disk space, or set "
+        "merge.enabled to false and use the adapter."
     )
     return {"error": TrainingError.__name__, "reason": reason, "is_final": False}
 
@@ -88,7 +88,7 @@ def accepted(path: str | Path) -> dict[str, Any]:
     facts = read_json(path)
     if reason := refusal_of(facts):
         kind = getattr(errors, facts[REFUSED]["error"], TrainingError)
-        raise kind(f"{reason} Everything else of the run is there: the adapter, its evaluation and the report.")
+        raise kind(f"{reason} The rest of the run is complete: the adapter, its evaluation and the report.")
     return facts
 
 

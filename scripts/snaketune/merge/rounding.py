@@ -101,7 +101,7 @@ def _in_range(result: torch.Tensor, exact: torch.Tensor, name: str) -> torch.Ten
     if result.is_floating_point() and bool((torch.isinf(result) & torch.isfinite(exact)).any()):
         kind = str(result.dtype).removeprefix("torch.")
         cure = "bfloat16" if result.dtype == torch.float16 else "float32"
-        raise TrainingError(f"{name} holds numbers beyond the range of {kind}: set merge.dtype to {cure}.")
+        raise TrainingError(f"{name} contains numbers outside the range of {kind}: set merge.dtype to {cure}.")
     return result
 
 

@@ -28,10 +28,10 @@ def read_trained_model(folder: Path) -> TrainedModel:
     """
     weights = Checkpoint(folder)
     if not weights.dtypes:
-        raise TrainingError(f"{folder}: there are no weights: {AGAIN}.")
+        raise TrainingError(f"{folder}: no weights found: {AGAIN}.")
     left = [name for name in weights.dtypes if "_orig_mod." in name]
     if left:
-        raise TrainingError(f"{folder}: {left[0]} was saved from a compiled model and fits no other: {AGAIN}.")
+        raise TrainingError(f"{folder}: {left[0]} was saved from a compiled model and matches no other: {AGAIN}.")
     return TrainedModel(folder, weights)
 
 

@@ -46,8 +46,8 @@ def nature_of(config: Any, trust_remote_code: bool) -> dict[str, Any]:
     change = _change(model, seen=slice(0, FIRST), ids=_ids(), other=_ids(later=5))
     if change > TOLERANCE:
         raise ConfigError(
-            f"model.name_or_path: a {config.model_type} model with these settings is not causal (a token sees those"
-            " after it): give a causal language model."
+            f"model.name_or_path: a {config.model_type} model with these settings is not causal (tokens attend to "
+            "later ones): give a causal language model."
         )
     return {"kind": config.model_type, "packing": bool(_mixing(model) <= TOLERANCE)}
 
@@ -56,8 +56,7 @@ def refuse_other_kinds(config: Any, trust_remote_code: bool = False) -> None:
     """Raise ConfigError for a model that transformers does not have as a causal language model."""
     if getattr(config, "is_encoder_decoder", False):
         raise ConfigError(
-            f"model.name_or_path: a {config.model_type} model is an encoder and a decoder, of which a causal language"
-            " model would be the decoder alone: give a model that only has a decoder."
+            f"model.name_or_path: a {config.model_type} model is an encoder-decoder: give a decoder-only model."
         )
     has_own_code = trust_remote_code and bool(getattr(config, "auto_map", None))
     if model_class(config) is None and not has_own_code:
@@ -86,7 +85,10 @@ def _small_model(config: Any, trust_remote_code: bool) -> Any:
     except Exception as error:  # each kind fails in its own way; training checks the model itself once more
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         kind = config.model_type
-        print(f"Packing is checked when training starts: no small {kind} model runs ({reason}).", flush=True)
+        print(
+            f"Packing will be checked when training starts: a miniature {kind} model does not run ({reason}).",
+            flush=True,
+        )
         return None
     return model
 

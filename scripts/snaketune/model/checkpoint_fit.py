@@ -27,9 +27,9 @@ def refuse_quantised(folder: Path) -> None:
     method = stated.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in stated else None)
     if stated and method not in TRAINED_QUANTISED:
         raise ConfigError(
-            f"model.name_or_path: its config.json says that the weights are quantised ({method}), and training"
-            " starts from unquantised ones: give the original model, or dequantise this one with transformers'"
-            " from_pretrained(...) and save_pretrained(...); model.quantization makes them small again."
+            f"model.name_or_path: according to its config.json the weights are quantised ({method}), but training "
+            "needs unquantised weights: give the original model, or dequantise this one with transformers' "
+            "from_pretrained(...) and save_pretrained(...); model.quantization then quantises them for training."
         )
 
 
@@ -49,18 +49,18 @@ def check_loaded(folder: Path, model: Any, found: dict[str, Any]) -> None:
     if found["mismatched_keys"]:
         name, stored, wanted = sorted(found["mismatched_keys"])[0]
         raise DataError(
-            f"{folder}: {len(found['mismatched_keys'])} tensors have another shape than config.json says, the first is"
+            f"{folder}: {len(found['mismatched_keys'])} tensors differ in shape from config.json; the first is"
             f" {name} with {list(stored)} for {list(wanted)}: {ANOTHER}."
         )
     if missing := sorted(found["missing_keys"]):
         raise DataError(
-            f"{folder}: {len(missing)} tensors of this {kind} model are missing from its files, the first is"
+            f"{folder}: {len(missing)} tensors of this {kind} model are missing from its files; the first is"
             f" {missing[0]}: {ANOTHER}."
         )
     if unknown := sorted(name for name in found["unexpected_keys"] if not UNUSED.search(name)):
         raise DataError(
-            f"{folder}: {len(unknown)} tensors of the files have no place in a {kind} model with this config.json, the"
-            f" first is {unknown[0]}: {ANOTHER}."
+            f"{folder}: {len(unknown)} tensors of the files do not exist in a {kind} model with this config.json; the "
+            f"first is {unknown[0]}: {ANOTHER}."
         )
     _check_tied(folder, model)
 
@@ -74,8 +74,8 @@ def _check_tied(folder: Path, model: Any) -> None:
     stored = stored_weights(find_weight_files(folder), [f"{name}.weight" for name in names])
     if len(stored) == 2 and not (stored[0].shape == stored[1].shape and bool((stored[0] == stored[1]).all())):
         raise ConfigError(
-            f"{folder}: config.json says that input embedding and output layer are one (tie_word_embeddings), and the"
-            f" files hold two different tensors ({', '.join(names)}): set tie_word_embeddings to false."
+            f"{folder}: config.json ties input embedding and output layer (tie_word_embeddings), but the files hold "
+            f"two different tensors ({', '.join(names)}): set tie_word_embeddings to false."
         )
 
 

@@ -51,7 +51,7 @@ def link_model(source: Path, target: Path, trust_remote_code: bool, weights: boo
 def require_model_folder(folder: Path) -> None:
     """Raise ConfigError if there is no ``folder``, no ``config.json`` in it, or its settings cannot be read."""
     if not folder.is_dir():
-        what = "is a file, but no GGUF file" if folder.exists() else "does not exist"
+        what = "is a file, but not a GGUF file" if folder.exists() else "does not exist"
         raise ConfigError(f"model.name_or_path {folder} {what}: give the path of a model folder or of a GGUF file.")
     if not read_object(folder / CONFIG):
         raise ConfigError(f"model.name_or_path {folder} has no config.json: give a folder in the Hugging Face format.")

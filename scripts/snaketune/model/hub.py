@@ -74,7 +74,7 @@ def ensure_reachable(endpoint: str, repo: str) -> None:
     if problem:
         raise ConfigError(
             f"model.name_or_path {repo}: the hub {endpoint} cannot be reached ({problem}); download the model's folder"
-            " on a machine with a network and give its path, or set HF_HUB_OFFLINE=1 to use the local cache."
+            " on a machine with network access and give its path, or set HF_HUB_OFFLINE=1 to use the local cache."
         )
 
 
@@ -113,7 +113,7 @@ def _one_sentence(repo: str, revision: str) -> Iterator[None]:
         ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ConfigError(
-            f"{place}: there is no such folder here and no such model on the hub, or it is private; correct the name"
+            f"{place}: no such folder exists and no such model on the hub, or it is private; correct the name"
             " or log in with `hf auth login`."
         ) from error
     except errors.RevisionNotFoundError as error:
@@ -141,7 +141,7 @@ def _cached_snapshot(repo: str, revision: str, allowed: list[str]) -> Snapshot:
         )
     except LocalEntryNotFoundError as error:
         raise ConfigError(
-            f"model.name_or_path {repo}: HF_HUB_OFFLINE is set and the local cache has no whole copy of revision"
+            f"model.name_or_path {repo}: HF_HUB_OFFLINE is set and the local cache has no complete copy of revision"
             f" {revision}; unset it to download the model, or give the path of its folder."
         ) from error
     return Snapshot(repo, revision, Path(folder).name, Path(folder))

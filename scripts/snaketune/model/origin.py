@@ -56,7 +56,7 @@ def bring_gguf(file: Path, folder: Path, weights: bool) -> dict[str, Any]:
     if facts.is_quantized and weights:
         print(
             f"{file.name} holds {facts.quantization} weights: training starts from their dequantised values in"
-            " bfloat16; how much quality the quantisation cost is unknown.",
+            " bfloat16; the quality lost by quantisation is unknown.",
             file=sys.stderr,
             flush=True,
         )

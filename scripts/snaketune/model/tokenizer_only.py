@@ -79,5 +79,5 @@ def look_at_tokenizer(cfg: dict[str, Any], folder: Path, texts: Iterable[str]) -
         return {name: describe_configuration(folder)[name] for name in ("vocab_size", "context_length")} | {"note": ""}
     if cfg["tiny"]["corpus"] == QUICKSTART:
         return make_tokenizer(cfg["tiny"], corpus_texts(QUICKSTART, None)(), folder) | {"note": ""}
-    note = "The tiny model's tokenizer is made of the first texts here: a run's tokens may differ a little."
+    note = "The tiny model's tokenizer is built from the first texts here: tokens of a run may differ slightly."
     return make_tokenizer(cfg["tiny"], texts, folder) | {"note": note}

@@ -36,8 +36,8 @@ def require_inside(file: Path, folder: Path) -> None:
     allowed = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
     if not any(place.is_relative_to(root) for root in allowed):
         raise ConfigError(
-            f"{file} is a link that leads out of the model folder, to {place}: put the file itself there, or give the"
-            " folder that it is in."
+            f"{file} is a link out of the model folder, to {place}: replace the link by the file, or give the folder "
+            "of its target."
         )
 
 
@@ -54,7 +54,7 @@ def check_types(folder: Path) -> None:
 
 
 def _check(file: Path, config: dict[str, Any]) -> None:
-    kinds = [(NUMBERS, int, "a whole number"), (OBJECTS, dict, "an object"), (TEXTS, str, "a text")]
+    kinds = [(NUMBERS, int, "an integer"), (OBJECTS, dict, "an object"), (TEXTS, str, "a text")]
     for keys, kind, words in kinds:
         for key in keys:
             value = config.get(key)

@@ -43,10 +43,12 @@ def find_weight_files(folder: Path) -> list[Path]:
         return [folder / SINGLE_FILE]
     if not (folder / INDEX_FILE).is_file():
         refuse_unsafe_weights(str(folder), [file.name for file in folder.iterdir()])
-        raise ConfigError(f"model.name_or_path {folder} has no {SINGLE_FILE} and no {INDEX_FILE}: give a whole model.")
+        raise ConfigError(
+            f"model.name_or_path {folder} has no {SINGLE_FILE} and no {INDEX_FILE}: give a complete model."
+        )
     named = read_object(folder / INDEX_FILE).get("weight_map", {})
     if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
-        raise DataError(f"{folder / INDEX_FILE}: weight_map does not say which tensor is in which file: copy it again.")
+        raise DataError(f"{folder / INDEX_FILE}: weight_map does not map tensors to files: copy it again.")
     names = sorted(set(named.values()))
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():
@@ -66,9 +68,9 @@ def refuse_unsafe_weights(place: str, names: Sequence[str]) -> None:
     pickled = sorted(name for name in names if name.endswith(PICKLED_ENDINGS))
     if pickled:
         raise ConfigError(
-            f"model.name_or_path {place} has pickled weights only ({pickled[0]}), which can run code when they are"
-            " opened: convert them once, where you trust them, with transformers' from_pretrained(...) and"
-            " save_pretrained(...), which writes safetensors, and give the new folder."
+            f"model.name_or_path {place} has only pickled weights ({pickled[0]}), which can run code when they are "
+            "loaded: if you trust them, convert them once with transformers' from_pretrained(...) and "
+            "save_pretrained(...), which writes safetensors, and give the new folder."
         )
 
 
@@ -105,8 +107,8 @@ def digest_weights(files: Iterable[Path]) -> str:
         for piece in tensor.reshape(-1).split(PIECE_VALUES):
             if not _is_finite(piece):
                 raise DataError(
-                    f"{file} has values that are not finite numbers (NaN or infinity) in the tensor {name}: a training"
-                    " that starts from them fails, use an undamaged copy of the model."
+                    f"{file} has values that are not finite numbers (NaN or infinity) in the tensor {name}: training "
+                    "would fail; use an undamaged copy of the model."
                 )
             state.update(_bytes_of(piece))
     return state.hexdigest()
@@ -162,7 +164,7 @@ def _opened(file: Path, framework: str) -> Iterator:
             yield handle
     except SafetensorError as error:
         raise DataError(
-            f"{file} is not a whole safetensors file ({error}): it was cut short or damaged, copy it again."
+            f"{file} is not a complete safetensors file ({error}): it is truncated or damaged; copy it again."
         ) from error
 
 

@@ -49,5 +49,6 @@ def explaining_refusal() -> Iterator[None]:
             raise
         name = str(error).split(REFUSED)[0].strip()
         raise ConfigError(
-            f"train.deterministic: true and {name} of this model has no deterministic kernel here: set it to false."
+            f"train.deterministic: true and {name} of this model has no deterministic kernel on this device: set it to "
+            "false."
         ) from None

@@ -149,7 +149,7 @@ def _chunk_loss(model: Any, sample: Any, train: dict[str, Any]) -> tuple[bool, s
         return True, None
     if train["chunked_loss"] is True:
         raise ConfigError(f"train.chunked_loss: true is not possible ({obstacle}): set it to auto.")
-    return False, f"the loss keeps its logits because {obstacle}"
+    return False, f"the loss computes full logits because {obstacle}"
 
 
 def _compile(
@@ -161,7 +161,7 @@ def _compile(
     wanted, why_not = wants_compiling(setting, device, is_long, adapter, every > 0)
     layers = compile_layers(model) if wanted else 0
     if wanted and not layers:
-        return 0, "no layers are compiled because the model has none that transformers knows as such"
+        return 0, "no layers are compiled because transformers does not identify the model's layers"
     if layers:
         print(f"Compiling {layers} layers at the first step.", flush=True)
     return layers, why_not
@@ -169,7 +169,7 @@ def _compile(
 
 def _offload(model: Any, device: Device) -> list[str]:
     if device.is_cpu:
-        return ["activations are not moved, because a CPU computes in RAM"]
+        return ["activations are not offloaded, because a CPU already computes in RAM"]
     offload_activations(model)
     return []
 

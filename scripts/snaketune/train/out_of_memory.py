@@ -55,7 +55,7 @@ def explaining_shortage(explain: Callable[[], str]) -> Iterator[None]:
     else:
         return
     # Outside of the handler: its traceback would keep the tensors of the failed step alive.
-    raise ShortageError(f"memory ran out: {explain()}; the last checkpoint is kept and nothing is published.")
+    raise ShortageError(f"out of memory: {explain()}; the last checkpoint is kept and nothing is published.")
 
 
 def is_shortage(error: BaseException) -> bool:
@@ -96,9 +96,9 @@ def advise(model_folder: Path, row_length: int, cfg: dict[str, Any], device: Dev
         return _plan(model_folder, row_length, cfg, device, there)
     except SnaketuneError as error:
         return (
-            f"this machine has {there:.1f} GB and the need of the run cannot be planned ({str(error).rstrip('.')}):"
-            " lower train.per_device_train_batch_size, raising train.gradient_accumulation_steps as much, or"
-            " tokens.max_length"
+            f"this machine has {there:.1f} GB and the run's memory cannot be estimated ({str(error).rstrip('.')}):"
+            " lower train.per_device_train_batch_size, raising train.gradient_accumulation_steps by the same factor, "
+            "or lower tokens.max_length"
         )
 
 

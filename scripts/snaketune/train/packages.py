@@ -58,8 +58,8 @@ def require_bitsandbytes(setting: str) -> None:
     """Raise ConfigError if the setting needs bitsandbytes, which is not installed."""
     if setting != NONE and importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
-            f"model.quantization: {setting} needs the package bitsandbytes, which is not installed: {INSTALL}, or set"
-            " model.quantization to none and a smaller train.per_device_train_batch_size."
+            f"model.quantization: {setting} needs the package bitsandbytes, which is not installed: {INSTALL}, or set "
+            "model.quantization to none and lower train.per_device_train_batch_size."
         )
 
 
@@ -78,5 +78,5 @@ def require_deepspeed(strategy: str) -> None:
     if strategy.startswith("deepspeed") and importlib.util.find_spec("deepspeed") is None:
         raise ConfigError(
             f"train.strategy: {strategy} needs DeepSpeed, which is not installed: run `pip install -r"
-            " envs/extras/deepspeed.txt -c constraints.txt`, or use fsdp, which shards as well."
+            " envs/extras/deepspeed.txt -c constraints.txt`, or use fsdp, which also shards."
         )

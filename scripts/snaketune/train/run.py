@@ -101,7 +101,7 @@ def train(
     best = BestCheckpoint(cfg["train"])
     best.require_evaluations(len(held_out))
     if checkpoint and (saved["step"] == saved["max_steps"] or best.ended_with(saved)):
-        again = f"To train the same once more, remove {work} first: rm -r {work}"
+        again = f"To train it once more, first remove {work}: rm -r {work}"
         print(f"Training is already complete in {checkpoint}. {again}", flush=True)
         best.restore(saved)
         step = saved["step"]
@@ -137,8 +137,8 @@ def require_completion(run: Run, work: Path) -> None:
     if run.stop:
         raise run.stop.explain(state.global_step, state.max_steps, work)
     raise TrainingError(
-        f"training ended at step {state.global_step} of {state.max_steps}: nothing is published; run the same"
-        " command again to go on from the last checkpoint."
+        f"training ended at step {state.global_step} of {state.max_steps}: nothing is published; run the same command "
+        "to resume from the last checkpoint."
     )
 
 

@@ -120,8 +120,8 @@ class FiniteGuard:
 def _not_finite(facts: StepFacts, name: str, value: float) -> str:
     return (
         f"step {facts.step}: the {name} is {value} at learning rate {facts.learning_rate:.3g} in"
-        f" {_name_rows(facts.rows)} of train.arrow: lower train.learning_rate or look at the records of these rows;"
-        " nothing is published and the checkpoints from before this step are kept."
+        f" {_name_rows(facts.rows)} of train.arrow: lower train.learning_rate or check the records of these rows; "
+        "nothing is published, and checkpoints from before this step are kept."
     )
 
 
@@ -148,8 +148,8 @@ def require_finite_state(step: int, parameters: Iterable[torch.Tensor], optimize
         verdicts = [torch.isfinite(own_part(tensor)).all() for tensor in numbers]
         if verdicts and not all(torch.stack([verdict.cpu() for verdict in verdicts]).tolist()):
             raise TrainingError(
-                f"step {step}: {name} is not finite, so no checkpoint of it is written: lower train.learning_rate; the"
-                " checkpoints from before this step are kept."
+                f"step {step}: {name} is not finite, so no checkpoint is written: lower train.learning_rate; "
+                "checkpoints from before this step are kept."
             )
 
 
@@ -164,8 +164,8 @@ def require_plain_names(checkpoint: Path) -> None:
             wrong = next((name for name in weights.keys() if COMPILED in name), None)  # noqa: SIM118
         if wrong:
             raise TrainingError(
-                f"{file}: {wrong} is the name of a weight in a compiled model, which loads as zeros: set"
-                " train.torch_compile to false and report this."
+                f"{file}: {wrong} is a weight name of a compiled model, which other code would load as zeros: set "
+                "train.torch_compile to false and report this."
             )
 
 
@@ -199,8 +199,8 @@ class LossWatch:
             raise TrainingError(
                 f"step {step}: the loss diverges, the mean of the last {self.WINDOW} log lines ({mean:.3f}) is"
                 f" {mean - self._best:.2f} nats above the best one ({self._best:.3f} at step {self._best_step}) and"
-                f" train.max_loss_increase allows {self._limit:g}: lower train.learning_rate, or raise the limit and"
-                " the same command goes on."
+                f" train.max_loss_increase allows {self._limit:g}: lower train.learning_rate, or raise the limit and "
+                "run the same command to continue."
             )
 
     def _note(self, step: int, loss: float) -> float | None:
@@ -220,7 +220,9 @@ def check_rows(model: PreTrainedModel | PeftModel, rows: PackedRows, held_out: P
         DataError: if there are no rows, or a row holds a token id that the model has no embedding for.
     """
     if not len(rows):
-        raise DataError("train.arrow holds no rows: no record is left to train on; see the counts of each data stage.")
+        raise DataError(
+            "train.arrow holds no rows: no record is left to train on; check the counts of each data stage."
+        )
     embedding: Any = model.get_input_embeddings()
     # Where some of its rows are trained it is in a wrapper, which would put all rows together to be asked.
     known = getattr(embedding, "original_module", embedding).weight.shape[0]
@@ -244,6 +246,6 @@ def describe_batches(rows: int, train: dict[str, Any]) -> str | None:
     return (
         f"An optimizer step takes {wanted} rows (train.per_device_train_batch_size"
         f" {train['per_device_train_batch_size']} x train.gradient_accumulation_steps"
-        f" {train['gradient_accumulation_steps']}) and there are {rows}: each step trains on all of them, once; lower"
-        " either for more steps."
+        f" {train['gradient_accumulation_steps']}) and there are {rows}: each step trains on all of them once; lower "
+        "either for more steps."
     )

@@ -17,7 +17,7 @@ from snaketune.train.distributed.requeue import OutOfTime
 # Spot machines, schedulers and `kill` send SIGTERM, Slurm's --signal mostly SIGUSR1, a terminal SIGINT for Ctrl-C and
 # SIGHUP when it closes.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
-OUT_OF_TIME = "SIGUSR1 came"
+OUT_OF_TIME = "SIGUSR1 received"
 GRACE_SECONDS = 60.0
 
 
@@ -47,7 +47,7 @@ class StopRequest(TrainerCallback):
         """Tell whether training is to end, which all of its processes have to find out at the same place."""
         if not self._process_group.any(bool(self)):
             return False
-        self.reason = self.reason or "another process of the training was told to stop"
+        self.reason = self.reason or "another process of the training was stopped"
         return True
 
     def __enter__(self) -> "StopRequest":
@@ -73,7 +73,7 @@ class StopRequest(TrainerCallback):
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.reason and number == signal.SIGINT:
             raise KeyboardInterrupt  # the second Ctrl-C does not wait for the checkpoint
-        self.reason = self.reason or f"{signal.Signals(number).name} came"
+        self.reason = self.reason or f"{signal.Signals(number).name} received"
 
     def _outlive_workflow(self) -> None:
         """Let training save what it has, within the time that a scheduler gives a job to end."""
@@ -88,7 +88,7 @@ class StopRequest(TrainerCallback):
         """End at once as long as nothing was computed that is worth saving."""
         if self and state.global_step == self._first_step:
             raise TrainingError(
-                f"{self.reason} before a step of training was done: run the same command to go on from step"
+                f"{self.reason} before the first training step: run the same command to continue from step"
                 f" {self._first_step}."
             )
 
@@ -101,8 +101,8 @@ class StopRequest(TrainerCallback):
         """Return the sentence that ends a training which was asked to stop at ``step``."""
         kind = OutOfTime if self.reason == OUT_OF_TIME else TrainingError
         return kind(
-            f"{self.reason}: step {step} of {max_steps} is saved in {work / f'checkpoint-{step}'}, nothing is published"
-            " yet; run the same command to go on from there."
+            f"{self.reason}: step {step} of {max_steps} is saved in {work / f'checkpoint-{step}'}, nothing is "
+            "published yet; run the same command to resume from there."
         )
 
 

@@ -96,9 +96,9 @@ class PackedTrainer(Trainer):
         if self._wants_steps_in_backward and self._steps is None:
             if self.args.gradient_accumulation_steps > 1:
                 raise ConfigError(
-                    "train.optimizer_in_backward: true makes each backward pass a step and"
-                    f" train.gradient_accumulation_steps is {self.args.gradient_accumulation_steps}: set one of them to"
-                    " its other value, false or 1."
+                    "train.optimizer_in_backward: true makes every backward pass an optimizer step, but "
+                    "train.gradient_accumulation_steps is {self.args.gradient_accumulation_steps}: set the former to "
+                    "false or the latter to 1."
                 )
             self._steps = StepsInBackward(optimizer)
         return optimizer

@@ -45,7 +45,7 @@ def prepare(arguments: Sequence[str], environment: MutableMapping[str, str] = os
 def leave(number: int, frame: FrameType | None = None) -> NoReturn:
     """Exit, as a signal handler, while no job has been started."""
     with contextlib.suppress(OSError, RuntimeError):  # the terminal is closed, or this interrupts another line
-        print(f"{signal.Signals(number).name} came before any job was started.", file=sys.stderr, flush=True)
+        print(f"{signal.Signals(number).name} received before any job was started.", file=sys.stderr, flush=True)
     sys.exit(128 + number)
 
 

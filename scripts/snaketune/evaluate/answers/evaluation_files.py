@@ -80,8 +80,8 @@ def canonical_records(entry: dict[str, str], settings: FileSettings) -> Iterator
             bad = reader.quarantine
             if bad.total:
                 raise DataError(
-                    f"evaluate.files: {bad.total} lines of {path} cannot be used ({bad.counts()}), the first is"
-                    f" {bad.first}: correct or remove them."
+                    f"evaluate.files: {bad.total} lines of {path} cannot be used ({bad.counts()}); the first is "
+                    f"{bad.first}: correct or remove them."
                 )
         if _is_text(records):
             raise DataError(f"evaluate.files: {path} is plain text, which has no questions to answer: remove it.")

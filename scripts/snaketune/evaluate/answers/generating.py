@@ -69,7 +69,7 @@ def generate_answers(
                 answers.texts[place], answers.cut[place] = spelled(tokenizer, ids), len(ids) == limit
     except torch.OutOfMemoryError:
         raise TrainingError(
-            f"evaluate.batch_size: {decoding.batch_size} prompts at once do not fit the GPU's memory: lower it."
+            f"evaluate.batch_size: {decoding.batch_size} prompts at once do not fit in GPU memory: lower it."
         ) from None
     finally:
         model.generation_config = own_defaults

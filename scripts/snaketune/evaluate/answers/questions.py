@@ -64,7 +64,7 @@ class Questions:
             return None
         first = self.prompts[0]
         wrote, wanted = (repr(_beginning(text)) for text in (self.answers[model][0], first.reference))
-        return f"{model} gave no answer right; its first was {wrote} where the reference is {wanted}."
+        return f"{model} answered nothing correctly; its first answer was {wrote}, the reference is {wanted}."
 
     def differences(self, before: str, after: str) -> dict[str, Interval]:
         """Return what lies between two models in each measure, with intervals."""

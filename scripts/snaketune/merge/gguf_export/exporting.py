@@ -50,8 +50,8 @@ def find_quantizer() -> str:
     found = next(filter(None, map(shutil.which, QUANTIZERS)), None)
     if not found:
         raise ConfigError(
-            f"merge.gguf_types has a type of {', '.join(QUANTIZED)}, which llama.cpp's llama-quantize makes; it is not"
-            " on the PATH: build llama.cpp, or use q8_0."
+            f"merge.gguf_types includes {', '.join(QUANTIZED)}, which needs llama.cpp's llama-quantize on the PATH: "
+            "build llama.cpp, or use q8_0."
         )
     return found
 
@@ -73,7 +73,9 @@ def way_to_write(model: Path, given: str | None) -> Path | None:
             raise
         why = "the package gguf is not installed" if find_spec("gguf") is None else refusal(model)
         if why:
-            raise ConfigError(f"{str(error).rstrip('.')}; nothing else writes this model, because {why}.") from None
+            raise ConfigError(
+                f"{str(error).rstrip('.')}; the built-in writer cannot write this model, because {why}."
+            ) from None
     return None
 
 
@@ -107,7 +109,7 @@ def export(wanted: Export, given: str | None, target: Path) -> None:
 
 def _quantized(quantizer: str, file: Path, kind: str) -> Path:
     target = file.with_suffix(".quantized")
-    run_tool([quantizer, str(file), str(target), kind], target, f"{quantizer} did not make {kind} ({{}}).")
+    run_tool([quantizer, str(file), str(target), kind], target, f"{quantizer} did not write {kind} ({{}}).")
     return target
 
 
@@ -133,13 +135,13 @@ def check(wanted: Export, file: Path, rows: PackedRows) -> dict[str, Any]:
         try:
             exported = _load(file)
         except (ValueError, KeyError, OSError, ImportError, RuntimeError, NotImplementedError) as error:
-            return _unknown(f"transformers does not read it ({' '.join(str(error).split())[:200]})")
+            return _unknown(f"transformers cannot load it ({' '.join(str(error).split())[:200]})")
         found = comparing.read_second(exported)
     kl, limit = found.kl.value, MOST_KL[wanted.type]
     if not kl <= limit:
         raise TrainingError(
             f"{file}: the exported model differs from the merged one by {kl:.3g} nats per token (limit {limit:g}):"
-            " the file is wrong; report it with the model's name."
+            " the file is wrong; please report this with the model's name."
         )
     facts = {"mean_kl": kl, "merged_loss": found.first_loss, "exported_loss": found.second_loss, "tokens": found.tokens}
     print(

@@ -23,7 +23,7 @@ def find_converter(given: str | None) -> Path:
     if given:
         if not (path := Path(given).expanduser()).is_file():
             raise ConfigError(
-                f"merge.gguf_converter: there is no file {given}: give the path of llama.cpp's convert_hf_to_gguf.py."
+                f"merge.gguf_converter: {given} does not exist: give the path of llama.cpp's convert_hf_to_gguf.py."
             )
         return path
     found = next(filter(None, map(shutil.which, NAMES)), None)
@@ -56,7 +56,8 @@ def convert_to_gguf(converter: Path, model: Path, dtype: str, target: Path) -> N
         run_tool(
             command,
             partial,
-            f"{converter} did not convert {model} ({{}}): look whether your llama.cpp knows this architecture.",
+            f"{converter} did not convert {model} ({{}}): check that your version of llama.cpp supports this "
+            "architecture.",
         )
         sync_tree(folder)
         os.replace(partial, target)
@@ -79,5 +80,5 @@ def run_tool(command: list[str], made: Path, failure: str) -> None:
     )
     print(result.stdout, end="", flush=True)
     if result.returncode or not made.is_file():
-        last = (result.stdout.strip().splitlines() or ["it said nothing"])[-1]
+        last = (result.stdout.strip().splitlines() or ["no output"])[-1]
         raise TrainingError(failure.replace("{}", f"status {result.returncode}: {last}"))

@@ -40,10 +40,10 @@ def refusal(model: Path) -> str:
     if rope.get("rope_type") not in _ROPE:
         return f"its positions are scaled ({rope.get('rope_type')})"
     if tokenizer is None or (tokenizer.get("model") or {}).get("type") != "BPE" or splitter(tokenizer) is None:
-        return "llama.cpp has no name for the way in which its tokenizer splits texts"
+        return "llama.cpp does not know its tokenizer's pre-tokenisation"
     if config.get("attention_bias") or config.get("mlp_bias"):
         return "its layers have biases"
-    return "its layers slide over a window" if config.get("use_sliding_window") else ""
+    return "its layers use sliding-window attention" if config.get("use_sliding_window") else ""
 
 
 def splitter(tokenizer: Mapping[str, Any]) -> str | None:
@@ -90,7 +90,7 @@ def write_gguf(model: Path, kind: str, target: Path) -> None:
             continue
         theirs = names.get_name(own, try_suffixes=(".weight", ".bias"))
         if theirs is None:
-            raise ConfigError(f"{model}: {own} has no name in GGUF: set merge.gguf_converter to llama.cpp's converter.")
+            raise ConfigError(f"{model}: {own} has no GGUF name: set merge.gguf_converter to llama.cpp's converter.")
         values = weights.tensor(own).to(torch.float32).numpy()
         values = _interleaved(own, values, config) if is_interleaved else values
         stored = _type_of(values, kind)

@@ -49,7 +49,7 @@ def ollama_template(render: Render, first: str = "") -> str | None:
             return None
         with_system = render([{"role": "system", "content": _SYSTEM}, user], True).removeprefix(first)
     except DataError as error:
-        print(f"The Modelfile leaves the template to the GGUF file: the template refuses a conversation ({error}).")
+        print(f"The Modelfile leaves the template to the GGUF file: the template rejects a conversation ({error}).")
         return None
     if not between.endswith(before):
         return None

@@ -68,7 +68,7 @@ def peft_changes(base_folder: Path, adapter: Adapter, trust: bool) -> Callable[[
     layers = {name: part for name, part in tuned.get_base_model().named_modules() if isinstance(part, LoraLayer)}
     if strays := sorted(set(layers) ^ set(adapter.modules)):
         raise TrainingError(
-            f"{adapter.folder}: {len(strays)} modules are changed by PEFT or by the merge alone, the first is"
+            f"{adapter.folder}: {len(strays)} modules are changed by only one of PEFT and the merge; the first is"
             f" {strays[0]}: {AGAIN}."
         )
     return lambda module: layers[module].get_delta_weight("default").detach().float().cpu()  # type: ignore[operator, attr-defined]

@@ -67,8 +67,8 @@ def _refusal(told: str, status: int) -> SnaketuneError:
     if isinstance(kind, type) and issubclass(kind, SnaketuneError):
         return kind(sentence)
     return TrainingError(
-        f"The check of the merged model ended with status {status} and proved nothing: it may have run out of memory;"
-        " free some and try again, or set merge.enabled to false."
+        f"The check of the merged model ended with status {status} without a result, perhaps out of memory: free "
+        "memory and try again, or set merge.enabled to false."
     )
 
 
@@ -82,6 +82,4 @@ def checking_rows(paths: tuple[Path, ...]) -> tuple[str, PackedRows]:
         rows = PackedRows(path)
         if len(rows):
             return path.stem, rows
-    raise DataError(
-        f"{paths[0]}: there are no packed rows to check the merged model on: give data.sources more records."
-    )
+    raise DataError(f"{paths[0]}: no packed rows to check the merged model on: add records to data.sources.")

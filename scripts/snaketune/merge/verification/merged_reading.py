@@ -32,10 +32,10 @@ def check_companions(folder: Path, base_folder: Path, rows: PackedRows, template
     same = base.get_vocab() == copy.get_vocab() and base.special_tokens_map == copy.special_tokens_map
     if not same or base(texts)["input_ids"] != copy(texts)["input_ids"]:
         raise TrainingError(
-            f"{folder}: the tokenizer reads differently from the base model's: prepare the model again."
+            f"{folder}: the tokenizer encodes differently from the base model's: prepare the model again."
         )
     if copy.chat_template != (template or base.chat_template):
-        found = "no chat template" if copy.chat_template is None else "another chat template than the run"
+        found = "no chat template" if copy.chat_template is None else "a different chat template than the run's"
         raise TrainingError(f"{folder}: the tokenizer loads {found}: prepare the model again.")
     _check_generation(folder, base_folder, settings_with_stop(base_folder, base, template))
 
@@ -52,8 +52,8 @@ def _check_generation(folder: Path, base_folder: Path, more: dict[str, Any] | No
     if more:
         if not (folder / GENERATION).is_file() or read_json(folder / GENERATION) != more:
             raise TrainingError(
-                f"{folder / GENERATION} does not end answers at {more['eos_token_id']}, as the base model and the chat"
-                " template do: answers would be generated otherwise; merge again."
+                f"{folder / GENERATION} does not end answers at {more['eos_token_id']}, as the base model and the chat "
+                "template do, so answers would be generated differently: merge again."
             )
         return
     wanted, found = (
@@ -62,4 +62,4 @@ def _check_generation(folder: Path, base_folder: Path, more: dict[str, Any] | No
     if found == wanted:
         return
     state = "is missing" if found is None else "is not the base model's"
-    raise TrainingError(f"{folder / GENERATION} {state}: answers would be generated otherwise; merge again.")
+    raise TrainingError(f"{folder / GENERATION} {state}, so answers would be generated differently: merge again.")

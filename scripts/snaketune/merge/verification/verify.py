@@ -41,7 +41,7 @@ LOOK_KL = 1e-3
 LOOK_LOSS = 5e-3  # in relation to the loss, where the interval leaves zero out
 LOSS_FLOOR = 0.05  # nats: below it a relative change would measure rounding, not difference
 EQUAL, ROUNDED = "equal", "rounded"
-CURE = "set merge.enabled to false and use the adapter as it is."
+CURE = "set merge.enabled to false and use the adapter."
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +138,8 @@ def verify_merge(folder: Path, proof: Proof) -> MergeCheck:
     _refuse_wrong_sums(written.relative_error)
     if not written.account.changed:
         raise TrainingError(
-            f"None of the {written.merged} merged weights differs from the base model: what was learned is lost"
-            " in rounding; set merge.rounding to stochastic, merge.dtype to float32, or train longer."
+            f"None of the {written.merged} merged weights differs from the base model: the training is lost in "
+            "rounding; set merge.rounding to stochastic, merge.dtype to float32, or train longer."
         )
     settings = comparing_settings(proof)
     is_exact = settings.dtype == "float32"
@@ -222,8 +222,8 @@ def _refuse_wrong_sums(error: float | None) -> None:
     # Written so that a number which is not one fails, too.
     if error is not None and not error < LARGEST_RELATIVE_ERROR:
         raise TrainingError(
-            f"The merged weights are not base plus adapter: the change of the worst one is off by {error:.3g} of itself"
-            f" (limit {LARGEST_RELATIVE_ERROR:g}): {CURE}"
+            f"The merged weights are not base plus adapter: the relative error of the worst change is {error:.3g} of "
+            f"itself (limit {LARGEST_RELATIVE_ERROR:g}): {CURE}"
         )
 
 
@@ -233,8 +233,8 @@ def _judge(check: MergeCheck) -> None:
     if failed or not check.merged_loss < float("inf"):
         told = ", ".join(f"{name} {found[name]:.3g} (limit {LARGEST_LOGITS_ERROR:g})" for name in failed)
         raise TrainingError(
-            f"The merged model is not the tuned one: {told or 'its loss is not a number'}; loss {check.merged_loss:.6f}"
-            f" against {check.adapter_loss:.6f} nats on {check.rows} rows: {CURE}"
+            f"The merged model does not match the tuned one: {told or 'its loss is not a number'}; loss "
+            f"{check.merged_loss:.6f} against {check.adapter_loss:.6f} nats on {check.rows} rows: {CURE}"
         )
 
 

@@ -65,7 +65,7 @@ def check_written(
     """
     base, written = Checkpoint(base_folder), Checkpoint(folder)
     if left := next((name for name in written.dtypes if "_orig_mod." in name), None):
-        raise TrainingError(f"{folder}: {left} is a name from a compiled model, which no other has: merge again.")
+        raise TrainingError(f"{folder}: {left} is a weight name of a compiled model: merge again.")
     if isinstance(tuned, TrainedModel):
         return _check_trained(folder, written, base, trained_weights(base, tuned, dtype, rounding))
     if is_streamed(base, tuned):
@@ -104,8 +104,8 @@ def _check_merged(
         account.project(found, weight, change)
         if worst < LARGEST_RELATIVE_ERROR and not is_near(found, weight, change):
             raise TrainingError(
-                f"{folder}: {name} is further than a step of {str(found.dtype).removeprefix('torch.')} from the sum of"
-                " base model and change: report this with the adapter, and set merge.enabled to false."
+                f"{folder}: {name} is more than one rounding step of {str(found.dtype).removeprefix('torch.')} away "
+                "from base plus change: report this with the adapter, and set merge.enabled to false."
             )
     return Written(len(weights.trained), account, worst)
 
@@ -146,9 +146,7 @@ def _compared(folder: Path, written: Checkpoint, weights: Weights) -> Iterator[t
 def _finite(folder: Path, written: Checkpoint, name: str) -> torch.Tensor:
     found = written.tensor(name)
     if not bool(torch.isfinite(found).all()):
-        raise TrainingError(
-            f"{folder}: {name} holds numbers that are not finite: try again, and look at the base model."
-        )
+        raise TrainingError(f"{folder}: {name} contains non-finite numbers: try again, and check the base model.")
     return found
 
 
@@ -161,17 +159,17 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 def _check_names(folder: Path, wanted: Mapping[str, object], found: Mapping[str, object]) -> None:
     if strays := sorted(set(wanted) ^ set(found)):
         raise TrainingError(
-            f"{folder}: {len(strays)} weights are missing or belong to another model, the first is {strays[0]}: try"
+            f"{folder}: {len(strays)} weights are missing or belong to another model; the first is {strays[0]}: try"
             " again."
         )
 
 
 def _damaged(folder: Path, name: str) -> TrainingError:
-    return TrainingError(f"{folder}: {name} is not what was merged: the disk or the memory is at fault, try again.")
+    return TrainingError(f"{folder}: {name} differs from what was merged: disk or memory may be faulty; try again.")
 
 
 def _only_format(folder: Path, written: Checkpoint) -> torch.dtype:
     formats = {format for format in written.dtypes.values() if format.is_floating_point}
     if len(formats) != 1:
-        raise TrainingError(f"{folder}: the weights have the formats {formats}: try again.")
+        raise TrainingError(f"{folder}: the weights have the dtypes {formats}: try again.")
     return formats.pop()

@@ -61,8 +61,8 @@ def put_adapter(model: Any, adapter: Mapping[str, Any], targets: Targets | None 
             return get_peft_model(model, config)
     except ValueError as error:
         raise ConfigError(
-            f"adapter.target_modules: {adapter['target_modules']} does not fit this model"
-            f" ({str(error).split('. ')[0]}): use {_alternatives(model, adapter)}."
+            f"adapter.target_modules: {adapter['target_modules']} does not match this model "
+            f"({str(error).split('. ')[0]}): use {_alternatives(model, adapter)}."
         ) from None
 
 
@@ -99,7 +99,7 @@ def expert_parameters(model: Any, wanted: str | list[str]) -> list[str]:
         missing = any(not any(one == name or one.endswith(f".{name}") for one in every) for name in names)
     if missing:
         known = sorted({".".join(name.rsplit(".", 2)[1:]) for name in found})
-        cure = f"use some of {', '.join(known)}" if known else "leave it out"
+        cure = f"use any of {', '.join(known)}" if known else "leave it out"
         raise ConfigError(
             f"adapter.target_parameters: {wanted} is not in this {model.config.model_type} model: {cure}."
         )

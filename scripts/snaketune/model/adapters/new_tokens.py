@@ -47,8 +47,8 @@ def token_numbers(setting: str | list[int | str], folder: Path) -> list[int]:
         found = sorted(untrained_tokens(folder).values())
         if not found:
             raise ConfigError(
-                "adapter.trainable_token_indices: no token of this model is new, all embeddings of added tokens have"
-                " been trained: name tokens by their text, or leave it out."
+                "adapter.trainable_token_indices: this model has no new tokens; all embeddings of added tokens are "
+                "trained already: list tokens by their text, or leave it out."
             )
         return found
     known = vocabulary(folder)
@@ -156,8 +156,8 @@ def advice_on_tokens(
         return None
     shown = ", ".join(left[:SHOWN]) + (f" and {len(left) - SHOWN} more" if len(left) > SHOWN else "")
     return (
-        f"{len(left)} tokens of the data were added to the vocabulary and no training has touched their embeddings"
-        f" ({shown}); LoRA leaves them as they are: set adapter.trainable_token_indices to new to train just them."
+        f"{len(left)} tokens in the data were added to the vocabulary but their embeddings are untrained ({shown}), "
+        "and LoRA does not train them: set adapter.trainable_token_indices to new to train only these."
     )
 
 

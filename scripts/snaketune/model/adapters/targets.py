@@ -118,13 +118,13 @@ def _reason(model: Any, name: str, module: Any, rank: int) -> str | None:
     if not _is_product(module):
         return "is more than a matrix product"
     if last in READ_DIRECTLY.get(model.config.get_text_config().model_type, ()):
-        return "its weight is read past an adapter"
+        return "its weight is read without its forward, which would bypass an adapter"
     if CHOOSERS & {*name.split(".")}:
-        return "makes a choice, which has no gradient"
+        return "makes a discrete choice, which has no gradient"
     if _attends_elsewhere(model, name):
-        return "attends to something other than the text"
+        return "attends to something other than text"
     if narrowest(module) < rank and NARROW * narrowest(module) <= width_of(model):
-        return f"has less than rank {rank}"
+        return f"has a rank below {rank}"
     return None
 
 
@@ -173,7 +173,7 @@ def _refuse_unsuitable(model: Any, names: list[str]) -> None:
         if wanted and not _is_product(module):
             raise ConfigError(
                 f"adapter.target_modules: {wanted} is a {type(module).__name__}, whose result is more than a matrix"
-                " product, so that LoRA cannot change it: leave it out."
+                " product, so LoRA cannot adapt it: leave it out."
             )
 
 

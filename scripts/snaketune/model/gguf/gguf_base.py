@@ -65,7 +65,7 @@ def require_package(file: Path) -> None:
     """Raise ConfigError if the package that reads ``file`` is not installed."""
     if find_spec(PACKAGE) is None:
         raise ConfigError(
-            f"model.name_or_path {file} is a GGUF file, which the package {PACKAGE} reads: install it with"
+            f"model.name_or_path {file} is a GGUF file, which needs the package {PACKAGE}: install it with"
             " `pip install --no-deps -r envs/extras/gguf.txt -c constraints.txt`."
         )
 
@@ -165,7 +165,7 @@ def _llama3(factors: np.ndarray, theta: float) -> dict[str, Any]:
     scale = float(factors.max())
     if np.allclose(factors, llama3_factors(len(factors), theta, scale), rtol=TOLERANCE):
         return {"rope_type": "llama3", "factor": scale, **LLAMA3}
-    raise UnsupportedGguf(f"it scales positions by factors of its own, {FACTORS}")
+    raise UnsupportedGguf(f"it scales positions by custom factors, {FACTORS}")
 
 
 def llama3_factors(pairs: int, theta: float, scale: float) -> np.ndarray:

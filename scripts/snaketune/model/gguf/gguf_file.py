@@ -88,7 +88,7 @@ def gguf_facts(file: Path, reader: "GgufReader") -> GgufFacts:
     kind = OTHER_KINDS.get("mmproj" if architecture in PROJECTOR_ARCHITECTURES else reader.value("general.type", ""))
     if kind or not architecture:
         raise ConfigError(
-            f"model.name_or_path {file} is {kind or 'of no stated architecture'}, not a language model: give the"
+            f"model.name_or_path {file} is {kind or 'of unknown architecture'}, not a language model: give the"
             " model's own file."
         )
     return GgufFacts(architecture, str(reader.value("general.name", "")), _quantisation(reader), _card(reader))

@@ -67,8 +67,8 @@ def make_tokenizer(cfg: dict[str, Any], texts: Iterable[str], folder: Path) -> d
     """
     if cfg["vocab_size"] < SMALLEST_VOCABULARY:
         raise ConfigError(
-            f"model.tiny.vocab_size {cfg['vocab_size']} is too small: all bytes and the special tokens are"
-            f" {SMALLEST_VOCABULARY}, give at least that."
+            f"model.tiny.vocab_size {cfg['vocab_size']} is too small: bytes and special tokens need "
+            f"{SMALLEST_VOCABULARY}; give at least that."
         )
     tokenizer = train_tokenizer(_sample(texts), cfg["vocab_size"], cfg["max_position_embeddings"])
     tokenizer.save_pretrained(folder)

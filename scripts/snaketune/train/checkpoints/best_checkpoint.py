@@ -61,8 +61,8 @@ class BestCheckpoint(TrainerCallback):
         """
         if self.is_used and not rows:
             raise TrainingError(
-                "train.load_best_model_at_end or train.early_stopping_patience is set and no record is held out, so"
-                " that nothing can be evaluated: raise split.test_size, or unset them."
+                "train.load_best_model_at_end or train.early_stopping_patience is set but no record is held out, so "
+                "nothing can be evaluated: raise split.test_size, or unset the key."
             )
 
     def facts(self) -> dict[str, Any]:
@@ -124,7 +124,8 @@ class BestCheckpoint(TrainerCallback):
 
         if not is_sealed(work, best):
             raise TrainingError(
-                f"{work}/checkpoint-{best}, the best of this training, is missing: remove {work} and train again."
+                f"{work}/checkpoint-{best}, the best checkpoint of this training, is missing: remove {work} and train "
+                "again."
             )
         return work / f"checkpoint-{best}"
 

@@ -66,10 +66,10 @@ def _problem(checkpoint: Path) -> str | None:
         if facts.pop("digest") != digest_of(facts):
             return f"{MANIFEST} was changed"
     except (ValueError, KeyError, TypeError, AttributeError):
-        return f"{MANIFEST} is not readable"
+        return f"{MANIFEST} cannot be read"
     best = facts["best"][1] if "best" in facts else None
     if best is not None and not is_sealed(checkpoint.parent, best) and best != facts["step"]:
-        return f"the checkpoint of step {best}, which is the best before it, is missing"
+        return f"the checkpoint of step {best}, its best predecessor, is missing"
     bad = damaged_files(manifest)
     return f"{bad[0]} is missing or changed" if bad else None
 
@@ -78,8 +78,7 @@ def _require_owner(checkpoint: Path, fingerprint: str) -> None:
     owner = facts_of(checkpoint)["fingerprint"]
     if owner != fingerprint:
         raise TrainingError(
-            f"{checkpoint} belongs to the training {owner} and not to this one, {fingerprint}: move it away, nothing of"
-            " it is used."
+            f"{checkpoint} belongs to training {owner}, not to this one, {fingerprint}: move it away; it is not used."
         )
 
 

@@ -91,14 +91,14 @@ def _key(rank: int) -> str:
 def absence(rank: int, size: int, missing: Sequence[int], seconds: float) -> str:
     """Return the sentence on processes that did not come along; on the network where all came."""
     after = f"process {rank} of {size} waited for {seconds / 60:.1f} minutes"
-    again = "the same command goes on from the last checkpoint."
+    again = "run the same command to resume from the last checkpoint."
     if not missing:
         return (
-            f"{after} with all others, and what they send does not arrive: the connection between the GPUs or nodes has"
-            f" failed (NCCL_DEBUG=INFO says where); {again}"
+            f"{after} with all other processes present, but their data does not arrive: the connection between the "
+            f"GPUs or nodes has failed (NCCL_DEBUG=INFO shows where); {again}"
         )
     who = f"process{'es' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
-    return f"{after} for {who}, which did not come to the same batch: its node's log may say why; {again}"
+    return f"{after} for {who}, which did not reach the same batch: its node's log may say why; {again}"
 
 
 def end_process(sentence: str) -> None:

@@ -65,7 +65,7 @@ def find_nodes(count: int, environment: Mapping[str, str] = os.environ) -> Nodes
     job, names = environment.get("SLURM_JOB_ID"), environment.get("SLURM_JOB_NODELIST")
     if not job or not names:
         raise ConfigError(
-            f"plan.num_nodes: {count} and this is not a job of Slurm, which would start processes on the others: use"
+            f"plan.num_nodes: {count} but this is not a Slurm job, which would start processes on the other nodes: use"
             " `snakemake --profile profiles/slurm`, or set it to 1."
         )
     asked = subprocess.run(["scontrol", "show", "hostnames", names], capture_output=True, text=True, errors="replace")
@@ -76,8 +76,8 @@ def find_nodes(count: int, environment: Mapping[str, str] = os.environ) -> Nodes
     found = asked.stdout.split()
     if len(found) != count:
         raise ConfigError(
-            f"plan.num_nodes: {count} and the Slurm job {job} has {len(found)} ({names}): leave `nodes` of train_model"
-            " to the workflow, which sets it."
+            f"plan.num_nodes: {count} and the Slurm job {job} has {len(found)} ({names}): do not set `nodes` of "
+            "train_model; the workflow sets it."
         )
     threads = environment.get("SLURM_CPUS_PER_TASK", "1")
     return Nodes(count, found[0], FIRST_PORT + int(job) % PORTS, threads)

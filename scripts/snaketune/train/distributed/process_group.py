@@ -148,8 +148,8 @@ class ProcessGroup:
             yield
         except RuntimeError as error:
             raise TrainingError(
-                f"process {self.rank} of {self.size} waited in vain for {_missing(str(error))}: what stopped it is said"
-                " above or in its node's log; the same command goes on from the last checkpoint."
+                f"process {self.rank} of {self.size} timed out waiting for {_missing(str(error))}: its error is shown "
+                "above or in its node's log; run the same command to resume from the last checkpoint."
             ) from None
 
 

@@ -36,5 +36,5 @@ def requeued_when_out_of_time(work: Path, environment: Mapping[str, str] = os.en
             raise
         asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, errors="replace")
         if asked.returncode:
-            raise TrainingError(f"{error} Slurm does not take job {job} back ({asked.stderr.strip()}).") from None
-        raise TrainingError(f"{error} Slurm has job {job} in its queue again and does that by itself.") from None
+            raise TrainingError(f"{error} Slurm did not requeue job {job} ({asked.stderr.strip()}).") from None
+        raise TrainingError(f"{error} Slurm has requeued job {job}, which resumes by itself.") from None

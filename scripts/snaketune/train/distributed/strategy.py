@@ -87,8 +87,8 @@ def run_workers(count: int, command: Sequence[str], nodes: Nodes = ONE_NODE) -> 
     if status:
         kind = OutOfTime if came[:1] == [signal.SIGUSR1] else TrainingError
         raise kind(
-            f"the {count} training processes did not finish (status {status}): what stopped them is said above; the"
-            " same command goes on from the last checkpoint."
+            f"the {count} training processes did not finish (status {status}): their error is shown above; run the "
+            "same command to resume from the last checkpoint."
         )
 
 
@@ -128,7 +128,7 @@ def require_file_offload() -> None:
     if not AsyncIOBuilder().is_compatible(verbose=False):
         raise ConfigError(
             "train.offload: nvme needs a C++ compiler and the headers of libaio (Debian: apt install g++ libaio-dev),"
-            " which are not here: install them, or set train.offload to cpu."
+            " which are not installed: install them, or set train.offload to cpu."
         )
 
 

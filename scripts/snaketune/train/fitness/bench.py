@@ -101,9 +101,9 @@ class Size:
 
 
 REDUCED = Size(32, 48, 2, 4, 2, 97, 48, 12)
-"""For a CPU: every line of the checks, nothing about speed."""
+"""For a CPU: runs every check, says nothing about speed."""
 ORDINARY = Size(1024, 2816, 4, 16, 4, 32_000, 2048, 24)
-"""Fits a card of 8 GB with every method."""
+"""Fits an 8 GB card with every method."""
 
 
 class _Documents:

@@ -58,7 +58,7 @@ def choose_attention(bench: Bench) -> Seen:
     """Say which attention kernel a run gets."""
     dtype = computing_dtype(bench.configuration(), bench.device)
     kernel = training_attention("auto", bench.device, dtype, bench.folder)
-    why = "documents are kept apart by " + ("a mask" if kernel in ("sdpa", "eager") else "their boundaries")
+    why = "documents are separated by " + ("a mask" if kernel in ("sdpa", "eager") else "their boundaries")
     return Seen(f"{kernel} in {str(dtype).removeprefix('torch.')}: {why}", {"attention": kernel})
 
 
@@ -69,7 +69,7 @@ def documents_stay_apart(bench: Bench) -> Seen:
     model: Any = trainer.model
     with mixed_precision(model, mixed_dtype(cfg["train"], bench.device)):
         check_isolation(model)
-    return Seen(f"a document is the same alone and behind another one with {engine.attention}")
+    return Seen(f"a document gives the same logits alone and after another one with {engine.attention}")
 
 
 def chunked_loss_is_the_loss(bench: Bench) -> Seen:
@@ -122,9 +122,9 @@ def resumed_is_uninterrupted(bench: Bench) -> Seen:
     second.resume(kept)
     second.train(resume_from_checkpoint=str(bench.work / "parts" / "checkpoint-3"))
     if second.state.global_step != cfg["train"]["max_steps"]:
-        raise AssertionError(f"it ended at step {second.state.global_step}")
+        raise AssertionError(f"it stopped at step {second.state.global_step}")
     _same_bits(expected, trained_weights(second.model))
-    return Seen("the weights have the same bits after an interruption")
+    return Seen("the weights are bit-identical after an interruption")
 
 
 def repeated_is_the_same(bench: Bench) -> Seen:
@@ -135,7 +135,7 @@ def repeated_is_the_same(bench: Bench) -> Seen:
         trainer.train()
         found.append(trained_weights(trainer.model))
     _same_bits(*found)
-    return Seen("two trainings with deterministic: true have the same bits")
+    return Seen("two trainings with deterministic: true are bit-identical")
 
 
 def _same_bits(expected: list[torch.Tensor], found: list[torch.Tensor]) -> None:
@@ -159,7 +159,7 @@ def nothing_waits(bench: Bench) -> Seen:
 
     trainer.training_step = watched  # type: ignore[method-assign]
     trainer.train()
-    return Seen("no forward and backward pass waits for the card")
+    return Seen("no forward or backward pass synchronises with the GPU")
 
 
 def plan_is_the_memory(bench: Bench) -> Seen:
@@ -231,7 +231,7 @@ def throughput_of_8b_layers(bench: Bench) -> Seen:
 CHECKS: dict[str, Callable[[Bench], Seen]] = {
     "card": describe_card,
     "attention": choose_attention,
-    "packed = alone": documents_stay_apart,
+    "packed = unpacked": documents_stay_apart,
     "chunked = plain loss": chunked_loss_is_the_loss,
     "deterministic": repeated_is_the_same,
     "resumed = uninterrupted": resumed_is_uninterrupted,

@@ -24,7 +24,7 @@ STYLE = (
 
 PASSED, FAILED, NOT_HERE = "passed", "failed", "not here"
 SECONDS = 360.0
-"""No check begins after it: those left are "not here", and the card is not called fit."""
+"""No check starts after it: the remaining ones count as "not here", and the card is not called fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def _findings(bench: Bench, checks: dict[str, Callable[[Bench], Seen]], end: flo
     for name, check in checks.items():
         began = time.monotonic()
         if began > end:
-            yield Finding(name, FAILED, "not reached: the checks before it took too long", {}, 0.0)
+            yield Finding(name, FAILED, "not reached: the earlier checks took too long", {}, 0.0)
             continue
         verdict, seen = _verdict(bench, check)
         found = Finding(name, verdict, seen.said, seen.figures, round(time.monotonic() - began, 2))

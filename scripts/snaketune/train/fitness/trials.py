@@ -89,7 +89,7 @@ def try_pairs(bench: Bench) -> Seen:
     seen = _try(bench, sections, rows=bench.rows_of_pairs(), kind=PreferenceTrainer, loss=loss)
     first = seen.figures["losses"][0]
     if abs(first - math.log(2)) > NEAR_LOG_2:
-        raise AssertionError(f"the first loss is {first:.4f} and not log 2: the reference is not the policy")
+        raise AssertionError(f"the first loss is {first:.4f} instead of log 2: reference and policy differ")
     return seen
 
 
@@ -106,7 +106,7 @@ def _try(bench: Bench, sections: dict[str, dict[str, Any]], **given: Any) -> See
     rate = watch.rate()
     again = engine.facts()["compiled_again"]
     if again:
-        raise AssertionError(f"layers were compiled again {again} times after the first steps")
+        raise AssertionError(f"layers were recompiled {again} times after the first steps")
     losses = [round(loss, 5) for loss in (before, after)]
     figures = {"tokens_per_second": round(rate), "losses": losses}
     return Seen(f"loss {before:.4f} to {after:.4f} nats, {rate:,.0f} tokens/s", figures)

@@ -79,8 +79,8 @@ def _masked(support: Support) -> str:
     if support.sdpa:
         return "sdpa"
     print(
-        f"Attention runs in eager, which keeps every weight of it: transformers has {support.kind} models with nothing"
-        " faster on this device.",
+        f"Attention runs in eager mode, which keeps all attention weights in memory: transformers has {support.kind} "
+        "models with no faster kernel on this device.",
         flush=True,
     )
     return "eager"
@@ -106,13 +106,13 @@ def _installed_flash(capability: tuple[int, int]) -> str | None:
 def _obstacle(device: Device, dtype: torch.dtype, folder: str | Path, support: Support) -> str | None:
     """Return why a kernel that takes documents one by one cannot run, or None."""
     if dtype == torch.float32 and not device.is_cpu:
-        return "it computes in 16 bits and this run in float32"
+        return "it computes in 16 bits but this run in float32"
     if not device.is_cpu and torch.cuda.get_device_capability()[0] < 8:
         return "it needs an Ampere or newer GPU"
     if not support.any_kernel:
-        return f"{support.kind} models bring an attention of their own, which takes no other kernel"
+        return f"{support.kind} models have their own attention, which supports no other kernel"
     if not support.sdpa:
-        return f"the attention of {support.kind} models is more than a product (sinks, capped logits or a bias)"
+        return f"{support.kind} models do not use plain dot-product attention (but sinks, capped logits or a bias)"
     settings = _settings(folder)
     return _unsuitable_attention(settings) or (None if device.is_cpu else _unsuitable_heads(settings))
 
@@ -120,7 +120,7 @@ def _obstacle(device: Device, dtype: torch.dtype, folder: str | Path, support: S
 def _not_for_flash(dtype: torch.dtype, settings: dict[str, Any]) -> str | None:
     """Return why FlashAttention as a package cannot run, whatever the attention is, or None."""
     if dtype == torch.float32:
-        return "it computes in 16 bits and this run in float32"
+        return "it computes in 16 bits but this run in float32"
     if torch.cuda.get_device_capability()[0] < 8:
         return "it needs an Ampere or newer GPU"
     return _unsuitable_heads(settings)
@@ -135,7 +135,7 @@ def _unsuitable_attention(settings: dict[str, Any]) -> str | None:
     if settings.get("attn_logit_softcapping"):
         return "the model caps its attention logits"
     if any(settings.get(name) for name in DROPOUTS):
-        return "the model drops attention weights at random"
+        return "the model uses attention dropout"
     if settings.get("attention_chunk_size"):
         return "the model attends within chunks"
     return "queries and values differ in size (latent attention)" if settings.get("qk_nope_head_dim") else None
@@ -146,7 +146,7 @@ def _unsuitable_heads(settings: dict[str, Any]) -> str | None:
     if width is None and settings.get("hidden_size") and settings.get("num_attention_heads"):
         width = settings["hidden_size"] // settings["num_attention_heads"]
     if width and (width > WIDEST_HEAD or width % HEAD_STEP):
-        return f"its heads are {width} wide and the kernel takes multiples of {HEAD_STEP} up to {WIDEST_HEAD}"
+        return f"its head size is {width}, but the kernel needs multiples of {HEAD_STEP} up to {WIDEST_HEAD}"
     return None
 
 
@@ -188,13 +188,13 @@ def _over_documents(kernel: Kernel) -> Callable[..., tuple[torch.Tensor, None]]:
 def _refuse_unsupported(boundaries, mask, dropout: float, kwargs: dict[str, Any]) -> None:
     if boundaries is None or mask is not None:
         raise ConfigError(
-            "model.attn_implementation: varlen is for packed training rows and got a batch without document"
-            " boundaries: set it to auto."
+            "model.attn_implementation: varlen needs packed rows, but got a batch without document boundaries: set it "
+            "to auto."
         )
     if dropout or any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
         raise ConfigError(
-            "model.attn_implementation: varlen knows no attention dropout, capped logits, sinks or position bias and"
-            " this model has one of them: set it to eager."
+            "model.attn_implementation: varlen supports neither attention dropout, capped logits, sinks nor position "
+            "bias: set it to eager."
         )
 
 
@@ -242,7 +242,7 @@ def settle_attention(model: Any, masked: bool = False) -> None:
     if by_document is not None and bool((by_document - expected).norm() <= limit * expected.norm()):
         base.set_attn_implementation(VARLEN)
     else:
-        print("Note: attention runs with a mask, because this model's is more than a product of documents.", flush=True)
+        print("Note: attention runs with a mask: this model's is not plain dot-product attention.", flush=True)
 
 
 def check_isolation(model: Any) -> None:
@@ -257,7 +257,7 @@ def check_isolation(model: Any) -> None:
     if not change <= limit:
         raise ConfigError(
             f"tokens.packing: true mixes neighbouring documents in this model with {model.config._attn_implementation}"
-            f" attention (a document changes by {change:.1%} behind another one): set it to false."
+            f" attention (a document's outputs change by {change:.1%} after another one): set it to false."
         )
 
 

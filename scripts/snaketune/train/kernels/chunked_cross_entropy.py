@@ -112,7 +112,7 @@ def install_chunked_loss(model: Any) -> bool:
     """
     obstacle = chunked_loss_obstacle(model)
     if obstacle:
-        print(f"The loss keeps its logits: {obstacle}.", flush=True)
+        print(f"The loss computes full logits: {obstacle}.", flush=True)
         return False
     put_chunked_loss(model)
     return True
@@ -134,13 +134,13 @@ def chunked_loss_obstacle(model: Any) -> str | None:
     base = _causal_model(model)
     head = base.get_output_embeddings()
     if type(head) is not torch.nn.Linear:
-        return f"the output layer is a {type(head).__name__} and not a plain linear layer"
+        return f"the output layer is a {type(head).__name__} rather than a plain linear layer"
     settings = base.config.get_text_config()
     changed = [name for name in CHANGED_LOGITS if getattr(settings, name, None) not in (None, 1, 1.0)]
     if changed:
-        return f"the model changes its logits ({changed[0]})"
+        return f"the model modifies its logits ({changed[0]})"
     if getattr(settings, "output_router_logits", False):
-        return "the model adds a loss of its experts"
+        return "the model adds a router loss"
     return _difference(base)
 
 
@@ -162,7 +162,7 @@ def _difference(base: Any) -> str | None:
     base.train(was_training)
     limit = TOLERANCE_FLOAT32 if is_exact(hidden) else TOLERANCE_HALF
     if own.logits.shape != logits.shape or not _near(own.logits, logits, limit):
-        return "the model does more to its logits than one matrix product"
+        return "the model computes its logits by more than one matrix product"
     return None if _near(own.loss, loss, limit) else f"it gives {float(loss):.6f} and the model {float(own.loss):.6f}"
 
 

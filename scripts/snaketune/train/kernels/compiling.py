@@ -94,7 +94,7 @@ def _obstacle(adapter: Mapping[str, Any], is_checkpointing: bool) -> tuple[str |
     dropout = adapter.get("lora_dropout", 0.0)
     if dropout and is_checkpointing:
         # https://github.com/huggingface/peft/issues/3020: inductor fails on the recomputed dropout.
-        return f"adapter.lora_dropout: {dropout} does not compile together with activation checkpointing", "0"
+        return f"adapter.lora_dropout: {dropout} cannot be compiled together with activation checkpointing", "0"
     return None, ""
 
 
@@ -128,4 +128,4 @@ class CompilationWatch(TrainerCallback):
         new, self._known = now.graphs - self._known.graphs, now
         if new and not expected:
             self.later += new
-            print(f"Step {step}: layers were compiled again ({new} graphs), which costs time.", flush=True)
+            print(f"Step {step}: layers were recompiled ({new} graphs), which costs time.", flush=True)

@@ -22,8 +22,8 @@ def require_float8(train: dict[str, Any], device: Device) -> None:
         raise ConfigError(f"train.fp8: {str(setting).lower()} {obstacle}.")
     if setting == ROWWISE and torch.cuda.get_device_capability() < ROWWISE_CAPABILITY:
         raise ConfigError(
-            f"train.fp8: {ROWWISE} needs a Hopper or newer GPU and this is {name_of(device)}: set it to true, which has"
-            " one scale for each tensor."
+            f"train.fp8: {ROWWISE} needs a Hopper or newer GPU and this is {name_of(device)}: set it to true, which "
+            "uses one scale per tensor."
         )
 
 
@@ -55,11 +55,11 @@ def use_float8(model: Any, is_full: bool, setting: bool | str = True) -> int:
 
 def _obstacle(device: Device, torch_compile: bool | str) -> str | None:
     if device.is_cpu or torch.cuda.get_device_capability() < CAPABILITY:
-        return "needs a GPU with float8 (Ada, Hopper or newer), and this machine has none: set it to false"
+        return "needs a GPU with float8 (Ada, Hopper or newer), but this machine has none: set it to false"
     if importlib.util.find_spec("torchao") is None:
         return "needs the package torchao: install it or set it to false"
     if torch_compile is False:
-        return "needs compiled layers to be any faster: set train.torch_compile to true or auto"
+        return "is only faster with compiled layers: set train.torch_compile to true or auto"
     return None
 
 

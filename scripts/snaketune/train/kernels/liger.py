@@ -51,21 +51,21 @@ def use_liger(model: Any, cfg: dict[str, Any], device: Device, is_compiled: bool
     if obstacle is None:
         expected = _sample(model)
         swapped = _swap(model)
-        apart = _apart(expected, _sample(model)) if swapped else "the model has no layers that they are for"
+        apart = _apart(expected, _sample(model)) if swapped else "the model has no layers that they support"
         apart = apart or _rotary_apart(swapped, model)
         if not apart:
             return len(swapped), None
         _undo(swapped)
         obstacle = apart
     if setting is True:
-        raise ConfigError(f"train.use_liger_kernel: true is not possible here ({obstacle}): set it to auto.")
+        raise ConfigError(f"train.use_liger_kernel: true is not possible on this machine ({obstacle}): set it to auto.")
     is_expected = importlib.util.find_spec("liger_kernel") and not device.is_cpu and not is_compiled
-    return 0, f"kernels of liger-kernel are not used, because {obstacle}" if is_expected else None
+    return 0, f"liger kernels are not used, because {obstacle}" if is_expected else None
 
 
 def _obstacle(cfg: dict[str, Any], device: Device, is_compiled: bool) -> str | None:
     if device.is_cpu:
-        return "they are for GPUs"
+        return "they need a GPU"
     if importlib.util.find_spec("liger_kernel") is None:
         return "the package is not installed: pip install -r envs/extras/liger.txt -c constraints.txt"
     if is_compiled:

@@ -61,8 +61,8 @@ def _left_alone(model: PeftModel, targets: Targets) -> list[str]:
     if experts and not any(isinstance(module, ParamWrapper) for module in model.modules()):
         share = sum(sizes[name] for name in experts) / sum(sizes.values())
         notes.append(
-            f"the experts ({share:.0%} of the weights) get no adapter; adapter.target_parameters: all-experts trains"
-            " them, too"
+            f"the experts ({share:.0%} of the weights) get no adapter; set adapter.target_parameters to all-experts to "
+            "train them as well"
         )
     return notes
 
@@ -79,7 +79,7 @@ def check_modules_to_save(base: torch.nn.Module, names: list[str]) -> None:
             )
         if any(not weight.is_floating_point() for module in found for weight in module.parameters()):
             raise ConfigError(
-                f"adapter.modules_to_save: {wanted} is quantised and cannot be trained whole: leave it out, or set"
+                f"adapter.modules_to_save: {wanted} is quantised and cannot be trained directly: leave it out, or set"
                 " model.quantization to none."
             )
 
@@ -103,7 +103,7 @@ def check_patterns(model: PeftModel, adapter: dict[str, Any]) -> None:
         for pattern in adapter[key]:
             if not any(get_pattern_key([pattern], name) == pattern for name in layers):
                 raise ConfigError(
-                    f"adapter.{key}: {pattern!r} is the name of no adapted layer: layers are called like {layers[0]}."
+                    f"adapter.{key}: {pattern!r} matches no adapted layer: layer names look like {layers[0]}."
                 )
 
 
@@ -116,7 +116,7 @@ def check_ranks(model: PeftModel, rank: int) -> None:
         if own > widest:
             key = "adapter.r" if own == rank else "adapter.rank_pattern"
             raise ConfigError(
-                f"{key}: {own} is more than the layer {name} has ({module.in_features} x {module.out_features}): use"
+                f"{key}: {own} exceeds the layer {name} ({module.in_features} x {module.out_features}): use"
                 f" {widest} or less."
             )
 
@@ -132,7 +132,7 @@ def load_weights(model: PeftModel, path: Path) -> None:
     except (SafetensorError, FileNotFoundError, RuntimeError) as error:
         problem = str(error).strip().splitlines()[-1].strip()
     if problem:
-        raise TrainingError(f"{path}: the weights do not fit this run's adapter ({problem}): make them again.")
+        raise TrainingError(f"{path}: the weights do not fit this run's adapter ({problem}): train the adapter again.")
 
 
 def _misfit(model: PeftModel, tensors: Mapping[str, torch.Tensor]) -> str | None:

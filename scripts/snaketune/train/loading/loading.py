@@ -43,7 +43,7 @@ def load_base(folder: str | Path, cfg: dict[str, Any], device: Device) -> PreTra
     trust, arithmetic = model["trust_remote_code"], computing_dtype(cfg, device)
     kernel = training_attention(model["attn_implementation"], device, arithmetic, folder, trust)
     if quantization != NONE and device.is_cpu:
-        print(f"model.quantization: {quantization} on a CPU saves memory, not time; none is exact.", flush=True)
+        print(f"model.quantization: {quantization} on a CPU saves memory but no time, and loses precision.", flush=True)
     if is_sharded(cfg) and not ProcessGroup.of_environment().is_main_process:
         return empty_model(folder, base_dtype(cfg, device), kernel, trust)
     loaded = open_model(folder, base_dtype(cfg, device), kernel, trust, quantization)

@@ -31,8 +31,8 @@ def find_origins(model: dict[str, Any], start: str | None) -> Origins:
     """
     if model["weights_digest"] is None:
         raise ConfigError(
-            f"plan.without_weights: true prepared {model['name']} for planning alone: set it to false to train, with a"
-            " folder that has its safetensors files."
+            f"plan.without_weights: true prepared {model['name']} for planning only: to train, set it to false and "
+            "give a folder with safetensors files."
         )
     digests = {"base": model["weights_digest"], "configuration": model["configuration_digest"]}
     if not start:

@@ -46,7 +46,7 @@ def _refuse_quantised(setting: str, folder: str | Path) -> None:
     settings, _ = PretrainedConfig.get_config_dict(str(folder), local_files_only=True)
     if settings.get("quantization_config"):
         raise ConfigError(
-            f"model.quantization: {setting} quantises an unquantised model and model.name_or_path is quantised already:"
+            f"model.quantization: {setting} needs an unquantised model but model.name_or_path is already quantised:"
             " give the original model, or set model.quantization to none."
         )
 

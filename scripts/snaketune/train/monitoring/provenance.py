@@ -45,7 +45,7 @@ def noted(what: str, ask: Callable[[], T], seconds: float | None = None) -> T | 
     if answers:
         return answers[0]
     reason = f"{type(errors[0]).__name__}: {errors[0]}" if errors else f"no answer within {seconds:g} s"
-    print(f"Note: {what} is not recorded ({reason}); the result is the same.", flush=True)
+    print(f"Note: {what} is not recorded ({reason}); results are unaffected.", flush=True)
     return None
 
 
@@ -75,7 +75,7 @@ def describe_git(folder: Path, seconds: float = GIT_SECONDS) -> dict[str, str] |
         folder: a folder of the checkout.
         seconds: the longest time that it may take; changes of large tracked files on a slow disk take minutes.
     """
-    return noted("the state of git", lambda: _git_state(folder, seconds), seconds)
+    return noted("the git state", lambda: _git_state(folder, seconds), seconds)
 
 
 def _git_state(folder: Path, seconds: float) -> dict[str, str] | None:

@@ -1,4 +1,4 @@
-"""What a training measures about itself: tokens, where the time goes, memory, and how busy the GPU is."""
+"""What a training measures about itself: tokens, where the time goes, memory, and GPU utilisation."""
 
 import contextlib
 import functools
@@ -141,8 +141,8 @@ def data_hint(spent: dict[str, float], share: float = 0.2, seconds: float = 1.0)
     if spent["data"] <= max(share * training, seconds) or spent["device"] > 0.02 * training:
         return None
     return (
-        f"{spent['data'] / training:.0%} of the time goes to waiting for data: try train.dataloader_num_workers 2 or"
-        " more, and paths.results on a faster (local) disk."
+        f"{spent['data'] / training:.0%} of the time is spent waiting for data: try train.dataloader_num_workers of 2 "
+        "or more, and paths.results on a faster (local) disk."
     )
 
 
@@ -186,10 +186,10 @@ def gpu_utilization() -> int | None:
     """Return the percent of the last moments in which the GPU was busy (NVML), or None where NVML is not to be had."""
     if not torch.cuda.is_available() or not _has_utilization():
         return None
-    return noted("how busy the GPU is", torch.cuda.utilization)
+    return noted("GPU utilisation", torch.cuda.utilization)
 
 
 @functools.cache
 def _has_utilization() -> bool:
     """Tell whether NVML is here and knows that number, which a part of a GPU (MIG) does not have; it is said once."""
-    return noted("how busy the GPU is", torch.cuda.utilization) is not None
+    return noted("GPU utilisation", torch.cuda.utilization) is not None

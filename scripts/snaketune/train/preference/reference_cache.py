@@ -55,7 +55,7 @@ class ReferenceCache:
         stored = path.read_bytes()
         digest, content = stored[:DIGEST_BYTES], stored[DIGEST_BYTES:]
         if hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest() != digest:
-            print(f"The kept reference {path} is damaged: it is computed again.", flush=True)
+            print(f"The cached reference log-probabilities in {path} are damaged: they are recomputed.", flush=True)
             return None
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return Reference(arrays["log_probs"], arrays["counts"])

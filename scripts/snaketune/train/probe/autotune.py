@@ -35,7 +35,7 @@ def autotune(
         max_seconds: of training, for each candidate.
 
     Returns:
-        ``candidates`` (rows with ``verdict``: measured, planned not to fit, ran out of memory), ``current`` and
+        ``candidates`` (rows with ``verdict``: measured, predicted not to fit, ran out of memory), ``current`` and
         ``best`` (their indices), ``advice`` (``changes``, ``speed_up``, ``time_reduction``; None to change nothing)
         and ``memory_gb`` of the device.
     """
@@ -119,7 +119,7 @@ def _try(candidate: Candidate, measure: Measure, needs: Need, memory_gb: float) 
     row: dict[str, Any] = {"setting": candidate.facts(), "keys": candidate.keys(), "planned_gb": needs(candidate)}
     row |= {"tokens_per_second": None, "spread": None, "memory_gb": None, "origin": "estimated"}
     if row["planned_gb"] is not None and row["planned_gb"] * (1 - MARGIN) > memory_gb:
-        return row | {"verdict": "planned not to fit"}
+        return row | {"verdict": "predicted not to fit"}
     try:
         found = measure(candidate)
     except ShortageError:

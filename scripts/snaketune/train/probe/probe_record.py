@@ -38,13 +38,13 @@ WITHOUT_EFFECT = {
         "strategy",
     ),
 }
-"""Settings that cannot change how fast a step is, or that a probe does not heed."""
+"""Settings that cannot change the speed of a step, or that a probe ignores."""
 LOADER = ("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory")
 
 STEPS, WARMUP_STEPS, REPEATS = 2, 4, 3
 REPEAT_SECONDS = 4.0
 MAX_SECONDS = 240.0
-"""Of training: no repeat begins after it."""
+"""Time limit of training: no repeat starts after it."""
 CANDIDATE_SECONDS = 60.0
 EVALUATED_ROWS = 64
 
@@ -62,9 +62,9 @@ class ProbeRequest:
     rows_folder: Path
     results: Path
     scratch: Path
-    """A folder to work in, on the disk that checkpoints go to."""
+    """A working folder on the disk of the checkpoints."""
     tunes: bool
-    """Whether other settings that train the same are measured as well."""
+    """Whether equivalent settings are measured as well."""
 
 
 def probe_of(request: ProbeRequest) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def probe_of(request: ProbeRequest) -> dict[str, Any]:
     path = probe_path(request.results, identity)
     record = _recall(path, identity)
     if record and (record["autotune"] or not request.tunes):
-        print(f"Measured on {record['measured_at']} already: {path}", flush=True)
+        print(f"Already measured on {record['measured_at']}: {path}", flush=True)
         return record
     record = _measure(request, identity, found)
     write_json(path, record)

@@ -290,7 +290,7 @@ def _measured(
 ) -> Probe:
     rates, trainer = watch.rates(), run.trainer
     if not rates:
-        raise TrainingError("a probe measured nothing, because training ended before one repeat: run it again.")
+        raise TrainingError("the probe measured nothing, because training ended before one repeat: run it again.")
     loss, seconds = evaluation
     return Probe(
         tokens_per_second=median(rates),
