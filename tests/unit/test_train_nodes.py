@@ -93,5 +93,5 @@ def test_a_cluster_that_takes_nothing_back_is_named(scontrol, tmp_path):
 
 
 def test_without_slurm_the_sentence_stays_as_it_is(tmp_path):
-    with pytest.raises(OutOfTime, match="came"), requeued_when_out_of_time(tmp_path, {}):
+    with pytest.raises(OutOfTime, match="received"), requeued_when_out_of_time(tmp_path, {}):
         raise OutOfTime("SIGUSR1 received.")
