@@ -137,6 +137,6 @@ def require_pairs(rows: PackedRows, method: str) -> None:
     records = [document.record for document in rows.documents(0)] if len(rows) else []
     if records[0::2] != records[1::2]:
         raise TrainingError(
-            f"train.method: {method} needs rows of chosen and rejected answers and these hold single documents: set"
+            f"train.method: {method} needs rows of chosen and rejected answers, but these hold single documents: set"
             " data.format to preference and run the same command again, or set train.method to sft."
         )

@@ -102,15 +102,18 @@ class ReferencedTrainer(AnswerTrainer):
 
     @torch.no_grad()
     def _compute_reference(self, rows: PackedRows, block: range, collator: Any) -> Reference:
-        print(f"Computing the reference of rows {block.start} to {block.stop - 1} of {len(rows)}.", flush=True)
+        print(
+            f"Computing reference log-probabilities of rows {block.start} to {block.stop - 1} of {len(rows)}.",
+            flush=True,
+        )
         model = self._model().eval()
         found, counts = [], []
         with self._as_reference(), self._plainly():
             for batch in self._batches(collator, block, max(1, TOKENS_PER_PASS // rows.row_length)):
                 if self._hooks.stop_requested():
                     raise TrainingError(
-                        "told to stop while the reference was computed: its finished blocks are kept, run the same"
-                        " command to go on."
+                        "stopped while computing the reference log-probabilities: finished blocks are kept; run the "
+                        "same command to continue."
                     )
                 found.append(document_log_probs(model, batch).cpu().numpy())
                 counts += [len(rows.documents(row)) for row in batch["facts"].rows]
