@@ -1,6 +1,7 @@
 """Results whose times were lost are told from results that are out of date."""
 
 import os
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +20,7 @@ from snaketune.workflow.results.provenance_notes import (
 )
 
 MADE = ("rows", "manifest.json")
-LATE, EARLY = 2_000_000_000_000_000_000, 1_000_000_000_000_000_000
+LATE, EARLY = 1_700_000_000_000_000_000, 1_000_000_000_000_000_000
 
 
 def job(rule, spec, inputs, outputs, benchmark=None):
@@ -85,6 +86,12 @@ def test_what_is_proven_gets_times_in_order_once(made):
     assert made.put() == 1
     assert times(made.two) == {LATE}
     assert made.put() == 0
+
+
+def test_a_time_that_is_still_to_come_is_not_passed_on(made):
+    set_times(made.one, time.time_ns() + 10**15)
+    assert made.put() == 0
+    assert times(made.two) == {EARLY}
 
 
 @pytest.mark.parametrize("change", ["input", "output", "note", "spec", "rule"])

@@ -44,6 +44,43 @@ def test_any_name_is_taken_and_read_as_what_it_is():
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("data\\train.jsonl", "data/train.jsonl"),
+        ("'data/train.jsonl'", "data/train.jsonl"),
+        ("data/train.jsonl\u00a0", "data/train.jsonl"),
+        ("\u201cdata/train.jsonl\u201d", "data/train.jsonl"),
+        ("Data/Train.JSONL", "data/train.jsonl"),
+        ("data/trian.jsonl", "data/train.jsonl"),
+        ("data/cafe\u0301.jsonl", "data/caf\u00e9.jsonl"),
+        ("C:\\Users\\me\\train.jsonl", "/mnt/c/Users/me/train.jsonl, which is what WSL calls it"),
+        ("elsewhere/train.jsonl", None),
+        ("data/other.jsonl", None),
+        ("data/*.csv", None),
+    ],
+)
+def test_a_path_that_leads_nowhere_names_the_nearest_one(given, meant):
+    write("data/train.jsonl", "data/caf\u00e9.jsonl")
+    with pytest.raises(ConfigError) as error:
+        expand([given])
+    said = str(error.value)
+    assert f"did you mean {meant}?" in said if meant else "check the path; relative paths start at" in said
+
+
+def test_a_file_that_is_removed_while_it_is_read_is_called_so(monkeypatch):
+    write("a.jsonl")
+    found = Discovery("digests.json")
+
+    def gone(path):
+        Path(path).unlink()
+        return Path(path).read_bytes()
+
+    monkeypatch.setattr(found._cache, "digest", gone)
+    with pytest.raises(ConfigError, match=r"a\.jsonl cannot be read .*: it was removed meanwhile"):
+        found.look_up(resolved("a.jsonl"))
+
+
 def test_a_folder_is_its_data_files_and_what_is_left_out_is_said():
     write(
         *(

@@ -36,6 +36,10 @@ def test_scalars_follow_yaml_1_2(text, value):
         ("1: 2", ["not a text"]),
         ("a: !!python/object:os.system {}", ["line 1", "tags"]),
         ("a: \x00", ["not valid YAML"]),
+        ("a: 010", ["line 1", "begins with a zero", "write 10, or '010' in quotes"]),
+        ("x: 1\na: [1, -08]", ["line 2", "-08 begins with a zero"]),
+        ("a: " + "9" * 5000, ["line 1", "5,000 digits"]),
+        ("a: 1e999", ["line 1", "too large"]),
     ],
 )
 def test_what_is_ambiguous_or_dangerous_is_refused_with_its_place(text, words):

@@ -326,6 +326,27 @@ def test_lines_for_files_that_people_have(tmp_path, record, line):
     assert line in sentence_of(tmp_path, *[record] * (1 if "w0" in record else 2))
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{"prompt": 5, "completion": "b"}, {"prompt": ["a"], "completion": "b"}, {"prompt": "a", "completion": ["b"]}],
+)
+@pytest.mark.parametrize("place", [0, 7])
+def test_a_record_of_other_types_is_set_aside_and_costs_no_other(tmp_path, odd, place):
+    records = [{"prompt": f"q{number}", "completion": f"a{number}"} for number in range(29)]
+    records.insert(place, odd)
+    found = read_bytes(tmp_path, lines(*records))
+    assert found.facts["records"] == 29 and found.facts["reasons"] == {"wrong_type": 1}
+    assert found.quarantine[0]["line"] == place + 1
+
+
+def test_markup_is_seen_beside_a_record_of_another_type(tmp_path):
+    pair = {"prompt": "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n", "completion": "b<|im_end|>"}
+    records = [pair] * 29
+    plain = read_bytes(tmp_path, lines(*records))
+    odd = read_bytes(tmp_path, lines(*records, {"prompt": 5, "completion": "b"}))
+    assert odd.records == plain.records and odd.facts["reasons"] == {"wrong_type": 1}
+
+
 @pytest.mark.parametrize("texts", [["b"], ["b", "c"], ["b", "c", "d"]])
 def test_a_list_of_texts_that_is_named_as_an_answer_is_no_dialogue(tmp_path, texts):
     records = [{"prompt": "a", "steps": "b"}] * 30 + [{"prompt": "a", "steps": texts}]

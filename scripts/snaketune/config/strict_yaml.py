@@ -4,6 +4,7 @@ PyYAML follows YAML 1.1, where ``2e-4`` is a text, ``no`` is false, ``12:30`` is
 wins silently and nine lines of aliases expand to gigabytes.
 """
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from snaketune.core.errors import ConfigError
 LARGEST_BYTES = 1_000_000
 MOST_VALUES = 100_000
 """What a file may hold once its aliases (``*name``) and merge keys (``<<``) are written out."""
+MOST_DIGITS = 300
 MERGE = "tag:yaml.org,2002:merge"
 
 _SCALARS = [
@@ -99,6 +101,29 @@ def _apart(value: Any) -> Any:
     return [_apart(one) for one in value] if isinstance(value, list) else value
 
 
+def _integer(loader: _StrictLoader, node: yaml.ScalarNode) -> int:
+    """Return a whole number in decimal digits; PyYAML reads ``010`` as 8, and cannot read ``08``."""
+    place = f"{loader.name}, line {node.start_mark.line + 1}"
+    if len(node.value) > MOST_DIGITS:
+        raise ConfigError(f"{place}: a number of {len(node.value):,} digits is not one: write fewer.")
+    if re.match(r"[-+]?0[0-9]", node.value):
+        raise ConfigError(
+            f"{place}: {node.value} begins with a zero, which some read as a number to the base 8: write"
+            f" {int(node.value)}, or '{node.value}' in quotes for a text."
+        )
+    return int(node.value)
+
+
+def _decimal(loader: _StrictLoader, node: yaml.ScalarNode) -> float:
+    value = float(node.value)
+    if math.isinf(value):
+        line = node.start_mark.line + 1
+        raise ConfigError(f"{loader.name}, line {line}: {node.value[:40]} is too large for a number: write it smaller.")
+    return value
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:int", _integer)
+_StrictLoader.add_constructor("tag:yaml.org,2002:float", _decimal)
 _StrictLoader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in _SCALARS:
     _StrictLoader.add_implicit_resolver(_tag, re.compile(_pattern), _first)
@@ -133,7 +158,8 @@ def load_yaml(path: str | Path, name: str | None = None) -> dict[str, Any]:
     """
     path, name = Path(path), name or str(path)
     if not path.is_file():
-        raise ConfigError(f"{name}: there is no such file: check the path or restore config/config.yaml.")
+        found = "this is not a file" if path.exists() else "there is no such file"
+        raise ConfigError(f"{name}: {found}: check the path or restore config/config.yaml.")
     if path.stat().st_size > LARGEST_BYTES:
         raise ConfigError(
             f"{name}: {path.stat().st_size} bytes are too many for a configuration: give a file under 1 MB."

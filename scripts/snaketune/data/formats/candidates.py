@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from snaketune.data.conversations.marked_up_text import markup_of
 from snaketune.data.conversations.role_names import ROLE_KEYS, SPEAKING
 from snaketune.data.conversations.tool_use import is_calls
 from snaketune.data.formats.columns import ANSWER_PAIRS, NAMES, plain
-from snaketune.data.formats.first_records import Sample, has_roles, is_turns
+from snaketune.data.formats.first_records import Fit, Sample, has_roles, is_turns, nearly_all
 from snaketune.data.formats.formats import ALIASES
 from snaketune.data.records.field_paths import ABSENT, value_at
 from snaketune.data.records.reading_policy import ANSWER_TEXTS, Ranking, scores_of
@@ -99,16 +100,16 @@ def _asked(sample: Sample, named: Mapping[str, str]) -> tuple[dict[str, str], di
 
 def _questions(sample: Sample) -> list[str]:
     """Return the columns of questions; ``input`` is one where there is no other, of which it would be a part."""
-    found = [name for name in sample.having("prompt") if _is_question(sample, name)]
+    found = sample.first_fit(sample.having("prompt"), lambda name, fit: _is_question(sample, name, fit))
     if [plain(name) for name in found] == ["input"]:
         blank = [sample.named[name] for name in NAMES["prompt"][:5] if name in sample.named]
         return blank[:1] or found
     return [name for name in found if plain(name) != "input"]
 
 
-def _is_question(sample: Sample, name: str) -> bool:
+def _is_question(sample: Sample, name: str, fit: Fit) -> bool:
     values = [value for value in sample.columns[name] if value not in ("", [])]
-    return all(type(value) is str or is_turns(value, sample.policy.roles) for value in values) and bool(values)
+    return fit(values, lambda value: type(value) is str or is_turns(value, sample.policy.roles))
 
 
 def _beside(
@@ -208,7 +209,8 @@ def _pair(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
         rivals = tuple(name for name in answers if name != called[0] and sample.in_most(name))
         others |= {"completion": rivals} if rivals else {}
         return Candidate("pair", {**rest, "completion": called[0]}, others=others, calls=True)
-    plain_ones = [name for name in answers if all(_is_answer(value, sample) for value in sample.columns[name])]
+    is_answer = partial(_is_answer, sample=sample)
+    plain_ones = sample.first_fit(answers, lambda name, fit: fit(sample.columns[name], is_answer))
     if plain_ones:
         others |= {"completion": tuple(plain_ones[1:])} if len(plain_ones) > 1 else {}
         markup = _joint(sample, asked["prompt"], plain_ones[0])
@@ -228,9 +230,9 @@ def _is_answer(value: Any, sample: Sample) -> bool:
 def _joint(sample: Sample, prompt: str, completion: str) -> str:
     """Return the markup of which prompt and completion together are a conversation."""
     pairs = [(value_at(record, prompt), value_at(record, completion)) for record in sample.records]
-    if not all(type(one) is type(other) is str for one, other in pairs):
+    if not nearly_all(pairs, lambda pair: type(pair[0]) is type(pair[1]) is str):
         return ""
-    return markup_of(one + other for one, other in pairs) or ""
+    return markup_of(one + other for one, other in pairs if type(one) is type(other) is str) or ""
 
 
 def _single(

@@ -1,7 +1,7 @@
 """The first records of a source: their columns, what these hold and might be; or what the source is without records."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -51,6 +51,23 @@ def has_answer(value: Any) -> bool:
     return type(value) in (int, float, bool) or has_text(value)
 
 
+# A column with this part of its values of a type is of that type.
+NEARLY_ALL = 0.9
+
+
+Fit = Callable[[Sequence[Any], Callable[[Any], bool]], bool]
+
+
+def nearly_all(values: Sequence[Any], is_right: Callable[[Any], bool]) -> bool:
+    """Tell whether nearly all values are right: the records of the others are set aside, counted and named."""
+    return bool(values) and sum(map(is_right, values)) >= NEARLY_ALL * len(values)
+
+
+def every_one(values: Sequence[Any], is_right: Callable[[Any], bool]) -> bool:
+    """Tell whether all values are right."""
+    return bool(values) and all(map(is_right, values))
+
+
 @dataclass(frozen=True)
 class Sample:
     """The records that a reading is decided by; only those of the shape that most of the first ones have.
@@ -95,6 +112,13 @@ class Sample:
     def having(self, field: str) -> list[str]:
         """Return the columns whose name is one of a field's, and that hold something."""
         return [self.named[name] for name in NAMES[field] if name in self.named and self.is_filled(self.named[name])]
+
+    def first_fit(self, names: Sequence[str], fits: Callable[[str, Fit], bool]) -> list[str]:
+        """Return the columns whose values are all right; nearly all where there is none and no format is given."""
+        strict = [name for name in names if fits(name, every_one)]
+        if strict or self.policy.format != "auto":
+            return strict
+        return [name for name in names if fits(name, nearly_all)]
 
     def is_filled(self, name: str) -> bool:
         """Tell whether a column has a value that may be an answer."""

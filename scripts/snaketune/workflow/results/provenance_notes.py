@@ -6,6 +6,7 @@ job's inputs and outputs. If those match and only the times are out of order, th
 """
 
 import os
+import time
 from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.digests import DigestCache
 from snaketune.core.errors import ConfigError
 from snaketune.core.manifest import listed_files
+from snaketune.workflow.write_checks import CLOCK_TOLERANCE
 
 NAME = ".made.json"
 # The file whose time Snakemake uses for a folder that is an output.
@@ -144,11 +146,12 @@ def put_in_order(folders: Iterable[Path], results: Path, work: Path, spec_of: Ca
     """
     proofs = in_order([proof for folder in folders for proof in proofs_in(folder)])
     times, contents, proven = Times(results), None, 0
+    latest = time.time_ns() + round(CLOCK_TOLERANCE * 1e9)
     for proof in proofs:
         newest = max((times.of(name) for name in proof.inputs), default=0)
         measured = [os.path.abspath(proof.benchmark)] if os.path.lexists(proof.benchmark) else []
         late = [name for name in (*proof.outputs, *measured) if times.of(name) < newest]
-        if not late:
+        if not late or newest > latest:  # a time that is still to come is not passed on: the clock is wrong
             continue
         contents = contents or Contents(results, DigestCache(work / "digests.json"))
         if _holds(proof, contents, spec_of):

@@ -21,7 +21,7 @@ from snaketune.storage.object_storage import HUB_SCHEME, is_remote
 from snaketune.storage.remote_copies import as_entry
 from snaketune.workflow.sources.hub_sources import HubSources
 from snaketune.workflow.sources.remote_sources import RemoteSources
-from snaketune.workflow.sources.source_files import DATA_FILE, Found, find_files
+from snaketune.workflow.sources.source_files import DATA_FILE, Found, find_files, unreadable
 
 BUILTIN = "builtin:"
 BUILTIN_SOURCES = ("builtin:quickstart", "builtin:pairs", "builtin:labels")
@@ -221,7 +221,7 @@ class Discovery:
                 print(f"Reading {path} to compute its digest ({path.stat().st_size / 1e9:.1f} GB).", file=sys.stderr)
             return self._cache.digest(path)
         except OSError as error:
-            raise ConfigError(f"{key}: {path} cannot be read ({error.strerror}): check its permissions.") from None
+            raise unreadable(str(path), key, error) from None
 
     def _digest_outside(self, name: str) -> str | None:
         if not could_be_path(name):  # a template written in the configuration itself

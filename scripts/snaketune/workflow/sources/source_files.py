@@ -11,10 +11,12 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from errno import ELOOP, ENOENT
 from pathlib import Path
 
 from snaketune.core.errors import ConfigError
 from snaketune.data.sources.source_files import kind_of
+from snaketune.workflow.sources.nearest_paths import nearest_path
 
 # Endings of data files, and of compressed ones.
 DATA_FILE = re.compile(
@@ -65,9 +67,9 @@ def find_files(source: str, key: str, split: str | None = None) -> Found:
     else:
         found = _matches(given, key)
     if not found.paths:
-        raise ConfigError(
-            f"{key}: {source} does not exist: check the path; relative paths start at {Path.cwd().name}/."
-        )
+        usual = f"check the path; relative paths start at {Path.cwd().name}/."
+        near = nearest_path(given)
+        raise ConfigError(f"{key}: {source} does not exist: {f'did you mean {near}?' if near else usual}")
     if split:
         raise ConfigError(
             f"{key}: {source} has no splits: remove `split: {split}`, or give the folder of the data set."
@@ -145,6 +147,13 @@ def _matches(pattern: str, key: str) -> Found:
     return found
 
 
+def unreadable(path: str, key: str, error: OSError) -> ConfigError:
+    """Return the error of a file that was found and cannot be read."""
+    cures = {ENOENT: "it was removed meanwhile", ELOOP: "correct the links"}
+    cure = cures.get(error.errno or 0, "check its permissions")
+    return ConfigError(f"{key}: {path} cannot be read ({error.strerror}): {cure}.")
+
+
 def _refuse_special(path: str, key: str) -> None:
     """Refuse anything but a regular file; a pipe would block, and a device may be endless."""
     try:
@@ -153,7 +162,7 @@ def _refuse_special(path: str, key: str) -> None:
         target = os.readlink(path)  # noqa: PTH115 - of text
         raise ConfigError(f"{key}: {path} is a link to {target}, which does not exist: correct the link.") from None
     except OSError as error:
-        raise ConfigError(f"{key}: {path} cannot be read ({error.strerror}): check its permissions.") from None
+        raise unreadable(path, key, error) from None
     if not stat.S_ISREG(status.st_mode):
         raise ConfigError(f"{key}: {path} is {kind_of(status)}: name a regular file.")
 
