@@ -85,7 +85,7 @@ class PreparedConfiguration:
         question = f"{function.__name__}{arguments!r}{sorted(named.items())!r}"
         kind = get_type_hints(function)["return"]
         found = self._answers.value(question, lambda: _plain(function(self.read(), *arguments, **named)))
-        return kind(**found) if is_dataclass(kind) else found
+        return kind(**found) if isinstance(kind, type) and is_dataclass(kind) else found
 
 
 def _plain(value: Any) -> Any:
