@@ -1,16 +1,19 @@
-"""Generate config/schema.json and config/README.md from the schema; with --check only tell whether they differ."""
+"""Generate from the schema its JSON, its table and the plain types of its sections; --check only tells what differs."""
 
 import sys
 from pathlib import Path
 
 from snaketune.config.documentation import readme, schema
+from snaketune.config.typed_sections import section_modules
 
 CONFIG = Path(__file__).parents[1] / "config"
+SETTINGS = Path(__file__).parent / "snaketune/settings"
 
 
 def main() -> int:
     """Write the generated files, or compare them, and return the exit status."""
     wanted = {CONFIG / "schema.json": schema(), CONFIG / "README.md": readme(CONFIG / "presets")}
+    wanted |= {SETTINGS / f"{name}.py": text for name, text in section_modules().items()}
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv:
         for path in stale:

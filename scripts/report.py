@@ -16,10 +16,10 @@ def main() -> None:
         if is_finished(found["files"]):
             print(f"{found['run']} is finished: {found['folder']}/report.html", flush=True)
         else:
-            write_page(found, arguments.cfg)
+            write_page(found, arguments.cfg["work"], arguments.cfg["command"])
 
 
-def write_page(found: dict[str, Any], cfg: dict[str, Any]) -> None:
+def write_page(found: dict[str, Any], work: str, command: str) -> None:
     """Write the page of one unfinished run into its folder."""
     from snaketune.core.atomic import write_bytes
     from snaketune.report.unfinished.unfinished import gather_attempt, identity_of
@@ -31,8 +31,8 @@ def write_page(found: dict[str, Any], cfg: dict[str, Any]) -> None:
     except (SnaketuneError, ImportError) as error:
         print(f"{found['run']}: the state of its training is not known here: {error}", flush=True)
         identity = None
-    private = Path(cfg["work"]) / "runs" / identity if identity else None
-    attempt = gather_attempt(found, private, cfg["command"])
+    private = Path(work) / "runs" / identity if identity else None
+    attempt = gather_attempt(found, private, command)
     if attempt is None:
         print(f"{found['run']}: nothing of it has been tried yet.", flush=True)
         return

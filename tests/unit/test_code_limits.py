@@ -86,3 +86,11 @@ def test_file_names_are_terms_of_the_field():
 def test_facts_are_read_by_typed_keys():
     """No look-up by a path in a string: a key that is misspelt is found by mypy, and a wrong value when it is read."""
     assert [name_of(path) for path in MODULES if "get_path(" in path.read_text(encoding="utf-8")] == []
+
+
+def test_settings_have_types():
+    """Only the workflow, which handles the slices of all stages alike, has one as a plain dictionary."""
+    untyped = re.compile(r"\bcfg: (dict|Mapping)\[str, Any\]")
+    assert [name_of(path) for path in MODULES if untyped.search(path.read_text(encoding="utf-8"))] == [
+        "workflow/stages.py"
+    ]

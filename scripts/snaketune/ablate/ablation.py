@@ -15,6 +15,8 @@ from snaketune.ablate.layouts import Layout, Sample, lay_out, operations, predic
 from snaketune.ablate.summing import Parts, facts_of
 from snaketune.core.errors import TrainingError
 from snaketune.plan.flops import ModelShape
+from snaketune.settings.operational import Operational
+from snaketune.settings.training import TrainingSlice
 
 ROUNDS, FEWEST_ROUNDS = 3, 2
 LONG_ROUND_SECONDS = 150.0
@@ -43,8 +45,8 @@ class Subject:
         price_per_hour: of the device, in US dollars; None is unknown.
     """
 
-    cfg: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    cfg: TrainingSlice
+    settings: Operational
     model: Path
     pad_id: int
     sample: Sample

@@ -9,6 +9,8 @@ from typing import Any
 
 from snaketune.ablate.layouts import Layout
 from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.settings.operational import Operational
+from snaketune.settings.training import TrainingSlice
 
 WARM_UP_SHARE = 0.2
 REPEATS = 3
@@ -25,8 +27,8 @@ class TrainingCase:
 
     model: str
     layout: Layout
-    cfg: dict[str, Any]
-    settings: dict[str, Any]
+    cfg: TrainingSlice
+    settings: Operational
     tokens: float
     scratch: str
     is_cpu: bool

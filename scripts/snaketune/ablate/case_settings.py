@@ -1,12 +1,13 @@
 """The configuration of one case, and the words for it."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from snaketune.ablate.factors import CaseSetting, Factor
+from snaketune.settings.operational import Operational
+from snaketune.settings.training import StartedAdapter, TrainingSlice
 
 
-def configured(cfg: Mapping[str, Any], setting: CaseSetting, tokens_per_row: float, step_tokens: float, seed: int):
+def configured(cfg: TrainingSlice, setting: CaseSetting, tokens_per_row: float, step_tokens: float, seed: int):
     """Return the ``train``, ``adapter`` and ``model`` sections of a case.
 
     Every case sees about as many real tokens per optimizer step, so that all are the same training: accumulation
@@ -43,15 +44,19 @@ def configured(cfg: Mapping[str, Any], setting: CaseSetting, tokens_per_row: flo
     return {"train": train, "adapter": _adapter(cfg["adapter"], setting.rank), "model": model}
 
 
-def _adapter(section: Mapping[str, Any], rank: int) -> dict[str, Any]:
+def _adapter(section: StartedAdapter, rank: int) -> StartedAdapter:
     """Return the adapter with another rank at the same scale, starting anew."""
-    kept = {name: value for name, value in section.items() if name not in ("init_from", "start")}
+    kept = section.copy()
+    kept.pop("init_from", None)
+    kept.pop("start", None)
     if section.get("type", "lora") != "lora" or rank == section["r"]:
         return kept
-    return {**kept, "r": rank, "lora_alpha": section["lora_alpha"] * rank / section["r"]}
+    # The scale stays as it is, also where its alpha is then not a whole number.
+    alpha = cast(int, section["lora_alpha"] * rank / section["r"])
+    return {**kept, "r": rank, "lora_alpha": alpha}
 
 
-def loading(settings: Mapping[str, Any], setting: CaseSetting) -> dict[str, Any]:
+def loading(settings: Operational, setting: CaseSetting) -> Operational:
     """Return the operational settings of a case."""
     has_workers = setting.workers > 0
     return {

@@ -16,6 +16,8 @@ from snaketune.core.manifest import read_manifest
 from snaketune.plan.devices.machine import Machine
 from snaketune.plan.devices.target import Target, choose_target
 from snaketune.plan.workload import Work, read_work
+from snaketune.settings.ablation import AblationSlice
+from snaketune.settings.operational import Operational
 from snaketune.storage.disks import Disks
 from snaketune.storage.staging import BUILTIN, ensure_staged, sources_of
 
@@ -44,14 +46,12 @@ class Files:
     """Where they are read from."""
 
 
-def target_here(cfg: Mapping[str, Any], machine: Machine) -> Target:
+def target_here(cfg: AblationSlice, machine: Machine) -> Target:
     """Return the device of this machine with the configured price: what is measured is measured here."""
     return choose_target({**cfg["planning"]["plan"], "gpu": "auto", "num_gpus": 1}, machine)
 
 
-def subject_of(
-    cfg: Mapping[str, Any], settings: Mapping[str, Any], files: Files, machine: Machine
-) -> tuple[Subject, Situation]:
+def subject_of(cfg: AblationSlice, settings: Operational, files: Files, machine: Machine) -> tuple[Subject, Situation]:
     """Return the run and what decides which factors can be shown.
 
     Args:
@@ -93,8 +93,8 @@ def subject_of(
 
 
 def _subject(
-    cfg: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    cfg: AblationSlice,
+    settings: Operational,
     files: Files,
     work: Work,
     target: Target,
@@ -123,7 +123,7 @@ def _subject(
     )
 
 
-def _recipe(cfg: Mapping[str, Any], files: Files) -> dict[str, Any]:
+def _recipe(cfg: AblationSlice, files: Files) -> dict[str, Any]:
     """Return how the run's records are tokenised, as ``Recipe`` has it."""
     template = (files.tokens / "chat_template.jinja").read_text(encoding="utf-8")
     return {

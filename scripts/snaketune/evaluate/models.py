@@ -3,7 +3,7 @@
 import gc
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -14,6 +14,9 @@ from transformers import AutoTokenizer
 from snaketune.core.errors import TrainingError
 from snaketune.model.adapters.peft_names import names_as_given, read_config
 from snaketune.model.weights import count_parameters, find_weight_files
+from snaketune.settings.evaluation import ModelUse
+from snaketune.settings.model import Model
+from snaketune.settings.train import Train
 from snaketune.train.device import attention, has_usable_card
 from snaketune.train.kernels.fused_layers import fuse_layers
 from snaketune.train.loading.loading import open_model
@@ -36,9 +39,9 @@ class ModelSettings:
     quantization: str = NONE
 
     @classmethod
-    def of_slice(cls, cfg: dict[str, Any]) -> "ModelSettings":
+    def of_slice(cls, cfg: ModelUse) -> "ModelSettings":
         """Return the settings in a configuration slice, whose sections may be nested or flat."""
-        model, train = cfg.get("model", cfg), cfg.get("train", cfg)
+        model, train = cast(Model, cfg.get("model", cfg)), cast(Train, cfg.get("train", cfg))
         return cls(
             dtype=model.get("dtype", "auto"),
             attn_implementation=attention(model.get("attn_implementation", "auto")),

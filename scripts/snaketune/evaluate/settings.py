@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from snaketune.evaluate.answers.evaluation_files import FileSettings
 from snaketune.evaluate.answers.scorers import ANSWER_METRICS
 from snaketune.evaluate.measures import LIKELIHOOD_METRICS
 from snaketune.evaluate.models import ModelSettings
+from snaketune.settings.evaluate import Evaluate
+from snaketune.settings.evaluation import EvaluationSlice
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +52,9 @@ class EvaluationSettings:
     tasks: tuple[dict[str, str], ...] = ()
 
     @classmethod
-    def of_slice(cls, cfg: dict[str, Any]) -> "EvaluationSettings":
+    def of_slice(cls, cfg: EvaluationSlice) -> "EvaluationSettings":
         """Return the settings in a configuration slice, whose sections may be nested or flat."""
-        own = cfg.get("evaluate", cfg)
+        own = cast(Evaluate, cfg.get("evaluate", cfg))
         return cls(
             tuple(own["metrics"]),
             own["max_samples"],

@@ -18,6 +18,7 @@ from snaketune.data.records.reading_policy import ReadingPolicy
 from snaketune.data.tokens.chunk_tokenizing import ChunkTokenizer, Recipe
 from snaketune.data.tokens.chunks import chunks_of
 from snaketune.model.tokenizer_only import look_at_tokenizer
+from snaketune.settings.reading import InspectionSlice
 
 NO_VIEW: dict[str, Any] = {"examples": [], "lengths": [], "left_out": {}, "first_left_out": "", "error": ""}
 
@@ -43,13 +44,13 @@ def inspect_group(group: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
     return {"runs": group["runs"], "model": model, "sources": sources, "not_looked_at": len(entries) - len(looks)}
 
 
-def _recipe(cfg: Mapping[str, Any], looks: list[Look], scratch: Path) -> tuple[Recipe, dict[str, Any]]:
+def _recipe(cfg: InspectionSlice, looks: list[Look], scratch: Path) -> tuple[Recipe, dict[str, Any]]:
     folder = scratch / "model"
     folder.mkdir()
     texts = (text for look in looks for record in look.records for _, text in turns_of(record))
     facts = look_at_tokenizer(cfg["model"], folder, texts)
     write_manifest(scratch / "manifest.json", "prepare_tokenizer", [], {"vocab_size": facts["vocab_size"]})
-    return Recipe.of_slice(dict(cfg), scratch / "manifest.json", [look.path for look in looks]), facts
+    return Recipe.of_slice(cfg, scratch / "manifest.json", [look.path for look in looks]), facts
 
 
 def _facts(look: Look, view: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from snaketune.evaluate.models import ADAPTER_WEIGHTS
 from snaketune.merge.adapter import AGAIN, CONFIG, PREFIX, A, Adapter, read_adapter
 from snaketune.model.adapters.peft_names import names_as_given
 from snaketune.model.architecture import auto_class, read_configuration
+from snaketune.settings.merging import MergeSlice
 
 NAME = "combined"
 
@@ -38,7 +39,7 @@ class Combination:
     seed: int = 0
 
     @classmethod
-    def of_slice(cls, cfg: dict[str, Any]) -> "Combination":
+    def of_slice(cls, cfg: MergeSlice) -> "Combination":
         """Return what a configuration slice of the merge says; it leaves out what cannot matter."""
         own = cfg["merge"]
         weights = tuple(adapter["weight"] for adapter in own["adapters"])

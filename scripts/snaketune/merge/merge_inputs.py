@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 
@@ -10,6 +10,8 @@ from snaketune.core.canonical import read_json
 from snaketune.core.errors import TrainingError
 from snaketune.evaluate.models import ModelSettings
 from snaketune.merge.rounding import AUTO, AUTOMATIC, Rounding
+from snaketune.settings.merge import Merge
+from snaketune.settings.merging import MergeSlice
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,9 @@ class MergeSettings:
     rounding: Rounding = AUTOMATIC
 
     @classmethod
-    def of_slice(cls, cfg: dict[str, Any]) -> "MergeSettings":
+    def of_slice(cls, cfg: MergeSlice) -> "MergeSettings":
         """Return the settings in a configuration slice, whose sections may be nested or flat."""
-        own = cfg.get("merge", cfg)
+        own = cast(Merge, cfg.get("merge", cfg))
         dtype = None if own["dtype"] == "auto" else getattr(torch, own["dtype"])
         rounding = Rounding(own.get("rounding", AUTO), own.get("seed", 0))
         return cls(dtype, own["max_shard_size"], ModelSettings.of_slice(cfg), rounding)

@@ -26,13 +26,14 @@ from snaketune.merge.verification.written_weights import is_streamed
 from snaketune.merge.with_peft import write_with_peft
 from snaketune.model.architecture import auto_class, read_configuration
 from snaketune.model.configuration import CONFIG
+from snaketune.settings.merging import MergeSlice
 
 COMBINED = "combined_adapter"
-Gate = Callable[[Path, Material, dict[str, Any]], dict[str, Any]]
+Gate = Callable[[Path, Material, MergeSlice], dict[str, Any]]
 
 
 def merge_adapter(
-    material: Material, cfg: dict[str, Any], output: str | Path, gate: Gate = check_in_fresh_process
+    material: Material, cfg: MergeSlice, output: str | Path, gate: Gate = check_in_fresh_process
 ) -> dict[str, Any]:
     """Write the merged model to the folder ``output`` and return the facts for its manifest.
 
@@ -81,13 +82,13 @@ def _read(folder: Path) -> Adapter | TrainedModel:
     return read_trained_model(folder) if is_whole_model(folder) else read_adapter(folder)
 
 
-def _combine(material: Material, cfg: dict[str, Any], settings: MergeSettings) -> Adapter:
+def _combine(material: Material, cfg: MergeSlice, settings: MergeSettings) -> Adapter:
     material.adapter.mkdir()
     how, trust = Combination.of_slice(cfg), settings.model.trust_remote_code
     return combine_adapters(material.model, material.others, how, material.adapter, trust)
 
 
-def _combination_facts(material: Material, cfg: dict[str, Any]) -> dict[str, Any]:
+def _combination_facts(material: Material, cfg: MergeSlice) -> dict[str, Any]:
     """Return what was combined, with the digest that each adapter has in its own run."""
     own = cfg["merge"]
     adapters = [

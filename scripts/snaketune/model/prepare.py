@@ -18,6 +18,7 @@ from snaketune.model.origin import TINY, bring_model
 from snaketune.model.tiny.tiny_corpus import corpus_texts
 from snaketune.model.tokenizer_only import PreparedTokenizer
 from snaketune.model.weights import count_parameters, digest_weights, find_weight_files
+from snaketune.settings.model import Model, TinyModel
 
 # What the tokenizer's job and the model's both find out.
 IN_COMMON = ("vocab_size", "context_length", "tokenizer_digest", "chat_template_digest")
@@ -43,7 +44,7 @@ def merged_base(manifest: str | Path) -> MergedBase:
 
 
 def prepare_model(
-    cfg: dict[str, Any],
+    cfg: Model,
     output: Path,
     tokenizer: PreparedTokenizer,
     corpus: Path | None = None,
@@ -83,7 +84,7 @@ def prepare_model(
 
 
 def _bring(
-    cfg: dict[str, Any],
+    cfg: Model,
     folder: Path,
     tokenizer: PreparedTokenizer,
     corpus: Path | None,
@@ -118,7 +119,7 @@ def describe_weights(folder: Path) -> dict[str, Any]:
     return {"parameters": size.parameters, "dtype": size.dtype, "weights_digest": digest_weights(files)}
 
 
-def describe_shape(folder: Path, cfg: dict[str, Any]) -> dict[str, Any]:
+def describe_shape(folder: Path, cfg: Model) -> dict[str, Any]:
     """Return what :func:`describe_weights` returns for weights that are not here, from the configuration alone.
 
     Raises:
@@ -132,7 +133,7 @@ def describe_shape(folder: Path, cfg: dict[str, Any]) -> dict[str, Any]:
     return {"parameters": parameters_of(config).total, "dtype": dtype, "weights_digest": None}
 
 
-def make_tiny_model(cfg: dict[str, Any], corpus: Path | None, tokenizer_folder: Path, folder: Path) -> None:
+def make_tiny_model(cfg: TinyModel, corpus: Path | None, tokenizer_folder: Path, folder: Path) -> None:
     """Train a model as ``cfg`` (the ``model.tiny`` section) says and save it into ``folder``, with its tokenizer.
 
     Args:
@@ -165,7 +166,7 @@ def make_tiny_model(cfg: dict[str, Any], corpus: Path | None, tokenizer_folder: 
         link(file, folder / file.name)
 
 
-def check_sizes(cfg: dict[str, Any]) -> None:
+def check_sizes(cfg: TinyModel) -> None:
     """Raise ConfigError if no model has the sizes in ``cfg``."""
     if cfg["hidden_size"] % (2 * cfg["num_attention_heads"]):
         raise ConfigError(

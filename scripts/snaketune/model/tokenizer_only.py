@@ -11,6 +11,7 @@ from snaketune.model.configuration import describe_configuration, describe_token
 from snaketune.model.origin import TINY, bring_model
 from snaketune.model.tiny.tiny_corpus import QUICKSTART, corpus_texts
 from snaketune.model.tiny.tiny_tokenizer import make_tokenizer
+from snaketune.settings.model import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class PreparedTokenizer:
         return cls(Path(manifest).parent / "model", read_manifest(manifest))
 
 
-def prepare_tokenizer(cfg: dict[str, Any], output: Path, corpus: Path | None = None) -> dict[str, Any]:
+def prepare_tokenizer(cfg: Model, output: Path, corpus: Path | None = None) -> dict[str, Any]:
     """Fill the folder ``output`` with the model that ``cfg`` names, without its weights.
 
     Args:
@@ -59,7 +60,7 @@ def prepare_tokenizer(cfg: dict[str, Any], output: Path, corpus: Path | None = N
         return {**origin, **describe_configuration(folder), "nature": nature}
 
 
-def look_at_tokenizer(cfg: dict[str, Any], folder: Path, texts: Iterable[str]) -> dict[str, Any]:
+def look_at_tokenizer(cfg: Model, folder: Path, texts: Iterable[str]) -> dict[str, Any]:
     """Fill the empty ``folder`` likewise, to look at a few records that are not prepared yet.
 
     Args:

@@ -80,7 +80,7 @@ class PreparedConfiguration:
             self._config = self._read()
         return self._config
 
-    def answer(self, function: Callable[..., Any], arguments: tuple, named: dict[str, Any]) -> Any:
+    def answer(self, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Return what ``function`` says of the configuration: a number or a dataclass of numbers, as its hint says."""
         question = f"{function.__name__}{arguments!r}{sorted(named.items())!r}"
         kind = get_type_hints(function)["return"]
@@ -97,7 +97,7 @@ def remembered(function: Callable[Concatenate[Any, P], R]) -> Callable[Concatena
 
     The configurations of transformers are mutable and cannot be keys themselves; errors are not kept.
     """
-    answers: dict[tuple, R] = {}
+    answers: dict[tuple[Any, ...], R] = {}
 
     @wraps(function)
     def asked(config: Any, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -9,6 +9,7 @@ from math import floor, log10
 from typing import Any
 
 from snaketune.plan.summary import dollars, duration
+from snaketune.settings.planning import PlanningSlice
 
 SLACK = 0.01
 """Left under a limit by the setting that is advised: the last batch and the last checkpoint are whole."""
@@ -63,7 +64,7 @@ def _check(plan: Mapping[str, Any], limit_name: str, name: str, words: Any) -> _
     )
 
 
-def nearest_hours(cfg: Mapping[str, Any], values: Mapping[str, Any], start_hours: float, steps: int) -> str | None:
+def nearest_hours(cfg: PlanningSlice, values: Mapping[str, Any], start_hours: float, steps: int) -> str | None:
     """Return the setting that brings a run under its limits of hours and dollars, None if it is under them.
 
     Args:

@@ -41,6 +41,8 @@ from snaketune.plan.memory.memory import MemoryPlan
 from snaketune.plan.remedy import Remedy, find_remedy
 from snaketune.plan.settings import setting_of
 from snaketune.plan.workload import Work, least_memory, memory_of, read_work, speed_key
+from snaketune.settings.operational import Operational
+from snaketune.settings.planning import PlanningSlice
 
 MEMORY_BAND = 0.10
 MEASURE = "snakemake --cores all plan --config 'plan={probe: true}'"
@@ -63,8 +65,8 @@ UNITS = {
 class PlanInputs:
     """What a plan is made from: configuration, fact files, this machine and this moment."""
 
-    cfg: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    cfg: PlanningSlice
+    settings: Operational
     """Operational settings of training: when it saves."""
     rightsize: Mapping[str, Any]
     pack: Mapping[str, Any]

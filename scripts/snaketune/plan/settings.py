@@ -1,8 +1,10 @@
 """The settings of a run that decide its memory, apart from everything else in the configuration."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
+
+from snaketune.settings.adapter import Adapter
+from snaketune.settings.training import ModelTraining
 
 CHECKPOINT_LEVELS = (0, 4, 2, 1)
 """Every how many layers one is recomputed, from the least recomputation to the most; 0 recomputes nothing."""
@@ -22,17 +24,17 @@ class AdapterSetting:
     target_parameters: str | tuple[str, ...] = ()
     trainable_token_indices: tuple[int, ...] = ()
 
-    def section(self) -> dict[str, Any]:
+    def section(self) -> Adapter:
         """Return the fields as the ``adapter`` section of the configuration has them."""
-        modules = self.target_modules
+        modules, parameters = self.target_modules, self.target_parameters
         return {
             "r": self.r,
-            "target_modules": modules if isinstance(modules, str) else list(modules),
+            "target_modules": "all-linear" if modules == "all-linear" else list(modules),
             "lora_dropout": self.lora_dropout,
             "rank_pattern": dict(self.rank_pattern),
             "use_dora": self.use_dora,
             "modules_to_save": list(self.modules_to_save),
-            "target_parameters": self.target_parameters,
+            "target_parameters": "all-experts" if parameters == "all-experts" else list(parameters),
             "trainable_token_indices": list(self.trainable_token_indices),
         }
 
@@ -72,7 +74,7 @@ class MemorySetting:
         return self.row_length * self.micro_batch
 
 
-def setting_of(cfg: Mapping[str, Any], row_length: int, device: str, has_bf16: bool = True) -> MemorySetting:
+def setting_of(cfg: ModelTraining, row_length: int, device: str, has_bf16: bool = True) -> MemorySetting:
     """Return the memory setting of a run's configuration on a device.
 
     ``auto`` means what it means in training: 16-bit weights and mixed precision on a GPU, float32 on a CPU and for
@@ -112,7 +114,7 @@ def setting_of(cfg: Mapping[str, Any], row_length: int, device: str, has_bf16: b
     )
 
 
-def _adapter_setting(adapter: Mapping[str, Any]) -> AdapterSetting:
+def _adapter_setting(adapter: Adapter) -> AdapterSetting:
     modules, parameters = adapter["target_modules"], adapter.get("target_parameters") or ()
     dtype = adapter.get("dtype", "auto")
     return AdapterSetting(
@@ -124,7 +126,7 @@ def _adapter_setting(adapter: Mapping[str, Any]) -> AdapterSetting:
         use_dora=bool(adapter.get("use_dora")),
         modules_to_save=tuple(adapter.get("modules_to_save") or ()),
         target_parameters=parameters if isinstance(parameters, str) else tuple(parameters),
-        trainable_token_indices=tuple(adapter.get("trainable_token_indices") or ()),
+        trainable_token_indices=tuple(cast(list[int], adapter.get("trainable_token_indices") or ())),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from snaketune.core.errors import PlanError
 from snaketune.plan.advice.strategies import memory_per_gpu
@@ -14,6 +14,7 @@ from snaketune.plan.memory.counting import text_sizes
 from snaketune.plan.memory.fitting import choose_checkpointing
 from snaketune.plan.memory.memory import WIDTH, MemoryPlan, adapter_parameters, memory_plan
 from snaketune.plan.settings import CHECKPOINT_LEVELS, MemorySetting, setting_of
+from snaketune.settings.planning import PlanningSlice
 
 SPEED_KEYS = {
     "model": ("dtype", "quantization", "attn_implementation"),
@@ -74,7 +75,7 @@ class Work:
 
 
 def read_work(
-    cfg: Mapping[str, Any],
+    cfg: PlanningSlice,
     folder: Path,
     model: Mapping[str, Any],
     rightsize: Mapping[str, Any],
@@ -171,13 +172,14 @@ def tokens_up_to(histogram: Sequence[Mapping[str, int]], length: int) -> float:
     return sum(middle * records for middle, records in sizes if middle <= length) / whole if whole else 0.0
 
 
-def speed_key(cfg: Mapping[str, Any], work: Work, target: Target) -> dict[str, Any]:
+def speed_key(cfg: PlanningSlice, work: Work, target: Target) -> dict[str, Any]:
     """Return what decides the tokens per second: runs that agree on it are as fast as each other."""
+    sections = cast(Mapping[str, Mapping[str, Any]], cfg)
     key: dict[str, Any] = {
-        f"{section}.{name}": cfg[section][name]
+        f"{section}.{name}": sections[section][name]
         for section, names in SPEED_KEYS.items()
         for name in names
-        if name in cfg[section]
+        if name in sections[section]
     }
     key |= {"parameters": work.parameters, "row_length": work.row_length, "gpus": target.gpus}
     key["per_device_train_batch_size"] = work.setting.micro_batch
@@ -197,7 +199,7 @@ def checkpoint_gb(work: Work) -> float:
     return trained_gb(work) * (1 if optimizer in ("sgd", "adafactor") else 3)
 
 
-def memory_of(cfg: Mapping[str, Any], work: Work, target: Target) -> tuple[MemoryPlan | None, tuple[str, ...]]:
+def memory_of(cfg: PlanningSlice, work: Work, target: Target) -> tuple[MemoryPlan | None, tuple[str, ...]]:
     """Return the memory of one device, and why it is not known where it is not."""
     try:
         plan = memory_plan(work.config, work.setting)
@@ -208,7 +210,7 @@ def memory_of(cfg: Mapping[str, Any], work: Work, target: Target) -> tuple[Memor
     return memory_per_gpu(plan, work.setting, strategy, target.gpus, work.layers, offload), ()
 
 
-def least_memory(cfg: Mapping[str, Any], work: Work, target: Target) -> float | None:
+def least_memory(cfg: PlanningSlice, work: Work, target: Target) -> float | None:
     """Return the memory of the run with one row at a time and every layer recomputed, which trains the same."""
     smallest = replace(work.setting, checkpoint_every=CHECKPOINT_LEVELS[-1], micro_batch=1)
     plan, _ = memory_of(cfg, replace(work, setting=smallest), target)

@@ -1,10 +1,13 @@
 """The ``train`` section of the configuration as arguments of Hugging Face's Trainer."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import TrainingArguments
 
+from snaketune.settings.operational import Operational
+from snaketune.settings.train import Train
 from snaketune.train.device import Device, precision_arguments
 from snaketune.train.kernels.activations import checkpointing_arguments
 
@@ -23,8 +26,8 @@ SAME_NAMES = (
 
 
 def training_arguments(
-    train: dict[str, Any],
-    settings: dict[str, Any],
+    train: Train,
+    settings: Operational,
     work: Path,
     device: Device,
     has_held_out: bool,
@@ -45,8 +48,9 @@ def training_arguments(
     """
     evaluates = train["eval_steps"] > 0 and has_held_out
     workers = settings["dataloader_num_workers"]
+    same = cast(Mapping[str, Any], train)
     values = {
-        **{name: train[name] for name in SAME_NAMES},
+        **{name: same[name] for name in SAME_NAMES},
         **precision_arguments(train, device),
         **checkpointing_arguments(checkpoint_every),
         "data_seed": train["seed"],

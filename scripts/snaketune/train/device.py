@@ -8,6 +8,8 @@ import torch
 
 from snaketune.core.errors import ConfigError
 from snaketune.core.gpus import MAKE_AGAIN, OR_CPU, why_unusable
+from snaketune.settings.train import Train
+from snaketune.settings.training import TrainingSlice
 from snaketune.train.distributed.process_group import local_rank
 
 
@@ -94,7 +96,7 @@ def attention(setting: str) -> str:
     return "sdpa" if setting in ("auto", "varlen") else setting
 
 
-def mixed_dtype(train: dict[str, Any], device: Device) -> torch.dtype | None:
+def mixed_dtype(train: Train, device: Device) -> torch.dtype | None:
     """Return the dtype of automatic mixed precision in training, None where there is none."""
     precision = precision_arguments(train, device)
     if not precision["bf16"] and not precision["fp16"]:
@@ -117,7 +119,7 @@ def is_exact(states: torch.Tensor) -> bool:
     return states.dtype == torch.float32 and not torch.is_autocast_enabled(states.device.type)
 
 
-def computing_dtype(cfg: dict[str, Any], device: Device) -> torch.dtype:
+def computing_dtype(cfg: TrainingSlice, device: Device) -> torch.dtype:
     """Return the dtype of matrix products in training: that of autocast, else that of the base weights.
 
     Args:
@@ -130,7 +132,7 @@ def computing_dtype(cfg: dict[str, Any], device: Device) -> torch.dtype:
     return torch.float32 if is_full and cfg["model"]["dtype"] == "auto" else weight_dtype(cfg["model"]["dtype"], device)
 
 
-def is_sharded(cfg: dict[str, Any]) -> bool:
+def is_sharded(cfg: TrainingSlice) -> bool:
     """Tell whether each process holds a share of the weights, so that none of them ever has the whole model.
 
     Args:
@@ -140,7 +142,7 @@ def is_sharded(cfg: dict[str, Any]) -> bool:
     return shares and cfg["model"].get("quantization", "none") == "none"
 
 
-def precision_arguments(train: dict[str, Any], device: Device) -> dict[str, Any]:
+def precision_arguments(train: Train, device: Device) -> dict[str, Any]:
     """Return the precision arguments of ``TrainingArguments`` for this device.
 
     A GPU without bfloat16 gets float16 with a scaler from ``bf16: auto``: its float16 weights alone would lose small
@@ -163,7 +165,7 @@ def precision_arguments(train: dict[str, Any], device: Device) -> dict[str, Any]
     return chosen | ({"tf32": tf32} if device.has_tf32 else {})
 
 
-def check_formats(cfg: dict[str, Any], device: Device) -> None:
+def check_formats(cfg: TrainingSlice, device: Device) -> None:
     """Check that the dtypes of weights can be trained on this device.
 
     Args:

@@ -10,6 +10,9 @@ from typing import Any
 
 from snaketune.core.errors import ConfigError
 from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.settings.adapter import Adapter
+from snaketune.settings.train import Train
+from snaketune.settings.training import TrainingSlice
 from snaketune.train.batches import Layout, document_shape
 from snaketune.train.device import Device, is_sharded, mixed_dtype, mixed_precision
 from snaketune.train.kernels.activations import checkpoint_interval
@@ -73,7 +76,7 @@ class Outlook:
 
 
 def prepare_engine(
-    model: Any, splits: tuple[PackedRows, PackedRows], cfg: dict[str, Any], device: Device, outlook: Outlook
+    model: Any, splits: tuple[PackedRows, PackedRows], cfg: TrainingSlice, device: Device, outlook: Outlook
 ) -> Engine:
     """Check the model, then put the fast paths in, in the order that they need.
 
@@ -116,7 +119,7 @@ def prepare_engine(
     )
 
 
-def _suit_cpu(model: Any, train: dict[str, Any]) -> None:
+def _suit_cpu(model: Any, train: Train) -> None:
     """Choose attention by what the model really computes, and put in faster layers where nothing compiles them."""
     is_compiled = train["torch_compile"] is True
     if model.config._attn_implementation == VARLEN:
@@ -129,7 +132,7 @@ def _is_packed(rows: PackedRows) -> bool:
     return any(len(rows.documents(row)) > 1 for row in range(len(rows)))
 
 
-def _can_be_dense(model: Any, cfg: dict[str, Any], device: Device) -> bool:
+def _can_be_dense(model: Any, cfg: TrainingSlice, device: Device) -> bool:
     """Tell whether the rows of a batch may become one: attention has boundaries, and no pairs are found by their rows.
 
     An ablation has rows that keep their padding, to say what that costs.
@@ -139,7 +142,7 @@ def _can_be_dense(model: Any, cfg: dict[str, Any], device: Device) -> bool:
     return is_plain and not train.get("keeps_padding") and needs_boundaries(model)
 
 
-def _chunk_loss(model: Any, sample: Any, train: dict[str, Any]) -> tuple[bool, str | None]:
+def _chunk_loss(model: Any, sample: Any, train: Train) -> tuple[bool, str | None]:
     """Install the chunked loss and return whether it is, and why not; losses of pairs have their own."""
     if train["chunked_loss"] is False or train["method"] != "sft":
         return False, None
@@ -153,7 +156,7 @@ def _chunk_loss(model: Any, sample: Any, train: dict[str, Any]) -> tuple[bool, s
 
 
 def _compile(
-    model: Any, train: dict[str, Any], adapter: dict[str, Any], every: int, device: Device, outlook: Outlook
+    model: Any, train: Train, adapter: Adapter, every: int, device: Device, outlook: Outlook
 ) -> tuple[int, str | None]:
     setting = train["torch_compile"]
     is_long = setting == "auto" and not device.is_cpu and outlook.is_long()
@@ -174,9 +177,7 @@ def _offload(model: Any, device: Device) -> list[str]:
     return []
 
 
-def _layout(
-    model: Any, splits: tuple[PackedRows, PackedRows], train: dict[str, Any], places: bool, is_compiled: bool
-) -> Layout:
+def _layout(model: Any, splits: tuple[PackedRows, PackedRows], train: Train, places: bool, is_compiled: bool) -> Layout:
     boundaries = needs_boundaries(model)
     if not is_compiled:
         return Layout(boundaries, places=places)

@@ -10,6 +10,8 @@ from snaketune.plan.devices.hardware import peak_flops
 from snaketune.plan.flops import model_flops, shape_of
 from snaketune.plan.memory.fitting import choose_checkpointing
 from snaketune.plan.settings import setting_of
+from snaketune.settings.train import Train
+from snaketune.settings.training import TrainingSlice
 from snaketune.train.device import Device
 from snaketune.train.engine import Outlook
 from snaketune.train.kernels.compiling import pays
@@ -19,7 +21,7 @@ from snaketune.train.out_of_memory import memory_gigabytes
 UTILISATION = 0.4
 
 
-def foresee(model: Any, rows: PackedRows, cfg: dict[str, Any], device: Device) -> Outlook:
+def foresee(model: Any, rows: PackedRows, cfg: TrainingSlice, device: Device) -> Outlook:
     """Return what is expected of training ``model`` on ``rows``; nothing is computed until somebody asks.
 
     Args:
@@ -33,7 +35,7 @@ def foresee(model: Any, rows: PackedRows, cfg: dict[str, Any], device: Device) -
     return Outlook(lambda: _is_long(model, rows, cfg["train"]), lambda: _least_checkpointing(model, rows, cfg, device))
 
 
-def _is_long(model: Any, rows: PackedRows, train: dict[str, Any]) -> bool:
+def _is_long(model: Any, rows: PackedRows, train: Train) -> bool:
     tokens = expected_tokens(rows, train)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     is_full = not hasattr(model, "peft_config")
@@ -46,7 +48,7 @@ def _is_long(model: Any, rows: PackedRows, train: dict[str, Any]) -> bool:
     return pays(flops, peak * UTILISATION if peak else None)
 
 
-def expected_tokens(rows: PackedRows, train: dict[str, Any]) -> int:
+def expected_tokens(rows: PackedRows, train: Train) -> int:
     """Return the real tokens that a whole run trains on."""
     total = int(rows.tokens.sum())
     if train["max_steps"] > 0:
@@ -55,7 +57,7 @@ def expected_tokens(rows: PackedRows, train: dict[str, Any]) -> int:
     return int(total * train["num_train_epochs"])
 
 
-def _least_checkpointing(model: Any, rows: PackedRows, cfg: dict[str, Any], device: Device) -> int:
+def _least_checkpointing(model: Any, rows: PackedRows, cfg: TrainingSlice, device: Device) -> int:
     """Return every how many layers one has to be checkpointed; all of them, to be safe, when nobody can plan it."""
     setting = setting_of(cfg, rows.row_length, device.type, device.has_bf16)
     try:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from snaketune.core.errors import SnaketuneError, TrainingError
+from snaketune.settings.training import TrainingSlice
 from snaketune.train.device import Device
 
 GIGA = 1e9
@@ -89,7 +89,7 @@ def memory_gigabytes(device: Device) -> float:
     return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / GIGA
 
 
-def advise(model_folder: Path, row_length: int, cfg: dict[str, Any], device: Device) -> str:
+def advise(model_folder: Path, row_length: int, cfg: TrainingSlice, device: Device) -> str:
     """Return what the run needs against what there is, and the next smaller setting."""
     there = memory_gigabytes(device)
     try:
@@ -102,7 +102,7 @@ def advise(model_folder: Path, row_length: int, cfg: dict[str, Any], device: Dev
         )
 
 
-def _plan(model_folder: Path, row_length: int, cfg: dict[str, Any], device: Device, there: float) -> str:
+def _plan(model_folder: Path, row_length: int, cfg: TrainingSlice, device: Device, there: float) -> str:
     from transformers import AutoConfig
 
     from snaketune.plan.memory.fitting import choose_checkpointing, next_smaller_setting

@@ -3,9 +3,9 @@
 import importlib.metadata
 import importlib.util
 import sys
-from typing import Any
 
 from snaketune.core.errors import ConfigError
+from snaketune.settings.training import TrainingSlice
 
 NONE, EIGHT, FOUR = "none", "8bit", "4bit"
 INSTALL = "pip install -r envs/extras/quantization.txt -c constraints.txt"
@@ -20,7 +20,7 @@ OPTIMIZERS = {
 EXTRAS = {"bitsandbytes": "quantization", "torchao": "float8"}
 
 
-def versions(cfg: dict[str, Any]) -> dict[str, str]:
+def versions(cfg: TrainingSlice) -> dict[str, str]:
     """Return the versions of the packages that decide the result.
 
     Raises:
@@ -37,7 +37,7 @@ def versions(cfg: dict[str, Any]) -> dict[str, str]:
     return versions_of((*VERSIONED, *sorted(filter(None, wanted))))
 
 
-def spare_unused(cfg: dict[str, Any]) -> None:
+def spare_unused(cfg: TrainingSlice) -> None:
     """Keep PEFT and accelerate from importing what nothing here uses: bitsandbytes, which compiles kernels, and boto3.
 
     That is more than a second of each job. To be called before they are imported, where no object storage is read.

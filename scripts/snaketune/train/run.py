@@ -13,6 +13,8 @@ from snaketune.core.errors import TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.model.adapters.lora import leave_inputs_to_autocast
 from snaketune.model.adapters.new_tokens import advice_on_tokens, untrained_tokens, with_token_numbers
+from snaketune.settings.operational import Operational
+from snaketune.settings.training import TrainingSlice
 from snaketune.train.arguments import training_arguments
 from snaketune.train.checkpoints.best_checkpoint import BestCheckpoint
 from snaketune.train.checkpoints.checkpoint_schedule import CheckpointSchedule, LogSchedule
@@ -71,8 +73,8 @@ def train(
     model_folder: Path,
     rows: PackedRows,
     held_out: PackedRows,
-    cfg: dict[str, Any],
-    settings: dict[str, Any],
+    cfg: TrainingSlice,
+    settings: Operational,
     work: Path,
     start: Path | None = None,
 ) -> Finished:
@@ -157,14 +159,14 @@ def prepare_run(
     model_folder: Path,
     rows: PackedRows,
     held_out: PackedRows,
-    cfg: dict[str, Any],
-    settings: dict[str, Any],
+    cfg: TrainingSlice,
+    settings: Operational,
     work: Path,
     device: Device,
     stop: StopRequest,
     start: Path | None = None,
     process_group: ProcessGroup = ALONE,
-    whole: dict[str, Any] | None = None,
+    whole: TrainingSlice | None = None,
 ) -> Run:
     """Load and check everything and return the run, ready to train.
 
@@ -241,7 +243,7 @@ def _sealing(
 
 
 def _metrics_writer(
-    trainer: PackedTrainer, effort: Effort | None, cfg: dict[str, Any], settings: dict[str, Any], work: Path
+    trainer: PackedTrainer, effort: Effort | None, cfg: TrainingSlice, settings: Operational, work: Path
 ) -> MetricsWriter:
     return MetricsWriter(
         work / "metrics.jsonl",

@@ -77,9 +77,9 @@ class JobTable:
         self._variants = variants(runs)
         self._shards_before = shards_before or {}
 
-    def spec(self, stage: str, cfg: dict[str, Any]) -> str:
+    def spec(self, stage: str, settings: Mapping[str, Any]) -> str:
         """Return the ``spec`` of a rule: all that decides its result, as canonical JSON that its script reads."""
-        return shortened(canonical_text({"stage": stage, "code": self._code_of(stage), "cfg": cfg}), self._specs)
+        return shortened(canonical_text({"stage": stage, "code": self._code_of(stage), "cfg": settings}), self._specs)
 
     def variant_spec(self, stage: str, id: str, job: str | None = None) -> str:
         """Return the spec of a variant that several runs may share, or of the jobs that each build one shard of it.

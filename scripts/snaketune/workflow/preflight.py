@@ -7,7 +7,7 @@ Of each source the beginning is read, by the functions that later read all of it
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from snaketune.config.schema import LinkedConfig
 from snaketune.core.cached_state import keep
@@ -20,6 +20,8 @@ from snaketune.workflow.stages import slice_of
 
 if TYPE_CHECKING:
     from snaketune.evaluate.answers.evaluation_files import FileSettings
+    from snaketune.settings.evaluation import EvaluationSlice
+    from snaketune.settings.reading import ReadingSlice
 
 
 class FirstLook:
@@ -42,7 +44,7 @@ class FirstLook:
             ConfigError: if a setting does not fit one.
             DataError: if one cannot be read or has no known shape.
         """
-        policy = ReadingPolicy.of_slice(slice_of(config, "read_records"))
+        policy = ReadingPolicy.of_slice(cast("ReadingSlice", slice_of(config, "read_records")))
         for number, entry in enumerate(self._found.sources(config)[:LOOKED_AT]):
             path = str(entry["path"])
             key = {"entry": entry, "policy": asdict(policy)}
@@ -64,7 +66,7 @@ class FirstLook:
         from snaketune.evaluate.answers.evaluation_files import FileSettings
 
         outside = self._found.outside("evaluate_model", config)
-        settings = FileSettings.of_slice({**slice_of(config, "evaluate_model"), **outside})
+        settings = FileSettings.of_slice(cast("EvaluationSlice", {**slice_of(config, "evaluate_model"), **outside}))
         for entry in settings.entries:
             key = {"entry": entry, "columns": settings.columns, "system": settings.system_prompt}
             if self._is_new(key):

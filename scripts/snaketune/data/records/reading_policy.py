@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from snaketune.core.training_methods import PREFERENCE, method_of
+from snaketune.settings.reading import ReadingSlice
 
 # Sources of which the beginning is looked at before any of them is read.
 LOOKED_AT = 20
@@ -46,9 +47,9 @@ class ReadingPolicy:
         return self.method in PREFERENCE
 
     @classmethod
-    def of_slice(cls, cfg: dict[str, Any]) -> "ReadingPolicy":
+    def of_slice(cls, cfg: ReadingSlice) -> "ReadingPolicy":
         """Return the policy in a stage's configuration slice."""
-        known = {key: value for key, value in cfg["data"].items() if key in cls.__dataclass_fields__}
+        known: dict[str, Any] = {key: value for key, value in cfg["data"].items() if key in cls.__dataclass_fields__}
         return cls(**known, method=method_of(cfg))
 
     def of_source(self, options: Mapping[str, Any]) -> "ReadingPolicy":
@@ -65,7 +66,7 @@ class Limits:
     seed: int = 0
 
     @classmethod
-    def of_slice(cls, cfg: dict[str, Any]) -> "Limits":
+    def of_slice(cls, cfg: ReadingSlice) -> "Limits":
         """Return the limits in a stage's configuration slice."""
         data = cfg["data"]
         return cls(data.get("max_records"), data.get("seed", 0))

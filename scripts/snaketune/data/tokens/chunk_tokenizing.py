@@ -23,6 +23,7 @@ from snaketune.data.tokens.mask_audit import Audit, Limits, Rows, audit
 from snaketune.data.tokens.token_store import SCHEMA, mask_array
 from snaketune.data.tokens.tokenizer import TextTokenizer, own_chat_template, text_tokenizer
 from snaketune.data.tokens.tokenizer_engine import few_threads, load_engine
+from snaketune.settings.reading import TokenizingSlice
 
 EXAMPLES = 3
 RECORDS_WITH_EXAMPLES = 8000
@@ -73,7 +74,7 @@ class Recipe:
         return self.learns_by in PREFERENCE
 
     @classmethod
-    def of_slice(cls, cfg: dict[str, Any], manifest: str | Path, sources: Iterable[str] = ()) -> "Recipe":
+    def of_slice(cls, cfg: TokenizingSlice, manifest: str | Path, sources: Iterable[str] = ()) -> "Recipe":
         """Return the recipe in a stage's configuration slice, for the model of a manifest; nothing is settled yet.
 
         Raises:
@@ -82,7 +83,7 @@ class Recipe:
         folder, settings = Path(manifest).parent / "model", cfg["tokens"]
         template = choose_template(settings["chat_template"], own_chat_template(folder))
         size = read_manifest(manifest).get("vocab_size")
-        more = {"reasoning": settings["reasoning"], "date": settings["date"], "sources": tuple(sources)}
+        more: dict[str, Any] = {"reasoning": settings["reasoning"], "date": settings["date"], "sources": tuple(sources)}
         return cls(str(folder), template, settings["assistant_only_loss"], size, learns_by=method_of(cfg), **more)
 
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal, cast
 
 import orjson
 
@@ -13,8 +13,11 @@ from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.records.quarantine import Quarantine
 from snaketune.data.records.reading import RecordReader
 from snaketune.data.records.reading_policy import ReadingPolicy
+from snaketune.settings.evaluate import Evaluate
+from snaketune.settings.evaluation import EvaluationSlice
 from snaketune.storage.staging import Source
 
+SHARED: tuple[Literal["ignore", "roles", "strip"], ...] = ("ignore", "roles", "strip")
 OWN_COLUMNS = "evaluate.columns"
 
 
@@ -31,12 +34,12 @@ class FileSettings:
     columns_key: str = "data.columns"
 
     @classmethod
-    def of_slice(cls, cfg: dict[str, Any]) -> "FileSettings":
+    def of_slice(cls, cfg: EvaluationSlice) -> "FileSettings":
         """Return the settings in a configuration slice; columns are those of the data unless given."""
-        own, data = cfg.get("evaluate", cfg), cfg.get("data", {})
+        own, data = cast(Evaluate, cfg.get("evaluate", cfg)), cfg.get("data", {})
         columns = own.get("columns") or data.get("columns", {})
         key = OWN_COLUMNS if own.get("columns") else "data.columns"
-        shared = {name: data[name] for name in ("ignore", "roles", "strip") if name in data}
+        shared: dict[str, Any] = {name: data[name] for name in SHARED if name in data}
         entries = tuple(cfg.get("evaluation_files", ()))
         return cls(entries, columns, data.get("system_prompt"), columns_key=key, **shared)
 

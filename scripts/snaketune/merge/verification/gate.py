@@ -15,11 +15,12 @@ from snaketune.merge.adapter import read_adapter
 from snaketune.merge.merge_inputs import Material, MergeSettings
 from snaketune.merge.trained_model import read_trained_model
 from snaketune.merge.verification.verify import Proof, verify_merge
+from snaketune.settings.merging import MergeSlice
 
 SCRIPT = Path(__file__).parents[3] / "check_merge.py"
 
 
-def check_folder(folder: Path, material: Material, cfg: dict[str, Any]) -> dict[str, Any]:
+def check_folder(folder: Path, material: Material, cfg: MergeSlice) -> dict[str, Any]:
     """Return the facts of the check of the merged model in ``folder``, made in this process.
 
     Args:
@@ -40,7 +41,7 @@ def check_folder(folder: Path, material: Material, cfg: dict[str, Any]) -> dict[
     return {**check.facts(), "split": name}
 
 
-def check_in_fresh_process(folder: Path, material: Material, cfg: dict[str, Any]) -> dict[str, Any]:
+def check_in_fresh_process(folder: Path, material: Material, cfg: MergeSlice) -> dict[str, Any]:
     """Return the same facts, made by a process that has nothing of this one's memory.
 
     Raises:

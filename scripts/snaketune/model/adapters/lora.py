@@ -1,20 +1,20 @@
 """The adapter of a configuration in PEFT's words, the same for training and for planning."""
 
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from snaketune.core.errors import ConfigError
 from snaketune.model.adapters.peft_names import names_as_given
 from snaketune.model.adapters.targets import ALL_LINEAR, Targets, linear_layers, targets_of
+from snaketune.settings.adapter import Adapter
 
 ALL_EXPERTS = "all-experts"
 LISTED = 8
 
 
-def lora_config(model: Any, adapter: Mapping[str, Any], targets: Targets | None = None) -> LoraConfig:
+def lora_config(model: Any, adapter: Adapter, targets: Targets | None = None) -> LoraConfig:
     """Return PEFT's configuration of the ``adapter`` section for ``model``.
 
     Args:
@@ -27,7 +27,8 @@ def lora_config(model: Any, adapter: Mapping[str, Any], targets: Targets | None 
     """
     targets = targets or targets_of(model, adapter["target_modules"], adapter["r"])
     is_tied = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
-    whole, tokens = list(adapter.get("modules_to_save") or []), list(adapter.get("trainable_token_indices") or [])
+    whole = list(adapter.get("modules_to_save") or [])
+    tokens = cast(list[int], list(adapter.get("trainable_token_indices") or []))
     return LoraConfig(
         r=adapter["r"],
         lora_alpha=adapter.get("lora_alpha", 8),
@@ -39,7 +40,9 @@ def lora_config(model: Any, adapter: Mapping[str, Any], targets: Targets | None 
         rank_pattern=dict(adapter.get("rank_pattern") or {}),
         alpha_pattern=dict(adapter.get("alpha_pattern") or {}),
         modules_to_save=whole or None,
-        trainable_token_indices=dict.fromkeys(embedding_names(model, is_tied), tokens) if tokens else None,
+        trainable_token_indices=dict.fromkeys(embedding_names(model, is_tied), cast(list[int], tokens))
+        if tokens
+        else None,
         # Without it a trained copy of tied embeddings would come apart from the output layer.
         ensure_weight_tying=is_tied and bool(whole),
         bias="none",
@@ -47,7 +50,7 @@ def lora_config(model: Any, adapter: Mapping[str, Any], targets: Targets | None 
     )
 
 
-def put_adapter(model: Any, adapter: Mapping[str, Any], targets: Targets | None = None) -> PeftModel:
+def put_adapter(model: Any, adapter: Adapter, targets: Targets | None = None) -> PeftModel:
     """Return ``model`` with the adapter of the ``adapter`` section on it.
 
     Raises:
@@ -66,7 +69,7 @@ def put_adapter(model: Any, adapter: Mapping[str, Any], targets: Targets | None 
         ) from None
 
 
-def _alternatives(model: Any, adapter: Mapping[str, Any]) -> str:
+def _alternatives(model: Any, adapter: Adapter) -> str:
     names = sorted({name.rsplit(".", 1)[-1] for name, _ in linear_layers(model)})
     some = f"some of {', '.join(names[:LISTED])}" + (" …" if len(names) > LISTED else "")
     return some if adapter["target_modules"] == ALL_LINEAR else f"all-linear or {some}"

@@ -16,6 +16,7 @@ from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.model.configuration import CONFIG
 from snaketune.model.json_files import read_object
 from snaketune.model.weights import embedding_rows
+from snaketune.settings.adapter import Adapter
 
 if TYPE_CHECKING:
     import torch
@@ -62,11 +63,12 @@ def token_numbers(setting: str | list[int | str], folder: Path) -> list[int]:
     return sorted({token if isinstance(token, int) else known[token] for token in setting})
 
 
-def with_token_numbers(adapter: dict[str, Any], folder: Path) -> dict[str, Any]:
+def with_token_numbers(adapter: Adapter, folder: Path) -> Adapter:
     """Return the ``adapter`` section with numbers for the tokens that it names, see :func:`token_numbers`."""
     if adapter["type"] == "none":
         return adapter
-    return adapter | {"trainable_token_indices": token_numbers(adapter["trainable_token_indices"], folder)}
+    numbers: list[int | str] = [*token_numbers(adapter["trainable_token_indices"], folder)]
+    return adapter | {"trainable_token_indices": numbers}
 
 
 def vocabulary(folder: Path) -> dict[str, int]:
@@ -137,7 +139,7 @@ def _usual(weight: Any) -> "tuple[torch.Tensor, float, float]":
 
 
 def advice_on_tokens(
-    rows: Callable[[], PackedRows], new_tokens: Callable[[], dict[str, int]], adapter: dict[str, Any]
+    rows: Callable[[], PackedRows], new_tokens: Callable[[], dict[str, int]], adapter: Adapter
 ) -> str | None:
     """Return a sentence on new tokens in the data whose embeddings this training leaves as they are, else None.
 

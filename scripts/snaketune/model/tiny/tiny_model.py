@@ -14,6 +14,8 @@ import torch
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from snaketune.settings.model import TinyModel
+
 THREADS = 1
 IGNORED = -100  # the label that the loss skips, as in PyTorch
 WARMUP_SHARE = 0.05
@@ -43,7 +45,7 @@ class Pretraining:
         return self.batch_size * POSITIONS_PER_SEQUENCE
 
 
-def build_model(cfg: dict, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def build_model(cfg: TinyModel, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """Return a randomly initialised Llama of the sizes in ``cfg`` (the ``model.tiny`` section)."""
     torch.manual_seed(cfg["seed"])
     config = LlamaConfig(

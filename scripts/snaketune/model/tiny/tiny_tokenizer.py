@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snaketune.core.errors import ConfigError
+from snaketune.settings.model import TinyModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -59,7 +60,7 @@ CHAT_TEMPLATE = """\
 """
 
 
-def make_tokenizer(cfg: dict[str, Any], texts: Iterable[str], folder: Path) -> dict[str, Any]:
+def make_tokenizer(cfg: TinyModel, texts: Iterable[str], folder: Path) -> dict[str, Any]:
     """Train a tokenizer as ``cfg`` (the ``model.tiny`` section) says, save it into ``folder`` and return its sizes.
 
     Raises:

@@ -7,6 +7,7 @@ from typing import Any
 from snaketune.plan.costs.forecast import WRITING_GB_PER_SECOND, Disk, Forecast, forward_share
 from snaketune.plan.devices.target import Target
 from snaketune.plan.workload import Work
+from snaketune.settings.planning import PlanningSlice
 
 UPLOAD_GB_PER_SECOND = 0.0125
 """A line of 100 Mbit/s: a common one at home and in small offices; a figure to divide by, not a measurement."""
@@ -71,7 +72,7 @@ def answers_block(found: Answering, target: Target) -> dict[str, Any]:
 
 
 def after_training(
-    cfg: Mapping[str, Any], work: Work, seen: Forecast, disk: Disk, found: Answering, held_out: int
+    cfg: PlanningSlice, work: Work, seen: Forecast, disk: Disk, found: Answering, held_out: int
 ) -> list[dict[str, Any]]:
     """Return what follows training, in seconds: evaluation of all models, merging and saving, an upload.
 
@@ -106,7 +107,7 @@ def _size(gigabytes: float) -> str:
 
 
 def _evaluation(
-    cfg: Mapping[str, Any], work: Work, seen: Forecast, found: Answering, models: int, held_out: int
+    cfg: PlanningSlice, work: Work, seen: Forecast, found: Answering, models: int, held_out: int
 ) -> float | None:
     asked = min(cfg["evaluate"]["max_samples"], held_out)
     if not seen.is_timed or (asked and not (found.tokens_per_second and found.tokens)):

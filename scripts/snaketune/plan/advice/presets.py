@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -19,9 +19,12 @@ from snaketune.plan.devices.target import Target
 from snaketune.plan.memory.memory import adapter_parameters, memory_plan
 from snaketune.plan.settings import setting_of
 from snaketune.plan.workload import Work, with_checkpointing
+from snaketune.settings.model import Model
+from snaketune.settings.planning import PlanningSlice
+from snaketune.settings.train import Train
+from snaketune.settings.training import PaddedTrain, StartedAdapter
 
 FOLDER = Path(__file__).resolve().parents[4] / "config" / "presets"
-SECTIONS = ("model", "adapter", "train")
 
 
 def read_presets(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
@@ -48,9 +51,7 @@ def _is_general(values: Mapping[str, Any]) -> bool:
     )
 
 
-def preset_table(
-    cfg: Mapping[str, Any], work: Work, target: Target, seen: Forecast, packs: bool
-) -> list[dict[str, Any]]:
+def preset_table(cfg: PlanningSlice, work: Work, target: Target, seen: Forecast, packs: bool) -> list[dict[str, Any]]:
     """Return a row per preset: time, dollars and memory of this run with its settings, and the time against the run's.
 
     A run of so many steps sees as many tokens with each preset, and a preset that pads instead of packing computes the
@@ -68,13 +69,16 @@ def preset_table(
 def _row(
     name: str,
     values: Mapping[str, Any],
-    cfg: Mapping[str, Any],
+    cfg: PlanningSlice,
     work: Work,
     target: Target,
     seen: Forecast,
     packs: bool,
 ) -> dict[str, Any]:
-    changed = {**cfg, **{section: _over(cfg[section], values.get(section) or {}) for section in SECTIONS}}
+    changed = cfg.copy()
+    changed["model"] = cast(Model, _over(cfg["model"], values.get("model") or {}))
+    changed["adapter"] = cast(StartedAdapter, _over(cfg["adapter"], values.get("adapter") or {}))
+    changed["train"] = cast(PaddedTrain, _over(cfg["train"], values.get("train") or {}))
     then = _work(changed, work, target, packs, (values.get("tokens") or {}).get("packing", True))
     inputs = _inputs(changed["train"], seen.inputs, then)
     slower = _seconds_ratio(work, then, target)
@@ -99,7 +103,7 @@ def _over(section: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, An
     return {**section, **{key: value for key, value in values.items() if key in section and key != "type"}}
 
 
-def _work(cfg: Mapping[str, Any], work: Work, target: Target, packs: bool, wanted: bool) -> Work:
+def _work(cfg: PlanningSlice, work: Work, target: Target, packs: bool, wanted: bool) -> Work:
     """Return the run with a preset's settings; where rows were padded, packed ones hold only real tokens."""
     rows = work.rows
     if packs and not wanted:
@@ -117,7 +121,7 @@ def _work(cfg: Mapping[str, Any], work: Work, target: Target, packs: bool, wante
     return replace(work, rows=rows, setting=setting, trained=trained)
 
 
-def _inputs(train: Mapping[str, Any], run: RunInputs, then: Work) -> RunInputs:
+def _inputs(train: Train, run: RunInputs, then: Work) -> RunInputs:
     return replace(
         run,
         rows=then.rows,

@@ -11,6 +11,8 @@ from snaketune.plan.costs.throughput import Rate
 from snaketune.plan.devices.target import Target
 from snaketune.plan.memory.memory import WIDTH
 from snaketune.plan.workload import Work, checkpoint_gb, trained_gb
+from snaketune.settings.operational import Operational
+from snaketune.settings.planning import PlanningSlice
 
 WRITING_GB_PER_SECOND = 0.5
 """How fast checkpoints are taken to be written where none was measured; a SATA disk's rate."""
@@ -30,8 +32,8 @@ class Forecast:
 
 
 def forecast(
-    cfg: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    cfg: PlanningSlice,
+    settings: Operational,
     work: Work,
     target: Target,
     rate: Rate,
@@ -102,7 +104,7 @@ def reference_seconds(work: Work, tokens_per_second: float) -> float:
     return passes * work.tokens * forward_share(work) / tokens_per_second
 
 
-def save_interval(settings: Mapping[str, Any], whole: Budget, save_seconds: float | None) -> int:
+def save_interval(settings: Operational, whole: Budget, save_seconds: float | None) -> int:
     """Return the steps between checkpoints, 0 if unknown; ``auto`` is what training will choose (Young and Daly)."""
     if settings["save_steps"] != "auto":
         return settings["save_steps"]
@@ -137,8 +139,8 @@ class Disk:
 
 
 def disk_of(
-    cfg: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    cfg: PlanningSlice,
+    settings: Operational,
     work: Work,
     model: Mapping[str, Any],
     pack: Mapping[str, Any],

@@ -1,12 +1,11 @@
 """The device that a run is planned for, and what an hour of it costs."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from snaketune.plan.costs.budget import electricity_usd
 from snaketune.plan.devices.hardware import AUTO, Hardware, find_hardware
 from snaketune.plan.devices.machine import Machine
+from snaketune.settings.plan import Plan
 
 CPU = "cpu"
 
@@ -43,7 +42,7 @@ class Target:
         return CPU if self.is_cpu else "cuda"
 
 
-def choose_target(plan: Mapping[str, Any], machine: Machine) -> Target:
+def choose_target(plan: Plan, machine: Machine) -> Target:
     """Return the device that the ``plan`` section asks for; ``auto`` is the GPU of this machine, else its CPU."""
     name = (machine.gpu or CPU) if plan["gpu"] == AUTO else plan["gpu"]
     hardware = find_hardware(name) or _unknown(name)
@@ -67,7 +66,7 @@ def _unknown(name: str) -> Hardware:
     return Hardware(name, name, (name,), None, rates, None, None, None, None, None, ())
 
 
-def hourly_price(plan: Mapping[str, Any], hardware: Hardware) -> HourlyPrice:
+def hourly_price(plan: Plan, hardware: Hardware) -> HourlyPrice:
     """Return what an hour of one device costs: the price given, one's own electricity, or the catalogue's rent."""
     if plan["price_per_gpu_hour"] is not None:
         return HourlyPrice(plan["price_per_gpu_hour"], "plan.price_per_gpu_hour")
@@ -79,7 +78,7 @@ def hourly_price(plan: Mapping[str, Any], hardware: Hardware) -> HourlyPrice:
     return HourlyPrice(hardware.rent.usd, f"catalogue{day}: {hardware.rent.source}")
 
 
-def _electricity(plan: Mapping[str, Any], hardware: Hardware) -> HourlyPrice:
+def _electricity(plan: Plan, hardware: Hardware) -> HourlyPrice:
     if hardware.watts is None:
         return HourlyPrice(None, "the catalogue has no watts for it; give plan.price_per_gpu_hour")
     rate = plan["electricity_usd_per_kwh"]

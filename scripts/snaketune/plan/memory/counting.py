@@ -6,13 +6,13 @@ without a formula per family. It takes a fraction of a second and a few megabyte
 """
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from snaketune.core.errors import PlanError
 from snaketune.plan.cache import remembered
 from snaketune.plan.memory.unknown import unknown_instead
+from snaketune.settings.adapter import Adapter
 
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 EXPERTS_USED = ("num_experts_per_tok", "top_k_experts", "moe_topk")
@@ -127,7 +127,7 @@ def refuse_experts(config: Any, counts: ParameterCounts) -> None:
         )
 
 
-def lora_parameters(config: Any, adapter: Mapping[str, Any]) -> int:
+def lora_parameters(config: Any, adapter: Adapter) -> int:
     """Return the number of trainable parameters of a LoRA adapter on the model of ``config``.
 
     PEFT itself puts the adapter on the meta model, so that its rules (all-linear, rank patterns, DoRA vectors,
@@ -167,7 +167,7 @@ def meta_model(config: Any, **settings: Any) -> Any:
         return auto_class(config).from_config(config, **settings)
 
 
-def adapted_model(model: Any, adapter: Mapping[str, Any]) -> Any:
+def adapted_model(model: Any, adapter: Adapter) -> Any:
     """Return ``model`` (on the meta device) with the LoRA adapter of the ``adapter`` section on it."""
     import torch
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from snaketune.core.canonical import digest_of
 from snaketune.facts.measured import RUN_INFO, RunInfo
@@ -171,7 +171,16 @@ def _resumed(facts: Facts) -> str | None:
     return None if step is None else units.count(step)
 
 
-def describe(cfg: dict[str, Any], facts: dict[str, dict[str, Any]], merged: dict[str, Any] | None) -> dict[str, Any]:
+class Description(TypedDict):
+    """What the workflow says of a run: the configuration slice and the digest of the code of each stage."""
+
+    run: str
+    id: str
+    stages: dict[str, dict[str, Any]]
+    code: dict[str, str]
+
+
+def describe(cfg: Description, facts: dict[str, dict[str, Any]], merged: dict[str, Any] | None) -> dict[str, Any]:
     """Return the identity of a run: what it was made from, with one fingerprint over all of it.
 
     Args:

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from snaketune.core.environment import WORKER
 from snaketune.core.errors import ConfigError, TrainingError
+from snaketune.settings.training import TrainingSlice
 from snaketune.storage.disks import Disks, temporary_place
 from snaketune.train.device import Device
 from snaketune.train.distributed.nodes import Nodes
@@ -28,7 +29,7 @@ ONE_NODE = Nodes()
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
 
-def processes_wanted(cfg: dict[str, Any], nodes: int = 1) -> int:
+def processes_wanted(cfg: TrainingSlice, nodes: int = 1) -> int:
     """Return how many processes a training takes: one per GPU, or ``plan.num_gpus`` of them on a CPU.
 
     Args:
@@ -92,7 +93,7 @@ def run_workers(count: int, command: Sequence[str], nodes: Nodes = ONE_NODE) -> 
         )
 
 
-def require_strategy(cfg: dict[str, Any], device: Device, work: Path, scratch: str | None = None) -> dict[str, Any]:
+def require_strategy(cfg: TrainingSlice, device: Device, work: Path, scratch: str | None = None) -> dict[str, Any]:
     """Make the configured strategy possible on this device and return its arguments of ``TrainingArguments``.
 
     Args:
@@ -111,7 +112,7 @@ def require_strategy(cfg: dict[str, Any], device: Device, work: Path, scratch: s
     return strategy_arguments(strategy, full=cfg["adapter"]["type"] == "none")
 
 
-def _zero(cfg: dict[str, Any], device: Device, work: Path, scratch: str | None) -> dict[str, Any]:
+def _zero(cfg: TrainingSlice, device: Device, work: Path, scratch: str | None) -> dict[str, Any]:
     stage, offload = ZERO_STAGES[cfg["train"]["strategy"]], cfg["train"]["offload"]
     if offload != "nvme":
         return zero_settings(stage, offload, work, pins=not device.is_cpu)

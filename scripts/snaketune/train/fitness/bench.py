@@ -4,9 +4,10 @@ It needs torch, transformers, peft, accelerate, pyarrow and orjson, downloads no
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, set_see
 from snaketune.data.rows.packed_rows import PackedRows, write_rows
 from snaketune.data.rows.packing import one_per_row, pack
 from snaketune.model.adapters.lora import leave_inputs_to_autocast
+from snaketune.settings.operational import Operational
+from snaketune.settings.training import TrainingSlice
 from snaketune.train.arguments import training_arguments
 from snaketune.train.determinism import choose_kernels
 from snaketune.train.device import Device, check_formats, mixed_dtype
@@ -26,7 +29,7 @@ from snaketune.train.loading.loading import load_base
 from snaketune.train.trainer import PackedTrainer, assemble
 
 PAD = 0
-LOADER = {"dataloader_num_workers": 0, "dataloader_prefetch_factor": None, "dataloader_pin_memory": True}
+LOADER: Operational = {"dataloader_num_workers": 0, "dataloader_prefetch_factor": None, "dataloader_pin_memory": True}
 TRAIN = {
     "method": "sft",
     "strategy": "single",
@@ -183,18 +186,24 @@ class Bench:
         write_rows(path, documents, one_per_row(documents.lengths), self.size.row, PAD)
         return PackedRows(path)
 
-    def configuration(self, train=None, adapter=None, model=None) -> dict[str, Any]:
+    def configuration(
+        self,
+        train: Mapping[str, Any] | None = None,
+        adapter: Mapping[str, Any] | None = None,
+        model: Mapping[str, Any] | None = None,
+    ) -> TrainingSlice:
         """Return the sections that training gets, with other values of some keys."""
         rank = {"r": min(RANK, self.size.hidden // 4)}
-        return {
-            "train": TRAIN | (train or {}),
-            "adapter": ADAPTER | rank | (adapter or {}),
-            "model": MODEL | {"name_or_path": str(self.folder)} | (model or {}),
+        found = {
+            "train": {**TRAIN, **(train or {})},
+            "adapter": {**ADAPTER, **rank, **(adapter or {})},
+            "model": {**MODEL, "name_or_path": str(self.folder), **(model or {})},
         }
+        return cast(TrainingSlice, found)
 
     def training(
         self,
-        cfg: dict[str, Any],
+        cfg: TrainingSlice,
         name: str,
         hooks: Hooks = ALONE,
         callbacks=(),

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from snaketune.core.errors import ConfigError
+from snaketune.settings.train import Train
 from snaketune.train.device import Device, name_of
 
 # Ada (8.9) is the first generation with float8 tensor cores; they take shapes in multiples of 16.
@@ -15,7 +16,7 @@ STEP = 16
 ROWWISE, ROWWISE_CAPABILITY = "rowwise", (9, 0)
 
 
-def require_float8(train: dict[str, Any], device: Device) -> None:
+def require_float8(train: Train, device: Device) -> None:
     """Raise ConfigError if ``train.fp8`` is asked for and the machine cannot do it."""
     setting = train["fp8"]
     if setting and (obstacle := _obstacle(device, train["torch_compile"])):

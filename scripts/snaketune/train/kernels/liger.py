@@ -18,6 +18,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm, app
 
 from snaketune.core.errors import ConfigError
 from snaketune.model.architecture import body_of
+from snaketune.settings.training import TrainingSlice
 from snaketune.train.device import Device, is_exact, is_sharded
 from snaketune.train.kernels.attention import given_to
 from snaketune.train.kernels.fused_layers import ACTIVATIONS, computes_as, same_code
@@ -30,7 +31,7 @@ GRADIENTS_PER_STATE = 3
 Swapped = list[tuple[Any, Any]]
 
 
-def use_liger(model: Any, cfg: dict[str, Any], device: Device, is_compiled: bool) -> tuple[int, str | None]:
+def use_liger(model: Any, cfg: TrainingSlice, device: Device, is_compiled: bool) -> tuple[int, str | None]:
     """Put the kernels into the layers that are known and return how many, and why none where some might be expected.
 
     It has to run in the mixed precision of training.
@@ -63,7 +64,7 @@ def use_liger(model: Any, cfg: dict[str, Any], device: Device, is_compiled: bool
     return 0, f"liger kernels are not used, because {obstacle}" if is_expected else None
 
 
-def _obstacle(cfg: dict[str, Any], device: Device, is_compiled: bool) -> str | None:
+def _obstacle(cfg: TrainingSlice, device: Device, is_compiled: bool) -> str | None:
     if device.is_cpu:
         return "they need a GPU"
     if importlib.util.find_spec("liger_kernel") is None:

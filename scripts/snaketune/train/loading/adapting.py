@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from snaketune.core.errors import ConfigError, TrainingError
 from snaketune.model.adapters.lora import fused_experts, put_adapter
 from snaketune.model.adapters.targets import Targets, targets_of
+from snaketune.settings.adapter import Adapter
 
 NAME = "default"
 # What the names of an adapter's tensors hold.
@@ -24,7 +25,7 @@ OURS = ("lora_", "modules_to_save", "trainable_tokens_delta")
 
 
 def add_adapter(
-    base: PreTrainedModel, adapter: dict[str, Any], start: str | Path | None = None
+    base: PreTrainedModel, adapter: Adapter, start: str | Path | None = None
 ) -> PeftModel | PreTrainedModel:
     """Return the model that is trained: the base with an adapter on it or, with ``type: none``, the base itself.
 
@@ -84,7 +85,7 @@ def check_modules_to_save(base: torch.nn.Module, names: list[str]) -> None:
             )
 
 
-def check_expressions(adapter: dict[str, Any]) -> None:
+def check_expressions(adapter: Adapter) -> None:
     """Raise ConfigError for a pattern that is not a regular expression."""
     for key in ("rank_pattern", "alpha_pattern"):
         for pattern in adapter[key]:
@@ -96,7 +97,7 @@ def check_expressions(adapter: dict[str, Any]) -> None:
                 ) from None
 
 
-def check_patterns(model: PeftModel, adapter: dict[str, Any]) -> None:
+def check_patterns(model: PeftModel, adapter: Adapter) -> None:
     """Raise ConfigError for a pattern of a rank or an alpha that no adapted layer has; PEFT would pass over it."""
     layers = [name for name, module in model.get_base_model().named_modules() if isinstance(module, LoraLayer)]
     for key in ("rank_pattern", "alpha_pattern"):

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from snaketune.core.errors import ConfigError
 from snaketune.model.architecture import auto_class, read_configuration, support_of
+from snaketune.settings.training import TrainingSlice
 from snaketune.train.device import Device, computing_dtype, is_sharded, weight_dtype
 from snaketune.train.distributed.process_group import ProcessGroup
 from snaketune.train.kernels.attention import training_attention
@@ -25,7 +26,7 @@ from snaketune.train.packages import NONE
 LAYERS = 8
 
 
-def load_base(folder: str | Path, cfg: dict[str, Any], device: Device) -> PreTrainedModel:
+def load_base(folder: str | Path, cfg: TrainingSlice, device: Device) -> PreTrainedModel:
     """Load the prepared model in ``folder`` for training.
 
     It goes onto the device or, where it is to be sharded, into the memory of the first process alone, which hands out
@@ -50,7 +51,7 @@ def load_base(folder: str | Path, cfg: dict[str, Any], device: Device) -> PreTra
     return loaded if quantization != NONE or is_sharded(cfg) else torch.nn.Module.to(loaded, device.type)
 
 
-def base_dtype(cfg: dict[str, Any], device: Device) -> torch.dtype:
+def base_dtype(cfg: TrainingSlice, device: Device) -> torch.dtype:
     """Return the dtype of the weights in training.
 
     Weights that are trained themselves are float32 unless asked otherwise: with 8 bits of mantissa a bfloat16 weight

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from snaketune.core.errors import ConfigError
+from snaketune.settings.training import TrainingSlice
 
 PACKAGES = {"tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"}
 
@@ -36,9 +37,9 @@ def require_sinks(names: Sequence[str]) -> None:
             )
 
 
-def open_sinks(names: Sequence[str], work: Path, config: dict[str, Any]) -> list[Sink]:
+def open_sinks(names: Sequence[str], work: Path, config: TrainingSlice) -> list[Sink]:
     """Open the sinks in ``names`` for the run whose private folder is ``work``; its name is the run's identity."""
-    makers: dict[str, Callable[[Path, dict[str, Any]], Sink]] = {
+    makers: dict[str, Callable[[Path, TrainingSlice], Sink]] = {
         "tensorboard": TensorBoard,
         "trackio": Trackio,
         "wandb": WeightsAndBiases,
@@ -54,7 +55,7 @@ def numbers_of(line: dict[str, Any]) -> dict[str, float]:
 class TensorBoard:
     """Event files in ``tensorboard/`` of the run's private folder."""
 
-    def __init__(self, work: Path, config: dict[str, Any]):
+    def __init__(self, work: Path, config: TrainingSlice):
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(work / "tensorboard")
@@ -73,7 +74,7 @@ class TensorBoard:
 class Trackio:
     """A local trackio project named ``snaketune``."""
 
-    def __init__(self, work: Path, config: dict[str, Any]):
+    def __init__(self, work: Path, config: TrainingSlice):
         import trackio
 
         self._trackio = trackio
@@ -91,7 +92,7 @@ class Trackio:
 class WeightsAndBiases:
     """A W&B run in the project ``snaketune``; where it goes follows wandb's own environment variables."""
 
-    def __init__(self, work: Path, config: dict[str, Any]):
+    def __init__(self, work: Path, config: TrainingSlice):
         import wandb
 
         self._wandb = wandb

@@ -19,6 +19,8 @@ from snaketune.core.digests import file_digest
 from snaketune.core.locks import wait_for_lock
 from snaketune.core.manifest import describe_files
 from snaketune.data.rows.packed_rows import FIXED, PackedRows
+from snaketune.settings.train import Train
+from snaketune.settings.training import TrainingSlice
 from snaketune.train.preference.dpo import PreferenceLoss
 from snaketune.train.preference.dpo_trainer import PreferenceTrainer
 from snaketune.train.preference.kto import UnpairedLoss
@@ -68,7 +70,7 @@ def _packed(reference: Reference) -> bytes:
 
 
 def preference_settings(
-    cfg: dict[str, Any], base: Path, rows: Sequence[PackedRows], work: Path, start: Path | None = None
+    cfg: TrainingSlice, base: Path, rows: Sequence[PackedRows], work: Path, start: Path | None = None
 ) -> dict[str, Any]:
     """Return what ``train.method`` changes in the making of a trainer: nothing for sft.
 
@@ -92,14 +94,14 @@ def preference_settings(
     return {"kind": PreferenceTrainer, "loss": PreferenceLoss(**train["dpo"]), **referenced}
 
 
-def loss_limit(train: dict[str, Any], limit: float | None) -> float | None:
+def loss_limit(train: Train, limit: float | None) -> float | None:
     """Return how much the loss may rise: that of ``ipo`` is a squared distance, which knows no nats."""
     is_distance = train.get("method") == "dpo" and train["dpo"]["loss_type"] == "ipo"
     return None if is_distance else limit
 
 
 def reference_facts(
-    cfg: dict[str, Any], base: Path, rows: Sequence[PackedRows], start: Path | None = None
+    cfg: TrainingSlice, base: Path, rows: Sequence[PackedRows], start: Path | None = None
 ) -> dict[str, Any]:
     """Return all that decides what the reference gives the rows."""
     manifest, scripts = base.parent / "manifest.json", Path(__file__).parents[3]

@@ -5,15 +5,17 @@ like any other, and the winner has to be faster than the spread of the repeats.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from snaketune.core.errors import PlanError
 from snaketune.plan.candidates import LEVELS, Candidate, advice, row_choices, worker_choices
 from snaketune.plan.memory.fitting import MARGIN
 from snaketune.plan.memory.memory import memory_plan
 from snaketune.plan.settings import setting_of
+from snaketune.settings.operational import Operational
+from snaketune.settings.training import PaddedTrain, TrainingSlice
 from snaketune.train.device import find_device
 from snaketune.train.out_of_memory import ShortageError, memory_gigabytes
 from snaketune.train.probe.probing import Probe, ProbeInputs, probe
@@ -25,7 +27,7 @@ Need = Callable[[Candidate], float | None]
 
 
 def autotune(
-    inputs: ProbeInputs, cfg: Mapping[str, Any], settings: Mapping[str, Any], found: Probe, max_seconds: float
+    inputs: ProbeInputs, cfg: TrainingSlice, settings: Operational, found: Probe, max_seconds: float
 ) -> dict[str, Any]:
     """Return all candidates with what was measured, and what to change in the configuration.
 
@@ -128,7 +130,7 @@ def _try(candidate: Candidate, measure: Measure, needs: Need, memory_gb: float) 
     return row | facts | {"memory_gb": found.peak_memory_bytes / 1e9, "verdict": "measured"}
 
 
-def needs_of(inputs: ProbeInputs, cfg: Mapping[str, Any]) -> Need:
+def needs_of(inputs: ProbeInputs, cfg: TrainingSlice) -> Need:
     """Return what tells the planned memory of a candidate in GB."""
     from transformers import AutoConfig
 
@@ -147,9 +149,10 @@ def needs_of(inputs: ProbeInputs, cfg: Mapping[str, Any]) -> Need:
 
 
 def with_candidate(
-    cfg: Mapping[str, Any], settings: Mapping[str, Any], candidate: Candidate
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    cfg: TrainingSlice, settings: Operational, candidate: Candidate
+) -> tuple[TrainingSlice, Operational]:
     """Return configuration and operational settings with a candidate's in them."""
     values = {key.removeprefix("train."): value for key, value in candidate.keys().items()}
     workers = values.pop("dataloader_num_workers")
-    return {**cfg, "train": {**cfg["train"], **values}}, {**settings, "dataloader_num_workers": workers}
+    train = cast(PaddedTrain, {**cfg["train"], **values})
+    return {**cfg, "train": train}, {**settings, "dataloader_num_workers": workers}

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -12,6 +12,8 @@ from snaketune.core.atomic import write_json
 from snaketune.core.canonical import digest_of, read_json
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.plan.costs.probed import noise, probe_path
+from snaketune.settings.operational import Operational
+from snaketune.settings.training import TrainingSlice
 from snaketune.train.monitoring import provenance
 from snaketune.train.packages import versions
 from snaketune.train.probe.autotune import autotune
@@ -53,9 +55,9 @@ EVALUATED_ROWS = 64
 class ProbeRequest:
     """A run to probe: its configuration, its facts and where to write to."""
 
-    cfg: Mapping[str, Any]
+    cfg: TrainingSlice
     """The ``train``, ``adapter`` and ``model`` sections."""
-    settings: Mapping[str, Any]
+    settings: Operational
     model: Mapping[str, Any]
     model_folder: Path
     pack: Mapping[str, Any]
@@ -74,7 +76,7 @@ def probe_of(request: ProbeRequest) -> dict[str, Any]:
         ``identity``, ``measured_at``, ``machine``, ``load`` (of the machine before), ``probe`` and ``autotune`` (None
         unless asked for).
     """
-    found = versions(dict(request.cfg))
+    found = versions(request.cfg)
     identity = probe_identity(request.cfg, request.settings, request.model, request.pack, this_device(), found)
     path = probe_path(request.results, identity)
     record = _recall(path, identity)
@@ -135,8 +137,8 @@ def this_device() -> dict[str, Any]:
 
 
 def probe_identity(
-    cfg: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    cfg: TrainingSlice,
+    settings: Operational,
     model: Mapping[str, Any],
     rows: Mapping[str, Any],
     device: Mapping[str, Any],
@@ -151,11 +153,12 @@ def probe_identity(
         device: the GPU's name, or host and kind of the CPU.
         versions: of the packages that train.
     """
+    given, loader = cast(Mapping[str, Mapping[str, Any]], cfg), cast(Mapping[str, Any], settings)
     sections = {
-        section: {name: value for name, value in cfg[section].items() if name not in left_out}
+        section: {name: value for name, value in given[section].items() if name not in left_out}
         for section, left_out in WITHOUT_EFFECT.items()
     }
     architecture = {name: entry for name, entry in model["files"].items() if name.endswith("config.json")}
-    parts: dict[str, Any] = {"settings": sections, "loader": {name: settings[name] for name in LOADER}}
+    parts: dict[str, Any] = {"settings": sections, "loader": {name: loader[name] for name in LOADER}}
     parts |= {"model": [architecture, model["parameters"], model["dtype"]], "rows": rows["files"]}
     return digest_of({**parts, "device": device, "versions": versions}, size=8)

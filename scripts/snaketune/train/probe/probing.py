@@ -22,6 +22,9 @@ from transformers import TrainerCallback
 from snaketune.core.atomic import private_folder
 from snaketune.core.errors import TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.settings.operational import Operational
+from snaketune.settings.train import Train
+from snaketune.settings.training import TrainingSlice
 from snaketune.train.checkpoints.checkpoint_schedule import logging_interval
 from snaketune.train.determinism import explaining_refusal
 from snaketune.train.device import prepare_arithmetic
@@ -106,8 +109,8 @@ class Probe:
 
 def probe(
     inputs: ProbeInputs,
-    cfg: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    cfg: TrainingSlice,
+    settings: Operational,
     *,
     steps: int = 4,
     warmup_steps: int = 2,
@@ -144,16 +147,14 @@ def probe(
     wanted = _short_training(cfg, steps, warmup_steps + (MOST_STEPS if repeat_seconds else steps) * repeats)
     held_out = inputs.held_out if held_out_rows is None else FirstRows(inputs.held_out, held_out_rows)
     device = prepare_arithmetic(wanted["train"]["cpu_threads"])
-    operational = {**settings, "save_steps": NEVER, "save_total_limit": 1, "report_to": []}
+    operational: Operational = {**settings, "save_steps": NEVER, "save_total_limit": 1, "report_to": []}
 
     def explain() -> str:
         return advise(inputs.model_folder, inputs.rows.row_length, wanted, device)
 
     def prepare(work: Path) -> Run:
         folder, rows, start = inputs.model_folder, inputs.rows, inputs.start
-        return prepare_run(
-            folder, rows, held_out, wanted, operational, work, device, StopRequest(), start, whole=dict(cfg)
-        )
+        return prepare_run(folder, rows, held_out, wanted, operational, work, device, StopRequest(), start, whole=cfg)
 
     with (
         _leaving_no_trace(),
@@ -264,10 +265,10 @@ def _now() -> float:
     return time.monotonic()
 
 
-def _short_training(cfg: Mapping[str, Any], steps: int, whole: int) -> dict[str, Any]:
+def _short_training(cfg: TrainingSlice, steps: int, whole: int) -> TrainingSlice:
     """Return the configuration of a training of ``whole`` steps on one device that is not evaluated on its way."""
     logging = min(logging_interval(cfg["train"]["logging_steps"], whole), steps)
-    changed = {"max_steps": whole, "eval_steps": 0, "logging_steps": logging, "strategy": ONE_PROCESS}
+    changed: Train = {"max_steps": whole, "eval_steps": 0, "logging_steps": logging, "strategy": "single"}
     return {**cfg, "train": {**cfg["train"], **changed}}
 
 

@@ -1,0 +1,1 @@
+"""The settings of the stages: their slices of the configuration as plain types."""

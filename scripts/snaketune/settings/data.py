@@ -1,0 +1,31 @@
+"""The section `data` as stages get it. Generated from the configuration's models: run `make generate`."""
+
+from typing import Literal, TypedDict
+
+
+class Source(TypedDict, total=False):
+    """A source with settings of its own; a plain text is a source with a path alone."""
+
+    path: str
+    name: str | None
+    format: Literal["auto", "messages", "sharegpt", "preference", "instruction", "prompt_completion", "text"] | None
+    columns: dict[str, str] | None
+    split: str | None
+    config: str | None
+    weight: float
+    max_records: int | None
+
+
+class Data(TypedDict, total=False):
+    """The keys of `data` that decide results; a slice has those its stage depends on."""
+
+    sources: list[str | Source]
+    max_records: int | None
+    seed: int
+    format: Literal["auto", "messages", "sharegpt", "preference", "instruction", "prompt_completion", "text"]
+    columns: dict[str, str]
+    ignore: list[str]
+    roles: dict[str, Literal["system", "user", "assistant", "tool"]]
+    strip: list[str]
+    system_prompt: str | None
+    max_bad_fraction: float

@@ -1,0 +1,35 @@
+"""The section `merge` as stages get it. Generated from the configuration's models: run `make generate`."""
+
+from typing import Literal, TypedDict
+
+
+class MergedAdapter(TypedDict, total=False):
+    """One of the adapters that are merged together."""
+
+    run: str
+    weight: float
+
+
+class Merge(TypedDict, total=False):
+    """The keys of `merge` that decide results; a slice has those its stage depends on."""
+
+    enabled: bool
+    adapters: list[MergedAdapter]
+    method: Literal[
+        "cat",
+        "linear",
+        "ties",
+        "dare_linear",
+        "dare_ties",
+        "magnitude_prune",
+        "svd",
+        "ties_svd",
+        "dare_linear_svd",
+        "dare_ties_svd",
+        "magnitude_prune_svd",
+    ]
+    density: float
+    seed: int
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    rounding: Literal["auto", "nearest", "stochastic"]
+    max_shard_size: str

@@ -1,0 +1,34 @@
+"""What training gets of the configuration."""
+
+from typing import TypedDict
+
+from snaketune.settings.adapter import Adapter
+from snaketune.settings.model import Model
+from snaketune.settings.plan import Plan
+from snaketune.settings.train import Train
+
+
+class StartedAdapter(Adapter, total=False):
+    """An adapter section; ``start`` is the identity of the adapter that training goes on from."""
+
+    start: str
+
+
+class PaddedTrain(Train, total=False):
+    """A train section; ``keeps_padding`` is of an ablation alone, whose rows hold one document each."""
+
+    keeps_padding: bool
+
+
+class ModelTraining(TypedDict, total=False):
+    """The sections that decide what a step of training computes."""
+
+    model: Model
+    adapter: StartedAdapter
+    train: PaddedTrain
+
+
+class TrainingSlice(ModelTraining, total=False):
+    """The slice of ``train_model``; of ``plan`` it has the number of devices."""
+
+    plan: Plan

@@ -1,0 +1,89 @@
+"""The plain types of the settings agree with the configuration's models and with what stages really get."""
+
+import typing
+
+import pytest
+
+from snaketune.config import typed_sections
+from snaketune.config.schema import LinkedConfig, RunConfig
+from snaketune.config.typed_sections import section_modules
+from snaketune.facts.shapes import shaped
+from snaketune.settings import evaluation, merging, planning, reading, training
+from snaketune.settings.ablation import TokensSlice
+from snaketune.settings.dedupe import Dedupe
+from snaketune.settings.model import Model
+from snaketune.settings.plan import Plan
+from snaketune.settings.split import Split
+from snaketune.workflow.stages import OPERATIONAL, STAGES, slice_of
+
+
+class DedupeSlice(typing.TypedDict, total=False):
+    dedupe: Dedupe
+
+
+class SplitSlice(typing.TypedDict, total=False):
+    split: Split
+
+
+class ModelSlice(typing.TypedDict, total=False):
+    model: Model
+    plan: Plan
+
+
+SLICES = {
+    "stage_sources": reading.ReadingSlice,
+    "read_records": reading.ReadingSlice,
+    "dedupe_records": DedupeSlice,
+    "split_records": SplitSlice,
+    "prepare_tokenizer": ModelSlice,
+    "prepare_model": ModelSlice,
+    "tokenize_records": reading.TokenizingSlice,
+    "rightsize": TokensSlice,
+    "pack_rows": TokensSlice,
+    "plan_run": planning.PlanningSlice,
+    "train_model": training.TrainingSlice,
+    "merge_adapter": merging.MergeSlice,
+    "evaluate_model": evaluation.EvaluationSlice,
+}
+CONFIGURATIONS = (
+    {},
+    {"train": {"method": "dpo", "early_stopping_patience": 2, "eval_steps": 5}, "data": {"format": "preference"}},
+    {"adapter": {"type": "none"}, "dedupe": {"near": True}, "tokens": {"max_length": 64}, "plan": {"max_hours": 1}},
+)
+
+
+def undeclared(value, kind):
+    """Yield the keys of a slice that its type does not have."""
+    hints = typing.get_type_hints(kind) if typing.is_typeddict(kind) else {}
+    for key, one in value.items():
+        if hints and key not in hints:
+            yield key
+        elif isinstance(one, dict):
+            yield from (f"{key}.{inner}" for inner in undeclared(one, hints.get(key)))
+
+
+@pytest.mark.parametrize("changes", CONFIGURATIONS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_slice_of_each_stage_has_the_type_that_it_is_declared_with(stage, changes):
+    values = {"data": {"sources": ["builtin:quickstart"]}, "model": {"name_or_path": "tiny"}}
+    values = {name: values.get(name, {}) | changes.get(name, {}) for name in {*values, *changes}}
+    found = slice_of(LinkedConfig.model_validate(values), stage)
+    assert shaped(found, SLICES[stage]) == found
+    assert list(undeclared(found, SLICES[stage])) == []
+
+
+@pytest.mark.parametrize("name", [name for name in RunConfig.model_fields if name != "paths"])
+def test_a_section_has_the_keys_of_its_model_that_decide_results(name):
+    scope: dict = {}
+    exec(section_modules()[name], scope)
+    model = RunConfig.model_fields[name].annotation
+    declared = typing.get_type_hints(scope[typed_sections.class_name(model)])
+    assert set(declared) == {key for key in model.model_fields if f"{name}.{key}" not in OPERATIONAL}
+
+
+def test_descriptions_and_defaults_are_no_part_of_what_stages_import(monkeypatch):
+    """Else the code of every stage would change with the documentation of a key, and every stage run again."""
+    before = section_modules()
+    for field in RunConfig.model_fields["train"].annotation.model_fields.values():
+        monkeypatch.setattr(field, "description", "Something else.")
+    assert section_modules() == before
