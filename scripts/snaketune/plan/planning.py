@@ -27,6 +27,7 @@ from snaketune.plan.costs.forecast import (
     fit_method,
     forecast,
     overheads_block,
+    rounded,
     work_block,
 )
 from snaketune.plan.costs.past_runs import answer_timings, find_measurement
@@ -47,7 +48,6 @@ from snaketune.settings.planning import PlanningSlice
 MEMORY_BAND = 0.10
 MEASURE = "snakemake --cores all plan --config 'plan={probe: true}'"
 """What makes an unknown rate known, in a minute or two."""
-DIGITS = 6
 UNITS = {
     "tokens_total": "tokens",
     "steps": "optimizer steps",
@@ -291,12 +291,3 @@ def _situation(
         cost_usd=values["total_usd"],
         max_cost_usd=plan["max_cost_usd"],
     )
-
-
-def rounded(value: Any) -> Any:
-    """Return ``value`` with its floats cut to six significant digits: more would be noise."""
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
-    if isinstance(value, Mapping):
-        return {name: rounded(one) for name, one in value.items()}
-    return [rounded(one) for one in value] if isinstance(value, list | tuple) else value

@@ -199,3 +199,15 @@ def overheads_block(seen: Forecast) -> dict[str, Any]:
         "evaluation_hours": budget.evaluation_hours if timed else None,
         "start_hours": budget.preparation_hours if timed else None,
     }
+
+
+DIGITS = 6
+
+
+def rounded(value: Any) -> Any:
+    """Return ``value`` with its floats cut to six significant digits: more would be noise."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, Mapping):
+        return {name: rounded(one) for name, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list | tuple) else value
