@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from snaketune.ablate.ablation import Subject
 from snaketune.ablate.factors import GUIDES_LENGTH, Situation
@@ -16,12 +16,31 @@ from snaketune.core.manifest import read_manifest
 from snaketune.plan.devices.machine import Machine
 from snaketune.plan.devices.target import Target, choose_target
 from snaketune.plan.workload import Work, read_work
-from snaketune.settings.ablation import AblationSlice
 from snaketune.settings.operational import Operational
+from snaketune.settings.planning import PlanningSlice
+from snaketune.settings.tokens import Tokens
+from snaketune.settings.training import TrainingSlice
 from snaketune.storage.disks import Disks
 from snaketune.storage.staging import BUILTIN, ensure_staged, sources_of
 
 COMPILERS = ("g++", "clang++", "c++")
+
+
+class TokensSlice(TypedDict, total=False):
+    """The slice of a stage that depends on the section ``tokens``."""
+
+    tokens: Tokens
+
+
+class AblationSlice(TypedDict, total=False):
+    """The slices of the stages whose settings are measured, and the factors that are asked for."""
+
+    training: TrainingSlice
+    planning: PlanningSlice
+    lengths: TokensSlice
+    tokenizing: TokensSlice
+    factors: list[str]
+    catalogue: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from snaketune.config.schema import RunConfig
 from snaketune.workflow.stages import OPERATIONAL
 
 LINE_LENGTH = 120
+# No stage hands these sections on: they become a policy, field by field, where the script gets them.
+NOT_HANDED_ON = ("paths", "dedupe", "split")
 HEADER = '''"""The section `{name}` as stages get it. Generated from the configuration's models: run `make generate`."""
 
 from typing import {imports}
@@ -26,7 +28,7 @@ def section_modules() -> dict[str, str]:
 
 
 def _sections() -> dict[str, Any]:
-    return {name: field for name, field in RunConfig.model_fields.items() if name != "paths"}
+    return {name: field for name, field in RunConfig.model_fields.items() if name not in NOT_HANDED_ON}
 
 
 def _module(name: str, model: type[BaseModel]) -> str:

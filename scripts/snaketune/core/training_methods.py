@@ -11,6 +11,6 @@ PREFERENCE = (*PAIRED, "kto")
 REFERENCED = ("dpo", "kto")
 
 
-def method_of(cfg: Mapping[str, Any]) -> str:
+def method_of(sections: Mapping[str, Any]) -> str:
     """Return the method in a stage's configuration slice; data that are prepared as for sft do not say it."""
-    return cfg.get("train", {}).get("method", "sft")
+    return sections.get("train", {}).get("method", "sft")
