@@ -25,7 +25,7 @@ def test_an_adapter_goes_through_every_stage_as_the_page_says(tmp_path, kind):
     assert found.facts["prepare"]["nature"]["packing"] == stated.packing
     assert ("Packing is off, each row holds one document" in found.printed) == (not stated.packing)
     plan = found.facts["plan"]
-    assert plan["memory_gb"] or any("unknown here" in note for note in plan["notes"])
+    assert plan["memory_gb"] or any("unknown" in note for note in plan["notes"])
     assert adapted(tmp_path) == stated.targets
 
 

@@ -186,7 +186,7 @@ def test_a_damaged_offset_or_name_of_a_table_is_one_sentence(tmp_path, place):
     content = file.getvalue()
     assert place in content
     broken = content.replace(place, b"\xff" * len(place))
-    with pytest.raises(DataError, match=r"x: the table is damaged|x has no known shape"):
+    with pytest.raises(DataError, match=r"x: the table is damaged|x has no known format"):
         read(tmp_path, source(tmp_path / "x", broken))
 
 
@@ -208,7 +208,7 @@ def test_what_stands_beside_the_list_of_an_object_is_named(tmp_path):
     assert found.facts["sources"][0]["beside"] == ["splits", "version"]
     first, second = summary_of(found.facts)
     assert first.endswith("0 records quarantined; prompt/completion in 3,000 of 3,000 records.")
-    assert second == "  not used of the file: splits, version."
+    assert second == "  not used from the file: splits, version."
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,10 @@ BAD = {
         as_arrow_table(pa.table([pa.array(["a"]), pa.array(["b"])], names=["prompt", "prompt"])),
         "has two columns named 'prompt'",
     ),
-    "an array cut in the middle": (JSON.encode()[:-30], r"the JSON array ends in the middle, in item 3000: fetch or"),
+    "an array cut in the middle": (
+        JSON.encode()[:-30],
+        r"the JSON array ends in the middle, in item 3000: download or",
+    ),
     "an array that text follows": (b"[" + PAIR + b"] x", "text follows the end of the JSON array, 'x': remove it"),
     "brackets that do not match": (b"[" + PAIR + b"}", "the brackets of the JSON array do not match at item 1"),
     "an object cut in the middle": (CONTAINERS["object with a list"][:-40], "the JSON object ends in the middle"),
@@ -344,20 +347,20 @@ BAD = {
         "row 2: .* text follows a closed",
     ),
     "a column twice": (b"a,a\n1,2\n", "has two columns named 'a'"),
-    "a cut parquet": (CONTAINERS["parquet"][:-100], "the table is damaged or cut short"),
+    "a cut parquet": (CONTAINERS["parquet"][:-100], "the table is damaged or truncated"),
     "a damaged parquet": (
         CONTAINERS["parquet"][:9000] + b"x" * 900 + CONTAINERS["parquet"][9900:],
-        "the table is damaged or cut short",
+        "the table is damaged or truncated",
     ),
-    "a cut arrow stream": (CONTAINERS["arrow stream"][:-3000], "the table is damaged or cut short after row"),
+    "a cut arrow stream": (CONTAINERS["arrow stream"][:-3000], "the table is damaged or truncated after row"),
     "a cut zip": (WRAPPERS["zip"](LINES)[:-100], "is a zip archive that cannot be read"),
     "two members in a zip": (
         zipped(("a", PAIR), ("b", PAIR)),
         r"zip archive with more than one file \('a', 'b'\)",
     ),
     "two members in a tar": (tarred(("a", PAIR), ("b", PAIR)), r"tar archive with more than one file \('a', 'b'\)"),
-    "a member that climbs": (zipped(("../x", PAIR)), r"'\.\./x' in it leads out of the archive"),
-    "an absolute member": (tarred(("/etc/x", PAIR)), "'/etc/x' in it leads out of the archive"),
+    "a member that climbs": (zipped(("../x", PAIR)), r"'\.\./x' in it points outside of the archive"),
+    "an absolute member": (tarred(("/etc/x", PAIR)), "'/etc/x' in it points outside of the archive"),
     "a zip without a file": (zipped(("a/", b"")), "a zip archive without a file in it"),
     "a workbook": (zipped(("xl/workbook.xml", b""), ("xl/a.xml", b"")), "is an Office document: save its table as CSV"),
     "a bomb in a zip": (zipped(("x", PAIR + b"\n" + b" " * (40 << 20))), "over 250 times as much"),

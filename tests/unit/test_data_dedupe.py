@@ -123,9 +123,9 @@ def test_a_table_of_another_engine_is_carried_out_also_where_a_later_record_stay
     [
         ([(0, 9, 0, 1, 1.0, "x")], "no record of line 9"),
         ([(0, 1, 0, 9, 1.0, "x")], "no record of line 9"),
-        ([(0, 2, 0, 1, 1.0, "x"), (0, 3, 0, 2, 1.0, "x")], "removed as well"),
+        ([(0, 2, 0, 1, 1.0, "x"), (0, 3, 0, 2, 1.0, "x")], "also removed"),
         ([(0, 2, 0, 1, 1.0, "x"), (0, 2, 0, 3, 1.0, "x")], "removed twice"),
-        ([(0, 1, 0, 1, 1.0, "x")], "removed as well"),
+        ([(0, 1, 0, 1, 1.0, "x")], "also removed"),
     ],
 )
 def test_a_table_that_loses_records_is_one_sentence(tmp_path, rows, problem):

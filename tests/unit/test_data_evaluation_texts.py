@@ -54,8 +54,8 @@ def test_rows_of_parquet_are_read_with_their_numbers(tmp_path):
         ("a.jsonl", "", r"is empty \(0 bytes\): remove it from split\.decontaminate"),
         ("a.jsonl", '{"a": 1}\n', "holds no text"),
         ("a.json", '[{"a": "b"}, {"a"', "a.json"),
-        ("a.txt.gz", gzip.compress(b"one\ntwo\n" * 99, mtime=0)[:-9], r"damaged or cut short after line"),
-        ("a.jsonl.gz", gzip.compress(b'"one"\n' * 99, mtime=0)[:-9], r"damaged or cut short"),
+        ("a.txt.gz", gzip.compress(b"one\ntwo\n" * 99, mtime=0)[:-9], r"damaged or truncated after line"),
+        ("a.jsonl.gz", gzip.compress(b'"one"\n' * 99, mtime=0)[:-9], r"damaged or truncated"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(tmp_path, name, content, words):

@@ -77,7 +77,7 @@ def test_no_tools_are_no_key(tmp_path, empty):
         ([USER, CALLING, {"role": "tool", "content": None}, ANSWER], "null_content", "messages[2]"),
         ([USER, CALLING, RESULT], "last_turn_not_assistant", "'tool'"),
         ([USER, {**ANSWER, "function_call": {"name": "f"}}], "bad_tool_call", "messages[1]"),
-        ([USER, {**CALLING, "function_call": {"name": "f", "arguments": "{}"}}], "bad_tool_call", "leave one of them"),
+        ([USER, {**CALLING, "function_call": {"name": "f", "arguments": "{}"}}], "bad_tool_call", "keep one of them"),
         ([USER, {**ANSWER, "weight": 2}], "bad_weight", "messages[1]"),
         ([USER, {**ANSWER, "weight": "0"}], "bad_weight", "messages[1]"),
         ([USER, {**ANSWER, "loss_weight": 0.5}], "bad_weight", "'loss_weight' is 0.5"),

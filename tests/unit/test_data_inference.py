@@ -140,7 +140,7 @@ def test_an_example_that_inference_would_not_give_is_refused_with_the_users_line
     render = ChatTemplate.render
     monkeypatch.setattr(ChatTemplate, "render", lambda self, *given: render(self, *given).replace("Hi", "Ho"))
     monkeypatch.setattr("snaketune.data.templates.examples.check_written", lambda *_: None)
-    with pytest.raises(DataError, match=r"data/mine\.csv line 41: what is trained begins behind .* no prompt"):
+    with pytest.raises(DataError, match=r"data/mine\.csv line 41: training starts after .* not a prompt"):
         select_backend(recipe, [file], 1)
 
 
@@ -156,7 +156,7 @@ def test_nothing_left_to_train_on_names_the_users_line(tmp_path, folder):
         (CHAT, None, "Be brief. Hi there Bye See you.", "an answer's text"),
         (CHAT, None, "Hi there Hello! Bye See you.", "the system message"),
         ([{"role": "tool", "content": "two words"}], None, "two", "a tool's result"),
-        ([ASK], [{"function": {"name": "add"}}], "Hi there", "the tools that are offered"),
+        ([ASK], [{"function": {"name": "add"}}], "Hi there", "the offered tools"),
         (
             [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"k": ["v"]}}}]}],
             None,
@@ -244,12 +244,12 @@ MARKING = (
         (
             "{{ 'Well: ' }}{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}",
             ["Hello!<|im_end|>See you.<|im_end|>"],
-            "2 train answers are trained from where",
+            "2 train answers are trained only from the start",
         ),
         (
             "{% generation %}{{ m.content }}{% endgeneration %}{{ '<|im_end|>' }}",
             ["Hello!<|im_end|>See you.<|im_end|>"],
-            "mark other tokens than are trained in 1 of 1",
+            "differ from the trained tokens in 1 of 1",
         ),
     ],
     ids=["exact", "the last answer alone", "later", "no end"],

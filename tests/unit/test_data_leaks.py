@@ -305,7 +305,7 @@ def test_compressed_files_are_read(tmp_path, folder, name, compress):
     content = compress(jsonl({"q": "another"}, {"q": LONG}))
     found, listed, _ = decontaminated(tmp_path, folder, content, asked(LONG, "x"), name=name)
     assert (found, listed[0]["line"]) == ([1], 2)
-    with pytest.raises(DataError, match=f"{name}: the compressed data are damaged or cut short after line"):
+    with pytest.raises(DataError, match=f"{name}: the compressed data are damaged or truncated after line"):
         decontaminated(tmp_path, folder, content[:-9], asked(LONG, "x"), name=name)
 
 

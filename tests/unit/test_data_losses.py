@@ -99,7 +99,7 @@ def test_texts_in_pieces_and_cut_records_are_said_and_are_within_the_limit():
     assert (facts["tokens_dropped"], facts["tokens_truncated"], facts["tokens_kept"]) == (0, 0, 910)
     check_losses(facts, splits(), policy)
     facts = facts_of([10, 900], policy)
-    assert "836 tokens (91%) are cut off their ends" in lengths_told(facts)[0]
+    assert "836 tokens (91%) are cut off at the end" in lengths_told(facts)[0]
     check_losses(facts, splits(), policy)
 
 

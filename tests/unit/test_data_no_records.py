@@ -24,7 +24,7 @@ def refused(tmp_path, content, name="x"):
 @pytest.mark.parametrize(
     ("name", "content", "what", "records"),
     [
-        ("x.csv", "prompt,completion\nGröße?,schön\n".encode("cp1252"), "no UTF-8 text", 1),
+        ("x.csv", "prompt,completion\nGröße?,schön\n".encode("cp1252"), "not UTF-8 text", 1),
         ("x.json", f"{json.dumps(PAIRS)}\n{json.dumps(PAIRS)}\n".encode(), "lists of records on its lines", 8),
         ("x.txt", b"One paragraph.\n\nAnother one.\n", "plain text", 1),
     ],
@@ -52,10 +52,10 @@ def test_a_table_with_some_rows_in_another_encoding_is_told_how_to_convert_it(tm
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"\0" * 500, "no text and of no known kind"),
-        (bytes(range(256)) * 9, "no text and of no known kind"),
-        (b"42\n", "hold JSON and no object"),
-        (b"null", "hold JSON and no object"),
+        (b"\0" * 500, "neither text nor a known file type"),
+        (bytes(range(256)) * 9, "neither text nor a known file type"),
+        (b"42\n", "are JSON but not objects"),
+        (b"null", "are JSON but not objects"),
         (b"[]", "has no record"),
         (b"a,b\n", "plain text"),
     ],

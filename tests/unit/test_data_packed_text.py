@@ -21,7 +21,7 @@ def test_a_list_of_turns_is_read_from_its_text(write):
 @pytest.mark.parametrize("text", ["[1, 2]", "a text", "[__import__('os').getcwd()]", "[" * 9999, "", "[{'role'"])
 def test_other_texts_stay(text):
     assert packed_columns([{"prompt": text}], ReadingPolicy()) == ()
-    with pytest.raises(Refusal, match="no list of messages"):
+    with pytest.raises(Refusal, match="not a list of messages"):
         unpacked({"prompt": text}, ("prompt",))
 
 

@@ -147,7 +147,7 @@ def test_the_audit_reads_both_documents(folder, tmp_path):
     second = "{% if messages[-1].content == 'See you.' %}{{ bos_token }}{% endif %}" + BUILT_IN["plain"]
     account, _, dropped, _ = run(tmp_path / "b", folder, record, template=second)
     assert account.facts()["dropped"] == {"refused_by_template": 1}
-    assert "the prompt of inference ends with" in dropped[0]["detail"]
+    assert "the inference prompt ends with" in dropped[0]["detail"]
     drops = BUILT_IN["chatml"].replace(
         "{{ message['content'] + '<|im_end|>'", "{{ message['content'].replace('See you.', '') + '<|im_end|>'"
     )

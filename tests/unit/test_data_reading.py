@@ -102,7 +102,7 @@ def test_a_bad_line_is_set_aside_with_its_reason_and_place_and_the_others_stay(t
 ODD_LINES = {
     "line separator": ("prompt_completion", '{"prompt":"a\u2028b\x85c","completion":"b"}'.encode()),
     "escaped NUL": ("prompt_completion", b'{"prompt":"a\\u0000z","completion":"b"}'),
-    "surrogate pair": ("prompt_completion", b'{"prompt":"\\ud83d\\ude00","completion":"b"}'),
+    "surrogate": ("prompt_completion", b'{"prompt":"\\ud83d\\ude00","completion":"b"}'),
     "space at the ends": ("prompt_completion", b'{"prompt":"  a \\n","completion":"\\tb\\r\\n"}'),
     "not normalised": ("prompt_completion", '{"prompt":"e\u0301 \ufb01","completion":"\u00e9"}'.encode()),
     "dates": ("prompt_completion", b'{"prompt":"2024-01-01","completion":"2024-01-01T00:00:00"}'),
@@ -229,13 +229,14 @@ def test_auto_decides_per_file_and_by_majority(tmp_path):
 def test_a_file_of_unknown_shape_is_an_error_with_its_keys_and_the_fix(tmp_path):
     with pytest.raises(
         DataError,
-        match=r"x\.jsonl has no known shape, its records have ask, say.*prompt: ask, completion: say\} or.*prompt: say",
+        match=r"x\.jsonl has no known format, its records have ask, say.*prompt: ask, completion: say\} or.*prompt: "
+        "say",
     ):
         read_bytes(tmp_path, b'{"ask":"a","say":"b"}\n')
 
 
 def test_a_file_without_json_or_a_table_is_named_so(tmp_path):
-    with pytest.raises(DataError, match="is plain text and no records"):
+    with pytest.raises(DataError, match="is plain text, not records"):
         read_bytes(tmp_path, b"No table at all\nand no records, either\n")
 
 

@@ -30,7 +30,7 @@ def test_coverage_is_of_records_and_of_tokens():
 
 def test_a_given_length_is_kept_and_checked():
     assert choose_max_length(np.asarray([10]), LengthPolicy(300, "drop"), 512) == (300, "configuration")
-    with pytest.raises(ConfigError, match="300 is more than the model's context of 256"):
+    with pytest.raises(ConfigError, match="300 exceeds the model's context of 256"):
         choose_max_length(np.asarray([10]), LengthPolicy(300, "drop"), 256)
 
 

@@ -176,7 +176,7 @@ def test_answers_that_are_calls_of_the_tools_beside_them_are_tool_calls(tmp_path
     text = {"role": "assistant", "content": "no tool fits"}
     assert [record["messages"] for record in found.records] == [[USER, CALLED], [USER, text]]
     assert found.records[0]["tools"] == TOOLS
-    assert "answers that are calls are tool calls" in found.facts["sources"][0]["evidence"]
+    assert "answers that are calls become tool calls" in found.facts["sources"][0]["evidence"]
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_the_line_for_columns_of_other_names_has_question_and_answer(tmp_path, r
 )
 def test_a_line_that_takes_a_part_of_an_answer_says_how_to_take_all_of_it(tmp_path, answer, change):
     said = sentence_of(tmp_path, {"instruction": "a", "output": answer})
-    assert "leaves out the rest of 'output': all of it becomes one text with `jq -c 'if type == \"array\"" in said
+    assert "leaves out the rest of 'output': to make all of it one text use `jq -c 'if type == \"array\"" in said
     assert f'.["output"] |= {change}\' FILE > lines.jsonl`' in said
 
 
@@ -377,7 +377,7 @@ def test_a_rendered_prompt_with_two_plain_answers_is_taken_apart(tmp_path, pairs
     turns = [(turn["role"], turn["content"]) for turn in found.records[0]["messages"]]
     asked = [("user", "a"), ("assistant", "b"), ("user", "c")]
     assert turns == (asked if pairs else [*asked, ("assistant", "d")])
-    assert "Human/Assistant markup taken apart" in found.facts["sources"][0]["evidence"]
+    assert "Human/Assistant markup parsed" in found.facts["sources"][0]["evidence"]
     if pairs:
         assert [found.records[0][name][0]["content"] for name in ("chosen", "rejected")] == ["d", "e"]
 

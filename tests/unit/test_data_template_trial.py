@@ -19,7 +19,7 @@ RECORD = [("mine.jsonl line 7", CHAT, None)]
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        (LOOP, r"does not come to an end within 1 s \(with mine\.jsonl line 7\)"),
+        (LOOP, r"does not finish within 1 s \(with mine\.jsonl line 7\)"),
         (DOUBLING, r"needs more than 0\.25 GiB of memory \(with a question\)"),
         ("{% for a in [1] %}" * 25 + "x" + "{% endfor %}" * 25, "cannot be compiled .*SyntaxError"),
         ("{{ 1 }}\n{% for %}", "line 2"),

@@ -86,7 +86,7 @@ def test_what_the_template_puts_before_the_content_is_the_models_part():
 
 def test_a_header_that_inference_would_not_give_is_refused_by_name():
     source = "{% for m in messages %}{{ m.role + ': ' + m.content + '<|eos|>\n' }}{% endfor %}"
-    with pytest.raises(DataError, match=r"writes 'assistant:' before an answer and has no generation prompt"):
+    with pytest.raises(DataError, match=r"writes 'assistant:' before an answer but has no generation prompt"):
         spoken(source, CHAT)
 
 
@@ -98,7 +98,7 @@ def test_messages_with_more_than_a_content_are_found_as_well():
 
 def test_a_template_that_rewrites_earlier_turns_is_refused():
     source = "{% for m in messages %}{{ messages|length }}{{ m.content }}{% endfor %}"
-    with pytest.raises(DataError, match="the prompt of inference ends with"):
+    with pytest.raises(DataError, match="the inference prompt ends with"):
         spoken(source + "{{ '<|eos|>' }}", [{**m, "name": "x"} for m in CHAT])
 
 

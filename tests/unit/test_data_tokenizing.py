@@ -373,7 +373,7 @@ def test_an_answer_after_which_the_template_writes_no_end_is_ended_with_eos(fold
     facts = account.facts()
     assert not dropped
     assert (facts["dropped"], facts["answers_ended_with_eos"], facts["examples_of_these"]) == ({}, 2, 2)
-    assert "eos_token was written there" in " ".join(_account_of({"train": facts}))
+    assert "eos_token was added" in " ".join(_account_of({"train": facts}))
     tokenizer = TextTokenizer(folder)
     rows = [store.document(index) for index in range(len(store))]
     assert [tokenizer.decode(ids[mask == 1].tolist()) for ids, mask in rows] == ["Hello!<|eos|>", "See you.<|eos|>"]

@@ -92,7 +92,7 @@ def test_files_of_one_name_are_told_apart(tmp_path):
     [
         ([*SUMS, {"question": "no answer"}], r"1 lines of .*e\.jsonl cannot be used \(1 missing_field\)"),
         ([{"text": "prose"}], "is plain text, which has no questions"),
-        ([{"a": 1}], r"evaluate\.files: .* has 'question', which is to be the prompt; found: a"),
+        ([{"a": 1}], r"evaluate\.files: .* has 'question', needed as the prompt; found: a"),
     ],
 )
 def test_a_file_that_cannot_be_used_as_a_whole_is_refused(tmp_path, lines, words):

@@ -101,7 +101,7 @@ def test_only_so_many_sources_are_looked_at_and_the_rest_is_counted(tmp_path):
     entries = [source(tmp_path / f"{n}.jsonl", '{"text": "a b c"}\n') for n in range(23)]
     facts = inspect_group(group(*entries), tmp_path)
     assert (len(facts["sources"]), facts["not_looked_at"]) == (20, 3)
-    assert "3 more sources were not looked at." in told(facts)
+    assert "3 more sources were not inspected." in told(facts)
 
 
 def test_a_model_that_is_missing_leaves_the_reading(tmp_path, pairs):

@@ -228,8 +228,8 @@ def test_a_run_that_was_trained_measures_its_own_next_plan(tmp_path):
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        ({"max_hours": 0.05}, "plan.max_hours: 0.05 and this run is planned to take 6.3 min (estimated, 4.6 min"),
-        ({"max_cost_usd": 0.1}, "plan.max_cost_usd: 0.1 and this run is planned to take $0.2"),
+        ({"max_hours": 0.05}, "plan.max_hours: 0.05 but this run is planned to take 6.3 min (estimated, 4.6 min"),
+        ({"max_cost_usd": 0.1}, "plan.max_cost_usd: 0.1 but this run is planned to take $0.2"),
     ],
 )
 def test_over_a_limit_is_one_sentence_with_the_nearest_setting(folder, limits, words):

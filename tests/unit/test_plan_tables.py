@@ -60,7 +60,7 @@ def test_seconds_of_training_have_no_price_of_a_year_and_no_digits_elsewhere(fol
     assert short["train_hours"] < 1 / 60 and {row["usd_per_year"] for row in short["ladder"]} == {None}
     assert short["ownership"]["break_even_runs"] is short["ownership"]["rented_usd_per_year"] is None
     told = describe(short, "one", FRIDAY)
-    assert "a year" not in told and "under a minute a run (estimated" in told and "paid for after" not in told
+    assert "a year" not in told and "under a minute a run (estimated" in told and "pays off after" not in told
     assert not re.search(r"fits [\d.]+ GB [\d.]+ s", told)
     page = sections(short)
     assert {(row["run"], row["year"]) for row in page["ladder"] if row["verdict"] == "fits"} == {
@@ -141,7 +141,7 @@ def test_the_seconds_of_the_stages_before_come_from_snakemakes_benchmarks(tmp_pa
 
 def test_the_sensitivity_table_has_all_axes(plan, folder):
     changes = " ".join(row["change"] for row in plan["sensitivity"])
-    for axis in ("documents of at most", "rows at a time", "accumulation", "4-bit", "checkpoints", "recomputed"):
+    for axis in ("documents of at most", "micro-batch", "accumulation", "4-bit", "checkpoints", "recomputed"):
         assert axis in changes
     assert "float8" not in changes  # an A100 has none
     h100 = plan_of(folder, plan={"gpu": "h100-sxm"})
@@ -153,4 +153,4 @@ def test_twice_the_accumulation_is_the_same_work_also_where_the_steps_are_given(
     rows = {row["change"]: row for row in plan["sensitivity"]}
     assert rows["twice the accumulation"]["steps"] == 50
     assert abs(rows["twice the accumulation"]["time_reduction"]) < 0.02
-    assert "twice the rows at a time" not in rows, "without accumulation that would be a batch twice as large"
+    assert "twice the micro-batch" not in rows, "without accumulation that would be a batch twice as large"

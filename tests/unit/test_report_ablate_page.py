@@ -77,7 +77,7 @@ def test_without_one_end_there_is_no_waterfall(tmp_path):
     found = facts(tmp_path, machine=Machine(refused=("baseline", "pilot")))
     assert waterfall(found) is None
     page = page_of(found)
-    assert "Not both ends could be measured here" in page.text
+    assert "Not both ends could be measured on this machine" in page.text
     assert "figure" not in page.elements
 
 
@@ -90,9 +90,9 @@ def test_unknown_prices_are_unknown(tmp_path):
 
 
 def test_a_busy_machine_is_told_of(measured):
-    assert "Other programs held the processor" not in page_of(measured).text
+    assert "Other programs used the processor" not in page_of(measured).text
     ends = {**measured["ends"], "fast": measured["ends"]["fast"] | {"waited_share": 0.4}}
-    assert "Other programs held the processor up to 40.0% of the time." in page_of({**measured, "ends": ends}).text
+    assert "Other programs used the processor up to 40.0% of the time." in page_of({**measured, "ends": ends}).text
 
 
 def test_hostile_facts_add_no_element_and_no_handler(measured):

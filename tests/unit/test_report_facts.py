@@ -101,7 +101,7 @@ def test_overfitting_is_told_from_the_held_out_curve():
 def test_models_measured_on_different_data_are_told():
     evaluation = {"base": {"loss": 1.0, "n": 10}, "tuned": {"loss": 0.5, "n": 9}}
     sentences = [finding.sentence for finding in findings(facts_with(evaluation=evaluation))]
-    assert any("not measured on the same data" in sentence for sentence in sentences)
+    assert any("not evaluated on the same data" in sentence for sentence in sentences)
 
 
 def test_settings_that_differ_come_first_and_each_has_its_origin():

@@ -64,7 +64,7 @@ def test_a_right_sum_whose_format_costs_something_is_amber_with_the_choice():
     assert rows["Part of the change that the stored weights hold"] == "77.0%"
     assert rows["Numbers in the trained weights that moved"] == "26.0% of 100"
     assert any("(0.0800 to 0.130)" in value for value in rows.values())
-    assert rows["Generated answers that the merged model gives otherwise"] == "3 of 43"
+    assert rows["Generated answers that differ in the merged model"] == "3 of 43"
     page = text_of(facts)
     assert "rounded to nearest" in page and "worth a look" in page
 

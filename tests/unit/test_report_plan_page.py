@@ -58,21 +58,24 @@ def test_a_start_in_the_week_gives_the_day_and_time_of_the_end(start, duration, 
 def test_every_number_has_its_origin_and_its_band(plan):
     found = {figure.label: figure for figure in figures(plan)}
     assert (found["Tokens"].value, found["Tokens"].origin) == ("182,571", "counted")
-    assert (found["Rate of one device"].value, found["Rate of one device"].origin) == ("12,000 tokens/s", "measured")
-    assert found["Rate of one device"].band == "10,200 tokens/s to 13,800 tokens/s"
+    assert (found["Throughput of one device"].value, found["Throughput of one device"].origin) == (
+        "12,000 tokens/s",
+        "measured",
+    )
+    assert found["Throughput of one device"].band == "10,200 tokens/s to 13,800 tokens/s"
     assert found["Disk"].origin == "estimated"
     assert all(figure.source for figure in found.values())
 
 
 def test_what_is_unknown_is_said_to_be_and_how_it_becomes_known(plan):
     page = page_of(unknown(plan) | {"measure": "snakemake --cores all plan --config 'plan={probe: true}'"})
-    assert "How long it takes is not known yet" in page.text
+    assert "The duration is not known yet" in page.text
     assert "become known with one measurement" in page.text
     assert "snakemake --cores all plan --config 'plan={probe: true}'" in page.text
-    assert "The end is unknown as long as the rate is." in page.text
+    assert "The end is unknown until the throughput is known." in page.text
     (row,) = [figure for figure in figures(unknown(plan)) if figure.origin == "unknown"]
     assert row.label.endswith("1,000 answers of the tuned model")
-    assert row.label.startswith("Rate of one device, training, from start to end, cost of computing")
+    assert row.label.startswith("Throughput of one device, training, from start to end, cost of computing")
     assert page.text.count("unknown") < 12, "unknown rows are one row"
 
 
@@ -114,7 +117,7 @@ def test_a_gpu_says_with_what_setting_it_fits_or_why_not():
     cell = {"verdict": "fits", "needs_gb": 20.0, "origin": "estimated", "train_hours": 2.0, "cost_usd": 5.0, "with": {}}
     assert fit_cell(shaped(cell, FitCell), 24) == ("fits", "20.0 GB, 2.00 h, $5.00")
     changed = cell | {"with": {"train.gradient_checkpointing": True, "train.per_device_train_batch_size": 1}}
-    assert fit_cell(shaped(changed, FitCell), 24)[1].endswith("layers recomputed, rows at once: 1")
+    assert fit_cell(shaped(changed, FitCell), 24)[1].endswith("layers recomputed, micro-batch: 1")
     assert fit_cell(shaped(cell | {"verdict": "no", "needs_gb": 30.0}, FitCell), 24) == (
         "does not fit",
         "needs 30.0 GB of 24.0 GB at least",

@@ -49,7 +49,7 @@ def test_a_killed_training_shows_how_far_it_came_and_how_to_go_on(run, tmp_path)
     text = words(page)
     assert headline(attempt) == "Training stopped at step 30 of 60"
     assert "it was killed, or the machine went down" in text
-    assert "Training goes on from step 20" in text
+    assert "Training resumes from step 20" in text
     assert "Last training loss 2.50" in text
     assert "snakemake --cores 8 train --config x=1" in text
     assert "logs/train_model.log" in text

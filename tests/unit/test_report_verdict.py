@@ -186,8 +186,8 @@ def test_preferences_are_judged_by_what_the_chosen_answers_gained():
     found = preferring(200, 0.5, 0.7, 0.81)
     assert found.outcome == "better", "that the chosen answers' loss rose is no reason against it"
     assert (
-        "the chosen answer gained on the rejected one in 81.0% of 200 held-out pairs; it is the likelier one in 70.0%,"
-        " before in 50.0%;"
+        "the chosen answer gained on the rejected one in 81.0% of 200 held-out pairs; it is the more likely one in "
+        "70.0%, before in 50.0%;"
     ) in found.sentence
     assert "loss of the chosen answers 1.00 \u2192 1.40" in found.sentence
     assert found.figures[1].label == "Preference accuracy"

@@ -109,7 +109,7 @@ BAD = {
     "every label masked": (
         "\n".join(record(n) for n in range(20)),
         "tokens: {chat_template: '{{ messages[0].content }}{% generation %}{% endgeneration %}'}",
-        "nothing can be trained on",
+        "no record can be trained on",
     ),
 }
 

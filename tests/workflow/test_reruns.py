@@ -44,7 +44,7 @@ def test_a_look_at_the_sources_makes_its_page_and_nothing_else(project):
     assert project.run("inspect") == {"inspect"}
     lines = project.output
     assert "train.jsonl as prompt_completion" in lines
-    assert "Its beginning was read, of 1," in lines
+    assert "The beginning of 1," in lines
     assert "Record 3 as the model sees it" in lines
     assert "【The number 0 follows -1." in lines
     assert "Page: results/inspect.html" in lines

@@ -26,7 +26,7 @@ class Measured:
     waited_share: float = 0.0
     """Of the time, spent waiting for a processor that other programs held, at most in a round."""
     facts: dict[str, Any] | None = None
-    """Rows at once, accumulation, steps, tokens, engine."""
+    """Micro-batch, accumulation, steps, tokens, engine."""
     failed: str = ""
 
     @property

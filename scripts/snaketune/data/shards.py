@@ -79,7 +79,7 @@ def gathered(pieces: Iterable[Any], results: Iterator[Any]) -> Iterator[Any]:
             yield next(results)
         except StopIteration:
             raise DataError(
-                "The parts of the shards do not fit the data: delete the folder `parts` of this stage and run the same"
+                "The shard parts do not match the data: delete the folder `parts` of this stage and run the same"
                 " command."
             ) from None
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 MOST_ROWS_FACTOR = 8
-"""Rows at a time are tried up to so many times the configured number."""
+"""Micro-batches are tried up to this multiple of the configured one."""
 LEVELS = (0, 2, 1)
 """Every how many layers one is recomputed, from the least to the most."""
 WORKERS = (0, 2, 4)

@@ -25,7 +25,7 @@ class Efficiency:
     high: float
     """If all of it does that can."""
     seconds_per_step: float | None
-    """Of communication in an optimizer step; None where it was not looked at."""
+    """Communication time in an optimizer step; None if not estimated."""
 
 
 def bytes_per_step(work: Work, memory: MemoryPlan, name: StrategyName, gpus: int, accumulation: int) -> float:

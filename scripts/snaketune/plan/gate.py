@@ -12,7 +12,7 @@ from snaketune.plan.summary import dollars, duration
 from snaketune.settings.planning import PlanningSlice
 
 SLACK = 0.01
-"""Left under a limit by the setting that is advised: the last batch and the last checkpoint are whole."""
+"""Margin that advised settings leave under a limit: the last batch and the last checkpoint are complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ def _check(plan: Mapping[str, Any], limit_name: str, name: str, words: Any) -> _
         return _Found()
     device = plan["device"]
     band = f", {words(about['low'])} to {words(about['high'])}" if about["low"] is not None else ""
-    nearest = plan["nearest"]["hours"] or "train less or on a faster device"
+    nearest = plan["nearest"]["hours"] or "train less, or on a faster device"
     return _Found(
-        f"plan.{limit_name}: {limit:g} and this run is planned to take {words(value)} ({about['origin']}{band}) on"
+        f"plan.{limit_name}: {limit:g} but this run is planned to take {words(value)} ({about['origin']}{band}) on"
         f" {device['gpus']} x {device['title']}: {nearest}, or raise the limit."
     )
 
@@ -87,7 +87,7 @@ def nearest_hours(cfg: PlanningSlice, values: Mapping[str, Any], start_hours: fl
         return None
     fewer = floor(steps * share * (1 - SLACK))
     if fewer < 1:
-        return "not even one step fits: lower plan.other_costs_usd or take a faster device"
+        return "not even one step fits: lower plan.other_costs_usd or use a faster device"
     if cfg["train"]["max_steps"] > 0:
         return f"set train.max_steps to {fewer}"
     return f"set train.num_train_epochs to {_floor(cfg['train']['num_train_epochs'] * (fewer - 1) / steps):g}"

@@ -47,7 +47,7 @@ from snaketune.settings.planning import PlanningSlice
 
 MEMORY_BAND = 0.10
 MEASURE = "snakemake --cores all plan --config 'plan={probe: true}'"
-"""What makes an unknown rate known, in a minute or two."""
+"""The command that measures an unknown throughput, in a minute or two."""
 UNITS = {
     "tokens_total": "tokens",
     "steps": "optimizer steps",
@@ -80,7 +80,7 @@ class PlanInputs:
     probe: Mapping[str, Any] | None = None
     """What a probe of this run recorded, if there was one."""
     token_advice: str | None = None
-    """A sentence on tokens of the data that this training would leave as they are."""
+    """A note on tokens of the data whose embeddings this training does not change."""
     preparation: Mapping[str, float] = field(default_factory=dict)
     """Seconds that the stages before took, where they were measured."""
     answers: KeptAnswers | None = None

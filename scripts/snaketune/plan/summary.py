@@ -99,7 +99,7 @@ def _end(plan: Mapping[str, Any], now: datetime | None) -> str:
 
 def _fit(plan: Mapping[str, Any]) -> list[str]:
     if not plan["fit"] or not plan["fit"][0]["methods"]:
-        return ["  On which GPUs it fits is unknown: the memory of this model cannot be planned."]
+        return ["  Which GPUs it fits is unknown: the memory of this model cannot be planned."]
     own = plan["work"]["fit_method"]
     others = [name for name in METHODS if name != own]
     cells = {
@@ -143,7 +143,7 @@ def _rest(plan: Mapping[str, Any]) -> list[str]:
     own = plan["ownership"]
     if own["break_even_runs"] is not None:
         lines.append(
-            f"  Bought for {dollars(own['hardware_usd'])} it is paid for after {number(own['break_even_runs'])} runs."
+            f"  Bought for {dollars(own['hardware_usd'])} it pays off after {number(own['break_even_runs'])} runs."
         )
     if plan.get("autotune"):
         from snaketune.plan.costs.probed import describe_tuning  # here: every start imports this module

@@ -56,7 +56,7 @@ def source_lines(source: Facts, model: Facts) -> list[str]:
     """Return what is to be said about one source, a line for each fact."""
     if source["error"]:
         return []
-    beginning = f"Its beginning was read, of {units.count(source['bytes'])} bytes."
+    beginning = f"The beginning of {units.count(source['bytes'])} bytes was read."
     lines = [line.strip() for line in summary_of({"sources": [source["account"]]})]
     lines = [f"{line[:1].upper()}{line[1:]}" for line in lines]
     lines.append("All of it was read." if source["is_all"] else beginning)
@@ -92,7 +92,7 @@ def told(group: Facts, colours: bool = False) -> list[str]:
         for number, example in enumerate(_examples(source)[:RECORDS_IN_TERMINAL], 1):
             lines += [f"  Record {number} as the model sees it, trained text in brackets:", *_shown(example, colours)]
     if group["not_looked_at"]:
-        lines += ["", f"{group['not_looked_at']:,} more sources were not looked at."]
+        lines += ["", f"{group['not_looked_at']:,} more sources were not inspected."]
     return lines
 
 

@@ -97,7 +97,7 @@ class PackedTrainer(Trainer):
             if self.args.gradient_accumulation_steps > 1:
                 raise ConfigError(
                     "train.optimizer_in_backward: true makes every backward pass an optimizer step, but "
-                    "train.gradient_accumulation_steps is {self.args.gradient_accumulation_steps}: set the former to "
+                    f"train.gradient_accumulation_steps is {self.args.gradient_accumulation_steps}: set the former to "
                     "false or the latter to 1."
                 )
             self._steps = StepsInBackward(optimizer)

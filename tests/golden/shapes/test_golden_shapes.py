@@ -55,7 +55,7 @@ def outcome(name, **policy):
 
 def cures_in(sentence):
     """Return the lines to write that a sentence has; where one leads to the next, those for all at once."""
-    _, _, all_of_them = sentence.partition("all lines at once are ")
+    _, _, all_of_them = sentence.partition("all needed lines are ")
     if all_of_them:
         return [{key: yaml.safe_load(value) for key, value in LINE.findall(all_of_them)}]
     return [{key: yaml.safe_load(value)} for key, value in LINE.findall(sentence)]

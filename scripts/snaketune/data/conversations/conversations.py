@@ -139,11 +139,11 @@ class TurnReader:
                 raise refuse_value(turn, content_key, "text", place)
             return "assistant", called_function(value, place)
         if role is None:
-            raise Refusal("bad_role", f"{place} has the role {name[:40]!r}, known are {', '.join(ROLES)}")
+            raise Refusal("bad_role", f"{place} has the role {name[:40]!r}, known roles are {', '.join(ROLES)}")
         calls, legacy = turn.get("tool_calls"), turn.get("function_call")
         used.update(key for key in ("tool_calls", "function_call") if key in turn)
         if calls and legacy:
-            raise Refusal("bad_tool_call", f"{place} has both 'tool_calls' and 'function_call': leave one of them")
+            raise Refusal("bad_tool_call", f"{place} has both 'tool_calls' and 'function_call': keep one of them")
         if (calls or legacy) and role != "assistant":
             raise Refusal("bad_tool_call", f"{place} ({role}) has tool calls, which only the assistant makes")
         if legacy:
@@ -178,7 +178,7 @@ class TurnReader:
         """Return the calls of a part that is one, as JSON text or an object."""
         key = next((key for key in (*PART_KEYS, *CALLS) if type(part.get(key)) in (str, dict, list)), None)
         if key is None:
-            raise Refusal("bad_tool_call", f"{place} is a call of nothing")
+            raise Refusal("bad_tool_call", f"{place} is an empty call")
         for other in part.keys() - {"type", key}:
             self._note(f"{path}.{other}", part[other])
         value = part[key]
@@ -195,9 +195,9 @@ class TurnReader:
                     self._note(f"{path}.{key}", part[key])
                 return part[keys[0]]
         if modality := modality_of(part):
-            raise Refusal(OTHER_MODALITY, f"{place} is {modality}, which a model of text cannot take")
+            raise Refusal(OTHER_MODALITY, f"{place} is {modality}, which a text model cannot process")
         shown = repr(str(kind)[:40]) if type(part) is dict else KINDS[type(part)]
-        raise Refusal("content_not_text", f"{place} is {shown}, not text: only text can be learned")
+        raise Refusal("content_not_text", f"{place} is {shown}, not text: only text can be trained on")
 
     def _add_names(self, turn: Turn, made: Turn, place: str, used: set[str]) -> None:
         wanted = ("tool_call_id", "name", *self._kept) if made["role"] == "tool" else self._kept
@@ -240,7 +240,7 @@ def _reasoning(turn: Turn, thought: str, place: str, used: set[str]) -> str | No
     texts = {text for text in (*found.values(), thought) if text}
     if len(texts) > 1:
         where = " and ".join(repr(key) for key in found)
-        raise Refusal("two_reasonings", f"{place} has different texts in {where or 'its parts'}: leave one of them")
+        raise Refusal("two_reasonings", f"{place} has different texts in {where or 'its parts'}: keep one of them")
     return texts.pop() if texts else None
 
 
@@ -284,11 +284,11 @@ def _wrong_order(roles: tuple[str, ...]) -> tuple[str, str] | None:
     if "assistant" not in roles:
         return "no_assistant", "there is no assistant message to learn from"
     if roles.count("system") > 1:
-        return "duplicate_system", f"there are {roles.count('system')} system messages, at most one is possible"
+        return "duplicate_system", f"there are {roles.count('system')} system messages, at most one is allowed"
     if "system" in roles[1:]:
         return "system_not_first", "the system message is not the first message"
     if roles[roles[0] == "system"] == "assistant":
         return "assistant_first", "the assistant speaks before the user"
     if roles[-1] != "assistant":
-        return "last_turn_not_assistant", f"the last message is of role {roles[-1]!r}: it has no answer"
+        return "last_turn_not_assistant", f"the last message has the role {roles[-1]!r}: there is no answer"
     return None

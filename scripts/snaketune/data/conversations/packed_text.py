@@ -53,7 +53,7 @@ def _read(record: Mapping[str, Any], name: str) -> Any:
     text = record[name]
     found = _parsed(text)
     if not has_roles(found):
-        raise Refusal("not_packed", f"{name!r} is text and no list of messages, as that of other records is")
+        raise Refusal("not_packed", f"{name!r} is text but not a list of messages, unlike in other records")
     refuse_any_repeated(orjson.dumps(found).decode() if text.lstrip()[2:3] == "'" else text, repr(name))
     return found
 

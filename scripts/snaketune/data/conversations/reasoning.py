@@ -141,8 +141,8 @@ def behind(mark: str, answer: str, reasoning: str) -> str:
     if closing in mark:
         if thought:
             raise DataError(
-                "the chat template's prompt closes the reasoning that the record has: set tokens.reasoning to drop, or"
-                " take out what switches reasoning off"
+                "the chat template's generation prompt disables reasoning, but the record has some: set "
+                "tokens.reasoning to drop, or remove what disables reasoning"
             )
         return rest.lstrip("\n") if found else answer
     if found and written.strip():

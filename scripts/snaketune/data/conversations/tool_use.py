@@ -100,7 +100,7 @@ def with_parts_called(
     if role != "assistant":
         raise Refusal("bad_tool_call", f"{place} ({role}) has tool calls, which only the assistant makes")
     if calls:
-        raise Refusal("bad_tool_call", f"{place} has both 'tool_calls' and calls among its parts: leave one of them")
+        raise Refusal("bad_tool_call", f"{place} has both 'tool_calls' and calls among its parts: keep one of them")
     return called
 
 
@@ -125,7 +125,7 @@ def written_calls(written: Any, place: str) -> list[dict[str, Any]]:
     """
     functions = written if type(written) is list else [written]
     if not functions:
-        raise Refusal("bad_tool_call", f"{place} is a call of nothing")
+        raise Refusal("bad_tool_call", f"{place} is an empty call")
     is_whole = [type(function) is dict and type(function.get("function")) is dict for function in functions]
     calls = [
         function if whole else {"type": "function", "function": function}
@@ -194,7 +194,7 @@ def check_results(messages: Sequence[dict[str, Any]], place: str) -> None:
         elif message["role"] != "tool":
             ids = None
         elif ids is None:
-            raise Refusal("tool_without_call", f"{place}[{index}] is a tool's result that no answer asked for")
+            raise Refusal("tool_without_call", f"{place}[{index}] is a tool result without a preceding call")
         elif ids and message.get("tool_call_id", next(iter(ids))) not in ids:
             called = message["tool_call_id"][:40]
             raise Refusal("tool_without_call", f"{place}[{index}] answers the call {called!r}, which was not made")
@@ -215,7 +215,9 @@ def _check_written(value: Any, place: str) -> None:
     for level in _levels(value, place):
         for number in level:
             if type(number) is float and abs(number) >= LARGEST_EXACT:
-                raise Refusal("inexact_number", f"{place} holds {number:g}, more digits than are kept: make it text")
+                raise Refusal(
+                    "inexact_number", f"{place} holds {number:g}, more digits than can be kept: write it as a string"
+                )
 
 
 def _levels(value: Any, place: str) -> Iterator[list[Any]]:

@@ -60,4 +60,4 @@ def lines_of(policy: ReadingPolicy, known: ReadingPolicy) -> str:
 
 
 def _joined(error: Error, lines: str) -> Error:
-    return type(error)(f"{error} As more would be refused then, all lines at once are {lines}.")
+    return type(error)(f"{error} That alone would lead to further errors; all needed lines are {lines}.")

@@ -136,9 +136,9 @@ def _no_context(sample: Sample, fields: dict[str, str]) -> tuple[tuple[str, str]
 def _rule(found: Candidate) -> str:
     """Return what the evidence says of answers that are a list, and of conversations that are one text."""
     if found.calls:
-        return " (answers that are calls are tool calls)"
+        return " (answers that are calls become tool calls)"
     if found.ranking is None:
-        return f" ({found.rendered} markup taken apart)" if found.rendered else ""
+        return f" ({found.rendered} markup parsed)" if found.rendered else ""
     if found.ranking.text is None:
         return " (the first answer is the better one)"
     first = "lowest" if found.ranking.lowest_first else "highest"

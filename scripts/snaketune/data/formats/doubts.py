@@ -54,8 +54,8 @@ def check_verdicts(sample: Sample, reading: Reading) -> None:
             bad = sum(is_against(name, value) or str(value).lower() in NO for value in values)
             error = ConfigError(
                 f"{sample.path}: {name!r} says which answers are good ({bad} of the first {len(sample.records)} are"
-                " bad), which is data for train.method: kto; train.method: sft would learn the bad ones as well: write"
-                f" {columns_line({'keep': name})} to train on the good ones alone, or"
+                " bad), which suits train.method: kto; train.method: sft would also learn the bad ones: write"
+                f" {columns_line({'keep': name})} to train on the good ones only, or"
                 f" {ignore_line(_with(sample, name))} to train on all."
             )
             raise cured(error, columns={"keep": name})
@@ -64,7 +64,7 @@ def check_verdicts(sample: Sample, reading: Reading) -> None:
         if is_judging(name, values) and (against := [value for value in values if is_against(name, value)]):
             error = ConfigError(
                 f"{sample.path}: {name!r} is {str(against[0]).lower()} in {len(against)} of the first"
-                f" {len(sample.records)} records, which says that they are not for training: write"
+                f" {len(sample.records)} records, which marks them as not for training: write"
                 f" {columns_line({'keep': name})} to set them aside, or {ignore_line(_with(sample, name))} to train on"
                 " all."
             )
@@ -94,12 +94,12 @@ def check_refused(sample: Sample, reading: Reading, refused: Sequence[Refusal | 
     first = refused[index]
     if reason == "bad_role" and first:
         roles = {**sample.policy.roles, **_guessed(sample, reading)}
-        raise cured(DataError(f"{where}: {first.detail}: say what the names mean, {roles_line(roles)}."), roles=roles)
+        raise cured(DataError(f"{where}: {first.detail}: map the names to roles, {roles_line(roles)}."), roles=roles)
     if reason == "two_systems" and first:
         name = reading.field("system") or "system"
         error = ConfigError(
             f"{where} has two system prompts, {first.detail}: write {ignore_line(_with(sample, name))} to keep the"
-            f" conversation's own, or {columns_line({'system': name})} to put the column in its place."
+            f" conversation's own, or {columns_line({'system': name})} to use the column instead."
         )
         raise cured(error, ignore=[name])
     if reason == "no_assistant":
@@ -115,10 +115,10 @@ def _no_assistant(sample: Sample, reading: Reading) -> DataError:
     if answer:
         line = f" Where {answer!r} is the answer, write {columns_line({'prompt': column, 'completion': answer})}."
     elif name := _last_name(sample, column):
-        line = f" Where {name!r} is the one that answers, write {roles_line({name: 'assistant'})}."
+        line = f" Where {name!r} is the assistant, write {roles_line({name: 'assistant'})}."
     error = DataError(
-        f"{sample.path} has no answer to learn from: no message is of the assistant. Questions alone can serve as"
-        f" prompts of evaluation, or get answers from a model first.{line}"
+        f"{sample.path} has no answer to learn from: no message has the role assistant. Prompts without answers can "
+        f"serve for evaluation, or have a model answer them first.{line}"
     )
     return cured(error, columns={"prompt": column, "completion": answer}) if answer else error
 
@@ -163,8 +163,8 @@ def check_marks(sample: Sample, made: Sequence[Json | None]) -> None:
         strip = sorted({*sample.policy.strip, *marks})
         error = DataError(
             f"{sample.path} line {sample.places[index]}: the text ends with {ends[index]}, as"
-            f" {marks.total()} of the first {len(made)} records do: the mark of a model's end of turn, which the chat"
-            f" template writes itself: write {strip_line(strip)} to take it away."
+            f" {marks.total()} of the first {len(made)} records do: a model's end-of-turn marker, which the chat "
+            f"template adds itself: write {strip_line(strip)} to remove it."
         )
         raise cured(error, strip=strip)
     inside = [_first(converted, mark_in) for converted in made]
@@ -172,8 +172,8 @@ def check_marks(sample: Sample, made: Sequence[Json | None]) -> None:
         index = next(index for index, mark in enumerate(inside) if mark)
         raise DataError(
             f"{sample.path} line {sample.places[index]}: the text contains {inside[index]}, as most of the first"
-            " records do: it was written for another chat template and is not one whole conversation in its markup:"
-            f" take the marks out of the file, as {without_marks_command(_marks(made))} does with lines of JSON."
+            " records do: it was written for another chat template but is not one complete conversation in its markup: "
+            f"remove the markers from the file, for JSON lines with {without_marks_command(_marks(made))}."
         )
 
 

@@ -207,24 +207,24 @@ def no_objects(path: str, blocks: list[Block]) -> DataError:
     """
     lines = [item for block in blocks for item in block.items() if type(item) is bytes and item.strip()]
     if any(line.translate(None, NO_TEXT) != line for line in lines):
-        return DataError(f"{path} is no text and of no known kind: give another file in data.sources.")
+        return DataError(f"{path} is neither text nor a known file type: give another file in data.sources.")
     values = [_parsed(line) for line in lines]
     if lines and all(type(value) is list and any(type(item) is dict for item in value) for value in values):
         return DataError(
-            f"{path} has lists of records on its lines: write each record on a line, `jq -c '.[]' FILE > lines.jsonl`."
+            f"{path} has lists of records on its lines: write one record per line, `jq -c '.[]' FILE > lines.jsonl`."
         )
     if any(not _is_utf8(line) for line in lines):
         return DataError(
-            f"{path} is no UTF-8 text: convert it from its encoding, {TO_UTF8} (Japanese systems often have SHIFT_JIS,"
+            f"{path} is not UTF-8 text: convert it from its encoding, {TO_UTF8} (Japanese systems often have SHIFT_JIS,"
             " Chinese ones GB18030)."
         )
     if any(value is not ... for value in values):
         return DataError(
-            f"{path} has no known shape, its first lines hold JSON and no object: give another file in data.sources."
+            f"{path} has no known format: its first lines are JSON but not objects: give another file in data.sources."
         )
     return DataError(
-        f"{path} is plain text and no records: to train on all of it as one text, write it as a record,"
-        " `jq -Rsc '{text: .}' FILE > text.jsonl`; to train on each line as a text of its own, leave out the s."
+        f"{path} is plain text, not records: to train on all of it as one text, write it as one record,"
+        " `jq -Rsc '{text: .}' FILE > text.jsonl`; to train on each line as a separate text, omit the s."
     )
 
 

@@ -59,7 +59,7 @@ def _look(number: int, entry: Mapping[str, Any], policy: ReadingPolicy, scratch:
     path = str(entry["path"])
     try:
         if is_remote(path):
-            return Look(path, entry["bytes"], error="is in object storage: it is read once it was fetched, not here")
+            return Look(path, entry["bytes"], error="is in object storage: it is read after it was fetched, not here")
         return read_beginning(number, entry, policy, scratch)
     except (ConfigError, DataError) as error:
         return Look(path, error=str(error))

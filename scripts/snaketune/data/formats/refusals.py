@@ -30,7 +30,7 @@ def no_pairs(sample: Sample) -> ConfigError:
     """Return the error of a method that learns from pairs, with a source that has none."""
     names = {name: sample.policy.columns.get(name, name) for name in ("chosen", "rejected")}
     return ConfigError(
-        f"train.method: {sample.policy.method} learns from pairs, and no record of {sample.path} has"
+        f"train.method: {sample.policy.method} learns from pairs, but no record of {sample.path} has"
         f" {names['chosen']!r} and {names['rejected']!r}; found: {listed(sample.columns)}: name the columns in"
         " data.columns, give other sources, or set train.method to sft."
     )
@@ -48,26 +48,26 @@ def no_reading(sample: Sample) -> DataError:
     what = f"its records have {listed(sample.columns)}"
     if texts and (blank := _blank_answer(sample, texts)):
         return DataError(
-            f"{sample.path} has no answer, {what}, and {blank!r} is blank. Questions alone can serve as prompts of"
-            " evaluation, or get answers from a model first."
+            f"{sample.path} has no answer, {what}, and {blank!r} is blank. Prompts without answers can serve for "
+            "evaluation, or have a model answer them first."
         )
     if len(texts) == 1:
         return DataError(
-            f"{sample.path} has no answer column, {what}, and only {texts[0]!r} has text. Questions alone can serve as"
-            " prompts of evaluation, or get answers from a model first; to train on the text itself, write"
-            f" {columns_line({'text': texts[0]})}."
+            f"{sample.path} has no answer column, {what}, and only {texts[0]!r} has text. Prompts without answers can "
+            f"serve for evaluation, or have a model answer them first; to train on the text itself, write "
+            f"{columns_line({'text': texts[0]})}."
         )
     if texts:
         pair, is_certain = suggested(sample, texts), is_told_by_names(sample, texts)
         turned = {**pair, "prompt": pair.get("completion", ""), "completion": pair["prompt"]}
         other = "" if is_certain else f" or {_with_ignored(turned, verdicts)}"
         error = DataError(
-            f"{sample.path} has no known shape, {what}: say what is the question and what the answer, for example"
+            f"{sample.path} has no known format, {what}: name the question and the answer, for example"
             f" {_with_ignored(pair, verdicts)}{other}{_rest_of_answer(sample, pair)}."
         )
         return cured(error, columns=pair, ignore=[name for name in verdicts if name not in pair.values()])
     return DataError(
-        f"{sample.path} has no known shape, {what}: set data.format, or name its columns in data.columns, for example"
+        f"{sample.path} has no known format, {what}: set data.format, or name its columns in data.columns, for example"
         " {prompt: question, completion: answer}."
     )
 
@@ -84,14 +84,14 @@ def _no_records(sample: Sample) -> DataError | None:
     """Return the error of a source with token ids, or with its records as the members of one object, or None."""
     if "input_ids" in sample.named and not sample.text_columns():
         return DataError(
-            f"{sample.path} has token ids (input_ids) and no text: they belong to the tokenizer that made them: give"
-            " the text that they were made from."
+            f"{sample.path} has token ids (input_ids) but no text: token ids are only valid for the tokenizer that "
+            "made them: give the original text."
         )
     members = list(sample.records[0].values())
     if len(sample.records) == 1 and len(members) >= DICTIONARY and all(type(value) is str for value in members):
         return DataError(
-            f"{sample.path} is one object with {len(members)} texts under keys of their own: to learn them, write them"
-            " as lines, `jq -c 'to_entries[] | {prompt: .key, completion: .value}' FILE > lines.jsonl`."
+            f"{sample.path} is one object with {len(members)} texts under separate keys: to train on them, write them "
+            "as lines, `jq -c 'to_entries[] | {prompt: .key, completion: .value}' FILE > lines.jsonl`."
         )
     if len(sample.records) > 1 or len(members) < 2 or not all(type(value) is dict for value in members):
         return None
@@ -113,9 +113,9 @@ def _texts_of_turns(sample: Sample) -> DataError | None:
     if not all(type(text) is str for value in values for text in value):
         return None
     return DataError(
-        f"{sample.path}: {name!r} holds texts that do not say who speaks: where user and assistant take turns, write"
-        f" {columns_line({'messages': name})}. Questions alone can serve as prompts of evaluation, or get answers from"
-        " a model first."
+        f"{sample.path}: {name!r} holds texts without roles: if user and assistant alternate, write"
+        f" {columns_line({'messages': name})}. Prompts without answers can serve for evaluation, or have a model "
+        "answer them first."
     )
 
 
@@ -129,11 +129,11 @@ def _rest_of_answer(sample: Sample, pair: Mapping[str, str]) -> str:
     items = [item for value in sample.columns[column] if type(value) is list for item in value]
     if items and all(type(item) is dict and SIDES.issubset(map(plain, item)) for item in items):
         change = f'jq -c \'if type == "array" then .[] else . end | .["{column}"][]\' FILE > lines.jsonl'
-        return f", which leaves out the rest of {column!r}: each of its items becomes a record with `{change}`"
+        return f", which leaves out the rest of {column!r}: to make each of its items a record use `{change}`"
     is_list = all(type(value) is list and all(type(item) is str for item in value) for value in sample.columns[column])
     change = 'join("\\n")' if is_list else "tojson"
     return (
-        f", which leaves out the rest of {column!r}: all of it becomes one text with"
+        f", which leaves out the rest of {column!r}: to make all of it one text use"
         f' `jq -c \'if type == "array" then .[] else . end | .["{column}"] |= {change}\' FILE > lines.jsonl`'
     )
 
@@ -148,7 +148,7 @@ def absent_column(path: str, columns: Mapping[str, str], found: Iterable[str], p
     """Return the error of a column that is named and in no record."""
     canonical = next(key for key, value in columns.items() if value == path)
     return DataError(
-        f"data.columns: no record of {place} has {path!r}, which is to be the {canonical}; found: {listed(found)}:"
+        f"data.columns: no record of {place} has {path!r}, needed as the {canonical}; found: {listed(found)}:"
         " correct the name."
     )
 
@@ -163,9 +163,9 @@ def one_message_a_line(sample: Sample) -> DataError | None:
     if not any(name.lower() in USUAL_ROLES for name in names) and (role != "role" or len(names) > LONGEST_LIST):
         return None
     return DataError(
-        f"{sample.path} has one message of a conversation on each line ({role}, {content}): put the messages of each"
-        " conversation into one record, {messages: [{role: user, content: …}, …]}; docs/data.md has the program that"
-        " does it."
+        f"{sample.path} has one message of a conversation on each line ({role}, {content}): collect the messages of "
+        "each conversation in one record, {messages: [{role: user, content: …}, …]}; docs/data.md has a program for "
+        "this."
     )
 
 
@@ -183,8 +183,8 @@ def doubtful(sample: Sample, found: Candidate, left: Leftovers, seen: Seen) -> D
     lines = f"{columns_line(use)} to use it, or " if use else ""
     ignore = list(dict.fromkeys([*sample.policy.ignore, *left.lost]))
     error = DataError(
-        f"{sample.path}, {evidence_of(fields)}, has text that would not be used: {shares}: write"
-        f" {lines}{ignore_line(ignore)} to leave it out."
+        f"{sample.path}, {evidence_of(fields)}, has text that would not be used: {shares}: write "
+        f"{lines}{ignore_line(ignore)} to leave it out."
     )
     return cured(error, **({"columns": use} if use else {"ignore": ignore}))
 
@@ -199,8 +199,8 @@ def _several_readings(sample: Sample, fields: dict[str, str], others: Mapping[st
         f"{' and '.join(map(repr, (fields[name], *columns)))} could be its {name}" for name, columns in others.items()
     )
     error = DataError(
-        f"{sample.path} can be read in {len(lines)} ways, since {doubts}: write {' or '.join(lines)}; what is not named"
-        " there is not used."
+        f"{sample.path} can be read in {len(lines)} ways, since {doubts}: write {' or '.join(lines)}; columns not "
+        "named there are not used."
     )
     return cured(error, columns=shown)
 

@@ -104,11 +104,11 @@ def _sentences(entry: dict[str, Any]) -> Iterator[str]:
         f" {counted(bad, unit)} quarantined; {entry['evidence']} in {made:,} of {entry['lines']:,} records."
     )
     if "beside" in entry:
-        yield f"  not used of the file: {listed(entry['beside'])}."
+        yield f"  not used from the file: {listed(entry['beside'])}."
     if count := entry.get("not_sampled"):
         yield f"  left out by max_records: {counted(count, 'record')}."
     if entry["set_aside"]:
-        yield f"  set aside, not for training: {counted(entry['set_aside'], 'record')} (listed in the quarantine)."
+        yield f"  set aside as not for training: {counted(entry['set_aside'], 'record')} (listed in the quarantine)."
     if entry["unused"]:
         yield f"  not used: {'; '.join(_share(item, entry['lines']) for item in entry['unused'])}."
 

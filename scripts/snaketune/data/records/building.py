@@ -59,7 +59,7 @@ class Builder:
         prompt, completion = self._names["prompt"], self._names["completion"]
         for name in self._reading.single:
             if type(record.get(name)) is list and len(record[name]) > 1:
-                raise Refusal("several_answers", f"{name!r} has {len(record[name])} items, of which one would be used")
+                raise Refusal("several_answers", f"{name!r} has {len(record[name])} items, but only one would be used")
         record = picked(record, prompt, completion)
         turns = self._written_together(record, given, prompt, completion)
         self._add_reasoning(record, given, turns)
@@ -194,7 +194,7 @@ class Builder:
         if type(value) is not str:
             raise refuse_value({name: value}, name, "text")
         if turns[-1].get("reasoning_content", value) != value:
-            raise Refusal("two_reasonings", f"{name!r} and the answer's own reasoning differ: leave one of them")
+            raise Refusal("two_reasonings", f"{name!r} and the answer's own reasoning differ: keep one of them")
         turns[-1]["reasoning_content"] = value
 
     def _with_tools(self, made: Json, record: Json, given: Given, turns: Any) -> Json:
@@ -203,7 +203,7 @@ class Builder:
         value = value_at(record, name) if name else own
         tools = tools_of(value, name or "tools of the system message") if value else None
         if name and own and tools_of(own, "tools of the system message") != tools:
-            raise Refusal("two_tools", f"{name!r} and the tools of the system message differ: leave one of them")
+            raise Refusal("two_tools", f"{name!r} and the tools of the system message differ: keep one of them")
         return {**made, "tools": tools} if tools else made
 
 
@@ -222,7 +222,7 @@ def _only(record: Json, given: Given, field: str) -> str | None:
     """Return the column that has a field in this record; several must agree."""
     names = [name for name in given.get(field, ()) if _is_filled(value_at(record, name))]
     if len(names) > 1 and any(value_at(record, name) != value_at(record, names[0]) for name in names[1:]):
-        raise Refusal("two_columns", f"{names[0]!r} and {names[1]!r} both are its {field}: leave one of them")
+        raise Refusal("two_columns", f"{names[0]!r} and {names[1]!r} both contain its {field}: keep one of them")
     return names[0] if names else None
 
 
@@ -238,4 +238,4 @@ def _with_extra(turns: list[Turn], extra: str) -> list[Turn]:
         if turns[index]["role"] == "user":
             asked = {**turns[index], "content": f"{turns[index]['content']}\n\n{extra}"}
             return [*turns[:index], asked, *turns[index + 1 :]]
-    raise Refusal("no_question", "there is a context and no question that it belongs to")
+    raise Refusal("no_question", "there is a context without a question")

@@ -201,7 +201,7 @@ def _size_of_used(converted: Json) -> int:
         if content := turn["content"]:
             used += len(content)
             if turn["role"] == "user" and "<" in content and (found := PLACEHOLDER.search(content)):
-                raise Refusal(OTHER_MODALITY, f"a question has the placeholder {found[0][:40]} of an image")
+                raise Refusal(OTHER_MODALITY, f"a question contains the placeholder {found[0][:40]} of an image")
         if len(turn) > 2:
             used += _size_inside(turn)
     return used
@@ -250,7 +250,7 @@ def is_against(name: str, value: Any) -> bool:
 
 def _refuse_modality(name: str, value: Any) -> None:
     if value not in (None, "", [], {}):
-        raise Refusal(OTHER_MODALITY, f"{name!r} is {MODALITIES[plain(name)]}, which a model of text cannot take")
+        raise Refusal(OTHER_MODALITY, f"{name!r} is {MODALITIES[plain(name)]}, which a text model cannot process")
 
 
 def _stripped(converted: Json, marks: list[str]) -> Json:
@@ -265,7 +265,7 @@ def _stripped(converted: Json, marks: list[str]) -> Json:
 
 def _still_text(text: str, when_empty: str) -> str:
     if not text.strip():
-        raise Refusal(when_empty, "there is no text but the marks of data.strip")
+        raise Refusal(when_empty, "there is no text besides the markers of data.strip")
     return text
 
 

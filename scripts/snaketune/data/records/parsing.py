@@ -180,7 +180,7 @@ def refuse_changed(content: bytes, parts_of: Callable[[dict[str, Any]], list[Any
     try:
         record = json.loads(content, object_pairs_hook=once, parse_int=str, parse_float=_Spelled)
     except RecursionError:
-        raise Refusal("too_deep", "the line is nested too deeply to be checked for repeated keys") from None
+        raise Refusal("too_deep", "the line is nested too deeply to check for repeated keys") from None
     _refuse_changed_numbers(parts_of(as_record(record)))
 
 
@@ -198,7 +198,9 @@ def _refuse_changed_numbers(waiting: list[Any]) -> None:
     while waiting:
         value = waiting.pop()
         if type(value) is _Spelled and value != (written := _written(value)):
-            raise Refusal("inexact_number", f"a tool's {value} would be written as {written}: write it so, or as text")
+            raise Refusal(
+                "inexact_number", f"a tool's {value} would be written as {written}: write it like that, or as a string"
+            )
         waiting += value.values() if type(value) is dict else value if type(value) is list else ()
 
 
@@ -220,4 +222,4 @@ def _look_closer(content: bytes, names: set[str]) -> None:
         # Numbers stay text: Python refuses integers of thousands of digits.
         json.loads(content, object_pairs_hook=check, parse_int=str, parse_float=str)
     except RecursionError:
-        raise Refusal("too_deep", "the line is nested too deeply to be checked for repeated keys") from None
+        raise Refusal("too_deep", "the line is nested too deeply to check for repeated keys") from None

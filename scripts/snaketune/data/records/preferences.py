@@ -130,7 +130,7 @@ def _without_prompt(asked: list[Turn], one: list[Turn], other: list[Turn]) -> tu
         raise Refusal("prompts_differ", "the chosen and the rejected conversation differ before their answers")
     common = one[:shared]
     if asked and common[-len(asked) :] != asked:
-        raise Refusal("prompts_differ", "the conversations do not begin with the prompt that is given")
+        raise Refusal("prompts_differ", "the conversations do not start with the given prompt")
     return common, [one[shared:], other[shared:]]
 
 
@@ -145,7 +145,9 @@ def ranked(record: Mapping[str, Any], name: str, ranking: Ranking) -> tuple[Any,
         raise refuse_value(record, name, "a list of answers")
     if ranking.text is None:
         if len(answers) != 2:
-            raise Refusal("not_two_answers", f"{name!r} has {len(answers)} answers, it must have a better and a worse")
+            raise Refusal(
+                "not_two_answers", f"{name!r} has {len(answers)} answers, it must have a better and a worse one"
+            )
         return answers[0], answers[1]
     scored = [(_score(answer, ranking, f"{name}[{index}]"), index) for index, answer in enumerate(answers)]
     sign = 1 if ranking.lowest_first else -1

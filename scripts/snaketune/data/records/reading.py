@@ -148,8 +148,8 @@ class RecordReader:
         for account in self.accounts:
             if name := account.lost():
                 raise DataError(
-                    f"{account.path}: {name!r} has text in most records and is not used, though the first records"
-                    f" lack it: write {ignore_line([name])} to leave it out, or name it in data.columns."
+                    f"{account.path}: {name!r} has text in most records but is not used, since the first records lack "
+                    f"it: write {ignore_line([name])} to leave it out, or name it in data.columns."
                 )
         if self._policy.system_prompt and all(account.reading.format == "text" for account in self.accounts):
             raise ConfigError("data.system_prompt: plain text has no system message: set it to null.")
@@ -187,7 +187,7 @@ class RecordReader:
         if aside and not lines:
             raise DataError(
                 f"No record is left: all {counted(aside, 'line')} are set aside ({self.quarantine.counts()}); the first"
-                f" is {self.quarantine.first}: a model of text cannot learn from them: give other sources."
+                f" is {self.quarantine.first}: a text model cannot learn from them: give other sources."
             )
         if self.records and bad <= self._policy.max_bad_fraction * lines:
             Path(kept_at).unlink(missing_ok=True)
@@ -196,8 +196,8 @@ class RecordReader:
         raise DataError(
             f"data.max_bad_fraction: {bad} of {counted(lines, 'line')} cannot be used ({self.quarantine.counts()}),"
             f" {100 * bad / lines:.3g} % where {100 * self._policy.max_bad_fraction:.3g} % is allowed; the first is"
-            f" {self.quarantine.first}; all are in {kept_at}: {self._cure(bad)}correct them,"
-            " data.format or data.columns"
+            f" {self.quarantine.first}; all are in {kept_at}: {self._cure(bad)}correct them, data.format or "
+            "data.columns"
             + (f", or write data.max_bad_fraction: {-(-100 * bad // lines) / 100:g}." if self.records else ".")
         )
 

@@ -40,8 +40,8 @@ def choose_max_length(lengths: np.ndarray, policy: LengthPolicy, context: int | 
     if policy.max_length != "auto":
         if context is not None and int(policy.max_length) > context:
             raise ConfigError(
-                f"tokens.max_length: {policy.max_length} is more than the model's context of {context} tokens:"
-                f" set it to {context} or less, or to auto."
+                f"tokens.max_length: {policy.max_length} exceeds the model's context of {context} tokens: set it to "
+                f"{context} or less, or to auto."
             )
         return int(policy.max_length), "configuration"
     ordered = np.sort(lengths.astype(np.int64))
@@ -118,7 +118,7 @@ def rightsize(
             document.
     """
     if not len(train.lengths):
-        raise DataError("no training document has a token to train on: look at the reasons in the tokenize manifest.")
+        raise DataError("no training document has a token to train on: see the reasons in the manifest of tokenize.")
     max_length, origin = choose_max_length(train.lengths, policy, context)
     what = "pairs" if pairs else "documents"
     if policy.on_too_long == "error":

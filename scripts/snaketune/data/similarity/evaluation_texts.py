@@ -56,7 +56,7 @@ def _lines(path: str, digest: str) -> Iterator[EvaluationText]:
                     yield EvaluationText(path, number, text)
         except EOFError as error:
             raise DataError(
-                f"{path} is damaged or cut short after line {number} ({error}): fetch or compress it again."
+                f"{path} is damaged or truncated after line {number} ({error}): download or compress it again."
             ) from None
         content.finish(digest)
 

@@ -230,8 +230,8 @@ def check_sides(train: Path, evaluation: Side, template_family: bool, folder: Pa
         checked["records_checked"] = sum(len(chosen) for _, _, chosen, *_ in tasks)
     if any(shared.values()):
         raise DataError(
-            f"split: after splitting {shared} are left on both sides, which must not happen: please report it with the"
-            " configuration; another split.seed may avoid it."
+            f"split: after splitting {shared} occur on both sides, which must never happen: please report this with "
+            "the configuration; another split.seed may avoid it."
         )
     return {**shared, **checked}
 

@@ -186,7 +186,7 @@ def _checked(table: pa.Table, index: LineIndex, name: str | Path) -> tuple[np.nd
     again, chained = row[gone] != np.arange(len(gone)), row[representative] >= 0
     if (wrong := np.flatnonzero(again | chained)).size:
         place = {column: values[wrong[0]] for column, values in zip(SCHEMA.names, columns, strict=False)}
-        problem = "is removed twice" if again[wrong[0]] else "is replaced by a record that is removed as well"
+        problem = "is removed twice" if again[wrong[0]] else "is replaced by a record that is also removed"
         raise DataError(f"{name}: line {place['line']} of source {place['source']} {problem}: rebuild the table.")
     return row, representative
 

@@ -15,7 +15,7 @@ TAR_MAGIC, TAR_PLACE = b"ustar", 257
 ENCRYPTED = 1
 # What some systems put beside the files of an archive.
 COMPANIONS = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
-UNPACK = "unpack it and name the files in it"
+UNPACK = "unpack it and give the files in it"
 
 
 def is_tar(head: bytes) -> bool:
@@ -42,10 +42,10 @@ def zip_member(file: IO[bytes], name: str) -> tuple[str, io.RawIOBase]:
         if stat.S_ISLNK(member.external_attr >> 16):
             raise DataError(f"{name}: {member.filename!r} in it is a link: pack the file itself.")
         if member.flag_bits & ENCRYPTED:
-            raise DataError(f"{name}: {member.filename!r} in it is encrypted: unpack it and name the file.")
+            raise DataError(f"{name}: {member.filename!r} in it is encrypted: unpack it and give the file.")
         return member.filename, _Damageable(archive.open(member))
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        raise DataError(f"{name} is a zip archive that cannot be read ({error}): fetch or pack it again.") from None
+        raise DataError(f"{name} is a zip archive that cannot be read ({error}): download or pack it again.") from None
 
 
 class TarMember(io.RawIOBase):
@@ -65,7 +65,7 @@ class TarMember(io.RawIOBase):
         except tarfile.TarError as error:
             raise DataError(f"{name} is a tar archive that cannot be read ({error}): pack it again.") from None
         if self._content is None:
-            raise DataError(f"{name} is a tar archive without a file in it: name a file with data.")
+            raise DataError(f"{name} is a tar archive without a file in it: give a file with data.")
 
     def readable(self) -> bool:
         """Return True: this is for reading."""
@@ -136,7 +136,7 @@ class _Damageable(io.RawIOBase):
 
 def _only(entries: list[Any], name_of: Callable[[Any], str], name: str, kind: str) -> Any:
     if not entries:
-        raise DataError(f"{name} is a {kind} archive without a file in it: name a file with data.")
+        raise DataError(f"{name} is a {kind} archive without a file in it: give a file with data.")
     if len(entries) > 1:
         raise _several(name, kind, [name_of(entry) for entry in entries])
     return entries[0]
@@ -144,7 +144,7 @@ def _only(entries: list[Any], name_of: Callable[[Any], str], name: str, kind: st
 
 def _several(name: str, kind: str, names: list[str]) -> DataError:
     if any(one.startswith(("xl/", "word/")) for one in names):
-        return DataError(f"{name} is an Office document: save its table as CSV and name that file.")
+        return DataError(f"{name} is an Office document: save its table as CSV and give that file.")
     shown = ", ".join(repr(one) for one in names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
     return DataError(f"{name} is a {kind} archive with more than one file ({shown}): {UNPACK}.")
 
@@ -157,4 +157,4 @@ def _is_companion(name: str) -> bool:
 def _refuse_climbing(member: str, name: str) -> None:
     parts = member.replace("\\", "/").split("/")
     if member.startswith(("/", "\\")) or ".." in parts or (len(member) > 1 and member[1] == ":"):
-        raise DataError(f"{name}: {member!r} in it leads out of the archive: unpack it where that does no harm.")
+        raise DataError(f"{name}: {member!r} in it points outside of the archive: unpack it in a safe place.")

@@ -168,7 +168,7 @@ def is_packed(path: str) -> bool:
 def _damaged(path: str, unit: str, number: int, error: EOFError) -> DataError:
     reached = f" after {unit or 'record'} {number}"
     return DataError(
-        f"{path}: the compressed data are damaged or cut short{reached} ({error}): fetch or compress it again."
+        f"{path}: the compressed data are damaged or truncated{reached} ({error}): download or compress it again."
     )
 
 

@@ -166,7 +166,7 @@ class Bounded(io.RawIOBase):
         self._size += size
         if self._size > HARMLESS_BYTES and self._size > MOST_EXPANSION * max(self._taken(), 1):
             raise DataError(
-                f"{self._name}: its first {self._taken():,} bytes unpack to more than {self._size >> 20} MiB, over"
-                f" {MOST_EXPANSION} times as much: unpack it and name the file inside if that is right."
+                f"{self._name}: its first {self._taken():,} bytes unpack to more than {self._size >> 20} MiB, over "
+                f"{MOST_EXPANSION} times as much: if that is right, unpack it and give the file inside."
             )
         return size

@@ -196,7 +196,7 @@ def _take_off(content: Content) -> None:
         elif head.startswith(SEEKABLE):
             content.file = _spooled(content.stream)
         elif is_zip(head):
-            raise DataError(f"{content.name} has a zip archive inside: unpack it once and name the archive.")
+            raise DataError(f"{content.name} has a zip archive inside: unpack it once and give the inner archive.")
         else:
             return
 

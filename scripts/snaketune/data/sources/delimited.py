@@ -128,8 +128,8 @@ class RowCoding:
         width = len(self.dialect.values(match[0])) if match else 0
         columns = ", ".join(self.columns[:8]) + (", …" if len(self.columns) > 8 else "")
         return DataError(
-            f"{self.name} row {number} has {width} fields and the header {len(self.columns)} ({columns}): a field with"
-            f" {SEPARATORS[self.dialect.separator]} or a line break in it has to stand in quotes; correct the row."
+            f"{self.name} row {number} has {width} fields and the header {len(self.columns)} ({columns}): quote fields "
+            f"that contain {SEPARATORS[self.dialect.separator]} or a line break; correct the row."
         )
 
 
@@ -191,7 +191,7 @@ class RowCutter:
         follows = rest[reached : reached + 20].decode("utf-8", "replace")
         return DataError(
             f"{self._coding.name} row {self._number}: a quote is opened and not closed, or text follows a closed one,"
-            f" at {follows!r}: write quotes inside of a field twice and put the field in quotes."
+            f" at {follows!r}: quote the field and double the quotes inside it."
         )
 
 
@@ -272,11 +272,11 @@ def _fit(dialect: Dialect, text: bytes, is_whole: bool) -> tuple[bool, int, int]
 def _check_header(names: list[str], path: str) -> None:
     if len(names) > MOST_COLUMNS:
         raise DataError(
-            f"{path} has {len(names):,} columns, more than {MOST_COLUMNS:,}: write those you need to a file."
+            f"{path} has {len(names):,} columns, more than {MOST_COLUMNS:,}: write the needed ones to a new file."
         )
     if not any(names) or any(len(name) > LONGEST_NAME for name in names):
         raise DataError(
-            f"{path} has no names of columns in its first row: put them there, separated as the values are."
+            f"{path} has no column names in its first row: add them, with the same separator as the values."
         )
     if twice := [name for name in names if names.count(name) > 1]:
         raise DataError(f"{path} has two columns named {twice[0]!r}: rename one of them.")

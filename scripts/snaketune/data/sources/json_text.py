@@ -66,7 +66,7 @@ class Items(io.RawIOBase):
 
     def _cut_short(self) -> DataError:
         return DataError(
-            f"{self._name}: the {self.what} ends in the middle, in item {self._items + 1}: fetch or write it again."
+            f"{self._name}: the {self.what} ends in the middle, in item {self._items + 1}: download or write it again."
         )
 
     def _unbalanced(self) -> DataError:
@@ -219,7 +219,7 @@ class ListItems(Items):
             member = orjson.dumps(self._member).decode()
             raise DataError(
                 f"{self._name}: much stands beside the list {member} of the JSON object, so that it is not clear which"
-                f" list is meant: write the one you want to a file, `jq -c '.[{member}][]' FILE > lines.jsonl`."
+                f" list is meant: write the right one to a file, `jq -c '.[{member}][]' FILE > lines.jsonl`."
             )
 
     def _end(self) -> None:
@@ -231,14 +231,14 @@ class ListItems(Items):
         except (orjson.JSONDecodeError, Refusal) as error:
             reason = error.detail if isinstance(error, Refusal) else error.msg
             raise DataError(
-                f"{self._name}: what stands beside the list {self._member!r} cannot be read ({reason}): correct it."
+                f"{self._name}: the content besides the list {self._member!r} cannot be read ({reason}): correct it."
             ) from None
         others = [key for key, value in outside.items() if key != self._member and is_list_of_objects(value)]
         if others:
             member = orjson.dumps(self._member).decode()
             raise DataError(
-                f"{self._name} holds several lists, {self._member!r} and {others[0]!r}: write the one you want to a"
-                f" file, `jq -c '.[{member}][]' FILE > lines.jsonl`."
+                f"{self._name} holds several lists, {self._member!r} and {others[0]!r}: write the right one to a file, "
+                f"`jq -c '.[{member}][]' FILE > lines.jsonl`."
             )
 
 

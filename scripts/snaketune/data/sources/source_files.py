@@ -19,12 +19,12 @@ FOREIGN = {
     b"%PDF": "is a PDF document: records are read from JSON, CSV, Parquet and Arrow",
     b"\x89HDF": "is an HDF5 file: write its table as Parquet or CSV",
     b"\x93NUMPY": "is a NumPy array: write its records as JSON lines",
-    b"GGUF": "is a model in GGUF: data.sources are for records",
-    b"\xd0\xcf\x11\xe0": "is an Office document: save its table as CSV and name that file",
+    b"GGUF": "is a GGUF model: data.sources takes records",
+    b"\xd0\xcf\x11\xe0": "is an Office document: save its table as CSV and give that file",
     b"version https://git-lfs": "is a pointer of Git LFS, not the file: fetch it with `git lfs pull`",
-    b"<!DOCTYPE": "is a web page, perhaps one that asks for a login: fetch the file itself",
-    b"<!doctype": "is a web page, perhaps one that asks for a login: fetch the file itself",
-    b"<html": "is a web page, perhaps one that asks for a login: fetch the file itself",
+    b"<!DOCTYPE": "is a web page, perhaps a login page: download the file itself",
+    b"<!doctype": "is a web page, perhaps a login page: download the file itself",
+    b"<html": "is a web page, perhaps a login page: download the file itself",
     b"ORC": "is an ORC file: write it as Parquet",
     b"Obj\x01": "is an Avro file: write it as Parquet or JSON lines",
 }
@@ -43,7 +43,7 @@ def open_source(path: str | Path) -> io.FileIO:
     try:
         status = Path(path).stat()
         if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{path} is {kind_of(status)}: name regular files with records in data.sources.")
+            raise DataError(f"{path} is {kind_of(status)}: give regular files with records in data.sources.")
         file = open(path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
     except OSError as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
@@ -107,7 +107,7 @@ def empty(name: str) -> DataError:
 def changed(name: str) -> DataError:
     """Return the error for a source whose content is not the one that the workflow saw when it started."""
     return DataError(
-        f"{name} changed while the workflow ran: let whatever writes it finish, then run the same command again."
+        f"{name} changed while the workflow ran: wait until it is completely written, then run the same command again."
     )
 
 

@@ -84,7 +84,8 @@ class TableCutter:
                 raise
             reached = f" after row {self._number - 1:,}" if self._number > 1 else ""
             raise DataError(
-                f"{self._name}: the table is damaged or cut short{reached} ({_brief(error)}): fetch or write it again."
+                f"{self._name}: the table is damaged or truncated{reached} ({_brief(error)}): download or write it "
+                "again."
             ) from None
 
     def _batches(self) -> Iterator["pa.RecordBatch"]:
@@ -159,7 +160,7 @@ def _row(table: "pa.Table") -> Any:
     try:
         return rows_of(table)[0]
     except UnicodeDecodeError:
-        return Refusal("invalid_utf8", "a text of the row is not UTF-8")
+        return Refusal("invalid_utf8", "a string in the row is not UTF-8")
     except KeyError as error:
         return Refusal("duplicate_key", f"{_brief(error)} occurs twice in one object")
     except (ValueError, OverflowError, pa.ArrowException) as error:

@@ -120,12 +120,12 @@ class SidePlan:
         found, records, held_out = [], len(self.side), len(self.must_differ)
         if count := len(self.dropped_contaminated):
             found.append(
-                f"{count:,} of {records:,} records ({share(count, records)}) contain text of the files in"
-                " split.decontaminate and are not trained on; leaks.jsonl lists each with that text."
+                f"{count:,} of {records:,} records ({share(count, records)}) contain text of the files in "
+                "split.decontaminate and are excluded from training; leaks.jsonl lists each with that text."
             )
         if count := len(self.dropped_similar):
             design = (
-                "; where records are alike by design, lower split.max_alike or set split.max_similarity to null"
+                "; if records are similar by design, lower split.max_alike or set split.max_similarity to null"
                 if count > NOTABLE_FRACTION * records
                 else " (split.max_similarity)"
             )
@@ -136,8 +136,8 @@ class SidePlan:
         if len(self.template_family) > NOTABLE_FRACTION * held_out:
             found.append(
                 f"more than {policy.max_alike} training records each are similar to {len(self.template_family):,} of"
-                f" {held_out:,} held-out ones, as if made from a template: they stay (split.max_alike: null drops"
-                " them), and scores say little about other texts."
+                f" {held_out:,} held-out ones, as if made from a template: these training records are kept "
+                "(split.max_alike: null drops them), and scores say little about other texts."
             )
         return found
 
@@ -175,8 +175,8 @@ def plan_sides(
         side[leaks.train] = DROPPED
     if not (side == TRAIN).any():
         raise DataError(
-            f"split: of {len(side)} records {held_out.sum()} are held out and all others are too similar to them or"
-            " contain evaluation texts: raise split.max_similarity or set it to null, or check split.decontaminate."
+            f"split: of {len(side)} records {held_out.sum()} are held out and all others are too similar to these or "
+            "contain evaluation text: raise split.max_similarity or set it to null, or check split.decontaminate."
         )
     return SidePlan(side, leaks, contamination)
 

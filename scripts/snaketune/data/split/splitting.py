@@ -59,8 +59,8 @@ def plan_split(
         held_out |= np.isin(hashes, _lent(hashes, held_out, index.sources))
     if held_out.all():
         raise DataError(
-            f"split.test_size: with {test_size} all {len(hashes)} records are held out and none is left to train on:"
-            " give more data or prompts that differ, lower it, or set it to 0."
+            f"split.test_size: with {test_size} all {len(hashes)} records are held out and none is left to train on: "
+            "give more data or more varied prompts, lower it, or set it to 0."
         )
     return held_out
 

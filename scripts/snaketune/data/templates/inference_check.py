@@ -140,9 +140,9 @@ def check_inference(
             raise
         except Exception as error:  # a template is foreign code, and transformers passes on whatever it raises
             raise DataError(
-                f"{place(conversation.rows[0][0])}: transformers does not render this conversation"
-                f" ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}), so that inference could not:"
-                " choose another chat template (tokens.chat_template)."
+                f"{place(conversation.rows[0][0])}: transformers cannot render this conversation "
+                f"({type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}), so inference could not "
+                "either: choose another chat template (tokens.chat_template)."
             ) from None
     return dict(counts)
 
@@ -163,7 +163,7 @@ def _check_prompts(
                 before = max((one for one in prompts if before[: len(one)] == one), key=len, default=before)
             if before not in prompts:
                 raise DataError(
-                    f"{place(document)}: what is trained begins behind {reference.text(before)[-60:]!r}, which is no"
+                    f"{place(document)}: training starts after {reference.text(before)[-60:]!r}, which is not a"
                     " prompt that transformers gives for this conversation at inference: choose another chat template"
                     " (tokens.chat_template)."
                 )
@@ -171,8 +171,8 @@ def _check_prompts(
             counts["answers"] += 1
     if prompts and not (reference.marks and _unmarked(conversation, reference) >= len(prompts)):
         raise DataError(
-            f"{place(conversation.rows[0][0])}: {len(prompts)} answers of the conversation are in no trained stretch:"
-            " choose another chat template (tokens.chat_template)."
+            f"{place(conversation.rows[0][0])}: {len(prompts)} answers of the conversation are not in the trained "
+            "part: choose another chat template (tokens.chat_template)."
         )
 
 
@@ -206,7 +206,7 @@ def _check_rendering(
         counts["rows"] += 1
         if ids.tolist() != theirs and not _cut_at_answer(ids, mask, theirs):
             raise DataError(
-                f"{place(document)}: its tokens are not those that transformers gives for the same conversation:"
+                f"{place(document)}: its tokens differ from those of transformers for the same conversation:"
                 " choose another chat template (tokens.chat_template), or prepare the model again."
             )
         if reference.marks and ids.tolist() == theirs and all(map(_trained, conversation.messages)):

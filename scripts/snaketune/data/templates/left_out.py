@@ -48,7 +48,7 @@ def check_written(
     for tool in tools or ():
         name = tool.get("function", tool).get("name") if isinstance(tool.get("function", tool), dict) else None
         if isinstance(name, str) and squeezed(name) not in whole:
-            raise LeftOut("tools", f"the tools that are offered ({name!r}): it knows no tools")
+            raise LeftOut("tools", f"the offered tools ({name!r}): it does not support tools")
     for place, message in enumerate(messages):
         for what, value in _names(message):
             if squeezed(value) not in whole:

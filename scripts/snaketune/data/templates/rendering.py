@@ -100,13 +100,13 @@ class Renderer:
             if not made:
                 raise Unusable(
                     NO_TRAINED_TOKEN,
-                    "no answer has a weight other than 0 and is marked by the chat template's generation blocks, if it"
-                    " has any, so that none is trained",
+                    "no answer is trained: none both has a non-zero weight and is marked by the chat template's "
+                    "generation blocks (if it has any)",
                 )
             if self._pairs and len(made) != 1:
                 raise Unusable(
                     REFUSED,
-                    "an answer that is compared has several turns that the chat template does not keep in one text",
+                    "an answer that is compared has several turns that the chat template does not keep together",
                 )
             documents += made
         if self._pairs and "chosen" not in record:
@@ -122,9 +122,8 @@ class Renderer:
             )
         if self._method != "kto" and "rejected" not in record:
             raise ConfigError(
-                f"train.method: {self._method} compares a chosen with a rejected answer, and"
-                f" {self.place(number, record)} has no such pair: set data.format to preference, or train.method to"
-                " sft."
+                f"train.method: {self._method} compares a chosen with a rejected answer, but "
+                f"{self.place(number, record)} has no such pair: set data.format to preference, or train.method to sft."
             )
 
     def _check_texts(self, texts: list[str]) -> None:
@@ -168,8 +167,8 @@ class Renderer:
         except LeftOut as error:
             if error.role == "system":
                 raise DataError(
-                    f"{self.place(number, record)}: {error}: choose one that writes it (tokens.chat_template), or take"
-                    " the system messages out of the data."
+                    f"{self.place(number, record)}: {error}: choose one that writes it (tokens.chat_template), or "
+                    "remove the system messages from the data."
                 ) from None
             raise Unusable(LEFT_OUT, str(error)) from None
         except DataError as error:

@@ -63,7 +63,7 @@ def try_template(
     if code == NO_MEMORY:
         what = f"needs more than {size / (1 << 30):g} GiB of memory"
     elif code < 0:
-        what = f"does not come to an end within {seconds} s"
+        what = f"does not finish within {seconds} s"
     else:
         what = f"cannot be tried: {(errors.decode(errors='replace').strip().splitlines() or [str(code)])[-1][:200]}"
     raise ConfigError(f"tokens.chat_template: the chat template {what} (with {at}): correct the template.")

@@ -70,7 +70,7 @@ class ChatTemplate:
                 if size > LONGEST_OUTPUT:
                     raise DataError(f"the chat template writes more than {LONGEST_OUTPUT:,} characters: correct it")
         except jinja2.TemplateError as error:
-            raise DataError(f"the chat template refuses this conversation: {error}") from None
+            raise DataError(f"the chat template rejects this conversation: {error}") from None
         except Exception as error:  # the template is foreign code: whatever it does ends in a sentence
             if isinstance(error, DataError):
                 raise

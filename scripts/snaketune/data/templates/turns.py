@@ -25,8 +25,8 @@ CALL = {
 RESULT = {"role": "tool", "content": "\U000f0003", "tool_call_id": "c00000000", "name": "f"}
 
 NO_END = (
-    "the chat template writes no token after an answer at which generation stops, and the tokenizer has no eos_token"
-    " that could be written there: name one in tokenizer_config.json"
+    "the chat template writes no stop token after an answer, and the tokenizer has no eos_token to use instead: set "
+    "one in tokenizer_config.json"
 )
 
 
@@ -119,8 +119,8 @@ class Turns:
         header = self._header.removesuffix(opened(self._header)).strip()
         if header and answer.lstrip().startswith(header) and not prompt.rstrip().endswith(header):
             raise DataError(
-                f"the chat template writes {header!r} before this answer and leaves it out of the generation prompt"
-                " there, so that inference would not give it"
+                f"the chat template writes {header!r} before this answer but not in the generation prompt, so "
+                "inference would not have it"
             )
 
     def _rewritten(
@@ -132,7 +132,7 @@ class Turns:
         mark = opened(prompt)
         if self._control is None:
             raise DataError(
-                "the chat template rewrites earlier turns, so that the answer cannot be told from the prompt"
+                "the chat template rewrites earlier turns, so the answer cannot be separated from the prompt"
             )
         plain = prompt.removesuffix(mark)
         found = whole.removeprefix(plain) if whole.startswith(plain) else None
@@ -142,8 +142,8 @@ class Turns:
             found = after_history(whole, plain, silent, history, message, self._control)
         if found is None:
             raise DataError(
-                f"the prompt of inference ends with {(header or prompt)[-60:]!r}, which the chat template does not"
-                " write before this answer: training would see another prompt than inference gives"
+                f"the inference prompt ends with {(header or prompt)[-60:]!r}, which the chat template does not"
+                " write before this answer: the prompts of training and inference would differ"
             )
         if not mark:
             return found
@@ -168,9 +168,9 @@ class Turns:
             return answer + gap + found.group()
         if wrong := wrong_end(answer, messages[place]):
             raise DataError(
-                f"the chat template ends an answer with {wrong!r}, at which generation does not stop: let it be a"
-                " control token of the tokenizer and name it in eos_token_id of the model's generation_config.json, or"
-                " choose another chat template (tokens.chat_template)"
+                f"the chat template ends an answer with {wrong!r}, at which generation does not stop: make it a "
+                "special token of the tokenizer and add it to eos_token_id in the model's generation_config.json, or "
+                "choose another chat template (tokens.chat_template)"
             )
         return ""
 
@@ -202,9 +202,8 @@ class Turns:
             return header, ""
         if own := before[len(prompt) :].strip():
             return header, (
-                f"the chat template writes {own[-60:]!r} before an answer and has no generation prompt, so that"
-                " inference would not give it: write it at the end, inside {% if add_generation_prompt %}"
-                " (tokens.chat_template)"
+                f"the chat template writes {own[-60:]!r} before an answer but has no generation prompt, so inference "
+                "would not have it: write it at the end, inside {% if add_generation_prompt %} (tokens.chat_template)"
             )
         return header, ""
 

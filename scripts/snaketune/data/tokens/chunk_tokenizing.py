@@ -33,7 +33,7 @@ CHUNK_SECONDS = 300
 NOTHING_TRAINED = (NO_TRAINED_TOKEN, "no token of an answer is left to train on")
 JOINED = (
     "answer_joins_prompt",
-    "the first characters of the answer join the last ones of the prompt in one token, and cannot be told from them",
+    "the answer's first characters share a token with the end of the prompt, so they cannot be separated",
 )
 SAME_ANSWERS = (NO_PREFERENCE, "the chosen and the rejected answer are the same tokens: neither is preferred")
 
@@ -192,7 +192,7 @@ class ChunkTokenizer:
 
     def _too_slow(self, number: int, record: dict[str, Any]) -> str:
         return (
-            f"{self.renderer.place(number, record)}: rendering did not come to an end within {CHUNK_SECONDS} s:"
+            f"{self.renderer.place(number, record)}: rendering did not finish within {CHUNK_SECONDS} s:"
             " correct the chat template (tokens.chat_template)."
         )
 

@@ -38,7 +38,7 @@ def left_out_at_tokenising(splits: Mapping[str, Mapping[str, Any]]) -> list[str]
     if not total:
         return []
     return [
-        f"Left out {total:,} of {total + records:,} records ({share(total, total + records)}) while tokenising:"
+        f"Left out {total:,} of {total + records:,} records ({share(total, total + records)}) during tokenisation:"
         f" {_reasons(dropped)}; dropped.jsonl lists each with its reason."
     ]
 
@@ -73,8 +73,8 @@ def lengths_told(facts: Mapping[str, Any], pairs: bool = False) -> list[str]:
     if count := both["truncated"]:
         lines.append(
             f"Truncated {count:,} of {both['records']:,} records ({share(count, both['records'])}) that are longer than"
-            f" the {limit}: {both['tokens_truncated']:,} tokens ({share(both['tokens_truncated'], both['tokens'])}) are"
-            " cut off their ends (tokens.on_too_long)."
+            f" the {limit}: {both['tokens_truncated']:,} tokens ({share(both['tokens_truncated'], both['tokens'])}) "
+            "are cut off at the end (tokens.on_too_long)."
         )
     if count := both["dropped"]:
         lines.append(
@@ -102,7 +102,7 @@ def _cure(facts: Mapping[str, Any], pairs: bool) -> str:
     is_cut = pairs or facts["on_too_long"] == "truncate"
     truncate = "" if is_cut else ", or set tokens.on_too_long to truncate to cut them"
     larger = {
-        "context": "take a model with a longer context (model.name_or_path)",
+        "context": "choose a model with a longer context (model.name_or_path)",
         "configuration": "raise tokens.max_length",
         "data": "raise tokens.coverage or set tokens.max_length",
     }[facts["max_length_from"]]
@@ -136,6 +136,6 @@ def check_losses(
         return
     told = " ".join([*left_out, *(line for line in lengths_told(facts, pairs) if line.startswith("Dropped"))])
     raise DataError(
-        f"tokens.max_dropped_fraction: more than {allowed:g} of the data would not be trained on. {told} To go on"
-        f" without them, set tokens.max_dropped_fraction to {min(1.0, (int(max(records, tokens) * 100) + 1) / 100):g}."
+        f"tokens.max_dropped_fraction: more than {allowed:g} of the data would not be trained on. {told} To continue "
+        f"without them, set tokens.max_dropped_fraction to {min(1.0, (int(max(records, tokens) * 100) + 1) / 100):g}."
     )

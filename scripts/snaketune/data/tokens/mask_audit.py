@@ -60,8 +60,8 @@ class Audit:
         """
         if self.rows and len(stop_ids) and not self.ends:
             raise DataError(
-                f"{place}: no end of turn is trained in any of its {self.rows} rows, so the model would never stop:"
-                " let the chat template write eos_token after the answer (tokens.chat_template)."
+                f"{place}: no end of turn is trained in any of its {self.rows} rows, so the model would never learn to "
+                "stop: make the chat template write eos_token after the answer (tokens.chat_template)."
             )
 
     def facts(self) -> dict[str, Any]:
@@ -105,16 +105,16 @@ def audit(rows: Rows, limits: Limits, place: Callable[[int], str]) -> Audit:
     starts = rows.offsets[:-1]
     if len(bad := np.flatnonzero((rows.ids < 0) | (rows.ids >= limits.vocab_size))):
         raise DataError(
-            f"{place(_row_of(rows, bad[0]))}: its text gives the token {rows.ids[bad[0]]}, and the model has only"
-            f" {limits.vocab_size} tokens: the tokenizer belongs to another model; use the one that came with the"
-            " weights."
+            f"{place(_row_of(rows, bad[0]))}: its text contains token {rows.ids[bad[0]]}, but the model has only "
+            f"{limits.vocab_size} tokens: the tokenizer belongs to another model; use the one that came with the "
+            "weights."
         )
     second = np.minimum(starts + 1, rows.offsets[1:] - 1)
     doubled = (rows.ids[starts] == limits.bos_id) & (rows.ids[second] == limits.bos_id) & (second > starts)
     if limits.bos_id is not None and doubled.any():
         raise DataError(
-            f"{place(int(np.argmax(doubled)))}: the text begins with its first token twice: take one of the two"
-            " bos_token out of the chat template (tokens.chat_template)."
+            f"{place(int(np.argmax(doubled)))}: the text starts with bos_token twice: remove one of the two from the "
+            "chat template (tokens.chat_template)."
         )
     trained = np.add.reduceat(rows.mask, starts, dtype=np.int64)
     is_stop = np.isin(rows.ids, limits.stop_ids) & (rows.mask == 1)

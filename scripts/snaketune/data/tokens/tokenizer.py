@@ -153,8 +153,8 @@ def own_chat_template(folder: str | Path) -> str | None:
         named = {entry["name"]: entry["template"] for entry in template}
         if "default" not in named:
             raise DataError(
-                f"{config} has the chat templates {', '.join(sorted(named))} and no default: copy one into a file and"
-                " name it in tokens.chat_template."
+                f"{config} has the chat templates {', '.join(sorted(named))} but no default: copy one into a file and "
+                "set tokens.chat_template to it."
             )
         return named["default"]
     return template

@@ -153,7 +153,7 @@ def tokenize_splits(
     train, place = accounts["train"], files["train"][0]
     if not train.records:
         raise DataError(
-            f"the train split: nothing can be trained on ({dict(train.dropped) or 'no records'}); first"
+            f"the train split: no record can be trained on ({dict(train.dropped) or 'no records'}); first"
             f" {train.first(recipe.sources, place)}: check tokens.chat_template."
         )
     for split, account in accounts.items():

@@ -60,11 +60,11 @@ def warnings_of(facts: dict[str, Any]) -> list[str]:
     """Return sentences about what is allowed in the facts of tokenising but is rarely meant."""
     found = []
     if reason := facts.get("transformers_gate", {}).get("reason"):
-        found.append(f"Examples were not compared with what transformers gives at inference: {reason}.")
+        found.append(f"Examples were not compared with transformers' inference prompts: {reason}.")
     gate = facts.get("transformers_gate", {})
     if gate.get("marked_otherwise"):
         found.append(
-            "The chat template's generation blocks mark other tokens than are trained in"
+            "The chat template's generation blocks differ from the trained tokens in"
             f" {gate['marked_otherwise']:,} of {gate['conversations']:,} conversations compared: also"
             f" {gate['marked_beyond']:,} that inference gives or never asks for, which are not trained, and not"
             f" {gate['unmarked_trained']:,} of answers up to their stop token, which are."
@@ -74,8 +74,8 @@ def warnings_of(facts: dict[str, Any]) -> list[str]:
     found += _account_of(facts["splits"])
     if not facts["end_tokens"]:
         found.append(
-            "Warning: the tokenizer has no eos_token, so the model never learns to stop: name one in its"
-            " tokenizer_config.json."
+            "Warning: the tokenizer has no eos_token, so the model never learns to stop: set one in its "
+            "tokenizer_config.json."
         )
     return found
 
@@ -87,22 +87,22 @@ def _account_of(splits: dict[str, dict[str, Any]]) -> list[str]:
         if several := facts.get("records_in_several_examples"):
             found.append(
                 f"{several:,} {split} records became {facts['examples_of_these']:,} examples: the chat template"
-                " rewrites earlier turns, or an answer begins with white space that would join its prompt."
+                " rewrites earlier turns, or an answer starts with white space that would merge with its prompt."
             )
         if ended := facts.get(ENDED):
             found.append(
-                f"The chat template writes no token after {ended:,} {split} answers at which generation stops: the"
-                " tokenizer's eos_token was written there, and each of these answers is an example of its own."
+                f"The chat template writes no token after {ended:,} {split} answers at which generation stops: the "
+                "tokenizer's eos_token was added, and each of these answers became a separate example."
             )
         if unmarked := facts.get(UNMARKED):
             found.append(
                 f"Warning: {unmarked:,} {split} answers are not trained: the chat template's generation blocks leave"
-                " them out. Take the blocks out of a copy of it to train them (tokens.chat_template)."
+                " them out. To train them, use a copy of the template without the blocks (tokens.chat_template)."
             )
         if later := facts.get(LATER):
             found.append(
-                f"{later:,} {split} answers are trained from where the chat template's generation blocks begin, which"
-                " leave out their first words."
+                f"{later:,} {split} answers are trained only from the start of the chat template's generation blocks, "
+                "which leave out their first words."
             )
         if lost := facts.get("answers_without_their_reasoning"):
             found.append(

@@ -72,7 +72,7 @@ RULES: tuple[Rule, ...] = (
         "method",
         "smaller model",
         lambda s: s.quantized_fits is False,
-        "not even a 4-bit base with an adapter fits this GPU",
+        "even an adapter on a 4-bit base does not fit this GPU",
     ),
     Rule(
         "method",
@@ -90,13 +90,13 @@ RULES: tuple[Rule, ...] = (
         "method",
         "full",
         lambda s: s.domain_shift and s.full_fits is True,
-        "the data are far from what the base knows and all weights fit",
+        "the data are far from what the base model knows, and full fine-tuning fits",
     ),
     Rule(
         "method",
         "lora",
         lambda s: s.domain_shift and s.full_fits is not True,
-        "the data are far from what the base knows, but training all weights does not fit: take a high rank",
+        "the data are far from what the base model knows, but full fine-tuning does not fit: use a high rank",
     ),
     Rule("method", "lora", lambda s: True, "a 16-bit base with an adapter is fastest where it fits"),
     Rule("training", "kto", lambda s: s.learns_by == "kto", "answers that are labelled one by one suffice for it"),
@@ -114,14 +114,14 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("training", "dpo", lambda s: s.learns_by == "dpo", "the data hold chosen and rejected answers"),
     Rule("training", "sft", lambda s: True, "the data are examples of answers"),
-    Rule("preset", "baseline", lambda s: s.needs_certainty, "it changes nothing against the documented baseline"),
+    Rule("preset", "baseline", lambda s: s.needs_certainty, "it is identical to the documented baseline"),
     Rule(
         "preset",
         "optimized",
         lambda s: s.first_training,
-        "a first training should show what the data are worth before the effective batch and rate are raised",
+        "a first training should show the value of the data before effective batch and learning rate are raised",
     ),
-    Rule("preset", "fast", lambda s: True, "it trains the same and wastes least"),
+    Rule("preset", "fast", lambda s: True, "same training, least waste"),
     Rule(
         "length",
         "model with a longer context",
@@ -132,7 +132,7 @@ RULES: tuple[Rule, ...] = (
         "strategy",
         "several GPUs",
         lambda s: _exceeds(s.hours, s.deadline_hours) and s.gpus > 1,
-        "one GPU misses the deadline; more of them buy time, not money",
+        "one GPU misses the deadline; more GPUs save time, not money",
     ),
     Rule(
         "strategy",
@@ -144,7 +144,7 @@ RULES: tuple[Rule, ...] = (
         "strategy",
         "single",
         lambda s: s.hours is not None and s.deadline_hours is not None,
-        "one GPU meets the deadline and several are cheaper only if their speed-up exceeds the price ratio",
+        "one GPU meets the deadline; several are cheaper only if their speed-up exceeds the price ratio",
     ),
     Rule(
         "cost",
@@ -155,7 +155,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-NOT_AS_CONFIGURED = "the run does not fit this device as configured, and this is what changes least"
+NOT_AS_CONFIGURED = "the run does not fit this device as configured, and this is the smallest change"
 
 
 def advise(situation: Situation) -> list[Advice]:

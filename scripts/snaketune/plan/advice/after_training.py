@@ -15,7 +15,7 @@ READING_SHARE = 0.6
 """Share of its memory's bandwidth that a device reaches when it writes one answer at a time, taken as usual."""
 BYTES_OF_WEIGHT = {"none": 2.0, "8bit": 1.0, "4bit": 0.55}
 LIBRARIES_GB = 2.0
-"""Resident memory of Python with torch and transformers, on a GPU with its driver's share."""
+"""Resident memory of Python with torch and transformers; on a GPU including the driver's share."""
 LOADER_GB = 0.3
 ANSWERS = 1000
 

@@ -23,9 +23,9 @@ class Fit:
 
     verdict: Literal["fits", "tight", "no", "unknown"]
     needs_gb: float | None
-    """Estimated peak with the setting, or with the smallest one tried where it does not fit."""
+    """Estimated peak with the setting, or with the smallest one tried if none fits."""
     setting: dict[str, Any]
-    """What it takes beside the method: keys of the configuration."""
+    """Further settings besides the method: keys of the configuration."""
     checkpoint_every: int
 
 

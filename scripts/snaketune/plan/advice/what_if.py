@@ -83,12 +83,12 @@ def _changes(work: Work, run: RunInputs, rightsize: Mapping[str, Any], packs: bo
     }
     if run.accumulation > 1:
         rows = {"micro_batch": run.micro_batch * 2, "accumulation": run.accumulation // 2}
-        found["twice the rows at a time"] = (rows, "more memory; faster only where the device is not busy")
+        found["twice the micro-batch"] = (rows, "more memory; faster only if the device is not busy")
     if packs:
         real = work.tokens / (work.documents * work.row_length)
         density = work.tokens / (work.rows * work.row_length)
         slower = {"rows": work.documents, "tokens_per_second": rate * real / density}
-        found["padding instead of packing"] = (slower, f"{1 - real:.0%} of the places would be padding")
+        found["padding instead of packing"] = (slower, f"{1 - real:.0%} of the positions would be padding")
     if run.save_steps:
         found["twice the checkpoints"] = ({"save_steps": max(1, run.save_steps // 2)}, "a crash loses half as much")
         found["half the checkpoints"] = ({"save_steps": run.save_steps * 2}, "a crash loses twice as much")

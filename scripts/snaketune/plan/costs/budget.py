@@ -26,7 +26,7 @@ class RunInputs:
     tokens_per_second: float
     """Real tokens per second of one GPU."""
     measured: bool = False
-    """Whether the rate was measured on this machine; otherwise it is multiplied by ``utilization``."""
+    """Whether the throughput was measured on this machine; otherwise it is multiplied by ``utilization``."""
     utilization: float = 1.0
     epochs: float = 1.0
     max_steps: int = -1
@@ -58,7 +58,7 @@ class Budget:
     cost_usd: float | None
     """For all GPUs and all hours; None if the price is unknown."""
     origin: str
-    """``measured`` if the rate was, else ``estimated``."""
+    """``measured`` if the throughput was, else ``estimated``."""
 
     @property
     def hours(self) -> float:
@@ -94,8 +94,8 @@ def hours_of(tokens: int, tokens_per_second: float, gpus: int = 1, utilization: 
     rate = tokens_per_second * gpus * utilization
     if rate <= 0:
         raise PlanError(
-            f"plan.utilization: {utilization} at {tokens_per_second} tokens per second and {gpus} GPUs is no progress:"
-            " give a utilisation between 0 and 1 and a rate above 0."
+            f"plan.utilization: {utilization} at {tokens_per_second} tokens per second and {gpus} GPUs means no "
+            "progress: give a utilisation between 0 and 1 and a throughput above 0."
         )
     return tokens / rate / SECONDS_PER_HOUR
 

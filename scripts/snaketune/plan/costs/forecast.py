@@ -15,7 +15,7 @@ from snaketune.settings.operational import Operational
 from snaketune.settings.planning import PlanningSlice
 
 WRITING_GB_PER_SECOND = 0.5
-"""How fast checkpoints are taken to be written where none was measured; a SATA disk's rate."""
+"""Assumed write speed of checkpoints if none was measured; that of a SATA disk."""
 STORED_WIDTH = {"F32": 4, "F16": 2, "BF16": 2, **WIDTH}
 
 

@@ -12,9 +12,9 @@ from snaketune.plan.devices.target import Target
 from snaketune.plan.memory.memory import CONTEXT_GB
 
 NEWEST = 5
-"""Runs that count; older ones may have had other drivers."""
+"""Number of recent runs that count; older ones may have used other drivers."""
 SHORTEST_SECONDS = 1.0
-"""Of training; what took less says nothing about a rate."""
+"""Least seconds of training for a run to count; shorter ones say nothing about throughput."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Measurement:
     """What runs with the same speed key measured on the same kind of device."""
 
     tokens_per_second: float
-    """Of one device: the median of the runs."""
+    """Tokens per second of one device: the median of the runs."""
     slowest: float
     fastest: float
     start_seconds: float

@@ -23,8 +23,8 @@ def noise(record: Mapping[str, Any] | None) -> str:
     if not record or record["probe"]["spread"] <= NOISY:
         return ""
     return (
-        f"the repeats of the probe differ by {record['probe']['spread']:.0%}, so something else was using the machine;"
-        " remove probe.json in the run's folder and plan again when it is quiet"
+        f"the repeats of the probe differ by {record['probe']['spread']:.0%}, so other programs were using the "
+        "machine; remove probe.json in the run's folder and plan again when it is idle"
     )
 
 
@@ -92,10 +92,10 @@ def describe_probe(record: Mapping[str, Any]) -> list[str]:
 def describe_tuning(tuned: Mapping[str, Any]) -> list[str]:
     """Return the result of autotuning in one sentence: what to change, or that nothing is faster."""
     measured = sum(row["verdict"] == "measured" for row in tuned["candidates"])
-    tried = f"{measured} of {len(tuned['candidates'])} settings that train the same were measured"
+    tried = f"{measured} of {len(tuned['candidates'])} equivalent settings were measured"
     if not tuned["advice"]:
-        return [f"Autotune: keep the settings; {tried} and none is faster than the spread of the repeats."]
+        return [f"Autotune: keep the settings; {tried}, none faster by more than the spread of the repeats."]
     given = tuned["advice"]
     changes = ", ".join(f"{key}: {str(value).lower()}" for key, value in given["changes"].items())
-    gain = f"{given['speed_up']:.2f} times as fast" if given["speed_up"] else "it fits, and is fastest,"
-    return [f"Autotune: {gain} with {changes} ({tried}); it is yours to set."]
+    gain = f"{given['speed_up']:.2f} times as fast" if given["speed_up"] else "it fits and is fastest"
+    return [f"Autotune: {gain} with {changes} ({tried}); apply it if you like."]

@@ -17,7 +17,7 @@ LOW_SHARE_OF_SMALL = 0.05
 TOO_SMALL = 100_000_000
 """Below this many parameters it always does, and operations say nothing about the time."""
 MEASURED_BAND = 0.15
-"""How much a measured rate is off for the next run of the same kind, at least (the project's own bar)."""
+"""Least uncertainty of a measured throughput for the next run of the same kind (the project's own bar)."""
 SLOWER = {"none": 1.0, "8bit": 1.75, "4bit": 1.75}
 """How much longer a step of a quantised base takes. 4 bit: LitGPT's resource tables, A100, 1.56 (7B) to 2.0 (13B).
 8 bit: no published figure at hand, taken as for 4 bit."""
@@ -82,10 +82,10 @@ def estimated_rate(
     """
     peak, flops = peak_of(work, hardware), work.flops_per_token(every, full)
     if peak and work.parameters < TOO_SMALL:
-        return Rate(None, None, None, "unknown", "a model this small waits for kernels to start: only a run can tell")
+        return Rate(None, None, None, "unknown", "a model this small is bound by kernel launches: only a run can tell")
     if not peak or not flops:
         missing = (
-            "its peak rate is not in config/hardware.yaml" if flops else "the model's operations cannot be counted"
+            "its peak FLOP/s is not in config/hardware.yaml" if flops else "the model's operations cannot be counted"
         )
         return Rate(None, None, None, "unknown", f"{missing}, and no earlier run measured it")
     slower = SLOWER[quantization or work.setting.quantization]

@@ -17,7 +17,7 @@ ALIKE = ("model.quantization", "adapter.type", "train.method", "gpus")
 """Settings that have to be the same; sizes may differ by a factor of two."""
 SIZE_FACTOR = 2.0
 BAND = 0.4
-"""How far the rate may be off to either side: other shapes keep a device more or less busy."""
+"""Relative uncertainty of the throughput to either side: other shapes keep a device more or less busy."""
 
 
 @dataclass(frozen=True, slots=True)

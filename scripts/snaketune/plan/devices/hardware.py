@@ -18,7 +18,7 @@ from snaketune.core.errors import ConfigError
 T = TypeVar("T")
 CATALOGUE = Path(__file__).resolve().parents[4] / "config" / "hardware.yaml"
 AUTO = "auto"
-"""What stands for the device of this machine instead of an id."""
+"""Stands for the device of this machine instead of an id."""
 FORMATS = {
     "bf16": "bf16",
     "bfloat16": "bf16",
@@ -103,7 +103,7 @@ def _load(path: Path, name: str, make: Callable[[dict[str, Any]], T]) -> tuple[T
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"config/hardware.yaml cannot be used ({what}): correct it or take it from the project."
+            f"config/hardware.yaml cannot be used ({what}): correct it or restore the project's version."
         ) from (error)
 
 

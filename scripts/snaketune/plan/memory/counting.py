@@ -111,9 +111,8 @@ def _active(experts: int, config: Any) -> int:
     used = next((getattr(text, name) for name in EXPERTS_USED if getattr(text, name, None)), None)
     if not everyone or not used:
         raise PlanError(
-            f"model.name_or_path: a {text.model_type} model has experts and its config.json does not say how many of"
-            " them a token uses (num_experts_per_tok), so its work is unknown here: measure a short run with"
-            " plan.probe."
+            f"model.name_or_path: a {text.model_type} model has experts, but its config.json does not state how many a "
+            "token uses (num_experts_per_tok), so its FLOPs are unknown: measure a short run with plan.probe."
         )
     return experts * used // everyone
 
@@ -122,8 +121,8 @@ def refuse_experts(config: Any, counts: ParameterCounts) -> None:
     """Raise PlanError for a mixture of experts, whose memory no trace without data can tell."""
     if counts.experts:
         raise PlanError(
-            f"model.name_or_path: a {config.model_type} model is a mixture of experts and its memory depends on the"
-            " experts that the data choose, so it is unknown here: measure a short run with plan.probe."
+            f"model.name_or_path: a {config.model_type} model is a mixture of experts whose memory depends on the "
+            "routing of the data and is unknown: measure a short run with plan.probe."
         )
 
 

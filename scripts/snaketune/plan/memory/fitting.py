@@ -107,7 +107,7 @@ def _changes(setting: MemorySetting) -> Iterator[Change]:
     yield from _fewer_rows(setting)
     yield from _more_recomputation(setting)
     if not setting.chunked_loss:
-        yield "train.chunked_loss", True, replace(setting, chunked_loss=True), "which changes nothing in the result"
+        yield "train.chunked_loss", True, replace(setting, chunked_loss=True), "with an identical result"
     yield from _quantized(setting)
     yield from _elsewhere(setting)
     length = setting.row_length // 2
@@ -123,7 +123,7 @@ def _fewer_rows(setting: MemorySetting) -> Iterator[Change]:
         factor = -(-setting.micro_batch // rows)
         remark = f"and multiply train.gradient_accumulation_steps by {factor} to train the same"
         if setting.steps_in_backward:
-            remark = "which makes the batch smaller: steps in the backward pass do not accumulate"
+            remark = "which makes the batch smaller: optimizer_in_backward cannot accumulate"
         yield "train.per_device_train_batch_size", rows, replace(setting, micro_batch=rows), remark
         rows //= 2
 

@@ -110,8 +110,8 @@ def _kernel(config: Any, wanted: str) -> str:
     kernel = "eager" if kernel == "sdpa" and not support.sdpa else kernel
     if kernel != "eager" and not support.any_kernel:
         raise PlanError(
-            f"model.name_or_path: {support.kind} models bring an attention of their own, whose memory no trace without"
-            " data can tell, so it is unknown here: measure a short run with plan.probe."
+            f"model.name_or_path: {support.kind} models have their own attention, whose memory cannot be traced "
+            "without data: measure a short run with plan.probe."
         )
     return kernel
 

@@ -26,5 +26,5 @@ def unknown_instead(config: Any, what: str) -> Iterator[None]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise PlanError(
             f"model.name_or_path: the {what} of a {config.model_type} model cannot be planned ({type(error).__name__}:"
-            f" {reason}), so it is unknown here: measure a short run with plan.probe."
+            f" {reason}), so its memory is unknown: measure a short run with plan.probe."
         ) from error

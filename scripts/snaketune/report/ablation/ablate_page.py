@@ -14,20 +14,20 @@ from snaketune.report.text import excerpt, visible
 WAYS = {
     "baseline": (
         "Switched on alone",
-        "The slow way of the guides with this one thing changed. Every line is measured against the slow way itself.",
+        "The guides' slow way with this one change. Every line is measured against the slow way itself.",
     ),
     "fast": (
         "Taken away from the fast way",
-        "The fast way without this one thing, against the fast way with it: what it is still worth when all the others"
-        " are there.",
+        "The fast way without this one setting, against the full fast way: what it still contributes when all the "
+        "others are on.",
     ),
     "beside": (
-        "Claimed by guides, and no part of the fast way",
-        "Each beside the fast way, which stays as it is.",
+        "Claimed by guides, but not part of the fast way",
+        "Each compared with the unchanged fast way.",
     ),
 }
 BUSY = 0.05
-"""Share of waiting for the processor from which the page says that the machine was busy."""
+"""Share of CPU wait above which the page says that the machine was busy."""
 NOTHING = "\u2013"
 WORDS = {"faster": "faster", "slower": "slower", "unclear": "no clear difference"}
 
@@ -88,7 +88,7 @@ def sections(facts: Mapping[str, Any]) -> dict[str, Any]:
 def headline(whole: Mapping[str, Any]) -> str:
     """Return the whole effect in a few words."""
     if "failed" in whole:
-        return "Not both ends could be measured here"
+        return "Not both ends could be measured on this machine"
     slow, fast = hours(whole["seconds_slow"]), hours(whole["seconds_fast"])
     return f"All together {times(whole['speed_up'])}: an epoch in {fast} instead of {slow}"
 
@@ -109,7 +109,7 @@ def figures(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("Measured together", times(whole["speed_up"]), between),
         ("Product of the parts", times(whole["product_of_parts"]), "each measured alone"),
         ("Token arithmetic", times(whole["predicted_speed_up"]), "training, by its operations with padding"),
-        ("Time reduction", units.percent(whole["time_reduction"]), "the same as the speed-up, said in another way"),
+        ("Time reduction", units.percent(whole["time_reduction"]), "the speed-up, expressed as time saved"),
         ("Saved per epoch", signed_time(whole["seconds_saved"]), f"{signed_dollars(whole['usd_saved'])} at the price"),
         ("Held-out loss", change_of_loss(whole), "fast minus slow, after the same number of tokens"),
     ]
@@ -201,7 +201,7 @@ def end_rows(end: Mapping[str, Any]) -> list[tuple[str, str]]:
         return [("Not measured", excerpt(end["failed"], 300).text)]
     return [
         ("Real tokens per second", f"{_rate(end)} ({', '.join(_whole(rate) for rate in end['rates'])})"),
-        ("Rows at once, accumulation", f"{end['rows']} x {end['accumulation']}"),
+        ("Micro-batch, accumulation", f"{end['rows']} x {end['accumulation']}"),
         ("Peak memory", _memory(end)),
         ("A checkpoint", hours(end["save_seconds"])),
         ("Held-out loss", units.significant(end["held_out_loss"])),
@@ -245,8 +245,8 @@ def busy(facts: Mapping[str, Any]) -> str:
     if most < BUSY:
         return ""
     return (
-        f"Other programs held the processor up to {units.percent(most)} of the time. On a CPU the rates are of the time"
-        " that was left; measure again on a quiet machine to be sure."
+        f"Other programs used the processor up to {units.percent(most)} of the time. On a CPU the throughput refers to "
+        "the remaining time; measure again on an idle machine to be sure."
     )
 
 
@@ -257,8 +257,8 @@ def notes(facts: Mapping[str, Any]) -> list[str]:
         if row["factor"] == "compile" and "on" in row:
             first, saved = row["on"]["first_warm_up_seconds"], row["off"]["warm_up_seconds"]
             found.append(
-                f"Compiling took about {hours(max(first - saved, 0.0))} the first time, which is not in the speed-up;"
-                " later runs on this machine find the compiled layers."
+                f"Compiling took about {hours(max(first - saved, 0.0))} the first time, which is not in the speed-up; "
+                "later runs on this machine reuse the compiled layers."
             )
             break
     if any(row["factor"] == "pretokenising" for row in facts["effects"]):

@@ -59,8 +59,8 @@ def waterfall(facts: Mapping[str, Any]) -> Chart | None:
         return None
     size, name = scale_of(found[0].end)
     caption = (
-        "Time of one epoch from its start. Each coloured bar is a factor as it was measured alone, one after the other;"
-        " the grey one is what they overlap by, or help each other by."
+        "Time of one epoch from its start. Each coloured bar is one factor, measured alone; the grey bar is how much "
+        "they overlap or reinforce each other."
     )
     rows = tuple(_row(bar, size, name) for bar in found)
     header = ("Step", "From", "To", "Saved")

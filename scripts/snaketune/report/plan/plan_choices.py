@@ -47,23 +47,23 @@ def flow(plan: Plan) -> list[Question]:
         Question(
             "Is the memory tight?",
             f"{TRAIN} --config preset=low_memory",
-            "a 4-bit base, one row at a time and every layer recomputed; slower",
+            "a 4-bit base, a micro-batch of 1 and every layer recomputed; slower",
         ),
         Question(
             "Do you need a result like the documented baseline, whatever it costs?",
             f"{TRAIN} --config preset=baseline",
-            "float32, padded rows: nothing that could be called a short cut",
+            "float32, padded rows: no shortcuts",
         ),
         Question(
             "Is it the first training on these data?",
             f"{TRAIN} --config preset=optimized",
-            "it shows what the data are worth before batch and rate are raised",
+            "it shows the value of the data before batch and learning rate are raised",
             fits and is_first,
         ),
         Question(
-            "None of these: are you tuning again what worked?",
+            "None of these: are you repeating what worked?",
             f"{TRAIN} --config preset=fast",
-            "it trains the same and wastes least",
+            "same training, least waste",
             fits and advice.get("preset") == "fast",
         ),
     ]
@@ -78,7 +78,7 @@ def _remedy(remedy: Remedy) -> Question:
         sections.setdefault(section, {})[name] = value
     words = " ".join(f"'{name}={{{_pairs(keys)}}}'" for name, keys in sections.items())
     command = f"{TRAIN} --config {words}" if words else "choose a smaller model or a device with more memory"
-    return Question("Does the run exceed the memory of its device?", command, "it does, as it is configured", True)
+    return Question("Does the run exceed the memory of its device?", command, "yes, as configured", True)
 
 
 def _pairs(keys: Mapping[str, Any]) -> str:

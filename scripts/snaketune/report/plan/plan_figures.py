@@ -47,7 +47,7 @@ def figures(plan: Plan) -> list[Figure]:
         ("Disk", gigabytes, "disk_gb"),
     ]
     found = [_figure(label, write, number_of(plan, name), plan["about"][name]) for label, write, name in rows]
-    found.insert(2, _figure("Rate of one device", _rate, rate["tokens_per_second"], rate))
+    found.insert(2, _figure("Throughput of one device", _rate, rate["tokens_per_second"], rate))
     found += _beside(plan)
     least = _least(plan)
     return [replace(one, source=f"{one.source}{least}") if one.label == MEMORY else one for one in _collapsed(found)]
@@ -85,7 +85,7 @@ def _least(plan: Plan) -> str:
     least, planned = plan["least_memory_gb"], plan["memory_gb"]
     if least is None or planned is None or least >= planned:
         return ""
-    return f"; at least {gigabytes(least)}, with every layer recomputed and one row at a time"
+    return f"; at least {gigabytes(least)}, with every layer recomputed and a micro-batch of 1"
 
 
 def _collapsed(found: list[Figure]) -> list[Figure]:

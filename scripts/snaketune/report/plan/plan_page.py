@@ -26,7 +26,7 @@ from snaketune.report.run.provenance import shown_value
 from snaketune.report.text import excerpt
 
 MONDAY = datetime(2024, 1, 1)
-"""Any Monday at 0:00: the page has no clock, so that starts are days of a week."""
+"""Any Monday at 0:00: the page has no clock, so starts are given as weekdays."""
 STARTS = {"Monday 9:00": 9, "Wednesday 18:00": 2 * 24 + 18, "Friday 18:00": 4 * 24 + 18, "Saturday 9:00": 5 * 24 + 9}
 """Hours after Monday 0:00."""
 MEMORY_PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "head", "workspace", "context")
@@ -108,7 +108,7 @@ def headline(plan: Plan) -> str:
     if doctored := remedy(plan):
         return f"Does not fit {excerpt(plan['device']['title'], 100).text}{doctored}"
     if plan["hours"] is None:
-        return "How long it takes is not known yet"
+        return "The duration is not known yet"
     cost = "" if plan["cost_usd"] is None else f" for {dollars(plan['cost_usd'])}"
     exceeds = ", more than it may" if tone(plan) == "worse" else ""
     return f"{time(plan['hours'])} from start to end{cost}{exceeds}"
@@ -129,7 +129,7 @@ def sentence(plan: Plan) -> str:
     done = f"{tokens} in {steps}, on {units.count(plan['device']['gpus'])} x {plan['device']['title']}."
     if plan["hours"] is None:
         return f"{done} Hours, dollars and the end become known with one measurement on this device."
-    return f"{done} The rate is {plan['rate']['origin']}: {excerpt(plan['rate']['source'], 300).text}."
+    return f"{done} The throughput is {plan['rate']['origin']}: {excerpt(plan['rate']['source'], 300).text}."
 
 
 def calendar(plan: Plan) -> list[tuple[str, str, str]]:
@@ -177,7 +177,7 @@ def costs(plan: Plan) -> list[tuple[str, str, str]]:
 def ownership(found: Ownership) -> list[tuple[str, str]]:
     """Return renting and buying side by side; what is not known is said to be."""
     if found["is_short"]:
-        return [("A training of less than a minute", "is no reason to rent or buy anything")]
+        return [("A training of less than a minute", "is not worth renting or buying for")]
     if found["fits"] is False:
         return [("A device that the run does not fit", "is neither rented nor bought for it")]
     runs = found["break_even_runs"]
@@ -215,7 +215,7 @@ def work(plan: Plan) -> list[tuple[str, str]]:
     )
     filled = found["tokens"] / (found["rows"] * found["row_length"]) if found["rows"] else None
     rows = [(label, units.count(number)) for label, number in counts]
-    return [*rows, ("Filled places of the rows", units.percent(filled))]
+    return [*rows, ("Filled positions of the rows", units.percent(filled))]
 
 
 def memory(plan: Plan) -> list[tuple[str, str]]:
@@ -231,11 +231,11 @@ def assumptions(plan: Plan) -> list[tuple[str, str, str]]:
     save = found["seconds_per_save"]
     rows = [
         ("Tokens and steps", COUNTED, "measured"),
-        ("Rate of one device", rate["source"], rate["origin"]),
+        ("Throughput of one device", rate["source"], rate["origin"]),
         ("Price of an hour", device["price_source"], "unknown" if price is None else "given"),
         ("Seconds per checkpoint", UNKNOWN if save is None else hours(save), found["saves_origin"]),
         ("Memory", plan["about"]["memory_gb"]["source"], plan["about"]["memory_gb"]["origin"]),
-        ("Other devices", "their peak rates and prices in config/hardware.yaml", "estimated"),
+        ("Other devices", "their peak throughput and prices in config/hardware.yaml", "estimated"),
         ("Several GPUs", "at their best possible speed-up; less is usual", "estimated"),
     ]
     others = [row["name"] for row in plan["costs"] if row["origin"] == UNKNOWN and row["usd"] is None]

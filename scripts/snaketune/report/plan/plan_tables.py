@@ -23,7 +23,7 @@ STRATEGIES = {
 SHORT_KEYS = {
     "train.gradient_checkpointing": "layers recomputed",
     "train.checkpoint_every_n_layers": "every n-th layer",
-    "train.per_device_train_batch_size": "rows at once",
+    "train.per_device_train_batch_size": "micro-batch",
 }
 
 

@@ -15,9 +15,9 @@ CHARACTERS = 1500
 
 # In the order in which they are shown: what needs a look comes first.
 KINDS = {
-    "broken": "was right, is wrong now",
+    "broken": "right before, wrong now",
     "wrong": "still wrong",
-    "fixed": "was wrong, is right now",
+    "fixed": "wrong before, right now",
     "right": "right before and after",
     "tuned_wrong": "wrong",
     "tuned_right": "right",

@@ -109,7 +109,7 @@ def file_parts(evaluation: Evaluation, answers: Mapping[str, Answers]) -> tuple[
 def _asked(found: FileScores) -> str:
     left_out = found["left_out"]
     asked = units.count(count(found["tuned"], "n_generated"), "question")
-    return f"{asked} (without {units.count(left_out)} that could not be put to the model)" if left_out else asked
+    return f"{asked} (without {units.count(left_out)} that could not be asked)" if left_out else asked
 
 
 def task_rows(evaluation: Evaluation) -> tuple[TaskRow, ...]:

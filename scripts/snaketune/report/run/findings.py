@@ -53,7 +53,7 @@ def _changed(facts: Facts) -> list[Finding]:
     if not facts.changed:
         return []
     files = ", ".join(excerpt(name, 100).text for name in facts.changed)
-    return [warning(f"Not what the jobs of this run wrote, edited or damaged since: {files}. Do not rely on them.")]
+    return [warning(f"Edited or damaged since the jobs of this run wrote them: {files}. Do not rely on them.")]
 
 
 def _notes(facts: Facts) -> list[Finding]:
@@ -85,7 +85,7 @@ def _comparison(facts: Facts) -> list[Finding]:
     for counts, noun in (records, requests):
         if len(set(counts)) > 1:
             listed = ", ".join(units.count(number, noun) for number in counts)
-            found.append(warning(f"The models were not measured on the same data: {listed}."))
+            found.append(warning(f"The models were not evaluated on the same data: {listed}."))
     return found
 
 
@@ -143,7 +143,9 @@ def _packing(facts: Facts) -> list[Finding]:
     if efficiency is None or efficiency >= PACKED_WELL:
         return []
     return [
-        warning(f"Only {units.percent(efficiency)} of the places in training rows hold a token: the rest is padding.")
+        warning(
+            f"Only {units.percent(efficiency)} of the positions in training rows hold a token: the rest is padding."
+        )
     ]
 
 
@@ -165,7 +167,7 @@ def _merge(facts: Facts) -> list[Finding]:
 def _cost_of_rounding(facts: Facts, merged: Merged) -> str:
     check, dtype = merged["check"], excerpt(merged["dtype"], 50).text
     return (
-        f"The merged model is the right sum, but storing it as {dtype} costs:"
+        f"The merged model is the correct sum, but storing it as {dtype} costs:"
         f" loss {units.significant(check['adapter_loss'])} \u2192 {units.significant(check['merged_loss'])}, KL"
         f" divergence {units.significant(check['mean_kl'])} nats; {choice(facts)}."
     )

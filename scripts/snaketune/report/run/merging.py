@@ -55,7 +55,7 @@ def merge_check(facts: Facts) -> MergeCheck | None:
     if moved := moved_share(check):
         rows.append(("Numbers in the trained weights that moved", moved))
     if (answers := facts.evaluation["changed_answers"]) and answers["n"]:
-        rows.append(("Generated answers that the merged model gives otherwise", changed_answers(answers)))
+        rows.append(("Generated answers that differ in the merged model", changed_answers(answers)))
     return MergeCheck(
         verdict=excerpt(check["verdict"], 200).text,
         rows=tuple(rows),

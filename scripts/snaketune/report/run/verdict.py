@@ -30,7 +30,7 @@ HEADLINES = {
     "fewer": "The held-out loss fell, but fewer answers are right",
     "cut": "Better by its measures, but most answers ran into max_new_tokens",
     "loss_only": "The held-out loss fell, but no answer became right",
-    "unsure": "The held-out loss fell, but nothing says how sure that is",
+    "unsure": "The held-out loss fell, but its uncertainty is unknown",
     "slight": "The held-out loss fell, but by less than 1%",
     "same": "Tuning made no clear difference on the held-out data",
     "few": "Too little held-out data to say whether the model is better",
@@ -103,7 +103,7 @@ def preference_part(facts: Facts) -> str:
         return f"a good answer gained on a bad one in {gained} of {units.count(pairs, 'held-out comparison')}{chance}"
     base, tuned = base_and_tuned(facts.evaluation, "preference_accuracy")
     text = f"the chosen answer gained on the rejected one in {gained} of {units.count(pairs, 'held-out pair')}"
-    return f"{text}{chance}; it is the likelier one in {units.percent(tuned)}, before in {units.percent(base)}"
+    return f"{text}{chance}; it is the more likely one in {units.percent(tuned)}, before in {units.percent(base)}"
 
 
 def match_part(facts: Facts) -> str:

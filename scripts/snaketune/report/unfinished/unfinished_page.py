@@ -11,7 +11,7 @@ from snaketune.report.run.verdict import Figure
 from snaketune.report.text import excerpt
 from snaketune.report.unfinished.unfinished import Attempt
 
-NO_SENTENCE = "It left no error sentence: it was killed, or the machine went down."
+NO_SENTENCE = "It left no error message: it was killed, or the machine went down."
 
 
 def render_unfinished(attempt: Attempt) -> str:
@@ -81,7 +81,7 @@ def figures(attempt: Attempt) -> list[Figure]:
         Figure("Optimizer steps", units.count(done), f"{of_all} of {units.count(wanted)}" if of_all else ""),
         Figure("Last training loss", units.significant(loss)),
         Figure("Last held-out loss", units.significant(held_out)),
-        Figure("Training goes on from", saved, "nothing before it is done again" if state.checkpoint else ""),
+        Figure("Training resumes from", saved, "nothing before it is repeated" if state.checkpoint else ""),
     ]
     if known and known.seconds:
         found.append(Figure("Trained for", hours(known.seconds), units.count(known.tokens, "token")))
