@@ -84,8 +84,7 @@ class TableCutter:
                 raise
             reached = f" after row {self._number - 1:,}" if self._number > 1 else ""
             raise DataError(
-                f"{self._name}: the table is damaged or truncated{reached} ({_brief(error)}): download or write it "
-                "again."
+                f"{self._name}: the table is damaged or truncated{reached} ({_brief(error)}): write it again."
             ) from None
 
     def _batches(self) -> Iterator["pa.RecordBatch"]:
