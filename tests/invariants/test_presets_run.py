@@ -1,5 +1,6 @@
 """Every preset trains: only model, precision and quantisation are replaced by what a CPU has."""
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,7 @@ def test_a_preset_trains_on_a_cpu(preset, base, rows, tmp_path):
     flat, cfg, settings = prepared(preset)
     finished = train(base, *rows, cfg, settings, tmp_path)
     assert finished.steps == 2
+    assert not multiprocessing.active_children(), "the processes that load rows outlive the training"
     losses = [line["loss"] for line in lines(tmp_path) if "loss" in line]
     assert len(losses) == 2 and all(0 < loss < 20 for loss in losses)
     wanted = flat["train.gradient_checkpointing"]

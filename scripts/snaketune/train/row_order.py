@@ -1,7 +1,7 @@
 """In which order rows are taken, and how those of a batch come together."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from accelerate.data_loader import SeedableRandomSampler
@@ -66,3 +66,16 @@ class EvenSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return self._total
+
+
+def end_loaders(loaders: Iterable[Any]) -> None:
+    """End the processes that load rows. They are kept from one epoch to the next, and belong to the trainer.
+
+    Left to the garbage collector, as all of a trainer is, each one was waited for five seconds by the next training of
+    the process: their queues are closed before they are told to end.
+    """
+    for loader in loaders:
+        base = getattr(loader, "base_dataloader", loader)
+        if (iterator := getattr(base, "_iterator", None)) is not None:
+            base._iterator = None
+            iterator._shutdown_workers()

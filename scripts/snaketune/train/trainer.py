@@ -34,7 +34,7 @@ from snaketune.train.loading.adapting import load_weights
 from snaketune.train.loading.unsupported_model import explaining_unfit_model
 from snaketune.train.monitoring.step_timers import TimeSplit, TokenCounter
 from snaketune.train.optimizers import StepsInBackward, forget_overrides, page_again
-from snaketune.train.row_order import EvenSampler, RowCollator, RowIndices
+from snaketune.train.row_order import EvenSampler, RowCollator, RowIndices, end_loaders
 from snaketune.train.safety import FP16_PATIENCE, FiniteGuard, require_finite_state, require_plain_names
 
 PLAIN = Layout()
@@ -88,6 +88,7 @@ class PackedTrainer(Trainer):
             return None
         finally:
             gc.unfreeze()
+            end_loaders(self.accelerator._dataloaders)
             forget_overrides(getattr(self.optimizer, "optimizer", self.optimizer))
 
     def create_optimizer(self, *args, **kwargs) -> torch.optim.Optimizer:
