@@ -20,10 +20,8 @@ include: "rules/publish.smk"
 rule train:
     default_target: True
     input:
-        DATA_MANIFESTS,
-        MODEL_MANIFESTS,
-        RUN_FILES,
-        COMPARISON,
+        JOB_TABLE.wanted_files(),
+        JOB_TABLE.comparison_files(),
 
 
 # No outputs, so that it looks every time.
@@ -33,7 +31,7 @@ rule inspect:
     conda:
         "envs/model.yaml"
     params:
-        spec=inspect_spec,
+        spec=PARAMS.inspect_spec,
         page=JOB_TABLE.page("inspect"),
     message:
         "Looking at the sources"
@@ -43,17 +41,17 @@ rule inspect:
 
 rule data:
     input:
-        DATA_MANIFESTS,
+        JOB_TABLE.data_manifests(),
 
 
 rule plan:
     input:
-        PLAN_FILES,
+        JOB_TABLE.plan_files(),
 
 
 rule ablate:
     input:
-        ABLATION_FILES,
+        JOB_TABLE.ablation_files(),
 
 
 rule compare:
@@ -69,7 +67,7 @@ rule prune:
     conda:
         "envs/data.yaml"
     params:
-        spec=prune_spec,
+        spec=PARAMS.prune_spec,
     message:
         "Looking for variants that no configured run uses"
     shell:
@@ -77,19 +75,12 @@ rule prune:
 
 
 onstart:
-    take_workflow_lock()
-    check_machine()
-    write_resolved_runs()
-    remember_shards()
-    go_on_beside_refusals()
-    pass_on_plugins()
+    SESSION.begin()
 
 
 onsuccess:
-    note_what_jobs_made()
-    end_well()
+    SESSION.end_well()
 
 
 onerror:
-    explain(log)
-    note_what_jobs_made()
+    SESSION.explain(log)

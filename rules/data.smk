@@ -16,8 +16,8 @@ rule stage_sources:
         mem_mb=REQUESTS.memory("stage_sources"),
         runtime=REQUESTS.minutes("stage_sources"),
     params:
-        spec=spec("stage_sources"),
-        settings=settings,
+        spec=PARAMS.spec("stage_sources"),
+        settings=PARAMS.settings,
     message:
         "Staging sources"
     shell:
@@ -27,7 +27,7 @@ rule stage_sources:
 
 rule read_shard:
     input:
-        stage=made_by("stage_sources", "stage.json"),
+        stage=INPUTS.made_by("stage_sources", "stage.json"),
     output:
         part=temp("<results>/data/read_records/{id}/parts/{shard}.part"),
     log:
@@ -40,8 +40,8 @@ rule read_shard:
         mem_mb=REQUESTS.memory("read_records", in_shards=True),
         runtime=REQUESTS.minutes("read_records", in_shards=True),
     params:
-        spec=spec("read_records", "read_shard"),
-        settings=settings,
+        spec=PARAMS.spec("read_records", "read_shard"),
+        settings=PARAMS.settings,
     message:
         "Reading shard {wildcards.shard}"
     shell:
@@ -51,9 +51,9 @@ rule read_shard:
 
 rule read_records:
     input:
-        stage=made_by("stage_sources", "stage.json"),
-        looked_at=sources_looked_at,
-        parts=shards("read_records", "parts/{}.part"),
+        stage=INPUTS.made_by("stage_sources", "stage.json"),
+        looked_at=INPUTS.sources_looked_at,
+        parts=INPUTS.shards("read_records", "parts/{}.part"),
     output:
         records="<results>/data/read_records/{id}/records.jsonl",
         quarantine="<results>/data/read_records/{id}/quarantine.jsonl",
@@ -70,8 +70,8 @@ rule read_records:
         mem_mb=REQUESTS.memory("read_records"),
         runtime=REQUESTS.minutes("read_records"),
     params:
-        spec=spec("read_records"),
-        settings=settings,
+        spec=PARAMS.spec("read_records"),
+        settings=PARAMS.settings,
     message:
         "Reading records"
     shell:
@@ -82,7 +82,7 @@ rule read_records:
 
 rule key_shard:
     input:
-        records=made_by("read_records", "records.jsonl"),
+        records=INPUTS.made_by("read_records", "records.jsonl"),
     output:
         part=temp("<results>/data/dedupe_records/{id}/keys/{shard}.part"),
     log:
@@ -95,8 +95,8 @@ rule key_shard:
         mem_mb=REQUESTS.memory("dedupe_records", in_shards=True),
         runtime=REQUESTS.minutes("dedupe_records", in_shards=True),
     params:
-        spec=spec("dedupe_records", "key_shard"),
-        settings=settings,
+        spec=PARAMS.spec("dedupe_records", "key_shard"),
+        settings=PARAMS.settings,
     message:
         "Keys of shard {wildcards.shard}"
     shell:
@@ -106,8 +106,8 @@ rule key_shard:
 
 rule sketch_shard:
     input:
-        records=made_by("read_records", "records.jsonl"),
-        key_parts=shards("dedupe_records", "keys/{}.part"),
+        records=INPUTS.made_by("read_records", "records.jsonl"),
+        key_parts=INPUTS.shards("dedupe_records", "keys/{}.part"),
     output:
         sketches=temp(directory("<results>/data/dedupe_records/{id}/sketches/{shard}")),
     log:
@@ -120,8 +120,8 @@ rule sketch_shard:
         mem_mb=REQUESTS.memory("dedupe_records", in_shards=True),
         runtime=REQUESTS.minutes("dedupe_records", in_shards=True),
     params:
-        spec=spec("dedupe_records", "sketch_shard"),
-        settings=settings,
+        spec=PARAMS.spec("dedupe_records", "sketch_shard"),
+        settings=PARAMS.settings,
     message:
         "Sketching shard {wildcards.shard}"
     shell:
@@ -131,9 +131,9 @@ rule sketch_shard:
 
 rule dedupe_records:
     input:
-        records=made_by("read_records", "records.jsonl"),
-        key_parts=shards("dedupe_records", "keys/{}.part"),
-        sketches=shards("dedupe_records", "sketches/{}"),
+        records=INPUTS.made_by("read_records", "records.jsonl"),
+        key_parts=INPUTS.shards("dedupe_records", "keys/{}.part"),
+        sketches=INPUTS.shards("dedupe_records", "sketches/{}"),
     output:
         removed="<results>/data/dedupe_records/{id}/removed.arrow",
         kept="<results>/data/dedupe_records/{id}/kept.jsonl",
@@ -151,8 +151,8 @@ rule dedupe_records:
         mem_mb=REQUESTS.memory("dedupe_records"),
         runtime=REQUESTS.minutes("dedupe_records"),
     params:
-        spec=spec("dedupe_records"),
-        settings=settings,
+        spec=PARAMS.spec("dedupe_records"),
+        settings=PARAMS.settings,
     message:
         "Removing duplicates"
     shell:
@@ -164,7 +164,7 @@ rule dedupe_records:
 
 rule split_records:
     input:
-        records=made_by("dedupe_records", "kept.jsonl"),
+        records=INPUTS.made_by("dedupe_records", "kept.jsonl"),
     output:
         train="<results>/data/split_records/{id}/train.jsonl",
         eval="<results>/data/split_records/{id}/eval.jsonl",
@@ -182,8 +182,8 @@ rule split_records:
         mem_mb=REQUESTS.memory("split_records"),
         runtime=REQUESTS.minutes("split_records"),
     params:
-        spec=spec("split_records"),
-        settings=settings,
+        spec=PARAMS.spec("split_records"),
+        settings=PARAMS.settings,
     message:
         "Holding out the evaluation split"
     shell:
@@ -194,8 +194,8 @@ rule split_records:
 
 rule prepare_tokenizer:
     input:
-        installed=packages_looked_at("prepare_tokenizer", "manifest.json"),
-        corpus=corpus_of_tiny_model,
+        installed=INPUTS.packages_looked_at("prepare_tokenizer", "manifest.json"),
+        corpus=INPUTS.corpus_of_tiny_model,
     output:
         model=directory("<results>/data/prepare_tokenizer/{id}/model"),
         manifest="<results>/data/prepare_tokenizer/{id}/manifest.json",
@@ -206,7 +206,7 @@ rule prepare_tokenizer:
     conda:
         "../envs/model.yaml"
     params:
-        spec=spec("prepare_tokenizer"),
+        spec=PARAMS.spec("prepare_tokenizer"),
     message:
         "Preparing the tokenizer"
     shell:
@@ -216,10 +216,10 @@ rule prepare_tokenizer:
 
 rule tokenize_shard:
     input:
-        train=made_by("split_records", "train.jsonl"),
-        eval=made_by("split_records", "eval.jsonl"),
-        tokenizer=made_by("prepare_tokenizer", "manifest.json"),
-        stage=made_by("stage_sources", "stage.json"),
+        train=INPUTS.made_by("split_records", "train.jsonl"),
+        eval=INPUTS.made_by("split_records", "eval.jsonl"),
+        tokenizer=INPUTS.made_by("prepare_tokenizer", "manifest.json"),
+        stage=INPUTS.made_by("stage_sources", "stage.json"),
     output:
         part=temp("<results>/data/tokenize_records/{id}/parts/{shard}.part"),
     log:
@@ -232,8 +232,8 @@ rule tokenize_shard:
         mem_mb=REQUESTS.memory("tokenize_records", in_shards=True),
         runtime=REQUESTS.minutes("tokenize_records", in_shards=True),
     params:
-        spec=spec("tokenize_records", "tokenize_shard"),
-        settings=settings,
+        spec=PARAMS.spec("tokenize_records", "tokenize_shard"),
+        settings=PARAMS.settings,
     message:
         "Tokenising shard {wildcards.shard}"
     shell:
@@ -245,11 +245,11 @@ rule tokenize_shard:
 
 rule tokenize_records:
     input:
-        train=made_by("split_records", "train.jsonl"),
-        eval=made_by("split_records", "eval.jsonl"),
-        tokenizer=made_by("prepare_tokenizer", "manifest.json"),
-        stage=made_by("stage_sources", "stage.json"),
-        parts=shards("tokenize_records", "parts/{}.part"),
+        train=INPUTS.made_by("split_records", "train.jsonl"),
+        eval=INPUTS.made_by("split_records", "eval.jsonl"),
+        tokenizer=INPUTS.made_by("prepare_tokenizer", "manifest.json"),
+        stage=INPUTS.made_by("stage_sources", "stage.json"),
+        parts=INPUTS.shards("tokenize_records", "parts/{}.part"),
     output:
         train=directory("<results>/data/tokenize_records/{id}/train"),
         eval=directory("<results>/data/tokenize_records/{id}/eval"),
@@ -268,8 +268,8 @@ rule tokenize_records:
         mem_mb=REQUESTS.memory("tokenize_records"),
         runtime=REQUESTS.minutes("tokenize_records"),
     params:
-        spec=spec("tokenize_records"),
-        settings=settings,
+        spec=PARAMS.spec("tokenize_records"),
+        settings=PARAMS.settings,
     message:
         "Tokenising records"
     shell:
@@ -282,8 +282,8 @@ rule tokenize_records:
 
 checkpoint rightsize:
     input:
-        tokens=made_by("tokenize_records", "manifest.json"),
-        tokenizer=made_by("prepare_tokenizer", "manifest.json"),
+        tokens=INPUTS.made_by("tokenize_records", "manifest.json"),
+        tokenizer=INPUTS.made_by("prepare_tokenizer", "manifest.json"),
     output:
         rightsize="<results>/data/rightsize/{id}/rightsize.json",
     log:
@@ -297,7 +297,7 @@ checkpoint rightsize:
         mem_mb=REQUESTS.memory("rightsize"),
         runtime=REQUESTS.minutes("rightsize"),
     params:
-        spec=spec("rightsize"),
+        spec=PARAMS.spec("rightsize"),
     message:
         "Choosing the maximum length"
     shell:
@@ -307,8 +307,8 @@ checkpoint rightsize:
 
 rule pack_rows:
     input:
-        rightsize=rightsized,
-        tokens=ancient(made_by("tokenize_records", "manifest.json")),
+        rightsize=INPUTS.rightsized,
+        tokens=ancient(INPUTS.made_by("tokenize_records", "manifest.json")),
     output:
         train="<results>/data/pack_rows/{id}/train.arrow",
         eval="<results>/data/pack_rows/{id}/eval.arrow",
@@ -324,7 +324,7 @@ rule pack_rows:
         mem_mb=REQUESTS.memory("pack_rows"),
         runtime=REQUESTS.minutes("pack_rows"),
     params:
-        spec=spec("pack_rows"),
+        spec=PARAMS.spec("pack_rows"),
     message:
         "Packing rows"
     shell:

@@ -3,15 +3,15 @@
 
 rule evaluate_model:
     input:
-        installed=packages_looked_at("evaluate_model", "evaluation.json"),
-        rightsize=rightsized,
-        earlier=earlier,
+        installed=INPUTS.packages_looked_at("evaluate_model", "evaluation.json"),
+        rightsize=INPUTS.rightsized,
+        earlier=INPUTS.earlier,
         adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
-        merged=merge_facts,
-        rows=made_by("pack_rows", "manifest.json"),
-        model=prepared_model,
-        tokens=ancient(made_by("tokenize_records", "manifest.json")),
-        records=ancient(made_by("split_records", "manifest.json")),
+        merged=INPUTS.merge_facts,
+        rows=INPUTS.made_by("pack_rows", "manifest.json"),
+        model=INPUTS.prepared_model,
+        tokens=ancient(INPUTS.made_by("tokenize_records", "manifest.json")),
+        records=ancient(INPUTS.made_by("split_records", "manifest.json")),
     output:
         evaluation="<results>/runs/{run}/{id}/evaluation.json",
         generations="<results>/runs/{run}/{id}/generations.jsonl",
@@ -23,11 +23,11 @@ rule evaluate_model:
         "benchmarks/evaluate_model/{run}-{id}.tsv"
     conda:
         "../envs/model.yaml"
-    threads: cpu_threads
+    threads: PARAMS.cpu_threads
     resources:
         gpu=1,
     params:
-        spec=run_spec("evaluate_model"),
+        spec=PARAMS.run_spec("evaluate_model"),
     message:
         "Evaluating {wildcards.run}"
     shell:
@@ -46,7 +46,7 @@ rule ask:
         "../envs/model.yaml"
     threads: 1
     params:
-        spec=asked,
+        spec=PARAMS.ask_spec,
     message:
         "Loading the models"
     shell:

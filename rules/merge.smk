@@ -3,13 +3,13 @@
 
 rule merge_adapter:
     input:
-        rightsize=rightsized,
-        earlier=earlier_of_merge,
+        rightsize=INPUTS.rightsized,
+        earlier=INPUTS.earlier_of_merge,
         adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
-        others=merged_adapters,
-        rows=made_by("pack_rows", "manifest.json"),
-        model=prepared_model,
-        tokens=ancient(made_by("tokenize_records", "manifest.json")),
+        others=INPUTS.merged_adapters,
+        rows=INPUTS.made_by("pack_rows", "manifest.json"),
+        model=INPUTS.prepared_model,
+        tokens=ancient(INPUTS.made_by("tokenize_records", "manifest.json")),
     output:
         facts="<results>/runs/{run}/{id}/merge.json",
     log:
@@ -18,11 +18,11 @@ rule merge_adapter:
         "benchmarks/merge_adapter/{run}-{id}.tsv"
     conda:
         "../envs/model.yaml"
-    threads: cpu_threads
+    threads: PARAMS.cpu_threads
     resources:
         gpu=1,
     params:
-        spec=run_spec("merge_adapter"),
+        spec=PARAMS.run_spec("merge_adapter"),
     message:
         "Merging {wildcards.run}"
     shell:
@@ -34,8 +34,8 @@ rule merge_adapter:
 # What needs the merged model waits for this, and this for what is available without it.
 rule accept_merge:
     input:
-        rightsize=rightsized,
-        earlier=earlier_of_merge,
+        rightsize=INPUTS.rightsized,
+        earlier=INPUTS.earlier_of_merge,
         merge="<results>/runs/{run}/{id}/merge.json",
         report=ancient("<results>/runs/{run}/{id}/report.html"),
         card=ancient("<results>/runs/{run}/{id}/adapter_card.md"),
@@ -46,7 +46,7 @@ rule accept_merge:
     conda:
         "../envs/report.yaml"
     params:
-        spec=acceptance_spec,
+        spec=PARAMS.fact_spec("accept_merge"),
     message:
         "Looking at the merge of {wildcards.run}"
     shell:
@@ -56,10 +56,10 @@ rule accept_merge:
 
 rule convert_to_gguf:
     input:
-        rightsize=rightsized,
-        earlier=earlier_of_merge,
+        rightsize=INPUTS.rightsized,
+        earlier=INPUTS.earlier_of_merge,
         merge="<results>/runs/{run}/{id}/merge.json",
-        rows=made_by("pack_rows", "manifest.json"),
+        rows=INPUTS.made_by("pack_rows", "manifest.json"),
     output:
         gguf="<results>/runs/{run}/{id}/model{kind}.gguf",
         modelfile="<results>/runs/{run}/{id}/Modelfile{kind}",
@@ -71,8 +71,8 @@ rule convert_to_gguf:
     conda:
         "../envs/model.yaml"
     params:
-        spec=gguf_spec,
-        settings=converter_settings,
+        spec=PARAMS.gguf_spec,
+        settings=PARAMS.converter_settings,
     message:
         "Converting {wildcards.run} to GGUF"
     shell:
@@ -83,4 +83,4 @@ rule convert_to_gguf:
 
 rule export_gguf:
     input:
-        GGUF_FILES,
+        JOB_TABLE.gguf_files(),

@@ -3,10 +3,10 @@
 
 checkpoint prepare_model:
     input:
-        tokenizer=made_by("prepare_tokenizer", "manifest.json"),
-        corpus=corpus_of_tiny_model,
-        base=base_run,
-        earlier=earlier,
+        tokenizer=INPUTS.made_by("prepare_tokenizer", "manifest.json"),
+        corpus=INPUTS.corpus_of_tiny_model,
+        base=INPUTS.base_run,
+        earlier=INPUTS.earlier,
     output:
         model=directory("<results>/models/{id}/model"),
         manifest="<results>/models/{id}/manifest.json",
@@ -20,7 +20,7 @@ checkpoint prepare_model:
     # number to OpenMP, which complains about none.
     threads: 0
     params:
-        spec=spec("prepare_model"),
+        spec=PARAMS.spec("prepare_model"),
     message:
         "Preparing the base model"
     shell:

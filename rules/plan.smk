@@ -3,24 +3,24 @@
 
 rule probe_run:
     input:
-        installed=packages_looked_at("probe_run", "probe.json"),
-        rightsize=rightsized,
-        pack=made_by("pack_rows", "manifest.json"),
+        installed=INPUTS.packages_looked_at("probe_run", "probe.json"),
+        rightsize=INPUTS.rightsized,
+        pack=INPUTS.made_by("pack_rows", "manifest.json"),
         # Not a reason to plan again: other weights of the same model plan the same.
-        model=ancient(planned_model),
+        model=ancient(INPUTS.planned_model),
     output:
         probe="<results>/runs/{run}/{id}/probe.json",
     log:
         "logs/probe_run/{run}-{id}.log",
     conda:
         "../envs/model.yaml"
-    threads: cpu_threads
+    threads: PARAMS.cpu_threads
     resources:
         gpu=1,
     params:
-        spec=probe_spec,
-        settings=loader_settings,
-        results=lambda wildcards, threads: JOB_TABLE.results,
+        spec=PARAMS.probe_spec,
+        settings=PARAMS.loader_settings,
+        results=PARAMS.results,
     message:
         "Measuring a short training of {wildcards.run}"
     shell:
@@ -31,11 +31,11 @@ rule probe_run:
 
 checkpoint plan_run:
     input:
-        rightsize=rightsized,
-        pack=made_by("pack_rows", "manifest.json"),
+        rightsize=INPUTS.rightsized,
+        pack=INPUTS.made_by("pack_rows", "manifest.json"),
         # Not a reason to plan again: other weights of the same model plan the same.
-        model=ancient(planned_model),
-        probe=probed,
+        model=ancient(INPUTS.planned_model),
+        probe=INPUTS.probed,
     output:
         plan="<results>/runs/{run}/{id}/plan.json",
     log:
@@ -43,10 +43,10 @@ checkpoint plan_run:
     conda:
         "../envs/model.yaml"
     params:
-        spec=plan_spec,
-        settings=loader_settings,
-        benchmarks=stage_benchmarks,
-        results=lambda wildcards, threads: JOB_TABLE.results,
+        spec=PARAMS.plan_spec,
+        settings=PARAMS.loader_settings,
+        benchmarks=PARAMS.stage_benchmarks,
+        results=PARAMS.results,
     message:
         "Planning {wildcards.run}"
     shell:
@@ -71,7 +71,7 @@ rule render_plan:
     conda:
         "../envs/report.yaml"
     params:
-        spec=page_spec("render_plan"),
+        spec=PARAMS.page_spec("render_plan"),
     message:
         "Rendering the plan of {wildcards.run}"
     shell:
@@ -81,25 +81,25 @@ rule render_plan:
 
 rule ablate_run:
     input:
-        installed=packages_looked_at("ablate_run", "ablate.json"),
-        rightsize=rightsized,
-        stage=ancient(made_by("stage_sources", "stage.json")),
-        records=ancient(made_by("split_records", "train.jsonl")),
-        tokens=ancient(made_by("tokenize_records", "manifest.json")),
-        pack=made_by("pack_rows", "manifest.json"),
-        model=planned_model,
+        installed=INPUTS.packages_looked_at("ablate_run", "ablate.json"),
+        rightsize=INPUTS.rightsized,
+        stage=ancient(INPUTS.made_by("stage_sources", "stage.json")),
+        records=ancient(INPUTS.made_by("split_records", "train.jsonl")),
+        tokens=ancient(INPUTS.made_by("tokenize_records", "manifest.json")),
+        pack=INPUTS.made_by("pack_rows", "manifest.json"),
+        model=INPUTS.planned_model,
     output:
         facts="<results>/runs/{run}/{id}/ablate.json",
     log:
         "logs/ablate_run/{run}-{id}.log",
     conda:
         "../envs/model.yaml"
-    threads: cpu_threads
+    threads: PARAMS.cpu_threads
     resources:
         gpu=1,
     params:
-        spec=ablate_spec,
-        settings=ablate_settings,
+        spec=PARAMS.ablate_spec,
+        settings=PARAMS.ablate_settings,
     message:
         "Measuring what each optimisation is worth to {wildcards.run}"
     shell:
@@ -124,7 +124,7 @@ rule render_ablation:
     conda:
         "../envs/report.yaml"
     params:
-        spec=page_spec("render_ablation"),
+        spec=PARAMS.page_spec("render_ablation"),
     message:
         "Rendering the ablation of {wildcards.run}"
     shell:

@@ -4,14 +4,14 @@
 # No outputs, so that what is there already is looked up every time.
 rule publish:
     input:
-        published,
+        INPUTS.published,
     log:
         "logs/publish.log",
     conda:
         "../envs/data.yaml"
     params:
-        spec=publish_spec,
-        settings=settings,
+        spec=PARAMS.publish_spec,
+        settings=PARAMS.settings,
     message:
         "Publishing results"
     shell:

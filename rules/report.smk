@@ -3,16 +3,16 @@
 
 rule describe_run:
     input:
-        rightsize=rightsized,
-        earlier=earlier,
-        stage=made_by("stage_sources", "stage.json"),
-        tokens=made_by("tokenize_records", "manifest.json"),
-        rows=made_by("pack_rows", "manifest.json"),
-        model=prepared_model,
+        rightsize=INPUTS.rightsized,
+        earlier=INPUTS.earlier,
+        stage=INPUTS.made_by("stage_sources", "stage.json"),
+        tokens=INPUTS.made_by("tokenize_records", "manifest.json"),
+        rows=INPUTS.made_by("pack_rows", "manifest.json"),
+        model=INPUTS.prepared_model,
         adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
         info="<results>/runs/{run}/{id}/run_info.json",
         evaluation="<results>/runs/{run}/{id}/evaluation.json",
-        merged=merge_facts,
+        merged=INPUTS.merge_facts,
     output:
         run="<results>/runs/{run}/{id}/run.json",
         history="<results>/runs/{run}/{id}/history.json",
@@ -21,9 +21,9 @@ rule describe_run:
     conda:
         "../envs/report.yaml"
     params:
-        spec=description_spec,
-        settings=history_settings,
-        resolved=resolved_file,
+        spec=PARAMS.description_spec,
+        settings=PARAMS.history_settings,
+        resolved=PARAMS.resolved,
     message:
         "Describing {wildcards.run}"
     shell:
@@ -35,19 +35,19 @@ rule describe_run:
 
 rule render_report:
     input:
-        rightsize=rightsized,
-        earlier=earlier,
+        rightsize=INPUTS.rightsized,
+        earlier=INPUTS.earlier,
         run="<results>/runs/{run}/{id}/run.json",
-        reading=made_by("read_records", "manifest.json"),
-        quarantine=made_by("read_records", "quarantine.jsonl"),
-        dedupe=made_by("dedupe_records", "manifest.json"),
-        duplicates=made_by("dedupe_records", "duplicates.jsonl"),
-        split=made_by("split_records", "manifest.json"),
-        leaks=made_by("split_records", "leaks.jsonl"),
-        records=ancient(made_by("split_records", "train.jsonl")),
-        tokens=made_by("tokenize_records", "manifest.json"),
-        dropped=made_by("tokenize_records", "dropped.jsonl"),
-        pack=made_by("pack_rows", "manifest.json"),
+        reading=INPUTS.made_by("read_records", "manifest.json"),
+        quarantine=INPUTS.made_by("read_records", "quarantine.jsonl"),
+        dedupe=INPUTS.made_by("dedupe_records", "manifest.json"),
+        duplicates=INPUTS.made_by("dedupe_records", "duplicates.jsonl"),
+        split=INPUTS.made_by("split_records", "manifest.json"),
+        leaks=INPUTS.made_by("split_records", "leaks.jsonl"),
+        records=ancient(INPUTS.made_by("split_records", "train.jsonl")),
+        tokens=INPUTS.made_by("tokenize_records", "manifest.json"),
+        dropped=INPUTS.made_by("tokenize_records", "dropped.jsonl"),
+        pack=INPUTS.made_by("pack_rows", "manifest.json"),
         adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
         metrics="<results>/runs/{run}/{id}/metrics.jsonl",
         plan="<results>/runs/{run}/{id}/plan.json",
@@ -56,7 +56,7 @@ rule render_report:
         generations="<results>/runs/{run}/{id}/generations.jsonl",
         timing="<results>/runs/{run}/{id}/evaluation_info.json",
         history="<results>/runs/{run}/{id}/history.json",
-        merged=merge_facts,
+        merged=INPUTS.merge_facts,
     output:
         report=report(
             "<results>/runs/{run}/{id}/report.html",
@@ -75,7 +75,7 @@ rule render_report:
     conda:
         "../envs/report.yaml"
     params:
-        spec=report_spec,
+        spec=PARAMS.fact_spec("render_report"),
     message:
         "Rendering the report of {wildcards.run}"
     shell:
@@ -90,19 +90,19 @@ rule render_report:
 
 rule write_model_card:
     input:
-        rightsize=rightsized,
-        earlier=earlier,
+        rightsize=INPUTS.rightsized,
+        earlier=INPUTS.earlier,
         run="<results>/runs/{run}/{id}/run.json",
-        reading=made_by("read_records", "manifest.json"),
-        dedupe=made_by("dedupe_records", "manifest.json"),
-        split=made_by("split_records", "manifest.json"),
-        tokens=made_by("tokenize_records", "manifest.json"),
-        pack=made_by("pack_rows", "manifest.json"),
-        base=prepared_model,
-        origin=planned_model,
+        reading=INPUTS.made_by("read_records", "manifest.json"),
+        dedupe=INPUTS.made_by("dedupe_records", "manifest.json"),
+        split=INPUTS.made_by("split_records", "manifest.json"),
+        tokens=INPUTS.made_by("tokenize_records", "manifest.json"),
+        pack=INPUTS.made_by("pack_rows", "manifest.json"),
+        base=INPUTS.prepared_model,
+        origin=INPUTS.planned_model,
         adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
         evaluation="<results>/runs/{run}/{id}/evaluation.json",
-        merged=carded_merge,
+        merged=INPUTS.carded_merge,
     output:
         card="<results>/runs/{run}/{id}/{kind}_card.md",
     log:
@@ -112,7 +112,7 @@ rule write_model_card:
     conda:
         "../envs/report.yaml"
     params:
-        spec=card_spec,
+        spec=PARAMS.fact_spec("write_model_card"),
     message:
         "Writing the card of the {wildcards.kind} folder of {wildcards.run}"
     shell:
@@ -125,7 +125,7 @@ rule write_model_card:
 
 rule compare_runs:
     input:
-        compared_facts,
+        INPUTS.compared_facts,
     output:
         page=report(
             "<results>/compare.html",
@@ -138,7 +138,7 @@ rule compare_runs:
     conda:
         "../envs/report.yaml"
     params:
-        spec=compare_spec,
+        spec=PARAMS.compare_spec,
     message:
         "Putting runs side by side"
     shell:
@@ -152,7 +152,7 @@ rule report:
     conda:
         "../envs/model.yaml"
     params:
-        spec=attempts_spec,
+        spec=PARAMS.attempts_spec,
     message:
         "Looking for unfinished runs"
     shell:

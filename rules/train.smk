@@ -3,15 +3,15 @@
 
 rule train_model:
     input:
-        installed=packages_looked_at("train_model", "adapter.manifest.json"),
-        rightsize=rightsized,
-        earlier=earlier,
-        looked_at=questions_looked_at,
+        installed=INPUTS.packages_looked_at("train_model", "adapter.manifest.json"),
+        rightsize=INPUTS.rightsized,
+        earlier=INPUTS.earlier,
+        looked_at=INPUTS.questions_looked_at,
         plan=ancient("<results>/runs/{run}/{id}/plan.json"),
-        rows=made_by("pack_rows", "manifest.json"),
-        model=prepared_model,
-        base=base_run,
-        start=start_run,
+        rows=INPUTS.made_by("pack_rows", "manifest.json"),
+        model=INPUTS.prepared_model,
+        base=INPUTS.base_run,
+        start=INPUTS.start_run,
     output:
         adapter=directory("<results>/runs/{run}/{id}/adapter"),
         metrics="<results>/runs/{run}/{id}/metrics.jsonl",
@@ -23,15 +23,15 @@ rule train_model:
         "benchmarks/train_model/{run}-{id}.tsv"
     conda:
         "../envs/model.yaml"
-    threads: cpu_threads
+    threads: PARAMS.cpu_threads
     resources:
-        gpu=gpus_of_one_node,
-        gres=gpus_of_each_node,
-        nodes=nodes,
+        gpu=PARAMS.gpus_of_one_node,
+        gres=PARAMS.gpus_of_each_node,
+        nodes=PARAMS.nodes,
         cpus_per_task=REQUESTS.cpus_of_training,
     params:
-        spec=run_spec("train_model"),
-        settings=loader_settings,
+        spec=PARAMS.run_spec("train_model"),
+        settings=PARAMS.loader_settings,
     message:
         "Training {wildcards.run}"
     shell:

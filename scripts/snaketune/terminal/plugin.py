@@ -173,9 +173,6 @@ def _snakemakes_own(settings: Any) -> logging.Handler | None:
     """Return the handler that Snakemake would have used, where its own lines are asked for."""
     if not any(getattr(settings, name, False) for name in _SHOWN_WORDS):
         return None
-    from snakemake.logging import ColorizingTextHandler, DefaultFormatter
+    from snaketune.workflow.snakemake_internals import own_handler
 
-    stream = sys.stdout if settings.stdout else sys.stderr
-    handler = ColorizingTextHandler(nocolor=settings.nocolor, stream=stream)
-    handler.setFormatter(DefaultFormatter(settings.quiet, settings.show_failed_logs))
-    return handler
+    return own_handler(settings)

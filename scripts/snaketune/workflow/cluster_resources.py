@@ -11,6 +11,7 @@ from typing import Any
 
 from snaketune.config.resolve import ResolvedRun
 from snaketune.workflow.job_table import JobTable
+from snaketune.workflow.snakemake_internals import Snakemake
 from snaketune.workflow.stage_table import ROWS, Need
 
 GIGABYTE = 10**9
@@ -55,12 +56,12 @@ class Requests:
     """The resource functions of the rules; on a single machine only `--resources mem_mb=…` limits anything.
 
     Args:
-        workflow: Snakemake's.
+        snakemake: the workflow.
         job_table: the configured runs.
     """
 
-    def __init__(self, workflow: Any, job_table: JobTable):
-        self._workflow, self._blueprint = workflow, job_table
+    def __init__(self, snakemake: Snakemake, job_table: JobTable):
+        self._snakemake, self._blueprint = snakemake, job_table
 
     def memory(self, stage: str, in_shards: bool = False) -> Callable[..., int]:
         """Return the `mem_mb` of a stage, or of each of its shards."""
@@ -79,11 +80,11 @@ class Requests:
 
         None leaves it to `--retries`.
         """
-        return None if self._workflow.local_exec else 1
+        return None if self._snakemake.local_exec else 1
 
     def _is_cluster(self) -> bool:
         # The Snakemake inside a cluster job executes its job locally.
-        return not self._workflow.local_exec or not self._workflow.is_main_process
+        return not self._snakemake.local_exec or not self._snakemake.is_main_process
 
     def _function(self, of: Callable[[str, int, int], int], stage: str, in_shards: bool) -> Callable[..., int]:
         def ask(wildcards: Any, attempt: int) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from snaketune.core.gpus import count_cards
 from snaketune.workflow.job_table import JobTable
+from snaketune.workflow.snakemake_internals import Snakemake
 
 # Cores that a data stage requests on a cluster: more processes would wait for the disk, and a node's other cores are
 # for other jobs.
@@ -38,35 +39,31 @@ def cores_for(stage: str, id: str, job_table: JobTable, cores: int, gpus: int = 
     return max(1, cores - sum(held[: max(1, gpus)]))
 
 
-def threads_function(workflow: Any, job_table: JobTable) -> Callable[[str], Callable[[Any], int]]:
+def threads_function(snakemake: Snakemake, job_table: JobTable) -> Callable[[str], Callable[[Any], int]]:
     """Return a factory of `threads` functions for data stages.
 
     Args:
-        workflow: Snakemake's.
+        snakemake: the workflow.
         job_table: the configured runs.
     """
 
     def threads_of(stage: str) -> Callable[[Any], int]:
         def threads(wildcards: Any) -> int:
-            if not workflow.is_main_process and GIVEN_BY_SLURM in os.environ:
+            if not snakemake.is_main_process and GIVEN_BY_SLURM in os.environ:
                 return int(os.environ[GIVEN_BY_SLURM])
-            if not workflow.local_exec or not workflow.is_main_process:
+            if not snakemake.local_exec or not snakemake.is_main_process:
                 return ON_A_CLUSTER
-            gpus = workflow.global_resources.get("gpu")
-            cores = workflow.resource_settings.cores or ON_A_CLUSTER
-            return cores_for(stage, wildcards.id, job_table, cores, gpus.value if gpus else 1)
+            cores = snakemake.cores_of_resources or ON_A_CLUSTER
+            return cores_for(stage, wildcards.id, job_table, cores, snakemake.gpus or 1)
 
         return threads
 
     return threads_of
 
 
-def share_out_gpus(workflow: Any) -> None:
+def share_out_gpus(snakemake: Snakemake) -> None:
     """Let as many jobs that need a GPU run at a time as this machine has GPUs; a cluster counts its own.
 
     Without a GPU, trainings take turns. `--resources gpu=2` or a profile decide instead.
     """
-    if not workflow.local_exec:
-        workflow.global_resources["gpu"] = None
-    elif workflow.is_main_process and "gpu" not in workflow.global_resources:
-        workflow.global_resources["gpu"] = max(1, count_cards())
+    snakemake.limit_gpus(lambda: max(1, count_cards()))

@@ -362,6 +362,18 @@ class JobTable:
         """Return the comparison page of a grid; nothing if no run is part of one."""
         return [self.page("compare")] if any(run.grid for run in self.runs.values()) else []
 
+    def target_files(self) -> dict[str, list[str]]:
+        """Return what a person opens of the targets that make more than runs."""
+        plans, ablations = self.plan_files(), self.ablation_files()
+        return {
+            "data": [f"{self.results}/data"],
+            "plan": [path for path in plans if path.endswith(".html")],
+            "ablate": [path for path in ablations if path.endswith(".html")],
+            "compare": [self.page("compare")],
+            "inspect": [self.page("inspect")],
+            "export_gguf": self.gguf_files(),
+        }
+
     def page(self, target: str) -> str:
         """Return the page of a target that covers all runs: ``compare`` or ``inspect``."""
         return f"{self.results}/{target}.html"

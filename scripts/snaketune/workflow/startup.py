@@ -1,10 +1,6 @@
-"""A workflow starts and ends: checks, cleaning, a record of what it uses, and what Snakemake need not do."""
+"""A workflow starts and ends: checks, cleaning, and a record of what it uses."""
 
-from functools import cache
 from pathlib import Path
-
-from snakemake import common, rules
-from snakemake.persistence import PersistenceBase
 
 from snaketune.core.cached_state import say
 from snaketune.core.disk_space import LITTLE_BYTES, require_room, usual_places
@@ -88,22 +84,3 @@ class Places:
                 adopt_outputs(folder, self._work)
                 drop_stale_notes(folder, self._work)
             claim(self._results, self.owner(), Path.cwd(), self._config, self._uses)
-
-
-def lighten() -> None:
-    """Keep Snakemake from doing what cannot change the outcome: see the functions below."""
-    _leave_out_pandas()
-    _remember_signatures()
-
-
-def _leave_out_pandas() -> None:
-    """Keep pandas, a quarter of a second, from being imported to ask of each param whether it is a table.
-
-    Params here are texts, which Snakemake writes in the same way without it.
-    """
-    PersistenceBase._serialize_param = property(lambda persistence: persistence._serialize_param_builtin)
-
-
-def _remember_signatures() -> None:
-    """Look at the parameters of each function of a rule once, not twice for every job that is drawn."""
-    common.get_function_params = rules.get_function_params = cache(common.get_function_params)

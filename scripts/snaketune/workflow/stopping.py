@@ -14,12 +14,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import psutil
-from snakemake.scheduling.job_scheduler import JobScheduler
 
 from snaketune.workflow.command_line import leave
+from snaketune.workflow.snakemake_internals import Snakemake, on_graceful_exit, stop_scheduling
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Time for Snakemake to exit when no job is left; nothing of value happens in it.
@@ -27,7 +26,7 @@ GRACE_SECONDS = 20.0
 LOOK_SECONDS = 0.1
 
 
-def end_on_signals(workflow: Any, scripts: Path) -> None:
+def end_on_signals(snakemake: Snakemake, scripts: Path) -> None:
     """Make this process stop its jobs, and then itself, when it is signalled.
 
     A signal that is ignored (``nohup``, a shell's background job) stays ignored. A process that runs one job of a
@@ -35,25 +34,24 @@ def end_on_signals(workflow: Any, scripts: Path) -> None:
     a child of this process.
 
     Args:
-        workflow: Snakemake's object.
+        snakemake: the workflow.
         scripts: folder of the scripts that jobs run.
     """
-    if not workflow.is_main_process:
-        JobScheduler.exit_gracefully = lambda scheduler, *arguments: _start(_finish_running, scheduler)
+    if not snakemake.is_main_process:
+        on_graceful_exit(lambda scheduler, *arguments: _start(lambda: stop_scheduling(scheduler)))
         return
-    ending = _Ending(workflow, scripts)
+    ending = _Ending(snakemake, scripts)
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, ending.begin)
-    # The scheduler registers this method for SIGTERM when it is created.
-    JobScheduler.exit_gracefully = lambda scheduler, *arguments: ending.begin(*arguments)
+    on_graceful_exit(lambda scheduler, *arguments: ending.begin(*arguments))
 
 
 class _Ending:
     """The shutdown of a workflow, which starts with its first signal."""
 
-    def __init__(self, workflow: Any, scripts: Path) -> None:
-        self._workflow, self._scripts = workflow, scripts.absolute()
+    def __init__(self, snakemake: Snakemake, scripts: Path) -> None:
+        self._snakemake, self._scripts = snakemake, scripts.absolute()
         self._first: int | None = None
 
     def begin(self, number: int, frame: FrameType | None = None) -> None:
@@ -66,18 +64,17 @@ class _Ending:
                 self._end_at_once()
             return
         self._first = number
-        scheduler = self._workflow._scheduler
-        if scheduler is None:
+        if not self._snakemake.has_scheduler:
             leave(number)
-        _start(self._end, scheduler)
-        if not self._workflow.local_exec:
+        _start(self._end)
+        if not self._snakemake.local_exec:
             sys.exit(128 + number)  # Snakemake cancels the jobs of a cluster then
 
-    def _end(self, scheduler: Any) -> None:
+    def _end(self) -> None:
         _say(f"{self._name} received: running jobs save their progress and exit; run the same command to resume.")
-        if not self._workflow.local_exec:
+        if not self._snakemake.local_exec:
             return
-        _finish_running(scheduler)
+        self._snakemake.stop_scheduling()
         told: set[psutil.Process] = set()
         busy = time.monotonic()
         while time.monotonic() - busy < GRACE_SECONDS:
@@ -122,15 +119,8 @@ class _Ending:
             return True
 
 
-def _start(work: Callable[[Any], None], scheduler: Any) -> None:
-    threading.Thread(target=work, args=(scheduler,), daemon=True).start()
-
-
-def _finish_running(scheduler: Any) -> None:
-    """Let Snakemake start no further job and exit when the running ones have; never inside a signal handler."""
-    with scheduler._lock:
-        scheduler._user_kill = "graceful"
-    scheduler._open_jobs.release()
+def _start(work: Callable[[], None]) -> None:
+    threading.Thread(target=work, daemon=True).start()
 
 
 def _say(sentence: str) -> None:

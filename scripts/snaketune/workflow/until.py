@@ -5,12 +5,12 @@ Snakemake 9 honours `--until` only up to a checkpoint: the jobs after it are dro
 """
 
 import difflib
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from snaketune.core.errors import ConfigError
 from snaketune.workflow.job_table import JobTable
+from snaketune.workflow.snakemake_internals import Snakemake
 from snaketune.workflow.stage_table import ROWS, TABLE, stage_names
 
 SHARES = {share.rule: (stage.name, share.file) for stage in TABLE for share in stage.shares}
@@ -60,27 +60,21 @@ def _is_made(rule: str, file: str, run: str, job_table: JobTable) -> bool:
     return ROWS[rule].is_made(file, job_table.merges(run))
 
 
-def replace_until(workflow: Any, job_table: JobTable, stop: Callable[[ConfigError], NoReturn]) -> None:
+def replace_until(snakemake: Snakemake, job_table: JobTable, stop: Callable[[ConfigError], NoReturn]) -> None:
     """Let Snakemake make the results of the rules after `--until` instead, when it builds the DAG.
 
-    The command line's words reach the object only after the Snakefile was read.
-
     Args:
-        workflow: Snakemake's.
+        snakemake: the workflow.
         job_table: the configured runs.
         stop: ends the workflow with the sentence of an error.
     """
-    prepare = workflow._prepare_dag
 
-    @functools.wraps(prepare)
-    def prepare_dag(*arguments: Any, **settings: Any) -> Any:
-        asked = workflow.dag_settings
-        if asked and asked.until:
+    def replace() -> None:
+        if asked := snakemake.until:
             try:
-                asked.targets = frozenset(results_until(sorted(asked.until), job_table))
+                targets = results_until(asked, job_table)
             except ConfigError as error:
                 stop(error)
-            asked.until = frozenset()
-        return prepare(*arguments, **settings)
+            snakemake.replace_until(targets)
 
-    workflow._prepare_dag = prepare_dag
+    snakemake.before_dag(replace)

@@ -20,6 +20,7 @@ from snaketune.core.digests import DigestCache
 from snaketune.core.errors import ConfigError
 from snaketune.core.manifest import listed_files
 from snaketune.workflow.write_checks import CLOCK_TOLERANCE
+from snaketune.workflow.snakemake_internals import Snakemake
 
 NAME = ".made.json"
 # The file whose time Snakemake uses for a folder that is an output.
@@ -264,26 +265,22 @@ class _Wildcards(dict[str, str]):
     __getattr__ = dict.__getitem__
 
 
-def order_before_jobs(workflow: Any, folders: Iterable[Path], results: Path, work: Path) -> None:
+def order_before_jobs(snakemake: Snakemake, folders: Iterable[Path], results: Path, work: Path) -> None:
     """Correct file times after Snakemake has read all rules and before it builds the DAG."""
-    prepare = workflow._prepare_dag
 
     def spec_of(proof: Proof) -> str | None:
-        if not workflow.is_rule(proof.rule):
-            return None
-        function = dict(workflow.get_rule(proof.rule).params.items()).get("spec")
+        spec = snakemake.param_of(proof.rule, "spec")
         try:
-            return function(_Wildcards(proof.wildcards)) if callable(function) else function
+            return spec(_Wildcards(proof.wildcards)) if callable(spec) else spec
         except (KeyError, ConfigError):  # a note of a run that is configured no more, in the copy of its folder
             return None
 
-    def prepare_dag(*arguments: Any, **settings: Any) -> Any:
+    def order() -> None:
         if count := put_in_order(folders, results, work, spec_of):
             jobs = "a job" if count == 1 else f"{count} jobs"
             say(
                 f"the results of {jobs} have file times out of order, as after a copy or from a backup; their digests "
                 "prove that they are up to date, so nothing is rebuilt."
             )
-        return prepare(*arguments, **settings)
 
-    workflow._prepare_dag = prepare_dag
+    snakemake.before_dag(order)
