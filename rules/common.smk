@@ -40,3 +40,13 @@ wildcard_constraints:
     id=r"[A-Za-z0-9._-]+",
     run=r"[A-Za-z0-9._-]+",
     shard=r"\d+-of-\d+",
+
+
+def shown(file, caption, category, **labels):
+    """An output in the folder of a run that `snakemake --report` shows."""
+    return report(
+        f"<results>/runs/{{run}}/{{id}}/{file}",
+        caption=f"../docs/captions/{caption}.rst",
+        category=category,
+        labels={"run": "{run}", "variant": "{id}", **labels},
+    )

@@ -60,12 +60,7 @@ rule render_plan:
     input:
         plan="<results>/runs/{run}/{id}/plan.json",
     output:
-        page=report(
-            "<results>/runs/{run}/{id}/plan.html",
-            caption="../docs/captions/plan.rst",
-            category="Plans",
-            labels={"run": "{run}", "variant": "{id}"},
-        ),
+        page=shown("plan.html", "plan", "Plans"),
     log:
         "logs/render_plan/{run}-{id}.log",
     conda:
@@ -113,12 +108,7 @@ rule render_ablation:
     input:
         facts="<results>/runs/{run}/{id}/ablate.json",
     output:
-        page=report(
-            "<results>/runs/{run}/{id}/ablate.html",
-            caption="../docs/captions/ablate.rst",
-            category="Ablations",
-            labels={"run": "{run}", "variant": "{id}"},
-        ),
+        page=shown("ablate.html", "ablate", "Ablations"),
     log:
         "logs/render_ablation/{run}-{id}.log",
     conda:

@@ -35,73 +35,35 @@ rule describe_run:
 
 rule render_report:
     input:
+        unpack(INPUTS.facts_of_report),
         rightsize=INPUTS.rightsized,
         earlier=INPUTS.earlier,
-        run="<results>/runs/{run}/{id}/run.json",
-        reading=INPUTS.made_by("read_records", "manifest.json"),
-        quarantine=INPUTS.made_by("read_records", "quarantine.jsonl"),
-        dedupe=INPUTS.made_by("dedupe_records", "manifest.json"),
-        duplicates=INPUTS.made_by("dedupe_records", "duplicates.jsonl"),
-        split=INPUTS.made_by("split_records", "manifest.json"),
-        leaks=INPUTS.made_by("split_records", "leaks.jsonl"),
         records=ancient(INPUTS.made_by("split_records", "train.jsonl")),
-        tokens=INPUTS.made_by("tokenize_records", "manifest.json"),
-        dropped=INPUTS.made_by("tokenize_records", "dropped.jsonl"),
-        pack=INPUTS.made_by("pack_rows", "manifest.json"),
-        adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
-        metrics="<results>/runs/{run}/{id}/metrics.jsonl",
-        plan="<results>/runs/{run}/{id}/plan.json",
-        info="<results>/runs/{run}/{id}/run_info.json",
-        evaluation="<results>/runs/{run}/{id}/evaluation.json",
-        generations="<results>/runs/{run}/{id}/generations.jsonl",
-        timing="<results>/runs/{run}/{id}/evaluation_info.json",
-        history="<results>/runs/{run}/{id}/history.json",
         merged=INPUTS.merge_facts,
     output:
-        report=report(
-            "<results>/runs/{run}/{id}/report.html",
-            caption="../docs/captions/report.rst",
-            category="Runs",
-            labels={"run": "{run}", "variant": "{id}", "what": "report"},
-        ),
-        table=report(
-            "<results>/runs/{run}/{id}/facts.json",
-            caption="../docs/captions/facts.rst",
-            category="Runs",
-            labels={"run": "{run}", "variant": "{id}", "what": "facts"},
-        ),
+        report=shown("report.html", "report", "Runs", what="report"),
+        table=shown("facts.json", "facts", "Runs", what="facts"),
     log:
         "logs/render_report/{run}-{id}.log",
     conda:
         "../envs/report.yaml"
     params:
         spec=PARAMS.fact_spec("render_report"),
+        facts=named_files,
     message:
         "Rendering the report of {wildcards.run}"
     shell:
-        "python scripts/render_report.py --spec {params.spec:q} --run {input.run:q} --reading {input.reading:q}"
-        " --quarantine {input.quarantine:q} --dedupe {input.dedupe:q} --duplicates {input.duplicates:q}"
-        " --split {input.split:q} --tokens {input.tokens:q} --rightsize {input.rightsize:q} --pack {input.pack:q}"
-        " --adapter {input.adapter:q} --metrics {input.metrics:q} --evaluation {input.evaluation:q}"
-        " --generations {input.generations:q} --merged {input.merged:q} --plan {input.plan:q} --info {input.info:q}"
-        " --timing {input.timing:q} --leaks {input.leaks:q} --dropped {input.dropped:q} --history {input.history:q}"
-        " --records {input.records:q} --table {output.table:q} --output {output.report:q} 2>&1 | tee {log:q}"
+        "python scripts/render_report.py --spec {params.spec:q} --facts {params.facts:q}"
+        " --table {output.table:q} --output {output.report:q} 2>&1 | tee {log:q}"
 
 
 rule write_model_card:
     input:
+        unpack(INPUTS.facts_of_card),
         rightsize=INPUTS.rightsized,
         earlier=INPUTS.earlier,
-        run="<results>/runs/{run}/{id}/run.json",
-        reading=INPUTS.made_by("read_records", "manifest.json"),
-        dedupe=INPUTS.made_by("dedupe_records", "manifest.json"),
-        split=INPUTS.made_by("split_records", "manifest.json"),
-        tokens=INPUTS.made_by("tokenize_records", "manifest.json"),
-        pack=INPUTS.made_by("pack_rows", "manifest.json"),
         base=INPUTS.prepared_model,
         origin=INPUTS.planned_model,
-        adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
-        evaluation="<results>/runs/{run}/{id}/evaluation.json",
         merged=INPUTS.carded_merge,
     output:
         card="<results>/runs/{run}/{id}/{kind}_card.md",
@@ -113,13 +75,11 @@ rule write_model_card:
         "../envs/report.yaml"
     params:
         spec=PARAMS.fact_spec("write_model_card"),
+        facts=named_files,
     message:
         "Writing the card of the {wildcards.kind} folder of {wildcards.run}"
     shell:
-        "python scripts/write_model_card.py --spec {params.spec:q} --run {input.run:q} --reading {input.reading:q}"
-        " --dedupe {input.dedupe:q} --split {input.split:q} --tokens {input.tokens:q}"
-        " --rightsize {input.rightsize:q} --pack {input.pack:q} --base {input.base:q} --origin {input.origin:q}"
-        " --adapter {input.adapter:q} --evaluation {input.evaluation:q} --merged {input.merged:q}"
+        "python scripts/write_model_card.py --spec {params.spec:q} --facts {params.facts:q}"
         " --kind {wildcards.kind:q} --output {output.card:q} 2>&1 | tee {log:q}"
 
 

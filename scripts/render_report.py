@@ -3,32 +3,15 @@
 from snaketune.core.atomic import write_bytes
 from snaketune.core.cli import parse_arguments, run
 
-FACT_FILES = (
-    "run",
-    "reading",
-    "dedupe",
-    "split",
-    "tokens",
-    "pack",
-    "quarantine",
-    "duplicates",
-    "rightsize",
-    "metrics",
-    "evaluation",
-    "generations",
-    "adapter",
-)
-OPTIONAL = ("merged", "plan", "info", "timing", "leaks", "dropped", "records", "history")
-
 
 def main() -> None:
     """Read the facts, render page and table, write both atomically."""
-    arguments = parse_arguments(__doc__, *FACT_FILES, "output", "table", optional=OPTIONAL, facts=("output", "table"))
+    arguments = parse_arguments(__doc__, "output", "table", json=("facts",), facts=("output", "table"))
     from snaketune.report.facts import load_facts
     from snaketune.report.run.page import render
     from snaketune.report.run.table import fact_table, table_bytes
 
-    facts = load_facts({name: getattr(arguments, name) for name in (*FACT_FILES, *OPTIONAL)})
+    facts = load_facts(arguments.facts)
     write_bytes(arguments.table, table_bytes(fact_table(facts)))
     write_bytes(arguments.output, render(facts).encode())
 

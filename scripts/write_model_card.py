@@ -5,29 +5,15 @@ from pathlib import Path
 from snaketune.core.atomic import write_bytes
 from snaketune.core.cli import parse_arguments, run
 
-FACT_FILES = (
-    "run",
-    "reading",
-    "dedupe",
-    "split",
-    "tokens",
-    "rightsize",
-    "pack",
-    "adapter",
-    "evaluation",
-    "base",
-    "origin",
-)
-
 
 def main() -> None:
     """Read the facts, write the card beside the folder, and put it there."""
-    arguments = parse_arguments(__doc__, *FACT_FILES, "kind", "output", optional=("merged",), facts=("output",))
+    arguments = parse_arguments(__doc__, "kind", "output", json=("facts",), facts=("output",))
     from snaketune.card.card import render_card
     from snaketune.card.facts import load_facts
     from snaketune.card.placing import place_card
 
-    facts = load_facts(arguments.kind, {name: getattr(arguments, name) for name in (*FACT_FILES, "merged")})
+    facts = load_facts(arguments.kind, arguments.facts)
     write_bytes(arguments.output, render_card(facts).encode())
     place_card(arguments.output, Path(arguments.output).with_name(arguments.kind))
 

@@ -26,8 +26,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
 def local_rules():
-    blocks = re.findall(r"^ *localrules:\n((?: +\w+,\n)+)", RULES, flags=re.MULTILINE)
-    return set(re.findall(r"\w+", "".join(blocks)))
+    return {"rightsize", *(stage.name for stage in TABLE if stage.is_local)}
 
 
 def test_the_profile_names_rules_that_exist():

@@ -19,6 +19,9 @@ LONG_MODULES = {
     "workflow/job_table.py",
     "workflow/stage_table.py",
 }
+LINES_OF_COMMON, LINES_OF_A_RULE = 120, 30
+# Their inputs are listed one by one: what a result depends on is to be seen in the rule.
+LONG_RULES = {"dedupe_records", "tokenize_records", "evaluate_model", "train_model"}
 LONG_FUNCTIONS = {
     "train/run.py::prepare_run",
 }
@@ -77,6 +80,15 @@ def test_few_modules_are_small_and_serve_one_other():
     small = [path for path in MODULES if len(path.read_text(encoding="utf-8").splitlines()) < SMALL]
     alone = [name_of(path) for path in small if len(found[path]) <= 1]
     assert len(alone) <= SMALL_MODULES, alone
+
+
+def test_rules_are_short_and_common_smk_has_none():
+    lines = {path.name: path.read_text(encoding="utf-8").splitlines() for path in (ROOT / "rules").glob("*.smk")}
+    assert len(lines["common.smk"]) <= LINES_OF_COMMON
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")))
+    rules = re.findall(r"^(?:rule|checkpoint) (\w+):\n(.*?)(?=^\S|\Z)", text, re.MULTILINE | re.DOTALL)
+    long = {name for name, body in rules if len(body.rstrip().splitlines()) + 1 > LINES_OF_A_RULE}
+    assert len(rules) > 30 and long == LONG_RULES
 
 
 def test_file_names_are_terms_of_the_field():

@@ -137,10 +137,11 @@ def test_a_signal_before_any_job_is_one_sentence(number):
         "import os, sys, signal, types; sys.path.insert(0, 'scripts')\n"
         "from pathlib import Path\n"
         "from snaketune.workflow.command_line import prepare\n"
+        "from snaketune.workflow.snakemake_internals import Snakemake\n"
         "from snaketune.workflow.stopping import end_on_signals\n"
         "prepare([])\n"
         "workflow = types.SimpleNamespace(_scheduler=None, is_main_process=True)\n"
-        "if sys.argv[1] == '15': end_on_signals(workflow, Path('scripts'))\n"
+        "if sys.argv[1] == '15': end_on_signals(Snakemake(workflow), Path('scripts'))\n"
         "os.kill(os.getpid(), int(sys.argv[1]))\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(int(number))], cwd=ROOT, capture_output=True, text=True)

@@ -18,6 +18,7 @@ from snaketune.workflow.results.provenance_notes import (
     proofs_in,
     put_in_order,
 )
+from snaketune.workflow.snakemake_internals import Snakemake
 
 MADE = ("rows", "manifest.json")
 LATE, EARLY = 1_700_000_000_000_000_000, 1_000_000_000_000_000_000
@@ -153,6 +154,6 @@ def test_notes_of_a_run_that_is_configured_no_more_prove_nothing(made, tmp_path,
         is_rule=lambda name: True,
         get_rule=lambda name: SimpleNamespace(params={"spec": spec}),
     )
-    order_before_jobs(workflow, [made.one, made.two], tmp_path / "results", tmp_path / "work")
+    order_before_jobs(Snakemake(workflow), [made.one, made.two], tmp_path / "results", tmp_path / "work")
     assert workflow._prepare_dag() == "drawn"
     assert times(made.two) == {EARLY}

@@ -14,7 +14,7 @@ from snaketune.config import resolve
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.schema import LinkedConfig
 from snaketune.workflow import stages
-from snaketune.workflow.startup import lighten
+from snaketune.workflow.snakemake_internals import lighten
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 PRESETS = SCRIPTS.parent / "config" / "presets"
@@ -63,7 +63,7 @@ def test_what_every_start_imports_is_light():
 def imports(lines):
     """The imports of the project in a file of rules, each a statement of one or several lines."""
     first = next(number for number, line in enumerate(lines) if line.startswith("from snaketune."))
-    end = next(number for number, line in enumerate(lines) if number > first and line.startswith("PRESETS"))
+    end = next(number for number, line in enumerate(lines) if number > first and line.startswith("SESSION"))
     return lines[first:end]
 
 

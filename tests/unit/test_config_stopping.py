@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from snaketune.workflow import stopping
+from snaketune.workflow import snakemake_internals, stopping
+from snaketune.workflow.snakemake_internals import Snakemake
 
 # Starts itself once more, as a training does its processes, and ends when told, with its child.
 SCRIPT = """
@@ -34,8 +35,8 @@ def ending(tmp_path, monkeypatch):
     scheduler = SimpleNamespace(_lock=threading.Lock(), _open_jobs=threading.Semaphore(0), _user_kill=None)
     workflow = SimpleNamespace(_scheduler=scheduler, local_exec=True)
     (tmp_path / "scripts").mkdir()
-    ending = stopping._Ending(workflow, tmp_path / "scripts")
-    ending.exits, ending.scheduler = exits, scheduler
+    ending = stopping._Ending(Snakemake(workflow), tmp_path / "scripts")
+    ending.exits, ending.scheduler, ending.workflow = exits, scheduler, workflow
     return ending
 
 
@@ -57,7 +58,7 @@ def test_a_lock_of_the_interrupted_code_is_not_waited_for(ending):
 
 
 def test_jobs_of_a_cluster_are_left_to_snakemake_to_cancel(ending):
-    ending._workflow.local_exec = False
+    ending.workflow.local_exec = False
     with pytest.raises(SystemExit) as left:
         ending.begin(signal.SIGHUP)
     assert left.value.code == 128 + signal.SIGHUP
@@ -65,12 +66,12 @@ def test_jobs_of_a_cluster_are_left_to_snakemake_to_cancel(ending):
 
 
 def test_a_process_of_a_cluster_s_job_waits_for_it(ending, monkeypatch):
-    monkeypatch.setattr(stopping.JobScheduler, "exit_gracefully", None)
+    monkeypatch.setattr(snakemake_internals.JobScheduler, "exit_gracefully", None)
     before = signal.getsignal(signal.SIGTERM)
-    stopping.end_on_signals(SimpleNamespace(is_main_process=False), ending._scripts)
+    stopping.end_on_signals(Snakemake(SimpleNamespace(is_main_process=False)), ending._scripts)
     assert signal.getsignal(signal.SIGTERM) is before
     with ending.scheduler._lock:
-        stopping.JobScheduler.exit_gracefully(ending.scheduler, signal.SIGTERM, None)
+        snakemake_internals.JobScheduler.exit_gracefully(ending.scheduler, signal.SIGTERM, None)
     wait_until(lambda: ending.scheduler._user_kill == "graceful")
     assert ending.exits == []
 
@@ -97,7 +98,7 @@ def test_a_second_signal_changes_nothing_but_the_second_ctrl_c_ends_at_once(endi
     ending.begin(signal.SIGINT)
     assert ending.exits == []
     wait_until(lambda: ending.exits)
-    hasty = stopping._Ending(ending._workflow, ending._scripts)
+    hasty = stopping._Ending(ending._snakemake, ending._scripts)
     hasty.begin(signal.SIGINT)
     hasty.begin(signal.SIGINT)
     assert ending.exits[1] == 128 + signal.SIGINT

@@ -6,6 +6,7 @@ import pytest
 from test_config_runs import job_table
 
 from snaketune.core.errors import ConfigError
+from snaketune.workflow.snakemake_internals import Snakemake
 from snaketune.workflow.until import replace_until, results_until
 
 RUNS = {"one": {}, "two": {"merge": {"enabled": False}, "train": {"seed": 7}}}
@@ -69,7 +70,7 @@ def test_the_sentence_ends_the_workflow():
         said.append(error)
         raise SystemExit
 
-    replace_until(workflow, job_table(RUNS), stop)
+    replace_until(Snakemake(workflow), job_table(RUNS), stop)
     with pytest.raises(SystemExit):
         workflow._prepare_dag()
     assert "nonsense" in str(said[0])
@@ -79,7 +80,7 @@ def test_snakemake_gets_the_files_when_it_draws_its_jobs():
     drawn, settings = job_table(RUNS), []
     workflow = SimpleNamespace(dag_settings=None)
     workflow._prepare_dag = lambda **given: settings.append((workflow.dag_settings, given))
-    replace_until(workflow, drawn, None)
+    replace_until(Snakemake(workflow), drawn, None)
     workflow.dag_settings = SimpleNamespace(targets=frozenset({"train"}), until=frozenset({"train_model"}))
     workflow._prepare_dag(forceall=False)
     ((asked, given),) = settings

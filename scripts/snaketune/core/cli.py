@@ -48,6 +48,7 @@ def parse_arguments(
     *names: str,
     optional: tuple[str, ...] = (),
     several: tuple[str, ...] = (),
+    json: tuple[str, ...] = (),
     facts: tuple[str, ...] = (),
 ) -> argparse.Namespace:
     """Parse ``--spec JSON`` and one ``--name VALUE`` per name; ``cfg`` is the configuration slice of the spec
@@ -64,6 +65,8 @@ def parse_arguments(
         parser.add_argument(f"--{name}", nargs="?", help="may be empty")
     for name in several:
         parser.add_argument(f"--{name}", nargs="*", default=[], help="any number of them")
+    for name in json:
+        parser.add_argument(f"--{name}", required=True, type=orjson.loads, metavar="JSON")
     arguments = parser.parse_args()
     spec = orjson.loads(in_full(arguments.spec))
     arguments.cfg, arguments.code = spec["cfg"], spec.get("code", "")

@@ -18,6 +18,31 @@ COMPARED = (
     *("run.json", "adapter.manifest.json", "run_info.json", "metrics.jsonl", "plan.json", "report.html"),
     *("evaluation.json", "evaluation_info.json", "documents.jsonl", "generations.jsonl"),
 )
+# What the report and the cards are made from, by the names that their scripts read it under: files of stages.
+STAGES_REPORTED = {
+    "reading": ("read_records", "manifest.json"),
+    "quarantine": ("read_records", "quarantine.jsonl"),
+    "dedupe": ("dedupe_records", "manifest.json"),
+    "duplicates": ("dedupe_records", "duplicates.jsonl"),
+    "split": ("split_records", "manifest.json"),
+    "leaks": ("split_records", "leaks.jsonl"),
+    "tokens": ("tokenize_records", "manifest.json"),
+    "dropped": ("tokenize_records", "dropped.jsonl"),
+    "pack": ("pack_rows", "manifest.json"),
+}
+# And files of the run.
+RUN_REPORTED = {
+    "run": "run.json",
+    "adapter": "adapter.manifest.json",
+    "metrics": "metrics.jsonl",
+    "plan": "plan.json",
+    "info": "run_info.json",
+    "evaluation": "evaluation.json",
+    "generations": "generations.jsonl",
+    "timing": "evaluation_info.json",
+    "history": "history.json",
+}
+CARDED = ("reading", "dedupe", "split", "tokens", "pack", "run", "adapter", "evaluation")
 
 
 class RuleInputs:
@@ -104,6 +129,17 @@ class RuleInputs:
     def merge_facts(self, wildcards: Any) -> Files:
         """What became of the merge, when the run merges."""
         return self._table.run_path(wildcards.run, "merge.json") if self._table.merges(wildcards.run) else []
+
+    def facts_of_report(self, wildcards: Any) -> dict[str, Files]:
+        """The fact files of the stages and of the run, by the names that the report reads them under."""
+        made = {name: self.made_by(*which)(wildcards) for name, which in STAGES_REPORTED.items()}
+        folder = f"{self._table.results}/runs/{wildcards.run}/{wildcards.id}"
+        return {**made, **{name: f"{folder}/{file}" for name, file in RUN_REPORTED.items()}}
+
+    def facts_of_card(self, wildcards: Any) -> dict[str, Files]:
+        """Those that a model card reads."""
+        facts = self.facts_of_report(wildcards)
+        return {name: facts[name] for name in CARDED}
 
     def carded_merge(self, wildcards: Any) -> Files:
         """The same for the card of the adapter; that of the merged model needs one that passed."""
