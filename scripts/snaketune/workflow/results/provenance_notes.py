@@ -19,8 +19,8 @@ from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.digests import DigestCache
 from snaketune.core.errors import ConfigError
 from snaketune.core.manifest import listed_files
-from snaketune.workflow.write_checks import CLOCK_TOLERANCE
 from snaketune.workflow.snakemake_internals import Snakemake
+from snaketune.workflow.write_checks import CLOCK_TOLERANCE
 
 NAME = ".made.json"
 # The file whose time Snakemake uses for a folder that is an output.
