@@ -29,6 +29,7 @@ METHODS = {
     "dpo": "direct preference optimisation",
     "orpo": "odds-ratio preference optimisation",
     "kto": "Kahneman-Tversky optimisation",
+    "grpo": "group relative policy optimisation",
 }
 CHECK = {
     "tensors_merged": "tensors merged",

@@ -3,11 +3,10 @@
 import difflib
 import re
 
+from snaketune.config.method_checks import check_method
 from snaketune.config.resolve import ResolvedRun
 from snaketune.config.schema import LinkedConfig
-from snaketune.config.schema_train import DpoConfig
 from snaketune.core.errors import ConfigError
-from snaketune.core.training_methods import PAIRED, PREFERENCE
 from snaketune.plan.devices.hardware import AUTO, find_hardware, load_catalogue
 from snaketune.workflow.stages import identity
 from snaketune.workflow.write_checks import VARIABLE
@@ -46,8 +45,7 @@ def check_run(run: ResolvedRun) -> None:
     _check_strategy(run)
     _check_optimizer(run)
     _check_best(run)
-    if config.train.method in PREFERENCE:
-        _check_preferences(run)
+    check_method(run)
     if config.train.fp8 and config.model.quantization != "none":
         raise ConfigError(
             f"run {run.name}: train.fp8 is {str(config.train.fp8).lower()} and model.quantization is"
@@ -134,7 +132,7 @@ def _check_strategy(run: ResolvedRun) -> None:
                 " plan.num_gpus to 1."
             )
         return
-    if (method := config.train.method) in PREFERENCE:
+    if (method := config.train.method) != "sft":
         raise ConfigError(
             f"{place} and train.method is {method}, which supports one GPU only: set train.strategy to single."
         )
@@ -191,39 +189,6 @@ def _check_offload(run: ResolvedRun) -> None:
     if offload == "nvme" and strategy != "deepspeed_zero3":
         raise ConfigError(
             f"{place}, which offloads to RAM only: set train.offload to cpu, or the strategy to deepspeed_zero3."
-        )
-
-
-def _check_preferences(run: ResolvedRun) -> None:
-    data, tokens, method = run.config.data, run.config.tokens, run.config.train.method
-    place = f"run {run.name}: train.method is {method}"
-    if method == "kto" and data.format == "text":
-        raise ConfigError(
-            f"{place} and data.format is text, which has no answers: set data.format to auto, or train.method to sft."
-        )
-    if method in PAIRED and data.format not in ("auto", "preference"):
-        raise ConfigError(
-            f"{place} and data.format is {data.format}, which has no chosen and rejected answers: set"
-            " data.format to preference, or train.method to sft."
-        )
-    if tokens.on_too_long == "truncate":
-        raise ConfigError(
-            f"{place} and tokens.on_too_long is truncate: truncated answers cannot be compared; set it to drop or "
-            "error."
-        )
-    if not tokens.assistant_only_loss:
-        raise ConfigError(
-            f"{place} and tokens.assistant_only_loss is false: only the answers are compared; set it to true."
-        )
-    if method == "dpo":
-        _check_smoothing(place, run.config.train.dpo)
-
-
-def _check_smoothing(place: str, loss: DpoConfig) -> None:
-    if loss.label_smoothing and loss.loss_type != "sigmoid":
-        raise ConfigError(
-            f"{place} and train.dpo.label_smoothing is {loss.label_smoothing:g}, which {loss.loss_type} does not "
-            "support: set it to 0, or train.dpo.loss_type to sigmoid."
         )
 
 

@@ -4,7 +4,7 @@ OWN_LAYOUT = "paths.results sets where results are: each run has its own folder,
 _INIT = (
     "Other initialisations of LoRA are not offered; adapter.use_dora and adapter.use_rslora are the available variants."
 )
-_RL = "Set the method with train.method: sft, dpo, orpo or kto."
+_RL = "Set the method with train.method: sft, dpo, orpo, kto or grpo."
 
 OF_TRAINING: dict[str, str] = {
     # Optimisation

@@ -43,18 +43,49 @@ class KtoConfig(Section):
     )
 
 
+class GrpoConfig(Section):
+    """Sampling and rewards of `train.method: grpo`, by TRL; the names are TRL's."""
+
+    rewards: Annotated[list[str], BeforeValidator(as_list), Field(min_length=1)] = Field(
+        ["exact_match"],
+        description="What answers are rewarded for, added up: `exact_match`, `numeric_match`, `json_equal` and "
+        "`json_valid` against the reference answer (0 or 1), `length` (no longer than the reference is 1), or "
+        "`file.py:function`, which takes lists of prompts, completions and references and returns a list of numbers.",
+    )
+    reward_weights: list[float] | None = Field(None, description="Weight of each reward; null weighs all 1.")
+    reward_timeout: float = Field(60.0, gt=0, description="Seconds that one call of a reward may take.")
+    max_reward_fall: float | None = Field(
+        0.5,
+        gt=0,
+        description="Stop when the mean reward of five log lines is this far below the best such mean; null never "
+        "stops.",
+    )
+    num_generations: int = Field(
+        8, ge=2, description="Answers to each prompt; `per_device_train_batch_size` x accumulation is a multiple of it."
+    )
+    max_completion_length: int = Field(256, ge=1, description="Most tokens of an answer.")
+    temperature: float = Field(1.0, gt=0, description="Of sampling: higher explores more.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Of sampling: the share of probability that is sampled from.")
+    beta: float = Field(
+        0.0, ge=0, description="Weight of the KL divergence from the start; 0 computes none and saves a forward pass."
+    )
+    num_iterations: int = Field(1, ge=1, description="Optimizer steps on each batch of answers.")
+
+
 class TrainConfig(Section):
     """How the adapter is trained."""
 
-    method: Literal["sft", "dpo", "orpo", "kto"] = Field(
+    method: Literal["sft", "dpo", "orpo", "kto", "grpo"] = Field(
         "sft",
         description="`sft`: learn the answers; `dpo`: learn to prefer the chosen answer of a pair to the rejected one; "
         "`orpo`: learn the chosen answer and to prefer it, in one run from a base model; `kto`: learn from single "
-        "answers that are labelled good or bad, or from pairs. See docs/methods.md.",
+        "answers that are labelled good or bad, or from pairs; `grpo`: generate answers and learn from their rewards "
+        "(extra `grpo`). See docs/methods.md.",
     )
     dpo: DpoConfig = DpoConfig()
     orpo: OrpoConfig = OrpoConfig()
     kto: KtoConfig = KtoConfig()
+    grpo: GrpoConfig = GrpoConfig()
     num_train_epochs: float = Field(1.0, gt=0, description="Passes over the training rows.")
     max_steps: int = Field(-1, ge=-1, description="Stop after this many optimizer steps; -1 trains all epochs.")
     per_device_train_batch_size: int = Field(4, ge=1, description="Rows in one forward pass.")

@@ -7,6 +7,8 @@ from typing import Any
 PAIRED = ("dpo", "orpo")
 # Methods that learn which answers are better, from pairs or from answers with a label.
 PREFERENCE = (*PAIRED, "kto")
+# Methods of which the packed rows are those of sft.
+PLAIN = ("sft", "grpo")
 # Those that compare with the model before its first step.
 REFERENCED = ("dpo", "kto")
 

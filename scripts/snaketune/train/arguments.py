@@ -1,6 +1,6 @@
 """The ``train`` section of the configuration as arguments of Hugging Face's Trainer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +32,7 @@ def training_arguments(
     device: Device,
     has_held_out: bool,
     checkpoint_every: int = 0,
+    kind: Callable[..., TrainingArguments] = TrainingArguments,
     **more: Any,
 ) -> TrainingArguments:
     """Return Hugging Face's arguments; when to save and to log is left to
@@ -44,6 +45,7 @@ def training_arguments(
         device: where the run computes.
         has_held_out: whether there is anything to evaluate on.
         checkpoint_every: every how many layers activations are recomputed; 0 is none.
+        kind: what takes the arguments.
         more: further arguments of ``TrainingArguments``, which have the last word.
     """
     evaluates = train["eval_steps"] > 0 and has_held_out
@@ -73,7 +75,7 @@ def training_arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }
-    return on_one_device(TrainingArguments(output_dir=str(work), **{**values, **more}))
+    return on_one_device(kind(output_dir=str(work), **{**values, **more}))
 
 
 def on_one_device(arguments: TrainingArguments) -> TrainingArguments:

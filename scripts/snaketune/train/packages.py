@@ -32,6 +32,9 @@ def versions(cfg: TrainingSlice) -> dict[str, str]:
     wanted = {OPTIMIZERS.get(train.get("optim", "")), None if quantization == NONE else "bitsandbytes"}
     if train.get("use_liger_kernel", False) and importlib.util.find_spec("liger_kernel"):
         wanted.add("liger_kernel")
+    if train.get("method") == "grpo":
+        require_trl("grpo")
+        wanted.add("trl")
     if train.get("fp8") and importlib.util.find_spec("torchao"):
         wanted.add("torchao")
     return versions_of((*VERSIONED, *sorted(filter(None, wanted))))
@@ -79,4 +82,13 @@ def require_deepspeed(strategy: str) -> None:
         raise ConfigError(
             f"train.strategy: {strategy} needs DeepSpeed, which is not installed: run `pip install -r"
             " envs/extras/deepspeed.txt -c constraints.txt`, or use fsdp, which also shards."
+        )
+
+
+def require_trl(method: str) -> None:
+    """Raise ConfigError if the method needs TRL, which is not installed."""
+    if method == "grpo" and importlib.util.find_spec("trl") is None:
+        raise ConfigError(
+            "train.method: grpo needs the package trl, which is not installed: run `pip install -r"
+            " envs/extras/grpo.txt -c constraints.txt`, or use dpo, orpo or kto, which need no package."
         )

@@ -93,6 +93,10 @@ def train(
         DataError: if the rows do not fit the model.
         TrainingError: if a value is not finite, the loss diverges, memory runs out or training ended early.
     """
+    if cfg["train"]["method"] == "grpo":
+        from snaketune.train.reinforcement.training import train_by_rewards  # TRL: seconds that others do not pay
+
+        return train_by_rewards(model_folder, rows, cfg, settings, work, start)
     process_group = ProcessGroup.of_environment()
     if not process_group.is_main_process:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - one voice is enough; errors go to stderr

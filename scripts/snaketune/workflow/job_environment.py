@@ -14,7 +14,7 @@ from snaketune.core.errors import ConfigError
 from snaketune.evaluate.packages import require_evaluation_packages
 from snaketune.model.gguf.gguf_base import require_package
 from snaketune.model.gguf.gguf_file import find_gguf
-from snaketune.train.packages import require_bitsandbytes, require_deepspeed, require_optimizer
+from snaketune.train.packages import require_bitsandbytes, require_deepspeed, require_optimizer, require_trl
 
 PLUGINS = "PYTHONPATH"
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -100,6 +100,7 @@ def _quantization(config: LinkedConfig) -> None:
 def _training(config: LinkedConfig) -> None:
     require_optimizer(config.train.optim)
     require_deepspeed(config.train.strategy)
+    require_trl(config.train.method)
 
 
 def _evaluation(config: LinkedConfig) -> None:

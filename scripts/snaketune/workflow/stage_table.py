@@ -114,6 +114,7 @@ LOADING_KEYS = ("model.dtype", "model.quantization", "model.attn_implementation"
 # What of training its plan depends on: how much work it is, and what decides its speed and its memory.
 PLANNED_OF_TRAINING = (
     "method",
+    "grpo.num_generations",
     "strategy",
     "offload",
     "num_train_epochs",

@@ -17,6 +17,7 @@ from snaketune.config.resolve import ResolvedRun, all_keys
 from snaketune.config.schema import LinkedConfig
 from snaketune.config.schema_sources import path_of
 from snaketune.core.canonical import digest_of
+from snaketune.core.training_methods import PLAIN
 from snaketune.workflow.id_words import method_name, slug
 from snaketune.workflow.stage_table import TABLE, stage_names
 
@@ -119,7 +120,7 @@ def _covers(keys: tuple[str, ...], key: str) -> bool:
 
 def _is_usual(config: LinkedConfig, stage: str, key: str) -> bool:
     """Tell whether the data are prepared as for any method but dpo: only dpo is part of their identity."""
-    return key == "train.method" and stage in DATA_STAGES and config.train.method == "sft"
+    return key == "train.method" and stage in DATA_STAGES and config.train.method in PLAIN
 
 
 def _matters(config: LinkedConfig, key: str) -> bool:
@@ -134,7 +135,7 @@ def _matters(config: LinkedConfig, key: str) -> bool:
         return config.adapter.type == "lora"
     if key in ("dedupe.threshold", "dedupe.num_perm", "dedupe.ngram"):
         return config.dedupe.near
-    if key.startswith(("train.dpo.", "train.orpo.", "train.kto.")):
+    if key.startswith(("train.dpo.", "train.orpo.", "train.kto.", "train.grpo.")):
         is_used = key != "train.dpo.label_smoothing" or config.train.dpo.loss_type == "sigmoid"
         return key.split(".")[1] == config.train.method and is_used
     if key in BEST_KEYS:

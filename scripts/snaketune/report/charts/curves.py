@@ -10,7 +10,16 @@ import orjson
 
 from snaketune.report.charts.downsampling import Point
 
-CURVES = ("loss", "eval_loss", "learning_rate", "grad_norm", "reward_margin", "reward_accuracy")
+CURVES = (
+    "loss",
+    "eval_loss",
+    "learning_rate",
+    "grad_norm",
+    "reward_margin",
+    "reward_accuracy",
+    "reward",
+    "completion_length",
+)
 # Measured on a machine: two trainings that are otherwise equal differ in them.
 RATES = ("tokens_per_second", "mfu", "memory_gb", "gpu_utilization")
 SPENT = ("data_seconds", "compute_seconds", "evaluation_seconds", "checkpoint_seconds")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from snaketune.config.method_checks import reward_files
 from snaketune.config.schema import RunConfig
 from snaketune.config.schema_sources import SourceConfig, options_of, path_of
 from snaketune.core.atomic import could_be_path, require_path
@@ -75,6 +76,8 @@ class Discovery:
             ),
         }
         require_path(config.model.name_or_path, "model.name_or_path")
+        for file in _own_rewards(config):
+            self._outside[file] = self._cache.digest(Path(file).expanduser())
         for path in (config.model.name_or_path, config.tokens.chat_template or ""):
             if path and path not in self._outside:
                 self._outside[path] = self._digest_outside(path)
@@ -135,6 +138,8 @@ class Discovery:
             return {"digest": own}
         if stage in ("prepare_tokenizer", "prepare_model") and self._outside.get(config.model.name_or_path):
             return {"digest": self._outside[config.model.name_or_path]}
+        if stage == "train_model" and (files := _own_rewards(config)):
+            return {"rewards": {file: self._outside[file] for file in files}}
         template = config.tokens.chat_template
         if stage == "tokenize_records" and template and self._outside.get(template):
             return {"digest": self._outside[template]}
@@ -232,6 +237,10 @@ class Discovery:
         if path.is_dir():
             return self._cache.folder_digest(path)
         return self._cache.digest(path) if path.suffix == ".jinja" and path.is_file() else None
+
+
+def _own_rewards(config: RunConfig) -> list[str]:
+    return reward_files(config.train.grpo.rewards) if config.train.method == "grpo" else []
 
 
 def _key(config: RunConfig) -> str:

@@ -1,0 +1,211 @@
+"""GRPO by TRL's trainer: prompts, rewards, metrics and checkpoints of this project around it."""
+
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import set_seed
+from trl import GRPOConfig, GRPOTrainer
+
+from snaketune.core.atomic import remove_tree
+from snaketune.core.errors import TrainingError
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.train.arguments import training_arguments
+from snaketune.train.checkpoints.checkpoint_schedule import CheckpointSchedule, LogSchedule
+from snaketune.train.device import Device
+from snaketune.train.hooks import Hooks
+from snaketune.train.loading.adapting import add_adapter
+from snaketune.train.loading.loading import load_base
+from snaketune.train.monitoring.metrics import MetricsWriter
+from snaketune.train.monitoring.step_timers import TimeSplit, TokenCounter
+from snaketune.train.reinforcement.prompts import Prompts, prompts_of, require_room
+from snaketune.train.reinforcement.rewards import rewards_of
+from snaketune.train.safety import LossWatch
+
+# What TRL logs under other names, and what of it is kept.
+KEPT = {
+    **{name: name for name in ("loss", "grad_norm", "learning_rate", "reward", "reward_std", "frac_reward_zero_std")},
+    **{name: name for name in ("kl", "entropy")},
+    "completions/mean_length": "completion_length",
+    "completions/clipped_ratio": "clipped_ratio",
+}
+SAME_NAMES = ("num_generations", "max_completion_length", "temperature", "top_p", "beta", "num_iterations")
+# Log lines whose mean reward is compared.
+WINDOW = 5
+
+
+class GroupTrainer(GRPOTrainer):
+    """TRL's trainer on prompts that are token ids already, with checkpoints that are sealed.
+
+    Attributes:
+        counter: tokens seen so far: prompts and answers; trained are those of the answers.
+        times: where the time goes.
+    """
+
+    def __init__(self, *args, prompts: Prompts, hooks: Hooks, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._ids = dict(zip(prompts.texts, prompts.ids, strict=True))
+        self._hooks = hooks
+        self._redirected: Path | None = None
+        self.counter, self.times = TokenCounter(), TimeSplit()
+
+    def _tokenize_prompts(self, prompts):
+        """Return the prompts' own ids: text that is tokenised again may have others."""
+        return [list(self._ids[prompt]) for prompt in prompts], None, {}
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        lengths = sum(map(len, completion_ids_list))
+        total = lengths + sum(len(self._ids[prompt]) for prompt in prompts)
+        self.counter.total += total
+        self.counter.since_start += total
+        self.counter.trained += lengths
+        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+
+    def training_step(self, *args, **kwargs):
+        """Run one forward and backward pass, after a look at its loss."""
+        loss = super().training_step(*args, **kwargs)
+        self._require_finite("loss", loss)
+        return loss
+
+    def _clip_grad_norm(self, model):
+        norm = super()._clip_grad_norm(model)
+        self._require_finite("gradient norm", norm)
+        return norm
+
+    def _require_finite(self, name: str, value: Any) -> None:
+        if value is not None and not math.isfinite(float(value)):
+            raise TrainingError(
+                f"step {self.state.global_step + 1}: the {name} is {float(value)}: lower train.learning_rate or raise"
+                " train.grpo.beta; nothing is published and the checkpoints from before this step are kept."
+            )
+
+    def _get_output_dir(self, trial) -> str:
+        return str(self._redirected) if self._redirected else super()._get_output_dir(trial)
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Write none: the project has its own."""
+
+    def _save_checkpoint(self, model, trial) -> None:
+        root, name = Path(str(self.args.output_dir)), f"checkpoint-{self.state.global_step}"
+        partial = self._redirected = root / ".partial"
+        remove_tree(partial)
+        try:
+            with self.times.spending("checkpoint"):
+                super()._save_checkpoint(model, trial)
+                (partial / name / "training_args.bin").unlink(missing_ok=True)
+                facts = {"step": self.state.global_step, "max_steps": self.state.max_steps, **self.counter.facts()}
+                self._hooks.seal(partial / name, root / name, facts)
+        finally:
+            self._redirected = None
+        if self._hooks.saved:
+            self._hooks.saved(self.times.last["checkpoint"])
+
+
+class GroupMetrics(MetricsWriter):
+    """Writes the lines of a training by rewards, and stops one whose reward collapses.
+
+    Args:
+        fall: how far the mean reward of five lines may be below the best such mean; None never stops.
+    """
+
+    def __init__(self, *args, times: TimeSplit, fall: float | None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._times_of_run, self._fall = times, fall
+        self._rewards: list[float] = []
+        self._best = -math.inf
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Begin to measure, and forget lines that lie after the checkpoint."""
+        super().on_train_begin(args, state, control, **kwargs)
+        self._times_of_run.start()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Append the line of a finished interval.
+
+        Raises:
+            TrainingError: if the reward collapses; nothing is published then.
+        """
+        kept = {new: (logs or {})[old] for old, new in KEPT.items() if (logs or {}).get(old) is not None}
+        if "loss" not in kept or "reward" not in kept:
+            return
+        super().on_log(args, state, control, logs=kept, **kwargs)
+        self._see(state.global_step, kept["reward"])
+
+    def _see(self, step: int, reward: float) -> None:
+        self._rewards = [*self._rewards, reward][-WINDOW:]
+        if len(self._rewards) < WINDOW:
+            return
+        mean = sum(self._rewards) / WINDOW
+        self._best = max(self._best, mean)
+        if self._fall is not None and mean < self._best - self._fall:
+            raise TrainingError(
+                f"step {step}: the mean reward of the last {WINDOW} lines is {mean:.4g}, more than {self._fall:g} below"
+                f" the best, {self._best:.4g}: lower train.learning_rate or raise train.grpo.beta, or set"
+                " train.grpo.max_reward_fall higher (null never stops); nothing is published."
+            )
+
+
+def build(
+    folder: Path, rows: PackedRows, cfg: dict[str, Any], settings: dict[str, Any], work: Path, device: Device,
+    hooks: Hooks, start: Path | None,
+) -> GroupTrainer:  # fmt: skip
+    """Return TRL's trainer, ready to train; nothing is generated yet.
+
+    Raises:
+        ConfigError: if a reward cannot be loaded or answers do not fit the model's context.
+        DataError: if there are no prompts.
+    """
+    train, group = cfg["train"], cfg["train"]["grpo"]
+    set_seed(train["seed"])
+    rewards: list[Any] = rewards_of(group)
+    tokenizer = tokenizer_in(folder)
+    prompts = prompts_of(rows, tokenizer, group["rewards"])
+    # Answers are generated from padded batches, which kernels for packed rows do not know.
+    attention = {"attn_implementation": "sdpa"} if cfg["model"]["attn_implementation"] == "auto" else {}
+    base = load_base(folder, {**cfg, "model": cfg["model"] | attention}, device)
+    require_room(prompts, group["max_completion_length"], getattr(base.config, "max_position_embeddings", None))
+    base.generation_config.eos_token_id = list(prompts.stops)
+    model = add_adapter(base, cfg["adapter"], start)
+    more = {name: group[name] for name in SAME_NAMES}
+    arguments = training_arguments(
+        train, settings, work, device, False, int(train["gradient_checkpointing"] is True),
+        kind=functools.partial(GRPOConfig, **more, reward_weights=group["reward_weights"], use_vllm=False),
+    )  # fmt: skip
+    return GroupTrainer(
+        model,
+        reward_funcs=rewards,
+        args=arguments,
+        train_dataset=Dataset.from_list(prompts.examples()),
+        processing_class=tokenizer,
+        prompts=prompts,
+        hooks=hooks,
+    )
+
+
+def tokenizer_in(folder: Path) -> Any:
+    """Return the tokenizer of the model folder, padding on the left as generation needs it."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, padding_side="left")
+
+
+def add_callbacks(
+    trainer: GroupTrainer, schedule: CheckpointSchedule, stop: Any, train: dict[str, Any], metrics: Path, sinks: Any
+) -> None:
+    """Let what saves, stops and writes take part in a training."""
+    for name in ("PrinterCallback", "ProgressCallback"):
+        for callback in [each for each in trainer.callback_handler.callbacks if type(each).__name__ == name]:
+            trainer.remove_callback(callback)
+    writer = GroupMetrics(
+        metrics,
+        trainer.counter,
+        trainer.times,
+        LossWatch(None),
+        sinks=sinks,
+        times=trainer.times,
+        fall=train["grpo"]["max_reward_fall"],
+    )
+    for callback in (schedule, LogSchedule(train["logging_steps"]), stop, writer):
+        trainer.add_callback(callback)

@@ -1,0 +1,73 @@
+"""A training by rewards from a prepared model and packed rows to a finished adapter."""
+
+from pathlib import Path
+from typing import Any
+
+from snaketune.core.errors import TrainingError
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.train.checkpoints.checkpoint_schedule import CheckpointSchedule
+from snaketune.train.checkpoints.checkpoints import facts_of, keep_newest, newest_intact, seal
+from snaketune.train.determinism import choose_kernels
+from snaketune.train.device import check_formats, prepare_arithmetic
+from snaketune.train.hooks import Hooks
+from snaketune.train.monitoring.metrics import sync_metrics
+from snaketune.train.monitoring.sinks import open_sinks, require_sinks
+from snaketune.train.reinforcement.grpo import GroupTrainer, add_callbacks, build
+from snaketune.train.run import Finished
+from snaketune.train.signals import StopRequest
+
+
+def train_by_rewards(
+    folder: Path, rows: PackedRows, cfg: dict[str, Any], settings: dict[str, Any], work: Path, start: Path | None
+) -> Finished:
+    """Train to the end, from the newest intact checkpoint in ``work`` if there is one.
+
+    Takes and raises what :func:`snaketune.train.run.train` does.
+    """
+    require_sinks(settings["report_to"])
+    device = prepare_arithmetic(cfg["train"]["cpu_threads"])
+    choose_kernels(cfg["train"]["deterministic"], device)
+    check_formats(cfg, device)
+    checkpoint = newest_intact(work, work.name)
+    saved = facts_of(checkpoint) if checkpoint else {}
+    if checkpoint and saved["step"] == saved["max_steps"]:
+        print(f"Training is already complete in {checkpoint}.", flush=True)
+        return Finished(checkpoint, saved["step"], saved["step"], 0, device.type, {})
+    schedule = CheckpointSchedule(settings["save_steps"], settings["hours_between_interruptions"])
+    hooks = Hooks(seal=_sealing(work, settings["save_total_limit"], schedule), saved=schedule.saved)
+    with StopRequest() as stop:
+        trainer = build(folder, rows, cfg, settings, work, device, hooks, start)
+        sinks = open_sinks(settings["report_to"], work, cfg)
+        add_callbacks(trainer, schedule, stop, cfg["train"], work / "metrics.jsonl", sinks)
+        if checkpoint:
+            trainer.counter.restore(saved)
+            schedule.restore(saved["save_seconds"])
+            print(f"Resuming from step {saved['step']}.", flush=True)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    _require_completion(trainer, stop, work)
+    step = trainer.state.global_step
+    seconds = {name: round(value, 3) for name, value in trainer.times.total.items()}
+    info = {"seconds": seconds, "checkpoints": schedule.facts()}
+    newest, tokens = work / f"checkpoint-{step}", trainer.counter.since_start
+    return Finished(newest, step, saved.get("step"), tokens, device.type, info)
+
+
+def _require_completion(trainer: GroupTrainer, stop: StopRequest, work: Path) -> None:
+    state = trainer.state
+    if state.global_step == state.max_steps and (work / f"checkpoint-{state.global_step}").is_dir():
+        return
+    if stop:
+        raise stop.explain(state.global_step, state.max_steps, work)
+    raise TrainingError(
+        f"training ended at step {state.global_step} of {state.max_steps}: nothing is published; run the same"
+        " command again to go on from the last checkpoint."
+    )
+
+
+def _sealing(work: Path, limit: int, schedule: CheckpointSchedule) -> Any:
+    def seal_checkpoint(partial: Path, target: Path, facts: dict[str, Any]) -> None:
+        sync_metrics(work / "metrics.jsonl")
+        seal(partial, target, {**facts, "fingerprint": work.name, "save_seconds": schedule.cost})
+        keep_newest(work, limit)
+
+    return seal_checkpoint
