@@ -44,9 +44,8 @@ def tokenizer():
     words = {f"w{n}": n for n in range(VOCABULARY)}
     engine = Tokenizer(models.WordLevel(words, unk_token="w0"))
     engine.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=engine, pad_token="w0", eos_token="w1", additional_special_tokens=["w2"]
-    )
+    special = {"pad_token": "w0", "eos_token": "w1", "additional_special_tokens": ["w2"]}
+    return PreTrainedTokenizerFast(tokenizer_object=engine, **special)
 
 
 @pytest.fixture(scope="module")
@@ -155,10 +154,8 @@ def test_prompts_and_references_are_those_of_the_rows(rows, capsys):
 def test_the_built_in_rewards_are_those_of_evaluation():
     names = ["exact_match", "numeric_match", "json_equal", "json_valid", "length"]
     rewards = rewards_of({"rewards": names, "reward_timeout": 9.0})
-    made = {
-        reward.name: reward(prompts=[""] * 2, completions=['{"a": 1.0}', "7"], reference=['{"a":1}', "7"])
-        for reward in rewards
-    }
+    given = {"prompts": [""] * 2, "completions": ['{"a": 1.0}', "7"], "reference": ['{"a":1}', "7"]}
+    made = {reward.name: reward(**given) for reward in rewards}
     assert made["exact_match"] == [0, 1] and made["json_equal"] == [1, 0]
     assert made["numeric_match"][1] == 1 and made["json_valid"][0] == 1
     assert made["length"] == [pytest.approx(0.7), 1]

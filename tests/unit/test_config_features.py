@@ -37,6 +37,7 @@ def resolve(**sections):
         ("trl", "trainer/sft_config.py", "SFTConfig"),
         ("trl", "trainer/dpo_config.py", "DPOConfig"),
         ("trl", "trainer/kto_config.py", "KTOConfig"),
+        ("trl", "trainer/grpo_config.py", "GRPOConfig"),
     ],
 )
 def test_every_setting_of_other_tools_teaches(package, file, name):

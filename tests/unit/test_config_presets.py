@@ -73,6 +73,7 @@ STATED = {
     "low_memory": {"model.quantization": "4bit", "train.per_device_train_batch_size": 1},
     "fast": {"tokens.packing": True, "adapter.lora_dropout": 0.0, "adapter.target_modules": "all-linear"},
     "quickstart": {"model.name_or_path": "tiny"},
+    "grpo_math": {"train.method": "grpo", "train.grpo.rewards": ["numeric_match"], "train.grpo.num_generations": 8},
     "orpo": {"model.name_or_path": "tiny", "train.method": "orpo"},
     "kto": {"model.name_or_path": "tiny", "train.method": "kto"},
     "smollm2": {"model.name_or_path": "smollm2", "train.learning_rate": 2e-3, "train.max_steps": 60},

@@ -78,6 +78,8 @@ def another_value(key, annotation, value):
         return "false"
     if annotation == bool | None:
         return "true"
+    if key == "train.grpo.reward_weights":
+        return [0.5]
     if key == "merge.max_shard_size":
         return "1GB"
     if key == "tokens.date":

@@ -37,6 +37,7 @@ def test_method(facts, method):
         ({"learns_by": "dpo", "is_tuned": True}, "dpo"),
         ({"learns_by": "orpo"}, "orpo"),
         ({"learns_by": "kto"}, "kto"),
+        ({"learns_by": "grpo"}, "grpo"),
         ({}, "sft"),
     ],
 )

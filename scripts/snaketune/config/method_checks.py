@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.config.resolve import ResolvedRun
-from snaketune.config.schema_train import DpoConfig
+from snaketune.config.schema_train import DpoConfig, TrainConfig
 from snaketune.core.errors import ConfigError
 from snaketune.core.training_methods import PAIRED, PREFERENCE
 
@@ -106,6 +106,7 @@ def _check_rewards(place: str, rewards: list[str], weights: list[float] | None) 
         )
 
 
-def reward_files(rewards: list[str]) -> list[str]:
-    """Return the files of the user's own rewards."""
+def reward_files(train: TrainConfig) -> list[str]:
+    """Return the files of the user's own rewards that a training uses."""
+    rewards = train.grpo.rewards if train.method == "grpo" else []
     return [found["file"] for name in rewards if (found := FUNCTION.fullmatch(name))]

@@ -108,7 +108,7 @@ def read_work(
     except PlanError as error:
         notes.append(str(error))
     adapter = setting.adapter
-    return Work(
+    work = Work(
         rows=train["rows"],
         documents=train["documents"],
         tokens=train["tokens"],
@@ -123,6 +123,18 @@ def read_work(
         method=cfg["train"]["method"],
         notes=tuple(dict.fromkeys(notes)),
     )
+    return of_generations(work, cfg["train"]["grpo"]["num_generations"]) if work.method == "grpo" else work
+
+
+def of_generations(work: Work, generations: int) -> Work:
+    """Return the work of GRPO: each prompt with so many answers, taken to be as long as the reference."""
+    note = (
+        "train.method: grpo trains on answers that it generates, here taken to be as long as the references; generating"
+        " them takes most of the time and is in these hours only where a run of the same kind was measured"
+    )
+    count = work.documents * generations
+    sums = {name: getattr(work, name) * generations for name in ("tokens", "squares")}
+    return replace(work, rows=count, documents=count, notes=(*work.notes, note), **sums)
 
 
 def _configuration(folder: Path, trust_remote_code: bool, answers: KeptAnswers | None) -> Any:

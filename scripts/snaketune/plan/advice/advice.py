@@ -99,6 +99,7 @@ RULES: tuple[Rule, ...] = (
         "the data are far from what the base model knows, but full fine-tuning does not fit: use a high rank",
     ),
     Rule("method", "lora", lambda s: True, "a 16-bit base with an adapter is fastest where it fits"),
+    Rule("training", "grpo", lambda s: s.learns_by == "grpo", "a reward says how good an answer is"),
     Rule("training", "kto", lambda s: s.learns_by == "kto", "answers that are labelled one by one suffice for it"),
     Rule(
         "training",

@@ -86,4 +86,12 @@ def small_charts(facts: Facts) -> list[Chart]:
         "Fraction of the training pairs whose chosen answer has the higher reward; chance is 0.5.",
         "fraction of pairs",
     )
-    return [chart for chart in (rate, norm, margin, accuracy) if chart]
+    reward = curve_chart(facts.curves["reward"], "reward", "Reward", "Mean reward of the generated answers.", "reward")
+    length = curve_chart(
+        facts.curves["completion_length"],
+        "completion_length",
+        "Length of answers",
+        "Mean tokens of the generated answers.",
+        "tokens",
+    )
+    return [chart for chart in (rate, norm, margin, accuracy, reward, length) if chart]

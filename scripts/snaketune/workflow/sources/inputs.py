@@ -76,9 +76,7 @@ class Discovery:
             ),
         }
         require_path(config.model.name_or_path, "model.name_or_path")
-        for file in _own_rewards(config):
-            self._outside[file] = self._cache.digest(Path(file).expanduser())
-        for path in (config.model.name_or_path, config.tokens.chat_template or ""):
+        for path in (config.model.name_or_path, config.tokens.chat_template or "", *reward_files(config.train)):
             if path and path not in self._outside:
                 self._outside[path] = self._digest_outside(path)
         folder, model = Path(config.model.name_or_path).expanduser(), _model_key(config)
@@ -138,11 +136,10 @@ class Discovery:
             return {"digest": own}
         if stage in ("prepare_tokenizer", "prepare_model") and self._outside.get(config.model.name_or_path):
             return {"digest": self._outside[config.model.name_or_path]}
-        if stage == "train_model" and (files := _own_rewards(config)):
+        if stage == "train_model" and (files := reward_files(config.train)):
             return {"rewards": {file: self._outside[file] for file in files}}
-        template = config.tokens.chat_template
-        if stage == "tokenize_records" and template and self._outside.get(template):
-            return {"digest": self._outside[template]}
+        if stage == "tokenize_records" and (template := self._outside.get(config.tokens.chat_template or "")):
+            return {"digest": template}
         return {}
 
     def _outside_of_split(self, config: RunConfig) -> dict[str, Any]:
@@ -236,11 +233,7 @@ class Discovery:
             return self._digest(gguf, "model.name_or_path")
         if path.is_dir():
             return self._cache.folder_digest(path)
-        return self._cache.digest(path) if path.suffix == ".jinja" and path.is_file() else None
-
-
-def _own_rewards(config: RunConfig) -> list[str]:
-    return reward_files(config.train.grpo.rewards) if config.train.method == "grpo" else []
+        return self._cache.digest(path) if path.suffix in (".jinja", ".py") and path.is_file() else None
 
 
 def _key(config: RunConfig) -> str:
