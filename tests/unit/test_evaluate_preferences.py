@@ -110,3 +110,17 @@ def test_documents_say_which_answer_was_rejected(evaluation, expected, tmp_path)
 def test_single_documents_have_no_preferences():
     found = Likelihoods(np.arange(3), *(np.ones(3) for _ in range(4)), np.zeros(3, bool))
     assert preference_measures(found, None) == {}
+
+
+def likelihoods(records, nll, rejected):
+    ones = np.ones(len(records), np.int64)
+    return Likelihoods(np.array(records), ones, ones, np.array(nll, float), ones, np.array(rejected))
+
+
+def test_single_answers_are_matched_in_the_order_of_their_records():
+    rejected = [False, True, False, False, True]
+    base = likelihoods([0, 1, 2, 3, 4], [5, 5, 5, 5, 5], rejected)
+    # Gains of the good ones 2, -1, 3 and of the bad ones 1, 0: the third good one has no partner.
+    tuned = likelihoods([0, 1, 2, 3, 4], [3, 4, 6, 2, 5], rejected)
+    assert preference_measures(base, None) == {}
+    assert preference_measures(tuned, base) == {"reward_accuracy": 0.5, "n_matched": 2}

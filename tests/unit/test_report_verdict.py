@@ -202,6 +202,13 @@ def test_half_of_the_pairs_may_be_chance():
     assert preferring(12, 0.1, 1.0, 1.0).outcome == "few"
 
 
+def test_labelled_answers_are_judged_by_those_that_were_matched():
+    tuned = {"loss": 0.5, "n": 150, "n_matched": 60, "reward_accuracy": 0.8}
+    found = judged({"loss": 1.0, "n": 150}, tuned)
+    assert "a good answer gained on a bad one in 80.0% of 60 held-out comparisons" in found.sentence
+    assert "may be chance" in judged({"loss": 1.0, "n": 150}, tuned | {"reward_accuracy": 0.55}).sentence
+
+
 def test_of_several_adapters_the_combination_is_what_was_merged():
     merged = {"check": {"verdict": "equal"}}
     merged["combination"] = {"adapters": [{"run": name, "weight": 1.0, "digest": "0"} for name in ("one", "two")]}

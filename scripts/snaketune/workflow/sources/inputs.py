@@ -65,10 +65,9 @@ class Discovery:
         self.sources(config)
         texts = tuple(config.split.decontaminate)
         if texts not in self._texts:
-            found = expand(config.split.decontaminate, "split.decontaminate")
-            self._texts[texts] = [
-                {"path": path, "digest": self._digest(Path(path), "split.decontaminate")} for path in found
-            ]
+            key = "split.decontaminate"
+            found = expand(config.split.decontaminate, key)
+            self._texts[texts] = [{"path": path, "digest": self._digest(Path(path), key)} for path in found]
         self._files |= {
             ("evaluate.files", *config.evaluate.files): self._found(config.evaluate.files, "evaluate.files", ()),
             ("evaluate.tasks", *config.evaluate.tasks): self._found(
@@ -297,6 +296,4 @@ def _no_address(source: str, key: str, scheme: str) -> str:
         return f"{key}: {source} is on the hub, which only data.sources supports: download it with `hf download`."
     if is_remote(source):
         return f"{key}: {source} is in object storage, which only data.sources supports: use a local copy."
-    return (
-        f"{key}: {source}: {scheme} is not supported: name a file or, in data.sources, an object as s3://bucket/path."
-    )
+    return f"{key}: {source}: {scheme} is not supported: name a file or, in data.sources, an object s3://bucket/path."
