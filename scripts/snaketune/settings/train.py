@@ -25,13 +25,29 @@ class Kto(TypedDict, total=False):
     undesirable_weight: float
 
 
+class Grpo(TypedDict, total=False):
+    """Sampling and rewards of `train.method: grpo`, by TRL; the names are TRL's."""
+
+    rewards: list[str]
+    reward_weights: list[float] | None
+    reward_timeout: float
+    max_reward_fall: float | None
+    num_generations: int
+    max_completion_length: int
+    temperature: float
+    top_p: float
+    beta: float
+    num_iterations: int
+
+
 class Train(TypedDict, total=False):
     """The keys of `train` that decide results; a slice has those its stage depends on."""
 
-    method: Literal["sft", "dpo", "orpo", "kto"]
+    method: Literal["sft", "dpo", "orpo", "kto", "grpo"]
     dpo: Dpo
     orpo: Orpo
     kto: Kto
+    grpo: Grpo
     num_train_epochs: float
     max_steps: int
     per_device_train_batch_size: int

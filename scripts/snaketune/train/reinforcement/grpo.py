@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import set_seed
+from transformers import AutoTokenizer, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from snaketune.core.atomic import remove_tree
 from snaketune.core.errors import TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.settings.operational import Operational
+from snaketune.settings.train import Train
+from snaketune.settings.training import TrainingSlice
 from snaketune.train.arguments import training_arguments
 from snaketune.train.checkpoints.checkpoint_schedule import CheckpointSchedule, LogSchedule
 from snaketune.train.device import Device
@@ -31,7 +34,10 @@ KEPT = {
     "completions/mean_length": "completion_length",
     "completions/clipped_ratio": "clipped_ratio",
 }
-SAME_NAMES = ("num_generations", "max_completion_length", "temperature", "top_p", "beta", "num_iterations")
+SAME_NAMES = (
+    *("num_generations", "max_completion_length", "temperature", "top_p", "beta", "num_iterations"),
+    "reward_weights",
+)
 # Log lines whose mean reward is compared.
 WINDOW = 5
 
@@ -148,9 +154,15 @@ class GroupMetrics(MetricsWriter):
 
 
 def build(
-    folder: Path, rows: PackedRows, cfg: dict[str, Any], settings: dict[str, Any], work: Path, device: Device,
-    hooks: Hooks, start: Path | None,
-) -> GroupTrainer:  # fmt: skip
+    folder: Path,
+    rows: PackedRows,
+    cfg: TrainingSlice,
+    settings: Operational,
+    work: Path,
+    device: Device,
+    hooks: Hooks,
+    start: Path | None,
+) -> GroupTrainer:
     """Return TRL's trainer, ready to train; nothing is generated yet.
 
     Raises:
@@ -160,19 +172,22 @@ def build(
     train, group = cfg["train"], cfg["train"]["grpo"]
     set_seed(train["seed"])
     rewards: list[Any] = rewards_of(group)
-    tokenizer = tokenizer_in(folder)
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, padding_side="left", local_files_only=True, trust_remote_code=cfg["model"]["trust_remote_code"]
+    )
     prompts = prompts_of(rows, tokenizer, group["rewards"])
     # Answers are generated from padded batches, which kernels for packed rows do not know.
-    attention = {"attn_implementation": "sdpa"} if cfg["model"]["attn_implementation"] == "auto" else {}
-    base = load_base(folder, {**cfg, "model": cfg["model"] | attention}, device)
+    loading = cfg.copy()
+    if cfg["model"]["attn_implementation"] == "auto":
+        loading["model"] = {**cfg["model"], "attn_implementation": "sdpa"}
+    base = load_base(folder, loading, device)
     require_room(prompts, group["max_completion_length"], getattr(base.config, "max_position_embeddings", None))
     base.generation_config.eos_token_id = list(prompts.stops)
     model = add_adapter(base, cfg["adapter"], start)
-    more = {name: group[name] for name in SAME_NAMES}
-    arguments = training_arguments(
-        train, settings, work, device, False, int(train["gradient_checkpointing"] is True),
-        kind=functools.partial(GRPOConfig, **more, reward_weights=group["reward_weights"], use_vllm=False),
-    )  # fmt: skip
+    own: dict[str, Any] = {name: value for name, value in group.items() if name in SAME_NAMES}
+    kind = functools.partial(GRPOConfig, **own)
+    every = int(train["gradient_checkpointing"] is True)
+    arguments = training_arguments(train, settings, work, device, False, every, kind=kind)
     return GroupTrainer(
         model,
         reward_funcs=rewards,
@@ -184,15 +199,8 @@ def build(
     )
 
 
-def tokenizer_in(folder: Path) -> Any:
-    """Return the tokenizer of the model folder, padding on the left as generation needs it."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder, padding_side="left")
-
-
 def add_callbacks(
-    trainer: GroupTrainer, schedule: CheckpointSchedule, stop: Any, train: dict[str, Any], metrics: Path, sinks: Any
+    trainer: GroupTrainer, schedule: CheckpointSchedule, stop: Any, train: Train, metrics: Path, sinks: Any
 ) -> None:
     """Let what saves, stops and writes take part in a training."""
     for name in ("PrinterCallback", "ProgressCallback"):

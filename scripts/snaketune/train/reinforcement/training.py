@@ -5,6 +5,8 @@ from typing import Any
 
 from snaketune.core.errors import TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.settings.operational import Operational
+from snaketune.settings.training import TrainingSlice
 from snaketune.train.checkpoints.checkpoint_schedule import CheckpointSchedule
 from snaketune.train.checkpoints.checkpoints import facts_of, keep_newest, newest_intact, seal
 from snaketune.train.determinism import choose_kernels
@@ -18,7 +20,7 @@ from snaketune.train.signals import StopRequest
 
 
 def train_by_rewards(
-    folder: Path, rows: PackedRows, cfg: dict[str, Any], settings: dict[str, Any], work: Path, start: Path | None
+    folder: Path, rows: PackedRows, cfg: TrainingSlice, settings: Operational, work: Path, start: Path | None
 ) -> Finished:
     """Train to the end, from the newest intact checkpoint in ``work`` if there is one.
 
