@@ -1,13 +1,15 @@
 """The keys of `train.method: grpo`: what they change, what does not go together, and the files of rewards."""
 
+import ast
 import importlib.util
-import sys
+from pathlib import Path
 
 import pytest
 
 from snaketune.config.consistency import check_run
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError
+from snaketune.train import run as run_module
 from snaketune.train.packages import require_trl
 from snaketune.workflow.sources.inputs import Discovery
 from snaketune.workflow.stages import stage_id
@@ -73,4 +75,8 @@ def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch):
     with pytest.raises(ConfigError, match=r"needs the package trl.*envs/extras/grpo\.txt"):
         require_trl("grpo")
     require_trl("dpo")
-    assert "snaketune.train.reinforcement" not in sys.modules
+
+
+def test_trl_is_imported_by_no_other_method():
+    tops = [node for node in ast.parse(Path(run_module.__file__).read_text()).body if isinstance(node, ast.ImportFrom)]
+    assert not [node.module for node in tops if "reinforcement" in (node.module or "")]
