@@ -159,7 +159,8 @@ class Ablation:
         if "failed" in pilot:
             return FEWEST_STEPS * steps
         rate = pilot["value"]["tokens_per_second"]
-        return max(FEWEST_STEPS * steps, min(CASE_SECONDS * rate, MOST_STEPS * steps))
+        found: float = max(FEWEST_STEPS * steps, min(CASE_SECONDS * rate, MOST_STEPS * steps))
+        return found
 
     def _train(self, setting: CaseSetting, number: int, tokens: float) -> dict[str, Any]:
         name = self._names[setting]

@@ -3,11 +3,14 @@
 from typing import Any, cast
 
 from snaketune.ablate.factors import CaseSetting, Factor
+from snaketune.settings.model import Model
 from snaketune.settings.operational import Operational
-from snaketune.settings.training import StartedAdapter, TrainingSlice
+from snaketune.settings.training import PaddedTrain, StartedAdapter, TrainingSlice
 
 
-def configured(cfg: TrainingSlice, setting: CaseSetting, tokens_per_row: float, step_tokens: float, seed: int):
+def configured(
+    cfg: TrainingSlice, setting: CaseSetting, tokens_per_row: float, step_tokens: float, seed: int
+) -> TrainingSlice:
     """Return the ``train``, ``adapter`` and ``model`` sections of a case.
 
     Every case sees about as many real tokens per optimizer step, so that all are the same training: accumulation
@@ -21,7 +24,7 @@ def configured(cfg: TrainingSlice, setting: CaseSetting, tokens_per_row: float, 
         seed: of this repeat.
     """
     accumulation = max(1, round(step_tokens / (setting.rows * tokens_per_row)))
-    train = {
+    train: dict[str, Any] = {
         **cfg["train"],
         "per_device_train_batch_size": setting.rows,
         "gradient_accumulation_steps": accumulation,
@@ -38,10 +41,11 @@ def configured(cfg: TrainingSlice, setting: CaseSetting, tokens_per_row: float, 
         "fp8": setting.fp8,
         "seed": seed,
     }
-    model = {**cfg["model"], "quantization": setting.quantization}
+    model: dict[str, Any] = {**cfg["model"], "quantization": setting.quantization}
     if not setting.bf16:
         model["dtype"] = "float32"
-    return {"train": train, "adapter": _adapter(cfg["adapter"], setting.rank), "model": model}
+    adapter = _adapter(cfg["adapter"], setting.rank)
+    return {"train": cast(PaddedTrain, train), "adapter": adapter, "model": cast(Model, model)}
 
 
 def _adapter(section: StartedAdapter, rank: int) -> StartedAdapter:

@@ -20,8 +20,9 @@ from snaketune.settings.operational import Operational
 from snaketune.settings.planning import PlanningSlice
 from snaketune.settings.tokens import Tokens
 from snaketune.settings.training import TrainingSlice
+from snaketune.storage.copy_targets import BUILTIN
 from snaketune.storage.disks import Disks
-from snaketune.storage.staging import BUILTIN, ensure_staged, sources_of
+from snaketune.storage.staging import ensure_staged, sources_of
 
 COMPILERS = ("g++", "clang++", "c++")
 

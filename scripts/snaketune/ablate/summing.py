@@ -69,7 +69,8 @@ class Parts:
     @property
     def tokenising_failed(self) -> str:
         """Return why tokenising could not be measured, empty if it could."""
-        return self.rates["tokenising"].get("failed", "")
+        found: str = self.rates["tokenising"].get("failed", "")
+        return found
 
     def seconds(self, case: Measured, on: bool, but: str = "") -> float:
         """Return the seconds of an epoch from its start with the factors beside training all on or all off.
@@ -172,7 +173,8 @@ def combined(parts: Parts, effects: Sequence[Mapping[str, Any]]) -> dict[str, An
 
 def _part_of(slow: float, row: Mapping[str, Any]) -> float:
     """Return the speed-up that a factor alone gives an epoch of ``slow`` seconds."""
-    return slow / (slow - row["seconds_saved"])
+    found: float = slow / (slow - row["seconds_saved"])
+    return found
 
 
 def sentence(measured: float, product: float, removing: Mapping[str, float]) -> str:

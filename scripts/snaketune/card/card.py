@@ -1,5 +1,7 @@
 """A model card as text: front matter for the hub, and what a person wants to know."""
 
+from typing import Any
+
 from snaketune.card.evaluation import DataSet, data_sets, results_table
 from snaketune.card.facts import CardFacts
 from snaketune.card.front_matter import front_matter
@@ -119,5 +121,6 @@ def limits(facts: CardFacts) -> list[str]:
     ]
 
 
-def _few(counts: dict, key: str) -> bool:
-    return 0 < counts.get(key, 0) < FEW
+def _few(counts: dict[str, Any], key: str) -> bool:
+    found: bool = 0 < counts.get(key, 0) < FEW
+    return found

@@ -126,9 +126,8 @@ def _kind(property: dict[str, Any]) -> str:
         return f"list of {_kind(property['items'])}"
     if "$ref" in property:
         return "mapping"
-    return {"null": "null", "object": "mapping", "string": "text"}.get(
-        property.get("type", ""), property.get("type", "")
-    )
+    name: str = property.get("type", "")
+    return {"null": "null", "object": "mapping", "string": "text"}.get(name, name)
 
 
 def _elsewhere(full: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from snaketune.config.resolve import ResolvedRun
 from snaketune.config.run_references import merged_names
-from snaketune.config.schema import AdapterConfig, LinkedConfig
+from snaketune.config.schema import LinkedConfig
+from snaketune.config.schema_model import AdapterConfig
 from snaketune.core.errors import ConfigError
 from snaketune.workflow.stages import identity
 

@@ -89,7 +89,7 @@ def resolve_runs(file: Layer, command_line: dict[str, Any], presets: str | Path)
 
 
 def _resolve_run(
-    name: str, values: dict, file: Layer, override: Layer, preset_of: Callable[[str], Layer]
+    name: str, values: dict[str, Any], file: Layer, override: Layer, preset_of: Callable[[str], Layer]
 ) -> ResolvedRun:
     preset = _first_set("preset", override.values, values, file.values)
     layers = [preset_of(str(preset))] if preset else []
@@ -221,7 +221,7 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
-def _runs_of(layer: Layer) -> dict[str, dict]:
+def _runs_of(layer: Layer) -> dict[str, dict[str, Any]]:
     runs = layer.values.get("runs") or {}
     if not isinstance(runs, dict):
         raise ConfigError(f"{layer.name}: runs is {runs!r}: write it as run names with indented keys below.")

@@ -280,7 +280,7 @@ class MergedAdapter(Section):
     weight: float = Field(1.0, allow_inf_nan=False, description="Factor of its change; may be negative.")
 
 
-def _as_adapters(value):
+def _as_adapters(value: Any) -> Any:
     """Return the list with every run that is only named as a mapping; refuse entries that name none."""
     if not isinstance(value := as_list(value), list):
         return value

@@ -1,6 +1,6 @@
 """The model and adapter sections of the configuration."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -11,20 +11,20 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
 
 
-def as_list(value):
+def as_list(value: Any) -> Any:
     """Return a single name as a list of one."""
     return [value] if isinstance(value, str) else value
 
 
-def _modules(value):
+def _modules(value: Any) -> Any:
     return value if value == "all-linear" or not isinstance(value, str) else [value]
 
 
-def _experts(value):
+def _experts(value: Any) -> Any:
     return value if value == "all-experts" or not isinstance(value, str) else [value]
 
 
-def _tokens(value):
+def _tokens(value: Any) -> Any:
     return value if value == "new" or not isinstance(value, str | int) else [value]
 
 

@@ -35,20 +35,21 @@ _SCALARS = [
 class _StrictLoader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2 scalars that refuses tags, duplicate keys, and aliases that expand to too much."""
 
-    def compose_document(self):
+    def compose_document(self) -> yaml.Node | None:
         node = super().compose_document()
         _count(node, self.name)
         return node
 
-    def compose_node(self, parent, index):
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.events.AliasEvent):
             return super().compose_node(parent, index)
-        if tag := getattr(self.peek_event(), "tag", None):
-            line = self.peek_event().start_mark.line + 1
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if tag := getattr(event, "tag", None):
+            line = event.start_mark.line + 1
             raise ConfigError(f"{self.name}, line {line}: YAML tags ({tag}) are not allowed: write the value alone.")
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
         for key_node, _ in node.value:
             line = key_node.start_mark.line + 1

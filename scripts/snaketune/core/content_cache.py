@@ -26,7 +26,7 @@ class Remembered:
 
     def __init__(self, path: str | Path, is_value: Callable[[Any], bool]):
         self._path = Path(path)
-        self._known: dict[str, list] = read_state(self._path, lambda entry: _is_entry(entry, is_value))
+        self._known: dict[str, list[Any]] = read_state(self._path, lambda entry: _is_entry(entry, is_value))
         self._dirty = False
 
     def knows(self, path: str | Path, stat: stat_result | None = None) -> bool:

@@ -44,7 +44,8 @@ class DigestCache:
 
     def digest(self, path: str | Path) -> str:
         """Return the digest of the file at ``path``, reading it only if it changed on disk."""
-        return self._remembered.value(Path(path).resolve(), file_digest)
+        found: str = self._remembered.value(Path(path).resolve(), file_digest)
+        return found
 
     def folder_digest(self, path: str | Path) -> str:
         """Return one digest over the names and contents of all files under the folder ``path``."""

@@ -73,7 +73,8 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if bad := damaged_files(path):
         raise mark_damaged(path, bad[0])
-    return read_json(path)
+    found: dict[str, Any] = read_json(path)
+    return found
 
 
 def mark_damaged(manifest: Path, name: str) -> DataError:

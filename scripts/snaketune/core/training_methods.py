@@ -15,4 +15,5 @@ REFERENCED = ("dpo", "kto")
 
 def method_of(sections: Mapping[str, Any]) -> str:
     """Return the method in a stage's configuration slice; data that are prepared as for sft do not say it."""
-    return sections.get("train", {}).get("method", "sft")
+    found: str = sections.get("train", {}).get("method", "sft")
+    return found

@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 _worker: Callable[[Any], Any]
 
 
-def _start(make_worker: Callable[..., Callable[[Any], Any]], arguments: tuple, parent: str) -> None:
+def _start(make_worker: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...], parent: str) -> None:
     global _worker
     stop_with_parent(parent)
     _worker = make_worker(*arguments)
@@ -35,7 +35,7 @@ def _work(chunk: Any) -> Any:
 
 def ordered_results(
     make_worker: Callable[..., Callable[[Item], Result]],
-    arguments: tuple,
+    arguments: tuple[Any, ...],
     chunks: Iterable[Item],
     processes: int,
 ) -> Iterator[Result]:
@@ -52,7 +52,7 @@ def ordered_results(
     context = multiprocessing.get_context("spawn")  # a forked copy of native threads would hang
     initial = (make_worker, arguments, f"{socket.gethostname()}:{os.getpid()}")
     with ProcessPoolExecutor(processes, context, initializer=_start, initargs=initial) as pool:
-        waiting: deque = deque()
+        waiting: deque[Any] = deque()
         try:
             for chunk in chunks:
                 waiting.append(pool.submit(_work, chunk))
@@ -66,7 +66,7 @@ def ordered_results(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def in_processes(work: Callable[..., Any], tasks: Sequence[tuple], threads: int) -> Iterator[Any]:
+def in_processes(work: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], threads: int) -> Iterator[Any]:
     """Yield ``work(*task)`` for each task, in order, made by up to ``threads`` processes.
 
     Args:
@@ -77,5 +77,5 @@ def in_processes(work: Callable[..., Any], tasks: Sequence[tuple], threads: int)
     return ordered_results(_caller, (work,), tasks, min(threads, len(tasks)))
 
 
-def _caller(work: Callable[..., Any]) -> Callable[[tuple], Any]:
+def _caller(work: Callable[..., Any]) -> Callable[[tuple[Any, ...]], Any]:
     return lambda task: work(*task)

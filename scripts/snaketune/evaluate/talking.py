@@ -1,7 +1,7 @@
 """Base and tuned model answering at the same time, token by token in turns."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,16 @@ class _Turns:
 class _Streamer(BaseStreamer):
     """Takes each token as it is made, shows the text and hands over to the other model."""
 
-    def __init__(self, tokenizer, turns: _Turns, number: int, texts: list[str], show: Show, speaker, stops):
+    def __init__(
+        self,
+        tokenizer: Any,
+        turns: _Turns,
+        number: int,
+        texts: list[str],
+        show: Show,
+        speaker: _Speaker,
+        stops: Iterable[int],
+    ):
         self._tokenizer, self._turns, self._number = tokenizer, turns, number
         self._texts, self._show, self._speaker, self._stops = texts, show, speaker, set(stops)
         self._ids: list[int] = []

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig
@@ -90,7 +91,7 @@ def _of_pattern(pattern: dict[str, int] | None, module: str, default: int) -> in
     return pattern.get(get_pattern_key(list(pattern), module), default)
 
 
-def _layer_order(name: str) -> tuple:
+def _layer_order(name: str) -> tuple[Any, ...]:
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in name.split("."))
 
 

@@ -56,7 +56,7 @@ class Checkpoint:
             except (SafetensorError, FileNotFoundError) as error:
                 raise TrainingError(f"{path} cannot be read ({error}): prepare the model again.") from None
 
-    def _register(self, path: Path, name: str, header) -> None:
+    def _register(self, path: Path, name: str, header: Any) -> None:
         kind = header.get_dtype()
         if kind not in DTYPES:
             raise TrainingError(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from snaketune.core.canonical import canonical_bytes
 from snaketune.core.errors import ConfigError, DataError
@@ -115,7 +116,7 @@ def digest_weights(files: Iterable[Path]) -> str:
 
 
 @contextmanager
-def embedding_rows(folder: Path) -> Iterator:
+def embedding_rows(folder: Path) -> Iterator[Any]:
     """Give the rows of the token embedding in ``folder``, read when they are asked for; None without one.
 
     It is the tensor with a row per token of the vocabulary whose name says so and that is not the output layer.
@@ -124,7 +125,7 @@ def embedding_rows(folder: Path) -> Iterator:
         yield next(_embeddings(folder, stack), None)
 
 
-def _embeddings(folder: Path, stack: ExitStack) -> Iterator:
+def _embeddings(folder: Path, stack: ExitStack) -> Iterator[Any]:
     if not ((folder / SINGLE_FILE).is_file() or (folder / INDEX_FILE).is_file()):
         return
     config = read_object(folder / "config.json")
@@ -138,7 +139,7 @@ def _embeddings(folder: Path, stack: ExitStack) -> Iterator:
                 yield part
 
 
-def stored_weights(files: Iterable[Path], names: Sequence[str]) -> list:
+def stored_weights(files: Iterable[Path], names: Sequence[str]) -> list[Any]:
     """Return those of the tensors ``names`` that are in ``files``, in the order of the files."""
     found = []
     for file in files:
@@ -147,7 +148,7 @@ def stored_weights(files: Iterable[Path], names: Sequence[str]) -> list:
     return found
 
 
-def _tensors(files: Iterable[Path]) -> Iterator[tuple]:
+def _tensors(files: Iterable[Path]) -> Iterator[tuple[Any, ...]]:
     """Yield (name, tensor, file) over all ``files`` in the order of the names."""
     with ExitStack() as stack:
         opened = {file: stack.enter_context(_opened(file, "pt")) for file in files}
@@ -156,7 +157,7 @@ def _tensors(files: Iterable[Path]) -> Iterator[tuple]:
 
 
 @contextmanager
-def _opened(file: Path, framework: str) -> Iterator:
+def _opened(file: Path, framework: str) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -168,7 +169,7 @@ def _opened(file: Path, framework: str) -> Iterator:
         ) from error
 
 
-def _is_finite(piece) -> bool:
+def _is_finite(piece: Any) -> bool:
     if not piece.is_floating_point():
         return True
     # Eight-bit floats have no isfinite of their own; a wider type holds each of their values.
@@ -176,7 +177,7 @@ def _is_finite(piece) -> bool:
     return bool(wide.isfinite().all())
 
 
-def _bytes_of(piece) -> memoryview:
+def _bytes_of(piece: Any) -> memoryview:
     import torch
 
     return memoryview(piece.contiguous().view(torch.uint8).numpy())

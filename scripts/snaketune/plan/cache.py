@@ -100,13 +100,14 @@ def remembered(function: Callable[Concatenate[Any, P], R]) -> Callable[Concatena
     answers: dict[tuple[Any, ...], R] = {}
 
     @wraps(function)
-    def asked(config: Any, *args: P.args, **kwargs: P.kwargs) -> R:
+    def asked(config: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         if isinstance(config, PreparedConfiguration):
-            return config.answer(asked_plainly, args, kwargs)
+            found: R = config.answer(asked_plainly, args, kwargs)
+            return found
         return asked_plainly(config, *args, **kwargs)
 
     @wraps(function)
-    def asked_plainly(config: Any, *args: P.args, **kwargs: P.kwargs) -> R:
+    def asked_plainly(config: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
         content = {name: value for name, value in config.to_dict().items() if name != PLACE}
         key = (type(config), json.dumps(content, sort_keys=True, default=str), args, tuple(sorted(kwargs.items())))
         if key not in answers:

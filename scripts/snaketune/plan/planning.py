@@ -146,7 +146,8 @@ def make_plan(given: PlanInputs) -> dict[str, Any]:
         **probe_block(probe),
         "notes": list(dict.fromkeys([*work.notes, *notes, *filter(None, _own_notes(given, probe))])),
     }
-    return rounded(plan)
+    found: dict[str, Any] = rounded(plan)
+    return found
 
 
 def _beside(

@@ -59,7 +59,8 @@ def stored_digest(client: Any, url: str) -> str | None:
     address = Address.of(url)
     with explained(client, url):
         try:
-            return client.head_object(Bucket=address.bucket, Key=address.key)["Metadata"].get(DIGEST)
+            found: str | None = client.head_object(Bucket=address.bucket, Key=address.key)["Metadata"].get(DIGEST)
+            return found
         except ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
                 return None

@@ -15,7 +15,8 @@ def sign_test(gains: int, losses: int) -> float:
     for k in range(min(gains, losses)):
         term = term * (changed - k) // (k + 1)
         tail += term
-    return min(1.0, 2 * tail / 2**changed)
+    found: float = min(1.0, 2 * tail / 2**changed)
+    return found
 
 
 def interval(fraction: float, n: int) -> tuple[float, float]:

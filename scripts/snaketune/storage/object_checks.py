@@ -118,6 +118,7 @@ def _part_bytes(client: Any, found: StoredObject) -> int:
 
     address = Address.of(found.url)
     try:
-        return client.head_object(Bucket=address.bucket, Key=address.key, PartNumber=1)["ContentLength"]
+        result: int = client.head_object(Bucket=address.bucket, Key=address.key, PartNumber=1)["ContentLength"]
+        return result
     except ClientError:
         return 0

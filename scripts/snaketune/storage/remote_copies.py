@@ -65,7 +65,8 @@ def fetch_unknown(
         contents.remember(found, arrived.digest)
         return source, Copied("fetched", arrived.resumed, arrived.rate)
 
-    return _fetch(None if is_on_hub(found.url) else connect(), found, folder, settle, advance)
+    result: tuple[Source, Copied] = _fetch(None if is_on_hub(found.url) else connect(), found, folder, settle, advance)
+    return result
 
 
 def fetch_known(source: Source, target: Path, folder: Path, advance: Callable[[int], object]) -> Copied:
@@ -87,7 +88,8 @@ def fetch_known(source: Source, target: Path, folder: Path, advance: Callable[[i
         publish(arrived, target)
         return Copied("fetched", arrived.resumed, arrived.rate)
 
-    return _fetch(client, found, folder, settle, advance)
+    result: Copied = _fetch(client, found, folder, settle, advance)
+    return result
 
 
 def _fetch(

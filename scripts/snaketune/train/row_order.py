@@ -12,7 +12,7 @@ from snaketune.train.batches import Layout, arrange
 from snaketune.train.monitoring.step_timers import batch_facts
 
 
-class RowIndices(Dataset):
+class RowIndices(Dataset[Any]):
     """The indices of packed rows: the rows themselves are read when a batch is put together.
 
     An index beyond the last row means a row of padding.

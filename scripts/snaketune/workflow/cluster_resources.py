@@ -24,13 +24,15 @@ UNACCOUNTED = "accounting_storage/none"
 def memory_mb(stage: str, size: int, attempt: int = 1) -> int:
     """Return the memory of a stage in MB for ``size`` bytes of sources; doubled with each further attempt."""
     need = _need_of(stage)
-    return math.ceil(need.megabytes + need.megabytes_per_gb * size / GIGABYTE) * 2 ** (attempt - 1)
+    found: int = math.ceil(need.megabytes + need.megabytes_per_gb * size / GIGABYTE) * 2 ** (attempt - 1)
+    return found
 
 
 def minutes(stage: str, size: int, attempt: int = 1) -> int:
     """Return the time limit of a stage in minutes for ``size`` bytes of sources, likewise."""
     need = _need_of(stage)
-    return math.ceil(need.minutes + need.minutes_per_gb * size / GIGABYTE) * 2 ** (attempt - 1)
+    found: int = math.ceil(need.minutes + need.minutes_per_gb * size / GIGABYTE) * 2 ** (attempt - 1)
+    return found
 
 
 def _need_of(stage: str) -> Need:

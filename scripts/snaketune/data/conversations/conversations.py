@@ -193,7 +193,8 @@ class TurnReader:
             if keys:
                 for key in part.keys() - {"type", keys[0]}:
                     self._note(f"{path}.{key}", part[key])
-                return part[keys[0]]
+                found: str = part[keys[0]]
+                return found
         if modality := modality_of(part):
             raise Refusal(OTHER_MODALITY, f"{place} is {modality}, which a text model cannot process")
         shown = repr(str(kind)[:40]) if type(part) is dict else KINDS[type(part)]

@@ -52,7 +52,8 @@ class Builder:
         for key, item in value.items():
             if key != "messages":
                 self._note(f"{column}.{key}", item)
-        return value["messages"]
+        found: list[Any] = value["messages"]
+        return found
 
     def pair(self, record: Json, given: Given) -> Json:
         """Return the canonical record of a question and its answer."""

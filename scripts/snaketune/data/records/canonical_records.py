@@ -122,12 +122,13 @@ def turns_of(record: dict[str, Any]) -> list[Turn]:
 
 def conversation_of(record: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the messages of a canonical record; of a pair, the prompt with the answer that was chosen."""
-    return record["messages"] + record["chosen"] if "chosen" in record else record["messages"]
+    found: list[dict[str, Any]] = record["messages"] + record["chosen"] if "chosen" in record else record["messages"]
+    return found
 
 
 def _said(message: dict[str, Any]) -> str:
     """Return the content of a turn with its reasoning and the functions that it calls; ids of calls are arbitrary."""
-    content = message.get("reasoning_content", "") + (message["content"] or "")
+    content: str = message.get("reasoning_content", "") + (message["content"] or "")
     if "tool_calls" not in message:
         return content
     calls = [call.get("function", call) for call in message["tool_calls"]]

@@ -99,7 +99,8 @@ class RecordConverter:
             if self._inside:
                 self._note_inside()
         self._seen.used += _size_of_used(converted)
-        return converted
+        result: Json = converted
+        return result
 
     def _given(self, record: Json) -> dict[str, list[str]]:
         """Return which columns have each field beside the main ones; the others are noted."""

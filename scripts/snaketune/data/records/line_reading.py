@@ -108,7 +108,8 @@ def _object(content: Any) -> dict[str, Any]:
     """
     if isinstance(content, Refusal):
         raise content
-    return content
+    found: dict[str, Any] = content
+    return found
 
 
 def _entry(block: Block, number: int, offset: int | None, content: Any, refusal: Refusal) -> bytes:

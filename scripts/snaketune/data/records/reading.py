@@ -25,7 +25,8 @@ from snaketune.data.records.quarantine import Quarantine, Refusal
 from snaketune.data.records.reading_policy import Limits, Reading, ReadingPolicy
 from snaketune.data.shards import gathered, read_parts
 from snaketune.data.sources.blocks import Block, SourceBlocks, is_packed
-from snaketune.storage.staging import Source, progress_bar
+from snaketune.storage.copy_targets import Source
+from snaketune.storage.staging import progress_bar
 
 SAMPLE_RECORDS = 64
 SAMPLE_LINES = 10_000
@@ -292,11 +293,11 @@ def _no_lines(path: str) -> DataError:
     return DataError(f"{path} has no record: remove it from data.sources or fill it.")
 
 
-def _sample(blocks: Iterator[Block]) -> tuple[list[Block], int, list[tuple[int, dict]]]:
+def _sample(blocks: Iterator[Block]) -> tuple[list[Block], int, list[tuple[int, dict[str, Any]]]]:
     """Take blocks until there are 64 objects, 10,000 lines or 4 MiB; return them, the number of lines, the objects."""
     seen: list[Block] = []
     lines = 0
-    objects: list[tuple[int, dict]] = []
+    objects: list[tuple[int, dict[str, Any]]] = []
     for block in blocks:
         seen.append(block)
         for number, content in enumerate(block.items(), block.line):

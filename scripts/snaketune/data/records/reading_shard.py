@@ -12,7 +12,7 @@ from snaketune.data.records.reading import RecordReader, processes_for, reading_
 from snaketune.data.records.reading_policy import ReadingPolicy
 from snaketune.data.shards import Shard, write_part
 from snaketune.data.sources.blocks import Block
-from snaketune.storage.staging import Source
+from snaketune.storage.copy_targets import Source
 
 
 def read_shard(

@@ -81,7 +81,8 @@ class Pieces:
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each piece, int64."""
-        return self.stops - self.starts
+        found: np.ndarray = self.stops - self.starts
+        return found
 
     def counts(self) -> dict[str, int]:
         """Return how many documents they are of, how many pieces, and tokens that are in two as context."""

@@ -135,7 +135,8 @@ def _starts(sizes: np.ndarray, used: np.ndarray, row_offsets: np.ndarray, row_le
     before = np.cumsum(sizes) - sizes
     row_begins = np.cumsum(used) - used
     row_of = np.repeat(np.arange(len(used)), np.diff(row_offsets))
-    return before - row_begins[row_of] + row_of * row_length
+    found: np.ndarray = before - row_begins[row_of] + row_of * row_length
+    return found
 
 
 def _positions(starts: np.ndarray, used: np.ndarray, row_length: int) -> np.ndarray:
@@ -167,7 +168,8 @@ class PackedRows:
         self.tokens = np.concatenate(parts) if parts else np.empty(0, np.int32)
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        found: int = self._starts[-1]
+        return found
 
     def take(self, name: str, indices: Sequence[int]) -> np.ndarray:
         """Return the rows ``indices`` of ``input_ids``, ``loss_mask`` or ``position_ids``, shape [len, row_length]."""
@@ -207,14 +209,16 @@ class PackedRows:
         if "rejected" in found.schema.names:
             return np.array(found.column("rejected")[index].as_py(), bool)
         records = np.array(found.column("documents")[index].as_py(), np.int64)
-        return np.diff(records, prepend=-1) == 0
+        result: np.ndarray = np.diff(records, prepend=-1) == 0
+        return result
 
     def _locate(self, row: int) -> tuple[int, int]:
         batch = bisect_right(self._starts, row) - 1
         return batch, row - self._starts[batch]
 
     def _view(self, batch: pa.RecordBatch, name: str) -> np.ndarray:
-        return batch.column(name).values.to_numpy().reshape(batch.num_rows, self.row_length)
+        found: np.ndarray = batch.column(name).values.to_numpy().reshape(batch.num_rows, self.row_length)
+        return found
 
     def _whole(self, name: str) -> np.ndarray:
         views = self._views[name]

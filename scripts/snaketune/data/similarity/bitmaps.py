@@ -28,7 +28,8 @@ def bitmaps(rows: Rows) -> np.ndarray:
 
 def least_difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return how many shingles at least are in one row of each pair only, given their bitmaps, int64 [pairs]."""
-    return np.bitwise_count(one ^ other).sum(axis=1, dtype=np.int64)
+    found: np.ndarray = np.bitwise_count(one ^ other).sum(axis=1, dtype=np.int64)
+    return found
 
 
 def may_be_similar(one: np.ndarray, other: np.ndarray, sizes: np.ndarray, threshold: float) -> np.ndarray:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -87,7 +88,12 @@ def find_leaks(
 
 
 def _search(
-    tasks: Sequence[tuple], evaluation: Side, threshold: float, folder: Path, threads: int, most: int | None = None
+    tasks: Sequence[tuple[Any, ...]],
+    evaluation: Side,
+    threshold: float,
+    folder: Path,
+    threads: int,
+    most: int | None = None,
 ) -> Leaks:
     rows = _rows(list(in_processes(shingles_of_range, _tasks(evaluation, threshold), threads)))
     closest = np.zeros(int(rows.owner[-1]) + 1 if len(rows) else 0)
@@ -107,7 +113,7 @@ def _search(
 
 
 def _surely_alike(
-    rows: Rows, tasks: Sequence[tuple], threshold: float, most: int, closest: np.ndarray, threads: int
+    rows: Rows, tasks: Sequence[tuple[Any, ...]], threshold: float, most: int, closest: np.ndarray, threads: int
 ) -> np.ndarray:
     """Return which held-out records more than ``most`` of a few thousand training records are similar to, bool.
 
@@ -154,7 +160,7 @@ def _best(pairs: np.ndarray) -> np.ndarray:
     return pairs[:, order[np.unique(record[order], return_index=True)[1]]]
 
 
-def _tasks(side: Side, threshold: float) -> list[tuple]:
+def _tasks(side: Side, threshold: float) -> list[tuple[Any, ...]]:
     """Return (path, range, chosen records of the range, index of its first record, threshold) for each range."""
     ranges = line_ranges(side.path)
     firsts = np.cumsum([0, *(count_lines(side.path, span) for span in ranges)])

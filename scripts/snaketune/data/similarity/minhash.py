@@ -93,4 +93,5 @@ def band_keys(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
     for index, factor in enumerate(constants(rows, 5)):
         keys += values[:, index] * factor
         keys ^= keys >> np.uint64(29)
-    return (keys * constants(1, 6)[0] >> HALF).astype(np.uint32)
+    found: np.ndarray = (keys * constants(1, 6)[0] >> HALF).astype(np.uint32)
+    return found

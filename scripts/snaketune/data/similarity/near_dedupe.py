@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def sketch_ranges(
 
 def sketching_tasks(
     path: Path, ranges: Sequence[Range], skip: Sequence[np.ndarray], likeness: Likeness, folder: Path
-) -> list[tuple]:
+) -> list[tuple[Any, ...]]:
     """Return the arguments of ``sketch_range`` for each range."""
     firsts = np.cumsum([0, *(len(part) for part in skip)]).tolist()
     return [
@@ -187,7 +188,8 @@ class Store:
 def _joined(folder: Path, parts: Sequence[Path], name: str, keep: bool) -> np.ndarray:
     """Append the arrays of all parts to one file, dropping each unless ``keep``, and return it memory-mapped."""
     if len(parts) == 1:
-        return np.load(parts[0].with_suffix(f".{name}.npy"), mmap_mode="r")
+        found: np.ndarray = np.load(parts[0].with_suffix(f".{name}.npy"), mmap_mode="r")
+        return found
     target = folder / name
     with open(target, "wb") as file:
         for part in parts:
@@ -215,7 +217,8 @@ def _stirred(entries: np.ndarray, owner: np.ndarray, stays: np.ndarray, changed:
     records = owner[(entries & LOW).astype(np.int64)]
     starts = _bucket_starts(entries)
     touched = np.logical_or.reduceat(changed[records], starts)
-    return entries[np.repeat(touched, np.diff(starts, append=len(entries))) & stays[records]]
+    found: np.ndarray = entries[np.repeat(touched, np.diff(starts, append=len(entries))) & stays[records]]
+    return found
 
 
 def _bucket_starts(entries: np.ndarray) -> np.ndarray:

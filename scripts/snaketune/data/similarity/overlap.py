@@ -62,7 +62,8 @@ class HashIndex:
 
     def holds(self, hashes: np.ndarray) -> np.ndarray:
         """Tell for each hash whether any text holds it, bool; one in sixteen of the others is mistaken for one."""
-        return self.flags[_slots(hashes, len(self.flags))]
+        found: np.ndarray = self.flags[_slots(hashes, len(self.flags))]
+        return found
 
     def find(self, hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (positions in ``hashes``, texts that hold the hash there), int64, a piece at a time."""

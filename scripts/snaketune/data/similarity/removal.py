@@ -98,7 +98,8 @@ class LineIndex:
             raise DataError(
                 f"{name}: there is no record of line {line[first]} of source {source[first]}: rebuild the table."
             )
-        return index
+        found: np.ndarray = index
+        return found
 
 
 def index_range(path: str | Path, span: Range) -> tuple[bytes, bytes]:

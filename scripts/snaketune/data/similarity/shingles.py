@@ -122,7 +122,8 @@ def _prefix_sums(values: np.ndarray, shift: int) -> np.ndarray:
 
 def _differences(sums: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Return the polynomials of ranges, wherever each of them stands."""
-    return (sums[ends] - sums[starts]) * _powers(len(sums))[1][starts]
+    found: np.ndarray = (sums[ends] - sums[starts]) * _powers(len(sums))[1][starts]
+    return found
 
 
 def _with_indentation(codes: np.ndarray, kinds: np.ndarray, starts: np.ndarray) -> np.ndarray:

@@ -223,7 +223,7 @@ class _Cutter:
         """Return the next bytes, as many as fit; ``before`` was read and not yet given to anybody."""
         filled, view = 0, memoryview(self._buffer)
         try:
-            while filled < len(view) and (size := self._stream.readinto(view[filled:])):  # type: ignore[attr-defined]
+            while filled < len(view) and (size := self._stream.readinto(view[filled:])):
                 filled += size
         except EOFError as error:
             raise _damaged(self._path, self._unit, self._reached(before, view[:filled]), error) from None

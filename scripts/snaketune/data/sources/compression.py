@@ -106,7 +106,8 @@ class Inflated(io.RawIOBase):
 
     def _decompress(self, following: bytes, size: int) -> bytes:
         try:
-            return self._member.decompress(following, size)
+            found: bytes = self._member.decompress(following, size)
+            return found
         except (zlib.error, lzma.LZMAError, OSError) as error:
             raise EOFError(str(error)) from None
 
@@ -162,7 +163,7 @@ class Bounded(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill ``buffer`` and return the number of bytes, 0 at the end."""
-        size = self._stream.readinto(buffer)  # type: ignore[attr-defined]
+        size = self._stream.readinto(buffer)
         self._size += size
         if self._size > HARMLESS_BYTES and self._size > MOST_EXPANSION * max(self._taken(), 1):
             raise DataError(

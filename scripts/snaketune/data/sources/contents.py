@@ -56,7 +56,7 @@ class Peekable(io.RawIOBase):
         if not self._seen:
             if self._error:
                 raise self._error
-            return self._stream.readinto(buffer)  # type: ignore[attr-defined]
+            return self._stream.readinto(buffer)
         view = memoryview(buffer)
         content, self._seen = self._seen[: len(view)], self._seen[len(view) :]
         view[: len(content)] = content

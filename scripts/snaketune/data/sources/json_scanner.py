@@ -69,7 +69,8 @@ class Scanner:
 def ends_of_values(text: bytes) -> list[int]:
     """Return the places behind the objects and lists that a text consists of."""
     places, marks, depths, _ = Scanner().scan(text)
-    return (places[(depths <= 0) & (STEPS[marks] == -1)] + 1).tolist()
+    found: list[int] = (places[(depths <= 0) & (STEPS[marks] == -1)] + 1).tolist()
+    return found
 
 
 def lists_in_object(text: bytes) -> Iterator[tuple[bytes, int]]:

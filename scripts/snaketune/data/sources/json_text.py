@@ -147,7 +147,8 @@ class Objects(Items):
 def _with_breaks(text: Any, starts: Any) -> bytes:
     """Return the text with a line break before each of the places."""
     if not len(starts):
-        return text.tobytes()
+        found: bytes = text.tobytes()
+        return found
     # A blank before an object becomes the line end; where there is no blank, a line end is put between.
     after_blank = np.isin(text[starts - 1], list(BLANK)) & (starts > 0)
     text[starts[after_blank] - 1] = BREAK

@@ -43,7 +43,8 @@ def sample(records: Path, out: IO[bytes], sources: Sequence[Source], limit: int 
         kept[left[_beyond(hashes[left], limit)]] = False
     with open(records, "rb") as lines:
         out.writelines(line for line, is_kept in zip(lines, kept.tolist(), strict=True) if is_kept)
-    return np.bincount(numbers[~kept], minlength=len(sources)).tolist()
+    found: list[int] = np.bincount(numbers[~kept], minlength=len(sources)).tolist()
+    return found
 
 
 def repetitions(sources: np.ndarray, lines: np.ndarray, weights: Sequence[float], seed: int) -> np.ndarray:
@@ -59,7 +60,8 @@ def repetitions(sources: np.ndarray, lines: np.ndarray, weights: Sequence[float]
     """
     own = np.asarray(weights, np.float64)[sources]
     whole = np.floor(own)
-    return (whole + (_fractions(sources, lines, seed) < own - whole)).astype(np.int64)
+    found: np.ndarray = (whole + (_fractions(sources, lines, seed) < own - whole)).astype(np.int64)
+    return found
 
 
 def _fractions(sources: np.ndarray, lines: np.ndarray, seed: int) -> np.ndarray:

@@ -74,12 +74,13 @@ class Reference:
                 return_dict=True,
                 return_assistant_tokens_mask=True,
             )
-        return found["assistant_masks"]
+        result: list[int] = found["assistant_masks"]
+        return result
 
     def ids(self, messages: Sequence[Message], tools: list[Message] | None, prompt: bool) -> list[int]:
         """Return the ids of a conversation, with the generation prompt or without, as a server computes them."""
         with _on(self._day):
-            return self._tokenizer.apply_chat_template(
+            ids: list[int] = self._tokenizer.apply_chat_template(
                 self._given(messages),
                 tools=tools,
                 chat_template=self._template.source,
@@ -87,10 +88,12 @@ class Reference:
                 tokenize=True,
                 return_dict=False,
             )
+            return ids
 
     def text(self, ids: Sequence[int]) -> str:
         """Return the text of ids, special tokens spelled out."""
-        return self._tokenizer.decode(ids, skip_special_tokens=False)
+        found: str = self._tokenizer.decode(ids, skip_special_tokens=False)
+        return found
 
 
 @contextmanager

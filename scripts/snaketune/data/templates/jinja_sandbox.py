@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from itertools import pairwise
-from typing import Any
+from typing import Any, NoReturn
 
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from snaketune.core.errors import ConfigError, DataError
@@ -53,19 +54,19 @@ class _Generation(Extension):
 
     tags = {"generation"}  # noqa: RUF012 - declared so by jinja2
 
-    def __init__(self, environment):
+    def __init__(self, environment: jinja2.Environment):
         super().__init__(environment)
         environment.extend(notes=Notes())
         environment.filters["_note_generation"] = self._note
 
-    def parse(self, parser):
+    def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         # A filter is called directly; a macro, which does the same in transformers, takes several times as long.
         note = nodes.Filter(None, "_note_generation", [], [], None, None)
         return nodes.FilterBlock(body, note).set_lineno(line)
 
-    def _note(self, text):
+    def _note(self, text: str) -> str:
         notes: Notes = self.environment.notes  # type: ignore[attr-defined]
         notes.spans.append((notes.size, notes.size + len(text)))
         return text
@@ -79,7 +80,7 @@ class _Namespace(jinja2.utils.Namespace):
         values = dict(*args, **kwargs)
         for name in values:
             _check_attribute(name)
-        jinja2.utils.Namespace.__init__(self, values)  # type: ignore[arg-type]
+        jinja2.utils.Namespace.__init__(self, values)
 
     def __setitem__(self, name: str, value: Any) -> None:
         _check_attribute(name)
@@ -182,11 +183,17 @@ def _names_content(node: nodes.Node) -> bool:
     return named or keyed or any(found.name == "content" for found in node.find_all(nodes.Name))
 
 
-def _tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def _raise(message: str):
+def _raise(message: str) -> NoReturn:
     raise jinja2.exceptions.TemplateError(message)
 
 

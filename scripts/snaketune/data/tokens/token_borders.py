@@ -96,7 +96,8 @@ class Borders:
 
     def _is_exact(self, left: str, right: str) -> bool:
         whole, *parts = self._tokenizer.encode_batch([left + right, left, right], False, offsets=False)
-        return whole.ids == [*parts[0].ids, *parts[1].ids]
+        found: bool = whole.ids == [*parts[0].ids, *parts[1].ids]
+        return found
 
 
 def _by_length(names: set[str]) -> list[tuple[int, frozenset[str]]]:

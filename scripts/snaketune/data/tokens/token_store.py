@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +37,7 @@ def writing_tokens(folder: str | Path) -> Iterator[pa.ipc.RecordBatchStreamWrite
     with writing_directory(folder) as partial:
         with pa.OSFile(str(partial / DATA_FILE), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
             yield writer
-        features: dict[str, dict] = {
+        features: dict[str, dict[str, Any]] = {
             name: {"feature": {"dtype": dtype, "_type": "Value"}, "_type": "List"} for name, dtype in _LISTS.items()
         }
         features |= {name: {"dtype": dtype, "_type": "Value"} for name, dtype in _SCALARS.items()}
@@ -91,7 +92,8 @@ class TokenStore:
         self.firsts = _column(batches, "first", np.int32)
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        found: int = self._starts[-1]
+        return found
 
     def document(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the token ids (int32) and the loss mask (int8) of document ``index``, both of shape [length].
@@ -112,7 +114,8 @@ class TokenStore:
 def _mask_view(values: pa.Array) -> np.ndarray:
     """Return the bits of a mask as bytes (uint8), or the mask itself where it has a byte a token (int8)."""
     if values.type == pa.int8():
-        return values.to_numpy()
+        found: np.ndarray = values.to_numpy()
+        return found
     return np.frombuffer(values.buffers()[1] or b"", np.uint8)
 
 

@@ -135,7 +135,8 @@ def _special_tokens(folder: Path) -> dict[str, str]:
 
 
 def _content(token: Any) -> str:
-    return token["content"] if isinstance(token, dict) else token
+    found: str = token["content"] if isinstance(token, dict) else token
+    return found
 
 
 def own_chat_template(folder: str | Path) -> str | None:
@@ -156,5 +157,6 @@ def own_chat_template(folder: str | Path) -> str | None:
                 f"{config} has the chat templates {', '.join(sorted(named))} but no default: copy one into a file and "
                 "set tokens.chat_template to it."
             )
-        return named["default"]
+        found: str | None = named["default"]
+        return found
     return template

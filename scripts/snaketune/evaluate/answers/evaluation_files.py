@@ -15,7 +15,7 @@ from snaketune.data.records.reading import RecordReader
 from snaketune.data.records.reading_policy import ReadingPolicy
 from snaketune.settings.evaluate import Evaluate
 from snaketune.settings.evaluation import EvaluationSlice
-from snaketune.storage.staging import Source
+from snaketune.storage.copy_targets import Source
 
 SHARED: tuple[Literal["ignore", "roles", "strip"], ...] = ("ignore", "roles", "strip")
 OWN_COLUMNS = "evaluate.columns"

@@ -71,7 +71,7 @@ def peft_changes(base_folder: Path, adapter: Adapter, trust: bool) -> Callable[[
             f"{adapter.folder}: {len(strays)} modules are changed by only one of PEFT and the merge; the first is"
             f" {strays[0]}: {AGAIN}."
         )
-    return lambda module: layers[module].get_delta_weight("default").detach().float().cpu()  # type: ignore[operator, attr-defined]
+    return lambda module: layers[module].get_delta_weight("default").detach().float().cpu()  # type: ignore[attr-defined]
 
 
 def sum_error(exact: torch.Tensor, weight: torch.Tensor, change: torch.Tensor) -> float:

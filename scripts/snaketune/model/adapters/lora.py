@@ -40,9 +40,7 @@ def lora_config(model: Any, adapter: Adapter, targets: Targets | None = None) ->
         rank_pattern=dict(adapter.get("rank_pattern") or {}),
         alpha_pattern=dict(adapter.get("alpha_pattern") or {}),
         modules_to_save=whole or None,
-        trainable_token_indices=dict.fromkeys(embedding_names(model, is_tied), cast(list[int], tokens))
-        if tokens
-        else None,
+        trainable_token_indices=dict.fromkeys(embedding_names(model, is_tied), tokens) if tokens else None,
         # Without it a trained copy of tied embeddings would come apart from the output layer.
         ensure_weight_tying=is_tied and bool(whole),
         bias="none",

@@ -92,7 +92,8 @@ def answer_timings(results: Path, target: Target, host: str, parameters: int) ->
 def _read(folder: Path, name: str = "plan.json") -> dict[str, Any] | None:
     """Return a fact file, None when it is not there or half gone: another job may be replacing its run just now."""
     try:
-        return json.loads((folder / name).read_bytes())
+        found: dict[str, Any] | None = json.loads((folder / name).read_bytes())
+        return found
     except (FileNotFoundError, ValueError):
         return None
 

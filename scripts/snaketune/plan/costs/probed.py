@@ -36,7 +36,8 @@ def probe_path(results: Path, identity: str) -> Path:
 def kept_probe(own: Path) -> dict[str, Any] | None:
     """Return the probe that a run was planned with before, None where there is none."""
     try:
-        return json.loads((own / "probe.json").read_bytes())
+        found: dict[str, Any] | None = json.loads((own / "probe.json").read_bytes())
+        return found
     except (FileNotFoundError, ValueError):
         return None
 

@@ -6,9 +6,8 @@ from typing import Any
 
 from snaketune.report import units
 from snaketune.report.ablation.waterfall import waterfall
-from snaketune.report.compare.comparison import hours
+from snaketune.report.compare.comparison import dollars, hours
 from snaketune.report.filling import fill
-from snaketune.report.plan.planning import dollars
 from snaketune.report.text import excerpt, visible
 
 WAYS = {

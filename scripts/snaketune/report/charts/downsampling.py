@@ -1,6 +1,6 @@
 """Curves with many points, made small without hiding a spike."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 Point = tuple[int, float]
 MAXIMUM_POINTS = 1000
@@ -25,7 +25,7 @@ def thin(points: Sequence[Point], maximum: int = MAXIMUM_POINTS) -> list[Point]:
     return [*kept, points[-1]]
 
 
-def _index_of(bucket: Sequence[Point], extreme) -> int:
+def _index_of(bucket: Sequence[Point], extreme: Callable[..., int]) -> int:
     return extreme(range(len(bucket)), key=lambda index: bucket[index][1])
 
 

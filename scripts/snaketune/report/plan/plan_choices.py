@@ -8,8 +8,8 @@ from snaketune.core.canonical import canonical_text
 from snaketune.facts.plan import Plan, Remedy
 from snaketune.facts.plan_tables import PresetRow
 from snaketune.report import units
+from snaketune.report.compare.comparison import dollars
 from snaketune.report.plan.plan_tables import UNKNOWN, gigabytes, time
-from snaketune.report.plan.planning import dollars
 from snaketune.report.run.provenance import shown_value
 
 TRAIN = "snakemake --cores all train"

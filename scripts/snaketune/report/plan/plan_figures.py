@@ -5,9 +5,8 @@ from typing import Any
 
 from snaketune.facts.plan import About, Plan, Rate, number_of
 from snaketune.report import units
-from snaketune.report.compare.comparison import hours
+from snaketune.report.compare.comparison import dollars, hours
 from snaketune.report.plan.plan_tables import UNKNOWN, gigabytes, time
-from snaketune.report.plan.planning import dollars
 from snaketune.report.text import excerpt
 
 COUNTED = "counted in the packed rows"

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from snaketune.facts.plan import Plan
 from snaketune.facts.plan_tables import Ownership
 from snaketune.report import units
-from snaketune.report.compare.comparison import hours
+from snaketune.report.compare.comparison import dollars, hours
 from snaketune.report.filling import fill
 from snaketune.report.plan.plan_choices import flow, presets
 from snaketune.report.plan.plan_figures import COUNTED, afterwards, figures, overheads
@@ -21,7 +21,6 @@ from snaketune.report.plan.plan_tables import (
     strategy_rule,
     time,
 )
-from snaketune.report.plan.planning import dollars
 from snaketune.report.run.provenance import shown_value
 from snaketune.report.text import excerpt
 

@@ -7,8 +7,8 @@ from typing import Any
 from snaketune.facts.plan import Plan
 from snaketune.facts.plan_tables import FitCell, LadderRow
 from snaketune.report import units
-from snaketune.report.compare.comparison import hours
-from snaketune.report.plan.planning import METHODS, VERDICTS, dollars
+from snaketune.report.compare.comparison import dollars, hours
+from snaketune.report.plan.planning import METHODS, VERDICTS
 from snaketune.report.text import excerpt
 
 UNKNOWN = "unknown"

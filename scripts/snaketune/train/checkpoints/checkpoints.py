@@ -3,6 +3,7 @@
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from snaketune.core.atomic import replace_folder, sync_directory, sync_tree, write_json
 from snaketune.core.canonical import digest_of, read_json
@@ -13,7 +14,7 @@ MANIFEST = "checkpoint.json"
 _NAME = re.compile(r"^checkpoint-(\d+)$")
 
 
-def seal(partial: Path, target: Path, facts: dict) -> None:
+def seal(partial: Path, target: Path, facts: dict[str, Any]) -> None:
     """Flush a written checkpoint, record the digests of its files and move it to its final name.
 
     Args:
@@ -87,6 +88,6 @@ def is_sealed(folder: Path, step: int) -> bool:
     return (folder / f"checkpoint-{step}" / MANIFEST).is_file()
 
 
-def facts_of(checkpoint: Path) -> dict:
+def facts_of(checkpoint: Path) -> dict[str, Any]:
     """Return what :func:`seal` recorded with the checkpoint."""
     return read_json(checkpoint / MANIFEST)

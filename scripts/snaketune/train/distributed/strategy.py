@@ -171,7 +171,7 @@ def allow_sharding_on_cpu() -> None:
         return
     prepare = AcceleratorState.__init__
 
-    def prepare_and_shard(self, *args, **kwargs):
+    def prepare_and_shard(self: Any, *args: Any, **kwargs: Any) -> None:
         prepare(self, *args, **kwargs)
         plugin = kwargs.get("fsdp_plugin")
         if plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:

@@ -179,7 +179,7 @@ def _sample(base: Any, length: int = 16) -> dict[str, Any]:
     return given_to(base, {"input_ids": ids, "labels": labels, "position_ids": positions})
 
 
-def _forward_with_loss(head: torch.nn.Linear, original: Callable) -> Callable:
+def _forward_with_loss(head: torch.nn.Linear, original: Callable[..., Any]) -> Callable[..., Any]:
     """Return a forward of the output layer that, given targets, gives their summed loss instead of logits.
 
     The layer itself is called with them: where its weights are sharded, its own hooks gather them.
@@ -193,7 +193,7 @@ def _forward_with_loss(head: torch.nn.Linear, original: Callable) -> Callable:
     return forward
 
 
-def _forward_with_chunks(base: Any, original: Callable, loss_of: Callable) -> Callable:
+def _forward_with_chunks(base: Any, original: Callable[..., Any], loss_of: Callable[..., Any]) -> Callable[..., Any]:
     # Trainer reads the signature to learn that num_items_in_batch is welcome, generate what inputs there are.
     @functools.wraps(original)
     def forward(*args, labels=None, shift_labels=None, loss_places=None, num_items_in_batch=None, **kwargs):

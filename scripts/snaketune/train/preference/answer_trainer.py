@@ -118,7 +118,7 @@ class AnswerTrainer(PackedTrainer):
     def _facts(self) -> dict[str, Any]:
         return {**super()._facts(), "interval_tally": self._tally.facts()}
 
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         units = sum(self._units(batch) for batch in batch_samples)
         # Filled on the device: a number that is copied there waits for what is queued.
         return self.accelerator.gather(torch.full((), units, device=device)).sum()

@@ -103,7 +103,7 @@ class OddsRatioTrainer(AnswerTrainer):
         tally.add(margins.detach(), (sums[0::2] - sums[1::2]).detach())
         return parts + learned * self._pairs_per_token
 
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor:
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         pairs = super()._get_num_items_in_batch(batch_samples, device)
         tokens = sum(int(batch["learned"].sum()) for batch in batch_samples)
         self._pairs_per_token = pairs / self.accelerator.gather(torch.full((), tokens, device=device)).sum()

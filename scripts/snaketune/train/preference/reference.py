@@ -126,7 +126,7 @@ class ReferencedTrainer(AnswerTrainer):
         with torch.compiler.set_stance("force_eager"), self.accelerator.autocast():
             yield
 
-    def _as_reference(self) -> contextlib.AbstractContextManager:
+    def _as_reference(self) -> contextlib.AbstractContextManager[Any]:
         model: Any = self._model()
         is_fresh = hasattr(model, "disable_adapter") and not self._starts_from_adapter
         return model.disable_adapter() if is_fresh else contextlib.nullcontext()

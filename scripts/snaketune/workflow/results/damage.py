@@ -108,7 +108,8 @@ def _is_dear(output: Output, work: str | Path) -> bool:
 def _has_state(adapter: Path, work: str | Path) -> bool:
     """Tell whether a training can give its results again, or whether its manifest cannot be read at all."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return (Path(work) / "runs" / read_json(adapter)["fingerprint"]).is_dir()
+        found: bool = (Path(work) / "runs" / read_json(adapter)["fingerprint"]).is_dir()
+        return found
     return True
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from errno import ELOOP, ENOENT
 from pathlib import Path
+from typing import Any
 
 from snaketune.core.errors import ConfigError
 from snaketune.data.sources.source_files import kind_of
@@ -256,7 +257,7 @@ def _files_of_saved(folder: Path, key: str) -> list[str]:
     return [str(folder / name) for name in names]
 
 
-def _json(path: Path, key: str) -> dict:
+def _json(path: Path, key: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
