@@ -63,7 +63,7 @@ def own_handler(settings: Any) -> logging.Handler:
     from snakemake.logging import ColorizingTextHandler, DefaultFormatter
 
     stream = sys.stdout if settings.stdout else sys.stderr
-    handler = ColorizingTextHandler(nocolor=settings.nocolor, stream=stream)
+    handler: logging.Handler = ColorizingTextHandler(nocolor=settings.nocolor, stream=stream)
     handler.setFormatter(DefaultFormatter(settings.quiet, settings.show_failed_logs))
     return handler
 

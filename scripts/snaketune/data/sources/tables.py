@@ -235,8 +235,7 @@ def _converter(kind: "pa.DataType") -> Convert | None:
 def _is_view(kind: "pa.DataType") -> bool:
     import pyarrow as pa
 
-    found: bool = pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
-    return found
+    return bool(pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind))
 
 
 def _struct(converters: dict[str, Convert | None]) -> Convert:

@@ -9,7 +9,8 @@ from typing import Any
 
 from snaketune.core.errors import ConfigError, DataError, TrainingError
 from snaketune.data.templates.jinja_sandbox import time_limit
-from snaketune.evaluate.answers.scorers import exact_match, json_equal, json_valid, numeric_match
+from snaketune.evaluate.answers.matching import numeric_match
+from snaketune.evaluate.answers.scorers import exact_match, json_equal, json_valid
 
 # A measure of an answer and its reference; None where it does not apply to the reference.
 Judge = Callable[[str, str], float | bool | None]
@@ -44,7 +45,9 @@ class Reward:
         """What TRL calls it in its metrics."""
         return self.name.replace("/", "_")
 
-    def __call__(self, prompts: Sequence[str], completions: Sequence[str], reference: Sequence[str], **_: Any) -> list:
+    def __call__(
+        self, prompts: Sequence[str], completions: Sequence[str], reference: Sequence[str], **_: Any
+    ) -> list[Any]:
         """Return the rewards of completions.
 
         Raises:

@@ -271,7 +271,8 @@ def order_before_jobs(snakemake: Snakemake, folders: Iterable[Path], results: Pa
     def spec_of(proof: Proof) -> str | None:
         spec = snakemake.param_of(proof.rule, "spec")
         try:
-            return spec(_Wildcards(proof.wildcards)) if callable(spec) else spec
+            found: str | None = spec(_Wildcards(proof.wildcards)) if callable(spec) else spec
+            return found
         except (KeyError, ConfigError):  # a note of a run that is configured no more, in the copy of its folder
             return None
 
