@@ -36,6 +36,8 @@ TITLES = {
     "snaketune": "snaketune `fast`",
 }
 NEEDED = {"trl": ("trl", "datasets"), "trl-packed": ("trl", "datasets")}
+# As rules/train.smk starts a training.
+LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 VERSIONED = ("torch", "transformers", "peft", "accelerate", "trl")
 # Share of what was learned by which held-out losses may differ: steps of different documents learn differently.
 AGREEING_LOSS = 0.2
@@ -143,6 +145,8 @@ def _run(case: str, workload: Workload) -> dict[str, Any] | str:
     """Run one case in a process of its own and return its result, or the last line of its error."""
     command = [sys.executable, __file__, "--child", case, "--workload", json.dumps(asdict(workload))]
     environment = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(workload.threads), **os.environ}
+    if case.partition(":")[0] == "snaketune":
+        environment |= LARGE_PAGES
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     if ended.returncode:
         return (ended.stderr.strip().splitlines() or [f"it ended with code {ended.returncode}"])[-1]

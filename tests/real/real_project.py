@@ -35,10 +35,14 @@ evaluate: {{max_samples: 2, max_new_tokens: 12, latency_requests: 0}}
 runs:
   lora: {{}}
   # Without a warm-up the first of two steps moves something already.
-  whole: {{adapter: {{type: none}}, train: {{max_steps: 2, learning_rate: 5e-5}}, merge: {{enabled: false}}}}
+  whole:
+    adapter: {{type: none}}
+    train: {{max_steps: 2, learning_rate: 5e-5, per_device_train_batch_size: 1}}
+    merge: {{enabled: false}}
+  # More rows at a time than the others: its memory is planned for them, too.
   pairs:
     data: {{sources: [data/pairs.jsonl]}}
-    train: {{method: dpo, max_steps: 2, learning_rate: 5e-5}}
+    train: {{method: dpo, max_steps: 2, learning_rate: 5e-5, per_device_train_batch_size: 4}}
     merge: {{enabled: false}}
 """
 COLOURS = [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -102,3 +103,8 @@ def test_corpus_is_the_same_every_time_and_trains_the_answers_only(workload):
     assert np.array_equal(ids, two.document(7)[0]) and len(ids) == one.lengths[7]
     assert mask[0] == 0 and mask[-1] == 1 and 0.5 < mask.mean() < 0.7
     assert ids.min() > module.PAD
+
+
+def test_our_case_has_the_memory_pages_of_a_training_in_the_workflow():
+    (setting,) = re.findall(r"GLIBC_TUNABLES=(\S+?)\"", (ROOT / "rules" / "train.smk").read_text())
+    assert f'{{"GLIBC_TUNABLES": "{setting}"}}' in (BENCHMARKS / "train.py").read_text()

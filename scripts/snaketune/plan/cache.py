@@ -11,8 +11,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_type_hints
 
-from snaketune.core.cached_state import read_state, write_state
-from snaketune.core.canonical import digest_of
 from snaketune.train.packages import versions_of
 
 PLACE = "_name_or_path"  # where a configuration was read decides nothing
@@ -29,6 +27,9 @@ class KeptAnswers:
     """
 
     def __init__(self, path: Path, identity: str):
+        # Not at the top: benchmarks count a model's parameters where orjson is not installed.
+        from snaketune.core.cached_state import read_state
+
         self._path, self._prefix = path, f"{identity} "
         found = read_state(path, lambda value: value is not None)
         self._known = {name: value for name, value in found.items() if name.startswith(self._prefix)}
@@ -44,6 +45,8 @@ class KeptAnswers:
 
     def save(self) -> None:
         """Write what was found out; two plans at a time may each forget what the other one wrote."""
+        from snaketune.core.cached_state import write_state
+
         if self._is_new:
             write_state(self._path, self._known)
             self._is_new = False
@@ -57,6 +60,8 @@ def answers_about(model: Mapping[str, Any], code: str, path: Path) -> KeptAnswer
         code: digest of our code.
         path: the file that the answers are kept in.
     """
+    from snaketune.core.canonical import digest_of
+
     return KeptAnswers(path, digest_of([code, dict(model), versions_of()], 8))
 
 

@@ -84,7 +84,9 @@ def _backward(slope, x, weight, adapter, to_input: bool) -> tuple[torch.Tensor |
     inner_slope = product(slope, up.t()).mul_(scaling)
     if to_x is not None:
         to_x.addmm_(inner_slope, down)
-    return to_x, inner_slope.t() @ x, (slope.t() @ inner).mul_(scaling)
+    # The narrow factor comes first: a product of few columns takes up to twice as long as one of few rows.
+    to_up = product(inner.t(), slope.t()).mul_(scaling).t()
+    return to_x, product(inner_slope.t(), x.t()), to_up
 
 
 def adapter_of(module: torch.nn.Module) -> tuple[Any, ...] | None:
