@@ -26,8 +26,7 @@ from snaketune.core.errors import ConfigError, DiskFullError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.train.batches import IGNORED, Layout
 from snaketune.train.checkpoints.best_checkpoint import BestCheckpoint, StoppedEarlyError
-from snaketune.train.distributed.process_group import ProcessGroup
-from snaketune.train.distributed.strategy import full_tensor, gather_state_dict
+from snaketune.train.distributed.process_group import ProcessGroup, full_tensor, gather_state_dict
 from snaketune.train.distributed.zero import exact, share_out
 from snaketune.train.hooks import ALONE, Hooks
 from snaketune.train.loading.adapting import load_weights
