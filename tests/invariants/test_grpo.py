@@ -12,10 +12,11 @@ from transformers import PreTrainedTokenizerFast
 from snaketune.core.errors import ConfigError, DataError, TrainingError
 from snaketune.data.rows.packed_rows import PackedRows, write_rows
 from snaketune.data.rows.packing import pack
+from snaketune.train.device import prepare_arithmetic
 from snaketune.train.reinforcement import grpo, training
 from snaketune.train.reinforcement.prompts import prompts_of, require_room
 from snaketune.train.reinforcement.rewards import Reward, load_function, rewards_of
-from snaketune.train.run import train
+from snaketune.train.run import build_trainer, train
 
 STOP = 2
 
@@ -129,6 +130,12 @@ def test_a_reward_that_goes_wrong_is_one_sentence(rewarding, name, words):
 def test_groups_that_are_all_equal_teach_nothing_and_are_counted(base, rows, rewarding, tmp_path):
     trained(base, rows, work_in(tmp_path, "equal"), section(rewarding, "equal"), max_steps=2)
     assert [line["frac_reward_zero_std"] for line in lines(work_in(tmp_path, "equal"))] == [1.0, 1.0]
+
+
+def test_a_sample_of_its_rows_is_no_measure_of_it(base, rows, rewarding, tmp_path):
+    cfg = configuration(method="grpo", grpo=section(rewarding))
+    with pytest.raises(ConfigError, match="cannot be measured by a sample of its rows"):
+        build_trainer(base, rows, rows, cfg, SETTINGS, tmp_path, prepare_arithmetic(1))
 
 
 def test_a_collapse_stops(tmp_path):

@@ -24,10 +24,12 @@ from test_preference import splits as splits
 
 from snaketune.core.errors import DataError, TrainingError
 from snaketune.data.rows.packing import one_per_row
+from snaketune.train.device import prepare_arithmetic
 from snaketune.train.preference.kto import UnpairedLoss, partners
 from snaketune.train.preference.kto_trainer import UnpairedTrainer
 from snaketune.train.preference.orpo import OddsRatioLoss, OddsRatioTrainer
-from snaketune.train.run import train
+from snaketune.train.run import prepare_run, train
+from snaketune.train.signals import StopRequest
 from snaketune.train.trainer import assemble
 
 KTO, ORPO = UnpairedLoss(0.3, 1.2, 0.7), OddsRatioLoss(0.3)
@@ -198,3 +200,12 @@ def test_rows_of_one_kind_of_answers_are_refused(base, splits, tmp_path):
         trained(base, [rows, rows], work_in(tmp_path, "kto"), "kto")
     with pytest.raises(TrainingError, match="orpo needs rows of chosen and rejected answers"):
         trained(base, [rows, rows], work_in(tmp_path, "orpo"), "orpo")
+
+
+def test_a_sample_of_one_kind_of_answers_can_be_measured(base, tmp_path):
+    store = Answers(4)
+    store.seconds[:] = 0
+    rows = packed(tmp_path / "good", store)
+    cfg, device = configuration(method="kto", max_steps=1), prepare_arithmetic(1)
+    run = prepare_run(base, rows, rows, cfg, SETTINGS, work_in(tmp_path, "w"), device, StopRequest(), whole=cfg)
+    assert run.trainer.train().global_step == 1

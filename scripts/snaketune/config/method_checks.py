@@ -68,6 +68,7 @@ def _check_grpo(run: ResolvedRun) -> None:
         ("train.fp8", train.fp8, False, "whose layers are not in float8"),
         ("train.optimizer_in_backward", train.optimizer_in_backward, False, "which steps after the backward pass"),
         ("train.activation_offloading", train.activation_offloading, False, "which keeps activations on the device"),
+        ("plan.probe", config.plan.probe, False, "whose time goes to generating, which the probe does not measure"),
         ("tokens.assistant_only_loss", config.tokens.assistant_only_loss, True, "which learns from answers"),
     )
     for key, value, needed, why in wrong:

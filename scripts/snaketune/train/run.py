@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import set_seed
 
-from snaketune.core.errors import TrainingError
+from snaketune.core.errors import ConfigError, TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.model.adapters.lora import leave_inputs_to_autocast
 from snaketune.model.adapters.new_tokens import advice_on_tokens, untrained_tokens, with_token_numbers
@@ -176,6 +176,10 @@ def prepare_run(
 
     ``whole`` is the configuration of the training that this one is a sample of: its length decides what pays.
     """
+    if cfg["train"]["method"] == "grpo":
+        raise ConfigError(
+            "train.method: grpo cannot be measured by a sample of its rows: it trains on what it generates."
+        )
     choose_kernels(cfg["train"]["deterministic"], device)
     check_formats(cfg, device)
     require_float8(cfg["train"], device)
@@ -223,7 +227,7 @@ def prepare_run(
         engine.layout,
         hooks,
         steps_in_backward=cfg["train"]["optimizer_in_backward"],
-        **preference_settings(cfg, model_folder, (rows, held_out), work, start),
+        **preference_settings(cfg, model_folder, (rows, held_out), work, start, whole is not None),
     )
     writers = [_metrics_writer(trainer, effort, cfg, settings, work)] if process_group.is_main_process else []
     lines = LogSchedule(cfg["train"]["logging_steps"])

@@ -78,14 +78,18 @@ class UnpairedTrainer(ReferencedTrainer):
 
     tally_kind = AnswerTally
 
-    def __init__(self, *args, loss: UnpairedLoss, **kwargs):
-        """Take what ReferencedTrainer takes and the loss of an answer, and compute the reference or remember it."""
+    def __init__(self, *args, loss: UnpairedLoss, is_sample: bool = False, **kwargs):
+        """Take what ReferencedTrainer takes and the loss of an answer, and compute the reference or remember it.
+
+        Rows that are a sample of those of a training, to measure its speed, may hold one kind of answers.
+        """
         super().__init__(*args, **kwargs)
         self._answer_loss, self._kl = loss, NO_KL
         trained: Any = self.train_dataset
         rows = {"train": trained.rows, "eval": self._held_out}
         mismatched = {split: MismatchedCollator(part, self._layout) for split, part in rows.items()}
-        require_answers(rows["train"], mismatched["train"])
+        if not is_sample:
+            require_answers(rows["train"], mismatched["train"])
         collators = {}
         for split, part in rows.items():
             answers = self._reference_of(split, part, PairCollator(part, self._layout), part.row_length)
@@ -106,9 +110,9 @@ class UnpairedTrainer(ReferencedTrainer):
     def get_batch_samples(self, *args, **kwargs):
         """Take the batches of an optimizer step and estimate its KL term."""
         samples, units = super().get_batch_samples(*args, **kwargs)
+        found = [batch.pop("mismatched") for batch in samples if "mismatched" in batch]
         if samples:
-            found = (self._prepare_inputs(batch.pop("mismatched")) for batch in samples)
-            self._kl = self._estimate(found)
+            self._kl = self._estimate(map(self._prepare_inputs, found))
         return samples, units
 
     @torch.no_grad()

@@ -70,7 +70,12 @@ def _packed(reference: Reference) -> bytes:
 
 
 def preference_settings(
-    cfg: TrainingSlice, base: Path, rows: Sequence[PackedRows], work: Path, start: Path | None = None
+    cfg: TrainingSlice,
+    base: Path,
+    rows: Sequence[PackedRows],
+    work: Path,
+    start: Path | None = None,
+    is_sample: bool = False,
 ) -> dict[str, Any]:
     """Return what ``train.method`` changes in the making of a trainer: nothing for sft.
 
@@ -80,6 +85,7 @@ def preference_settings(
         rows: of both splits.
         work: private folder of the run, ``<work>/runs/<fingerprint>``; references are in ``<work>/references``.
         start: weights of the adapter that training goes on from.
+        is_sample: whether the rows are some of those of a training, to measure its speed.
     """
     train = cfg["train"]
     method = train.get("method")
@@ -90,7 +96,7 @@ def preference_settings(
     folder = work.parent.parent / "references" / digest_of(reference_facts(cfg, base, rows, start))
     referenced = {"remember": ReferenceCache(folder), "starts_from_adapter": start is not None}
     if method == "kto":
-        return {"kind": UnpairedTrainer, "loss": UnpairedLoss(**train["kto"]), **referenced}
+        return {"kind": UnpairedTrainer, "loss": UnpairedLoss(**train["kto"]), "is_sample": is_sample, **referenced}
     return {"kind": PreferenceTrainer, "loss": PreferenceLoss(**train["dpo"]), **referenced}
 
 
