@@ -45,8 +45,8 @@ gpu-check: install ## is this machine's GPU fit for training? at most six minute
 test: install-dev ## install, then run every test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40 --durations-min 5
 
-test-fast: install-dev ## unit and golden tests only
-	$(BIN)/python -m pytest tests/unit tests/golden
+test-fast: install-dev ## unit and golden tests only, on all cores
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/unit tests/golden
 
 torture: install-dev ## random faults for MINUTES=10, each followed by the same command and a comparison; SEED=n repeats
 	$(BIN)/python tests/faults/torture.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

@@ -6,6 +6,7 @@ build.
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from posixpath import normpath, relpath
 from typing import Any
@@ -23,6 +24,10 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
 }
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
+FACTS = (
+    "Stages write facts as JSON, and the report, the cards and the next stages read them. Each file has a `format` "
+    "number, which rises when its keys change their meaning. These are the types that the code reads and writes."
+)
 TARGET = re.compile(r"^([a-z-]+):.*?## (.*)$", re.MULTILINE)
 
 
@@ -32,6 +37,7 @@ def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=linked(text, source, page)))
     files.append(File.generated(config, "reference/commands.md", content=commands(ROOT)))
+    files.append(File.generated(config, "reference/facts.md", content=facts(ROOT / "scripts/snaketune/facts")))
     return files
 
 
@@ -91,6 +97,34 @@ def commands(root: Path) -> str:
             "",
         ]
     )
+
+
+def facts(folder: Path) -> str:
+    """Return the page of all fact files, from the types in `folder`: a section per module, a table per type."""
+    modules = [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.py"))]
+    sections = [
+        line
+        for path, module in modules
+        if (types := [node for node in module.body if isinstance(node, ast.ClassDef) and _is_typed_dict(node)])
+        for line in (f"## {path.stem}", "", ast.get_docstring(module) or "", "", *_types(types))
+    ]
+    return "\n".join(["# Facts", "", FACTS, "", *sections])
+
+
+def _is_typed_dict(node: ast.ClassDef) -> bool:
+    return bool(node.bases) and not node.decorator_list and any(isinstance(part, ast.AnnAssign) for part in node.body)
+
+
+def _types(types: list[ast.ClassDef]) -> Iterator[str]:
+    for node in types:
+        if node.name.startswith("_"):
+            continue
+        yield from (f"### {node.name}", "", ast.get_docstring(node) or "", "", "| key | type |", "|---|---|")
+        for part in node.body:
+            if isinstance(part, ast.AnnAssign):
+                kind = ast.unparse(part.annotation).replace("|", "\\|")
+                yield f"| `{ast.unparse(part.target)}` | `{kind}` |"
+        yield ""
 
 
 def _first_line(path: Path) -> str:

@@ -1,5 +1,6 @@
 """The documentation as a site: every link leads somewhere, and pages that live elsewhere in the project are on it."""
 
+import ast
 import re
 import shutil
 from importlib.util import module_from_spec, spec_from_file_location
@@ -25,6 +26,7 @@ def project(tmp_path_factory):
     (folder / "scripts").mkdir()
     for script in (ROOT / "scripts").glob("*.py"):
         shutil.copy(script, folder / "scripts")
+    shutil.copytree(ROOT / "scripts/snaketune/facts", folder / "scripts/snaketune/facts")
     return folder
 
 
@@ -37,6 +39,7 @@ def test_the_site_builds_and_a_link_that_leads_nowhere_stops_it(project):
     pages = {path.name for path in (project / "site").rglob("*.html")}
     assert {"index.html", "configuration.html", "commands.html", "architecture.html"} <= pages
     assert "make gpu-check" in (project / "site/reference/commands.html").read_text()
+    assert "bits_per_byte" in (project / "site/reference/facts.html").read_text()
     page = project / "docs/install.md"
     page.write_text(page.read_text() + "\n[nowhere](../config/nothing.md)\n")
     with pytest.raises(Abort):
@@ -66,3 +69,24 @@ def test_the_architecture_follows_a_record_through_at_most_twelve_files_that_exi
     files = re.findall(r"^\*\*\d+\. `([^`]+)`", text, re.MULTILINE)
     assert 0 < len(files) <= LONGEST_PATH
     assert [name for name in files if not (ROOT / name).is_file()] == []
+
+
+def test_every_message_that_troubleshooting_quotes_exists():
+    text = re.sub(r"\s+", " ", (ROOT / "docs/troubleshooting.md").read_text())
+    quoted = [quote for bold in re.findall(r"\*\*(.+?)\*\*", text) for quote in re.findall(r"`([^`]+)`", bold)]
+    said = [message for path in [*(ROOT / "scripts").rglob("*.py")] for message in messages_in(path)]
+    assert len(quoted) > 15
+    assert [quote for quote in quoted if not any(pattern_of(quote).search(message) for message in said)] == []
+
+
+def messages_in(path):
+    """Yield the texts in a module; what an f-string fills in is an ellipsis."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def pattern_of(quote):
+    return re.compile(".*".join(re.escape(part.strip()) for part in quote.rstrip(".").split("…")))

@@ -80,8 +80,9 @@ class Epoch:
         return self.tokens / case.rate
 
     def saves(self, case: Measured, seldom: bool) -> int:
-        """Return the checkpoints of an epoch: the guides', or as many as pay (Young 1974,
-        see train/checkpoints/checkpoint_schedule.py).
+        """Return the checkpoints of an epoch: the guides', or the optimal number.
+
+        The optimum is Young's (1974), see train/checkpoints/checkpoint_schedule.py.
         """
         if not seldom:
             return ceil(self.steps / self.save_steps)

@@ -51,11 +51,11 @@ def parse_arguments(
     json: tuple[str, ...] = (),
     facts: tuple[str, ...] = (),
 ) -> argparse.Namespace:
-    """Parse ``--spec JSON`` and one ``--name VALUE`` per name; ``cfg`` is the configuration slice of the spec
-    and ``code`` the digest of the stage's code.
+    """Parse ``--spec JSON`` and one ``--name VALUE`` per name.
 
-    ``settings``, where a script takes them, are operational: JSON that never changes a result. ``facts`` names the
-        arguments that are small files written by the script: the workflow notices later changes to them.
+    ``cfg`` is the configuration slice of the spec and ``code`` the digest of the stage's code. ``settings``, where a
+    script takes them, are operational: JSON that never changes a result. ``facts`` names the arguments that are small
+    files written by the script: the workflow notices later changes to them.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--spec", required=True, help="canonical JSON with stage, code and cfg, as the rule passes it")

@@ -35,8 +35,9 @@ def training_arguments(
     kind: Callable[..., TrainingArguments] = TrainingArguments,
     **more: Any,
 ) -> TrainingArguments:
-    """Return Hugging Face's arguments; when to save and to log is left to
-    :mod:`snaketune.train.checkpoints.checkpoint_schedule`.
+    """Return Hugging Face's arguments.
+
+    Saving and logging are scheduled by :mod:`snaketune.train.checkpoints.checkpoint_schedule`.
 
     Args:
         train: the ``train`` section.

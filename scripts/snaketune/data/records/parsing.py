@@ -43,11 +43,11 @@ def as_record(value: Any) -> dict[str, Any]:
 
 
 def parse_line(content: bytes, complete: bool = True) -> dict[str, Any]:
-    """Return the JSON object on a line; a list of messages is one that has them.
+    r"""Return the JSON object on a line; a list of messages becomes an object with them.
 
     Args:
-        content: the line without the ``\\n`` that ends it.
-        complete: whether there is such an end; the last line of a file may lack it.
+        content: the line without its final ``\n``.
+        complete: whether the line had one; the last line of a file may lack it.
 
     Raises:
         Refusal: if there is none; the reason is ``line_too_long``, ``not_json``, ``invalid_utf8``,

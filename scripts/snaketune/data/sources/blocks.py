@@ -1,7 +1,7 @@
-"""Sources cut into blocks of whole records, each with the number and the place of its first record.
+r"""Sources cut into blocks of whole records, each with the number and the place of its first record.
 
 The cuts depend on the content alone, so that work on blocks gives the same bytes with any number of processes. A file
-is read once and hashed on the way. Lines end at ``\\n`` alone: U+2028 and the like are part of the text.
+is read once and hashed on the way. Lines end at ``\n`` alone: U+2028 and the like are part of the text.
 """
 
 import io

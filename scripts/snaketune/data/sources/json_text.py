@@ -1,8 +1,8 @@
-"""JSON that is no JSON lines, as JSON lines: a stream whose item ends become line ends and all else stays as it is.
+r"""JSON of other layouts as JSON lines: a stream whose item ends become line ends and all else stays as it is.
 
-The commas between the items of a list become ``\\n`` and other line breaks become spaces, byte for byte at the same
+The commas between the items of a list become ``\n`` and other line breaks become spaces, byte for byte at the same
 place. So an item keeps its spelling and its offset, and what is wrong in one is found as on a line. A line break inside
-a string, which JSON forbids, becomes ``\\r``, which it forbids as well.
+a string, which JSON forbids, becomes ``\r``, which it forbids as well.
 """
 
 import io

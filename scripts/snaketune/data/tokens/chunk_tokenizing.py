@@ -158,7 +158,6 @@ class ChunkTokenizer:
 
     def _place_of(self, parts: Sequence[tuple[Document, Row]]) -> Callable[[int], str]:
         """Return a function that names the record of a row for a sentence."""
-
         return lambda row: self.name_of(parts[row][0])
 
     def name_of(self, document: Document) -> str:

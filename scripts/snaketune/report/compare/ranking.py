@@ -110,8 +110,11 @@ def _points(value: float | None, first: float | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """A row of what a run took; ``is_timed`` where the load of a machine decides with, None in ``higher_is_better``
-    where nothing is better."""
+    """A row of what a run cost.
+
+    ``is_timed`` marks values that depend on the load of the machine; ``higher_is_better`` is None for values that are
+    neither better nor worse.
+    """
 
     label: str
     meaning: str

@@ -82,7 +82,6 @@ def _lost(sizes: Rightsize, key: Literal["truncated", "dropped"]) -> str:
 
 def packing(facts: Facts) -> tuple[Packing, ...]:
     """Return the packing of both splits."""
-
     found = ((word, packed_split(facts, name)) for name, word in SPLITS)
     return tuple(_packing(word, split) for word, split in found if split)
 

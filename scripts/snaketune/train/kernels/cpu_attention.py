@@ -1,5 +1,7 @@
-"""Attention over packed rows on a CPU, document by document: no mask, and no products of tokens that may not see each
-other. Same arguments as ``torch.nn.attention.varlen.varlen_attn``, so that rows go the same way on every device.
+"""Attention over packed rows on a CPU, document by document.
+
+It needs no mask and computes no products of tokens that may not attend to each other. The arguments are those of
+``torch.nn.attention.varlen.varlen_attn``, so that packed rows take the same path on every device.
 """
 
 from itertools import pairwise
