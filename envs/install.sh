@@ -106,7 +106,7 @@ fault() {
     elif [ -L .venv ] && [ ! -d .venv/. ]; then
         echo "it is a link to nothing"
     elif [ -e "$unfinished" ]; then
-        echo "its last installation was cut short"
+        echo "its last installation was interrupted"
     elif ! suitable .venv/bin/python; then
         echo "its Python does not start or is not 3.11, 3.12 or 3.13"
     elif ! .venv/bin/python -c 'import pip' 2>/dev/null; then
@@ -170,7 +170,7 @@ make_environment() {
     # Of a link only the link goes: what it leads to may be another project's.
     if [ -L .venv ]; then rm -f .venv || stop "The link .venv cannot be removed: do that, then repeat the command."; fi
     if [ -e .venv ] && [ ! -d .venv ]; then stop ".venv is a file: move it away, then repeat the command."; fi
-    # Without these a removal that is cut short cannot pass for an environment.
+    # Without these an interrupted removal cannot pass for an environment.
     rm -rf .venv/bin .venv/.snaketune-[0-9d]* 2>/dev/null || true
     error=$(mkdir -p .venv 2>&1 && { : >"$unfinished"; } 2>&1) ||
         stop ".venv cannot be written ($error): free space or fix permissions ($(free_space))."

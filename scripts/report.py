@@ -1,4 +1,4 @@
-"""Write a page for every configured run that came to no end, and say where the pages of the finished ones are."""
+"""Write a page for every unfinished configured run, and print where the reports of the finished ones are."""
 
 from pathlib import Path
 from typing import Any

@@ -108,7 +108,7 @@ def flip(campaign: Campaign) -> None:
 
 
 def cut(campaign: Campaign) -> None:
-    """A result is cut short."""
+    """A result is truncated."""
     path = campaign.any_file("results/**/*")
     path.write_bytes(path.read_bytes()[: campaign.chance.randrange(path.stat().st_size + 1)])
 

@@ -40,7 +40,7 @@ def note_who_reads(work: Path) -> None:
 
 
 def hang(rank: int, step: int, patience: float) -> None:
-    """Let one process stop between two steps for ever, and shorten the time that the others wait for it."""
+    """Let one process stop between two steps forever, and shorten the time that the others wait for it."""
     process_group.PATIENCE = timedelta(seconds=patience)
     step_of = PackedTrainer.training_step
 

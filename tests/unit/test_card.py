@@ -110,7 +110,7 @@ def test_a_base_that_is_not_of_the_hub_is_described_and_not_named_to_it():
     assert not {"base_model", "base_model_relation", "license", "language", "datasets"} & set(stated)
     card = render_card(facts)
     assert "the model in the folder `my model`" in card
-    assert "licence of the base model is not known" in card
+    assert "licence of the base model is unknown" in card
 
 
 def test_in_a_chain_of_runs_only_the_merged_model_belongs_to_the_first_base():
@@ -228,10 +228,10 @@ def test_an_adapter_that_vllm_cannot_serve_says_so():
 
 
 def test_a_chat_template_of_its_own_is_pointed_out():
-    assert "chat template of its own" in render_card(case("adapter"))
+    assert "its own chat template" in render_card(case("adapter"))
     digest = case().tokens["files"]["chat_template.jinja"]["digest"]
     same = HUB | {"files": {"model/chat_template.jinja": {"bytes": 3, "digest": digest}}}
-    assert "chat template of its own" not in render_card(case("adapter", same))
+    assert "its own chat template" not in render_card(case("adapter", same))
 
 
 def test_equal_facts_give_equal_bytes(tmp_path):
@@ -318,8 +318,8 @@ def test_a_missing_merged_model_is_a_limit_of_the_adapter_with_its_reason():
     reason = "The merged model does not match the tuned one: logits_error 0.3 (limit 0.005)."
     found = limits(case("adapter", merged={"files": {}, "refused": {"reason": reason}}))
     assert f"No merged model was made of it: {reason}" in found
-    assert not any("is another folder" in limit for limit in found)
-    assert any("is another folder" in limit for limit in limits(case("adapter")))
+    assert not any("is a separate folder" in limit for limit in found)
+    assert any("is a separate folder" in limit for limit in limits(case("adapter")))
 
 
 def test_the_card_of_a_merged_model_says_what_its_number_format_costs():

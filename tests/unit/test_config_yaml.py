@@ -33,7 +33,7 @@ def test_scalars_follow_yaml_1_2(text, value):
         ("a: {<<: 1}", ["line 1", "merging"]),
         ("a: *x", ["line 1", "undefined alias"]),
         ("a: [1", ["not valid YAML"]),
-        ("1: 2", ["not a text"]),
+        ("1: 2", ["not a string"]),
         ("a: !!python/object:os.system {}", ["line 1", "tags"]),
         ("a: \x00", ["not valid YAML"]),
         ("a: 010", ["line 1", "begins with a zero", "write 10, or '010' in quotes"]),

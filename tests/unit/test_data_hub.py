@@ -129,7 +129,7 @@ def test_an_address_names_repository_revision_and_files(url, address):
 
 @pytest.mark.parametrize("url", ["hf://", "hf://a/b@", "hf://a/@v1"])
 def test_an_address_without_a_data_set_is_refused(url):
-    with pytest.raises(ConfigError, match="names no data set of the hub"):
+    with pytest.raises(ConfigError, match="is not a data set of the hub"):
         HubAddress.of(url)
 
 

@@ -163,9 +163,9 @@ def test_a_job_takes_what_its_workflow_found_and_asks_nothing(storage, tmp_path)
         (f"s3://{BUCKET}/notes", r"/notes is a folder without data files: found note\.txt\.$"),
         (f"s3://{BUCKET}/out/", r"/out/ is a folder without data files: found nothing"),
         ({"path": f"s3://{BUCKET}/in/*.txt", "split": "test"}, r"has no splits: remove `split: test`"),
-        ("s3://nowhere/x.jsonl", r"there is no bucket nowhere: check its name and AWS_ENDPOINT_URL"),
+        ("s3://nowhere/x.jsonl", r"no such bucket, nowhere: check its name and AWS_ENDPOINT_URL"),
         ("s3:///x.jsonl", r"names no bucket: write s3://bucket/path"),
-        ("s3://No Bucket/x.jsonl", r"No Bucket/x\.jsonl cannot be asked for \(ParamValidationError\)"),
+        ("s3://No Bucket/x.jsonl", r"No Bucket/x\.jsonl cannot be requested \(ParamValidationError\)"),
         ("gs://bucket/x.jsonl", r"gs:// is not supported: name a file or, in data\.sources, an object as s3://"),
     ],
 )
@@ -250,7 +250,7 @@ def test_an_object_that_arrives_damaged_twice_is_refused_and_leaves_nothing(stor
     found = put(storage, content=large())
     line.damage = 1000
     line.after = 100_000
-    with pytest.raises(DataError, match=r"arrived twice with another content than its checksum says"):
+    with pytest.raises(DataError, match=r"arrived twice with content that does not match its checksum"):
         fetched(found, tmp_path)
     assert files_in(tmp_path) == []
 
@@ -283,7 +283,7 @@ def test_an_object_that_changes_while_it_is_fetched_is_refused(storage, line, tm
     found = put(storage, content=large())
     line.cuts = 1
     line.on_cut = lambda: put(storage, content=large()[:-1] + b"!")
-    with pytest.raises(DataError, match=r"x\.jsonl changed while it was copied: let whatever writes it finish"):
+    with pytest.raises(DataError, match=r"x\.jsonl changed while it was copied: wait until it is completely written"):
         fetched(found, tmp_path)
     with pytest.raises(DataError, match=r"changed while it was copied"):
         fetched(found, tmp_path)

@@ -196,7 +196,7 @@ def spoil_tokenizer(source):
         (spoil_tokenizer_syntax, ConfigError, "not a JSON object"),
         (spoil_weights, ConfigError, "pickled"),
         (spoil_numbers, DataError, "not finite"),
-        (spoil_length, DataError, "cut short"),
+        (spoil_length, DataError, "truncated"),
         (spoil_tokenizer, ConfigError, "tokenizer.json"),
     ],
 )

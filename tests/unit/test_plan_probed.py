@@ -113,7 +113,7 @@ def test_advice_names_what_changes_and_is_silent_within_the_noise():
 
 
 class Fake:
-    """A device: the rate grows with the rows at a time, and memory with both."""
+    """A device: the rate grows with the micro-batch, and memory with both."""
 
     def __init__(self, breaks_at=99):
         self.breaks_at, self.tried = breaks_at, []
@@ -186,7 +186,7 @@ def test_a_probe_is_dated(probed):
 
 
 def test_a_run_of_another_kind_still_says_what_the_device_reaches(tmp_path):
-    finished_run(tmp_path, plan_of(tmp_path), "first", gpu=None)  # on this CPU, four rows at a time
+    finished_run(tmp_path, plan_of(tmp_path), "first", gpu=None)  # on this CPU, a micro-batch of four
     changed = {"per_device_train_batch_size": 2}
     plan = plan_of(tmp_path, train=changed)
     assert (plan["rate"]["origin"], plan["about"]["train_hours"]["origin"]) == ("estimated", "estimated")

@@ -124,7 +124,7 @@ def test_a_broken_upload_is_sent_again(storage, line, folder):
 def test_an_upload_that_is_damaged_on_the_way_is_taken_away_and_refused(storage, line, folder, monkeypatch, part_bytes):
     monkeypatch.setattr(uploading, "PART_BYTES", part_bytes)
     line.spoil, line.after = 1, 60_000
-    with pytest.raises(DataError, match=r"weights\.bin does not hold what was uploaded from \S+: run the same command"):
+    with pytest.raises(DataError, match=r"weights\.bin does not match the uploaded file \S+: run the same command"):
         publish(folder)
     assert stored(storage) == {}
 
@@ -200,7 +200,7 @@ def test_a_destination_is_looked_at_before_anything_is_computed(storage, monkeyp
     check_destination(f"s3://{BUCKET}/anything")
     with pytest.raises(ConfigError, match=r"^paths\.publish is null: set it to hf://owner/name or s3://bucket/path"):
         check_destination(None)
-    with pytest.raises(ConfigError, match=r"^paths\.publish: s3://nowhere/x/ at \S+ there is no bucket nowhere"):
+    with pytest.raises(ConfigError, match=r"^paths\.publish: s3://nowhere/x/ at \S+ no such bucket, nowhere"):
         check_destination("s3://nowhere/x")
     with pytest.raises(ConfigError, match=r"^paths\.publish: 'tuned/' names no bucket: write s3://bucket/path"):
         check_destination("tuned")

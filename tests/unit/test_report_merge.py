@@ -59,7 +59,7 @@ def test_a_right_sum_whose_format_costs_something_is_amber_with_the_choice():
     assert "to lose nothing, set merge.dtype to float32 or serve the adapter" in told[0]
     drawn = replaced(facts, merged=facts.merged | {"rounding": "stochastic"})
     assert merge_check(drawn).choice.startswith("to lose nothing, set merge.dtype")
-    assert merge_part(facts) == "merged model equals adapter but for rounding"
+    assert merge_part(facts) == "merged model equals adapter up to rounding"
     rows = dict(merge_check(facts).rows)
     assert rows["Part of the change that the stored weights hold"] == "77.0%"
     assert rows["Numbers in the trained weights that moved"] == "26.0% of 100"

@@ -128,7 +128,7 @@ def _of_the_run(here: Situation) -> dict[str, Any]:
 
 
 def slow_end(here: Situation) -> CaseSetting:
-    """Return the settings of the guides' `baseline`: float32, padded, one row at a time, everything recomputed."""
+    """Return the settings of the guides' `baseline`: float32, padded, a micro-batch of 1, everything recomputed."""
     return CaseSetting(
         row_length=here.long_length,
         packing=False,

@@ -78,7 +78,7 @@ class Conversation:
     def talk(self, lines: TextIO, is_terminal: bool) -> None:
         """Answer line by line until the lines end."""
         if is_terminal:
-            self._say(f"Ask something; {HELP}.")
+            self._say(f"Ask a question; {HELP}.")
         while line := self._next(lines, is_terminal):
             try:
                 if line.startswith("/") and not self.command(line):
@@ -88,7 +88,7 @@ class Conversation:
             except ConfigError as error:
                 self._say(str(error))
             except SnaketuneError as error:
-                self._say(f"{error} Nothing of this turn is remembered.")
+                self._say(f"{error} This turn is discarded.")
 
     def _next(self, lines: TextIO, is_terminal: bool) -> str:
         if is_terminal:

@@ -62,7 +62,7 @@ def _licence(facts: CardFacts) -> str:
     if "license" in card:
         return f"Licence of the base model: {code(card.get('license_name') or card['license'])}."
     return (
-        "The licence of the base model is not known: its folder does not state one. Settle it before you publish this."
+        "The licence of the base model is unknown: its folder does not state one. Clarify it before you publish this."
     )
 
 
@@ -72,8 +72,8 @@ def _evaluation(facts: CardFacts) -> list[str]:
     if not found:
         return [*head, "Nothing was measured.", ""]
     intervals = (
-        "Intervals are of a paired bootstrap over the cases: what other data of this kind would give, not what another"
-        " training would."
+        "Intervals are from a paired bootstrap over the cases: they cover other data of this kind, not other training "
+        "runs."
     )
     return [*head, intervals, "", *(line for data in found for line in _measured(data))]
 
@@ -95,13 +95,13 @@ def limits(facts: CardFacts) -> list[str]:
         f"{counts[key]} {noun}" for key, noun in (("n", "documents"), ("n_generated", "answers")) if _few(counts, key)
     ]
     if not counts.get("n") and not counts.get("n_generated"):
-        found.append("Nothing was held out, so that it is not known whether the model is better than its base.")
+        found.append("Nothing was held out, so it is unknown whether the model is better than its base.")
     elif few:
         found.append(f"The held-out split is small: {' and '.join(few)}.")
     if not evaluation.get("files") and not evaluation.get("tasks"):
-        found.append("It was evaluated on held-out records of its own sources only, on no other data and no benchmark.")
+        found.append("It was evaluated only on held-out records of its own sources, not on other data or benchmarks.")
     if "n_generated" not in counts:
-        found.append("No answers were generated: how well it writes was not measured.")
+        found.append("No answers were generated: the quality of its answers was not measured.")
     if cut := counts.get("n_cut"):
         longest = facts.setting("evaluate.max_new_tokens")
         of = f"{number(cut)} of {number(counts['n_generated'])} answers on the held-out split"
@@ -109,15 +109,15 @@ def limits(facts: CardFacts) -> list[str]:
     if facts.split.get("contamination") is None and (evaluation.get("files") or evaluation.get("tasks")):
         found.append("Its training data were not searched for the text of the evaluation (`split.decontaminate`).")
     if facts.setting("split.max_similarity") is None:
-        found.append("Training records that are like held-out ones were not looked for (`split.max_similarity`).")
+        found.append("Training records similar to held-out ones were not searched for (`split.max_similarity`).")
     if reason := refusal_of(facts.merged):
         found.append(f"No merged model was made of it: {one_line(reason)}")
     elif not facts.is_merged and facts.merged is not None and not facts.is_whole:
-        found.append("Merged into its base it is another folder, which has a card of its own.")
+        found.append("The merged model is a separate folder with its own card.")
     return [
         *found,
-        "What it lost of the base model's other abilities was not measured.",
-        "Safety, bias and toxicity were not evaluated; those of the base model are not made better by this training.",
+        "Loss of the base model's other abilities was not measured.",
+        "Safety, bias and toxicity were not evaluated; this training does not improve those of the base model.",
     ]
 
 

@@ -115,7 +115,7 @@ def merge_section(facts: CardFacts) -> list[str]:
     return [
         "## Merge check",
         "",
-        f"The folder was read again in a fresh process and compared with the adapter on {split} rows before it was"
+        f"The folder was loaded in a fresh process and compared with the adapter on {split} rows before it was"
         f" published. Verdict: {code(check.get('verdict', 'unknown'))}. Dtype: {code(facts.merged['dtype'])},"
         f" rounding: {code(facts.merged.get('rounding', 'unknown'))}.",
         *_cost(check),
@@ -135,7 +135,7 @@ def _cost(check: dict[str, Any]) -> list[str]:
     """Return what to know where the dtype costs something."""
     if check.get("verdict") != "rounded":
         return []
-    told = "The sum is right, but this dtype loses some of what was learned: merge with `merge.dtype: float32`"
+    told = "The sum is correct, but this dtype loses some of the training: merge with `merge.dtype: float32`"
     return ["", f"{told}, or serve the adapter with its base model, to keep all of it."]
 
 
@@ -146,9 +146,7 @@ def _combination(combined: dict[str, Any] | None) -> list[str]:
     rows = [
         (code(adapter["run"]), number(adapter["weight"]), code(adapter["digest"])) for adapter in combined["adapters"]
     ]
-    told = (
-        f"It combines the adapters of several runs ({how}); this run's evaluation of the adapter is of its own alone:"
-    )
+    told = f"It combines the adapters of several runs ({how}); this run's evaluation covers only its own adapter:"
     return [told, "", *table(("run", "weight", "digest of the adapter"), rows), ""]
 
 
@@ -179,7 +177,7 @@ def funnel(facts: CardFacts) -> list[tuple[str, int | None]]:
         ("left out: contains text of a named evaluation", split.get("dropped_contaminated")),
         ("training split", split.get("train")),
         ("held-out split", split.get("eval")),
-        ("training records with no token to train on or refused by the template", _sum(dropped)),
+        ("training records without a token to train on or rejected by the template", _sum(dropped)),
         ("training records dropped, too long", facts.rightsize.get("dropped")),
         ("training records cut, too long", facts.rightsize.get("truncated")),
         ("documents trained on", facts.part("pack", "train").get("documents")),

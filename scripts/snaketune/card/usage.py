@@ -70,7 +70,7 @@ def _template(facts: CardFacts) -> list[str]:
     if not facts.has_own_template:
         return []
     return [
-        "It was trained with a chat template of its own, which the base model's tokenizer does not have: set"
+        "It was trained with its own chat template, which the base model's tokenizer lacks: set"
         f" {code('tokenizer.chat_template')} to the text of {code('chat_template.jinja')} in the merged folder or of"
         " the tokenised data.",
         "",
@@ -78,7 +78,7 @@ def _template(facts: CardFacts) -> list[str]:
 
 
 def _status(seen: str | None) -> list[str]:
-    told = "The workflow's tests run these lines with its built-in model; on this one they were not run."
+    told = "The workflow's tests run these lines with its built-in model; they were not run on this model."
     return [f"{told} {seen}" if seen else told, ""]
 
 
@@ -109,8 +109,8 @@ def _vllm_adapter(facts: CardFacts) -> list[str]:
 def _serve(*commands: str) -> list[str]:
     if not commands:
         return [
-            "vLLM serves no adapter with magnitudes (DoRA), or with whole layers, embeddings or experts of its own:"
-            " serve the merged model.",
+            "vLLM cannot serve adapters with magnitudes (DoRA) or with full layers, embeddings or experts: serve the "
+            "merged model.",
             "",
         ]
     return ["With vLLM (not run here):", "", "```bash", *commands, "```", ""]
@@ -121,8 +121,8 @@ def _stops(facts: CardFacts) -> list[str]:
         return []
     stops = ", ".join(map(str, facts.stop_tokens))
     return [
-        "The chat template ends a turn with a token that the base model's generation configuration does not know: give"
-        f" servers these as stop tokens (`stop_token_ids`): {stops}.",
+        "The chat template ends a turn with a token that the base model's generation configuration lacks: configure "
+        f"servers with these stop tokens (`stop_token_ids`): {stops}.",
         "",
     ]
 
@@ -144,7 +144,7 @@ def push_section(facts: CardFacts) -> list[str]:
 def reproduction_section(facts: CardFacts) -> list[str]:
     """Return what makes the same run again, and how to tell that it is the same."""
     return [
-        "## Make it again",
+        "## Reproduction",
         "",
         "```bash",
         "snakemake --cores 8 train",

@@ -16,14 +16,14 @@ from snaketune.config.schema_train import TrainConfig
 
 
 class PathsConfig(Section):
-    """Where things go. Paths are operational: changing them never retrains."""
+    """Output locations. Paths are operational: changing them never retrains."""
 
     results: str = Field("results", min_length=1, description="Folder of all results; move it to a bigger disk.")
     scratch: str | None = Field(
         None,
-        description="Folder on a fast local disk (NVMe) that sources are copied to before they are read; `auto` finds "
-        "the fastest local disk with room; null reads them in place. Sources on the same disk are not copied, and a "
-        "wiped scratch folder only costs a copy.",
+        description="Folder on a fast local disk (NVMe) that sources are copied to before they are read; `auto` picks "
+        "the fastest local disk with enough space; null reads sources in place. Sources on the same disk are not "
+        "copied, and a wiped scratch folder only costs another copy.",
     )
     publish: str | None = Field(
         None,
@@ -32,7 +32,7 @@ class PathsConfig(Section):
     )
     publish_private: bool = Field(
         True,
-        description="Whether a repository of the hub that `publish` makes is private; an existing one is not changed.",
+        description="Whether a hub repository created by `publish` is private; an existing one is not changed.",
     )
 
 
@@ -42,101 +42,110 @@ class DataConfig(Section):
     sources: Sources = Field(
         ...,
         min_length=1,
-        description="Files, folders or globs, relative to the working directory, read as what they are (JSON lines, a "
-        "JSON array, CSV, Parquet, Arrow, also compressed or in an archive); hf://owner/name; s3://bucket/path (extra "
-        "`storage`); or objects `{path, name, format, columns, split, config, weight, max_records}`; see "
-        "docs/sources.md. `builtin:quickstart`, `builtin:pairs` and `builtin:labels` are the "
+        description="Files, folders or globs, relative to the working directory; the file type is detected (JSON "
+        "lines, a JSON array, CSV, Parquet, Arrow, also compressed or in an archive); hf://owner/name; "
+        "s3://bucket/path (extra `storage`); or objects `{path, name, format, columns, split, config, weight, "
+        "max_records}`; see docs/sources.md. `builtin:quickstart`, `builtin:pairs` and `builtin:labels` are the "
         "embedded examples.",
     )
     max_records: int | None = Field(
-        None, ge=1, description="At most so many records of all sources together: a seeded sample."
+        None, ge=1, description="Maximum number of records of all sources together, as a seeded sample."
     )
-    seed: int = Field(0, ge=0, description="Another seed samples other records for `max_records` and `weight`.")
+    seed: int = Field(0, ge=0, description="Seed of the samples of `max_records` and `weight`.")
     format: Literal["auto", "messages", "sharegpt", "preference", "instruction", "prompt_completion", "text"] = Field(
         "auto",
-        description="What records are read as; `auto` decides it for each source by its first records and says why.",
+        description="How records are read; `auto` decides for each source from its first records and says why.",
     )
     columns: dict[str, str] = Field(
         {},
-        description="Your columns for the fields of a record, e.g. {prompt: question, completion: answer}; a place "
-        "inside one is written `answers.text[0]`. What is named is used, or the run stops; docs/data.md lists fields.",
+        description="Your columns for the fields of a record, e.g. {prompt: question, completion: answer}; nested "
+        "values are written `answers.text[0]`. Every named column is used, or the run stops; docs/data.md lists the "
+        "fields.",
     )
     ignore: Annotated[list[str], BeforeValidator(as_list)] = Field(
-        [], description="Columns, or keys such as `messages[].name`, that are left out on purpose."
+        [], description="Columns, or keys such as `messages[].name`, to leave out on purpose."
     )
     roles: dict[str, Literal["system", "user", "assistant", "tool"]] = Field(
         {},
-        description="Your names for the roles of turns, e.g. {guest: user, clerk: assistant}, beside the usual ones.",
+        description="Your names for roles, e.g. {guest: user, clerk: assistant}, in addition to the usual ones.",
     )
     strip: Annotated[list[str], BeforeValidator(as_list)] = Field(
-        [], description="Marks that are taken from the end of each text, e.g. a model's <|endoftext|>."
+        [], description="Markers removed from the end of each text, e.g. a model's <|endoftext|>."
     )
-    system_prompt: str | None = Field(None, description="System message put before conversations that have none.")
+    system_prompt: str | None = Field(None, description="System message for conversations without one.")
     max_bad_fraction: float = Field(
         0.05, ge=0, le=1, description="The run stops when more than this fraction of lines is quarantined."
     )
     shards: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = Field(
         "auto",
-        description="Jobs that share the reading, deduplicating and tokenising, for several machines; `auto` makes one "
-        "per 4 GiB of sources. Their number changes no byte of the result and makes nothing again.",
+        description="Jobs that share reading, deduplication and tokenisation, for several machines; `auto` makes one "
+        "per 4 GiB of sources. Their number neither changes a byte of the result nor reruns anything.",
     )
 
 
 class DedupeConfig(Section):
-    """Removal of duplicates: of each cluster the record that comes first in the sources stays."""
+    """Removal of duplicates: of each cluster, the record that comes first in the sources is kept."""
 
     exact: bool = Field(
         True,
-        description="Remove records equal to an earlier one: every character counts, also white space and case.",
+        description="Remove records equal to an earlier one: every character counts, including white space and case.",
     )
-    ignore_case: bool = Field(False, description="With `exact`: upper and lower case count as the same.")
+    ignore_case: bool = Field(False, description="With `exact`: ignore case.")
     near: bool = Field(
         False,
-        description="Remove records that are nearly the same as an earlier one: white space, Unicode forms and case "
-        "are overlooked here, the indentation of lines never is. Not for records that are alike by design: short ones "
-        "made from one template differ in a word and would go.",
+        description="Remove near-duplicates of an earlier record: white space, Unicode forms and case are ignored, but "
+        "never the indentation of lines. Not for records that are similar by design: short ones made from a template "
+        "differ in one word and would be removed.",
     )
     threshold: float = Field(
-        0.8, ge=0.3, le=1, description="With `near`: Jaccard similarity of two texts' word n-grams that is too much."
+        0.8,
+        ge=0.3,
+        le=1,
+        description="With `near`: Jaccard similarity of word n-grams above which a record is removed.",
     )
     num_perm: int = Field(
-        125, ge=16, le=1024, description="With `near`: MinHash values per record; more miss fewer pairs and cost time."
+        125,
+        ge=16,
+        le=1024,
+        description="With `near`: MinHash values per record; more values miss fewer pairs and take longer.",
     )
     ngram: int = Field(
         5,
         ge=1,
         le=16,
-        description="With `near`: words in an n-gram; texts of fewer than 4 times as many are compared by characters.",
+        description="With `near`: words per n-gram; texts with fewer than 4 times as many words are compared by "
+        "characters.",
     )
 
 
 class SplitConfig(Section):
-    """The held-out part."""
+    """The held-out split."""
 
     test_size: float = Field(
         0.05, ge=0, lt=1, description="Fraction of prompts held out for evaluation; 0 trains on everything."
     )
-    seed: int = Field(0, ge=0, description="Another seed holds out other prompts.")
+    seed: int = Field(0, ge=0, description="Seed of the choice of held-out prompts.")
     stratify: bool = Field(
-        False, description="Hold out at least one prompt of every source that has two; the fraction is that of each."
+        False,
+        description="Apply the fraction to each source, and hold out at least one prompt of every source that has two.",
     )
     max_similarity: float | None = Field(
         0.5,
         ge=0.2,
         le=0.8,
         description="Training records with this Jaccard similarity to a held-out one are dropped and counted; null "
-        "looks for none. Equal prompts never share both sides.",
+        "disables the search. Equal prompts are never on both sides.",
     )
     max_alike: int | None = Field(
         10,
         ge=1,
-        description="With `max_similarity`: where more training records than this are similar to a held-out one, they "
-        "are alike by design, made from a template for example: they stay, counted as such; null drops them, too.",
+        description="With `max_similarity`: if more training records than this are similar to a held-out one, they "
+        "count as similar by design, as from a template: they are kept and counted; null drops them, too.",
     )
     decontaminate: Annotated[list[str], BeforeValidator(as_list)] = Field(
         [],
         description="Files of evaluation text (every string in the records of any container that `data.sources` reads; "
-        ".txt: every line), globs, or folders, of which the test or validation split is meant; training records that "
+        ".txt: every line), globs, or folders, of which the test or validation split is used; training records that "
         "contain some of it are dropped and counted.",
     )
 
@@ -156,26 +165,26 @@ class TokensConfig(Section):
 
     chat_template: str | None = Field(
         None,
-        description="null uses the model's own template; `chatml` or `plain` are built in; a path ending in "
-        ".jinja is read; anything with {{ is a template itself.",
+        description="null uses the model's own template; `chatml` or `plain` are built in; a path ending in .jinja is "
+        "read; a value with {{ is itself a template.",
     )
     assistant_only_loss: bool = Field(
         True, description="Train on the assistant's tokens only; false also trains on prompts."
     )
     reasoning: Literal["auto", "train", "drop"] = Field(
         "auto",
-        description="Reasoning of answers (`reasoning_content` or `<think>` text): `auto` trains it where the chat "
-        "template writes it and counts where not; `train` leaves out records whose reasoning the template does not "
-        "write; `drop` takes it out.",
+        description="Reasoning of answers (`reasoning_content` or `<think>` text): `auto` trains it if the chat "
+        "template writes it, and counts it if not; `train` leaves out records whose reasoning the template omits; "
+        "`drop` removes it.",
     )
     date: Annotated[str, BeforeValidator(_as_day)] = Field(
         "2026-01-01",
-        description="The date that chat templates take for today (`strftime_now`), as YYYY-MM-DD: with the clock's, "
+        description="The date that chat templates see as today (`strftime_now`), as YYYY-MM-DD: with the clock's date, "
         "the same data would give other tokens tomorrow.",
     )
     max_length: Literal["auto"] | Annotated[int, Field(ge=8)] = Field(
         "auto",
-        description="Longest document in tokens and length of a packed row; `auto` is taken from the data. The two "
+        description="Longest document in tokens and length of a packed row; `auto` derives it from the data. The two "
         "answers of a pair (`train.method: dpo`), each with its prompt, count together.",
     )
     coverage: float = Field(
@@ -184,20 +193,21 @@ class TokensConfig(Section):
     pad_to_multiple_of: int = Field(64, ge=1, le=4096, description="`auto` rounds up to a multiple of this (tokens).")
     on_too_long: Literal["drop", "truncate", "error"] = Field(
         "drop",
-        description="What happens to longer records: dropped and counted; cut at the end and counted (dropped where no "
+        description="What happens to longer records: dropped and counted; cut at the end and counted (dropped if no "
         "token of an answer would be left); or the run stops. Plain texts (`format: text`) are cut into rows of "
-        "max_length in any case but `error`, and every token of them is trained once.",
+        "max_length except with `error`, and every token is trained once.",
     )
     max_dropped_fraction: float = Field(
         0.05,
         ge=0,
         le=1,
-        description="The run stops when more than this fraction of the records or of the tokens is not trained on, for "
-        "its length or since it could not be tokenised. What `coverage` gives up is allowed.",
+        description="The run stops if more than this fraction of the records or tokens is not trained on, because of "
+        "their length or because they could not be tokenised. Records that `coverage` gives up are exempt.",
     )
     packing: bool = Field(
         True,
-        description="Fill each row with several documents, where the model keeps them apart; false pads one per row.",
+        description="Fill each row with several documents, if the model can separate them; false pads one document per "
+        "row.",
     )
 
 
@@ -235,7 +245,7 @@ class EvaluateConfig(Section):
             "numeric_match",
         ],
         min_length=1,
-        description="Measures to compute. From exact_match on they generate answers; preference_accuracy needs pairs "
+        description="Metrics to compute. Those from exact_match on generate answers; preference_accuracy needs pairs "
         "(dpo), the json ones references that are JSON, numeric_match references that end in `#### 42` or are a "
         "number; chrf, bleu and rouge_l need the extra `text-metrics`.",
     )
@@ -243,18 +253,17 @@ class EvaluateConfig(Section):
         list[Literal["whitespace", "case", "punctuation", "articles", "unicode", "strip"]], BeforeValidator(as_list)
     ] = Field(
         ["strip"],
-        description="What exact_match overlooks: white space beyond one space anywhere, upper case, punctuation, the "
+        description="What exact_match ignores: white space beyond one space anywhere, upper case, punctuation, the "
         "articles a, an and the, Unicode forms (NFKC), or white space at the ends alone (strip).",
     )
     files: Annotated[list[str], BeforeValidator(as_list)] = Field(
         [],
         description="Files of questions with reference answers (paths, globs, or folders, of which the test or "
-        "validation split is meant; any data format but text): the models "
-        "answer at most max_samples of each, with the measures of answers in `metrics`. List them in "
-        "split.decontaminate, too.",
+        "validation split is used; any data format but text): the models answer at most max_samples of each, scored by "
+        "the generative metrics in `metrics`. Also list them in split.decontaminate.",
     )
     columns: dict[str, str] = Field(
-        {}, description="The files' names for the format's fields; empty: those of data.columns."
+        {}, description="Columns of the files for the format's fields; empty uses data.columns."
     )
     tasks: Annotated[list[str], BeforeValidator(as_list)] = Field(
         [],
@@ -264,12 +273,12 @@ class EvaluateConfig(Section):
     max_samples: int = Field(
         200,
         ge=0,
-        description="Prompts that answers are generated for (at most), of the held-out split and of each file.",
+        description="Maximum number of prompts to answer, of the held-out split and of each file.",
     )
     max_new_tokens: int = Field(256, ge=1, description="Longest generated answer, in tokens.")
-    batch_size: int = Field(64, ge=1, description="Prompts generated at once; lower it when memory is short.")
+    batch_size: int = Field(64, ge=1, description="Prompts answered in one batch; lower it if memory is short.")
     latency_requests: int = Field(
-        5, ge=0, description="Requests that are answered one by one to measure the latency; 0 measures none."
+        5, ge=0, description="Requests answered one at a time to measure latency; 0 measures none."
     )
 
 
@@ -277,7 +286,7 @@ class MergedAdapter(Section):
     """One of the adapters that are merged together."""
 
     run: str = Field(..., min_length=1, description="Name of the run whose adapter it is.")
-    weight: float = Field(1.0, allow_inf_nan=False, description="Factor of its change; may be negative.")
+    weight: float = Field(1.0, allow_inf_nan=False, description="Factor of its update; may be negative.")
 
 
 def _as_adapters(value: Any) -> Any:
@@ -298,7 +307,8 @@ class MergeConfig(Section):
     adapters: Annotated[list[MergedAdapter], BeforeValidator(_as_adapters)] = Field(
         [],
         description="Adapters that are merged together, e.g. [{run: one, weight: 0.5}, {run: two, weight: 0.5}]: runs "
-        "of this configuration with the same base model, this run too if it is to be in; empty merges this run's own.",
+        "of this configuration with the same base model (list this run, too, to include it); empty merges this run's "
+        "own.",
     )
     method: Literal[
         "cat",
@@ -314,26 +324,32 @@ class MergeConfig(Section):
         "magnitude_prune_svd",
     ] = Field(
         "cat",
-        description="With `adapters`: how PEFT combines them. `cat` is the exact weighted sum of their changes; those "
-        "up to magnitude_prune combine the two matrices of equal ranks one by one; those with svd their products.",
+        description="With `adapters`: how PEFT combines them. `cat` is the exact weighted sum of their updates; the "
+        "methods up to magnitude_prune combine the A and B matrices of equal ranks separately; the svd methods combine "
+        "their products.",
     )
     density: float = Field(
-        0.5, gt=0, le=1, description="With ties, dare and magnitude_prune: fraction of each adapter's numbers kept."
+        0.5,
+        gt=0,
+        le=1,
+        description="With ties, dare and magnitude_prune: fraction of each adapter's values that is kept.",
     )
     seed: int = Field(
         0,
         ge=0,
-        description="With dare and with stochastic rounding: another seed keeps other numbers, and rounds otherwise.",
+        description="With dare and with stochastic rounding: seed of the kept values and of the rounding.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Dtype of the merged weights; `auto` is that of the base checkpoint."
     )
     rounding: Literal["auto", "nearest", "stochastic"] = Field(
         "auto",
-        description="How trained weights are rounded to `dtype`. `nearest` loses the changes that are smaller than half"
-        " a step of it; `stochastic` keeps them on average, and is what `auto` takes in bfloat16 and float16.",
+        description="How trained weights are rounded to `dtype`. `nearest` loses updates smaller than half a rounding "
+        "step; `stochastic` keeps them on average, and is what `auto` uses for bfloat16 and float16.",
     )
-    max_shard_size: str = Field("5GB", pattern=r"^[1-9][0-9]*(KB|MB|GB)$", description="Largest weights file.")
+    max_shard_size: str = Field(
+        "5GB", pattern=r"^[1-9][0-9]*(KB|MB|GB)$", description="Maximum size of a weights file."
+    )
     gguf_types: Annotated[
         list[Literal["native", "f32", "bf16", "f16", "q8_0", "q4_k_m"]], BeforeValidator(as_list), Field(min_length=1)
     ] = Field(
@@ -344,12 +360,12 @@ class MergeConfig(Section):
     gguf_converter: str | None = Field(
         None,
         min_length=1,
-        description="For `snakemake export_gguf`: path of llama.cpp's convert_hf_to_gguf.py; null looks on the PATH.",
+        description="For `snakemake export_gguf`: path of llama.cpp's convert_hf_to_gguf.py; null searches the PATH.",
     )
 
 
 class RunConfig(Section):
-    """Everything that one run is made from."""
+    """The complete configuration of one run."""
 
     paths: PathsConfig = PathsConfig()
     data: DataConfig
@@ -368,7 +384,7 @@ class LinkedConfig(RunConfig):
     """A run's configuration with those of the runs it starts from, which are not its own keys."""
 
     base_run: "LinkedConfig | None" = Field(None, exclude=True, description="The run whose merged model is the base.")
-    start_run: "LinkedConfig | None" = Field(None, exclude=True, description="The run whose adapter it goes on from.")
+    start_run: "LinkedConfig | None" = Field(None, exclude=True, description="The run whose adapter it continues from.")
     merged_runs: "dict[str, LinkedConfig]" = Field(
         {}, exclude=True, description="The runs whose adapters are merged, by name."
     )
@@ -388,7 +404,7 @@ class RunEntry(RunConfig):
 class FileConfig(RunConfig):
     """What config/config.yaml may hold: a preset, runs and any key of a run."""
 
-    preset: str | None = Field(None, description="Name of a file in config/presets; its values come before yours.")
+    preset: str | None = Field(None, description="Name of a file in config/presets; your values override it.")
     runs: dict[str, RunEntry | None] = Field(
-        {}, description="Runs by name, each with the keys that differ; without any there is one run, `default`."
+        {}, description="Runs by name, each with the keys that differ; without any, there is one run named `default`."
     )

@@ -12,12 +12,12 @@ Format = Literal["auto", "messages", "sharegpt", "preference", "instruction", "p
 
 
 class SourceConfig(Section):
-    """A source with settings of its own; a plain text is a source with a path alone."""
+    """A source with its own settings; a plain string is a source with only a path."""
 
-    path: str = Field(..., min_length=1, description="As a plain source: a file, folder, glob or address.")
-    name: str | None = Field(None, min_length=1, description="What it is called when it is read, and in the manifest.")
-    format: Format | None = Field(None, description="As `data.format`, for this source alone.")
-    columns: dict[str, str] | None = Field(None, description="As `data.columns`, for this source alone.")
+    path: str = Field(..., min_length=1, description="As for a plain source: a file, folder, glob or address.")
+    name: str | None = Field(None, min_length=1, description="Its name in messages and in the manifest.")
+    format: Format | None = Field(None, description="As `data.format`, for this source only.")
+    columns: dict[str, str] | None = Field(None, description="As `data.columns`, for this source only.")
     split: str | None = Field(
         None, min_length=1, description="Which split of a folder, a saved data set or a data set of the hub; `train`."
     )
@@ -26,11 +26,13 @@ class SourceConfig(Section):
         1.0,
         gt=0,
         le=1000,
-        description="How often its training records are trained in an epoch: 2 twice, 0.5 a seeded half of them, 1.5 "
+        description="How often its training records are seen in an epoch: 2 is twice, 0.5 a seeded half of them, 1.5 "
         "all and a seeded half again. Held-out records are never repeated.",
     )
     max_records: int | None = Field(
-        None, ge=1, description="At most so many of its records, a seeded sample that more records change little."
+        None,
+        ge=1,
+        description="Maximum number of its records, as a seeded sample that changes little when records are added.",
     )
 
     @model_serializer

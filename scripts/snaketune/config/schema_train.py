@@ -11,15 +11,15 @@ class DpoConfig(Section):
     """The loss of `train.method: dpo`."""
 
     beta: float = Field(
-        0.1, gt=0, description="How strongly the model is kept near its start: more moves it less from there."
+        0.1, gt=0, description="How strongly the model is kept near its start: higher values move it less."
     )
     loss_type: Literal["sigmoid", "ipo", "hinge"] = Field(
         "sigmoid",
-        description="`sigmoid` is DPO itself; `ipo` aims at a fixed margin per token and overfits less; `hinge` (SLiC) "
+        description="`sigmoid` is DPO itself; `ipo` targets a fixed margin per token and overfits less; `hinge` (SLiC) "
         "stops at a margin.",
     )
     label_smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="With `sigmoid`: fraction of the preferences that are expected to be wrong."
+        0.0, ge=0, lt=0.5, description="With `sigmoid`: expected fraction of wrong preferences."
     )
 
 
@@ -35,7 +35,7 @@ class KtoConfig(Section):
     """The loss of `train.method: kto`."""
 
     beta: float = Field(
-        0.1, gt=0, description="How strongly the model is kept near its start: more moves it less from there."
+        0.1, gt=0, description="How strongly the model is kept near its start: higher values move it less."
     )
     desirable_weight: float = Field(1.0, gt=0, description="Weight of the losses of good answers.")
     undesirable_weight: float = Field(
@@ -99,9 +99,9 @@ class TrainConfig(Section):
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         "cosine", description="Shape of the learning rate after warm-up."
     )
-    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="Fraction of the steps in which the rate rises.")
-    weight_decay: float = Field(0.0, ge=0, description="Decay of the adapter's weights.")
-    max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this norm; 0 does not clip.")
+    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="Fraction of the steps in which the learning rate rises.")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay of the trained weights.")
+    max_grad_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this norm; 0 disables clipping.")
     optim: Literal[
         "adamw_torch_fused",
         "adamw_torch",
@@ -113,28 +113,29 @@ class TrainConfig(Section):
         "adamw_torch_8bit",
     ] = Field(
         "adamw_torch_fused",
-        description="Optimizer. `adamw_8bit` keeps its moments in a quarter of the memory, `paged_adamw_8bit` and "
-        "`paged_adamw_32bit` also move them to RAM when the GPU is full (all three: extra `quantization`); "
-        "`adamw_torch_8bit` is torchao's (extra `float8`). Worth it when every weight is trained.",
+        description="Optimizer. `adamw_8bit` stores its moments in a quarter of the memory, `paged_adamw_8bit` and "
+        "`paged_adamw_32bit` also move them to RAM when GPU memory is full (all three: extra `quantization`); "
+        "`adamw_torch_8bit` is torchao's (extra `float8`). Worthwhile for full fine-tuning.",
     )
     optimizer_in_backward: bool = Field(
         False,
-        description="Step each weight as soon as its gradient is there, so that gradients of all weights are never in "
-        "memory at once: for training every weight on one GPU. The same steps; needs gradient_accumulation_steps 1 and "
+        description="Update each weight as soon as its gradient is computed, so that the gradients are never all in "
+        "memory: for full fine-tuning on one GPU. The steps are the same; needs gradient_accumulation_steps 1 and "
         "max_grad_norm 0.",
     )
     bf16: bool | Literal["auto"] = Field(
         "auto",
-        description="bfloat16 autocast; `auto`: where the GPU has it; on older GPUs float16 with scaled gradients.",
+        description="bfloat16 autocast; `auto` uses it if the GPU supports it, and float16 with gradient scaling on "
+        "older GPUs.",
     )
     fp16: bool = Field(False, description="float16 autocast, for GPUs without bfloat16.")
     tf32: bool | Literal["auto"] = Field(
-        "auto", description="TF32 for float32 matrix products on GPUs that have it; it does not touch bf16 work."
+        "auto", description="TF32 for float32 matrix products on GPUs that support it; bf16 computation is unaffected."
     )
     gradient_checkpointing: bool | Literal["auto"] = Field(
         "auto",
-        description="Recompute activations: less memory, about 50% more computing for LoRA when it is all layers. "
-        "`auto` recomputes as few layers as the memory of the GPU needs, and none on a CPU.",
+        description="Recompute activations: less memory, about 50% more computation for LoRA if all layers are "
+        "recomputed. `auto` recomputes as few layers as GPU memory requires, and none on a CPU.",
     )
     checkpoint_every_n_layers: int = Field(
         1, ge=1, description="With `gradient_checkpointing: true`: recompute every n-th layer only."
@@ -142,40 +143,43 @@ class TrainConfig(Section):
     activation_offloading: bool = Field(
         False,
         description="Keep activations in pinned RAM until the backward pass: for rows too long for the GPU, best with "
-        "`gradient_checkpointing: true`, when only the inputs of layers travel. On a CPU it has nothing to do.",
+        "`gradient_checkpointing: true`, which offloads only the inputs of layers. No effect on a CPU.",
     )
     torch_compile: bool | Literal["auto"] = Field(
         "auto",
-        description="Compile each layer. `auto` does on a GPU when the run is expected to take ten minutes or more.",
+        description="Compile each layer. `auto` compiles on a GPU if the run is expected to take ten minutes or more.",
     )
     use_liger_kernel: bool | Literal["auto"] = Field(
         "auto",
-        description="Fused kernels of liger-kernel (extra `liger`) for norms, gates and rotary positions. `auto` takes "
-        "them on a GPU where the package is installed, layers are not compiled and this model computes the same with "
-        "them, which is checked at the start.",
+        description="Fused kernels of liger-kernel (extra `liger`) for norms, gates and rotary positions. `auto` uses "
+        "them on a GPU if the package is installed, layers are not compiled and the model computes the same with them, "
+        "which is checked at the start.",
     )
     chunked_loss: bool | Literal["auto"] = Field(
         "auto",
-        description="Take the loss in chunks of tokens and never keep logits: memory that does not grow with the "
-        "batch. `auto` does where it equals the model's own loss, which is checked at the start.",
+        description="Compute the loss in chunks of tokens without keeping full logits, so its memory does not grow "
+        "with the batch. `auto` does so if it equals the model's own loss, which is checked at the start.",
     )
     fp8: bool | Literal["rowwise"] = Field(
         False,
         description="Frozen layers compute in float8, on Ada, Hopper and newer GPUs, with the package torchao. `true` "
-        "has one scale for each tensor; `rowwise` one for each row: more exact, a little slower, Hopper and newer.",
+        "uses one scale per tensor; `rowwise` one per row: more exact, slightly slower, Hopper and newer.",
     )
-    dataloader_num_workers: int = Field(0, ge=0, description="Loader processes; memory-mapped rows need none.")
-    dataloader_prefetch_factor: int | None = Field(None, ge=1, description="Batches each loader process prepares.")
+    dataloader_num_workers: int = Field(0, ge=0, description="Data loader processes; memory-mapped rows need none.")
+    dataloader_prefetch_factor: int | None = Field(
+        None, ge=1, description="Batches that each loader process prefetches."
+    )
     dataloader_pin_memory: bool = Field(True, description="Page-locked batches for faster copies to a GPU.")
     save_steps: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto",
-        description="Optimizer steps between checkpoints; `auto` measures what one costs and saves as often as pays.",
+        description="Optimizer steps between checkpoints; `auto` measures the cost of one and derives the optimal "
+        "interval.",
     )
     hours_between_interruptions: float = Field(
-        24.0, gt=0, description="With `save_steps: auto`: how often the machine is expected to fail or be taken away."
+        24.0, gt=0, description="With `save_steps: auto`: expected time between failures or preemptions of the machine."
     )
-    save_total_limit: int = Field(2, ge=1, description="Checkpoints that are kept.")
-    eval_steps: int = Field(0, ge=0, description="Steps between held-out losses during training; 0 measures none.")
+    save_total_limit: int = Field(2, ge=1, description="Number of checkpoints to keep.")
+    eval_steps: int = Field(0, ge=0, description="Steps between evaluations during training; 0 disables them.")
     load_best_model_at_end: bool = Field(
         False,
         description="Keep the weights of the best evaluation instead of the last ones; needs `eval_steps`. A "
@@ -183,53 +187,53 @@ class TrainConfig(Section):
     )
     metric_for_best_model: str = Field(
         "loss",
-        description="What the evaluations during training are compared by: `loss`, with dpo and orpo "
-        "also `preference_accuracy`, `reward_accuracy` or `reward_margin`, with kto `reward_margin`; an `eval_` in "
-        "front changes nothing.",
+        description="Metric that compares evaluations during training: `loss`, with dpo and orpo "
+        "also `preference_accuracy`, `reward_accuracy` or `reward_margin`, with kto `reward_margin`; an `eval_` prefix "
+        "is accepted.",
     )
     greater_is_better: bool | None = Field(
-        None, description="Whether a greater value is better; null: unless its name ends with `loss`."
+        None, description="Whether a greater value is better; null means yes unless the name ends with `loss`."
     )
     early_stopping_patience: int | None = Field(
         None,
         ge=1,
-        description="Stop after this many evaluations in a row that improve on the best by no more than the threshold; "
-        "null never stops. What is kept then is the last checkpoint, with `load_best_model_at_end` the best.",
+        description="Stop after this many consecutive evaluations that improve on the best by no more than the "
+        "threshold; null disables it. The last checkpoint is kept, or the best with `load_best_model_at_end`.",
     )
     early_stopping_threshold: float = Field(
-        0.0, ge=0, description="How much better than the best an evaluation has to be to count for the patience."
+        0.0, ge=0, description="Improvement on the best evaluation that resets the patience."
     )
     logging_steps: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto",
-        description="Steps between lines in metrics.jsonl, beside those of the first and the last step; `auto` is a "
+        description="Steps between lines in metrics.jsonl, in addition to the first and the last step; `auto` is a "
         "fiftieth of the run, at most 10.",
     )
     max_loss_increase: float | None = Field(
         2.0,
         gt=0,
         description="Stop when the mean loss of the last five log lines is this many nats above the best such mean; "
-        "null never stops. A stopped run goes on with a higher value.",
+        "null disables it. A stopped run continues with a higher value.",
     )
     report_to: Annotated[list[Literal["tensorboard", "trackio", "wandb"]], BeforeValidator(as_list)] = Field(
         [], description="Also send the lines of metrics.jsonl to tensorboard, trackio or wandb, if installed."
     )
     deterministic: bool = Field(
         False,
-        description="Only kernels that give the same bits every time on the same kind of GPU; slower, and a model with "
-        "an operation that has no such kernel is refused. A CPU does not need it.",
+        description="Use only kernels that are bit-reproducible on the same kind of GPU; slower, and a model with an "
+        "operation that has no such kernel is refused. Not needed on a CPU.",
     )
     seed: int = Field(42, ge=0, description="Seed of the adapter's weights, dropout and row order.")
     cpu_threads: int = Field(
-        2, ge=1, description="Threads of the arithmetic on a CPU. Another number can change the last bits."
+        2, ge=1, description="CPU threads for computation. Another number can change the last bits."
     )
     strategy: Literal["single", "ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3"] = Field(
         "single",
-        description="`single`: one GPU; `ddp`: the whole model on each of `plan.num_gpus`; `fsdp`: its layers spread "
-        "over them; `deepspeed_zero3`: the same by DeepSpeed, which is an extra; `deepspeed_zero2`: gradients and "
-        "optimizer spread, weights whole on each. The batch grows with the GPUs.",
+        description="`single`: one GPU; `ddp`: a full copy on each of `plan.num_gpus`; `fsdp`: weights sharded over "
+        "them; `deepspeed_zero3`: the same by DeepSpeed, which is an extra; `deepspeed_zero2`: gradients and optimizer "
+        "sharded, weights replicated. The batch grows with the number of GPUs.",
     )
     offload: Literal["none", "cpu", "nvme"] = Field(
         "none",
-        description="With DeepSpeed: where the optimizer's state and, with ZeRO-3, the weights are while they are not "
-        "needed: `cpu` is RAM, `nvme` files in `paths.scratch` (ZeRO-3 only). Slower, for what fits no other way.",
+        description="With DeepSpeed: where the optimizer state and, with ZeRO-3, the weights are kept while unused: "
+        "`cpu` is RAM, `nvme` files in `paths.scratch` (ZeRO-3 only). Slower; for models that fit no other way.",
     )

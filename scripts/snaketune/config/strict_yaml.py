@@ -1,4 +1,4 @@
-"""YAML read strictly: YAML 1.2 scalars, no duplicate keys, bounded size, also of what aliases expand to.
+"""Strict YAML: YAML 1.2 scalars, no duplicate keys, and bounded size, including expanded aliases.
 
 PyYAML follows YAML 1.1, where ``2e-4`` is a text, ``no`` is false, ``12:30`` is 750, the last of two equal keys
 wins silently and nine lines of aliases expand to gigabytes.
@@ -55,7 +55,7 @@ class _StrictLoader(yaml.SafeLoader):
             line = key_node.start_mark.line + 1
             key = MERGE if key_node.tag == MERGE else self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
-                raise ConfigError(f"{self.name}, line {line}: the key {key!r} is not a text: put it in quotes.")
+                raise ConfigError(f"{self.name}, line {line}: the key {key!r} is not a string: put it in quotes.")
             if (first := seen.get(key)) is not None:
                 key = "<<" if key == MERGE else key
                 raise ConfigError(
@@ -87,7 +87,7 @@ def _count(node: yaml.Node | None, name: str) -> None:
             line = one.start_mark.line + 1
             raise ConfigError(
                 f"{name}, line {line}: with its aliases (*name) written out this holds more than {MOST_VALUES:,}"
-                " values: write out what you need of it."
+                " values: write out the needed parts."
             )
         return total
 
@@ -174,6 +174,6 @@ def load_yaml(path: str | Path, name: str | None = None) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise ConfigError(
-            f"{name}: the file holds a {type(value).__name__}, not keys: start with `data:` or `preset:`."
+            f"{name}: the file contains a {type(value).__name__} instead of keys: start with `data:` or `preset:`."
         )
     return value

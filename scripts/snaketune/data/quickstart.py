@@ -194,7 +194,7 @@ def quickstart_lines(records: int = 4000, seed: int = 0) -> Iterator[bytes]:
 def broken_lines(requests: Sequence[Request]) -> Iterator[bytes]:
     """Yield one line for each way in which exported data are commonly broken, five in all.
 
-    They are made of the first requests: an upload cut short, a missing field, an empty answer, an answer that is
+    They are made of the first requests: a truncated upload, a missing field, an empty answer, an answer that is
     null, and a line of an error message that ended up in the file.
     """
     first, second, third, fourth, *_ = requests

@@ -1,4 +1,4 @@
-"""Settings that train the same and may be faster: rows at a time, recomputation and loader processes.
+"""Settings that train the same and may be faster: micro-batch, recomputation and loader processes.
 
 Rows at a time times accumulation stays what it is, so that every candidate takes the same optimizer steps.
 """
@@ -43,7 +43,7 @@ class Candidate:
 
 
 def row_choices(micro_batch: int, accumulation: int) -> list[tuple[int, int]]:
-    """Return the (rows at a time, accumulation) with the same product, each about twice the one before.
+    """Return the (micro-batch, accumulation) with the same product, each about twice the one before.
 
     One, half, the configured number, and twice, four and eight times that, as far as they divide the batch.
     """

@@ -223,7 +223,7 @@ def memory_of(cfg: PlanningSlice, work: Work, target: Target) -> tuple[MemoryPla
 
 
 def least_memory(cfg: PlanningSlice, work: Work, target: Target) -> float | None:
-    """Return the memory of the run with one row at a time and every layer recomputed, which trains the same."""
+    """Return the memory of the run with a micro-batch of 1 and every layer recomputed, which trains the same."""
     smallest = replace(work.setting, checkpoint_every=CHECKPOINT_LEVELS[-1], micro_batch=1)
     plan, _ = memory_of(cfg, replace(work, setting=smallest), target)
     return plan.total if plan else None

@@ -1,1 +1,1 @@
-"""Results in object storage: what changed is uploaded and checked, in an order that no reader can trip over."""
+"""Results in object storage: changed files are uploaded and checked, in an order that keeps readers consistent."""

@@ -12,7 +12,7 @@ from snaketune.publish.publishing import checked_files
 from snaketune.storage.object_storage import HUB_SCHEME, connect, listed, require_package
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-# Weights that an earlier commit left and this one does not have would be loaded beside the new ones.
+# Weights left by an earlier commit would be loaded together with the new ones.
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".gguf")
 _PAGES = ("report.html", "facts.json")
 
@@ -45,7 +45,7 @@ def repository_of(url: str) -> str:
 
 
 def check_hub(url: str, api: Any = None) -> None:
-    """Refuse a repository that nobody is logged in for; nothing is created yet.
+    """Refuse a repository without a login; nothing is created yet.
 
     Raises:
         ConfigError: saying what to do.
@@ -66,17 +66,17 @@ def check_hub(url: str, api: Any = None) -> None:
 
 
 def publish_to_hub(api: Any, folder: Path, url: str, private: bool, say: Callable[[str], object] = print) -> OnHub:
-    """Make one commit of what a run ends in; what the hub has already is not sent again.
+    """Make one commit of what a run ends in; files already on the hub are not uploaded again.
 
     The merged model is at the root, so that ``from_pretrained(owner/name)`` finds it, and the adapter in ``adapter``;
-    without a merged model the adapter is at the root. A break leaves no half of a commit, and files that have
-    arrived are not sent twice.
+    without a merged model the adapter is at the root. An interruption leaves no partial commit, and uploaded files are
+    not sent twice.
 
     Args:
         api: ``huggingface_hub.HfApi``, which takes the token from its own store.
         folder: of the run.
         url: ``hf://owner/name``.
-        private: whether a repository that is made now is private; one that is there stays as it is.
+        private: whether a newly created repository is private; an existing one is unchanged.
         say: told what is uploaded.
 
     Raises:
@@ -119,7 +119,7 @@ def _is_stale(name: str) -> bool:
 
 @contextmanager
 def in_one_sentence(url: str) -> Iterator[None]:
-    """Turn what the hub's client raises into a DataError that says what to do."""
+    """Turn errors of the hub's client into a DataError that says what to do."""
     from huggingface_hub import errors
 
     repository = repository_of(url)
@@ -129,7 +129,7 @@ def in_one_sentence(url: str) -> Iterator[None]:
         raise
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
-        advice = "run the same command again later; what has arrived is not sent again"
+        advice = "run the same command again later; files that have arrived are not uploaded again"
         if status in (401, 403):
             advice = f"log in with `hf auth login`, with a token that may write to {repository}"
         raise DataError(f"{url}: the hub answered with status {status}: {advice}.") from None
@@ -139,7 +139,7 @@ def in_one_sentence(url: str) -> Iterator[None]:
 
 
 def check_destination(url: str | None, connect: Callable[[], Any] = connect) -> None:
-    """Refuse a destination that cannot be asked what it holds.
+    """Refuse a destination that cannot be listed.
 
     Raises:
         ConfigError: naming the setting and what is wrong with it.

@@ -14,13 +14,13 @@ from snaketune.core.outputs import changed_outputs, restore
 from snaketune.publish.uploading import stored_digest, upload
 from snaketune.storage.object_storage import CONNECTIONS, Address, explained, listed
 
-# What says that everything else is there.
+# The file that marks the upload as complete.
 INDEX = "published.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What publishing a folder came to: files and bytes that were uploaded, files there are, files removed."""
+    """The result of publishing a folder: files and bytes uploaded, total files, files removed."""
 
     files: int
     bytes: int
@@ -35,7 +35,7 @@ def publish_folder(
     work: Path,
     say: Callable[[str], object] = lambda line: None,
 ) -> Published:
-    """Make the objects under ``url`` equal to the files of a run's folder, uploading only what is not there.
+    """Make the objects under ``url`` equal to the files of a run's folder, uploading only missing files.
 
     A manifest is taken away before a file that it names changes, and put back after it; ``published.json``, which lists
     every file with its size and digest, comes last. Objects that were not published from here stay.
@@ -84,7 +84,7 @@ def checked_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _files_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read every file: what others get is not judged by its times."""
+    """Read every file: published content is never judged by file times."""
     return {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "digest": file_digest(path)}
         for path in files_under(folder)
@@ -100,7 +100,7 @@ def _require_as_made(folder: Path) -> None:
     for output in changed_outputs(folder, verify=True):
         if not output.path.is_file() or not restore(output):
             output.path.unlink(missing_ok=True)
-            raise DataError(f"{output.path} is not what its job wrote: run the same command again, and it is rebuilt.")
+            raise DataError(f"{output.path} differs from what its job wrote: run the same command again to rebuild it.")
 
 
 def _named(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:

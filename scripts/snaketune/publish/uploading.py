@@ -22,9 +22,9 @@ DIGEST = "snaketune-digest"
 
 
 def upload(client: Any, path: Path, url: str, digest: str) -> None:
-    """Upload a file and check that the server holds its content; at the address there is never a part of it.
+    """Upload a file and check that the server holds its content; a partial object is never visible at the address.
 
-    The XXH3-128 ``digest`` of the file becomes the object's metadata, so that what is there already can be told.
+    The XXH3-128 ``digest`` of the file is stored in the object's metadata, so that existing uploads are recognised.
 
     Raises:
         DataError: if the file has another content, or the upload fails or is damaged.
@@ -45,7 +45,7 @@ def upload(client: Any, path: Path, url: str, digest: str) -> None:
     if describe(client, url).bytes != size or not (held or _read_back(client, url) == digest):
         with explained(client, url):
             client.delete_object(**target)
-        raise DataError(f"{url} does not hold what was uploaded from {path}: run the same command again.")
+        raise DataError(f"{url} does not match the uploaded file {path}: run the same command again.")
 
 
 def stored_digest(client: Any, url: str) -> str | None:

@@ -4,7 +4,7 @@ from typing import Literal, TypedDict
 
 
 class Source(TypedDict, total=False):
-    """A source with settings of its own; a plain text is a source with a path alone."""
+    """A source with its own settings; a plain string is a source with only a path."""
 
     path: str
     name: str | None

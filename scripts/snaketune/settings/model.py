@@ -4,7 +4,7 @@ from typing import Literal, TypedDict
 
 
 class TinyModel(TypedDict, total=False):
-    """The model that `model.name_or_path: tiny` builds from scratch: no download, for trying things on a CPU."""
+    """The model that `model.name_or_path: tiny` builds from scratch: no download, for trials on a CPU."""
 
     corpus: Literal["quickstart", "data"]
     vocab_size: int

@@ -9,7 +9,7 @@ from snaketune.settings.train import Train
 
 
 class StartedAdapter(Adapter, total=False):
-    """An adapter section; ``start`` is the identity of the adapter that training goes on from."""
+    """An adapter section; ``start`` is the identity of the adapter that training continues from."""
 
     start: str
 

@@ -57,12 +57,10 @@ def choose_folders(
     stays = [not is_remote(source.path) and (not scratch or _is_on(source, device, disks)) for source in sources]
     needed = sum(_missing(source, folder) for source, here in zip(sources, stays, strict=True) if not here)
     if needed > disks.free(folder):
-        without = (
-            "" if any(map(is_remote, _paths(sources))) else ", or set it to null to read the sources where they are"
-        )
+        without = "" if any(map(is_remote, _paths(sources))) else ", or set it to null to read the sources in place"
         raise DataError(
-            f"paths.scratch: {existing(folder)} has {disks.free(folder) / 1e9:.2f} GB free and the copies need"
-            f" {needed / 1e9:.2f} GB: free space there, or choose another disk{without}."
+            f"paths.scratch: {existing(folder)} has {disks.free(folder) / 1e9:.2f} GB free and the copies need "
+            f"{needed / 1e9:.2f} GB: free space there, or choose another disk{without}."
         )
     return [None if here else folder for here in stays]
 

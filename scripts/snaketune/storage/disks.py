@@ -191,8 +191,8 @@ class Disks:
         if not local:
             tried = ", ".join(map(str, self._folders)) or "nowhere"
             raise DataError(
-                f"paths.scratch: auto finds no local disk that can be written to (tried {tried}): name a folder, or set"
-                " it to null to read the sources where they are."
+                f"paths.scratch: auto finds no writable local disk (tried {tried}): name a folder, or set"
+                " it to null to read the sources in place."
             )
         roomy = [candidate for candidate in local if candidate.free >= needed(candidate)]
         if not roomy:
@@ -228,4 +228,4 @@ def _shortage(local: Sequence[Candidate], needed: Callable[[Candidate], int]) ->
         f"{place.folder} has {place.free / 1e9:.2f} GB free and the copies need {needed(place) / 1e9:.2f} GB"
         for place in local
     )
-    return f"{places}: free space there, or set it to null to read the sources where they are"
+    return f"{places}: free space there, or set it to null to read the sources in place"

@@ -88,8 +88,8 @@ def fetch(client: Any, found: StoredObject, partial: Path, advance: Callable[[in
     if check.is_certain or second.digest != arrived.digest:
         partial.unlink()
         raise DataError(
-            f"{found.url} arrived twice with another content than its checksum says: upload it again, or look for what"
-            " damages it between here and the server."
+            f"{found.url} arrived twice with content that does not match its checksum: upload it again, or check the "
+            "network path to the server."
         )
     return Arrived(second.place, second.digest, second.resumed, second.rate, False)
 
@@ -208,10 +208,10 @@ class _Parts:
         expected = f"{span.replace('=', ' ')}/{self._found.bytes}"
         if answer.get("ContentRange") != expected:
             raise DataError(
-                f"{self._found.url}: the server answers a request for {expected} with"
-                f" {answer.get('ContentRange', 'everything')}: copy the object here by other means and name the copy."
+                f"{self._found.url}: the server answers a request for {expected} with "
+                f"{answer.get('ContentRange', 'everything')}: copy the object here by other means and use the copy."
             )
 
     def _say(self, error: Exception, place: int) -> None:
         kind = type(error).__name__
-        print(f"{self._found.url}: the connection broke ({kind}); going on at byte {place}.", file=sys.stderr)
+        print(f"{self._found.url}: the connection broke ({kind}); continuing at byte {place}.", file=sys.stderr)

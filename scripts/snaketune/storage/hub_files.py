@@ -49,7 +49,7 @@ class HubAddress:
             revision, rest = "/".join([revision, *rest[:2]]), rest[2:]
         if not all(repo.split("/")) or (marked is not None and not revision):
             raise ConfigError(
-                f"{url!r} names no data set of the hub: write hf://owner/name or hf://owner/name@revision."
+                f"{url!r} is not a data set of the hub: write hf://owner/name or hf://owner/name@revision."
             )
         return cls(repo, revision.replace("%2F", "/") or None, "/".join(rest))
 
@@ -88,7 +88,7 @@ def fetch_from_hub(found: StoredObject, partial: Path, advance: Callable[[int], 
     size = Path(fetched).stat().st_size
     if size != found.bytes or (theirs and theirs != found.etag):
         shutil.rmtree(folder)
-        raise DataError(f"{found.url} arrived as another file than the hub names: run the same command again.")
+        raise DataError(f"{found.url} does not match the hub's digest: run the same command again.")
     os.replace(fetched, partial)
     shutil.rmtree(folder)
     return Arrived(partial, digest, 0, rate, bool(theirs))
@@ -129,7 +129,7 @@ def in_one_sentence(url: str, kind: type[ConfigError] | type[DataError]) -> Iter
             " login`."
         ) from None
     except errors.RevisionNotFoundError:
-        raise kind(f"{url}: {repo} has no such branch, tag or commit: correct what follows the @.") from None
+        raise kind(f"{url}: {repo} has no such branch, tag or commit: correct the part after the @.") from None
     except errors.EntryNotFoundError:
         raise kind(f"{url}: {repo} has no such file at this revision: correct the path.") from None
     except errors.HfHubHTTPError as error:

@@ -173,7 +173,7 @@ def explained(client: Any, url: str) -> Iterator[None]:
         ) from None
     except errors.BotoCoreError as error:
         raise DataError(
-            f"{url} cannot be asked for ({_brief(error)}): check its bucket's name and the AWS settings of this"
+            f"{url} cannot be requested ({_brief(error)}): check its bucket's name and the AWS settings of this"
             " environment."
         ) from None
 
@@ -203,14 +203,17 @@ def _code(error: Exception) -> str:
 def _sentence(code: str, client: Any, url: str) -> str:
     place = f"{url} at {_endpoint(client)}"
     if code == "NoSuchBucket":
-        return f"{place}: there is no bucket {Address.of(url).bucket}: check its name and AWS_ENDPOINT_URL."
+        return f"{place}: no such bucket, {Address.of(url).bucket}: check its name and AWS_ENDPOINT_URL."
     if code in GONE:
         return f"{place} does not exist: check the path."
     if code in CHANGED:
-        return f"{url} changed while it was copied: let whatever writes it finish, then run the same command again."
+        return (
+            f"{url} changed while it was copied: wait until it is completely written, then run the same command again."
+        )
     if code in BAD_CREDENTIALS or code == "400":
         return (
-            f"{place}: the server refuses the credentials ({code}): renew them, as `aws sts get-caller-identity` shows."
+            f"{place}: the server refuses the credentials ({code}): renew them (`aws sts get-caller-identity` shows "
+            "them)."
         )
     if code in DENIED:
         if _is_anonymous(client):
@@ -218,7 +221,9 @@ def _sentence(code: str, client: Any, url: str) -> str:
                 f"{place}: no credentials were found and it is not public: set AWS_ACCESS_KEY_ID and"
                 " AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
             )
-        return f"{place}: access is denied ({code}): check that it exists and what these credentials may read and list."
+        return (
+            f"{place}: access is denied ({code}): check that it exists and that these credentials may read and list it."
+        )
     if code in OTHER_REGION:
         return f"{place} is in another region ({code}): set AWS_REGION to that of the bucket."
     return f"{place}: the server answers {code or 'with an error'}: check the address, or try again later."

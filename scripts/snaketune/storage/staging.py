@@ -207,7 +207,7 @@ def _proven(source: Source, target: Path, made: Copied) -> Staged:
     """Read a copy back from its disk."""
     if (rate := _rate_if_intact(source, target)) is None:
         target.unlink()
-        raise DataError(f"{target} does not give back what was written to it: choose another disk for paths.scratch.")
+        raise DataError(f"{target} does not return the bytes written to it: choose another disk for paths.scratch.")
     return Staged(target, made.how, made.resumed, made.read, rate)
 
 

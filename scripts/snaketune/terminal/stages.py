@@ -77,7 +77,7 @@ def _trained(facts: Facts) -> str:
 def _merged(facts: Facts) -> str:
     if facts.get("refused"):
         return "refused"
-    words = {"equal": "equals the tuned model", "rounded": "equals the tuned model but for rounding"}
+    words = {"equal": "equals the tuned model", "rounded": "equals the tuned model up to rounding"}
     found = (facts.get("check") or {}).get("verdict")
     return "not compared with the tuned model" if found is None else words.get(str(found), str(found))
 

@@ -21,7 +21,7 @@ def choose_kernels(deterministic: bool, device: Device) -> None:
 
     A CPU with a fixed number of threads always sums in the same order. On a GPU this costs speed; launches still
     overlap, other than with transformers' ``full_determinism``, which also blocks each of them. With ``warn_only``
-    flash, memory-efficient and cuDNN attention would go on with sums in any order, which is why an operation that
+    flash, memory-efficient and cuDNN attention would continue with sums in any order, which is why an operation that
     has no deterministic kernel is refused instead.
     """
     torch.use_deterministic_algorithms(deterministic, warn_only=device.is_cpu)

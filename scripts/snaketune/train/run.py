@@ -86,7 +86,7 @@ def train(
         cfg: the ``train``, ``adapter`` and ``model`` slices of the configuration.
         settings: operational settings (loader, checkpoints, limits), which never change the result.
         work: private folder of this training, named after its fingerprint.
-        start: weights of an adapter to go on from.
+        start: weights of an adapter to continue from.
 
     Raises:
         ConfigError: if the configuration does not fit the device or the model.

@@ -53,7 +53,7 @@ class TarMember(io.RawIOBase):
 
     Raises:
         DataError: while reading, if there is no file or a second one, or one that is a link or leads out.
-        EOFError: while reading, where the archive is damaged or cut short.
+        EOFError: while reading, where the archive is damaged or truncated.
     """
 
     def __init__(self, stream: io.RawIOBase, name: str):

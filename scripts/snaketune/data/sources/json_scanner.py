@@ -56,7 +56,7 @@ class Scanner:
             return escaped
         follows = np.zeros(len(marks), bool)
         follows[1:] = slashes[:-1] & (np.diff(places) == 1)
-        # Where the latest run of backslashes begins; one that goes on from the last piece has begun before this one.
+        # Where the latest run of backslashes begins; one that continues from the last piece has begun before this one.
         starts = np.where(slashes & ~follows, places, -2)
         if carried:
             starts[0], follows[0] = -1, True

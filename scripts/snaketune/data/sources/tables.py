@@ -72,7 +72,7 @@ class TableCutter:
         """Yield pieces of whole rows.
 
         Raises:
-            DataError: if the file is damaged or cut short.
+            DataError: if the file is damaged or truncated.
         """
         import pyarrow as pa
 

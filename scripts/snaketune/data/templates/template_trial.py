@@ -1,6 +1,6 @@
 """A chat template is tried in a process of its own before it is used: foreign code, bounded in time and memory.
 
-The sandbox keeps a template from the interpreter, not from looping for ever or building gigabytes of text. So a child
+The sandbox keeps a template from the interpreter, not from looping forever or building gigabytes of text. So a child
 process compiles it and renders probes and the first records of the run, and is ended when it exceeds its bounds. It
 is a process since neither can be stopped in a thread.
 """

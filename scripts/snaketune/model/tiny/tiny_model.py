@@ -104,7 +104,7 @@ def rate_share(step: int, steps: int) -> float:
 
 
 def endless_batches(documents: Sequence[Sequence[int]], batch_size: int, seed: int) -> Iterator[list[Sequence[int]]]:
-    """Yield batches for ever, every document once per round, those of one batch of similar length.
+    """Yield batches forever, every document once per round, those of one batch of similar length.
 
     A round is shuffled, cut into buckets of 16 batches, each bucket sorted by length and cut into batches that
     come in random order: padding costs a few percent of the tokens instead of a third. Batches of long documents are

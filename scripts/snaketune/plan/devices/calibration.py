@@ -1,4 +1,4 @@
-"""What this device reached in runs like this one but not of its kind: other rows at a time, lengths or ranks.
+"""What this device reached in runs like this one but not of its kind: other micro-batches, lengths or ranks.
 
 A run of the very same kind measures the next one (``earlier``). Any other run of about this size still says how many
 operations a second the device really reaches, which is better than a share of a peak, and on a CPU all there is.

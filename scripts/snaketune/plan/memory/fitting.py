@@ -77,7 +77,7 @@ def next_smaller_setting(
 ) -> SmallerSetting | None:
     """Return the one setting to change so that the run fits, None if nothing is left to change.
 
-    The order is that of what the changes cost: fewer rows at a time (with more accumulation the training stays the
+    The order is that of what the changes cost: a smaller micro-batch (with more accumulation the training stays the
     same), recomputation (time), a chunked loss, a quantised base (time and a little quality), a smaller state of the
     optimizer where all weights are trained, activations in RAM (time), shorter documents (data). The first change that
     is enough alone is taken; if none is, the one that saves most, shorter documents only when nothing else is left.

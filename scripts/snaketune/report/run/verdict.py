@@ -168,7 +168,7 @@ def merge_part(facts: Facts) -> str:
     verb = "equals" if found in ("equal", "rounded") else "does not equal"
     combined = len(facts.merged["combination"]["adapters"]) if facts.merged else 0
     thing = f"the combination of {combined} adapters" if combined else trained_thing(facts)
-    return f"merged model {verb} {thing}{' but for rounding' if found == 'rounded' else ''}"
+    return f"merged model {verb} {thing}{' up to rounding' if found == 'rounded' else ''}"
 
 
 def figures(facts: Facts) -> tuple[Figure, ...]:

@@ -34,7 +34,7 @@ class StageState:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """The trainer's state: steps done and wanted, and the step that training goes on from."""
+    """The trainer's state: steps done and wanted, and the step that training continues from."""
 
     metrics: Metrics
     max_steps: int | None

@@ -67,7 +67,7 @@ class BestCheckpoint(TrainerCallback):
             )
 
     def facts(self) -> dict[str, Any]:
-        """Return what a checkpoint records, so that a resumed training goes on from it."""
+        """Return what a checkpoint records, so that a resumed training continues from it."""
         found = self.found
         return {"best": [found.metric, found.step, found.misses, found.is_over]} if self.is_used else {}
 

@@ -1,4 +1,4 @@
-"""A job that Slurm warns of its time limit saves, goes back to the queue and goes on from its checkpoint."""
+"""A job that Slurm warns of its time limit saves, goes back to the queue and resumes from its checkpoint."""
 
 import contextlib
 import os

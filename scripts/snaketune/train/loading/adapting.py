@@ -32,7 +32,7 @@ def add_adapter(
     Args:
         base: the loaded model.
         adapter: the ``adapter`` section.
-        start: weights of an adapter to go on from, as PEFT saves them.
+        start: weights of an adapter to continue from, as PEFT saves them.
 
     Raises:
         ConfigError: if a module, a pattern or a rank does not fit the model.

@@ -12,7 +12,7 @@ from snaketune.train.checkpoints.publishing import WEIGHTS
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """Digests by what they are of, and the file of the adapter to go on from."""
+    """Digests by what they are of, and the file of the adapter to continue from."""
 
     digests: dict[str, str]
     start: Path | None
@@ -23,7 +23,7 @@ def find_origins(model: dict[str, Any], start: str | None) -> Origins:
 
     Args:
         model: the manifest of the base model.
-        start: path of the manifest of the adapter to go on from, if there is one.
+        start: path of the manifest of the adapter to continue from, if there is one.
 
     Raises:
         ConfigError: if the model was prepared without weights.

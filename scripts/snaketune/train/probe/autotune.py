@@ -88,7 +88,7 @@ def search(
 ) -> list[dict[str, Any]]:
     """Return a row for every candidate that was looked at, the configured one first.
 
-    For each number of rows at a time the least recomputation that fits; then other numbers of loader processes
+    For each micro-batch the least recomputation that fits; then other numbers of loader processes
     with the fastest of these.
 
     Args:
@@ -98,7 +98,7 @@ def search(
         memory_gb: of the device.
         cores: of the machine.
         is_cpu: whether there is no GPU: memory is no reason to recompute there.
-        splits: whether rows at a time may change: steps within the backward pass do not accumulate.
+        splits: whether the micro-batch may change: steps within the backward pass do not accumulate.
     """
     rows = [_try(current, measure, needs, memory_gb)]
     levels = (current.checkpoint_every,) if is_cpu else LEVELS

@@ -50,7 +50,7 @@ class ProbeInputs:
         rows, held_out: packed rows of both splits, of the run itself.
         scratch: a folder of the probe's own, on the disk that checkpoints go to: what is there is removed, and so is
             the folder itself in the end.
-        start: weights of an adapter to go on from.
+        start: weights of an adapter to continue from.
     """
 
     model_folder: Path
