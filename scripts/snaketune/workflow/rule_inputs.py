@@ -119,7 +119,7 @@ class RuleInputs:
         return self._table.base_manifest(wildcards.id, wildcards.get("run")) or []
 
     def start_run(self, wildcards: Any) -> Files:
-        """The adapter that training goes on from, when it is another run's."""
+        """The adapter that training continues from, when it is another run's."""
         return self._table.start_manifest(wildcards.run) or []
 
     def merged_adapters(self, wildcards: Any) -> Files:

@@ -62,7 +62,7 @@ def _require_completion(trainer: GroupTrainer, stop: StopRequest, work: Path) ->
         raise stop.explain(state.global_step, state.max_steps, work)
     raise TrainingError(
         f"training ended at step {state.global_step} of {state.max_steps}: nothing is published; run the same"
-        " command again to go on from the last checkpoint."
+        " command again to continue from the last checkpoint."
     )
 
 
