@@ -84,7 +84,7 @@ def preference_settings(
         base: folder of the base model.
         rows: of both splits.
         work: private folder of the run, ``<work>/runs/<fingerprint>``; references are in ``<work>/references``.
-        start: weights of the adapter that training goes on from.
+        start: weights of the adapter that training continues from.
         is_sample: whether the rows are some of those of a training, to measure its speed.
     """
     train = cfg["train"]
