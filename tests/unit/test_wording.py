@@ -11,8 +11,8 @@ UNWANTED = re.compile(
     r"\b(anew|nobody|there is none|can(?:not)? be had|mend(?:s|ed)?|(?:lie|lies) in|came to no end|how dear"
     r"|page that says what happened|not be found out|number formats?|any more|(?:goes|go|gone) on from"
     r"|other rows at a time|twice the rows at a time|for ever|by circumstances|in vain|has not the form|what it takes"
-    r"|(?<!there )(?:is|are) no (?:regular|JSON|list|file|record|key|stage|tensor)|model of text|(?:its|our) own has to be"
-    r"|a look needs|is not sent again|are alike by design)\b",
+    r"|(?<!there )(?:is|are) no (?:regular|JSON|list|file|record|key|stage|tensor)|model of text"
+    r"|(?:its|our) own has to be|a look needs|is not sent again|are alike by design)\b",
     re.IGNORECASE,
 )
 
