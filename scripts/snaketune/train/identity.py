@@ -16,5 +16,7 @@ def fingerprint(
         origins: digests of the weights that training starts from.
         versions: of the packages that do arithmetic.
     """
+    # Whatever can change a bit of the result, and nothing else: host, clock, paths and loader processes are free, so a
+    # training resumes on another machine; another version of torch may sum in another order, so it starts over.
     parts = {"spec": spec, "data": rightsize["fingerprint"], "rows": rows["files"]}
     return digest_of({**parts, "origins": origins, "versions": versions}, size=16)

@@ -26,6 +26,9 @@ class Likeness:
     @property
     def banding(self) -> tuple[int, int]:
         """The number of bands and of rows in each: as selective as a tiny loss at the threshold allows."""
+        # Two records of similarity s agree in one band of r values with probability s^r, so all b bands miss the pair
+        # with (1 - s^r)^b (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, section 3.4). Wider bands bring
+        # fewer chance meetings to compare: the widest that still misses almost nothing at the threshold is taken.
         for rows in range(MOST_ROWS, 1, -1):
             bands = self.num_perm // rows
             if (1 - self.threshold**rows) ** bands < MISSED:
@@ -79,6 +82,8 @@ def minhash(rows: Rows, count: int) -> np.ndarray:
     signatures = np.empty((count, len(rows)), np.uint32)
     permuted = np.empty_like(hashes)
     if len(rows):
+        # The chance that two sets have the same minimum under a random permutation is their Jaccard similarity (Broder
+        # 1997). x -> a x + b modulo 2^32 with an odd a permutes the 32-bit hashes: the overflow is wanted.
         for index in range(count):
             np.multiply(hashes, factors[index], out=permuted)
             permuted += shifts[index]

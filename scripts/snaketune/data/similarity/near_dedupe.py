@@ -171,6 +171,8 @@ class Store:
 
     def _promising(self, x: np.ndarray, y: np.ndarray, threshold: float) -> np.ndarray:
         """Return the places of the pairs that neither signatures nor bitmaps rule out."""
+        # The number of agreeing values of two signatures is binomial with mean count * similarity: far enough below the
+        # mean at the threshold a pair is ruled out by 125 bytes, without reading its shingles.
         count = self._sketches.shape[1]
         least = count * (threshold - DEVIATIONS * sqrt(threshold * (1 - threshold) / count))
         found = [np.zeros(0, np.int64)]
@@ -235,6 +237,8 @@ def _pairs(entries: np.ndarray, next_band: np.ndarray) -> Iterator[np.ndarray]:
     starts = _bucket_starts(entries)
     sizes = np.diff(starts, append=len(entries))
     bucket, row = np.repeat(np.arange(len(starts)), sizes), entries & LOW
+    # All pairs of a bucket of n rows are n²/2: boilerplate that 100,000 records share would never end. Similar records
+    # that are not neighbours here meet in another band, or through the representative, in a later round.
     large = np.flatnonzero(np.repeat(sizes > WINDOW + 1, sizes))
     yield row[np.repeat(starts, sizes)[large]] << HALF | row[large]
     row[large] = row[large][np.lexsort((row[large], next_band[row[large].astype(np.int64)], bucket[large]))]

@@ -127,6 +127,8 @@ def _check_answers(
     rows: Rows, limits: Limits, is_stop: np.ndarray, stops: np.ndarray, place: Callable[[int], str]
 ) -> None:
     """Check each trained stretch of the rows of answers; nothing of how the masks were made is used here."""
+    # An edge is the last token of a trained stretch: the mask falls from 1 to 0 behind it, or its row ends. The mask is
+    # int8, so that the difference can be negative.
     edges = np.diff(rows.mask, append=np.int8(0)) < 0
     edges[rows.offsets[1:] - 1] = rows.mask[rows.offsets[1:] - 1] == 1
     # Of rows in which everything is trained nothing is asked.
@@ -137,6 +139,7 @@ def _check_answers(
             f"{place(_row_of(rows, wrong[0]))}: the trained part of an answer ends with the token {rows.ids[wrong[0]]},"
             " at which generation does not stop: choose another chat template (tokens.chat_template)."
         )
+    # A stop token inside an answer would teach the model to stop early, a missing one never to stop.
     uneven = np.flatnonzero((rows.answers > 0) & (stops != rows.answers))
     if len(uneven):
         raise DataError(

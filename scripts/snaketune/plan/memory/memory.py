@@ -153,6 +153,8 @@ def adapter_parameters(config: Any, adapter: AdapterSetting) -> int:
 
 def _weight_bytes(counts: ParameterCounts, hidden: int, setting: MemorySetting) -> float:
     width = WIDTH[setting.weight_dtype]
+    # LLM.int8 keeps a float32 scale per row of the matrix (4 bytes / width); NF4 half a byte and a scale per block of
+    # 64 values, with double quantisation a byte of scale and a float32 per 256 scales (Dettmers et al. 2023, QLoRA).
     per_entry = {"none": width, "8bit": 1 + 4 / hidden, "4bit": NF4_BYTES[setting.double_quantization]}[
         setting.quantization
     ]
@@ -180,10 +182,13 @@ def _optimizer_bytes(trained: int, counts: ParameterCounts, setting: MemorySetti
     if optimizer not in STATE_VALUES:
         known = ", ".join(sorted([*STATE_VALUES, *BYTE_STATES, *PAGED_STATES]))
         raise PlanError(f"train.optim: the memory of {optimizer} is not known to the plan: use one of {known}.")
+    # Adam keeps a first and a second moment for each trained value, in its dtype.
     return trained * STATE_VALUES[optimizer] * width
 
 
 def _head_bytes(sizes: TextSizes, setting: MemorySetting) -> float:
+    # Full logits are counted as four float32 tensors at the peak: logits, log-softmax and the gradients of both. The
+    # chunked loss holds two for a chunk, the hidden states with their gradient, and that of a trained output layer.
     if not setting.chunked_loss:
         return 16 * setting.tokens * sizes.vocabulary
     logits = min(LOGITS_AT_ONCE[setting.device], setting.tokens * sizes.vocabulary)

@@ -48,6 +48,8 @@ def newest_intact(folder: Path, fingerprint: str) -> Path | None:
     Raises:
         TrainingError: if it belongs to another training than ``fingerprint``: going on from it would mix two runs.
     """
+    # The manifest is written last, so a checkpoint without one was interrupted. Digests are checked nevertheless: after
+    # a power cut a file may have its name and size and none of its content.
     for step in steps_of(folder):
         checkpoint = folder / f"checkpoint-{step}"
         problem = _problem(checkpoint)

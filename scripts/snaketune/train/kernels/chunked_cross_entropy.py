@@ -37,8 +37,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if wanted[0] else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if wanted[2] else None
+        # The loss is a sum over tokens, so its gradient with respect to a chunk's logits, softmax - one-hot, is known
+        # as soon as these logits are: it is multiplied on to the hidden states at once and the logits are dropped. The
+        # backward pass only scales by the scalar that comes from above. An ordinary loss would keep all logits for it.
         for start in range(0, len(targets), chunk):
             part = slice(start, start + chunk)
+            # In float32: a bfloat16 sum over 100,000 exponentials loses the small ones.
             logs = product(hidden[part], weight, bias).log_softmax(-1, dtype=torch.float32)
             losses[part] = -logs.gather(-1, targets[part, None]).squeeze(-1)
             if not any(wanted):
@@ -47,6 +51,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_hidden[part] = product(slope, weight.t())
             if grad_weight is not None:
+                # Summed over the chunks in float32: in 16 bits the later chunks would be rounded away.
                 grad_weight += slope.t() @ hidden[part]
             if grad_bias is not None:
                 grad_bias += slope.sum(0, dtype=torch.float32)
