@@ -11,17 +11,19 @@ def main() -> None:
     arguments = parse_arguments(
         __doc__, *names, "settings", "info", "history", "output", optional=("merged",), facts=("history", "output")
     )
-    from snaketune.core.atomic import write_json
     from snaketune.core.canonical import read_json
     from snaketune.facts.measured import RUN_INFO
+    from snaketune.facts.run import HISTORY, RUN
     from snaketune.report.run.history import describe, run_before, stage_times
 
     facts = {name: read_json(getattr(arguments, name)) for name in names}
     merged = read_json(arguments.merged) if arguments.merged else None
     settings, folder = arguments.settings, Path(arguments.output).parent
     before = run_before(Path(settings["results"]), folder, RUN_INFO.read(arguments.info))
-    write_json(arguments.history, {"stages": stage_times(settings["stages"], Path(settings["lock"])), "before": before})
-    write_json(arguments.output, describe(arguments.cfg, facts, merged))
+    HISTORY.write(
+        arguments.history, {"stages": stage_times(settings["stages"], Path(settings["lock"])), "before": before}
+    )
+    RUN.write(arguments.output, describe(arguments.cfg, facts, merged))
 
 
 if __name__ == "__main__":

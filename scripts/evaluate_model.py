@@ -20,12 +20,13 @@ def main() -> None:
     spare_unused(arguments.cfg)
     wanted = arguments.cfg.get("evaluate", {})
     require_evaluation_packages(wanted.get("metrics", ()), wanted.get("tasks", ()))
-    from snaketune.core.atomic import write_json
     from snaketune.core.gpus import take_cards
     from snaketune.evaluate.evaluation import evaluate
     from snaketune.evaluate.inputs import located
     from snaketune.evaluate.results import write_documents, write_generations
     from snaketune.evaluate.settings import EvaluationSettings, Material
+    from snaketune.facts.evaluation import EVALUATION
+    from snaketune.facts.measured import EVALUATION_INFO
     from snaketune.merge.outcome import merged_folder
     from snaketune.train.monitoring.provenance import describe_machine
 
@@ -43,8 +44,8 @@ def main() -> None:
     write_generations(arguments.generations, evaluation)
     write_documents(arguments.documents, evaluation)
     if arguments.info:
-        write_json(arguments.info, {"machine": describe_machine(), "models": evaluation.timings})
-    write_json(arguments.output, evaluation.facts)
+        EVALUATION_INFO.write(arguments.info, {"machine": describe_machine(), "models": evaluation.timings})
+    EVALUATION.write(arguments.output, evaluation.facts)
 
 
 if __name__ == "__main__":

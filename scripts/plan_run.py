@@ -12,9 +12,9 @@ def main() -> None:
     import json
     from datetime import datetime
 
-    from snaketune.core.atomic import write_json
     from snaketune.core.canonical import read_json
     from snaketune.data.rows.packed_rows import PackedRows
+    from snaketune.facts.plan import PLAN
     from snaketune.model.adapters.new_tokens import advice_on_tokens, untrained_tokens, with_token_numbers
     from snaketune.plan.cache import answers_about
     from snaketune.plan.costs.past_runs import preparation_seconds
@@ -58,7 +58,7 @@ def main() -> None:
     plan["stops"] = list(gate.stops)
     for note in gate.notes:
         print(f"Note: {note}", flush=True)
-    write_json(arguments.output, plan)
+    PLAN.write(arguments.output, plan)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ from snaketune.core.cli import parse_arguments, run
 def main() -> None:
     """Measure the lengths, decide, and fingerprint the data."""
     arguments = parse_arguments(__doc__, "tokens", "model", "output", facts=("output",))
-    from snaketune.core.atomic import write_json
     from snaketune.core.canonical import digest_of, read_json
     from snaketune.core.manifest import read_manifest
     from snaketune.data.rows.cutting import Sizes
     from snaketune.data.rows.rightsizing import LengthPolicy, rightsize
     from snaketune.data.tokens.left_out_records import check_losses, lengths_told
     from snaketune.data.tokens.token_store import TokenStore
+    from snaketune.facts.data import RIGHTSIZE
 
     tokens, model = read_manifest(arguments.tokens), read_json(arguments.model)
     folder = Path(arguments.tokens).parent
@@ -29,7 +29,7 @@ def main() -> None:
     facts["model_packs"] = model.get("nature", {}).get("packing")
     parts = {"data": data, "tokenizer": model["tokenizer_digest"], "max_length": facts["max_length"]}
     facts["fingerprint"] = digest_of(parts)
-    write_json(arguments.output, facts)
+    RIGHTSIZE.write(arguments.output, facts)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ def main() -> None:
     from snaketune.train.packages import spare_unused, versions
 
     spare_unused(arguments.cfg)
-    from snaketune.core.atomic import write_bytes, write_json
+    from snaketune.core.atomic import write_bytes
     from snaketune.core.canonical import read_json
     from snaketune.core.errors import PlanError
     from snaketune.core.gpus import take_cards
     from snaketune.core.locks import wait_for_lock
     from snaketune.core.manifest import read_manifest, write_manifest
     from snaketune.data.rows.packed_rows import PackedRows
+    from snaketune.facts.measured import RUN_INFO
     from snaketune.storage.staging import ensure_near
     from snaketune.train.checkpoints.kept_trainings import put_back
     from snaketune.train.checkpoints.publishing import publish
@@ -80,7 +81,7 @@ def main() -> None:
         "tokens_this_time": finished.tokens_this_time,
         **finished.info,
     }
-    write_json(arguments.info, info)
+    RUN_INFO.write(arguments.info, info)
     size, steps = model["parameters"], finished.steps
     facts = training_facts(adapter, Path(arguments.metrics), size, steps, identity, origins.digests, found)
     write_manifest(arguments.manifest, "train_model", [adapter], facts | finished.best)

@@ -9,6 +9,9 @@ from snaketune.core.canonical import read_json
 from snaketune.core.digests import file_digest, files_under
 from snaketune.core.errors import DataError
 
+# Of manifests; it rises when a reader of the former one would misread them.
+FORMAT = 1
+
 
 def describe_files(paths: Iterable[str | Path], root: str | Path) -> dict[str, dict[str, Any]]:
     """Return ``{path relative to root: {bytes, digest}}`` for the files at or under ``paths``."""
@@ -26,7 +29,7 @@ def write_manifest(path: str | Path, stage: str, outputs: Iterable[str | Path], 
     host or absolute path: the same content gives the same bytes.
     """
     path = Path(path)
-    write_json(path, {"stage": stage, "files": describe_files(outputs, path.parent), **facts})
+    write_json(path, {"format": FORMAT, "stage": stage, "files": describe_files(outputs, path.parent), **facts})
 
 
 def listed_files(manifest: str | Path) -> dict[str, dict[str, Any]] | None:

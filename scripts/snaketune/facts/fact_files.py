@@ -49,14 +49,9 @@ class FactFile(Generic[T]):
         self._check_format(document.get(FORMAT), path)
         return facts
 
-    def stamped(self, facts: T) -> dict[str, Any]:
-        """Return the facts with their format number."""
-        assert isinstance(facts, Mapping)
-        return {FORMAT: self.format, **facts}
-
-    def write(self, path: str | Path, facts: T) -> None:
+    def write(self, path: str | Path, facts: Mapping[str, Any]) -> None:
         """Write the facts with their format number."""
-        write_json(path, self.stamped(facts))
+        write_json(path, {FORMAT: self.format, **facts})
 
     def _check_format(self, number: Any, path: str | Path) -> None:
         if number is None or (isinstance(number, int) and 1 <= number <= self.format):
