@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.facts.evaluation import EVALUATION, Evaluation
+from snaketune.facts.of_run import FACT_FILES
 from snaketune.facts.shapes import shaped
-from snaketune.report.facts import FACT_FILES, Facts, load_facts
+from snaketune.report.facts import Facts, load_facts
 
 FOLDER = Path(__file__).parent.parent / "golden" / "report" / "facts"
 FILES = {

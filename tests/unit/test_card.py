@@ -15,6 +15,8 @@ from snaketune.core.atomic import write_json
 from snaketune.core.canonical import read_json
 from snaketune.core.errors import DataError
 from snaketune.core.manifest import read_manifest, write_manifest
+from snaketune.facts.of_run import FACT_FILES
+from snaketune.facts.shapes import shaped
 from snaketune.model.model_metadata import describe_card
 from snaketune.workflow.lifecycle import place_cards
 from snaketune.workflow.results.damage import drop_damaged_manifests
@@ -39,7 +41,13 @@ def case(kind="merged", base=HUB, **changes) -> CardFacts:
     found = {name: read_json(FOLDER / FILES[name]) for name in (*NAMES, "merged")}
     found["tokens"]["files"] = {"chat_template.jinja": {"bytes": 9, "digest": "of the run"}}
     found["run"]["config"]["train.method"] = {"value": "sft", "origin": "default"}
-    return CardFacts(kind=kind, **{**found, "base": base, "origin": base, **changes})
+    found |= {"base": base, "origin": base, **changes}
+    return CardFacts(kind=kind, **{name: shaped_fact(name, value) for name, value in found.items()})
+
+
+def shaped_fact(name, value):
+    """A document as it is after it was read."""
+    return value if value is None else shaped(value, FACT_FILES[name].kind)
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +149,7 @@ def test_hostile_names_stay_text():
     facts = case(base=FOLDER_BASE | {"name": NASTY})
     sources = [{"path": f"/data/{NASTY}", "bytes": 1, "digest": "d"}]
     evaluation = facts.evaluation | {"files": {NASTY: {"tuned": {"exact_match": 1.0}, "merged": {"exact_match": 1.0}}}}
-    facts = dataclasses.replace(facts, run=facts.run | {"sources": sources}, evaluation=evaluation)
+    facts = case(facts.kind, facts.base, run=facts.run | {"sources": sources}, evaluation=evaluation)
     card = render_card(facts)
     data = ModelCard(card, ignore_metadata_errors=False).data
     assert data.license is None
@@ -247,7 +255,9 @@ def test_equal_facts_give_equal_bytes(tmp_path):
 @pytest.mark.parametrize("content", ["{", "[]", "\x00"])
 def test_a_damaged_fact_file_is_one_sentence(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
-    with pytest.raises(DataError, match=r"run\.json is not a JSON object"):
+    with pytest.raises(
+        DataError, match=r"run\.json (is not JSON|does not hold a JSON object).*: delete it and run the same command"
+    ):
         load_facts("merged", {"run": str(tmp_path / "run.json")})
 
 

@@ -8,9 +8,9 @@ from report_case import FILES, FOLDER
 
 from snaketune.core.errors import DataError
 from snaketune.facts.fact_files import FORMAT, FactFile
+from snaketune.facts.of_run import FACT_FILES
 from snaketune.facts.plan import PLAN
 from snaketune.facts.shapes import ShapeError, shaped
-from snaketune.report.facts import FACT_FILES
 
 READ = {name: kind for name, kind in FACT_FILES.items() if name in FILES}
 WRONG = ("text", 7, True, ["a"], {"a": 1}, None)

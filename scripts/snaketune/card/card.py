@@ -1,13 +1,12 @@
 """A model card as text: front matter for the hub, and what a person wants to know."""
 
-from typing import Any
-
 from snaketune.card.evaluation import DataSet, data_sets, results_table
 from snaketune.card.facts import CardFacts
 from snaketune.card.front_matter import front_matter
 from snaketune.card.text import code, number, one_line
 from snaketune.card.training import data_section, merge_section, method, training_section
 from snaketune.card.usage import push_section, reproduction_section, usage_section
+from snaketune.facts.evaluation import Scores
 from snaketune.merge.outcome import refusal_of
 
 FEW = 100
@@ -33,7 +32,7 @@ def render_card(facts: CardFacts) -> str:
 
 def _introduction(facts: CardFacts) -> list[str]:
     what = "language model" if facts.is_merged or facts.is_whole else "adapter (PEFT)"
-    documents = facts.part("pack", "train").get("documents")
+    documents = facts.documents("train")
     return [
         f"# {facts.run['run']}",
         "",
@@ -48,7 +47,7 @@ def _introduction(facts: CardFacts) -> list[str]:
 def _base_name(facts: CardFacts) -> str:
     base = facts.base
     if base["kind"] == "hub":
-        commit = f" at commit {code(base['commit'])}" if base.get("commit") else ""
+        commit = f" at commit {code(base['commit'])}" if base["commit"] else ""
         return f"[{base['repo']}](https://huggingface.co/{base['repo']}){commit}"
     if base["kind"] == "gguf":
         return f"{code(base['name'])} (a GGUF file of {base['quantization']} weights, dequantised)"
@@ -58,7 +57,7 @@ def _base_name(facts: CardFacts) -> str:
 
 
 def _licence(facts: CardFacts) -> str:
-    card = facts.origin.get("card", {})
+    card = facts.origin["card"]
     if "license" in card:
         return f"Licence of the base model: {code(card.get('license_name') or card['license'])}."
     return (
@@ -90,23 +89,22 @@ def _limits(facts: CardFacts) -> list[str]:
 def limits(facts: CardFacts) -> list[str]:
     """Return what the evaluation does not say, each in a sentence."""
     evaluation, found = facts.evaluation, []
-    counts = evaluation.get("tuned", {})
-    few = [
-        f"{counts[key]} {noun}" for key, noun in (("n", "documents"), ("n_generated", "answers")) if _few(counts, key)
-    ]
+    counts = evaluation["tuned"] or Scores()
+    sizes = ((counts.get("n"), "documents"), (counts.get("n_generated"), "answers"))
+    few = [f"{size} {noun}" for size, noun in sizes if size and size < FEW]
     if not counts.get("n") and not counts.get("n_generated"):
         found.append("Nothing was held out, so it is unknown whether the model is better than its base.")
     elif few:
         found.append(f"The held-out split is small: {' and '.join(few)}.")
-    if not evaluation.get("files") and not evaluation.get("tasks"):
+    if not evaluation["files"] and not evaluation["tasks"]:
         found.append("It was evaluated only on held-out records of its own sources, not on other data or benchmarks.")
     if "n_generated" not in counts:
         found.append("No answers were generated: the quality of its answers was not measured.")
     if cut := counts.get("n_cut"):
         longest = facts.setting("evaluate.max_new_tokens")
-        of = f"{number(cut)} of {number(counts['n_generated'])} answers on the held-out split"
+        of = f"{number(cut)} of {number(counts.get('n_generated'))} answers on the held-out split"
         found.append(f"{of} were cut at {number(longest)} tokens (`evaluate.max_new_tokens`).")
-    if facts.split.get("contamination") is None and (evaluation.get("files") or evaluation.get("tasks")):
+    if facts.split["contamination"] is None and (evaluation["files"] or evaluation["tasks"]):
         found.append("Its training data were not searched for the text of the evaluation (`split.decontaminate`).")
     if facts.setting("split.max_similarity") is None:
         found.append("Training records similar to held-out ones were not searched for (`split.max_similarity`).")
@@ -119,8 +117,3 @@ def limits(facts: CardFacts) -> list[str]:
         "Loss of the base model's other abilities was not measured.",
         "Safety, bias and toxicity were not evaluated; this training does not improve those of the base model.",
     ]
-
-
-def _few(counts: dict[str, Any], key: str) -> bool:
-    found: bool = 0 < counts.get(key, 0) < FEW
-    return found

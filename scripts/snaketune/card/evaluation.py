@@ -7,8 +7,8 @@ from typing import Any
 
 from snaketune.card.facts import CardFacts
 from snaketune.card.text import code, number, one_line, signed, table
+from snaketune.facts.evaluation import MODELS, Compared, Interval
 
-MODELS = ("base", "tuned", "merged")
 COUNTS = ("n", "n_generated", "n_cut")
 METRICS = {
     "loss": "loss (nats per token)",
@@ -43,7 +43,7 @@ class DataSet:
     type: str
     split: str
     models: Mapping[str, Mapping[str, Any]]
-    differences: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    differences: Mapping[str, Interval] = field(default_factory=dict)
 
     def values(self, kind: str) -> dict[str, float]:
         """Return the measures of the model that a card is of."""
@@ -81,21 +81,21 @@ def data_sets(facts: CardFacts) -> list[DataSet]:
     sources = facts.run["sources"]
     names = ", ".join(basename(source["path"]) for source in sources[:3]) + (", ..." if len(sources) > 3 else "")
     found = [_data_set(f"held-out split of {names}", "held-out", "eval", evaluation)]
-    found += [_data_set(basename(name), "local-file", "test", value) for name, value in _items(evaluation, "files")]
-    for name, task in _items(evaluation, "tasks"):
-        models = {model: {**task[model], "n": task.get("n")} for model in MODELS if model in task}
-        title = f"{one_line(name)} (lm-evaluation-harness, version {one_line(task.get('version'))})"
-        found.append(DataSet(title, "lm-evaluation-harness", "test", models))
+    found += [
+        _data_set(basename(name), "local-file", "test", value) for name, value in sorted(evaluation["files"].items())
+    ]
+    for name, task in sorted(evaluation["tasks"].items()):
+        tried: dict[str, Mapping[str, Any]] = {
+            model: {**task[model], "n": task["n"]} for model in MODELS if task[model]
+        }
+        title = f"{one_line(name)} (lm-evaluation-harness, version {one_line(task['version'])})"
+        found.append(DataSet(title, "lm-evaluation-harness", "test", tried))
     return [data for data in found if data.metrics]
 
 
-def _items(evaluation: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
-    return sorted(evaluation.get(key, {}).items())
-
-
-def _data_set(name: str, type_: str, split: str, facts: Mapping[str, Any]) -> DataSet:
-    models = {model: facts[model] for model in MODELS if model in facts}
-    return DataSet(name, type_, split, models, facts.get("differences", {}).get("tuned_minus_base", {}))
+def _data_set(name: str, type_: str, split: str, facts: Compared) -> DataSet:
+    models: dict[str, Mapping[str, Any]] = {model: scores for model in MODELS if (scores := facts[model])}
+    return DataSet(name, type_, split, models, facts["differences"].get("tuned_minus_base", {}))
 
 
 def basename(path: str) -> str:
@@ -109,7 +109,7 @@ def results_table(data: DataSet) -> list[str]:
     head = ["measure", *models, "tuned minus base", "95% interval"]
     rows = []
     for metric in data.metrics:
-        moved = data.differences.get(metric, {})
+        moved = data.differences.get(metric, Interval())
         values = [_value(data.models[name].get(metric)) for name in models]
         label = METRICS.get(metric) or code(metric)
         rows.append([label, *values, _difference(moved), _interval(moved)])
@@ -120,9 +120,11 @@ def _value(value: float | None) -> str:
     return "" if value is None else number(float(value))
 
 
-def _difference(moved: Mapping[str, float]) -> str:
-    return signed(moved["difference"]) if "difference" in moved else ""
+def _difference(moved: Interval) -> str:
+    difference = moved.get("difference")
+    return "" if difference is None else signed(difference)
 
 
-def _interval(moved: Mapping[str, float]) -> str:
-    return f"{signed(moved['low'])} to {signed(moved['high'])}" if "low" in moved else ""
+def _interval(moved: Interval) -> str:
+    low, high = moved.get("low"), moved.get("high")
+    return "" if low is None or high is None else f"{signed(low)} to {signed(high)}"

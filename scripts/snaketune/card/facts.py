@@ -3,13 +3,17 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, Literal
 
-from snaketune.core.canonical import read_json
-from snaketune.core.errors import DataError
+from snaketune.facts.data import Deduplication, Packing, Reading, Rightsize, Split, Tokens
+from snaketune.facts.evaluation import Evaluation
+from snaketune.facts.merging import Merged
+from snaketune.facts.model import BaseModel
+from snaketune.facts.of_run import FACT_FILES
+from snaketune.facts.run import RunIdentity
+from snaketune.facts.training import Trained
 
-Json = dict[str, Any]
 KINDS = ("adapter", "merged")
 # Where the hub's client keeps a data set: .../datasets--openai--gsm8k/snapshots/<commit>/...
 CACHED_DATASET = re.compile(r"^datasets--([A-Za-z0-9][\w.-]{0,90}?)--([A-Za-z0-9][\w.-]{0,90})$", re.ASCII)
@@ -17,7 +21,7 @@ CACHED_DATASET = re.compile(r"^datasets--([A-Za-z0-9][\w.-]{0,90}?)--([A-Za-z0-9
 
 @dataclass(frozen=True, slots=True)
 class CardFacts:
-    """The fact files of a run as parsed.
+    """The fact files of a run, checked when they were read.
 
     Attributes:
         kind: which folder the card is of, ``adapter`` or ``merged``.
@@ -27,18 +31,18 @@ class CardFacts:
     """
 
     kind: str
-    run: Json
-    reading: Json
-    dedupe: Json
-    split: Json
-    tokens: Json
-    rightsize: Json
-    pack: Json
-    adapter: Json
-    evaluation: Json
-    base: Json
-    origin: Json
-    merged: Json | None = None
+    run: RunIdentity
+    reading: Reading
+    dedupe: Deduplication
+    split: Split
+    tokens: Tokens
+    rightsize: Rightsize
+    pack: Packing
+    adapter: Trained
+    evaluation: Evaluation
+    base: BaseModel
+    origin: BaseModel
+    merged: Merged | None = None
 
     @property
     def is_merged(self) -> bool:
@@ -48,7 +52,7 @@ class CardFacts:
     @property
     def is_whole(self) -> bool:
         """Whether every weight was trained, so that there is no adapter."""
-        return self.adapter.get("trained") == "every weight"
+        return self.adapter["trained"] == "every weight"
 
     @property
     def chats(self) -> bool:
@@ -66,7 +70,7 @@ class CardFacts:
         """The tokens that end an answer, where the folder's own generation configuration does not know them all."""
         if self.is_merged:
             return []
-        return [int(token) for token in self.evaluation.get("stop_tokens", [])]
+        return self.evaluation["stop_tokens"]
 
     @property
     def hub_base(self) -> str | None:
@@ -83,27 +87,19 @@ class CardFacts:
 
     def setting(self, key: str) -> Any:
         """Return the value of a configuration key; None where the run has no such key."""
-        return self.run["config"].get(key, {}).get("value")
+        entry = self.run["config"].get(key)
+        return entry["value"] if entry else None
 
-    def part(self, name: str, key: str) -> Any:
-        """Return ``key`` of the held-out or training part in the facts ``name``, None where it is absent."""
-        return getattr(self, name).get("splits", {}).get(key, {})
+    def documents(self, split: Literal["train", "eval"]) -> int | None:
+        """Return how many documents of a split are in packed rows; None where there are none."""
+        packed = self.pack["splits"].get(split)
+        return packed["documents"] if packed else None
 
 
 def load_facts(kind: str, paths: Mapping[str, str | None]) -> CardFacts:
     """Read the fact files at ``paths``, named like the attributes of :class:`CardFacts`; ``merged`` may be None.
 
     Raises:
-        DataError: if a file is not the JSON object it should be.
+        DataError: if a file is missing, damaged or of a newer format.
     """
-    return CardFacts(kind=kind, **{name: _document(Path(path)) for name, path in paths.items() if path})
-
-
-def _document(path: Path) -> Json:
-    try:
-        document = read_json(path)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise DataError(f"{path} is not a JSON object: delete it and run the same command, its stage writes it again.")
-    return document
+    return CardFacts(kind=kind, **{name: FACT_FILES[name].read(path) for name, path in paths.items() if path})

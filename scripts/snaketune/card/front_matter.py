@@ -33,7 +33,7 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
         "library_name": "peft" if is_adapter else "transformers",
         "pipeline_tag": TASK,
         **licence(facts),
-        "language": facts.origin.get("card", {}).get("language"),
+        "language": facts.origin["card"].get("language"),
         "datasets": facts.datasets,
         "tags": tags(facts),
         "model-index": model_index(facts),
@@ -43,7 +43,7 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
 
 def licence(facts: CardFacts) -> dict[str, str]:
     """Return the licence keys of the base model's own card; `other` where it has a licence file and no card."""
-    card = facts.origin.get("card", {})
+    card = facts.origin["card"]
     return {key: card[key] for key in ("license", "license_name", "license_link") if key in card}
 
 

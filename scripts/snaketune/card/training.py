@@ -1,11 +1,13 @@
 """What the model was trained on and how, and what checks its merge passed."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from snaketune.card.evaluation import basename
 from snaketune.card.facts import CardFacts
 from snaketune.card.text import code, number, one_line, table
+from snaketune.facts.merging import Combination, MergeChecked
 
 MOST_SOURCES = 20
 
@@ -58,14 +60,14 @@ def method(facts: CardFacts) -> str:
 def training_section(facts: CardFacts) -> list[str]:
     """Return what was trained for how long, and every setting that was chosen."""
     made = facts.adapter
-    packing = "packed" if facts.pack.get("packing") else "one document a row"
+    packing = "packed" if facts.pack["packing"] else "one document a row"
     rows = [
         ("method", f"{method(facts)} of {'every weight' if facts.is_whole else 'an adapter'}"),
         ("parameters trained", f"{number(made['trainable_parameters'])} of {number(made['total_parameters'])}"),
-        ("optimizer steps", number(made.get("steps"))),
-        ("tokens seen", number(made.get("tokens"))),
-        ("training loss, last logged step", number(made.get("train_loss_last"))),
-        ("rows", f"{number(facts.pack.get('row_length'))} tokens, {packing}"),
+        ("optimizer steps", number(made["steps"])),
+        ("tokens seen", number(made["tokens"])),
+        ("training loss, last logged step", number(made["train_loss_last"])),
+        ("rows", f"{number(facts.pack['row_length'])} tokens, {packing}"),
         ("seeds", ", ".join(f"{one_line(name)} {value}" for name, value in sorted(facts.run["seeds"].items()))),
         ("packages", ", ".join(f"{one_line(name)} {one_line(v)}" for name, v in sorted(facts.run["versions"].items()))),
     ]
@@ -86,7 +88,7 @@ def settings(facts: CardFacts) -> list[tuple[str, Any]]:
     """Return the main settings of a training and the chosen ones, without the user's own texts and empty values."""
     config = facts.run["config"]
     always = {*ALWAYS, *(() if facts.is_whole else OF_ADAPTERS)}
-    chosen = {key for key in config if key.split(".")[0] in SECTIONS and config[key].get("origin") != DEFAULT}
+    chosen = {key for key in config if key.split(".")[0] in SECTIONS and config[key]["origin"] != DEFAULT}
     chosen -= set(HABITS)
     found = [(key, _shown(facts.setting(key))) for key in sorted(always | chosen)]
     return [(key, value) for key, value in found if value is not None]
@@ -107,42 +109,43 @@ def merge_section(facts: CardFacts) -> list[str]:
     """Return the numbers of the check that the merged model passed; nothing where there is none."""
     if not facts.is_merged or facts.merged is None:
         return []
-    check = facts.merged.get("check", {})
-    rows = [(label, _with_interval(check, key)) for key, label in CHECK.items() if check.get(key) is not None]
-    if answers := facts.evaluation.get("changed_answers"):
+    check = facts.merged["check"]
+    values: Mapping[str, Any] = check
+    rows = [(label, _with_interval(values, key)) for key, label in CHECK.items() if values.get(key) is not None]
+    if answers := facts.evaluation["changed_answers"]:
         rows.append(("generated answers that differ from the adapter's", f"{answers['changed']} of {answers['n']}"))
-    split = {"eval": "held-out", "train": "training"}.get(check.get("split", ""), "packed")
+    split = {"eval": "held-out", "train": "training"}.get(check["split"] or "", "packed")
     return [
         "## Merge check",
         "",
         f"The folder was loaded in a fresh process and compared with the adapter on {split} rows before it was"
-        f" published. Verdict: {code(check.get('verdict', 'unknown'))}. Dtype: {code(facts.merged['dtype'])},"
-        f" rounding: {code(facts.merged.get('rounding', 'unknown'))}.",
+        f" published. Verdict: {code(check['verdict'] or 'unknown')}. Dtype:"
+        f" {code(facts.merged['dtype'] or 'unknown')}, rounding: {code(facts.merged['rounding'] or 'unknown')}.",
         *_cost(check),
         "",
         *table(("measure", "value"), rows),
         "",
-        *_combination(facts.merged.get("combination")),
+        *_combination(facts.merged["combination"]),
     ]
 
 
-def _with_interval(check: dict[str, Any], key: str) -> str:
+def _with_interval(check: Mapping[str, Any], key: str) -> str:
     interval = check.get(f"{key}_interval")
     return f"{number(check[key])} ({number(interval[0])} to {number(interval[1])})" if interval else number(check[key])
 
 
-def _cost(check: dict[str, Any]) -> list[str]:
+def _cost(check: MergeChecked) -> list[str]:
     """Return what to know where the dtype costs something."""
-    if check.get("verdict") != "rounded":
+    if check["verdict"] != "rounded":
         return []
     told = "The sum is correct, but this dtype loses some of the training: merge with `merge.dtype: float32`"
     return ["", f"{told}, or serve the adapter with its base model, to keep all of it."]
 
 
-def _combination(combined: dict[str, Any] | None) -> list[str]:
-    if not combined:
+def _combination(combined: Combination) -> list[str]:
+    if not combined["adapters"]:
         return []
-    how = one_line(combined.get("method", "unknown"))
+    how = one_line(combined["method"] or "unknown")
     rows = [
         (code(adapter["run"]), number(adapter["weight"]), code(adapter["digest"])) for adapter in combined["adapters"]
     ]
@@ -167,21 +170,21 @@ def _sources(facts: CardFacts) -> list[str]:
 
 def funnel(facts: CardFacts) -> list[tuple[str, int | None]]:
     """Return what is there and what left on the way, in order; None where it is not known."""
-    split, dropped = facts.split, facts.part("tokens", "train").get("dropped") or {}
-    lines = [source.get("lines") for source in facts.reading.get("sources", [])]
+    split, dropped = facts.split, facts.tokens["splits"]["train"]["dropped"] or {}
+    lines = [source["lines"] for source in facts.reading["sources"]]
     return [
-        ("lines in the sources", sum(lines) if lines and None not in lines else None),
-        ("invalid, set aside", facts.reading.get("quarantined")),
-        ("duplicates removed", facts.dedupe.get("removed")),
-        ("left out: too similar to a held-out record", split.get("dropped_similar")),
-        ("left out: contains text of a named evaluation", split.get("dropped_contaminated")),
-        ("training split", split.get("train")),
-        ("held-out split", split.get("eval")),
+        ("lines in the sources", sum(filter(None, lines)) if lines and None not in lines else None),
+        ("invalid, set aside", facts.reading["quarantined"]),
+        ("duplicates removed", facts.dedupe["removed"]),
+        ("left out: too similar to a held-out record", split["dropped_similar"]),
+        ("left out: contains text of a named evaluation", split["dropped_contaminated"]),
+        ("training split", split["train"]),
+        ("held-out split", split["eval"]),
         ("training records without a token to train on or rejected by the template", _sum(dropped)),
-        ("training records dropped, too long", facts.rightsize.get("dropped")),
-        ("training records cut, too long", facts.rightsize.get("truncated")),
-        ("documents trained on", facts.part("pack", "train").get("documents")),
-        ("documents held out and measured", facts.part("pack", "eval").get("documents")),
+        ("training records dropped, too long", facts.rightsize["dropped"]),
+        ("training records cut, too long", facts.rightsize["truncated"]),
+        ("documents trained on", facts.documents("train")),
+        ("documents held out and measured", facts.documents("eval")),
     ]
 
 

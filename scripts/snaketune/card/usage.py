@@ -23,7 +23,7 @@ def usage_section(facts: CardFacts) -> list[str]:
 
 
 def _base(facts: CardFacts) -> str:
-    return facts.base["repo"] if facts.base["kind"] == "hub" else BASE
+    return (facts.base["kind"] == "hub" and facts.base["repo"]) or BASE
 
 
 def _whole(facts: CardFacts, tokenizer: str) -> list[str]:
@@ -62,7 +62,7 @@ def _adapter(facts: CardFacts) -> list[str]:
 
 
 def _revision(facts: CardFacts) -> str:
-    commit = facts.base.get("commit")
+    commit = facts.base["commit"]
     return f', revision="{one_line(commit)}"' if commit else ""
 
 

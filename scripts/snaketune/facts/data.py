@@ -46,6 +46,7 @@ class Split(TypedDict):
     shared_prompts: int | None
     dropped_similar: int | None
     dropped_contaminated: int | None
+    contamination: Any
     weight_left_out: int | None
     weight_added: int | None
 

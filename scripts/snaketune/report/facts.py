@@ -7,12 +7,6 @@ from typing import Any
 
 from snaketune.core.outputs import changed_outputs
 from snaketune.facts.data import (
-    DEDUPLICATION,
-    PACKING,
-    READING,
-    RIGHTSIZE,
-    SPLIT,
-    TOKENS,
     Deduplication,
     Packing,
     Reading,
@@ -20,15 +14,15 @@ from snaketune.facts.data import (
     Split,
     Tokens,
 )
-from snaketune.facts.evaluation import EVALUATION, Evaluation
-from snaketune.facts.fact_files import FactFile
+from snaketune.facts.evaluation import Evaluation
 from snaketune.facts.lines import read_lines
-from snaketune.facts.measured import EVALUATION_INFO, NOTHING_MEASURED, RUN_INFO, EvaluationInfo, RunInfo
-from snaketune.facts.merging import MERGED, Merged
-from snaketune.facts.plan import PLAN, Plan
-from snaketune.facts.run import HISTORY, RUN, History, RunIdentity
+from snaketune.facts.measured import NOTHING_MEASURED, EvaluationInfo, RunInfo
+from snaketune.facts.merging import Merged
+from snaketune.facts.of_run import FACT_FILES
+from snaketune.facts.plan import Plan
+from snaketune.facts.run import History, RunIdentity
 from snaketune.facts.shapes import shaped
-from snaketune.facts.training import TRAINED, Trained
+from snaketune.facts.training import Trained
 from snaketune.report.charts.curves import Curve, Progress, gather
 from snaketune.report.listed_records import (
     DuplicatePair,
@@ -43,22 +37,7 @@ from snaketune.report.listed_records import (
 from snaketune.report.run.answers import Answers, collect, collect_by_file
 from snaketune.report.run.too_long import TooLong, find_too_long
 
-FACT_FILES: dict[str, FactFile[Any]] = {
-    "run": RUN,
-    "reading": READING,
-    "dedupe": DEDUPLICATION,
-    "split": SPLIT,
-    "tokens": TOKENS,
-    "pack": PACKING,
-    "rightsize": RIGHTSIZE,
-    "adapter": TRAINED,
-    "evaluation": EVALUATION,
-    "merged": MERGED,
-    "plan": PLAN,
-    "info": RUN_INFO,
-    "timing": EVALUATION_INFO,
-    "history": HISTORY,
-}
+DOCUMENTS = {name: kind for name, kind in FACT_FILES.items() if name not in ("base", "origin")}
 OPTIONAL = ("merged", "plan", "info", "timing", "history")
 
 
@@ -120,7 +99,7 @@ def load_facts(paths: Mapping[str, str | None]) -> Facts:
     metrics = gather(read_lines(given["metrics"]))
     found: dict[str, Any] = {
         name: None if name in OPTIONAL and name not in given else kind.read(given[name])
-        for name, kind in FACT_FILES.items()
+        for name, kind in DOCUMENTS.items()
     }
     return Facts(
         **found,
@@ -142,8 +121,8 @@ def nothing_but(
     run: str, id: str, curves: Mapping[str, Curve], rates: Mapping[str, Curve], progress: Mapping[int, Progress]
 ) -> Facts:
     """Return the facts of a run of which only its curves are there."""
-    documents = {name: {"run": run, "id": id} if name == "run" else {} for name in FACT_FILES if name not in OPTIONAL}
-    empty: dict[str, Any] = {name: shaped(value, FACT_FILES[name].kind) for name, value in documents.items()}
+    documents = {name: {"run": run, "id": id} if name == "run" else {} for name in DOCUMENTS if name not in OPTIONAL}
+    empty: dict[str, Any] = {name: shaped(value, DOCUMENTS[name].kind) for name, value in documents.items()}
     rest: dict[str, Any] = {"merged": None, "quarantine": (), "duplicates": (), "answers": Answers()}
     return Facts(**empty, **rest, curves=curves, rates=rates, progress=progress)
 
