@@ -25,7 +25,7 @@ from snaketune.train.monitoring.metrics import MetricsWriter
 from snaketune.train.monitoring.step_timers import TimeSplit, TokenCounter
 from snaketune.train.reinforcement.prompts import Prompts, prompts_of, require_room
 from snaketune.train.reinforcement.rewards import rewards_of
-from snaketune.train.safety import LossWatch
+from snaketune.train.safety import LossWatch, check_rows
 
 # What TRL logs under other names, and what of it is kept.
 KEPT = {
@@ -184,6 +184,7 @@ def build(
     require_room(prompts, group["max_completion_length"], getattr(base.config, "max_position_embeddings", None))
     base.generation_config.eos_token_id = list(prompts.stops)
     model = add_adapter(base, cfg["adapter"], start)
+    check_rows(model, rows, rows)
     own: dict[str, Any] = {name: value for name, value in group.items() if name in SAME_NAMES}
     kind = functools.partial(GRPOConfig, **own)
     every = int(train["gradient_checkpointing"] is True)
