@@ -129,11 +129,16 @@ def kill_all_in(folder: Path) -> None:
 
     This also ends programs that start with their packages imported, whose processes are in no session of their own.
     """
-    while found := [process for process in psutil.process_iter() if _works_in(process, folder)]:
+    while found := processes_in(folder):
         for process in found:
             with suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs(found, timeout=0.05)
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    """The processes that work in a folder."""
+    return [process for process in psutil.process_iter() if _works_in(process, folder)]
 
 
 def _works_in(process: psutil.Process, folder: Path) -> bool:

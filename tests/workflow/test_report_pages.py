@@ -1,13 +1,12 @@
 """Pages for every end of a run: watched, killed, looked at, finished."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 
+import preloaded
 import pytest
-from project import CONFIG, Project, kill_session, record
+from project import CONFIG, Project, kill_all_in, processes_in, record
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +22,18 @@ def folder_of(project):
     return folder
 
 
-def test_a_training_under_way_can_be_watched_and_killed_it_gets_a_page(project):
-    process = project.start()
+def test_a_training_under_way_can_be_watched_and_killed_it_gets_a_page(project, tmp_path):
+    # Who watches knows a training by its command, which a program that starts with its imports does not have.
+    process = project.start(preloaded.programs_but(tmp_path / "programs", "train_model.py"))
     try:
         project.wait_for_step(20, seconds=300)
-        os.killpg(process.pid, signal.SIGSTOP)  # or it would be finished before it was looked at
+        for working in processes_in(project.folder):
+            working.suspend()  # or it would be finished before it was looked at
         watch = [sys.executable, "scripts/watch_runs.py", "--once"]
         shown = subprocess.run(watch, cwd=project.folder, capture_output=True, text=True, timeout=120).stdout
     finally:
-        kill_session(process)
+        kill_all_in(project.folder)
+        process.wait()
     assert shown.startswith("one ")
     assert "/200 (" in shown
     assert "tokens/s" in shown

@@ -5,8 +5,9 @@ import os
 import re
 import shutil
 
+import psutil
 import pytest
-from project import Project, kill_session, record, stable_content
+from project import Project, kill_all_in, record, stable_content
 
 PREPARATION = {"stage_sources", "read_records", "dedupe_records", "split_records"}
 DATA = PREPARATION | {"prepare_tokenizer", "tokenize_records", "rightsize", "pack_rows"}
@@ -295,9 +296,10 @@ def test_kill_9_of_everything_in_training_then_the_same_command_resumes(project)
     undisturbed = project.adapter()
     shutil.rmtree(project.folder / "results" / "runs")
     shutil.rmtree(project.folder / "work" / "runs")
-    process = project.start()
+    process = project.start(programs=None)
     project.wait_for_step(20)
-    kill_session(process)
+    kill_all_in(project.folder)
+    process.wait()
     assert project.run() == TRAINING - {"plan_run"}
     assert "Resuming from step" in project.output
     assert project.adapter() == undisturbed
@@ -318,10 +320,11 @@ def test_kill_9_of_snakemake_alone_leaves_no_orphan(project):
 def test_a_second_workflow_in_the_folder_is_refused_with_the_pid_of_the_first(project):
     shutil.rmtree(project.folder / "results" / "runs")
     shutil.rmtree(project.folder / "work" / "runs")
-    process = project.start()
+    process = project.start(programs=None)
     project.wait_for_step(4)
     project.run(expect=1)
-    assert f"another workflow (process {process.pid}) is working in this folder" in project.output
+    (first,) = re.findall(r"another workflow \(process (\d+)\) is working in this folder", project.screen)
+    assert psutil.Process(int(first)).cwd() == str(project.folder)
     assert "Traceback" not in project.output
     assert process.wait(timeout=120) == 0
 
