@@ -20,6 +20,7 @@ from snaketune.data.similarity import leaks as leaking
 from snaketune.data.similarity import overlap
 from snaketune.data.similarity.leaks import Side, check_sides, find_leaks
 from snaketune.data.similarity.removal import LineIndex
+from snaketune.data.similarity.shingles import BATCH_TEXTS
 from snaketune.data.split.split_plan import SplitPolicy, plan_sides, write_leaks
 
 
@@ -149,6 +150,18 @@ def test_stratifying_gives_every_source_its_share(tmp_path, folder):
 
 def numbered(count):
     return [asked(f"Question number {n}: what is the capital of country {n}?", f"It is city {n}") for n in range(count)]
+
+
+def test_of_a_held_out_record_that_very_many_are_like_few_pairs_are_kept(tmp_path, folder):
+    """So many pairs as there are records, of each held-out one, would be neither held nor compared in time."""
+    path = canonical(tmp_path / "r", *(f"{question} {answer}" for (_, question), (_, answer) in numbered(3000)))
+    held_out = np.arange(3000) % 600 == 0
+    (task,) = leaking._tasks(Side(path, ~held_out), 0.5)
+    rows = leaking.shingles_of_range(path, task[1], held_out, 0, 0.5)
+    leaking.SimilarityIndex.build(rows, 0.5).save(folder / "held_out")
+    counts = [leaking.leaks_of_range(*task, folder / "held_out", most).shape[1] for most in (10, 3000)]
+    assert counts[1] > 10_000
+    assert 5 * 10 < counts[0] <= 5 * (10 + BATCH_TEXTS)
 
 
 @settings(max_examples=15, deadline=None)

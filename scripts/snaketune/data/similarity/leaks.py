@@ -102,7 +102,7 @@ def _search(
         template_family = _surely_alike(rows, tasks, threshold, most, closest, threads)
         rows = taken(rows, np.flatnonzero(~template_family[rows.owner]))
     SimilarityIndex.build(rows, threshold).save(folder / "held_out")
-    searches = [(*task, folder / "held_out", most is None) for task in tasks if len(rows)]
+    searches = [(*task, folder / "held_out", most) for task in tasks if len(rows)]
     pairs = np.concatenate([np.zeros((3, 0)), *in_processes(leaks_of_range, searches, threads)], axis=1)
     other = pairs[1].astype(np.int64)
     np.maximum.at(closest, other, pairs[2])
@@ -135,9 +135,7 @@ def _surely_alike(
         _, other, similarity = _pairs(taken(sample, np.arange(starts[done], starts[stop])), index)
         np.maximum.at(closest, other, similarity)
         counts += np.bincount(other, minlength=len(counts))
-        left = np.flatnonzero(counts[index.rows.owner] <= most)
-        if len(left) < FULL_ENOUGH * len(index.rows):
-            index = SimilarityIndex.build(taken(index.rows, left), threshold)
+        index = _without_families(index, counts, most)
         done, size = stop, min(max(1, 2 * size), PIECE_RECORDS) if len(other) < COMPARED_AT_ONCE // 8 else size // 2
     return counts > most
 
@@ -194,20 +192,35 @@ def _rows(parts: Sequence[Rows]) -> Rows:
 
 
 def leaks_of_range(
-    path: Path, span: Range, chosen: np.ndarray, first: int, threshold: float, index: Path, best: bool
+    path: Path, span: Range, chosen: np.ndarray, first: int, threshold: float, index: Path, most: int | None
 ) -> np.ndarray:
     """Search a range of training records.
 
     Returns:
-        Training record, similar held-out record and similarity, float64 [3, pairs]; if ``best``, only the most similar
-        one of each training record and of each held-out record.
+        Training record, similar held-out record and similarity, float64 [3, pairs]. Without ``most`` only the most
+        similar one of each training record and of each held-out record; with it, of a held-out record that is similar
+        to more, only so many that this is known: what it would take to find the others has no bound.
     """
     held_out = SimilarityIndex.load(index, threshold)
     found = [np.zeros((3, 0))]
+    counts = np.zeros(int(held_out.rows.owner[-1]) + 1 if len(held_out.rows) else 0, np.int64)
     for rows in _shingled_batches(path, span, chosen, first, threshold):
         pairs = np.stack(_pairs(rows, held_out))
-        found.append(np.concatenate([_best(pairs), _best(pairs[[1, 0, 2]])[[1, 0, 2]]], axis=1) if best else pairs)
+        if most is None:
+            found.append(np.concatenate([_best(pairs), _best(pairs[[1, 0, 2]])[[1, 0, 2]]], axis=1))
+            continue
+        found.append(pairs)
+        counts += np.bincount(pairs[1].astype(np.int64), minlength=len(counts))
+        held_out = _without_families(held_out, counts, most)
     return np.concatenate(found, axis=1)
+
+
+def _without_families(held_out: SimilarityIndex, counts: np.ndarray, most: int) -> SimilarityIndex:
+    """Return the index without the records that were found similar to more than ``most``, once these are many."""
+    left = np.flatnonzero(counts[held_out.rows.owner] <= most)
+    if len(left) >= FULL_ENOUGH * len(held_out.rows):
+        return held_out
+    return SimilarityIndex.build(taken(held_out.rows, left), held_out.threshold)
 
 
 def check_sides(train: Path, evaluation: Side, template_family: bool, folder: Path, threads: int = 1) -> dict[str, int]:
