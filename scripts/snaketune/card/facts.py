@@ -14,7 +14,6 @@ from snaketune.facts.of_run import FACT_FILES
 from snaketune.facts.run import RunIdentity
 from snaketune.facts.training import Trained
 
-KINDS = ("adapter", "merged")
 # Where the hub's client keeps a data set: .../datasets--openai--gsm8k/snapshots/<commit>/...
 CACHED_DATASET = re.compile(r"^datasets--([A-Za-z0-9][\w.-]{0,90}?)--([A-Za-z0-9][\w.-]{0,90})$", re.ASCII)
 

@@ -4,6 +4,9 @@ from pathlib import Path
 
 from snaketune.core.atomic import write_bytes
 
+KINDS = ("adapter", "merged")
+"""Folders of a run that have a card."""
+
 README = "README.md"
 
 

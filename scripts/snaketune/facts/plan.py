@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from snaketune.facts.fact_files import FactFile
 from snaketune.facts.plan_tables import (
@@ -52,6 +52,9 @@ class Device(TypedDict):
     watts: float | None
 
 
+LimitName = Literal["max_hours", "max_cost_usd"]
+
+
 class Limits(TypedDict):
     """What the configuration allows."""
 
@@ -85,7 +88,7 @@ class WorkFacts(TypedDict):
     squares: int | None
     eval_tokens: int | None
     checkpoint_every: int | None
-    fit_method: str | None
+    fit_method: str
 
 
 class HostMemory(TypedDict):
@@ -105,6 +108,24 @@ class AnswerForecast(TypedDict):
     cost_usd: float | None
     origin: str
     source: str
+
+
+class DiskFacts(TypedDict):
+    """What a run writes and what is free, in GB."""
+
+    checkpoints: float
+    merged: float
+    trained: float
+    there: float
+    to_write: float
+    free: float
+
+
+class Nearest(TypedDict):
+    """Settings that would bring a run under a limit, in words; None where it is under it."""
+
+    hours: str | None
+    memory: str | None
 
 
 class Remedy(TypedDict):
@@ -132,6 +153,10 @@ class Plan(TypedDict):
     memory_gb: float | None
     least_memory_gb: float | None
     disk_gb: float | None
+    disk: DiskFacts
+    nearest: Nearest
+    has_weights: bool | None
+    autotune: dict[str, Any] | None
     finishes_at: str | None
     planned_at: str
     about: dict[str, About]

@@ -62,6 +62,7 @@ class LadderRow(TypedDict):
     is_short: bool | None
     usd_per_run: float | None
     usd_per_year: float | None
+    pays: str | None
 
 
 class Ownership(TypedDict):
@@ -113,3 +114,7 @@ class StrategyRow(TypedDict):
     hours_at_best: float | None
     cost_usd_at_best: float | None
     memory_gb_per_gpu: float | None
+    cheaper: bool | None
+    speed_up: float | None
+    speed_up_high: float | None
+    efficiency_origin: str | None

@@ -6,8 +6,9 @@ A plan is made in any case; only training refuses to start while its plan has su
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import floor, log10
-from typing import Any
+from typing import Any, Literal
 
+from snaketune.facts.plan import LimitName, Plan
 from snaketune.plan.summary import dollars, duration
 from snaketune.settings.planning import PlanningSlice
 
@@ -23,7 +24,7 @@ class Gate:
     notes: tuple[str, ...]
 
 
-def check_plan(plan: Mapping[str, Any]) -> Gate:
+def check_plan(plan: Plan) -> Gate:
     """Return where a plan exceeds the machine or a limit, each with the planned number and the setting that fits.
 
     Args:
@@ -47,7 +48,7 @@ class _Found:
     stops: bool = True
 
 
-def _check(plan: Mapping[str, Any], limit_name: str, name: str, words: Any) -> _Found:
+def _check(plan: Plan, limit_name: LimitName, name: Literal["hours", "total_usd"], words: Any) -> _Found:
     limit, value, about = plan["limits"][limit_name], plan[name], plan["about"][name]
     if limit is None:
         return _Found()
@@ -99,7 +100,7 @@ def _floor(value: float) -> float:
     return floor(value * size) / size
 
 
-def _check_memory(plan: Mapping[str, Any]) -> _Found:
+def _check_memory(plan: Plan) -> _Found:
     """Stop what cannot fit even if the plan is too high by its error band."""
     change, device = plan["nearest"]["memory"], plan["device"]
     if not change or plan["about"]["memory_gb"]["origin"] == "measured":
@@ -110,12 +111,13 @@ def _check_memory(plan: Mapping[str, Any]) -> _Found:
     )
 
 
-def _least(plan: Mapping[str, Any]) -> str:
+def _least(plan: Plan) -> str:
     least = plan["least_memory_gb"]
-    return "" if least is None or least >= plan["memory_gb"] else f", {least:.1f} GB at least"
+    planned = plan["memory_gb"]
+    return "" if least is None or planned is None or least >= planned else f", {least:.1f} GB at least"
 
 
-def _check_disk(plan: Mapping[str, Any]) -> _Found:
+def _check_disk(plan: Plan) -> _Found:
     """Stop a run that the disk is too small for; a plan without weights never trains here, so that one is told."""
     disk = plan["disk"]
     if disk["to_write"] <= disk["free"]:
@@ -125,4 +127,4 @@ def _check_disk(plan: Mapping[str, Any]) -> _Found:
         f" (checkpoints {disk['checkpoints']:.1f}, merged model {disk['merged']:.1f}): free space, set"
         " paths.results to another disk or lower train.save_total_limit."
     )
-    return _Found(sentence, stops=plan["has_weights"])
+    return _Found(sentence, stops=plan["has_weights"] is not False)

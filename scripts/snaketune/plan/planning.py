@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from snaketune.facts.plan import Plan
 from snaketune.plan.advice.advice import Situation, advise
 from snaketune.plan.advice.after_training import after_training, answering_of, answers_block, host_memory
 from snaketune.plan.advice.fit_table import Option, fit_table, options_of, verdict_of, with_measured
@@ -94,7 +95,7 @@ def _own_notes(given: "PlanInputs", probe: Any) -> list[str | None]:
     return [given.token_advice, noise(probe), ends if patience is not None else None]
 
 
-def make_plan(given: PlanInputs) -> dict[str, Any]:
+def make_plan(given: PlanInputs) -> Plan:
     """Return the content of plan.json.
 
     Raises:
@@ -146,8 +147,7 @@ def make_plan(given: PlanInputs) -> dict[str, Any]:
         **probe_block(probe),
         "notes": list(dict.fromkeys([*work.notes, *notes, *filter(None, _own_notes(given, probe))])),
     }
-    found: dict[str, Any] = rounded(plan)
-    return found
+    return cast(Plan, rounded(plan))
 
 
 def _beside(

@@ -1,19 +1,23 @@
 """A plan as text for the terminal: one screen, what matters first, every number with its origin."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING
 
 from snaketune.plan.costs.budget import finishes_at
 from snaketune.plan.costs.calendar import span
+
+if TYPE_CHECKING:  # every start imports this module
+    from snaketune.facts.plan import Overheads, Plan, Rate
+    from snaketune.facts.plan_tables import FitCell, LadderRow, StrategyRow
 
 UNKNOWN = "unknown"
 METHODS = {"lora": "LoRA", "8bit": "8 bit", "4bit": "4 bit", "full": "full"}
 VERDICTS = {"fits": "fits", "tight": "tight", "no": "no", "unknown": "?"}
 
 
-def describe(plan: Mapping[str, Any], name: str, now: datetime | None = None) -> str:
+def describe(plan: "Plan", name: str, now: datetime | None = None) -> str:
     """Return the plan of the run ``name`` as text.
 
     Args:
@@ -25,7 +29,7 @@ def describe(plan: Mapping[str, Any], name: str, now: datetime | None = None) ->
     return "\n".join([_title(plan, name), *stops, *headline(plan, now), "", *_fit(plan), "", *_rest(plan)])
 
 
-def _title(plan: Mapping[str, Any], name: str) -> str:
+def _title(plan: "Plan", name: str) -> str:
     device, work = plan["device"], plan["work"]
     return (
         f"Plan of {name}: {number(work['parameters'])} parameters, {number(work['trained'])} trained, on"
@@ -33,11 +37,11 @@ def _title(plan: Mapping[str, Any], name: str) -> str:
     )
 
 
-def headline(plan: Mapping[str, Any], now: datetime | None = None) -> list[str]:
+def headline(plan: "Plan", now: datetime | None = None) -> list[str]:
     """Return the ten lines that matter: what, value, origin, and where it comes from."""
     rate, device, disk = plan["rate"], plan["device"], plan["disk"]
     memory = f"of {device['memory_gb']:.1f} GB" if device["memory_gb"] else ""
-    least = plan.get("least_memory_gb")
+    least = plan["least_memory_gb"]
     if least is not None and plan["memory_gb"] is not None and gigabytes(least) != gigabytes(plan["memory_gb"]):
         memory = ", ".join(filter(None, (memory, f"{gigabytes(least)} at least")))
     rows = [
@@ -58,10 +62,10 @@ def headline(plan: Mapping[str, Any], now: datetime | None = None) -> list[str]:
         ),
     ]
     lines = [_line(plan, *row) for row in rows]
-    return [*lines, f"  measure   {plan['measure']}"] if plan.get("measure") else lines
+    return [*lines, f"  measure   {plan['measure']}"] if plan["measure"] else lines
 
 
-def _line(plan: Mapping[str, Any], label: str, value: str, name: str, source: str) -> str:
+def _line(plan: "Plan", label: str, value: str, name: str, source: str) -> str:
     about = plan["about"].get(name) or plan["rate"]
     if value == UNKNOWN and name not in ("memory_gb", "cost_usd", "total_usd", "disk_gb"):
         source = about["source"] if label == "rate" else ""
@@ -69,19 +73,19 @@ def _line(plan: Mapping[str, Any], label: str, value: str, name: str, source: st
     return f"  {label:<9} {value:<28} {origin:<10} {source}".rstrip()
 
 
-def _rate(rate: Mapping[str, Any]) -> str:
+def _rate(rate: "Rate") -> str:
     if rate["tokens_per_second"] is None:
         return UNKNOWN
     return f"{number(rate['tokens_per_second'])} tokens/s ({number(rate['low'])}-{number(rate['high'])})"
 
 
-def _overheads(found: Mapping[str, Any]) -> str:
+def _overheads(found: "Overheads") -> str:
     if found["checkpoint_share"] is None:
         return ""
     return f"{found['saves']} checkpoints {found['checkpoint_share']:.1%}, {found['evaluations']} evaluations"
 
 
-def _others(plan: Mapping[str, Any]) -> str:
+def _others(plan: "Plan") -> str:
     missing = [
         row["name"]
         for row in plan["costs"]
@@ -90,14 +94,14 @@ def _others(plan: Mapping[str, Any]) -> str:
     return f"not counted: {', '.join(missing)} (plan.other_costs_usd)" if missing else "plan.other_costs_usd"
 
 
-def _end(plan: Mapping[str, Any], now: datetime | None) -> str:
+def _end(plan: "Plan", now: datetime | None) -> str:
     if plan["hours"] is None:
         return UNKNOWN
     start = now or datetime.fromisoformat(plan["planned_at"])
     return span(start, finishes_at(start, plan["hours"]))
 
 
-def _fit(plan: Mapping[str, Any]) -> list[str]:
+def _fit(plan: "Plan") -> list[str]:
     if not plan["fit"] or not plan["fit"][0]["methods"]:
         return ["  Which GPUs it fits is unknown: the memory of this model cannot be planned."]
     own = plan["work"]["fit_method"]
@@ -119,24 +123,24 @@ def _together(titles: Sequence[str]) -> str:
     return titles[0] if len(titles) == 1 else f"{titles[0]} to {titles[-1]} ({len(titles)})"
 
 
-def _cell(cell: Mapping[str, Any]) -> str:
+def _cell(cell: "FitCell") -> str:
     return f"{VERDICTS[cell['verdict']]} {cell['needs_gb']:.3g} GB" if cell["needs_gb"] else VERDICTS[cell["verdict"]]
 
 
-def _own_cell(cell: Mapping[str, Any]) -> str:
+def _own_cell(cell: "FitCell") -> str:
     if cell["train_hours"] is None:
         return _cell(cell)
     return f"{_cell(cell)} {_elsewhere(cell, cell['cost_usd'], ' ')}"
 
 
-def _elsewhere(row: Mapping[str, Any], usd: float | None, joint: str) -> str:
+def _elsewhere(row: "FitCell | LadderRow", usd: float | None, joint: str) -> str:
     """Return what training would take on another device; of less than a minute only that."""
     if row["is_short"]:
         return "under a minute"
     return duration(row["train_hours"]) + (f"{joint}{dollars(usd)}" if usd is not None else "")
 
 
-def _rest(plan: Mapping[str, Any]) -> list[str]:
+def _rest(plan: "Plan") -> list[str]:
     lines = [f"  {one['topic']}: {one['choice']}, because {one['reason']}." for one in plan["advice"]]
     lines += [_step(row) for row in plan["ladder"] if row["usd_per_run"] is not None]
     lines += [_several(row) for row in plan["strategies"][1:2]]
@@ -145,20 +149,20 @@ def _rest(plan: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"  Bought for {dollars(own['hardware_usd'])} it pays off after {number(own['break_even_runs'])} runs."
         )
-    if plan.get("autotune"):
+    if plan["autotune"]:
         from snaketune.plan.costs.probed import describe_tuning  # here: every start imports this module
 
         lines += [f"  {line}" for line in describe_tuning(plan["autotune"])]
     return lines + [f"  Note: {note}" for note in plan["notes"]]
 
 
-def _step(row: Mapping[str, Any]) -> str:
+def _step(row: "LadderRow") -> str:
     year = f", {dollars(row['usd_per_year'])} a year" if row["usd_per_year"] is not None else ""
     run = _elsewhere(row, row["usd_per_run"], " and ")
     return f"  {row['title']}: {row['device_title']}, {run} a run{year} (estimated; {row['pays']})."
 
 
-def _several(row: Mapping[str, Any]) -> str:
+def _several(row: "StrategyRow") -> str:
     fast = f"at best {row['speed_up_at_best']:g}"
     if row["speed_up"] is not None:
         fast = f"{row['speed_up']:.2f} to {row['speed_up_high']:.2f} ({row['efficiency_origin']})"

@@ -6,8 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from snaketune.card.facts import KINDS
-from snaketune.card.placing import place_card
+from snaketune.card.placing import KINDS, place_card
 from snaketune.config.resolve import ResolvedRun
 from snaketune.core.atomic import write_json
 from snaketune.core.cached_state import read_state, say, write_state
@@ -76,7 +75,9 @@ def is_no(switch: object) -> bool:
 def show_plan(path: Path, name: str) -> None:
     """Print the plan of a run with times relative to now; nothing if it has no plan, which was already explained."""
     if path.is_file():
-        print(f"\n{describe(read_json(path), name, datetime.now().astimezone())}", flush=True)
+        from snaketune.facts.plan import PLAN
+
+        print(f"\n{describe(PLAN.read(path), name, datetime.now().astimezone())}", flush=True)
 
 
 _SENTENCE = re.compile(r"^(?:Config|Data|Plan|Training|DiskFull)Error: .*", re.MULTILINE)

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from snaketune.facts.plan import Plan
+from snaketune.facts.plan import LimitName, Plan
 from snaketune.facts.plan_tables import Ownership
 from snaketune.report import units
 from snaketune.report.compare.comparison import dollars, hours
@@ -89,7 +89,6 @@ def tone(plan: Plan) -> str:
     return "few" if plan["hours"] is None else "better"
 
 
-LimitName = Literal["max_hours", "max_cost_usd"]
 LIMITS: tuple[tuple[LimitName, Literal["hours", "total_usd"]], ...] = (
     ("max_hours", "hours"),
     ("max_cost_usd", "total_usd"),
