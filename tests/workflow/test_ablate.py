@@ -7,7 +7,7 @@ import time
 import pytest
 from project import CONFIG, REAL_PROGRAMS, Project, kill_session
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.story]
 WANTED = ("ablate", "--config", "ablate=[packing,right_sizing,bf16]")
 
 

@@ -6,6 +6,8 @@ import pytest
 from project import CONFIG, Project
 from safetensors import safe_open
 
+pytestmark = pytest.mark.story
+
 RUNS = """runs:
   one: {}
   two: {data: {sources: [data/more.jsonl]},

@@ -5,6 +5,8 @@ import json
 import pytest
 from project import CONFIG, Project
 
+pytestmark = pytest.mark.story
+
 # A fault in the merge alone: nothing before it and nothing after it uses this module.
 MODULE, RIGHT, WRONG = "scripts/snaketune/merge/streaming.py", "weight.add_(change", "weight.sub_(change"
 RUNS = """runs:

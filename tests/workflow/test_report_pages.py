@@ -8,6 +8,8 @@ import preloaded
 import pytest
 from project import CONFIG, Project, kill_all_in, processes_in, record
 
+pytestmark = pytest.mark.story
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):

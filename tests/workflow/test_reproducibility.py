@@ -8,6 +8,8 @@ import zipfile
 import pytest
 from project import CONFIG, Project, kill_all_in, record, stable_content
 
+pytestmark = pytest.mark.story
+
 KILLED_IN = (
     *("stage_sources", "dedupe_records", "tokenize_records", "prepare_model"),
     *("train_model", "merge_adapter", "evaluate_model", "render_report"),

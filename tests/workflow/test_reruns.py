@@ -9,6 +9,8 @@ import psutil
 import pytest
 from project import Project, kill_all_in, record, stable_content
 
+pytestmark = pytest.mark.story
+
 PREPARATION = {"stage_sources", "read_records", "dedupe_records", "split_records"}
 DATA = PREPARATION | {"prepare_tokenizer", "tokenize_records", "rightsize", "pack_rows"}
 AFTER_TRAINING = {

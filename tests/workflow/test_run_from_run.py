@@ -6,6 +6,8 @@ import re
 import pytest
 from project import CONFIG, Project
 
+pytestmark = pytest.mark.story
+
 RUNS = """runs:
   first: {}
   merged: {model: {name_or_path: "run:first"}, data: {sources: [data/more.jsonl]}}
