@@ -30,14 +30,8 @@ from snaketune.data.tokens.tokenizer_engine import (
     few_threads,
     fuzz_strings,
 )
-from snaketune.data.tokens.tokenizing import (
-    _account_of,
-    choose_method,
-    select_backend,
-    tokenize_split,
-    tokenize_splits,
-    warnings_of,
-)
+from snaketune.data.tokens.tokenizing import choose_method, select_backend, tokenize_split, tokenize_splits
+from snaketune.data.tokens.tokenizing_account import _account_of, warnings_of
 from snaketune.model.tiny.tiny_tokenizer import CHAT_TEMPLATE
 
 TEMPLATES = {

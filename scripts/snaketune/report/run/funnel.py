@@ -47,6 +47,8 @@ REASONS = {
     "several_answers": "several answers where others have one",
     "not_two_answers": "not two ranked answers",
     "no_score": "answers without a score",
+    "no_label": "a label that is not true or false",
+    "no_answer": "a label without an answer",
     "other_modality": "needs images, video or sound",
     "judged_wrong": "marked as not for training",
     "no_preference": "chosen and rejected are the same",
