@@ -1,4 +1,9 @@
-"""Let a merged model pass, or end with the sentence that says why there is none."""
+"""Let a merged model pass, or end with the sentence that says why there is none.
+
+Arguments:
+    merge: merge.json with what became of the merge.
+    output: manifest of the merged model to write.
+"""
 
 from snaketune.core.cli import parse_arguments, run
 

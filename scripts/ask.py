@@ -1,4 +1,8 @@
-"""Ask base and tuned model the same: one question, or a conversation in the terminal."""
+"""Ask base and tuned model the same: one question, or a conversation in the terminal.
+
+Arguments:
+    transcript: text file that the conversation is appended to.
+"""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,13 @@
-"""Check a merged model in a process of its own: merge_adapter starts it before anything is published."""
+"""Check a merged model in a process of its own: merge_adapter starts it before anything is published.
+
+Arguments:
+    folder: merged model to check.
+    model: folder of the base model.
+    adapter: folder of the adapter.
+    template: chat template that the training used.
+    rows: packed rows to compare the models on.
+    output: JSON file of the findings to write.
+"""
 
 from pathlib import Path
 

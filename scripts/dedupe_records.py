@@ -1,4 +1,15 @@
-"""Dedupe records: keep the first of equal and of nearly equal ones and list every other with the one that stays."""
+"""Dedupe records: keep the first of equal and of nearly equal ones and list every other with the one that stays.
+
+Arguments:
+    settings: operational settings: scratch, threads, work.
+    records: canonical records as JSON lines.
+    keys: keys of all shards, where shards have made them.
+    sketches: sketches of all shards, where shards have made them.
+    removed: Arrow table of the removed records to write.
+    kept: JSON lines of the kept records to write.
+    duplicates: JSON lines of the pairs to write.
+    manifest: manifest to write.
+"""
 
 import os
 from pathlib import Path

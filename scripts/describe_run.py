@@ -1,4 +1,19 @@
-"""Describe a run: its resolved configuration, the digests of all that it was made from, and one fingerprint."""
+"""Describe a run: its resolved configuration, the digests of all that it was made from, and one fingerprint.
+
+Arguments:
+    resolved: resolved configuration with origins.
+    rightsize: rightsize.json of the run.
+    stage: stage.json with the sources.
+    tokens: manifest of the tokenised splits.
+    rows: manifest of the packed rows.
+    model: manifest of the base model.
+    adapter: manifest of the adapter.
+    settings: operational settings: where the times of stages are.
+    info: run_info.json of the training.
+    merged: merge.json, for a run that merges.
+    history: history.json to write.
+    output: run.json to write.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,17 @@
-"""Evaluate a run: base, tuned and merged model on the held-out split, and on evaluation files and tasks."""
+"""Evaluate a run: base, tuned and merged model on the held-out split, and on evaluation files and tasks.
+
+Arguments:
+    model: base model: its manifest or folder.
+    adapter: adapter: its manifest or folder.
+    merged: merge.json, for a run that merges.
+    tokens: tokenised splits: their manifest or folder.
+    rows: packed rows: their manifest, or those of the held-out split.
+    records: split records: their manifest, or those held out.
+    output: evaluation.json to write.
+    generations: JSON lines of requests and answers to write.
+    documents: JSON lines of the documents' losses to write.
+    info: JSON file of times to write; nothing is timed without it.
+"""
 
 import os
 import time

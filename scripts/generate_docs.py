@@ -1,5 +1,6 @@
 """Generate from the schema its JSON, its table and the plain types of its sections; --check only tells what differs."""
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -12,10 +13,15 @@ SETTINGS = Path(__file__).parent / "snaketune/settings"
 
 def main() -> int:
     """Write the generated files, or compare them, and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing, and end with status 1 where a file differs"
+    )
+    is_check = parser.parse_args().check
     wanted = {CONFIG / "schema.json": schema(), CONFIG / "README.md": readme(CONFIG / "presets")}
     wanted |= {SETTINGS / f"{name}.py": text for name, text in section_modules().items()}
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
-    if "--check" in sys.argv:
+    if is_check:
         for path in stale:
             print(f"{path.name} differs from the schema: run `make generate`.", file=sys.stderr)
         return 1 if stale else 0

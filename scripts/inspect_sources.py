@@ -1,4 +1,8 @@
-"""Inspect sources: what each is read as, and three records as the model will see them, before anything is trained."""
+"""Inspect sources: what each is read as, and three records as the model will see them, before anything is trained.
+
+Arguments:
+    output: HTML page to write.
+"""
 
 import sys
 from pathlib import Path

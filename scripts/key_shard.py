@@ -1,4 +1,10 @@
-"""Key a shard: the keys of one share of the records, by which `dedupe_records` finds equal ones."""
+"""Key a shard: the keys of one share of the records, by which `dedupe_records` finds equal ones.
+
+Arguments:
+    settings: operational settings: scratch, threads, work.
+    records: canonical records as JSON lines.
+    part: file of keys to write, named after the shard.
+"""
 
 from pathlib import Path
 

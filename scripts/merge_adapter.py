@@ -1,4 +1,13 @@
-"""Merge an adapter, or several, into the base model, have the result proven, and publish it or say why not."""
+"""Merge an adapter, or several, into the base model, have the result proven, and publish it or say why not.
+
+Arguments:
+    model: base model: its manifest or folder.
+    adapter: adapter: its manifest or folder.
+    others: further adapters to merge with it.
+    tokens: tokenised splits: their manifest or folder.
+    rows: packed rows: their manifest, or those of the held-out split.
+    output: merge.json to write; the merged model is the folder `merged` beside it.
+"""
 
 from pathlib import Path
 from typing import Any

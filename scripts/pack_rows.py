@@ -1,4 +1,12 @@
-"""Pack the documents of both splits into fixed-size rows."""
+"""Pack the documents of both splits into fixed-size rows.
+
+Arguments:
+    rightsize: rightsize.json with the length of a row.
+    tokens: manifest of the tokenised splits.
+    train: Arrow file of training rows to write.
+    eval: Arrow file of held-out rows to write.
+    manifest: manifest to write.
+"""
 
 from pathlib import Path
 

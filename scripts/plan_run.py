@@ -1,4 +1,17 @@
-"""Plan a run: tokens, steps, hours, dollars, memory and disk, and whether it may start."""
+"""Plan a run: tokens, steps, hours, dollars, memory and disk, and whether it may start.
+
+Arguments:
+    settings: operational settings of the training.
+    rightsize: rightsize.json of the run.
+    pack: manifest of the packed rows.
+    model: manifest of the base model.
+    results: folder of all results, for what earlier runs measured.
+    name: name of the run.
+    probe: probe.json, if a short training was measured.
+    benchmarks: JSON object: the benchmark file of each earlier stage.
+    work: folder of resumable state, for what is known of the model.
+    output: plan.json to write.
+"""
 
 from pathlib import Path
 
@@ -7,9 +20,8 @@ from snaketune.core.cli import parse_arguments, run
 
 def main() -> None:
     """Write plan.json, also for a run that exceeds its budget or the machine: only training refuses it."""
-    names = ("settings", "rightsize", "pack", "model", "results", "name", "output")
-    arguments = parse_arguments(__doc__, *names, optional=("probe", "benchmarks", "work"), facts=("output",))
-    import json
+    names = ("settings", "rightsize", "pack", "model", "results", "output")
+    arguments = parse_arguments(__doc__, *names, optional=("probe", "work"), json=("benchmarks",), facts=("output",))
     from datetime import datetime
 
     from snaketune.core.canonical import read_json
@@ -48,7 +60,7 @@ def main() -> None:
         now=datetime.now().astimezone(),
         probe=read_json(arguments.probe) if arguments.probe else None,
         token_advice=advice_on_tokens(lambda: PackedRows(rows), new_tokens, cfg["adapter"]),
-        preparation=preparation_seconds(json.loads(arguments.benchmarks or "{}")),
+        preparation=preparation_seconds(arguments.benchmarks),
         answers=answers,
     )
     plan = make_plan(inputs)

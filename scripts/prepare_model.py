@@ -1,4 +1,12 @@
-"""Prepare the base model: fetch it, link it or train a tiny one, check its weights and write what it is."""
+"""Prepare the base model: fetch it, link it or train a tiny one, check its weights and write what it is.
+
+Arguments:
+    output: folder of the model to write.
+    manifest: manifest to write.
+    tokenizer: manifest of the prepared tokenizer.
+    corpus: training records, for a tiny model that learns from them.
+    base: merge.json of the run that this one starts from.
+"""
 
 from pathlib import Path
 

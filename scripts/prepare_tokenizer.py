@@ -1,4 +1,10 @@
-"""Prepare the tokenizer of the base model: all that data are prepared with, without a byte of the weights."""
+"""Prepare the tokenizer of the base model: all that data are prepared with, without a byte of the weights.
+
+Arguments:
+    output: folder of the tokenizer to write.
+    manifest: manifest to write.
+    corpus: training records, for a tiny model that learns from them.
+"""
 
 from pathlib import Path
 

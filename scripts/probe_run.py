@@ -1,4 +1,13 @@
-"""Probe a run: a short measured training on this machine with the run's own rows, for its plan."""
+"""Probe a run: a short measured training on this machine with the run's own rows, for its plan.
+
+Arguments:
+    settings: operational settings of the training.
+    pack: manifest of the packed rows.
+    model: manifest of the base model.
+    results: folder of all results, where probes are kept.
+    scratch: private folder for the measured training.
+    output: probe.json to write.
+"""
 
 from pathlib import Path
 

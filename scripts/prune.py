@@ -1,4 +1,8 @@
-"""List the variants that no configured run uses; with `--config prune=yes` remove them."""
+"""List the variants that no configured run uses; with `--config prune=yes` remove them.
+
+Arguments:
+    output: text file of the list to write.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,13 @@
-"""Read records: validate every line of the sources and set aside, with its reason, what is not a record."""
+"""Read records: validate every line of the sources and set aside, with its reason, what is not a record.
+
+Arguments:
+    settings: operational settings: scratch, threads, work.
+    stage: stage.json with the sources.
+    parts: results of all shards, where shards have made them.
+    records: JSON lines of canonical records to write.
+    quarantine: JSON lines of rejected lines to write.
+    manifest: manifest to write.
+"""
 
 import os
 from pathlib import Path

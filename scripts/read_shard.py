@@ -1,4 +1,10 @@
-"""Read a shard: convert one share of the sources' lines, for `read_records` to put together."""
+"""Read a shard: convert one share of the sources' lines, for `read_records` to put together.
+
+Arguments:
+    settings: operational settings: scratch, threads, work.
+    stage: stage.json with the sources.
+    part: file to write, named after the shard.
+"""
 
 import os
 from pathlib import Path

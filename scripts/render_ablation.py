@@ -1,4 +1,9 @@
-"""Render an ablation: one self-contained HTML page from ablate.json."""
+"""Render an ablation: one self-contained HTML page from ablate.json.
+
+Arguments:
+    facts: ablate.json of the run.
+    output: HTML page to write.
+"""
 
 from snaketune.core.atomic import write_bytes
 from snaketune.core.cli import parse_arguments, run

@@ -1,4 +1,9 @@
-"""Render a plan: one self-contained HTML page from plan.json."""
+"""Render a plan: one self-contained HTML page from plan.json.
+
+Arguments:
+    plan: plan.json of the run.
+    output: HTML page to write.
+"""
 
 from snaketune.core.atomic import write_bytes
 from snaketune.core.cli import parse_arguments, run

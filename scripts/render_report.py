@@ -1,4 +1,10 @@
-"""Render the report: one self-contained HTML page per run, and the same facts as a table, from what the stages left."""
+"""Render the report: one self-contained HTML page per run, and the same facts as a table, from what the stages left.
+
+Arguments:
+    facts: JSON object: the path of each fact file by its name.
+    table: facts.json to write.
+    output: HTML page to write.
+"""
 
 from snaketune.core.atomic import write_bytes
 from snaketune.core.cli import parse_arguments, run

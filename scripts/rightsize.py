@@ -1,4 +1,10 @@
-"""Choose the maximum length from the data and write the small file that everything after depends on."""
+"""Choose the maximum length from the data and write the small file that everything after depends on.
+
+Arguments:
+    tokens: manifest of the tokenised splits.
+    model: manifest of the prepared tokenizer.
+    output: rightsize.json to write.
+"""
 
 from pathlib import Path
 

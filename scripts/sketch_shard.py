@@ -1,4 +1,11 @@
-"""Sketch a shard: what near-duplicates are found by, of one share of the records, for `dedupe_records`."""
+"""Sketch a shard: what near-duplicates are found by, of one share of the records, for `dedupe_records`.
+
+Arguments:
+    settings: operational settings: scratch, threads, work.
+    records: canonical records as JSON lines.
+    keys: keys of all shards.
+    output: folder of sketches to write, named after the shard.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,13 @@
-"""Split records: hold out a fraction of the prompts and train on nothing that gives them or an evaluation away."""
+"""Split records: hold out a fraction of the prompts and train on nothing that gives them or an evaluation away.
+
+Arguments:
+    settings: operational settings: scratch, threads, work.
+    records: deduplicated records as JSON lines.
+    train: JSON lines of training records to write.
+    eval: JSON lines of held-out records to write.
+    leaks: JSON lines of records that are too similar to held-out ones to write.
+    manifest: manifest to write.
+"""
 
 import os
 import sys

@@ -1,4 +1,10 @@
-"""Stage sources: check each source's content, copy it to scratch if there is one, and list what was found."""
+"""Stage sources: check each source's content, copy it to scratch if there is one, and list what was found.
+
+Arguments:
+    settings: operational settings: scratch, threads, work.
+    output: stage.json to write.
+    manifest: manifest to write.
+"""
 
 import os
 from pathlib import Path

@@ -1,4 +1,13 @@
-"""Tokenise a shard: one share of the records of both splits, for `tokenize_records` to put together."""
+"""Tokenise a shard: one share of the records of both splits, for `tokenize_records` to put together.
+
+Arguments:
+    settings: operational settings: scratch, threads, work.
+    train: training records as JSON lines.
+    eval: held-out records as JSON lines.
+    model: manifest of the prepared tokenizer.
+    stage: stage.json with the sources.
+    part: file to write, named after the shard.
+"""
 
 from pathlib import Path
 

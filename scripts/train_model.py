@@ -1,4 +1,18 @@
-"""Train the adapter: resumes by itself, publishes only a finished training."""
+"""Train the adapter: resumes by itself, publishes only a finished training.
+
+Arguments:
+    settings: operational settings of the training.
+    rightsize: rightsize.json of the run.
+    plan: plan.json, whose limits are refused.
+    rows: manifest of the packed rows.
+    model: manifest of the base model.
+    start: manifest of the adapter to go on from.
+    work: folder of resumable state.
+    adapter: folder of the adapter to write.
+    metrics: JSON lines of metrics to write.
+    info: run_info.json to write.
+    manifest: manifest of the adapter to write.
+"""
 
 import os
 import sys

@@ -1,4 +1,10 @@
-"""Write a model card: the README.md of an adapter or a merged model, from the fact files that the stages left."""
+"""Write a model card: the README.md of an adapter or a merged model, from the fact files that the stages left.
+
+Arguments:
+    facts: JSON object: the path of each fact file by its name.
+    kind: which folder the card is of: adapter or merged.
+    output: Markdown file to write.
+"""
 
 from pathlib import Path
 
@@ -8,7 +14,7 @@ from snaketune.core.cli import parse_arguments, run
 
 def main() -> None:
     """Read the facts, write the card beside the folder, and put it there."""
-    arguments = parse_arguments(__doc__, "kind", "output", json=("facts",), facts=("output",))
+    arguments = parse_arguments(__doc__, "output", texts=("kind",), json=("facts",), facts=("output",))
     from snaketune.card.card import render_card
     from snaketune.card.facts import load_facts
     from snaketune.card.placing import place_card

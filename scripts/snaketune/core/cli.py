@@ -48,32 +48,51 @@ def parse_arguments(
     *names: str,
     optional: tuple[str, ...] = (),
     several: tuple[str, ...] = (),
+    texts: tuple[str, ...] = (),
     json: tuple[str, ...] = (),
     facts: tuple[str, ...] = (),
 ) -> argparse.Namespace:
-    """Parse ``--spec JSON`` and one ``--name VALUE`` per name.
+    """Parse ``--spec JSON`` and a flag for each name; most are paths.
 
-    ``cfg`` is the configuration slice of the spec and ``code`` the digest of the stage's code. ``settings``, where a
-    script takes them, are operational: JSON that never changes a result. ``facts`` names the arguments that are small
-    files written by the script: the workflow notices later changes to them.
+    ``cfg`` is the configuration slice of the spec and ``code`` the digest of the stage's code.
+
+    Args:
+        description: the script's docstring. Under its heading ``Arguments:`` it has a line for each flag, its help.
+        names: required flags, paths but for ``settings``: JSON of operational settings, which never change a result.
+        optional: flags that may be left out or empty, which gives None.
+        several: flags with any number of paths.
+        texts: required flags that are no paths.
+        json: required flags that are JSON.
+        facts: those flags that name small files written by the script: the workflow notices later changes to them.
     """
-    parser = argparse.ArgumentParser(description=description)
+    text, _, listed = description.partition("\n\nArguments:\n")
+    helps = {
+        name.strip(): sentence.strip()
+        for flags, _, sentence in (line.partition(": ") for line in listed.splitlines() if line.strip())
+        for name in flags.split(",")
+    }
+    parser = argparse.ArgumentParser(description=text)
     parser.add_argument("--spec", required=True, help="canonical JSON with stage, code and cfg, as the rule passes it")
     for name in names:
-        parser.add_argument(f"--{name}", required=True)
+        kind, shown = (orjson.loads, "JSON") if name == "settings" else (Path, "PATH")
+        parser.add_argument(f"--{name}", required=True, type=kind, metavar=shown, help=helps.get(name))
     for name in optional:
-        parser.add_argument(f"--{name}", nargs="?", help="may be empty")
+        parser.add_argument(f"--{name}", nargs="?", type=_path_or_none, metavar="PATH", help=helps.get(name))
     for name in several:
-        parser.add_argument(f"--{name}", nargs="*", default=[], help="any number of them")
+        parser.add_argument(f"--{name}", nargs="*", default=[], type=Path, metavar="PATH", help=helps.get(name))
+    for name in texts:
+        parser.add_argument(f"--{name}", required=True, metavar="TEXT", help=helps.get(name))
     for name in json:
-        parser.add_argument(f"--{name}", required=True, type=orjson.loads, metavar="JSON")
+        parser.add_argument(f"--{name}", required=True, type=orjson.loads, metavar="JSON", help=helps.get(name))
     arguments = parser.parse_args()
     spec = orjson.loads(in_full(arguments.spec))
     arguments.cfg, arguments.code = spec["cfg"], spec.get("code", "")
-    if hasattr(arguments, "settings"):
-        arguments.settings = orjson.loads(arguments.settings)
-    _expect_facts([Path(getattr(arguments, name)) for name in facts if getattr(arguments, name)])
+    _expect_facts([getattr(arguments, name) for name in facts if getattr(arguments, name)])
     return arguments
+
+
+def _path_or_none(text: str) -> Path | None:
+    return Path(text) if text else None
 
 
 def run(main: Callable[[], Any]) -> None:
