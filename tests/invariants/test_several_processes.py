@@ -11,8 +11,8 @@ from tiny_training import SETTINGS, Documents, configuration, lines, packed, wri
 from snaketune.core.errors import TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.train.checkpoints.checkpoints import newest_intact
-from snaketune.train.distributed.worker_results import with_session
 from snaketune.train.run import train
+from snaketune.train.training_job import with_session
 
 DEEPSPEED = pytest.mark.skipif(not importlib.util.find_spec("deepspeed"), reason="DeepSpeed is an extra")
 STRATEGIES = ["ddp", "fsdp", *(pytest.param(f"deepspeed_zero{stage}", marks=DEEPSPEED) for stage in (2, 3))]

@@ -9,11 +9,11 @@ from pathlib import Path
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.train.distributed import process_group
 from snaketune.train.distributed.process_group import ProcessGroup
-from snaketune.train.distributed.worker_results import note_session
 from snaketune.train.loading import loading
 from snaketune.train.run import train
 from snaketune.train.signals import StopRequest
 from snaketune.train.trainer import PackedTrainer
+from snaketune.train.training_job import note_session
 
 
 def stop_first_process_after(step: int) -> None:

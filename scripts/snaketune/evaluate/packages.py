@@ -2,10 +2,12 @@
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Collection
 from typing import Any
 
 from snaketune.core.errors import ConfigError
+from snaketune.train.packages import spare_unused
 
 SACREBLEU, ROUGE, HARNESS = "sacrebleu", "rouge_score", "lm_eval"
 OF_METRIC = {"chrf": SACREBLEU, "bleu": SACREBLEU, "rouge_l": ROUGE}
@@ -35,3 +37,16 @@ def _missing(setting: str, package: str, without: str) -> ConfigError:
         f"{setting} needs the package {package}: pip install -r envs/extras/{EXTRAS[package]}.txt -c constraints.txt,"
         f" or {without}."
     )
+
+
+def prepare_imports(cfg: Any) -> None:
+    """Prepare what must be so before anything heavy is imported, and refuse what cannot be imported.
+
+    Raises:
+        ConfigError: naming a package that is missing.
+    """
+    # Everything that is evaluated lies on disk; a task file must not fetch its data either.
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    spare_unused(cfg)
+    wanted = cfg.get("evaluate", {})
+    require_evaluation_packages(wanted.get("metrics", ()), wanted.get("tasks", ()))

@@ -1,12 +1,61 @@
-"""The files in which people read the evaluation case by case."""
+"""An evaluation from its files to its files, some of which people read case by case."""
 
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from snaketune.core.atomic import writing
-from snaketune.evaluate.evaluation import Evaluation
+from snaketune.core.atomic import write_json, writing
+from snaketune.core.gpus import take_cards
+from snaketune.evaluate.evaluation import Evaluation, evaluate
+from snaketune.evaluate.inputs import located
+from snaketune.evaluate.settings import EvaluationSettings, Material
+from snaketune.settings.evaluation import EvaluationSlice
+from snaketune.train.monitoring.provenance import describe_machine
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationJob:
+    """What an evaluation is given, by the names of the flags of ``evaluate_model.py``; of ``merged`` the folder."""
+
+    spec: str
+    code: str
+    cfg: EvaluationSlice
+    model: Path
+    adapter: Path
+    merged: Path | None
+    tokens: Path
+    rows: Path
+    records: Path
+    output: Path
+    generations: Path
+    documents: Path
+    info: Path | None
+
+
+def evaluate_run(job: EvaluationJob) -> None:
+    """Evaluate and write the measures, the answers, the losses of the documents and, where wanted, the times.
+
+    Raises:
+        DataError: if an input is missing or damaged.
+    """
+    take_cards()
+    material = Material(
+        model=located(job.model, "model"),
+        adapter=located(job.adapter, "adapter"),
+        merged=job.merged,
+        tokens=located(job.tokens, ""),
+        rows=located(job.rows, "eval.arrow"),
+        records=located(job.records, "eval.jsonl"),
+    )
+    evaluation = evaluate(material, EvaluationSettings.of_slice(job.cfg), time.perf_counter if job.info else None)
+    write_generations(job.generations, evaluation)
+    write_documents(job.documents, evaluation)
+    if job.info:
+        write_json(job.info, {"machine": describe_machine(), "models": evaluation.timings})
+    write_json(job.output, evaluation.facts)
 
 
 def write_generations(path: str | Path, evaluation: Evaluation) -> None:

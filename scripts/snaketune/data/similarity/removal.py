@@ -4,22 +4,29 @@ Columns: `source` and `line` of each removed record, `kept_source` and `kept_lin
 `similarity` (1.0 for the same text) and `kind` (`exact`, `near`, or another engine's word). The order does not matter.
 """
 
+import os
 import re
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import orjson
 import pyarrow as pa
 
+from snaketune.core.atomic import private_folder, writing
 from snaketune.core.errors import DataError
+from snaketune.core.manifest import write_manifest
 from snaketune.data.parallel import in_processes
 from snaketune.data.records.canonical_records import Range, damaged, line_ranges, lines_in, turns_of
-from snaketune.data.similarity.dedupe import RemovalPlan
+from snaketune.data.similarity.dedupe import DedupeParts, DedupePolicy, RemovalPlan, plan_removal
+from snaketune.data.tokens.left_out_records import removed_duplicates
+from snaketune.storage.disks import Disks, temporary_place
 
 EXCERPT_CHARACTERS = 200
+# Temporary files for near-duplicates: up to 10 bytes for each byte of short records, 1.4 where they have 140 words.
+BYTES_PER_BYTE = 10
 BATCH_ROWS = 1 << 16
 LINE_BITS = 40
 COPIED_BYTES = 8 << 20
@@ -218,3 +225,43 @@ def excerpt(line: bytes) -> str:
     """Return the beginning of a record's texts, its turns joined by arrows, at most 200 characters."""
     turns = turns_of(orjson.loads(line))
     return " → ".join(" ".join(text[:EXCERPT_CHARACTERS].split()) for _, text in turns)[:EXCERPT_CHARACTERS]
+
+
+@dataclass(frozen=True, slots=True)
+class DedupeJob:
+    """What deduplication is given, by the names of the flags of ``dedupe_records.py``, where each has its sentence."""
+
+    spec: str
+    code: str
+    cfg: dict[str, Any]
+    settings: dict[str, Any]
+    records: Path
+    keys: list[Path]
+    sketches: list[Path]
+    removed: Path
+    kept: Path
+    duplicates: Path
+    manifest: Path
+
+
+def dedupe(job: DedupeJob) -> None:
+    """Plan which records go, write the plan as a table, then carry the table out.
+
+    Raises:
+        DataError: if the records are damaged.
+    """
+    settings = job.settings
+    disks, needed = Disks.of(os.environ, settings["work"]), BYTES_PER_BYTE * job.records.stat().st_size
+    name = f"dedupe_records-{job.kept.parent.name}"
+    policy, parts = DedupePolicy(**job.cfg["dedupe"]), DedupeParts(job.keys, job.sketches)
+    with private_folder(temporary_place(settings["scratch"], settings["work"], name, disks, needed)) as folder:
+        plan = plan_removal(job.records, policy, folder, settings["threads"], parts)
+    index = LineIndex.read(job.records, settings["threads"])
+    with writing(job.removed) as removed:
+        write_removed(plan, index, removed)
+    with writing(job.kept) as kept, writing(job.duplicates) as duplicates:
+        apply_plan(job.removed, job.records, index, kept, duplicates)
+    facts = plan.facts()
+    for line in removed_duplicates(facts):
+        print(line)
+    write_manifest(job.manifest, "dedupe_records", [job.removed, job.kept, job.duplicates], facts)

@@ -1,5 +1,7 @@
 """On which side each record goes, or why on none: held out by prompt, then nothing that gives it away is trained on."""
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,18 +10,21 @@ from typing import IO, Any
 import numpy as np
 import orjson
 
+from snaketune.core.atomic import private_folder, writing
 from snaketune.core.errors import DataError
+from snaketune.core.manifest import write_manifest
 from snaketune.data.similarity.decontamination import (
     Contamination,
     build_index,
     find_contamination,
 )
 from snaketune.data.similarity.evaluation_texts import EvaluationText, read_evaluation_texts
-from snaketune.data.similarity.leaks import Leaks, Side, find_leaks
+from snaketune.data.similarity.leaks import Leaks, Side, check_sides, find_leaks
 from snaketune.data.similarity.removal import EXCERPT_CHARACTERS, LineIndex, excerpt
 from snaketune.data.split.sampling import repetitions
-from snaketune.data.split.splitting import plan_split
+from snaketune.data.split.splitting import apply_plan, plan_split
 from snaketune.data.tokens.left_out_records import share
+from snaketune.storage.disks import Disks, temporary_place
 
 TRAIN, EVALUATION, DROPPED = 0, 1, -1
 NOTABLE_FRACTION = 0.1
@@ -231,3 +236,46 @@ def _contaminated(text: EvaluationText, share: float, rules: Sequence[bool]) -> 
         "line": text.line,
         "evaluation_text": " ".join(text.text[:EXCERPT_CHARACTERS].split()),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class SplitJob:
+    """What a split is given, by the names of the flags of ``split_records.py``, where each has its sentence."""
+
+    spec: str
+    code: str
+    cfg: dict[str, Any]
+    settings: dict[str, Any]
+    records: Path
+    train: Path
+    eval: Path
+    leaks: Path
+    manifest: Path
+
+
+def split(job: SplitJob) -> None:
+    """Plan the sides, copy every line to its own, and look at both again.
+
+    Raises:
+        DataError: if the records are damaged, or nothing is left to train on.
+    """
+    policy, evaluations = SplitPolicy(**job.cfg["split"]), job.cfg.get("evaluations", [])
+    settings, records, threads = job.settings, job.records, job.settings["threads"]
+    disks, name = Disks.of(os.environ, settings["work"]), f"split_records-{job.train.parent.name}"
+    place = temporary_place(settings["scratch"], settings["work"], name, disks, records.stat().st_size)
+    index = LineIndex.read(records, threads)
+    with private_folder(place) as folder:
+        plan = plan_sides(records, policy, evaluations, index, folder, threads)
+    times = plan.times(index, job.cfg.get("mixing"))
+    with writing(job.train) as train, writing(job.eval) as held_out, writing(job.leaks) as leaks:
+        apply_plan(plan.side, records, train, held_out, times)
+        write_leaks(plan, records, evaluations, index, leaks)
+        train.flush()
+        held_out.flush()
+        with private_folder(place) as folder:
+            sides = Path(train.name), Side(Path(held_out.name), plan.must_differ)
+            left = check_sides(*sides, policy.max_similarity is not None, folder, threads)
+    facts = {**plan.facts(policy, index.sources, times), **left}
+    for note in plan.notes(policy):
+        print(f"Note: {note}", file=sys.stderr)
+    write_manifest(job.manifest, "split_records", [job.train, job.eval, job.leaks], facts)

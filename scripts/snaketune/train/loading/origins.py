@@ -18,7 +18,7 @@ class Origins:
     start: Path | None
 
 
-def find_origins(model: dict[str, Any], start: str | None) -> Origins:
+def find_origins(model: dict[str, Any], start: str | Path | None) -> Origins:
     """Return what a training starts from.
 
     Args:

@@ -1,0 +1,136 @@
+"""One training from its files to its files: locked, resumed or found complete, on one process or several, published."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from snaketune.core.atomic import write_bytes, write_json
+from snaketune.core.canonical import read_json
+from snaketune.core.errors import PlanError
+from snaketune.core.gpus import take_cards
+from snaketune.core.locks import wait_for_lock
+from snaketune.core.manifest import read_manifest, write_manifest
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.settings.operational import Operational
+from snaketune.settings.training import TrainingSlice
+from snaketune.storage.staging import ensure_near
+from snaketune.train.checkpoints.kept_trainings import put_back
+from snaketune.train.checkpoints.publishing import publish
+from snaketune.train.distributed.nodes import find_nodes
+from snaketune.train.distributed.process_group import ProcessGroup, is_worker
+from snaketune.train.distributed.requeue import requeued_when_out_of_time
+from snaketune.train.distributed.strategy import processes_wanted, run_workers
+from snaketune.train.facts import training_facts
+from snaketune.train.identity import fingerprint
+from snaketune.train.loading.origins import Origins, find_origins
+from snaketune.train.monitoring import provenance
+from snaketune.train.monitoring.step_timers import peak_memory
+from snaketune.train.packages import versions
+from snaketune.train.run import Finished, train
+
+SESSION = "session.json"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """What a training is given, by the names of the flags of ``train_model.py``, where each has its sentence."""
+
+    spec: str
+    code: str
+    cfg: TrainingSlice
+    settings: Operational
+    rightsize: Path
+    plan: Path
+    rows: Path
+    model: Path
+    start: Path | None
+    work: Path
+    adapter: Path
+    metrics: Path
+    info: Path
+    manifest: Path
+
+
+def run_training(job: TrainingJob, command: Sequence[str]) -> None:
+    """Train under the lock of the training's fingerprint and publish the adapter; workers only train.
+
+    Args:
+        job: what is trained on what.
+        command: starts this process once more, as a worker.
+
+    Raises:
+        PlanError: if the plan exceeds a limit.
+        TrainingError: if the training goes wrong.
+    """
+    if stops := read_json(job.plan).get("stops"):
+        raise PlanError(stops[0])
+    count = 1 if job.cfg["train"]["strategy"] == "single" else job.cfg["plan"]["num_gpus"]
+    if not is_worker():
+        take_cards(count // job.settings["num_nodes"] or 1)
+    # Compiled kernels serve later runs, too; torch would keep them in a temporary folder.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(job.work.absolute() / "compiled"))
+    clock, rows, model = provenance.Stopwatch(), read_manifest(job.rows), read_manifest(job.model)
+    origins, found = find_origins(model, job.start), versions(job.cfg)
+    identity = fingerprint(job.spec, read_json(job.rightsize), rows, origins.digests, found)
+    work = job.work / "runs" / identity
+    lock = None if is_worker() else wait_for_lock(work / "lock")
+    if lock and put_back(folder := job.manifest.parent, identity):
+        print("This training was finished before, and its files are intact: they are published as they were.")
+        print(f"To train the same once more, remove them and its state first: rm -r {folder} {work}")
+        return
+    # Before anything is computed: a slow disk costs seconds here, and would cost the result afterwards.
+    git = provenance.describe_git(Path(__file__).parent) if lock else None
+    with requeued_when_out_of_time(work) if lock else nullcontext():
+        finished = _train(job, rows, work, origins, command if lock else None)
+    if not lock:
+        note_session(work, finished)
+        return
+    finished = with_session(work, finished)
+    publish(finished.checkpoint, job.adapter, job.model.parent / "model", model["name"], model.get("commit"))
+    write_bytes(job.metrics, (work / "metrics.jsonl").read_bytes())
+    write_json(job.info, {"train": clock.facts(), **_info(git, finished)})
+    facts = training_facts(
+        job.adapter, job.metrics, model["parameters"], finished.steps, identity, origins.digests, found
+    )
+    write_manifest(job.manifest, "train_model", [job.adapter], facts | finished.best)
+    lock.close()
+
+
+def _train(
+    job: TrainingJob, rows: dict[str, Any], work: Path, origins: Origins, command: Sequence[str] | None
+) -> Finished:
+    """Train in this process, after its workers where it is the one that starts them with ``command``."""
+    settings = job.settings
+    if command and (count := processes_wanted(job.cfg, settings["num_nodes"])) > 1:
+        run_workers(count, command, find_nodes(settings["num_nodes"]))
+    near = ensure_near(job.rows.parent, rows["files"], settings["scratch"], job.work)
+    splits = [PackedRows(near[name]) for name in ("train.arrow", "eval.arrow")]
+    return train(job.model.parent / "model", splits[0], splits[1], job.cfg, settings, work, origins.start)
+
+
+def _info(git: Any, finished: Finished) -> dict[str, Any]:
+    """Return what is volatile of a training: machine, memory, and what happened this time."""
+    return {
+        "machine": provenance.describe_machine(),
+        "git": git,
+        "peak_memory": peak_memory(),
+        "resumed_from_step": finished.resumed_from,
+        "tokens_this_time": finished.tokens_this_time,
+        **finished.info,
+    }
+
+
+def note_session(work: Path, finished: Finished) -> None:
+    """Keep the volatile facts of a training that several processes finished; the first of them writes."""
+    if ProcessGroup.of_environment().is_main_process:
+        facts = {"resumed_from": finished.resumed_from, "tokens_this_time": finished.tokens_this_time}
+        write_json(work / SESSION, {**facts, "info": finished.info})
+
+
+def with_session(work: Path, finished: Finished) -> Finished:
+    """Return a training that was found complete with what :func:`note_session` kept of it, if it did."""
+    path = work / SESSION
+    return dataclasses.replace(finished, **read_json(path)) if path.is_file() else finished
