@@ -6,18 +6,24 @@ and without the seconds that imports take.
 
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snaketune.ablate.request import Files
+from snaketune.ablate.ablation import Ablation
+from snaketune.ablate.request import Files, read_files, subject_of
 from snaketune.core.atomic import write_json
 from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.cli import stop_with_parent
 from snaketune.core.errors import SnaketuneError
-from snaketune.plan.devices.machine import Machine
+from snaketune.core.gpus import take_cards
+from snaketune.core.locks import wait_for_lock
+from snaketune.plan.devices.machine import Machine, look_at_machine
+from snaketune.storage.disks import Disks
 from snaketune.train.packages import versions_of
 
 IMPORTED_ONCE = ["snaketune.train.probe.probing", "snaketune.data.tokens.chunk_tokenizing", "snaketune.storage.disks"]
@@ -81,3 +87,40 @@ def folder_of(root: Path, run: str, spec: str, files: Files, machine: Machine) -
 def machine_facts(machine: Machine) -> dict[str, Any]:
     """Return what the figures hold for: the device and the packages that compute on it."""
     return {"device": machine.gpu or "CPU", "ram_gb": round(machine.ram_gb, 1), "versions": versions_of()}
+
+
+@dataclass(frozen=True, slots=True)
+class AblationJob:
+    """What this stage is given, by the names of the flags of ``ablate_run.py``, where each has its sentence."""
+
+    spec: str
+    code: str
+    cfg: Any
+    settings: Any
+    rightsize: Path
+    tokens: Path
+    records: Path
+    pack: Path
+    model: Path
+    stage: Path
+    work: Path
+    name: str
+    output: Path
+
+
+def ablate_run(job: AblationJob) -> None:
+    """Measure every case that was not measured before an interruption, and write ablate.json."""
+    take_cards()
+    # Compiled kernels are kept between the cases, as they are between trainings.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(job.work.absolute() / "compiled"))
+    files = read_files(job, Disks.of(os.environ, job.work), job.settings.pop("scratch"), job.work)
+    machine = look_at_machine(job.output.parent)
+    subject, here = subject_of(job.cfg, job.settings, files, machine)
+    folder = folder_of(job.work / "ablate", job.name, job.spec, files, machine)
+    # One at a time: two measurements on one device would measure each other.
+    lock = wait_for_lock(job.work / "probes" / "lock")
+    result, wanted = FreshProcesses(folder).result, job.cfg["factors"]
+    facts = Ablation(subject, here, wanted, folder, result, lambda line: print(line, flush=True)).run()
+    write_json(job.output, {"run": job.name, "machine": machine_facts(machine), **facts})
+    shutil.rmtree(folder)
+    lock.close()

@@ -1,7 +1,7 @@
 """Merging what was trained: choose the way, write, add what makes it a model, have it proven, and only then publish."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,16 @@ from snaketune.core.atomic import writing_directory
 from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.disk_space import require_room
 from snaketune.core.errors import ConfigError, TrainingError
+from snaketune.core.gpus import take_cards
 from snaketune.core.manifest import describe_files
+from snaketune.evaluate.inputs import located
 from snaketune.evaluate.models import is_whole_model, load_tokenizer
 from snaketune.merge.adapter import AGAIN, Adapter, read_adapter
 from snaketune.merge.auxiliary_files import copy_companions, end_answers
 from snaketune.merge.checkpoint import Checkpoint, size_in_bytes
 from snaketune.merge.combining import Combination, combine_adapters
-from snaketune.merge.merge_inputs import Material, MergeSettings
+from snaketune.merge.merge_inputs import Material, MergeSettings, check_origin
+from snaketune.merge.outcome import attempt
 from snaketune.merge.streaming import merge_streaming, strangers
 from snaketune.merge.trained_model import TrainedModel, copy_trained, read_trained_model
 from snaketune.merge.verification.gate import check_in_fresh_process, checking_rows
@@ -142,3 +145,39 @@ def _refuse_quantised(model: Path) -> None:
             f"{model / CONFIG}: the base model is quantised, and merging would round its weights a second time:"
             " give the unquantised model in model.name_or_path, or set merge.enabled to false."
         )
+
+
+@dataclass(frozen=True, slots=True)
+class MergeJob:
+    """What this stage is given, by the names of the flags of ``merge_adapter.py``, where each has its sentence."""
+
+    spec: str
+    code: str
+    cfg: Any
+    model: Path
+    adapter: Path
+    others: list[Path]
+    tokens: Path
+    rows: Path
+    output: Path
+
+
+def merge_run(job: MergeJob) -> None:
+    """Merge, have it checked and write the facts; the merged model is the folder ``merged`` beside them."""
+    take_cards()
+    held_out = located(job.rows, "eval.arrow")
+    material = Material(
+        model=located(job.model, "model"),
+        adapter=located(job.adapter, "adapter"),
+        template=located(job.tokens, "") / "chat_template.jinja",
+        rows=(held_out, held_out.with_name("train.arrow")),
+        others=tuple(located(path, "adapter") for path in job.others),
+    )
+    folder = job.output.with_name("merged")
+
+    def merge() -> dict[str, Any]:
+        for adapter in (job.adapter, *job.others):
+            check_origin(job.model, adapter)
+        return merge_adapter(material, job.cfg, folder)
+
+    attempt(merge, folder, job.output)

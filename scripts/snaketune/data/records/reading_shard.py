@@ -1,18 +1,26 @@
 """Reading one shard of the sources."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from snaketune.core.atomic import writing
+from snaketune.core.canonical import read_json
+from snaketune.core.manifest import write_manifest
+from snaketune.data.records.accounting import summary_of
 from snaketune.data.records.line_reading import BlockResult
 from snaketune.data.records.quarantine import Quarantine
-from snaketune.data.records.reading import RecordReader, processes_for, reading_bar
-from snaketune.data.records.reading_policy import ReadingPolicy
+from snaketune.data.records.reading import RecordReader, processes_for, read_records, reading_bar
+from snaketune.data.records.reading_policy import Limits, ReadingPolicy
 from snaketune.data.shards import Shard, write_part
 from snaketune.data.sources.blocks import Block
 from snaketune.storage.copy_targets import Source
+from snaketune.storage.disks import Disks
+from snaketune.storage.staging import ensure_staged, sources_of
 
 
 def read_shard(
@@ -88,3 +96,32 @@ def _shown(results: Iterable[BlockResult], bar: Any) -> Iterator[BlockResult]:
     for result in results:
         bar.update(result.consumed)
         yield result
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingJob:
+    """What this stage is given, by the names of the flags of ``read_records.py``, where each has its sentence."""
+
+    spec: str
+    code: str
+    cfg: Any
+    settings: dict[str, Any]
+    stage: Path
+    parts: list[Path]
+    records: Path
+    quarantine: Path
+    manifest: Path
+
+
+def read_all(job: ReadingJob) -> None:
+    """Read the staged sources into canonical records and a quarantine."""
+    settings, work = job.settings, Path(job.settings["work"])
+    sources = sources_of(read_json(job.stage))
+    places = ensure_staged(sources, settings["scratch"], work, Disks.of(os.environ, work))
+    kept_at = work / "quarantine" / f"{job.quarantine.parent.name}.jsonl"
+    policy, limits = ReadingPolicy.of_slice(job.cfg), Limits.of_slice(job.cfg)
+    with writing(job.records) as records, writing(job.quarantine) as quarantine:
+        pairs = zip(sources, places, strict=True)
+        facts = read_records(pairs, policy, records, quarantine, kept_at, settings["threads"], job.parts, limits)
+    write_manifest(job.manifest, "read_records", [job.records, job.quarantine], facts)
+    print(*summary_of(facts), sep="\n")

@@ -1,13 +1,18 @@
 """The maximum length, taken from the data: no answer is cut and no row is longer than it needs to be."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from snaketune.core.atomic import write_json
+from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.errors import ConfigError, DataError
+from snaketune.core.manifest import read_manifest
 from snaketune.data.rows.cutting import Pieces, Sizes, cut
 from snaketune.data.rows.packing import pack
+from snaketune.data.tokens.token_store import TokenStore
 
 HISTOGRAM_BINS = 48
 BATCH = 8
@@ -168,3 +173,35 @@ def histogram(lengths: np.ndarray) -> list[dict[str, int]]:
     width = max(4, -(-(int(lengths.max()) + 1) // HISTOGRAM_BINS // 4) * 4)
     counts = np.bincount(lengths.astype(np.int64) // width)
     return [{"from": i * width, "to": (i + 1) * width, "records": int(n)} for i, n in enumerate(counts)]
+
+
+@dataclass(frozen=True, slots=True)
+class RightsizeJob:
+    """What this stage is given, by the names of the flags of ``rightsize.py``, where each has its sentence."""
+
+    spec: str
+    code: str
+    cfg: Any
+    tokens: Path
+    model: Path
+    output: Path
+
+
+def rightsize_run(job: RightsizeJob) -> None:
+    """Measure the lengths, decide, and fingerprint the data."""
+    from snaketune.data.tokens.left_out_records import check_losses, lengths_told
+
+    tokens, model = read_manifest(job.tokens), read_json(job.model)
+    folder = job.tokens.parent
+    train, held_out = TokenStore(folder / "train"), TokenStore(folder / "eval")
+    policy, pairs = LengthPolicy(**job.cfg["tokens"]), bool(train.seconds.any())
+    facts = rightsize(Sizes.of(train), Sizes.of(held_out), policy, model["context_length"], pairs)
+    check_losses(facts, tokens["splits"], policy, pairs)
+    for line in lengths_told(facts, pairs):
+        print(line)
+    # What was left out is not trained on: its account may change without a retraining.
+    data = {name: file for name, file in tokens["files"].items() if name != "dropped.jsonl"}
+    facts["model_packs"] = model.get("nature", {}).get("packing")
+    parts = {"data": data, "tokenizer": model["tokenizer_digest"], "max_length": facts["max_length"]}
+    facts["fingerprint"] = digest_of(parts)
+    write_json(job.output, facts)

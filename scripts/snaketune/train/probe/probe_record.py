@@ -10,8 +10,10 @@ import torch
 
 from snaketune.core.atomic import write_json
 from snaketune.core.canonical import digest_of, read_json
+from snaketune.core.gpus import take_cards
+from snaketune.core.locks import wait_for_lock
 from snaketune.data.rows.packed_rows import PackedRows
-from snaketune.plan.costs.probed import noise, probe_path
+from snaketune.plan.costs.probed import describe_probe, noise, probe_path
 from snaketune.settings.operational import Operational
 from snaketune.settings.training import TrainingSlice
 from snaketune.train.monitoring import provenance
@@ -162,3 +164,42 @@ def probe_identity(
     parts: dict[str, Any] = {"settings": sections, "loader": {name: loader[name] for name in LOADER}}
     parts |= {"model": [architecture, model["parameters"], model["dtype"]], "rows": rows["files"]}
     return digest_of({**parts, "device": device, "versions": versions}, size=8)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeJob:
+    """What this stage is given, by the names of the flags of ``probe_run.py``, where each has its sentence."""
+
+    spec: str
+    code: str
+    cfg: Any
+    settings: Any
+    pack: Path
+    model: Path
+    results: Path
+    scratch: Path
+    output: Path
+
+
+def probe_run(job: ProbeJob) -> None:
+    """Write what was measured, or what was measured before under the same conditions."""
+    take_cards()
+    # One at a time: two probes on one device would measure each other.
+    lock = wait_for_lock(job.scratch / "lock")
+    record = probe_of(
+        ProbeRequest(
+            cfg=job.cfg,
+            settings=job.settings,
+            model=read_json(job.model),
+            model_folder=job.model.parent / "model",
+            pack=read_json(job.pack),
+            rows_folder=job.pack.parent,
+            results=job.results,
+            scratch=job.scratch,
+            tunes=job.cfg["autotune"],
+        )
+    )
+    for line in describe_probe(record):
+        print(line, flush=True)
+    write_json(job.output, record)
+    lock.close()
