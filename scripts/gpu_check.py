@@ -6,7 +6,6 @@ are installed, without the rest of the workflow. Without a GPU it runs in a redu
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -19,25 +18,12 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("results/gpu_check"), help="folder for both files")
     parser.add_argument("--allow-cpu", action="store_true", help="end with status 0 without a GPU, too")
     arguments = parser.parse_args()
-    from snaketune.core.errors import SnaketuneError
     from snaketune.core.gpus import take_cards
 
     take_cards()
-    from snaketune.train.fitness.examining import examine, render, verdict
+    from snaketune.train.fitness.examining import check_card
 
-    try:
-        found = examine()
-    except SnaketuneError as error:
-        print(f"gpu_check: {error}", file=sys.stderr)
-        return error.exit_code
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "gpu_check.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    (arguments.output / "gpu_check.html").write_text(render(found))
-    print(f"{verdict(found)} {arguments.output / 'gpu_check.html'}")
-    is_well = found["is_fit"] or (
-        arguments.allow_cpu and found["device"] == "cpu" and all(f["verdict"] != "failed" for f in found["findings"])
-    )
-    return 0 if is_well else 1
+    return check_card(arguments.output, arguments.allow_cpu)
 
 
 if __name__ == "__main__":

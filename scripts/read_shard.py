@@ -7,7 +7,7 @@ Arguments:
 """
 
 import os
-from pathlib import Path
+from functools import partial
 
 from snaketune.core.cli import parse_arguments, run
 
@@ -22,18 +22,10 @@ def main() -> None:
     from snaketune.storage.disks import Disks
     from snaketune.storage.staging import ensure_staged, sources_of
 
-    settings, part = arguments.settings, Path(arguments.part)
-    sources, scratch, work = sources_of(read_json(arguments.stage)), settings["scratch"], settings["work"]
-    disks = Disks.of(os.environ, work)
-    policy = ReadingPolicy.of_slice(arguments.cfg)
-    read_shard(
-        sources,
-        lambda some: ensure_staged(some, scratch, work, disks),
-        policy,
-        Shard.named(part.stem),
-        part,
-        settings["threads"],
-    )
+    settings, shard = arguments.settings, Shard.named(arguments.part.stem)
+    disks, policy = Disks.of(os.environ, settings["work"]), ReadingPolicy.of_slice(arguments.cfg)
+    near = partial(ensure_staged, scratch=settings["scratch"], work=settings["work"], disks=disks)
+    read_shard(sources_of(read_json(arguments.stage)), near, policy, shard, arguments.part, settings["threads"])
 
 
 if __name__ == "__main__":

@@ -2,13 +2,11 @@
 
 import argparse
 import contextlib
-import shutil
 import sys
-import time
 from pathlib import Path
 
 from snaketune.core.cli import leave_closed_pipe, reader_left
-from snaketune.report.unfinished.watching import describe_trainings, find_trainings
+from snaketune.report.unfinished.watching import changes_of
 
 CLEAR = "\x1b[H\x1b[J"
 
@@ -20,16 +18,8 @@ def main() -> None:
     parser.add_argument("--interval", type=float, default=2.0, help="seconds between two looks")
     parser.add_argument("--once", action="store_true", help="look once and end")
     arguments = parser.parse_args()
-    shown = ""
-    while True:
-        text = describe_trainings(
-            find_trainings(arguments.work, time.time()), shutil.get_terminal_size().columns, arguments.work
-        )
-        if text != shown:
-            print(CLEAR + text if sys.stdout.isatty() else text, flush=True)
-        shown = text
-        if arguments.once or reader_left(arguments.interval):
-            return
+    for text in changes_of(arguments.work, lambda: arguments.once or reader_left(arguments.interval)):
+        print(CLEAR + text if sys.stdout.isatty() else text, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 import argparse
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-SCRIPTS = sorted((Path(__file__).parents[2] / "scripts").glob("*.py"))
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+RULES = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")))
 LINES_OF_A_SCRIPT = 35
 
 
@@ -41,3 +44,17 @@ def test_every_flag_has_a_sentence_and_paths_are_paths(path, parser_of):
         assert action.help and len(action.help.split()) > 2, action.option_strings
         assert action.type or action.metavar == "TEXT" or action.dest in ("help", "spec") or action.nargs == 0
     assert "%(" not in parser.format_help()
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_rules_give_the_flags_that_a_script_has(path, parser_of):
+    actions = parser_of(path)._actions
+    for shell in re.findall(rf'"[^"]*python scripts/{path.name} (.*?)\n\n', RULES, re.DOTALL):
+        given = set(re.findall(r"--[\w-]+", shell))
+        assert given <= {word for action in actions for word in action.option_strings}
+        assert {action.option_strings[0] for action in actions if action.required} <= given
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_is_a_command_line_and_no_engine(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES_OF_A_SCRIPT

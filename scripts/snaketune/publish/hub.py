@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.errors import ConfigError, DataError
-from snaketune.publish.publishing import checked_files
+from snaketune.publish.publishing import checked_files, publish_folder
 from snaketune.storage.object_storage import HUB_SCHEME, connect, listed, require_package
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -155,3 +155,27 @@ def check_destination(url: str | None, connect: Callable[[], Any] = connect) -> 
         any(listed(connect(), f"{url.rstrip('/')}/"))
     except (ConfigError, DataError) as error:
         raise ConfigError(f"paths.publish: {error}") from None
+
+
+def publish_runs(runs: list[dict[str, str]], is_private: bool, work: str) -> None:
+    """Publish runs one after the other, all on the hub or all in object storage, and say what was sent.
+
+    Args:
+        runs: ``folder`` and ``url`` of each.
+        is_private: whether a repository that is made is private.
+        work: the folder of resumable state.
+    """
+    on_hub = [entry for entry in runs if is_hub(entry["url"])]
+    for entry in on_hub:
+        from huggingface_hub import HfApi
+
+        sent = publish_to_hub(HfApi(), Path(entry["folder"]), entry["url"], is_private)
+        print(f"Published {entry['url']}: {sent.files} files, {sent.removed} removed: {sent.page}", flush=True)
+    client = None if on_hub else connect()
+    for entry in () if on_hub else runs:
+        done = publish_folder(client, Path(entry["folder"]), entry["url"], Path(work) / "publish", print)
+        print(
+            f"Published {entry['url']}: {done.files} of {done.total} files uploaded ({done.bytes / 1e6:,.1f} MB),"
+            f" {done.removed} removed.",
+            flush=True,
+        )

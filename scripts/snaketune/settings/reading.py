@@ -32,3 +32,11 @@ class InspectionSlice(ReadingSlice, total=False):
 
     tokens: Tokens
     model: Model
+
+
+class StageSettings(TypedDict):
+    """The operational settings of a stage that prepares data: they never change a result."""
+
+    scratch: str | None
+    threads: int
+    work: str

@@ -237,7 +237,7 @@ class PackingJob:
 
     spec: str
     code: str
-    cfg: dict[str, Any]
+    cfg: Any
     rightsize: Path
     tokens: Path
     train: Path

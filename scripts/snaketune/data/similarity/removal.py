@@ -22,6 +22,7 @@ from snaketune.data.parallel import in_processes
 from snaketune.data.records.canonical_records import Range, damaged, line_ranges, lines_in, turns_of
 from snaketune.data.similarity.dedupe import DedupeParts, DedupePolicy, RemovalPlan, plan_removal
 from snaketune.data.tokens.left_out_records import removed_duplicates
+from snaketune.settings.reading import StageSettings
 from snaketune.storage.disks import Disks, temporary_place
 
 EXCERPT_CHARACTERS = 200
@@ -233,8 +234,8 @@ class DedupeJob:
 
     spec: str
     code: str
-    cfg: dict[str, Any]
-    settings: dict[str, Any]
+    cfg: Any
+    settings: StageSettings
     records: Path
     keys: list[Path]
     sketches: list[Path]

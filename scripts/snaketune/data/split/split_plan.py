@@ -24,6 +24,7 @@ from snaketune.data.similarity.removal import EXCERPT_CHARACTERS, LineIndex, exc
 from snaketune.data.split.sampling import repetitions
 from snaketune.data.split.splitting import apply_plan, plan_split
 from snaketune.data.tokens.left_out_records import share
+from snaketune.settings.reading import StageSettings
 from snaketune.storage.disks import Disks, temporary_place
 
 TRAIN, EVALUATION, DROPPED = 0, 1, -1
@@ -244,8 +245,8 @@ class SplitJob:
 
     spec: str
     code: str
-    cfg: dict[str, Any]
-    settings: dict[str, Any]
+    cfg: Any
+    settings: StageSettings
     records: Path
     train: Path
     eval: Path

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from snaketune.core.atomic import write_bytes, writing
 from snaketune.core.manifest import write_manifest
@@ -11,6 +10,7 @@ from snaketune.data.tokens.chunk_tokenizing import Recipe
 from snaketune.data.tokens.left_out_records import left_out_at_tokenising
 from snaketune.data.tokens.tokenizing import tokenize_splits
 from snaketune.data.tokens.tokenizing_account import warnings_of
+from snaketune.settings.reading import StageSettings, TokenizingSlice
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class TokenizingJob:
 
     spec: str
     code: str
-    cfg: Any
-    settings: dict[str, Any]
+    cfg: TokenizingSlice
+    settings: StageSettings
     train: Path
     eval: Path
     model: Path

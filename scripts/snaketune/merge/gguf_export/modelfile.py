@@ -1,14 +1,20 @@
 """A Modelfile for Ollama beside a GGUF file: the model's template in Ollama's words, and what ends an answer."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
+from snaketune.core.atomic import write_bytes, write_json
 from snaketune.core.canonical import read_json
 from snaketune.core.errors import DataError
+from snaketune.core.manifest import read_manifest
+from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.data.templates.templates import ChatTemplate
+from snaketune.merge.gguf_export.exporting import Export, check, export
+from snaketune.merge.outcome import accepted
 from snaketune.model.stop_tokens import as_list
 
 Turn = dict[str, str]
@@ -84,3 +90,32 @@ def template_and_stops(model: Path) -> tuple[str | None, list[str]]:
     return ollama_template(
         lambda turns, answers: template.render(turns, answers, None), first if written else ""
     ), stops
+
+
+@dataclass(frozen=True, slots=True)
+class ExportJob:
+    """What this stage is given, by the names of the flags of ``convert_to_gguf.py``, where each has its sentence."""
+
+    spec: str
+    code: str
+    cfg: Any
+    settings: Any
+    merged: Path
+    rows: Path
+    kind: str
+    output: Path
+    modelfile: Path
+    facts: Path
+
+
+def export_run(job: ExportJob) -> None:
+    """Check the merged model, write the file, compare it and write a Modelfile beside it."""
+    accepted(job.merged)
+    model = job.merged.parent / "merged"
+    wanted = Export(model, read_manifest(job.merged)["dtype"], job.kind.lstrip("-") or None)
+    export(wanted, job.settings["gguf_converter"], job.output)
+    facts = check(wanted, job.output, PackedRows(job.rows.parent / "eval.arrow"))
+    template, stops = template_and_stops(model)
+    text = modelfile(job.output.name, template, job.cfg["system"], stops)
+    write_bytes(job.modelfile, text.encode())
+    write_json(job.facts, {"type": wanted.type, "bytes": job.output.stat().st_size, **facts})

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
-from snaketune.core.canonical import digest_of
+from snaketune.core.atomic import write_json
+from snaketune.core.canonical import digest_of, read_json
 from snaketune.facts.measured import RUN_INFO, RunInfo
 from snaketune.facts.run import RUN, RunBefore, StageTime
 from snaketune.report import units
@@ -222,3 +223,34 @@ def describe(cfg: Description, facts: dict[str, dict[str, Any]], merged: dict[st
         "seeds": {name: resolved["config"][name]["value"] for name in ("train.seed", "split.seed")},
         "notes": resolved["notes"],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class DescriptionJob:
+    """What a description is made from, by the names of the flags of ``describe_run.py``."""
+
+    spec: str
+    code: str
+    cfg: Any
+    settings: dict[str, Any]
+    resolved: Path
+    rightsize: Path
+    stage: Path
+    tokens: Path
+    rows: Path
+    model: Path
+    adapter: Path
+    info: Path
+    merged: Path | None
+    history: Path
+    output: Path
+
+
+def describe_run(job: DescriptionJob) -> None:
+    """Write run.json from the fact files and the resolved configuration, and history.json from what went before."""
+    names = ("resolved", "rightsize", "stage", "tokens", "rows", "model", "adapter")
+    facts = {name: read_json(getattr(job, name)) for name in names}
+    merged, settings = read_json(job.merged) if job.merged else None, job.settings
+    before = run_before(Path(settings["results"]), job.output.parent, RUN_INFO.read(job.info))
+    write_json(job.history, {"stages": stage_times(settings["stages"], Path(settings["lock"])), "before": before})
+    write_json(job.output, describe(job.cfg, facts, merged))

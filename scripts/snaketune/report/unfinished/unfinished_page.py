@@ -1,5 +1,10 @@
 """The page of a run that came to no end: how far it came, why it stopped, and how to go on."""
 
+from pathlib import Path
+from typing import Any
+
+from snaketune.core.atomic import write_bytes
+from snaketune.core.errors import SnaketuneError
 from snaketune.report import units
 from snaketune.report.charts import loss_charts
 from snaketune.report.charts.curves import Curve
@@ -9,7 +14,7 @@ from snaketune.report.filling import fill
 from snaketune.report.run.history import TITLES
 from snaketune.report.run.verdict import Figure
 from snaketune.report.text import excerpt
-from snaketune.report.unfinished.unfinished import Attempt
+from snaketune.report.unfinished.unfinished import Attempt, gather_attempt, identity_of
 
 NO_SENTENCE = "It left no error message: it was killed, or the machine went down."
 
@@ -108,3 +113,26 @@ def _as_facts(attempt: Attempt) -> Facts:
         progress=metrics.progress,
         rates=metrics.rates,
     )
+
+
+def write_page(found: dict[str, Any], work: str, command: str, name: str) -> None:
+    """Write the page of one unfinished run into its folder and say so.
+
+    Args:
+        found: where its stages' results and logs are, see :func:`gather_attempt`.
+        work: the folder of resumable state.
+        command: what to type to go on.
+        name: of the page.
+    """
+    try:
+        identity = identity_of(found)
+    except (SnaketuneError, ImportError) as error:
+        print(f"{found['run']}: the state of its training is not known here: {error}", flush=True)
+        identity = None
+    attempt = gather_attempt(found, Path(work) / "runs" / identity if identity else None, command)
+    if attempt is None:
+        print(f"{found['run']}: nothing of it has been tried yet.", flush=True)
+        return
+    page = Path(found["folder"]) / name
+    write_bytes(page, render_unfinished(attempt).encode())
+    print(f"{found['run']}: {headline(attempt)}. {page}", flush=True)

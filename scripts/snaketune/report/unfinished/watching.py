@@ -1,8 +1,9 @@
 """Trainings under way, as a few lines of text: read from their metrics, never from the trainings themselves."""
 
 import itertools
+import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,20 @@ def sparkline(values: Sequence[float], width: int) -> str:
     tops = [max(finite[i * len(finite) // count : (i + 1) * len(finite) // count]) for i in range(count)]
     low, span = min(tops), max(tops) - min(tops)
     return "".join(BLOCKS[round((top - low) / span * (len(BLOCKS) - 1)) if span else 0] for top in tops)
+
+
+def changes_of(work: Path, has_ended: Callable[[], bool]) -> Iterator[str]:
+    """Yield what there is to say of the running trainings whenever that changes.
+
+    Args:
+        work: the folder of resumable state.
+        has_ended: waits until the next look; True ends.
+    """
+    shown = ""
+    while True:
+        text = describe_trainings(find_trainings(work, time.time()), shutil.get_terminal_size().columns, work)
+        if text != shown:
+            yield text
+        shown = text
+        if has_ended():
+            return

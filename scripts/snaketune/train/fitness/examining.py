@@ -4,6 +4,7 @@ import contextlib
 import html
 import io
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from snaketune.core.errors import SnaketuneError
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.fitness.bench import ORDINARY, REDUCED, Bench
 from snaketune.train.fitness.checks import CHECKS, free
@@ -123,3 +125,23 @@ def _row(finding: dict[str, Any]) -> str:
     cells = (finding["name"], finding["verdict"], finding["said"], f"{finding['seconds']:.1f}")
     name, verdict, said, seconds = map(html.escape, cells)
     return f"<tr><td>{name}<td class='{verdict.replace(' ', '-')}'>{verdict}<td>{said}<td>{seconds}</tr>"
+
+
+def check_card(folder: Path, allow_cpu: bool) -> int:
+    """Examine the card, write gpu_check.json and gpu_check.html into ``folder``, and return the exit status.
+
+    Args:
+        folder: where to.
+        allow_cpu: whether it is enough, without a card, that nothing failed.
+    """
+    try:
+        found = examine()
+    except SnaketuneError as error:
+        print(f"gpu_check: {error}", file=sys.stderr)
+        return error.exit_code
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "gpu_check.json").write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    (folder / "gpu_check.html").write_text(render(found))
+    print(f"{verdict(found)} {folder / 'gpu_check.html'}")
+    passed = all(each["verdict"] != "failed" for each in found["findings"])
+    return 0 if found["is_fit"] or (allow_cpu and found["device"] == "cpu" and passed) else 1

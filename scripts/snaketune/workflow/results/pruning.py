@@ -4,9 +4,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from snaketune.core.atomic import remove_tree
 from snaketune.core.canonical import read_json
+from snaketune.core.errors import ConfigError
 from snaketune.workflow.results.latest_link import drop_dangling
 from snaketune.workflow.results.leftovers import find_leftovers, find_unsealed, size_of
 from snaketune.workflow.results.owners import UNKNOWN, owner_of, owners_of
@@ -115,3 +117,26 @@ def account(unused: list[Unused], removed: list[Unused], owners: Iterable[object
             f"Kept, because {whose}; to remove these as well: snakemake --cores 1 prune --config 'prune=[yes,{owner}]'"
         )
     return lines
+
+
+def prune(cut: dict[str, Any]) -> list[str]:
+    """Find unused variants, remove them where that is asked for, and return the account, a line for each.
+
+    Args:
+        cut: ``results``, ``variants``, ``runs`` and ``specs`` in use, the ``owner`` that asks, ``others`` whose results
+            go, and whether to ``remove`` its own.
+
+    Raises:
+        ConfigError: if a named owner owns nothing.
+    """
+    results, owners = cut["results"], owners_of(Path(cut["results"]))
+    if strange := set(cut["others"]) - {owner.name for owner in owners} - {UNKNOWN}:
+        known = ", ".join(owner.name for owner in owners if owner.name != cut["owner"]) or "no other project"
+        raise ConfigError(f"prune: {sorted(strange)[0]!r} owns nothing in {results}: name {known}, or yes.")
+    unused = find_unused(results, set(cut["variants"]), set(cut["runs"]), cut["owner"])
+    unused += find_unused_work("work", results, set(cut["runs"]))
+    unused += find_unused_specs("work", set(cut["specs"])) + find_left(results, "work")
+    wanted = {*([""] if cut["remove"] else []), *cut["others"]}
+    removed = [variant for variant in unused if variant.owner in wanted]
+    remove(removed)
+    return account(unused, removed, owners)

@@ -1,0 +1,83 @@
+"""A plan from its files to plan.json, also for a run that exceeds its budget or the machine: training refuses that."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from snaketune.core.atomic import write_json
+from snaketune.core.canonical import read_json
+from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.model.adapters.new_tokens import advice_on_tokens, untrained_tokens, with_token_numbers
+from snaketune.plan.cache import KeptAnswers, answers_about
+from snaketune.plan.costs.past_runs import preparation_seconds
+from snaketune.plan.devices.machine import look_at_machine
+from snaketune.plan.gate import check_plan
+from snaketune.plan.planning import PlanInputs, make_plan
+
+
+@dataclass(frozen=True, slots=True)
+class PlanJob:
+    """What a plan is given, by the names of the flags of ``plan_run.py``, where each has its sentence."""
+
+    spec: str
+    code: str
+    cfg: Any
+    settings: Any
+    rightsize: Path
+    pack: Path
+    model: Path
+    results: Path
+    name: str
+    probe: Path | None
+    benchmarks: dict[str, str]
+    work: Path | None
+    output: Path
+
+
+def plan_run(job: PlanJob) -> None:
+    """Write plan.json with the sentences on which training will stop, and print notes."""
+    inputs = _inputs(job)
+    plan = make_plan(inputs)
+    if inputs.answers:
+        inputs.answers.save()
+    gate = check_plan(plan)
+    plan["stops"] = list(gate.stops)
+    for note in gate.notes:
+        print(f"Note: {note}", flush=True)
+    write_json(job.output, plan)
+
+
+def _inputs(job: PlanJob) -> PlanInputs:
+    # Of the model only the configuration is read, and of its weights, which may be large, the embedding.
+    folder, model = job.model.parent / "model", read_json(job.model)
+    answers = _answers(job, model)
+
+    def new_tokens() -> dict[str, int]:
+        return answers.value("new tokens", lambda: untrained_tokens(folder)) if answers else untrained_tokens(folder)
+
+    cfg = job.cfg | {"adapter": with_token_numbers(job.cfg["adapter"], folder)}
+    rows = job.pack.parent / "train.arrow"
+    return PlanInputs(
+        cfg=cfg,
+        settings=job.settings,
+        rightsize=read_json(job.rightsize),
+        pack=read_json(job.pack),
+        model=model,
+        model_folder=folder,
+        results=job.results,
+        own=job.output.parent,
+        machine=look_at_machine(job.results),
+        now=datetime.now().astimezone(),
+        probe=read_json(job.probe) if job.probe else None,
+        token_advice=advice_on_tokens(lambda: PackedRows(rows), new_tokens, cfg["adapter"]),
+        preparation=preparation_seconds(job.benchmarks),
+        answers=answers,
+    )
+
+
+def _answers(job: PlanJob, model: dict[str, Any]) -> KeptAnswers | None:
+    """Return what is known of a model, which saves the seconds that torch takes to load; its own code may change."""
+    if job.work is None or job.cfg["model"]["trust_remote_code"]:
+        return None
+    return answers_about(model, job.code, job.work / "plans" / f"{job.model.parent.name}.json")
