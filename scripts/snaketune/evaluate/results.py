@@ -7,11 +7,13 @@ from typing import Any
 
 import orjson
 
-from snaketune.core.atomic import write_json, writing
+from snaketune.core.atomic import writing
 from snaketune.core.gpus import take_cards
 from snaketune.evaluate.evaluation import Evaluation, evaluate
 from snaketune.evaluate.inputs import located
 from snaketune.evaluate.settings import EvaluationSettings, Material
+from snaketune.facts.evaluation import EVALUATION
+from snaketune.facts.measured import EVALUATION_INFO
 from snaketune.settings.evaluation import EvaluationSlice
 from snaketune.train.monitoring.provenance import describe_machine
 
@@ -54,8 +56,8 @@ def evaluate_run(job: EvaluationJob) -> None:
     write_generations(job.generations, evaluation)
     write_documents(job.documents, evaluation)
     if job.info:
-        write_json(job.info, {"machine": describe_machine(), "models": evaluation.timings})
-    write_json(job.output, evaluation.facts)
+        EVALUATION_INFO.write(job.info, {"machine": describe_machine(), "models": evaluation.timings})
+    EVALUATION.write(job.output, evaluation.facts)
 
 
 def write_generations(path: str | Path, evaluation: Evaluation) -> None:

@@ -5,9 +5,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from snaketune.core.atomic import write_json
 from snaketune.core.canonical import read_json
 from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.facts.plan import PLAN
 from snaketune.model.adapters.new_tokens import advice_on_tokens, untrained_tokens, with_token_numbers
 from snaketune.plan.cache import KeptAnswers, answers_about
 from snaketune.plan.costs.past_runs import preparation_seconds
@@ -45,7 +45,7 @@ def plan_run(job: PlanJob) -> None:
     plan["stops"] = list(gate.stops)
     for note in gate.notes:
         print(f"Note: {note}", flush=True)
-    write_json(job.output, plan)
+    PLAN.write(job.output, plan)
 
 
 def _inputs(job: PlanJob) -> PlanInputs:

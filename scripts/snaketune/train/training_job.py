@@ -14,6 +14,7 @@ from snaketune.core.gpus import take_cards
 from snaketune.core.locks import wait_for_lock
 from snaketune.core.manifest import read_manifest, write_manifest
 from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.facts.measured import RUN_INFO
 from snaketune.settings.operational import Operational
 from snaketune.settings.training import TrainingSlice
 from snaketune.storage.staging import ensure_near
@@ -91,7 +92,7 @@ def run_training(job: TrainingJob, command: Sequence[str]) -> None:
     finished = with_session(work, finished)
     publish(finished.checkpoint, job.adapter, job.model.parent / "model", model["name"], model.get("commit"))
     write_bytes(job.metrics, (work / "metrics.jsonl").read_bytes())
-    write_json(job.info, {"train": clock.facts(), **_info(git, finished)})
+    RUN_INFO.write(job.info, {"train": clock.facts(), **_info(git, finished)})
     facts = training_facts(
         job.adapter, job.metrics, model["parameters"], finished.steps, identity, origins.digests, found
     )

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from snaketune.core.atomic import write_json
 from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.core.manifest import read_manifest
 from snaketune.data.rows.cutting import Pieces, Sizes, cut
 from snaketune.data.rows.packing import pack
 from snaketune.data.tokens.token_store import TokenStore
+from snaketune.facts.data import RIGHTSIZE
 
 HISTOGRAM_BINS = 48
 BATCH = 8
@@ -204,4 +204,4 @@ def rightsize_run(job: RightsizeJob) -> None:
     facts["model_packs"] = model.get("nature", {}).get("packing")
     parts = {"data": data, "tokenizer": model["tokenizer_digest"], "max_length": facts["max_length"]}
     facts["fingerprint"] = digest_of(parts)
-    write_json(job.output, facts)
+    RIGHTSIZE.write(job.output, facts)

@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
-from snaketune.core.atomic import write_json
 from snaketune.core.canonical import digest_of, read_json
 from snaketune.facts.measured import RUN_INFO, RunInfo
-from snaketune.facts.run import RUN, RunBefore, StageTime
+from snaketune.facts.run import HISTORY, RUN, RunBefore, StageTime
 from snaketune.report import units
 from snaketune.report.compare.comparison import ABSENT, hours
 from snaketune.report.facts import Facts
@@ -252,5 +251,5 @@ def describe_run(job: DescriptionJob) -> None:
     facts = {name: read_json(getattr(job, name)) for name in names}
     merged, settings = read_json(job.merged) if job.merged else None, job.settings
     before = run_before(Path(settings["results"]), job.output.parent, RUN_INFO.read(job.info))
-    write_json(job.history, {"stages": stage_times(settings["stages"], Path(settings["lock"])), "before": before})
-    write_json(job.output, describe(job.cfg, facts, merged))
+    HISTORY.write(job.history, {"stages": stage_times(settings["stages"], Path(settings["lock"])), "before": before})
+    RUN.write(job.output, describe(job.cfg, facts, merged))
