@@ -18,7 +18,7 @@ from snaketune.data.rows.packed_rows import PackedRows, write_rows
 from snaketune.data.rows.packing import pack
 from snaketune.train.batches import DENSE_STEP
 from snaketune.train.device import Device
-from snaketune.train.engine import Engine, Outlook, prepare_engine
+from snaketune.train.engine import Engine, RunEstimate, prepare_engine
 from snaketune.train.kernels.activations import checkpointing_arguments
 from snaketune.train.kernels.attention import training_attention
 from snaketune.train.trainer import assemble
@@ -33,7 +33,7 @@ def packed_rows(case: Case, workload: Workload, corpus: Corpus, device: Device, 
     model = build_model(
         workload, device, training_attention(case.options.get("attention", "auto"), device, dtype, folder)
     )
-    engine = prepare_engine(model, (rows, rows), settings, device, Outlook())
+    engine = prepare_engine(model, (rows, rows), settings, device, RunEstimate())
     size, accumulation = settings["train"]["per_device_train_batch_size"], case.number("accumulation", 1)
     trainer = _trainer(model, rows, engine, workload, device, folder, size, accumulation)
     documents = [[document.length for document in rows.documents(row)] for row in range(len(rows))]

@@ -22,7 +22,7 @@ from snaketune.train.batches import DocumentShape, document_shape
 from snaketune.train.determinism import explaining_refusal
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.kernels import attention
-from snaketune.train.out_of_memory import ShortageError, is_shortage
+from snaketune.train.out_of_memory import MemoryExhaustedError, ran_out_of_memory
 from snaketune.train.probe.probing import ProbeInputs, probe
 from snaketune.train.run import prepare_run
 from snaketune.train.signals import StopRequest
@@ -145,7 +145,7 @@ def test_adapters_keep_no_float32_copies_of_their_inputs(card, base, rows, tmp_p
     assert all(torch.equal(one, other) for one, other in zip(kept[True][1], kept[False][1], strict=True))
 
 
-SHORTAGES = [
+OUT_OF_MEMORY_TEXTS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
@@ -160,18 +160,18 @@ SHORTAGES = [
 ]
 
 
-@pytest.mark.parametrize("error", SHORTAGES, ids=lambda error: str(error)[:40])
+@pytest.mark.parametrize("error", OUT_OF_MEMORY_TEXTS, ids=lambda error: str(error)[:40])
 def test_all_that_says_out_of_memory_is_a_shortage(error):
-    assert is_shortage(error)
+    assert ran_out_of_memory(error)
     try:
         raise ValueError("backend='inductor' raised") from error
     except ValueError as wrapped:
-        assert is_shortage(wrapped)
+        assert ran_out_of_memory(wrapped)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("CUDA error: an illegal memory access was encountered"), KeyError("x")])
 def test_other_errors_are_none(error):
-    assert not is_shortage(error)
+    assert not ran_out_of_memory(error)
 
 
 @HALF_CARD
@@ -184,7 +184,7 @@ def test_a_candidate_that_runs_out_of_memory_leaves_nothing_behind(card, base, r
 
     monkeypatch.setattr(PackedTrainer, "training_step", exhaust)
     inputs = ProbeInputs(base, *rows, tmp_path / "probe")
-    with pytest.raises(ShortageError, match="out of memory: the run needs"):
+    with pytest.raises(MemoryExhaustedError, match="out of memory: the run needs"):
         probe(inputs, method(), SETTINGS, steps=1, warmup_steps=1, repeats=1)
     assert models and models[0]() is None
     assert gc.get_freeze_count() == 0

@@ -15,7 +15,7 @@ from snaketune.data.rows.packed_rows import PackedRows, write_rows
 from snaketune.data.rows.packing import pack
 from snaketune.train.arguments import training_arguments
 from snaketune.train.device import Device, find_device
-from snaketune.train.engine import Outlook, prepare_engine
+from snaketune.train.engine import RunEstimate, prepare_engine
 from snaketune.train.kernels.activations import checkpoint_interval, checkpointing_arguments
 from snaketune.train.kernels.compiling import CompilationWatch, compilations, compile_layers, pays, wants_compiling
 from snaketune.train.kernels.float8 import require_float8, use_float8
@@ -80,9 +80,9 @@ def configuration(**train):
     return {"train": TrainConfig(**values).model_dump(), "adapter": AdapterConfig(r=4).model_dump(), "model": {}}
 
 
-def run(rows, work, layers=2, outlook=Outlook(), **train):  # noqa: B008 - frozen
+def run(rows, work, layers=2, estimate=RunEstimate(), **train):  # noqa: B008 - frozen
     cfg, model, losses = configuration(**train), tuned(layers), Losses()
-    engine = prepare_engine(model, (rows, rows), cfg, CPU, outlook)
+    engine = prepare_engine(model, (rows, rows), cfg, CPU, estimate)
     arguments = training_arguments(cfg["train"], LOADER, work, find_device(), True, engine.checkpoint_every)
     trainer = assemble(model, arguments, rows, layout=engine.layout, callbacks=(losses, *engine.callbacks))
     trainer.train()
@@ -108,8 +108,8 @@ def test_compiled_training_is_one_graph_never_compiled_again_with_the_same_losse
 def test_checkpointing_changes_no_loss(rows, tmp_path, keys):
     expected, plain = run(rows, tmp_path / "plain", layers=3)
     assert plain.checkpoint_every == 0
-    outlook = Outlook(least_checkpointing=lambda: 2)
-    losses, engine = run(rows, tmp_path / "less", layers=3, outlook=outlook, **keys)
+    estimate = RunEstimate(least_checkpointing=lambda: 2)
+    losses, engine = run(rows, tmp_path / "less", layers=3, estimate=estimate, **keys)
     assert engine.checkpoint_every == (2 if keys["gradient_checkpointing"] == "auto" else 1)
     assert losses == pytest.approx(expected, rel=1e-6)
 
@@ -200,13 +200,13 @@ def test_what_is_compiled_after_the_first_steps_is_counted_and_said(capsys, monk
 
 def test_the_chunked_loss_can_be_forbidden_and_demanded(rows):
     cfg = configuration(chunked_loss=False)
-    assert not prepare_engine(tuned(), (rows, rows), cfg, CPU, Outlook()).chunked_loss
-    assert prepare_engine(tuned(), (rows, rows), configuration(), CPU, Outlook()).chunked_loss
+    assert not prepare_engine(tuned(), (rows, rows), cfg, CPU, RunEstimate()).chunked_loss
+    assert prepare_engine(tuned(), (rows, rows), configuration(), CPU, RunEstimate()).chunked_loss
     odd = tuned()
     odd.config.logit_scale = 2.0
     with pytest.raises(ConfigError, match=r"train\.chunked_loss: true is not possible \(the model modifies its logits"):
-        prepare_engine(odd, (rows, rows), configuration(chunked_loss=True), CPU, Outlook())
-    engine = prepare_engine(odd, (rows, rows), configuration(), CPU, Outlook())
+        prepare_engine(odd, (rows, rows), configuration(chunked_loss=True), CPU, RunEstimate())
+    engine = prepare_engine(odd, (rows, rows), configuration(), CPU, RunEstimate())
     assert not engine.chunked_loss
     assert engine.facts()["notes"] == (
         "the loss computes full logits because the model modifies its logits (logit_scale)",

@@ -11,7 +11,7 @@ from snaketune.core.errors import TrainingError
 from snaketune.plan.candidates import Candidate, advice, row_choices, worker_choices
 from snaketune.plan.costs.probed import describe_probe
 from snaketune.plan.summary import describe
-from snaketune.train.out_of_memory import ShortageError
+from snaketune.train.out_of_memory import MemoryExhaustedError
 
 GPU = {"name": "NVIDIA A100-SXM4-80GB"}
 
@@ -121,7 +121,7 @@ class Fake:
     def measure(self, candidate):
         self.tried.append(candidate)
         if candidate.micro_batch >= self.breaks_at and not candidate.checkpoint_every:
-            raise ShortageError("out of memory: the run needs more.")
+            raise MemoryExhaustedError("out of memory: the run needs more.")
         rate = 100.0 * candidate.micro_batch**0.5 * (0.7 if candidate.checkpoint_every else 1) + candidate.workers
         return type("Found", (), {"tokens_per_second": rate, "spread": 0.01, "peak_memory_bytes": 1_000_000_000})()
 

@@ -136,7 +136,7 @@ def test_the_end_says_whether_it_is_better_what_it_took_where_it_is_and_how_it_i
         "verdict    Tuning made the model better on the held-out data",
         "change     loss 1.697 → 0.004800 (95% interval of the difference \u22121.79 to \u22121.60);"
         " exact match 0.0% → 100.0%",
-        "effort     47.8 s for 400 steps, $0.25",
+        "cost       47.8 s for 400 steps, $0.25",
         f"model      {folder}/merged, to talk to it: snakemake --cores 8 ask",
         f"report     {folder}/report.html",
     ]

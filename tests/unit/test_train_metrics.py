@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from snaketune.train.monitoring.metrics import VOLATILE_KEYS, MetricsWriter, live_line, read_metrics
-from snaketune.train.monitoring.mfu import Effort
+from snaketune.train.monitoring.mfu import TrainingFlops
 from snaketune.train.monitoring.sinks import open_sinks
 from snaketune.train.monitoring.step_timers import BatchFacts, TimeSplit, TokenCounter
 from snaketune.train.safety import LossWatch
@@ -92,9 +92,9 @@ def test_utilisation_is_the_model_s_work_over_the_peak_and_unknown_without_one()
 
     shape = ModelShape(8_000_000_000, 500_000_000, 32, 4096)
     flops = model_flops(shape, 12_500, 12_500 * 2000, 40_000_000)
-    effort = Effort(shape, 40_000_000, False, 989e12)
-    assert effort.utilization(12_500, 12_500 * 2000, 1.0) == pytest.approx(flops / 989e12, abs=1e-4)
-    assert Effort(shape, 40_000_000, False, None).utilization(12_500, 12_500 * 2000, 1.0) is None
+    flops_of_run = TrainingFlops(shape, 40_000_000, False, 989e12)
+    assert flops_of_run.utilization(12_500, 12_500 * 2000, 1.0) == pytest.approx(flops / 989e12, abs=1e-4)
+    assert TrainingFlops(shape, 40_000_000, False, None).utilization(12_500, 12_500 * 2000, 1.0) is None
 
 
 @pytest.mark.parametrize("name", ["trackio", "wandb"])

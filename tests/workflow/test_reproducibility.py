@@ -53,7 +53,7 @@ def test_a_run_that_is_killed_in_each_stage_ends_in_the_bytes_of_one_from_scratc
         project.run()
     lines = project.screen.rstrip().splitlines()
     assert len(lines) <= 40, lines
-    assert [line.split()[0] for line in lines[-5:]] == ["verdict", "change", "effort", "model", "report"]
+    assert [line.split()[0] for line in lines[-5:]] == ["verdict", "change", "cost", "model", "report"]
     assert (project.folder / lines[-1].split()[1]).is_file()
     other = small_project(tmp_path)
     for stage in KILLED_IN:

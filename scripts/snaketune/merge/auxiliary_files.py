@@ -22,7 +22,7 @@ KINDS = {".json", ".txt", ".model", ".jinja", ".py", ".tiktoken"}
 LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING", "USE_POLICY")
 
 
-def copy_companions(base_folder: Path, own_folder: Path, folder: Path, dtype: torch.dtype, template: str) -> None:
+def copy_auxiliary_files(base_folder: Path, own_folder: Path, folder: Path, dtype: torch.dtype, template: str) -> None:
     """Copy everything but weights and read-me from the base model and make it fit the merged one.
 
     Args:

@@ -17,7 +17,7 @@ from snaketune.core.manifest import describe_files
 from snaketune.evaluate.inputs import located
 from snaketune.evaluate.models import is_whole_model, load_tokenizer
 from snaketune.merge.adapter import AGAIN, Adapter, read_adapter
-from snaketune.merge.auxiliary_files import copy_companions, end_answers
+from snaketune.merge.auxiliary_files import copy_auxiliary_files, end_answers
 from snaketune.merge.checkpoint import Checkpoint, size_in_bytes
 from snaketune.merge.combining import Combination, combine_adapters
 from snaketune.merge.merge_inputs import Material, MergeSettings, check_origin
@@ -65,7 +65,7 @@ def merge_adapter(
         dtype = _write(material.model, tuned, folder, settings)
         own = material.adapter if isinstance(tuned, TrainedModel) else material.model
         template = material.template.read_text(encoding="utf-8")
-        copy_companions(material.model, own, folder, dtype, template)
+        copy_auxiliary_files(material.model, own, folder, dtype, template)
         end_answers(folder, material.model, load_tokenizer(folder, settings.model), template)
         facts = {"check": gate(folder, material, cfg), "dtype": str(dtype).removeprefix("torch.")}
     facts["rounding"] = settings.rounding.name(dtype)

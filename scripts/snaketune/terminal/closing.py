@@ -65,7 +65,7 @@ def five_lines(facts: Mapping[str, Any], folder: Path, ask: str) -> list[str]:
     return [
         columns("verdict", _text(facts, "verdict.headline")),
         columns("change", _change(facts)),
-        columns("effort", _effort(facts)),
+        columns("cost", _time_and_cost(facts)),
         columns("model", f"{place}, to talk to it: {ask}" if ask else place),
         columns("report", f"{folder}/report.html"),
     ]
@@ -97,7 +97,7 @@ def _moved(facts: Mapping[str, Any], key: str) -> str:
     return f"{metric.label.lower()} {before}{metric.write(tuned)}{within}"
 
 
-def _effort(facts: Mapping[str, Any]) -> str:
+def _time_and_cost(facts: Mapping[str, Any]) -> str:
     hours, cost = facts.get("measured.hours"), facts.get("measured.cost")
     price = dollars(cost) if cost is not None else "cost unknown (plan.price_per_gpu_hour is not set)"
     steps = units.count(facts.get("training.steps"), "step")

@@ -63,7 +63,7 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class RunEstimate:
     """What is expected of a run: whether it is long enough for compiling, and what fits the memory.
 
     Attributes:
@@ -76,7 +76,7 @@ class Outlook:
 
 
 def prepare_engine(
-    model: Any, splits: tuple[PackedRows, PackedRows], cfg: TrainingSlice, device: Device, outlook: Outlook
+    model: Any, splits: tuple[PackedRows, PackedRows], cfg: TrainingSlice, device: Device, estimate: RunEstimate
 ) -> Engine:
     """Check the model, then put the fast paths in, in the order that they need.
 
@@ -85,7 +85,7 @@ def prepare_engine(
         splits: training and held-out rows.
         cfg: the ``train``, ``adapter`` and ``model`` sections.
         device: where the model is.
-        outlook: what is expected of the run.
+        estimate: what is expected of the run.
 
     Raises:
         ConfigError: if a setting cannot be had, or packed rows would mix their documents in this model.
@@ -102,8 +102,8 @@ def prepare_engine(
         is_chunked, why_not = _chunk_loss(model, sample, train)
     notes += [why_not] if why_not else []
     setting, every_n = train["gradient_checkpointing"], train.get("checkpoint_every_n_layers", 1)
-    every = checkpoint_interval(setting, every_n, outlook.least_checkpointing)
-    compiled, why_not = _compile(model, train, cfg["adapter"], every, device, outlook)
+    every = checkpoint_interval(setting, every_n, estimate.least_checkpointing)
+    compiled, why_not = _compile(model, train, cfg["adapter"], every, device, estimate)
     notes += [why_not] if why_not else []
     with mixed_precision(sample, mixed_dtype(train, device)):
         liger_layers, why_not = use_liger(model, cfg, device, compiled > 0)
@@ -156,10 +156,10 @@ def _chunk_loss(model: Any, sample: Any, train: Train) -> tuple[bool, str | None
 
 
 def _compile(
-    model: Any, train: Train, adapter: Adapter, every: int, device: Device, outlook: Outlook
+    model: Any, train: Train, adapter: Adapter, every: int, device: Device, estimate: RunEstimate
 ) -> tuple[int, str | None]:
     setting = train["torch_compile"]
-    is_long = setting == "auto" and not device.is_cpu and outlook.is_long()
+    is_long = setting == "auto" and not device.is_cpu and estimate.is_long()
     setting = True if train["fp8"] else setting
     wanted, why_not = wants_compiling(setting, device, is_long, adapter, every > 0)
     layers = compile_layers(model) if wanted else 0

@@ -13,7 +13,7 @@ from snaketune.plan.settings import setting_of
 from snaketune.settings.train import Train
 from snaketune.settings.training import TrainingSlice
 from snaketune.train.device import Device
-from snaketune.train.engine import Outlook
+from snaketune.train.engine import RunEstimate
 from snaketune.train.kernels.compiling import pays
 from snaketune.train.out_of_memory import memory_gigabytes
 
@@ -21,7 +21,7 @@ from snaketune.train.out_of_memory import memory_gigabytes
 UTILISATION = 0.4
 
 
-def foresee(model: Any, rows: PackedRows, cfg: TrainingSlice, device: Device) -> Outlook:
+def estimate_run(model: Any, rows: PackedRows, cfg: TrainingSlice, device: Device) -> RunEstimate:
     """Return what is expected of training ``model`` on ``rows``; nothing is computed until somebody asks.
 
     Args:
@@ -31,8 +31,10 @@ def foresee(model: Any, rows: PackedRows, cfg: TrainingSlice, device: Device) ->
         device: where the run computes.
     """
     if device.is_cpu:
-        return Outlook()
-    return Outlook(lambda: _is_long(model, rows, cfg["train"]), lambda: _least_checkpointing(model, rows, cfg, device))
+        return RunEstimate()
+    return RunEstimate(
+        lambda: _is_long(model, rows, cfg["train"]), lambda: _least_checkpointing(model, rows, cfg, device)
+    )
 
 
 def _is_long(model: Any, rows: PackedRows, train: Train) -> bool:

@@ -29,7 +29,7 @@ class Hooks:
         seal: moves a written checkpoint to its final name, with the facts it is to keep.
         stop_requested: tells whether training should save and end.
         saved: called with the seconds that a checkpoint took.
-        team: the processes that train together.
+        process_group: the processes that train together.
     """
 
     seal: Seal = rename

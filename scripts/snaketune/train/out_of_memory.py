@@ -16,7 +16,7 @@ from snaketune.train.device import Device
 GIGA = 1e9
 # How libraries say that memory is used up, beside torch's own exception: torch of the machine's memory, CUDA, its
 # libraries (cuBLAS makes its handle in what is left), Triton, NCCL, and a loader process that the system ended.
-SHORTAGES = (
+OUT_OF_MEMORY_TEXTS = (
     "can't allocate memory",
     "cannot allocate memory",
     "out of memory",
@@ -33,32 +33,32 @@ SHORTAGES = (
 )
 
 
-class ShortageError(TrainingError):
+class MemoryExhaustedError(TrainingError):
     """Memory ran out."""
 
 
 @contextmanager
-def explaining_shortage(explain: Callable[[], str]) -> Iterator[None]:
+def explaining_out_of_memory(explain: Callable[[], str]) -> Iterator[None]:
     """Turn running out of memory into one sentence, made by ``explain``.
 
     Raises:
-        ShortageError: if memory runs out in the block.
+        MemoryExhaustedError: if memory runs out in the block.
     """
     try:
         yield
     except SnaketuneError:
         raise
     except Exception as error:
-        if not is_shortage(error):
+        if not ran_out_of_memory(error):
             raise
         forget_frames(error)
     else:
         return
     # Outside of the handler: its traceback would keep the tensors of the failed step alive.
-    raise ShortageError(f"out of memory: {explain()}; the last checkpoint is kept and nothing is published.")
+    raise MemoryExhaustedError(f"out of memory: {explain()}; the last checkpoint is kept and nothing is published.")
 
 
-def is_shortage(error: BaseException) -> bool:
+def ran_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error, or the one that it came from, says that memory ran out.
 
     torch has an exception for its own allocator alone; compiling wraps whatever a kernel raised.
@@ -66,10 +66,10 @@ def is_shortage(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     said = str(error).lower()
-    if isinstance(error, RuntimeError | OSError) and any(words.lower() in said for words in SHORTAGES):
+    if isinstance(error, RuntimeError | OSError) and any(words.lower() in said for words in OUT_OF_MEMORY_TEXTS):
         return True
     before = error.__cause__ or error.__context__
-    return before is not None and is_shortage(before)
+    return before is not None and ran_out_of_memory(before)
 
 
 def forget_frames(error: BaseException | None) -> None:

@@ -25,15 +25,15 @@ from snaketune.train.distributed.process_group import ALONE, ProcessGroup
 from snaketune.train.distributed.strategy import require_strategy
 from snaketune.train.distributed.zero import STAGES as ZERO_STAGES
 from snaketune.train.engine import Engine, prepare_engine
-from snaketune.train.estimate import foresee
+from snaketune.train.estimate import estimate_run
 from snaketune.train.hooks import Hooks
 from snaketune.train.kernels.float8 import require_float8, use_float8
 from snaketune.train.loading.adapting import add_adapter
 from snaketune.train.loading.loading import load_base
 from snaketune.train.monitoring.metrics import MetricsWriter, sync_metrics, unknown_mfu
-from snaketune.train.monitoring.mfu import Effort, effort_of
+from snaketune.train.monitoring.mfu import TrainingFlops, training_flops
 from snaketune.train.monitoring.sinks import open_sinks, require_sinks
-from snaketune.train.out_of_memory import advise, explaining_shortage
+from snaketune.train.out_of_memory import advise, explaining_out_of_memory
 from snaketune.train.preference.reference_cache import loss_limit, preference_settings
 from snaketune.train.safety import LossWatch, check_rows, describe_batches
 from snaketune.train.signals import StopRequest
@@ -112,7 +112,7 @@ def train(
         best.restore(saved)
         step = saved["step"]
         return Finished(best.chosen(work, step), step, step, 0, device.type, {}, best.result(step))
-    shortage = explaining_shortage(lambda: advise(model_folder, rows.row_length, cfg, device))
+    shortage = explaining_out_of_memory(lambda: advise(model_folder, rows.row_length, cfg, device))
     with shortage, explaining_refusal(), StopRequest(process_group) as stop:
         run = prepare_run(model_folder, rows, held_out, cfg, settings, work, device, stop, start, process_group)
         if checkpoint:
@@ -198,14 +198,14 @@ def prepare_run(
     )
     for note in filter(None, notes):
         print(note, flush=True)
-    engine = prepare_engine(model, (rows, held_out), cfg, device, foresee(model, rows, whole or cfg, device))
+    engine = prepare_engine(model, (rows, held_out), cfg, device, estimate_run(model, rows, whole or cfg, device))
     if cfg["train"]["fp8"]:
         use_float8(model, cfg["adapter"]["type"] == "none", cfg["train"]["fp8"])
     # Before the arguments: from them on DeepSpeed would shard every model that is made, also one without weights.
     # DeepSpeed makes its own process group.
     if cfg["train"]["strategy"] not in ZERO_STAGES:
         process_group.meet(device.type)
-    effort = effort_of(model, cfg["adapter"]["type"] == "none", device, computing_dtype(cfg, device))
+    flops = training_flops(model, cfg["adapter"]["type"] == "none", device, computing_dtype(cfg, device))
     arguments = training_arguments(
         cfg["train"], settings, work, device, len(held_out) > 0, engine.checkpoint_every, **several
     )
@@ -229,7 +229,7 @@ def prepare_run(
         steps_in_backward=cfg["train"]["optimizer_in_backward"],
         **preference_settings(cfg, model_folder, (rows, held_out), work, start, whole is not None),
     )
-    writers = [_metrics_writer(trainer, effort, cfg, settings, work)] if process_group.is_main_process else []
+    writers = [_metrics_writer(trainer, flops, cfg, settings, work)] if process_group.is_main_process else []
     lines = LogSchedule(cfg["train"]["logging_steps"])
     trainer.best = best
     for callback in (schedule, lines, stop, *writers, best, *engine.callbacks):
@@ -251,13 +251,13 @@ def _sealing(
 
 
 def _metrics_writer(
-    trainer: PackedTrainer, effort: Effort | None, cfg: TrainingSlice, settings: Operational, work: Path
+    trainer: PackedTrainer, flops: TrainingFlops | None, cfg: TrainingSlice, settings: Operational, work: Path
 ) -> MetricsWriter:
     return MetricsWriter(
         work / "metrics.jsonl",
         trainer.counter,
         trainer.times,
         LossWatch(loss_limit(cfg["train"], settings["max_loss_increase"])),
-        effort.utilization if effort else unknown_mfu,
+        flops.utilization if flops else unknown_mfu,
         open_sinks(settings["report_to"], work, cfg),
     )

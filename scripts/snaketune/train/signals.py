@@ -25,7 +25,7 @@ class StopRequest(TrainerCallback):
     """While it is entered, a signal or the death of the workflow asks training to save and end after this step.
 
     Args:
-        team: the processes that train together.
+        process_group: the processes that train together.
 
     Attributes:
         reason: what asked, or None.

@@ -13,7 +13,9 @@ from snaketune.model.stop_tokens import settings_with_stop
 SAMPLE = 4  # rows that both tokenizers read
 
 
-def check_companions(folder: Path, base_folder: Path, rows: PackedRows, template: str, settings: ModelSettings) -> None:
+def check_auxiliary_files(
+    folder: Path, base_folder: Path, rows: PackedRows, template: str, settings: ModelSettings
+) -> None:
     """Check the tokenizer, the chat template and the generation settings of the merged model in ``folder``.
 
     Args:

@@ -28,7 +28,7 @@ from snaketune.merge.rounding import AUTOMATIC, Rounding
 from snaketune.merge.trained_model import TrainedModel
 from snaketune.merge.verification.divergence import ROWS, Comparing, Comparison, kl_stride
 from snaketune.merge.verification.logits import Logits
-from snaketune.merge.verification.merged_reading import check_companions
+from snaketune.merge.verification.merged_reading import check_auxiliary_files
 from snaketune.merge.verification.written_weights import LARGEST_RELATIVE_ERROR, Written, check_written, is_streamed
 
 # Of what tuning changed in the log-probabilities. SmolLM2-135M in bfloat16 after 6 steps, LoRA and DoRA alike: right
@@ -132,7 +132,7 @@ def verify_merge(folder: Path, proof: Proof) -> MergeCheck:
     Raises:
         TrainingError: with the numbers, if it is not, or if it equals the base model.
     """
-    check_companions(folder, proof.base_folder, proof.rows, proof.template, proof.settings)
+    check_auxiliary_files(folder, proof.base_folder, proof.rows, proof.template, proof.settings)
     trust = proof.settings.trust_remote_code
     written = check_written(folder, proof.base_folder, proof.tuned, proof.dtype, trust, proof.rounding)
     _refuse_wrong_sums(written.relative_error)

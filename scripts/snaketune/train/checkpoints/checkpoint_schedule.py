@@ -34,7 +34,7 @@ class CheckpointSchedule(TrainerCallback):
         save_steps: steps between checkpoints, or ``auto``.
         hours: mean time between interruptions that ``auto`` reckons with.
         clock: seconds that only grow.
-        team: the processes that save together; the first one's clock decides.
+        process_group: the processes that save together; the first one's clock decides.
     """
 
     def __init__(

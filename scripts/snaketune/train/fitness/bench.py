@@ -21,7 +21,7 @@ from snaketune.settings.training import TrainingSlice
 from snaketune.train.arguments import training_arguments
 from snaketune.train.determinism import choose_kernels
 from snaketune.train.device import Device, check_formats, mixed_dtype
-from snaketune.train.engine import Engine, Outlook, prepare_engine
+from snaketune.train.engine import Engine, RunEstimate, prepare_engine
 from snaketune.train.hooks import ALONE, Hooks
 from snaketune.train.kernels.float8 import require_float8, use_float8
 from snaketune.train.loading.adapting import add_adapter
@@ -227,7 +227,7 @@ class Bench:
         model = add_adapter(load_base(self.folder, cfg, self.device), cfg["adapter"])
         if mixed_dtype(train, self.device):
             leave_inputs_to_autocast(model)
-        engine = prepare_engine(model, (rows, rows), cfg, self.device, Outlook())
+        engine = prepare_engine(model, (rows, rows), cfg, self.device, RunEstimate())
         if train["fp8"]:
             use_float8(model, cfg["adapter"]["type"] == "none", train["fp8"])
         arguments = training_arguments(train, LOADER, self.work / name, self.device, False, engine.checkpoint_every)

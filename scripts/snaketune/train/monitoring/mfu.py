@@ -10,7 +10,7 @@ from snaketune.train.device import Device
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class TrainingFlops:
     """The model and its adapter as floating-point work.
 
     Attributes:
@@ -34,8 +34,8 @@ class Effort:
         return round(self.flops(tokens, squares) / seconds / self.peak, 4) if self.peak else None
 
 
-def effort_of(model: torch.nn.Module, full: bool, device: Device, dtype: torch.dtype) -> Effort | None:
-    """Return the effort of training ``model``, or None for an architecture whose work cannot be counted.
+def training_flops(model: torch.nn.Module, full: bool, device: Device, dtype: torch.dtype) -> TrainingFlops | None:
+    """Return the FLOPs of training ``model``, or None for an architecture whose work cannot be counted.
 
     Args:
         model: the model with its adapter.
@@ -49,7 +49,7 @@ def effort_of(model: torch.nn.Module, full: bool, device: Device, dtype: torch.d
         print(f"No MFU: {error}", flush=True)
         return None
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return Effort(shape, trained, full, _peak(device, dtype))
+    return TrainingFlops(shape, trained, full, _peak(device, dtype))
 
 
 def _peak(device: Device, dtype: torch.dtype) -> float | None:

@@ -17,7 +17,7 @@ from snaketune.plan.settings import setting_of
 from snaketune.settings.operational import Operational
 from snaketune.settings.training import PaddedTrain, TrainingSlice
 from snaketune.train.device import find_device
-from snaketune.train.out_of_memory import ShortageError, memory_gigabytes
+from snaketune.train.out_of_memory import MemoryExhaustedError, memory_gigabytes
 from snaketune.train.probe.probing import Probe, ProbeInputs, probe
 
 STEPS, WARMUP_STEPS, REPEATS = 1, 2, 3
@@ -124,7 +124,7 @@ def _try(candidate: Candidate, measure: Measure, needs: Need, memory_gb: float) 
         return row | {"verdict": "predicted not to fit"}
     try:
         found = measure(candidate)
-    except ShortageError:
+    except MemoryExhaustedError:
         return row | {"verdict": "ran out of memory", "origin": "measured"}
     facts = {"tokens_per_second": found.tokens_per_second, "spread": found.spread, "origin": "measured"}
     return row | facts | {"memory_gb": found.peak_memory_bytes / 1e9, "verdict": "measured"}

@@ -30,7 +30,7 @@ from snaketune.train.determinism import explaining_refusal
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.monitoring.metrics import read_metrics
 from snaketune.train.monitoring.step_timers import forget_peak_memory, peak_bytes
-from snaketune.train.out_of_memory import advise, explaining_shortage
+from snaketune.train.out_of_memory import advise, explaining_out_of_memory
 from snaketune.train.run import Run, prepare_run
 from snaketune.train.signals import StopRequest
 
@@ -159,7 +159,7 @@ def probe(
     with (
         _leaving_no_trace(),
         private_folder(inputs.scratch) as work,
-        explaining_shortage(explain),
+        explaining_out_of_memory(explain),
         explaining_refusal(),
     ):
         repeat = (steps, warmup_steps, repeats, repeat_seconds, max_seconds)

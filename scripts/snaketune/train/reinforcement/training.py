@@ -14,7 +14,7 @@ from snaketune.train.device import check_formats, prepare_arithmetic
 from snaketune.train.hooks import Hooks
 from snaketune.train.monitoring.metrics import sync_metrics
 from snaketune.train.monitoring.sinks import open_sinks, require_sinks
-from snaketune.train.out_of_memory import advise, explaining_shortage
+from snaketune.train.out_of_memory import advise, explaining_out_of_memory
 from snaketune.train.reinforcement.grpo import GroupTrainer, add_callbacks, build
 from snaketune.train.run import Finished
 from snaketune.train.signals import StopRequest
@@ -38,7 +38,7 @@ def train_by_rewards(
         return Finished(checkpoint, saved["step"], saved["step"], 0, device.type, {})
     schedule = CheckpointSchedule(settings["save_steps"], settings["hours_between_interruptions"])
     hooks = Hooks(seal=_sealing(work, settings["save_total_limit"], schedule), saved=schedule.saved)
-    shortage = explaining_shortage(lambda: advise(folder, rows.row_length, cfg, device))
+    shortage = explaining_out_of_memory(lambda: advise(folder, rows.row_length, cfg, device))
     with shortage, explaining_refusal(), StopRequest() as stop:
         trainer = build(folder, rows, cfg, settings, work, device, hooks, start)
         sinks = open_sinks(settings["report_to"], work, cfg)
