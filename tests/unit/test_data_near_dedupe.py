@@ -11,14 +11,14 @@ from test_data_shingles import plain, similarity
 from snaketune.data.records.canonical_records import count_lines, line_ranges
 from snaketune.data.similarity import near_dedupe
 from snaketune.data.similarity.bitmaps import bitmaps, least_difference, may_be_similar
-from snaketune.data.similarity.minhash import SimilaritySettings, minhash, near_text
+from snaketune.data.similarity.minhash import SimilarityCriteria, minhash, near_text
 from snaketune.data.similarity.near_dedupe import Clusters, Store, near_duplicates, sketch_ranges
 from snaketune.data.similarity.shingles import shingled
 
 VOCABULARY = [f"{one}{two}" for one in "bcdfghklmnprst" for two in ("a", "en", "ix", "oru", "ull")]
 
 
-def find(path, similarity_settings=None, range_bytes=1 << 20, threads=1, skip=()):
+def find(path, criteria=None, range_bytes=1 << 20, threads=1, skip=()):
     """Return what stands for each record and the similarities."""
     folder = path.parent / f"scratch-{range_bytes}-{threads}-{random.random()}"
     folder.mkdir()
@@ -27,9 +27,9 @@ def find(path, similarity_settings=None, range_bytes=1 << 20, threads=1, skip=()
     out = np.zeros(sum(counts), bool)
     out[list(skip)] = True
     parts = np.split(out, np.cumsum(counts)[:-1])
-    similarity_settings = similarity_settings or SimilaritySettings()
-    sketches = sketch_ranges(path, ranges, parts, similarity_settings, folder, threads)
-    found = near_duplicates(Store(folder, sketches, similarity_settings), len(out))
+    criteria = criteria or SimilarityCriteria()
+    sketches = sketch_ranges(path, ranges, parts, criteria, folder, threads)
+    found = near_duplicates(Store(folder, sketches, criteria), len(out))
     return found.representative, found.similarity
 
 
@@ -121,7 +121,7 @@ def test_little_memory_for_pairs_finds_as_much(seeded, truth, monkeypatch):
 def test_small_sets_are_cleaned_completely(tmp_path_factory, seed, threshold):
     texts = corpus_of(40, seed)
     path = canonical(tmp_path_factory.mktemp("near") / "r", *texts)
-    representative, values = find(path, SimilaritySettings(threshold, 250))
+    representative, values = find(path, SimilarityCriteria(threshold, 250))
     pairs = {pair: similarity(*(texts[at] for at in pair)) for pair in combinations(range(40), 2)}
     for record in np.flatnonzero(representative != np.arange(40)).tolist():
         assert values[record] >= threshold
@@ -185,7 +185,7 @@ def test_what_was_like_a_removed_record_only_stays():
 
 @pytest.mark.parametrize(("threshold", "banding"), [(0.8, (25, 5)), (0.5, (62, 2)), (0.9, (15, 8)), (1.0, (7, 16))])
 def test_bands_are_chosen_for_the_threshold(threshold, banding):
-    assert SimilaritySettings(threshold).banding == banding
+    assert SimilarityCriteria(threshold).banding == banding
     bands, rows = banding
     assert (1 - threshold**rows) ** bands < 0.001
 
@@ -247,7 +247,7 @@ FUNCTION = """def total(values, start=0):
 def test_code_that_differs_in_indentation_alone_is_no_duplicate(tmp_path, other, threshold):
     one = FUNCTION * 5 if len(other) > 2 * len(FUNCTION) else FUNCTION
     asked = [[("user", "Write it."), ("assistant", text)] for text in (one, other, f"{one}# end")]
-    assert find(canonical(tmp_path / "r", *asked), SimilaritySettings(threshold))[0].tolist() == [0, 1, 0]
+    assert find(canonical(tmp_path / "r", *asked), SimilarityCriteria(threshold))[0].tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import xxhash
 from snaketune.data.parallel import in_processes
 from snaketune.data.records.canonical_records import Range, count_lines, line_ranges, read_exact_bytes
 from snaketune.data.shards import read_parts
-from snaketune.data.similarity.minhash import SimilaritySettings
+from snaketune.data.similarity.minhash import SimilarityCriteria
 from snaketune.data.similarity.near_dedupe import Store, near_duplicates, sketch_ranges, sketches_in
 from snaketune.data.similarity.sorted_keys import first_occurrences
 
@@ -35,9 +35,9 @@ class DedupePolicy:
     ngram: int = 5
 
     @property
-    def similarity_settings(self) -> SimilaritySettings:
+    def criteria(self) -> SimilarityCriteria:
         """When two records are near-duplicates."""
-        return SimilaritySettings(self.threshold, self.num_perm, self.ngram)
+        return SimilarityCriteria(self.threshold, self.num_perm, self.ngram)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +107,12 @@ def plan_removal(
     )
     similarity, near, compared = np.ones(len(representative)), np.zeros(len(representative), bool), 0
     if policy.near:
-        similarity_settings = policy.similarity_settings
+        criteria = policy.criteria
         if parts.sketches:
-            store = Store(folder, sketches_in(parts.sketches), similarity_settings, keep=True)
+            store = Store(folder, sketches_in(parts.sketches), criteria, keep=True)
         else:
-            sketches = sketch_ranges(path, ranges, absent(counts, representative), similarity_settings, folder, threads)
-            store = Store(folder, sketches, similarity_settings)
+            sketches = sketch_ranges(path, ranges, absent(counts, representative), criteria, folder, threads)
+            store = Store(folder, sketches, criteria)
         found = near_duplicates(store, len(representative))
         near = found.representative[representative] != representative
         similarity, representative, compared = (

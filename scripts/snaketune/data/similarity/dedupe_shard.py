@@ -35,7 +35,7 @@ def sketch_shard(
     """
     ranges = line_ranges(path)
     own = set(_ranges(path, shard))
-    tasks = sketching_tasks(path, ranges, absent(*plan_from_keys(keys, policy)), policy.similarity_settings, folder)
+    tasks = sketching_tasks(path, ranges, absent(*plan_from_keys(keys, policy)), policy.criteria, folder)
     for _ in in_processes(sketch_range, [task for task in tasks if task[1] in own], threads):
         pass
 

@@ -16,7 +16,7 @@ MOST_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class SimilaritySettings:
+class SimilarityCriteria:
     """When two records are near-duplicates: ``dedupe`` of the configuration."""
 
     threshold: float = 0.8
@@ -45,7 +45,7 @@ def near_text(turns: list[Turn]) -> str:
 
 
 def sketch_range(
-    path: Path, span: Range, skip: np.ndarray, first: int, similarity_settings: SimilaritySettings, part: Path
+    path: Path, span: Range, skip: np.ndarray, first: int, criteria: SimilarityCriteria, part: Path
 ) -> Path:
     """Write owners, lengths, shingles, sketches, bitmaps, band keys and hashes of whole texts to files ``part``.*."""
     chosen = np.flatnonzero(~skip)
@@ -53,22 +53,22 @@ def sketch_range(
     owners, lengths, shingles, sketches, maps, keys, wholes = [], [], [], [], [], [], []
     done = 0
     for batch in batches(texts):
-        rows, hashes = shingled_with_indentation(batch, similarity_settings.ngram, similarity_settings.threshold)
-        signatures = minhash(rows, similarity_settings.num_perm)
+        rows, hashes = shingled_with_indentation(batch, criteria.ngram, criteria.threshold)
+        signatures = minhash(rows, criteria.num_perm)
         owners.append(chosen[rows.owner + done] + first)
         lengths.append(np.diff(rows.offsets))
         shingles.append(rows.hashes)
         sketches.append(signatures.T.astype(np.uint8))
         maps.append(bitmaps(rows))
         wholes.append(hashes[rows.owner])
-        keys.append(band_keys(signatures, *similarity_settings.banding))
+        keys.append(band_keys(signatures, *criteria.banding))
         done += len(batch)
-    empty_keys = np.zeros((similarity_settings.banding[0], 0), np.uint32)
+    empty_keys = np.zeros((criteria.banding[0], 0), np.uint32)
     for name, arrays, empty in (
         ("owners", owners, np.zeros(0, np.int64)),
         ("lengths", lengths, np.zeros(0, np.int64)),
         ("shingles", shingles, np.zeros(0, np.uint64)),
-        ("sketches", sketches, np.zeros((0, similarity_settings.num_perm), np.uint8)),
+        ("sketches", sketches, np.zeros((0, criteria.num_perm), np.uint8)),
         ("bitmaps", maps, np.zeros((0, WORDS), np.uint64)),
         ("wholes", wholes, np.zeros((0, 2), np.uint64)),
     ):

@@ -20,7 +20,7 @@ from snaketune.core.errors import DataError
 from snaketune.data.parallel import in_processes
 from snaketune.data.records.canonical_records import Range
 from snaketune.data.similarity.bitmaps import may_be_similar
-from snaketune.data.similarity.minhash import SimilaritySettings, sketch_range
+from snaketune.data.similarity.minhash import SimilarityCriteria, sketch_range
 from snaketune.data.similarity.shingles import Rows, jaccard
 from snaketune.data.similarity.sorted_keys import HALF, LOW, distinct, shared_keys
 
@@ -53,7 +53,7 @@ def sketch_ranges(
     path: Path,
     ranges: Sequence[Range],
     skip: Sequence[np.ndarray],
-    similarity_settings: SimilaritySettings,
+    criteria: SimilarityCriteria,
     folder: Path,
     threads: int = 1,
 ) -> list[Path]:
@@ -63,24 +63,20 @@ def sketch_ranges(
         path: the records.
         ranges: byte ranges of whole lines that cover the file.
         skip: for each range which of its records are out already, bool.
-        similarity_settings: what counts as similar.
+        criteria: what counts as similar.
         folder: an empty folder for them.
         threads: processes to use; neither they nor the ranges change what is found.
     """
-    return list(in_processes(sketch_range, sketching_tasks(path, ranges, skip, similarity_settings, folder), threads))
+    return list(in_processes(sketch_range, sketching_tasks(path, ranges, skip, criteria, folder), threads))
 
 
 def sketching_tasks(
-    path: Path,
-    ranges: Sequence[Range],
-    skip: Sequence[np.ndarray],
-    similarity_settings: SimilaritySettings,
-    folder: Path,
+    path: Path, ranges: Sequence[Range], skip: Sequence[np.ndarray], criteria: SimilarityCriteria, folder: Path
 ) -> list[tuple[Any, ...]]:
     """Return the arguments of ``sketch_range`` for each range."""
     firsts = np.cumsum([0, *(len(part) for part in skip)]).tolist()
     return [
-        (path, span, out, first, similarity_settings, folder / f"{index:06d}")
+        (path, span, out, first, criteria, folder / f"{index:06d}")
         for index, (span, out, first) in enumerate(zip(ranges, skip, firsts, strict=False))
     ]
 
@@ -94,7 +90,7 @@ def sketches_in(folders: Sequence[Path]) -> list[Path]:
 def near_duplicates(store: "Store", records: int) -> Duplicates:
     """Return what stands for each of ``records`` records, whose sketches are in ``store``."""
     clusters = Clusters(records)
-    _search(store, clusters, store.similarity_settings.threshold)
+    _search(store, clusters, store.criteria.threshold)
     return Duplicates(clusters.representative, clusters.similarity, store.verified)
 
 
@@ -104,17 +100,15 @@ class Store:
     Args:
         folder: an empty folder for files of this object.
         parts: sketches of consecutive ranges of records.
-        similarity_settings: what counts as similar.
+        criteria: what counts as similar.
         keep: whether the parts belong to somebody else; otherwise each is dropped when it was joined to the others.
 
     Raises:
         DataError: if there are more than 2**32 rows of shingles.
     """
 
-    def __init__(
-        self, folder: Path, parts: Sequence[Path], similarity_settings: SimilaritySettings, keep: bool = False
-    ):
-        self.similarity_settings = similarity_settings
+    def __init__(self, folder: Path, parts: Sequence[Path], criteria: SimilarityCriteria, keep: bool = False):
+        self.criteria = criteria
         self.verified = 0
         self.owner = np.concatenate([np.load(part.with_suffix(".owners.npy")) for part in parts])
         lengths = np.concatenate([np.load(part.with_suffix(".lengths.npy")) for part in parts])
@@ -142,7 +136,7 @@ class Store:
     @property
     def bands(self) -> int:
         """The number of bands."""
-        return self.similarity_settings.banding[0]
+        return self.criteria.banding[0]
 
     def _band(self, band: int) -> np.ndarray:
         return np.concatenate([part[band] for part in self._keys])
