@@ -2,6 +2,11 @@
 
 import os
 
+# Read by OpenMP when torch is loaded, also in the processes of xdist, which share the cores: threads of its own in each
+# would wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import preloaded
 import pytest
 
