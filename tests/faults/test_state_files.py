@@ -80,7 +80,7 @@ def run(tmp_path, monkeypatch):
     (folder / "adapter" / "weights").write_bytes(bytes(range(256)))
     write_manifest(folder / "adapter.manifest.json", "train_model", [folder / "adapter"], {"fingerprint": "f", "n": 1})
     (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\n')
-    (folder / "evaluation.json").write_text('{"tuned": {"loss": 2.5, "n": 3}, "base": [1, 2]}')
+    (folder / "evaluation.json").write_text('{"tuned": {"loss": 2.5, "n": 3}, "base": {"loss": 3.5}}')
     record_outputs([folder / "adapter.manifest.json", folder / "metrics.jsonl"])
     record_outputs([folder / "evaluation.json"])
     return folder
@@ -378,7 +378,7 @@ def test_a_damaged_record_is_dropped(run, content, capsys):
 def test_the_report_says_which_facts_do_not_match(run):
     given = [run / "evaluation.json", run / "metrics.jsonl", run / "adapter.manifest.json"]
     assert _changed(given) == ()
-    keep_time(run / "evaluation.json", b'{"tuned": {"loss": 1.5, "n": 3}, "base": [1, 2]}')
+    keep_time(run / "evaluation.json", b'{"tuned": {"loss": 1.5, "n": 3}, "base": {"loss": 3.5}}')
     assert _changed(given) == ("evaluation.json",)
     assert _changed([run / "metrics.jsonl"]) == ()
 

@@ -161,7 +161,7 @@ def data_section(facts: CardFacts) -> list[str]:
 
 def _sources(facts: CardFacts) -> list[str]:
     sources = facts.run["sources"]
-    told = [f"- {code(basename(source['path']))}, content digest {code(source['digest'])}" for source in sources]
+    told = [f"- {code(basename(source['path']))}, content digest {code(source.get('digest'))}" for source in sources]
     more = len(told) - MOST_SOURCES
     told = told[:MOST_SOURCES] + ([f"- and {number(more)} more"] if more > 0 else [])
     ids = [f"- of the hub: [{name}](https://huggingface.co/datasets/{name})" for name in facts.datasets]

@@ -67,12 +67,27 @@ class TokenizedSplits(TypedDict):
     eval: TokenizedSplit
 
 
+class Piece(TypedDict):
+    """The text of some tokens, and whether they are trained."""
+
+    text: str | None
+    trained: bool | None
+
+
+class TokenizedExample(TypedDict, total=False):
+    """A record as the model sees it, by its number; a pair has a rejected answer, too."""
+
+    record: int | None
+    tokens: list[Piece]
+    rejected: list[Piece]
+
+
 class Tokens(TypedDict):
     """The manifest of ``tokenize_records``; an example has ``tokens``, and ``rejected`` where it is a pair."""
 
     files: dict[str, dict[str, Any]]
     splits: TokenizedSplits
-    examples: list[dict[str, Any]]
+    examples: list[TokenizedExample]
 
 
 class LengthAccount(TypedDict):

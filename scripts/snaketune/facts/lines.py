@@ -2,18 +2,103 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 import orjson
 
 from snaketune.core.errors import DataError
 from snaketune.facts.fact_files import missing
+from snaketune.facts.shapes import ShapeError, shaped
 
 Json = dict[str, Any]
 
 
-def read_lines(path: Path) -> Iterator[Json]:
+class Line(TypedDict):
+    """A line of any kind."""
+
+
+class Place(TypedDict):
+    """A line of a source, by the source's number."""
+
+    source: int
+    line: int
+
+
+class DuplicateLine(TypedDict):
+    """A removed record and the one that stayed."""
+
+    removed: Place
+    kept: Place
+    kind: str
+    similarity: float
+
+
+class LeftOutLine(TypedDict, total=False):
+    """A record that tokenising left out."""
+
+    reason: str
+    source: int
+    line: int
+
+
+class LeakPlaces(TypedDict, total=False):
+    """Where a record comes from, as far as it is known."""
+
+    source: int | None
+    line: int | None
+
+
+class LeakLine(TypedDict, total=False):
+    """A record that was kept from training, and what it is like."""
+
+    reason: str
+    removed: LeakPlaces
+    eval: LeakPlaces
+    similarity: float | None
+    share: float | None
+
+
+class DocumentLine(TypedDict):
+    """What a run's models did with a held-out document; losses are sums in nats."""
+
+    record: int
+    tokens: int
+    tuned_nll: NotRequired[float | None]
+
+
+class GenerationLine(TypedDict, total=False):
+    """An answer; ``scores`` by model and measure."""
+
+    scores: dict[str, dict[str, float | bool | None] | None]
+
+
+class MetricsLine(TypedDict):
+    """A logged step; a loss that is not finite is None."""
+
+    step: int
+    loss: NotRequired[float | None]
+    eval_loss: NotRequired[float | None]
+    learning_rate: NotRequired[float | None]
+    grad_norm: NotRequired[float | None]
+    reward_margin: NotRequired[float | None]
+    reward_accuracy: NotRequired[float | None]
+    tokens: NotRequired[int | None]
+    tokens_per_second: NotRequired[float | None]
+    mfu: NotRequired[float | None]
+    memory_gb: NotRequired[float | None]
+    gpu_utilization: NotRequired[float | None]
+    data_seconds: NotRequired[float | None]
+    compute_seconds: NotRequired[float | None]
+    evaluation_seconds: NotRequired[float | None]
+    checkpoint_seconds: NotRequired[float | None]
+
+
+def read_lines(path: Path, kind: type[Any] = Line) -> Iterator[Json]:
     """Yield the JSON objects of the lines at ``path``, one at a time.
+
+    Args:
+        path: the file.
+        kind: the shape of a line; what it does not declare is left as it is.
 
     Raises:
         DataError: naming the line that is not one.
@@ -25,18 +110,23 @@ def read_lines(path: Path) -> Iterator[Json]:
     with file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield _parse_line(path, number, line)
+                yield parse_line(path, number, line, kind)
 
 
-def _parse_line(path: Path, number: int, line: bytes) -> Json:
+def parse_line(path: Path, number: int, line: bytes, kind: type[Any]) -> Json:
+    """Return the JSON object of a line; ``path`` and ``number`` are for the error.
+
+    Raises:
+        DataError: if the line is not one, or has another shape.
+    """
+    place, cure = f"{path}, line {number}", "delete the file and run the same command."
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise DataError(
-            f"{path}, line {number}, is not JSON ({error}): delete the file and run the same command."
-        ) from None
+        raise DataError(f"{place}, is not JSON ({error}): {cure}") from None
     if not isinstance(value, dict):
-        raise DataError(
-            f"{path}, line {number}, does not hold a JSON object: delete the file and run the same command."
-        )
-    return value
+        raise DataError(f"{place}, does not hold a JSON object: {cure}")
+    try:
+        return cast(Json, shaped(value, kind))
+    except ShapeError as error:
+        raise DataError(f"{place}: {error}: {cure}") from None

@@ -15,7 +15,7 @@ from snaketune.facts.data import (
     Tokens,
 )
 from snaketune.facts.evaluation import Evaluation
-from snaketune.facts.lines import read_lines
+from snaketune.facts.lines import MetricsLine, read_lines
 from snaketune.facts.measured import NOTHING_MEASURED, EvaluationInfo, RunInfo
 from snaketune.facts.merging import Merged
 from snaketune.facts.of_run import FACT_FILES
@@ -96,7 +96,7 @@ def load_facts(paths: Mapping[str, str | None]) -> Facts:
         DataError: if a file is missing, damaged or of a newer format.
     """
     given = {name: Path(path) for name, path in paths.items() if path}
-    metrics = gather(read_lines(given["metrics"]))
+    metrics = gather(read_lines(given["metrics"], MetricsLine))
     found: dict[str, Any] = {
         name: None if name in OPTIONAL and name not in given else kind.read(given[name])
         for name, kind in DOCUMENTS.items()

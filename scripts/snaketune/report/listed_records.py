@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from snaketune.facts.lines import Json, read_lines
+from snaketune.facts.lines import DuplicateLine, Json, LeakLine, LeftOutLine, read_lines
 from snaketune.report.text import Excerpt, excerpt
 
 QUARANTINE_SHOWN = 10
@@ -75,7 +75,7 @@ def read_quarantine(path: Path) -> tuple[QuarantinedLine, ...]:
 def read_duplicates(path: Path) -> tuple[DuplicatePair, ...]:
     """Return the first few duplicate pairs."""
     chosen: list[DuplicatePair] = []
-    for line in read_lines(path):
+    for line in read_lines(path, DuplicateLine):
         removed, kept = ((int(line[side]["source"]), int(line[side]["line"])) for side in ("removed", "kept"))
         text, other = (excerpt(line.get(name), LINE_CHARACTERS) for name in ("text", "kept_text"))
         chosen.append(DuplicatePair(removed, kept, str(line["kind"]), float(line["similarity"]), text, other))
@@ -88,7 +88,7 @@ def read_left_out(path: Path) -> tuple[LeftOut, ...]:
     """Return the first few records of each reason that tokenising left out."""
     seen: Counter[str] = Counter()
     chosen: list[LeftOut] = []
-    for line in read_lines(path):
+    for line in read_lines(path, LeftOutLine):
         reason = str(line.get("reason", "unknown"))
         seen[reason] += 1
         if seen[reason] <= QUARANTINE_PER_REASON:
@@ -101,7 +101,7 @@ def read_leaks(path: Path) -> tuple[LeakPair, ...]:
     """Return the first few records of each reason that were kept from training."""
     seen: Counter[str] = Counter()
     chosen: list[LeakPair] = []
-    for line in read_lines(path):
+    for line in read_lines(path, LeakLine):
         reason = str(line.get("reason", "unknown"))
         seen[reason] += 1
         if seen[reason] <= LEAKS_PER_REASON:

@@ -8,11 +8,20 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from snaketune.facts.fact_files import FactFile
+from snaketune.facts.measured import EVALUATION_INFO, RUN_INFO
+from snaketune.facts.plan import PLAN
+from snaketune.facts.shapes import shaped
 from snaketune.plan.devices.target import Target
 from snaketune.plan.memory.memory import CONTEXT_GB
 
 NEWEST = 5
 """Number of recent runs that count; older ones may have used other drivers."""
+FORMS: Mapping[str, FactFile[Any]] = {
+    "plan.json": PLAN,
+    "run_info.json": RUN_INFO,
+    "evaluation_info.json": EVALUATION_INFO,
+}
 SHORTEST_SECONDS = 1.0
 """Least seconds of training for a run to count; shorter ones say nothing about throughput."""
 
@@ -75,7 +84,7 @@ def finished_runs(
         if folder.is_symlink() or folder.parent.is_symlink():
             continue
         plan, info = (plans or {}).get(folder) or _read(folder), _read(folder, "run_info.json")
-        if plan and info and _is_there(info, target, host):
+        if plan and info and _is_whole(info) and _is_there(info, target, host):
             yield folder, info, plan
 
 
@@ -90,24 +99,36 @@ def answer_timings(results: Path, target: Target, host: str, parameters: int) ->
 
 
 def _read(folder: Path, name: str = "plan.json") -> dict[str, Any] | None:
-    """Return a fact file, None when it is not there or half gone: another job may be replacing its run just now."""
+    """Return a fact file; None when it is missing or damaged, or another job is replacing its run just now."""
     try:
-        found: dict[str, Any] | None = json.loads((folder / name).read_bytes())
-        return found
-    except (FileNotFoundError, ValueError):
+        document = json.loads((folder / name).read_bytes())
+        shaped(document, FORMS[name].kind)
+    except (OSError, ValueError, RecursionError):
         return None
+    return document if isinstance(document, dict) else None
+
+
+def _is_whole(info: Mapping[str, Any]) -> bool:
+    """Tell whether a run_info.json has what a measurement is made of."""
+    machine, train = info.get("machine") or {}, info.get("train") or {}
+    try:
+        datetime.fromisoformat(train.get("finished") or "")
+    except ValueError:
+        return False
+    memory = info.get("peak_memory") or {}
+    return "gpu" in machine and train.get("seconds") is not None and memory.get("resident_bytes") is not None
 
 
 def _is_there(info: Mapping[str, Any], target: Target, host: str) -> bool:
     machine = info["machine"]
-    return is_device(machine["gpu"], target) and (machine["gpu"] is not None or machine["host"] == host)
+    return is_device(machine["gpu"], target) and (machine["gpu"] is not None or machine.get("host") == host)
 
 
 def is_device(gpu: Mapping[str, Any] | None, target: Target) -> bool:
     """Tell whether what was measured on ``gpu`` (None: a CPU) was measured on the target's kind of device."""
     if gpu is None or target.is_cpu:
         return gpu is None and target.is_cpu
-    return " ".join(gpu["name"].lower().split()) in {name.lower() for name in target.hardware.names}
+    return " ".join((gpu.get("name") or "").lower().split()) in {name.lower() for name in target.hardware.names}
 
 
 def measured_run(
@@ -118,7 +139,7 @@ def measured_run(
     training = seconds.get("compute", 0.0) + seconds.get("data", 0.0)
     if training < SHORTEST_SECONDS or not info.get("tokens_this_time"):
         return []
-    theirs = plan["rate"].get("flops_per_token")
+    theirs = (plan.get("rate") or {}).get("flops_per_token")
     correction = theirs / flops if theirs and flops else 1.0
     spent = training + seconds.get("evaluation", 0.0) + seconds.get("checkpoint", 0.0)
     memory = info["peak_memory"]

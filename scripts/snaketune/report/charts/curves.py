@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from snaketune.facts.lines import MetricsLine, parse_line
 from snaketune.report.charts.downsampling import Point
 
 CURVES = (
@@ -85,9 +84,13 @@ def _seconds(line: Mapping[str, Any], tokens: int) -> float | None:
 
 
 def growing_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a metrics file that may still be written to; a half-written last line is left out."""
+    """Return the lines of a metrics file that may still be written to; a half-written last line is left out.
+
+    Raises:
+        DataError: if an earlier line is damaged.
+    """
     try:
         *lines, _ = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
-    return [orjson.loads(line) for line in lines if line]
+    return [parse_line(path, number, line, MetricsLine) for number, line in enumerate(lines, 1) if line]

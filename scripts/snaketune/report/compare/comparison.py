@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snaketune.facts.evaluation import EVALUATION, Evaluation
-from snaketune.facts.lines import Json, read_lines
+from snaketune.facts.lines import Json, MetricsLine, read_lines
 from snaketune.facts.measured import EVALUATION_INFO, RUN_INFO, EvaluationInfo, RunInfo
 from snaketune.facts.plan import PLAN, Plan
 from snaketune.facts.run import RUN, RunIdentity
@@ -54,7 +54,7 @@ def load_run(folder: Path) -> RunFacts:
         evaluation=EVALUATION.read(folder / "evaluation.json"),
         adapter=TRAINED.read(folder / "adapter.manifest.json"),
         info=RUN_INFO.read(folder / "run_info.json"),
-        lines=tuple(read_lines(folder / "metrics.jsonl")),
+        lines=tuple(read_lines(folder / "metrics.jsonl", MetricsLine)),
         plan=PLAN.read(plan) if plan.is_file() else None,
         timing=EVALUATION_INFO.read(timing) if timing.is_file() else None,
     )

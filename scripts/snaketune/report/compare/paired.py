@@ -10,7 +10,7 @@ import numpy as np
 
 from snaketune.evaluate.additive import Additive, differences
 from snaketune.facts.evaluation import Interval
-from snaketune.facts.lines import read_lines
+from snaketune.facts.lines import DocumentLine, GenerationLine, read_lines
 from snaketune.report.compare.comparison import RunFacts
 from snaketune.report.run.judging import clear_sign
 
@@ -50,12 +50,14 @@ class Shared:
 
 def scored(run: RunFacts) -> Scored:
     """Read what a run's tuned model did with each record; nothing of what the run did not write."""
-    documents = _documents(_lines(run.folder / "documents.jsonl"))
-    return Scored(documents, _answers(_lines(run.folder / "generations.jsonl")), run.run["digests"].get("data"))
+    documents = _documents(_lines(run.folder / "documents.jsonl", DocumentLine))
+    return Scored(
+        documents, _answers(_lines(run.folder / "generations.jsonl", GenerationLine)), run.run["digests"].get("data")
+    )
 
 
-def _lines(path: Path) -> Iterable[Mapping[str, Any]]:
-    return read_lines(path) if path.is_file() else ()
+def _lines(path: Path, kind: type[Any]) -> Iterable[Mapping[str, Any]]:
+    return read_lines(path, kind) if path.is_file() else ()
 
 
 def _documents(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[int, int], tuple[float, int]]:
@@ -65,7 +67,7 @@ def _documents(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[int, int], tupl
         if line.get("rejected") or line.get("tuned_nll") is None:
             continue
         record = line["record"]
-        found[record, places[record]] = (float(line["tuned_nll"]), int(line["tokens"]))
+        found[record, places[record]] = (float(line["tuned_nll"]), line["tokens"])
         places[record] += 1
     return found
 

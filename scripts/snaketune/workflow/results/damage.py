@@ -9,10 +9,10 @@ from snaketune.core.canonical import read_json
 from snaketune.core.digests import DigestCache, file_digest
 from snaketune.core.errors import DataError
 from snaketune.core.manifest import listed_files
-from snaketune.core.outputs import Output, changed_outputs, forget_outputs, has_record, restore
+from snaketune.core.outputs import Output, changed_outputs, forget_outputs, restore
 from snaketune.merge.outcome import FACTS as MERGE_FACTS
 from snaketune.merge.outcome import is_to_be_repeated
-from snaketune.workflow.results.unrecorded import contradicted_groups
+from snaketune.workflow.results.unrecorded import contradicted_groups, has_form, unrecorded_facts
 
 
 def heal(wanted: list[str], work: str | Path, verify: bool = False, shared: Iterable[str] = ()) -> None:
@@ -114,15 +114,9 @@ def _has_state(adapter: Path, work: str | Path) -> bool:
 
 
 def _drop_unreadable(wanted: list[str], work: str | Path) -> None:
-    """Remove fact files that are not JSON objects; recorded files have already been compared with their records."""
-    for path in map(Path, wanted):
-        if path.suffix != ".json" or path.name == "facts.json" or not path.is_file() or has_record(path, work):
-            continue
-        try:
-            is_readable = isinstance(read_json(path), dict)
-        except ValueError:
-            is_readable = False
-        if not is_readable:
+    """Remove fact files that their readers would refuse; recorded ones have been compared with their records."""
+    for path in unrecorded_facts(wanted, work):
+        if not has_form(path):
             _say(f"{path} is damaged: it is rebuilt.")
             path.unlink()
 

@@ -6,11 +6,59 @@ no record and another digest than is noted there was edited or damaged, however 
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from snaketune.core.canonical import read_json
 from snaketune.core.digests import DigestCache
 from snaketune.core.outputs import has_record
+from snaketune.facts.data import DEDUPLICATION, PACKING, READING, RIGHTSIZE, SPLIT, TOKENS
+from snaketune.facts.evaluation import EVALUATION
+from snaketune.facts.fact_files import FactFile
+from snaketune.facts.measured import EVALUATION_INFO, RUN_INFO
+from snaketune.facts.merging import MERGED
+from snaketune.facts.plan import PLAN
+from snaketune.facts.run import HISTORY, RUN
+from snaketune.facts.shapes import ShapeError, shaped
+from snaketune.facts.training import TRAINED
 from snaketune.workflow.results.adopting import GROUPS
 from snaketune.workflow.results.provenance_notes import Contents, drop_notes, proofs_in
+
+# What the facts of a run have to look like, by name; and the manifests of stages, by stage.
+FORMS: dict[str, FactFile[Any]] = {
+    "adapter.manifest.json": TRAINED,
+    "evaluation.json": EVALUATION,
+    "evaluation_info.json": EVALUATION_INFO,
+    "history.json": HISTORY,
+    "merge.json": MERGED,
+    "plan.json": PLAN,
+    "rightsize.json": RIGHTSIZE,
+    "run.json": RUN,
+    "run_info.json": RUN_INFO,
+}
+MANIFESTS: dict[str, FactFile[Any]] = {
+    "dedupe_records": DEDUPLICATION,
+    "pack_rows": PACKING,
+    "read_records": READING,
+    "split_records": SPLIT,
+    "tokenize_records": TOKENS,
+}
+
+
+def has_form(path: Path) -> bool:
+    """Tell whether a JSON file is an object with the parts that its readers expect; any object where none are known."""
+    form = MANIFESTS.get(path.parent.parent.name) if path.name == "manifest.json" else FORMS.get(path.name)
+    try:
+        document = read_json(path)
+        return isinstance(document, dict) and (form is None or bool(shaped(document, form.kind)))
+    except (ValueError, ShapeError):
+        return False
+
+
+def unrecorded_facts(wanted: Iterable[str], work: str | Path) -> list[Path]:
+    """Return the JSON files without a record that a configuration asks for, and the facts beside them."""
+    paths = dict.fromkeys(path for path in map(Path, wanted) if path.suffix == ".json" and path.name != "facts.json")
+    beside = {folder / name: None for folder in dict.fromkeys(path.parent for path in paths) for name in FORMS}
+    return [path for path in {**paths, **beside} if path.is_file() and not has_record(path, work)]
 
 
 def contradicted_groups(folder: Path, work: str | Path) -> dict[Path, list[str]]:
