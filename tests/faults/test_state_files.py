@@ -357,7 +357,9 @@ def test_what_is_watched_is_what_the_jobs_record():
         script = re.search(r"python (scripts/\w+\.py)", rule)
         facts = re.search(r"facts=\(([^)]*)\)", (ROOT / script[1]).read_text()) if script else None
         if facts:
-            files = re.findall(r'(?:(\w+)=)?(?:\w+\()?\s*"<results>/(?:\S+/)?([\w.{}]+)"', rule.partition("output:")[2])
+            files = re.findall(
+                r'(?:(\w+)=)?(?:(?:\w+\()?\s*"<results>/(?:\S+/)?|shown\(")([\w.{}]+)"', rule.partition("output:")[2]
+            )
             keys = dict(re.findall(r"--(\w+) \{output\.?(\w*)(?:\[\d])?:q}", rule))
             names = [keys[fact] for fact in re.findall(r'"(\w+)"', facts[1]) if fact in keys]
             made = tuple(sorted(dict(files)[name] for name in names))
