@@ -12,7 +12,13 @@ import pytest
 from snaketune.core.atomic import sibling
 from snaketune.core.locks import wait_for_lock
 from snaketune.core.processes import this_place
-from snaketune.workflow.results.leftovers import ABANDONED_SECONDS, find_leftovers, find_unsealed, sweep
+from snaketune.workflow.results.leftovers import (
+    ABANDONED_SECONDS,
+    drop_shard_files,
+    find_leftovers,
+    find_unsealed,
+    sweep,
+)
 from snaketune.workflow.results.owners import UNKNOWN, claim, name_of, owner_of, owners_of
 from snaketune.workflow.results.pruning import account, find_left, find_unused, remove
 from snaketune.workflow.startup import Places
@@ -231,3 +237,19 @@ def test_owners_are_noted_in_the_results_where_nothing_can_be_beside_them(tmp_pa
 def test_a_project_that_cannot_be_written_to_still_has_a_name(tmp_path):
     (tmp_path / "work").touch()
     assert name_of(tmp_path / "work", Path("/a/clone"), "config.yaml").startswith("clone-")
+
+
+def test_shards_that_a_killed_workflow_left_go_when_their_stage_is_finished(tmp_path):
+    done, open_one = tmp_path / "tokenize_records" / "a", tmp_path / "tokenize_records" / "b"
+    for folder in (done, open_one):
+        (folder / "parts").mkdir(parents=True)
+        (folder / "parts" / "1-of-3.part").write_text("rows")
+    (done / "manifest.json").write_text("{}")
+    (done / "sketches" / "2-of-3").mkdir(parents=True)
+    (done / "sketches" / "2-of-3" / "hashes.npy").write_text("hashes")
+    (done / "model").mkdir()
+    (done / "model" / "model-00001-of-00002.safetensors").write_text("weights")
+    drop_shard_files([done, open_one, tmp_path / "missing"])
+    assert sorted(path.name for path in done.iterdir()) == ["manifest.json", "model"]
+    assert len(list((done / "model").iterdir())) == 1
+    assert (open_one / "parts" / "1-of-3.part").exists()

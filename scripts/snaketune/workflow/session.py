@@ -189,6 +189,8 @@ class Session:
     def end_well(self) -> None:
         """Note what every job made, and that all have ended well."""
         self.note_jobs()
+        if not self.snakemake.storage_settings.notemp:
+            self.places.drop_shard_files()
         self._ended_well = True
 
     def explain(self, logs: str | list[str]) -> None:

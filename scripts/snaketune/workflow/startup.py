@@ -9,7 +9,7 @@ from snaketune.train.checkpoints.kept_trainings import drop_kept, keep_trainings
 from snaketune.workflow.job_table import JobTable
 from snaketune.workflow.results.adopting import adopt_outputs
 from snaketune.workflow.results.damage import heal
-from snaketune.workflow.results.leftovers import sweep
+from snaketune.workflow.results.leftovers import drop_shard_files, sweep
 from snaketune.workflow.results.owners import claim, name_of, owners_of
 from snaketune.workflow.results.pruning import used_paths
 from snaketune.workflow.results.unrecorded import drop_stale_notes
@@ -74,6 +74,10 @@ class Places:
             say(note)
         self.tidy()
         keep_trainings(self._runs)
+
+    def drop_shard_files(self) -> None:
+        """Remove what a killed workflow left of shards, once everything that reads them is finished."""
+        drop_shard_files(self.folders)
 
     def tidy(self) -> None:
         """Remove leftovers of killed jobs, and record what this project uses and the provenance of its results."""

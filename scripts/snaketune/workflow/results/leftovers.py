@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +19,8 @@ PARTIAL = re.compile(r"^\..+\.partial-(?:(?P<place>.+)-)?(?P<pid>\d+)$")
 ABANDONED_SECONDS = 86_400.0
 # Partial files are beside outputs, and those are at most this many folders below `results` or `work`.
 DEPTH = 5
+# What a shard makes: a file, or a folder.
+SHARD = re.compile(r"\d+-of-\d+(?:\.part)?")
 
 
 def find_leftovers(folders: list[str | Path], now: float | None = None) -> list[Path]:
@@ -37,6 +39,21 @@ def find_unsealed(work: str | Path) -> list[Path]:
     """Return unfinished checkpoints of killed trainings in ``work/runs``, unless the training is running."""
     found = sorted(Path(work).glob("runs/*/.partial"))
     return [path for path in found if any(path.iterdir()) and _is_free(path.parent / "lock")]
+
+
+def drop_shard_files(folders: Iterable[Path]) -> None:
+    """Remove what shards of finished stages left: the workflow that would have removed it was killed.
+
+    Args:
+        folders: of results in use, after a workflow that ended well: no job reads shards any more.
+    """
+    for folder in folders:
+        if not (folder / "manifest.json").is_file():
+            continue
+        for path in [path for path in folder.glob("*/*-of-*") if SHARD.fullmatch(path.name)]:
+            with suppress(OSError):  # its folder is kept as long as something else is in it
+                remove_tree(path)
+                path.parent.rmdir()
 
 
 def sweep(results: str | Path, work: str | Path) -> None:
