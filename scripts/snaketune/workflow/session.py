@@ -189,7 +189,7 @@ class Session:
     def end_well(self) -> None:
         """Note what every job made, and that all have ended well."""
         self.note_jobs()
-        if not self.snakemake.storage_settings.notemp:
+        if not self.snakemake.keeps_temporary_files:
             self.places.drop_shard_files()
         self._ended_well = True
 

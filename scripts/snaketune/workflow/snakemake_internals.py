@@ -90,6 +90,11 @@ class Snakemake:
         return bool(self._workflow.is_main_process)
 
     @property
+    def keeps_temporary_files(self) -> bool:
+        """Whether ``--notemp`` was given."""
+        return bool(self._workflow.storage_settings.notemp)
+
+    @property
     def local_exec(self) -> bool:
         """Whether jobs run on this machine."""
         return bool(self._workflow.local_exec)
