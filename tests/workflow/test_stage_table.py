@@ -20,7 +20,7 @@ RULE = """
 
 rule count_words:
     input:
-        records=made_by("split_records", "train.jsonl"),
+        records=INPUTS.made_by("split_records", "train.jsonl"),
     output:
         manifest="<results>/data/count_words/{id}/manifest.json",
     log:
@@ -28,7 +28,7 @@ rule count_words:
     benchmark:
         "benchmarks/count_words/{id}.tsv"
     params:
-        spec=spec("count_words"),
+        spec=PARAMS.spec("count_words"),
     shell:
         "python scripts/count_words.py --spec {params.spec:q} --records {input.records:q}"
         " --manifest {output.manifest:q} 2>&1 | tee {log:q}"
