@@ -395,7 +395,7 @@ def test_a_damaged_reference_is_made_again(base, splits, tmp_path, capsys, damag
     capsys.readouterr()
     trained(base, splits, work_in(tmp_path, "two"), max_steps=2)
     out = capsys.readouterr().out
-    assert "is damaged" in out and out.count("Computing reference log-probabilities") == 1
+    assert "are damaged" in out and out.count("Computing reference log-probabilities") == 1
     assert path.read_bytes() == content
     assert lines(work_in(tmp_path, "one")) == lines(work_in(tmp_path, "two"))
 
