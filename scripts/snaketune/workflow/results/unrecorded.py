@@ -84,8 +84,9 @@ def drop_stale_notes(folder: Path, work: str | Path) -> None:
 
 def _contradicted(folder: Path, paths: Iterable[Path], work: str | Path) -> list[Path]:
     """Return those of ``paths``, in ``folder``, that have another digest than is noted there."""
-    paths = list(paths)
-    noted = _noted(folder) if paths else {}
+    if not (paths := list(paths)):
+        return []  # the usual case, for which no digests are read
+    noted = _noted(folder)
     contents = Contents(Path(), DigestCache(Path(work) / "digests.json"))
     return [path for path in paths if noted.get(path.name, found := contents.of(str(path))) != found]
 
