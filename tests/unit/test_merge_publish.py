@@ -272,6 +272,7 @@ def test_the_script_writes_what_a_check_in_this_process_approves_of_byte_for_byt
     facts = merge(tiny, dtype="bfloat16", max_shard_size="30KB")
     manifest = read_manifest(tiny.root / "first" / "merge.json")
     assert manifest == {
+        "format": 1,
         "stage": "merge_adapter",
         "files": describe_files([tiny.root / "merged"], tiny.root),
         **facts,

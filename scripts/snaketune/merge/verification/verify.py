@@ -222,8 +222,8 @@ def _refuse_wrong_sums(error: float | None) -> None:
     # Written so that a number which is not one fails, too.
     if error is not None and not error < LARGEST_RELATIVE_ERROR:
         raise TrainingError(
-            f"The merged weights are not base plus adapter: the relative error of the worst change is {error:.3g} of "
-            f"itself (limit {LARGEST_RELATIVE_ERROR:g}): {CURE}"
+            f"The merged weights are not base plus adapter: the relative error of the worst change is {error:.3g}"
+            f" (limit {LARGEST_RELATIVE_ERROR:g}): {CURE}"
         )
 
 
