@@ -55,7 +55,7 @@ def planned(folder: Path, config, **changed) -> tuple[dict, int]:
     spec = {"stage": "plan_run", "code": "", "cfg": sections(**changed)}
     command = [sys.executable, "-c", MEASURED, str(folder / "peak"), str(ROOT / "scripts" / "plan_run.py")]
     command += ["--spec", canonical_text(spec)]
-    command += ["--settings", canonical_text(SETTINGS), "--results", str(folder), "--name", "run"]
+    command += ["--settings", canonical_text(SETTINGS), "--results", str(folder), "--name", "run", "--benchmarks", "{}"]
     paths = {"rightsize": "rightsize.json", "pack": "pack.json", "model": "manifest.json", "output": "plan.json"}
     command += [part for name, file in paths.items() for part in (f"--{name}", str(folder / file))]
     log = os.open(folder / "log", os.O_CREAT | os.O_WRONLY)
