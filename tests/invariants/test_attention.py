@@ -206,7 +206,7 @@ def test_auto_is_sdpa_where_the_kernels_cannot_run(machine, folder, capsys):
     assert training_attention("auto", GPU, torch.float32, folder()) == "sdpa"
     assert capsys.readouterr().out == ""
     assert training_attention("auto", GPU, torch.bfloat16, folder(hidden_size=40, head_dim=10)) == "sdpa"
-    assert "10 wide" in capsys.readouterr().out
+    assert "head size is 10" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_auto_is_sdpa_where_the_kernels_cannot_run(machine, folder, capsys):
         (CPU, torch.float32, {"attention_dropout": 0.1}, "uses attention dropout"),
         (CPU, torch.float32, {"attention_chunk_size": 8}, "within chunks"),
         (GPU, torch.float32, {}, "16 bits"),
-        (GPU, torch.bfloat16, {"head_dim": 512}, "512 wide"),
+        (GPU, torch.bfloat16, {"head_dim": 512}, "head size is 512"),
     ],
 )
 def test_varlen_is_refused_where_it_cannot_run(machine, folder, device, dtype, keys, words):

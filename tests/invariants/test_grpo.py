@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from presets import NAMES, method_of, prepared
 from test_preference import SETTINGS, VOCABULARY, StopAt, configuration, lines, llama, weights, work_in
 from test_preference import one_thread as one_thread
 
@@ -130,6 +131,13 @@ def test_a_reward_that_goes_wrong_is_one_sentence(rewarding, name, words):
 def test_groups_that_are_all_equal_teach_nothing_and_are_counted(base, rows, rewarding, tmp_path):
     trained(base, rows, work_in(tmp_path, "equal"), section(rewarding, "equal"), max_steps=2)
     assert [line["frac_reward_zero_std"] for line in lines(work_in(tmp_path, "equal"))] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("preset", [name for name in NAMES if method_of(name) == "grpo"])
+def test_a_preset_trains_on_a_cpu(base, rows, rewarding, tmp_path, preset):
+    _, cfg, settings = prepared(preset)
+    cfg["train"]["grpo"] |= {"max_completion_length": 4, "rewards": [f"{rewarding}:small"]}
+    assert train(base, rows, rows, cfg, settings, work_in(tmp_path, "w")).steps == 2
 
 
 def test_a_sample_of_its_rows_is_no_measure_of_it(base, rows, rewarding, tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from presets import NAMES, method_of, prepared
 from test_preference import (
     SETTINGS,
     VOCABULARY,
@@ -183,6 +184,13 @@ def test_resumed_equals_uninterrupted(base, splits, tmp_path, method):
     assert resumed.resumed_from == 5
     assert weights(resumed) == weights(whole) != {}
     assert lines(work_in(tmp_path, "parts")) == lines(work_in(tmp_path, "whole"))
+
+
+@pytest.mark.parametrize("preset", [name for name in NAMES if method_of(name) in ("dpo", "orpo", "kto")])
+def test_a_preset_trains_on_a_cpu(base, splits, tmp_path, preset):
+    _, cfg, settings = prepared(preset)
+    assert train(base, *splits, cfg, settings, work_in(tmp_path, "w")).steps == 2
+    assert all(0 < line["loss"] < 20 for line in lines(work_in(tmp_path, "w")) if "loss" in line)
 
 
 def test_the_mismatched_answer_is_that_of_another_record():

@@ -1,41 +1,16 @@
-"""Every preset trains: only model, precision and quantisation are replaced by what a CPU has."""
+"""Every preset trains: only model, precision and quantisation are replaced by what a CPU has.
+
+Presets of other methods than sft need other rows: test_preference_methods.py and test_grpo.py train theirs.
+"""
 
 import multiprocessing
-from pathlib import Path
 
 import pytest
+from presets import NAMES, is_alone, method_of, prepared
 from several_processes import train_together
-from tiny_training import SETTINGS, lines, write_splits
+from tiny_training import lines, write_splits
 
-from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.train.run import train
-from snaketune.workflow.stages import OPERATIONAL, slice_of
-
-PRESETS = Path(__file__).parents[2] / "config" / "presets"
-NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
-ON_A_CPU = {
-    "model": {"name_or_path": "tiny", "dtype": "auto", "quantization": "none"},
-    "adapter": {"r": 4},
-    "train": {"fp16": False, "bf16": "auto", "tf32": "auto", "max_steps": 2, "logging_steps": 1, "cpu_threads": 1},
-}
-
-
-def resolved(preset):
-    file = Layer("config/config.yaml", {"preset": preset, "data": {"sources": ["a.jsonl"]}})
-    (run,) = resolve_runs(file, ON_A_CPU, PRESETS)
-    return run
-
-
-def is_alone(preset):
-    return resolved(preset).config.train.strategy == "single"
-
-
-def prepared(preset):
-    """All values of a preset, the slice of training and its operational settings."""
-    run = resolved(preset)
-    flat = {key: entry["value"] for key, entry in run.flat().items()}
-    settings = SETTINGS | {key.partition(".")[2]: flat[key] for key in OPERATIONAL if key.startswith("train.")}
-    return flat, slice_of(run.config, "train_model"), settings
 
 
 @pytest.mark.parametrize("preset", [name for name in NAMES if not is_alone(name)])
@@ -50,7 +25,11 @@ def test_a_preset_of_several_gpus_trains_in_as_many_processes(preset, base, tmp_
 
 # The first compiles, the second trains over 4 bits, which a CPU is slow at.
 SLOW = ("h100_optimized", "low_memory")
-ALONE = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES if is_alone(name)]
+ALONE = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
+    for name in NAMES
+    if is_alone(name) and method_of(name) == "sft"
+]
 
 
 @pytest.mark.parametrize("preset", ALONE)
