@@ -1,4 +1,4 @@
-"""Batches of packed rows as tensors, without an attention mask: positions alone keep documents apart."""
+"""Batches of packed rows as tensors, without an attention mask: documents are separated by their positions alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,25 +10,24 @@ import torch
 from snaketune.data.rows.packed_rows import PackedRows
 
 IGNORED = -100
-# Numbers of documents that batches are filled up to: in steps, this far above the mean.
+# Document counts that batches are padded to: multiples of the step, this many standard deviations above the mean.
 SLOT_STEP, USUAL_DEVIATIONS = 8, 4.0
-# Tokens that a row without padding between its documents is filled up to a multiple of: kernels for a CPU are made for
-# each shape.
+# A dense row is padded to a multiple of this many tokens: CPU kernels are prepared once per shape.
 DENSE_STEP = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a batch holds besides ids, labels and positions, and whether its shapes are always the same.
+    """What a batch holds besides ids, labels and positions, and which of its shapes are fixed.
 
     Attributes:
-        boundaries: give the boundaries of the documents, for kernels that need them.
-        slots: numbers of documents that a batch is filled up to with empty ones, in rising order, so that compiled
-            layers see few shapes; () fills nothing up.
-        longest: tokens of the longest document, where compiled layers are to see one number; 0 is the batch's own.
-        places: give the places that a loss is taken at, so that finding them does not wait for the GPU.
-        rows: fill an incomplete batch up to this many rows with padding, for compiled layers.
-        dense: put the tokens of all rows into one row, so that their padding is not computed.
+        boundaries: add the document boundaries, for kernels that need them.
+        slots: document counts, ascending, to one of which a batch is padded with empty documents, so that compiled
+            layers see few shapes; () pads nothing.
+        longest: tokens of the longest document, a constant for compiled layers; 0 takes the batch's own.
+        places: add the positions that carry loss, so that finding them does not synchronise with the GPU.
+        rows: pad an incomplete batch to this many rows, for compiled layers.
+        dense: put the tokens of all rows into one row, so that no padding is computed.
     """
 
     boundaries: bool = False
@@ -40,7 +39,7 @@ class Layout:
 
 
 def arrange(rows: PackedRows, indices: Sequence[int], layout: Layout) -> dict[str, Any]:
-    """Return the batch of the rows ``indices`` with all that ``layout`` asks for."""
+    """Return the batch of the rows ``indices`` in the given ``layout``."""
     batch: dict[str, Any] = collate(rows, indices)
     if layout.dense and len(indices):
         batch = dense(batch, torch.from_numpy(rows.tokens[indices]).long())
@@ -53,8 +52,8 @@ def arrange(rows: PackedRows, indices: Sequence[int], layout: Layout) -> dict[st
 def collate(rows: PackedRows, indices: Sequence[int]) -> dict[str, torch.Tensor]:
     """Return the batch of the rows ``indices``.
 
-    There is no ``attention_mask`` on purpose: transformers isolates packed documents by restarting
-    ``position_ids`` only when it gets no mask and no KV cache; an all-ones mask silently mixes them.
+    The batch has no ``attention_mask`` on purpose: transformers separates packed documents by the restarts of
+    ``position_ids`` only if it gets neither a mask nor a KV cache. An all-ones mask silently mixes the documents.
 
     Returns:
         ``input_ids``, ``labels`` (-100 where no loss is taken) and ``position_ids``, int64, shape [len, row_length].
@@ -66,13 +65,14 @@ def collate(rows: PackedRows, indices: Sequence[int]) -> dict[str, torch.Tensor]
 
 
 def dense(batch: dict[str, torch.Tensor], tokens: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Put the first ``tokens`` (int64, shape [rows]) of each row into one row, of shape [1, total].
+    """Join the first ``tokens`` (int64, shape [rows]) of each row into one row, shape [1, total].
 
-    Only a little padding is left, at the end. No row predicts the first token of the next one.
+    Only the end is padded, to a multiple of ``DENSE_STEP``.
     """
     kept = torch.arange(batch["input_ids"].shape[1]) < tokens[:, None]
     total = int(tokens.sum())
     missing = min(-total % DENSE_STEP, kept.numel() - total)
+    # The shifted loss would otherwise predict a row's first token from the last token of the row before.
     labels = batch["labels"].clone()
     labels[:, 0] = IGNORED
     padding = {
@@ -85,9 +85,9 @@ def dense(batch: dict[str, torch.Tensor], tokens: torch.Tensor) -> dict[str, tor
 
 
 def filled(batch: dict[str, torch.Tensor], rows: int, longest: int = 0) -> dict[str, torch.Tensor]:
-    """Add rows of nothing but padding until there are ``rows``: they carry no loss and keep shapes constant.
+    """Append padding rows until there are ``rows``: they carry no loss and keep shapes constant.
 
-    Their documents are no longer than ``longest`` tokens; 0 makes one document of a row.
+    Their documents are at most ``longest`` tokens long; with 0 each row is one document.
     """
     present, length = batch["input_ids"].shape
     missing = max(0, rows - present)
@@ -104,18 +104,21 @@ def filled(batch: dict[str, torch.Tensor], rows: int, longest: int = 0) -> dict[
 def with_boundaries(batch: dict[str, torch.Tensor], slots: Sequence[int] = (), longest: int = 0) -> dict[str, Any]:
     """Add the document boundaries that FlashAttention's varlen kernels need to a batch.
 
-    With more than one row these kernels would attend across documents without them. The rows are treated as one
-    sequence of ``rows * T`` tokens. With ``slots`` the boundaries are filled up with empty documents to the first of
-    these numbers that is enough. Both numbers cost: the kernel launches blocks for each document, empty ones too, as
-    many as the longest would need, and its backward pass keeps 128 rows of float32 for each.
+    The rows are treated as one sequence of ``rows * T`` tokens. With ``slots`` the boundaries are padded with empty
+    documents to the first of these counts that suffices.
 
     Returns:
         The batch with ``cu_seq_lens_q/k`` (int32, shape [documents + 1]) and ``max_length_q/k`` (tokens).
     """
     positions = batch["position_ids"]
     total = positions.numel()
+    # Every document starts at position 0, each row too. Without these boundaries transformers would derive them only
+    # for a single row, and a batch of several would attend across documents.
     starts = torch.nonzero(positions.reshape(-1) == 0).flatten().to(torch.int32)
     count = next((slot for slot in slots if slot >= len(starts)), len(starts))
+    # Trailing entries equal to `total` are empty documents. Slots and `longest` have a price: the kernel launches
+    # blocks for each document, empty ones included, as many as the longest would need, and its backward pass keeps
+    # 128 rows of float32 for each.
     boundaries = torch.full((count + 1,), total, dtype=torch.int32)
     boundaries[: len(starts)] = starts
     most = longest or int(positions.max()) + 1
@@ -129,7 +132,7 @@ def with_boundaries(batch: dict[str, torch.Tensor], slots: Sequence[int] = (), l
 
 
 def loss_places(labels: torch.Tensor) -> torch.Tensor:
-    """Return where a loss is taken: flat places of the tokens whose next token is trained, int64, shape [n]."""
+    """Return the flat positions that carry loss, those whose next token is trained, int64, shape [n]."""
     trained = torch.zeros_like(labels, dtype=torch.bool)
     trained[:, :-1] = labels[:, 1:] != IGNORED
     return torch.nonzero(trained.reshape(-1)).flatten()
@@ -137,21 +140,21 @@ def loss_places(labels: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True)
 class DocumentShape:
-    """The documents of packed rows; a tail of padding counts as one.
+    """Number and length of the documents in packed rows; padding at the end of a row counts as a document.
 
     Attributes:
-        counts: how many each row has, int64, shape [rows].
-        longest: tokens of the longest one.
+        counts: documents of each row, int64, shape [rows].
+        longest: tokens of the longest document.
     """
 
     counts: np.ndarray
     longest: int
 
     def slots(self, rows: int) -> tuple[int, ...]:
-        """Return what a batch of ``rows`` rows is filled up to: documents that nearly all keep to, and the most.
+        """Return the document counts to pad a batch of ``rows`` rows to: one that nearly always suffices, and the most.
 
-        The rows of a batch are drawn at random, so that its documents are close to normally distributed: four standard
-        deviations above the mean are exceeded once in thirty thousand batches.
+        The rows of a batch are drawn at random, so its document count is close to normally distributed: four standard
+        deviations above the mean are exceeded once in about thirty thousand batches.
         """
         if not len(self.counts):
             return ()

@@ -1,7 +1,7 @@
-"""What makes a run fast, decided once before its first step: attention, loss, checkpointing, compiling, batches.
+"""Performance decisions made once before the first step: attention, loss, checkpointing, compilation, batch layout.
 
-Every decision follows from configuration, data and machine, never from a measured time: a resumed run decides as
-the first one did.
+Every decision follows from configuration, data and machine, never from a measured time, so that a resumed run decides
+as the first one did.
 """
 
 from collections.abc import Callable
@@ -28,17 +28,17 @@ from snaketune.train.loading.unsupported_model import explaining_unfit_model
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What was decided.
+    """The decisions taken.
 
     Attributes:
         attention: name of the kernel in transformers.
-        chunked_loss: whether the loss is taken in chunks.
-        checkpoint_every: every how many layers one is recomputed; 0 is none.
-        compiled_layers: layers that are compiled at the first step.
+        chunked_loss: whether the loss is computed in chunks.
+        checkpoint_every: one in this many layers is recomputed; 0 recomputes none.
+        compiled_layers: number of layers compiled at the first step.
         layout: what batches hold.
-        notes: sentences on what was wanted and is not.
-        watch: counts what is compiled again; None when nothing is compiled.
-        liger_layers: modules that compute with kernels of liger-kernel.
+        notes: sentences on requested features that are not used, and why.
+        watch: counts recompilations; None when nothing is compiled.
+        liger_layers: number of modules that use kernels of liger-kernel.
     """
 
     attention: str
@@ -52,7 +52,7 @@ class Engine:
 
     @property
     def callbacks(self) -> tuple[CompilationWatch, ...]:
-        """Return what takes part in training."""
+        """Return the callbacks to add to the trainer."""
         return (self.watch,) if self.watch else ()
 
     def facts(self) -> dict[str, Any]:
@@ -64,11 +64,11 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class RunEstimate:
-    """What is expected of a run: whether it is long enough for compiling, and what fits the memory.
+    """Expectations about a run: whether it is long enough to compile for, and what fits in memory.
 
     Attributes:
-        is_long: whether compiling pays.
-        least_checkpointing: every how many layers one has to be checkpointed at least; 0 is none.
+        is_long: whether compilation pays off.
+        least_checkpointing: at least one in this many layers has to be checkpointed; 0 requires none.
     """
 
     is_long: Callable[[], bool] = lambda: False
@@ -78,7 +78,7 @@ class RunEstimate:
 def prepare_engine(
     model: Any, splits: tuple[PackedRows, PackedRows], cfg: TrainingSlice, device: Device, estimate: RunEstimate
 ) -> Engine:
-    """Check the model, then put the fast paths in, in the order that they need.
+    """Check the model, then install the fast paths in the order that their dependencies require.
 
     Args:
         model: the model with its adapter, on its device or about to be sharded over several.
@@ -88,9 +88,10 @@ def prepare_engine(
         estimate: what is expected of the run.
 
     Raises:
-        ConfigError: if a setting cannot be had, or packed rows would mix their documents in this model.
+        ConfigError: if a setting cannot be met, or packed rows would mix their documents in this model.
         TrainingError: if the model's own code fails on a few tokens.
     """
+    # A sharded model cannot run on one process alone: its checks run on a small model of the same architecture.
     train, notes = cfg["train"], []
     sample = likeness_of(model, device) if is_sharded(cfg) else model
     with explaining_unfit_model(model.config.model_type), mixed_precision(sample, mixed_dtype(train, device)):
@@ -120,7 +121,7 @@ def prepare_engine(
 
 
 def _suit_cpu(model: Any, train: Train) -> None:
-    """Choose attention by what the model really computes, and put in faster layers where nothing compiles them."""
+    """Choose attention by what the model really computes, and install fused layers where nothing is compiled."""
     is_compiled = train["torch_compile"] is True
     if model.config._attn_implementation == VARLEN:
         settle_attention(model, masked=is_compiled)
@@ -133,9 +134,9 @@ def _is_packed(rows: PackedRows) -> bool:
 
 
 def _can_be_dense(model: Any, cfg: TrainingSlice, device: Device) -> bool:
-    """Tell whether the rows of a batch may become one: attention has boundaries, and no pairs are found by their rows.
+    """Tell whether the rows of a batch may be joined into one: attention takes boundaries, and rows have no meaning.
 
-    An ablation has rows that keep their padding, to say what that costs.
+    Preference methods locate pairs by their rows, and an ablation keeps the padding to measure its cost.
     """
     train = cfg["train"]
     is_plain = device.is_cpu and not is_sharded(cfg) and train["method"] == "sft"
@@ -143,7 +144,7 @@ def _can_be_dense(model: Any, cfg: TrainingSlice, device: Device) -> bool:
 
 
 def _chunk_loss(model: Any, sample: Any, train: Train) -> tuple[bool, str | None]:
-    """Install the chunked loss and return whether it is, and why not; losses of pairs have their own."""
+    """Install the chunked loss; return whether it is installed, and why not. Preference losses have their own."""
     if train["chunked_loss"] is False or train["method"] != "sft":
         return False, None
     obstacle = chunked_loss_obstacle(sample)
@@ -182,7 +183,7 @@ def _layout(model: Any, splits: tuple[PackedRows, PackedRows], train: Train, pla
     if not is_compiled:
         return Layout(boundaries, places=places)
     size = train["per_device_train_batch_size"]
-    # A pair is found by its documents, so that batches of pairs get no rows of padding.
+    # Pairs are located by counting documents, which rows of padding would upset.
     rows = size if train["method"] == "sft" else 0
     if not boundaries:
         return Layout(places=places, rows=rows)

@@ -1,4 +1,4 @@
-"""In which order rows are taken, and how those of a batch come together."""
+"""The order in which rows are visited, and how the rows of a batch are collated."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -13,9 +13,9 @@ from snaketune.train.monitoring.step_timers import batch_facts
 
 
 class RowIndices(Dataset[Any]):
-    """The indices of packed rows: the rows themselves are read when a batch is put together.
+    """A dataset of row indices: the rows themselves are read when a batch is collated.
 
-    An index beyond the last row means a row of padding.
+    An index beyond the last row stands for a row of padding.
     """
 
     def __init__(self, rows: PackedRows):
@@ -29,7 +29,7 @@ class RowIndices(Dataset[Any]):
 
 
 class RowCollator:
-    """Put packed rows into a batch; ``facts`` says what is counted about it."""
+    """Collate packed rows into a batch; its ``facts`` hold the counts of rows and tokens."""
 
     def __init__(self, rows: PackedRows, layout: Layout):
         self._rows, self._layout = rows, layout
@@ -42,12 +42,12 @@ class RowCollator:
 
 
 class EvenSampler(Sampler[int]):
-    """The order of one process, filled up with rows of padding so that several take equally many.
+    """The row order of an epoch, extended by padding rows so that all processes take equally many.
 
-    Without the filling the last turn of an epoch would show some rows twice.
+    Without the padding, accelerate would repeat rows from the start of the epoch to fill its last turn.
 
     Args:
-        dataset: the rows that are put in order; it has a length.
+        dataset: the rows to order; only its length is used.
         seed: of the order.
         turn: rows that all processes together take at a time.
     """
@@ -57,7 +57,7 @@ class EvenSampler(Sampler[int]):
         self._rows, self._total = len(dataset), -(-len(dataset) // turn) * turn
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the order of another epoch."""
+        """Select the order of an epoch: it depends on seed and epoch alone, so a resumed run repeats it."""
         self._order.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[int]:
@@ -69,10 +69,10 @@ class EvenSampler(Sampler[int]):
 
 
 def end_loaders(loaders: Iterable[Any]) -> None:
-    """End the processes that load rows. They are kept from one epoch to the next, and belong to the trainer.
+    """End the data loader workers, which persist between epochs.
 
-    Left to the garbage collector, as all of a trainer is, each one was waited for five seconds by the next training of
-    the process: their queues are closed before they are told to end.
+    Left to the garbage collector, each of them delays the next training of the process by five seconds: their queues
+    are closed before they are told to end.
     """
     for loader in loaders:
         base = getattr(loader, "base_dataloader", loader)

@@ -1,9 +1,13 @@
-"""A thin subclass of Hugging Face's Trainer: packed rows, token-weighted held-out loss, checkpoints that are exact.
+"""A thin subclass of Hugging Face's Trainer: packed rows, token-weighted held-out loss, exact checkpoints.
 
 Three overrides remove host work that grows with the number of modules (measured: 25-32 ms per micro-step at 32
 layers): counting parameters for FLOPs, walking all modules in ``train()`` and clipping over frozen parameters.
 
-Nothing here needs more than torch, transformers and peft; how checkpoints are sealed and metrics written is given.
+A resumed training gives the same weights as one without interruption. The Trainer's checkpoint restores weights,
+optimizer, schedule, sampler position and random states (Python, NumPy, torch, each device). What it leaves out is added
+here: the running loss of an unfinished log interval, the token counts, the best checkpoint and a postponed evaluation.
+
+The module needs only torch, transformers and peft; sealing checkpoints and writing metrics are injected as hooks.
 """
 
 import contextlib
@@ -40,14 +44,14 @@ PLAIN = Layout()
 
 
 class PackedTrainer(Trainer):
-    """Trainer over packed rows: exact to resume at every step, and stopped by the first value that is not finite.
+    """Trainer over packed rows that resumes exactly at every step and stops at the first non-finite value.
 
     Attributes:
         counter: tokens seen so far.
-        times: where the time goes.
-        guard: watches for values that are not finite.
-        evaluation_is_due: an evaluation was put off, because training was asked to stop.
-        best: which checkpoint is the best so far.
+        times: wall time by what it was spent on.
+        guard: checks losses and gradient norms for non-finite values.
+        evaluation_is_due: whether an evaluation was postponed because training was asked to stop.
+        best: the best checkpoint so far.
     """
 
     _redirected: Path | None = None
@@ -73,9 +77,10 @@ class PackedTrainer(Trainer):
         self._resumed: dict[str, Any] = {}
 
     def train(self, *args, **kwargs):
-        """Train, with Python's garbage collector kept from walking the objects that are there: the model's.
+        """Train with the objects that exist now, the model's, exempt from Python's garbage collection.
 
-        However training ends they are the collector's again: what an error leaves would fill the GPU for good.
+        They are handed back to the collector however training ends: what a failed training leaves behind would
+        otherwise keep its GPU memory.
         """
         gc.collect()
         gc.freeze()
@@ -91,7 +96,7 @@ class PackedTrainer(Trainer):
             forget_overrides(getattr(self.optimizer, "optimizer", self.optimizer))
 
     def create_optimizer(self, *args, **kwargs) -> torch.optim.Optimizer:
-        """Create the optimizer and, where they are wanted, its steps within the backward pass."""
+        """Create the optimizer and, with ``train.optimizer_in_backward``, its steps within the backward pass."""
         optimizer = super().create_optimizer(*args, **kwargs)
         if self._wants_steps_in_backward and self._steps is None:
             if self.args.gradient_accumulation_steps > 1:
@@ -109,7 +114,8 @@ class PackedTrainer(Trainer):
             page_again(getattr(self.optimizer, "optimizer", self.optimizer))
 
     def _prepare_for_training(self, *args, **kwargs):
-        # A base model is loaded in evaluation mode, and the adapter around it says that it trains.
+        # The base model is loaded in evaluation mode while the adapter around it reports training mode: training_step
+        # would take the whole for trained, and dropout and gradient checkpointing of the base would stay off.
         self._model().train()
         if is_deepspeed_zero3_enabled():
             share_out(self._model(), self.args)
@@ -122,11 +128,11 @@ class PackedTrainer(Trainer):
         return EvenSampler(train_dataset or self.train_dataset, self.args.seed, turn)
 
     def floating_point_ops(self, inputs) -> int:
-        """Return 0: FLOPs follow from the documents, not from walking all parameters at every step."""
+        """Return 0: FLOPs are computed from the documents instead of walking all parameters at every step."""
         return 0
 
     def get_batch_samples(self, *args, **kwargs):
-        """Take the batches of an optimizer step and book the time that this waits."""
+        """Take the batches of an optimizer step and book the time spent waiting for them."""
         with self.times.spending("data"):
             return super().get_batch_samples(*args, **kwargs)
 
@@ -136,6 +142,7 @@ class PackedTrainer(Trainer):
         self._process_group.note()
         self.counter.add(facts)
         if model.training:
+            # Trainer calls model.train() at every micro-step, which walks all modules: a no-op replaces it meanwhile.
             model.train = lambda mode=True: model
         try:
             with self._explaining_first_step():
@@ -146,30 +153,32 @@ class PackedTrainer(Trainer):
         return loss
 
     def compute_loss(self, model, inputs, *args, **kwargs):
-        """Take the loss without a KV cache: where there is one, transformers does not tell documents by positions.
+        """Compute the loss without a KV cache: with one, transformers ignores the restarts of positions.
 
-        The setting that Trainer switches off is the whole model's; the text model of a larger one has its own.
+        Trainer disables ``use_cache`` in the top-level configuration only; the text model of a multimodal one has its
+        own.
         """
         return super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
 
     def _explaining_first_step(self) -> contextlib.AbstractContextManager[None]:
-        # A model that has made a step is not a wrong choice: what fails later is a defect, with its traceback.
+        # A model that completed a step is supported: a later failure is a defect and keeps its traceback.
         is_main_process, config = self.state.global_step == 0, self._model().config
         return explaining_unfit_model(config.model_type) if is_main_process else contextlib.nullcontext()  # type: ignore
 
     @functools.cached_property
     def _trainable(self) -> list[torch.nn.Parameter]:
-        """What is trained; only known once training has begun, because sharding replaces parameters."""
+        """The trained parameters; known only once training has begun, because sharding replaces parameters."""
         return [parameter for parameter in self._model().parameters() if parameter.requires_grad]
 
     def _clip_grad_norm(self, model):
         if self.is_deepspeed_enabled:
             return super()._clip_grad_norm(model)
+        # Scaled float16 gradients would be clipped at the wrong norm. Of sharded gradients the norm is a DTensor.
         self.accelerator.unscale_gradients()
         return full_tensor(torch.nn.utils.clip_grad_norm_(self._trainable, self.args.max_grad_norm))
 
     def _get_grad_norm(self, model, grad_norm=None):
-        """Return the norm before clipping, after a look at it: this is the last thing before the optimizer's step."""
+        """Return the norm before clipping, once checked: this is the last call before the optimizer's step."""
         if self.is_deepspeed_enabled:
             grad_norm = super()._get_grad_norm(model, grad_norm)
         elif self._steps:
@@ -182,15 +191,15 @@ class PackedTrainer(Trainer):
         return grad_norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log values of steps that are known to be finite, with the counts of all processes."""
+        """Log only after the steps are known to be finite, with the counts summed over all processes."""
         self.guard.settle()
         self.counter.gather(self._process_group.sum)
         super().log(logs, start_time)
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        """Return and log the held-out loss: mean over all loss-bearing tokens, whatever the batching.
+        """Return and log the held-out loss: the mean over all loss-bearing tokens, independent of batching.
 
-        A training that is asked to stop saves first and evaluates when it goes on.
+        A training that is asked to stop saves first and evaluates after it is resumed.
         """
         self.guard.settle()
         with self.times.spending("evaluation"):
@@ -204,7 +213,7 @@ class PackedTrainer(Trainer):
         return metrics
 
     def held_out_measures(self) -> dict[str, float]:
-        """Return what is measured on the held-out rows; nothing when training was asked to stop meanwhile."""
+        """Return the metrics of the held-out rows; an empty dictionary if training was asked to stop meanwhile."""
         loss = self.held_out_loss()
         return {} if loss is None else {"eval_loss": loss}
 
@@ -224,7 +233,8 @@ class PackedTrainer(Trainer):
             with self.compute_loss_context_manager():
                 loss = model(**self._prepare_inputs(batch), use_cache=False).loss
             if count and counts:
-                # In float64 on the device: the host asks once, when all batches are through.
+                # The model returns a mean per batch; weighted by its tokens it sums to a mean over all tokens. In
+                # float64 on the device, so that the host synchronises once, after the last batch.
                 total = total + loss.double() * count
                 tokens += count
         model.train()
@@ -234,14 +244,18 @@ class PackedTrainer(Trainer):
         return total / tokens
 
     def _prepare_input(self, data):
-        """Return a tensor on the device of training, copied without waiting for what is queued there."""
+        """Return a tensor on the training device; the copy does not wait for work already queued there."""
         if not isinstance(data, torch.Tensor) or self.is_deepspeed_enabled or data.device == self.args.device:
             return super()._prepare_input(data)
         pins = self.args.dataloader_pin_memory and self.args.device.type == "cuda"
         return (data.pin_memory() if pins else data).to(self.args.device, non_blocking=True)
 
     def _own_batches(self) -> Iterator[tuple[list[int], bool]]:
-        """Yield this process's batches of held-out rows; all processes get equally many, the surplus does not count."""
+        """Yield this process's held-out batches and whether each counts.
+
+        All processes run equally many batches, because sharded forward passes are collective; surplus ones repeat
+        the last batch and are not counted.
+        """
         rows, size = len(self._held_out), self.args.per_device_eval_batch_size
         starts = list(range(0, rows, size))
         for turn in range(
@@ -257,7 +271,7 @@ class PackedTrainer(Trainer):
         return self._hooks.process_group
 
     def _is_interrupted(self) -> bool:
-        """Tell whether to stop now; the last step is always evaluated, nothing comes after it."""
+        """Tell whether to stop now; the last step is always evaluated, because no later run would do it."""
         return self._hooks.stop_requested() and self.state.global_step < self.state.max_steps
 
     def _model(self) -> torch.nn.Module:
@@ -269,14 +283,14 @@ class PackedTrainer(Trainer):
         return self.optimizer
 
     def resume(self, facts: dict[str, Any]) -> None:
-        """Go on from the facts of a checkpoint when training begins: counts and the loss of an unfinished interval."""
+        """Restore counts, best checkpoint and a postponed evaluation from a checkpoint, before training begins."""
         self._resumed = facts
         self.counter.restore(facts)
         self.best.restore(facts)
         self.args.eval_on_start = facts["evaluation_is_due"]
 
     def restore_interval(self) -> None:
-        """Take up the log interval that the checkpoint was written in."""
+        """Restore the running loss of the log interval that the checkpoint was written in."""
         if self._resumed:
             self._tr_loss.fill_(self._resumed["interval_loss"][self._process_group.rank])
             self._total_loss_scalar = self._resumed["total_loss"]
@@ -295,9 +309,9 @@ class PackedTrainer(Trainer):
         }
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
-        """Load an adapter's weights in the dtype that it trains in.
+        """Load an adapter's weights in place, in the dtype that it trains in.
 
-        PEFT's own loading turns bfloat16 weights into new float32 ones, which the optimizer does not know.
+        PEFT's own loading replaces bfloat16 weights by new float32 parameters, which the optimizer does not hold.
         """
         adapted = self._model()
         if isinstance(adapted, PeftModel):
@@ -309,10 +323,10 @@ class PackedTrainer(Trainer):
         return str(self._redirected) if self._redirected else super()._get_output_dir(trial)
 
     def _save_checkpoint(self, model, trial) -> None:
-        """Write the checkpoint aside, prove that it is sound and seal it: a crash never leaves half of one.
+        """Write the checkpoint to a partial folder, validate it and seal it: a crash never leaves half of one.
 
         Raises:
-            TrainingError: if what would be saved is not finite.
+            TrainingError: if a weight or the optimizer's state is not finite.
         """
         self.guard.settle()
         require_finite_state(self.state.global_step, self._trainable, self._optimizer())
@@ -346,7 +360,7 @@ class PackedTrainer(Trainer):
         self._process_group.barrier()
 
     def require_room(self, root: Path) -> None:
-        """Refuse to begin a checkpoint that the disk of ``root`` has no room for.
+        """Refuse to write a checkpoint that does not fit the disk of ``root``.
 
         Raises:
             DiskFullError: naming the folder, the bytes needed and those free.
@@ -354,15 +368,16 @@ class PackedTrainer(Trainer):
         require_room(root, self._checkpoint_bytes(), "a checkpoint of this training")
 
     def _checkpoint_bytes(self) -> int:
-        """Return about how much a checkpoint takes: what is trained, and twice that for the optimizer."""
-        # Not those of `_trainable`, which are not known before training has begun.
+        """Return the approximate size of a checkpoint: the trained weights and Adam's two moments of the same size."""
+        # `_trainable` cannot be used here: it is not known before training has begun.
         trained = (parameter for parameter in self._model().parameters() if parameter.requires_grad)
         return 3 * sum(parameter.numel() * parameter.element_size() for parameter in trained)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write what was trained; of sharded weights one tensor at a time is gathered.
+        """Write the trained weights; sharded weights are gathered one tensor at a time.
 
-        A model trained as a whole lies in the checkpoint as the shares of all processes, and is gathered at the end.
+        A fully trained sharded model is kept in checkpoints as the shards of all processes and gathered only at the
+        last step.
         """
         if not self.is_fsdp_enabled and not self.is_deepspeed_enabled:
             super().save_model(output_dir, _internal_call)
@@ -385,13 +400,13 @@ class PackedTrainer(Trainer):
 
 
 class RestoreInterval(TrainerCallback):
-    """Gives a resumed trainer the running loss of the log interval its checkpoint was written in."""
+    """Restores a resumed trainer's running loss of the log interval that its checkpoint was written in."""
 
     def __init__(self, trainer: PackedTrainer):
         self._trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Restore after the Trainer has set its own running loss to zero."""
+        """Restore the running loss after the Trainer has set it to zero."""
         self._trainer.restore_interval()
         self._trainer.times.start()
 
@@ -410,14 +425,14 @@ def assemble(
     """Return a trainer of ``model`` on packed ``rows``; nothing is trained, read or written yet.
 
     Args:
-        model: with its adapter on it, on its device.
-        arguments: of Hugging Face's Trainer; :func:`snaketune.train.arguments.training_arguments` makes them.
+        model: the model with its adapter, on its device.
+        arguments: of Hugging Face's Trainer, as made by :func:`snaketune.train.arguments.training_arguments`.
         rows: packed training rows.
         held_out: packed rows of the held-out loss; by default the training rows.
         layout: what batches hold.
-        hooks: what the trainer is given from outside.
-        callbacks: what else takes part, in this order.
-        kind: the trainer to make, with its own ``settings``.
+        hooks: injected behaviour: sealing of checkpoints, stop requests, process group.
+        callbacks: further callbacks, in this order.
+        kind: class of the trainer, which takes the ``settings``.
     """
     held_out = rows if held_out is None else held_out
     trainer = kind(

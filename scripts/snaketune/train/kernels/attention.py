@@ -1,9 +1,10 @@
-"""Attention over packed rows: which kernel runs where, and the proof that documents stay apart.
+"""Attention over packed rows: which kernel runs where, and a check that documents do not attend to each other.
 
-On a GPU a packed row goes through a kernel that takes the boundaries of its documents (``cu_seq_lens``): neither a
-mask of ``T * T`` entries nor a look at the positions in every layer. torch brings such a kernel itself; it is
-registered with transformers as ``varlen``. On a CPU :mod:`snaketune.train.kernels.cpu_attention` takes the same
-boundaries. Where a model needs more than that, scaled dot-product attention builds a mask from the positions.
+On a GPU packed rows go through a kernel that takes the document boundaries (``cu_seq_lens``: cumulative lengths, so
+that document i is tokens c[i] to c[i + 1] - 1). It needs no mask of ``T * T`` entries and reads no positions in each
+layer. torch ships such a kernel, registered with transformers as :data:`VARLEN`. On a CPU
+:mod:`snaketune.train.kernels.cpu_attention` takes the same boundaries. Models whose attention is not a plain dot
+product use scaled dot-product attention with a mask built from the positions.
 """
 
 from collections.abc import Callable
@@ -20,14 +21,14 @@ from snaketune.train.batches import with_boundaries
 from snaketune.train.device import Device, is_exact
 from snaketune.train.kernels.cpu_attention import attend_by_document
 
-# What the kernel is called in transformers. Not the name of the setting (``varlen``): code that reads a model, with
-# padding or a cache, takes the setting and gets sdpa (:func:`snaketune.train.device.attention`).
+# Name of the kernel in transformers. It differs from the setting (``varlen``) because inference, with padding or a
+# cache, takes the same setting and gets sdpa (:func:`snaketune.train.device.attention`).
 VARLEN = "varlen_packed"
-# The flash kernels in torch take heads of up to this width, in steps of 8 (aten/src/ATen/native/transformers/cuda).
+# torch's flash kernels take head sizes up to this, in multiples of 8 (aten/src/ATen/native/transformers/cuda).
 WIDEST_HEAD, HEAD_STEP = 256, 8
-# Under which names configurations have the share of attention weights that is dropped in training.
+# Names of the attention dropout probability in model configurations.
 DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
-# How much a document may change when another one is in front of it: rounding, where mixing changes it completely.
+# Relative change allowed in a document's outputs when another precedes it: rounding. Mixing changes them completely.
 TOLERANCE_FLOAT32, TOLERANCE_HALF = 1e-3, 0.1
 
 Kernel = Callable[..., Any]
@@ -41,12 +42,12 @@ def training_attention(
     Args:
         setting: ``model.attn_implementation``.
         device: where the model goes.
-        dtype: dtype of the computing; the kernels with boundaries take 16 bits only.
-        folder: the model, whose configuration says how wide a head is and whose class what it supports.
+        dtype: compute dtype; GPU kernels with boundaries take 16 bits only.
+        folder: the model, whose configuration gives the head size and whose class the supported kernels.
         trust_remote_code: whether code that comes with the model may run.
 
     Raises:
-        ConfigError: if what is asked for cannot run here, or not with this model.
+        ConfigError: if the requested kernel cannot run here, or not with this model.
     """
     config = read_configuration(folder, trust_remote_code)
     support = support_of(config)
@@ -75,7 +76,7 @@ def training_attention(
 
 
 def _masked(support: Support) -> str:
-    """Return the kernel that takes a mask, and say why when it is the slowest."""
+    """Return the kernel that takes a mask; print why if that is eager attention, the slowest."""
     if support.sdpa:
         return "sdpa"
     print(
@@ -104,7 +105,7 @@ def _installed_flash(capability: tuple[int, int]) -> str | None:
 
 
 def _obstacle(device: Device, dtype: torch.dtype, folder: str | Path, support: Support) -> str | None:
-    """Return why a kernel that takes documents one by one cannot run, or None."""
+    """Return why a kernel with document boundaries cannot run, or None."""
     if dtype == torch.float32 and not device.is_cpu:
         return "it computes in 16 bits but this run in float32"
     if not device.is_cpu and torch.cuda.get_device_capability()[0] < 8:
@@ -118,7 +119,7 @@ def _obstacle(device: Device, dtype: torch.dtype, folder: str | Path, support: S
 
 
 def _not_for_flash(dtype: torch.dtype, settings: dict[str, Any]) -> str | None:
-    """Return why FlashAttention as a package cannot run, whatever the attention is, or None."""
+    """Return why the FlashAttention package cannot run on this GPU or head size, or None."""
     if dtype == torch.float32:
         return "it computes in 16 bits but this run in float32"
     if torch.cuda.get_device_capability()[0] < 8:
@@ -151,13 +152,13 @@ def _unsuitable_heads(settings: dict[str, Any]) -> str | None:
 
 
 def register_varlen(kernel: Kernel | None = None) -> None:
-    """Make the kernel known to transformers under the name :data:`VARLEN`.
+    """Register the kernel with transformers under the name :data:`VARLEN`.
 
-    No mask function goes with it: without one transformers makes no mask at all and does not look at the
-    positions either, which would wait for the GPU in every forward pass.
+    No mask function is registered with it: transformers then builds no mask and does not read the positions, which
+    would synchronise with the GPU in every forward pass.
 
     Args:
-        kernel: stands in for ``torch.nn.attention.varlen.varlen_attn``, with its signature.
+        kernel: used instead of ``torch.nn.attention.varlen.varlen_attn``; has its signature.
     """
     from torch.nn.attention.varlen import varlen_attn
 
@@ -166,15 +167,16 @@ def register_varlen(kernel: Kernel | None = None) -> None:
 
 def _over_documents(kernel: Kernel) -> Callable[..., tuple[torch.Tensor, None]]:
     def attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0, sliding_window=None, **kwargs):
-        """Attend within documents: the rows of the batch are one sequence, cut at ``cu_seq_lens``.
+        """Attend within documents: the rows of the batch form one sequence, split at ``cu_seq_lens``.
 
-        Args (shapes [rows, heads, T, width]) and result ([rows, T, heads, width]) are transformers'.
+        Arguments (shape [rows, heads, T, width]) and result (shape [rows, T, heads, width]) are as in transformers.
         """
         boundaries, longest = kwargs.get("cu_seq_lens_q"), kwargs.get("max_length_q")
         _refuse_unsupported(boundaries, attention_mask, dropout, kwargs)
         rows, heads, length, _ = query.shape
         flat = [_flattened(states, _computing_dtype(states)) for states in (query, key, value)]
-        # (left, right) counts the tokens besides the own one; nothing to the right is what makes it causal.
+        # (left, right): tokens visible besides the query's own, -1 for all. Zero to the right makes it causal;
+        # transformers' sliding window includes the query's own token, hence - 1.
         window = (-1, 0) if sliding_window is None else (sliding_window - 1, 0)
         grouped = key.shape[1] != heads
         out = kernel(
@@ -199,29 +201,29 @@ def _refuse_unsupported(boundaries, mask, dropout: float, kwargs: dict[str, Any]
 
 
 def _flattened(states: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Turn [rows, heads, T, width] into [rows * T, heads, width]; a view for what a projection made."""
+    """Turn [rows, heads, T, width] into [rows * T, heads, width]; a view for the output of a projection."""
     return states.transpose(1, 2).reshape(-1, states.shape[1], states.shape[3]).to(dtype)
 
 
 def _computing_dtype(states: torch.Tensor) -> torch.dtype:
-    """Return the format the kernel gets: rotary embeddings leave float32 behind when the weights are float32."""
+    """Return the kernel's dtype: under autocast rotary embeddings return float32 if the weights are float32."""
     kind = states.device.type
     is_wide = states.dtype == torch.float32 and torch.is_autocast_enabled(kind)
     return torch.get_autocast_dtype(kind) if is_wide else states.dtype
 
 
 def needs_boundaries(model: Any) -> bool:
-    """Tell whether the model's attention kernel keeps documents apart by boundaries, not by positions."""
+    """Tell whether the model's attention kernel separates documents by boundaries instead of positions."""
     return model.config._attn_implementation.startswith((VARLEN, "flash"))
 
 
 @torch.no_grad()
 def settle_attention(model: Any, masked: bool = False) -> None:
-    """Go back to attention with a mask where the kernel that takes documents one by one is not what the model computes.
+    """Fall back to attention with a mask if the kernel with boundaries does not compute this model's attention.
 
-    Both are compared on a short document: a layer may hand its kernel a bias or a cap that no configuration names.
-    That documents of one row stay apart is for :func:`check_isolation` to see.
-    With ``masked`` the mask is taken anyway: layers that are compiled cannot have a loop over documents.
+    Both are compared on a short document: a layer may pass its kernel a bias or a cap that no configuration names.
+    :func:`check_isolation` tests separately that the documents of a row do not attend to each other.
+    ``masked`` takes the mask in any case: compiled layers cannot contain a loop over documents.
     """
     was_training = model.training
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -230,7 +232,7 @@ def settle_attention(model: Any, masked: bool = False) -> None:
         return
     try:
         with torch.random.fork_rng([]):
-            _second_document(model.train(), alone=True)  # only then a layer drops weights at random
+            _second_document(model.train(), alone=True)  # a layer passes its dropout in training mode only
         by_document = _second_document(model.eval(), alone=True)
     except ConfigError:
         by_document = None
@@ -246,12 +248,13 @@ def settle_attention(model: Any, masked: bool = False) -> None:
 
 
 def check_isolation(model: Any) -> None:
-    """Prove on this model, device and kernel that a document does not see the one in front of it in its row.
+    """Check on this model, device and kernel that a document does not attend to the one before it in its row.
 
-    It has to run in the mixed precision of training: kernels with boundaries take 16 bits only.
+    Configurations cannot tell: a model's own code may ignore positions. Call it under the mixed precision of training:
+    kernels with boundaries take 16 bits only.
 
     Raises:
-        ConfigError: if it does, as with layers that are not attention (state-space models and the like).
+        ConfigError: if documents mix, as in layers that are not attention (state-space models, for example).
     """
     change, limit = _change_behind_another(model)
     if not change <= limit:
@@ -262,14 +265,14 @@ def check_isolation(model: Any) -> None:
 
 
 def is_isolated(model: Any) -> bool:
-    """Tell whether a document does not see the one in front of it, see :func:`check_isolation`."""
+    """Tell whether a document is independent of the one before it, see :func:`check_isolation`."""
     change, limit = _change_behind_another(model)
     return change <= limit
 
 
 @torch.no_grad()
 def _change_behind_another(model: Any) -> tuple[float, float]:
-    """Return by which share a document changes behind another one, and by how much it may."""
+    """Return the largest relative change of a token's state when another document precedes its own, and the limit."""
     was_training = model.training
     model.eval()
     alone, behind = _second_document(model, alone=True), _second_document(model, alone=False)
@@ -280,7 +283,7 @@ def _change_behind_another(model: Any) -> tuple[float, float]:
 
 
 def given_to(base: Any, batch: dict[str, Any]) -> dict[str, Any]:
-    """Return a batch as a model takes it: with the boundaries that its attention needs, on its device."""
+    """Return a batch as the model takes it: with the boundaries that its attention needs, on its device."""
     batch = with_boundaries(batch) if needs_boundaries(base) else batch
     device = next(base.parameters()).device
     return {name: part.to(device) if isinstance(part, torch.Tensor) else part for name, part in batch.items()}

@@ -1,9 +1,9 @@
-"""The output layer and its loss without ever keeping logits: memory does not grow with the number of tokens.
+"""Cross-entropy computed chunk by chunk: the full logits never exist, so memory does not grow with their number.
 
-Logits of 8,192 tokens over a vocabulary of 128,000 are 4 GB in float32, several times over in a usual loss. Here
-the tokens that carry loss go through the output layer a chunk at a time; the gradient with respect to the hidden
-states is made on the spot (it only needs scaling later), so that nothing is recomputed and a frozen output layer
-costs no weight gradient.
+The logits of 8,192 tokens over a vocabulary of 128,000 take 4 GB in float32, and an ordinary loss keeps several copies.
+Here the tokens that carry loss go through the output layer a chunk at a time. The gradient with respect to the hidden
+states is computed in the forward pass and only scaled in the backward pass: nothing is recomputed, and a frozen output
+layer costs no weight gradient.
 """
 
 import functools
@@ -19,16 +19,16 @@ from snaketune.train.device import is_exact
 from snaketune.train.kernels.attention import given_to
 from snaketune.train.kernels.matrix_products import product
 
-# Logits alive at once: 2^26 are 512 tokens of a vocabulary of 128,000, 0.5 GB with their bfloat16 twins. A CPU is
-# fastest with few (measured: 15% at vocabularies of 4,096 and 32,000).
+# Logits held at a time: 2^26 are 512 tokens of a vocabulary of 128,000, 0.5 GB with their bfloat16 copies. A CPU is
+# faster with fewer (measured: 15% at vocabularies of 4,096 and 32,000).
 LOGITS_AT_ONCE, LOGITS_AT_ONCE_CPU = 1 << 26, 1 << 22
-# Settings under which logits are more than hidden states times a matrix (Gemma, Cohere, Granite, Falcon-H1, MoE).
+# Settings under which the logits are not just hidden states times a matrix (Gemma, Cohere, Granite, Falcon-H1).
 CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 TOLERANCE_FLOAT32, TOLERANCE_HALF = 1e-4, 2e-2
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Sum over tokens of the cross-entropy of ``hidden @ weight.T + bias``; gradients are made in the forward."""
+    """Sum over tokens of the cross-entropy of ``hidden @ weight.T + bias``; the forward pass computes the gradients."""
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, targets, chunk: int, with_gradient: bool):
@@ -37,12 +37,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if wanted[0] else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if wanted[2] else None
-        # The loss is a sum over tokens, so its gradient with respect to a chunk's logits, softmax - one-hot, is known
-        # as soon as these logits are: it is multiplied on to the hidden states at once and the logits are dropped. The
-        # backward pass only scales by the scalar that comes from above. An ordinary loss would keep all logits for it.
+        # The loss is a sum over tokens, so the gradient with respect to a chunk's logits (softmax - one-hot) depends on
+        # that chunk alone. It is propagated to the hidden states right away and the logits are freed; an ordinary loss
+        # would keep all of them. The upstream gradient is a scalar, which the backward pass multiplies in.
         for start in range(0, len(targets), chunk):
             part = slice(start, start + chunk)
-            # In float32: a bfloat16 sum over 100,000 exponentials loses the small ones.
+            # In float32: a bfloat16 sum over 100,000 exponentials would drop the small terms.
             logs = product(hidden[part], weight, bias).log_softmax(-1, dtype=torch.float32)
             losses[part] = -logs.gather(-1, targets[part, None]).squeeze(-1)
             if not any(wanted):
@@ -66,7 +66,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _slope(logs: torch.Tensor, targets: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return d loss / d logits = softmax - one-hot, in place of ``logs`` where the format allows."""
+    """Return d loss / d logits = softmax - one-hot; overwrites ``logs``, which saves a second buffer of that size."""
     logs.exp_().scatter_add_(-1, targets[:, None], logs.new_full((len(targets), 1), -1.0))
     return logs.to(dtype)
 
@@ -85,16 +85,16 @@ def linear_cross_entropy(
     """Return the sum of the tokens' negative log-likelihoods, in nats, float32.
 
     Args:
-        hidden: states of the tokens that carry loss, shape [tokens, width].
+        hidden: hidden states at the positions that carry loss, shape [tokens, width].
         weight, bias: of the output layer, shapes [vocabulary, width] and [vocabulary].
-        targets: the token that each state should predict, int64, shape [tokens].
-        chunk: tokens whose logits exist at the same time; by default as many as make 2^26 logits (2^22 on a CPU).
+        targets: the token to predict from each state, int64, shape [tokens].
+        chunk: tokens whose logits exist at the same time; by default as many as give 2^26 logits (2^22 on a CPU).
     """
     dtype = _product_dtype(hidden, weight)
     bias = None if bias is None else bias.to(dtype)
     at_once = LOGITS_AT_ONCE_CPU if hidden.device.type == "cpu" else LOGITS_AT_ONCE
     size = chunk or max(1, at_once // len(weight))
-    # Autocast would meddle with the sums inside; the formats are settled here.
+    # The dtypes are set above; autocast would also cast the float32 sums inside.
     with torch.autocast(hidden.device.type, enabled=False):
         return _LinearCrossEntropy.apply(
             hidden.to(dtype), weight.to(dtype), bias, targets, size, torch.is_grad_enabled()
@@ -107,10 +107,10 @@ def _product_dtype(hidden: torch.Tensor, weight: torch.Tensor) -> torch.dtype:
 
 
 def install_chunked_loss(model: Any) -> bool:
-    """Put the chunked loss in as the forward of the causal language model, also under PEFT.
+    """Install the chunked loss as the forward pass of the causal language model, also under PEFT.
 
-    It is the ``forward`` of the module itself, so that hooks around the module (FSDP2's) still run. Without labels
-    the model answers as before: evaluation and generation get their logits. Says why when it cannot be installed.
+    It replaces the ``forward`` of the module itself, so hooks around the module (FSDP2's) still run. Without labels
+    the model behaves as before: evaluation and generation get their logits. Prints the reason if it cannot be used.
 
     Returns:
         Whether it is installed.
@@ -124,7 +124,7 @@ def install_chunked_loss(model: Any) -> bool:
 
 
 def put_chunked_loss(model: Any) -> None:
-    """Put the chunked loss in where it is known to be the model's own."""
+    """Install the chunked loss in a model for which :func:`chunked_loss_obstacle` returned None."""
     base = _causal_model(model)
     head = base.get_output_embeddings()
     head.forward = _forward_with_loss(head, head.forward)
@@ -132,9 +132,9 @@ def put_chunked_loss(model: Any) -> None:
 
 
 def chunked_loss_obstacle(model: Any) -> str | None:
-    """Return why the chunked loss cannot stand for the model's own, or None; both are compared on a few tokens.
+    """Return why the chunked loss cannot replace the model's own, or None; both are compared on a few tokens.
 
-    It has to run in the mixed precision of training: attention kernels for packed rows take 16 bits only.
+    Call it under the mixed precision of training: attention kernels for packed rows take 16-bit inputs only.
     """
     base = _causal_model(model)
     head = base.get_output_embeddings()
@@ -185,9 +185,9 @@ def _sample(base: Any, length: int = 16) -> dict[str, Any]:
 
 
 def _forward_with_loss(head: torch.nn.Linear, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a forward of the output layer that, given targets, gives their summed loss instead of logits.
+    """Return a forward pass of the output layer that returns the summed loss instead of logits when given targets.
 
-    The layer itself is called with them: where its weights are sharded, its own hooks gather them.
+    The loss is computed inside the layer's own call because its weights may be sharded: the layer's hooks gather them.
     """
 
     def forward(states: torch.Tensor, targets: torch.Tensor | None = None) -> torch.Tensor:
@@ -199,7 +199,7 @@ def _forward_with_loss(head: torch.nn.Linear, original: Callable[..., Any]) -> C
 
 
 def _forward_with_chunks(base: Any, original: Callable[..., Any], loss_of: Callable[..., Any]) -> Callable[..., Any]:
-    # Trainer reads the signature to learn that num_items_in_batch is welcome, generate what inputs there are.
+    # Trainer inspects the signature for num_items_in_batch, and generate for the inputs: hence functools.wraps.
     @functools.wraps(original)
     def forward(*args, labels=None, shift_labels=None, loss_places=None, num_items_in_batch=None, **kwargs):
         if labels is None and shift_labels is None:
@@ -218,9 +218,9 @@ def _forward_with_chunks(base: Any, original: Callable[..., Any], loss_of: Calla
 
 
 def _places_and_targets(labels, shift_labels, places) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the flat places that carry loss and the tokens they should predict, int64, shape [n].
+    """Return the flat positions that carry loss and the tokens to predict from them, int64, shape [n].
 
-    Places that came with the batch spare a wait for the GPU: how many there are is known on the host.
+    Positions that come with the batch avoid a GPU synchronisation: ``nonzero`` makes the host wait for its output size.
     """
     if shift_labels is not None:
         flat = shift_labels.reshape(-1)

@@ -1,8 +1,13 @@
-"""Linear layers with a LoRA adapter as one step of autograd: no copies of activations beside their inputs and outputs.
+"""A linear layer and its LoRA adapter as one autograd function, without intermediate copies of activations.
 
-PEFT computes ``base(x) + B(A(x)) * scaling`` in six operations, of which each makes a tensor as large as the output.
-Here the adapter's share is added inside the second product, and the backward pass does the same for the input's
-gradient. What is kept for it are the inputs, which neighbouring layers share, and r numbers a token.
+PEFT computes ``base(x) + B(A(x)) * scaling`` in six operations, most of which allocate a tensor as large as the output.
+Here the adapter's contribution is accumulated into the output by the second product, and the backward pass does the
+same for the gradient of the input. Saved for it are the input, which neighbouring layers share, and r values per token.
+
+With W the base weight, A = ``down`` [r, in], B = ``up`` [out, r], s = ``scaling`` and G = dL/dy [tokens, out]
+(Hu et al. 2021, arXiv:2106.09685):
+
+    y = x Wᵀ + s (x Aᵀ) Bᵀ      dL/dx = G W + s (G B) A      dL/dA = s (G B)ᵀ x      dL/dB = s Gᵀ (x Aᵀ)
 """
 
 from collections.abc import Callable
@@ -38,7 +43,7 @@ class _Linear(torch.autograd.Function):
 
 
 class _GatedLinear(torch.autograd.Function):
-    """The same of ``silu(gate) * value``, which is computed again in the backward pass instead of being kept."""
+    """The same for ``x = silu(gate) * value``, which the backward pass recomputes instead of saving."""
 
     @staticmethod
     def forward(ctx, gate, value, weight, bias, down, up, scaling: float):
@@ -56,6 +61,7 @@ class _GatedLinear(torch.autograd.Function):
         assert to_x is not None
         to_weight = upstream[0].t() @ x if ctx.needs_input_grad[2] else None
         to_bias = upstream[0].sum(0) if ctx.needs_input_grad[3] else None
+        # Both products overwrite buffers that are no longer needed; `to_x` is read for the last time below.
         to_value = opened.mul_(to_x)
         to_gate = torch.ops.aten.silu_backward(to_x.mul_(value), gate)
         return to_gate, to_value, to_weight, to_bias, to_down, to_up, None
@@ -67,11 +73,12 @@ def _multiplied(x, weight, bias, down, up, scaling: float) -> tuple[torch.Tensor
     if down is None:
         return out, None
     inner = product(x, down)
+    # In place: beta is 1, so the output becomes out + scaling * inner @ up.T without a second tensor of its size.
     return out.addmm_(inner, up.t(), alpha=scaling), inner
 
 
 def _needs_input(needed: tuple[bool, ...]) -> bool:
-    """Tell whether a gradient of a weight needs the input of the layer."""
+    """Tell whether the gradient of a weight (base or ``down``) needs the input of the layer."""
     return needed[1] or needed[3]
 
 
@@ -81,18 +88,19 @@ def _backward(slope, x, weight, adapter, to_input: bool) -> tuple[torch.Tensor |
     to_x = product(slope, weight.t()) if to_input else None
     if down is None:
         return to_x, None, None
+    # s (G B), shape [tokens, r]: shared by the gradients of the input and of A.
     inner_slope = product(slope, up.t()).mul_(scaling)
     if to_x is not None:
         to_x.addmm_(inner_slope, down)
-    # The narrow factor comes first: a product of few columns takes up to twice as long as one of few rows.
+    # The narrow factor comes first: a product with few columns takes up to twice as long as one with few rows.
     to_up = product(inner.t(), slope.t()).mul_(scaling).t()
     return to_x, product(inner_slope.t(), x.t()), to_up
 
 
 def adapter_of(module: torch.nn.Module) -> tuple[Any, ...] | None:
-    """Return weight, bias, both matrices of the adapter and its scaling; None where a layer does more than that.
+    """Return weight, bias, both matrices of the adapter and its scaling; None if the layer computes anything else.
 
-    Without an adapter, or while it is switched off, the matrices are None.
+    The matrices are None if there is no adapter or it is disabled.
     """
     if type(module) is torch.nn.Linear:
         return module.weight, module.bias, None, None, 1.0
@@ -108,7 +116,7 @@ def adapter_of(module: torch.nn.Module) -> tuple[Any, ...] | None:
 
 
 def can_be_fused(module: torch.nn.Module) -> bool:
-    """Tell whether a layer is a plain linear one in float32, with or without a plain LoRA adapter without dropout."""
+    """Tell whether a layer is a plain float32 linear layer, alone or with a plain LoRA adapter without dropout."""
     if type(module) is torch.nn.Linear:
         return module.weight.dtype == torch.float32
     if type(module) is not LoraLinear or type(module.get_base_layer()) is not torch.nn.Linear:
@@ -119,7 +127,10 @@ def can_be_fused(module: torch.nn.Module) -> bool:
 
 
 def fused_linear(module: torch.nn.Module) -> Callable[..., torch.Tensor]:
-    """Return a forward of ``module``, which :func:`can_be_fused`; it calls the module's own with arguments it lacks."""
+    """Return a fused forward pass of ``module`` (see :func:`can_be_fused`).
+
+    It falls back to the module's own for extra arguments, merged or several adapters, and reduced precision.
+    """
     original = module.forward
 
     def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -137,7 +148,7 @@ def is_full_precision(x: torch.Tensor) -> bool:
 
 
 def gated_linear(gate: torch.Tensor, value: torch.Tensor, module: torch.nn.Module) -> torch.Tensor | None:
-    """Return ``module(silu(gate) * value)``; None where the module does more than a product just now."""
+    """Return ``module(silu(gate) * value)``; None if the module currently computes more than a product."""
     parts = adapter_of(module)
     if parts is None:
         return None
