@@ -101,7 +101,7 @@ def _shown(results: Iterable[BlockResult], bar: Any) -> Iterator[BlockResult]:
 
 @dataclass(frozen=True, slots=True)
 class ReadingJob:
-    """What this stage is given, by the names of the flags of ``read_records.py``, where each has its sentence."""
+    """The stage: files and settings, by the names of the flags that ``read_records.py`` documents."""
 
     spec: str
     code: str

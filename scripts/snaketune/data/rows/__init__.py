@@ -1,1 +1,1 @@
-"""Documents in rows of equal length."""
+"""Tokenised documents in rows of equal length: maximum length, cutting, packing and the files."""

@@ -1,4 +1,8 @@
-"""Packed rows on disk: fixed-size, memory-mapped, with the boundaries of their documents."""
+"""Packed rows on disk: of fixed size, memory-mapped, with the boundaries of their documents.
+
+Fixed-size list columns make a row's tokens contiguous at a computable offset, so training reads any row without a
+copy. Positions are stored, since they restart in each document: attention derives the document boundaries from them.
+"""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -24,7 +28,7 @@ FIXED = {"input_ids": pa.int32(), "loss_mask": pa.int8(), "position_ids": pa.int
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document in a row: the index of its record, its first token in the row and its length in tokens."""
+    """A document in a row: the index of its record, the position of its first token, and its length in tokens."""
 
     record: int
     start: int
@@ -32,7 +36,7 @@ class Document:
 
 
 def schema(row_length: int, has_labels: bool = False) -> pa.Schema:
-    """Return the Arrow schema of packed rows of ``row_length`` tokens; labels say which answers are bad."""
+    """Return the Arrow schema of packed rows of ``row_length`` tokens, with labels of rejected answers if wanted."""
     fields = [(name, pa.list_(kind, row_length)) for name, kind in FIXED.items()]
     labels = [("rejected", pa.list_(pa.bool_()))] if has_labels else []
     return pa.schema(
@@ -51,9 +55,8 @@ def write_rows(
 ) -> dict[str, int | float]:
     """Write the rows (indices into ``store``) as an Arrow IPC file and return its counts.
 
-    A pair becomes two neighbouring documents of one row, the chosen one first, and counts as one. Where single
-    documents are bad answers, the rows say of each document whether it is one. Memory holds one batch of about a
-    million tokens.
+    A pair becomes two neighbouring documents of one row, the chosen one first, and counts as one. If single documents
+    are rejected answers, a column of labels marks them. Memory holds one batch of about a million tokens.
 
     Raises:
         ValueError: if a document is longer than a row: :func:`snaketune.data.rows.cutting.cut` comes first.
@@ -64,6 +67,7 @@ def write_rows(
     counts = {"rows": len(plan), "documents": len(plan.members), "tokens": 0, "trainable_tokens": 0}
     kind = schema(row_length, bool((store.seconds < 0).any()))
     try:
+        # Written beside the target and renamed: an interrupted run leaves no file that looks complete.
         with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, kind) as writer:
             for group in plan.groups(max(1, BATCH_TOKENS // row_length)):
                 batch, tokens, trained = _row_batch(store, group, kind, pad_id)
@@ -84,12 +88,13 @@ def _row_batch(store: Documents, plan: RowPlan, kind: pa.Schema, pad_id: int) ->
     sizes = np.fromiter((len(tokens) for tokens, _ in documents), np.int64, len(documents))
     used = np.add.reduceat(sizes, row_offsets[:-1])
     starts = _starts(sizes, used, row_offsets, row_length)
-    # The documents of a row are contiguous, so filling the used places in order puts each where it belongs.
+    # The documents of a row are contiguous, so filling the used positions in order puts each token in its place.
     is_used = np.arange(row_length) < used[:, None]
     ids = np.full(is_used.shape, pad_id, np.int32)
     ids[is_used] = np.concatenate([tokens for tokens, _ in documents])
     mask = np.zeros(is_used.shape, np.int8)
     mask[is_used] = np.concatenate([trained for _, trained in documents])
+    # The first token of a document must not be predicted from the last one of its neighbour in the row.
     mask.reshape(-1)[starts] = 0
     positions = _positions(starts, used, row_length)
     offsets = pa.array(row_offsets, pa.int32())
@@ -106,7 +111,7 @@ def _row_batch(store: Documents, plan: RowPlan, kind: pa.Schema, pad_id: int) ->
 
 
 def _rejected(seconds: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return which documents are bad answers: the second of each pair, and single ones that are marked."""
+    """Return which documents are rejected answers: the second of each pair, and single ones marked by -1."""
     lasts = np.cumsum(counts) - 1
     found = np.zeros(int(counts.sum()), bool)
     found[lasts] = seconds != 0
@@ -114,7 +119,7 @@ def _rejected(seconds: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _documents(store: Documents, members: np.ndarray, row_length: int) -> tuple[list[Tokens], np.ndarray]:
-    """Return the documents that go into rows, and how many each member gives: two when it is a pair."""
+    """Return the documents that go into rows, and how many each member yields: two if it is a pair."""
     seconds = store.seconds[members]
     documents = [
         part
@@ -135,7 +140,7 @@ def _parts(document: Tokens, second: int, row_length: int) -> tuple[Tokens, ...]
 
 
 def _starts(sizes: np.ndarray, used: np.ndarray, row_offsets: np.ndarray, row_length: int) -> np.ndarray:
-    """Return the place of each document's first token in the flattened rows."""
+    """Return the position of each document's first token in the flattened rows."""
     before = np.cumsum(sizes) - sizes
     row_begins = np.cumsum(used) - used
     row_of = np.repeat(np.arange(len(used)), np.diff(row_offsets))
@@ -146,6 +151,7 @@ def _starts(sizes: np.ndarray, used: np.ndarray, row_offsets: np.ndarray, row_le
 def _positions(starts: np.ndarray, used: np.ndarray, row_length: int) -> np.ndarray:
     """Return positions that restart at 0 in each document and in the padding, int32, flattened rows."""
     tails = np.arange(len(used)) * row_length + used
+    # Subtracting from each token's index the index where its document or padding begins restarts the count there.
     edges = np.sort(np.concatenate([starts, tails[used < row_length]]))
     total = len(used) * row_length
     places = np.arange(total, dtype=np.int32)
@@ -190,7 +196,7 @@ class PackedRows:
 
     @property
     def loss_mask(self) -> np.ndarray:
-        """All loss masks, shape [rows, row_length]; 1 marks a token that is trained."""
+        """All loss masks, shape [rows, row_length]; 1 marks a loss-bearing token."""
         return self._whole("loss_mask")
 
     @property
@@ -207,11 +213,12 @@ class PackedRows:
         return [Document(*entry) for entry in zip(records, starts, lengths, strict=True)]
 
     def rejected(self, row: int) -> np.ndarray:
-        """Return which documents of row ``row`` are bad answers, bool; without labels the second of each pair."""
+        """Return which documents of row ``row`` are rejected answers, bool; without labels, the second of each pair."""
         batch, index = self._locate(row)
         found = self._batches[batch]
         if "rejected" in found.schema.names:
             return np.array(found.column("rejected")[index].as_py(), bool)
+        # Without labels only pairs have rejected answers: two neighbours of the same record.
         records = np.array(found.column("documents")[index].as_py(), np.int64)
         result: np.ndarray = np.diff(records, prepend=-1) == 0
         return result
@@ -233,7 +240,7 @@ class PackedRows:
 
 @dataclass(frozen=True, slots=True)
 class PackingJob:
-    """What packing is given, by the names of the flags of ``pack_rows.py``, where each has its sentence."""
+    """Packing: files and settings, by the names of the flags that ``pack_rows.py`` documents."""
 
     spec: str
     code: str
@@ -246,7 +253,7 @@ class PackingJob:
 
 
 def pack_splits(job: PackingJob) -> None:
-    """Pack, write and account for both splits.
+    """Cut, pack and write both splits, and record their counts.
 
     Raises:
         ConfigError: if pairs and other records are mixed in a way that cannot be packed.

@@ -1,4 +1,8 @@
-"""Packing documents into rows of equal length, best fit first."""
+"""Packing of documents into rows of equal length by best-fit decreasing.
+
+Padding is computed like any other token and thrown away. Packing several documents into a row avoids most of it; the
+loss mask and the restarting positions keep the documents of a row independent of each other.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,11 +17,11 @@ MIXES = "this model's layers mix the documents of a row (recurrent layers, or at
 
 @dataclass(frozen=True, slots=True)
 class RowPlan:
-    """Which documents go into which row, as two flat arrays.
+    """The documents of each row, as two flat arrays.
 
     Attributes:
-        members: indices of documents, row after row in the order they are laid out, int64, shape [documents].
-        offsets: where each row begins in ``members`` and the last one ends, int64, shape [rows + 1].
+        members: indices of documents, row by row in layout order, int64, shape [documents].
+        offsets: where each row begins in ``members``, and the end of the last one, int64, shape [rows + 1].
     """
 
     members: np.ndarray
@@ -43,7 +47,7 @@ class RowPlan:
         return self.members[self.offsets[row] : self.offsets[row + 1]]
 
     def among(self, chosen: np.ndarray) -> "RowPlan":
-        """Return the plan with the indices of the documents looked up in ``chosen``."""
+        """Return the plan with each document index replaced by its entry in ``chosen``."""
         return RowPlan(chosen[self.members], self.offsets)
 
     def groups(self, size: int) -> Iterator["RowPlan"]:
@@ -56,7 +60,7 @@ class RowPlan:
 def pack(lengths: np.ndarray, row_length: int) -> RowPlan:
     """Assign documents to rows by best-fit decreasing.
 
-    Open rows are kept by free space; a Python integer whose bit ``s`` says that some row has ``s`` free tokens
+    Open rows are grouped by free space. A Python integer whose bit ``s`` is set while some row has ``s`` free tokens
     finds the tightest fit in one operation, so 500,000 documents take about half a second.
 
     Args:
@@ -107,19 +111,19 @@ def _rows_of(lengths: list[int], row_length: int) -> list[int]:
 
 
 def one_per_row(lengths: np.ndarray) -> RowPlan:
-    """Return one row per document, the shortest first: what ``packing: false`` means.
+    """Return one row per document, the shortest first, as ``packing: false`` requires.
 
-    Rows of similar length are neighbours, so a reader that takes them in order pads a batch little.
+    Rows of similar length are neighbours, so that batches of consecutive rows need little padding.
     """
     return RowPlan(np.argsort(lengths, kind="stable"), np.arange(len(lengths) + 1, dtype=np.int64))
 
 
 def wants_packing(wanted: bool, model_packs: bool | None) -> bool:
-    """Return whether rows hold several documents, and say so where the model decides that they do not.
+    """Return whether to pack rows, and print a line if the model rules it out.
 
     Args:
         wanted: ``tokens.packing``.
-        model_packs: whether the model keeps the documents of a row apart, None where it could not be tried.
+        model_packs: whether the model keeps the documents of a row independent; None if it could not be tested.
     """
     if wanted and model_packs is False:
         print(f"Packing is off, each row holds one document: {MIXES}.", flush=True)
@@ -127,6 +131,6 @@ def wants_packing(wanted: bool, model_packs: bool | None) -> bool:
 
 
 def refuse_mixed_pairs(has_pairs: bool, model_packs: bool | None) -> None:
-    """Raise ConfigError for pairs of answers, which share a row, if the model mixes the documents of a row."""
+    """Raise ConfigError if there are pairs, whose answers share a row, and the model mixes the documents of a row."""
     if has_pairs and model_packs is False:
         raise ConfigError(f"train.method: the two answers of a pair share a row, and {MIXES}: choose another model.")

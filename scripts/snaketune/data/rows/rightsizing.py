@@ -1,4 +1,7 @@
-"""The maximum length, taken from the data: no answer is cut and no row is longer than it needs to be."""
+"""The maximum length, chosen from the data: long enough to cut no answer, and no longer than needed.
+
+Memory and the cost of attention grow with the row length, so the model's full context is rarely the right choice.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +23,7 @@ BATCH = 8
 
 @dataclass(frozen=True, slots=True)
 class LengthPolicy:
-    """The keys of the ``tokens`` section that decide lengths."""
+    """The keys of the ``tokens`` section that determine lengths."""
 
     max_length: int | str
     on_too_long: str
@@ -30,14 +33,14 @@ class LengthPolicy:
 
 
 def choose_max_length(lengths: np.ndarray, policy: LengthPolicy, context: int | None) -> tuple[int, str]:
-    """Return the maximum length in tokens and what decided it: ``data``, ``context`` or ``configuration``.
+    """Return the maximum length in tokens and its origin: ``data``, ``context`` or ``configuration``.
 
-    ``auto`` is the smallest multiple of ``pad_to_multiple_of`` such that at least ``coverage`` of the documents
-    and ``coverage`` of the tokens are in documents that fit in full, and never more than the model's context.
+    ``auto`` is the smallest multiple of ``pad_to_multiple_of`` such that documents that fit in full make up at least
+    ``coverage`` of the documents and of the tokens, but never more than the model's context.
 
     Args:
         lengths: tokens of each training document, shape [documents].
-        context: longest context of the model in tokens, or None when it states none.
+        context: context length of the model in tokens, or None if its configuration gives none.
 
     Raises:
         ConfigError: if a given length exceeds the context.
@@ -51,6 +54,8 @@ def choose_max_length(lengths: np.ndarray, policy: LengthPolicy, context: int | 
         return int(policy.max_length), "configuration"
     ordered = np.sort(lengths.astype(np.int64))
     by_documents = int(np.ceil(policy.coverage * len(ordered)))
+    # Long documents are few but hold many tokens: covering 95% of the documents may cover far less of the text, so the
+    # stricter of the two conditions decides. The tolerance keeps rounding from demanding one document more.
     running = np.cumsum(ordered)
     by_tokens = int(np.searchsorted(running, policy.coverage * running[-1] - 1e-9)) + 1
     longest = int(ordered[max(by_documents, by_tokens, 1) - 1])
@@ -64,10 +69,10 @@ def choose_max_length(lengths: np.ndarray, policy: LengthPolicy, context: int | 
 
 
 def account_for(sizes: Sizes, pieces: Pieces, max_length: int) -> dict[str, int]:
-    """Return what happens to the documents of one split; kept + dropped + truncated tokens are all tokens.
+    """Return the account of one split's documents; kept, dropped and truncated tokens add up to all tokens.
 
-    ``tokens_truncated`` counts the tokens that are cut off, not those that stay; ``in_pieces`` the texts that are cut
-    into ``pieces`` of a row each; ``tokens_repeated`` the tokens that are in two pieces, trained in the earlier one.
+    ``tokens_truncated`` counts the tokens cut off, not those kept; ``in_pieces`` the texts cut into ``pieces``;
+    ``tokens_repeated`` the tokens that occur in two pieces and are trained in the earlier one.
     """
     lengths = sizes.lengths.astype(np.int64)
     stays = np.zeros(len(lengths), bool)
@@ -94,11 +99,11 @@ def account_for(sizes: Sizes, pieces: Pieces, max_length: int) -> dict[str, int]
 
 
 def costs(lengths: np.ndarray, max_length: int, context: int | None) -> dict[str, int | None]:
-    """Return how many tokens, padding included, the pieces in rows take in each way of making batches.
+    """Return the tokens to compute, padding included, for each way of batching the pieces.
 
-    ``padded_tokens_at_context`` pads every piece to the model's context (None when it states none),
+    ``padded_tokens_at_context`` pads every piece to the model's context (None if unknown),
     ``padded_tokens_at_max_length`` to the length chosen here, ``padded_tokens_dynamic_batches_of_8`` to the longest
-    of eight in the order of the data (the last batch may be smaller), ``packed_tokens`` is packed rows.
+    of eight consecutive pieces (the last batch may be smaller); ``packed_tokens`` is for packed rows.
     """
     sizes = np.diff([*range(0, len(lengths), BATCH), len(lengths)])
     longest = np.maximum.reduceat(lengths, np.arange(0, len(lengths), BATCH)) if len(lengths) else lengths
@@ -115,12 +120,12 @@ def rightsize(
 ) -> dict[str, Any]:
     """Return the facts of ``rightsize.json`` without the fingerprint, from the sizes of both splits.
 
-    With ``pairs`` a length is that of both answers, each with its prompt: they stay together or go together.
+    With ``pairs``, a length is that of both answers, each with its prompt: both are kept or both are dropped.
 
     Raises:
         ConfigError: if the configured length exceeds the model's context.
-        DataError: if nothing is left to train on or of what was held out, or ``on_too_long: error`` meets a longer
-            document.
+        DataError: if no training or no held-out document is left, or a document is too long with
+            ``on_too_long: error``.
     """
     if not len(train.lengths):
         raise DataError("no training document has a token to train on: see the reasons in the manifest of tokenize.")
@@ -169,7 +174,7 @@ def _all_too_long(what: str, lengths: np.ndarray, max_length: int, cure: str) ->
 
 
 def histogram(lengths: np.ndarray) -> list[dict[str, int]]:
-    """Return at most 48 bins of equal width (a multiple of 4 tokens), each ``from`` (inclusive) ``to`` (exclusive)."""
+    """Return at most 48 bins of equal width (a multiple of 4 tokens), ``from`` inclusive, ``to`` exclusive."""
     width = max(4, -(-(int(lengths.max()) + 1) // HISTOGRAM_BINS // 4) * 4)
     counts = np.bincount(lengths.astype(np.int64) // width)
     return [{"from": i * width, "to": (i + 1) * width, "records": int(n)} for i, n in enumerate(counts)]
@@ -177,7 +182,7 @@ def histogram(lengths: np.ndarray) -> list[dict[str, int]]:
 
 @dataclass(frozen=True, slots=True)
 class RightsizeJob:
-    """What this stage is given, by the names of the flags of ``rightsize.py``, where each has its sentence."""
+    """The stage: files and settings, by the names of the flags that ``rightsize.py`` documents."""
 
     spec: str
     code: str
@@ -188,7 +193,7 @@ class RightsizeJob:
 
 
 def rightsize_run(job: RightsizeJob) -> None:
-    """Measure the lengths, decide, and fingerprint the data."""
+    """Measure the lengths, choose the maximum length, and write the facts with a fingerprint of the data."""
     from snaketune.data.tokens.left_out_records import check_losses, lengths_told
 
     tokens, model = read_manifest(job.tokens), read_json(job.model)
@@ -199,7 +204,7 @@ def rightsize_run(job: RightsizeJob) -> None:
     check_losses(facts, tokens["splits"], policy, pairs)
     for line in lengths_told(facts, pairs):
         print(line)
-    # What was left out is not trained on: its account may change without a retraining.
+    # The list of dropped records does not affect training: it may change without causing a rerun.
     data = {name: file for name, file in tokens["files"].items() if name != "dropped.jsonl"}
     facts["model_packs"] = model.get("nature", {}).get("packing")
     parts = {"data": data, "tokenizer": model["tokenizer_digest"], "max_length": facts["max_length"]}

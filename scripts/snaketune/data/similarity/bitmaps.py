@@ -1,25 +1,30 @@
-"""Bitmaps of shingles: 256 bytes that show most pairs of texts not to be similar enough, and never a pair that is."""
+"""Bitmaps of shingles: a 256-byte filter that rejects most dissimilar pairs and never a similar one.
+
+Comparing two bitmaps costs 32 XORs and popcounts, whatever the length of the texts; only pairs that pass have their
+shingles compared exactly.
+"""
 
 import numpy as np
 
 from snaketune.data.similarity.shingles import Rows
 
-# So many upper bits of a shingle's hash say which bit of its row's bitmap it sets.
+# The upper 11 bits of a shingle's hash select the bit that it sets in its row's bitmap.
 BITS = 11
 WORDS = (1 << BITS) // 64
 BLOCK_ROWS = 1024
-# Rounding must not exclude a pair that is just similar enough.
+# Tolerance for rounding: a pair exactly at the threshold must pass.
 SLACK = 1e-9
 
 
 def bitmaps(rows: Rows) -> np.ndarray:
-    """Return for each row 2,048 bits, of which each shingle sets one, uint64 [rows, 32]."""
+    """Return a bitmap of 2,048 bits per row, in which each shingle sets one bit, uint64 [rows, 32]."""
     found = np.empty((len(rows), WORDS), np.uint64)
     for start in range(0, len(rows), BLOCK_ROWS):
         offsets = rows.offsets[start : start + BLOCK_ROWS + 1]
         count = len(offsets) - 1
         place = np.repeat(np.arange(count, dtype=np.uint64) << np.uint64(BITS), np.diff(offsets))
         place |= rows.hashes[offsets[0] : offsets[-1]] >> np.uint64(64 - BITS)
+        # Blocks bound this array: one byte per bit, 2 MB for 1,024 rows.
         bits = np.zeros(count << BITS, bool)
         bits[place] = True
         found[start : start + count] = np.packbits(bits).view(np.uint64).reshape(count, WORDS)
@@ -27,21 +32,22 @@ def bitmaps(rows: Rows) -> np.ndarray:
 
 
 def least_difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return how many shingles at least are in one row of each pair only, given their bitmaps, int64 [pairs]."""
+    """Return a lower bound on the size of each pair's symmetric difference, from their bitmaps, int64 [pairs]."""
+    # Shingles that collide in a bit can only hide a difference, never invent one, so the bound is safe.
     found: np.ndarray = np.bitwise_count(one ^ other).sum(axis=1, dtype=np.int64)
     return found
 
 
 def may_be_similar(one: np.ndarray, other: np.ndarray, sizes: np.ndarray, threshold: float) -> np.ndarray:
-    """Tell of each pair whether its Jaccard similarity may reach ``threshold``, bool [pairs].
+    """Return whether the Jaccard similarity of each pair can reach ``threshold``, bool [pairs].
 
-    Sets of A and B members that are similar by t have a symmetric difference of at most (1 - t) / (1 + t) times A + B,
-    and the bits that differ are part of it.
+    Two sets of A and B members with similarity t have a symmetric difference of at most (A + B) (1 - t) / (1 + t).
 
     Args:
-        one: bitmaps of the one rows.
-        other: bitmaps of the other rows.
-        sizes: A + B or more of each pair.
+        one: bitmaps of the first rows, uint64 [pairs, 32].
+        other: bitmaps of the second rows, uint64 [pairs, 32].
+        sizes: A + B of each pair, or an upper bound on it.
         threshold: t.
     """
+    # With a union of U members the intersection has t U, so A + B = (1 + t) U; the symmetric difference is (1 - t) U.
     return least_difference(one, other) <= (1 - threshold) / (1 + threshold) * sizes + SLACK

@@ -1,9 +1,9 @@
-"""Training records that contain texts of an evaluation: found by runs of words that both have.
+"""Decontamination: training records that contain texts of an evaluation, found by shared word n-grams.
 
-Words are compared in lower case and without punctuation, turn by turn, system prompts aside. A turn contains a text
-if they share a run of 13 words (as for GPT-3), or at least half of the text's runs of 8 words (near to Tülu 3). Texts
-of fewer than 13 words count only where they are the whole of a user's turn or of a plain text: a short answer such
-as "Paris" occurs everywhere.
+Words are compared turn by turn, in lower case and without punctuation; system prompts are ignored. A turn contains an
+evaluation text if they share a 13-gram (the rule of GPT-3), or if the turn has at least half of the text's 8-grams
+(similar to Tülu 3). A text of fewer than 13 words counts only if it is a whole user turn or a whole plain text: short
+answers such as "Paris" occur everywhere.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,15 +26,15 @@ OPEN_ROLES = ("user", "text")
 
 @dataclass(frozen=True, slots=True)
 class Contamination:
-    """Contaminated records, each with the evaluation text that it has most of; all arrays [records found].
+    """Contaminated records, each with the evaluation text that it overlaps most; all arrays have shape [records found].
 
     Attributes:
         record: int64, index in the file, ascending.
-        text: int64, index among the evaluation texts.
-        long_run: bool, some text shares a run of 13 words with it.
-        half: bool, it has half of the runs of 8 words of some text.
-        whole: bool, a turn of it is a whole short text.
-        share: float64, the share of the text's runs (of 8 words; 1 for a whole short text) that the record has.
+        text: int64, index of the evaluation text.
+        long_run: bool, the record shares a 13-gram with some evaluation text.
+        half: bool, the record has at least half of the 8-grams of some evaluation text.
+        whole: bool, one of its turns is a whole short evaluation text.
+        share: float64, the fraction of the text's 8-grams found in the record; 1 for a whole short text.
     """
 
     record: np.ndarray
@@ -45,19 +45,19 @@ class Contamination:
     share: np.ndarray
 
     def counts(self) -> dict[str, int]:
-        """Return how many records each rule found."""
+        """Return the number of records that each rule found."""
         rules = {"any_13_gram": self.long_run, "half_of_8_grams": self.half, "whole_short_text": self.whole}
         return {name: int(np.count_nonzero(found)) for name, found in rules.items()}
 
 
 def runs(texts: Sequence[str]) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Return the number of words of each text and the hashes and offsets of its runs of 13 and of 8 words."""
+    """Return the word count of each text, and the hashes and offsets of its 13-grams and of its 8-grams."""
     hashes, offsets = words([folded(text) for text in texts], punctuation_breaks=True)
     return np.diff(offsets), windows(hashes, offsets, LONG, 13), windows(hashes, offsets, SHORT, 8)
 
 
 def build_index(texts: Iterator[EvaluationText], folder: Path) -> None:
-    """Index evaluation texts by their runs in files of ``folder``."""
+    """Write indexes of the evaluation texts, by 13-gram and by 8-gram, to files in ``folder``."""
     found: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.int64)] for name in ("lengths", "long", "short")}
     owners: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.int64)] for name in ("long", "short")}
     done = 0
@@ -66,6 +66,8 @@ def build_index(texts: Iterator[EvaluationText], folder: Path) -> None:
         found["lengths"].append(lengths)
         for name, (hashes, offsets) in zip(("long", "short"), kinds, strict=True):
             owner = np.repeat(np.arange(len(batch)), np.diff(offsets))
+            # ``windows`` gives a text shorter than n one run with all its words. Among the 13-grams it represents a
+            # whole short text; among the 8-grams it would let a short phrase alone decide, so it is left out.
             counted = lengths[owner] >= (1 if name == "long" else LONG)
             found[name].append(hashes[counted].view(np.int64))
             owners[name].append(owner[counted] + done)
@@ -79,13 +81,13 @@ def build_index(texts: Iterator[EvaluationText], folder: Path) -> None:
 
 
 def find_contamination(path: Path, chosen: np.ndarray, folder: Path, threads: int = 1) -> Contamination:
-    """Return the contaminated ones of the chosen records.
+    """Return the chosen records that are contaminated.
 
     Args:
         path: canonical records.
         chosen: bool [records].
-        folder: the folder of :func:`build_index`.
-        threads: processes to use; they do not change the result.
+        folder: the folder written by :func:`build_index`.
+        threads: processes to use; the result does not depend on their number.
     """
     ranges = line_ranges(path)
     firsts = np.cumsum([0, *(count_lines(path, span) for span in ranges)])
@@ -109,7 +111,7 @@ def _joined(parts: Sequence[Contamination]) -> Contamination:
 
 
 def contamination_of_range(path: Path, span: Range, chosen: np.ndarray, first: int, folder: Path) -> Contamination:
-    """Return the contaminated ones of the chosen records of a range."""
+    """Return the contaminated records among the chosen ones of a byte range."""
     indexes = [HashIndex.load(folder / name) for name in ("long", "short")]
     lengths, sizes = np.load(folder / "lengths.npy"), np.load(folder / "short_sizes.npy")
     records = (np.flatnonzero(chosen) + first).tolist()
@@ -128,9 +130,10 @@ def contamination_of_range(path: Path, span: Range, chosen: np.ndarray, first: i
 def _contamination(
     batch: Sequence[tuple[int, Turn]], indexes: Sequence[HashIndex], lengths: np.ndarray, sizes: np.ndarray
 ) -> Contamination:
-    """Return one row for each turn and evaluation text that have enough in common."""
+    """Return one row for each pair of a turn and an evaluation text that overlap enough."""
     is_open = np.array([turn[0] in OPEN_ROLES for _, turn in batch])
     counts, *kinds = runs([turn[1] for _, turn in batch])
+    # A short turn can only match a whole short text, and only in an open role: a short answer proves nothing.
     compared = (counts >= LONG) | (is_open & (counts > 0))
     found = []
     for index, (hashes, offsets) in zip(indexes, kinds, strict=True):
@@ -138,6 +141,7 @@ def _contamination(
         hashes, turn = hashes[compared[turn]], turn[compared[turn]]
         hits = [(turn[at], text, hashes[at].view(np.int64)) for at, text in index.find(hashes)]
         columns = [np.concatenate(column) for column in zip(*hits, strict=True)] if hits else [np.zeros(0, int)] * 3
+        # Distinct hits only: a turn that repeats one 8-gram must not reach half of a text's 8-grams.
         found.append(np.unique(np.stack(columns, axis=1), axis=0))
     rated = _rated(found[0], found[1], lengths, sizes)
     record = np.array([record for record, _ in batch])
@@ -145,12 +149,13 @@ def _contamination(
 
 
 def _rated(long: np.ndarray, short: np.ndarray, lengths: np.ndarray, sizes: np.ndarray) -> Contamination:
-    """Apply the rules to distinct (turn, text, run) hits of runs of 13 and of 8 words; ``record`` is the turn."""
+    """Apply the rules to the distinct (turn, text, n-gram) hits; ``record`` of the result is the index of the turn."""
     pairs, place = np.unique(np.concatenate([long[:, :2], short[:, :2]]), axis=0, return_inverse=True)
     text = pairs[:, 1]
     place = place.reshape(-1)
     has_long = np.bincount(place[: len(long)], minlength=len(pairs)) > 0
     share = np.bincount(place[len(long) :], minlength=len(pairs)) / np.maximum(1, sizes[text])
+    # A hit among the 13-grams of a text that has fewer words is a match of the whole text.
     whole = has_long & (lengths[text] < LONG)
     share[whole] = 1
     half = (share >= LEAST_SHARE) & ~whole
@@ -159,7 +164,7 @@ def _rated(long: np.ndarray, short: np.ndarray, lengths: np.ndarray, sizes: np.n
 
 
 def _merged(found: Contamination) -> Contamination:
-    """Return one row per record: with the text it has most of, and what any text says by each rule."""
+    """Return one row per record, with the text that it overlaps most; a rule holds if it holds for any text."""
     order = np.lexsort((found.text, -found.share, found.record))
     record, starts = np.unique(found.record[order], return_index=True)
     if not len(record):

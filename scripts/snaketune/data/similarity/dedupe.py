@@ -1,11 +1,10 @@
-"""Duplicates: of equal records, and of records that are nearly alike, the first stays.
+"""Deduplication: the first record of each group of exact duplicates or near duplicates is kept.
 
-Records are equal when everything in them is: nothing is folded, neither white space nor Unicode nor, unless it is
-asked for, upper case.
+Exact duplicates agree in every field and byte: white space and Unicode are not normalised, and case only on request.
 
-Removal is planned first: a table of what goes and what stands for it, `removed.arrow`. Then it is carried out on the
-raw lines. Any other way of finding duplicates may write that table instead. Memory is some 60 bytes per record,
-whatever the records hold.
+Removal has two steps. The plan is a table of the removed records and their representatives, `removed.arrow`; it is
+then applied to the raw lines. Any other engine may write that table instead. Memory is about 60 bytes per record,
+independent of the records' length.
 """
 
 from collections.abc import Sequence
@@ -36,19 +35,19 @@ class DedupePolicy:
 
     @property
     def criteria(self) -> SimilarityCriteria:
-        """When two records are near-duplicates."""
+        """The criteria for near duplicates."""
         return SimilarityCriteria(self.threshold, self.num_perm, self.ngram)
 
 
 @dataclass(frozen=True, slots=True)
 class RemovalPlan:
-    """For each record the index of the record that stands for it: its own where it stays.
+    """The representative of each record: the record itself if it is kept.
 
     Attributes:
-        stands: int64, shape [records].
-        similarity: float64, shape [records]; 1 where the records are equal.
-        near: bool, shape [records]: the two are not equal.
-        compared: pairs of records whose shingles were compared one by one.
+        representative: int64 [records], index of the record that is kept in its place.
+        similarity: float64 [records], similarity to the representative; 1 for exact duplicates.
+        near: bool [records], whether the record is a near duplicate rather than an exact one.
+        compared: number of pairs whose shingles were compared exactly.
     """
 
     representative: np.ndarray
@@ -58,7 +57,7 @@ class RemovalPlan:
 
     @property
     def removed(self) -> np.ndarray:
-        """The records that go, ascending."""
+        """The removed records, ascending."""
         return np.flatnonzero(self.representative != np.arange(len(self.representative)))
 
     def facts(self) -> dict[str, int]:
@@ -79,7 +78,7 @@ class RemovalPlan:
 
 @dataclass(frozen=True, slots=True)
 class DedupeParts:
-    """What shards have worked out already: parts with keys, and folders with sketches where those are wanted."""
+    """Results of the shards: files of keys, and folders of sketches if near duplicates are wanted."""
 
     keys: Sequence[Path] = ()
     sketches: Sequence[Path] = ()
@@ -98,8 +97,8 @@ def plan_removal(
         path: the records.
         policy: what counts as a duplicate.
         folder: an empty folder for temporary files.
-        threads: processes to use; neither they nor ``parts`` change the plan.
-        parts: what shards have worked out.
+        threads: processes to use; the plan depends neither on their number nor on ``parts``.
+        parts: results of the shards.
     """
     ranges = line_ranges(path)
     counts, representative = (
@@ -114,6 +113,7 @@ def plan_removal(
             sketches = sketch_ranges(path, ranges, absent(counts, representative), criteria, folder, threads)
             store = Store(folder, sketches, criteria)
         found = near_duplicates(store, len(representative))
+        # Only the first of equal records was sketched. The others follow it, so that none refers to a removed record.
         near = found.representative[representative] != representative
         similarity, representative, compared = (
             found.similarity[representative],
@@ -124,7 +124,7 @@ def plan_removal(
 
 
 def plan_exact(path: Path, ranges: Sequence[Range], policy: DedupePolicy, threads: int) -> tuple[list[int], np.ndarray]:
-    """Return the number of records in each range and for each record the first one that is equal."""
+    """Return the number of records in each range, and for each record the index of the first one equal to it."""
     if not policy.exact:
         counts = list(in_processes(count_lines, [(path, span) for span in ranges], threads))
         return counts, np.arange(sum(counts))
@@ -133,7 +133,7 @@ def plan_exact(path: Path, ranges: Sequence[Range], policy: DedupePolicy, thread
 
 
 def plan_from_keys(parts: Sequence[Path], policy: DedupePolicy) -> tuple[list[int], np.ndarray]:
-    """Return what :func:`plan_exact` does, from the keys that shards have computed: 16 bytes for each record."""
+    """Return the same as :func:`plan_exact` from the keys that shards have computed, 16 bytes per record."""
     found = list(read_parts(parts))
     counts = [count for count, _ in found]
     if not policy.exact:
@@ -142,16 +142,18 @@ def plan_from_keys(parts: Sequence[Path], policy: DedupePolicy) -> tuple[list[in
 
 
 def _first(keys: Sequence[bytes]) -> np.ndarray:
+    # At 128 bits a chance collision among a billion records has a probability of about 1e-21 (birthday bound), so equal
+    # keys are taken for equal records without comparing the text.
     return first_occurrences(np.frombuffer(b"".join(keys), "<u8").reshape(-1, 2))
 
 
 def absent(counts: Sequence[int], representative: np.ndarray) -> list[np.ndarray]:
-    """Return for each range which of its records are out, bool."""
+    """Return for each range which of its records are already removed, bool."""
     return np.split(representative != np.arange(len(representative)), np.cumsum(counts)[:-1])
 
 
 def keys_of_range(path: Path, span: Range, ignore_case: bool) -> bytes:
-    """Return the XXH3-128 of each record in a range, all in lower case if ``ignore_case``, 16 bytes each."""
+    """Return the XXH3-128 digest of each record in a range, case-folded first if ``ignore_case``, 16 bytes each."""
     found = read_exact_bytes(path, span)
     if ignore_case:
         found = (record.decode().casefold().encode() for record in found)

@@ -1,4 +1,4 @@
-"""One shard of finding duplicates: first the keys of its records, then the sketches of those that are left."""
+"""One shard of deduplication: first the keys of its records, then sketches of those without an earlier equal."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +12,13 @@ from snaketune.data.similarity.near_dedupe import sketching_tasks
 
 
 def key_shard(path: Path, policy: DedupePolicy, shard: Shard, part: str | Path, threads: int = 1) -> None:
-    """Write to ``part`` for each range of the shard the number of its records and their keys, 16 bytes each."""
+    """Write the record count and the keys (16 bytes per record) of each range of the shard to ``part``."""
     tasks = [(path, span, policy) for span in _ranges(path, shard)]
     write_part(part, in_processes(counted_keys, tasks, threads))
 
 
 def counted_keys(path: Path, span: Range, policy: DedupePolicy) -> tuple[int, bytes]:
-    """Return the number of records in a range and their keys; no keys where equal records are not looked for."""
+    """Return the number of records in a range and their keys; no keys if exact deduplication is off."""
     if not policy.exact:
         return count_lines(path, span), b""
     keys = keys_of_range(path, span, policy.ignore_case)
@@ -28,10 +28,10 @@ def counted_keys(path: Path, span: Range, policy: DedupePolicy) -> tuple[int, by
 def sketch_shard(
     path: Path, policy: DedupePolicy, shard: Shard, keys: Sequence[Path], folder: Path, threads: int = 1
 ) -> None:
-    """Write the sketches of the shard's records to ``folder``, but for those that equal an earlier one.
+    """Write sketches of the shard's records to ``folder``, skipping records that equal an earlier one.
 
     Args:
-        keys: the parts with keys of all shards.
+        keys: the files of keys of all shards: an earlier equal record may be in any of them.
     """
     ranges = line_ranges(path)
     own = set(_ranges(path, shard))

@@ -1,4 +1,4 @@
-"""The texts of evaluation files, which training records are compared with: every string in records of any container."""
+"""Texts of evaluation files, for decontamination: every string in the records, whatever the container or the fields."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ LINES_OF_TEXT = ".txt"
 
 @dataclass(frozen=True, slots=True)
 class EvaluationText:
-    """A text of an evaluation and where it stands."""
+    """A text of an evaluation, with its file and line."""
 
     path: str
     line: int
@@ -25,10 +25,10 @@ class EvaluationText:
 
 
 def read_evaluation_texts(entries: Sequence[dict[str, str]]) -> Iterator[EvaluationText]:
-    """Yield the texts of evaluation files: every string in their records, of files named .txt every line.
+    """Yield the texts of evaluation files: every string in their records, or every line of .txt files.
 
     Args:
-        entries: ``{path, digest}`` as the workflow found them when it started.
+        entries: ``{path, digest}`` as recorded when the workflow started.
 
     Raises:
         DataError: if a file changed since, cannot be read, or holds no text.
@@ -69,7 +69,7 @@ def _of_records(path: str, digest: str) -> Iterator[EvaluationText]:
 
 
 def _value_of(item: Any, place: str) -> Any:
-    """Return the value of a record; nothing of a blank line."""
+    """Return the value of a record, or None for a blank line."""
     if isinstance(item, Refusal):
         raise DataError(f"{place}: {item.detail}: correct it.")
     if not isinstance(item, bytes):
@@ -81,6 +81,7 @@ def _value_of(item: Any, place: str) -> Any:
 
 
 def _strings(value: Any) -> Iterator[str]:
+    # An explicit stack: deep nesting must not end in a RecursionError.
     waiting = [value]
     while waiting:
         value = waiting.pop()

@@ -1,4 +1,8 @@
-"""What the training records would give away of the held-out ones: texts that are alike, and prompts on both sides."""
+"""Leaks between the sides of a split: training records similar to held-out ones, and prompts on both sides.
+
+Held-out records made from a template are similar to very many training records. They are recognised early, from a
+sample, since comparing every member of such a family with every other is quadratic.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,15 +20,15 @@ from snaketune.data.similarity.overlap import SimilarityIndex
 from snaketune.data.similarity.shingles import Rows, batches, shingled, taken
 
 NGRAM = 5
-# No pair this similar may be left on the two sides of a split.
+# The final check fails if a training record is this similar to a held-out one.
 FORBIDDEN = 0.8
-# Of long training files so many ranges, evenly spread, are searched once more.
+# The final check searches about this many evenly spaced ranges of a long training file.
 CHECKED_RANGES = 4
-# So many training records, evenly spread, tell which held-out records very many are alike.
+# An evenly spaced sample of at least this many training records (at most every 64th) reveals template families.
 SAMPLED_RECORDS, SAMPLED_SHARE, PIECE_RECORDS = 4096, 64, 256
-# Pairs that are compared at once, at most where all are alike.
+# Upper bound on the pairs compared at once if every pair is similar.
 COMPARED_AT_ONCE = 1 << 18
-# The index is built anew when less than this share of it is of use.
+# The index is rebuilt when less than this fraction of its rows is still needed.
 FULL_ENOUGH = 0.9
 THRESHOLDS = (0.5, FORBIDDEN, 1.0)
 
@@ -44,15 +48,16 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Leaks:
-    """The training records that are similar to a held-out one, each with the one it is most similar to.
+    """Training records similar to a held-out record, each with the held-out record most similar to it.
 
     Attributes:
         train: int64 [leaks], index of the training record in its file, ascending.
         evaluation: int64 [leaks], index of the held-out record.
         similarity: float64 [leaks], exact Jaccard similarity of their shingles.
-        closest: float64 [held-out records], the highest similarity to any training record that was compared, 0 below
-            the threshold.
-        alike: int64, index of each held-out record that is left out above, since too many are similar to it.
+        closest: float64 [held-out records], highest similarity to any training record compared; 0 if below the
+            threshold.
+        template_family: int64, indices of the held-out records that are not listed above because too many training
+            records are similar to them.
     """
 
     train: np.ndarray
@@ -62,9 +67,9 @@ class Leaks:
     template_family: np.ndarray
 
     def counts(self, least: float) -> dict[str, int]:
-        """Return how many held-out records have a training record as similar as ``least``, 0.5, 0.8 and 1.
+        """Return how many held-out records have a training record of at least ``least``, 0.5, 0.8 and 1 similarity.
 
-        Of those left out at least so many.
+        For members of template families, which are not compared with every training record, this is a lower bound.
         """
         wanted = sorted({least, *(threshold for threshold in THRESHOLDS if threshold >= least)})
         return {f"{threshold:g}": int(np.count_nonzero(self.closest >= threshold)) for threshold in wanted}
@@ -73,16 +78,16 @@ class Leaks:
 def find_leaks(
     train: Side, evaluation: Side, threshold: float, folder: Path, threads: int = 1, most: int | None = None
 ) -> Leaks:
-    """Find every training record whose similarity to a held-out record reaches ``threshold``: none is missed.
+    """Find every training record whose similarity to a held-out record reaches ``threshold``. The search is exact.
 
     Args:
         train: the records to search.
-        evaluation: the records that must not be given away; their shingles are held in memory.
+        evaluation: the held-out records; their shingles are held in memory.
         threshold: Jaccard similarity; also decides which texts count as short.
         folder: an empty folder for temporary files.
-        threads: processes to use; they do not change the result.
-        most: a held-out record that more training records are similar to is left out: it is one of many made alike,
-            from a template for example. None leaves none out.
+        threads: processes to use; the result does not depend on their number.
+        most: held-out records with more similar training records than this belong to a template family and are
+            excluded. None excludes none.
     """
     return _search(_tasks(train, threshold), evaluation, threshold, folder, threads, most)
 
@@ -115,9 +120,9 @@ def _search(
 def _surely_alike(
     rows: Rows, tasks: Sequence[tuple[Any, ...]], threshold: float, most: int, closest: np.ndarray, threads: int
 ) -> np.ndarray:
-    """Return which held-out records more than ``most`` of a few thousand training records are similar to, bool.
+    """Return which held-out records are similar to more than ``most`` records of a sample of training records, bool.
 
-    Where all records are alike this spares comparing every one with every other. ``closest`` is brought up to date.
+    This avoids comparing every record with every other where all come from one template. Updates ``closest``.
     """
     records = sum(int(task[2].sum()) for task in tasks)
     step = min(SAMPLED_SHARE, max(1, records // SAMPLED_RECORDS))
@@ -129,6 +134,8 @@ def _surely_alike(
     sample = _rows(list(in_processes(shingles_of_range, sampled, threads)))
     starts = [*np.flatnonzero(np.diff(sample.owner, prepend=-1)).tolist(), len(sample)]
     counts, index, done = np.zeros(len(closest), np.int64), SimilarityIndex.build(rows, threshold), 0
+    # The pieces start small, since every record may be similar to every held-out one. They grow while few pairs are
+    # found and shrink otherwise; each found family leaves the index, so that later pieces are cheap.
     size = COMPARED_AT_ONCE // max(1, len(index.rows))
     while done < len(starts) - 1 and len(index.rows):
         stop = min(done + max(1, size), len(starts) - 1)
@@ -142,6 +149,7 @@ def _surely_alike(
 
 def _pairs(rows: Rows, held_out: SimilarityIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (training record, held-out record, similarity) of all similar pairs, each once."""
+    # A text of medium length has two rows, words and characters: the more similar one counts.
     x, y, similarity = held_out.similar(rows)
     record, other = rows.owner[x], held_out.rows.owner[y]
     order = np.lexsort((-similarity, other, record))
@@ -152,7 +160,7 @@ def _pairs(rows: Rows, held_out: SimilarityIndex) -> tuple[np.ndarray, np.ndarra
 
 
 def _best(pairs: np.ndarray) -> np.ndarray:
-    """Return of the pairs, shape [3, pairs], the most similar one of each training record."""
+    """Return the most similar pair of each training record, from pairs of shape [3, pairs]."""
     record, other, similarity = pairs
     order = np.lexsort((other, -similarity, record))
     return pairs[:, order[np.unique(record[order], return_index=True)[1]]]
@@ -197,9 +205,9 @@ def leaks_of_range(
     """Search a range of training records.
 
     Returns:
-        Training record, similar held-out record and similarity, float64 [3, pairs]. Without ``most`` only the most
-        similar one of each training record and of each held-out record; with it, of a held-out record that is similar
-        to more, only so many that this is known: what it would take to find the others has no bound.
+        Training record, held-out record and similarity, float64 [3, pairs]. Without ``most``, only the most similar
+        pair of each training record and of each held-out record. With it, a held-out record with more similar training
+        records is followed only until that is established: the cost of finding them all is unbounded.
     """
     held_out = SimilarityIndex.load(index, threshold)
     found = [np.zeros((3, 0))]
@@ -216,7 +224,7 @@ def leaks_of_range(
 
 
 def _without_families(held_out: SimilarityIndex, counts: np.ndarray, most: int) -> SimilarityIndex:
-    """Return the index without the records that were found similar to more than ``most``, once these are many."""
+    """Return the index without held-out records that exceed ``most``, rebuilt only if enough of them accumulated."""
     left = np.flatnonzero(counts[held_out.rows.owner] <= most)
     if len(left) >= FULL_ENOUGH * len(held_out.rows):
         return held_out
@@ -224,20 +232,20 @@ def _without_families(held_out: SimilarityIndex, counts: np.ndarray, most: int) 
 
 
 def check_sides(train: Path, evaluation: Side, template_family: bool, folder: Path, threads: int = 1) -> dict[str, int]:
-    """Read both finished sides again and return what they share, which is nothing.
+    """Read both written sides back and check that they share nothing.
 
-    All prompts are compared. For texts that are alike, of which the plan has none left, training files over 64 MiB are
-    searched in part: ``records_checked`` says how many records that are.
+    All prompts are compared. Similar texts are searched in full up to 64 MiB of training records and in a sample of
+    ranges beyond; ``records_checked`` is the number of records searched.
 
     Args:
-        train: the records that are trained on.
-        evaluation: the held-out records; its choice is for texts that are alike, prompts are compared in any case.
-        alike: whether to look for texts that are alike, too.
+        train: the training records.
+        evaluation: the held-out records; the choice applies to similar texts only, prompts are always compared.
+        template_family: whether to search for similar texts, too.
         folder: an empty folder for temporary files.
         threads: processes to use.
 
     Raises:
-        DataError: if a prompt is on both sides or two texts are too much alike.
+        DataError: if a prompt is on both sides or two texts are too similar.
     """
     prompts = [_prompt_keys(path, threads) for path in (train, evaluation.path)]
     shared = {"shared_prompts": int(np.isin(prompts[1], prompts[0]).sum())}
@@ -261,6 +269,6 @@ def _prompt_keys(path: Path, threads: int) -> np.ndarray:
 
 
 def prompt_keys_of_range(path: Path, span: Range) -> bytes:
-    """Return a 64-bit hash of each normalised prompt of a range, 8 bytes each in the machine's order."""
+    """Return a 64-bit hash of each normalised prompt of a range, 8 bytes each in native byte order."""
     hashes = (xxhash.xxh3_64_intdigest(key_bytes(prompt_of(turns))) for turns in read_turns(path, span))
     return np.fromiter(hashes, np.uint64).tobytes()

@@ -1,4 +1,9 @@
-"""MinHash: signatures whose agreement estimates Jaccard similarity, cut into bands so that similar records meet."""
+"""MinHash signatures, which estimate Jaccard similarity, and LSH bands, which bring similar records together.
+
+Comparing all pairs is quadratic. Locality-sensitive hashing (LSH) cuts each signature into bands and hashes each band
+to a bucket: only records that share a bucket are compared. Signatures merely propose candidates; exact Jaccard
+similarity decides (:mod:`snaketune.data.similarity.near_dedupe`).
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +15,14 @@ from snaketune.data.similarity.bitmaps import WORDS, bitmaps
 from snaketune.data.similarity.shingles import Rows, batches, constants, shingled_with_indentation
 from snaketune.data.similarity.sorted_keys import HALF
 
-# A banding must miss fewer pairs than this at the threshold itself; it misses far fewer above it.
+# The largest acceptable probability that the bands miss a pair exactly at the threshold; above it they miss far fewer.
 MISSED = 1e-3
 MOST_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class SimilarityCriteria:
-    """When two records are near-duplicates: ``dedupe`` of the configuration."""
+    """Criteria for near duplicates, from the ``dedupe`` section of the configuration."""
 
     threshold: float = 0.8
     num_perm: int = 125
@@ -25,7 +30,7 @@ class SimilarityCriteria:
 
     @property
     def banding(self) -> tuple[int, int]:
-        """The number of bands and of rows in each: as selective as a tiny loss at the threshold allows."""
+        """The number of bands and of rows per band: the widest bands that still find pairs at the threshold."""
         # Two records of similarity s agree in one band of r values with probability s^r, so all b bands miss the pair
         # with (1 - s^r)^b (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, section 3.4). Wider bands bring
         # fewer chance meetings to compare: the widest that still misses almost nothing at the threshold is taken.
@@ -37,10 +42,8 @@ class SimilarityCriteria:
 
 
 def near_text(turns: list[Turn]) -> str:
-    """Return the text by which records are compared; system prompts are left out, as many records share one.
-
-    White space before a turn of one line is no indentation.
-    """
+    """Return the text by which records are compared; system prompts are left out, since many records share one."""
+    # Leading white space counts as indentation only in a turn of several lines, where it can carry meaning.
     return "\n".join([text if "\n" in text else text.strip() for role, text in turns if role != "system"])
 
 
@@ -58,6 +61,8 @@ def sketch_range(
         owners.append(chosen[rows.owner + done] + first)
         lengths.append(np.diff(rows.offsets))
         shingles.append(rows.hashes)
+        # One byte per value suffices to estimate similarity (b-bit minwise hashing, Li and König 2010): values agree by
+        # chance once in 256, which only lets a few more candidates through to the exact comparison.
         sketches.append(signatures.T.astype(np.uint8))
         maps.append(bitmaps(rows))
         wholes.append(hashes[rows.owner])
@@ -94,7 +99,10 @@ def minhash(rows: Rows, count: int) -> np.ndarray:
 
 
 def band_keys(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
-    """Return one 32-bit key per band and row of shingles, [bands, rows]; keys that agree by chance are sorted out."""
+    """Return one 32-bit key per band and row of shingles, uint32 [bands, rows].
+
+    Keys that collide by chance only add candidates, which the exact comparison rejects.
+    """
     values = signatures[: bands * rows].reshape(bands, rows, -1).astype(np.uint64)
     keys = np.zeros((bands, signatures.shape[1]), np.uint64)
     for index, factor in enumerate(constants(rows, 5)):

@@ -1,10 +1,9 @@
-"""Near-duplicates: MinHash finds candidates, the exact Jaccard similarity of their shingles decides.
+"""Near duplicates: MinHash and LSH propose candidates, exact Jaccard similarity of their shingles decides.
 
-Records are taken in order: each stays unless an earlier one that stays is similar enough. Of a cluster the record
-with the lowest source and line therefore stays, and what goes is similar to the very record that is named for it.
-Candidates are sought again among what stays until none is similar. Records that differ in the indentation of their
-lines alone are never near-duplicates: in code and in YAML that is another meaning. Signatures and shingles lie in
-memory-mapped files in a private folder, about 1.7 kB per record of 140 words; memory holds some 40 bytes per record.
+Records are decided in order: each is kept unless a kept earlier record is similar enough, so a removed record is
+similar to its representative itself, not through a chain. The search repeats until no similar pair is left. Records
+that differ only in indentation are never near duplicates: in code and YAML it carries meaning. Signatures and shingles
+are memory-mapped files, about 1.7 kB per record of 140 words; memory is about 40 bytes per record.
 """
 
 import mmap
@@ -24,24 +23,24 @@ from snaketune.data.similarity.minhash import SimilarityCriteria, sketch_range
 from snaketune.data.similarity.shingles import Rows, jaccard
 from snaketune.data.similarity.sorted_keys import HALF, LOW, distinct, shared_keys
 
-# Members of a bucket are compared with its first member and with this many that follow.
+# Each member of a large bucket is compared with the bucket's first member and with this many following ones.
 WINDOW = 8
 BUFFERED_PAIRS = 1 << 22
 ESTIMATED_PAIRS = 1 << 15
-# Each row that is looked at brings some 64 kB of its file into this process's memory.
+# Page faults on a memory-mapped file bring in about 64 kB per row, so pages are released after so many pairs.
 COMPARED_PAIRS = 1 << 10
-# A pair at the threshold has an estimate this many standard deviations below it once in 150,000 times.
+# The estimate for a pair at the threshold is this many standard deviations too low once in about 150,000 pairs.
 DEVIATIONS = 4.5
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """What stands for each record: its own index where it stays, and how similar the two are.
+    """The representative of each record (itself if kept) and their similarity.
 
     Attributes:
-        stands: int64 [records].
-        similarity: float64 [records], 1 where a record stands for itself.
-        verified: pairs of records that were compared exactly.
+        representative: int64 [records].
+        similarity: float64 [records], 1 for a kept record.
+        verified: number of pairs that were compared exactly.
     """
 
     representative: np.ndarray
@@ -57,15 +56,15 @@ def sketch_ranges(
     folder: Path,
     threads: int = 1,
 ) -> list[Path]:
-    """Write the sketches of a file of canonical records and return where they are.
+    """Write the sketches of a file of canonical records and return their paths.
 
     Args:
         path: the records.
         ranges: byte ranges of whole lines that cover the file.
-        skip: for each range which of its records are out already, bool.
+        skip: for each range which of its records are already removed, bool.
         criteria: what counts as similar.
-        folder: an empty folder for them.
-        threads: processes to use; neither they nor the ranges change what is found.
+        folder: an empty folder for the sketches.
+        threads: processes to use; the result depends neither on their number nor on the ranges.
     """
     return list(in_processes(sketch_range, sketching_tasks(path, ranges, skip, criteria, folder), threads))
 
@@ -82,13 +81,13 @@ def sketching_tasks(
 
 
 def sketches_in(folders: Sequence[Path]) -> list[Path]:
-    """Return the sketches that lie in folders, in the order of the records."""
+    """Return the paths of the sketches in the folders, in the order of the records."""
     found = {path.name.split(".")[0]: path.parent for folder in folders for path in folder.glob("*.keys.npy")}
     return [folder / name for name, folder in sorted(found.items())]
 
 
 def near_duplicates(store: "Store", records: int) -> Duplicates:
-    """Return what stands for each of ``records`` records, whose sketches are in ``store``."""
+    """Return the representative of each of the ``records`` records whose sketches are in ``store``."""
     clusters = Clusters(records)
     _search(store, clusters, store.criteria.threshold)
     return Duplicates(clusters.representative, clusters.similarity, store.verified)
@@ -101,7 +100,7 @@ class Store:
         folder: an empty folder for files of this object.
         parts: sketches of consecutive ranges of records.
         criteria: what counts as similar.
-        keep: whether the parts belong to somebody else; otherwise each is dropped when it was joined to the others.
+        keep: whether to keep the parts; otherwise each is deleted once it is appended to the joined file.
 
     Raises:
         DataError: if there are more than 2**32 rows of shingles.
@@ -125,7 +124,7 @@ class Store:
             np.save(folder / f"bucket{band}.npy", shared_keys(self._band(band)))
 
     def _similarity(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Return the exact similarity of pairs of rows, without keeping the pages that it takes."""
+        """Return the exact similarity of pairs of rows, releasing the memory-mapped pages as it goes."""
         found = np.empty(len(x))
         for start in range(0, len(x), COMPARED_PAIRS):
             some = slice(start, start + COMPARED_PAIRS)
@@ -142,10 +141,10 @@ class Store:
         return np.concatenate([part[band] for part in self._keys])
 
     def candidates(self, stays: np.ndarray, changed: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield pairs of rows that share a bucket which a changed record is in, both of records that stay.
+        """Yield candidate pairs: rows of kept records that share a bucket in which some record changed.
 
         Args:
-            stays: bool [records]. What changes between two batches of pairs counts at once.
+            stays: bool [records]; updates between two batches of pairs take effect at once.
             changed: bool [records].
 
         Yields:
@@ -163,21 +162,22 @@ class Store:
         yield distinct(np.concatenate([np.zeros(0, np.uint64), *waiting]))
 
     def similar(self, pairs: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the pairs of records that are similar, x < y, and their exact similarity."""
+        """Return the similar pairs of records, x < y, and their exact similarity."""
         x, y = (pairs >> HALF).astype(np.int64), (pairs & LOW).astype(np.int64)
         promising = self._promising(x, y, threshold)
         x, y = x[promising], y[promising]
         similarity = self._similarity(x, y)
         self.verified += len(x)
         found = (similarity >= threshold) & (self.owner[x] != self.owner[y])
+        # Equal words (first column) with different indentation (second column): no duplicates.
         one, other = self._wholes[x], self._wholes[y]
         found &= (one[:, 0] != other[:, 0]) | (one[:, 1] == other[:, 1])
         return self.owner[x[found]], self.owner[y[found]], similarity[found]
 
     def _promising(self, x: np.ndarray, y: np.ndarray, threshold: float) -> np.ndarray:
-        """Return the places of the pairs that neither signatures nor bitmaps rule out."""
-        # The number of agreeing values of two signatures is binomial with mean count * similarity: far enough below the
-        # mean at the threshold a pair is ruled out by 125 bytes, without reading its shingles.
+        """Return the positions of the pairs that neither signatures nor bitmaps rule out."""
+        # The number of agreeing values of two signatures is binomial with mean count * similarity. A pair far enough
+        # below the mean at the threshold is rejected by its 125 bytes, without reading its shingles.
         count = self._sketches.shape[1]
         least = count * (threshold - DEVIATIONS * sqrt(threshold * (1 - threshold) / count))
         found = [np.zeros(0, np.int64)]
@@ -193,7 +193,7 @@ class Store:
 
 
 def _joined(folder: Path, parts: Sequence[Path], name: str, keep: bool) -> np.ndarray:
-    """Append the arrays of all parts to one file, dropping each unless ``keep``, and return it memory-mapped."""
+    """Append the arrays of all parts to one file, deleting each unless ``keep``, and return it memory-mapped."""
     if len(parts) == 1:
         found: np.ndarray = np.load(parts[0].with_suffix(f".{name}.npy"), mmap_mode="r")
         return found
@@ -206,19 +206,19 @@ def _joined(folder: Path, parts: Sequence[Path], name: str, keep: bool) -> np.nd
             _forget(array)
             if not keep:
                 source.unlink()
-    if not target.stat().st_size:
+    if not target.stat().st_size:  # an empty file cannot be memory-mapped
         return np.zeros((0, *array.shape[1:]), array.dtype)
     return np.memmap(target, array.dtype, "r").reshape(-1, *array.shape[1:])
 
 
 def _forget(array: np.ndarray) -> None:
-    """Give back the pages of a memory-mapped file; they stay in the system's cache."""
+    """Release the pages of a memory-mapped file; they stay in the page cache."""
     if isinstance(array, np.memmap):
         array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def _stirred(entries: np.ndarray, owner: np.ndarray, stays: np.ndarray, changed: np.ndarray) -> np.ndarray:
-    """Return the entries of records that stay, in buckets that a changed record is in."""
+    """Return the entries of kept records in buckets with at least one changed record."""
     if not len(entries):
         return entries
     records = owner[(entries & LOW).astype(np.int64)]
@@ -233,17 +233,17 @@ def _bucket_starts(entries: np.ndarray) -> np.ndarray:
 
 
 def _pairs(entries: np.ndarray, next_band: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield pairs of rows of the same bucket: all of small ones; of larger ones first and rest, and neighbours.
+    """Yield pairs of rows of the same bucket: all pairs of small buckets, a linear number of those of large ones.
 
-    Neighbours of a large bucket are rows that agree in the next band, too.
+    In a large bucket, rows are paired with its first row and with their neighbours in the order of the next band.
     """
     if not len(entries):
         return
     starts = _bucket_starts(entries)
     sizes = np.diff(starts, append=len(entries))
     bucket, row = np.repeat(np.arange(len(starts)), sizes), entries & LOW
-    # All pairs of a bucket of n rows are n²/2: boilerplate that 100,000 records share would never end. Similar records
-    # that are not neighbours here meet in another band, or through the representative, in a later round.
+    # A bucket of n rows has n²/2 pairs: boilerplate shared by 100,000 records would take forever. Similar records that
+    # are not neighbours here meet in another band or, through a representative, in a later round.
     large = np.flatnonzero(np.repeat(sizes > WINDOW + 1, sizes))
     yield row[np.repeat(starts, sizes)[large]] << HALF | row[large]
     row[large] = row[large][np.lexsort((row[large], next_band[row[large].astype(np.int64)], bucket[large]))]
@@ -254,7 +254,7 @@ def _pairs(entries: np.ndarray, next_band: np.ndarray) -> Iterator[np.ndarray]:
 
 
 class Clusters:
-    """Which records stay, given the similar pairs known so far."""
+    """The records kept, given the similar pairs known so far."""
 
     def __init__(self, records: int):
         self.representative = np.arange(records)
@@ -263,7 +263,7 @@ class Clusters:
         self._pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def learn(self, x: np.ndarray, y: np.ndarray, similarity: np.ndarray) -> None:
-        """Add similar pairs (x < y) and decide anew from all of them, records in order."""
+        """Add similar pairs (x < y) and decide again from all of them, records in order."""
         if not len(x):
             return
         self._pairs.append((x, y, similarity))
@@ -286,10 +286,10 @@ class Clusters:
 
 
 def _search(store: Store, clusters: Clusters, threshold: float) -> None:
-    """Look for similar pairs among the records that stay until there are none.
+    """Search for similar pairs among the kept records until none is left.
 
-    A later round looks only where something changed. It may bring back a record whose representative went: every
-    round that changes anything has found a new pair, so there is an end.
+    Later rounds search only changed buckets; a record whose representative was removed is restored. The loop ends
+    because every round that changes anything has found a new pair.
     """
     changed = np.ones(len(clusters.stays), bool)
     while changed.any():

@@ -1,4 +1,8 @@
-"""Which texts of a fixed set share shingles with others: an inverted index, and an exact similarity search on it."""
+"""An inverted index of hashes, and an exact similarity search for all rows above a threshold built on it.
+
+Unlike MinHash with LSH, prefix filtering misses no pair: it suits a small fixed set (the held-out records) searched by
+many others, where one missed leak matters.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,23 +15,23 @@ from snaketune.data.similarity.shingles import Rows, gathered, jaccard
 
 SMALL_BYTES = 1 << 12
 FEWEST_FLAGS, MOST_FLAGS = 1 << 16, 1 << 27
-# Hits that are expanded at once: a shingle in very many texts costs time, not memory.
+# Hits expanded at once: a shingle that occurs in very many texts then costs time, not memory.
 HITS = 1 << 21
 BLOCK_SHINGLES, BLOCK_ROWS = 1 << 20, 1 << 14
-# Shingles are told apart by 50 bits of their hash; with the number of a row in a block they are one number.
+# 50 bits of a shingle's hash and 14 bits of its row's number within a block are packed into one sortable integer.
 HASH_BITS, ROW_BITS = np.uint64(50), np.uint64(14)
 PLACE_BITS = 24
 
 
 @dataclass(frozen=True, slots=True)
 class HashIndex:
-    """Which texts hold a hash. Most hashes asked for are in none: one look into a table of flags tells.
+    """The texts that contain each hash. A table of flags rejects most absent hashes without a binary search.
 
     Attributes:
         keys: uint64, the distinct hashes, sorted.
         starts: int64 [keys + 1], where the owners of each key start.
-        owners: uint32, the texts that hold each key.
-        flags: bool, for each value of a hash's upper bits whether a key has it.
+        owners: uint32, the texts that contain each key.
+        flags: bool, for each value of a hash's upper bits whether some key has it.
     """
 
     keys: np.ndarray
@@ -37,7 +41,7 @@ class HashIndex:
 
     @classmethod
     def build(cls, hashes: np.ndarray, owners: np.ndarray, flagged: bool = True) -> "HashIndex":
-        """Index ``hashes``, uint64, by the texts ``owners`` that they are of, which ascend; with flags or without."""
+        """Index ``hashes``, uint64, with the texts ``owners`` that contain them (ascending), with or without flags."""
         order = np.argsort(hashes, kind="stable")
         hashes, owners = hashes[order], owners[order].astype(np.uint32)
         if len(hashes):
@@ -61,12 +65,12 @@ class HashIndex:
         return cls(*(mapped(path.with_suffix(f".{name}.npy")) for name in cls.__slots__))
 
     def holds(self, hashes: np.ndarray) -> np.ndarray:
-        """Tell for each hash whether any text holds it, bool; one in sixteen of the others is mistaken for one."""
+        """Return whether some text may contain each hash, bool; about one in sixteen absent hashes passes."""
         found: np.ndarray = self.flags[_slots(hashes, len(self.flags))]
         return found
 
     def find(self, hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (positions in ``hashes``, texts that hold the hash there), int64, a piece at a time."""
+        """Yield (positions in ``hashes``, texts that contain the hash at that position), int64, in chunks."""
         if not len(self.keys):
             return
         likely = np.flatnonzero(self.holds(hashes)) if len(self.flags) else np.arange(len(hashes))
@@ -87,11 +91,12 @@ class HashIndex:
 
 
 def mapped(path: Path) -> np.ndarray:
-    """Return the array in a file without reading it."""
+    """Return the array in a file, memory-mapped unless it is small."""
     return np.asarray(np.load(path, mmap_mode="r" if path.stat().st_size > SMALL_BYTES else None))
 
 
 def _slots(hashes: np.ndarray, count: int) -> np.ndarray:
+    # ``count`` is a power of two, 2**k with bit_length k + 1: the upper k bits of a hash are its slot.
     return hashes >> np.uint64(65 - count.bit_length())
 
 
@@ -99,18 +104,18 @@ def _slots(hashes: np.ndarray, count: int) -> np.ndarray:
 class SimilarityIndex:
     """Finds every row of a fixed set whose Jaccard similarity to a given row reaches a threshold.
 
-    Two rows that are similar enough have one of the rarest shingles of each in common, provided that both go by the
-    same order of rarity; only those are in the index and only those are looked up (prefix filtering, Chaudhuri et al.
-    2006). How many of them they share at least follows from both sizes (in the manner of PPJoin, Xiao et al. 2008);
-    bitmaps rule out more, and what is left is compared exactly. Nothing is missed.
+    Two similar rows share at least one of the rarest shingles of each, provided that both use the same order of
+    rarity. Only these prefixes are indexed and looked up (prefix filtering, Chaudhuri et al. 2006). The sizes of both
+    rows bound how many of them must be shared (as in PPJoin, Xiao et al. 2008), bitmaps reject more candidates, and
+    the rest is compared exactly. No pair is missed.
 
     Attributes:
         rows: the fixed set.
-        sizes: int64 [rows], distinct shingles of each.
+        sizes: int64 [rows], distinct shingles of each row.
         maps: uint64 [rows, 32], their bitmaps.
-        frequency: uint8, for each value of a hash's upper bits how many shingles of the set have it, at most 255.
-        index: the rarest shingles.
-        threshold: least similarity.
+        frequency: uint8, for each value of a hash's upper bits the number of shingles of the set with it, at most 255.
+        index: the rarest shingles of each row.
+        threshold: minimum similarity.
     """
 
     rows: Rows
@@ -148,7 +153,7 @@ class SimilarityIndex:
     def similar(self, others: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return (row of ``others``, row of the index, similarity) of all pairs that reach the threshold.
 
-        There may be at most 16,384 others.
+        ``others`` may have at most 16,384 rows.
         """
         x, y = self._candidates(others)
         similarity = jaccard(others, self.rows, x, y)
@@ -158,7 +163,7 @@ class SimilarityIndex:
     def _candidates(self, others: Rows) -> tuple[np.ndarray, np.ndarray]:
         hashes, row, sizes = _rarest(others, 0, len(others), self.frequency, self.threshold)
         likely = np.flatnonzero(self.frequency[_slots(hashes, len(self.frequency))])
-        # In the order of hashes: so the index is gone through from one end to the other.
+        # Sorted hashes read the memory-mapped index sequentially.
         likely = likely[np.argsort(hashes[likely])]
         hashes, row = hashes[likely], row[likely]
         count = max(1, len(self.rows))
@@ -166,7 +171,8 @@ class SimilarityIndex:
         pairs, shared = np.unique(np.concatenate([np.zeros(0, np.int64), *hits]), return_counts=True)
         x, y = pairs // count, pairs % count
         one, other = sizes[x], self.sizes[y]
-        # What two rows share beyond that is beyond the rarest ones of one of them.
+        # A shared shingle outside the prefixes is among the last ceil(t * size) - 1 shingles of one of the rows, which
+        # bounds their number. Similarity t needs an overlap of at least t / (1 + t) * (A + B) in all.
         beyond = np.maximum(_ceiling(self.threshold * one), _ceiling(self.threshold * other)) - 1
         enough = shared + beyond >= _ceiling(self.threshold / (1 + self.threshold) * (one + other))
         enough &= np.minimum(one, other) >= self.threshold * np.maximum(one, other) - SLACK
@@ -184,18 +190,19 @@ def _ceiling(values: np.ndarray) -> np.ndarray:
 def _rarest(
     rows: Rows, start: int, stop: int, frequency: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return so many of the rarest shingles of each row in a range that a similar row has one of them.
+    """Return the prefix of each row in a range: enough of its rarest shingles that any similar row has one of them.
 
-    Equally frequent ones go by their hash, so the order is the same for all rows.
+    Equally frequent shingles are ordered by hash, so the order is the same for all rows.
 
     Returns:
-        hashes and number of the row in the range, ascending by row, and the distinct shingles of each row, int64.
+        The hashes, the number of the row within the range (ascending), and the distinct shingles of each row, int64.
     """
     taken, row = distinct(rows, start, stop)
     sizes = np.bincount(row, minlength=stop - start)
     starts = np.cumsum(sizes) - sizes
-    # Row, frequency and place in one number: sorting numbers is much faster than sorting by two columns.
+    # Row, frequency and position in one integer: sorting integers is much faster than sorting by two columns.
     order = np.sort((row << 8 | frequency[_slots(taken, len(frequency))]) << PLACE_BITS | np.arange(len(row)))
+    # The prefix has size - ceil(t * size) + 1 shingles: a row without any of them shares fewer than t * size.
     chosen = np.arange(len(row)) - starts[row] < (sizes - _ceiling(sizes * threshold) + 1)[row]
     return taken[order[chosen] & ((1 << PLACE_BITS) - 1)], row[chosen], sizes
 
@@ -210,7 +217,7 @@ def _frequency(hashes: np.ndarray) -> np.ndarray:
 
 
 def _blocks(rows: Rows) -> Iterator[tuple[int, int]]:
-    """Yield ranges of rows, first and last exclusive, of about a million shingles."""
+    """Yield ranges of rows (start, stop exclusive) of about a million shingles."""
     start = 0
     while start < len(rows):
         stop = max(start + 1, int(np.searchsorted(rows.offsets, rows.offsets[start] + BLOCK_SHINGLES)) - 1)
@@ -220,9 +227,9 @@ def _blocks(rows: Rows) -> Iterator[tuple[int, int]]:
 
 
 def distinct(rows: Rows, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct shingles of a range of at most 16,384 rows and the number of the row in it, int64.
+    """Return the distinct shingles of a range of at most 16,384 rows, and the number of their row within it, int64.
 
-    Both ascend. Only the upper 50 bits of a hash count, as they do in the exact comparison.
+    Both ascend. Only the upper 50 bits of a hash count, as in the exact comparison.
     """
     offsets = rows.offsets[start : stop + 1]
     keys = np.repeat(np.arange(stop - start, dtype=np.uint64) << HASH_BITS, np.diff(offsets))

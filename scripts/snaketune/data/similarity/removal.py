@@ -1,7 +1,7 @@
-"""`removed.arrow`, the table of records that go, and carrying it out on the raw lines.
+"""`removed.arrow`, the table of removed records, and its application to the raw lines.
 
-Columns: `source` and `line` of each removed record, `kept_source` and `kept_line` of the one that stands for it,
-`similarity` (1.0 for the same text) and `kind` (`exact`, `near`, or another engine's word). The order does not matter.
+Columns: `source` and `line` of each removed record, `kept_source` and `kept_line` of its representative, `similarity`
+(1.0 for the same text) and `kind` (`exact`, `near`, or the word of another engine). The order of rows does not matter.
 """
 
 import os
@@ -26,9 +26,10 @@ from snaketune.settings.reading import StageSettings
 from snaketune.storage.disks import Disks, temporary_place
 
 EXCERPT_CHARACTERS = 200
-# Temporary files for near-duplicates: up to 10 bytes for each byte of short records, 1.4 where they have 140 words.
+# Temporary files for near duplicates: up to 10 bytes per byte of short records, 1.4 for records of 140 words.
 BYTES_PER_BYTE = 10
 BATCH_ROWS = 1 << 16
+# Source and line are packed into one int64, 23 bits for the source and 40 for the line, so one search finds a record.
 LINE_BITS = 40
 COPIED_BYTES = 8 << 20
 SCHEMA = pa.schema(
@@ -48,7 +49,7 @@ _PLACE = re.compile(rb'\{"source":(\d+),"line":(\d+),')
 
 @dataclass(frozen=True, slots=True)
 class LineIndex:
-    """Where the records of a file come from and where their lines start.
+    """The origin of each record of a file, and where its line starts.
 
     Attributes:
         places: int64 [records], source << 40 | line, ascending.
@@ -72,17 +73,17 @@ class LineIndex:
         return cls(places, np.concatenate([[0], np.cumsum(lengths)]))
 
     def source_and_line(self, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return source (int32) and line (int64) of records given by index."""
+        """Return the source (int32) and line (int64) of records given by index."""
         places = self.places[records]
         return (places >> LINE_BITS).astype(np.int32), places & ((1 << LINE_BITS) - 1)
 
     def place(self, record: int) -> dict[str, int]:
-        """Return source and line of one record."""
+        """Return the source and line of one record."""
         place = int(self.places[record])
         return {"source": place >> LINE_BITS, "line": place & ((1 << LINE_BITS) - 1)}
 
     def line(self, lines: IO[bytes], record: int) -> bytes:
-        """Return the raw line of one record from the file that is indexed."""
+        """Return the raw line of one record from the indexed file."""
         start, end = self.offsets[record : record + 2].tolist()
         lines.seek(start)
         return lines.read(end - start)
@@ -96,10 +97,11 @@ class LineIndex:
         """Return the indices of records given by source and line.
 
         Raises:
-            DataError: if there is no such record; ``name`` is what named it.
+            DataError: if a record does not exist; ``name`` is the file that refers to it.
         """
         places = source.astype(np.int64) << LINE_BITS | line
         index = np.searchsorted(self.places, places)
+        # The appended -1 catches searches beyond the last record, whose index is out of range.
         missing = np.append(self.places, -1)[index] != places
         if missing.any():
             first = int(np.flatnonzero(missing)[0])
@@ -111,7 +113,8 @@ class LineIndex:
 
 
 def index_range(path: str | Path, span: Range) -> tuple[bytes, bytes]:
-    """Return places and lengths of the lines in a range, int64 each; what is not a record has the place -1."""
+    """Return the places and lengths of the lines in a range, int64 each; a line that is not a record has place -1."""
+    # Matching the first bytes of a line by a regular expression is several times as fast as parsing the record.
     places, lengths = array("q"), array("q")
     for line in lines_in(path, span):
         found = _PLACE.match(line)
@@ -121,7 +124,7 @@ def index_range(path: str | Path, span: Range) -> tuple[bytes, bytes]:
 
 
 def write_removed(plan: RemovalPlan, index: LineIndex, file: IO[bytes]) -> None:
-    """Write the table of what a plan removes, in the order of the records."""
+    """Write the table of removed records of a plan, in the order of the records."""
     removed = plan.removed
     with pa.ipc.new_file(file, SCHEMA) as writer:
         for start in range(0, len(removed), BATCH_ROWS):
@@ -133,7 +136,7 @@ def write_removed(plan: RemovalPlan, index: LineIndex, file: IO[bytes]) -> None:
 
 
 def _array(values: np.ndarray) -> pa.Array:
-    """Return the same as ``pa.array``, which would import pandas: a quarter of a second."""
+    """Return the same as ``pa.array``, which would import pandas (a quarter of a second)."""
     return pa.Array.from_buffers(_TYPES[values.dtype], len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
@@ -147,22 +150,24 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
     """Return the same as ``to_numpy``, which would import pandas."""
     numbers = [np.zeros(0, _DTYPES[column.type])]
     for chunk in column.chunks:
+        # A chunk may be a slice: its buffer holds the whole array, and the offset counts values, not bytes.
         values = np.frombuffer(chunk.buffers()[1], numbers[0].dtype)
         numbers.append(values[chunk.offset : chunk.offset + len(chunk)])
     return np.concatenate(numbers)
 
 
 def apply_plan(removed: str | Path, path: str | Path, index: LineIndex, kept: IO[bytes], duplicates: IO[bytes]) -> None:
-    """Copy the lines that stay to ``kept`` and write each pair, with the beginnings of both texts, to ``duplicates``.
+    """Copy the kept lines to ``kept`` and write each pair, with the beginnings of both texts, to ``duplicates``.
 
     Args:
         removed: the table.
-        path: canonical records, ``index`` where their lines are.
+        path: canonical records.
+        index: where their lines start.
         kept: receives raw lines.
         duplicates: receives JSON lines.
 
     Raises:
-        DataError: if the table names unknown records, or something that goes stands for something else.
+        DataError: if the table refers to unknown records, or a representative is removed itself.
     """
     with pa.memory_map(str(removed)) as source:
         table = pa.ipc.open_file(source).read_all().select(SCHEMA.names).cast(SCHEMA)
@@ -170,6 +175,7 @@ def apply_plan(removed: str | Path, path: str | Path, index: LineIndex, kept: IO
         similarity, kinds = _numbers(table["similarity"]), table["kind"]
         with open(path, "rb", buffering=0) as lines:
             start = 0
+            # Runs of kept lines are copied as blocks of bytes: nothing is parsed or formatted again.
             for record in np.flatnonzero(row >= 0).tolist():
                 _copy(lines, index.offsets[start], index.offsets[record], kept)
                 at, start = row[record], record + 1
@@ -186,7 +192,7 @@ def _copy(lines: IO[bytes], start: int, end: int, target: IO[bytes]) -> None:
 
 
 def _checked(table: pa.Table, index: LineIndex, name: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each record its row in the table, or -1, and for each row the record that stands there."""
+    """Return for each record its row in the table, or -1, and for each row the index of the representative."""
     columns = [_numbers(table[column]) for column in SCHEMA.names[:4]]
     gone = index.find(columns[0], columns[1], name)
     representative = index.find(columns[2], columns[3], name)
@@ -202,7 +208,7 @@ def _checked(table: pa.Table, index: LineIndex, name: str | Path) -> tuple[np.nd
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A record that goes and the one that stands for it, by index."""
+    """A removed record and its representative, by index."""
 
     removed: int
     kept: int
@@ -210,7 +216,7 @@ class Pair:
     kind: str
 
     def described(self, lines: IO[bytes], index: LineIndex) -> bytes:
-        """Return the pair as a JSON line with places and the beginnings of the texts."""
+        """Return the pair as a JSON line with the places and the beginnings of both texts."""
         entry = {
             "removed": index.place(self.removed),
             "kept": index.place(self.kept),
@@ -223,14 +229,14 @@ class Pair:
 
 
 def excerpt(line: bytes) -> str:
-    """Return the beginning of a record's texts, its turns joined by arrows, at most 200 characters."""
+    """Return the first 200 characters of a record's text, its turns joined by arrows."""
     turns = turns_of(orjson.loads(line))
     return " → ".join(" ".join(text[:EXCERPT_CHARACTERS].split()) for _, text in turns)[:EXCERPT_CHARACTERS]
 
 
 @dataclass(frozen=True, slots=True)
 class DedupeJob:
-    """What deduplication is given, by the names of the flags of ``dedupe_records.py``, where each has its sentence."""
+    """Deduplication: files and settings, by the names of the flags that ``dedupe_records.py`` documents."""
 
     spec: str
     code: str
@@ -246,7 +252,7 @@ class DedupeJob:
 
 
 def dedupe(job: DedupeJob) -> None:
-    """Plan which records go, write the plan as a table, then carry the table out.
+    """Plan the removals, write the plan as a table, then apply the table.
 
     Raises:
         DataError: if the records are damaged.

@@ -1,13 +1,13 @@
-"""Texts as sets of hashed shingles, a whole batch at once, and the exact Jaccard similarity of such sets.
+"""Texts as sets of hashed shingles, computed for a whole batch at once, and their exact Jaccard similarity.
 
-A shingle is a run of n words. Characters of scripts written without spaces, and hangul, are words by themselves: one
-changed character in a Chinese sentence would otherwise change every shingle. Short texts are compared by runs of
-five characters, since one changed word would change most of their few word shingles. Hashes depend on nothing but the
-text: not on the batch, the process or Python's hash seed.
+A shingle is a run of n words. A character of a script written without spaces, or of hangul, is a word by itself:
+otherwise one changed character in a Chinese sentence would change every shingle. Short texts are compared by runs of
+five characters, since one changed word would change most of their few word shingles. Hashes depend on the text alone:
+not on the batch, the process or Python's hash seed.
 
-White space separates words and is otherwise overlooked. Where indentation counts, the white space at the beginning of a
-line belongs to the line's first word, as it decides what a Python program or a YAML file means. Line breaks, blank
-lines and white space within lines and at their ends never count.
+White space separates words and is otherwise ignored. If indentation counts, leading white space belongs to the first
+word of its line, since it carries meaning in Python and YAML. Line breaks, blank lines, and white space within and at
+the end of lines never count.
 """
 
 import functools
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 CHARACTER_NGRAM = 5
-# Texts with fewer words than this many n-grams are compared by characters.
+# Texts with fewer words than this many times n are compared by characters.
 SHORT_NGRAMS = 4
 BATCH_TEXTS = 256
 BATCH_CHARACTERS = 1 << 18
@@ -49,7 +49,8 @@ _CACHED_POWERS = 1 << 20
 
 
 def mixed(values: np.ndarray) -> np.ndarray:
-    """Return ``values`` (uint64) scrambled in place, one to one (the finaliser of MurmurHash3)."""
+    """Return ``values`` (uint64) mixed in place by a bijection, the finaliser of MurmurHash3."""
+    # Polynomial hashes are weak in their low bits (the base is odd); mixing spreads every input bit over all others.
     for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
         values ^= values >> np.uint64(33)
         values *= np.uint64(factor)
@@ -59,14 +60,14 @@ def mixed(values: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def constants(count: int, seed: int) -> np.ndarray:
-    """Return ``count`` fixed odd uint64 numbers (SplitMix64): the same with every version of numpy."""
+    """Return ``count`` fixed odd uint64 numbers by SplitMix64, which unlike numpy's generators never change."""
     start = np.full(count, (seed * _BASE + 1) & _MASK, np.uint64)
     return mixed(start + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_BASE)) | np.uint64(1)
 
 
 @functools.cache
 def kinds_of_characters(punctuation_breaks: bool = False) -> np.ndarray:
-    """Return for each code point whether it is part of a word, between words or a word by itself (uint8)."""
+    """Return the kind of each code point, uint8: part of a word, separator, or a word by itself."""
     table = np.zeros(0x110000, np.uint8)
     for ranges, kind in ((_SPACES, BREAK), (_SINGLES, SINGLE), (_PUNCTUATION if punctuation_breaks else (), BREAK)):
         for first, last in ranges:
@@ -82,8 +83,8 @@ def folded(text: str) -> str:
 def words(texts: Sequence[str], punctuation_breaks: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Return the hashes of the words of all texts, uint64, and where each text's words start, int64 [texts + 1].
 
-    A word's hash is the difference of two prefix sums of a polynomial in its characters, so no word becomes an
-    object.
+    A word's hash is a difference of two prefix sums of a polynomial in its characters (Rabin-Karp), so that no word
+    becomes a Python object.
     """
     codes, starts_of_texts = _codes(texts)
     starts, ends = _boundaries(kinds_of_characters(punctuation_breaks)[codes])
@@ -92,11 +93,11 @@ def words(texts: Sequence[str], punctuation_breaks: bool = False) -> tuple[np.nd
 
 
 def indented_words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the same with the indentation of each line as part of its first word, and hashes of the whole texts.
+    """Return the same with each line's indentation as part of its first word, and hashes of the whole texts.
 
     Returns:
-        the hashes of the words, uint64; where each text's words start, int64 [texts + 1]; and for each text a hash of
-        its words in order without and one with indentation, uint64 [texts, 2].
+        The hashes of the words, uint64; where each text's words start, int64 [texts + 1]; and for each text the hash
+        of its words in order, without and with indentation, uint64 [texts, 2].
     """
     codes, starts_of_texts = _codes(texts)
     kinds = kinds_of_characters()[codes]
@@ -121,13 +122,14 @@ def _prefix_sums(values: np.ndarray, shift: int) -> np.ndarray:
 
 
 def _differences(sums: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Return the polynomials of ranges, wherever each of them stands."""
+    """Return the polynomials of ranges, independent of their positions."""
+    # The sum of a range has the factor base**start; multiplying by its inverse modulo 2**64 removes the position.
     found: np.ndarray = (sums[ends] - sums[starts]) * _powers(len(sums))[1][starts]
     return found
 
 
 def _with_indentation(codes: np.ndarray, kinds: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Return ``starts`` of words, those of the first words of indented lines where their lines start."""
+    """Return ``starts`` of words, with the first word of an indented line starting at its line."""
     lines = np.append(0, np.flatnonzero(codes == LINE_END) + 1)
     lines, ends = lines[:-1], lines[1:]
     indented = kinds[lines] == BREAK
@@ -142,7 +144,7 @@ def _with_indentation(codes: np.ndarray, kinds: np.ndarray, starts: np.ndarray) 
 
 
 def _codes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the code points of all texts, a line end after each, and where each text starts, [texts + 1]."""
+    """Return the code points of all texts, each followed by a line end, and where each text starts, [texts + 1]."""
     joined = "\n".join([*texts, ""])
     starts = np.zeros(len(texts) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1, out=starts[1:])
@@ -153,6 +155,7 @@ def _codes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 def _boundaries(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return where words start and where they end (exclusive)."""
+    # ``inside`` is shifted by one: ``before`` and ``here`` are the same array seen from neighbouring characters.
     inside = np.zeros(len(kinds) + 1, bool)
     np.not_equal(kinds, BREAK, out=inside[1:])
     before, here = inside[:-1], inside[1:]
@@ -169,7 +172,7 @@ def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _cached_powers(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the powers of the polynomial's base modulo 2**64 and their inverses."""
+    """Return the powers of the polynomial's base modulo 2**64 and their inverses, which exist since the base is odd."""
     tables = []
     for factor in (_BASE, pow(_BASE, -1, 1 << 64)):
         table = np.full(count, factor, np.uint64)
@@ -181,13 +184,14 @@ def _cached_powers(count: int) -> tuple[np.ndarray, np.ndarray]:
 def windows(hashes: np.ndarray, offsets: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the hashes of all runs of ``size`` items within each text, and where each text's runs start.
 
-    A text with fewer items has one run: all it has. ``seed`` keeps runs of different kinds apart.
+    A text with fewer items has one run, all of them. ``seed`` keeps runs of different kinds from being equal.
     """
     lengths = np.diff(offsets)
     padded = np.maximum(lengths, size)
     places = np.zeros(len(padded) + 1, np.int64)
     np.cumsum(padded, out=places[1:])
     if (lengths < size).any():
+        # Texts that are too short are padded with zeros to one run each, so that all texts are handled alike.
         spread = np.zeros(places[-1], np.uint64)
         spread[np.arange(len(hashes)) + np.repeat(places[:-1] - offsets[:-1], lengths)] = hashes
         hashes = spread
@@ -196,6 +200,7 @@ def windows(hashes: np.ndarray, offsets: np.ndarray, size: int, seed: int) -> tu
     runs = hashes[:count] * factors[0]
     for step in range(1, size):
         runs += hashes[step : count + step] * factors[step]
+    # Runs were hashed across text boundaries as well; those that begin in the last size - 1 items of a text go.
     within = np.ones(len(hashes), bool)
     for step in range(1, size):
         within[places[1:] - step] = False
@@ -210,7 +215,7 @@ class Rows:
 
     Attributes:
         owner: int64 [rows], ascending: the text of each row.
-        hashes: uint64, the shingles of all rows; one may occur twice in a row.
+        hashes: uint64, the shingles of all rows; a row may contain a shingle more than once.
         offsets: int64 [rows + 1].
     """
 
@@ -225,16 +230,16 @@ class Rows:
 def shingled(texts: Sequence[str], ngram: int, threshold: float) -> Rows:
     """Return the shingles of ``texts``.
 
-    A text of fewer than 4 * ``ngram`` words has a row of character shingles, longer ones a row of word shingles.
-    Those just above that length have both, so that no two texts are kept apart by a word more or less: where one
-    has 1 / ``threshold`` times the words of the other they cannot be that similar.
+    A text of fewer than 4 * ``ngram`` words has a row of character shingles, a longer one a row of word shingles.
+    Texts just above that length have both, so that two texts on either side of it can still be compared. Both rows are
+    needed up to 1 / ``threshold`` times that length only: texts that differ more in length cannot be that similar.
     """
     texts = [folded(text) for text in texts]
     return _shingled(texts, *words(texts), ngram, threshold, _spaced)
 
 
 def shingled_with_indentation(texts: Sequence[str], ngram: int, threshold: float) -> tuple[Rows, np.ndarray]:
-    """Return the same where indentation counts, and the hashes of whole texts that :func:`indented_words` gives."""
+    """Return the same with indentation counted, and the hashes of whole texts from :func:`indented_words`."""
     texts = [folded(text) for text in texts]
     hashes, offsets, wholes = indented_words(texts)
     return _shingled(texts, hashes, offsets, ngram, threshold, _spaced_with_indentation), wholes
@@ -248,7 +253,7 @@ def _shingled(
     threshold: float,
     spaced: Callable[[str], str],
 ) -> Rows:
-    """Return the shingles of texts with the given words; of short ones those of the characters of ``spaced``."""
+    """Return word shingles of texts with the given words, and character shingles of short texts after ``spaced``."""
     short = SHORT_NGRAMS * ngram
     counts = np.diff(offsets)
     by_words = np.flatnonzero(counts >= short)
@@ -257,6 +262,7 @@ def _shingled(
     if not len(by_characters):
         return rows
     codes, starts = _codes([spaced(texts[index]) for index in by_characters.tolist()])
+    # The line ends that ``_codes`` puts between texts are no characters of the texts.
     inner = np.ones(len(codes), bool)
     inner[starts[1:] - 1] = False
     starts -= np.arange(len(starts))
@@ -265,12 +271,12 @@ def _shingled(
 
 
 def _spaced(text: str) -> str:
-    """Return ``text`` with every run of white space as one space and none at the ends."""
+    """Return ``text`` with every run of white space replaced by one space, and trimmed."""
     return " ".join(text.split())
 
 
 def _spaced_with_indentation(text: str) -> str:
-    """Return the same with the white space at the beginning of each line as it stands, without line breaks."""
+    """Return the same with the indentation of each line kept, without line breaks."""
     if not INDENTED.search(text):
         return _spaced(text)
     lines = ((line, line.lstrip()) for line in text.split("\n"))
@@ -284,7 +290,7 @@ def _taken(hashes: np.ndarray, offsets: np.ndarray, chosen: np.ndarray) -> Rows:
 
 
 def _merged(one: Rows, other: Rows) -> Rows:
-    """Return the rows of both in the order of their texts, those of ``one`` first."""
+    """Return the rows of both in the order of their texts; for each text, those of ``one`` come first."""
     hashes = np.concatenate([one.hashes, other.hashes])
     offsets = np.concatenate([one.offsets, other.offsets[1:] + one.offsets[-1]])
     owner = np.concatenate([one.owner, other.owner])
@@ -298,7 +304,7 @@ def taken(rows: Rows, chosen: np.ndarray) -> Rows:
 
 
 def gathered(hashes: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the hashes of the given rows, one after the other, and their offsets."""
+    """Return the concatenated hashes of the given rows and their offsets."""
     lengths = offsets[rows + 1] - offsets[rows]
     starts = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(lengths, out=starts[1:])
@@ -306,7 +312,7 @@ def gathered(hashes: np.ndarray, offsets: np.ndarray, rows: np.ndarray) -> tuple
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the texts in batches that fit a processor's cache."""
+    """Yield the texts in batches small enough for the CPU cache."""
     batch: list[str] = []
     size = 0
     for text in texts:
@@ -322,7 +328,7 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
 def jaccard(left: Rows, right: Rows, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the exact Jaccard similarity of each pair of rows ``left[x]`` and ``right[y]``, float64 [pairs].
 
-    Shingles count as sets. The first 50 bits of a hash decide: two shingles of one pair agree by chance once in
+    Shingles count as sets. Only the upper 50 bits of a hash are compared: two different shingles collide once in about
     10**15 comparisons.
     """
     sizes = (left.offsets[x + 1] - left.offsets[x]) + (right.offsets[y + 1] - right.offsets[y])
@@ -344,7 +350,10 @@ def _chunks(sizes: np.ndarray) -> Iterator[slice]:
 
 
 def _jaccard(left: Rows, right: Rows, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Sort keys of pair (13 bits), shingle (50 bits) and side (1 bit): what is shared differs in the last bit only."""
+    """Count shared shingles by sorting keys of pair (13 bits), shingle (50 bits) and side (1 bit).
+
+    The two keys of a shared shingle are neighbours after sorting and differ in the last bit only.
+    """
     keys = []
     for side, (rows, chosen) in enumerate(((left, x), (right, y))):
         hashes, starts = gathered(rows.hashes, rows.offsets, chosen)
@@ -352,6 +361,7 @@ def _jaccard(left: Rows, right: Rows, x: np.ndarray, y: np.ndarray) -> np.ndarra
         keys.append(((hashes >> np.uint64(13)) & np.uint64(_MASK - 1)) | pairs | np.uint64(side))
     key = np.concatenate(keys)
     key.sort()
+    # Repeats of a shingle within one side are equal keys: dropping them makes multisets into sets.
     key = key[np.concatenate([[True], key[1:] != key[:-1]])]
     pair = (key >> np.uint64(51)).astype(np.int64)
     shared = np.bincount(pair[1:][(key[1:] ^ key[:-1]) == 1], minlength=len(x))

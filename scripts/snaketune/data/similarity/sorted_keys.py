@@ -1,4 +1,4 @@
-"""Equal keys among very many, by sorting numbers: no object per key."""
+"""Equal keys among very many, found by sorting packed integers: no Python object per key."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ HALF = np.uint64(32)
 
 
 def shared_keys(keys: np.ndarray) -> np.ndarray:
-    """Return key << 32 | index for each of the 32-bit ``keys`` that another one equals, sorted, uint64."""
+    """Return key << 32 | index for each of the 32-bit ``keys`` that occurs more than once, sorted, uint64."""
     entries = keys.astype(np.uint64)
     entries <<= HALF
     entries |= np.arange(len(keys), dtype=np.uint64)
@@ -19,7 +19,7 @@ def shared_keys(keys: np.ndarray) -> np.ndarray:
 
 
 def distinct(values: np.ndarray) -> np.ndarray:
-    """Return the distinct ``values``, sorted, as ``np.unique`` does in five times the time by a table of hashes."""
+    """Return the distinct ``values``, sorted; five times as fast as ``np.unique``, which uses a hash table."""
     values = np.sort(values)
     new = np.ones(len(values), bool)
     np.not_equal(values[1:], values[:-1], out=new[1:])
@@ -38,7 +38,7 @@ def first_occurrences(keys: np.ndarray) -> np.ndarray:
     first = np.arange(len(keys))
     if len(keys) < 2:
         return first
-    # Few keys share 32 bits with another one; only those are looked at in full.
+    # Few keys share their upper 32 bits with another one; only those are compared in full.
     index = np.sort(shared_keys((keys[:, 0] >> HALF).astype(np.uint32)) & LOW).astype(np.int64)
     chosen = keys[index]
     order = np.lexsort((chosen[:, 1], chosen[:, 0]))

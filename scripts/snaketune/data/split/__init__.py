@@ -1,1 +1,1 @@
-"""Held-out and training records."""
+"""The split into training and held-out records, sampling of sources, and their weights."""

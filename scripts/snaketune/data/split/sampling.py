@@ -1,7 +1,7 @@
-"""Samples of records, and records trained more or less often: seeded, by content or place, the same on every machine.
+"""Samples and weights of sources: seeded, by content or place, and the same on every machine.
 
-Of a source with ``max_records`` those records are taken whose content has the lowest hashes. So a sample does not
-depend on the order of the records, and a growing source changes few of them.
+``max_records`` keeps the records of a source whose content has the lowest hashes. A sample therefore does not depend on
+the order of the records, and changes little when the source grows.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import xxhash
 from snaketune.storage.copy_targets import Source
 
 HASHES = float(1 << 64)
-# Canonical records begin with their place: {"source":0,"line":1,
+# Canonical records begin with their place, {"source":0,"line":1, so it is found without parsing the line.
 SOURCE_START, LINE_START = len(b'{"source":'), b',"line":'
 
 
@@ -26,12 +26,12 @@ def sample(records: Path, out: IO[bytes], sources: Sequence[Source], limit: int 
     Args:
         records: the canonical records.
         out: receives the lines that are kept.
-        sources: with their options, in the order of the records' source numbers.
-        limit: the most records of all sources together, None for any number.
-        seed: another seed takes others.
+        sources: sources with their options, in the order of the records' source numbers.
+        limit: maximum number of records of all sources together, or None.
+        seed: a different seed selects different records.
 
     Returns:
-        for each source the number of records that were left out.
+        The number of records left out of each source.
     """
     hashes, numbers = _hashes(records, seed)
     kept = np.ones(len(hashes), bool)
@@ -48,15 +48,15 @@ def sample(records: Path, out: IO[bytes], sources: Sequence[Source], limit: int 
 
 
 def repetitions(sources: np.ndarray, lines: np.ndarray, weights: Sequence[float], seed: int) -> np.ndarray:
-    """Return how often each training record is trained in an epoch, int64 [records].
+    """Return how often each training record is repeated in an epoch, int64 [records].
 
-    A weight of 2.25 is two times, and a third time for a seeded quarter of the records, chosen by their places.
+    A weight of 2.25 means twice, and a third time for a seeded quarter of the records, chosen by place.
 
     Args:
         sources: number of each record's source.
-        lines: number of its line, item or row there.
-        weights: of the sources.
-        seed: another seed takes others.
+        lines: number of its line, item or row in the source.
+        weights: weights of the sources.
+        seed: a different seed selects different records.
     """
     own = np.asarray(weights, np.float64)[sources]
     whole = np.floor(own)
@@ -66,6 +66,7 @@ def repetitions(sources: np.ndarray, lines: np.ndarray, weights: Sequence[float]
 
 def _fractions(sources: np.ndarray, lines: np.ndarray, seed: int) -> np.ndarray:
     """Return a number in [0, 1) for each place, by the finaliser of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    # A stateless hash rather than a generator: a record's fraction depends on no other record. Overflow is intended.
     with np.errstate(over="ignore"):
         mixed = lines.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         mixed += (sources.astype(np.uint64) + np.uint64(1)) * np.uint64(0xD1B54A32D192ED03) + np.uint64(
@@ -83,6 +84,7 @@ def _limits(sources: Sequence[Source]) -> dict[int, int]:
 
 def _hashes(records: Path, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the hash of each record's content and the number of its source."""
+    # The place is left out of the hash: it changes when lines are inserted before the record.
     hashes: list[int] = []
     numbers: list[int] = []
     start = str(seed).encode()
@@ -96,5 +98,5 @@ def _hashes(records: Path, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _beyond(hashes: np.ndarray, most: int) -> Any:
-    """Return the places of all but the lowest hashes; of equal ones the first are lower."""
+    """Return the indices of all but the ``most`` lowest hashes; ties are broken by position."""
     return np.argsort(hashes, kind="stable")[most:]

@@ -1,4 +1,8 @@
-"""On which side each record goes, or why on none: held out by prompt, then nothing that gives it away is trained on."""
+"""The split plan: each record is trained on, held out or dropped.
+
+Records are held out by prompt first. Then training records that contain evaluation texts, or are too similar to a
+held-out record, are dropped. Dropping from the training side keeps the held-out set stable when these rules change.
+"""
 
 import os
 import sys
@@ -45,12 +49,12 @@ class SplitPolicy:
 
 @dataclass(frozen=True, slots=True)
 class SidePlan:
-    """Where each record goes.
+    """The side of each record.
 
     Attributes:
-        side: int8 [records]: 0 train, 1 held out, -1 dropped.
-        leaks: training records similar to held-out ones; None if nobody looked.
-        contamination: training records with texts of an evaluation; None if nobody looked.
+        side: int8 [records]: 0 training, 1 held out, -1 dropped.
+        leaks: training records similar to held-out ones; None if not searched for.
+        contamination: training records with evaluation texts; None if not searched for.
     """
 
     side: np.ndarray
@@ -59,32 +63,32 @@ class SidePlan:
 
     @property
     def dropped_contaminated(self) -> np.ndarray:
-        """The records dropped for a text of an evaluation."""
+        """The records dropped because they contain an evaluation text."""
         return np.zeros(0, np.int64) if self.contamination is None else self.contamination.record
 
     @property
     def dropped_similar(self) -> np.ndarray:
-        """The records dropped for a held-out record alone."""
+        """The records dropped only because they are similar to a held-out record."""
         return (
             np.zeros(0, np.int64) if self.leaks is None else np.setdiff1d(self.leaks.train, self.dropped_contaminated)
         )
 
     @property
     def template_family(self) -> np.ndarray:
-        """The held-out records that so many training records are similar to that these stay."""
+        """The held-out records with so many similar training records that these are kept."""
         return np.zeros(0, np.int64) if self.leaks is None else self.leaks.template_family
 
     @property
     def must_differ(self) -> np.ndarray:
-        """Which of the held-out records nothing may be similar to, bool [held-out records]."""
+        """Which held-out records no training record may be similar to, bool [held-out records]."""
         return ~np.isin(np.flatnonzero(self.side == EVALUATION), self.template_family)
 
     def times(self, index: LineIndex, mixing: dict[str, Any] | None) -> np.ndarray | None:
-        """Return how often each record is trained in an epoch; None where every one is, once.
+        """Return how often each record is repeated in an epoch, or None without weights: every record once.
 
         Args:
-            index: where the records come from.
-            mixing: the ``weights`` of the sources and the ``seed``, if some source has a weight.
+            index: the origins of the records.
+            mixing: the ``weights`` of the sources and the ``seed``, if any source has a weight.
 
         Raises:
             DataError: if no record is left to train on.
@@ -97,12 +101,12 @@ class SidePlan:
         return times
 
     def facts(self, policy: SplitPolicy, sources: np.ndarray, times: np.ndarray | None = None) -> dict[str, Any]:
-        """Return the counts for the manifest; what nobody looked for is null.
+        """Return the counts for the manifest; null for searches that were not made.
 
         Args:
             policy: the policy of the plan.
             sources: the source of each record.
-            times: from :meth:`times`.
+            times: the result of :meth:`times`.
         """
         sides = {"train": self.side == TRAIN, "eval": self.side == EVALUATION}
         often = np.where(sides["train"], 1 if times is None else times, 1)
@@ -122,7 +126,7 @@ class SidePlan:
         }
 
     def notes(self, policy: SplitPolicy) -> list[str]:
-        """Return in sentences what a user should know about what the split keeps out."""
+        """Return sentences for the user about records that the split leaves out."""
         found, records, held_out = [], len(self.side), len(self.must_differ)
         if count := len(self.dropped_contaminated):
             found.append(
@@ -156,14 +160,15 @@ def plan_sides(
     folder: Path,
     threads: int = 1,
 ) -> SidePlan:
-    """Decide where each record goes.
+    """Assign each record to a side.
 
     Args:
-        path: canonical records, ``index`` where their lines are.
+        path: canonical records.
         policy: how to split.
         evaluations: ``{path, digest}`` of files with texts that must not be trained on.
+        index: where the lines of the records start.
         folder: an empty folder for temporary files.
-        threads: processes to use; they do not change the plan.
+        threads: processes to use; the plan does not depend on their number.
 
     Raises:
         DataError: if nothing is left to train on, or a file of evaluation texts cannot be used.
@@ -188,19 +193,20 @@ def plan_sides(
 
 
 def _weighted(times: np.ndarray) -> dict[str, int]:
-    """Return how many repetitions weights added and how many records they left out."""
+    """Return the number of repetitions added by weights and the number of records left out by them."""
     return {"weight_added": int(np.maximum(times - 1, 0).sum()), "weight_left_out": int((times == 0).sum())}
 
 
 def write_leaks(
     plan: SidePlan, path: Path, evaluations: Sequence[dict[str, str]], index: LineIndex, file: IO[bytes]
 ) -> None:
-    """List each dropped record with the text that it gives away, as JSON lines in the order of the records.
+    """List each dropped record with the text that it leaks, as JSON lines in the order of the records.
 
     Args:
         plan: the plan.
-        path: the records it is about, ``index`` where their lines are.
+        path: its records.
         evaluations: as given to :func:`plan_sides`.
+        index: where the lines of the records start.
         file: receives the list.
     """
     reasons: dict[int, dict[str, Any]] = {}
@@ -241,7 +247,7 @@ def _contaminated(text: EvaluationText, share: float, rules: Sequence[bool]) -> 
 
 @dataclass(frozen=True, slots=True)
 class SplitJob:
-    """What a split is given, by the names of the flags of ``split_records.py``, where each has its sentence."""
+    """The split: files and settings, by the names of the flags that ``split_records.py`` documents."""
 
     spec: str
     code: str
@@ -255,7 +261,7 @@ class SplitJob:
 
 
 def split(job: SplitJob) -> None:
-    """Plan the sides, copy every line to its own, and look at both again.
+    """Plan the sides, copy every line to its side, and check both written files.
 
     Raises:
         DataError: if the records are damaged, or nothing is left to train on.
@@ -271,6 +277,7 @@ def split(job: SplitJob) -> None:
     with writing(job.train) as train, writing(job.eval) as held_out, writing(job.leaks) as leaks:
         apply_plan(plan.side, records, train, held_out, times)
         write_leaks(plan, records, evaluations, index, leaks)
+        # The check reads the files back, before either is published under its final name.
         train.flush()
         held_out.flush()
         with private_folder(place) as folder:

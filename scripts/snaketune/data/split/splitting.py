@@ -1,8 +1,8 @@
-"""The held-out split: a record's prompt and the seed alone decide on which side it is.
+"""The held-out split: the side of a record depends on its prompt and the seed alone.
 
-Equal prompts are never on both sides, and a growing corpus moves no record from one side to the other. (The one
-exception: a set so small that nothing would be held out, or with stratification such a source, lends its lowest hash;
-growing, it may take it back.)
+Equal prompts are never on both sides, and a growing corpus moves no record to the other side. The only exception is a
+data set (or, with stratification, a source) so small that nothing would be held out: its prompt with the lowest hash is
+held out until the set has grown.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ HASHES = 1 << 64
 
 
 def prompt_hash(turns: list[Turn], seed: int) -> int:
-    """Return the 64-bit hash that places a record, from the seed and its normalised prompt."""
+    """Return the 64-bit hash that decides a record's side, from the seed and its normalised prompt."""
     return xxhash.xxh3_64_intdigest(str(seed).encode() + END_OF_TURN + key_bytes(prompt_of(turns)))
 
 
@@ -39,9 +39,9 @@ def plan_split(
 
     Args:
         path: canonical records.
-        test_size: fraction of prompts to hold out; 0 for none, otherwise at least one is.
-        seed: another seed holds out others.
-        index: given to stratify by source: each source with two prompts or more has at least one held out.
+        test_size: fraction of prompts to hold out; 0 for none, otherwise at least one is held out.
+        seed: a different seed holds out different records.
+        index: given to stratify by source: each source with two or more prompts has at least one held out.
         threads: processes to use.
 
     Returns:
@@ -52,6 +52,8 @@ def plan_split(
     """
     tasks = [(Path(path), span, seed) for span in line_ranges(path)]
     hashes = np.frombuffer(b"".join(in_processes(hashes_of_range, tasks, threads)), np.uint64)
+    # Comparing a uniform hash with a threshold is a draw per prompt that depends on no other record: shuffling or
+    # adding records changes nothing. The held-out fraction is approximate for the same reason.
     held_out = hashes < min(int(test_size * HASHES), HASHES - 1)
     if test_size and len(hashes) and not held_out.any():
         held_out = hashes == hashes.min()
@@ -66,12 +68,12 @@ def plan_split(
 
 
 def hashes_of_range(path: Path, span: Range, seed: int) -> bytes:
-    """Return the prompt hashes of a range of records, 8 bytes each in the machine's order."""
+    """Return the prompt hashes of a range of records, 8 bytes each in native byte order."""
     return np.fromiter((prompt_hash(turns, seed) for turns in read_turns(path, span)), np.uint64).tobytes()
 
 
 def _lent(hashes: np.ndarray, held_out: np.ndarray, sources: np.ndarray) -> list[int]:
-    """Return the lowest hash of each source with two prompts or more and none held out."""
+    """Return the lowest hash of each source with two or more prompts and none held out."""
     lent = []
     for source in np.unique(sources):
         own = sources == source
@@ -88,10 +90,9 @@ def apply_plan(
     Args:
         side: for each record whether it is held out (1), trained on (0) or dropped (-1).
         path: canonical records.
-        train: receives the lines to train on.
+        train: receives the training lines.
         evaluation: receives the held-out lines.
-        times: how often each record is written to ``train``, once if nothing is given; the times of the others do not
-            matter.
+        times: how often each record is written to ``train``, once if None; ignored for records of other sides.
     """
     often = np.ones(len(side), np.int64) if times is None else times
     with open(path, "rb") as lines:

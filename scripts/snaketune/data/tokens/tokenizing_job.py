@@ -15,7 +15,7 @@ from snaketune.settings.reading import StageSettings, TokenizingSlice
 
 @dataclass(frozen=True, slots=True)
 class TokenizingJob:
-    """What this stage is given, by the names of the flags of ``tokenize_records.py``, where each has its sentence."""
+    """The stage: files and settings, by the names of the flags that ``tokenize_records.py`` documents."""
 
     spec: str
     code: str
