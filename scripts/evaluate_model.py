@@ -19,8 +19,9 @@ from snaketune.core.cli import parse_arguments, run
 def main() -> None:
     """Read the manifests, evaluate, and write the measures, the answers, the losses of the documents and the times."""
     names = ("model", "adapter", "tokens", "rows", "records", "output", "generations", "documents")
-    written = ("output", "generations", "documents", "info")
-    arguments = parse_arguments(__doc__, *names, optional=("merged", "info"), facts=written)
+    arguments = parse_arguments(
+        __doc__, *names, optional=("merged", "info"), facts=("output", "generations", "documents", "info")
+    )
     from snaketune.evaluate.packages import prepare_imports
 
     prepare_imports(arguments.cfg)

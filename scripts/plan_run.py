@@ -19,8 +19,9 @@ from snaketune.core.cli import parse_arguments, run
 def main() -> None:
     """Write plan.json, also for a run that exceeds its budget or the machine: only training refuses it."""
     names = ("settings", "rightsize", "pack", "model", "results", "output")
-    optional, facts = ("probe", "work"), ("output",)
-    arguments = parse_arguments(__doc__, *names, optional=optional, texts=("name",), json=("benchmarks",), facts=facts)
+    arguments = parse_arguments(
+        __doc__, *names, optional=("probe", "work"), texts=("name",), json=("benchmarks",), facts=("output",)
+    )
     from snaketune.train.packages import spare_unused
 
     spare_unused(arguments.cfg)

@@ -152,7 +152,7 @@ def test_the_script_writes_three_files_twice_the_same(tiny, tmp_path, monkeypatc
     for name in ("evaluation.json", "generations.jsonl", "documents.jsonl"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
     facts = orjson.loads((tmp_path / "first" / "evaluation.json").read_bytes())
-    assert set(facts) == {"base", "tuned", "differences", "by_source", "by_length"}
+    assert set(facts) == {"format", "base", "tuned", "differences", "by_source", "by_length"}
     info = orjson.loads((tmp_path / "second" / "info.json").read_bytes())
     assert info["models"]["tuned"]["latency_requests"] == 2
     assert 0 < info["models"]["tuned"]["latency_median_s"] <= info["models"]["tuned"]["latency_p95_s"]
@@ -164,7 +164,7 @@ def test_a_model_without_a_right_answer_shows_what_it_wrote_instead(tiny, capsys
     assert found.facts["base"]["exact_match"] == 0
     first = found.held_out.prompts[0]
     assert (
-        f"base answered nothing correctly; its first answer was {found.answers['base'][0]!r} where"
+        f"base answered nothing correctly; its first answer was {found.answers['base'][0]!r},"
         in capsys.readouterr().out
     )
     right = found.held_out.measures["base"]["exact_match"].parts

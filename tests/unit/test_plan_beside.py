@@ -47,12 +47,14 @@ def test_padding_and_epochs_of_a_preset_count(plan):
 def test_an_edited_preset_plans_again_and_a_comment_does_not(tmp_path):
     def digest(text):
         load_presets.cache_clear()
+        presets_digest.cache_clear()
         (tmp_path / "one.yaml").write_text(text)
         return presets_digest(tmp_path)
 
     one = digest("train: {num_train_epochs: 1}")
     assert digest("# why\ntrain: {num_train_epochs: 1}") == one != digest("train: {num_train_epochs: 2}")
     load_presets.cache_clear()
+    presets_digest.cache_clear()
 
 
 def test_what_comes_after_training_has_its_time(plan):
