@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import preloaded
@@ -88,15 +89,45 @@ def test_a_home_that_takes_files_stays(tmp_path):
     assert environment == {"HOME": str(tmp_path), "USER": "one"}
 
 
+def closed(monkeypatch, folder):
+    """Let nothing be created in a folder, as where it is another user's."""
+    real = tempfile.mkdtemp
+
+    def refuse(suffix=None, prefix=None, dir=None):
+        if Path(dir).is_relative_to(folder):
+            raise PermissionError(13, "Permission denied", str(dir))
+        return real(suffix, prefix, dir)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+
+
 def test_own_caches_and_the_token_of_a_read_only_cache_stay(tmp_path, monkeypatch):
     token = tmp_path / ".cache" / "huggingface" / "token"
     token.parent.mkdir(parents=True)
     token.touch()
-    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith(".cache"))
+    closed(monkeypatch, tmp_path / ".cache")
     environment = {"HOME": str(tmp_path), "USER": "one"}
     place_caches(environment, tmp_path / "cache")
     assert environment["HF_TOKEN_PATH"] == str(token)
     assert "TRITON_HOME" not in environment
+
+
+@pytest.mark.parametrize("kind", ["of the kernel", "a link to nothing", "through a file", "of another user"])
+def test_a_cache_in_which_nothing_can_be_created_is_replaced(tmp_path, monkeypatch, kind):
+    cache = Path("/proc/nowhere") if kind == "of the kernel" else tmp_path / "own"
+    if kind == "a link to nothing":
+        cache.symlink_to(tmp_path / "nowhere")
+    elif kind == "through a file":
+        cache.touch()
+    elif kind == "of another user":
+        (cache / "snakemake").mkdir(parents=True)
+        closed(monkeypatch, cache / "snakemake")
+    environment = {"HOME": str(tmp_path), "USER": "one", "XDG_CACHE_HOME": str(cache)}
+    place_caches(environment, tmp_path / "cache")
+    assert environment["XDG_CACHE_HOME"] == str(tmp_path / "cache")
+    # What was downloaded from the hub stays in use where only Snakemake's folder is closed.
+    assert environment.get("HF_HOME") == (str(cache / "huggingface") if kind == "of another user" else None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ([] if kind == "of the kernel" else ["own"])
 
 
 def test_snakemake_says_it_before_its_traceback(tmp_path):

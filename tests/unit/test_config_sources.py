@@ -6,7 +6,9 @@ import pytest
 
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError
+from snaketune.workflow.sources import source_files
 from snaketune.workflow.sources.inputs import Discovery, expand
+from snaketune.workflow.sources.source_files import find_files
 from snaketune.workflow.stages import slice_of, stage_id
 
 
@@ -199,3 +201,25 @@ def test_every_setting_of_a_source_is_part_of_the_identity(change):
 def test_a_wrong_source_is_one_sentence(source, words):
     with pytest.raises(ConfigError, match=words):
         resolved(source)
+
+
+@pytest.mark.parametrize("source", ["data", "data/**/*.jsonl", "./data/**", "d*/**/*.none"])
+@pytest.mark.parametrize("key", ["data.sources", "evaluate.files"])
+def test_a_source_that_is_half_a_disk_is_one_sentence(monkeypatch, source, key):
+    write(*(f"data/{part}/{number}.jsonl" for part in "abc" for number in range(9)))
+    monkeypatch.setattr(source_files, "MOST_ENTRIES", 30)
+    find_files("data/**/*.jsonl", key)
+    write("data/d/1.jsonl")
+    with pytest.raises(ConfigError) as error:
+        find_files(source, key)
+    assert str(error.value).startswith(f"{key}: {source} stands for over 30 files and folders: name the folder")
+
+
+def test_links_that_lead_in_circles_are_one_sentence(place, monkeypatch):
+    write("data/a.jsonl")
+    (place / "data" / "one").symlink_to(place / "data")
+    (place / "data" / "two").symlink_to(place / "data")
+    monkeypatch.setattr(source_files, "MOST_ENTRIES", 3000)
+    assert len(find_files("data", "data.sources").paths) == 1
+    with pytest.raises(ConfigError, match="stands for over 3,000"):
+        find_files("data/**/*.jsonl", "data.sources")

@@ -21,6 +21,7 @@ from snaketune.core import environment
 from snaketune.core.disk_space import free_bytes, full_places, is_full_disk, reason_of, usual_places
 from snaketune.core.errors import DiskFullError, SnaketuneError
 from snaketune.core.long_arguments import in_full
+from snaketune.core.shell_settings import refused_setting
 
 LIBRARIES = (
     *("accelerate", "bitsandbytes", "datasets", "evaluate", "fastokens", "huggingface_hub", "lm_eval", "peft"),
@@ -140,6 +141,8 @@ def _explain(error: BaseException) -> int:
             return _report("Interrupted: run the same command to continue from what is finished.", 130)
         case BrokenPipeError() if reader_left(0):
             return leave_closed_pipe()
+        case Exception() if refused := refused_setting(error):
+            return _report(f"ConfigError: {refused}", refused.exit_code)
         case Exception() if sentence := described(error):
             return _report(sentence, 1 if isinstance(error, OSError | MemoryError) else DiskFullError.exit_code)
     raise error

@@ -12,6 +12,7 @@ import re
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -24,6 +25,8 @@ from snaketune.core.errors import ConfigError
 
 # What Snakemake accepts as a name.
 NAME = re.compile(r"[A-Za-z_][\w-]*\w$")
+# Where Snakemake keeps copies of sources, below the folder of caches; whoever ran it as root once may own it.
+SOURCE_CACHE = Path("snakemake", "snakemake", "source-cache", "snakemake-runtime-cache")
 EXAMPLE = "--config 'train={learning_rate: 1e-4}'"
 _QUOTED = re.compile(r"[\s,:#{}\[\]'\"]|^$")
 
@@ -58,10 +61,12 @@ def place_caches(environment: MutableMapping[str, str], folder: Path) -> None:
     home = Path(environment.get("HOME") or "~")
     home = home.expanduser() if _user_has_name() else home
     cache = Path(environment.get("XDG_CACHE_HOME") or home / ".cache")
-    if not _takes_files(cache):
-        token = Path(environment.get("HF_HOME") or cache / "huggingface") / "token"
-        if token.is_file():
-            environment.setdefault("HF_TOKEN_PATH", str(token))
+    if not _takes_files(cache / SOURCE_CACHE):
+        hub = Path(environment.get("HF_HOME") or cache / "huggingface")
+        if _takes_files(hub):  # only Snakemake's own folder does not: models that were downloaded stay in use
+            environment.setdefault("HF_HOME", str(hub))
+        elif (hub / "token").is_file():
+            environment.setdefault("HF_TOKEN_PATH", str(hub / "token"))
         environment["XDG_CACHE_HOME"] = str(folder)
     if not _takes_files(home):
         environment.setdefault("TRITON_HOME", str(folder / "triton"))
@@ -71,13 +76,17 @@ def place_caches(environment: MutableMapping[str, str], folder: Path) -> None:
 
 
 def _takes_files(folder: Path) -> bool:
-    """Tell whether a folder is writable or can be created."""
+    """Tell whether a folder is writable or can be created, by trying: no permission bits tell of /proc or a full disk.
+
+    Nothing is left behind: what is missing is not created.
+    """
     if not folder.is_absolute():
         return False
     try:
-        while not folder.exists():
+        while not os.path.lexists(folder):  # a link to nothing is found, and takes no files
             folder = folder.parent
-        return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".snaketune-"):
+            return True
     except OSError:
         return False
 

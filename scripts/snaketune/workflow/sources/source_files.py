@@ -9,6 +9,7 @@ import json
 import os
 import re
 import stat
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from errno import ELOOP, ENOENT
@@ -33,6 +34,8 @@ SPLITS = {
     "validation": ("validation", "valid", "val", "dev", "eval", "evaluation", "heldout"),
 }
 SHOWN = 5
+# A folder with more entries is hardly a data set: `/` or a home folder would be walked for hours.
+MOST_ENTRIES = 500_000
 # The key whose folders stand for training data; folders of other keys stand for held-out data.
 SOURCES = "data.sources"
 HELD_OUT = ("test", "validation")
@@ -135,6 +138,11 @@ def _with_variables(source: str, key: str) -> str:
 def _matches(pattern: str, key: str) -> Found:
     found = Found()
     folders = []
+    if "**" in pattern:
+        # glob says nothing until something matches: what it visits is counted first.
+        start = pattern[: pattern.index("**")].rpartition("/")[0] or ("/" if pattern.startswith("/") else ".")
+        for place in glob.glob(start):  # noqa: PTH207 - a pattern may be absolute
+            deque(_visible_files(Path(place), key, pattern, follow_links=True), maxlen=0)
     for path in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - a pattern may be absolute
         if os.path.isdir(path):  # noqa: PTH112 - a pattern gives text
             folders.append(path)
@@ -168,14 +176,15 @@ def _refuse_special(path: str, key: str) -> None:
         raise ConfigError(f"{key}: {path} is {kind_of(status)}: name a regular file.")
 
 
-def _files_of_folder(folder: Path, key: str, split: str | None) -> Found:
+def _files_of_folder(folder: Path, key: str, split: str | None, inside: list[str] | None = None) -> Found:
+    """Return the files of a split of a folder; ``inside`` are the names in it, where these are known."""
     if (folder / "dataset_dict.json").is_file():
         return _files_of_splits(folder, key, split)
     if (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
         if split:
             raise ConfigError(f"{key}: {folder} is a saved data set without splits: remove `split: {split}`.")
         return Found(_files_of_saved(folder, key))
-    inside = sorted(_visible_files(folder))
+    inside = sorted(_visible_files(folder, key, str(folder))) if inside is None else inside
     data = data_files(inside)
     if not data:
         raise ConfigError(
@@ -198,9 +207,10 @@ def _files_of_folder(folder: Path, key: str, split: str | None) -> Found:
 
 def _held_out_files(folder: Path, key: str) -> Found:
     """Return the files of the test split of a folder, else of the validation split, else those that name no split."""
+    inside = sorted(_visible_files(folder, key, str(folder)))
     for split in (*HELD_OUT, None):
         try:
-            found = _files_of_folder(folder, key, split)
+            found = _files_of_folder(folder, key, split, inside)
         except ConfigError:
             if split is None:
                 raise
@@ -217,8 +227,20 @@ def _to_score(folder: Path, names: list[str]) -> str:
     return f" To evaluate on them, write evaluate.files: [{listed(paths)}]." if paths else ""
 
 
-def _visible_files(folder: Path) -> Iterator[str]:
-    for place, folders, files in os.walk(folder):
+def _visible_files(folder: Path, key: str, source: str, follow_links: bool = False) -> Iterator[str]:
+    """Yield the names of the files below a folder that are not hidden, relative to it.
+
+    Raises:
+        ConfigError: if there are too many entries, as in `/` or where links lead in circles.
+    """
+    count = 0
+    for place, folders, files in os.walk(folder, followlinks=follow_links):
+        count += len(folders) + len(files)
+        if count > MOST_ENTRIES:
+            raise ConfigError(
+                f"{key}: {source} stands for over {MOST_ENTRIES:,} files and folders: name the folder of the data set,"
+                " or its files."
+            )
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             if not name.startswith("."):
