@@ -1,4 +1,4 @@
-"""The promise of ``train.deterministic``: kernels that give the same bits every time, or a sentence."""
+"""``train.deterministic``: kernels that give the same bits every time, or an error naming the operation without one."""
 
 import os
 from collections.abc import Iterator
@@ -10,34 +10,33 @@ from torch._inductor import config as inductor
 from snaketune.core.errors import ConfigError
 from snaketune.train.device import Device
 
-# cuBLAS has to know before its first product how it may share its memory; FlashAttention's package asks when it runs.
+# cuBLAS reads its workspace configuration before its first product; the FlashAttention package at every call.
 VARIABLES = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "FLASH_ATTENTION_DETERMINISTIC": "1"}
-# How torch says that an operation has no such kernel.
+# From torch's error message for an operation without a deterministic kernel.
 REFUSED = "does not have a deterministic implementation"
 
 
 def choose_kernels(deterministic: bool, device: Device) -> None:
-    """Ask for kernels whose sums always have the same order, or take whatever is fastest.
+    """Select kernels with a fixed order of summation, or the fastest ones.
 
-    A CPU with a fixed number of threads always sums in the same order. On a GPU this costs speed; launches still
-    overlap, other than with transformers' ``full_determinism``, which also blocks each of them. With ``warn_only``
-    flash, memory-efficient and cuDNN attention would continue with sums in any order, which is why an operation that
-    has no deterministic kernel is refused instead.
+    A CPU with a fixed number of threads always sums in the same order. On a GPU deterministic kernels cost speed;
+    launches still overlap, unlike with transformers' ``full_determinism``, which also makes each of them blocking.
+    ``warn_only`` is not used on a GPU: flash, memory-efficient and cuDNN attention would go on with sums in any order.
     """
     torch.use_deterministic_algorithms(deterministic, warn_only=device.is_cpu)
-    # Filling memory that is about to be overwritten proves nothing about kernels and costs a pass over it.
+    # Filling uninitialised memory, which is about to be overwritten, only costs a pass over it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    inductor.deterministic = deterministic  # else measured times choose among compiled kernels
+    inductor.deterministic = deterministic  # otherwise inductor selects kernels by measured times
     for name, value in VARIABLES.items():
         if deterministic:
             os.environ[name] = value
         elif os.environ.get(name) == value:
-            del os.environ[name]  # of a training before this one in the same process
+            del os.environ[name]  # set by an earlier training of this process
 
 
 @contextmanager
 def explaining_refusal() -> Iterator[None]:
-    """Turn torch's refusal of an operation into one sentence.
+    """Turn torch's error about an operation without a deterministic kernel into one sentence.
 
     Raises:
         ConfigError: if the model needs an operation that has no deterministic kernel on this device.

@@ -1,4 +1,4 @@
-"""What is expected of a run on this machine: how long it computes and what fits its memory."""
+"""Estimates for a run on this machine: how long it computes and what fits in memory."""
 
 from typing import Any
 
@@ -17,12 +17,12 @@ from snaketune.train.engine import RunEstimate
 from snaketune.train.kernels.compiling import pays
 from snaketune.train.out_of_memory import memory_gigabytes
 
-# Share of the GPU's peak that LoRA training of 7-13B models reaches before compiling; published: 38-43% of it.
+# Share of peak FLOP/s that LoRA training of 7-13B models reaches without compilation; published figures: 38-43%.
 UTILISATION = 0.4
 
 
 def estimate_run(model: Any, rows: PackedRows, cfg: TrainingSlice, device: Device) -> RunEstimate:
-    """Return what is expected of training ``model`` on ``rows``; nothing is computed until somebody asks.
+    """Return the estimate for training ``model`` on ``rows``, computed lazily.
 
     Args:
         model: the model with its adapter.
@@ -42,7 +42,7 @@ def _is_long(model: Any, rows: PackedRows, train: Train) -> bool:
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     is_full = not hasattr(model, "peft_config")
     try:
-        # Attention is left out: it is a small part, and a run that is long without it is long with it.
+        # Attention is left out (no squared lengths): a run that is long without it is long with it.
         flops = model_flops(shape_of(model.config), tokens, 0, 0 if is_full else trained, is_full)
     except PlanError:
         return False
@@ -60,7 +60,7 @@ def expected_tokens(rows: PackedRows, train: Train) -> int:
 
 
 def _least_checkpointing(model: Any, rows: PackedRows, cfg: TrainingSlice, device: Device) -> int:
-    """Return every how many layers one has to be checkpointed; all of them, to be safe, when nobody can plan it."""
+    """Return the largest interval of checkpointed layers that fits; 1 (all layers) if memory cannot be estimated."""
     setting = setting_of(cfg, rows.row_length, device.type, device.has_bf16)
     try:
         return choose_checkpointing(model.config, setting, memory_gigabytes(device)).checkpoint_every

@@ -1,4 +1,4 @@
-"""What the manifest says about the training that made an adapter or a model."""
+"""The facts of a finished training for the manifest of its adapter or model."""
 
 import hashlib
 from collections.abc import Iterator
@@ -48,14 +48,14 @@ def training_facts(
 
 
 def trained_parameters(folder: Path) -> int:
-    """Return how many parameters the published folder holds; a tied layer that is saved twice counts once."""
+    """Return the number of parameters in the published folder; a tied layer saved twice counts once."""
     files = [folder / WEIGHTS] if (folder / WEIGHTS).is_file() else model_weights(folder)
     tensors = [tensor for file in files if file.suffix == ".safetensors" for tensor in _sizes(file)]
     return sum(dict(tensors).values())
 
 
 def _sizes(file: Path) -> Iterator[tuple[str, int]]:
-    """Yield an identity and the size of each tensor; only whole layers beside an adapter can be there twice."""
+    """Yield an identity and the size of each tensor; only whole layers saved with an adapter can occur twice."""
     with safe_open(file, "pt") as opened:
         for name in opened.keys():  # noqa: SIM118 - a safetensors file is not a mapping
             size = prod(opened.get_slice(name).get_shape())

@@ -1,4 +1,4 @@
-"""What a trainer is given from outside: how checkpoints get their final name, and who may ask it to stop."""
+"""Behaviour injected into a trainer: sealing of checkpoints, stop requests, and the process group."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ Seal = Callable[[Path, Path, dict[str, Any]], None]
 
 
 def rename(partial: Path, target: Path, facts: dict[str, Any]) -> None:
-    """Move a written checkpoint to its final name: enough where nothing will resume from it."""
+    """Move a written checkpoint to its final name, without a manifest: enough if nothing resumes from it."""
     partial.replace(target)
 
 
 def never() -> bool:
-    """Return False: nobody asks the training to stop."""
+    """Return False: the training is never asked to stop."""
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What a trainer is given from outside; the defaults do for a benchmark.
+    """Injected behaviour of a trainer; the defaults suffice for a benchmark.
 
     Attributes:
-        seal: moves a written checkpoint to its final name, with the facts it is to keep.
+        seal: moves a written checkpoint to its final name and records the given facts with it.
         stop_requested: tells whether training should save and end.
-        saved: called with the seconds that a checkpoint took.
+        saved: called with the seconds that writing a checkpoint took.
         process_group: the processes that train together.
     """
 

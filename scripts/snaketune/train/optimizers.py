@@ -1,8 +1,8 @@
-"""Optimizers beyond torch's own, and steps that are taken within the backward pass.
+"""Optimizers beyond torch's own, and optimizer steps taken within the backward pass.
 
-8-bit states are those of bitsandbytes (Dettmers et al. 2022, arXiv:2110.02861) or torchao; both quantise in blocks of
-256 values and leave tensors of fewer than 4,096 values, bitsandbytes embeddings too, in float32. Paged states of
-bitsandbytes are memory that CUDA moves to RAM and back.
+8-bit states are those of bitsandbytes (Dettmers et al. 2022, arXiv:2110.02861) or torchao. Both quantise in blocks of
+256 values and keep tensors of fewer than 4,096 values in float32; bitsandbytes also keeps embeddings. Paged states of
+bitsandbytes are in unified memory, which CUDA migrates to RAM and back.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ PAGED_FROM = 100_000
 class StepsInBackward:
     """Steps each weight as soon as its gradient is complete and frees the gradient.
 
-    It is the optimizer itself that steps, with one weight at a time: its state, the schedule and checkpoints are as
-    ever, and the ordinary step afterwards finds no gradients.
+    The optimizer itself steps, with one weight at a time: its state, the schedule and checkpoints are unchanged, and
+    the ordinary step afterwards finds no gradients.
 
     Args:
         optimizer: the one of the training, before accelerate wraps it.
@@ -28,7 +28,7 @@ class StepsInBackward:
         self._optimizer = optimizer
         self._norms: list[torch.Tensor] = []
         settle_overrides(optimizer)
-        # Groups are found by number: loading a state makes new ones.
+        # Groups are referred to by index because loading a state replaces them.
         for number, group in enumerate(optimizer.param_groups):
             for weight in group["params"]:
                 weight.register_post_accumulate_grad_hook(lambda weight, number=number: self._step(weight, number))
@@ -40,6 +40,8 @@ class StepsInBackward:
 
     def _step(self, weight: torch.Tensor, number: int) -> None:
         assert weight.grad is not None
+        # The gradient is gone when the step ends; the total norm is the norm of these per-weight norms.
+        # The gradient is gone when the step ends; the total norm is the norm of these per-weight norms.
         self._norms.append(torch.linalg.vector_norm(weight.grad, dtype=torch.float32))
         groups = self._optimizer.param_groups
         self._optimizer.param_groups = [{**groups[number], "params": [weight]}]
@@ -51,21 +53,21 @@ class StepsInBackward:
 
 
 def settle_overrides(optimizer: Any) -> None:
-    """Let bitsandbytes note for good which weights keep float32 states.
+    """Make bitsandbytes decide now which weights keep float32 states.
 
-    It would do so at the first step, by place among all weights, and there is only one weight in each of ours.
+    It would do so at its first step, by a weight's index in its group, and each of our groups holds a single weight.
     """
     if hasattr(optimizer, "check_overrides") and not optimizer.initialized:
         optimizer.check_overrides()
-        optimizer.mng.index2config.clear()  # what it noted by the weight itself stays
+        optimizer.mng.index2config.clear()  # entries by index; those by parameter remain
         optimizer.to_gpu()
         optimizer.initialized = True
 
 
 def forget_overrides(optimizer: Any) -> None:
-    """Empty what bitsandbytes keeps for the whole process: modules of the model, and paged memory.
+    """Clear the process-wide state of bitsandbytes: references to modules of the model, and paged memory.
 
-    A model that ran out of memory would stay alive through it, and the next one get the float32 states of its places.
+    It would keep a model that ran out of memory alive, and give the next one float32 states at the same indices.
     """
     if hasattr(optimizer, "mng"):
         optimizer.mng.initialize()
@@ -73,7 +75,7 @@ def forget_overrides(optimizer: Any) -> None:
 
 
 def page_again(optimizer: Any) -> None:
-    """Make loaded states of a paged optimizer paged ones: loading has put them on the GPU for good."""
+    """Move loaded states of a paged optimizer back to paged memory; loading puts them into ordinary GPU memory."""
     if not getattr(optimizer, "is_paged", False):
         return
     for weight, state in optimizer.state.items():
@@ -94,7 +96,7 @@ def _paged(values: torch.Tensor, known: list[torch.Tensor]) -> torch.Tensor:
 
 
 def state_tensors(optimizer: torch.optim.Optimizer) -> Sequence[torch.Tensor]:
-    """Return all tensors of the optimizer's state; of those that torchao quantises, their parts."""
+    """Return all tensors of the optimizer's state; of torchao's quantised tensors, their components."""
     found: list[torch.Tensor] = []
     for state in optimizer.state.values():
         for value in state.values():

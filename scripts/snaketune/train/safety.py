@@ -1,4 +1,4 @@
-"""Rows checked before the first step, and a training that goes wrong stopped at the step where it does."""
+"""Checks of rows before the first step, and of losses, gradients and weights that stop a failing training at once."""
 
 import math
 from collections import deque
@@ -21,28 +21,29 @@ from snaketune.train.optimizers import state_tensors
 
 ROWS_AT_ONCE = 1024
 
-# A float16 scaler starts at 2**16 and halves at each overflow: more skips in a row than this have no innocent cause.
+# A float16 loss scale starts at 2**16 and halves at each overflow, so it falls below 2**-8 within 25 skipped steps:
+# more overflows in a row are not caused by the scale.
 FP16_PATIENCE = 25
 SHOWN_ROWS = 8
-# What torch.compile puts before the name of every weight in a module that it wraps.
+# Prefix that torch.compile adds to the name of every weight in a module that it wraps.
 COMPILED = "_orig_mod."
 
 
 @dataclass(frozen=True, slots=True)
 class StepFacts:
-    """A step as a message names it: number, learning rate and the numbers of its rows in the packed file."""
+    """What an error message says of a step: number, learning rate and its row numbers in the packed file."""
 
     step: int
     learning_rate: float
     rows: tuple[int, ...]
 
 
-# A copy on its way: the tensor it arrives in, and what to call to be sure that it has.
+# Starts a copy; returns the tensor it arrives in, and a function that waits until it has.
 Send = Callable[[torch.Tensor], tuple[torch.Tensor, Callable[[], None]]]
 
 
 def send_to_host(values: torch.Tensor) -> tuple[torch.Tensor, Callable[[], None]]:
-    """Start copying ``values`` from a GPU into page-locked memory, behind the work that is queued already."""
+    """Start copying ``values`` from a GPU into page-locked memory, after the work already queued."""
     arrived = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
     arrived.copy_(values, non_blocking=True)
     event = torch.cuda.Event()
@@ -51,15 +52,15 @@ def send_to_host(values: torch.Tensor) -> tuple[torch.Tensor, Callable[[], None]
 
 
 class FiniteGuard:
-    """Watches the loss and the gradient norm of every step without making the host wait for a GPU.
+    """Checks the loss and the gradient norm of every step without making the host wait for a GPU.
 
-    On a GPU both numbers go to page-locked memory by a copy that nobody waits for and are looked at one step
-    later, when they have long arrived; on a CPU they are looked at at once, before the optimizer uses them.
+    On a GPU both values are copied to page-locked memory asynchronously and checked one step later, when they have
+    arrived. On a CPU they are checked at once, before the optimizer uses them.
 
     Args:
-        patience: steps in a row whose gradient may overflow (a float16 scaler skips them); 0 allows none.
-        waiting: called for a context that surrounds each wait for the device.
-        send: starts the copy to the host; by default what the device of the loss needs.
+        patience: consecutive steps whose gradient may overflow (a float16 scaler skips them); 0 allows none.
+        waiting: returns a context manager that surrounds each wait for the device.
+        send: starts the copy to the host; chosen by the device of the loss by default.
     """
 
     def __init__(
@@ -75,12 +76,12 @@ class FiniteGuard:
         self._pending: tuple[StepFacts, torch.Tensor, Callable[[], None]] | None = None
 
     def add_loss(self, loss: torch.Tensor, rows: Iterable[int]) -> None:
-        """Take the loss of one forward pass; the sum over a step is finite exactly if all of them are."""
+        """Add the loss of one forward pass; a sum over a step with a non-finite loss is not finite."""
         self._loss = loss.detach() if self._loss is None else self._loss + loss.detach()
         self._rows.extend(rows)
 
     def close_step(self, step: int, learning_rate: float, grad_norm: torch.Tensor | float) -> None:
-        """Check the step (on a GPU: the one before) whose losses were added and whose gradient norm this is.
+        """Check the step whose losses were added, given its gradient norm; on a GPU, check the step before it.
 
         Raises:
             TrainingError: naming the step, its learning rate and its rows.
@@ -97,7 +98,7 @@ class FiniteGuard:
             self._judge(facts, values)
 
     def settle(self) -> None:
-        """Look at the step that is still on its way; nothing may be saved, logged or published before.
+        """Check the step whose values are still being copied; call it before anything is saved, logged or published.
 
         Raises:
             TrainingError: as :meth:`close_step`.
@@ -133,13 +134,13 @@ def _name_rows(rows: tuple[int, ...]) -> str:
 
 
 def own_part(tensor: torch.Tensor) -> torch.Tensor:
-    """Return what this process holds of a tensor that is sharded over several, else the tensor."""
+    """Return this process's shard of a sharded tensor, else the tensor."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 @torch.no_grad()
 def require_finite_state(step: int, parameters: Iterable[torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
-    """Check all that a checkpoint of ``step`` would hold.
+    """Check everything that the checkpoint of ``step`` would hold.
 
     Raises:
         TrainingError: if a trained weight or a number of the optimizer's state is not finite.
@@ -155,7 +156,7 @@ def require_finite_state(step: int, parameters: Iterable[torch.Tensor], optimize
 
 
 def require_plain_names(checkpoint: Path) -> None:
-    """Check that no weight is stored under the name it has inside a compiled model, where it loads as zeros.
+    """Check that no weight is stored under its name in a compiled model, from which others would load zeros.
 
     Raises:
         TrainingError: naming the weight.
@@ -171,10 +172,10 @@ def require_plain_names(checkpoint: Path) -> None:
 
 
 class LossWatch:
-    """Stops a training whose loss has risen far above the best it had.
+    """Stops a training whose loss has risen far above its best value.
 
     Args:
-        limit: nats that the mean of the last log lines may lie above the best such mean; None never stops.
+        limit: nats by which the mean of the last log lines may exceed the best such mean; None never stops.
     """
 
     WINDOW = 5
@@ -185,12 +186,12 @@ class LossWatch:
         self._best, self._best_step = math.inf, 0
 
     def restore(self, lines: Iterable[tuple[int, float]]) -> None:
-        """Take in the (step, loss) of the log lines from before an interruption, without a verdict."""
+        """Add (step, loss) of the log lines from before an interruption, without checking them."""
         for step, loss in lines:
             self._note(step, loss)
 
     def see(self, step: int, loss: float) -> None:
-        """Take in the loss of a log line.
+        """Add the loss of a log line.
 
         Raises:
             TrainingError: if the loss diverges.
@@ -215,7 +216,7 @@ class LossWatch:
 
 
 def check_rows(model: PreTrainedModel | PeftModel, rows: PackedRows, held_out: PackedRows) -> None:
-    """Check that there is something to train on and that the model knows every token id.
+    """Check that there are rows to train on and that every token id is in the model's vocabulary.
 
     Raises:
         DataError: if there are no rows, or a row holds a token id that the model has no embedding for.
@@ -225,7 +226,7 @@ def check_rows(model: PreTrainedModel | PeftModel, rows: PackedRows, held_out: P
             "train.arrow holds no rows: no record is left to train on; check the counts of each data stage."
         )
     embedding: Any = model.get_input_embeddings()
-    # Where some of its rows are trained it is in a wrapper, which would put all rows together to be asked.
+    # With trained token embeddings it is wrapped, and reading the wrapper's weight would assemble the whole matrix.
     known = getattr(embedding, "original_module", embedding).weight.shape[0]
     for name, split in (("train.arrow", rows), ("eval.arrow", held_out)):
         for start in range(0, len(split), ROWS_AT_ONCE):
@@ -240,7 +241,7 @@ def check_rows(model: PreTrainedModel | PeftModel, rows: PackedRows, held_out: P
 
 
 def describe_batches(rows: int, train: Train) -> str | None:
-    """Return one line when an optimizer step asks for more rows than there are, else None."""
+    """Return a note if an optimizer step takes more rows than there are, else None."""
     wanted = train["per_device_train_batch_size"] * train["gradient_accumulation_steps"]
     if rows >= wanted:
         return None

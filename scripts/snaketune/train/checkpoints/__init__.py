@@ -1,1 +1,1 @@
-"""When checkpoints are written, how they stay whole, and what is published of the last one."""
+"""When checkpoints are written, how they are kept intact, and what is published from the last one."""

@@ -1,8 +1,8 @@
-"""The best checkpoint of a training and its early stop, with Hugging Face's meaning and exact under resume.
+"""Best checkpoint and early stopping, with Hugging Face's semantics and exact under resume.
 
-What counts as better, what counts as patience and in which order the two look at an evaluation are those of
-``Trainer._determine_best_metric`` and ``EarlyStoppingCallback`` of transformers 5: patience compares with the best
-value before this evaluation and asks for an improvement over the threshold, the best checkpoint takes any improvement.
+The comparison, the patience and their order are those of ``Trainer._determine_best_metric`` and
+``EarlyStoppingCallback`` of transformers 5: patience compares with the best value before this evaluation and requires
+an improvement above the threshold; the best checkpoint takes any improvement.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from snaketune.settings.train import Train
 
 @dataclass(slots=True)
 class Best:
-    """What evaluations have found so far.
+    """The best evaluation so far, and the state of early stopping.
 
     Attributes:
         metric: the best value.
@@ -33,7 +33,7 @@ class Best:
 
 
 class BestCheckpoint(TrainerCallback):
-    """Follows a metric of the held-out rows: saves what is best, and stops a training that no longer improves.
+    """Tracks a metric of the held-out rows: saves the best checkpoint, and stops a training that no longer improves.
 
     Args:
         train: the ``train`` section of the configuration.
@@ -51,11 +51,11 @@ class BestCheckpoint(TrainerCallback):
 
     @property
     def is_used(self) -> bool:
-        """Whether anything is asked of it."""
+        """Whether the configuration requests a best checkpoint or early stopping."""
         return self.keeps_best or self._patience is not None
 
     def require_evaluations(self, rows: int) -> None:
-        """Refuse to follow evaluations over no held-out rows.
+        """Refuse to track evaluations without held-out rows.
 
         Raises:
             TrainingError: if there are none.
@@ -72,16 +72,16 @@ class BestCheckpoint(TrainerCallback):
         return {"best": [found.metric, found.step, found.misses, found.is_over]} if self.is_used else {}
 
     def ended_with(self, facts: dict[str, Any]) -> bool:
-        """Tell whether a checkpoint is that of an early stop."""
+        """Tell whether a checkpoint was written by an early stop."""
         return self.is_used and facts["best"][3]
 
     def restore(self, facts: dict[str, Any]) -> None:
-        """Go on from what a checkpoint recorded."""
+        """Restore the state that a checkpoint recorded."""
         if self.is_used:
             self.found = Best(*facts["best"])
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        """Judge an evaluation; one that was put off, because training was asked to stop, comes again."""
+        """Compare an evaluation with the best; a postponed one has no metrics and is repeated after resuming."""
         if not self.is_used or not metrics:
             return
         self._count(metrics[self._name])
@@ -92,10 +92,10 @@ class BestCheckpoint(TrainerCallback):
             self.found.is_over = control.should_save = control.should_training_stop = True
 
     def on_step_begin(self, args, state, control, **kwargs):
-        """End a training whose last evaluation, made when it was resumed, was the end.
+        """End a training that was resumed only to run a postponed evaluation, which exhausted its patience.
 
         Raises:
-            StoppedEarlyError: which the trainer takes for the end.
+            StoppedEarlyError: which the trainer handles as a regular end.
         """
         if self.found.is_over:
             raise StoppedEarlyError
@@ -108,7 +108,7 @@ class BestCheckpoint(TrainerCallback):
         return best is None or (value - best) * self._sign > threshold
 
     def kept_step(self) -> int | None:
-        """Return the step whose checkpoint must not be removed."""
+        """Return the step whose checkpoint must not be removed, if any."""
         return self.found.step if self.keeps_best else None
 
     def chosen(self, work: Path, step: int) -> Path:
@@ -120,7 +120,7 @@ class BestCheckpoint(TrainerCallback):
         best = self.kept_step()
         if best is None:
             return work / f"checkpoint-{step}"
-        # Trainings that write no checkpoints, such as the checks of a card, do without what it needs.
+        # Imported here because trainings without checkpoints, as in `make gpu-check`, may lack its packages.
         from snaketune.train.checkpoints.checkpoints import is_sealed
 
         if not is_sealed(work, best):
@@ -131,7 +131,7 @@ class BestCheckpoint(TrainerCallback):
         return work / f"checkpoint-{best}"
 
     def result(self, steps: int) -> dict[str, Any]:
-        """Return what the manifest says of a training of ``steps`` steps; nothing where nothing was asked."""
+        """Return the manifest entry of a training of ``steps`` steps; empty if neither feature is used."""
         if not self.is_used:
             return {}
         found = self.found
@@ -147,4 +147,4 @@ class BestCheckpoint(TrainerCallback):
 
 
 class StoppedEarlyError(Exception):
-    """The training has ended before another step."""
+    """Early stopping has ended the training before its next step."""

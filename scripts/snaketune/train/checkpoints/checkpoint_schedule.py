@@ -1,4 +1,4 @@
-"""When to write a checkpoint and a log line, which never changes what a training results in."""
+"""When checkpoints and log lines are written; the schedule never changes the result of a training."""
 
 import math
 import time
@@ -14,27 +14,27 @@ FIRST_SAVE_SECONDS = 60.0
 
 
 def best_interval(save_seconds: float, mean_seconds_between_interruptions: float) -> float:
-    """Return the seconds of work between two checkpoints that waste the least time.
+    """Return the seconds of work between two checkpoints that waste the least time: sqrt(2 * save * M).
 
-    sqrt(2 * save * M), where M is the mean time between interruptions: saving more often costs more than a crash
-    loses on average, saving less often the other way round. Source: J. W. Young, "A first order approximation to the
-    optimum checkpoint interval", Communications of the ACM 17(9), 1974; J. T. Daly, "A higher order estimate of the
-    optimum checkpoint interval for restart dumps", Future Generation Computer Systems 22(3), 2006, which adds terms
-    that do not matter while a save takes much less than M.
+    M is the mean time between interruptions. With interval t, saving costs save / t of the time and a crash loses t / 2
+    on average, t / (2 M) of the time; the sum is smallest where both are equal. Source: J. W. Young, "A first order
+    approximation to the optimum checkpoint interval", Communications of the ACM 17(9), 1974. The further terms of
+    J. T. Daly, "A higher order estimate of the optimum checkpoint interval for restart dumps", Future Generation
+    Computer Systems 22(3), 2006, are negligible while a save takes much less than M.
     """
     return math.sqrt(2 * save_seconds * mean_seconds_between_interruptions)
 
 
 class CheckpointSchedule(TrainerCallback):
-    """Asks for a checkpoint at the end of a step: every so many steps, or as often as pays (``auto``), and at the end.
+    """Requests a checkpoint every ``save_steps`` steps, or at the interval of least waste (``auto``), and at the end.
 
-    With ``auto`` the first checkpoint comes after a minute, to measure what one costs.
+    With ``auto`` the first checkpoint is written after a minute, to measure its cost.
 
     Args:
         save_steps: steps between checkpoints, or ``auto``.
-        hours: mean time between interruptions that ``auto`` reckons with.
-        clock: seconds that only grow.
-        process_group: the processes that save together; the first one's clock decides.
+        hours: mean time between interruptions that ``auto`` assumes.
+        clock: monotonic seconds.
+        process_group: the processes that save together; the clock of the main process decides.
     """
 
     def __init__(
@@ -61,22 +61,22 @@ class CheckpointSchedule(TrainerCallback):
 
     @property
     def cost(self) -> float | None:
-        """Seconds that a checkpoint takes: the mean of the measured ones, or what an earlier process measured."""
+        """Seconds that a checkpoint takes: the mean of this process's, or the value measured before a resume."""
         return sum(self._save_seconds) / len(self._save_seconds) if self._save_seconds else self._known_cost
 
     def restore(self, cost: float | None) -> None:
-        """Start with the seconds that a checkpoint took before an interruption."""
+        """Start with the cost of a checkpoint that was measured before the interruption."""
         self._known_cost = cost
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Begin to measure."""
+        """Start the clock."""
         self._began = self._last_save = self._clock()
         self._first_step = self._last_step = state.global_step
         if self._steps is None and self.cost is not None:
             self._announce()
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Ask for a checkpoint when one is due."""
+        """Request a checkpoint when one is due."""
         self._last_step = state.global_step
         self._is_over = state.global_step >= state.max_steps
         since = self._clock() - self._last_save
@@ -88,7 +88,7 @@ class CheckpointSchedule(TrainerCallback):
             control.should_save = True
 
     def saved(self, seconds: float) -> None:
-        """Take note of a checkpoint that took ``seconds``."""
+        """Record a checkpoint that took ``seconds``."""
         self._longest = max(self._longest, self._clock() - self._last_save - seconds)
         self._save_seconds.append(seconds)
         self._last_save = self._clock()
@@ -142,7 +142,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them: ``45 s``, ``12 min``, ``3.5 h``."""
+    """Format seconds for people: ``45 s``, ``12 min``, ``3.5 h``."""
     if seconds < 100:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / HOUR:.1f} h"
@@ -162,7 +162,7 @@ def logging_interval(setting: int | str, max_steps: int) -> int:
 
 
 class LogSchedule(TrainerCallback):
-    """Ask for a log line after the first step, at each interval and after the last step.
+    """Requests a log line after the first step, at each interval and after the last step.
 
     Args:
         setting: ``train.logging_steps``.
@@ -172,7 +172,7 @@ class LogSchedule(TrainerCallback):
         self._setting = setting
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Ask for a line when one is due."""
+        """Request a line when one is due."""
         step, interval = state.global_step, logging_interval(self._setting, state.max_steps)
         if step == 1 or step % interval == 0 or step >= state.max_steps:
             control.should_log = True

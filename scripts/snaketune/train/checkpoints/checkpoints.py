@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and the newest one that proves to be intact."""
+"""Sealed checkpoints, which exist complete or not at all, and the search for the newest intact one."""
 
 import re
 import shutil
@@ -19,11 +19,13 @@ def seal(partial: Path, target: Path, facts: dict[str, Any]) -> None:
 
     Args:
         partial: the folder that it was written to.
-        target: its final name; what is there is replaced.
-        facts: what is recorded with it: among others ``fingerprint``, the identity of the training it belongs to.
+        target: its final name; an existing folder is replaced.
+        facts: recorded with it; they include ``fingerprint``, the identity of its training.
     """
     facts = {"files": describe_files([partial], partial), **facts}
     write_json(partial / MANIFEST, {**facts, "digest": digest_of(facts)})
+    # Contents reach the disk before the rename does: otherwise a power cut could leave the name with empty files.
+    # Contents reach the disk before the rename does: otherwise a power cut could leave the name with empty files.
     sync_tree(partial)
     replace_folder(partial, target)
     sync_directory(target.parent)
@@ -36,20 +38,20 @@ def steps_of(folder: Path) -> list[int]:
 
 
 def keep_newest(folder: Path, limit: int, best: int | None = None) -> None:
-    """Remove all but the newest ``limit`` checkpoints and that of the step ``best``."""
+    """Remove all checkpoints but the newest ``limit`` and the one of step ``best``."""
     for step in steps_of(folder)[limit:]:
         if step != best:
             shutil.rmtree(folder / f"checkpoint-{step}")
 
 
 def newest_intact(folder: Path, fingerprint: str) -> Path | None:
-    """Return the newest checkpoint whose files are all as recorded, saying which ones are passed over.
+    """Return the newest checkpoint whose files match their digests; print the ones that are skipped.
 
     Raises:
-        TrainingError: if it belongs to another training than ``fingerprint``: going on from it would mix two runs.
+        TrainingError: if it belongs to another training than ``fingerprint``: resuming from it would mix two runs.
     """
-    # The manifest is written last, so a checkpoint without one was interrupted. Digests are checked nevertheless: after
-    # a power cut a file may have its name and size and none of its content.
+    # A checkpoint without its manifest, which is written last, is incomplete. Digests are checked as well: after a
+    # power cut a file may have its name and size but not its content.
     for step in steps_of(folder):
         checkpoint = folder / f"checkpoint-{step}"
         problem = _problem(checkpoint)
@@ -86,10 +88,10 @@ def _require_owner(checkpoint: Path, fingerprint: str) -> None:
 
 
 def is_sealed(folder: Path, step: int) -> bool:
-    """Tell whether the checkpoint of a step was written to its end; its files are checked when it is used."""
+    """Tell whether the checkpoint of a step is complete; its files are verified when it is used."""
     return (folder / f"checkpoint-{step}" / MANIFEST).is_file()
 
 
 def facts_of(checkpoint: Path) -> dict[str, Any]:
-    """Return what :func:`seal` recorded with the checkpoint."""
+    """Return the facts that :func:`seal` recorded with the checkpoint."""
     return read_json(checkpoint / MANIFEST)

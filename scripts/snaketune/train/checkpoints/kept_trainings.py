@@ -1,8 +1,8 @@
-"""Finished trainings, kept while a workflow runs.
+"""Protection of finished trainings while a workflow runs.
 
-Snakemake removes what a job made before it runs it again, and it has reasons that change no result: times that a copy
-or a backup lost, or a rule that says the same in other words. The state of a training in ``work`` may be gone by then.
-So a workflow that begins keeps hard links to what is published, and a training that finds its own there puts it back.
+Snakemake removes a job's outputs before it reruns the job, and some of its reasons change no result: modification times
+lost by a copy or a backup, or a rule that was only reworded. The training's state in ``work`` may be gone by then.
+Therefore a starting workflow makes hard links to published trainings, and a training that finds its own restores it.
 """
 
 import os
@@ -20,12 +20,12 @@ from snaketune.core.manifest import damaged_files, listed_files
 FOLDER = ".published"
 MANIFEST = "adapter.manifest.json"
 FILES = ("metrics.jsonl", "run_info.json", MANIFEST)
-# Where a file system has no hard links, larger results are not copied each time.
+# Larger results are not copied where a file system has no hard links.
 MOST_COPIED_BYTES = 1 << 30
 
 
 def keep_trainings(folders: Iterable[Path]) -> None:
-    """Keep what finished trainings published in ``folders``; where nothing can be written, a line says so."""
+    """Link the published files of finished trainings in ``folders``; print a line for one that cannot be linked."""
     for folder in folders:
         try:
             _keep(folder)
@@ -53,22 +53,22 @@ def _link(file: Path, target: Path) -> None:
 
 
 def drop_kept(folders: Iterable[Path]) -> None:
-    """Remove what was kept beside trainings that are published; of another one it is all that there is."""
+    """Remove the links of trainings that are published; those of others are the only copy and stay."""
     for folder in folders:
         if (folder / MANIFEST).is_file() and (folder / FOLDER).exists():
-            with suppress(OSError):  # what stays costs no place, and the next command tries again
+            with suppress(OSError):  # remaining links take no space, and the next command removes them
                 remove_tree(folder / FOLDER)
 
 
 def put_back(folder: Path, fingerprint: str) -> bool:
-    """Publish a kept training again if it is the one with this identity and every file is as its manifest says.
+    """Restore a protected training if it has this identity and every file matches its manifest.
 
     Args:
-        folder: of the run.
-        fingerprint: identity of the training that is asked for.
+        folder: the folder of the run.
+        fingerprint: identity of the requested training.
 
     Returns:
-        Whether it is published, so that there is nothing to train.
+        Whether it was restored, so that nothing has to be trained.
     """
     kept = folder / FOLDER
     try:

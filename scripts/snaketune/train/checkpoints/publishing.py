@@ -1,4 +1,4 @@
-"""From the last checkpoint to what is published, the same bytes whenever and wherever it is made."""
+"""Publishing the result of a training from its checkpoint, with the same bytes at any time and on any machine."""
 
 import os
 import shutil
@@ -16,13 +16,13 @@ INDEX = "model.safetensors.index.json"
 
 
 def publish(checkpoint: Path, target: Path, base_folder: Path, base_name: str, revision: str | None) -> None:
-    """Publish what a training made: an adapter or, where every weight was trained, a whole model.
+    """Publish the result of a training: an adapter or, after full training, a model.
 
     Args:
         checkpoint: the sealed checkpoint of the last step.
-        target: the folder to make.
+        target: the folder to create.
         base_folder: the model that training started from.
-        base_name: hub id or folder that an adapter belongs to.
+        base_name: hub id or folder of the adapter's base model.
         revision: commit of a hub id.
     """
     if (checkpoint / SETTINGS).is_file():
@@ -35,8 +35,8 @@ def publish(checkpoint: Path, target: Path, base_folder: Path, base_name: str, r
 def publish_adapter(checkpoint: Path, target: Path, base_name: str, revision: str | None, kind: str = "") -> None:
     """Copy the adapter of a checkpoint to ``target``; ``kind`` is the base model's ``model_type``.
 
-    PEFT keeps target modules in a set, whose order follows the hash seed, and the folder it loaded the base
-    model from; both are replaced by what means the same everywhere.
+    PEFT stores target modules in the order of a set, which depends on the hash seed, and the local folder of the base
+    model; the former are sorted, the latter is replaced by ``base_name``.
     """
     settings = for_every_peft(read_json(checkpoint / SETTINGS), kind)
     settings = {name: sorted(value) if _is_set(name, value) else value for name, value in settings.items()}
@@ -49,8 +49,8 @@ def publish_adapter(checkpoint: Path, target: Path, base_name: str, revision: st
 def publish_model(checkpoint: Path, target: Path, base_folder: Path) -> None:
     """Put the weights of a checkpoint and the model's configuration into ``target``.
 
-    The weights are as they were trained, in their dtype; the tokenizer comes with the merged model. Training
-    switches the model's cache off, which a model that answers wants back.
+    The weights keep the dtype that they were trained in; the tokenizer comes with the merged model. Training disables
+    the KV cache in the configuration, which is restored here for generation.
     """
     config, before = (read_json(folder / CONFIG) for folder in (checkpoint, base_folder))
     generation = next((f / GENERATION for f in (base_folder, checkpoint) if (f / GENERATION).is_file()), None)
@@ -63,7 +63,7 @@ def publish_model(checkpoint: Path, target: Path, base_folder: Path) -> None:
 
 
 def model_weights(folder: Path) -> list[Path]:
-    """Return the files of a whole model's weights in ``folder``, with their index where there is one, sorted."""
+    """Return the weight files of a full model in ``folder`` and their index, if any, sorted."""
     return sorted(path for path in folder.glob("model*.safetensors*") if path.is_file())
 
 

@@ -1,8 +1,8 @@
-"""Which of several processes does not come along, said in one sentence before everything is torn down.
+"""Names the process that the others wait for, in one sentence, before NCCL's time-out aborts them all.
 
-A process that hangs makes all others wait inside of a collective operation. NCCL ends that after a time-out by
-aborting the process, with pages of text that name no missing rank. So each process writes how far it is to the store
-that they met at, from a thread of its own, and one of those that wait reads who is behind.
+A process that hangs makes all others wait inside a collective operation. NCCL ends that after a time-out by aborting
+the process, with pages of output that name no missing rank. Therefore a thread of each process publishes its batch
+count to the rendezvous store, and one of the waiting processes reads which ranks are behind.
 """
 
 import os
@@ -15,19 +15,19 @@ from typing import Any
 
 import torch.distributed as dist
 
-# A look every so many parts of the patience.
+# Checks within one patience.
 LOOKS = 20
 
 
 class Attendance:
-    """Notes how far this process is, and names those that others wait for.
+    """Publishes the progress of this process, and names the processes that the others wait for.
 
     Args:
         store: shared by the processes, with ``set`` and ``get``.
-        rank, size: of this process and the number of all.
-        patience: seconds without progress that are too many.
-        clock: seconds.
-        end: called with a sentence, empty for all but one of the processes; does not return.
+        rank, size: rank of this process and number of processes.
+        patience: seconds without progress after which the training is ended.
+        clock: monotonic seconds.
+        end: called with a sentence, empty in all processes but one; does not return.
     """
 
     def __init__(
@@ -47,20 +47,20 @@ class Attendance:
         self._thread = threading.Thread(target=self._watch, name="attendance", daemon=True)
 
     def note(self) -> None:
-        """Note that this process begins another batch."""
+        """Count a batch that this process begins."""
         self._count, self._since = self._count + 1, self._clock()
 
     def start(self) -> None:
-        """Look from now on."""
+        """Start checking."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no longer: what comes now takes as long as it takes."""
+        """Stop checking: what follows may take any time."""
         self._stopped.set()
         self._thread.join()
 
     def look(self) -> None:
-        """Publish how far this process is; after too long a wait, end it, and all with it."""
+        """Publish the progress of this process; end it after too long a wait, and the launcher ends the rest."""
         self._publish()
         waited = self._clock() - self._since
         if waited < self._patience:
@@ -70,7 +70,7 @@ class Attendance:
         if self._rank == waiting[0]:
             missing = [rank for rank in range(self._size) if rank not in waiting]
             self._end(absence(self._rank, self._size, missing, waited))
-        elif waited > 2 * self._patience:  # nobody who waits could say it: this one is late itself
+        elif waited > 2 * self._patience:  # the reporting process has not ended this one: end without a sentence
             self._end("")
 
     def _publish(self) -> None:
@@ -89,7 +89,7 @@ def _key(rank: int) -> str:
 
 
 def absence(rank: int, size: int, missing: Sequence[int], seconds: float) -> str:
-    """Return the sentence on processes that did not come along; on the network where all came."""
+    """Return the sentence that names the missing processes, or the network if all are present."""
     after = f"process {rank} of {size} waited for {seconds / 60:.1f} minutes"
     again = "run the same command to resume from the last checkpoint."
     if not missing:
@@ -102,14 +102,14 @@ def absence(rank: int, size: int, missing: Sequence[int], seconds: float) -> str
 
 
 def end_process(sentence: str) -> None:
-    """End this process whatever its other threads wait for; the launcher then ends the others."""
+    """End this process even though its main thread is blocked; the launcher then ends the others."""
     if sentence:
         print(f"TrainingError: {sentence}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
 def meeting_store(patience: float) -> dist.Store:
-    """Return a connection of its own to the store that the launcher's processes meet at."""
+    """Return a separate connection to the launcher's rendezvous store."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    # Not the one of the process group: whoever waits in it keeps others from using it.
+    # Not the process group's connection: a thread that blocks in it keeps others from using it.
     return dist.TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=patience))

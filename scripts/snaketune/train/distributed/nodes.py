@@ -1,4 +1,4 @@
-"""Where the processes of a training run: on this machine, or on every node of the Slurm job that it is part of."""
+"""The machines that a training runs on: this one, or all nodes of its Slurm job."""
 
 import os
 import subprocess
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from snaketune.core.errors import ConfigError, TrainingError
 
-# After the processes of one node have ended, those of the others have this long.
+# Time that the other nodes' processes have to end after those of one node have.
 GRACE_SECONDS = 60
-# The processes of a Slurm job meet at a port of its own, below those that Linux hands out by itself.
+# Each Slurm job uses a rendezvous port derived from its id, below Linux's ephemeral range (from 32768).
 FIRST_PORT, PORTS = 15000, 15000
 _TORCHRUN = 'exec "$0" -m torch.distributed.run'
 
@@ -20,10 +20,10 @@ class Nodes:
     """The nodes that a training runs on.
 
     Attributes:
-        count: how many.
-        first: name of the one whose first process the others meet.
-        port: where they meet it.
-        threads: CPU threads that the job has on each, as Slurm writes them.
+        count: number of nodes.
+        first: name of the node of rank 0, where the rendezvous takes place.
+        port: of the rendezvous.
+        threads: CPU threads of the job on each node, as Slurm writes them.
     """
 
     count: int = 1
@@ -32,22 +32,22 @@ class Nodes:
     threads: str = "1"
 
     def launcher(self, processes: int) -> list[str]:
-        """Return the command that runs what follows it, a Python script, in ``processes`` processes over all nodes.
+        """Return the command prefix that runs a Python script in ``processes`` processes over all nodes.
 
-        Slurm sends SIGUSR1 to every process of a job, a terminal SIGINT and SIGHUP: the launcher would die of the one,
-        and end the training processes within 30 s of the others. It is made deaf, and with it these processes, which
-        are told by :func:`~snaketune.train.distributed.strategy.run_workers`. Under ``srun``, which hands each signal
-        to all processes of its step, it is deaf to SIGTERM, too: only the training processes are to listen, and they
-        end by themselves.
+        The launcher ignores the signals that the training processes handle. Slurm sends SIGUSR1 to every process of a
+        job, which would kill the launcher; a terminal sends SIGINT and SIGHUP, upon which it would end the training
+        processes within 30 s. They inherit the ignored signals and are told to stop by
+        :func:`~snaketune.train.distributed.strategy.run_workers`. Under ``srun``, which forwards each signal to all
+        processes of its step, the launcher ignores SIGTERM as well: the training processes end by themselves.
         """
         each = [f"--nproc-per-node={processes // self.count}"]
         if self.count == 1:
             script = f'trap "" USR1 INT HUP; {_TORCHRUN} "$@"'
             return ["bash", "-c", script, sys.executable, "--standalone", "--signals-to-handle=SIGTERM", *each]
-        # The step of this process has all that the job has; --overlap shares it.
+        # This process's own step holds all resources of the job; --overlap lets the new step share them.
         step = ["srun", "--overlap", f"--nodes={self.count}", f"--ntasks={self.count}", "--ntasks-per-node=1"]
         step += [f"--cpus-per-task={self.threads}", "--kill-on-bad-exit=0", f"--wait={GRACE_SECONDS}"]
-        # Ranks follow Slurm's order of nodes: the same rank gets the same rows in every attempt.
+        # Ranks follow Slurm's node order, so that a rank gets the same rows in every attempt.
         script = f'trap "" USR1 TERM; {_TORCHRUN} --node-rank="$SLURM_NODEID" "$@"'
         meeting = [f"--nnodes={self.count}", f"--master-addr={self.first}", f"--master-port={self.port}"]
         return [*step, "bash", "-c", script, sys.executable, *meeting, "--signals-to-handle=SIGINT", *each]

@@ -1,6 +1,6 @@
-"""The processes of one training, and the few things they have to agree on.
+"""The processes of one training and their control messages: stop requests, counts, barriers.
 
-Everything goes over the host (gloo), so that no GPU waits; a process that trains alone agrees with itself.
+Messages go over the host (gloo), so that no GPU waits for them; with a single process every operation is local.
 """
 
 import os
@@ -17,29 +17,29 @@ from snaketune.core.environment import WORKER
 from snaketune.core.errors import TrainingError
 from snaketune.train.distributed.attendance import Attendance, meeting_store
 
-# How long processes wait for each other: longer than a checkpoint of the largest model on a slow disk.
+# Time-out of collective operations: longer than writing a checkpoint of the largest model to a slow disk.
 PATIENCE = timedelta(minutes=30)
-# After this share of it the missing ones are named: before NCCL and gloo give up, each in its own words.
+# Missing processes are named after this fraction of it, before NCCL and gloo abort with their own messages.
 NAMED_AFTER = 0.9
 
 
 def is_worker() -> bool:
     """Tell whether this process is one of several that train together, started by the workflow.
 
-    Shells and pods of other tools have ``RANK`` and its kin set, too.
+    ``RANK`` and ``WORLD_SIZE`` do not tell: other tools set them in shells and pods, too.
     """
     return WORKER in os.environ
 
 
 def local_rank() -> int:
-    """Return the number of this process among those of its machine."""
+    """Return the rank of this process on its machine."""
     return int(os.environ["LOCAL_RANK"]) if is_worker() else 0
 
 
 class ProcessGroup:
     """The processes that train together: this one alone, or as many as the launcher started.
 
-    All of them have to call each method, in the same order.
+    Methods are collective: all processes have to call them, in the same order.
 
     Attributes:
         rank: number of this process.
@@ -53,14 +53,14 @@ class ProcessGroup:
 
     @classmethod
     def of_environment(cls) -> "ProcessGroup":
-        """Return the team that the launcher made this process part of."""
+        """Return the group that the launcher started this process in."""
         return cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if is_worker() else cls()
 
     def meet(self, device_type: str) -> None:
-        """Make the process group, on a GPU with this process's own: its communicator is made at once and there alone.
+        """Initialise torch's process group, bound to this process's own GPU if it has one.
 
-        Left to accelerate, the group would not know its GPU: barriers guess one, and a process that guesses another
-        one's takes memory there.
+        Left to accelerate, the group would not know its GPU: barriers would guess one, and a process that guesses
+        another's GPU allocates memory there.
         """
         if self.size == 1 or dist.is_initialized():
             return
@@ -72,13 +72,13 @@ class ProcessGroup:
 
     @contextmanager
     def attending(self) -> Iterator[None]:
-        """Name the processes that do not come along while training goes on in the block."""
+        """While the block trains, watch for processes that fall behind, and name them."""
         if self.size == 1:
             yield
             return
         seconds = PATIENCE.total_seconds()
         self._attendance = Attendance(meeting_store(seconds), self.rank, self.size, NAMED_AFTER * seconds)
-        self.barrier()  # until all have said where they are
+        self.barrier()  # until all have published their count
         self._attendance.start()
         try:
             yield
@@ -87,13 +87,13 @@ class ProcessGroup:
             self._attendance = None
 
     def note(self) -> None:
-        """Note that this process begins another batch."""
+        """Count a batch that this process begins."""
         if self._attendance:
             self._attendance.note()
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this process is the one that writes files and speaks."""
+        """Whether this process is the one that writes files and prints."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -101,11 +101,11 @@ class ProcessGroup:
         return self._reduce(values, dist.ReduceOp.SUM)
 
     def any(self, flag: bool) -> bool:
-        """Tell whether any process says so."""
+        """Tell whether the flag is set in any process."""
         return self._reduce([float(flag)], dist.ReduceOp.MAX)[0] > 0
 
     def first(self, flag: bool) -> bool:
-        """Return what the first process says: for decisions that depend on a clock."""
+        """Return the flag of the main process: for decisions that depend on a clock."""
         return self.any(flag and self.is_main_process)
 
     def all(self, value: float) -> list[float]:
@@ -113,18 +113,18 @@ class ProcessGroup:
         return self.sum([value if rank == self.rank else 0.0 for rank in range(self.size)])
 
     def barrier(self) -> None:
-        """Return when every process has come here.
+        """Return when every process has reached the barrier.
 
         Raises:
-            TrainingError: naming those that did not come in time, or that ended.
+            TrainingError: naming the processes that timed out or ended.
         """
         if self.size > 1:
-            # Of gloo alone: the first process learns who is missing, where a plain barrier only times out.
+            # gloo's monitored barrier tells rank 0 which ranks are missing; a plain barrier only times out.
             with self._explaining_absence():
                 dist.monitored_barrier(self._talk(), wait_all_ranks=True)
 
     def destroy(self) -> None:
-        """Part when every process has come here: threads that still talk would abort a process that ends."""
+        """Destroy the process group after a barrier: threads that still communicate would abort an exiting process."""
         if self.size > 1:
             self.barrier()
             dist.destroy_process_group()
@@ -155,7 +155,7 @@ class ProcessGroup:
 
 
 def _missing(reason: str) -> str:
-    """Return which processes did not answer, from what gloo says."""
+    """Return the processes that did not answer, from gloo's message."""
     found = re.search(r"[Rr]anks? ([\d, ]*\d)(?= failed to)", reason)
     return f"process {found[1]}" if found else f"another process ({' '.join(reason.split())[:200]})"
 
@@ -172,12 +172,12 @@ def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
 def gather_state_dict(
     model: torch.nn.Module, keep: bool, assembled: Callable[[torch.Tensor], torch.Tensor] = full_tensor
 ) -> dict[str, torch.Tensor]:
-    """Return what of a sharded model was trained, by name, in memory; every process takes part.
+    """Return the trained weights of a sharded model by name, on the CPU; a collective operation.
 
     Args:
-        model: all of its weights when it has no adapter.
-        keep: whether this process wants the result; otherwise it is empty.
-        assembled: puts a weight together.
+        model: the model; without an adapter all of its weights are trained.
+        keep: whether this process gets the result; otherwise it is empty.
+        assembled: gathers the full tensor of a weight.
     """
     trained = [(name, each) for name, each in model.named_parameters(remove_duplicate=False) if each.requires_grad]
     tensors: dict[int, torch.Tensor] = {}

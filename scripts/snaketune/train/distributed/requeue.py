@@ -1,4 +1,4 @@
-"""A job that Slurm warns of its time limit saves, goes back to the queue and resumes from its checkpoint."""
+"""Requeueing: a job that Slurm warns of its time limit saves, is requeued and resumes from its checkpoint."""
 
 import contextlib
 import os
@@ -11,21 +11,21 @@ from snaketune.train.checkpoints.checkpoints import steps_of
 
 
 class OutOfTime(TrainingError):
-    """Training ended because SIGUSR1 came, with which Slurm warns of the time limit; what was done is saved."""
+    """Training ended because of SIGUSR1, by which Slurm warns of the time limit; a checkpoint is saved."""
 
 
 @contextlib.contextmanager
 def requeued_when_out_of_time(work: Path, environment: Mapping[str, str] = os.environ) -> Iterator[None]:
-    """Send the Slurm job that runs this back to the queue when it is out of time and has done something.
+    """Requeue the Slurm job of this process when it runs out of time, provided it has saved a new step.
 
-    A job that saves no step within its limit would never end, and fails.
+    A job that saves no step within its limit fails instead: requeued, it would never finish.
 
     Args:
         work: folder with the checkpoints of the training.
         environment: of this process.
 
     Raises:
-        TrainingError: that training is not finished, and who goes on.
+        TrainingError: saying that training is not finished, and whether Slurm resumes it.
     """
     before = steps_of(work)[:1]
     try:

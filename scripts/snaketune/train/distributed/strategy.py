@@ -1,4 +1,4 @@
-"""Several processes for one training: data parallel (DDP), fully sharded (FSDP2) and DeepSpeed's ZeRO."""
+"""Training strategies with several processes: data parallel (DDP), fully sharded (FSDP2) and DeepSpeed's ZeRO."""
 
 import atexit
 import os
@@ -33,10 +33,10 @@ def processes_wanted(cfg: TrainingSlice, nodes: int = 1) -> int:
 
     Args:
         cfg: the configuration slice of training.
-        nodes: machines that share them evenly.
+        nodes: machines, each with an equal share of them.
 
     Raises:
-        ConfigError: if so many GPUs, or a package, are not there.
+        ConfigError: if there are fewer GPUs, or a package is not installed.
     """
     strategy = cfg["train"]["strategy"]
     if strategy == "single":
@@ -51,18 +51,18 @@ def processes_wanted(cfg: TrainingSlice, nodes: int = 1) -> int:
 
 
 def run_workers(count: int, command: Sequence[str], nodes: Nodes = ONE_NODE) -> None:
-    """Run ``command`` (a Python script and its arguments) in ``count`` processes that find each other.
+    """Run ``command`` (a Python script and its arguments) in ``count`` processes that form a group.
 
-    A signal to stop is passed on, so that they save before they end.
+    Signals to stop are passed on, so that the processes save before they end.
 
     Args:
         count: number of processes.
         command: what each of them runs.
-        nodes: where, an equal share of them on each.
+        nodes: the machines; each runs an equal share of the processes.
 
     Raises:
-        OutOfTime: if they ended because SIGUSR1 came.
-        TrainingError: if one of them failed; its own sentence is already in the log.
+        OutOfTime: if they ended because of SIGUSR1.
+        TrainingError: if one of them failed; its own message is already in the log.
     """
     environment = {"OMP_NUM_THREADS": "1", **os.environ, WORKER: "1"}
     process = subprocess.Popen([*nodes.launcher(count), *command], env=environment)
@@ -72,7 +72,7 @@ def run_workers(count: int, command: Sequence[str], nodes: Nodes = ONE_NODE) -> 
         if number == signal.SIGINT in came:
             process.kill()  # the second Ctrl-C does not wait for the checkpoint; workers end with their launcher
         came.append(number)
-        # torch's launcher would give them 30 seconds; srun hands the signal to all of them.
+        # Directly to the workers: torch's launcher would kill them after 30 seconds. srun forwards it to all of them.
         workers = psutil.Process(process.pid).children() if nodes.count == 1 else []
         for each in workers or [process]:
             each.terminate()
@@ -93,17 +93,17 @@ def run_workers(count: int, command: Sequence[str], nodes: Nodes = ONE_NODE) -> 
 
 
 def require_strategy(cfg: TrainingSlice, device: Device, work: Path, scratch: str | None = None) -> dict[str, Any]:
-    """Make the configured strategy possible on this device and return its arguments of ``TrainingArguments``.
+    """Prepare the configured strategy on this device and return its arguments of ``TrainingArguments``.
 
     Args:
         cfg: the ``train``, ``adapter`` and ``model`` sections.
         device: where this process computes.
         work: private folder of the run.
-        scratch: ``paths.scratch``, where files of what is offloaded go.
+        scratch: ``paths.scratch``, the folder of offloaded state.
     """
     strategy = cfg["train"]["strategy"]
     if strategy == "fsdp":
-        os.environ["ACCELERATE_USE_FSDP"] = "true"  # as `accelerate launch` says it to accelerate and to PEFT
+        os.environ["ACCELERATE_USE_FSDP"] = "true"  # set by `accelerate launch`; accelerate and PEFT read it
         if device.is_cpu:
             allow_sharding_on_cpu()
     if strategy in ZERO_STAGES:
@@ -122,7 +122,7 @@ def _zero(cfg: TrainingSlice, device: Device, work: Path, scratch: str | None) -
 
 
 def require_file_offload() -> None:
-    """Raise ConfigError where DeepSpeed cannot read and write files beside the computation."""
+    """Raise ConfigError if DeepSpeed's asynchronous file I/O cannot be built here."""
     from deepspeed.ops.op_builder import AsyncIOBuilder
 
     if not AsyncIOBuilder().is_compatible(verbose=False):
@@ -140,7 +140,7 @@ def strategy_arguments(strategy: str, full: bool) -> dict[str, Any]:
         full: whether all weights are trained and not an adapter.
     """
     if strategy == "fsdp":
-        # Every process saves its share of a whole model; an adapter is small, and gathered.
+        # With full training every process saves its shard; an adapter is small and is gathered.
         return {
             "fsdp": True,
             "fsdp_config": {
@@ -148,20 +148,20 @@ def strategy_arguments(strategy: str, full: bool) -> dict[str, Any]:
                 "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
                 "state_dict_type": "SHARDED_STATE_DICT" if full else "FULL_STATE_DICT",
                 "reshard_after_forward": True,
-                # The first process alone has read the weights and hands out the shares; see loading.load_base.
+                # Only the first process has read the weights, and distributes the shards; see loading.load_base.
                 "cpu_ram_efficient_loading": True,
             },
-            # Else whole gradients of all weights would wait on each GPU for the last micro-batch of a step.
+            # Otherwise every GPU would accumulate unsharded gradients of all weights until a step's last micro-batch.
             "accelerator_config": {"gradient_accumulation_kwargs": {"sync_each_batch": True}},
         }
-    # Every parameter of an adapter gets a gradient in every step; looking for unused ones costs a walk of the graph.
+    # Every parameter of an adapter gets a gradient in every step; searching for unused ones traverses the graph.
     return {"ddp_find_unused_parameters": False} if strategy == "ddp" else {}
 
 
 def allow_sharding_on_cpu() -> None:
-    """Let accelerate shard over CPU processes, which it does over GPUs alone: for trying things and for tests.
+    """Let accelerate shard over CPU processes, which it supports on GPUs only: for experiments and tests.
 
-    The sharding itself (FSDP2 over gloo) is torch's and the same on both.
+    The sharding itself (FSDP2, here over gloo) is torch's and the same on both.
     """
     from accelerate.state import AcceleratorState, PartialState
     from accelerate.utils import DistributedType

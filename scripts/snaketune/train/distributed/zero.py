@@ -1,7 +1,7 @@
-"""DeepSpeed's ZeRO: what it is told, weights shared out before a GPU would hold them all, and gathered again.
+"""DeepSpeed's ZeRO: its configuration, sharding weights before a GPU would hold them all, and gathering them.
 
-Stage 2 splits gradients and optimizer over the processes, stage 3 the weights as well (Rajbhandari et al. 2020,
-arXiv:1910.02054). What is offloaded lies in RAM (Ren et al. 2021, arXiv:2101.06840) or in files
+Stage 2 shards gradients and optimizer state over the processes, stage 3 the weights as well (Rajbhandari et al. 2020,
+arXiv:1910.02054). Offloaded state is kept in RAM (Ren et al. 2021, arXiv:2101.06840) or in files
 (Rajbhandari et al. 2021, arXiv:2104.07857) while it is not needed.
 """
 
@@ -17,21 +17,21 @@ AUTOMATIC = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_acc
 
 
 def zero_settings(stage: int, offload: str, files: Path, pins: bool) -> dict[str, Any]:
-    """Return DeepSpeed's configuration, in which ``auto`` is what ``TrainingArguments`` says.
+    """Return DeepSpeed's configuration, in which ``auto`` takes the value of ``TrainingArguments``.
 
     Args:
         stage: of ZeRO, 2 or 3.
         offload: ``train.offload``.
-        files: folder for what is offloaded to files.
-        pins: whether RAM for it is page-locked, as copies to a GPU want it.
+        files: folder for state that is offloaded to files.
+        pins: whether its RAM is page-locked, for asynchronous copies to a GPU.
     """
-    # Moments are computed where they are, by torch's own fused AdamW, which needs no compiler on the user's machine.
+    # zero_force_ds_cpu_optimizer is off: torch's own fused AdamW updates offloaded moments in RAM, without a compiler.
     return {
         "zero_optimization": {
             "stage": stage,
             "overlap_comm": True,
             "contiguous_gradients": True,
-            # The default buffers of 1 GB each are larger than many an adapter with all that belongs to it.
+            # DeepSpeed's default buffers, 1 GB each, are larger than many adapters with gradients and moments.
             **dict.fromkeys(BUFFERS if stage == 3 else BUFFERS[:1], "auto"),
             **_offloading(stage, offload, files, pins),
         },
@@ -47,24 +47,24 @@ def _offloading(stage: int, offload: str, files: Path, pins: bool) -> dict[str, 
     if offload == "none":
         return {}
     place = {"device": offload, "pin_memory": pins, **({"nvme_path": str(files)} if offload == "nvme" else {})}
-    # Weights whole on each GPU are all needed at any time.
+    # In stage 2 every GPU holds all weights all the time; only stage 3 can offload them.
     return {"offload_optimizer": place, **({"offload_param": place} if stage == 3 else {})}
 
 
 def share_out(model: torch.nn.Module, arguments: TrainingArguments) -> None:
-    """Cut every weight into one share for each process, one at a time: none of them ever holds the whole model.
+    """Shard the weights over the processes, one weight at a time, so that no GPU ever holds the whole model.
 
-    The weights are those of the first process; the others may have anything of the same shapes.
+    The values are those of the first process; the other processes' weights need only have the same shapes.
 
     Args:
-        model: in the memory of the first process; its weights become shares.
-        arguments: what DeepSpeed is told, and the dtype to compute in.
+        model: in the memory of the first process; its weights are replaced by shards.
+        arguments: hold DeepSpeed's configuration and the compute dtype.
     """
     import deepspeed
 
     dtype = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
     for weight in model.parameters():
-        if dtype and weight.is_floating_point():  # exact weights of what is trained are kept by the optimizer
+        if dtype and weight.is_floating_point():  # the optimizer keeps float32 master copies of trained weights
             weight.data = weight.data.to(dtype)
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
@@ -76,7 +76,7 @@ def share_out(model: torch.nn.Module, arguments: TrainingArguments) -> None:
 
 
 def exact(weight: torch.Tensor) -> torch.Tensor:
-    """Return a trained weight as DeepSpeed's optimizer has it: whole and unrounded; every process takes part."""
+    """Return the full float32 master weight from DeepSpeed's optimizer; a collective operation."""
     from deepspeed.utils import safe_get_full_fp32_param
 
     return safe_get_full_fp32_param(weight)

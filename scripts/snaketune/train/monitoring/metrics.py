@@ -1,4 +1,4 @@
-"""metrics.jsonl and the live line: what a run reports while it trains."""
+"""metrics.jsonl and the live line: the metrics that a run reports while it trains."""
 
 import os
 import time
@@ -15,7 +15,7 @@ from snaketune.train.monitoring.step_timers import TimeSplit, TokenCounter, data
 from snaketune.train.safety import LossWatch
 
 TIMES = ("data", "compute", "evaluation", "checkpoint")
-# Keys whose values differ between two runs that are otherwise equal.
+# Keys whose values differ between otherwise identical runs.
 VOLATILE_KEYS = (
     "tokens_per_second",
     "mfu",
@@ -23,30 +23,30 @@ VOLATILE_KEYS = (
     "gpu_utilization",
     *(f"{name}_seconds" for name in TIMES),
 )
-# What the Trainer logs beside measurements.
+# Logged by the Trainer but not a measurement.
 BOOKKEEPING = ("epoch",)
-# At most one line for people in this time, beside the first and the last: metrics.jsonl has all of them.
+# Minimum time between two live lines, apart from the first and the last: metrics.jsonl has all of them.
 LINE_SECONDS = 30.0
 
 Mfu = Callable[[int, int, float], float | None]
 
 
 def unknown_mfu(tokens: int, squares: int, seconds: float) -> None:
-    """Return None: nobody knows what this device can do at most."""
+    """Return None: the peak of this device is unknown."""
     return None
 
 
 class MetricsWriter(TrainerCallback):
-    """Write one JSON line per log interval, flushed, and one line for people.
+    """Writes one JSON line per log interval, flushed, and prints the live line.
 
-    Rates are those of training itself: the time of evaluations and checkpoints is shown beside them.
+    Throughput covers training itself; the time of evaluations and checkpoints is reported separately.
 
     Args:
         path: the metrics file.
-        counter, times: what the trainer counts and where its time goes.
-        watch: told every loss; stops a training that diverges.
-        mfu: from real tokens, squared document lengths and seconds to the share of the GPU's peak, if that is known.
-        sinks: what else takes the lines.
+        counter, times: the trainer's token counts and times.
+        watch: is given every loss; stops a training that diverges.
+        mfu: computes MFU from real tokens, squared document lengths and seconds; None if the peak is unknown.
+        sinks: further receivers of the lines.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class MetricsWriter(TrainerCallback):
         self._began, self._first_step = time.monotonic(), 0
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Forget lines that lie after the checkpoint that training resumes from."""
+        """Discard lines of steps after the checkpoint that training resumes from: they are computed again."""
         lines = read_metrics(self.path) if self.path.exists() else []
         kept = [line for line in lines if line["step"] <= state.global_step]
         write_bytes(self.path, b"".join(orjson.dumps(line) + b"\n" for line in kept))
@@ -78,7 +78,7 @@ class MetricsWriter(TrainerCallback):
         """Append the line of a finished interval or of an evaluation.
 
         Raises:
-            TrainingError: if the loss diverges; nothing is published then.
+            TrainingError: if the loss diverges.
         """
         measured = {name: value for name, value in (logs or {}).items() if name not in BOOKKEEPING}
         if "eval_loss" in measured:
@@ -92,7 +92,7 @@ class MetricsWriter(TrainerCallback):
             self._watch.see(line["step"], line["loss"])
 
     def on_train_end(self, args, state, control, **kwargs):
-        """Close what else takes the lines."""
+        """Close the sinks."""
         for sink in self._sinks:
             sink.close()
 
@@ -117,7 +117,7 @@ class MetricsWriter(TrainerCallback):
             print(live_line(line, state.max_steps, self._end(state)), flush=True)
 
     def _end(self, state) -> float:
-        """Return when training is expected to end, from all steps of this process, in seconds since the epoch."""
+        """Return the expected end of training, from the mean time of this process's steps, in seconds since 1970."""
         done = max(state.global_step - self._first_step, 1)
         return time.time() + (time.monotonic() - self._began) / done * (state.max_steps - state.global_step)
 
@@ -135,7 +135,7 @@ class MetricsWriter(TrainerCallback):
 
 
 def live_line(line: dict[str, Any], max_steps: int, ends: float) -> str:
-    """Return the line for people; ``ends`` is the expected end of training in seconds since the epoch."""
+    """Return the live line; ``ends`` is the expected end of training in seconds since 1970."""
     mfu = f"  MFU {line['mfu']:.0%}" if line["mfu"] else ""
     return (
         f"step {line['step']}/{max_steps}  loss {line['loss']:.4f}  lr {line['learning_rate']:.2e}"
@@ -145,7 +145,7 @@ def live_line(line: dict[str, Any], max_steps: int, ends: float) -> str:
 
 
 def sync_metrics(path: Path) -> None:
-    """Flush the metrics file to disk: a checkpoint counts on the lines before it, also after a power cut."""
+    """Flush the metrics file to disk: resuming from a checkpoint needs the lines before it, even after a power cut."""
     if path.exists():
         with open(path, "rb") as file:
             os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""The floating-point work of training, and which share of the GPU's peak a measured rate is."""
+"""FLOPs of training, and model FLOPs utilisation (MFU): the fraction of the GPU's peak that they reach."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ from snaketune.train.device import Device
 
 @dataclass(frozen=True, slots=True)
 class TrainingFlops:
-    """The model and its adapter as floating-point work.
+    """What determines the FLOPs of training a model, and the peak to compare them with.
 
     Attributes:
         shape: of the model.
-        trained: trained parameters.
+        trained: number of trained parameters.
         full: whether all weights are trained.
-        peak: FLOP/s that the GPU can do at most; None when nobody knows.
+        peak: peak FLOP/s of the GPU; None if unknown.
     """
 
     shape: ModelShape
@@ -26,22 +26,25 @@ class TrainingFlops:
     peak: float | None
 
     def flops(self, tokens: int, squares: int) -> float:
-        """Return the FLOPs of forward and backward of ``tokens`` real tokens with these squared document lengths."""
+        """Return the FLOPs of forward and backward pass over ``tokens`` real tokens with these squared lengths."""
         return model_flops(self.shape, tokens, squares, 0 if self.full else self.trained, self.full)
 
     def utilization(self, tokens: int, squares: int, seconds: float) -> float | None:
-        """Return model FLOPs utilisation, the share of the peak that is put to use; None without a known peak."""
+        """Return MFU (Chowdhery et al. 2022, arXiv:2204.02311, appendix B); None if the peak is unknown.
+
+        Recomputed activations do not count as model FLOPs.
+        """
         return round(self.flops(tokens, squares) / seconds / self.peak, 4) if self.peak else None
 
 
 def training_flops(model: torch.nn.Module, full: bool, device: Device, dtype: torch.dtype) -> TrainingFlops | None:
-    """Return the FLOPs of training ``model``, or None for an architecture whose work cannot be counted.
+    """Return the FLOPs of training ``model``, or None for an architecture whose FLOPs cannot be counted.
 
     Args:
         model: the model with its adapter.
         full: whether all weights are trained.
-        device: where it is.
-        dtype: dtype of its matrix products.
+        device: the device of the run.
+        dtype: dtype of the matrix products.
     """
     try:
         shape = shape_of(model.config)

@@ -1,4 +1,4 @@
-"""What a training measures about itself: tokens, where the time goes, memory, and GPU utilisation."""
+"""Measurements during training: tokens, wall time by activity, memory, and GPU utilisation."""
 
 import contextlib
 import functools
@@ -21,13 +21,13 @@ GIGA = 1e9
 
 @dataclass(frozen=True, slots=True)
 class BatchFacts:
-    """What is counted about a batch: its row numbers and its real, its loss-bearing and its squared tokens.
+    """The counts of a batch.
 
     Attributes:
         rows: row numbers in the packed file.
         tokens: real tokens, without padding.
-        trained: tokens that a loss is taken at.
-        squares: sum of the squared lengths of its documents, which attention's work grows with.
+        trained: tokens that bear loss.
+        squares: sum of the squared document lengths, to which the FLOPs of attention are proportional.
     """
 
     rows: tuple[int, ...]
@@ -37,24 +37,23 @@ class BatchFacts:
 
 
 def batch_facts(rows: PackedRows, indices: list[int]) -> BatchFacts:
-    """Return the facts of the batch of the rows ``indices``.
-
-    A document of length n has the positions 0 to n - 1, whose odd numbers 2p + 1 add up to n squared.
-    """
+    """Return the counts of the batch of the rows ``indices``."""
     positions, mask = rows.take("position_ids", indices), rows.take("loss_mask", indices)
     tokens = rows.tokens[indices]
     is_real = torch.arange(positions.shape[1]).numpy() < tokens[:, None]
+    # A document of length n has the positions p = 0 to n - 1, and the odd numbers 2p + 1 add up to n squared.
+    # A document of length n has the positions p = 0 to n - 1, and the odd numbers 2p + 1 add up to n squared.
     squares = int((2 * positions.astype("int64") + 1)[is_real].sum())
     return BatchFacts(tuple(indices), int(tokens.sum()), int(mask[:, 1:].sum()), squares)
 
 
 @dataclass(slots=True)
 class TokenCounter:
-    """Real tokens (padding never counts) that training has seen, also before an interruption.
+    """Real tokens (never padding) that training has seen, including those before an interruption.
 
     Attributes:
         total: real tokens.
-        trained: tokens that a loss was taken at.
+        trained: tokens that bore loss.
         squares: sum of squared document lengths.
         since_start: real tokens since this process began.
     """
@@ -66,7 +65,7 @@ class TokenCounter:
     _agreed: tuple[int, ...] = (0, 0, 0, 0)
 
     def gather(self, sum_over_processes: Callable[[Sequence[float]], list[float]]) -> None:
-        """Count what the other processes of the training have seen, too."""
+        """Add the counts of the other processes since the last call; a collective operation."""
         counts = (self.total, self.trained, self.squares, self.since_start)
         new = sum_over_processes([count - agreed for count, agreed in zip(counts, self._agreed, strict=True)])
         self._agreed = tuple(agreed + round(more) for agreed, more in zip(self._agreed, new, strict=True))
@@ -84,16 +83,16 @@ class TokenCounter:
         return {"tokens": self.total, "trained_tokens": self.trained, "squares": self.squares}
 
     def restore(self, facts: dict[str, Any]) -> None:
-        """Go on from the counts of a checkpoint."""
+        """Restore the counts of a checkpoint."""
         self.total, self.trained, self.squares = facts["tokens"], facts["trained_tokens"], facts["squares"]
         self._agreed = (self.total, self.trained, self.squares, self.since_start)
 
 
 class TimeSplit:
-    """Wall time by what it went to: waiting for data, evaluation, checkpoints, and computing, which is the rest.
+    """Wall time by activity: waiting for data, evaluation, checkpoints, and computing, which is the rest.
 
-    On a GPU the host runs ahead of the device; ``device`` is the part of computing in which it waited for it. A
-    host that does wait for the device has batches ready in time, whatever the loader takes.
+    On a GPU the host runs ahead of the device; ``device`` is the part of computing in which the host waited for it. A
+    host that waits for the device has its batches ready in time, however long loading takes.
     """
 
     NAMED = ("data", "evaluation", "checkpoint", "device")
@@ -105,7 +104,7 @@ class TimeSplit:
         self.last: dict[str, float] = {}
 
     def start(self) -> None:
-        """Begin an interval now and forget what was spent before."""
+        """Begin an interval now and discard the time booked before."""
         self._began, self._spent = self._clock(), dict.fromkeys(self.NAMED, 0.0)
 
     @contextmanager
@@ -130,12 +129,12 @@ class TimeSplit:
 
 
 def data_hint(spent: dict[str, float], share: float = 0.2, seconds: float = 1.0) -> str | None:
-    """Return one line on what to try when a training interval waited long for data, else None.
+    """Return a hint if a training interval waited long for data, else None.
 
     Args:
         spent: seconds of the interval, as :meth:`TimeSplit.take` returns them.
-        share: of training that may go to waiting.
-        seconds: of waiting that are not worth a line in any case.
+        share: fraction of training time that may be spent waiting.
+        seconds: waiting times up to this never give a hint.
     """
     training = spent["data"] + spent["compute"]
     if spent["data"] <= max(share * training, seconds) or spent["device"] > 0.02 * training:
@@ -159,7 +158,7 @@ def peak_memory() -> dict[str, int]:
 
 
 def forget_peak_memory() -> None:
-    """Measure the peak of memory from now on; on systems other than Linux that of this process is kept."""
+    """Reset the peak memory counters; outside Linux the peak of this process cannot be reset."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
@@ -183,7 +182,7 @@ def peak_gigabytes() -> float:
 
 
 def gpu_utilization() -> int | None:
-    """Return the percent of the last moments in which the GPU was busy (NVML), or None where NVML is not to be had."""
+    """Return the percentage of the last sample period in which the GPU was busy (NVML), or None without NVML."""
     if not torch.cuda.is_available() or not _has_utilization():
         return None
     return noted("GPU utilisation", torch.cuda.utilization)
@@ -191,5 +190,5 @@ def gpu_utilization() -> int | None:
 
 @functools.cache
 def _has_utilization() -> bool:
-    """Tell whether NVML is here and knows that number, which a part of a GPU (MIG) does not have; it is said once."""
+    """Tell whether NVML is installed and reports utilisation, which a MIG instance does not; noted once."""
     return noted("GPU utilisation", torch.cuda.utilization) is not None

@@ -1,4 +1,4 @@
-"""What the trainers of preferences share: losses of answers in packed rows, and how the answers are ranked."""
+"""Base of the preference trainers: losses of answers in packed rows, and metrics of how the answers are ranked."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ from snaketune.train.trainer import PackedTrainer
 
 @dataclass(slots=True)
 class Tally:
-    """How pairs were ranked; sums stay on the device, so that counting does not wait for it."""
+    """Summed ranking metrics of pairs; sums stay on the device to avoid synchronising with it."""
 
     pairs: int = 0
     margin: Any = 0.0
@@ -22,7 +22,7 @@ class Tally:
     preferred: Any = 0.0
 
     def add(self, margins: torch.Tensor, differences: torch.Tensor) -> None:
-        """Count pairs with their reward margins and the differences of their log-probabilities."""
+        """Add pairs with their reward margins and the differences of their log-probabilities."""
         self.pairs += len(margins)
         self.margin += margins.double().sum()
         self.rewarded += (margins > 0).double().sum()
@@ -30,7 +30,7 @@ class Tally:
 
     @property
     def units(self) -> int:
-        """What the loss is the mean over."""
+        """The number of losses that the mean is taken over."""
         return self.pairs
 
     def facts(self) -> dict[str, float]:
@@ -38,7 +38,7 @@ class Tally:
         return {name: float(value) for name, value in asdict(self).items()}
 
     def means(self) -> dict[str, float]:
-        """Return the mean reward margin and the fractions of pairs that rewards and log-probabilities rank right."""
+        """Return the mean reward margin and the fractions of pairs ranked right by reward and by log-probability."""
         count = max(self.pairs, 1)
         return {
             "reward_margin": float(self.margin) / count,
@@ -48,11 +48,12 @@ class Tally:
 
 
 class AnswerTrainer(PackedTrainer):
-    """Trainer of answers; the loss of an optimizer step is the mean over its pairs, however they fall into rows.
+    """Trainer of answers: the loss of an optimizer step is the mean over its pairs, however they fall into rows.
 
-    A method says with :meth:`_losses` what the loss of each pair, or answer, of a batch is.
+    Subclasses define the loss of each pair, or answer, in :meth:`_losses`.
     """
 
+    # compute_loss divides by the number of losses of the whole step: Trainer must not divide by micro-batches again.
     loss_is_scaled_for_ga = True
     tally_kind: type = Tally
     data_collator: Any
@@ -64,21 +65,22 @@ class AnswerTrainer(PackedTrainer):
         install_log_probs(self._model())
 
     def _losses(self, model: Any, batch: dict[str, Any], tally: Any) -> torch.Tensor:
-        """Return the loss of each pair, or answer, of the batch, and count in ``tally`` how they are ranked."""
+        """Return the loss of each pair, or answer, of the batch, and add its ranking metrics to ``tally``."""
         raise NotImplementedError
 
     def _units(self, batch: dict[str, Any]) -> int:
-        """Return how many losses a batch has: one for each pair."""
+        """Return the number of losses of a batch: one per pair."""
         return len(batch["sizes"]) // 2
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Return the losses of the batch over their number in the optimizer step."""
+        """Return the sum of the batch's losses over their number in the optimizer step."""
         losses = self._losses(model, inputs, self._tally)
-        # Ranks average their gradients, and the losses of all ranks were counted.
+        # num_items_in_batch counts the losses of all ranks, and DDP and FSDP average gradients over ranks: without the
+        # factor the gradient would be divided by the number of ranks twice.
         return losses.sum() / num_items_in_batch * self.accelerator.num_processes
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log; a training loss together with how the answers of its interval are ranked."""
+        """Log values; a training loss is logged with the ranking metrics of its interval."""
         if "loss" in logs:
             logs |= self._tally.means()
             self._tally = self.tally_kind()
@@ -86,7 +88,7 @@ class AnswerTrainer(PackedTrainer):
 
     @torch.no_grad()
     def held_out_measures(self) -> dict[str, float]:
-        """Return the mean loss of the held-out answers and how they are ranked; nothing when interrupted."""
+        """Return mean loss and ranking metrics of the held-out answers; an empty dictionary if interrupted."""
         model, tally = self._model().eval(), self.tally_kind()
         total: Any = 0.0
         for batch in self._batches(self._held_out_collator, range(len(self._held_out)), self._eval_rows):
@@ -108,7 +110,7 @@ class AnswerTrainer(PackedTrainer):
         return self.args.per_device_eval_batch_size
 
     def restore_interval(self) -> None:
-        """Take up the log interval that the checkpoint was written in."""
+        """Restore running loss and metrics of the log interval that the checkpoint was written in."""
         super().restore_interval()
         if self._resumed:
             kinds = {name: type(value) for name, value in asdict(self.tally_kind()).items()}
@@ -120,7 +122,7 @@ class AnswerTrainer(PackedTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         units = sum(self._units(batch) for batch in batch_samples)
-        # Filled on the device: a number that is copied there waits for what is queued.
+        # Created on the device: copying a host value there would wait for the queued work.
         return self.accelerator.gather(torch.full((), units, device=device)).sum()
 
     def _batches(self, collator: Any, rows: range, size: int) -> Iterator[dict[str, Any]]:
@@ -129,10 +131,10 @@ class AnswerTrainer(PackedTrainer):
 
 
 def require_pairs(rows: PackedRows, method: str) -> None:
-    """Check that the documents of the first row are pairs; rows hold nothing but pairs or none at all.
+    """Require that the documents of the first row are pairs; a file holds only pairs or no pairs.
 
     Raises:
-        TrainingError: if they are not.
+        TrainingError: if they are not pairs.
     """
     records = [document.record for document in rows.documents(0)] if len(rows) else []
     if records[0::2] != records[1::2]:

@@ -1,7 +1,7 @@
-"""Direct preference optimisation on packed rows: what a model gives each document, and the losses of pairs.
+"""Direct preference optimisation on packed rows: log-probabilities of documents, and the losses of pairs.
 
 In a packed row the chosen and the rejected answer to a prompt are two neighbouring documents, the chosen one first:
-the documents of a batch are numbered in order, and those numbered 2k and 2k + 1 are a pair.
+the documents of a batch are numbered in order, and documents 2k and 2k + 1 are a pair.
 """
 
 import functools
@@ -20,7 +20,7 @@ from snaketune.train.kernels.chunked_cross_entropy import LOGITS_AT_ONCE
 
 @dataclass(frozen=True, slots=True)
 class PreferenceLoss:
-    """Which loss a pair has: ``loss_type`` is sigmoid, ipo or hinge, ``beta`` keeps the policy near the reference."""
+    """The loss of a pair: ``loss_type`` is sigmoid, ipo or hinge; ``beta`` keeps the policy near the reference."""
 
     beta: float
     loss_type: str
@@ -49,25 +49,28 @@ class PreferenceLoss:
         if self.loss_type == "hinge":
             return torch.relu(1 - margins), margins
         if self.loss_type == "ipo":
+            # A squared distance from a fixed target, 1 / (2 beta): a pair that is learned exerts no more force.
             means = ratios / tokens.clamp(min=1)
             return (means[0::2] - means[1::2] - 1 / (2 * self.beta)) ** 2, margins
+        # logsigmoid, not log(sigmoid): the latter underflows to -inf at strongly negative margins.
+        # logsigmoid, not log(sigmoid): the latter underflows to -inf at strongly negative margins.
         wrong = self.label_smoothing
         return -(1 - wrong) * logsigmoid(margins) - wrong * logsigmoid(-margins), margins
 
 
 def locate_documents(batch: dict[str, Any], tokens: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return where the trained tokens of a batch are and which document each belongs to.
+    """Return the positions of a batch's trained tokens and the document that each belongs to.
 
-    The padding at the end of a row restarts positions like a document, but no document begins there.
+    Padding at the end of a row restarts positions as a document does, but is not counted as one.
 
     Args:
         batch: ``labels`` and ``position_ids`` of the rows, shape [rows, row_length].
-        tokens: real tokens of each row, int64, shape [rows]; rows beyond these hold nothing but padding.
+        tokens: real tokens of each row, int64, shape [rows]; rows beyond these hold only padding.
 
     Returns:
-        ``places`` (of the states that predict them, in the flattened rows), ``targets`` and ``owners`` (number of
-        the document), all of shape [trained tokens], and ``sizes``, the trained tokens of each document, shape
-        [documents]; all int64.
+        ``places`` (flat positions of the states that predict the tokens), ``targets`` (the tokens) and ``owners``
+        (the number of the document), each of shape [trained tokens], and ``sizes``, the trained tokens of each
+        document, shape [documents]; all int64.
     """
     labels = batch["labels"]
     numbers, _ = number_documents(batch, tokens)
@@ -78,10 +81,10 @@ def locate_documents(batch: dict[str, Any], tokens: torch.Tensor) -> dict[str, t
 
 
 def number_documents(batch: dict[str, Any], tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the number of the document that each token of a batch belongs to, and whether it is no padding.
+    """Return the document number of each token of a batch, and whether the token is real (not padding).
 
-    Takes what :func:`locate_documents` takes; both are of shape [rows * row_length], padding has the number of the
-    document before it.
+    Arguments as in :func:`locate_documents`; both results have shape [rows * row_length]. Padding has the number of
+    the document before it.
     """
     positions = batch["position_ids"]
     filled = pad(tokens, (0, len(positions) - len(tokens)))
@@ -91,17 +94,17 @@ def number_documents(batch: dict[str, Any], tokens: torch.Tensor) -> tuple[torch
 
 
 def sum_by_document(log_probs: torch.Tensor, owners: torch.Tensor, documents: int) -> torch.Tensor:
-    """Return the log-probability of each document, shape [documents], from those of its trained tokens."""
+    """Return the log-probability of each document, shape [documents], the sum over its trained tokens."""
     return torch.zeros(documents, device=log_probs.device).index_add(0, owners, log_probs)
 
 
 def install_log_probs(model: Any) -> None:
-    """Make the model's forward pass return the log-probabilities of some tokens when it is given ``places``.
+    """Make the model's forward pass return the log-probabilities of chosen tokens when it is given ``places``.
 
-    ``model(**inputs, places=..., targets=...)`` then returns ``{"log_probs": ...}`` in nats, float32, shape [tokens]:
-    logits are made of those places alone, in chunks that are made again in the backward pass, so that memory holds
-    one chunk of them however long the rows are. Everything else goes to the forward pass that was there. The new
-    one is that of the base model itself, so that whatever wraps it (adapter, autocast, hooks) runs as ever.
+    ``model(**inputs, places=..., targets=...)`` then returns ``{"log_probs": ...}`` in nats, float32, shape [tokens].
+    Logits are computed at these positions only, in chunks that the backward pass recomputes, so that memory holds one
+    chunk of logits however long the rows are. Other calls go to the original forward pass. The forward pass of the
+    base model itself is replaced, so everything that wraps it (adapter, autocast, hooks) still runs.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     whole = base.forward
@@ -118,6 +121,10 @@ def install_log_probs(model: Any) -> None:
 
 
 def _log_probs(base: Any, whole: Callable[..., Any], states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    # Each token's log-probability is needed before the loss of its pair is known, so gradients cannot be computed in
+    # the forward pass as for the chunked cross-entropy: a chunk's logits are recomputed in the backward pass instead.
+    # Each token's log-probability is needed before the loss of its pair is known, so gradients cannot be computed in
+    # the forward pass as for the chunked cross-entropy: a chunk's logits are recomputed in the backward pass instead.
     def of_chunk(chunk: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         return -cross_entropy(_logits(base, whole, chunk).float(), wanted, reduction="none")
 
@@ -127,10 +134,10 @@ def _log_probs(base: Any, whole: Callable[..., Any], states: torch.Tensor, targe
 
 
 def _logits(base: Any, whole: Callable[..., Any], states: torch.Tensor) -> torch.Tensor:
-    """Return the model's logits of final states, shape [n, vocabulary].
+    """Return the model's logits for final hidden states, shape [n, vocabulary].
 
-    They are what the model's own forward pass makes of them, which may scale or cap them after the output layer:
-    its body is replaced meanwhile by something that just returns the states.
+    The model's own forward pass computes them, because it may scale or cap the logits after the output layer. Its
+    body is replaced meanwhile by a function that returns the given states.
     """
     body = base.base_model
     own = body.__dict__.get("forward")

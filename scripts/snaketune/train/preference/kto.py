@@ -1,4 +1,4 @@
-"""KTO on packed rows: the loss of single answers that are good or bad, and the answers that estimate its KL term."""
+"""KTO on packed rows: the loss of single answers labelled good or bad, and the mismatched pairs for its KL term."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from snaketune.train.row_order import RowCollator
 
 @dataclass(frozen=True, slots=True)
 class UnpairedLoss:
-    """The loss of Ethayarajh et al. 2024 (arXiv:2402.01306), equation 7, of single answers.
+    """The loss of single answers of Ethayarajh et al. 2024 (arXiv:2402.01306), equation 7.
 
     Attributes:
         beta: keeps the policy near the reference.
-        desirable_weight, undesirable_weight: of the losses of good and of bad answers.
+        desirable_weight, undesirable_weight: weights of the losses of good and of bad answers.
     """
 
     beta: float
@@ -31,20 +31,22 @@ class UnpairedLoss:
         """Return the loss of each answer, shape [documents].
 
         Args:
-            ratios: log-ratio of policy and reference of each answer in nats, shape [documents].
-            kl: estimate of the divergence of policy and reference in nats, at least 0, shape [].
-            rejected: whether an answer is a bad one, bool, shape [documents].
+            ratios: log-ratio of policy to reference of each answer in nats, shape [documents].
+            kl: estimated divergence of the policy from the reference in nats, at least 0, shape [].
+            rejected: whether an answer is labelled bad, bool, shape [documents].
         """
+        # kl is the reference point z0 of their value function and carries no gradient. The sigmoid saturates: answers
+        # far on the right or on the wrong side of it hardly pull.
         good = self.desirable_weight * (1 - torch.sigmoid(self.beta * (ratios - kl)))
         bad = self.undesirable_weight * (1 - torch.sigmoid(self.beta * (kl - ratios)))
         return torch.where(rejected, bad, good)
 
 
 class Mismatched:
-    """Prompts with the answer to another prompt: what the KL term of KTO is estimated from.
+    """Prompts paired with the answer to another prompt, from which KTO's KL term is estimated.
 
-    The documents are taken in the order of their records, whatever rows they are in: each has the answer of the record
-    before, the first that of the last. An answer that is too long for its new prompt is cut at the end of a row.
+    Documents are ordered by record, whatever rows they are in: each gets the answer of the record before it, the first
+    that of the last. An answer that is too long for its new prompt is truncated at the length of a row.
     """
 
     def __init__(self, rows: PackedRows):
@@ -56,11 +58,11 @@ class Mismatched:
         self._partners = partners([document.record for _, document in places])
 
     def __len__(self) -> int:
-        """Return how many there are: as many as documents, or none of a single record."""
+        """Return the number of mismatched documents: one per document, or 0 if all are of one record."""
         return len(self._partners)
 
     def of_rows(self, indices: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return token ids and loss mask of those of the documents of some rows."""
+        """Return token ids and loss mask of the mismatched documents of some rows."""
         numbers = [number for row in indices for number in range(self._firsts[row], self._firsts[row + 1])]
         return [self._document(number) for number in numbers] if len(self) else []
 
@@ -81,7 +83,7 @@ class Mismatched:
 
 
 def partners(records: Sequence[int]) -> list[int]:
-    """Return for each document the one whose answer its prompt gets; nothing where all are of one record."""
+    """Return for each document the one whose answer its prompt gets; an empty list if all are of one record."""
     numbers = np.asarray(records)
     order = np.argsort(numbers, kind="stable")
     found, starts = np.unique(numbers[order], return_index=True)
@@ -95,7 +97,7 @@ def partners(records: Sequence[int]) -> list[int]:
 
 
 def rows_of(documents: Sequence[tuple[np.ndarray, np.ndarray]], length: int) -> tuple[dict[str, Any], torch.Tensor]:
-    """Put documents into rows of ``length`` tokens in their order; return the batch and the tokens of each row."""
+    """Pack documents into rows of ``length`` tokens, in order; return the batch and the tokens of each row."""
     used: list[int] = []
     spots = []
     for ids, _ in documents:
@@ -120,10 +122,10 @@ def rows_of(documents: Sequence[tuple[np.ndarray, np.ndarray]], length: int) -> 
 
 
 class MismatchedCollator:
-    """Put the mismatched documents of some rows into a batch, with what the reference gives them.
+    """Collate the mismatched documents of some rows into a batch, with their reference log-probabilities.
 
     Args:
-        reference: for each row its documents' log-probabilities; None where they are about to be computed.
+        reference: for each row the log-probabilities of its documents; None while they are being computed.
     """
 
     def __init__(self, rows: PackedRows, layout: Layout, reference: list[np.ndarray] | None = None):
@@ -131,11 +133,11 @@ class MismatchedCollator:
         self._facts = RowCollator(rows, layout)
 
     def __len__(self) -> int:
-        """Return how many documents there are."""
+        """Return the number of mismatched documents."""
         return len(self._found)
 
     def with_reference(self, reference: list[np.ndarray]) -> "MismatchedCollator":
-        """Give batches what the reference was computed to be, and return the collator."""
+        """Add the computed reference log-probabilities to all further batches, and return the collator."""
         self._reference = reference
         return self
 
@@ -151,10 +153,10 @@ class MismatchedCollator:
 
 
 def require_answers(rows: PackedRows, mismatched: MismatchedCollator) -> None:
-    """Check that the rows hold good and bad answers of more than one record.
+    """Require good and bad answers, from more than one record.
 
     Raises:
-        DataError: if they do not.
+        DataError: if the rows do not hold them.
     """
     kinds = {bool(one) for row in range(len(rows)) for one in rows.rejected(row)}
     if len(kinds) < 2:

@@ -1,4 +1,4 @@
-"""KTO: good and bad answers in the batches, what the reference gives them, the KL term of a step, and their loss."""
+"""The KTO trainer: batches of good and bad answers, their reference, the KL term of a step, and the loss."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +15,7 @@ NO_KL = torch.zeros(())
 
 @dataclass(slots=True)
 class AnswerTally:
-    """What rewards good and bad answers had; sums stay on the device, so that counting does not wait for it."""
+    """Summed rewards of good and bad answers; sums stay on the device to avoid synchronising with it."""
 
     good: Any = 0.0
     bad: Any = 0.0
@@ -25,7 +25,7 @@ class AnswerTally:
     answers: int = 0
 
     def add(self, rewards: torch.Tensor, rejected: torch.Tensor, kl: torch.Tensor) -> None:
-        """Count answers with their rewards; ``rejected`` are the bad ones."""
+        """Add answers with their rewards; ``rejected`` marks the bad ones."""
         self.answers += len(rewards)
         bad = rejected.double()
         self.good += (1 - bad).sum()
@@ -36,7 +36,7 @@ class AnswerTally:
 
     @property
     def units(self) -> int:
-        """What the loss is the mean over."""
+        """The number of losses that the mean is taken over."""
         return self.answers
 
     def facts(self) -> dict[str, float]:
@@ -55,7 +55,7 @@ class AnswerTally:
 
 
 class LabelledCollator(PairCollator):
-    """Put packed rows into a batch, with which answers are bad and the mismatched documents of the same rows."""
+    """Collate packed rows into a batch, with the labels of their answers and the mismatched documents of these rows."""
 
     def __init__(self, rows: PackedRows, layout: Any, reference: list[np.ndarray], mismatched: MismatchedCollator):
         super().__init__(rows, layout, reference)
@@ -69,19 +69,19 @@ class LabelledCollator(PairCollator):
 
 
 class UnpairedTrainer(ReferencedTrainer):
-    """Trainer of single answers by the loss of KTO.
+    """Trainer with the loss of KTO on single answers.
 
-    The KL term of a step is estimated over all of its mismatched documents, without a gradient and without dropout,
-    before its first backward pass: it is the same however the step is divided into batches. TRL estimates one for each
-    batch, which is the same where a step is one batch.
+    The KL term of a step is estimated over all of its mismatched documents, without gradient and without dropout,
+    before its first backward pass, so that it does not depend on how the step is divided into micro-batches. TRL
+    estimates one per micro-batch; both agree where a step is a single one.
     """
 
     tally_kind = AnswerTally
 
     def __init__(self, *args, loss: UnpairedLoss, is_sample: bool = False, **kwargs):
-        """Take what ReferencedTrainer takes and the loss of an answer, and compute the reference or remember it.
+        """Take the arguments of ReferencedTrainer and the loss of an answer; compute or load the reference.
 
-        Rows that are a sample of those of a training, to measure its speed, may hold one kind of answers.
+        With ``is_sample`` the rows are a sample to measure speed, which may hold one kind of answers only.
         """
         super().__init__(*args, **kwargs)
         self._answer_loss, self._kl = loss, NO_KL
@@ -117,7 +117,7 @@ class UnpairedTrainer(ReferencedTrainer):
 
     @torch.no_grad()
     def _estimate(self, batches: Any) -> torch.Tensor:
-        """Return the mean log-ratio of policy and reference over mismatched documents, in nats, at least 0."""
+        """Return the mean log-ratio of policy to reference over mismatched documents, in nats, at least 0."""
         total, count = torch.zeros((), dtype=torch.float64, device=self.args.device), 0
         model = self._model()
         was_training = model.training
@@ -127,10 +127,12 @@ class UnpairedTrainer(ReferencedTrainer):
                 total += (document_log_probs(model, batch) - batch["reference"]).double().sum()
                 count += len(batch["sizes"])
         model.train(was_training)
+        # A divergence is never negative, but an estimate from few documents can be.
+        # A divergence is never negative, but an estimate from few documents can be.
         return (total / max(count, 1)).float().clamp(min=0)
 
     def held_out_measures(self) -> dict[str, float]:
-        """Return the mean loss of the held-out answers and their rewards; the KL term is that of all of them."""
+        """Return mean loss and rewards of the held-out answers, with a KL term estimated over all of them."""
         kept = self._kl
         found = self._batches(self._held_out_collator, range(len(self._held_out)), self._eval_rows)
         self._kl = self._estimate(batch["mismatched"] for batch in found if "mismatched" in batch)

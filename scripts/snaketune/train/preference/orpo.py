@@ -1,4 +1,4 @@
-"""ORPO on packed rows: the chosen answer is learned, and preferred to the rejected one, without a reference."""
+"""ORPO on packed rows: learns the chosen answer and prefers it to the rejected one, without a reference model."""
 
 import math
 from dataclasses import dataclass
@@ -22,26 +22,29 @@ class OddsRatioLoss:
     beta: float
 
     def __call__(self, means: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the odds-ratio part of the loss and the reward margin of each pair, both of shape [pairs].
+        """Return the odds-ratio term of the loss and the reward margin of each pair, both of shape [pairs].
 
-        With P the geometric mean of an answer's token probabilities and odds P / (1 - P) the part is -beta times the
+        With P the geometric mean of an answer's token probabilities and odds P / (1 - P), the term is -beta times the
         log-sigmoid of the log odds ratio (their equations 4 and 7). The reward is beta times log P, as in TRL.
 
         Args:
-            means: mean log-probability of a trained token of each document in nats, below 0, shape [documents].
+            means: log P of each document: the mean log-probability of its trained tokens in nats, below 0, shape
+                [documents].
         """
+        # log(odds of chosen / odds of rejected), with log odds = log P - log(1 - P).
         chosen, rejected = means[0::2], means[1::2]
         log_odds = (chosen - rejected) - (_log_of_rest(chosen) - _log_of_rest(rejected))
         return -self.beta * logsigmoid(log_odds), self.beta * (chosen - rejected)
 
 
 def _log_of_rest(log_prob: torch.Tensor) -> torch.Tensor:
-    """Return log(1 - exp(x)) for x < 0; each form is used where it loses no digits (Mächler 2012)."""
+    """Return log(1 - exp(x)) for x < 0 without loss of digits (Mächler 2012, note in the R package Rmpfr)."""
+    # Above -log 2, exp(x) is near 1 and 1 - exp(x) cancels: expm1. Below, exp(x) is small beside 1: log1p.
     return torch.where(log_prob < -math.log(2), torch.log1p(-torch.exp(log_prob)), torch.log(-torch.expm1(log_prob)))
 
 
 class ChosenCollator:
-    """Put packed rows of pairs into a batch, with where their answers and the whole chosen documents are."""
+    """Collate packed rows of pairs into a batch, with the positions of their answers and whole chosen documents."""
 
     def __init__(self, rows: PackedRows, layout: Layout):
         self._collate, self._rows = RowCollator(rows, layout), rows
@@ -53,15 +56,19 @@ class ChosenCollator:
 
 
 def locate_chosen(batch: dict[str, Any], tokens: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return where the answers of a batch are, and every token of the chosen documents but their first.
+    """Return the positions of a batch's answers and of all tokens of the chosen documents except their first.
 
-    Takes and returns what :func:`~snaketune.train.preference.dpo.locate_documents` does, and beside it ``answers``,
-    whether a token belongs to an answer (bool, shape [tokens]), and ``learned``, the tokens of each chosen document
-    that bear loss (int64, shape [pairs]).
+    Arguments and result are those of :func:`~snaketune.train.preference.dpo.locate_documents`, with two more entries:
+    ``answers``, whether a token belongs to an answer (bool, shape [tokens]), and ``learned``, the count of loss-bearing
+    tokens of each chosen document (int64, shape [pairs]).
     """
     labels, positions = batch["labels"], batch["position_ids"]
     numbers, is_real = number_documents(batch, tokens)
     is_answer = (labels != IGNORED).flatten()
+    # Both answers for the odds ratio; of the chosen documents (even numbers) prompt and answer for the likelihood. The
+    # first token of a document has no state of the same document that predicts it.
+    # Both answers for the odds ratio; of the chosen documents (even numbers) prompt and answer for the likelihood. The
+    # first token of a document has no state of the same document that predicts it.
     wanted = is_answer | ((numbers % 2 == 0) & is_real & (positions != 0).flatten())
     at = wanted.nonzero().flatten()
     owners = numbers[at]
@@ -77,11 +84,11 @@ def locate_chosen(batch: dict[str, Any], tokens: torch.Tensor) -> dict[str, torc
 
 
 class OddsRatioTrainer(AnswerTrainer):
-    """Trainer of pairs by the loss of ORPO.
+    """Trainer with the loss of ORPO on pairs.
 
-    To the mean of the odds-ratio parts comes the negative log-likelihood of the chosen documents, prompt and answer,
-    as in TRL: its mean over all their tokens in the optimizer step, so that a loss does not depend on how a step is
-    divided into batches.
+    The loss is the mean of the odds-ratio terms plus the negative log-likelihood of the chosen documents, prompt and
+    answer, as in TRL. The latter is averaged over all their tokens in the optimizer step, so that the loss does not
+    depend on how the step is divided into micro-batches.
     """
 
     def __init__(self, *args, loss: OddsRatioLoss, **kwargs):
@@ -99,6 +106,10 @@ class OddsRatioTrainer(AnswerTrainer):
         documents, owners, sizes = len(batch["sizes"]), batch["owners"], batch["sizes"]
         sums = sum_by_document(found * batch["answers"], owners, documents)
         parts, margins = self._pair_loss(sums / sizes)
+        # compute_loss divides the sum over pairs by the pairs of the step; times pairs per token, the likelihood part
+        # becomes a mean over the step's tokens.
+        # compute_loss divides the sum over pairs by the pairs of the step; times pairs per token, the likelihood part
+        # becomes a mean over the step's tokens.
         learned = -sum_by_document(found, owners, documents)[0::2]
         tally.add(margins.detach(), (sums[0::2] - sums[1::2]).detach())
         return parts + learned * self._pairs_per_token
@@ -110,7 +121,7 @@ class OddsRatioTrainer(AnswerTrainer):
         return pairs
 
     def held_out_measures(self) -> dict[str, float]:
-        """Return the mean loss of the held-out pairs and how they are ranked; nothing when interrupted."""
+        """Return the mean loss and ranking metrics of the held-out pairs; an empty dictionary if interrupted."""
         sizes = [
             document.length - 1 for row in range(len(self._held_out)) for document in self._held_out.documents(row)
         ]

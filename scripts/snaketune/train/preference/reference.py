@@ -1,7 +1,7 @@
-"""The reference of a training on preferences: what the policy gives the answers before its first step.
+"""Reference log-probabilities for preference training: those of the policy before its first step.
 
-It is computed once, over all rows, with the weights that are there, before anything is trained or a checkpoint is
-loaded: no second model ever takes memory.
+They are computed once for all rows, before anything is trained or a checkpoint is loaded, with the model that is then
+trained: a second model never takes memory.
 """
 
 import contextlib
@@ -20,17 +20,17 @@ from snaketune.train.preference.answer_trainer import AnswerTrainer
 from snaketune.train.preference.dpo import locate_documents, sum_by_document
 from snaketune.train.row_order import RowCollator
 
-# Both are fixed: another batch can change the last bits of what runs share.
+# Constants rather than settings: another batch size can change the last bits of values that several runs share.
 TOKENS_PER_PASS, TOKENS_PER_BLOCK = 1 << 13, 1 << 22
 MODEL_INPUTS = ("input_ids", "position_ids", "cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the reference gives the documents of some rows.
+    """Reference log-probabilities of the documents of some rows.
 
     Attributes:
-        log_probs: of the trained tokens of each document, in nats, float32, shape [documents].
+        log_probs: sum over the trained tokens of each document, in nats, float32, shape [documents].
         counts: documents of each row, int64, shape [rows].
     """
 
@@ -42,20 +42,20 @@ class Reference:
         return np.split(self.log_probs, np.cumsum(self.counts)[:-1])
 
 
-# Gives what is kept under a name, or computes and keeps it.
+# Returns the value stored under a name, or computes and stores it.
 Remember = Callable[[str, Callable[[], Reference]], Reference]
 
 
 def compute_always(name: str, compute: Callable[[], Reference]) -> Reference:
-    """Compute the reference without keeping it anywhere."""
+    """Compute the reference without storing it."""
     return compute()
 
 
 class PairCollator:
-    """Put packed rows into a batch, with where its documents are and what the reference gives them.
+    """Collate packed rows into a batch, with the positions and reference log-probabilities of its documents.
 
     Args:
-        reference: for each row its documents' log-probabilities; None where they are about to be computed.
+        reference: for each row the log-probabilities of its documents; None while they are being computed.
     """
 
     def __init__(self, rows: PackedRows, layout: Layout, reference: list[np.ndarray] | None = None):
@@ -71,25 +71,25 @@ class PairCollator:
 
 
 class ReferencedTrainer(AnswerTrainer):
-    """Trainer of answers whose loss knows what the reference gives them."""
+    """Trainer of answers with a loss that depends on reference log-probabilities."""
 
     def __init__(self, *args, remember: Remember = compute_always, starts_from_adapter: bool = False, **kwargs):
-        """Take what PackedTrainer takes.
+        """Take the arguments of PackedTrainer and two more.
 
         Args:
-            remember: keeps what was computed of the reference.
-            starts_from_adapter: whether the adapter on the model already learned something and so is part of the
-                reference.
+            remember: stores and returns computed blocks of the reference.
+            starts_from_adapter: whether the adapter on the model was trained before and so belongs to the reference.
         """
         super().__init__(*args, **kwargs)
         self._remember, self._starts_from_adapter = remember, starts_from_adapter
 
     def _reference_of(self, name: str, rows: PackedRows, collator: Any, length: int) -> list[np.ndarray]:
-        """Return the reference's log-probabilities of each row's documents, remembered a block of rows at a time.
+        """Return the reference log-probabilities of each row's documents, stored a block of rows at a time.
 
         Args:
-            name: of what is computed, beside which it is kept.
-            collator: makes batches of row numbers, with where their documents are.
+            name: prefix of the names that the blocks are stored under.
+            rows: the packed rows.
+            collator: collates row numbers into batches with the positions of their documents.
             length: tokens of a row.
         """
         step = max(1, TOKENS_PER_BLOCK // length)
@@ -122,22 +122,24 @@ class ReferencedTrainer(AnswerTrainer):
 
     @contextlib.contextmanager
     def _plainly(self):
-        """Compute as in training, but without compiling for shapes that training does not have."""
+        """Compute in training's precision, but without compiling for shapes that training does not have."""
         with torch.compiler.set_stance("force_eager"), self.accelerator.autocast():
             yield
 
     def _as_reference(self) -> contextlib.AbstractContextManager[Any]:
         model: Any = self._model()
+        # A fresh adapter adds zero (B starts at 0). Without it the reference is the same, bit for bit, for any rank.
+        # A fresh adapter adds zero (B starts at 0). Without it the reference is the same, bit for bit, for any rank.
         is_fresh = hasattr(model, "disable_adapter") and not self._starts_from_adapter
         return model.disable_adapter() if is_fresh else contextlib.nullcontext()
 
 
 def document_log_probs(model: Any, batch: dict[str, Any]) -> torch.Tensor:
-    """Return the log-probability of the trained tokens of each document in a batch, in nats, shape [documents]."""
+    """Return the summed log-probability of each document's trained tokens, in nats, shape [documents]."""
     return sum_by_document(token_log_probs(model, batch), batch["owners"], len(batch["sizes"]))
 
 
 def token_log_probs(model: Any, batch: dict[str, Any]) -> torch.Tensor:
-    """Return the log-probability of each token that the batch asks for, in nats, shape [tokens]."""
+    """Return the log-probability of each token that ``places`` and ``targets`` select, in nats, shape [tokens]."""
     inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
     return model(**inputs, places=batch["places"], targets=batch["targets"])["log_probs"]

@@ -1,4 +1,4 @@
-"""What a method changes in the making of a trainer, and its reference, kept for every run that has the same."""
+"""Trainer settings of the preference methods, and a cache of reference log-probabilities shared between runs."""
 
 import hashlib
 import io
@@ -29,18 +29,18 @@ from snaketune.train.preference.orpo import OddsRatioLoss, OddsRatioTrainer
 from snaketune.train.preference.reference import Reference
 
 DIGEST_BYTES, ROWS_AT_ONCE = 16, 1024
-# What of the configuration decides the last bits of a forward pass.
+# The settings that influence the last bits of a forward pass.
 ARITHMETIC = ("bf16", "fp16", "tf32", "fp8", "use_liger_kernel", "cpu_threads", "deterministic")
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceCache:
-    """Blocks of a reference in a folder, each a file that begins with the digest of the rest."""
+    """Blocks of a reference in a folder; each file begins with the digest of its content."""
 
     folder: Path
 
     def __call__(self, name: str, compute: Callable[[], Reference]) -> Reference:
-        """Return the block ``name``, computed if it is not there or damaged; one process computes it at a time."""
+        """Return the block ``name``, computed if missing or damaged; a lock lets one process compute at a time."""
         lock = wait_for_lock(self.folder / "lock")
         path = self.folder / name
         found = self._read(path)
@@ -77,15 +77,15 @@ def preference_settings(
     start: Path | None = None,
     is_sample: bool = False,
 ) -> dict[str, Any]:
-    """Return what ``train.method`` changes in the making of a trainer: nothing for sft.
+    """Return the arguments of the trainer that ``train.method`` adds: none for sft.
 
     Args:
         cfg: the ``train``, ``adapter`` and ``model`` sections.
         base: folder of the base model.
-        rows: of both splits.
+        rows: the rows of both splits.
         work: private folder of the run, ``<work>/runs/<fingerprint>``; references are in ``<work>/references``.
         start: weights of the adapter that training continues from.
-        is_sample: whether the rows are some of those of a training, to measure its speed.
+        is_sample: whether the rows are a sample of those of a training, to measure its speed.
     """
     train = cfg["train"]
     method = train.get("method")
@@ -101,7 +101,7 @@ def preference_settings(
 
 
 def loss_limit(train: Train, limit: float | None) -> float | None:
-    """Return how much the loss may rise: that of ``ipo`` is a squared distance, which knows no nats."""
+    """Return the limit on the loss increase; None for ``ipo``, whose loss is a squared distance and not in nats."""
     is_distance = train.get("method") == "dpo" and train["dpo"]["loss_type"] == "ipo"
     return None if is_distance else limit
 
@@ -109,7 +109,7 @@ def loss_limit(train: Train, limit: float | None) -> float | None:
 def reference_facts(
     cfg: TrainingSlice, base: Path, rows: Sequence[PackedRows], start: Path | None = None
 ) -> dict[str, Any]:
-    """Return all that decides what the reference gives the rows."""
+    """Return all inputs that determine the reference log-probabilities: the cache key."""
     manifest, scripts = base.parent / "manifest.json", Path(__file__).parents[3]
     return {
         "base": read_json(manifest)["files"] if manifest.is_file() else describe_files([base], base),
