@@ -1,1 +1,1 @@
-"""Chat templates, and what of a rendered conversation is trained."""
+"""Chat templates: rendering of conversations, and the character spans that are trained."""

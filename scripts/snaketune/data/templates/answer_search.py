@@ -1,8 +1,8 @@
-"""Where an answer begins in a text that does not begin with the prompt of inference, and where it ends without a token.
+"""Search for the beginning of an answer in a text that does not start with the inference prompt, and for its end.
 
-Templates that rewrite earlier turns, or the last question, write something else before an answer than the prompt that
-inference gives. The answer is then found behind what both have in common: the header of the generation prompt, or the
-end of the turn before. Both must hold a control token, which no content spells.
+Templates that rewrite earlier turns, or the last question, write something other than the inference prompt before an
+answer. The answer is then found after a part that both have in common: the header of the generation prompt, or the end
+of the previous turn. That part must contain a control token, which no content can spell, so content cannot imitate it.
 """
 
 import json
@@ -15,15 +15,16 @@ from snaketune.data.templates.templates import Message
 
 
 def after_header(whole: str, prompt: str, header: str, control: re.Pattern[str]) -> str | None:
-    """Return what ``whole`` writes after the header of its last answer, None where the header does not tell.
+    """Return the text of ``whole`` after the header of its last answer, or None if the header is ambiguous.
 
     Args:
-        whole: the history and the answer, rendered.
-        prompt: the prompt of inference, without marks of reasoning at its end.
-        header: what it ends with beyond the history, without these marks.
+        whole: the rendered history and answer.
+        prompt: the inference prompt, without reasoning marks at its end.
+        header: the part of the prompt after the history, without these marks.
     """
     if not prompt.endswith(header) or not control.search(header):
         return None
+    # Earlier answers have the same header: exactly one more of them than in the history must be in the text.
     before = prompt.removesuffix(header).count(header)
     parts = whole.split(header, before + 1)
     return parts[-1] if len(parts) == before + 2 else None
@@ -32,10 +33,10 @@ def after_header(whole: str, prompt: str, header: str, control: re.Pattern[str])
 def after_history(
     whole: str, prompt: str, silent: str, history: Sequence[Message], message: Message, control: re.Pattern[str]
 ) -> str | None:
-    """Return what ``whole`` writes after the last turn of the history, None where that does not tell.
+    """Return the text of ``whole`` after the last turn of the history, or None if its end is ambiguous.
 
     Args:
-        whole, prompt: as :func:`after_header` takes them.
+        whole, prompt: as in :func:`after_header`.
         silent: the history, rendered without the generation prompt.
         message: the answer.
     """
@@ -62,13 +63,14 @@ def _forms(said: str) -> Iterator[str]:
 
 
 def _begins_with_text(answer: str, message: Message) -> bool:
-    """Tell whether nothing stands before the text of an answer, such as a header that inference does not give."""
+    """Return whether an answer starts with its text, not with a header, for example, that inference does not give."""
     content = split_content(message.get("content"))[1].strip()
     return bool(content) and answer.lstrip().startswith(content)
 
 
 def end_of_text(answer: str, message: Message) -> str:
-    """Return an answer without the white space that the template writes after it."""
+    """Return an answer without the white space that the template adds after it."""
+    # White space at the end of the content itself is the author's and stays.
     content = message.get("content") or ""
     at = answer.rfind(content) + len(content)
     ends = bool(content) and content in answer and not answer[at:].strip()
@@ -76,7 +78,7 @@ def end_of_text(answer: str, message: Message) -> str:
 
 
 def wrong_end(answer: str, message: Message) -> str:
-    """Return the mark of another template's end that the template writes after an answer as mere text, or ''."""
+    """Return the end mark, such as <|im_end|>, that the template writes as ordinary text after an answer, or ''."""
     content = (message.get("content") or "").rstrip()
     marks = (mark for mark in END_MARKS if answer.rstrip().endswith(mark) and not content.endswith(mark))
     return next(marks, "")

@@ -1,10 +1,10 @@
-"""Chat templates that come with the project, and which template a run uses."""
+"""The built-in chat templates, and the choice of the template of a run."""
 
 from pathlib import Path
 
 from snaketune.core.errors import ConfigError
 
-# The words with which Qwen 2.5 and Hermes offer tools.
+# The wording with which Qwen 2.5 and Hermes offer tools: models tuned from either know it already.
 OFFER = (
     "{{ '# Tools\\n\\nYou may call one or more functions to assist with the user query.\\n\\nYou are provided with"
     " function signatures within <tools></tools> XML tags:\\n<tools>\\n' }}"
@@ -16,10 +16,10 @@ OFFER = (
 
 
 def _said(end: str, before: str, after: str = "''") -> str:
-    """Return the part of a template that writes an answer, or calls with or without words before them.
+    """Return the part of a template that writes an answer, or tool calls with or without text before them.
 
-    Arguments may be an object or, as OpenAI has it, JSON text. The variable ``loop`` would make each turn of every
-    conversation slower, so that ``gap`` holds what stands before the next call.
+    Arguments may be an object or, as in OpenAI's format, JSON text. ``gap`` holds the separator before the next call:
+    the variable ``loop`` would make rendering slower for every conversation.
     """
     return (
         "{% if 'tool_calls' in message and message['tool_calls'] %}"
@@ -57,11 +57,11 @@ BUILT_IN = {
 
 
 def choose_template(setting: str | None, own: str | None) -> str | None:
-    """Return the source of the chat template in force.
+    """Return the source of the chat template to use.
 
     Args:
         setting: ``tokens.chat_template``: null, a built-in name, a path or a template.
-        own: the template that comes with the tokenizer.
+        own: the tokenizer's own template.
 
     Raises:
         ConfigError: if the setting is none of these.

@@ -1,12 +1,12 @@
-"""The training examples of a conversation: texts, and which characters of them the assistant speaks.
+"""The training examples of a conversation: texts, and the character spans of the assistant's answers.
 
-One text holds several answers where each of them stands in it just as inference has it: behind the same prompt, with
-the same end. Where a template rewrites earlier turns (drops their thoughts, for example) each such answer becomes an
-example of its own, so that no answer is trained behind a prompt that inference would not give.
+One text holds several answers if each of them appears in it exactly as at inference: after the same prompt and with the
+same end. If a template rewrites earlier turns (by dropping their reasoning, for example), each affected answer becomes
+a separate example, so that no answer is trained after a prompt that inference would not give.
 
-Plain conversations take a shortcut: the scaffold, what the template writes around the contents, is learned once per
-sequence of roles with stand-in contents. Putting the true contents back must give the true rendering, character by
-character. Where the template looks at the characters of contents, the prompt of each answer is rendered as well.
+Plain conversations take a shortcut. The scaffold, which is the text that the template writes around the contents, is
+learned once per sequence of roles with placeholder contents. Filling in the true contents must reproduce the true
+rendering character by character. If the template inspects contents, the prompt of each answer is rendered as well.
 """
 
 import re
@@ -20,10 +20,10 @@ from snaketune.data.templates.left_out import check_written
 from snaketune.data.templates.templates import ChatTemplate, Message, Span
 from snaketune.data.templates.turns import Turn, Turns
 
-# Role of each message, with whether it is trained.
+# The role of each message, and whether it is trained.
 Key = tuple[tuple[str, bool], ...]
 
-# Answers that get our stop token; that are trained from where the template's marks begin; that it does not mark.
+# Answers that get eos_token added; that are trained from the start of the template's marks; that are not marked.
 ENDED, LATER, UNMARKED = "answers_ended_with_eos", "answers_trained_from_their_mark", "answers_without_a_mark"
 # Private-use characters: no template treats them as white space, letters or digits.
 FIRST_SENTINEL = 0xF1000
@@ -35,10 +35,10 @@ class Example:
     """A text to train on.
 
     Attributes:
-        spans: the characters of the answers, each with its stop token, in order.
-        places: the messages that these answers are.
-        history: messages that stand in the text.
-        notes: what the account says of its answers, a name for each: :data:`ENDED`, :data:`LATER`, :data:`UNMARKED`.
+        spans: character ranges of the answers, each with its stop token, in order.
+        places: indices of these answers among the messages.
+        history: number of messages in the text.
+        notes: a note per answer for the counts: :data:`ENDED`, :data:`LATER` or :data:`UNMARKED`.
     """
 
     text: str
@@ -54,7 +54,7 @@ class _Frame:
 
     Attributes:
         literals: n + 1 texts around n contents.
-        edges: for each span the literal in which it begins and ends, and how far into each.
+        edges: for each span, the literal in which it begins, the offset in it, and the same for its end.
     """
 
     literals: tuple[str, ...]
@@ -77,10 +77,10 @@ class _Frame:
 
 @dataclass(frozen=True, slots=True)
 class _Scaffold:
-    """How conversations of one sequence of roles are rendered, and the examples that they give.
+    """The rendering of conversations with one sequence of roles, and the examples that they yield.
 
     Attributes:
-        marked: whether the template's ``{% generation %}`` blocks mark just the answers, so that they may be taken.
+        marked: whether the template's ``{% generation %}`` blocks mark exactly the answers, so that they can be used.
     """
 
     literals: tuple[str, ...]
@@ -93,9 +93,9 @@ class ExampleFinder:
 
     Args:
         template: the template.
-        control: matches any control token; records with one in a content never get here.
-        stops: the tokens at which the model stops, spelled out.
-        eos: the one of them that ends an answer after which the template writes none; '' refuses such answers.
+        control: matches any control token; records whose content spells one are refused earlier.
+        stops: texts of the stop tokens.
+        eos: the stop token to add to an answer that the template leaves unended; '' refuses such answers.
     """
 
     def __init__(self, template: ChatTemplate, control: re.Pattern[str] | None, stops: Sequence[str], eos: str = ""):
@@ -105,13 +105,13 @@ class ExampleFinder:
         self._strips = False
 
     def find(self, messages: Sequence[Message], tools: list[Message] | None = None) -> list[Example]:
-        """Return the examples in which every answer whose ``weight`` is not 0 is trained once.
+        """Return the examples in which every answer whose ``weight`` is not 0 is trained exactly once.
 
         Raises:
-            DataError: when the template refuses the conversation, leaves a part of it out, or an answer cannot be
-                trained as inference has it.
+            DataError: if the template refuses the conversation or leaves a part of it out, or an answer cannot be
+                trained as it appears at inference.
         """
-        # Tools are written before, between or after the messages, which the scaffold knows nothing of.
+        # Templates write tools before, between or after the messages: a scaffold of roles does not cover them.
         quick = None if tools else self._from_scaffold(messages)
         return self._exact(messages, tools) if quick is None else quick
 
@@ -122,7 +122,7 @@ class ExampleFinder:
         return self.of_plain(messages)
 
     def of_plain(self, messages: Sequence[Message]) -> list[Example] | None:
-        """Return the examples of messages that all are plain, None where :meth:`find` has to look at them closely."""
+        """Return the examples of messages that are all plain, or None if :meth:`find` must take the exact way."""
         scaffold = self._scaffold(tuple([(m["role"], m.get("weight") != 0) for m in messages]))
         if scaffold is None:
             return None
@@ -134,6 +134,7 @@ class ExampleFinder:
                 return None
             return [Example(text, spans, frame.places, len(messages), frame.notes)]
         contents: list[str] = [message["content"] for message in messages]
+        # Some templates strip contents: the variant that matched last is tried first.
         for strips in (self._strips, not self._strips):
             given = [content.strip() for content in contents] if strips else contents
             if _joined(scaffold.literals, given) != text:
@@ -144,7 +145,7 @@ class ExampleFinder:
         return None
 
     def _has_prompts(self, examples: list[Example], messages: Sequence[Message]) -> bool:
-        """Tell whether each answer of a single example stands behind the prompt that inference gives."""
+        """Return whether each answer of a single example follows the prompt that inference gives."""
         if len(examples) != 1:
             return False
         [example] = examples
@@ -186,6 +187,8 @@ class ExampleFinder:
         if self._template.marks_generation:
             turns = self._with_marks(turns, messages, tools)
         examples: list[Example] = []
+        # From the last answer backwards: the text that ends with it usually holds all earlier answers unchanged. Those
+        # that it does not hold wait for a text of their own.
         waiting = [place for place in trained if turns[place].is_marked]
         unmarked = (UNMARKED,) * (len(trained) - len(waiting))
         while waiting:
@@ -201,7 +204,7 @@ class ExampleFinder:
     def _with_marks(
         self, turns: dict[int, Turn], messages: Sequence[Message], tools: list[Message] | None
     ) -> dict[int, Turn]:
-        """Return the turns; those that the whole conversation has as they are follow its marks."""
+        """Return the turns, with marks taken from the whole conversation for turns that it holds unchanged."""
         text = self._template.render(messages, False, tools)
         marked = self._template.marked()
         if not self.turns.has_marks:
@@ -216,7 +219,7 @@ class ExampleFinder:
     def _text(
         self, messages: Sequence[Message], last: int, turns: dict[int, Turn], tools: list[Message] | None, is_last: bool
     ) -> tuple[str, int]:
-        """Return the text that ends with the answer at ``last``, with what the template writes after it if it can."""
+        """Return the text up to the answer at ``last``, with what the template writes after it if possible."""
         wanted = turns[last].text
         for count in (len(messages), last + 1) if is_last else (last + 1,):
             whole = self._template.render(messages[:count], False, tools)
@@ -232,7 +235,7 @@ def _example(text: str, turns: dict[int, Turn], history: int) -> Example:
 
 
 def _frame(example: Example) -> _Frame | None:
-    """Return the literal texts of an example of stand-in contents, None where they are not all in it, in order."""
+    """Return the literal texts of an example with placeholders, None if not all of them are in it in order."""
     literals = _literals(example.text, example.history)
     if literals is None:
         return None
@@ -262,7 +265,7 @@ def _joined(literals: Sequence[str], contents: Sequence[str]) -> str:
 
 
 def is_plain(message: Message) -> bool:
-    """Tell whether a message is nothing but a text, trained or not, that begins with no reasoning."""
+    """Return whether a message is only a text, trained or not, that does not begin with reasoning."""
     content = message.get("content")
     if len(message) > 2 and not message.keys() <= PLAIN_KEYS:
         return False

@@ -1,7 +1,7 @@
-"""The check against transformers: what a run trains stands behind what ``apply_chat_template`` gives at inference.
+"""The check against transformers: every trained answer follows exactly what ``apply_chat_template`` gives at inference.
 
-It shares no code with what makes masks: prompts are rendered and encoded by transformers, and only token ids and masks
-of finished rows are looked at.
+It shares no code with the modules that make masks: transformers renders and encodes the prompts, and only token ids and
+masks of finished rows are compared. A fault of those modules therefore cannot hide itself.
 """
 
 from collections import Counter
@@ -18,18 +18,18 @@ from snaketune.core.errors import DataError
 from snaketune.data.templates.templates import ChatTemplate, Message, with_parts
 from snaketune.data.tokens.encoding import Document, Row
 
-# Conversations of a run's sample that are looked at; each costs transformers about a millisecond for each answer.
+# Conversations of a run's sample that are checked; transformers needs about a millisecond per answer.
 CHECKED_CONVERSATIONS = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A conversation of the sample with the finished rows that it gave.
+    """A conversation of the sample with its finished rows.
 
     Attributes:
-        messages: as the template got them.
-        tools: what is offered.
-        rows: each with its document.
+        messages: the messages as the template received them.
+        tools: the tools on offer.
+        rows: each row with its document.
     """
 
     messages: list[Message]
@@ -42,8 +42,8 @@ class Reference:
 
     Args:
         folder: the model folder.
-        template: the template in force; its source, its way to give contents and the date are taken over.
-        day: what ``strftime_now`` writes.
+        template: the template of the run; its source and its form of contents are used.
+        day: the date that ``strftime_now`` writes.
 
     Raises:
         ImportError: if transformers is not installed.
@@ -57,14 +57,14 @@ class Reference:
 
     @property
     def marks(self) -> bool:
-        """Whether the template marks what it takes for the assistant's part."""
+        """Whether the template has ``{% generation %}`` blocks."""
         return self._template.marks_generation
 
     def _given(self, messages: Sequence[Message]) -> list[Message]:
         return with_parts(messages) if self._template.in_parts else list(messages)
 
     def marked(self, messages: Sequence[Message], tools: list[Message] | None) -> list[int]:
-        """Return the mask that transformers makes of the template's ``{% generation %}`` blocks."""
+        """Return the mask that transformers derives from the template's ``{% generation %}`` blocks."""
         with _on(self._day):
             found = self._tokenizer.apply_chat_template(
                 self._given(messages),
@@ -78,7 +78,7 @@ class Reference:
         return result
 
     def ids(self, messages: Sequence[Message], tools: list[Message] | None, prompt: bool) -> list[int]:
-        """Return the ids of a conversation, with the generation prompt or without, as a server computes them."""
+        """Return the ids of a conversation, with or without the generation prompt, as a server computes them."""
         with _on(self._day):
             ids: list[int] = self._tokenizer.apply_chat_template(
                 self._given(messages),
@@ -98,7 +98,8 @@ class Reference:
 
 @contextmanager
 def _on(day: str) -> Iterator[None]:
-    """Let the ``strftime_now`` of transformers write ``day`` inside the block."""
+    """Make the ``strftime_now`` of transformers write ``day`` inside the block."""
+    # transformers offers no parameter for the date, and templates that write it would differ from the run's.
     from transformers.utils import chat_template_utils
 
     moment = datetime.combine(date.fromisoformat(day), datetime.min.time())
@@ -119,18 +120,18 @@ def _on(day: str) -> Iterator[None]:
 def check_inference(
     conversations: Sequence[Conversation], reference: Reference, place: Callable[[Document], str]
 ) -> dict[str, Any]:
-    """Check that every trained answer stands behind the prompt of inference, and that rows are transformers' rendering.
+    """Check that every trained answer follows its inference prompt, and that rows equal transformers' rendering.
 
     Args:
-        place: names the record of a document, for the sentence of an error.
+        place: gives the place of a document's record, for error messages.
 
     Returns:
-        The facts: conversations and answers compared, how many rows were compared as a whole, in how many of these
-        the template's ``{% generation %}`` blocks mark other tokens, and tokens that are marked and not trained
-        (``marked_beyond``), or trained and not marked.
+        The facts: conversations and answers compared; rows compared as a whole, and how many of them the template's
+        ``{% generation %}`` blocks mark differently; tokens that are marked but not trained (``marked_beyond``) and
+        tokens that are trained but not marked.
 
     Raises:
-        DataError: naming the first record where it does not hold.
+        DataError: for the first record that fails the check.
     """
     marks = {"marked_otherwise": 0, "marked_beyond": 0, "unmarked_trained": 0}
     counts: Counter[str] = Counter(conversations=0, answers=0, rows=0, **marks)
@@ -162,7 +163,7 @@ def _check_prompts(
         starts = np.flatnonzero(np.diff(mask, prepend=0) == 1).tolist()
         for start in starts:
             before = ids[:start].tolist()
-            if reference.marks:  # which may leave out the first words of an answer
+            if reference.marks:  # generation blocks may leave out the first words of an answer
                 before = max((one for one in prompts if before[: len(one)] == one), key=len, default=before)
             if before not in prompts:
                 raise DataError(
@@ -180,7 +181,7 @@ def _check_prompts(
 
 
 def _unmarked(conversation: Conversation, reference: Reference) -> int:
-    """Return how many answers of a conversation the template's ``{% generation %}`` blocks leave out."""
+    """Return the number of answers that the template's ``{% generation %}`` blocks leave out entirely."""
     messages, tools, count = conversation.messages, conversation.tools, 0
     ids, marks = reference.ids(messages, tools, False), reference.marked(messages, tools)
     for place, message in enumerate(messages):
@@ -200,12 +201,12 @@ def _trained(message: Message) -> bool:
 def _check_rendering(
     conversation: Conversation, reference: Reference, place: Callable[[Document], str], counts: Counter[str]
 ) -> None:
-    """Compare rows with the whole conversation as transformers renders and encodes it, where it is the same text."""
+    """Compare rows with the conversation as transformers renders and encodes it, if both have the same text."""
     theirs = reference.ids(conversation.messages, conversation.tools, False)
     spelled = reference.text(theirs)
     for document, (ids, mask) in conversation.rows:
         if document.text != spelled and reference.text(ids.tolist()) != spelled:
-            continue  # an answer that has an example of its own; its prompt was compared
+            continue  # an answer that became a separate example; its prompt was compared
         counts["rows"] += 1
         if ids.tolist() != theirs and not _cut_at_answer(ids, mask, theirs):
             raise DataError(
@@ -213,7 +214,7 @@ def _check_rendering(
                 " choose another chat template (tokens.chat_template), or prepare the model again."
             )
         if reference.marks and ids.tolist() == theirs and all(map(_trained, conversation.messages)):
-            # For the account alone: masks follow from the prompts and ends of inference, not from the marks.
+            # For the counts only: masks are derived from inference prompts and stop tokens, not from the marks.
             theirs_marked = np.asarray(reference.marked(conversation.messages, conversation.tools), np.int8)
             counts["marked_otherwise"] += int((theirs_marked != mask).any())
             counts["marked_beyond"] += int((theirs_marked > mask).sum())
@@ -221,7 +222,7 @@ def _check_rendering(
 
 
 def _cut_at_answer(ids: np.ndarray, mask: np.ndarray, theirs: Sequence[int]) -> bool:
-    """Tell whether ids differ from ``theirs`` around the beginning of one answer only, where prompts are cut off."""
+    """Return whether ids differ from ``theirs`` only where prompt and answer of a single answer were encoded apart."""
     starts = np.flatnonzero(np.diff(mask, prepend=0) == 1).tolist()
     if len(starts) != 1:
         return False

@@ -1,8 +1,9 @@
-"""The Jinja environment that chat templates are rendered in: that of transformers, bounded and without its clock.
+"""The Jinja environment for chat templates: that of transformers, with limits and with a fixed date.
 
-Functions, filters and extensions are those that ``apply_chat_template`` gives (``raise_exception``, ``strftime_now``,
+Functions, filters and extensions are those of ``apply_chat_template`` (``raise_exception``, ``strftime_now``,
 ``tojson``, ``dict``, ``namespace``, ``{% generation %}``, loop controls), in the same immutable sandbox. Two things
-differ: ``strftime_now`` writes the date of the configuration, and one expression cannot build more text than a limit.
+differ: ``strftime_now`` writes the configured date, so results do not depend on the day of the run, and no single
+expression can build more text than a limit.
 """
 
 import json
@@ -23,15 +24,15 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from snaketune.core.errors import ConfigError, DataError
 
-# Characters that one conversation may be rendered to; the longest context of a model is far below.
+# Maximum number of characters of a rendered conversation, far above the longest context of any model.
 LONGEST_OUTPUT = 64 << 20
-# Methods and filters that look at the characters of a text, beyond stripping white space.
+# Methods and filters that inspect the characters of a text, beyond stripping white space.
 LOOKING_METHODS = frozenset(
     {"startswith", "endswith", "find", "rfind", "index", "split", "rsplit", "partition", "rpartition", "splitlines"}
     | {"replace", "count", "isalpha", "isdigit", "isalnum", "isspace", "isupper", "islower", "removeprefix"}
     | {"removesuffix", "lower", "upper", "title", "capitalize"}
 )
-# What templates look up in a message, a call or a tool, not in a text.
+# Keys that templates look up in a message, a call or a tool, rather than substrings of a text.
 KEYS = frozenset(
     {"role", "content", "name", "tool_calls", "tool_call_id", "function", "arguments", "parameters", "type", "text"}
     | {"reasoning_content", "thinking", "reasoning", "tools", "documents", "description", "properties", "required"}
@@ -42,7 +43,7 @@ LOOKING_FILTERS = frozenset({"replace", "length", "count", "list", "first", "las
 
 @dataclass(slots=True)
 class Notes:
-    """What was rendered so far, in characters ``size``, and which spans of it stand in ``{% generation %}`` blocks."""
+    """The text rendered so far, its ``size`` in characters, and its spans inside ``{% generation %}`` blocks."""
 
     blocks: list[str] = field(default_factory=list)
     size: int = 0
@@ -50,7 +51,7 @@ class Notes:
 
 
 class _Generation(Extension):
-    """The ``{% generation %}`` tag: it notes where the text that it wraps lands in the output."""
+    """The ``{% generation %}`` tag: records where its text ends up in the output."""
 
     tags = {"generation"}  # noqa: RUF012 - declared so by jinja2
 
@@ -62,7 +63,7 @@ class _Generation(Extension):
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        # A filter is called directly; a macro, which does the same in transformers, takes several times as long.
+        # A filter is called directly; the macro that transformers uses for this takes several times as long.
         note = nodes.Filter(None, "_note_generation", [], [], None, None)
         return nodes.FilterBlock(body, note).set_lineno(line)
 
@@ -98,12 +99,12 @@ class _Dict:
 
 
 class _BoundedEnvironment(ImmutableSandboxedEnvironment):
-    """The sandbox, in which no single operator builds more than :data:`LONGEST_OUTPUT` characters."""
+    """The sandbox, in which no single operator can build more than :data:`LONGEST_OUTPUT` characters."""
 
     intercepted_binops = frozenset({"*", "**", "%"})
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Refuse what would fill the memory before it is computed; see :class:`jinja2.sandbox`."""
+        """Refuse an operation that would exhaust memory before it is computed; see :mod:`jinja2.sandbox`."""
         if operator == "*":
             sizes = [len(part) for part in (left, right) if isinstance(part, str | list | tuple)]
             numbers = [part for part in (left, right) if isinstance(part, int)]
@@ -122,7 +123,7 @@ def compile_template(source: str, day: str) -> jinja2.Template:
         day: the date that ``strftime_now`` writes, as YYYY-MM-DD.
 
     Raises:
-        ConfigError: naming the line where it is not valid Jinja.
+        ConfigError: if it is not valid Jinja, with the line.
     """
     environment = _environment(day)
     try:
@@ -146,16 +147,18 @@ def _environment(day: str) -> ImmutableSandboxedEnvironment:
 
 
 def tags(environment: jinja2.Environment, source: str) -> set[str]:
-    """Return the names that open a block in ``source``, comments and raw text left aside."""
+    """Return the names of the block tags in ``source``, ignoring comments and raw text."""
     tokens = [(kind, value) for _, kind, value in environment.lex(source) if kind != "whitespace"]
     return {value for (kind, _), (_, value) in pairwise(tokens) if kind == "block_begin"}
 
 
 def looks_inside(environment: jinja2.Environment, source: str) -> bool:
-    """Tell whether what the template writes may depend on the characters of a content, and not on its presence alone.
+    """Return whether the output of the template may depend on the characters of a content, not only on its presence.
 
-    Any search, comparison of two computed values or method that reads characters counts, whatever it is applied to.
+    Any search, comparison with a content, or method that reads characters counts, whatever it is applied to.
     """
+    # This errs on the side of True: a false True only costs one more rendering per answer, a false False would let a
+    # scaffold learned from placeholders stand for texts that the template treats differently.
     tree = environment.parse(source)
     for compare in tree.find_all(nodes.Compare):
         sides = [compare.expr, *(operand.expr for operand in compare.ops)]
@@ -210,7 +213,7 @@ def _first_line(error: BaseException) -> str:
 def time_limit(seconds: float, sentence: Callable[[], str]) -> Iterator[None]:
     """Raise DataError with ``sentence()`` if the block takes longer than ``seconds``.
 
-    Outside the main thread, and where the system has no interval timer, there is no bound.
+    Signals reach the main thread only: in other threads, and without an interval timer, there is no limit.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield

@@ -1,7 +1,7 @@
-"""What a chat template leaves out of its text: contents, calls, results of tools, and the tools that are offered.
+"""The check that a chat template writes everything: contents, tool calls, tool results and the tools on offer.
 
-A template may change white space, quote texts as JSON and drop marked reasoning of earlier turns. All else that a
-record says must be in the text, else the model would learn from something other than the data.
+A template may change white space, quote texts as JSON, and drop marked reasoning of earlier turns. Everything else in a
+record must be in the text; otherwise the model would learn from something other than the data, in silence.
 """
 
 import json
@@ -13,16 +13,17 @@ from snaketune.core.errors import DataError
 from snaketune.data.conversations.reasoning import split_content
 from snaketune.data.templates.templates import Message
 
-# Words that switch reasoning on or off, which templates obey instead of writing them.
+# Switches for reasoning, which some templates obey instead of writing them.
 _SWITCH = re.compile(r"/(?:no_?)?think\b|detailed thinking (?:on|off)")
+# White space and quoting may legitimately differ, so texts are compared without them.
 _SQUEEZED = re.compile(r"[\s\\\"'`]+")
 
 
 class LeftOut(DataError):
-    """A conversation of which the template does not write everything.
+    """A conversation that the template does not write completely.
 
     Attributes:
-        role: whose text is missing, or ``tools`` or ``names``.
+        role: the role whose text is missing, or ``tools`` or ``names``.
     """
 
     def __init__(self, role: str, what: str):
@@ -33,16 +34,16 @@ class LeftOut(DataError):
 def check_written(
     messages: Sequence[Message], text: str, answers: dict[int, str], tools: list[dict[str, Any]] | None
 ) -> None:
-    """Refuse a conversation of which a part is missing.
+    """Refuse a conversation if a part of it is missing from the text.
 
     Args:
-        messages: those that stand in the text.
+        messages: the messages of the text.
         text: the example.
-        answers: the trained stretches of the text by the place of their message.
-        tools: what is offered.
+        answers: the trained segments of the text by the index of their message.
+        tools: the tools on offer.
 
     Raises:
-        LeftOut: naming the first part that is missing.
+        LeftOut: for the first missing part.
     """
     whole = squeezed(text)
     for tool in tools or ():
@@ -53,6 +54,7 @@ def check_written(
         for what, value in _names(message):
             if squeezed(value) not in whole:
                 raise LeftOut("names", what)
+        # A trained answer must be complete in its own span: the same words elsewhere in the text would not be trained.
         inside = squeezed(answers[place]) if place in answers else whole
         for what, value in _parts(message):
             if not squeezed(_SWITCH.sub("", value)):
@@ -62,7 +64,7 @@ def check_written(
 
 
 def _names(message: Message) -> Iterator[tuple[str, str]]:
-    """Yield what a turn has beside its text only where ``data.columns`` names it."""
+    """Yield the fields of a turn that it has only because ``data.columns`` names them."""
     if message["role"] != "tool":
         for key in ("name", "tool_plan"):
             if isinstance(message.get(key), str):
@@ -102,7 +104,7 @@ def _forms(value: str, is_history: bool) -> Iterator[str]:
         yield squeezed(json.dumps(value, ensure_ascii=ascii_only))
     if _SWITCH.search(value):
         yield squeezed(_SWITCH.sub("", value))
-    # Templates that take thoughts out of earlier turns cut at the last mark.
+    # Templates that drop the reasoning of earlier turns cut after the last mark.
     if is_history and "</think>" in value:
         yield squeezed(value.split("</think>")[-1])
 

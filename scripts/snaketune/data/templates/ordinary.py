@@ -1,7 +1,7 @@
-"""The short way for ordinary records, which most are: plain texts in the main columns, in the usual order.
+"""The fast path for ordinary records, which most are: plain texts in the main columns, in the usual order.
 
-It gives what :mod:`snaketune.data.records.building` gives, several times as fast. It neither refuses nor notes
-anything: for whatever is out of the ordinary it returns None, and the record goes the long way.
+It gives the same as :mod:`snaketune.data.records.building`, several times as fast. It neither refuses nor counts
+anything: for any other record it returns None, and the general path handles it.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from typing import Any
 from snaketune.data.formats.columns import PLACEHOLDER
 
 Json = dict[str, Any]
-# From a record to the canonical one and the characters of its texts.
+# From a record to the canonical record and the number of characters of its texts.
 ShortWay = Callable[[Json], tuple[Json, int] | None]
 
-# The roles that a dialogue has here; `data.roles` may give them another meaning.
+# The roles of an ordinary dialogue; if `data.roles` redefines one of them, the fast path is not used.
 ROLES = frozenset(("system", "user", "assistant"))
 
 
@@ -22,7 +22,7 @@ def never(record: Json) -> None:
 
 
 def pair(prompt: str, completion: str, extra: str | None) -> ShortWay:
-    """Return the short way of a question and its answer; ``extra`` is the column of what belongs to the question."""
+    """Return the fast path for a question and its answer; ``extra`` is the column of the question's context."""
 
     def short(record: Json) -> tuple[Json, int] | None:
         asked, answer = record.get(prompt), record.get(completion)
@@ -42,7 +42,7 @@ def pair(prompt: str, completion: str, extra: str | None) -> ShortWay:
 
 
 def conversation(column: str) -> ShortWay:
-    """Return the short way of texts of user and assistant by turns, perhaps after a system message."""
+    """Return the fast path for alternating turns of user and assistant, with or without a system message."""
 
     def short(record: Json) -> tuple[Json, int] | None:
         turns = record.get(column)
@@ -72,7 +72,7 @@ def conversation(column: str) -> ShortWay:
 
 
 def text(column: str) -> ShortWay:
-    """Return the short way of plain text."""
+    """Return the fast path for plain text."""
 
     def short(record: Json) -> tuple[Json, int] | None:
         found = record.get(column)
@@ -82,5 +82,5 @@ def text(column: str) -> ShortWay:
 
 
 def _is_system(turn: Any) -> bool:
-    """Tell whether a turn is a system message, which may be empty, and nothing else."""
+    """Return whether a turn is a system message, possibly empty, without other keys."""
     return type(turn) is dict and turn.get("role") == "system" and len(turn) == 2 and type(turn.get("content")) is str

@@ -1,4 +1,4 @@
-"""From a canonical record to the text that is tokenised and what of it is trained, or the reason why there is none."""
+"""Rendering of canonical records: the text to tokenise and its trained spans, or why the record is left out."""
 
 import json
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ ANSWERS = ("chosen", "rejected")
 
 
 class Unusable(Exception):
-    """A record that is left out and counted: the reason's code and a sentence."""
+    """A record that is left out and counted, with a reason code and a sentence."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(reason, detail)
@@ -42,11 +42,11 @@ class Renderer:
     """Renders records with one template.
 
     Args:
-        place: name of the split's file, for the sentence of an error.
-        method: with one that learns preferences two documents are made of a record with a chosen and a rejected
-            answer, and with kto one of a record with either.
-        reasoning: what becomes of reasoning: ``auto``, ``train`` or ``drop``.
-        sources: the files that records came from, for the sentence of an error.
+        place: name of the split's file, for error messages.
+        method: ``train.method``; preference methods make two documents of a record with a chosen and a rejected
+            answer, and kto makes one of a record with either.
+        reasoning: handling of reasoning: ``auto``, ``train`` or ``drop``.
+        sources: the source files of the records, for error messages.
     """
 
     def __init__(
@@ -66,22 +66,23 @@ class Renderer:
         control, stops, eos = tokenizer.control_tokens, tokenizer.stops, tokenizer.end_token
         finder = ExampleFinder(template, control, stops, eos) if template else None
         self.finder = finder
-        # A control token that is called as a role would be in every record.
+        # The fast path does not search roles for control tokens, so it is off if a role itself spells one.
         is_role_control = bool(tokenizer.control_token_in(" ".join(ROLES)))
         self._has_short_way = bool(finder) and assistant_only and not pairs and not is_role_control
 
     def render(self, number: int, record: dict[str, Any]) -> tuple[Document, ...]:
-        """Return the texts of the record on line ``number`` (from 0) and what of them is trained.
+        """Return the documents of the record on line ``number`` (from 0): its texts and their trained spans.
 
         Returns:
-            One document, several where answers need examples of their own (see
-            :class:`~snaketune.data.templates.examples.ExampleFinder`), or, where preferences are learned, those of the
-            chosen and of the rejected answer.
+            One document, or several if answers need separate examples (see
+            :class:`~snaketune.data.templates.examples.ExampleFinder`); with a preference method, the documents of the
+            chosen and the rejected answer.
 
         Raises:
-            Unusable: if a text spells a control token, which must never become one, or the template refuses it.
-            ConfigError: if a conversation needs a template and there is none, or a record is not a pair.
-            DataError: if the template leaves the system message out: it would do so in every record.
+            Unusable: if a text spells a control token, which must not be tokenised as one, or the template refuses
+                the record.
+            ConfigError: if a conversation needs a template and the model has none, or a record is not a pair.
+            DataError: if the template leaves out the system message, as it would in every record.
         """
         if self._pairs:
             self._require_answers(number, record)
@@ -131,12 +132,12 @@ class Renderer:
             raise Unusable(CONTROL_TOKEN, f"the text contains the control token {found!r}")
 
     def _of_ordinary(self, number: int, record: dict[str, Any]) -> tuple[Document, ...]:
-        """Return the documents of a record that is :func:`_ordinary`, none where they take the long way."""
+        """Return the documents of a record that is :func:`_ordinary`, or none if it needs the general path."""
         assert self.finder is not None
         messages = record["messages"]
         try:
             examples = self.finder.of_plain(messages)
-        except DataError:  # the long way says of what kind it is
+        except DataError:  # the general path classifies the error
             return ()
         documents: list[Document] = []
         for example in examples or ():
@@ -146,11 +147,11 @@ class Renderer:
         return tuple(documents)
 
     def place(self, number: int, record: dict[str, Any]) -> str:
-        """Return where a record is: the user's file and line, or those of the split where the file is not known."""
+        """Return the place of a record: the user's file and line, or those of the split if the file is unknown."""
         return place_of(record, self._sources, f"{self._place} line {number + 1}")
 
     def conversations(self, record: dict[str, Any]) -> list[list[Message]]:
-        """Return the messages of each conversation of a record; in pairs the answers of the prompt are not trained."""
+        """Return the messages of each conversation of a record; in pairs, answers in the prompt are not trained."""
         if not self._pairs:
             return [self._given(conversation_of(record))]
         prompt = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in record["messages"]]
@@ -203,7 +204,7 @@ class Renderer:
         return Document(*place, example.text, parts, sum(sizes), False, answers, lost, sizes, example.notes)
 
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ids at which answers end, and those that only the turns of others have, both ascending."""
+        """Return the ids at which answers end and the ids that occur only in turns of other roles, both ascending."""
         if self.finder is None or self._template is None or not self._assistant_only:
             return self._tokenizer.ids_of(self._tokenizer.stops), np.empty(0, np.int32)
         ends = self.finder.turns.ends
@@ -220,7 +221,7 @@ class Renderer:
 
 
 def _spoken(message: Message) -> str:
-    """Return what an answer says, its calls as JSON: about what any template makes of them."""
+    """Return the text of an answer with its calls as JSON, an approximation of what any template writes."""
     content = (message.get("reasoning_content") or "") + (message.get("content") or "")
     if "tool_calls" not in message:
         return content
@@ -234,9 +235,9 @@ def _size(text: str) -> int:
 
 
 def _ordinary(record: dict[str, Any]) -> list[str] | None:
-    """Return the texts of a conversation in which each message is a role and a plain text and nothing else is given.
+    """Return the texts of a conversation whose messages have only a role and a plain text, else None.
 
-    Most are. In these no calls, no reasoning and no weights are looked for again.
+    Most records are of this kind; they are not searched again for calls, reasoning or weights.
     """
     messages = record.get("messages")
     if messages is None or len(record) != 3:  # source and line
@@ -253,7 +254,7 @@ def _ordinary(record: dict[str, Any]) -> list[str] | None:
 
 
 def _texts(record: dict[str, Any]) -> list[str]:
-    """Return every text of a user in a record: contents, and all that tools and their calls are made of."""
+    """Return every text of a record that a user supplied: contents, and all strings in tools and calls."""
     found: list[str] = []
     nested: list[Any] = []
     for part in record.values():

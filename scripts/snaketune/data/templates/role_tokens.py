@@ -1,7 +1,7 @@
-"""Control tokens that no trained answer may have: those of headers, and those that begin or end the turns of others.
+"""Control tokens that no trained answer may contain: those of headers and of other roles' turns.
 
-They are read off renderings of a few probes, by what stands between contents that are known. Nothing of what finds
-answers is used here, so that the audit of masks sees its faults.
+They are found by rendering a few probes and reading the text between known contents. The code that finds answers is not
+used here, so that the mask audit can detect its faults.
 """
 
 import re
@@ -21,7 +21,7 @@ _CALL = {"id": "c00000000", "type": "function", "function": {"name": "f", "argum
 _ANSWERED = [_turn("user", ASK), _turn("assistant", SAID)]
 _CALLING = [_turn("user", ASK), _turn("assistant", "", tool_calls=[_CALL])]
 _THINKING = {"reasoning_content": THOUGHT, "thinking": THOUGHT}
-# Turns, whether the generation prompt is asked for, and from which content to which others speak ('': to the end).
+# Turns, whether to add the generation prompt, and the contents between which other roles speak ('': to the end).
 OTHERS: tuple[tuple[list[dict[str, Any]], bool, str, str], ...] = (
     ([_turn("user", ASK)], True, ASK, ""),
     ([_turn("system", SYSTEM), _turn("user", ASK)], False, SYSTEM, ASK),
@@ -29,7 +29,7 @@ OTHERS: tuple[tuple[list[dict[str, Any]], bool, str, str], ...] = (
     ([*_CALLING, _turn("tool", RESULT, tool_call_id="c00000000", name="f")], False, CALLED, RESULT),
     ([*_CALLING, _turn("tool", RESULT, tool_call_id="c00000000", name="f")], True, RESULT, ""),
 )
-# Turns, and from which content to which one answer goes.
+# Turns, and two contents of one answer: tokens between them may occur inside answers.
 INSIDE: tuple[tuple[list[dict[str, Any]], str, str], ...] = (
     ([_turn("user", ASK), _turn("assistant", SAID, **_THINKING)], THOUGHT, SAID),
     ([_turn("user", ASK), _turn("assistant", f"<think>{THOUGHT}</think>{SAID}")], THOUGHT, SAID),
@@ -40,10 +40,10 @@ INSIDE: tuple[tuple[list[dict[str, Any]], str, str], ...] = (
 
 
 def foreign_tokens(render: Render, control: re.Pattern[str] | None, stops: Iterable[str]) -> frozenset[str]:
-    """Return the control tokens that only headers and the turns of others have.
+    """Return the control tokens that occur only in headers and in turns of other roles.
 
     Args:
-        render: renders turns, with the generation prompt or without.
+        render: renders turns, with or without the generation prompt.
         control: matches any control token, which no content spells.
         stops: the tokens at which an answer may end.
     """
@@ -52,7 +52,7 @@ def foreign_tokens(render: Render, control: re.Pattern[str] | None, stops: Itera
     ends, found, own = frozenset(stops), set(), set()
     for turns, prompt, begin, end in OTHERS:
         between = control.findall(_between(render, turns, prompt, begin, end))
-        if begin in (SAID, CALLED):  # an answer stands first; what follows its end is not its own
+        if begin in (SAID, CALLED):  # it begins inside an answer; only what follows the answer's end is foreign
             places = [place for place, token in enumerate(between) if token in ends]
             between = between[places[0] + 1 :] if places else []
         found.update(between)
@@ -63,7 +63,7 @@ def foreign_tokens(render: Render, control: re.Pattern[str] | None, stops: Itera
 
 
 def _beside(render: Render, ends: frozenset[str]) -> str:
-    """Return what stands in an answer before its text and after it, up to its end, where the prompt tells."""
+    """Return the text of an answer around its content, up to its stop token, if it follows the prompt."""
     try:
         prompt, whole = render(_ANSWERED[:1], True), render(_ANSWERED, False)
     except Exception:  # as in _between
@@ -74,10 +74,10 @@ def _beside(render: Render, ends: frozenset[str]) -> str:
 
 
 def _between(render: Render, turns: Sequence[dict[str, Any]], prompt: bool, begin: str, end: str) -> str:
-    """Return the text between two contents, '' where the template refuses the turns or does not write both."""
+    """Return the text between two contents, '' if the template refuses the turns or does not write both."""
     try:
         text = render(turns, prompt)
-    except Exception:  # a template refuses by whatever it raises, and a probe that it refuses tells nothing
+    except Exception:  # a template may refuse a probe with any exception; such a probe yields no tokens
         return ""
     first, last = text.find(begin), text.rfind(end) if end else len(text)
     return text[first + len(begin) : last] if 0 <= first < last else ""

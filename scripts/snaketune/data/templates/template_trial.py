@@ -1,8 +1,8 @@
-"""A chat template is tried in a process of its own before it is used: foreign code, bounded in time and memory.
+"""A trial of a chat template in a separate process, with limits on time and memory, before it is used.
 
-The sandbox keeps a template from the interpreter, not from looping forever or building gigabytes of text. So a child
-process compiles it and renders probes and the first records of the run, and is ended when it exceeds its bounds. It
-is a process since neither can be stopped in a thread.
+A template is foreign code. The sandbox protects the interpreter, but not against endless loops or gigabytes of text. A
+child process therefore compiles the template, renders probes and the first records of the run, and is killed if it
+exceeds its limits. A thread could be limited in neither.
 """
 
 import json
@@ -42,18 +42,19 @@ def try_template(
 
     Args:
         source: the Jinja text.
-        special_tokens: as :class:`~snaketune.data.templates.templates.ChatTemplate` takes them.
+        special_tokens: as for :class:`~snaketune.data.templates.templates.ChatTemplate`.
         day: the date that ``strftime_now`` writes.
-        conversations: each with its name for a sentence, its messages and the tools that are offered.
-        seconds, size: the most CPU time, and the most memory in bytes.
+        conversations: each with its name for messages, its messages and its tools.
+        seconds, size: limits on CPU time in seconds and on memory in bytes.
 
     Raises:
-        ConfigError: if the template cannot be compiled, or exceeds its bounds.
+        ConfigError: if the template cannot be compiled, or exceeds a limit.
     """
     named: list[tuple[Any, ...]] = [(name, messages, prompt, None) for name, messages, prompt in PROBES]
     named += [(name, messages, False, tools) for name, messages, tools in conversations]
     request = {"source": source, "special_tokens": special_tokens, "day": day, "conversations": named}
     answer, code, errors = _run({**request, "seconds": seconds, "size": size}, seconds)
+    # The child writes a line break before each conversation: their number tells in which one it was killed.
     started = answer.split(b"\n")
     if started[-1] == b"done":
         return
@@ -70,12 +71,12 @@ def try_template(
 
 
 def _run(request: dict[str, Any], seconds: int) -> tuple[bytes, int, bytes]:
-    """Return what the child wrote, its exit code (negative when it was ended) and its errors."""
+    """Return the child's output, its exit code (negative if it was killed) and its errors."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "snaketune.data.templates.template_trial"]
     written = json.dumps(request).encode()
     try:
-        # The child counts its own CPU time; the clock is for a child that sleeps.
+        # The limit on CPU time does not catch a child that sleeps; the wall-clock timeout does.
         clock = 20 * seconds + 60
         child = subprocess.run(command, input=written, capture_output=True, env=environment, timeout=clock, check=False)
     except subprocess.TimeoutExpired as error:
@@ -84,12 +85,12 @@ def _run(request: dict[str, Any], seconds: int) -> tuple[bytes, int, bytes]:
 
 
 def main() -> None:
-    """Read a request, render, and write a line for each conversation and ``done``."""
+    """Read a request, render its conversations, write a line for each and ``done`` at the end."""
     request = json.loads(sys.stdin.buffer.read())
     resource.setrlimit(resource.RLIMIT_CPU, (request["seconds"], request["seconds"] + 1))
     from snaketune.data.templates.templates import ChatTemplate
 
-    # What is mapped by now is the interpreter's and the libraries'.
+    # Address space mapped by the interpreter and the libraries so far does not count against the template.
     resource.setrlimit(resource.RLIMIT_AS, (_mapped() + request["size"],) * 2)
     write = sys.stdout.buffer
     try:
@@ -108,7 +109,7 @@ def main() -> None:
 
 
 def _mapped() -> int:
-    """Return the bytes of address space that this process has, 0 where the system does not tell."""
+    """Return the address space of this process in bytes; 4 GiB where /proc does not exist."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     except OSError:

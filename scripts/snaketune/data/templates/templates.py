@@ -1,4 +1,4 @@
-"""Chat templates compiled for a run, and one rendering of a conversation."""
+"""A chat template compiled for a run, and the rendering of conversations with it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from snaketune.data.templates.jinja_sandbox import LONGEST_OUTPUT, Notes, compil
 Message = dict[str, Any]
 Span = tuple[int, int]
 
-# What templates take for today where the configuration names no date.
+# The date for templates if the configuration gives none: fixed, so results do not depend on the day of the run.
 DEFAULT_DATE = "2026-01-01"
 
 
@@ -20,13 +20,13 @@ class ChatTemplate:
 
     Args:
         source: the Jinja text.
-        special_tokens: ``bos_token`` and so on, as the template may write them.
+        special_tokens: ``bos_token`` and so on, available to the template as variables.
         date: the date that ``strftime_now`` writes, as YYYY-MM-DD.
 
     Attributes:
         marks_generation: whether it has ``{% generation %}`` blocks.
-        looks_inside: whether what it writes may depend on the characters of a content.
-        in_parts: whether a content is given as a list of parts, since the template writes no plain text.
+        looks_inside: whether its output may depend on the characters of a content.
+        in_parts: whether contents are passed as lists of parts, because the template writes no plain strings.
 
     Raises:
         ConfigError: if the source is not valid Jinja.
@@ -37,7 +37,7 @@ class ChatTemplate:
         self._template = compile_template(source, date)
         environment = self._template.environment
         self._notes: Notes = environment.notes  # type: ignore[attr-defined]
-        # A plain dict of what never changes: jinja2 would merge its layers of globals again for each record.
+        # Everything constant in one plain dict: jinja2 would merge its layers of globals for every record.
         self._constants = {**self._template.globals, **special_tokens, "documents": None}
         self.marks_generation = "generation" in tags(environment, source)
         self.looks_inside = looks_inside(environment, source)
@@ -47,10 +47,10 @@ class ChatTemplate:
     def render(
         self, messages: Sequence[Message], add_generation_prompt: bool = False, tools: list[Message] | None = None
     ) -> str:
-        """Return the text of a conversation, in which ``tools`` are offered.
+        """Return the text of a conversation, with ``tools`` on offer.
 
         Raises:
-            DataError: when the template refuses the conversation, with its own words, or fails on it.
+            DataError: if the template refuses the conversation (with its own message) or fails on it.
         """
         template, notes = self._template, self._notes
         notes.blocks, notes.spans, notes.size = [], [], 0
@@ -61,6 +61,8 @@ class ChatTemplate:
             "tools": tools,
             "add_generation_prompt": add_generation_prompt,
         }
+        # The root render function is called directly: ``Template.render`` builds its context layer by layer and joins
+        # all blocks at once, whereas here the generation marks and the size limit follow block by block.
         context = template.environment.context_class(template.environment, variables, template.name, template.blocks)
         size = 0
         try:
@@ -71,7 +73,7 @@ class ChatTemplate:
                     raise DataError(f"the chat template writes more than {LONGEST_OUTPUT:,} characters: correct it")
         except jinja2.TemplateError as error:
             raise DataError(f"the chat template rejects this conversation: {error}") from None
-        except Exception as error:  # the template is foreign code: whatever it does ends in a sentence
+        except Exception as error:  # the template is foreign code: any failure becomes a message, not a traceback
             if isinstance(error, DataError):
                 raise
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
@@ -79,11 +81,11 @@ class ChatTemplate:
         return "".join(blocks)
 
     def marked(self) -> list[Span]:
-        """Return the spans that the ``{% generation %}`` blocks of the last rendering wrap."""
+        """Return the spans of the ``{% generation %}`` blocks of the last rendering."""
         return list(self._notes.spans)
 
     def _wants_parts(self) -> bool:
-        """Tell whether a message's text is written only where it is a part in a list, as some image models have it."""
+        """Return whether the template writes text only from lists of parts, as those of some image models do."""
         probe = [{"role": "user", "content": "\U000f0000"}]
         for parts in (False, True):
             self.in_parts = parts
@@ -96,7 +98,7 @@ class ChatTemplate:
 
 
 def with_parts(messages: Sequence[Message]) -> list[Message]:
-    """Return the messages with each text as a list of one part."""
+    """Return the messages with each text wrapped in a list of one part."""
     return [
         {**message, "content": [{"type": "text", "text": message["content"]}]}
         if isinstance(message.get("content"), str)

@@ -1,7 +1,7 @@
-"""One answer as inference has it: the prompt that the template gives, and what the model has to write up to its stop.
+"""One answer as at inference: the prompt that the template gives, and what the model has to generate up to its stop.
 
-The prompt is ``add_generation_prompt=True`` on the turns before. The answer is what the template writes after that
-prompt, up to the first token at which generation stops. Nothing else is trained.
+The prompt is the previous turns rendered with ``add_generation_prompt=True``. The answer is what the template writes
+after that prompt, up to and including the first token at which generation stops. Nothing else is trained.
 """
 
 import re
@@ -13,6 +13,7 @@ from snaketune.data.conversations.reasoning import behind, opened, reasoning_of,
 from snaketune.data.templates.answer_search import after_header, after_history, end_of_text, wrong_end
 from snaketune.data.templates.templates import ChatTemplate, Message, Span
 
+# Private-use characters as contents: they are not in templates, and no template treats them as white space or letters.
 QUESTION = {"role": "user", "content": "\U000f0001"}
 ANSWER = {"role": "assistant", "content": "\U000f0002"}
 CALL = {
@@ -32,12 +33,12 @@ NO_END = (
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What inference gives for one answer, and what the model has to write after it, its stop token included.
+    """The inference prompt of one answer, and the answer that the model has to generate, with its stop token.
 
     Attributes:
-        is_ended: whether the stop token is ours, since the template writes none.
-        skip: characters at its beginning that the template's ``{% generation %}`` blocks leave out of the training.
-        is_marked: False where these blocks leave all of it out.
+        is_ended: whether the stop token was added here because the template writes none.
+        skip: number of characters at the beginning that the template's ``{% generation %}`` blocks leave untrained.
+        is_marked: False if these blocks leave out the whole answer.
     """
 
     prompt: str
@@ -53,17 +54,17 @@ class Turn:
 
 
 class Turns:
-    """Reads the answers of conversations off one template.
+    """Finds the prompts and answers of conversations rendered with one template.
 
     Args:
         template: the template.
         control: matches any control token, which no content spells.
-        stops: the tokens at which the model stops, spelled out.
-        eos: the one of them that ends an answer after which the template writes none; '' refuses such answers.
+        stops: texts of the stop tokens.
+        eos: the stop token to add to an answer that the template leaves unended; '' refuses such answers.
 
     Attributes:
-        ends: the spelled tokens at which an answer may end: ``stops``, and the template's own end of a turn, where
-            it writes another one.
+        ends: texts of the tokens at which an answer may end: ``stops``, and the template's own end-of-turn token if
+            that is a different one.
         has_marks: whether the template's ``{% generation %}`` blocks mark a plain answer.
     """
 
@@ -80,7 +81,7 @@ class Turns:
         """Return the prompt and the answer of the assistant's turn at ``place``.
 
         Raises:
-            DataError: when the template refuses it, or training could not give what inference gives.
+            DataError: if the template refuses the turn, or training could not reproduce the inference prompt.
         """
         if self._fault:
             raise DataError(self._fault)
@@ -101,9 +102,9 @@ class Turns:
         return Turn(prompt, end_of_text(answer, messages[place]) + self._eos, True, *marks)
 
     def _marks_of(self, answer: str, whole: str, marked: Sequence[Span]) -> tuple[int, bool]:
-        """Return how much of an answer's beginning the blocks leave out, and whether they mark any of it.
+        """Return how many characters of an answer's beginning the blocks leave out, and whether they mark any of it.
 
-        Blocks narrow what is trained and never widen it: many mark the prompt's header, or leave the end out.
+        Blocks can only narrow the trained span: many templates mark the prompt's header, or leave out the stop token.
         """
         if not self.has_marks or not whole.endswith(answer):
             return 0, True
@@ -115,7 +116,7 @@ class Turns:
         return (skip if answer[:skip].strip() else 0), True
 
     def _check_header(self, prompt: str, answer: str) -> None:
-        """Refuse an answer that begins with the header which the generation prompt gives elsewhere."""
+        """Refuse an answer that begins with a header which the generation prompt gives elsewhere but not here."""
         header = self._header.removesuffix(opened(self._header)).strip()
         if header and answer.lstrip().startswith(header) and not prompt.rstrip().endswith(header):
             raise DataError(
@@ -126,7 +127,7 @@ class Turns:
     def _rewritten(
         self, prompt: str, whole: str, history: Sequence[Message], message: Message, tools: list[Message] | None
     ) -> str:
-        """Return the answer where its turn, rendered, does not begin with the prompt of inference."""
+        """Return the answer if its rendered turn does not begin with the inference prompt."""
         silent = self._template.render(history, False, tools)
         header = prompt[len(silent) :] if prompt.startswith(silent) else self._header
         mark = opened(prompt)
@@ -134,6 +135,7 @@ class Turns:
             raise DataError(
                 "the chat template rewrites earlier turns, so the answer cannot be separated from the prompt"
             )
+        # From the most to the least specific: the prompt without its open reasoning mark, its header, the turn before.
         plain = prompt.removesuffix(mark)
         found = whole.removeprefix(plain) if whole.startswith(plain) else None
         if found is None:
@@ -153,7 +155,7 @@ class Turns:
     def _ended(
         self, answer: str, whole: str, messages: Sequence[Message], place: int, tools: list[Message] | None
     ) -> str:
-        """Return the answer up to its stop token, '' where the template writes none."""
+        """Return the answer up to and including its stop token, '' if the template writes none."""
         if self._stop and (found := self._stop.search(answer)):
             rest = self._control.sub("", answer[found.end() :]) if self._control else answer[found.end() :]
             if rest.strip():
@@ -162,6 +164,7 @@ class Turns:
                     f" {rest.strip()[:40]!r} of the same answer"
                 )
             return answer[: found.end()]
+        # Some templates write the end of a turn only when another turn follows.
         following = self._following(whole, messages, place, tools)
         if self._stop and (found := self._stop.match(following.lstrip())):
             gap = following[: len(following) - len(following.lstrip())]
@@ -175,13 +178,13 @@ class Turns:
         return ""
 
     def _following(self, whole: str, messages: Sequence[Message], place: int, tools: list[Message] | None) -> str:
-        """Return what the template writes after the answer when the conversation goes on."""
+        """Return what the template writes after the answer if the conversation continues."""
         calls = messages[place].get("tool_calls")
         probe, more = (CALL, RESULT) if calls else (ANSWER, QUESTION)
         following = messages[place + 1] if place + 1 < len(messages) else more
         for before, text, after in (
             (messages[: place + 1], whole, following),
-            # Where going on changes what came before (thoughts are stripped), a plain answer tells it.
+            # If continuing changes earlier text (reasoning is stripped), a plain conversation shows it instead.
             ([QUESTION, probe], self._tried([QUESTION, probe], False), more),
         ):
             longer = self._tried([*before, after], False, tools if text is whole else None)
@@ -190,7 +193,7 @@ class Turns:
         return ""
 
     def _probe_prompt(self) -> tuple[str, str]:
-        """Return the generation prompt after a question, and what is wrong with it, if anything is."""
+        """Return the generation prompt after a question, and a message if it cannot be used."""
         prompt, silent, whole = (
             self._tried(*given) for given in (([QUESTION], True), ([QUESTION], False), ([QUESTION, ANSWER], False))
         )
@@ -208,11 +211,11 @@ class Turns:
         return header, ""
 
     def _probe_marks(self) -> bool:
-        """Tell whether the template's ``{% generation %}`` blocks mark a plain answer."""
+        """Return whether the template's ``{% generation %}`` blocks mark a plain answer."""
         return self._tried([QUESTION, ANSWER], False) is not None and bool(self._template.marked())
 
     def _probe_trailer(self) -> str:
-        """Return the header of the next answer where the template writes it whether it is asked for it or not."""
+        """Return the header of the next answer if the template writes it even without add_generation_prompt."""
         prompt, whole = self._tried([QUESTION], True), self._tried([QUESTION, ANSWER], False)
         closing = (whole or "").rpartition(ANSWER["content"])[2]
         found = self._stop.search(closing) if self._stop else None
@@ -220,7 +223,7 @@ class Turns:
         return trailer if trailer.strip() and prompt is not None and prompt.endswith(trailer) else ""
 
     def _own_ends(self, stops: frozenset[str]) -> frozenset[str]:
-        """Return the control tokens that end a turn of the template where none of ``stops`` does."""
+        """Return the control tokens that end the template's turns if none of ``stops`` does."""
         if self._control is None:
             return frozenset()
         found: set[str] = set()

@@ -1,1 +1,1 @@
-"""Token ids and loss masks."""
+"""Tokenisation: token ids, loss masks, and the audit of the masks."""

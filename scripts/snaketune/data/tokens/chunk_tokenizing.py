@@ -1,4 +1,4 @@
-"""What one process does: a chunk of records to rows of token ids and masks, audited and ready to be written."""
+"""The work of one process: a chunk of records becomes rows of token ids and loss masks, audited and ready to write."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -38,23 +38,23 @@ JOINED = (
 SAME_ANSWERS = (NO_PREFERENCE, "the chosen and the rejected answer are the same tokens: neither is preferred")
 
 
-# The documents of a record with their rows: one, or the chosen and the rejected one of a pair.
+# The documents of a record with their rows: a single one, or the chosen and the rejected one of a pair.
 Unit = Sequence[tuple[Document, Row]]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that a process needs to tokenise: small, and the same in each of them.
+    """Everything that a process needs to tokenise: small enough to be sent to each of them.
 
     Attributes:
         folder: the model folder.
         template: source of the chat template, or None.
-        vocab_size: rows of the model's embedding, or None when the model does not say.
-        engine, method: what the gates chose.
-        learns_by: ``train.method``; with one that learns preferences the documents of a record stay together.
-        reasoning: what becomes of reasoning: ``auto``, ``train`` or ``drop``.
-        date: what ``strftime_now`` writes, as YYYY-MM-DD.
-        sources: the files that records came from, for sentences.
+        vocab_size: rows of the model's embedding, or None if its configuration gives no size.
+        engine, method: the choices of the equality gates.
+        learns_by: ``train.method``; preference methods keep the documents of a record together.
+        reasoning: handling of reasoning: ``auto``, ``train`` or ``drop``.
+        date: the date that ``strftime_now`` writes, as YYYY-MM-DD.
+        sources: the source files of the records, for messages.
     """
 
     folder: str
@@ -70,15 +70,15 @@ class Recipe:
 
     @property
     def pairs(self) -> bool:
-        """Whether a record is a chosen and a rejected answer, or one of them."""
+        """Whether records hold a chosen answer, a rejected one, or both."""
         return self.learns_by in PREFERENCE
 
     @classmethod
     def of_slice(cls, cfg: TokenizingSlice, manifest: str | Path, sources: Iterable[str] = ()) -> "Recipe":
-        """Return the recipe in a stage's configuration slice, for the model of a manifest; nothing is settled yet.
+        """Return the recipe of a stage's configuration slice and a model's manifest, before the gates have chosen.
 
         Raises:
-            ConfigError: if the template that the configuration names cannot be used.
+            ConfigError: if the configured template cannot be used.
         """
         folder, settings = Path(manifest).parent / "model", cfg["tokens"]
         template = choose_template(settings["chat_template"], own_chat_template(folder))
@@ -89,7 +89,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
-    """The rows of a chunk, ready to be written, and its part of the account."""
+    """The rows of a chunk, ready to write, and its share of the counts."""
 
     batch: pa.RecordBatch
     rows: int
@@ -105,8 +105,8 @@ class ChunkTokenizer:
     """Tokenises chunks of the file of one split.
 
     Args:
-        split: name of the split, for the account and for errors.
-        threads: the most native threads that the engine may make.
+        split: name of the split, for the counts and for errors.
+        threads: maximum number of native threads of the engine.
     """
 
     def __init__(self, recipe: Recipe, split: str, threads: int = 1):
@@ -115,6 +115,7 @@ class ChunkTokenizer:
         self._split, self._pairs = split, recipe.pairs
         with few_threads(threads):
             engine = load_engine(recipe.engine, self.tokenizer)
+            # The first call starts the native threads, so it must happen while the CPU affinity limits them.
             engine.encode(["the first call makes the threads"] * 64, False)
         self.encoder = Encoder(self.tokenizer, engine, recipe.method)
         self.renderer = Renderer(
@@ -157,15 +158,15 @@ class ChunkTokenizer:
         )
 
     def _place_of(self, parts: Sequence[tuple[Document, Row]]) -> Callable[[int], str]:
-        """Return a function that names the record of a row for a sentence."""
+        """Return a function that gives the place of a row's record, for a message."""
         return lambda row: self.name_of(parts[row][0])
 
     def name_of(self, document: Document) -> str:
-        """Return the user's file and line of a document's record, for a sentence."""
+        """Return the user's file and line of a document's record, for a message."""
         return self.renderer.place(document.record, {"source": document.source, "line": document.line})
 
     def _counts(self, documents: Sequence[Document]) -> Counter[str]:
-        """Count records whose answers need examples of their own, and answers without their reasoning."""
+        """Count records that became several examples, and answers that lost their reasoning."""
         examples = Counter(document.record for document in documents)
         several = [count for count in examples.values() if count > 1]
         lost = sum(document.lost for document in documents)
@@ -176,7 +177,7 @@ class ChunkTokenizer:
         return counts
 
     def _documents(self, chunk: Chunk, dropped: list[dict[str, Any]]) -> list[Document]:
-        """Return the documents of the records, those of a pair one after the other."""
+        """Return the documents of the records; the two of a pair follow each other."""
         documents: list[Document] = []
         record: dict[str, Any] = {}
         number = chunk.first
@@ -210,14 +211,14 @@ def _compiled(recipe: Recipe, tokenizer: TextTokenizer) -> ChatTemplate | None:
 
 
 def _by_record(parts: Sequence[tuple[Document, Row]]) -> Iterable[Unit]:
-    """Return the documents of each record together."""
+    """Return the documents grouped by record."""
     return [tuple(own) for _, own in groupby(parts, lambda part: part[0].record)]
 
 
 def _useless(unit: Unit) -> tuple[str, str] | None:
-    """Return why the documents of a record teach nothing, as reason and detail."""
+    """Return the reason and detail if the documents of a record cannot be trained on."""
     for document, (_, mask) in unit:
-        # Of a few hundred bytes this is quicker than any().
+        # For a few hundred bytes this is faster than any().
         if 1 not in mask.tobytes():
             return JOINED if document.answers else NOTHING_TRAINED
     if len(unit) == 2 and np.array_equal(unit[0][1][0], unit[1][1][0]):
@@ -249,28 +250,28 @@ def _record_batch(units: Sequence[Unit], flat: Rows) -> pa.RecordBatch:
         pa.array([document.source for document in first], pa.int32()),
         pa.array([_second(unit) for unit in units], pa.int32()),
         pa.array([document.plain for document in first], pa.bool_()),
-        # Every row has a trained token.
+        # The first loss-bearing token of each row; every row has one, so the search never reaches the next row.
         pa.array(trained[np.searchsorted(trained, starts)] - starts, pa.int32()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
 def _second(unit: Unit) -> int:
-    """Return where the second document of a record begins; of a single one 0, or -1 where it is a bad answer."""
+    """Return where the second document of a pair begins; 0 for a single document, -1 for a single rejected answer."""
     if len(unit) > 1:
         return len(unit[0][1][0])
     return -1 if unit[0][0].rejected else 0
 
 
 def _example(unit: Unit, tokenizer: TextTokenizer) -> dict[str, Any]:
-    """Return the document, or both answers of a pair, as stretches of text, at most 400 tokens of each."""
+    """Return the document, or both answers of a pair, as segments of text, at most 400 tokens of each."""
     names = ("rejected",) if unit[0][0].rejected else ("tokens", "rejected")
     shown = {name: _stretches(row, tokenizer) for name, (_, row) in zip(names, unit, strict=False)}
     return {"record": unit[0][0].record, **shown}
 
 
 def _stretches(row: Row, tokenizer: TextTokenizer) -> list[dict[str, Any]]:
-    """Return the beginning of a document as stretches of text that are all trained or all masked."""
+    """Return the beginning of a document as segments of text, each either trained or masked."""
     ids, mask = (part[:LONGEST_EXAMPLE_TOKENS] for part in row)
     edges = [0, *(np.flatnonzero(np.diff(mask)) + 1).tolist(), len(ids)]
     return [

@@ -1,4 +1,7 @@
-"""The lines of a file cut into chunks, for several processes to work on; their number cannot be told by the cuts."""
+"""Chunks of lines for several processes; the cuts depend on the file alone, so the output does not depend on threads.
+
+Cutting by the number of processes instead would change the batches of the output file, and with them its digest.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +19,7 @@ LINE_END = 10
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive lines of a file: number of the first one, how many, and their bytes [start, end)."""
+    """Consecutive lines of a file: number of the first line, number of lines, and their bytes [start, end)."""
 
     path: str
     first: int
@@ -32,9 +35,9 @@ class Chunk:
 
 
 def chunks_of(path: str | Path) -> list[Chunk]:
-    """Cut a file into chunks of at most a thousand lines and, unless a line is longer, of 8 MiB.
+    """Cut a file into chunks of at most a thousand lines and 8 MiB (or a single longer line).
 
-    The cuts depend on the content alone. Memory holds eight bytes for each line.
+    The cuts depend on the content alone. Memory is eight bytes per line.
     """
     ends = _line_ends(path)
     found, first, start = [], 0, 0
@@ -58,6 +61,6 @@ def _line_ends(path: str | Path) -> np.ndarray:
 
 
 def processes_for(chunks: Sequence[Chunk], threads: int) -> int:
-    """Return how many processes are worth starting for these chunks, at most ``threads``."""
+    """Return the number of processes worth starting for these chunks, at most ``threads``."""
     size = sum(chunk.end - chunk.start for chunk in chunks)
     return max(1, min(threads, size // BYTES_PER_PROCESS))

@@ -1,12 +1,13 @@
-"""Rendered records to token ids and loss masks, piece by piece where that is exact, else by character offsets.
+"""Token ids and loss masks of rendered records: by segments where that is exact, otherwise by character offsets.
 
-Pieces between the borders of the assistant's spans are encoded on their own and the mask follows by repetition: no
-offsets are needed, so the fast engine can be used, and a character that a normaliser deletes cannot shift the mask.
-This is exact where a border is also a border of tokens; a record with a doubtful border is encoded whole.
+The text is cut at the edges of the assistant's spans, each segment is encoded separately, and the mask repeats the
+segment's flag for each of its tokens. This needs no offsets, so the fast engine can be used, and a character deleted by
+a normaliser cannot shift the mask. It is exact if every cut is a token boundary; a record with a doubtful cut is
+encoded as a whole.
 
-An answer begins where the tokens of its prompt, encoded alone as inference does, end. Where the first characters of an
-answer would join the last ones of its prompt in one token, prompt and answer are encoded apart, since inference gives
-the prompt's tokens as they are; such an answer has an example of its own.
+An answer begins where the tokens of its prompt end, with the prompt encoded alone, as at inference. If the first
+characters of an answer would merge with the end of its prompt into one token, prompt and answer are encoded separately,
+because inference never sees the merged token; such an answer becomes a separate example.
 """
 
 from collections.abc import Sequence
@@ -31,15 +32,15 @@ class Document:
 
     Attributes:
         record: line of the split's file, from 0.
-        source, line: where it came from.
-        spans: the characters that are trained.
+        source, line: origin of the record.
+        spans: character ranges that are trained.
         size: UTF-8 bytes of the trained text.
-        plain: whether it is plain text, which the tokenizer frames itself.
-        answers: how many spans are answers that end with a stop token; 0 where everything is trained.
-        lost: answers whose reasoning the template leaves out.
-        sizes: the part of ``size`` that each answer has.
-        rejected: whether it is a bad answer that has no good one beside it.
-        notes: what the account says of its answers, see :class:`~snaketune.data.templates.examples.Example`.
+        plain: whether it is plain text, to which the tokenizer adds its special tokens.
+        answers: number of spans that are answers ending with a stop token; 0 if everything is trained.
+        lost: number of answers whose reasoning the template leaves out.
+        sizes: the share of each answer in ``size``.
+        rejected: whether it is a rejected answer without a chosen one.
+        notes: notes for the counts, see :class:`~snaketune.data.templates.examples.Example`.
     """
 
     record: int
@@ -56,10 +57,10 @@ class Document:
     rejected: bool = False
 
     def alone(self, answer: int) -> "Document":
-        """Return the document of one answer: its prompt and the answer, of which alone it is trained."""
+        """Return the document of one answer: the text up to its end, in which only this answer is trained."""
         span = self.spans[answer]
         size = self.sizes[answer] if self.sizes else self.size
-        # The counts of the record stay with its first answer.
+        # The counts of the record go with its first answer, so that they are counted once.
         lost, notes = (self.lost, self.notes) if answer == 0 else (0, ())
         own = replace(self, text=self.text[: span[1]], spans=[span], size=size, sizes=(size,), answers=1)
         return replace(own, lost=lost, notes=notes)
@@ -69,7 +70,7 @@ class Encoder:
     """Encodes documents with one engine.
 
     Args:
-        method: ``segments``, or ``offsets`` when segments were found to differ on this tokenizer.
+        method: ``segments``, or ``offsets`` if segments were found to differ for this tokenizer.
     """
 
     def __init__(self, tokenizer: TextTokenizer, engine: Engine, method: str = SEGMENTS):
@@ -78,7 +79,7 @@ class Encoder:
         self._known: dict[int, Segments] = {}
 
     def apart(self, documents: Sequence[Document]) -> list[Document]:
-        """Return the documents; one with an answer that joins its prompt in a token is split into its answers."""
+        """Return the documents, with one per answer where an answer would merge with its prompt into one token."""
         parted: list[Document] = []
         for document in documents:
             if document.answers < 2 or self._kept(document) or not self._joins(document):
@@ -90,7 +91,7 @@ class Encoder:
     def encode(self, documents: Sequence[Document]) -> list[Row]:
         """Return ids (int32) and loss mask (int8) of each document, both of shape [tokens], in the given order.
 
-        A document whose answer cannot be told from its prompt in tokens has an empty mask.
+        The mask is all zeros if an answer cannot be separated from its prompt in tokens.
         """
         rows: dict[int, Row] = {}
         plain, whole, split = [], [], []
@@ -108,11 +109,11 @@ class Encoder:
         return [rows[place] for place in range(len(documents))]
 
     def is_split(self, document: Document) -> bool:
-        """Tell whether the document is encoded in segments."""
+        """Return whether the document is encoded in segments."""
         return not document.plain and bool(self._segments(document))
 
     def encode_whole(self, documents: Sequence[Document]) -> list[Row]:
-        """Encode each text as a whole, or in two where an answer would join its prompt in a token."""
+        """Encode each text as a whole, or in two parts if an answer would merge with its prompt into one token."""
         if not documents:
             return []
         encodings = self._tokenizer.encode_batch([document.text for document in documents], add_special_tokens=False)
@@ -131,7 +132,7 @@ class Encoder:
         return None in self._first_tokens(encoding, document)
 
     def _first_tokens(self, encoding: Any, document: Document) -> list[int | None]:
-        """Return the first token of each span, None where it begins inside a token that its prompt does not have."""
+        """Return the first token of each span, None if the span begins inside a token that its prompt does not have."""
         offsets = np.asarray(encoding.offsets, np.int64).reshape(-1, 2)
         starts, ends = offsets[:, 0], offsets[:, 1]
         found: list[int | None] = []
@@ -140,17 +141,19 @@ class Encoder:
             if not document.answers or not len(touched):
                 found.append(int(touched[0]) if len(touched) else len(starts))
                 continue
-            # Where the text goes on, the prompt's own last characters may be other tokens than alone.
+            # The prompt's last characters may be tokenised differently when text follows than at inference.
             if starts[touched[0]] >= start and self._borders.is_border(document.text, start):
                 found.append(int(touched[0]))
                 continue
             [prompt] = self._tokenizer.encode_batch([document.text[:start]], False, offsets=False)
-            # A token of the prompt may swallow the white space at the beginning of the answer.
+            # An added token with rstrip takes in white space at the beginning of the answer: compare ids, not offsets.
             found.append(len(prompt.ids) if encoding.ids[: len(prompt.ids)] == prompt.ids else None)
         return found
 
     def _encode_in_two(self, encoding: Any, document: Document) -> Row:
-        """Encode prompt and answer apart; nothing is trained where that does not spell the same text."""
+        """Encode prompt and answer separately; train nothing unless both spell the text of the whole."""
+        # Many tokenisers treat the beginning of a text specially (a prefix space, for example). A fence, an added token
+        # before the answer, keeps it from being a beginning; the fence's own id is dropped afterwards.
         [(start, end)] = document.spans
         fence = self._borders.fence
         [prompt] = self._tokenizer.encode_batch([document.text[:start]], False, offsets=False)
@@ -164,7 +167,7 @@ class Encoder:
         return _row(ids, mask)
 
     def _kept(self, document: Document) -> Segments:
-        """Return the segments of a document and keep them until it is encoded."""
+        """Return the segments of a document, cached until it is encoded."""
         if segments := self._segments(document):
             self._known[id(document)] = segments
         return segments
@@ -187,7 +190,7 @@ class Encoder:
         return rows
 
     def _encode_plain(self, texts: Sequence[str]) -> list[Row]:
-        """Encode plain text: all of it is trained, with the end of sequence that the tokenizer may not add itself."""
+        """Encode plain text, all of which is trained, with an end-of-sequence token even if the tokenizer adds none."""
         if not texts:
             return []
         ids, offsets = self._engine.encode(texts, True)
@@ -201,7 +204,7 @@ class Encoder:
 
 
 def _row(ids: np.ndarray, mask: np.ndarray) -> Row:
-    mask[:1] = 0  # nothing comes before the first token, so nothing predicts it
+    mask[:1] = 0  # no position precedes the first token, so nothing predicts it
     return ids, mask
 
 
@@ -211,6 +214,7 @@ def _from_offsets(encoding: Any, spans: Sequence[Span], first_tokens: Sequence[i
     begins, ends = offsets[:, 0], offsets[:, 1]
     mask = np.zeros(len(ids), np.int8)
     for (start, end), first in zip(spans, first_tokens, strict=True):
+        # Tokens of byte-level BPE may share a character; empty offsets belong to tokens that stand for no text.
         touched = np.flatnonzero((ends > start) & (begins < end) & (ends > begins))
         if len(touched):
             mask[first : touched[-1] + 1] = 1

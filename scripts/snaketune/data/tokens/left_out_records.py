@@ -1,4 +1,4 @@
-"""What of the data is not trained on, in sentences: each stage that leaves records out says so, with the keys."""
+"""Sentences about data that is not trained on: each stage that drops records says how many, why, and by which key."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ Counts = Mapping[str, int]
 
 
 def share(part: int, whole: int) -> str:
-    """Return a fraction for the screen: a percentage with the digits that tell it from 0 and from 1."""
+    """Return a percentage for display, with enough digits not to read as 0% or 100% unless it is."""
     percent = 100 * part / whole if whole else 0
     for digits in (0, 1, 2):
         text = f"{percent:.{digits}f}"
@@ -20,7 +20,7 @@ def share(part: int, whole: int) -> str:
 
 
 def removed_duplicates(facts: Counts) -> list[str]:
-    """Return a line about records that were removed as duplicates, or none."""
+    """Return a line about removed duplicates, if there are any."""
     removed, records = facts["removed"], facts["records_in"]
     if not removed:
         return []
@@ -32,7 +32,7 @@ def removed_duplicates(facts: Counts) -> list[str]:
 
 
 def left_out_at_tokenising(splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a line about records that have no tokens to train on, or none."""
+    """Return a line about records left out during tokenisation, if there are any."""
     dropped, records = _left_out(splits), sum(split["records"] for split in splits.values())
     total = sum(dropped.values())
     if not total:
@@ -56,11 +56,11 @@ def _reasons(dropped: Counts) -> str:
 
 
 def lengths_told(facts: Mapping[str, Any], pairs: bool = False) -> list[str]:
-    """Return lines about documents that are longer than a row, from ``rightsize.json``; none where all fit.
+    """Return lines about documents longer than a row, from ``rightsize.json``; none if all fit.
 
     Args:
-        facts: the facts.
-        pairs: whether the records are pairs of answers, which cannot be cut.
+        facts: the facts of ``rightsize.json``.
+        pairs: whether the records are pairs of answers, which cannot be truncated.
     """
     both = _both(facts)
     limit = f"max_length of {facts['max_length']:,} tokens ({_decided(facts)})"
@@ -112,13 +112,13 @@ def _cure(facts: Mapping[str, Any], pairs: bool) -> str:
 def check_losses(
     facts: Mapping[str, Any], splits: Mapping[str, Mapping[str, Any]], policy: LengthPolicy, pairs: bool = False
 ) -> None:
-    """Refuse data of which too much is not trained on, for its length or left out at tokenising.
+    """Refuse data of which too much would not be trained on, because of its length or left out during tokenisation.
 
-    The limit holds for records and for tokens; what ``tokens.coverage`` gives up by itself is allowed.
+    The limit applies to records and to tokens; a loss that ``tokens.coverage`` permits is allowed.
 
     Args:
         facts: the facts of ``rightsize.json``.
-        splits: the accounts of both splits in the manifest of tokenising.
+        splits: the counts of both splits in the manifest of tokenisation.
         policy: the limit.
         pairs: whether the records are pairs of answers.
 

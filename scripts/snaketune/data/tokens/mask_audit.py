@@ -1,4 +1,8 @@
-"""The mask audit: what is trained in each row, and what must never reach a training."""
+"""The mask audit: checks every row's loss mask before it is written.
+
+A wrong mask trains without any error and shows only in the model's answers. The audit therefore shares no code with
+the modules that make masks, and looks at nothing but ids and masks of finished rows.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,13 +15,13 @@ from snaketune.core.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the model, its tokenizer and its chat template allow.
+    """Constraints set by the model, its tokenizer and its chat template.
 
     Attributes:
-        vocab_size: rows of the model's embedding; every id must be below.
-        bos_id: the token that must not stand twice at the beginning, or None.
+        vocab_size: rows of the model's embedding; every id must be smaller.
+        bos_id: the token that must not occur twice at the beginning, or None.
         stop_ids: the tokens at which generation stops, ascending, shape [n].
-        foreign_ids: the tokens that only turns of others than the assistant have, ascending, shape [n].
+        foreign_ids: the tokens that occur only in turns of roles other than the assistant, ascending, shape [n].
     """
 
     vocab_size: int
@@ -31,10 +35,10 @@ class Audit:
     """Counts over the rows of one split.
 
     Attributes:
-        rows: rows with something to train.
-        fewest, most: trained tokens of the row that has fewest and most.
-        ends: trained tokens at which generation stops.
-        rows_without_end: rows in which none of these is trained.
+        rows: number of rows.
+        fewest, most: smallest and largest number of loss-bearing tokens in a row.
+        ends: loss-bearing stop tokens.
+        rows_without_end: rows without a loss-bearing stop token.
     """
 
     rows: int = 0
@@ -44,7 +48,7 @@ class Audit:
     rows_without_end: int = 0
 
     def add(self, other: "Audit") -> None:
-        """Take in the counts of other rows of the same split."""
+        """Add the counts of other rows of the same split."""
         counted = [audit.fewest for audit in (self, other) if audit.rows]
         self.fewest = min(counted, default=0)
         self.most = max(self.most, other.most)
@@ -53,10 +57,10 @@ class Audit:
         self.rows_without_end += other.rows_without_end
 
     def check(self, place: str, stop_ids: np.ndarray) -> None:
-        """Refuse a split of which no row teaches the model to stop.
+        """Refuse a split in which no row teaches the model to stop.
 
         Raises:
-            DataError: if the model has tokens at which it stops and not one of them is trained.
+            DataError: if the model has stop tokens but none of them bears loss.
         """
         if self.rows and len(stop_ids) and not self.ends:
             raise DataError(
@@ -79,9 +83,9 @@ class Rows:
     """Rows that are audited and written together.
 
     Attributes:
-        ids, mask: of all rows, concatenated.
-        offsets: where each row begins and the last one ends, shape [rows + 1].
-        answers: how many answers of a conversation are trained in each row; 0 where everything is, shape [rows].
+        ids, mask: token ids and loss masks of all rows, concatenated.
+        offsets: where each row begins, and the end of the last one, shape [rows + 1].
+        answers: number of trained answers in each row; 0 if everything is trained, shape [rows].
     """
 
     ids: np.ndarray
@@ -91,14 +95,14 @@ class Rows:
 
 
 def audit(rows: Rows, limits: Limits, place: Callable[[int], str]) -> Audit:
-    """Count and check ``rows``, each of which has a trained token.
+    """Count and check ``rows``, each of which has a loss-bearing token.
 
     Args:
-        place: names the record of a row, for the sentence of an error.
+        place: gives the place of a row's record, for error messages.
 
     Raises:
-        DataError: naming the first row with a token outside the vocabulary, with two tokens that begin a text, with a
-            trained stretch that does not end where generation stops, or with a token of another role in it.
+        DataError: for the first row with a token outside the vocabulary, with two bos tokens, with a trained segment
+            that does not end at a stop token, or with a token of another role in one.
     """
     if not len(rows.answers):
         return Audit()
@@ -109,6 +113,7 @@ def audit(rows: Rows, limits: Limits, place: Callable[[int], str]) -> Audit:
             f"{limits.vocab_size} tokens: the tokenizer belongs to another model; use the one that came with the "
             "weights."
         )
+    # A doubled bos arises when both template and tokenizer add one; no model has seen that in pretraining.
     second = np.minimum(starts + 1, rows.offsets[1:] - 1)
     doubled = (rows.ids[starts] == limits.bos_id) & (rows.ids[second] == limits.bos_id) & (second > starts)
     if limits.bos_id is not None and doubled.any():
@@ -126,12 +131,12 @@ def audit(rows: Rows, limits: Limits, place: Callable[[int], str]) -> Audit:
 def _check_answers(
     rows: Rows, limits: Limits, is_stop: np.ndarray, stops: np.ndarray, place: Callable[[int], str]
 ) -> None:
-    """Check each trained stretch of the rows of answers; nothing of how the masks were made is used here."""
-    # An edge is the last token of a trained stretch: the mask falls from 1 to 0 behind it, or its row ends. The mask is
+    """Check each trained segment of rows with answers."""
+    # An edge is the last token of a trained segment: the mask falls from 1 to 0 after it, or its row ends. The mask is
     # int8, so that the difference can be negative.
     edges = np.diff(rows.mask, append=np.int8(0)) < 0
     edges[rows.offsets[1:] - 1] = rows.mask[rows.offsets[1:] - 1] == 1
-    # Of rows in which everything is trained nothing is asked.
+    # Rows in which everything is trained (plain text) have no answers to check.
     checked = np.repeat(rows.answers > 0, np.diff(rows.offsets))
     wrong = np.flatnonzero(edges & ~is_stop & checked)
     if len(wrong):
@@ -155,5 +160,5 @@ def _check_answers(
 
 
 def _row_of(rows: Rows, token: np.integer) -> int:
-    """Return the row that a token is in."""
+    """Return the row of a token given by its index."""
     return int(np.searchsorted(rows.offsets, token, side="right")) - 1

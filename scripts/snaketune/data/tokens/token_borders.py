@@ -1,27 +1,29 @@
-"""Characters at which a text can be cut without changing its tokens."""
+"""Positions at which a text can be cut without changing its tokens."""
 
 from collections.abc import Sequence
 
 from snaketune.data.templates.templates import Span
 from snaketune.data.tokens.tokenizer import TextTokenizer
 
-# Characters that are looked at beside a border, the longest white space after it, and how many answers are kept.
+# Characters examined on each side of a cut, longest white space allowed after it, and size of the caches.
 CONTEXT, LONGEST_SPACE, ANSWERS_KEPT = 12, 64, 100_000
 Segments = list[tuple[str, int]]
 
 
 class Borders:
-    """Knows at which characters a text can be cut without changing its tokens.
+    """Finds the positions at which a text can be cut without changing its tokens.
 
-    Beside a token that is matched before anything else it always can. Elsewhere the tokenizer is asked, once for the
-    same few characters on both sides: pre-tokenisers look no further than a run of white space and what follows it.
-    The equality gate checks the answers on whole records.
+    Next to an added token, which is matched before anything else, a cut is always safe. Elsewhere the tokenizer is
+    tried on a few characters on both sides, cached by those characters: pre-tokenisers look no further than a run of
+    white space and the characters after it. The equality gate verifies the result on whole records.
     """
 
     def __init__(self, tokenizer: TextTokenizer):
         self._tokenizer = tokenizer
         self._answers: dict[tuple[str, str], bool] = {}
         self._near: dict[tuple[str, str], bool] = {}
+        # Added tokens with lstrip or rstrip swallow white space beside them, and single_word ones depend on their
+        # neighbours: only the others make a cut safe.
         added = [token for token in tokenizer.added_tokens.values() if not token.single_word and token.content.strip()]
         self._closing = _by_length({token.content for token in added if not token.rstrip})
         self._reach = max([CONTEXT, *(size for size, _ in self._closing)])
@@ -31,14 +33,14 @@ class Borders:
 
     @property
     def fence(self) -> str:
-        """An added token that leaves the text beside it alone, or '' where there is none."""
+        """An added token that strips no text on either side, or '' if there is none."""
         fences = set().union(*(names for _, names in self._closing)) & set().union(
             *(names for _, names in self._opening)
         )
         return min(fences, default="")
 
     def split(self, text: str, spans: Sequence[Span]) -> Segments:
-        """Return the pieces of ``text`` with 1 for the trained ones; nothing when a border is doubtful."""
+        """Return the segments of ``text``, with 1 for trained ones; an empty list if a cut is doubtful."""
         segments: Segments = []
         cursor = 0
         for start, end in spans:
@@ -54,7 +56,7 @@ class Borders:
         return segments
 
     def is_border(self, text: str, at: int) -> bool:
-        """Tell whether tokens end at the character ``at``, as far as is known."""
+        """Return whether a token boundary at the character ``at`` is certain enough to cut there."""
         if not 0 < at < len(text):
             return True
         key = (text[max(0, at - self._reach) : at], text[at])
@@ -66,7 +68,7 @@ class Borders:
         return known
 
     def _is_near(self, following: str) -> bool:
-        """Tell whether a few characters before a border, and the one behind it, decide."""
+        """Return whether a few characters before a cut and the one after it determine the result."""
         return not self._swallowing and not following.isspace() and following not in self._first
 
     def _look(self, text: str, at: int) -> bool:
@@ -76,6 +78,7 @@ class Borders:
             return not text[at].isspace()
         left, right = text[max(0, at - CONTEXT) : at], text[at : at + LONGEST_SPACE]
         space = len(right) - len(right.lstrip())
+        # The white space may go on, and tokens of white space depend on its full length.
         if space == LONGEST_SPACE:
             return False
         key = (left, right[: space + 1])

@@ -1,4 +1,7 @@
-"""Token ids on disk: an Arrow folder that is memory-mapped here and that ``datasets.load_from_disk`` opens."""
+"""Token ids on disk: an Arrow folder, memory-mapped here, that ``datasets.load_from_disk`` can open as well.
+
+Masks are stored as one bit per token. The IPC stream format rather than the file format is what ``datasets`` expects.
+"""
 
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -33,10 +36,11 @@ _SCALARS |= {"plain": "bool", "first": "int32"}
 
 @contextmanager
 def writing_tokens(folder: str | Path) -> Iterator[pa.ipc.RecordBatchStreamWriter]:
-    """Give a writer of record batches; the folder appears when the block ends without an error."""
+    """Yield a writer of record batches; the folder appears once the block ends without an error."""
     with writing_directory(folder) as partial:
         with pa.OSFile(str(partial / DATA_FILE), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as writer:
             yield writer
+        # The two JSON files below, with exactly these keys, make the folder readable by ``datasets``.
         features: dict[str, dict[str, Any]] = {
             name: {"feature": {"dtype": dtype, "_type": "Value"}, "_type": "List"} for name, dtype in _LISTS.items()
         }
@@ -57,23 +61,23 @@ def writing_tokens(folder: str | Path) -> Iterator[pa.ipc.RecordBatchStreamWrite
 
 
 def mask_array(mask: np.ndarray) -> pa.BooleanArray:
-    """Return a loss mask of 0 and 1 (int8) as Arrow keeps it: one bit a token."""
+    """Return a loss mask of 0 and 1 (int8) as an Arrow array with one bit per token, least significant bit first."""
     bits = pa.py_buffer(np.packbits(mask.view(np.uint8), bitorder="little"))
     return pa.BooleanArray.from_buffers(pa.bool_(), len(mask), [None, bits])
 
 
 class TokenStore:
-    """Tokenised documents of one split, memory-mapped: columns of scalars as arrays, documents on demand.
+    """Tokenised documents of one split, memory-mapped: scalar columns as arrays, documents on demand.
 
     Attributes:
         lengths: tokens of each document, int32, shape [documents].
-        bytes: UTF-8 bytes of the trained text of each, int32.
-        records: line of each in the split's file, from 0, int64.
-        sources: number of the source that each comes from, int32.
-        seconds: where the second of a pair's two documents, the rejected one, begins; 0 for a single document and -1
-            for one that is a bad answer, int32.
-        plain: whether each is plain text, bool.
-        firsts: the first token of each that is trained, int32.
+        bytes: UTF-8 bytes of the trained text of each document, int32.
+        records: line of each document's record in the split's file, from 0, int64.
+        sources: number of each document's source, int32.
+        seconds: position at which the second document of a pair, the rejected one, begins; 0 for a single document
+            and -1 for a single rejected answer, int32.
+        plain: whether each document is plain text, bool.
+        firsts: position of the first loss-bearing token of each document, int32.
     """
 
     def __init__(self, folder: str | Path):
@@ -98,7 +102,7 @@ class TokenStore:
     def document(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the token ids (int32) and the loss mask (int8) of document ``index``, both of shape [length].
 
-        Of a pair they are those of both documents, one after the other. The ids are a view of the file.
+        For a pair, both documents are concatenated. The ids are a view of the memory-mapped file.
         """
         batch = bisect_right(self._starts, index) - 1
         row = index - self._starts[batch]
@@ -106,13 +110,14 @@ class TokenStore:
         packed = self._masks[batch]
         if packed.dtype == np.int8:
             return self._ids[batch][start:end], packed[start:end]
+        # Only the bytes that hold the document's bits are unpacked; the first bits may belong to its neighbour.
         bits = np.unpackbits(packed[start >> 3 : (end + 7) >> 3], bitorder="little")
         skip = start & 7
         return self._ids[batch][start:end], bits[skip : skip + end - start].view(np.int8)
 
 
 def _mask_view(values: pa.Array) -> np.ndarray:
-    """Return the bits of a mask as bytes (uint8), or the mask itself where it has a byte a token (int8)."""
+    """Return the packed bits of a mask (uint8), or the mask itself if it is stored as one byte per token (int8)."""
     if values.type == pa.int8():
         found: np.ndarray = values.to_numpy()
         return found

@@ -1,4 +1,4 @@
-"""The tokenizer of a prepared model, without importing torch: ids, offsets and special tokens."""
+"""The tokenizer of a prepared model: ids, offsets and special tokens, through ``tokenizers`` and without torch."""
 
 import functools
 import re
@@ -16,23 +16,24 @@ from snaketune.model.stop_tokens import as_list, generation_settings
 
 SPECIAL_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 NAMING_FILES = ("special_tokens_map.json", "tokenizer_config.json")
-# All that a tokenizer is read from.
+# All files that a tokenizer is read from.
 FILES = ("tokenizer.json", *NAMING_FILES, CONFIG, GENERATION)
 
 
 class TextTokenizer:
-    """A fast tokenizer with the names of its special tokens; nothing in it changes once it is read.
+    """A fast tokenizer with its special tokens; immutable once read.
 
     Attributes:
         path: its ``tokenizer.json``.
-        special_tokens: the texts of ``bos_token`` and so on, those that it has.
-        vocab_size: number of tokens, added ones included.
+        special_tokens: the texts of ``bos_token`` and so on, as far as they are defined.
+        vocab_size: number of tokens, including added ones.
     """
 
     def __init__(self, folder: str | Path):
         folder = Path(folder)
         self.path = folder / "tokenizer.json"
         self._tokenizer = Tokenizer.from_file(str(self.path))
+        # A tokenizer.json may carry truncation and padding settings, which would cut or fill texts silently.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.special_tokens = _special_tokens(folder)
@@ -45,14 +46,15 @@ class TextTokenizer:
 
     @functools.cached_property
     def control_tokens(self) -> re.Pattern[str] | None:
-        """A pattern that matches any control token written as text, or None when there are none."""
+        """A pattern that matches any control token written as text, or None if there are no control tokens."""
+        # Longest first, so that a token that is a prefix of another one does not shadow it.
         names = {token.content for token in self.added_tokens.values() if token.special}
         ordered = sorted({*names, *self.special_tokens.values(), *self.stops}, key=lambda name: (-len(name), name))
         visible = [re.escape(name) for name in ordered if name.strip()]
         return re.compile("|".join(visible)) if visible else None
 
     def control_token_in(self, text: str) -> str:
-        """Return the first control token that ``text`` spells, before or after the tokenizer's normaliser, or ''."""
+        """Return the first control token spelled in ``text``, as written or after normalisation, or ''."""
         if self.control_tokens is None:
             return ""
         found = self.control_tokens.search(text)
@@ -67,18 +69,18 @@ class TextTokenizer:
 
     @functools.cached_property
     def stops(self) -> tuple[str, ...]:
-        """The tokens at which the model ends an answer, spelled out: those of its generation settings and its eos."""
+        """The texts of the stop tokens: eos_token, and eos_token_id of the generation settings."""
         found = {*as_list(generation_settings(self.path.parent).get("eos_token_id")), *as_list(self.eos_id)}
         names = [self._tokenizer.id_to_token(number) for number in sorted(found)]
         return tuple(name for name in names if name and name.strip())
 
     @property
     def end_token(self) -> str:
-        """The stop token that ends an answer where a chat template writes none: eos, else the first stop, or ''."""
+        """The token added to an answer that a chat template leaves unended: eos, else the first stop token, or ''."""
         return self.special_tokens.get("eos_token", "") or next(iter(self.stops), "")
 
     def ids_of(self, names: Iterable[str]) -> np.ndarray:
-        """Return the ids of tokens that are spelled out, ascending, int32; names that are not tokens are left out."""
+        """Return the ids of tokens given by text, ascending, int32; unknown texts are skipped."""
         found = {number for name in names if (number := self._tokenizer.token_to_id(name)) is not None}
         return np.asarray(sorted(found), np.int32)
 
@@ -101,7 +103,7 @@ class TextTokenizer:
         return 0
 
     def encode_batch(self, texts: list[str], add_special_tokens: bool, offsets: bool = True) -> list[Any]:
-        """Return one encoding per text with ``ids`` and, unless they are not wanted, character ``offsets``."""
+        """Return one encoding per text with ``ids`` and, if wanted, character ``offsets``."""
         encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
         return encode(texts, add_special_tokens=add_special_tokens)
 
@@ -115,7 +117,7 @@ class TextTokenizer:
 
 
 def text_tokenizer(folder: str | Path) -> TextTokenizer:
-    """Return the tokenizer in ``folder``, which a process reads once: a vocabulary of 262,144 tokens takes seconds."""
+    """Return the tokenizer in ``folder``, cached per process: reading a vocabulary of 262,144 tokens takes seconds."""
     states = [file.stat() for name in FILES if (file := Path(folder) / name).is_file()]
     return _read_once(str(folder), tuple((state.st_ino, state.st_size, state.st_mtime_ns) for state in states))
 
@@ -140,10 +142,10 @@ def _content(token: Any) -> str:
 
 
 def own_chat_template(folder: str | Path) -> str | None:
-    """Return the chat template that comes with the tokenizer in ``folder``, if there is one.
+    """Return the chat template of the tokenizer in ``folder``, if it has one.
 
     Raises:
-        DataError: if the tokenizer has several and none is called ``default``.
+        DataError: if it has several and none is named ``default``.
     """
     folder = Path(folder)
     if (folder / "chat_template.jinja").is_file():

@@ -1,7 +1,7 @@
-"""What turns texts into token ids: fastokens where it proves equal to ``tokenizers``, else ``tokenizers``.
+"""Tokeniser engines: fastokens if it proves equal to ``tokenizers`` for this run, otherwise ``tokenizers``.
 
-fastokens was measured at 40 to 60 times the speed, but it is young and does not know every kind of tokenizer. So each
-run compares the two on texts of the run and on fuzz strings, and any difference decides for ``tokenizers``.
+fastokens was measured at 40 to 60 times the throughput, but it is young and does not support every tokenizer. Each run
+therefore compares both on its own texts and on fuzz strings; a single difference rules fastokens out.
 """
 
 import functools
@@ -20,8 +20,8 @@ from snaketune.data.tokens.tokenizer import TextTokenizer
 
 FUZZ_STRINGS = 2000
 GATE_BATCH = 500
-# Where tokenizers go wrong: controls, accents, right-to-left, Indic, Hangul, CJK and its compatibility forms, joiners,
-# symbols, emoji, variation selectors.
+# Characters on which implementations tend to differ: controls, accents, right-to-left, Indic, Hangul, CJK and its
+# compatibility forms, joiners, symbols, emoji, variation selectors.
 RANGES = (
     (0x00, 0x1F), (0x80, 0x24F), (0x300, 0x36F), (0x370, 0x5FF), (0x600, 0x6FF), (0x900, 0xDFF), (0xE00, 0xE7F),
     (0x1100, 0x11FF), (0x2000, 0x206F), (0x2100, 0x27FF), (0x3000, 0x30FF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3),
@@ -38,7 +38,7 @@ class Engine(Protocol):
     name: str
 
     def encode(self, texts: Sequence[str], add_special_tokens: bool) -> Flat:
-        """Return all ids (int32, concatenated) and the offsets (int64, shape [texts + 1]) of each text in them."""
+        """Return the ids of all texts (int32, concatenated) and where each text starts (int64, shape [texts + 1])."""
         ...
 
 
@@ -63,7 +63,7 @@ class FastEngine:
 
     Raises:
         ImportError: if it is not installed.
-        Exception: whatever it raises for a tokenizer that it does not know.
+        Exception: whatever it raises for a tokenizer that it does not support.
     """
 
     name = "fastokens"
@@ -86,13 +86,13 @@ ENGINES = {engine.name: engine for engine in (FastEngine, TokenizersEngine)}
 
 @functools.lru_cache(maxsize=2)
 def load_engine(name: str, tokenizer: TextTokenizer) -> Engine:
-    """Return the engine called ``name``, which is made once for a tokenizer."""
+    """Return the engine called ``name``, created once per tokenizer."""
     return ENGINES[name](tokenizer)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineGate:
-    """Which engine a run uses and what the comparison found; ``reason`` is empty when fastokens passed."""
+    """The engine of a run and the result of the comparison; ``reason`` is empty if fastokens passed."""
 
     engine: str
     sample_texts: int
@@ -107,10 +107,10 @@ class EngineGate:
 
 
 def choose_engine(tokenizer: TextTokenizer, sample: Sequence[str]) -> EngineGate:
-    """Compare fastokens with ``tokenizers`` on ``sample`` and on fuzz strings, and choose.
+    """Compare fastokens with ``tokenizers`` on ``sample`` and on fuzz strings, and choose an engine.
 
     Args:
-        sample: texts of this run, rendered.
+        sample: rendered texts of this run.
     """
     fuzz = fuzz_strings(tokenizer)
     try:
@@ -120,7 +120,7 @@ def choose_engine(tokenizer: TextTokenizer, sample: Sequence[str]) -> EngineGate
         return EngineGate(TokenizersEngine.name, 0, 0, 0, "fastokens is not installed")
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except BaseException as error:  # a panic of the native code is no Exception
+    except BaseException as error:  # a panic of native code is not an Exception
         return EngineGate(TokenizersEngine.name, 0, 0, 0, f"fastokens: {str(error).splitlines()[0][:200]}")
     engine = TokenizersEngine.name if differ else FastEngine.name
     return EngineGate(engine, len(sample), len(fuzz), differ, reason)
@@ -146,7 +146,7 @@ def _row(flat: Flat, number: int) -> np.ndarray:
 
 
 def fuzz_strings(tokenizer: TextTokenizer, count: int = FUZZ_STRINGS) -> list[str]:
-    """Return ``count`` fixed strings of all that tokenizers stumble over, with added tokens in the middle."""
+    """Return ``count`` fixed strings of characters that are hard to tokenise, mixed with added tokens."""
     generator = random.Random(5)
     names = sorted(token.content for token in tokenizer.added_tokens.values())[:200]
     return [_fuzz_string(generator, (*PIECES, *names)) for _ in range(count)]
@@ -164,11 +164,11 @@ def _fuzz_string(generator: random.Random, pieces: Sequence[str]) -> str:
 
 @contextmanager
 def few_threads(threads: int) -> Iterator[None]:
-    """Load and first use an engine inside this block, and its native threads are at most ``threads``.
+    """Limit the native threads of an engine that is loaded and first called inside this block to ``threads``.
 
-    Both engines make their threads at the first call, one for each CPU that the process may use; fastokens heeds no
-    environment variable. So the process is bound to that many CPUs meanwhile and let go afterwards. Where the system
-    cannot bind (macOS), nothing happens.
+    Both engines start their threads at the first call, one for each CPU available to the process, and fastokens
+    ignores environment variables. The CPU affinity is therefore restricted inside the block and restored afterwards.
+    On systems without CPU affinity (macOS) nothing happens.
     """
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     if len(allowed) <= threads:
@@ -178,5 +178,6 @@ def few_threads(threads: int) -> Iterator[None]:
     try:
         yield
     finally:
+        # Threads inherit the affinity of their creator, so each one has to be released.
         for thread in Path("/proc/self/task").iterdir():
             os.sched_setaffinity(int(thread.name), allowed)

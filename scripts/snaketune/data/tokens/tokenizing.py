@@ -1,4 +1,8 @@
-"""From canonical records to token ids with a loss mask: template once, tokens once, every record accounted for."""
+"""Tokenisation of the splits: canonical records become token ids with a loss mask, and every record is accounted for.
+
+Before the first chunk, a sample decides the backend: the fast engine and the segment method are used only if they give
+exactly the tokens of the reference, and examples are compared with the prompts of transformers.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,24 +33,24 @@ from snaketune.data.tokens.tokenizing_account import SplitAccount
 
 SAMPLE_RECORDS = 1000
 
-# Records of each split that a template is tried on in a process of its own.
+# Records of each split on which a template is tried in a separate process.
 TRIED_RECORDS = 50
-# The documents of a conversation, its messages and the tools that are offered.
+# The documents of a conversation, its messages and its tools.
 Sampled = tuple[list[Document], tuple[list[Message], list[Message] | None]]
 
 
 def select_backend(recipe: Recipe, files: Sequence[str | Path], threads: int) -> tuple[Recipe, dict[str, Any]]:
-    """Choose engine and method on a sample of the run's records, and check it against transformers.
+    """Choose engine and method on a sample of the run's records, and check the sample against transformers.
 
     Args:
         files: the records of the splits.
-        threads: the most native threads that an engine may make.
+        threads: maximum number of native threads of an engine.
 
     Returns:
-        The recipe with both chosen, and the facts of the comparisons.
+        The recipe with both choices, and the facts of the comparisons.
 
     Raises:
-        DataError: if an example is not what transformers gives at inference.
+        DataError: if an example differs from what transformers gives at inference.
     """
     _try_template(recipe, files)
     worker = ChunkTokenizer(recipe, "sample", threads)
@@ -64,7 +68,7 @@ def select_backend(recipe: Recipe, files: Sequence[str | Path], threads: int) ->
 
 
 def _try_template(recipe: Recipe, files: Sequence[str | Path]) -> None:
-    """Render the first records in a process that may neither take long nor much memory."""
+    """Render the first records in a process with limits on time and memory."""
     if not recipe.template:
         return
     named: list[Named] = []
@@ -84,7 +88,7 @@ def _compared(recipe: Recipe, worker: ChunkTokenizer, sample: list[Sampled], enc
         reference = Reference(recipe.folder, worker.template, recipe.date)
     except ImportError:
         return {"conversations": 0, "reason": "transformers is not installed"}
-    except Exception as error:  # whatever another library says about files that our own code reads
+    except Exception as error:  # transformers may reject files that the code here reads; the reason goes into the facts
         return {
             "conversations": 0,
             "reason": f"it cannot read the tokenizer ({(str(error).splitlines() or [''])[0][:200]})",
@@ -99,10 +103,10 @@ def _compared(recipe: Recipe, worker: ChunkTokenizer, sample: list[Sampled], enc
 
 
 def _sample(worker: ChunkTokenizer, chunks: Sequence[Chunk]) -> list[Sampled]:
-    """Return conversations spread evenly over the chunks with their documents (without messages for plain text)."""
+    """Return evenly spaced conversations with their documents (for plain text, without messages)."""
     sampled: list[Sampled] = []
     starts = np.cumsum([0, *(chunk.lines for chunk in chunks)])
-    # Some of the sample will be left out, so a few more are drawn than are needed.
+    # Some sampled records will be unusable, so a quarter more are drawn than needed.
     wanted = min(int(starts[-1]), SAMPLE_RECORDS + SAMPLE_RECORDS // 4)
     places = np.linspace(0, starts[-1] - 1, wanted).astype(np.int64)
     for number, chunk in enumerate(chunks):
@@ -134,14 +138,14 @@ def tokenize_splits(
 
     Args:
         files: the splits.
-        recipe: how, but for what is settled on a sample.
-        dropped: gets the records that are left out.
-        threads: the most processes.
-        parts: what shards have tokenised already, see :func:`tokenize_shard`.
+        recipe: how to tokenise; engine and method are chosen here.
+        dropped: receives the records that are left out.
+        threads: maximum number of processes.
+        parts: results of shards, see :func:`tokenize_shard`.
 
     Raises:
-        ConfigError: if a conversation needs a template and there is none.
-        DataError: if nothing is left to train on or the mask audit finds what must not reach a training.
+        ConfigError: if a conversation needs a template and the model has none.
+        DataError: if nothing is left to train on, or the mask audit fails.
     """
     recipe, facts = select_backend(recipe, [records for records, _ in files.values()], threads)
     accounts: dict[str, SplitAccount] = {}
@@ -190,16 +194,16 @@ def tokenize_split(
     The bytes of the output do not depend on ``threads``.
 
     Args:
-        dropped: gets one JSON line for each record that is left out: ``split``, ``record`` (line of the split's file,
-            from 0), ``source`` and ``line`` (where it came from), ``reason`` and ``detail``.
-        done: the results of this split's chunks and of those to come, where shards have made them.
+        dropped: receives one JSON line per record left out: ``split``, ``record`` (line of the split's file, from 0),
+            ``source`` and ``line`` (its origin), ``reason`` and ``detail``.
+        done: results of shards for this split's chunks, followed by those of later splits.
 
     Returns:
-        The account of the split and up to three examples with trained and masked stretches of text.
+        The counts of the split, and up to three examples with trained and masked segments of text.
 
     Raises:
-        ConfigError: if a conversation needs a template and there is none.
-        DataError: if the mask audit finds what must not reach a training.
+        ConfigError: if a conversation needs a template and the model has none.
+        DataError: if the mask audit fails.
     """
     account = SplitAccount()
     examples: list[dict[str, Any]] = []
@@ -224,7 +228,7 @@ def results_of(recipe: Recipe, split: str, chunks: Sequence[Chunk], threads: int
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How many of the compared documents differ in ids, how many in masks alone, and the first that does."""
+    """The numbers of compared documents, of those that differ in ids or only in masks, and the first that differs."""
 
     compared: int
     ids: int
@@ -245,7 +249,7 @@ def compare(documents: Sequence[Document], ours: Sequence[Row], theirs: Sequence
 
 
 def choose_method(documents: Sequence[Document], encoder: Encoder) -> tuple[str, dict[str, Any]]:
-    """Return ``segments`` when they give the tokens of the whole text on every document, else ``offsets``.
+    """Return ``segments`` if they give the tokens of the whole text for every document, else ``offsets``.
 
     Returns:
         The method and the facts of the comparison.

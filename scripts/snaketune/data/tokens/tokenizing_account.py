@@ -1,4 +1,4 @@
-"""What became of the records of each split while tokenising: counted for the manifest, and told in sentences."""
+"""Counts of tokenisation per split, for the manifest, and sentences about them, for the terminal."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from snaketune.data.tokens.mask_audit import Audit
 
 @dataclass(slots=True)
 class SplitAccount:
-    """What became of the records of one split."""
+    """Counts over the records of one split."""
 
     records: int = 0
     tokens: int = 0
@@ -25,8 +25,8 @@ class SplitAccount:
     counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, result: ChunkResult) -> None:
-        """Count the records of a chunk."""
-        # Of a record that became several examples the first one counts.
+        """Add the counts of a chunk."""
+        # A record that became several examples counts once.
         self.records += result.rows - result.counts["examples_of_these"] + result.counts["records_in_several_examples"]
         self.tokens += result.tokens
         self.trainable_tokens += result.trainable_tokens
@@ -38,14 +38,14 @@ class SplitAccount:
         self.counts.update(result.counts)
 
     def first(self, sources: Sequence[str], file: str) -> str:
-        """Return where the first record was left out and why, ``file`` being the split's."""
+        """Return the place of the first record left out and the reason; ``file`` is the split's."""
         if not self.first_place:
             return "it is empty"
         number = self.first_place["record"] + 1
         return f"{place_of(self.first_place, sources, f'{file} line {number}')}: {self.first_refusal}"
 
     def facts(self) -> dict[str, Any]:
-        """Return the account as facts for the manifest."""
+        """Return the counts as facts for the manifest."""
         return {
             "records": self.records,
             "tokens": self.tokens,
@@ -57,7 +57,7 @@ class SplitAccount:
 
 
 def warnings_of(facts: dict[str, Any]) -> list[str]:
-    """Return sentences about what is allowed in the facts of tokenising but is rarely meant."""
+    """Return sentences about facts of tokenisation that are allowed but rarely intended."""
     found = []
     if reason := facts.get("transformers_gate", {}).get("reason"):
         found.append(f"Examples were not compared with transformers' inference prompts: {reason}.")
@@ -81,7 +81,7 @@ def warnings_of(facts: dict[str, Any]) -> list[str]:
 
 
 def _account_of(splits: dict[str, dict[str, Any]]) -> list[str]:
-    """Return sentences about records that became several examples, and answers without their reasoning."""
+    """Return sentences about records that became several examples, and answers that lost their reasoning."""
     found = []
     for split, facts in splits.items():
         if several := facts.get("records_in_several_examples"):

@@ -1,4 +1,4 @@
-"""Tokenising from its files to its files."""
+"""The stage tokenize_records: its input files and its output files."""
 
 from dataclasses import dataclass
 from pathlib import Path
