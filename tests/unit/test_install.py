@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -18,9 +17,16 @@ PIN = next(
 CPU_INDEX = "--index-url https://download.pytorch.org/whl/cpu"
 
 # Plays `python`, the environment's python and its pip. $WHEELS says where the CPU build is found, $SLOW how long each
-# step takes. An environment is whole when .venv/whole is there, as the last step of the last installation writes it.
+# step takes, $KILL before which step all of the installation is killed.
+# An environment is whole when .venv/whole is there, as the last step of the last installation writes it.
 PYTHON = r"""#!/bin/bash
-step() { [ -z "${SLOW:-}" ] || sleep "$SLOW"; }
+step() {
+    [ -z "${SLOW:-}" ] || sleep "$SLOW"
+    [ -n "${KILL:-}" ] || return 0
+    echo >>"$STEPS"
+    [ "$(grep -c '' "$STEPS")" -lt "$KILL" ] || kill -9 0
+}
+case "$0" in */tools/rm | */tools/touch) step; PATH=$REAL "${0##*/}" "$@"; exit ;; esac
 [ -z "${PYTHONHOME:-}${PYTHONPATH:-}" ] || exit 1
 case "$*" in
     *"-m venv"*)
@@ -55,7 +61,8 @@ case "$*" in
         esac
         rm .venv/half; rm -r .venv/busy ;;
     *'version("torch")'*) cat .venv/torch ;;
-    *compileall*) echo "$*" >.venv/compiled; exit 1 ;; # some package has a template that is no Python
+    *compileall*) # some package has a template that is no Python
+        step; echo half >.venv/compiled; step; echo "$*" >.venv/compiled; step; exit 1 ;;
     *"import numpy"*) [ -e .venv/whole ] && [ ! -e .venv/half ] ;;
     *"import pip"*) [ -e .venv/pip ] ;;
     *ensurepip*) [ -z "${NO_VENV:-}" ] ;;
@@ -379,15 +386,36 @@ def begin(place, **variables):
     )
 
 
-@pytest.mark.parametrize("instant", range(20))
-def test_killed_at_any_instant_the_same_command_heals(place, instant):
-    killed = begin(place, SLOW="0.02")
-    time.sleep(0.02 * (instant + 1))
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    done, _ = install(place, WHEELS="own", PATH=f"{place}/.venv/bin:{place}/tools")
-    assert done.returncode == 0, done.stderr
-    assert (place / ".venv" / "whole").exists()
+def kill_before(place, step):
+    """Install and kill all of it before a step; return whether there was such a step."""
+    (place / "steps").unlink(missing_ok=True)
+    own = {"KILL": str(step), "STEPS": str(place / "steps"), "REAL": os.environ["PATH"]}
+    process = begin(place, **own)
+    process.communicate(timeout=60)
+    assert process.returncode in (0, -signal.SIGKILL)
+    return process.returncode != 0
+
+
+def stamped(place):
+    return [path.name for path in (place / ".venv").glob(".snaketune-[0-9]*")]
+
+
+def test_killed_before_any_step_the_same_command_heals(place):
+    """Steps are those of making the environment, of pip, of compiling, and each removal and creation of a mark."""
+    for name in ("rm", "touch"):
+        (place / "tools" / name).unlink()
+        write_tool(place / "tools" / name, PYTHON)
+    step = 1
+    while kill_before(place, step):
+        compiled = place / ".venv" / "compiled"
+        assert not stamped(place) or ((place / ".venv" / "whole").exists() and compiled.exists())
+        done, _ = install(place, WHEELS="own", REAL=os.environ["PATH"], PATH=f"{place}/.venv/bin:{place}/tools")
+        assert done.returncode == 0, (step, done.stderr)
+        assert (place / ".venv" / "whole").exists() and compiled.read_text() != "half\n"
+        assert len(stamped(place)) == 1
+        shutil.rmtree(place / ".venv")
+        step += 1
+    assert step > 12
 
 
 @pytest.mark.skipif(not shutil.which("flock"), reason="one installation at a time needs flock(1)")

@@ -28,6 +28,7 @@ def make_run(results, name, id="lora-r8-00000000", info=INFO, **changes):
     run = json.loads((folder / "run.json").read_text()) | {"run": name}
     for key, value in changes.get("config", {}).items():
         run["config"][key] = {"value": value, "origin": "config.yaml"}
+    run["digests"] |= changes.get("digests", {})
     (folder / "run.json").write_text(json.dumps(run))
     evaluation = json.loads((folder / "evaluation.json").read_text())
     evaluation["tuned"] |= changes.get("tuned", {})
@@ -206,6 +207,17 @@ def test_time_of_a_resumed_run_is_not_compared(tmp_path):
     assert time.values == ("1.00 min", "not measured")
     assert time.best == (False, False)
     assert any("resumed" in sentence for sentence in comparison_page.warnings([resumed, resumed]))
+
+
+def test_a_refused_merge_is_said_beside_the_figures_it_changes(tmp_path):
+    on, off = ({"merge.enabled": value} for value in (True, False))
+    merged = make_run(tmp_path, "a", config=on, digests={"merged": "0123"})
+    runs = [merged, make_run(tmp_path, "b", config=on, digests={"merged": None})]
+    said = [sentence for sentence in comparison_page.warnings(runs) if "merge" in sentence]
+    assert len(said) == 1 and said[0].startswith("b has no merged model")
+    assert said[0] in comparison_page.render_comparison(runs, runs, tmp_path)
+    plain = make_run(tmp_path, "c", config=off, digests={"merged": None})
+    assert not [sentence for sentence in comparison_page.warnings([merged, plain]) if "merge" in sentence]
 
 
 def test_the_page_is_whole_hostile_names_are_text_and_nothing_is_loaded(tmp_path):

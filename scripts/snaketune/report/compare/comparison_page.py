@@ -60,7 +60,18 @@ def warnings(runs: Sequence[RunFacts]) -> list[str]:
         found.append(
             "A run was interrupted and resumed; its time is left out because its clock saw only the last part."
         )
-    return found
+    return found + [
+        f"{label} has no merged model, because its merge was refused or failed: latency and disk space are those of "
+        "its adapter. Its report has the reason."
+        for label, run in zip(labels(runs), runs, strict=True)
+        if is_refused(run)
+    ]
+
+
+def is_refused(run: RunFacts) -> bool:
+    """Tell whether a run was to be merged and has no merged model."""
+    wanted = run.run["config"].get("merge.enabled")
+    return bool(wanted and wanted["value"]) and not run.run["digests"].get("merged")
 
 
 def find_runs(results: Path) -> list[RunFacts]:
