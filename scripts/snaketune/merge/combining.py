@@ -1,4 +1,4 @@
-"""Several adapters of one base model made into one, by PEFT's ``add_weighted_adapter``."""
+"""Combines several adapters of one base model into one, by PEFT's ``add_weighted_adapter``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ class Combination:
     Attributes:
         weights: factor of each adapter.
         method: a ``combination_type`` of PEFT.
-        density: fraction of the numbers that pruning keeps, None for methods that prune nothing.
-        seed: of the random choice that DARE makes.
+        density: fraction of values that pruning keeps; None for methods without pruning.
+        seed: of DARE's random pruning.
     """
 
     weights: tuple[float, ...]
@@ -40,7 +40,7 @@ class Combination:
 
     @classmethod
     def of_slice(cls, cfg: MergeSlice) -> "Combination":
-        """Return what a configuration slice of the merge says; it leaves out what cannot matter."""
+        """Return the combination of a merge's configuration slice, which omits settings without effect."""
         own = cfg["merge"]
         weights = tuple(adapter["weight"] for adapter in own["adapters"])
         return cls(weights, own["method"], own.get("density"), own.get("seed", 0))
@@ -51,7 +51,7 @@ def combine_adapters(
 ) -> Adapter:
     """Write the combination of the adapters in ``folders`` to the empty folder ``target`` as an ordinary adapter.
 
-    Memory holds the adapters and none of the base model's weights: adding adapters looks at their own alone.
+    Memory holds the adapters but no base weights: combining adapters needs only theirs.
 
     Args:
         model: the base model, of which only the configuration is read.
@@ -61,8 +61,7 @@ def combine_adapters(
         trust: whether code that comes with the model may run.
 
     Raises:
-        TrainingError: if an adapter is unsound, more than two matrices per weight, of another model, or PEFT cannot
-            combine them.
+        TrainingError: if an adapter is damaged, not plain LoRA or of another model, or PEFT cannot combine them.
     """
     adapters = [_plain(folder) for folder in folders]
     tuned = _with_member(hollow_model(model, trust), 0, adapters[0])
@@ -75,7 +74,7 @@ def combine_adapters(
 
 
 def _with_member(model: Any, number: int, adapter: Adapter) -> PeftModel:
-    """Return ``model``, a base model or one with adapters on it, with one more."""
+    """Return ``model``, a base model or one with adapters on it, with one more adapter."""
     name = _member(number)
     with names_as_given():
         if number:
@@ -87,7 +86,7 @@ def _with_member(model: Any, number: int, adapter: Adapter) -> PeftModel:
 
 
 def _member(number: int) -> str:
-    # PEFT looks for an adapter's name anywhere in a tensor's: no name may be part of another, or of a layer's.
+    # PEFT searches tensor names for the adapter's name: none may be a substring of another's, or of a layer's.
     return f"member-{number:04d}"
 
 
@@ -102,11 +101,11 @@ def _plain(folder: Path) -> Adapter:
 
 
 def hollow_model(folder: Path, trust: bool) -> Any:
-    """Return the model in ``folder`` with weights that have their shapes and take no memory."""
+    """Return the model in ``folder`` with zero weights that have their shapes but take no memory."""
     config = read_configuration(folder, trust)
     with torch.device("meta"):
         model = auto_class(config).from_config(config, dtype=torch.float32, trust_remote_code=trust)
-    # On the meta device PEFT would put the adapters there, too; a number repeated to a shape is as small.
+    # PEFT would put the adapters on the meta device, too; a single number expanded to the shape is as small.
     for module in model.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
             hollow = torch.zeros((), dtype=weight.dtype).expand(weight.shape)
@@ -126,7 +125,7 @@ def _check_loaded(tuned: PeftModel, name: str, adapter: Adapter) -> None:
 
 
 def _combined(tuned: PeftModel, adapters: list[Adapter], how: Combination) -> dict[str, torch.Tensor]:
-    # The combination has every scale in its matrices; PEFT would scale one of rank-stabilised adapters once more.
+    # The scales are folded into the combined matrices; PEFT would scale those of rank-stabilised adapters again.
     for config in tuned.peft_config.values():
         config.use_rslora = False  # type: ignore[attr-defined]
     names = [_member(number) for number in range(len(adapters))]
@@ -153,7 +152,7 @@ def _combined(tuned: PeftModel, adapters: list[Adapter], how: Combination) -> di
 
 
 def _configuration(tuned: PeftModel, adapter: Adapter, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Return the configuration that fits: that of ``adapter``, for these layers and ranks, at a scale of one."""
+    """Return the configuration of ``adapter`` with the combined layers and ranks, at a scale of one."""
     ranks = {
         name.removeprefix(PREFIX).removesuffix(A): tensor.shape[0]
         for name, tensor in tensors.items()

@@ -1,4 +1,4 @@
-"""Merging what was trained: choose the way, write, add what makes it a model, have it proven, and only then publish."""
+"""The merge: choose the method, write the weights and auxiliary files, verify them, and only then publish."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -41,15 +41,15 @@ def merge_adapter(
     """Write the merged model to the folder ``output`` and return the facts for its manifest.
 
     Args:
-        material: where things lie.
+        material: paths of the inputs.
         cfg: configuration slice of the merge.
-        output: the folder to make.
+        output: the folder to create.
         gate: checks the written folder and returns the facts of the check, or raises.
 
     Raises:
         ConfigError: if the base model is quantised.
         DataError: if there are no rows to check the result on.
-        TrainingError: if the adapter is unsound or the result is not proven equal; ``output`` is then untouched.
+        TrainingError: if the adapter is damaged or the check fails; ``output`` is then untouched.
     """
     settings = MergeSettings.of_slice(cfg)
     torch.set_num_threads(settings.model.cpu_threads)

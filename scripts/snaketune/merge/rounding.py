@@ -1,8 +1,9 @@
-"""Rounding of merged weights to a 16-bit format: to nearest, or stochastically, which loses nothing on average.
+"""Rounding of merged weights to a 16-bit dtype: to nearest, or stochastically, which is unbiased.
 
-A step of bfloat16 is larger than most of what an adapter adds to a weight, so that rounding to nearest throws those
-changes away, always towards the base model. Stochastic rounding takes the neighbour above with the probability that the
-rest has of a step: the expected weight is the exact sum, and errors of a layer's many weights cancel.
+A step of bfloat16 is larger than most of the changes that an adapter adds to weights, so rounding to nearest discards
+them, always towards the base model. Stochastic rounding (Gupta et al. 2015, arXiv:1502.02551) rounds up with a
+probability equal to the remainder in steps: the expected weight is the exact sum, and the errors of a layer's many
+weights average out.
 """
 
 import hashlib
@@ -15,8 +16,8 @@ import torch
 from snaketune.core.errors import TrainingError
 
 AUTO, NEAREST, STOCHASTIC = "auto", "nearest", "stochastic"
-BLOCK = 1 << 20  # numbers rounded at a time; a multiple of the 16 that one count of Philox gives
-CUT = 16  # low bits that float32 has more than bfloat16
+BLOCK = 1 << 20  # numbers rounded at a time; a multiple of the 16 that one Philox counter yields
+CUT = 16  # low bits of float32 that bfloat16 lacks
 HALF_DIGITS, HALF_LOWEST = 10, -14  # fraction bits of float16 and the exponent of its smallest normal number
 HALF_LIMIT = 65504.0
 
@@ -43,14 +44,14 @@ class Rounding:
     ) -> torch.Tensor:
         """Return the weight ``name`` in ``dtype``.
 
-        The random bits are those of Philox with a key of seed and name, counted from the first number of the weight:
-        the result depends on nothing else. A number that ``dtype`` holds stays as it is.
+        The random bits come from Philox, keyed by seed and name and counted from the weight's first number: the result
+        depends on nothing else, such as the order of weights. Numbers that ``dtype`` represents are unchanged.
 
         Args:
             exact: the sum, float32.
             dtype: dtype to round to.
             name: of the weight.
-            base: the base model's weight; numbers that training left alone are rounded to nearest.
+            base: the base model's weight; numbers that training did not change are rounded to nearest.
 
         Raises:
             TrainingError: if a finite number is beyond the range of ``dtype``.
@@ -106,22 +107,24 @@ def _in_range(result: torch.Tensor, exact: torch.Tensor, name: str) -> torch.Ten
 
 
 def _to_bfloat16(values: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
-    """Add the random bits below the last one that bfloat16 keeps, and cut: exact for subnormal numbers, too."""
+    """Add random bits below bfloat16's last bit and truncate; exact for subnormal numbers, too."""
+    # bfloat16 is the upper half of float32, so the bit patterns are added as integers: a carry out of the low half
+    # moves to the next number away from zero, with a probability of the low half's value / 2^16.
     whole = values.view(torch.int32)
     carried = ((whole + bits) >> CUT << CUT).view(torch.float32)
     cut = (whole >> CUT << CUT).view(torch.float32)
-    result = torch.where(torch.isinf(carried), cut, carried)  # the largest number has no neighbour above
+    result = torch.where(torch.isinf(carried), cut, carried)  # the largest finite number is not rounded up to infinity
     return torch.where(torch.isfinite(values), result, values).to(torch.bfloat16)
 
 
 def _to_float16(values: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
-    """Take the neighbour above where the rest, in steps, is more than a random number; float64 holds all of it."""
+    """Round up where the remainder, in steps, exceeds a random number; float64 holds every intermediate exactly."""
     size = values.abs().double()
     exponent = torch.frexp(size).exponent - 1
     step = torch.ldexp(torch.ones_like(size), exponent.clamp(HALF_LOWEST, 15) - HALF_DIGITS)
     low = torch.floor(size / step)
     above = (size / step - low) > (bits.double() + 0.5) / (1 << CUT)
     result = torch.copysign((low + above) * step, values.double())
-    fits = size < HALF_LIMIT + 16  # what is nearer to infinity is refused, as when rounding to nearest
+    fits = size < HALF_LIMIT + 16  # numbers that rounding to nearest takes to infinity are refused here, too
     result = torch.where(fits, result.clamp(-HALF_LIMIT, HALF_LIMIT), values.double())
     return result.to(torch.float16)

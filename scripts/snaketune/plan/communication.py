@@ -1,9 +1,10 @@
-"""What several GPUs say to each other in a step, and how much of their speed is left.
+"""Communication volume of several GPUs in an optimizer step, and the scaling efficiency that remains.
 
-Rings of n GPUs move 2(n-1)/n of the data for a sum over all of them, and half of that to gather or to scatter it.
-Data parallel (DDP) sums the gradients once per optimizer step. Sharding (FSDP, ZeRO stage 3, arXiv 1910.02054) gathers
-the weights of every layer in the forward and in the backward pass and scatters the gradients, for each micro-batch.
-How much of it hides behind computing is not known before a run: between all and none of it.
+In a ring of n GPUs each sends 2(n-1)/n of the data for an all-reduce, and half of that for an all-gather or a
+reduce-scatter (Patarasuk and Yuan 2009). Data parallel (DDP) all-reduces the gradients once per optimizer step.
+Sharding (FSDP, ZeRO stage 3, arXiv:1910.02054) gathers the weights of every layer in the forward and in the backward
+pass and reduce-scatters the gradients, for each micro-batch. How much of this overlaps with computation is unknown
+before a run, hence a range from none to all of it.
 """
 
 from dataclasses import dataclass
@@ -13,27 +14,27 @@ from snaketune.plan.memory.memory import WIDTH, MemoryPlan
 from snaketune.plan.workload import Work
 
 LINK_SHARE = 0.7
-"""Share of the link's rate that a collective is taken to reach: assumed, nothing measured."""
+"""Fraction of the link's bandwidth that a collective is assumed to reach; not measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Efficiency:
-    """Share of the ideal speed-up that several GPUs reach."""
+    """Fraction of the ideal speed-up that several GPUs reach."""
 
     low: float
-    """If nothing of the communication hides behind computing."""
+    """If no communication overlaps with computation."""
     high: float
-    """If all of it does that can."""
+    """If as much of it as possible does."""
     seconds_per_step: float | None
     """Communication time in an optimizer step; None if not estimated."""
 
 
 def bytes_per_step(work: Work, memory: MemoryPlan, name: StrategyName, gpus: int, accumulation: int) -> float:
-    """Return what each GPU sends in an optimizer step.
+    """Return the bytes that each GPU sends in an optimizer step.
 
     Args:
         work: the run.
-        memory: its plan on one GPU, whose weights are what is gathered.
+        memory: its plan on one GPU, whose weights are gathered.
         name, gpus: the strategy.
         accumulation: micro-batches of a step.
     """
@@ -41,6 +42,7 @@ def bytes_per_step(work: Work, memory: MemoryPlan, name: StrategyName, gpus: int
     gradients, share = work.trained * width, (gpus - 1) / gpus
     if name not in SHARDED:
         return 2 * share * gradients
+    # Weights twice, for forward and backward pass; gradients once.
     return accumulation * share * (2 * memory.weights * 1e9 + gradients)
 
 
@@ -53,7 +55,7 @@ def efficiency_of(
     tokens_per_second: float | None,
     link: float | None,
 ) -> Efficiency | None:
-    """Return how much of the speed of several GPUs is left, None if the rate, the link or the memory is unknown.
+    """Return the scaling efficiency of several GPUs; None if throughput, link or memory is unknown.
 
     Args:
         work, memory, name, gpus, accumulation: as in ``bytes_per_step``.

@@ -1,11 +1,11 @@
-"""Floating-point operations of training, known before the run from counts and document lengths.
+"""FLOPs of training, computed before the run from parameter counts and document lengths.
 
-A multiplication and an addition are two operations. A matrix of N entries costs 2N per token forward and, backward,
-2N for the gradient of its input and 2N for its own gradient; frozen matrices need no gradient of their own, so that
-a LoRA run costs 4N plus 6 per adapter parameter. Attention of one document of n tokens over width h costs 2·n²·h
-forward when the upper triangle is skipped (n²/2 pairs, two products of 2h each) and twice that backward: 6·n²·h per
-layer. The conventions are those of torchtitan (models/utils.py, causal half) and of NVIDIA's Megatron-Bridge
-(training/utils/flop_utils.py, sums of squared document lengths; frozen weights at two thirds).
+A multiplication and an addition are two operations. A matrix of N entries costs 2N per token in the forward pass and,
+in the backward pass, 2N for the gradient of its input and 2N for its own. Frozen matrices need no gradient of their
+own, so a LoRA run costs 4N per token plus 6 per adapter parameter. Attention of one document of n tokens over width h
+costs 2·n²·h in the forward pass if the upper triangle is skipped (n²/2 pairs, two products of 2h each) and twice that
+in the backward pass: 6·n²·h per layer. The conventions are those of torchtitan (models/utils.py, causal half) and of
+NVIDIA's Megatron-Bridge (training/utils/flop_utils.py, sums of squared document lengths; frozen weights at two thirds).
 """
 
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ PAIRWISE = ("full_attention", *SLIDING, "attention", "hybrid")
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What of a model decides its operations per token."""
+    """The sizes of a model that determine its FLOPs per token."""
 
     linear_parameters: int
-    """Matrix entries one token is multiplied with: layers, active experts and head, without the input embedding."""
+    """Matrix entries that a token is multiplied with: layers, active experts and head, without the input embedding."""
     head_parameters: int
     """Those of them in the output head."""
     layers: int
@@ -79,10 +79,10 @@ def _width_of_layer(text: Any) -> float:
 def model_flops(
     shape: ModelShape, tokens: int, sum_squared_lengths: int, lora_parameters: int = 0, full: bool = False
 ) -> float:
-    """Return the operations of forward and backward without any recomputation, in FLOPs.
+    """Return the FLOPs of forward and backward pass without recomputation, as used for MFU.
 
-    ``tokens·(4|6)·N + 6·tokens·N_lora + 6·L·h·Σ len²``. This is what model FLOPs utilisation is measured with. The
-    first layer of a LoRA run needs no input gradient, which is left out: at most 1.3 % too high.
+    ``tokens·(4|6)·N + 6·tokens·N_lora + 6·L·h·Σ len²``. That the first layer of a LoRA run needs no input gradient is
+    neglected: the result is at most 1.3% too high.
 
     Args:
         shape: the model.
@@ -91,9 +91,9 @@ def model_flops(
         lora_parameters: trainable parameters of the adapter; 0 without one.
         full: whether all weights are trained.
     """
-    # A weight costs a token 2 operations forward, 2 for the gradient of its input and 2 for its own gradient, which a
-    # frozen weight does not have (Kaplan et al. 2020, arXiv:2001.08361, section 2.1). Backward attention is twice the
-    # forward one, so three times in all.
+    # Per token a weight costs 2 operations in the forward pass, 2 for the gradient of its input and 2 for its own,
+    # which a frozen weight does not have (Kaplan et al. 2020, arXiv:2001.08361, section 2.1). The backward pass of
+    # attention costs twice its forward pass, so three times that in all.
     per_weight = 6 if full else 4
     dense = tokens * (per_weight * shape.linear_parameters + 6 * lora_parameters)
     return dense + 3 * _attention_forward(shape, tokens, sum_squared_lengths)
@@ -107,12 +107,12 @@ def hardware_flops(
     full: bool = False,
     checkpoint_every: int = 0,
 ) -> float:
-    """Return the operations that are really carried out: ``model_flops`` and the recomputed forward passes.
+    """Return the FLOPs actually executed: ``model_flops`` and the recomputed forward passes.
 
     Args:
         shape, tokens, sum_squared_lengths, lora_parameters, full: as in ``model_flops``.
-        checkpoint_every: every how many layers one is recomputed in the backward pass: 1 all of them, 0 none. The
-            head is never recomputed.
+        checkpoint_every: one in this many layers is recomputed in the backward pass: 1 all of them, 0 none. The head
+            is never recomputed.
     """
     model = model_flops(shape, tokens, sum_squared_lengths, lora_parameters, full)
     layers = 2 * tokens * (shape.linear_parameters - shape.head_parameters + lora_parameters)
@@ -121,16 +121,17 @@ def hardware_flops(
 
 
 def recomputed_layers(layers: int, checkpoint_every: int) -> int:
-    """Return how many of ``layers`` are recomputed: transformers checkpoints the layers 0, n, 2n, ..."""
+    """Return the number of recomputed layers: transformers checkpoints layers 0, n, 2n, ..."""
     return -(-layers // checkpoint_every) if checkpoint_every else 0
 
 
 def _attention_forward(shape: ModelShape, tokens: int, squares: int) -> float:
     """Return the FLOPs of attention's forward pass: 2·h·Σ len² per layer.
 
-    A layer with a window of w tokens computes at most w pairs per token, so the sum is bounded by 2·w·tokens: exact
-    for documents shorter than the window, a little high around its size.
+    A layer with a window of w tokens computes at most w pairs per token, so its Σ len² is replaced by 2·w·tokens if
+    that is smaller: exact for documents shorter than the window, slightly high for lengths around it.
     """
+    # Σ len² counts each pair twice: causal attention computes half of them, hence the factor 2 at the window.
     everywhere = shape.layers - shape.windowed_layers - shape.recurrent_layers
     windowed = min(squares, 2 * shape.window * tokens)
     return 2 * shape.attention_width * (everywhere * squares + shape.windowed_layers * windowed)

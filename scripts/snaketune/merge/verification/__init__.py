@@ -1,1 +1,1 @@
-"""The gate: a merged model is checked before anything uses it."""
+"""Verification of a merged model before it is published."""

@@ -1,4 +1,4 @@
-"""How far two models are apart on packed rows: losses and KL divergence per token, each with an interval."""
+"""Loss difference and KL divergence of two models per token of packed rows, each with a confidence interval."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from snaketune.evaluate.scoring import scored_chunks
 
 ROWS = 64
 SPOOL_BYTES = 1 << 30
-# Neighbouring tokens are not independent: so many columns of a row count as one observation.
+# Neighbouring tokens are not independent: this many consecutive columns of a row count as one observation.
 SPAN = 32
 NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean over tokens with its 95% interval, None where there are not two independent spans of tokens."""
+    """A mean over tokens with its 95% confidence interval; None with fewer than two spans of tokens."""
 
     value: float
     interval: tuple[float, float] | None
@@ -29,15 +29,15 @@ class Mean:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A second model beside a first one, in nats per loss-bearing token.
+    """Comparison of two models, in nats per loss-bearing token.
 
     Attributes:
         first_loss: of the first model.
         second_loss: of the second.
         change: of the loss, second minus first.
-        kl: divergence of the second from the first.
-        tokens: those that the losses are over.
-        kl_tokens: those, evenly spaced, that the divergence is over.
+        kl: KL(first || second), averaged over tokens.
+        tokens: number of tokens that the losses are averaged over.
+        kl_tokens: number of tokens, evenly spaced, that the divergence is averaged over.
     """
 
     first_loss: float
@@ -49,19 +49,19 @@ class Comparison:
 
 
 def kl_stride(rows: PackedRows, vocabulary: int) -> int:
-    """Return the distance between the positions whose log-probabilities are kept, so that they fit into 1 GiB."""
+    """Return the distance between positions whose log-probabilities are stored, so that these fit into 1 GiB."""
     positions = sum(int(rows.take("loss_mask", [row]).sum()) for row in range(min(ROWS, len(rows))))
     return max(1, ceil(positions * vocabulary * 4 / SPOOL_BYTES))
 
 
 class Comparing:
-    """Two models read one after the other: the log-probabilities of the first wait in a file.
+    """Compares two models that are evaluated one after the other, so that memory holds one of them.
 
     Args:
-        spool: an empty file, open for reading and writing.
-        rows: what is read; at most the first 64.
-        settings: how the models are read.
-        stride: every how many positions the log-probabilities are kept.
+        spool: an empty file, open for reading and writing, for the first model's log-probabilities.
+        rows: packed rows; at most the first 64 are used.
+        settings: how the models are run.
+        stride: log-probabilities are stored at every ``stride``-th position.
     """
 
     def __init__(self, spool: IO[bytes], rows: PackedRows, settings: ModelSettings, stride: int):
@@ -69,7 +69,7 @@ class Comparing:
         self._losses = np.zeros(0)
 
     def read_first(self, model: Any) -> None:
-        """Read the first model and keep what it says."""
+        """Evaluate the first model and store its losses and log-probabilities."""
         losses = []
         for loss, _, values in self._read(model):
             losses.append(loss)
@@ -77,12 +77,14 @@ class Comparing:
         self._losses = np.concatenate(losses)
 
     def read_second(self, model: Any) -> Comparison:
-        """Read the second model and return what lies between the two."""
+        """Evaluate the second model and return the comparison."""
         self._spool.seek(0)
         losses, spans, kls, kl_spans, seen = [], [], [], [], 0
         for loss, span, values in self._read(model):
             stored = np.frombuffer(bytearray(self._spool.read(values.numel() * 4)), np.float32)
             expected = torch.from_numpy(stored).view(values.shape)
+            # KL(p || q) = sum over the vocabulary of p (log p - log q), exact for each position: no sampling.
+            # KL(p || q) = sum over the vocabulary of p (log p - log q), exact for each position: no sampling.
             kls.append((expected.exp() * (expected - values)).double().sum(dim=1).numpy())
             kl_spans.append(span[-seen % self._stride :: self._stride])
             losses.append(loss)
@@ -93,13 +95,13 @@ class Comparing:
             first_loss=float(self._losses.mean()),
             second_loss=float(second.mean()),
             change=mean_with_interval(second - self._losses, np.concatenate(spans)),
-            kl=Mean(max(0.0, kl.value), kl.interval),
+            kl=Mean(max(0.0, kl.value), kl.interval),  # rounding can make a divergence of equal models negative  # rounding can make a divergence of equal models negative
             tokens=len(second),
             kl_tokens=sum(map(len, kls)),
         )
 
     def _read(self, model: Any) -> Iterator[tuple[np.ndarray, np.ndarray, torch.Tensor]]:
-        """Yield per chunk: losses, the span of each, and log-probabilities of every ``stride``-th position overall."""
+        """Yield for each chunk the losses, their spans, and the log-probabilities at every ``stride``-th position."""
         seen = 0
         for chunk in scored_chunks(model, self._rows, self._settings, limit=ROWS):
             values = torch.log_softmax(chunk.logits, dim=1)
@@ -110,17 +112,21 @@ class Comparing:
 
 
 def mean_with_interval(values: np.ndarray, spans: np.ndarray) -> Mean:
-    """Return the mean of ``values`` and its 95% interval, of a ratio of sums over independent ``spans``.
+    """Return the mean of ``values`` and its 95% confidence interval, clustered by ``spans``.
 
     Args:
-        values: one number a token, float64, shape [n].
-        spans: the span that each belongs to, int64, shape [n].
+        values: one number per token, float64, shape [n].
+        spans: the span that each token belongs to, int64, shape [n].
     """
     mean = float(values.mean())
     _, group = np.unique(spans, return_inverse=True)
     count = int(group.max()) + 1
     if count < 2:
         return Mean(mean, None)
+    # The linearised (delta-method) variance of a ratio of sums over clusters: treating tokens as independent would
+    # give intervals that are too narrow. Cochran 1977, "Sampling Techniques", section 6.
+    # The linearised (delta-method) variance of a ratio of sums over clusters: treating tokens as independent would
+    # give intervals that are too narrow. Cochran 1977, "Sampling Techniques", section 6.
     rest = np.bincount(group, weights=values - mean, minlength=count)
     error = float(np.sqrt((rest**2).sum() * count / (count - 1))) / len(values)
     return Mean(mean, (mean - NORMAL_95 * error, mean + NORMAL_95 * error))

@@ -1,4 +1,4 @@
-"""The sums behind merged weights, formed a second way: PEFT's change of each weight, added to the base model's."""
+"""An independent computation of merged weights: the base weight plus the change that PEFT computes for it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ from snaketune.merge.adapter import AGAIN, Adapter
 from snaketune.merge.combining import hollow_model
 from snaketune.merge.rounding import step_of
 
-FLOAT32_NOISE = 2.0**-23  # of a sum, in relation to its size: one step of float32
-# PEFT multiplies in float32, so that its change is known to about six digits.
+FLOAT32_NOISE = 2.0**-23  # relative rounding error of a sum: one step of float32
+# Relative error of PEFT's change, a product in float32 over the rank: about six digits, with room.
 CHANGE_NOISE = 1e-4
-# Where the products that make up a change cancel, its error is that of the products: a part of the largest change.
+# Where the terms of such a product cancel, the error is relative to the terms: a fraction of the largest change.
 CANCELLATION_NOISE = 1e-5
 
 
 @dataclass(slots=True)
 class Account:
-    """What rounding made of the trained weights.
+    """How much of the trained change survives rounding.
 
     Attributes:
         tensors: trained tensors.
-        changed: those that are stored otherwise than the base model's.
+        changed: those of them that differ from the base model's as stored.
         weights: numbers in the trained tensors.
-        moved: those that are stored otherwise than the base model's.
-        along: product of the stored change with the exact one, summed over all.
-        length: square of the exact change, summed over all.
+        moved: those of them that differ from the base model's as stored.
+        along: inner product of stored and exact change, over all weights.
+        length: squared norm of the exact change, over all weights.
     """
 
     tensors: int = 0
@@ -41,28 +41,31 @@ class Account:
     length: float = 0.0
 
     def add(self, found: torch.Tensor, before: torch.Tensor | None) -> None:
-        """Count a trained tensor as stored, beside the base model's in the same format; None where it has none."""
+        """Count a trained tensor as stored; ``before`` is the base model's in the same dtype, None if it has none."""
         moved = found.numel() if before is None else int((found != before).sum())
         self.tensors, self.changed = self.tensors + 1, self.changed + bool(moved)
         self.weights, self.moved = self.weights + found.numel(), self.moved + moved
 
     def project(self, found: torch.Tensor, weight: torch.Tensor, change: torch.Tensor) -> None:
-        """Add how much of the exact ``change`` of ``weight``, both float32, is in the tensor ``found``."""
+        """Add the projection of the stored change, ``found - weight``, on the exact ``change`` (both float32)."""
         stored = found.float() - weight
         self.along += float((stored * change).sum(dtype=torch.float64))
         self.length += float((change * change).sum(dtype=torch.float64))
 
     @property
     def kept(self) -> float | None:
-        """The part of the change that is in the stored weights: 1 where nothing is lost; None without a change."""
+        """The fraction of the change that the stored weights hold, 1 if nothing is lost; None without a change.
+
+        It is the coefficient of the exact change in the stored one, so that unbiased rounding errors do not lower it.
+        """
         return self.along / self.length if self.length else None
 
 
 def peft_changes(base_folder: Path, adapter: Adapter, trust: bool) -> Callable[[str], torch.Tensor]:
-    """Return what gives PEFT's own change of the weight of a module, float32; it needs none of the base's weights.
+    """Return a function from a module's name to PEFT's change of its weight, float32; no base weights are loaded.
 
     Raises:
-        TrainingError: if PEFT changes other modules than ``adapter`` says.
+        TrainingError: if PEFT changes other modules than those of ``adapter``.
     """
     tuned = attach_adapter(hollow_model(base_folder, trust), adapter.folder)
     layers = {name: part for name, part in tuned.get_base_model().named_modules() if isinstance(part, LoraLayer)}
@@ -75,12 +78,12 @@ def peft_changes(base_folder: Path, adapter: Adapter, trust: bool) -> Callable[[
 
 
 def sum_error(exact: torch.Tensor, weight: torch.Tensor, change: torch.Tensor) -> float:
-    """Return how far the change in ``exact`` is from ``change``, relative to that, beyond float32's own rounding.
+    """Return the relative error of the change in ``exact`` against ``change``, beyond the rounding of float32.
 
     Args:
         exact: the merged weight before rounding, float32.
-        weight: the base model's, float32.
-        change: the right change, float32.
+        weight: the base model's weight, float32.
+        change: the independently computed change, float32.
     """
     norm = torch.linalg.vector_norm
     off = float(norm((exact - weight) - change)) - FLOAT32_NOISE * float(norm(exact))
@@ -91,7 +94,7 @@ def sum_error(exact: torch.Tensor, weight: torch.Tensor, change: torch.Tensor) -
 
 
 def is_near(found: torch.Tensor, weight: torch.Tensor, change: torch.Tensor) -> bool:
-    """Tell whether each stored number is at most one step of its format away from the sum."""
+    """Tell whether each stored number is within one step of its dtype of the sum (stochastic rounding may go up)."""
     total = weight + change
     step = torch.maximum(step_of(total, found.dtype), step_of(found, found.dtype))
     room = step * 1.001 + FLOAT32_NOISE * total.abs() + CHANGE_NOISE * change.abs()

@@ -1,4 +1,4 @@
-"""The gate: a merged model is checked by a process of its own, which knows it from its files alone."""
+"""Runs the check of a merged model in a separate process, which knows the model only from its files."""
 
 import subprocess
 import sys
@@ -21,15 +21,15 @@ SCRIPT = Path(__file__).parents[3] / "check_merge.py"
 
 
 def check_folder(folder: Path, material: Material, cfg: MergeSlice) -> dict[str, Any]:
-    """Return the facts of the check of the merged model in ``folder``, made in this process.
+    """Check the merged model in ``folder`` in this process and return the facts.
 
     Args:
         folder: the merged model.
-        material: what it was made from; its adapter is the one that was merged.
+        material: the inputs of the merge; its adapter is the one that was merged.
         cfg: configuration slice of the merge.
 
     Raises:
-        TrainingError: with the numbers, if it is not proven equal.
+        TrainingError: with the numbers, if the check fails.
     """
     settings = MergeSettings.of_slice(cfg)
     adapter = material.adapter
@@ -42,10 +42,10 @@ def check_folder(folder: Path, material: Material, cfg: MergeSlice) -> dict[str,
 
 
 def check_in_fresh_process(folder: Path, material: Material, cfg: MergeSlice) -> dict[str, Any]:
-    """Return the same facts, made by a process that has nothing of this one's memory.
+    """Run the same check in a new process, which shares no memory with this one, and return the facts.
 
     Raises:
-        SnaketuneError: the other process's, or a TrainingError if it ended without a word.
+        SnaketuneError: the error of the other process, or a TrainingError if it ended without one.
     """
     with tempfile.TemporaryDirectory(prefix="snaketune-check-") as place:
         facts = Path(place) / "check.json"
@@ -62,7 +62,7 @@ def check_in_fresh_process(folder: Path, material: Material, cfg: MergeSlice) ->
 
 
 def _refusal(told: str, status: int) -> SnaketuneError:
-    """Return the error that another process told of in its last line."""
+    """Return the error that another process printed in its last line."""
     name, _, sentence = (told.strip().splitlines() or [""])[-1].partition(": ")
     kind = getattr(errors, name, None) if name.isidentifier() else None
     if isinstance(kind, type) and issubclass(kind, SnaketuneError):

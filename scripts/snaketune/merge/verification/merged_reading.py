@@ -1,4 +1,4 @@
-"""What a merged model reads and answers with, loaded from its folder: the base model's, with the run's template."""
+"""Check of a merged model's tokenizer, chat template and generation settings, as loaded from its folder."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from snaketune.evaluate.models import ModelSettings, load_tokenizer
 from snaketune.model.configuration import GENERATION
 from snaketune.model.stop_tokens import settings_with_stop
 
-SAMPLE = 4  # rows that both tokenizers read
+SAMPLE = 4  # rows that both tokenizers encode
 
 
 def check_auxiliary_files(
@@ -21,12 +21,12 @@ def check_auxiliary_files(
     Args:
         folder: the merged model.
         base_folder: the base model.
-        rows: packed rows, whose first ones are read by both tokenizers.
-        template: the chat template the model was tuned with; empty when the base model's stays.
+        rows: packed rows; both tokenizers encode the text of the first ones.
+        template: the chat template that the model was tuned with; empty if the base model's is kept.
         settings: how tokenizers are loaded.
 
     Raises:
-        TrainingError: naming the part that is missing or not as it must be.
+        TrainingError: naming the part that is missing or differs.
     """
     base, copy = (_tokenizer(path, settings) for path in (base_folder, folder))
     ids = [rows.take("input_ids", [row])[0].tolist() for row in range(min(SAMPLE, len(rows)))]

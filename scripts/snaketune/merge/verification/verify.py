@@ -1,7 +1,7 @@
-"""The proof of a merge: the written folder, loaded afresh, is base plus adapter; and what its dtype costs.
+"""Verification of a merge: the written folder, loaded afresh, is base plus adapter; and the cost of its dtype.
 
-The two are kept apart. Whether the sum is right is exact and decides: one wrong factor is refused. What rounding to
-the format of the files costs is measured, stated, and stops nothing.
+The two are separate. Whether the merge is correct is tested before rounding, with tight limits, and decides: a single
+wrong factor is refused. The cost of rounding to the files' dtype is measured and reported, and never refuses a merge.
 """
 
 import tempfile
@@ -31,44 +31,45 @@ from snaketune.merge.verification.logits import Logits
 from snaketune.merge.verification.merged_reading import check_auxiliary_files
 from snaketune.merge.verification.written_weights import LARGEST_RELATIVE_ERROR, Written, check_written, is_streamed
 
-# Of what tuning changed in the log-probabilities. SmolLM2-135M in bfloat16 after 6 steps, LoRA and DoRA alike: right
-# sums 5e-6, one of its 210 weights left out 7e-3, one of its 30 layers 6e-2 to 1e-1.
+# Limit on the error relative to the change of the log-probabilities by tuning. Measured with SmolLM2-135M in bfloat16
+# after 6 steps, LoRA and DoRA: correct merges 5e-6, one of 210 weights left out 7e-3, one of 30 layers 6e-2 to 1e-1.
 LARGEST_LOGITS_ERROR = 5e-3
 ROOM = 1.3
 
-# From here on the dtype is worth a look: nats per token.
+# Above these the verdict is ``rounded``, which refuses nothing: mean KL in nats per token, and the rise of the loss
+# relative to it, if the confidence interval excludes zero.
 LOOK_KL = 1e-3
-LOOK_LOSS = 5e-3  # in relation to the loss, where the interval leaves zero out
-LOSS_FLOOR = 0.05  # nats: below it a relative change would measure rounding, not difference
+LOOK_LOSS = 5e-3
+LOSS_FLOOR = 0.05  # nats: relative to a smaller loss, even rounding would look like a large change
 EQUAL, ROUNDED = "equal", "rounded"
 CURE = "set merge.enabled to false and use the adapter."
 
 
 @dataclass(frozen=True, slots=True)
 class MergeCheck:
-    """What was compared; losses in nats per loss-bearing token, KL of adapter against merged in nats.
+    """Results of the verification; losses in nats per loss-bearing token, KL(adapter || merged) in nats per token.
 
     Attributes:
-        tensors_merged: weights that were trained.
-        adapter_tensors: tensors that training left.
-        relative_error_fp32: of the change in the sums against an independent computation, before rounding; the worst
-            weight's, or layer's where PEFT merged. None for a model that was trained as a whole.
-        logits_error: of the sums before rounding, against base and adapter apart, relative to what tuning changed in
-            the log-probabilities. None where memory held no float32 model, or all weights were trained.
-        file_logits_error: the same of the files as they load, against their weights in the tuned model's place.
+        tensors_merged: trained weights.
+        adapter_tensors: tensors of the adapter, or of a fully trained model.
+        relative_error_fp32: relative error of the change before rounding, against an independent computation: the
+            worst weight's, or the worst layer's if PEFT merged. None after full training.
+        logits_error: error of the merged weights before rounding against base plus adapter, relative to the change of
+            the log-probabilities by tuning. None if no float32 model fits in memory, or after full training.
+        file_logits_error: the same for the files as loaded, against their weights put into the tuned model.
         weights: numbers in the trained weights.
-        moved: those that are stored otherwise than in the base model.
-        change_kept: the part of the change that the stored weights hold, 1 where rounding lost nothing.
-        mean_kl: adapter against merged.
-        mean_kl_interval: its 95% interval, None where the rows are too few for one.
+        moved: those of them that differ from the base model's as stored.
+        change_kept: fraction of the change that the stored weights hold, 1 if rounding lost nothing.
+        mean_kl: mean KL divergence.
+        mean_kl_interval: its 95% confidence interval; None with too few rows.
         loss_change: merged minus adapter.
-        loss_change_interval: its 95% interval.
-        relative_loss_change: relative to the adapter's loss, or to 0.05 nats when that is smaller.
+        loss_change_interval: its 95% confidence interval.
+        relative_loss_change: relative to the adapter's loss, or to 0.05 nats if that is smaller.
         rows: packed rows compared.
-        tokens: loss-bearing tokens the losses are over.
-        kl_tokens: those, evenly spaced, that the KL is over.
-        computed_in: dtype of the arithmetic, which adds its own noise to a KL in 16 bits.
-        verdict: ``equal``, or ``rounded`` where the dtype of the files is worth a look.
+        tokens: loss-bearing tokens that the losses are averaged over.
+        kl_tokens: tokens, evenly spaced, that the KL is averaged over.
+        computed_in: dtype of the comparison; 16 bits add noise of their own to the KL.
+        verdict: ``equal``, or ``rounded`` if the cost of the files' dtype exceeds the limits.
     """
 
     tensors_merged: int
@@ -99,9 +100,9 @@ class MergeCheck:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a merge is checked with: the base folder, what was trained, rows to read, how to load, the template.
+    """Inputs of the verification: base folder, trained adapter or model, rows, loading settings, chat template.
 
-    ``dtype`` is the dtype asked for, None for that of each base weight; ``rounding`` is how it was reached.
+    ``dtype`` is the requested dtype, None for that of each base weight; ``rounding`` is how weights were rounded to it.
     """
 
     base_folder: Path
@@ -118,19 +119,19 @@ class Proof:
         return len(self.tuned.tensors if isinstance(self.tuned, Adapter) else self.tuned.weights.dtypes)
 
     def load(self, settings: ModelSettings, device: torch.device | None = None) -> Any:
-        """Return the tuned model: the base with its adapter, or the model that was trained as a whole."""
+        """Return the tuned model: the base with its adapter, or the fully trained model."""
         if isinstance(self.tuned, TrainedModel):
             return load_model(self.tuned.folder, settings, device)
         return attach_adapter(load_model(self.base_folder, settings, device), self.tuned.folder)
 
 
 def verify_merge(folder: Path, proof: Proof) -> MergeCheck:
-    """Return the numbers that prove the model in ``folder`` to be base plus adapter, and what its format costs.
+    """Verify that the model in ``folder`` is base plus adapter, and measure the cost of its dtype.
 
-    One model is in memory at a time: the adapter's log-probabilities wait on disk, at most 1 GiB of them.
+    Memory holds one model at a time: the adapter's log-probabilities are stored on disk, at most 1 GiB of them.
 
     Raises:
-        TrainingError: with the numbers, if it is not, or if it equals the base model.
+        TrainingError: with the numbers, if the merge is wrong or equals the base model.
     """
     check_auxiliary_files(folder, proof.base_folder, proof.rows, proof.template, proof.settings)
     trust = proof.settings.trust_remote_code
@@ -172,7 +173,7 @@ def _logits(proof: Proof, settings: ModelSettings) -> Logits:
 
 
 def _exact_on_the_cpu(folder: Path, proof: Proof, logits: Logits) -> float | None:
-    """Compare the logits in float32 in the main memory, where the GPU has no room for that; None if neither has."""
+    """Compare the logits in float32 on the CPU because they do not fit the GPU; None if RAM is too small as well."""
     size = 4 * sum(map(prod, Checkpoint(proof.base_folder).shapes.values()))
     if size * ROOM > psutil.virtual_memory().available:
         return None
@@ -212,14 +213,14 @@ def _check(
 
 
 def is_worth_a_look(found: Comparison) -> bool:
-    """Tell whether the dtype of the files costs so much that a person should know before serving them."""
+    """Tell whether the files' dtype costs so much that users should know before serving the model."""
     low = found.change.interval[0] if found.change.interval else found.change.value
     costs = found.change.value > LOOK_LOSS * max(found.first_loss, LOSS_FLOOR) and low > 0
     return found.kl.value > LOOK_KL or costs
 
 
 def _refuse_wrong_sums(error: float | None) -> None:
-    # Written so that a number which is not one fails, too.
+    # `not <` rather than `>=`: NaN has to fail, too.
     if error is not None and not error < LARGEST_RELATIVE_ERROR:
         raise TrainingError(
             f"The merged weights are not base plus adapter: the relative error of the worst change is {error:.3g}"
@@ -239,7 +240,7 @@ def _judge(check: MergeCheck) -> None:
 
 
 def comparing_settings(proof: Proof) -> ModelSettings:
-    """Return how both models are loaded: float32 where a GPU's free memory allows, without FlashAttention."""
+    """Return how both models are loaded: in float32 if the GPU's free memory allows, without FlashAttention."""
     attention = "sdpa" if proof.settings.uses_flash else proof.settings.attn_implementation
     dtype = "float32"
     if best_device().type == "cuda":

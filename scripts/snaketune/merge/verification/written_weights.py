@@ -1,4 +1,4 @@
-"""The written weights, read back: each is, to the bit, what the base model and the training make of it."""
+"""Check of the written weights, read back: each equals the recomputed merge of base model and training, to the bit."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,19 +22,20 @@ from snaketune.merge.with_peft import (
     weight_digests,
 )
 
-# Of the change of a weight, or of a layer's outputs: right sums reach 2e-6, a wrong factor of any kind is far above.
+# Limit on the relative error of a weight's change, or of a layer's outputs: correct merges reach 2e-6, a wrong scale,
+# sign or missing factor gives 0.1 or more.
 LARGEST_RELATIVE_ERROR = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What the files of a merged model hold.
+    """Results of the check of a merged model's files.
 
     Attributes:
-        merged: layers or weights that were trained, or have a change from the adapter.
-        account: what rounding made of the trained weights.
-        relative_error: of the change of the worst weight, or of the outputs of the worst layer where PEFT merged;
-            None for a model that was trained as a whole.
+        merged: number of trained weights, or of layers that the adapter changes.
+        account: how much of the change survived rounding.
+        relative_error: of the change of the worst weight, or of the outputs of the worst layer if PEFT merged; None
+            after full training.
     """
 
     merged: int
@@ -55,13 +56,13 @@ def check_written(
     trust: bool,
     rounding: Rounding = AUTOMATIC,
 ) -> Written:
-    """Return what was merged in ``folder`` after comparing every weight in its files with what it must be.
+    """Compare every weight in the files of ``folder`` with its recomputed value, and return the results.
 
-    All is computed once more from the base model and what was trained; one weight is in memory at a time, or the
-    whole model in float32 where PEFT merges. The sums of a plain adapter are compared with those that PEFT forms.
+    Everything is recomputed from the base model and the training's result; memory holds one weight at a time, or the
+    whole model in float32 if PEFT merges. The changes of a plain adapter are also compared with those of PEFT.
 
     Raises:
-        TrainingError: naming the first weight that is missing, not finite, or not what it must be.
+        TrainingError: naming the first weight that is missing, not finite or different.
     """
     base, written = Checkpoint(base_folder), Checkpoint(folder)
     if left := next((name for name in written.dtypes if "_orig_mod." in name), None):
@@ -73,7 +74,7 @@ def check_written(
         return _check_merged(folder, written, base, weights, peft_changes(base_folder, tuned, trust))
     for name in written.dtypes:
         _finite(folder, written, name)
-    # No name here for the merged model: it has to be out of memory before the files are loaded.
+    # The merged model is bound to no name here: it has to be freed before the files are loaded.
     return _check_with_peft(folder, written, base, merge_with_peft(base_folder, tuned, dtype, trust), rounding, trust)
 
 
@@ -120,7 +121,7 @@ def _check_with_peft(
             found, weight = written.tensor(name), base.tensor(name)
             account.add(found, weight.to(found.dtype))
             account.project(found, weight.float(), exact[name].detach() - weight.float())
-        else:  # the files have other names for it: vision-language models, experts that are fused in memory
+        else:  # the files name it differently: vision-language models, experts that are fused in memory
             account.add(written.tensor(name) if name in written.dtypes else exact[name].detach(), None)
     del exact
     round_weights(merge, base, rounding)
@@ -134,7 +135,7 @@ def _check_with_peft(
 
 
 def _compared(folder: Path, written: Checkpoint, weights: Weights) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield each weight in the files once it is clear that it is, to the bit, what it must be."""
+    """Yield each weight in the files after checking that it equals the recomputed one, to the bit."""
     _check_names(folder, weights.formats, written.dtypes)
     for name, format in weights.formats.items():
         found = _finite(folder, written, name)
@@ -151,7 +152,7 @@ def _finite(folder: Path, written: Checkpoint, name: str) -> torch.Tensor:
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Tell whether two tensors of one format have the same shape and bits; ``torch.equal`` takes -0.0 for 0.0."""
+    """Tell whether two tensors of one dtype have the same shape and bits; ``torch.equal`` treats -0.0 as 0.0."""
     flat = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other))
     return one.shape == other.shape and torch.equal(*flat)
 

@@ -1,8 +1,8 @@
-"""Exact parameter counts of a model and of its adapter, from the configuration alone.
+"""Exact parameter counts of a model and its adapter, from the configuration alone.
 
-The architecture is built on torch's meta device: every shape is there, no weight is, and no file is read. So the
-counts hold for any architecture that transformers knows (biases, query and key norms, tied embeddings, experts)
-without a formula per family. It takes a fraction of a second and a few megabytes.
+The architecture is built on torch's meta device, with shapes but without weights, and no file is read. The counts
+therefore hold for any architecture that transformers supports (biases, query and key norms, tied embeddings, experts)
+without a formula per family. This takes a fraction of a second and a few megabytes.
 """
 
 import copy
@@ -39,7 +39,7 @@ class ParameterCounts:
     """Numbers of parameters; ``total`` is their sum, with a head that shares the embedding's weights counted once."""
 
     linear: int
-    """Matrices of the layers without the experts: what 8 and 4 bit quantisation applies to."""
+    """Matrices of the layers without the experts: those that 8-bit and 4-bit quantisation applies to."""
     experts: int
     """Matrices of all experts of a mixture-of-experts model."""
     active_experts: int
@@ -118,7 +118,7 @@ def _active(experts: int, config: Any) -> int:
 
 
 def refuse_experts(config: Any, counts: ParameterCounts) -> None:
-    """Raise PlanError for a mixture of experts, whose memory no trace without data can tell."""
+    """Raise PlanError for a mixture of experts, whose memory depends on the routing of the data."""
     if counts.experts:
         raise PlanError(
             f"model.name_or_path: a {config.model_type} model is a mixture of experts whose memory depends on the "
@@ -129,8 +129,8 @@ def refuse_experts(config: Any, counts: ParameterCounts) -> None:
 def lora_parameters(config: Any, adapter: Adapter) -> int:
     """Return the number of trainable parameters of a LoRA adapter on the model of ``config``.
 
-    PEFT itself puts the adapter on the meta model, so that its rules (all-linear, rank patterns, DoRA vectors,
-    modules to save) are not written a second time.
+    PEFT itself adapts the meta model, so that its rules (all-linear, rank patterns, DoRA vectors, modules to save) are
+    not duplicated here.
 
     Args:
         config: a ``PreTrainedConfig`` of transformers.

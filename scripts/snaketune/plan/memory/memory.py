@@ -1,4 +1,4 @@
-"""Peak memory of a training run, part by part, estimated before any of it is allocated.
+"""Peak memory of a training run by part, estimated before any of it is allocated.
 
 Parts and their sources:
 
@@ -7,11 +7,11 @@ Parts and their sources:
   double quantisation). Embeddings, head, norms and experts stay in 16 bit: bitsandbytes only replaces linear layers.
 - gradients and optimizer: per trained parameter, as torch, bitsandbytes, torchao and transformers allocate them.
   Gradients are counted in full, as accumulation keeps them; with steps in the backward pass, only the largest one.
-- activations and workspace: traced (see ``tracing``); of offloaded ones what is on its way.
+- activations and workspace: traced (see ``tracing``); with offloading, the copies in flight.
 - head: with a chunked loss the logits of one chunk, 8 bytes each (bf16 logits, float32 log-softmax, bf16 gradient),
   a copy of the last hidden state and its gradient and, if the head is trained, its gradient in float32; otherwise
   16 bytes per logit of the batch (bf16 logits, float32 copy, log-softmax, float32 and bf16 gradients).
-- context: what a process takes for CUDA's kernels and libraries, or on a CPU for Python and its libraries.
+- context: memory of the process besides tensors: CUDA's kernels and libraries, or Python and its libraries.
 
 Gigabytes are 10⁹ bytes throughout.
 """
@@ -39,11 +39,11 @@ WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
 LOGITS_AT_ONCE = {"cuda": 1 << 26, "cpu": 1 << 22}
 """Logits that the chunked loss holds at a time (``train/kernels/chunked_cross_entropy.py``)."""
 OFFLOADED_AT_ONCE = 1 << 29
-"""Bytes of offloaded activations that are on their way at a time, in each direction (``kernels/offloading.py``)."""
+"""Bytes of offloaded activations in flight at a time, in each direction (``kernels/offloading.py``)."""
 CONTEXT_GB = {"cuda": 0.8, "cpu": 0.6}
 HEAP_SHARE = {"cuda": 1.0, "cpu": 1.2}
-"""What activations take of the heap for each byte: glibc leaves gaps between aligned blocks that it cannot use again
-(measured with SmolLM2 at 256 to 2,048 tokens at once: 0.265 GB for 0.217 GB of each 256)."""
+"""Heap bytes per byte of activations: glibc leaves gaps between aligned blocks that it cannot reuse (measured with
+SmolLM2 at micro-batches of 256 to 2,048 tokens: 0.265 GB of heap for 0.217 GB of tensors per 256 tokens)."""
 NF4_BYTES = {True: 0.5 + 1 / 64 + 4 / (64 * 256), False: 0.5 + 4 / 64}
 STATE_VALUES = {"adamw_torch_fused": 2, "adamw_torch": 2, "sgd": 0, "adafactor": 0}
 """Optimizers whose state has the parameters' dtype, with the values per parameter; adafactor's two vectors
@@ -71,9 +71,9 @@ class MemoryPlan:
     head: float
     """Logits and their gradients."""
     workspace: float
-    """What the worst moment of the backward pass needs beyond activations and head."""
+    """Peak of temporary tensors in the backward pass beyond activations and head."""
     context: float
-    """What the process takes beside tensors."""
+    """Memory of the process besides tensors."""
     device: str = "cuda"
     origin: str = "estimated"
 
@@ -153,8 +153,8 @@ def adapter_parameters(config: Any, adapter: AdapterSetting) -> int:
 
 def _weight_bytes(counts: ParameterCounts, hidden: int, setting: MemorySetting) -> float:
     width = WIDTH[setting.weight_dtype]
-    # LLM.int8 keeps a float32 scale per row of the matrix (4 bytes / width); NF4 half a byte and a scale per block of
-    # 64 values, with double quantisation a byte of scale and a float32 per 256 scales (Dettmers et al. 2023, QLoRA).
+    # LLM.int8 stores a float32 scale per row of the matrix (4 bytes / width). NF4 stores half a byte per value and a
+    # float32 scale per block of 64; double quantisation makes it an 8-bit scale, with a float32 per 256 of them.
     per_entry = {"none": width, "8bit": 1 + 4 / hidden, "4bit": NF4_BYTES[setting.double_quantization]}[
         setting.quantization
     ]
@@ -187,8 +187,8 @@ def _optimizer_bytes(trained: int, counts: ParameterCounts, setting: MemorySetti
 
 
 def _head_bytes(sizes: TextSizes, setting: MemorySetting) -> float:
-    # Full logits are counted as four float32 tensors at the peak: logits, log-softmax and the gradients of both. The
-    # chunked loss holds two for a chunk, the hidden states with their gradient, and that of a trained output layer.
+    # 16 bytes per logit for the full loss, 8 for those of a chunk: see the module's docstring for the tensors. The
+    # chunked loss also holds the hidden states with their gradient, and the float32 gradient of a trained head.
     if not setting.chunked_loss:
         return 16 * setting.tokens * sizes.vocabulary
     logits = min(LOGITS_AT_ONCE[setting.device], setting.tokens * sizes.vocabulary)
@@ -209,9 +209,9 @@ def _activations(config: Any, setting: MemorySetting) -> tuple[float, float]:
 
 
 def _between(kept_all: Trace, kept_none: Trace, layers: int, every: int) -> tuple[float, float]:
-    """Return both figures when every n-th layer is recomputed, from those of none and of all."""
+    """Interpolate both figures for every n-th layer recomputed, from those for none and for all."""
     saved_per_layer = (kept_all.kept - kept_none.kept) / layers
     kept = kept_all.kept - saved_per_layer * recomputed_layers(layers, every)
-    # The backward pass frees the kept layers behind the last recomputed one before it needs room for that.
+    # The backward pass has freed the stored layers after the last recomputed one before it recomputes that.
     freed = saved_per_layer * ((layers - 1) % every)
     return kept, max(kept_all.transient, kept_none.transient - freed)
