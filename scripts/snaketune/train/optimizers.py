@@ -41,7 +41,6 @@ class StepsInBackward:
     def _step(self, weight: torch.Tensor, number: int) -> None:
         assert weight.grad is not None
         # The gradient is gone when the step ends; the total norm is the norm of these per-weight norms.
-        # The gradient is gone when the step ends; the total norm is the norm of these per-weight norms.
         self._norms.append(torch.linalg.vector_norm(weight.grad, dtype=torch.float32))
         groups = self._optimizer.param_groups
         self._optimizer.param_groups = [{**groups[number], "params": [weight]}]

@@ -84,7 +84,6 @@ class Comparing:
             stored = np.frombuffer(bytearray(self._spool.read(values.numel() * 4)), np.float32)
             expected = torch.from_numpy(stored).view(values.shape)
             # KL(p || q) = sum over the vocabulary of p (log p - log q), exact for each position: no sampling.
-            # KL(p || q) = sum over the vocabulary of p (log p - log q), exact for each position: no sampling.
             kls.append((expected.exp() * (expected - values)).double().sum(dim=1).numpy())
             kl_spans.append(span[-seen % self._stride :: self._stride])
             losses.append(loss)
@@ -95,7 +94,7 @@ class Comparing:
             first_loss=float(self._losses.mean()),
             second_loss=float(second.mean()),
             change=mean_with_interval(second - self._losses, np.concatenate(spans)),
-            kl=Mean(max(0.0, kl.value), kl.interval),  # rounding can make a divergence of equal models negative  # rounding can make a divergence of equal models negative
+            kl=Mean(max(0.0, kl.value), kl.interval),  # rounding can make a divergence of equal models negative
             tokens=len(second),
             kl_tokens=sum(map(len, kls)),
         )
@@ -124,9 +123,7 @@ def mean_with_interval(values: np.ndarray, spans: np.ndarray) -> Mean:
     if count < 2:
         return Mean(mean, None)
     # The linearised (delta-method) variance of a ratio of sums over clusters: treating tokens as independent would
-    # give intervals that are too narrow. Cochran 1977, "Sampling Techniques", section 6.
-    # The linearised (delta-method) variance of a ratio of sums over clusters: treating tokens as independent would
-    # give intervals that are too narrow. Cochran 1977, "Sampling Techniques", section 6.
+    # give intervals that are too narrow. Cochran 1977, "Sampling Techniques", chapter 6.
     rest = np.bincount(group, weights=values - mean, minlength=count)
     error = float(np.sqrt((rest**2).sum() * count / (count - 1))) / len(values)
     return Mean(mean, (mean - NORMAL_95 * error, mean + NORMAL_95 * error))

@@ -22,8 +22,8 @@ from snaketune.merge.with_peft import (
     weight_digests,
 )
 
-# Limit on the relative error of a weight's change, or of a layer's outputs: correct merges reach 2e-6, a wrong scale,
-# sign or missing factor gives 0.1 or more.
+# Limit on the relative error of a weight's change, or of a layer's outputs: correct merges reach 2e-6, a wrong
+# scale, sign or missing factor far more.
 LARGEST_RELATIVE_ERROR = 1e-4
 
 

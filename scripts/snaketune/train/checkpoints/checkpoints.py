@@ -25,7 +25,6 @@ def seal(partial: Path, target: Path, facts: dict[str, Any]) -> None:
     facts = {"files": describe_files([partial], partial), **facts}
     write_json(partial / MANIFEST, {**facts, "digest": digest_of(facts)})
     # Contents reach the disk before the rename does: otherwise a power cut could leave the name with empty files.
-    # Contents reach the disk before the rename does: otherwise a power cut could leave the name with empty files.
     sync_tree(partial)
     replace_folder(partial, target)
     sync_directory(target.parent)

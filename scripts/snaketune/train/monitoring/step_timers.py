@@ -42,7 +42,6 @@ def batch_facts(rows: PackedRows, indices: list[int]) -> BatchFacts:
     tokens = rows.tokens[indices]
     is_real = torch.arange(positions.shape[1]).numpy() < tokens[:, None]
     # A document of length n has the positions p = 0 to n - 1, and the odd numbers 2p + 1 add up to n squared.
-    # A document of length n has the positions p = 0 to n - 1, and the odd numbers 2p + 1 add up to n squared.
     squares = int((2 * positions.astype("int64") + 1)[is_real].sum())
     return BatchFacts(tuple(indices), int(tokens.sum()), int(mask[:, 1:].sum()), squares)
 

@@ -53,7 +53,6 @@ class PreferenceLoss:
             means = ratios / tokens.clamp(min=1)
             return (means[0::2] - means[1::2] - 1 / (2 * self.beta)) ** 2, margins
         # logsigmoid, not log(sigmoid): the latter underflows to -inf at strongly negative margins.
-        # logsigmoid, not log(sigmoid): the latter underflows to -inf at strongly negative margins.
         wrong = self.label_smoothing
         return -(1 - wrong) * logsigmoid(margins) - wrong * logsigmoid(-margins), margins
 
@@ -121,8 +120,6 @@ def install_log_probs(model: Any) -> None:
 
 
 def _log_probs(base: Any, whole: Callable[..., Any], states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    # Each token's log-probability is needed before the loss of its pair is known, so gradients cannot be computed in
-    # the forward pass as for the chunked cross-entropy: a chunk's logits are recomputed in the backward pass instead.
     # Each token's log-probability is needed before the loss of its pair is known, so gradients cannot be computed in
     # the forward pass as for the chunked cross-entropy: a chunk's logits are recomputed in the backward pass instead.
     def of_chunk(chunk: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

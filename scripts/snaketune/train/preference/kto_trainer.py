@@ -128,7 +128,6 @@ class UnpairedTrainer(ReferencedTrainer):
                 count += len(batch["sizes"])
         model.train(was_training)
         # A divergence is never negative, but an estimate from few documents can be.
-        # A divergence is never negative, but an estimate from few documents can be.
         return (total / max(count, 1)).float().clamp(min=0)
 
     def held_out_measures(self) -> dict[str, float]:

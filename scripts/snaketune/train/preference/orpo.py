@@ -67,8 +67,6 @@ def locate_chosen(batch: dict[str, Any], tokens: torch.Tensor) -> dict[str, torc
     is_answer = (labels != IGNORED).flatten()
     # Both answers for the odds ratio; of the chosen documents (even numbers) prompt and answer for the likelihood. The
     # first token of a document has no state of the same document that predicts it.
-    # Both answers for the odds ratio; of the chosen documents (even numbers) prompt and answer for the likelihood. The
-    # first token of a document has no state of the same document that predicts it.
     wanted = is_answer | ((numbers % 2 == 0) & is_real & (positions != 0).flatten())
     at = wanted.nonzero().flatten()
     owners = numbers[at]
@@ -106,8 +104,6 @@ class OddsRatioTrainer(AnswerTrainer):
         documents, owners, sizes = len(batch["sizes"]), batch["owners"], batch["sizes"]
         sums = sum_by_document(found * batch["answers"], owners, documents)
         parts, margins = self._pair_loss(sums / sizes)
-        # compute_loss divides the sum over pairs by the pairs of the step; times pairs per token, the likelihood part
-        # becomes a mean over the step's tokens.
         # compute_loss divides the sum over pairs by the pairs of the step; times pairs per token, the likelihood part
         # becomes a mean over the step's tokens.
         learned = -sum_by_document(found, owners, documents)[0::2]

@@ -129,7 +129,6 @@ class ReferencedTrainer(AnswerTrainer):
     def _as_reference(self) -> contextlib.AbstractContextManager[Any]:
         model: Any = self._model()
         # A fresh adapter adds zero (B starts at 0). Without it the reference is the same, bit for bit, for any rank.
-        # A fresh adapter adds zero (B starts at 0). Without it the reference is the same, bit for bit, for any rank.
         is_fresh = hasattr(model, "disable_adapter") and not self._starts_from_adapter
         return model.disable_adapter() if is_fresh else contextlib.nullcontext()
 
