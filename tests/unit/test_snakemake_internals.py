@@ -4,9 +4,14 @@ import ast
 import re
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import preloaded
 import pytest
+from snakemake.sourcecache import SourceCache
+
+from snaketune.workflow.snakemake_internals import Snakemake
 
 ROOT = Path(__file__).parents[2]
 INTERNALS = ROOT / "scripts/snaketune/workflow/snakemake_internals.py"
@@ -70,3 +75,19 @@ def test_operational_params_never_cause_a_rerun(tmp_path, value, reruns):
     run("first")
     assert (tmp_path / "made.txt").read_text() == "first\n"
     assert ("rule made" in run("second", "--dry-run")) == reruns
+
+
+def test_temporary_folders_are_removed_before_python_warns_of_them(tmp_path):
+    own, cache = TemporaryDirectory(dir=tmp_path), SourceCache(tmp_path / "cache")
+    places = [Path(own.name), cache.runtime_cache_path]
+    Snakemake(SimpleNamespace(_snakemake_tmp_dir=own, sourcecache=cache)).remove_temporary_folders()
+    assert not any(Path(place).exists() for place in places)
+
+
+def test_a_job_of_a_cluster_leaves_the_folder_of_its_workflow(tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    cache = SourceCache(tmp_path / "cache", shared)
+    own = TemporaryDirectory(dir=tmp_path)
+    Snakemake(SimpleNamespace(_snakemake_tmp_dir=own, sourcecache=cache)).remove_temporary_folders()
+    assert shared.is_dir()

@@ -59,6 +59,7 @@ class Session:
 
     def __init__(self, snakemake: Snakemake):
         lighten()
+        atexit.register(snakemake.remove_temporary_folders)  # the first: it comes after all that is done at the end
         self.snakemake = snakemake
         self.switches = {name: snakemake.config.pop(name, "no") for name in SWITCHES}
         scripts = snakemake.folder / "scripts"

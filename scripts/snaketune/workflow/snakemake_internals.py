@@ -205,6 +205,12 @@ class Snakemake:
         found: Iterable[Any] = self._workflow.dag.finished_jobs
         return found
 
+    def remove_temporary_folders(self) -> None:
+        """Remove the folders that Snakemake leaves to Python's exit, which warns of each."""
+        caches = self._workflow.sourcecache.runtime_cache
+        for folder in filter(None, (self._workflow._snakemake_tmp_dir, caches)):
+            folder.cleanup()
+
     def log_handler(self, kind: type[Any]) -> Any:
         """Return the log handler of a class; None where it is not in use."""
         handlers = self._workflow.logger_manager.get_log_handlers()
