@@ -1,1 +1,1 @@
-"""What a run will need before it starts: operations, memory, time and money, each marked as estimated."""
+"""Requirements of a run, before it starts: FLOPs, memory, time and money, each marked as estimated."""

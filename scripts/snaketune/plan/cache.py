@@ -1,7 +1,7 @@
-"""Answers about a model configuration: planning asks them many times, and again at each try.
+"""A cache of facts derived from a model configuration, which planning needs many times, and again for each plan.
 
-They are kept for the life of the process, and for a prepared model also in a file, so that the next plan of the same
-model needs neither torch nor transformers.
+It lives as long as the process, and for a prepared model also in a file, so that the next plan of the same model needs
+neither torch nor transformers.
 """
 
 import json
@@ -13,17 +13,17 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, get_type_hints
 
 from snaketune.train.packages import versions_of
 
-PLACE = "_name_or_path"  # where a configuration was read decides nothing
+PLACE = "_name_or_path"  # the folder that a configuration was read from has no influence
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class KeptAnswers:
-    """Answers about one prepared model in a JSON file; those of another identity are forgotten when it is written.
+    """Cached facts of one prepared model in a JSON file; facts of another identity are dropped when it is written.
 
     Args:
         path: the file.
-        identity: of everything that answers follow from: the model's files, the packages and our code.
+        identity: digest of all inputs: the model's files, the packages and our code.
     """
 
     def __init__(self, path: Path, identity: str):
@@ -36,7 +36,7 @@ class KeptAnswers:
         self._is_new = False
 
     def value(self, question: str, find_out: Callable[[], Any]) -> Any:
-        """Return the answer to ``question``, by ``find_out`` where it is not known; its value is kept as JSON."""
+        """Return the cached answer to ``question``, or compute it by ``find_out`` and cache it as JSON."""
         name = self._prefix + question
         if name not in self._known:
             self._known[name] = find_out()
@@ -44,7 +44,7 @@ class KeptAnswers:
         return self._known[name]
 
     def save(self) -> None:
-        """Write what was found out; two plans at a time may each forget what the other one wrote."""
+        """Write new answers; of two concurrent plans each may lose what the other wrote, which only costs time."""
         from snaketune.core.cached_state import write_state
 
         if self._is_new:
@@ -53,7 +53,7 @@ class KeptAnswers:
 
 
 def answers_about(model: Mapping[str, Any], code: str, path: Path) -> KeptAnswers:
-    """Return what earlier plans found out about a prepared model.
+    """Return the facts that earlier plans cached for a prepared model.
 
     Args:
         model: its manifest, with the digests of its files.
@@ -66,7 +66,7 @@ def answers_about(model: Mapping[str, Any], code: str, path: Path) -> KeptAnswer
 
 
 class PreparedConfiguration:
-    """Stands for the ``PreTrainedConfig`` of a prepared model, which is read when something about it is not known.
+    """A lazy ``PreTrainedConfig`` of a prepared model, read only when a fact is not in the cache.
 
     Args:
         answers: what is known.

@@ -1,6 +1,6 @@
-"""Settings that train the same and may be faster: micro-batch, recomputation and loader processes.
+"""Equivalent settings that may be faster: micro-batch, recomputation and loader processes.
 
-Rows at a time times accumulation stays what it is, so that every candidate takes the same optimizer steps.
+Micro-batch times accumulation is constant, so that every candidate takes the same optimizer steps.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 MOST_ROWS_FACTOR = 8
 """Micro-batches are tried up to this multiple of the configured one."""
 LEVELS = (0, 2, 1)
-"""Every how many layers one is recomputed, from the least to the most."""
+"""Checkpointing intervals, from least to most recomputation."""
 WORKERS = (0, 2, 4)
 
 
@@ -23,7 +23,7 @@ class Candidate:
     accumulation: int
     """Forward passes per optimizer step."""
     checkpoint_every: int
-    """Every how many layers one is recomputed: 0 none, 1 all."""
+    """One in this many layers is recomputed: 0 none, 1 all."""
     workers: int
     """Loader processes."""
 
@@ -62,7 +62,7 @@ def worker_choices(configured: int, cores: int) -> list[int]:
 
 
 def advice(current: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what to change in the configuration, None if nothing measured is faster than the noise.
+    """Return what to change in the configuration; None if no candidate is faster by more than the noise.
 
     Args:
         current, best: a row each: ``tokens_per_second`` (None if it ran out of memory), ``spread``, ``keys``.

@@ -1,4 +1,4 @@
-"""The gate before training: what exceeds the budget or the machine, in one sentence each.
+"""The gate before training: one sentence for each limit of budget or machine that the plan exceeds.
 
 A plan is made in any case; only training refuses to start while its plan has such a sentence.
 """
@@ -13,19 +13,19 @@ from snaketune.plan.summary import dollars, duration
 from snaketune.settings.planning import PlanningSlice
 
 SLACK = 0.01
-"""Margin that advised settings leave under a limit: the last batch and the last checkpoint are complete."""
+"""Margin that advised settings leave under a limit, for the last batch and the last checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Why a run must not start, and which limits cannot be checked, in sentences."""
+    """Sentences on why a run must not start, and on limits that cannot be checked."""
 
     stops: tuple[str, ...]
     notes: tuple[str, ...]
 
 
 def check_plan(plan: Plan) -> Gate:
-    """Return where a plan exceeds the machine or a limit, each with the planned number and the setting that fits.
+    """Return the limits that a plan exceeds, each with the planned number and the setting that fits.
 
     Args:
         plan: the content of plan.json.
@@ -66,12 +66,12 @@ def _check(plan: Plan, limit_name: LimitName, name: Literal["hours", "total_usd"
 
 
 def nearest_hours(cfg: PlanningSlice, values: Mapping[str, Any], start_hours: float, steps: int) -> str | None:
-    """Return the setting that brings a run under its limits of hours and dollars, None if it is under them.
+    """Return the setting that brings a run under its limits of hours and dollars; None if it is under them.
 
     Args:
         cfg: the ``plan`` and ``train`` sections.
         values: planned ``hours`` and ``cost_usd``.
-        start_hours: what the run takes however little it trains.
+        start_hours: hours that do not depend on the number of steps.
         steps: planned optimizer steps.
     """
     plan, others = cfg["plan"], sum(cfg["plan"]["other_costs_usd"].values())
@@ -95,13 +95,13 @@ def nearest_hours(cfg: PlanningSlice, values: Mapping[str, Any], start_hours: fl
 
 
 def _floor(value: float) -> float:
-    """Return ``value`` cut to three significant digits."""
+    """Return ``value`` truncated to three significant digits."""
     size = 10 ** (2 - floor(log10(value))) if value > 0 else 1
     return floor(value * size) / size
 
 
 def _check_memory(plan: Plan) -> _Found:
-    """Stop what cannot fit even if the plan is too high by its error band."""
+    """Stop a run that cannot fit even if the plan overestimates memory by its error band."""
     change, device = plan["nearest"]["memory"], plan["device"]
     if not change or plan["about"]["memory_gb"]["origin"] == "measured":
         return _Found()

@@ -1,4 +1,4 @@
-"""A plan from its files to plan.json, also for a run that exceeds its budget or the machine: training refuses that."""
+"""Writes plan.json from a run's files, even if the run exceeds its budget or the machine: training then refuses it."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,7 +36,7 @@ class PlanJob:
 
 
 def plan_run(job: PlanJob) -> None:
-    """Write plan.json with the sentences on which training will stop, and print notes."""
+    """Write plan.json, including the sentences with which training will refuse to start, and print notes."""
     inputs = _inputs(job)
     plan = make_plan(inputs)
     if inputs.answers:
@@ -77,7 +77,7 @@ def _inputs(job: PlanJob) -> PlanInputs:
 
 
 def _answers(job: PlanJob, model: dict[str, Any]) -> KeptAnswers | None:
-    """Return what is known of a model, which saves the seconds that torch takes to load; its own code may change."""
+    """Return the cached facts of a model, which save loading torch; None if it has its own code, which may change."""
     if job.work is None or job.cfg["model"]["trust_remote_code"]:
         return None
     return answers_about(model, job.code, job.work / "plans" / f"{job.model.parent.name}.json")

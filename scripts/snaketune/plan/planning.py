@@ -1,4 +1,4 @@
-"""plan.json: everything that is known about a run before it starts, each number with its unit and its origin.
+"""The content of plan.json: the expectations for a run before it starts, each number with unit and origin.
 
 Volatile is what depends on the clock, on this machine or on earlier runs, so that the plan is part of no identity.
 """
@@ -48,7 +48,7 @@ from snaketune.settings.planning import PlanningSlice
 
 MEMORY_BAND = 0.10
 MEASURE = "snakemake --cores all plan --config 'plan={probe: true}'"
-"""The command that measures an unknown throughput, in a minute or two."""
+"""The command that measures an unknown throughput within two minutes."""
 UNITS = {
     "tokens_total": "tokens",
     "steps": "optimizer steps",
@@ -64,7 +64,7 @@ UNITS = {
 
 @dataclass(frozen=True, slots=True)
 class PlanInputs:
-    """What a plan is made from: configuration, fact files, this machine and this moment."""
+    """The inputs of a plan: configuration, fact files, this machine and the current time."""
 
     cfg: PlanningSlice
     settings: Operational
@@ -79,13 +79,13 @@ class PlanInputs:
     machine: Machine
     now: datetime
     probe: Mapping[str, Any] | None = None
-    """What a probe of this run recorded, if there was one."""
+    """The record of a probe of this run, if any."""
     token_advice: str | None = None
     """A note on tokens of the data whose embeddings this training does not change."""
     preparation: Mapping[str, float] = field(default_factory=dict)
-    """Seconds that the stages before took, where they were measured."""
+    """Measured seconds of the earlier stages."""
     answers: KeptAnswers | None = None
-    """What is known of the model from earlier plans."""
+    """Facts of the model that earlier plans cached."""
 
 
 def _own_notes(given: "PlanInputs", probe: Any) -> list[str | None]:
@@ -153,7 +153,7 @@ def make_plan(given: PlanInputs) -> Plan:
 def _beside(
     given: PlanInputs, target: Target, work: Work, seen: Forecast, disk: Disk, memory_gb: float | None
 ) -> dict[str, Any]:
-    """Return what comes after training and beside it: evaluation, saving, answers, and the memory of the host."""
+    """Return the costs besides training: evaluation, saving, generation, and the memory of the host."""
     timings = answer_timings(given.results, target, given.machine.host, work.parameters)
     found, cfg = answering_of(work, target, given.pack, timings), given.cfg
     held_out = (given.pack["splits"].get("eval") or {}).get("documents", 0)
@@ -176,7 +176,7 @@ def _about(origin: str, source: str, low: Any = None, high: Any = None) -> dict[
 def _figures(
     given: PlanInputs, target: Target, rate: Rate, seen: Forecast, memory: MemoryPlan | None, disk: Disk
 ) -> dict[str, Figure]:
-    """Return the public numbers with what is to be known about each."""
+    """Return the published numbers with unit and origin."""
     budget, price = seen.budget, target.price
     hours, origin = (budget.hours, rate.origin) if seen.is_timed else (None, "unknown")
     train_low, train_high = _band(rate, budget.train_hours)
@@ -214,13 +214,13 @@ def _figures(
 
 
 def _band(rate: Rate, hours: float) -> tuple[float | None, float | None]:
-    """Return the hours at the highest and at the lowest rate."""
+    """Return the hours at the highest and at the lowest throughput."""
     now = rate.tokens_per_second
     return (hours * now / rate.high, hours * now / rate.low) if now and rate.low and rate.high else (None, None)
 
 
 def _reached(given: PlanInputs, target: Target, speed: Mapping[str, Any], flops: float | None) -> Reached | None:
-    """Return what runs on several GPUs reached against runs on one, None if either was never measured."""
+    """Return the efficiency of runs on several GPUs against runs on one; None if either was never measured."""
     if target.gpus < 2:
         return None
     several, one = (

@@ -1,4 +1,4 @@
-"""What makes a run fit its device: one recommendation, which the refusal, the advice and the page all repeat."""
+"""The recommendation that makes a run fit its device, shared by the refusal, the advice and the page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ LIGHTER: Mapping[str, tuple[Method, ...]] = {
     "8bit": ("8bit", "4bit"),
     "4bit": ("4bit",),
 }
-"""What is tried where no single setting is enough, in the order of what it costs."""
+"""Combinations to try if no single setting suffices, in order of their cost."""
 NOTHING = "use a smaller model or a device with more memory"
 
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """Settings with which a run fits; none where nothing that the plan knows is enough."""
+    """Settings with which a run fits; empty if no combination suffices."""
 
     changes: Mapping[str, Any]
     needs_gb: float | None
@@ -38,7 +38,7 @@ class Remedy:
 def find_remedy(
     work: Work, target: Target, memory: MemoryPlan | None, options: Sequence[Option], own: str
 ) -> Remedy | None:
-    """Return what to change so that a run fits the memory of its device, None if it fits or nobody can say.
+    """Return what to change so that a run fits its device's memory; None if it fits or is unknown.
 
     The one setting that costs least comes first; where none is enough alone, the lightest method and recomputation
     that fit together.
@@ -78,5 +78,5 @@ def _method_keys(method: str, own: str) -> dict[str, Any]:
 
 
 def written(value: Any) -> str:
-    """Return a value as YAML has it."""
+    """Format a value as YAML."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""The settings of a run that decide its memory, apart from everything else in the configuration."""
+"""The settings of a run that determine its memory."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -7,7 +7,7 @@ from snaketune.settings.adapter import Adapter
 from snaketune.settings.training import ModelTraining
 
 CHECKPOINT_LEVELS = (0, 4, 2, 1)
-"""Every how many layers one is recomputed, from the least recomputation to the most; 0 recomputes nothing."""
+"""Checkpointing intervals, from least to most recomputation; 0 recomputes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class AdapterSetting:
 
 @dataclass(frozen=True, slots=True)
 class MemorySetting:
-    """What of a run decides its memory; ``adapter`` is None when all weights are trained."""
+    """The settings that determine a run's memory; ``adapter`` is None in full training."""
 
     row_length: int
     """Tokens in a packed row."""
@@ -56,16 +56,16 @@ class MemorySetting:
     """Whether the scales of 4-bit weights are quantised as well."""
     optimizer: str = "adamw_torch_fused"
     steps_in_backward: bool = False
-    """Whether each gradient is used and freed as soon as it is there."""
+    """Whether each gradient is used and freed as soon as it is computed."""
     checkpoint_every: int = 0
-    """Every how many layers one is recomputed instead of kept: 0 none, 1 all."""
+    """One in this many layers is recomputed instead of kept: 0 none, 1 all."""
     shards: bool = False
     """Whether weights are shared out over several GPUs, which neither small optimizer states nor offloading go with."""
     offloads: bool = False
-    """Whether activations wait in RAM."""
+    """Whether activations are offloaded to RAM."""
     chunked_loss: bool = True
     attention: Literal["fused", "sdpa", "eager"] = "fused"
-    """``fused``: kernels told about documents (FlashAttention, varlen); ``sdpa``: with a mask over the whole row."""
+    """``fused``: kernels with document boundaries (FlashAttention, varlen); ``sdpa``: a mask over the whole row."""
     device: Literal["cuda", "cpu"] = "cuda"
 
     @property

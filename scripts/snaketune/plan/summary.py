@@ -1,4 +1,4 @@
-"""A plan as text for the terminal: one screen, what matters first, every number with its origin."""
+"""A plan as text for the terminal: one screen, most important first, every number with its origin."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -38,7 +38,7 @@ def _title(plan: "Plan", name: str) -> str:
 
 
 def headline(plan: "Plan", now: datetime | None = None) -> list[str]:
-    """Return the ten lines that matter: what, value, origin, and where it comes from."""
+    """Return the ten main lines: quantity, value, origin and source."""
     rate, device, disk = plan["rate"], plan["device"], plan["disk"]
     memory = f"of {device['memory_gb']:.1f} GB" if device["memory_gb"] else ""
     least = plan["least_memory_gb"]
@@ -119,7 +119,7 @@ def _fit(plan: "Plan") -> list[str]:
 
 
 def _together(titles: Sequence[str]) -> str:
-    """Return one name for neighbours in the catalogue of which the same is true."""
+    """Return one name for neighbouring devices of the catalogue with the same result."""
     return titles[0] if len(titles) == 1 else f"{titles[0]} to {titles[-1]} ({len(titles)})"
 
 
@@ -134,7 +134,7 @@ def _own_cell(cell: "FitCell") -> str:
 
 
 def _elsewhere(row: "FitCell | LadderRow", usd: float | None, joint: str) -> str:
-    """Return what training would take on another device; of less than a minute only that."""
+    """Return hours and cost of training on another device; below a minute only the time."""
     if row["is_short"]:
         return "under a minute"
     return duration(row["train_hours"]) + (f"{joint}{dollars(usd)}" if usd is not None else "")
@@ -180,7 +180,7 @@ def number(value: float | None) -> str:
 
 
 def duration(hours: float | None) -> str:
-    """Return hours as people say them: ``45 s``, ``2.3 min``, ``12 min``, ``3.5 h``."""
+    """Format hours: ``45 s``, ``2.3 min``, ``12 min``, ``3.5 h``."""
     if hours is None:
         return UNKNOWN
     seconds = hours * 3600
@@ -192,7 +192,7 @@ def duration(hours: float | None) -> str:
 
 
 def dollars(value: float | None) -> str:
-    """Return US dollars; less than ten cents with what matters of it."""
+    """Format US dollars; less than ten cents with significant digits."""
     if value is None:
         return UNKNOWN
     return f"${value:,.2f}" if value >= 0.1 or value == 0 else f"${value:.2g}"

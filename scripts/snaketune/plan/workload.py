@@ -1,4 +1,4 @@
-"""The work of a run: its rows and tokens, its model and its settings, and the operations that follow."""
+"""The workload of a run: rows, tokens, model, settings, and the FLOPs that follow from them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,18 +24,18 @@ SPEED_KEYS = {
         *("activation_offloading", "use_liger_kernel"),
     ),
 }
-"""Settings that decide tokens per second beside the model, the rows and the device; a rank hardly does."""
+"""Settings that determine throughput besides model, rows and device; the rank hardly matters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is trained on what. Numbers of rows and tokens are those of one epoch."""
+    """The model and the data of a training. Numbers of rows and tokens are those of one epoch."""
 
     rows: int
     documents: int
     tokens: int
     squares: int
-    """Sum of the squared lengths of the documents, from the middles of the histogram's bins."""
+    """Sum of squared document lengths, from the midpoints of the histogram's bins."""
     row_length: int
     eval_tokens: int
     config: Any
@@ -43,7 +43,7 @@ class Work:
     parameters: int
     trained: int
     shape: ModelShape | None
-    """None for an architecture whose operations cannot be counted."""
+    """None for an architecture whose FLOPs cannot be counted."""
     setting: MemorySetting
     method: str
     """``train.method``."""
@@ -60,10 +60,10 @@ class Work:
         return text_sizes(self.config).layers
 
     def flops_per_token(self, every: int | None = None, full: bool | None = None) -> float | None:
-        """Return the mean operations carried out per real token of training.
+        """Return the mean FLOPs executed per real token of training.
 
         Args:
-            every: every how many layers one is recomputed; None takes the run's own setting.
+            every: one in this many layers is recomputed; None takes the run's own setting.
             full: whether all weights are trained; None takes the run's own method.
         """
         if self.shape is None:
@@ -138,7 +138,7 @@ def of_generations(work: Work, generations: int) -> Work:
 
 
 def _configuration(folder: Path, trust_remote_code: bool, answers: KeptAnswers | None) -> Any:
-    """Return the configuration of the model, or what stands for it where something is known of it."""
+    """Return the configuration of the model, lazily if facts about it are cached."""
     from snaketune.model.architecture import read_configuration
 
     def read() -> Any:
@@ -148,23 +148,23 @@ def _configuration(folder: Path, trust_remote_code: bool, answers: KeptAnswers |
 
 
 def with_checkpointing(config: Any, setting: MemorySetting, wanted: Any, target: Target) -> MemorySetting:
-    """Return the setting with the recomputation that ``train.gradient_checkpointing: auto`` would choose there."""
+    """Return the setting with the recomputation that ``train.gradient_checkpointing: auto`` chooses on the device."""
     if wanted != "auto" or target.is_cpu or target.memory_gb is None:
         return setting
     return replace(setting, checkpoint_every=choose_checkpointing(config, setting, target.memory_gb).checkpoint_every)
 
 
 def _fate(rightsize: Mapping[str, Any]) -> str:
-    """Return what becomes of documents that are longer than a row, for :func:`squared_lengths`."""
+    """Return how documents longer than a row are handled, for :func:`squared_lengths`."""
     return "pieces" if rightsize.get("in_pieces") else rightsize["on_too_long"]
 
 
 def squared_lengths(histogram: Sequence[Mapping[str, int]], max_length: int, on_too_long: str) -> int:
-    """Return the sum of the squared lengths, in tokens², of the documents that stay.
+    """Return the sum of the squared lengths, in tokens², of the documents that remain.
 
     Args:
         histogram: bins ``from`` (inclusive) ``to`` (exclusive) with ``records``.
-        max_length: longer documents are cut, or gone.
+        max_length: longer documents are truncated or dropped.
         on_too_long: ``truncate`` cuts them, ``pieces`` cuts them into several of that length.
     """
     total = 0.0
@@ -178,14 +178,14 @@ def squared_lengths(histogram: Sequence[Mapping[str, int]], max_length: int, on_
 
 
 def tokens_up_to(histogram: Sequence[Mapping[str, int]], length: int) -> float:
-    """Return the share of the tokens that are in documents of at most ``length`` tokens, by the bins' middles."""
+    """Return the fraction of tokens in documents of at most ``length`` tokens, by the midpoints of the bins."""
     sizes = [((part["from"] + part["to"] - 1) / 2, part["records"]) for part in histogram]
     whole = sum(middle * records for middle, records in sizes)
     return sum(middle * records for middle, records in sizes if middle <= length) / whole if whole else 0.0
 
 
 def speed_key(cfg: PlanningSlice, work: Work, target: Target) -> dict[str, Any]:
-    """Return what decides the tokens per second: runs that agree on it are as fast as each other."""
+    """Return the speed key: runs with the same key have the same throughput."""
     sections = cast(Mapping[str, Mapping[str, Any]], cfg)
     key: dict[str, Any] = {
         f"{section}.{name}": sections[section][name]
@@ -199,12 +199,12 @@ def speed_key(cfg: PlanningSlice, work: Work, target: Target) -> dict[str, Any]:
 
 
 def trained_gb(work: Work) -> float:
-    """Return the size of what is trained in GB."""
+    """Return the size of the trained weights in GB."""
     return work.trained * WIDTH[work.setting.adapter.dtype if work.setting.adapter else work.setting.weight_dtype] / 1e9
 
 
 def checkpoint_gb(work: Work) -> float:
-    """Return the size of a checkpoint in GB: what is trained, and two moments of Adam for each of it."""
+    """Return the size of a checkpoint in GB: the trained weights and Adam's two moments."""
     optimizer = work.setting.optimizer
     if "8bit" in optimizer:
         return trained_gb(work) + 2 * work.trained / 1e9
@@ -212,7 +212,7 @@ def checkpoint_gb(work: Work) -> float:
 
 
 def memory_of(cfg: PlanningSlice, work: Work, target: Target) -> tuple[MemoryPlan | None, tuple[str, ...]]:
-    """Return the memory of one device, and why it is not known where it is not."""
+    """Return the memory plan of one device, or the reason why it is unknown."""
     try:
         plan = memory_plan(work.config, work.setting)
     except PlanError as error:
@@ -223,7 +223,7 @@ def memory_of(cfg: PlanningSlice, work: Work, target: Target) -> tuple[MemoryPla
 
 
 def least_memory(cfg: PlanningSlice, work: Work, target: Target) -> float | None:
-    """Return the memory of the run with a micro-batch of 1 and every layer recomputed, which trains the same."""
+    """Return the memory plan with a micro-batch of 1 and every layer recomputed, an equivalent training."""
     smallest = replace(work.setting, checkpoint_every=CHECKPOINT_LEVELS[-1], micro_batch=1)
     plan, _ = memory_of(cfg, replace(work, setting=smallest), target)
     return plan.total if plan else None

@@ -1,1 +1,1 @@
-"""What else could be done, and what it would cost."""
+"""Alternatives to the configured run, and their costs."""

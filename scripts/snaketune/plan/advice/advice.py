@@ -1,4 +1,4 @@
-"""Which method, preset and strategy suit a situation: a table of rules, each with its reason.
+"""Advice on method, preset and strategy: a table of rules, each with its reason.
 
 The rules are the decision flows of the comparisons that the project started from, as far as they hold: tight memory
 → a quantised base, a large shift of domain → all weights, otherwise an adapter; then preferences → DPO. They are
@@ -14,24 +14,24 @@ class Situation:
     """What is known before a run; None is unknown."""
 
     makes_it_fit: str | None = None
-    """The settings with which a run fits that does not fit as configured; None where it does."""
+    """The settings with which a run fits; None if it fits as configured."""
     adapter_fits: bool | None = None
     """Whether an adapter on a 16-bit base fits the GPU, at any checkpointing level."""
     eight_bit_fits: bool | None = None
-    """Whether an adapter on an 8-bit base does."""
+    """Whether an adapter on an 8-bit base fits."""
     quantized_fits: bool | None = None
-    """Whether an adapter on a 4-bit base does."""
+    """Whether an adapter on a 4-bit base fits."""
     full_fits: bool | None = None
-    """Whether training all weights does, sharded over the GPUs at hand."""
+    """Whether training all weights fits, sharded over the available GPUs."""
     domain_shift: bool = False
-    """Whether the data are far from what the base model knows (another language, another notation)."""
+    """Whether the data differ strongly from the base model's training data (another language, another notation)."""
     learns_by: str = "sft"
-    """``train.method``, or dpo where the data hold chosen and rejected answers."""
+    """``train.method``, or dpo if the data hold chosen and rejected answers."""
     is_tuned: bool = False
     """Whether the base has already learned the task from examples."""
     first_training: bool = False
     needs_certainty: bool = False
-    """Whether the run must be like the documented baseline, whatever it costs."""
+    """Whether the run must reproduce the documented baseline at any cost."""
     longest_record: int | None = None
     """Tokens."""
     model_context: int | None = None
@@ -55,7 +55,7 @@ class Advice:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A choice that is given when its condition holds and no earlier rule on the topic did."""
+    """A choice that applies if its condition holds and no earlier rule on its topic applied."""
 
     topic: str
     choice: str
@@ -160,7 +160,7 @@ NOT_AS_CONFIGURED = "the run does not fit this device as configured, and this is
 
 
 def advise(situation: Situation) -> list[Advice]:
-    """Return one advice per topic on which something can be said, in the order of the table."""
+    """Return one piece of advice per topic with an applicable rule, in the order of the table."""
     given: dict[str, Advice] = {}
     if situation.makes_it_fit:
         given["method"] = Advice("method", situation.makes_it_fit, NOT_AS_CONFIGURED)

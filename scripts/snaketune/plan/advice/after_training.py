@@ -1,4 +1,4 @@
-"""What comes after training and beside it: evaluation, saving, upload, answers, and the memory of the host."""
+"""Costs besides training: evaluation, saving, upload and generation, and the memory of the host."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from snaketune.plan.workload import Work
 from snaketune.settings.planning import PlanningSlice
 
 UPLOAD_GB_PER_SECOND = 0.0125
-"""A line of 100 Mbit/s: a common one at home and in small offices; a figure to divide by, not a measurement."""
+"""100 Mbit/s, a common upload rate at home and in small offices; assumed, not measured."""
 READING_SHARE = 0.6
-"""Share of its memory's bandwidth that a device reaches when it writes one answer at a time, taken as usual."""
+"""Fraction of the memory bandwidth that a device reaches when it generates one answer at a time; assumed."""
 BYTES_OF_WEIGHT = {"none": 2.0, "8bit": 1.0, "4bit": 0.55}
 LIBRARIES_GB = 2.0
 """Resident memory of Python with torch and transformers; on a GPU including the driver's share."""
@@ -22,7 +22,7 @@ ANSWERS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """How fast a model answers: tokens of a mean answer, and tokens per second; None is unknown."""
+    """Generation speed of a model: tokens of a mean answer, and tokens per second; None is unknown."""
 
     tokens: float | None
     tokens_per_second: float | None
@@ -33,9 +33,10 @@ class Answering:
 def answering_of(
     work: Work, target: Target, pack: Mapping[str, Any], timings: Sequence[Mapping[str, Any]]
 ) -> Answering:
-    """Return how fast the tuned model answers on a device: as earlier runs of its size measured, else estimated.
+    """Return the tuned model's generation speed on a device: measured by earlier runs of its size, else estimated.
 
-    Without a measurement, one answer at a time reads every weight once per token; batches are several times faster.
+    The estimate takes one answer at a time as bound by memory: every token reads every weight once. Batches are several
+    times faster.
 
     Args:
         work, target: the run and its device.
@@ -57,7 +58,7 @@ def answering_of(
 
 
 def answers_block(found: Answering, target: Target) -> dict[str, Any]:
-    """Return seconds and dollars of a thousand answers."""
+    """Return seconds and US dollars for a thousand answers."""
     rate, tokens, price = found.tokens_per_second, found.tokens, target.price.usd
     seconds = ANSWERS * tokens / rate if rate and tokens else None
     return {
@@ -74,7 +75,7 @@ def answers_block(found: Answering, target: Target) -> dict[str, Any]:
 def after_training(
     cfg: PlanningSlice, work: Work, seen: Forecast, disk: Disk, found: Answering, held_out: int
 ) -> list[dict[str, Any]]:
-    """Return what follows training, in seconds: evaluation of all models, merging and saving, an upload.
+    """Return the seconds of the stages after training: evaluation of all models, merging and saving, an upload.
 
     Args:
         cfg: the ``evaluate`` and ``merge`` sections.
@@ -120,7 +121,7 @@ def _evaluation(
 def host_memory(
     work: Work, target: Target, memory_gb: float | None, model: Mapping[str, Any], workers: int, ram_gb: float
 ) -> dict[str, Any]:
-    """Return the memory of the host that a run takes: on a CPU that of training, else libraries and loading.
+    """Return the host memory that a run needs: on a CPU that of training, else that of libraries and loading.
 
     Args:
         work, target: the run and its device.

@@ -1,4 +1,4 @@
-"""On which devices a run fits, with which method and setting, and how long and dear it would be there."""
+"""The fit table: on which devices a run fits, with which method and settings, and its hours and cost there."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A method with everything that it may be tried with, from the fastest to the smallest."""
+    """A method with the settings to try, from the fastest to the one that needs least memory."""
 
     method: Method
     tries: tuple[tuple[MemorySetting, float], ...]
@@ -39,7 +39,7 @@ class Option:
 
 
 def options_of(work: Work, cuda: MemorySetting) -> list[Option]:
-    """Return the methods with the memory that each needs, or nothing for a model whose memory cannot be planned.
+    """Return the methods with the memory that each needs; empty for a model whose memory cannot be planned.
 
     Args:
         work: the run.
@@ -81,7 +81,7 @@ def fit(option: Option, memory_gb: float | None, micro_batch: int) -> Fit:
 
 
 def fits_in(needs_gb: float, memory_gb: float) -> bool:
-    """Tell whether a peak fits even if the plan is too low by its error band."""
+    """Tell whether a peak fits even if the plan underestimates it by its error band."""
     return needs_gb * (1 + MARGIN) <= memory_gb
 
 
@@ -101,7 +101,7 @@ def fit_table(
 ) -> list[dict[str, Any]]:
     """Return one row per GPU of the catalogue: each method's verdict, hours and rent.
 
-    Hours are those of training alone on one GPU, estimated for all alike, so that devices can be compared.
+    Hours are those of training alone on one GPU, estimated the same way for all devices, so that they compare.
     """
     return [
         {
@@ -138,7 +138,7 @@ def _cell(work: Work, option: Option, device: Hardware, tokens: int, utilization
 def with_measured(
     table: list[dict[str, Any]], device: Hardware, method: str, hours: float, memory_gb: float | None
 ) -> list[dict[str, Any]]:
-    """Return the table with what was measured on ``device`` in place of its estimate: that it fits, and its hours."""
+    """Return the table with the measured hours on ``device`` instead of the estimate; the run evidently fits there."""
     rows = []
     for row in table:
         if row["id"] == device.id and method in row["methods"]:
@@ -157,7 +157,7 @@ def with_measured(
 
 
 def verdict_of(options: list[Option], method: Method, memory_gb: float | None, micro_batch: int) -> bool | None:
-    """Return whether a method fits, None if nobody can say."""
+    """Return whether a method fits; None if unknown."""
     option: Mapping[str, Option] = {one.method: one for one in options}
     if method not in option or memory_gb is None:
         return None

@@ -1,4 +1,4 @@
-"""The ladder of hardware, from the desk to the data centre: what this run costs on each step, once and in a year."""
+"""The hardware ladder, from the desk to the data centre: cost of this run on each step, once and per year."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def ladder_table(
 
     Devices with a price come before those without, then the faster ones; None is unknown. The hours are those of
     training alone on one device, estimated for all alike. A year of runs that are over in less than a minute has no
-    price: it would be that of a computer that idles.
+    price: it would be that of an idle computer.
 
     Args:
         steps: of the ladder.
@@ -45,7 +45,7 @@ def _order(offer: Mapping[str, Any]) -> tuple[bool, float, bool, float]:
 
 
 def _none(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the row of a step on which nothing fits for certain: the device that comes nearest."""
+    """Return the row of a step without a device on which the run fits for certain: that of the closest one."""
     order = {"tight": 0, "no": 1, "unknown": 2}
     nearest = min(found, key=lambda offer: (order[offer["verdict"]], -(offer["memory_gb"] or 0.0)))
     return {**nearest, "train_hours": None, "is_short": False, "usd_per_run": None, "usd_per_year": None}

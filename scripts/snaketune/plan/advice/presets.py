@@ -1,4 +1,4 @@
-"""The presets side by side: what their settings would do to a run, against the run as it is configured."""
+"""Comparison of the presets: the effect of their settings on a run, against the configured run."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ FOLDER = Path(__file__).resolve().parents[4] / "config" / "presets"
 
 
 def read_presets(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
-    """Return the presets in ``folder`` by name, as their files have them."""
+    """Return the contents of the preset files in ``folder`` by name."""
     return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))}
 
 
@@ -40,7 +40,7 @@ def load_presets(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
 
 @cache
 def presets_digest(folder: Path = FOLDER) -> str:
-    """Return a digest of what the presets say: a comment in one changes nothing."""
+    """Return a digest of the parsed presets, which comments do not change."""
     return hashlib.blake2b(json.dumps(load_presets(folder), sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
@@ -99,7 +99,7 @@ def _row(
 
 
 def _over(section: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a section with those of a preset's values that the plan looks at; what is trained stays the run's own."""
+    """Return a section with the preset's values that the plan depends on; what is trained stays the run's own."""
     return {**section, **{key: value for key, value in values.items() if key in section and key != "type"}}
 
 
@@ -133,12 +133,12 @@ def _inputs(train: Train, run: RunInputs, then: Work) -> RunInputs:
 
 
 def _epochs(run: RunInputs) -> float:
-    """Return how often a run of so many steps sees its rows."""
+    """Return the epochs of a run of so many steps."""
     return run.max_steps * run.micro_batch * run.accumulation * run.gpus / run.rows
 
 
 def _seconds_ratio(work: Work, then: Work, target: Target) -> float | None:
-    """Return how many times as long a real token takes with other settings, None where that is not known."""
+    """Return the ratio of the time per real token with other settings to the run's; None if unknown."""
     before, after = _seconds_of_token(work, target), _seconds_of_token(then, target)
     if before is None or after is None:
         return None
@@ -146,7 +146,7 @@ def _seconds_ratio(work: Work, then: Work, target: Target) -> float | None:
 
 
 def _seconds_of_token(work: Work, target: Target) -> float | None:
-    """Return the seconds of a real token but for a factor that is the same for all settings on a device."""
+    """Return the time per real token up to a factor that is the same for all settings on a device."""
     flops, peak = work.flops_per_token(), 1.0 if target.is_cpu else peak_of(work, target.hardware)
     if not flops or not peak or (target.is_cpu and work.setting.autocast):
         return None

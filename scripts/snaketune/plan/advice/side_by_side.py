@@ -1,4 +1,4 @@
-"""One GPU and several side by side, with the same settings of the run on both sides."""
+"""Comparison of one and several GPUs with the same settings of the run."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ EXPECTED = ("efficiency", "speed_up", "speed_up_high", "hours", "cost_usd", "com
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """The share of the ideal speed-up that earlier runs reached with a strategy."""
+    """Fraction of the ideal speed-up that earlier runs reached with a strategy."""
 
     strategy: str
     efficiency: float
@@ -73,7 +73,7 @@ def _memory(memory: MemoryPlan | None, work: Work, strategy: Strategy) -> float 
 def _efficiency(
     row: Comparison, seen: Forecast, target: Target, memory: MemoryPlan | None, work: Work, reached: Reached | None
 ) -> tuple[Efficiency | None, str]:
-    """Return the efficiency of a strategy and how it is known."""
+    """Return the efficiency of a strategy and the origin of the figure."""
     name, gpus = row.strategy.name, row.strategy.gpus
     if gpus == 1:
         return Efficiency(1.0, 1.0, 0.0), "estimated"
@@ -87,7 +87,7 @@ def _efficiency(
 def _expected(
     row: Comparison, hours: float | None, price: float | None, found: Efficiency | None, origin: str
 ) -> dict[str, Any]:
-    """Return what a strategy is expected to reach, None where nobody can say; ``hours`` are those of one GPU."""
+    """Return the expected result of a strategy; None if unknown. ``hours`` are those of one GPU."""
     if found is None:
         return {**dict.fromkeys(EXPECTED), "efficiency_origin": origin}
     gpus, speed_up = row.strategy.gpus, row.strategy.gpus * found.low

@@ -19,7 +19,7 @@ SPLIT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(SHARDED, ("weights", "adapter", "gradients", "optimizer")),
     "deepspeed_zero2": ("gradients", "optimizer"),
 }
-"""What of memory each strategy splits."""
+"""The parts of memory that each strategy shards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Strategy:
     price_per_gpu_hour: float
     """US dollars."""
     efficiency: float = 1.0
-    """Share of the ideal speed-up that is reached; 1 for the kind of GPU of the reference and no communication."""
+    """Fraction of the ideal speed-up; 1 for the reference's kind of GPU without communication."""
     gpu_speed: float = 1.0
     """Speed of one of these GPUs relative to the GPU of the reference."""
 
@@ -43,13 +43,13 @@ class Strategy:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A strategy next to the single reference GPU."""
+    """A strategy compared with the single reference GPU."""
 
     strategy: Strategy
     hours: float
     cost_usd: float
     price_ratio: float
-    """Its hourly price over that of the reference."""
+    """Ratio of its hourly price to the reference's."""
 
     @property
     def is_cheaper(self) -> bool:
@@ -85,7 +85,7 @@ def compare(reference: Strategy, reference_hours: float, others: list[Strategy])
 def memory_per_gpu(
     plan: MemoryPlan, setting: MemorySetting, name: StrategyName, gpus: int, layers: int, offload: str = "none"
 ) -> MemoryPlan:
-    """Return the plan of one GPU of several.
+    """Return the memory plan of each of several GPUs.
 
     Sharding divides weights, adapter, gradients and optimizer by the number of GPUs (ZeRO stage 3, arXiv
     1910.02054; stage 2 leaves weights and adapter whole); activations, head and workspace belong to each GPU's own

@@ -1,4 +1,4 @@
-"""What a change would do: other settings, bought hardware, and what a run costs beside computing."""
+"""What-if analysis: other settings, bought hardware, and the costs of a run besides computing."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ from snaketune.settings.plan import Plan
 FLOAT8_GAIN = 1.28
 """torchtitan, Llama-3.1-8B on 8 H100: 6,667 to 8,532 tokens/s; for adapters on 70B torchtune found 1.30."""
 COMMON_COSTS = ("labelling", "evaluation", "storage")
-"""Costs outside of the pipeline that are easily forgotten."""
+"""Easily forgotten costs outside the pipeline."""
 
 
 OWNERSHIP = (
@@ -38,7 +38,7 @@ OWNERSHIP = (
 def sensitivity_table(
     work: Work, seen: Forecast, rightsize: Mapping[str, Any], packs: bool, has_fp8: bool
 ) -> list[dict[str, Any]]:
-    """Return what one change each does to hours and dollars, times only as ratios where the rate is unknown.
+    """Return the effect of each single change on hours and dollars; only ratios of times if throughput is unknown.
 
     Args:
         work, seen: the run and its budget.
@@ -69,7 +69,7 @@ Changes = dict[str, tuple[dict[str, Any], str]]
 
 
 def _changes(work: Work, run: RunInputs, rightsize: Mapping[str, Any], packs: bool, has_fp8: bool) -> Changes:
-    """Return fields of the run's inputs by the name of the change, each with what it means for the training."""
+    """Return the changed fields of the run's inputs by the name of the change, with its meaning for training."""
     rate, half = run.tokens_per_second, rightsize["max_length"] // 2
     share = tokens_up_to(rightsize["histogram"], half)
     halved = {"rows": max(1, round(run.rows * share)), "tokens": max(1, round(run.tokens * share))}
@@ -130,7 +130,7 @@ def _float8(work: Work, rate: float, has_fp8: bool) -> Changes:
 
 
 def cost_rows(plan: Plan, compute_usd: float | None, origin: str) -> list[dict[str, Any]]:
-    """Return every cost of a run: computing, what the user gave, and what is easily forgotten as unknown."""
+    """Return all costs of a run: computing, those configured, and the easily forgotten ones as unknown."""
     others = plan["other_costs_usd"]
     rows = [{"name": "electricity" if plan["owned"] else "GPU hours", "usd": compute_usd, "origin": origin}]
     rows += [{"name": name, "usd": usd, "origin": "given"} for name, usd in sorted(others.items())]

@@ -17,7 +17,7 @@ SECONDS_PER_HOUR = 3600
 
 @dataclass(frozen=True, slots=True)
 class RunInputs:
-    """What the time and the price of a run follow from."""
+    """The inputs of a run's time and price."""
 
     rows: int
     """Packed rows of one epoch."""
@@ -41,12 +41,12 @@ class RunInputs:
     evaluation_seconds: float = 0.0
     """All evaluations of the run together."""
     preparation_seconds: float = 0.0
-    """Staging, tokenising and loading, as far as the GPU waits for them."""
+    """Staging, tokenising and loading while the GPU waits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a run takes; hours are wall-clock time with all GPUs working."""
+    """Time, cost and disk of a run; hours are wall-clock time with all GPUs working."""
 
     steps: int
     saves: int
@@ -67,12 +67,12 @@ class Budget:
 
     @property
     def checkpoint_share(self) -> float:
-        """Return the share of the time that goes into writing checkpoints."""
+        """Return the fraction of the time that is spent writing checkpoints."""
         return self.checkpoint_hours / self.hours
 
 
 def steps_of(rows: int, micro_batch: int, accumulation: int, epochs: float = 1.0, gpus: int = 1) -> int:
-    """Return the optimizer steps of a training: a part of a batch at the end of an epoch makes a step as well.
+    """Return the optimizer steps of a training; an incomplete batch at the end of an epoch is a step as well.
 
     ``ceil(ceil(rows / (micro_batch · gpus)) / accumulation)`` per epoch, as transformers' Trainer counts them.
     """
@@ -86,7 +86,7 @@ def saves_of(steps: int, save_steps: int) -> int:
 
 
 def hours_of(tokens: int, tokens_per_second: float, gpus: int = 1, utilization: float = 1.0) -> float:
-    """Return the hours that ``tokens`` take at a rate per GPU.
+    """Return the hours that ``tokens`` take at a throughput per GPU.
 
     Raises:
         PlanError: if the rate or the utilisation is not positive.
@@ -125,7 +125,7 @@ def budget_of(inputs: RunInputs) -> Budget:
 
 @dataclass(frozen=True, slots=True)
 class SensitivityRow:
-    """A run with something changed, next to the run as it is."""
+    """A changed run compared with the run as configured."""
 
     change: str
     budget: Budget
@@ -138,12 +138,12 @@ class SensitivityRow:
 
 
 def sensitivity(inputs: RunInputs, changes: Mapping[str, Mapping[str, Any]]) -> list[SensitivityRow]:
-    """Return what each change alone does to time and cost.
+    """Return the effect of each single change on time and cost.
 
     Args:
         inputs: the run as it is.
         changes: name of a change → fields of ``RunInputs`` with their new values. A change of length, precision or
-            attention belongs into ``tokens_per_second`` and ``rows``: accumulation alone removes no work.
+            attention goes into ``tokens_per_second`` and ``rows``: accumulation alone removes no work.
     """
     now = budget_of(inputs)
     rows = []
@@ -157,17 +157,17 @@ def sensitivity(inputs: RunInputs, changes: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def time_reduction_of(before: float, after: float) -> float:
-    """Return the share of the time (or of anything else) that is saved; 0.5 is half of it."""
+    """Return the fraction of the time (or of another quantity) that is saved; 0.5 is half of it."""
     return (before - after) / before
 
 
 def speed_up_of(before: float, after: float) -> float:
-    """Return how many times as fast; 2 is half the time."""
+    """Return the speed-up; 2 is half the time."""
     return before / after
 
 
 def electricity_usd(watts: float, hours: float, usd_per_kwh: float) -> float:
-    """Return what the power of one's own hardware costs."""
+    """Return the cost of electricity for one's own hardware."""
     return watts / 1000 * hours * usd_per_kwh
 
 
@@ -176,12 +176,12 @@ SHORTEST_HOURS = 1 / 60
 
 
 def is_short(hours: float | None) -> bool:
-    """Tell whether a training is over too soon for its seconds and cents on other devices to mean anything."""
+    """Tell whether a training is too short for estimates on other devices to be meaningful."""
     return hours is not None and hours < SHORTEST_HOURS
 
 
 def break_even_runs(hardware_usd: float, rented_usd_per_run: float, owned_usd_per_run: float) -> float | None:
-    """Return after how many runs bought hardware is paid for: ``hardware / (rented - owned)`` per run.
+    """Return the number of runs after which bought hardware has paid off: ``hardware / (rented - owned)`` per run.
 
     None if a run on one's own hardware costs as much as a rented one.
     """
@@ -200,5 +200,5 @@ def finishes_at(start: datetime, hours: float) -> datetime:
 
 
 def disk_gb(checkpoint_gb: float, kept: int, merged_gb: float, data_gb: float) -> float:
-    """Return the most disk a run takes: kept checkpoints, one being written, the merged model and the data."""
+    """Return the peak disk usage of a run: kept checkpoints, one being written, the merged model and the data."""
     return checkpoint_gb * (kept + 1) + merged_gb + data_gb

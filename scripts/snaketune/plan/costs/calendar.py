@@ -1,4 +1,4 @@
-"""When a run would end, for the times at which people start one."""
+"""When a run would end if started now, this evening or on Friday evening."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -35,11 +35,11 @@ def _entry(name: str, start: datetime, hours: float) -> dict[str, Any]:
 
 
 def span(start: datetime, end: datetime) -> str:
-    """Return start and end as people say them: ``Fri 18:00 -> Sat 07:40``, with the date where a week lies between."""
+    """Format start and end: ``Fri 18:00 -> Sat 07:40``, with dates if they are a week or more apart."""
     is_far = end - start >= timedelta(days=6)
     return f"{moment(start)} -> {moment(end)}" + (f" ({end:%d %b})" if is_far else "")
 
 
 def moment(time: datetime) -> str:
-    """Return a moment as people say it: ``Fri 18:00``."""
+    """Format a moment: ``Fri 18:00``."""
     return f"{time:%a %H:%M}"

@@ -1,4 +1,4 @@
-"""Steps, hours, dollars and disk of one run, from its work and its rate."""
+"""Steps, hours, dollars and disk of one run, from its work and its throughput."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def forecast(
     rate: Rate,
     measured: Measurement | None,
 ) -> Forecast:
-    """Return what the run takes on the target device.
+    """Return the forecast of the run on the target device.
 
     Args:
         cfg: the ``train`` section and others.
@@ -52,7 +52,7 @@ def forecast(
         rows=work.rows,
         tokens=work.tokens,
         tokens_per_second=per_second,
-        measured=True,  # the rate is what is reached, also an estimated one: no utilisation comes on top
+        measured=True,  # estimated throughput includes the utilisation, as measured throughput does
         epochs=train["num_train_epochs"] if train["max_steps"] < 0 else 1.0,
         max_steps=train["max_steps"],
         micro_batch=train["per_device_train_batch_size"],
@@ -83,14 +83,14 @@ def forecast(
 
 
 def evaluation_seconds(work: Work, tokens_per_second: float, measured: Measurement | None) -> float:
-    """Return what one held-out loss takes: measured, else the forward part of training's operations."""
+    """Return the seconds of one held-out evaluation: measured, else from the forward share of training's FLOPs."""
     if measured and measured.evaluation_rate:
         return work.eval_tokens / measured.evaluation_rate
     return work.eval_tokens * forward_share(work) / tokens_per_second
 
 
 def forward_share(work: Work) -> float:
-    """Return the share of training's operations that a forward pass alone takes."""
+    """Return the fraction of training's FLOPs that a forward pass alone takes."""
     return 1 / 3 if work.is_full else 1 / 2
 
 
@@ -111,7 +111,7 @@ def save_interval(settings: Operational, whole: Budget, save_seconds: float | No
     if save_seconds is None:
         return 0
     seconds_per_step = whole.train_hours * SECONDS_PER_HOUR / whole.steps
-    # The formula of ``train.cadence.best_interval``, without the trainer that comes with it.
+    # The formula of train.checkpoints.checkpoint_schedule.best_interval, repeated because that module imports torch.
     interval = sqrt(2 * save_seconds * settings["hours_between_interruptions"] * SECONDS_PER_HOUR)
     return max(1, round(interval / seconds_per_step)) if seconds_per_step else whole.steps
 
@@ -129,12 +129,12 @@ class Disk:
 
     @property
     def to_write(self) -> float:
-        """Return what the run still writes at most."""
+        """Return the most that the run still writes."""
         return self.checkpoints + self.trained + self.merged
 
     @property
     def total(self) -> float:
-        """Return what the run needs altogether."""
+        """Return the disk space that the run needs in all."""
         return self.to_write + self.there
 
 
@@ -174,7 +174,7 @@ def device_block(target: Target) -> dict[str, Any]:
 
 
 def work_block(work: Work) -> dict[str, Any]:
-    """Return what is trained on what."""
+    """Return the sizes of the run: rows, tokens, parameters, method."""
     names = ("rows", "documents", "tokens", "squares", "row_length", "eval_tokens", "parameters", "trained")
     found = {name: getattr(work, name) for name in names}
     return {**found, "checkpoint_every": work.setting.checkpoint_every, "fit_method": fit_method(work)}
@@ -186,7 +186,7 @@ def fit_method(work: Work) -> str:
 
 
 def overheads_block(seen: Forecast) -> dict[str, Any]:
-    """Return what of the time goes into checkpoints, evaluations and starting."""
+    """Return the time spent on checkpoints, evaluations and starting."""
     budget, timed = seen.budget, seen.is_timed
     return {
         "save_steps": seen.inputs.save_steps or None,
@@ -205,7 +205,7 @@ DIGITS = 6
 
 
 def rounded(value: Any) -> Any:
-    """Return ``value`` with its floats cut to six significant digits: more would be noise."""
+    """Return ``value`` with its floats rounded to six significant digits: further digits are noise."""
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}")
     if isinstance(value, Mapping):

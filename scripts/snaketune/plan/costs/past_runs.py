@@ -1,4 +1,4 @@
-"""What earlier runs measured: their rates replace estimates, so that each plan is better than the last."""
+"""Measurements of earlier runs, which replace estimates in later plans."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -23,12 +23,12 @@ FORMS: Mapping[str, FactFile[Any]] = {
     "evaluation_info.json": EVALUATION_INFO,
 }
 SHORTEST_SECONDS = 1.0
-"""Least seconds of training for a run to count; shorter ones say nothing about throughput."""
+"""Minimum seconds of training for a run to count; shorter ones do not show throughput."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What runs with the same speed key measured on the same kind of device."""
+    """Measurements of runs with the same speed key on the same kind of device."""
 
     tokens_per_second: float
     """Tokens per second of one device: the median of the runs."""
@@ -43,15 +43,15 @@ class Measurement:
     finished: datetime
     """When the last of it was measured."""
     source: str
-    """Where the figures come from, in words."""
+    """The origin of the figures, in words."""
 
 
 def find_measurement(
     results: Path, own: Path, speed: Mapping[str, Any], flops_per_token: float | None, target: Target, host: str
 ) -> Measurement | None:
-    """Return what earlier runs of this kind measured, None if there is none.
+    """Return the measurement of earlier runs of this kind; None without any.
 
-    Runs that differ in rank or in the lengths of their documents are brought to the operations per token of this one.
+    The throughput of runs with other ranks or document lengths is scaled to the FLOPs per token of this one.
 
     Args:
         results: the results folder.
@@ -89,7 +89,7 @@ def finished_runs(
 
 
 def answer_timings(results: Path, target: Target, host: str, parameters: int) -> list[dict[str, Any]]:
-    """Return how fast tuned models of the same size answered on the target's kind of device, the newest last."""
+    """Return the generation speeds of tuned models of the same size on the target's kind of device, newest last."""
     found = []
     for folder, info, plan in finished_runs(results, target, host):
         timing = (_read(folder, "evaluation_info.json") or {}).get("models", {}).get("tuned")
@@ -99,7 +99,7 @@ def answer_timings(results: Path, target: Target, host: str, parameters: int) ->
 
 
 def _read(folder: Path, name: str = "plan.json") -> dict[str, Any] | None:
-    """Return a fact file; None when it is missing or damaged, or another job is replacing its run just now."""
+    """Return a fact file; None if it is missing or damaged, or another job is replacing it."""
     try:
         document = json.loads((folder / name).read_bytes())
         shaped(document, FORMS[name].kind)
@@ -109,7 +109,7 @@ def _read(folder: Path, name: str = "plan.json") -> dict[str, Any] | None:
 
 
 def _is_whole(info: Mapping[str, Any]) -> bool:
-    """Tell whether a run_info.json has what a measurement is made of."""
+    """Tell whether a run_info.json holds the values that a measurement needs."""
     machine, train = info.get("machine") or {}, info.get("train") or {}
     try:
         datetime.fromisoformat(train.get("finished") or "")
@@ -125,7 +125,7 @@ def _is_there(info: Mapping[str, Any], target: Target, host: str) -> bool:
 
 
 def is_device(gpu: Mapping[str, Any] | None, target: Target) -> bool:
-    """Tell whether what was measured on ``gpu`` (None: a CPU) was measured on the target's kind of device."""
+    """Tell whether ``gpu`` (None: a CPU) is the target's kind of device."""
     if gpu is None or target.is_cpu:
         return gpu is None and target.is_cpu
     return " ".join((gpu.get("name") or "").lower().split()) in {name.lower() for name in target.hardware.names}
@@ -134,7 +134,7 @@ def is_device(gpu: Mapping[str, Any] | None, target: Target) -> bool:
 def measured_run(
     folder: Path, info: Mapping[str, Any], plan: Mapping[str, Any], flops: float | None, gpus: int
 ) -> list[dict[str, Any]]:
-    """Return one entry with what a run measured, its rate brought to ``flops`` per token; none for a short run."""
+    """Return a list with a run's measurement, its throughput scaled to ``flops`` per token; empty for a short run."""
     seconds = info.get("seconds") or {}
     training = seconds.get("compute", 0.0) + seconds.get("data", 0.0)
     if training < SHORTEST_SECONDS or not info.get("tokens_this_time"):
@@ -158,7 +158,7 @@ def measured_run(
 
 
 def _evaluation_rate(plan: Mapping[str, Any], seconds: float | None) -> float | None:
-    """Return the held-out tokens per second of a run; None for one that was not evaluated on its way."""
+    """Return the held-out tokens per second of a run; None without evaluations during training."""
     tokens = (plan.get("work") or {}).get("eval_tokens", 0) * (plan.get("overheads") or {}).get("evaluations", 0)
     return tokens / seconds if tokens and seconds else None
 
@@ -180,7 +180,7 @@ def _together(runs: list[dict[str, Any]]) -> Measurement:
 
 
 def preparation_seconds(benchmarks: Mapping[str, str]) -> dict[str, float]:
-    """Return the seconds of each stage that was measured; a stage without a file, or with a strange one, is left out.
+    """Return the measured seconds of each stage; stages with a missing or malformed file are left out.
 
     Args:
         benchmarks: path of the file of each stage: a header and one line, the seconds first.

@@ -1,4 +1,4 @@
-"""What a probe measured, as facts that are kept: for which device, model, rows and settings they hold."""
+"""Records of probes, and the device, model, rows and settings that they hold for."""
 
 import json
 from collections.abc import Mapping
@@ -11,15 +11,15 @@ from snaketune.plan.devices.target import Target
 from snaketune.plan.memory.memory import CONTEXT_GB
 
 FOLDER = "probes"
-"""Under the results folder: probes are shared by all runs that they hold for."""
+"""Under the results folder: a probe is shared by all runs that it holds for."""
 
 
 NOISY = 0.2
-"""Spread of the repeats above which something else was using the machine: such a probe is not kept for other runs."""
+"""Spread of the repeats above which other work must have disturbed the probe: it is not reused for other runs."""
 
 
 def noise(record: Mapping[str, Any] | None) -> str:
-    """Return a sentence about a probe whose repeats differ too much, an empty text otherwise."""
+    """Return a sentence about a probe whose repeats differ too much, else an empty string."""
     if not record or record["probe"]["spread"] <= NOISY:
         return ""
     return (
@@ -29,12 +29,12 @@ def noise(record: Mapping[str, Any] | None) -> str:
 
 
 def probe_path(results: Path, identity: str) -> Path:
-    """Return where a probe is kept."""
+    """Return the path of a probe's record."""
     return results / FOLDER / f"{identity}.json"
 
 
 def kept_probe(own: Path) -> dict[str, Any] | None:
-    """Return the probe that a run was planned with before, None where there is none."""
+    """Return the probe that a run was planned with before; None without one."""
     try:
         found: dict[str, Any] | None = json.loads((own / "probe.json").read_bytes())
         return found
@@ -43,7 +43,7 @@ def kept_probe(own: Path) -> dict[str, Any] | None:
 
 
 def probe_block(record: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what plan.json says about a probe and about autotuning; None where there was none."""
+    """Return the entries of plan.json on the probe and on autotuning; None without them."""
     if not record:
         return {"probe": None, "autotune": None}
     names = ("tokens_per_second", "spread", "rates", "peak_memory_bytes", "save_seconds", "start_seconds")
@@ -53,7 +53,7 @@ def probe_block(record: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def measurement_of(record: Mapping[str, Any] | None, target: Target) -> Measurement | None:
-    """Return what a probe says about the target device, None without one or when it ran on another device."""
+    """Return a probe's measurement for the target device; None without a probe or if it ran on another device."""
     if not record or not is_device(record["machine"]["gpu"], target):
         return None
     found, gpu = record["probe"], record["machine"]["gpu"]
@@ -73,14 +73,14 @@ def measurement_of(record: Mapping[str, Any] | None, target: Target) -> Measurem
 
 
 def newest(run: Measurement | None, probe: Measurement | None) -> Measurement | None:
-    """Return what was measured last: a probe when no run of the kind has ended since."""
+    """Return the newest measurement: the probe, unless a run of the kind has ended since."""
     if run is None or probe is None:
         return probe or run
     return probe if probe.finished >= run.finished else run
 
 
 def describe_probe(record: Mapping[str, Any]) -> list[str]:
-    """Return a probe as lines for people."""
+    """Format a probe as lines of text."""
     found = record["probe"]
     lines = [
         f"Probe: {found['tokens_per_second']:,.0f} tokens/s (measured, median of {len(found['rates'])}, spread"

@@ -1,4 +1,4 @@
-"""Tokens per second of one device: measured by an earlier run where there is one, else estimated, else unknown."""
+"""Tokens per second of one device: measured by an earlier run, else estimated, else unknown."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,22 +10,22 @@ from snaketune.plan.workload import Work
 
 Origin = Literal["estimated", "measured", "unknown"]
 LOW_SHARE, HIGH_SHARE = 0.25, 0.55
-"""Shares of the peak between which published single-GPU runs of 7 to 13 billion parameters lie, around 0.4."""
+"""Range of MFU of published single-GPU runs of 7 to 13 billion parameters, around 0.4."""
 SMALL_MODEL = 1_000_000_000
 LOW_SHARE_OF_SMALL = 0.05
-"""Below a billion parameters starting kernels may take longer than running them: the band is wide there."""
+"""Below a billion parameters launching kernels may take longer than running them: the band is wide there."""
 TOO_SMALL = 100_000_000
-"""Below this many parameters it always does, and operations say nothing about the time."""
+"""Below this many parameters it always does, and FLOPs do not predict the time."""
 MEASURED_BAND = 0.15
 """Least uncertainty of a measured throughput for the next run of the same kind (the project's own bar)."""
 SLOWER = {"none": 1.0, "8bit": 1.75, "4bit": 1.75}
-"""How much longer a step of a quantised base takes. 4 bit: LitGPT's resource tables, A100, 1.56 (7B) to 2.0 (13B).
-8 bit: no published figure at hand, taken as for 4 bit."""
+"""Slow-down of a step by a quantised base. 4-bit: LitGPT's resource tables, A100, 1.56 (7B) to 2.0 (13B). 8-bit: no
+published figure, assumed as for 4-bit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Real tokens per second of one device, with the band it may lie in; None is unknown."""
+    """Real tokens per second of one device, with its uncertainty band; None is unknown."""
 
     tokens_per_second: float | None
     low: float | None
@@ -41,7 +41,7 @@ def rate_of(
     measured: Measurement | None,
     calibration: Calibration | None = None,
 ) -> Rate:
-    """Return the rate of a run on a device; a measured one is taken as it is.
+    """Return the throughput of a run on a device, measured if possible.
 
     Without one, what the device reached in runs of about this size comes before a share of its peak.
     """
@@ -56,7 +56,7 @@ def rate_of(
 
 
 def calibrated_rate(calibration: Calibration, flops_per_token: float) -> Rate:
-    """Return the rate at the operations per second that other runs reached on the device."""
+    """Return the throughput at the FLOP/s that other runs reached on the device."""
     reached = calibration.flops_per_second
     low, high = min(calibration.lowest, reached * (1 - BAND)), max(calibration.highest, reached * (1 + BAND))
     runs = ", ".join(calibration.runs)
@@ -72,7 +72,7 @@ def estimated_rate(
     full: bool | None = None,
     quantization: str | None = None,
 ) -> Rate:
-    """Return the rate ``peak · utilization / operations per token``, unknown without a peak or a count.
+    """Return the throughput ``peak · utilization / FLOPs per token``, unknown without a peak or a count.
 
     Args:
         work: the run.

@@ -1,1 +1,1 @@
-"""What devices offer and cost."""
+"""Devices: capabilities and prices."""

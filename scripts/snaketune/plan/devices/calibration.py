@@ -1,7 +1,7 @@
-"""What this device reached in runs like this one but not of its kind: other micro-batches, lengths or ranks.
+"""FLOP/s that this device reached in similar runs with other micro-batches, lengths or ranks.
 
-A run of the very same kind measures the next one (``earlier``). Any other run of about this size still says how many
-operations a second the device really reaches, which is better than a share of a peak, and on a CPU all there is.
+A run of the same kind predicts the next one directly (``past_runs``). Another run of about this size still shows the
+FLOP/s that the device reaches, which is better than a fraction of a peak, and on a CPU the only source.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ BAND = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Operations per second that one device reached: the median of the newest runs, with the lowest and the highest."""
+    """FLOP/s that one device reached: the median of the newest runs, with the lowest and the highest."""
 
     flops_per_second: float
     lowest: float
@@ -33,10 +33,10 @@ class Calibration:
 def find_calibration(
     results: Path, own: Path, speed: Mapping[str, Any], target: Target, host: str
 ) -> Calibration | None:
-    """Return what runs of about this size reached on this device, None if there is none.
+    """Return the FLOP/s of runs of about this size on this device; None without any.
 
     Args:
-        results, own, speed, target, host: as in ``earlier.find_measurement``.
+        results, own, speed, target, host: as in ``past_runs.find_measurement``.
     """
     found = []
     for folder, info, plan in finished_runs(results, target, host):

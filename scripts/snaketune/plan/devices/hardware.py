@@ -1,4 +1,4 @@
-"""The catalogue of devices: memory, peak rates, prices; what is not in it is unknown, never guessed.
+"""The catalogue of devices: memory, peak FLOP/s, prices; missing values are unknown, never guessed.
 
 The figures with their sources are in ``config/hardware.yaml``. Only yaml is needed to read it.
 """
@@ -63,7 +63,7 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of the ladder: the devices that people compute on there, and what they pay."""
+    """A step of the ladder: its devices, and what they cost to use."""
 
     id: str
     title: str
@@ -109,7 +109,7 @@ def _load(path: Path, name: str, make: Callable[[dict[str, Any]], T]) -> tuple[T
 
 @cache
 def _parsed(text: str) -> Any:
-    """Parse the catalogue once: every run's plan asks what it says."""
+    """Parse the catalogue once per process: every run's plan reads it."""
     return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
@@ -138,7 +138,7 @@ def _price(entry: dict[str, Any] | None) -> Price | None:
 
 
 def catalogue_digest(path: Path = CATALOGUE) -> str:
-    """Return a digest of what the catalogue says: a comment in it changes nothing."""
+    """Return a digest of the parsed catalogue, which comments do not change."""
     devices = [*map(asdict, load_catalogue(path)), *map(asdict, load_ladder(path))]
     return hashlib.blake2b(repr(devices).encode(), digest_size=8).hexdigest()
 

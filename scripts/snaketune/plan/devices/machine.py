@@ -1,4 +1,4 @@
-"""What this machine offers to a run, looked up once; everything else in the plan is arithmetic."""
+"""The resources of this machine, queried once; the rest of a plan is arithmetic."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ class Machine:
 
 
 def look_at_machine(results: Path) -> Machine:
-    """Return what this machine offers; ``results`` is an existing folder on the disk that results go to."""
+    """Return this machine's resources; ``results`` is an existing folder on the disk of the results."""
     gpu, gpus, memory_gb, has_bf16 = _gpus() if may_have_gpu() else NO_GPU
     return Machine(
         host=platform.node(),
@@ -41,7 +41,7 @@ def look_at_machine(results: Path) -> Machine:
 
 
 def may_have_gpu(root: Path = Path("/")) -> bool:
-    """Tell whether it is worth while to load torch, which takes seconds, and ask it for GPUs.
+    """Tell whether a GPU driver is present, so that loading torch, which takes seconds, to query GPUs is worthwhile.
 
     Without any device file of a driver (NVIDIA's, also on its small boards and under Windows, or AMD's) torch finds
     none.

@@ -12,7 +12,7 @@ CPU = "cpu"
 
 @dataclass(frozen=True, slots=True)
 class HourlyPrice:
-    """US dollars for an hour of one device, None if nobody knows, and where the figure comes from."""
+    """US dollars for an hour of one device, None if unknown, and the origin of the figure."""
 
     usd: float | None
     source: str
@@ -27,13 +27,13 @@ class Target:
     is_here: bool
     """Whether it is the device of this machine."""
     memory_gb: float | None
-    """Of one device; the machine's own where the device is here, else as the catalogue has it."""
+    """Of one device: this machine's own if it is that device, else from the catalogue."""
     has_bf16: bool
     price: HourlyPrice
 
     @property
     def is_cpu(self) -> bool:
-        """Tell whether it is not an accelerator."""
+        """Tell whether the device is a CPU."""
         return self.hardware.id == CPU
 
     @property
@@ -61,13 +61,13 @@ def choose_target(plan: Plan, machine: Machine) -> Target:
 
 
 def _unknown(name: str) -> Hardware:
-    """Return a device that the catalogue does not have: nothing is known of it but its name."""
+    """Return a device that is not in the catalogue, of which only the name is known."""
     rates: dict[str, float | None] = dict.fromkeys(("bf16", "fp16", "int8", "fp8"))
     return Hardware(name, name, (name,), None, rates, None, None, None, None, None, ())
 
 
 def hourly_price(plan: Plan, hardware: Hardware) -> HourlyPrice:
-    """Return what an hour of one device costs: the price given, one's own electricity, or the catalogue's rent."""
+    """Return the price of an hour of one device: as configured, own electricity, or the catalogue's rent."""
     if plan["price_per_gpu_hour"] is not None:
         return HourlyPrice(plan["price_per_gpu_hour"], "plan.price_per_gpu_hour")
     if plan["owned"]:

@@ -1,4 +1,4 @@
-"""Making a run fit: the least recomputation that does, and the one setting to change when none does."""
+"""Fitting a run into memory: the least recomputation that fits, and the one setting to change if none does."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from snaketune.plan.memory.memory import MemoryPlan, memory_plan
 from snaketune.plan.settings import CHECKPOINT_LEVELS, MemorySetting
 
 MARGIN = 0.10
-"""The plan's error against published peaks (±10 %): a run only fits when it does with this much more."""
+"""The plan's error against published peaks is ±10%: a run counts as fitting only with this margin."""
 SHORTEST = 128
 """Tokens; documents are never advised to be shorter."""
 LAST_RESORT = "tokens.max_length"
@@ -19,7 +19,7 @@ class CheckpointChoice:
     """A checkpointing level for a budget."""
 
     checkpoint_every: int
-    """Every how many layers one is recomputed: 0 none, 1 all."""
+    """One in this many layers is recomputed: 0 none, 1 all."""
     plan: MemoryPlan
     fits: bool
     """False if even full recomputation does not fit."""
@@ -37,7 +37,7 @@ class SmallerSetting:
     fits: bool
     """Whether this change is enough for the budget."""
     remark: str
-    """What the change costs or needs beside it, as a clause."""
+    """What the change costs or requires, as a clause."""
 
     def sentence(self) -> str:
         """Return the advice as the end of an error message."""
@@ -47,7 +47,7 @@ class SmallerSetting:
 
 
 def fits(plan: MemoryPlan, budget_gb: float, margin: float = MARGIN) -> bool:
-    """Tell whether the plan fits into ``budget_gb`` even if it is too low by ``margin``."""
+    """Tell whether the plan fits into ``budget_gb`` even if it underestimates by ``margin``."""
     return plan.total * (1 + margin) <= budget_gb
 
 
@@ -60,7 +60,7 @@ def choose_checkpointing(
         config: a ``PreTrainedConfig`` of transformers.
         setting: the run; its ``checkpoint_every`` is ignored.
         budget_gb: memory of the device, in GB (10⁹ bytes).
-        margin: share by which the plan may be too low.
+        margin: fraction by which the plan may underestimate.
 
     Raises:
         PlanError: if the architecture cannot be planned.
@@ -75,7 +75,7 @@ def choose_checkpointing(
 def next_smaller_setting(
     config: Any, setting: MemorySetting, budget_gb: float, margin: float = MARGIN
 ) -> SmallerSetting | None:
-    """Return the one setting to change so that the run fits, None if nothing is left to change.
+    """Return the one setting to change so that the run fits; None if nothing is left to change.
 
     The order is that of what the changes cost: a smaller micro-batch (with more accumulation the training stays the
     same), recomputation (time), a chunked loss, a quantised base (time and a little quality), a smaller state of the
@@ -143,7 +143,7 @@ def _more_recomputation(setting: MemorySetting) -> Iterator[Change]:
 
 
 def _elsewhere(setting: MemorySetting) -> Iterator[Change]:
-    """Yield what takes the optimizer's state and the activations out of a GPU's memory."""
+    """Yield the changes that move optimizer state and activations out of GPU memory."""
     if setting.device == "cpu" or setting.shards:
         return
     if setting.adapter is None and setting.optimizer.startswith("adamw_torch"):

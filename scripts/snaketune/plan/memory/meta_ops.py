@@ -1,4 +1,4 @@
-"""What the meta device lacks for a training step: live-byte counting, mixed precision, fused attention, quantisation.
+"""What tracing adds to the meta device: counting of live bytes, mixed precision, fused attention, quantisation.
 
 This module imports torch at its top and is only imported by a trace.
 """
@@ -26,11 +26,11 @@ LOW_PRECISION = {
 }
 FULL_PRECISION = {functional.layer_norm, functional.group_norm}
 _entered: list[torch.dtype] = []
-"""Dtypes of the mixed-precision contexts that are open, innermost last."""
+"""Dtypes of the active mixed-precision contexts, innermost last."""
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all storages that are alive, except those it is told to ignore."""
+    """Counts the bytes of all live storages, except those to ignore."""
 
     def __init__(self, ignored: Iterable[torch.Tensor]):
         super().__init__()
@@ -60,7 +60,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 class MixedPrecision(TorchFunctionMode):
-    """What autocast does, for the operations of a decoder, on any device; quantised products where asked for.
+    """Emulates autocast for the operations of a decoder on any device; optionally with quantised products.
 
     Products of matrices take 16-bit copies of their inputs, the copies of weights are made once per pass, and layer
     norms compute in float32 (torch's documentation of automatic mixed precision lists them).
@@ -110,7 +110,7 @@ def _is_floating(value: Any) -> bool:
 
 
 class QuantizedLinear(torch.autograd.Function):
-    """A product with a frozen quantised matrix, which is unpacked to 16 bit for the moment of each product.
+    """A product with a frozen quantised matrix, which is dequantised to 16 bits temporarily for each product.
 
     bitsandbytes keeps the input of an 8-bit product until the backward pass (MatMul8bitLt), not that of a 4-bit one.
     """
@@ -129,7 +129,7 @@ class QuantizedLinear(torch.autograd.Function):
 
 
 class FusedAttention(torch.autograd.Function):
-    """What a fused kernel keeps: queries, keys, values, output and one float32 per query; a mask where it has one.
+    """Saves what a fused kernel saves: queries, keys, values, output, one float32 per query, and a mask if it has one.
 
     Backward, FlashAttention 2 sums the gradient of the queries in float32 and, when several query heads share a key,
     writes the gradients of keys and values once per query head before it adds them up.
@@ -161,7 +161,7 @@ def attend_fused(module, query, key, value, attention_mask, **kwargs):
 
 
 def attend_masked(module, query, key, value, attention_mask, **kwargs):
-    """Stand in for torch's scaled dot product with a mask: shared heads are expanded, the mask becomes numbers."""
+    """Stand in for torch's scaled dot product with a mask: expands shared heads, makes the mask floating-point."""
     groups, length = query.shape[1] // key.shape[1], query.shape[2]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -190,7 +190,7 @@ def attention_name(attention: str) -> str:
 
 @contextmanager
 def without_packing_detection() -> Iterator[None]:
-    """Keep transformers from looking for packed documents, which reads values that the meta device does not have."""
+    """Keep transformers from detecting packed documents, which reads values that meta tensors lack."""
     original = masking_utils.find_packed_sequence_indices
     masking_utils.find_packed_sequence_indices = lambda position_ids: None
     try:

@@ -28,17 +28,17 @@ SHALLOW, DEEP = 1, 3
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Bytes of one step beside weights, gradients and optimizer: kept until the backward pass, and on top of it."""
+    """Bytes of one step besides weights, gradients and optimizer: saved for the backward pass, and temporary."""
 
     kept: int
     """Alive between the forward and the backward pass, without the head."""
     transient: int
-    """Alive beyond that at the worst moment of the backward pass: gradients of activations, a recomputed layer."""
+    """Additional peak in the backward pass: gradients of activations, a recomputed layer."""
 
 
 @remembered
 def trace_step(config: Any, setting: MemorySetting) -> Trace:
-    """Return the activation memory of a step, from the memory of this process if it was traced before.
+    """Return the activation memory of a step; traces are cached in this process.
 
     Args:
         config: a ``PreTrainedConfig``.
@@ -88,7 +88,7 @@ def _run(config: Any, depth: int, setting: MemorySetting) -> tuple[int, int]:
     ids = torch.zeros((rows, length), dtype=torch.long, device="meta")
     live = LiveBytes([*model.parameters(), *model.buffers()])
     with live, without_packing_detection():
-        # All layers share the mask that keeps the documents of a row apart.
+        # All layers share the mask that separates the documents of a row, so it is counted once.
         pairs = rows * length**2 if attention == "sdpa" else 0
         mask = torch.empty(pairs, dtype=torch.bool, device="meta")
         with mixed():
@@ -142,7 +142,7 @@ def _build(config: Any, setting: MemorySetting, attention: str, mixed: Callable[
         contexts = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), mixed())}
         base.activation_checkpointing_enable(contexts, every_n_layers=setting.checkpoint_every)
     for parameter in model.parameters():
-        if parameter.requires_grad:  # gradients of weights are a part of their own in the plan
+        if parameter.requires_grad:  # gradients of weights are a separate part of the plan
             parameter.register_post_accumulate_grad_hook(_drop_gradient)
     return model.train(), body_of(base)
 

@@ -1,4 +1,4 @@
-"""What cannot be planned: the code of an architecture fails on shapes without data, and the plan says unknown."""
+"""Architectures that cannot be planned because their code fails on meta tensors: the plan reports unknown."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from snaketune.core.errors import PlanError, SnaketuneError
 
 @contextmanager
 def unknown_instead(config: Any, what: str) -> Iterator[None]:
-    """Turn whatever the code of an architecture raises into a PlanError; errors of our own stay what they are.
+    """Turn any exception of an architecture's code into a PlanError; our own errors pass unchanged.
 
     Args:
         config: the ``PreTrainedConfig`` whose model is looked at.
@@ -22,7 +22,7 @@ def unknown_instead(config: Any, what: str) -> Iterator[None]:
         yield
     except SnaketuneError:
         raise
-    except Exception as error:  # every architecture fails in its own way; the reason is passed on
+    except Exception as error:  # exceptions differ between architectures; the message is passed on
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise PlanError(
             f"model.name_or_path: the {what} of a {config.model_type} model cannot be planned ({type(error).__name__}:"
