@@ -13,8 +13,7 @@ rule stage_sources:
     conda:
         "../envs/data.yaml"
     resources:
-        mem_mb=REQUESTS.memory("stage_sources"),
-        runtime=REQUESTS.minutes("stage_sources"),
+        **REQUESTS.by_size("stage_sources"),
     params:
         spec=PARAMS.spec("stage_sources"),
         settings=PARAMS.settings,
@@ -37,8 +36,7 @@ rule read_shard:
         "../envs/data.yaml"
     threads: data_threads("read_records")
     resources:
-        mem_mb=REQUESTS.memory("read_records", in_shards=True),
-        runtime=REQUESTS.minutes("read_records", in_shards=True),
+        **REQUESTS.by_size("read_records", in_shards=True),
     params:
         spec=PARAMS.spec("read_records", "read_shard"),
         settings=PARAMS.settings,
@@ -67,8 +65,7 @@ rule read_records:
         "../envs/data.yaml"
     threads: data_threads("read_records")
     resources:
-        mem_mb=REQUESTS.memory("read_records"),
-        runtime=REQUESTS.minutes("read_records"),
+        **REQUESTS.by_size("read_records"),
     params:
         spec=PARAMS.spec("read_records"),
         settings=PARAMS.settings,
@@ -92,8 +89,7 @@ rule key_shard:
         "../envs/data.yaml"
     threads: data_threads("dedupe_records")
     resources:
-        mem_mb=REQUESTS.memory("dedupe_records", in_shards=True),
-        runtime=REQUESTS.minutes("dedupe_records", in_shards=True),
+        **REQUESTS.by_size("dedupe_records", in_shards=True),
     params:
         spec=PARAMS.spec("dedupe_records", "key_shard"),
         settings=PARAMS.settings,
@@ -117,8 +113,7 @@ rule sketch_shard:
         "../envs/data.yaml"
     threads: data_threads("dedupe_records")
     resources:
-        mem_mb=REQUESTS.memory("dedupe_records", in_shards=True),
-        runtime=REQUESTS.minutes("dedupe_records", in_shards=True),
+        **REQUESTS.by_size("dedupe_records", in_shards=True),
     params:
         spec=PARAMS.spec("dedupe_records", "sketch_shard"),
         settings=PARAMS.settings,
@@ -148,8 +143,7 @@ rule dedupe_records:
         "../envs/data.yaml"
     threads: data_threads("dedupe_records")
     resources:
-        mem_mb=REQUESTS.memory("dedupe_records"),
-        runtime=REQUESTS.minutes("dedupe_records"),
+        **REQUESTS.by_size("dedupe_records"),
     params:
         spec=PARAMS.spec("dedupe_records"),
         settings=PARAMS.settings,
@@ -179,8 +173,7 @@ rule split_records:
         "../envs/data.yaml"
     threads: data_threads("split_records")
     resources:
-        mem_mb=REQUESTS.memory("split_records"),
-        runtime=REQUESTS.minutes("split_records"),
+        **REQUESTS.by_size("split_records"),
     params:
         spec=PARAMS.spec("split_records"),
         settings=PARAMS.settings,
@@ -216,10 +209,7 @@ rule prepare_tokenizer:
 
 rule tokenize_shard:
     input:
-        train=INPUTS.made_by("split_records", "train.jsonl"),
-        eval=INPUTS.made_by("split_records", "eval.jsonl"),
-        tokenizer=INPUTS.made_by("prepare_tokenizer", "manifest.json"),
-        stage=INPUTS.made_by("stage_sources", "stage.json"),
+        unpack(INPUTS.of_tokenizing),
     output:
         part=temp("<results>/data/tokenize_records/{id}/parts/{shard}.part"),
     log:
@@ -229,8 +219,7 @@ rule tokenize_shard:
         "../envs/data.yaml"
     threads: data_threads("tokenize_records")
     resources:
-        mem_mb=REQUESTS.memory("tokenize_records", in_shards=True),
-        runtime=REQUESTS.minutes("tokenize_records", in_shards=True),
+        **REQUESTS.by_size("tokenize_records", in_shards=True),
     params:
         spec=PARAMS.spec("tokenize_records", "tokenize_shard"),
         settings=PARAMS.settings,
@@ -239,16 +228,12 @@ rule tokenize_shard:
     shell:
         "python scripts/tokenize_shard.py --spec {params.spec:q} --settings {params.settings:q}"
         " --train {input.train:q} --eval {input.eval:q} --model {input.tokenizer:q} --stage {input.stage:q}"
-        " --part {output.part:q}"
-        " 2>&1 | tee {log:q}"
+        " --part {output.part:q} 2>&1 | tee {log:q}"
 
 
 rule tokenize_records:
     input:
-        train=INPUTS.made_by("split_records", "train.jsonl"),
-        eval=INPUTS.made_by("split_records", "eval.jsonl"),
-        tokenizer=INPUTS.made_by("prepare_tokenizer", "manifest.json"),
-        stage=INPUTS.made_by("stage_sources", "stage.json"),
+        unpack(INPUTS.of_tokenizing),
         parts=INPUTS.shards("tokenize_records", "parts/{}.part"),
     output:
         train=directory("<results>/data/tokenize_records/{id}/train"),
@@ -265,8 +250,7 @@ rule tokenize_records:
         "../envs/data.yaml"
     threads: data_threads("tokenize_records")
     resources:
-        mem_mb=REQUESTS.memory("tokenize_records"),
-        runtime=REQUESTS.minutes("tokenize_records"),
+        **REQUESTS.by_size("tokenize_records"),
     params:
         spec=PARAMS.spec("tokenize_records"),
         settings=PARAMS.settings,
@@ -275,9 +259,8 @@ rule tokenize_records:
     shell:
         "python scripts/tokenize_records.py --spec {params.spec:q} --settings {params.settings:q}"
         " --train {input.train:q} --eval {input.eval:q} --model {input.tokenizer:q} --stage {input.stage:q}"
-        " --output-train {output.train:q}"
-        " --output-eval {output.eval:q} --template {output.template:q} --dropped {output.dropped:q}"
-        " --manifest {output.manifest:q} --parts {input.parts:q} 2>&1 | tee {log:q}"
+        " --output-train {output.train:q} --output-eval {output.eval:q} --template {output.template:q}"
+        " --dropped {output.dropped:q} --manifest {output.manifest:q} --parts {input.parts:q} 2>&1 | tee {log:q}"
 
 
 checkpoint rightsize:
@@ -294,8 +277,7 @@ checkpoint rightsize:
     conda:
         "../envs/data.yaml"
     resources:
-        mem_mb=REQUESTS.memory("rightsize"),
-        runtime=REQUESTS.minutes("rightsize"),
+        **REQUESTS.by_size("rightsize"),
     params:
         spec=PARAMS.spec("rightsize"),
     message:
@@ -321,8 +303,7 @@ rule pack_rows:
     conda:
         "../envs/data.yaml"
     resources:
-        mem_mb=REQUESTS.memory("pack_rows"),
-        runtime=REQUESTS.minutes("pack_rows"),
+        **REQUESTS.by_size("pack_rows"),
     params:
         spec=PARAMS.spec("pack_rows"),
     message:

@@ -3,15 +3,11 @@
 
 rule evaluate_model:
     input:
+        unpack(INPUTS.of_evaluation),
         installed=INPUTS.packages_looked_at("evaluate_model", "evaluation.json"),
         rightsize=INPUTS.rightsized,
         earlier=INPUTS.earlier,
-        adapter="<results>/runs/{run}/{id}/adapter.manifest.json",
-        merged=INPUTS.merge_facts,
-        rows=INPUTS.made_by("pack_rows", "manifest.json"),
         model=INPUTS.prepared_model,
-        tokens=ancient(INPUTS.made_by("tokenize_records", "manifest.json")),
-        records=ancient(INPUTS.made_by("split_records", "manifest.json")),
     output:
         evaluation="<results>/runs/{run}/{id}/evaluation.json",
         generations="<results>/runs/{run}/{id}/generations.jsonl",
@@ -34,8 +30,7 @@ rule evaluate_model:
         "python scripts/evaluate_model.py --spec {params.spec:q} --model {input.model:q} --adapter {input.adapter:q}"
         " --merged {input.merged:q} --tokens {input.tokens:q} --rows {input.rows:q} --records {input.records:q}"
         " --output {output.evaluation:q} --generations {output.generations:q} --documents {output.documents:q}"
-        " --info {output.info:q}"
-        " 2>&1 | tee {log:q}"
+        " --info {output.info:q} 2>&1 | tee {log:q}"
 
 
 # No outputs and no log of Snakemake's: it talks to the terminal, and keeps a transcript of its own.

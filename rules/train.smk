@@ -1,17 +1,17 @@
 """Training: resumable state lives in work/, only the finished adapter is an output."""
 
+# Slurm sends its signals to every process of a job: only training is to act on them, and to be waited for.
+# Memory in large pages (glibc, where the kernel allows it) makes a training on a CPU 8% faster.
+BEFORE_TRAINING = "trap : HUP TERM USR1; GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
+TO_ITS_LOG = "2>&1 | (trap '' HUP INT TERM USR1; exec tee {log:q})"
+
 
 rule train_model:
     input:
-        installed=INPUTS.packages_looked_at("train_model", "adapter.manifest.json"),
+        unpack(INPUTS.of_training),
         rightsize=INPUTS.rightsized,
         earlier=INPUTS.earlier,
-        looked_at=INPUTS.questions_looked_at,
-        plan=ancient("<results>/runs/{run}/{id}/plan.json"),
-        rows=INPUTS.made_by("pack_rows", "manifest.json"),
         model=INPUTS.prepared_model,
-        base=INPUTS.base_run,
-        start=INPUTS.start_run,
     output:
         adapter=directory("<results>/runs/{run}/{id}/adapter"),
         metrics="<results>/runs/{run}/{id}/metrics.jsonl",
@@ -25,20 +25,14 @@ rule train_model:
         "../envs/model.yaml"
     threads: PARAMS.cpu_threads
     resources:
-        gpu=PARAMS.gpus_of_one_node,
-        gres=PARAMS.gpus_of_each_node,
-        nodes=PARAMS.nodes,
-        cpus_per_task=REQUESTS.cpus_of_training,
+        **REQUESTS.of_training(),
     params:
         spec=PARAMS.run_spec("train_model"),
         settings=PARAMS.loader_settings,
     message:
         "Training {wildcards.run}"
     shell:
-        # Slurm sends its signals to every process of a job: only training is to act on them, and to be waited for.
-        # Memory in large pages (glibc, where the kernel allows it) makes a training on a CPU 8% faster.
-        "trap : HUP TERM USR1; GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
-        " python scripts/train_model.py --spec {params.spec:q} --settings {params.settings:q}"
+        f"{BEFORE_TRAINING} python scripts/train_model.py --spec {{params.spec:q}} --settings {{params.settings:q}}"
         " --rightsize {input.rightsize:q} --plan {input.plan:q} --rows {input.rows:q} --model {input.model:q}"
-        " --start {input.start:q} --work work --adapter {output.adapter:q} --metrics {output.metrics:q} --info {output.info:q}"
-        " --manifest {output.manifest:q} 2>&1 | (trap '' HUP INT TERM USR1; exec tee {log:q})"
+        " --start {input.start:q} --work work --adapter {output.adapter:q} --metrics {output.metrics:q}"
+        f" --info {{output.info:q}} --manifest {{output.manifest:q}} {TO_ITS_LOG}"

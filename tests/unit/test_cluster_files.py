@@ -9,6 +9,8 @@ import yaml
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.workflow.cluster_resources import (
     cpus_of_training,
+    gpus_of_each_node,
+    gpus_of_one_node,
     has_accounting,
     is_for_login_node,
     memory_mb,
@@ -40,8 +42,11 @@ def test_no_job_is_sent_to_the_cluster_that_runs_at_home():
 def test_every_rule_that_wants_a_gpu_has_memory_for_a_model():
     blocks = re.split(r"^(?=(?:rule|checkpoint) )", RULES, flags=re.MULTILINE)
     wanting = {
-        block.split()[1].rstrip(":") for block in blocks if re.search(r"^        gpu=", block, flags=re.MULTILINE)
+        block.split()[1].rstrip(":")
+        for block in blocks
+        if re.search(r"^        (gpu=|\*\*REQUESTS\.of_training)", block, flags=re.MULTILINE)
     }
+    assert {"train_model", "evaluate_model", "merge_adapter"} <= wanting
     memory = {rule: resources.get("mem_mb", 0) for rule, resources in PROFILE["set-resources"].items()}
     assert {rule for rule in wanting if memory.get(rule, 0) <= PROFILE["default-resources"]["mem_mb"]} == set()
 
@@ -50,9 +55,10 @@ def test_every_stage_that_reads_the_data_asks_for_memory_and_time_by_their_size(
     stages = {"read_shard": "read_records", "key_shard": "dedupe_records", "sketch_shard": "dedupe_records"}
     stages |= {"tokenize_shard": "tokenize_records", **{stage: stage for stage in NEEDS}}
     for rule, stage in stages.items():
-        asked = re.findall(r'(mem_mb|runtime)=REQUESTS\.(memory|minutes)\("(\w+)"(, in_shards=True)?\)', BLOCKS[rule])
-        shards = ", in_shards=True" * (rule != stage)
-        assert asked == [("mem_mb", "memory", stage, shards), ("runtime", "minutes", stage, shards)], rule
+        asked = re.findall(
+            r'^        \*\*REQUESTS\.by_size\("(\w+)"(, in_shards=True)?\),$', BLOCKS[rule], re.MULTILINE
+        )
+        assert asked == [(stage, ", in_shards=True" * (rule != stage))], rule
 
 
 def test_requests_grow_with_the_data_and_the_attempt():
@@ -63,11 +69,21 @@ def test_requests_grow_with_the_data_and_the_attempt():
     assert is_for_login_node([10**9, 10**6]) and not is_for_login_node([10**6, 10**11])
 
 
+def a_run(gpus=1, nodes=1, **train):
+    plan = {"num_gpus": gpus, "num_nodes": nodes}
+    file = {"data": {"sources": ["x"]}, "model": {"name_or_path": "tiny"}, "train": train, "plan": plan}
+    return resolve_runs(Layer("c", file), {}, "nowhere")[0]
+
+
+def test_a_training_asks_for_its_gpus_at_once_or_for_each_node():
+    alone, several = a_run(gpus=4, strategy="ddp"), a_run(gpus=16, nodes=2, strategy="ddp")
+    assert (gpus_of_one_node(alone), gpus_of_each_node(alone)) == (4, None)
+    assert (gpus_of_one_node(several), gpus_of_each_node(several)) == (0, "gpu:8")
+
+
 def test_a_training_asks_for_the_cores_of_its_processes():
-    def cpus(**train):
-        plan = {"num_gpus": train.pop("gpus", 1), "num_nodes": train.pop("nodes", 1)}
-        file = {"data": {"sources": ["x"]}, "model": {"name_or_path": "tiny"}, "train": train, "plan": plan}
-        return cpus_of_training(resolve_runs(Layer("c", file), {}, "nowhere")[0])
+    def cpus(**settings):
+        return cpus_of_training(a_run(**settings))
 
     assert cpus(cpu_threads=8) == 8
     assert cpus(cpu_threads=2, dataloader_num_workers=4) == 6

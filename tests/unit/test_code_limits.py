@@ -20,8 +20,6 @@ LONG_MODULES = {
     "workflow/stage_table.py",
 }
 LINES_OF_COMMON, LINES_OF_A_RULE = 120, 30
-# Their inputs are listed one by one: what a result depends on is to be seen in the rule.
-LONG_RULES = {"dedupe_records", "tokenize_records", "evaluate_model", "train_model"}
 LONG_FUNCTIONS = {
     "train/run.py::prepare_run",
 }
@@ -88,7 +86,7 @@ def test_rules_are_short_and_common_smk_has_none():
     text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")))
     rules = re.findall(r"^(?:rule|checkpoint) (\w+):\n(.*?)(?=^\S|\Z)", text, re.MULTILINE | re.DOTALL)
     long = {name for name, body in rules if len(body.rstrip().splitlines()) + 1 > LINES_OF_A_RULE}
-    assert len(rules) > 30 and long == LONG_RULES
+    assert len(rules) > 30 and not long, long
 
 
 def test_file_names_are_terms_of_the_field():

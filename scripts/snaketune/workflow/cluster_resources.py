@@ -14,6 +14,8 @@ from snaketune.workflow.job_table import JobTable
 from snaketune.workflow.snakemake_internals import Snakemake
 from snaketune.workflow.stage_table import ROWS, Need
 
+# Wildcards are objects of Snakemake with an attribute for each name.
+ByWildcards = Callable[..., Any]
 GIGABYTE = 10**9
 # Sources above this size are too much work for a login node.
 MOST_ON_LOGIN_NODE = 4 << 30
@@ -49,6 +51,18 @@ def cpus_of_training(run: ResolvedRun) -> int:
     return processes * max(train.cpu_threads, train.dataloader_num_workers + 2)
 
 
+def gpus_of_one_node(run: ResolvedRun) -> int:
+    """Return how many GPUs a training has when they are all in one machine; 0 for several."""
+    plan = run.config.plan
+    return plan.num_gpus if plan.num_nodes == 1 else 0
+
+
+def gpus_of_each_node(run: ResolvedRun) -> str | None:
+    """Return the `gres` of several nodes: Slurm would otherwise be free to give one more than another."""
+    plan = run.config.plan
+    return f"gpu:{plan.num_gpus // plan.num_nodes}" if plan.num_nodes > 1 else None
+
+
 def is_for_login_node(sizes: Sequence[int]) -> bool:
     """Tell whether the length can be chosen on a login node, judged by the bytes of the runs' sources."""
     return max(sizes) <= MOST_ON_LOGIN_NODE
@@ -63,19 +77,23 @@ class Requests:
     """
 
     def __init__(self, snakemake: Snakemake, job_table: JobTable):
-        self._snakemake, self._blueprint = snakemake, job_table
+        self._snakemake, self._table = snakemake, job_table
 
-    def memory(self, stage: str, in_shards: bool = False) -> Callable[..., int]:
-        """Return the `mem_mb` of a stage, or of each of its shards."""
-        return self._function(memory_mb, stage, in_shards)
+    def by_size(self, stage: str, in_shards: bool = False) -> dict[str, ByWildcards]:
+        """Return the `mem_mb` and `runtime` of a stage, or of each of its shards, which grow with its data."""
+        return {
+            "mem_mb": self._function(memory_mb, stage, in_shards),
+            "runtime": self._function(minutes, stage, in_shards),
+        }
 
-    def minutes(self, stage: str, in_shards: bool = False) -> Callable[..., int]:
-        """Return the `runtime` of a stage, or of each of its shards."""
-        return self._function(minutes, stage, in_shards)
-
-    def cpus_of_training(self, wildcards: Any) -> int | None:
-        """Return the `cpus_per_task` of a training."""
-        return cpus_of_training(self._blueprint.runs[wildcards.run]) if self._is_cluster() else None
+    def of_training(self) -> dict[str, ByWildcards]:
+        """Return the GPUs of a training, as `gpu` on one node and as `gres` of each of several, its nodes and cores."""
+        return {
+            "gpu": lambda wildcards: gpus_of_one_node(self._run(wildcards)),
+            "gres": lambda wildcards: gpus_of_each_node(self._run(wildcards)),
+            "nodes": lambda wildcards: self._run(wildcards).config.plan.num_nodes,
+            "cpus_per_task": lambda wildcards: cpus_of_training(self._run(wildcards)) if self._is_cluster() else None,
+        }
 
     def retries(self) -> int | None:
         """Return how often a data job is retried: once on a cluster, with twice the memory.
@@ -88,10 +106,13 @@ class Requests:
         # The Snakemake inside a cluster job executes its job locally.
         return not self._snakemake.local_exec or not self._snakemake.is_main_process
 
+    def _run(self, wildcards: Any) -> ResolvedRun:
+        return self._table.runs[wildcards.run]
+
     def _function(self, of: Callable[[str, int, int], int], stage: str, in_shards: bool) -> Callable[..., int]:
         def ask(wildcards: Any, attempt: int) -> int:
-            size = self._blueprint.found.bytes_of(self._blueprint.variant(stage, wildcards.id).config)
-            share = self._blueprint.shards(stage, wildcards.id) if in_shards else 1
+            size = self._table.found.bytes_of(self._table.variant(stage, wildcards.id).config)
+            share = self._table.shards(stage, wildcards.id) if in_shards else 1
             return of(stage, size // share, attempt)
 
         return ask

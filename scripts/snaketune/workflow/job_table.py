@@ -400,14 +400,6 @@ class JobTable:
         values = {name: getattr(config.train, name) for name in LOADER_KEYS}
         return canonical_text({**values, "scratch": self.scratch, "num_nodes": config.plan.num_nodes})
 
-    def gpus(self, run: str) -> int:
-        """Return how many GPUs a run trains on."""
-        return self.runs[run].config.plan.num_gpus
-
-    def nodes(self, run: str) -> int:
-        """Return how many nodes a run trains on."""
-        return self.runs[run].config.plan.num_nodes
-
 
 def chosen(switch: str, kind: str, wanted: str | Sequence[str], known: Iterable[str]) -> list[str]:
     """Return what a switch of `--config` names: one name or several, in the given order.

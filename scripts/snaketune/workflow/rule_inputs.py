@@ -10,6 +10,7 @@ from snaketune.publish.hub import check_destination
 from snaketune.workflow.job_environment import require_packages
 from snaketune.workflow.preflight import FirstLook
 from snaketune.workflow.session import WORK, Session
+from snaketune.workflow.snakemake_internals import ancient
 
 Files = str | list[str]
 # Wildcards are objects of Snakemake with an attribute for each name.
@@ -58,6 +59,7 @@ class RuleInputs:
         # Before their barrier is passed both raise Snakemake's exception, which is not remembered.
         self._weights_passed = cache(lambda id: self._checkpoints.prepare_model.get(id=id).output.manifest)
         self._data_passed = cache(lambda id: self._checkpoints.rightsize.get(id=id).output.rightsize)
+        self._packages_of_training = self.packages_looked_at("train_model", "adapter.manifest.json")
         self._first_look = cache(lambda: FirstLook(self._table.found, WORK / "first_look.json"))
 
     def upstream(self, wildcards: Any) -> dict[str, str]:
@@ -130,11 +132,46 @@ class RuleInputs:
         """What became of the merge, when the run merges."""
         return self._table.run_path(wildcards.run, "merge.json") if self._table.merges(wildcards.run) else []
 
+    def of_tokenizing(self, wildcards: Any) -> dict[str, Files]:
+        """What is tokenised and with what, for the whole stage and for each of its shards."""
+        made = {
+            "train": ("split_records", "train.jsonl"),
+            "eval": ("split_records", "eval.jsonl"),
+            "tokenizer": ("prepare_tokenizer", "manifest.json"),
+            "stage": ("stage_sources", "stage.json"),
+        }
+        return {name: self.made_by(*which)(wildcards) for name, which in made.items()}
+
+    def of_training(self, wildcards: Any) -> dict[str, Files]:
+        """What a training reads beside its barriers: packed rows, the plan, and what it takes from other runs.
+
+        The plan only refuses: one that is written again with the same limits trains nothing again.
+        """
+        return {
+            "looked_at": [*self._packages_of_training(wildcards), *self.questions_looked_at(wildcards)],
+            "plan": ancient(self._in_run(wildcards, "plan.json")),
+            "rows": self.made_by("pack_rows", "manifest.json")(wildcards),
+            "base": self.base_run(wildcards),
+            "start": self.start_run(wildcards),
+        }
+
+    def of_evaluation(self, wildcards: Any) -> dict[str, Files]:
+        """What an evaluation reads beside its barriers; the packed rows stand for the data that they are made of."""
+        data = {"tokens": "tokenize_records", "records": "split_records"}
+        return {
+            "adapter": self._in_run(wildcards, "adapter.manifest.json"),
+            "merged": self.merge_facts(wildcards),
+            "rows": self.made_by("pack_rows", "manifest.json")(wildcards),
+            **{name: ancient(self.made_by(stage, "manifest.json")(wildcards)) for name, stage in data.items()},
+        }
+
     def facts_of_report(self, wildcards: Any) -> dict[str, Files]:
         """The fact files of the stages and of the run, by the names that the report reads them under."""
         made = {name: self.made_by(*which)(wildcards) for name, which in STAGES_REPORTED.items()}
-        folder = f"{self._table.results}/runs/{wildcards.run}/{wildcards.id}"
-        return {**made, **{name: f"{folder}/{file}" for name, file in RUN_REPORTED.items()}}
+        return {**made, **{name: self._in_run(wildcards, file) for name, file in RUN_REPORTED.items()}}
+
+    def _in_run(self, wildcards: Any, file: str) -> str:
+        return f"{self._table.results}/runs/{wildcards.run}/{wildcards.id}/{file}"
 
     def facts_of_card(self, wildcards: Any) -> dict[str, Files]:
         """Those that a model card reads."""

@@ -111,19 +111,6 @@ class RuleParams:
         """Which runs stand side by side: all of them, or those of `--config compare=[a,b]`."""
         return self._table.compare_spec(self._session.named("compare", self._table.compared))
 
-    def nodes(self, wildcards: Any) -> int:
-        """Nodes that a run trains on."""
-        return self._table.nodes(wildcards.run)
-
-    def gpus_of_one_node(self, wildcards: Any) -> int:
-        """GPUs that a run trains on when they are all in one machine."""
-        return self._table.gpus(wildcards.run) if self.nodes(wildcards) == 1 else 0
-
-    def gpus_of_each_node(self, wildcards: Any) -> str | None:
-        """The same for several: Slurm would otherwise be free to give one node more than another."""
-        nodes = self.nodes(wildcards)
-        return f"gpu:{self._table.gpus(wildcards.run) // nodes}" if nodes > 1 else None
-
     def cpu_threads(self, wildcards: Any) -> int:
         """Threads that a run's arithmetic uses on a CPU."""
         return self._table.runs[wildcards.run].config.train.cpu_threads

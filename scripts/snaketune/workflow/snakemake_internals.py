@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from snakemake import common, rules
+from snakemake import common, io, rules
 from snakemake.persistence import PersistenceBase
 from snakemake.scheduling.job_scheduler import JobScheduler
 
@@ -44,6 +44,11 @@ def operational(value: Callable[[Any], Any]) -> Callable[[Any, int], Any]:
         return value(wildcards)
 
     return unrecorded
+
+
+def ancient(path: Any) -> Any:
+    """Mark a path that an input function returns: the time of this file causes no rerun."""
+    return io.ancient(path)
 
 
 def on_graceful_exit(handler: Callable[..., None]) -> None:
