@@ -12,8 +12,8 @@ from snaketune.core.errors import ConfigError
 from snaketune.core.long_arguments import LONGEST, in_full, shortened
 from snaketune.workflow.job_table import JobTable
 from snaketune.workflow.results.pruning import find_unused_specs
+from snaketune.workflow.results.specs_in_use import specs_in_use
 from snaketune.workflow.sources.inputs import Discovery
-from snaketune.workflow.specs_in_use import specs_in_use
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "stage_sources.py"
 

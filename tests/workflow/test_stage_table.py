@@ -9,7 +9,7 @@ ROW = """    Stage(
         "count_words",
         "data",
         keys=("split.seed",),
-        parents=_after("split_records"),
+        parents=after("split_records"),
         is_timed=True,
         is_local=True,
         label="words",

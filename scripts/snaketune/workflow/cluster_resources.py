@@ -12,7 +12,8 @@ from typing import Any
 from snaketune.config.resolve import ResolvedRun
 from snaketune.workflow.job_table import JobTable
 from snaketune.workflow.snakemake_internals import Snakemake
-from snaketune.workflow.stage_table import ROWS, Need
+from snaketune.workflow.stage import Need
+from snaketune.workflow.stage_table import ROWS
 
 # Wildcards are objects of Snakemake with an attribute for each name.
 ByWildcards = Callable[..., Any]

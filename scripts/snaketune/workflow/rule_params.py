@@ -10,9 +10,9 @@ from snaketune.core.canonical import canonical_text
 from snaketune.workflow import lifecycle
 from snaketune.workflow.asking import ask_spec
 from snaketune.workflow.results import run_status
+from snaketune.workflow.results.specs_in_use import specs_in_use
 from snaketune.workflow.session import WORK, Session, own_command, resolved_file
 from snaketune.workflow.snakemake_internals import operational
-from snaketune.workflow.specs_in_use import specs_in_use
 
 # Wildcards are objects of Snakemake with an attribute for each name.
 ByWildcards = Callable[[Any], Any]

@@ -2,111 +2,17 @@
 
 Ids and slices, paths of results, `--until`, the terminal's lines, the history in the report, records of what jobs wrote
 and requests to a cluster all come from here, so that a stage is added with a row, a rule and a script. The table is
-data: it imports nothing, and the terminal and the report may read it.
+data: it imports only the form of a row (``stage``), and the terminal and the report may read it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-# Whose results a stage makes: runs share data and models that their configuration shares; pages have
-# targets of their own.
-Scope = Literal["data", "model", "run", "page"]
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """The resources of a stage: a fixed part, and a part per gigabyte of sources.
-
-    Attributes:
-        megabytes, megabytes_per_gb: memory, about twice what was measured (docs/scaling.md), page cache included.
-        minutes, minutes_per_gb: time, about ten times what two cores took, because nodes and file systems differ.
-    """
-
-    megabytes: int
-    megabytes_per_gb: int
-    minutes: int
-    minutes_per_gb: int
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A rule of which each job does one share of a stage.
-
-    Attributes:
-        rule: its name.
-        file: what a job makes, below the variant's folder, with ``{}`` for the shard's name.
-        label: its name in the terminal; empty for bookkeeping.
-    """
-
-    rule: str
-    file: str
-    label: str = ""
-
-
-def _after(*names: str) -> Callable[[Any], tuple[str, ...]]:
-    return lambda config: names
-
-
-_FIRST = _after()
+from snaketune.workflow.stage import Need, Scope, Share, Stage, after
 
 
 def _tokenizer_parents(config: Any) -> tuple[str, ...]:
     learns_from_data = config.model.name_or_path == "tiny" and config.model.tiny.corpus == "data"
     return ("split_records",) if learns_from_data else ()
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A row of the table.
-
-    Attributes:
-        name: of the rule and of its script.
-        scope: whose results it makes.
-        keys: the keys and sections of the configuration that it depends on; None where it has no slice and no id of
-            its own, because it depends on other stages' results alone.
-        parents: the stages whose results it uses, by configuration; those of a stage without a slice are in its rule.
-        results: the files that it ends in; the terminal shows facts of the first.
-        beside: small files that the same job writes beside those.
-        has_job_per_result: whether each of them is made by a job of its own.
-        is_wanted: whether a run is finished only with its results.
-        is_after_merge: whether it happens only in runs that merge; files that begin with ``merged`` are always so.
-        is_cost: whether it says what a run would cost, which is no part of what the run is.
-        is_timed: whether Snakemake keeps what it took in ``benchmarks/``.
-        is_local: whether it takes seconds, or needs the internet, which the nodes of a cluster often lack.
-        is_long: whether the terminal says that it begins, because its own lines follow.
-        label: its name in the terminal; empty for bookkeeping, which is shown only when it fails.
-        title: its name in pages.
-        shares: the rules that each do a share of it where the data are large.
-        need: what it asks a cluster for.
-    """
-
-    name: str
-    scope: Scope
-    keys: tuple[str, ...] | None = None
-    parents: Callable[[Any], tuple[str, ...]] = _FIRST
-    results: tuple[str, ...] = ("manifest.json",)
-    beside: tuple[str, ...] = ()
-    has_job_per_result: bool = False
-    is_wanted: bool = False
-    is_after_merge: bool = False
-    is_cost: bool = False
-    is_timed: bool = False
-    is_local: bool = False
-    is_long: bool = False
-    label: str = ""
-    title: str = ""
-    shares: tuple[Share, ...] = ()
-    need: Need | None = None
-
-    def is_made(self, file: str, merges: bool) -> bool:
-        """Tell whether a run, which merges or not, has this result."""
-        return merges or not (self.is_after_merge or file.startswith("merged"))
-
-    def groups(self) -> list[tuple[str, ...]]:
-        """Return the small files that one job writes beside each other, for each of its jobs; not weights."""
-        files = sorted(file for file in (*self.results, *self.beside) if not file.endswith(".gguf"))
-        return [(file,) for file in files] if self.has_job_per_result else [tuple(files)] if files else []
 
 
 READING_KEYS = ("data.columns", "data.ignore", "data.roles", "data.strip", "data.system_prompt")
@@ -153,7 +59,7 @@ TABLE = (
         "read_records",
         "data",
         keys=("data.format", *READING_KEYS, "data.max_bad_fraction", "data.max_records", "data.seed", "train.method"),
-        parents=_after("stage_sources"),
+        parents=after("stage_sources"),
         is_timed=True,
         label="read",
         title="Reading records",
@@ -164,7 +70,7 @@ TABLE = (
         "dedupe_records",
         "data",
         keys=("dedupe",),
-        parents=_after("read_records"),
+        parents=after("read_records"),
         is_timed=True,
         label="dedupe",
         title="Removing duplicates",
@@ -175,7 +81,7 @@ TABLE = (
         "split_records",
         "data",
         keys=("split",),
-        parents=_after("dedupe_records"),
+        parents=after("dedupe_records"),
         is_timed=True,
         label="split",
         title="Holding out a split",
@@ -202,7 +108,7 @@ TABLE = (
         "prepare_model",
         "model",
         keys=("model.name_or_path", "model.revision", "model.trust_remote_code", "model.tiny", "plan.without_weights"),
-        parents=_after("prepare_tokenizer"),
+        parents=after("prepare_tokenizer"),
         is_timed=True,
         is_local=True,
         is_long=True,
@@ -213,7 +119,7 @@ TABLE = (
         "tokenize_records",
         "data",
         keys=("tokens.chat_template", "tokens.assistant_only_loss", "tokens.reasoning", "tokens.date", "train.method"),
-        parents=_after("split_records", "prepare_tokenizer"),
+        parents=after("split_records", "prepare_tokenizer"),
         is_timed=True,
         label="tokenise",
         title="Tokenising",
@@ -230,7 +136,7 @@ TABLE = (
             "tokens.on_too_long",
             "tokens.max_dropped_fraction",
         ),
-        parents=_after("tokenize_records"),
+        parents=after("tokenize_records"),
         results=("rightsize.json",),
         is_timed=True,
         label="rightsize",
@@ -241,7 +147,7 @@ TABLE = (
         "pack_rows",
         "data",
         keys=("tokens.packing", "tokens.on_too_long"),
-        parents=_after("rightsize"),
+        parents=after("rightsize"),
         is_timed=True,
         label="pack",
         title="Packing rows",
@@ -261,7 +167,7 @@ TABLE = (
             *LOADING_KEYS,
             *(f"train.{name}" for name in PLANNED_OF_TRAINING),
         ),
-        parents=_after("pack_rows"),
+        parents=after("pack_rows"),
         results=("plan.json",),
         is_wanted=True,
         is_cost=True,
@@ -276,7 +182,7 @@ TABLE = (
         "train_model",
         "run",
         keys=("adapter", "train", "plan.num_gpus", *LOADING_KEYS),
-        parents=_after("pack_rows", "prepare_model"),
+        parents=after("pack_rows", "prepare_model"),
         results=("adapter.manifest.json",),
         beside=("metrics.jsonl", "run_info.json"),
         is_wanted=True,
@@ -289,7 +195,7 @@ TABLE = (
         "merge_adapter",
         "run",
         keys=("merge", "model.attn_implementation", "model.trust_remote_code", "train.cpu_threads"),
-        parents=_after("train_model"),
+        parents=after("train_model"),
         results=("merge.json",),
         is_wanted=True,
         is_after_merge=True,
@@ -301,7 +207,7 @@ TABLE = (
         "evaluate_model",
         "run",
         keys=("evaluate", *READING_KEYS, "merge.enabled", *LOADING_KEYS, "train.cpu_threads"),
-        parents=_after("train_model"),
+        parents=after("train_model"),
         results=("evaluation.json",),
         beside=("documents.jsonl", "evaluation_info.json", "generations.jsonl"),
         is_wanted=True,

@@ -1,0 +1,1 @@
+"""What the results and their records say: owners, provenance, leftovers, pruning."""
