@@ -19,16 +19,16 @@ def main() -> None:
     names = ("folder", "model", "adapter", "template", "output")
     arguments = parse_arguments(__doc__, *names, several=("rows",))
     from snaketune.core.atomic import write_json
-    from snaketune.merge.merge_inputs import Material
+    from snaketune.merge.merge_inputs import MergeInputs
     from snaketune.merge.verification.gate import check_folder
 
-    material = Material(
+    inputs = MergeInputs(
         model=Path(arguments.model),
         adapter=Path(arguments.adapter),
         template=Path(arguments.template),
         rows=tuple(map(Path, arguments.rows)),
     )
-    write_json(arguments.output, check_folder(Path(arguments.folder), material, arguments.cfg))
+    write_json(arguments.output, check_folder(Path(arguments.folder), inputs, arguments.cfg))
 
 
 if __name__ == "__main__":

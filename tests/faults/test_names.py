@@ -4,7 +4,7 @@ import pytest
 
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError
-from snaketune.workflow.sources.inputs import Discovery
+from snaketune.workflow.sources.inputs import ExternalInputs
 
 LONG = "x" * 256
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}" * 5
@@ -17,7 +17,7 @@ def look_up(tmp_path, **changes):
         section, name = key.split("__")
         values.setdefault(section, {})[name] = value
     (run,) = resolve_runs(Layer("c", values), {}, tmp_path)
-    Discovery(tmp_path / "digests.json").look_up(run.config)
+    ExternalInputs(tmp_path / "digests.json").look_up(run.config)
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, "{{ messages }}" + "/" * 5000, "{{ 'ä' }}" * 60])

@@ -16,7 +16,7 @@ from tiny_run import conversations, llama, write_data, write_run
 
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.evaluate import scoring
-from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
+from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, evaluate
 from snaketune.evaluate.likelihood import measure
 from snaketune.evaluate.models import ModelSettings
 from snaketune.evaluate.results import write_generations
@@ -48,7 +48,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(run):
-    material = Material(run.model, run.adapter, run.root / "merged", run.tokens, run.rows, run.records)
+    material = EvaluationInputs(run.model, run.adapter, run.root / "merged", run.tokens, run.rows, run.records)
     found = evaluate(material, EvaluationSettings.of_slice(OWN | {"dtype": "float32", "cpu_threads": 1}))
     write_generations(run.root / "generations.jsonl", found)
     return found.facts

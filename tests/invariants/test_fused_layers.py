@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, Mistral
 
 from snaketune.train.batches import dense, with_boundaries
 from snaketune.train.kernels import attention
-from snaketune.train.kernels.attention import VARLEN, needs_boundaries, register_varlen, settle_attention
+from snaketune.train.kernels.attention import VARLEN, needs_boundaries, register_varlen, select_attention
 from snaketune.train.kernels.cpu_attention import attend_by_document
 from snaketune.train.kernels.fused_layers import fuse_layers
 
@@ -129,17 +129,17 @@ def test_a_model_that_does_more_than_attend_gets_its_mask_back(monkeypatch, caps
     model = build(LlamaConfig(**SIZES), VARLEN, lora=None)
     register_varlen(attend_by_document)
     generator = torch.get_rng_state()
-    settle_attention(model)
+    select_attention(model)
     assert needs_boundaries(model)
     assert torch.equal(torch.get_rng_state(), generator)
     assert capsys.readouterr().out == ""
     with_dropout = build(LlamaConfig(**SIZES, attention_dropout=0.1), VARLEN, lora=None)
-    settle_attention(with_dropout)
+    select_attention(with_dropout)
     assert not needs_boundaries(with_dropout)
     original = attention.AttentionInterface._global_mapping[VARLEN]
     register_varlen(lambda *args, **kwargs: attend_by_document(*args, **kwargs) * 1.1)
     try:
-        settle_attention(model)
+        select_attention(model)
     finally:
         attention.AttentionInterface.register(VARLEN, original)
     assert not needs_boundaries(model)

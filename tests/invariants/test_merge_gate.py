@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from tiny_run import TinyRun, conversations, llama, save_adapter, write_run
 
 from snaketune.core.errors import TrainingError
-from snaketune.merge.merge_inputs import Material, check_origin
+from snaketune.merge.merge_inputs import MergeInputs, check_origin
 from snaketune.merge.merging import merge_adapter
 from snaketune.merge.verification import gate
 from snaketune.merge.verification.gate import check_folder, check_in_fresh_process
@@ -35,7 +35,7 @@ def tiny(written, tmp_path):
 
 
 def material_of(run):
-    return Material(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
+    return MergeInputs(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
 
 
 def refused(run, match, gate=check_folder):

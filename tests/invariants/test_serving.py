@@ -17,9 +17,9 @@ from tiny_run import conversations, write_run
 from snaketune.card.card import render_card
 from snaketune.card.placing import place_card
 from snaketune.card.usage import BASE, HERE
-from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
+from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, evaluate
 from snaketune.evaluate.results import write_generations
-from snaketune.merge.merge_inputs import Material as MergeMaterial
+from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
 from snaketune.merge.verification.gate import check_folder
 from snaketune.model.tiny.tiny_tokenizer import CHAT_TEMPLATE
@@ -86,13 +86,13 @@ def served(tmp_path_factory):
     (run.model / "generation_config.json").write_bytes(orjson.dumps(settings))
     (run.tokens / "chat_template.jinja").write_text(TEMPLATE)
     merged = run.root / "merged"
-    material = MergeMaterial(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
+    material = MergeInputs(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
     merge_adapter(material, CFG, merged, check_folder)
     for folder in (run.adapter, merged):
         (run.root / "card.md").write_text(render_card(case(folder.name, TINY)))
         assert place_card(run.root / "card.md", folder)
     evaluation = EvaluationSettings.of_slice(OWN | {"dtype": "auto", "attn_implementation": "sdpa", "cpu_threads": 1})
-    found = evaluate(Material(run.model, run.adapter, merged, run.tokens, run.rows, run.records), evaluation)
+    found = evaluate(EvaluationInputs(run.model, run.adapter, merged, run.tokens, run.rows, run.records), evaluation)
     write_generations(run.root / "generations.jsonl", found)
     rows = [orjson.loads(line) for line in (run.root / "generations.jsonl").read_bytes().splitlines()]
     asked = [orjson.loads(line)["messages"][0]["content"] for line in run.records.read_bytes().splitlines()]

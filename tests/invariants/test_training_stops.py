@@ -101,7 +101,7 @@ def test_out_of_memory_shows_the_plan_and_the_next_smaller_setting(base, rows, t
     assert re.search(r"set (train|tokens)\.\w+ to", str(caught.value)), caught.value
 
 
-def test_another_error_is_not_taken_for_a_shortage(base, rows, tmp_path, monkeypatch):
+def test_another_error_is_not_taken_for_one_of_memory(base, rows, tmp_path, monkeypatch):
     monkeypatch.setattr(PackedTrainer, "training_step", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         train(base, *rows, configuration(), SETTINGS, tmp_path)

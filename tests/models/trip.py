@@ -21,9 +21,8 @@ from snaketune.core.errors import SnaketuneError
 from snaketune.data.rows.packed_rows import PackedRows, write_rows
 from snaketune.data.rows.packing import pack, wants_packing
 from snaketune.data.tokens.token_store import TokenStore
-from snaketune.evaluate.evaluation import EvaluationSettings, evaluate
-from snaketune.evaluate.evaluation import Material as Evaluated
-from snaketune.merge.merge_inputs import Material
+from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, evaluate
+from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
 from snaketune.merge.verification.gate import check_folder
 from snaketune.model.adapters.new_tokens import advice_on_tokens, untrained_tokens, with_token_numbers
@@ -204,7 +203,7 @@ class Traveller:
         return finished.info["engine"]
 
     def merge(self) -> dict[str, Any]:
-        material = Material(
+        material = MergeInputs(
             self.root / "model",
             self.root / "adapter",
             self.root / "tokens" / "chat_template.jinja",
@@ -214,7 +213,7 @@ class Traveller:
         return merge_adapter(material, cfg, self.root / "merged", gate=check_folder)
 
     def evaluate(self) -> dict[str, Any]:
-        material = Evaluated(
+        material = EvaluationInputs(
             self.root / "model",
             self.root / "adapter",
             self.root / "merged",

@@ -22,7 +22,7 @@ from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.evaluate.likelihood import measure
 from snaketune.evaluate.models import ModelSettings
 from snaketune.merge.gguf_export.gguf import convert_to_gguf
-from snaketune.merge.merge_inputs import Material
+from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
 from snaketune.merge.verification.gate import check_folder
 from snaketune.model.gguf.gguf_base import convert_gguf
@@ -140,7 +140,7 @@ def test_merges_are_proven_equal_in_bfloat16_and_in_float32(project, splits, tmp
     assert facts["check"]["verdict"] == "equal" and facts["dtype"] == "bfloat16"
     template = project.made("tokenize_records") / "chat_template.jinja"
     rows = tuple(project.made("pack_rows") / name for name in ("eval.arrow", "train.arrow"))
-    material = Material(project.model, project.latest() / "adapter", template, rows)
+    material = MergeInputs(project.model, project.latest() / "adapter", template, rows)
     check = merge_adapter(material, MERGE | {"dtype": "float32"}, tmp_path / "merged", check_folder)["check"]
     assert check["verdict"] == "equal"
     written = load_file(tmp_path / "merged" / "model.safetensors")

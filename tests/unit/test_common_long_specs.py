@@ -13,7 +13,7 @@ from snaketune.core.long_arguments import LONGEST, in_full, shortened
 from snaketune.workflow.job_table import JobTable
 from snaketune.workflow.results.pruning import find_unused_specs
 from snaketune.workflow.results.specs_in_use import specs_in_use
-from snaketune.workflow.sources.inputs import Discovery
+from snaketune.workflow.sources.inputs import ExternalInputs
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "stage_sources.py"
 
@@ -36,7 +36,7 @@ def test_five_thousand_sources_are_staged(tmp_path, monkeypatch):
     for number in range(5000):
         (Path("data") / f"part-of-the-data-{number:05}.jsonl").write_bytes(b'{"text":"%d"}\n' % number)
     file = {"data": {"sources": ["data"]}, "model": {"name_or_path": "tiny"}}
-    runs, found = resolve_runs(Layer("c", file), {}, "nowhere"), Discovery("work/digests.json")
+    runs, found = resolve_runs(Layer("c", file), {}, "nowhere"), ExternalInputs("work/digests.json")
     found.look_up(runs[0].config)
     job_table = JobTable(runs, found, lambda stage: "code")
     id = job_table.upstream(job_table.run_ids["default"], "default")["stage_sources"]

@@ -3,7 +3,7 @@
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.workflow.cores import cores_for
 from snaketune.workflow.job_table import JobTable
-from snaketune.workflow.sources.inputs import Discovery
+from snaketune.workflow.sources.inputs import ExternalInputs
 
 CONFIG = {
     "data": {"sources": ["builtin:quickstart"]},
@@ -19,7 +19,7 @@ CONFIG = {
 def test_a_data_stage_leaves_what_trainings_on_other_data_hold(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runs = resolve_runs(Layer("c", CONFIG), {}, "nowhere")
-    job_table = JobTable(runs, Discovery(tmp_path / "digests.json"), lambda stage: "code")
+    job_table = JobTable(runs, ExternalInputs(tmp_path / "digests.json"), lambda stage: "code")
 
     def cores(stage, run, given, gpus=1):
         id = job_table.upstream(job_table.run_ids[run], run)[stage]

@@ -6,7 +6,7 @@ from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError
 from snaketune.evaluate import packages
 from snaketune.workflow import job_environment
-from snaketune.workflow.sources.inputs import Discovery
+from snaketune.workflow.sources.inputs import ExternalInputs
 from snaketune.workflow.stages import slice_of
 
 
@@ -24,7 +24,7 @@ def place(tmp_path, monkeypatch):
 
 def known_of(**evaluate):
     wanted = resolved(evaluate=evaluate).config
-    discovery = Discovery("digests.json")
+    discovery = ExternalInputs("digests.json")
     discovery.look_up(wanted)
     return discovery.outside("evaluate_model", wanted)
 

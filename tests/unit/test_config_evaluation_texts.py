@@ -6,7 +6,7 @@ import pytest
 
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError
-from snaketune.workflow.sources.inputs import Discovery
+from snaketune.workflow.sources.inputs import ExternalInputs
 from snaketune.workflow.stages import slice_of
 
 
@@ -24,7 +24,7 @@ def place(tmp_path, monkeypatch):
 
 def known_of(*patterns):
     wanted = config(split={"decontaminate": list(patterns)})
-    discovery = Discovery("digests.json")
+    discovery = ExternalInputs("digests.json")
     discovery.look_up(wanted)
     return discovery.outside("split_records", wanted)
 
@@ -37,8 +37,8 @@ def test_their_content_is_known_to_the_split_only(place):
     (place / "e2.txt").write_text("more")
     assert known_of("e*.txt") != before
     wanted = config(split={"decontaminate": "e1.txt"})
-    assert Discovery("digests.json").outside("tokenize_records", wanted) == {}
-    assert Discovery("digests.json").outside("split_records", config()) == {}
+    assert ExternalInputs("digests.json").outside("tokenize_records", wanted) == {}
+    assert ExternalInputs("digests.json").outside("split_records", config()) == {}
 
 
 def test_a_folder_means_what_was_held_out(place):

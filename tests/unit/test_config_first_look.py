@@ -9,7 +9,7 @@ from snaketune.core.errors import ConfigError, SnaketuneError
 from snaketune.data.formats import inspection
 from snaketune.evaluate.answers import evaluation_files
 from snaketune.workflow.preflight import FirstLook
-from snaketune.workflow.sources.inputs import Discovery
+from snaketune.workflow.sources.inputs import ExternalInputs
 
 GOOD = '{"prompt": "a", "completion": "b"}\n'
 
@@ -24,7 +24,7 @@ def place(tmp_path, monkeypatch):
 def runs_of(**sections):
     file = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny"}, "runs": {"one": {}}, **sections}
     runs = resolve_runs(Layer("c", file), {}, "nowhere")
-    found = Discovery("digests.json")
+    found = ExternalInputs("digests.json")
     for run in runs:
         found.look_up(run.config)
     return runs, found

@@ -11,7 +11,7 @@ from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError
 from snaketune.train import run as run_module
 from snaketune.train.packages import require_trl
-from snaketune.workflow.sources.inputs import Discovery
+from snaketune.workflow.sources.inputs import ExternalInputs
 from snaketune.workflow.stages import stage_id
 
 FILE = {"data": {"sources": ["a.jsonl"]}, "model": {"name_or_path": "tiny"}}
@@ -65,7 +65,7 @@ def test_a_changed_reward_function_is_another_training(tmp_path, monkeypatch):
     for content in ("def f(*_): return 1\n", "def f(*_): return 2\n"):
         (tmp_path / "own.py").write_text(content)
         config = grpo(rewards=["own.py:f"]).config
-        discovery = Discovery(tmp_path / "digests.json")
+        discovery = ExternalInputs(tmp_path / "digests.json")
         discovery.look_up(config)
         found.append(discovery.outside("train_model", config))
     assert found[0] != found[1] and found[0]["rewards"].keys() == {"own.py"}

@@ -7,7 +7,7 @@ import pytest
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError
 from snaketune.workflow.sources import source_files
-from snaketune.workflow.sources.inputs import Discovery, expand
+from snaketune.workflow.sources.inputs import ExternalInputs, expand
 from snaketune.workflow.sources.source_files import find_files
 from snaketune.workflow.stages import slice_of, stage_id
 
@@ -30,7 +30,7 @@ def resolved(*sources, **data):
 
 
 def looked_up(*sources, **data):
-    config, found = resolved(*sources, **data), Discovery("digests.json")
+    config, found = resolved(*sources, **data), ExternalInputs("digests.json")
     found.look_up(config)
     return found.sources(config), list(found.notes), found.outside("split_records", config)
 
@@ -72,7 +72,7 @@ def test_a_path_that_leads_nowhere_names_the_nearest_one(given, meant):
 
 def test_a_file_that_is_removed_while_it_is_read_is_called_so(monkeypatch):
     write("a.jsonl")
-    found = Discovery("digests.json")
+    found = ExternalInputs("digests.json")
 
     def gone(path):
         Path(path).unlink()

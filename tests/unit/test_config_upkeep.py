@@ -13,7 +13,7 @@ from snaketune.workflow.lifecycle import explain_failure
 from snaketune.workflow.results.damage import drop_damaged_manifests
 from snaketune.workflow.results.latest_link import point_latest
 from snaketune.workflow.results.pruning import find_unused, find_unused_work, remove
-from snaketune.workflow.sources.inputs import Discovery, expand
+from snaketune.workflow.sources.inputs import ExternalInputs, expand
 
 
 def test_globs_are_expanded_in_order_and_no_file_comes_twice(tmp_path, monkeypatch):
@@ -64,7 +64,7 @@ def test_content_of_a_model_folder_changes_what_depends_on_it_and_no_more(tmp_pa
     def outside(**model):
         file = {"data": {"sources": [str(tmp_path / "a.jsonl")]}, "model": {"name_or_path": str(folder), **model}}
         (run,) = resolve_runs(Layer("c", file), {}, tmp_path)
-        discovery = Discovery(tmp_path / "cache.json")
+        discovery = ExternalInputs(tmp_path / "cache.json")
         discovery.look_up(run.config)
         return {stage: discovery.outside(stage, run.config) for stage in stages}
 
@@ -194,7 +194,7 @@ def test_the_cache_of_digests_is_plain_json(tmp_path):
     time.sleep(2 * SETTLED_NS / 1e9)  # what was changed just now is not remembered
     file = {"data": {"sources": [str(tmp_path / "a.jsonl")]}, "model": {"name_or_path": "tiny"}}
     (run,) = resolve_runs(Layer("c", file), {}, tmp_path)
-    discovery = Discovery(tmp_path / "cache.json")
+    discovery = ExternalInputs(tmp_path / "cache.json")
     discovery.look_up(run.config)
     discovery.save()
     assert len(json.loads((tmp_path / "cache.json").read_text())) == 1

@@ -27,13 +27,13 @@ ROWS = b'{"prompt":"a","completion":"b"}\n'
 PROGRAM = """
 import json, sys
 from snaketune.core.errors import SnaketuneError
-from snaketune.workflow.sources.inputs import Discovery
+from snaketune.workflow.sources.inputs import ExternalInputs
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.storage.staging import ensure_staged, facts_of, sources_of, stage_sources
 try:
     file = {"data": {"sources": json.loads(sys.argv[1])}, "model": {"name_or_path": "tiny"}}
     config = resolve_runs(Layer("c", file), {}, "nowhere")[0].config
-    found = Discovery("work/digests.json")
+    found = ExternalInputs("work/digests.json")
     found.look_up(config)
     found.save()
     result = {"entries": found.sources(config), "notes": list(found.notes)}

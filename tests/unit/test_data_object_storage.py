@@ -19,7 +19,7 @@ from snaketune.storage.object_checks import check_of
 from snaketune.storage.object_storage import Address, StoredObject, connect, describe
 from snaketune.storage.remote_copies import as_entry
 from snaketune.storage.staging import ensure_staged, stage_sources
-from snaketune.workflow.sources.inputs import Discovery, expand
+from snaketune.workflow.sources.inputs import ExternalInputs, expand
 from snaketune.workflow.sources.remote_sources import RemoteSources, translate
 
 pytest_plugins = ("object_store",)
@@ -68,7 +68,7 @@ def fetched(found, tmp_path, client=None):
 
 def found_by(tmp_path, *patterns, **options):
     remote = RemoteSources(tmp_path / "remote.json", **options)
-    found = Discovery(tmp_path / "digests.json", remote)
+    found = ExternalInputs(tmp_path / "digests.json", remote)
     config = LinkedConfig.model_validate({"data": {"sources": list(patterns)}, "model": {"name_or_path": "tiny"}})
     found.look_up(config)
     found.save()
@@ -183,7 +183,7 @@ def test_other_files_are_not_read_from_object_storage(key, tmp_path):
     section, name = key.split(".")
     values = {"data": {"sources": ["builtin:quickstart"]}, "model": {"name_or_path": "tiny"}, section: {name: [URL]}}
     with pytest.raises(ConfigError, match=rf"^{key}: {URL} is in object storage, which only data\.sources supports"):
-        Discovery(tmp_path / "digests.json").look_up(LinkedConfig.model_validate(values))
+        ExternalInputs(tmp_path / "digests.json").look_up(LinkedConfig.model_validate(values))
 
 
 def test_without_the_package_the_sentence_has_the_command(tmp_path, monkeypatch):

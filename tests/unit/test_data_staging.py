@@ -142,7 +142,7 @@ def test_too_little_room_is_one_sentence_and_nothing_is_copied(entry, tmp_path, 
 
 
 def test_auto_without_any_local_disk_is_one_sentence(entry, tmp_path, work):
-    with pytest.raises(DataError, match=r"auto finds no local disk .*tried .*scratch.*null"):
+    with pytest.raises(DataError, match=r"auto finds no writable local disk .*tried .*scratch.*null"):
         stage_sources([entry], "auto", work, machine(tmp_path, scratch="beegfs"))
 
 

@@ -19,7 +19,7 @@ from snaketune.evaluate.answers.prompts import Prompt
 from snaketune.evaluate.answers.questions import Questions
 from snaketune.evaluate.answers.scorers import scorers
 from snaketune.evaluate.answers.timing import Stopwatch, timing_facts
-from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
+from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, evaluate
 from snaketune.evaluate.likelihood import Likelihoods, measure
 from snaketune.evaluate.measures import additive_measures, by_length, by_source
 from snaketune.evaluate.models import ModelSettings
@@ -49,7 +49,7 @@ def tiny(tmp_path_factory):
 
 
 def material(run):
-    return Material(run.model, run.adapter, None, run.tokens, run.rows, run.records)
+    return EvaluationInputs(run.model, run.adapter, None, run.tokens, run.rows, run.records)
 
 
 def test_a_file_is_answered_by_every_model_and_filed_under_its_name(tiny, tmp_path):

@@ -7,7 +7,7 @@ from tiny_run import conversations, write_run
 
 from snaketune.core.digests import file_digest
 from snaketune.core.errors import ConfigError
-from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
+from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, evaluate
 from snaketune.evaluate.harness import run_tasks
 
 TASK = """task: lamps
@@ -50,7 +50,7 @@ def test_tasks_are_run_on_base_and_tuned_model_and_filed_with_their_version(entr
     run = write_run(tmp_path / "run", conversations(4))
     own = {"metrics": ["loss"], "max_samples": 0, "max_new_tokens": 1, "batch_size": 2}
     settings = EvaluationSettings.of_slice({"evaluate": own, "evaluation_tasks": [entry]})
-    found = evaluate(Material(run.model, run.adapter, None, run.tokens, run.rows, run.records), settings)
+    found = evaluate(EvaluationInputs(run.model, run.adapter, None, run.tokens, run.rows, run.records), settings)
     lamps = found.facts["tasks"]["lamps"]
     assert (lamps["version"], lamps["n"]) == (1.5, 4)
     assert set(lamps) == {"version", "n", "base", "tuned"}

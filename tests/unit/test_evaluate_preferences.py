@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from snaketune.data.rows.packed_rows import PackedRows, write_rows
 from snaketune.data.tokens.token_store import TokenStore
-from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
+from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, evaluate
 from snaketune.evaluate.likelihood import Likelihoods, measure
 from snaketune.evaluate.models import ModelSettings, attach_adapter, load_model
 from snaketune.evaluate.preferences import preference_measures
@@ -68,7 +68,7 @@ def expected(run):
 @pytest.fixture(scope="module")
 def evaluation(run, expected):
     write_pairs(run, list(pairs_of(conversations(2 * PAIRS))))
-    material = Material(run.model, run.adapter, None, run.tokens, run.rows, run.records)
+    material = EvaluationInputs(run.model, run.adapter, None, run.tokens, run.rows, run.records)
     return evaluate(material, EvaluationSettings.of_slice(SETTINGS))
 
 

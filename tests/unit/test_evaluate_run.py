@@ -13,7 +13,7 @@ from tiny_run import conversations, write_run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from snaketune.core.errors import TrainingError
-from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
+from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, evaluate
 from snaketune.evaluate.models import ModelSettings, attach_adapter, computing_dtype
 from snaketune.evaluate.results import write_documents, write_generations
 
@@ -39,7 +39,7 @@ def tiny(tmp_path_factory):
 
 
 def material(run, merged=None):
-    return Material(run.model, run.adapter, merged, run.tokens, run.rows, run.records)
+    return EvaluationInputs(run.model, run.adapter, merged, run.tokens, run.rows, run.records)
 
 
 def settings(**changes):
@@ -62,7 +62,7 @@ def test_merged_agrees_with_tuned_and_base_does_not(tiny):
 
 def test_base_is_the_base_model_untouched_by_the_adapter(tiny):
     found = evaluate(material(tiny), settings(metrics=["loss"]))
-    as_base = Material(tiny.root / "merged", tiny.adapter, None, tiny.tokens, tiny.rows, tiny.records)
+    as_base = EvaluationInputs(tiny.root / "merged", tiny.adapter, None, tiny.tokens, tiny.rows, tiny.records)
     swapped = evaluate(as_base, settings(metrics=["loss"]))
     assert set(found.facts) == {"base", "tuned", "differences", "by_source", "by_length"}
     assert found.facts["tuned"]["loss"] == pytest.approx(swapped.facts["base"]["loss"], rel=1e-5)

@@ -21,7 +21,7 @@ from snaketune.data.formats.inspection import look_at
 from snaketune.data.records.reading_policy import ReadingPolicy
 from snaketune.inspection import inspect_group
 from snaketune.report.inspection_page import render_inspection, told
-from snaketune.workflow.sources.inputs import Discovery
+from snaketune.workflow.sources.inputs import ExternalInputs
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "inspect_sources.py"
 TINY = {"name_or_path": "tiny", "tiny": {"vocab_size": 400, "max_position_embeddings": 32, "corpus": "data"}}
@@ -173,7 +173,7 @@ def test_however_large_a_source_is_a_look_reads_a_bounded_part_of_it(tmp_path, m
     file = {"data": {"sources": ["source"]}, "model": {"name_or_path": "tiny"}}
     config = resolve_runs(Layer("c", file), {}, "nowhere")[0].config
     look_at([source(tmp_path / "b.jsonl", '{"text": "a"}\n')], ReadingPolicy(), tmp_path)  # whose imports are read, too
-    before, found = bytes_read(), Discovery("digests.json")
+    before, found = bytes_read(), ExternalInputs("digests.json")
     [look] = look_at(found.places(config), ReadingPolicy(), tmp_path)
     assert bytes_read() - before < 16 << 20
     assert len(look.records) >= 200

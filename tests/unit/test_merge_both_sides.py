@@ -13,7 +13,7 @@ from snaketune.core.errors import TrainingError
 from snaketune.merge import adapter as adapters
 from snaketune.merge import streaming
 from snaketune.merge.combining import Combination, combine_adapters
-from snaketune.merge.merge_inputs import Material
+from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
 from snaketune.merge.verification import logits, verify
 from snaketune.merge.verification.divergence import Comparison, Mean
@@ -38,7 +38,7 @@ def tiny(written, tmp_path):
 
 
 def merge(run, gate=check_folder, **changes):
-    material = Material(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
+    material = MergeInputs(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
     return merge_adapter(material, CFG | changes, run.root / "merged", gate)["check"]
 
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from snaketune.core.errors import TrainingError
 from snaketune.merge.adapter import read_adapter
 from snaketune.merge.combining import Combination, combine_adapters, hollow_model
-from snaketune.merge.merge_inputs import Material
+from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
 from snaketune.merge.verification.gate import check_folder
 
@@ -145,7 +145,7 @@ def test_what_cannot_be_combined_is_one_sentence(folders, tmp_path):
 def test_the_merged_model_is_proven_to_be_base_plus_combination(folders, tmp_path):
     run = write_run(tmp_path / "run", conversations(12))
     others = (folders / "one", folders / "two")
-    material = Material(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,), others)
+    material = MergeInputs(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,), others)
     merge = {"dtype": "float32", "max_shard_size": "5GB", "method": "cat"}
     merge["adapters"] = [{"run": "one", "weight": 0.5}, {"run": "two", "weight": 2.0}]
     cfg = {"merge": merge, "train": {"cpu_threads": 1}, "model": {"attn_implementation": "sdpa"}}

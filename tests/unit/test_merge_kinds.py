@@ -11,7 +11,7 @@ from tiny_run import TinyRun, conversations, llama, write_run
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from snaketune.core.errors import TrainingError
-from snaketune.merge.merge_inputs import Material
+from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
 from snaketune.merge.verification.gate import check_folder
 
@@ -45,7 +45,7 @@ def train(run, model, saving=None, **changes):
 
 
 def merge(run):
-    material = Material(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
+    material = MergeInputs(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
     return merge_adapter(material, CFG, run.root / "merged", check_folder)["check"]
 
 

@@ -14,7 +14,7 @@ from snaketune.core.errors import ConfigError, DataError, TrainingError
 from snaketune.core.manifest import describe_files, read_manifest
 from snaketune.merge import streaming
 from snaketune.merge.checkpoint import Checkpoint
-from snaketune.merge.merge_inputs import Material
+from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
 from snaketune.merge.verification import divergence, logits
 from snaketune.merge.verification.gate import check_folder
@@ -43,7 +43,7 @@ def tiny(written, tmp_path):
 
 
 def merge(run, **changes):
-    material = Material(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
+    material = MergeInputs(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
     return merge_adapter(material, CFG | changes, run.root / "merged", check_folder)
 
 
@@ -122,7 +122,7 @@ def test_the_training_rows_serve_when_nothing_is_held_out(tiny):
     train = tiny.rows.with_name("train.arrow")
     tiny.rows.rename(train)
     write_data(tiny, [])
-    material = Material(tiny.model, tiny.adapter, tiny.tokens / "chat_template.jinja", (tiny.rows, train))
+    material = MergeInputs(tiny.model, tiny.adapter, tiny.tokens / "chat_template.jinja", (tiny.rows, train))
     facts = merge_adapter(material, CFG, tiny.root / "merged", check_folder)
     assert facts["check"]["split"] == "train"
 

@@ -9,9 +9,9 @@ from tiny_run import TinyRun, conversations, llama, write_run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from snaketune.core.errors import TrainingError
-from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
+from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, evaluate
 from snaketune.evaluate.models import is_whole_model
-from snaketune.merge.merge_inputs import Material as MergeMaterial
+from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
 from snaketune.merge.rounding import step_of
 from snaketune.merge.verification.gate import check_folder
@@ -42,7 +42,7 @@ def tiny(written, tmp_path):
 
 
 def merge(run, **changes):
-    material = MergeMaterial(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
+    material = MergeInputs(run.model, run.adapter, run.tokens / "chat_template.jinja", (run.rows,))
     return merge_adapter(material, CFG | changes, run.root / "merged", check_folder)
 
 
@@ -109,7 +109,7 @@ def test_base_tuned_and_merged_are_measured_one_after_the_other(tiny):
     settings = EvaluationSettings.of_slice(
         {"metrics": ["loss", "exact_match"], "max_samples": 2, "max_new_tokens": 3, "batch_size": 2, "cpu_threads": 1}
     )
-    material = Material(tiny.model, tiny.adapter, tiny.root / "merged", tiny.tokens, tiny.rows, tiny.records)
+    material = EvaluationInputs(tiny.model, tiny.adapter, tiny.root / "merged", tiny.tokens, tiny.rows, tiny.records)
     facts = evaluate(material, settings).facts
     assert abs(facts["base"]["loss"] - facts["tuned"]["loss"]) > 0.01
     assert facts["merged"]["loss"] == pytest.approx(facts["tuned"]["loss"], rel=5e-3)
@@ -123,5 +123,5 @@ def test_a_tokenizer_without_pad_and_end_is_evaluated_like_any_other(tiny):
     settings = orjson.loads(path.read_bytes())
     path.write_bytes(orjson.dumps({k: v for k, v in settings.items() if k not in ("pad_token", "eos_token")}))
     cfg = {"metrics": ["exact_match"], "max_samples": 3, "max_new_tokens": 3, "batch_size": 3, "cpu_threads": 1}
-    material = Material(tiny.model, tiny.adapter, None, tiny.tokens, tiny.rows, tiny.records)
+    material = EvaluationInputs(tiny.model, tiny.adapter, None, tiny.tokens, tiny.rows, tiny.records)
     assert evaluate(material, EvaluationSettings.of_slice(cfg)).facts["tuned"]["n_generated"] == 3

@@ -13,7 +13,7 @@ from snaketune.config.schema import AdapterConfig, ModelConfig
 from snaketune.config.schema_train import TrainConfig
 from snaketune.core.errors import ConfigError, DataError, TrainingError
 from snaketune.core.manifest import write_manifest
-from snaketune.evaluate.evaluation import EvaluationSettings, Material, evaluate
+from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, evaluate
 from snaketune.train.checkpoints.publishing import publish
 from snaketune.train.device import Device, prepare_arithmetic
 from snaketune.train.facts import trained_parameters, training_facts
@@ -193,7 +193,7 @@ def test_a_quantised_run_is_measured_as_it_was_trained_and_merged_into_the_origi
     found = {}
     for setting in ("none", "4bit"):
         settings = EvaluationSettings.of_slice(cfg | {"quantization": setting})
-        material = Material(run.model, run.adapter, run.model, run.tokens, run.rows, run.records)
+        material = EvaluationInputs(run.model, run.adapter, run.model, run.tokens, run.rows, run.records)
         found[setting] = evaluate(material, settings).facts
     said = {name: found["4bit"][name].get("quantization") for name in ("base", "tuned", "merged")}
     assert said == {"base": "4bit", "tuned": "4bit", "merged": None}

@@ -47,7 +47,7 @@ def test_nothing_is_saved_or_logged_before_the_step_on_its_way_is_seen():
     guard = FiniteGuard(send=lambda values: (values.clone(), lambda: None))
     step(guard, 4, norm=INF)
     with pytest.raises(TrainingError, match="step 4: the gradient norm is inf"):
-        guard.settle()
+        guard.check_pending()
 
 
 def test_a_scaler_may_skip_steps_but_not_forever():

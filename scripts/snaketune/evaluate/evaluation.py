@@ -30,7 +30,7 @@ from snaketune.evaluate.models import (
     with_faster_layers,
 )
 from snaketune.evaluate.preferences import PREFERENCE_ACCURACY, preference_measures
-from snaketune.evaluate.settings import EvaluationSettings, Material
+from snaketune.evaluate.settings import EvaluationInputs, EvaluationSettings
 from snaketune.facts.evaluation import Interval
 from snaketune.train.packages import NONE
 
@@ -66,11 +66,11 @@ class Evaluation:
         return self.held_out.answers if self.held_out else {}
 
 
-def evaluate(material: Material, settings: EvaluationSettings, clock: Clock | None = None) -> Evaluation:
+def evaluate(inputs: EvaluationInputs, settings: EvaluationSettings, clock: Clock | None = None) -> Evaluation:
     """Return likelihoods and answers of the base, the tuned and, where there is one, the merged model.
 
     Args:
-        material: the models and the held-out data.
+        inputs: the models and the held-out data.
         settings: what is measured.
         clock: gives seconds; without it nothing is timed.
 
@@ -79,17 +79,17 @@ def evaluate(material: Material, settings: EvaluationSettings, clock: Clock | No
         DataError: if an external evaluation file cannot be used.
         ConfigError: if the model cannot be asked what the settings ask, or a task of the harness fails.
     """
-    examination = _Examination(material, settings, clock)
+    examination = _Examination(inputs, settings, clock)
     unquantised = replace(settings.model, quantization=NONE)
-    if is_whole_model(material.adapter):
+    if is_whole_model(inputs.adapter):
         examination.examine("base", with_faster_layers(examination.base))
         examination.release_base()
-        examination.examine("tuned", with_faster_layers(load_model(material.adapter, unquantised)))
+        examination.examine("tuned", with_faster_layers(load_model(inputs.adapter, unquantised)))
         free_memory()
     else:
-        _examine_adapter(examination, material.adapter)
-    if material.merged is not None:
-        examination.examine("merged", with_faster_layers(load_model(material.merged, unquantised)))
+        _examine_adapter(examination, inputs.adapter)
+    if inputs.merged is not None:
+        examination.examine("merged", with_faster_layers(load_model(inputs.merged, unquantised)))
     return examination.finish()
 
 
@@ -105,19 +105,19 @@ def _examine_adapter(examination: "_Examination", adapter: Path) -> None:
 class _Examination:
     """The held-out data, opened once, and what the models made of them so far."""
 
-    def __init__(self, material: Material, settings: EvaluationSettings, clock: Clock | None):
+    def __init__(self, inputs: EvaluationInputs, settings: EvaluationSettings, clock: Clock | None):
         self._settings, self._clock = settings, clock
-        self._last = "merged" if material.merged is not None else "tuned"
-        self._rows = PackedRows(material.rows)
-        self._store = TokenStore(material.tokens / "eval")
-        self._tokenizer = load_tokenizer(material.model, settings.model)
-        self._template = (material.tokens / "chat_template.jinja").read_text(encoding="utf-8")
-        self._writing = Writing.of(material.tokens)
-        self.base = load_model(material.model, settings.model)
+        self._last = "merged" if inputs.merged is not None else "tuned"
+        self._rows = PackedRows(inputs.rows)
+        self._store = TokenStore(inputs.tokens / "eval")
+        self._tokenizer = load_tokenizer(inputs.model, settings.model)
+        self._template = (inputs.tokens / "chat_template.jinja").read_text(encoding="utf-8")
+        self._writing = Writing.of(inputs.tokens)
+        self.base = load_model(inputs.model, settings.model)
         self._decoding = self._how_to_answer()
         # The tokens that end an answer here and that the model's own generation configuration does not know.
         self._more_stops = set(self._decoding.stop_ids) - own_stops(self.base)
-        self._held_out = self._questions_of(material.records, self._store.records) if settings.asks else None
+        self._held_out = self._questions_of(inputs.records, self._store.records) if settings.asks else None
         self._files = self._external_questions()
         self._facts: dict[str, Any] = {}
         self._measures: dict[str, dict[str, Additive]] = {}

@@ -11,7 +11,7 @@ from snaketune.core.atomic import writing
 from snaketune.core.gpus import take_cards
 from snaketune.evaluate.evaluation import Evaluation, evaluate
 from snaketune.evaluate.inputs import located
-from snaketune.evaluate.settings import EvaluationSettings, Material
+from snaketune.evaluate.settings import EvaluationInputs, EvaluationSettings
 from snaketune.facts.evaluation import EVALUATION
 from snaketune.facts.measured import EVALUATION_INFO
 from snaketune.settings.evaluation import EvaluationSlice
@@ -44,7 +44,7 @@ def evaluate_run(job: EvaluationJob) -> None:
         DataError: if an input is missing or damaged.
     """
     take_cards()
-    material = Material(
+    inputs = EvaluationInputs(
         model=located(job.model, "model"),
         adapter=located(job.adapter, "adapter"),
         merged=job.merged,
@@ -52,7 +52,7 @@ def evaluate_run(job: EvaluationJob) -> None:
         rows=located(job.rows, "eval.arrow"),
         records=located(job.records, "eval.jsonl"),
     )
-    evaluation = evaluate(material, EvaluationSettings.of_slice(job.cfg), time.perf_counter if job.info else None)
+    evaluation = evaluate(inputs, EvaluationSettings.of_slice(job.cfg), time.perf_counter if job.info else None)
     write_generations(job.generations, evaluation)
     write_documents(job.documents, evaluation)
     if job.info:

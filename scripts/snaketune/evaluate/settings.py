@@ -13,7 +13,7 @@ from snaketune.settings.evaluation import EvaluationSlice
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class EvaluationInputs:
     """Where the models and the held-out data lie; ``merged`` is None for a run that does not merge.
 
     Attributes:

@@ -15,7 +15,7 @@ from snaketune.settings.merging import MergeSlice
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class MergeInputs:
     """Where things lie: base model, adapter or trained model, chat template in force, and rows that the check reads.
 
     Rows are tried in order: those held out first, the training rows where nothing is held out. ``others`` are the

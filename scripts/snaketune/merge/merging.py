@@ -20,7 +20,7 @@ from snaketune.merge.adapter import AGAIN, Adapter, read_adapter
 from snaketune.merge.auxiliary_files import copy_auxiliary_files, end_answers
 from snaketune.merge.checkpoint import Checkpoint, size_in_bytes
 from snaketune.merge.combining import Combination, combine_adapters
-from snaketune.merge.merge_inputs import Material, MergeSettings, check_origin
+from snaketune.merge.merge_inputs import MergeInputs, MergeSettings, check_origin
 from snaketune.merge.outcome import attempt
 from snaketune.merge.streaming import merge_streaming, strangers
 from snaketune.merge.trained_model import TrainedModel, copy_trained, read_trained_model
@@ -32,16 +32,16 @@ from snaketune.model.configuration import CONFIG
 from snaketune.settings.merging import MergeSlice
 
 COMBINED = "combined_adapter"
-Gate = Callable[[Path, Material, MergeSlice], dict[str, Any]]
+Gate = Callable[[Path, MergeInputs, MergeSlice], dict[str, Any]]
 
 
 def merge_adapter(
-    material: Material, cfg: MergeSlice, output: str | Path, gate: Gate = check_in_fresh_process
+    inputs: MergeInputs, cfg: MergeSlice, output: str | Path, gate: Gate = check_in_fresh_process
 ) -> dict[str, Any]:
     """Write the merged model to the folder ``output`` and return the facts for its manifest.
 
     Args:
-        material: paths of the inputs.
+        inputs: paths of the inputs.
         cfg: configuration slice of the merge.
         output: the folder to create.
         gate: checks the written folder and returns the facts of the check, or raises.
@@ -53,24 +53,24 @@ def merge_adapter(
     """
     settings = MergeSettings.of_slice(cfg)
     torch.set_num_threads(settings.model.cpu_threads)
-    _refuse_quantised(material.model)
-    checking_rows(material.rows)
-    tuned = None if material.others else _read(material.adapter)
-    needed = sum(file.stat().st_size for file in material.model.glob("*.safetensors"))
+    _refuse_quantised(inputs.model)
+    checking_rows(inputs.rows)
+    tuned = None if inputs.others else _read(inputs.adapter)
+    needed = sum(file.stat().st_size for file in inputs.model.glob("*.safetensors"))
     require_room(output, needed, "the merged model")
     with writing_directory(output) as folder:
         if tuned is None:
-            material = replace(material, adapter=folder / COMBINED)
-            tuned = _combine(material, cfg, settings)
-        dtype = _write(material.model, tuned, folder, settings)
-        own = material.adapter if isinstance(tuned, TrainedModel) else material.model
-        template = material.template.read_text(encoding="utf-8")
-        copy_auxiliary_files(material.model, own, folder, dtype, template)
-        end_answers(folder, material.model, load_tokenizer(folder, settings.model), template)
-        facts = {"check": gate(folder, material, cfg), "dtype": str(dtype).removeprefix("torch.")}
+            inputs = replace(inputs, adapter=folder / COMBINED)
+            tuned = _combine(inputs, cfg, settings)
+        dtype = _write(inputs.model, tuned, folder, settings)
+        own = inputs.adapter if isinstance(tuned, TrainedModel) else inputs.model
+        template = inputs.template.read_text(encoding="utf-8")
+        copy_auxiliary_files(inputs.model, own, folder, dtype, template)
+        end_answers(folder, inputs.model, load_tokenizer(folder, settings.model), template)
+        facts = {"check": gate(folder, inputs, cfg), "dtype": str(dtype).removeprefix("torch.")}
     facts["rounding"] = settings.rounding.name(dtype)
-    if material.others:
-        facts["combination"] = _combination_facts(material, cfg)
+    if inputs.others:
+        facts["combination"] = _combination_facts(inputs, cfg)
     _tell(facts, "Copied" if isinstance(tuned, TrainedModel) else "Merged")
     return facts
 
@@ -85,18 +85,18 @@ def _read(folder: Path) -> Adapter | TrainedModel:
     return read_trained_model(folder) if is_whole_model(folder) else read_adapter(folder)
 
 
-def _combine(material: Material, cfg: MergeSlice, settings: MergeSettings) -> Adapter:
-    material.adapter.mkdir()
+def _combine(inputs: MergeInputs, cfg: MergeSlice, settings: MergeSettings) -> Adapter:
+    inputs.adapter.mkdir()
     how, trust = Combination.of_slice(cfg), settings.model.trust_remote_code
-    return combine_adapters(material.model, material.others, how, material.adapter, trust)
+    return combine_adapters(inputs.model, inputs.others, how, inputs.adapter, trust)
 
 
-def _combination_facts(material: Material, cfg: MergeSlice) -> dict[str, Any]:
+def _combination_facts(inputs: MergeInputs, cfg: MergeSlice) -> dict[str, Any]:
     """Return what was combined, with the digest that each adapter has in its own run."""
     own = cfg["merge"]
     adapters = [
         {"run": adapter["run"], "weight": adapter["weight"], "digest": digest_of(_made_files(path))}
-        for adapter, path in zip(own["adapters"], material.others, strict=True)
+        for adapter, path in zip(own["adapters"], inputs.others, strict=True)
     ]
     return {"adapters": adapters, **{name: own[name] for name in ("method", "density", "seed") if name in own}}
 
@@ -166,7 +166,7 @@ def merge_run(job: MergeJob) -> None:
     """Merge, have it checked and write the facts; the merged model is the folder ``merged`` beside them."""
     take_cards()
     held_out = located(job.rows, "eval.arrow")
-    material = Material(
+    inputs = MergeInputs(
         model=located(job.model, "model"),
         adapter=located(job.adapter, "adapter"),
         template=located(job.tokens, "") / "chat_template.jinja",
@@ -178,6 +178,6 @@ def merge_run(job: MergeJob) -> None:
     def merge() -> dict[str, Any]:
         for adapter in (job.adapter, *job.others):
             check_origin(job.model, adapter)
-        return merge_adapter(material, job.cfg, folder)
+        return merge_adapter(inputs, job.cfg, folder)
 
     attempt(merge, folder, job.output)

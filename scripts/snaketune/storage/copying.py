@@ -88,9 +88,9 @@ def _copy(
             os.fsync(copy.fileno())
         except OSError as error:
             if error.errno in FULL:  # what is left would only keep the disk full
-                shortage = _no_room(folder.path, original, copy)
+                full_disk = _no_room(folder.path, original, copy)
                 folder.remove(partial)
-                raise shortage from None
+                raise full_disk from None
             raise
         _keep_mode(original, copy)
     if found == digest:

@@ -196,7 +196,9 @@ class Disks:
             )
         roomy = [candidate for candidate in local if candidate.free >= needed(candidate)]
         if not roomy:
-            raise DataError(f"paths.scratch: auto finds no local disk with enough room, {_shortage(local, needed)}.")
+            raise DataError(
+                f"paths.scratch: auto finds no local disk with enough room, {_need_of_room(local, needed)}."
+            )
         return max(roomy, key=lambda candidate: self.speed(candidate.folder).read)
 
 
@@ -223,7 +225,7 @@ def temporary_place(scratch: str | Path | None, work: str | Path, name: str, dis
     return folder / f"{name}-{owner}"
 
 
-def _shortage(local: Sequence[Candidate], needed: Callable[[Candidate], int]) -> str:
+def _need_of_room(local: Sequence[Candidate], needed: Callable[[Candidate], int]) -> str:
     places = "; ".join(
         f"{place.folder} has {place.free / 1e9:.2f} GB free and the copies need {needed(place) / 1e9:.2f} GB"
         for place in local

@@ -16,13 +16,13 @@ from snaketune.settings.training import TrainingSlice
 from snaketune.train.batches import Layout, document_shape
 from snaketune.train.device import Device, is_sharded, mixed_dtype, mixed_precision
 from snaketune.train.kernels.activations import checkpoint_interval
-from snaketune.train.kernels.attention import VARLEN, check_isolation, is_isolated, needs_boundaries, settle_attention
+from snaketune.train.kernels.attention import VARLEN, check_isolation, is_isolated, needs_boundaries, select_attention
 from snaketune.train.kernels.chunked_cross_entropy import chunked_loss_obstacle, put_chunked_loss
 from snaketune.train.kernels.compiling import CompilationWatch, compile_layers, wants_compiling
 from snaketune.train.kernels.fused_layers import fuse_layers
 from snaketune.train.kernels.liger import use_liger
 from snaketune.train.kernels.offloading import offload_activations
-from snaketune.train.loading.loading import likeness_of
+from snaketune.train.loading.loading import proxy_model_of
 from snaketune.train.loading.unsupported_model import explaining_unfit_model
 
 
@@ -93,7 +93,7 @@ def prepare_engine(
     """
     # A sharded model cannot run on one process alone: its checks run on a small model of the same architecture.
     train, notes = cfg["train"], []
-    sample = likeness_of(model, device) if is_sharded(cfg) else model
+    sample = proxy_model_of(model, device) if is_sharded(cfg) else model
     with explaining_unfit_model(model.config.model_type), mixed_precision(sample, mixed_dtype(train, device)):
         if device.is_cpu and not is_sharded(cfg):
             _suit_cpu(model, train)
@@ -124,7 +124,7 @@ def _suit_cpu(model: Any, train: Train) -> None:
     """Choose attention by what the model really computes, and install fused layers where nothing is compiled."""
     is_compiled = train["torch_compile"] is True
     if model.config._attn_implementation == VARLEN:
-        settle_attention(model, masked=is_compiled)
+        select_attention(model, masked=is_compiled)
     if not is_compiled:
         fuse_layers(model)
 

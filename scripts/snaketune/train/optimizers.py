@@ -27,7 +27,7 @@ class StepsInBackward:
     def __init__(self, optimizer: torch.optim.Optimizer):
         self._optimizer = optimizer
         self._norms: list[torch.Tensor] = []
-        settle_overrides(optimizer)
+        fix_overrides(optimizer)
         # Groups are referred to by index because loading a state replaces them.
         for number, group in enumerate(optimizer.param_groups):
             for weight in group["params"]:
@@ -51,7 +51,7 @@ class StepsInBackward:
         weight.grad = None
 
 
-def settle_overrides(optimizer: Any) -> None:
+def fix_overrides(optimizer: Any) -> None:
     """Make bitsandbytes decide now which weights keep float32 states.
 
     It would do so at its first step, by a weight's index in its group, and each of our groups holds a single weight.

@@ -112,8 +112,8 @@ def train(
         best.restore(saved)
         step = saved["step"]
         return Finished(best.chosen(work, step), step, step, 0, device.type, {}, best.result(step))
-    shortage = explaining_out_of_memory(lambda: advise(model_folder, rows.row_length, cfg, device))
-    with shortage, explaining_refusal(), StopRequest(process_group) as stop:
+    out_of_memory = explaining_out_of_memory(lambda: advise(model_folder, rows.row_length, cfg, device))
+    with out_of_memory, explaining_refusal(), StopRequest(process_group) as stop:
         run = prepare_run(model_folder, rows, held_out, cfg, settings, work, device, stop, start, process_group)
         if checkpoint:
             run.trainer.resume(saved)

@@ -90,14 +90,14 @@ class FiniteGuard:
         facts = StepFacts(step, learning_rate, tuple(self._rows))
         values = torch.stack([self._loss.float(), torch.as_tensor(grad_norm, device=self._loss.device).float()])
         self._loss, self._rows = None, []
-        self.settle()
+        self.check_pending()
         send = self._send or (send_to_host if values.is_cuda else None)
         if send:
             self._pending = (facts, *send(values))
         else:
             self._judge(facts, values)
 
-    def settle(self) -> None:
+    def check_pending(self) -> None:
         """Check the step whose values are still being copied; call it before anything is saved, logged or published.
 
         Raises:

@@ -192,7 +192,7 @@ class PackedTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log only after the steps are known to be finite, with the counts summed over all processes."""
-        self.guard.settle()
+        self.guard.check_pending()
         self.counter.gather(self._process_group.sum)
         super().log(logs, start_time)
 
@@ -201,7 +201,7 @@ class PackedTrainer(Trainer):
 
         A training that is asked to stop saves first and evaluates after it is resumed.
         """
-        self.guard.settle()
+        self.guard.check_pending()
         with self.times.spending("evaluation"):
             metrics = self.held_out_measures()
         self.evaluation_is_due = not metrics
@@ -328,7 +328,7 @@ class PackedTrainer(Trainer):
         Raises:
             TrainingError: if a weight or the optimizer's state is not finite.
         """
-        self.guard.settle()
+        self.guard.check_pending()
         require_finite_state(self.state.global_step, self._trainable, self._optimizer())
         with self.times.spending("checkpoint"):
             self._write_checkpoint(model, trial)

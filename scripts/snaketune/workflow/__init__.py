@@ -1,1 +1,1 @@
-"""Everything behind the rules: stages, their inputs and identities, and the upkeep of a working directory."""
+"""Everything behind the rules: stages, their inputs and identities, and the lifecycle of a working directory."""

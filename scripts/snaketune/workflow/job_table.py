@@ -18,7 +18,7 @@ from snaketune.data.shards import MOST_SHARDS, names_of
 from snaketune.plan.advice.presets import presets_digest
 from snaketune.plan.devices.hardware import catalogue_digest
 from snaketune.publish.hub import is_hub
-from snaketune.workflow.sources.inputs import Discovery
+from snaketune.workflow.sources.inputs import ExternalInputs
 from snaketune.workflow.stage_table import ROWS, TABLE, stage_names
 from snaketune.workflow.stages import (
     DATA_STAGES,
@@ -56,7 +56,7 @@ class JobTable:
     def __init__(
         self,
         runs: list[ResolvedRun],
-        found: Discovery,
+        found: ExternalInputs,
         code_of: Callable[[str], str],
         shards_before: Mapping[str, int] | None = None,
         specs: str | Path = "work/specs",

@@ -1,4 +1,4 @@
-"""Upkeep of a working directory between jobs: one workflow at a time, cards in place, failures explained."""
+"""The lifecycle of a working directory between jobs: one workflow at a time, cards in place, failures explained."""
 
 import re
 from contextlib import suppress

@@ -15,7 +15,7 @@ from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.records.reading_policy import LOOKED_AT, ReadingPolicy
 from snaketune.storage.object_storage import is_remote
-from snaketune.workflow.sources.inputs import BUILTIN, Discovery
+from snaketune.workflow.sources.inputs import BUILTIN, ExternalInputs
 from snaketune.workflow.stages import slice_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class FirstLook:
         remembered: JSON file of contents that passed; a damaged one is rebuilt.
     """
 
-    def __init__(self, found: Discovery, remembered: Path):
+    def __init__(self, found: ExternalInputs, remembered: Path):
         self._found, self._path = found, remembered
         self._known = _known(remembered)
         self._good = dict(self._known)

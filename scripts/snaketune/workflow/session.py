@@ -32,7 +32,7 @@ from snaketune.workflow.results import latest_link, run_status
 from snaketune.workflow.results.provenance_notes import note_proofs, order_before_jobs
 from snaketune.workflow.snakemake_internals import Snakemake, lighten
 from snaketune.workflow.sources.hub_sources import HubSources
-from snaketune.workflow.sources.inputs import Discovery
+from snaketune.workflow.sources.inputs import ExternalInputs
 from snaketune.workflow.sources.remote_sources import RemoteSources
 from snaketune.workflow.stage_table import TABLE
 from snaketune.workflow.startup import Places
@@ -106,7 +106,7 @@ class Session:
             raise ConfigError(f"the workflow runs in its own folder: cd {folder} and run it there.")
         runs = resolve_runs(layer, dict(self.snakemake.config), folder / "config" / "presets")
         remote = RemoteSources(WORK / "remote_sources.json", is_main)
-        found = Discovery(WORK / "digests.json", remote, HubSources(WORK / "hub_sources.json", is_main))
+        found = ExternalInputs(WORK / "digests.json", remote, HubSources(WORK / "hub_sources.json", is_main))
         for run in runs:
             # A look needs no digests, which take all of every file; where another target does, they are made then.
             if "inspect" in sys.argv[1:]:

@@ -156,7 +156,7 @@ END_MARKS = (
 )
 CONTROL_MARKS = (*(mark for markup in MARKUPS.values() if markup.is_control for mark in markup.marks), *END_MARKS)
 # Marks that stand beside these.
-COMPANIONS = (
+MARKS_BESIDE = (
     *("[/INST]", "<<SYS>>", "<</SYS>>", "<|end_header_id|>", "<|system|>", "<|assistant|>", "<|begin_of_text|>"),
     *("<s>", "<bos>"),
 )
@@ -227,7 +227,7 @@ def mark_in(text: str) -> str | None:
 
 def marks_in(text: str) -> list[str]:
     """Return all control marks of chat templates that are in a text, with those that only go with another one."""
-    return [mark for mark in (*CONTROL_MARKS, *COMPANIONS) if mark in text]
+    return [mark for mark in (*CONTROL_MARKS, *MARKS_BESIDE) if mark in text]
 
 
 def end_mark_of(text: str) -> str | None:

@@ -14,7 +14,7 @@ ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 TAR_MAGIC, TAR_PLACE = b"ustar", 257
 ENCRYPTED = 1
 # What some systems put beside the files of an archive.
-COMPANIONS = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
+SYSTEM_FILES = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
 UNPACK = "unpack it and give the files in it"
 
 
@@ -151,7 +151,7 @@ def _several(name: str, kind: str, names: list[str]) -> DataError:
 
 def _is_companion(name: str) -> bool:
     parts = PurePosixPath(name).parts
-    return bool(parts) and (parts[0] in COMPANIONS or parts[-1] in COMPANIONS or parts[-1].startswith("._"))
+    return bool(parts) and (parts[0] in SYSTEM_FILES or parts[-1] in SYSTEM_FILES or parts[-1].startswith("._"))
 
 
 def _refuse_climbing(member: str, name: str) -> None:

@@ -12,7 +12,7 @@ from snaketune.core.errors import DataError, SnaketuneError, TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.evaluate.models import is_whole_model
 from snaketune.merge.adapter import read_adapter
-from snaketune.merge.merge_inputs import Material, MergeSettings
+from snaketune.merge.merge_inputs import MergeInputs, MergeSettings
 from snaketune.merge.trained_model import read_trained_model
 from snaketune.merge.verification.verify import Proof, verify_merge
 from snaketune.settings.merging import MergeSlice
@@ -20,28 +20,28 @@ from snaketune.settings.merging import MergeSlice
 SCRIPT = Path(__file__).parents[3] / "check_merge.py"
 
 
-def check_folder(folder: Path, material: Material, cfg: MergeSlice) -> dict[str, Any]:
+def check_folder(folder: Path, inputs: MergeInputs, cfg: MergeSlice) -> dict[str, Any]:
     """Check the merged model in ``folder`` in this process and return the facts.
 
     Args:
         folder: the merged model.
-        material: the inputs of the merge; its adapter is the one that was merged.
+        inputs: the inputs of the merge; its adapter is the one that was merged.
         cfg: configuration slice of the merge.
 
     Raises:
         TrainingError: with the numbers, if the check fails.
     """
     settings = MergeSettings.of_slice(cfg)
-    adapter = material.adapter
+    adapter = inputs.adapter
     tuned = read_trained_model(adapter) if is_whole_model(adapter) else read_adapter(adapter)
-    name, rows = checking_rows(material.rows)
-    template = material.template.read_text(encoding="utf-8")
-    proof = Proof(material.model, tuned, rows, settings.model, template, settings.dtype, settings.rounding)
+    name, rows = checking_rows(inputs.rows)
+    template = inputs.template.read_text(encoding="utf-8")
+    proof = Proof(inputs.model, tuned, rows, settings.model, template, settings.dtype, settings.rounding)
     check = verify_merge(folder, proof)
     return {**check.facts(), "split": name}
 
 
-def check_in_fresh_process(folder: Path, material: Material, cfg: MergeSlice) -> dict[str, Any]:
+def check_in_fresh_process(folder: Path, inputs: MergeInputs, cfg: MergeSlice) -> dict[str, Any]:
     """Run the same check in a new process, which shares no memory with this one, and return the facts.
 
     Raises:
@@ -49,10 +49,10 @@ def check_in_fresh_process(folder: Path, material: Material, cfg: MergeSlice) ->
     """
     with tempfile.TemporaryDirectory(prefix="snaketune-check-") as place:
         facts = Path(place) / "check.json"
-        paths = {"folder": folder, "model": material.model, "adapter": material.adapter}
-        paths |= {"template": material.template, "output": facts}
+        paths = {"folder": folder, "model": inputs.model, "adapter": inputs.adapter}
+        paths |= {"template": inputs.template, "output": facts}
         spec = canonical_text({"cfg": cfg})
-        command = [sys.executable, str(SCRIPT), "--spec", spec, "--rows", *map(str, material.rows)]
+        command = [sys.executable, str(SCRIPT), "--spec", spec, "--rows", *map(str, inputs.rows)]
         command += [text for name, path in paths.items() for text in (f"--{name}", str(path))]
         result = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
         print(result.stderr, end="", file=sys.stderr, flush=True)

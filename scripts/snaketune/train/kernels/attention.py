@@ -218,7 +218,7 @@ def needs_boundaries(model: Any) -> bool:
 
 
 @torch.no_grad()
-def settle_attention(model: Any, masked: bool = False) -> None:
+def select_attention(model: Any, masked: bool = False) -> None:
     """Fall back to attention with a mask if the kernel with boundaries does not compute this model's attention.
 
     Both are compared on a short document: a layer may pass its kernel a bias or a cap that no configuration names.

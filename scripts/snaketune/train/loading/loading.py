@@ -152,7 +152,7 @@ def _missing_package(error: ImportError, kernel: str) -> str:
     return f"model.name_or_path: the model needs a package that is not installed ({reason}): install it in .venv."
 
 
-def likeness_of(model: Any, device: Device) -> PreTrainedModel:
+def proxy_model_of(model: Any, device: Device) -> PreTrainedModel:
     """Return a model with the first layers' architecture, the kernel and the dtype of ``model``.
 
     Its weights are random; the same seed and the same sequence of random numbers go on afterwards.

@@ -79,7 +79,7 @@ def describe_git(folder: Path, seconds: float = GIT_SECONDS) -> dict[str, str] |
 
 
 def _git_state(folder: Path, seconds: float) -> dict[str, str] | None:
-    import xxhash  # a bare machine with a GPU lacks it, and the meters import this module
+    import xxhash  # a bare machine with a GPU lacks it, and the step timers import this module
 
     try:
         commit = _git(folder, seconds, "rev-parse", "HEAD").decode(errors="replace").strip()

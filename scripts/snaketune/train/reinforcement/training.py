@@ -38,8 +38,8 @@ def train_by_rewards(
         return Finished(checkpoint, saved["step"], saved["step"], 0, device.type, {})
     schedule = CheckpointSchedule(settings["save_steps"], settings["hours_between_interruptions"])
     hooks = Hooks(seal=_sealing(work, settings["save_total_limit"], schedule), saved=schedule.saved)
-    shortage = explaining_out_of_memory(lambda: advise(folder, rows.row_length, cfg, device))
-    with shortage, explaining_refusal(), StopRequest() as stop:
+    out_of_memory = explaining_out_of_memory(lambda: advise(folder, rows.row_length, cfg, device))
+    with out_of_memory, explaining_refusal(), StopRequest() as stop:
         trainer = build(folder, rows, cfg, settings, work, device, hooks, start)
         sinks = open_sinks(settings["report_to"], work, cfg)
         add_callbacks(trainer, schedule, stop, cfg["train"], work / "metrics.jsonl", sinks)

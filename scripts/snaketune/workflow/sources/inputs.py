@@ -34,7 +34,7 @@ BARE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 NOTABLE_BYTES = 2_000_000_000
 
 
-class Discovery:
+class ExternalInputs:
     """Finds and digests what configurations point at; unchanged files are not read again.
 
     Args:
