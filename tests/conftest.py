@@ -1,18 +1,19 @@
 """Tests that take minutes run on request, and the long ones begin first, so that no process waits for the other."""
 
+import gc
 import os
 
 # Read by OpenMP when torch is loaded, also in the processes of xdist, which share the cores: threads of its own in each
 # would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import preloaded
 import pytest
 
+# Until the tests are collected: what they import stays, and walking it again and again takes seconds.
+gc.disable()
+
 WANTED = "SNAKETUNE_SLOW"
-
-
 LONG = ("real", "workflow", "invariants")
 
 
@@ -21,6 +22,22 @@ def pytest_configure(config):
     session = preloaded.session()
     session.__enter__()
     config.add_cleanup(lambda: session.__exit__(None, None, None))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collect garbage again once the tests are collected."""
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imports_are_frozen():
+    """Keep the garbage collector from walking all that is imported, which would be half the time of a tiny training."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

@@ -1,7 +1,6 @@
 """A whole tiny run in this process: model, data, plan, training, merge with its gate, evaluation."""
 
 import contextlib
-import gc
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -236,7 +235,6 @@ def take(
         try:
             traveller = Traveller(root, model, full, packed, records, changed)
             for trip.stage in STAGES:
-                gc.freeze()  # every stage collects garbage, which otherwise walks all that is imported
                 trip.facts[trip.stage] = getattr(traveller, trip.stage)()
         except SnaketuneError as error:
             trip.error = f"{type(error).__name__}: {error}"
