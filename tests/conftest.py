@@ -37,7 +37,7 @@ def pytest_collection():
 def imports_are_frozen():
     """Keep the garbage collector from walking all that is imported, which would be half the time of a tiny training."""
     gc.collect()
-    gc.freeze()
+    preloaded.freeze()
 
 
 def pytest_collection_modifyitems(items):

@@ -224,6 +224,7 @@ def main() -> None:
     import_packages()
     gc.collect()
     gc.freeze()
+    gc.freeze = gc.unfreeze = lambda: None  # a training would give back what is frozen here at its end
     tasks = list(Path("/proc/self/task").iterdir())
     if len(tasks) > 1:
         raise RuntimeError(f"an import has started {len(tasks) - 1} threads, which a fork would lack")

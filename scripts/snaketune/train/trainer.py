@@ -75,6 +75,10 @@ class PackedTrainer(Trainer):
         self.evaluation_is_due = False
         self.best = BestCheckpoint({})
         self._resumed: dict[str, Any] = {}
+        adapted = self._model()
+        if isinstance(adapted, PeftModel):
+            # PEFT's card takes longer than the weights of a small adapter, and no checkpoint keeps it.
+            adapted.create_or_update_model_card = _write_no_card  # type: ignore[method-assign]
 
     def train(self, *args, **kwargs):
         """Train with the objects that exist now, the model's, exempt from Python's garbage collection.
@@ -392,11 +396,13 @@ class PackedTrainer(Trainer):
         return isinstance(self._model(), PeftModel) or self.state.global_step == self.state.max_steps
 
     def _seal(self, partial: Path, target: Path, facts: dict[str, Any]) -> None:
-        for unused in ("training_args.bin", "README.md"):
-            with contextlib.suppress(FileNotFoundError):
-                (partial / unused).unlink()
+        (partial / "training_args.bin").unlink(missing_ok=True)
         require_plain_names(partial)
         self._hooks.seal(partial, target, facts)
+
+
+def _write_no_card(output_dir: str) -> None:
+    """Stand for PEFT's own method."""
 
 
 class RestoreInterval(TrainerCallback):
