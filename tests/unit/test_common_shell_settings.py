@@ -1,4 +1,4 @@
-"""A variable of the shell that torch refuses is named in one sentence."""
+"""A variable of the shell that a package refuses is named in one sentence."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from snaketune.core.environment import is_passed
 from snaketune.core.errors import ConfigError
-from snaketune.core.shell_settings import REFUSED, refused_setting
+from snaketune.core.shell_settings import OF_TORCH, refused_setting
 
 ROOT = Path(__file__).parents[2]
 LOGS = "\nInvalid log settings: garbage, must be a comma separated list\n"
@@ -37,6 +37,8 @@ def raised(error, place="/site-packages/torch/__init__.py", wrapped=False):
         ("TORCH_LOGS_OUT", "/nowhere/x", FileNotFoundError(2, "No such file or directory", "/nowhere/x")),
         ("TORCH_DISTRIBUTED_DEBUG", "loud", ValueError(NAMED)),
         ("TORCHINDUCTOR_COMPILE_THREADS", "many", ValueError("invalid literal for int() with base 10: 'many'")),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "it's", ValueError('invalid literal for int() with base 10: "it\'s"')),
+        ("TQDM_MININTERVAL", "often", ValueError("could not convert string to float: 'often'")),
         ("PYTORCH_ALLOC_CONF", "garbage", RuntimeError('INTERNAL ASSERT FAILED at "/c10/core/AllocatorConfig.h":124')),
         ("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:x", ValueError("stoull")),
     ],
@@ -51,12 +53,14 @@ def test_the_variable_is_named_with_its_value(name, value, error, wrapped):
     ("error", "place"),
     [
         (ValueError(LOGS), "/site-packages/other/__init__.py"),
+        (ValueError("invalid literal for int() with base 10: '1'"), "/project/scripts/snaketune/core/cli.py"),
+        (ValueError("invalid literal for int() with base 10: '2'"), "/site-packages/torch/__init__.py"),
         (ValueError("another reason"), "/site-packages/torch/__init__.py"),
         (RuntimeError("CUDA out of memory. Try setting PYTORCH_CUDA_ALLOC_CONF"), "/site-packages/torch/cuda.py"),
     ],
 )
 def test_other_errors_are_not_blamed_on_the_shell(error, place):
-    assert refused_setting(raised(error, place), dict.fromkeys(REFUSED, "1")) is None
+    assert refused_setting(raised(error, place), dict.fromkeys([*OF_TORCH, "CI"], "1")) is None
 
 
 def test_a_variable_that_is_not_set_is_not_blamed():
@@ -68,5 +72,5 @@ def test_a_script_ends_in_the_sentence():
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts"), "TORCH_LOGS": "garbage"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == ConfigError.exit_code
-    assert done.stderr.startswith("ConfigError: torch refuses the shell's TORCH_LOGS=garbage (Invalid log settings")
+    assert done.stderr.startswith("ConfigError: package torch does not accept TORCH_LOGS=garbage of the shell (")
     assert done.stderr.count("\n") == 1

@@ -1,45 +1,56 @@
-"""Variables of the shell whose values torch refuses: which one an error at its import is about.
+"""Variables of the shell whose values a package refuses: which one an error of its import is about.
 
-These variables are passed to jobs (see ``environment``), and torch reads most of them while it is imported, where a
-wrong value ends in a traceback that need not name the variable.
+These variables are passed to jobs (see ``environment``), and packages read most of them while they are imported, where
+a wrong value ends in a traceback that need not name the variable.
 """
 
 import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+from snaketune.core.environment import is_passed
 from snaketune.core.errors import ConfigError
 
-# Variable -> what the message of torch's error holds; ``{value}`` stands for the value as Python writes it.
+# Variable of torch -> what the message of its error holds; ``{value}`` stands for the value as Python writes it.
 ALLOCATOR = r"AllocatorConfig|CachingAllocator (option|config)|^sto(ull|ul|d|i)$"
-REFUSED = {
+OF_TORCH = {
     "TORCH_LOGS": r"Invalid log settings|\bTORCH_LOGS\b",
     "TORCH_LOGS_OUT": r"{value}",
     "TORCH_TRACE": r"{value}",
     "TORCH_DTRACE": r"{value}",
     "TORCH_DISTRIBUTED_DEBUG": r"\bTORCH_DISTRIBUTED_DEBUG\b",
-    "TORCHINDUCTOR_COMPILE_THREADS": r"{value}",
     "PYTORCH_ALLOC_CONF": ALLOCATOR,
     "PYTORCH_CUDA_ALLOC_CONF": ALLOCATOR,
     "PYTORCH_HIP_ALLOC_CONF": ALLOCATOR,
 }
+# What Python says of a text that is no number; many packages turn variables into numbers at their import.
+NO_NUMBER = re.compile(
+    r"^(?:invalid literal for int\(\) with base 10|could not convert string to float): (.+)$", re.DOTALL
+)
+PACKAGES = re.compile(r"/(?:site|dist)-packages/(\w+)")
 SHOWN = 100
 
 
 def refused_setting(error: BaseException, environment: Mapping[str, str] = os.environ) -> ConfigError | None:
-    """Return an error that names the variable which torch's error is about, or None if it is about none."""
+    """Return an error that names the variable which a package's error is about, or None if it is about none."""
     for cause in _causes(error):
-        if not isinstance(cause, ValueError | RuntimeError | OSError) or not _comes_from_torch(cause):
-            continue
-        for name, pattern in REFUSED.items():
-            value = environment.get(name)
-            if value and re.search(pattern.replace("{value}", re.escape(repr(value))), str(cause)):
+        packages = _packages(cause)
+        for name, value in environment.items():
+            if value and packages and _is_about(cause, packages, name, value):
                 reason = next(filter(None, map(str.strip, str(cause).splitlines())))
                 return ConfigError(
-                    f"torch refuses the shell's {name}={value[:SHOWN]} ({reason[:SHOWN]}): correct it, or"
-                    f" `unset {name}`."
+                    f"package {packages[-1]} does not accept {name}={value[:SHOWN]} of the shell ({reason[:SHOWN]}):"
+                    f" correct it, or `unset {name}`."
                 )
     return None
+
+
+def _is_about(error: BaseException, packages: list[str], name: str, value: str) -> bool:
+    if name in OF_TORCH and "torch" in packages and isinstance(error, ValueError | RuntimeError | OSError):
+        return bool(re.search(OF_TORCH[name].replace("{value}", re.escape(repr(value))), str(error)))
+    number = NO_NUMBER.match(str(error)) if isinstance(error, ValueError) else None
+    return number is not None and number[1] == repr(value) and is_passed(name)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -52,10 +63,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         found = found.__cause__ or found.__context__
 
 
-def _comes_from_torch(error: BaseException) -> bool:
-    trace = error.__traceback__
+def _packages(error: BaseException) -> list[str]:
+    """Return the installed packages that an error went through, the innermost last."""
+    found, trace = list[str](), error.__traceback__
     while trace is not None:
-        if "/torch/" in trace.tb_frame.f_code.co_filename:
-            return True
+        if match := PACKAGES.search(Path(trace.tb_frame.f_code.co_filename).as_posix()):
+            found.append(match[1])
         trace = trace.tb_next
-    return False
+    return found

@@ -14,6 +14,7 @@ from snaketune.config.strict_yaml import load_yaml
 from snaketune.core.code_identity import CodeDigests
 from snaketune.core.errors import ConfigError, SnaketuneError
 from snaketune.core.locks import Lock
+from snaketune.core.shell_settings import refused_setting
 from snaketune.merge.gguf_export.gguf import find_converter
 from snaketune.terminal.closing import end_of_runs, end_of_target
 from snaketune.terminal.plugin import LogHandler
@@ -139,6 +140,10 @@ class Session:
             return call()
         except SnaketuneError as error:
             self.stop(error)
+        except Exception as error:
+            if refused := refused_setting(error):
+                self.stop(refused)
+            raise
 
     def named(self, switch: str, check: Callable[[Any], Result]) -> Result:
         """Return what a switch of `--config` names, as ``check`` understands it."""
