@@ -1,1 +1,1 @@
-"""Ablation: what each optimisation is worth, measured on this machine, one by one and together."""
+"""Ablation: the effect of each optimisation, measured on this machine, one by one and together."""

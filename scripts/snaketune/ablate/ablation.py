@@ -1,4 +1,4 @@
-"""The whole ablation: which cases, their rounds, and ablate.json from what was measured."""
+"""The ablation as a whole: its cases, their rounds, and ablate.json from the measurements."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,25 +20,25 @@ from snaketune.settings.training import TrainingSlice
 
 ROUNDS, FEWEST_ROUNDS = 3, 2
 LONG_ROUND_SECONDS = 150.0
-"""After a first round that took longer there is one more, not two."""
+"""If the first round takes longer, only one more follows, not two."""
 CASE_SECONDS, MOST_STEPS = 5.0, 40
-"""A case of the slow end takes about so long, and never more steps than that."""
+"""Approximate duration of a case of the slow end, and its maximum number of steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The run that is measured.
+    """The run to measure.
 
     Attributes:
         cfg: its ``train``, ``adapter`` and ``model`` sections.
         settings: operational settings of training.
         model: the prepared model.
-        pad_id: token that fills rows.
+        pad_id: padding token.
         sample: documents to train on.
         records: the training records as text.
-        recipe: how they are tokenised.
+        recipe: settings of their tokenisation.
         rows: the packed rows of the run.
-        sources, copies: the raw files and their copies on a fast disk; none when there are no copies.
+        sources, copies: the raw files and their copies on a fast disk; both empty without copies.
         source_bytes: of all raw files.
         shape, trained, is_full: the model in numbers; ``shape`` is None where its operations cannot be counted.
         epoch_tokens, step_tokens: real tokens of an epoch and of an optimizer step of the run.
@@ -72,12 +72,12 @@ class Ablation:
 
     Args:
         subject: the run.
-        here: what decides which factors can be shown.
+        here: the facts that decide which factors can be shown.
         wanted: names of the factors to measure.
         folder: private folder, kept until the ablation is finished.
-        result: gives what a function returned in a process of its own, see ``running.FreshProcesses``.
-        say: tells people how far it is.
-        clock: seconds that only grow.
+        result: runs a function in its own process and returns its result, see ``running.FreshProcesses``.
+        say: prints progress.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Ablation:
         disks: list[dict[str, Any] | None] = []
         while len(starts) < rounds:
             number = len(starts)
-            # Backwards in every other round, so that a machine that grows slower or faster favours nobody.
+            # In reverse order in every other round, so that a machine that slows down or speeds up favours no case.
             for setting in list(self._names)[:: -1 if number % 2 else 1]:
                 found[setting].append(self._train(setting, number, tokens))
             starts.append(self._tokenise(number))
@@ -152,7 +152,7 @@ class Ablation:
         return lay_out(subject.sample, setting.row_length, setting.packing, subject.pad_id, rows)
 
     def _tokens_per_case(self) -> float:
-        """Return the real tokens that every case sees: what the slow end does in some seconds, in whole steps."""
+        """Return the real tokens that every case trains on: those of the slow end in some seconds, in whole steps."""
         steps = self._subject.step_tokens
         case = self._case(self._slow, 0, FEWEST_STEPS * steps)
         pilot = self._result("pilot", measure_training, case)
@@ -218,7 +218,7 @@ class Ablation:
         ]
 
     def _arithmetic(self, measured: Mapping[CaseSetting, Measured], pair: Pair) -> dict[str, Any]:
-        """Return what the arithmetic says of a pair whose layout or recomputation differs."""
+        """Return the predicted speed-up of a pair whose layout or recomputation differs."""
         if pair.factor not in (factors.RIGHT_SIZING, factors.PACKING, factors.RECOMPUTATION):
             return {}
         return {
@@ -228,7 +228,7 @@ class Ablation:
         }
 
     def _predicted(self, measured: Mapping[CaseSetting, Measured], off: CaseSetting, on: CaseSetting) -> float | None:
-        """Return the speed-up by operations, by places alone where the model's cannot be counted."""
+        """Return the speed-up by FLOPs, or by positions if the model's FLOPs cannot be counted."""
         if measured[off].failed or measured[on].failed:
             return None
         subject = self._subject
@@ -242,7 +242,7 @@ class Ablation:
         return predicted_speed_up(*counted)
 
     def _removing_padding(self) -> dict[str, float]:
-        """Return, by places, what right-sizing and packing remove alone and together; empty unless both are shown."""
+        """Return by which factors right-sizing and packing reduce positions; empty unless both are shown."""
         wanted = {factors.RIGHT_SIZING, factors.PACKING}
         if not wanted <= set(self._shown):
             return {}

@@ -1,4 +1,4 @@
-"""One case, measured in the process that calls: a short training, tokenising at the start, or reading from a disk."""
+"""Measures one case in the calling process: a short training, tokenising at the start, or reading from a disk."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ from snaketune.settings.training import TrainingSlice
 
 WARM_UP_SHARE = 0.2
 REPEATS = 3
-"""Within a case; the rounds repeat the case itself."""
+"""Repeats within a case; rounds repeat the whole case."""
 FEWEST_STEPS = 8
 COUNTED = ("attention", "chunked_loss", "checkpoint_every", "computes_padding")
-"""What of the engine the arithmetic of operations follows from."""
+"""The engine's decisions that determine FLOPs."""
 TOKENISING_SECONDS = 3.0
 
 
@@ -35,14 +35,14 @@ class TrainingCase:
 
     @property
     def steps(self) -> int:
-        """Return the optimizer steps in which training sees so many tokens, as nearly as whole steps allow."""
+        """Return the number of optimizer steps that comes closest to so many tokens."""
         train = self.cfg["train"]
         rows = train["per_device_train_batch_size"] * train["gradient_accumulation_steps"]
         return max(FEWEST_STEPS, round(self.tokens / (rows * self.layout.tokens_per_row)))
 
 
 class Queue:
-    """How long this thread waits for a processor that other programs hold, from now on (Linux; else it is unknown)."""
+    """Measures from now on how long this thread waits for a CPU that other programs use (Linux; elsewhere unknown)."""
 
     FILE = Path("/proc/self/schedstat")
 
@@ -53,16 +53,16 @@ class Queue:
         return int(self.FILE.read_text().split()[1]) if self.FILE.is_file() else 0
 
     def share(self) -> float:
-        """Return the share of the time since the beginning that was spent waiting; 0 where it is unknown."""
+        """Return the fraction of the time since creation that was spent waiting; 0 if unknown."""
         passed = time.monotonic() - self._began
         return min(0.99, (self._nanoseconds() - self._delay) / 1e9 / passed) if passed else 0.0
 
 
 def own_rate(rates: Sequence[float], waited: float) -> float:
-    """Return the rate over all repeats, of the time that other programs left to this one.
+    """Return the throughput over all repeats, corrected for CPU time that other programs used.
 
-    On a CPU that others use as well, wall time would measure them. A thread that waits for its turn is told so by the
-    scheduler; on a machine of one's own that share is about 0 and the rate is that of the wall clock.
+    On a shared CPU wall time would measure the other programs as well. The scheduler reports the time that a thread was
+    runnable but waiting; on an idle machine it is about 0 and the throughput is that of the wall clock.
 
     Args:
         rates: of repeats with as many tokens each, by the wall clock.
@@ -101,7 +101,7 @@ def measure_training(case: TrainingCase) -> dict[str, Any]:
 
 
 def measure_tokenising(records: str, recipe: Mapping[str, Any], rows: str) -> dict[str, Any]:
-    """Tokenise the beginning of the records as a script does at its start, and open the memory-mapped rows instead.
+    """Time tokenising the first records, as a script does at its start, against opening the memory-mapped rows.
 
     Args:
         records: the training records.

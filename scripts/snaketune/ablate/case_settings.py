@@ -1,4 +1,4 @@
-"""The configuration of one case, and the words for it."""
+"""The configuration of one case, and its description."""
 
 from typing import Any, cast
 
@@ -13,8 +13,8 @@ def configured(
 ) -> TrainingSlice:
     """Return the ``train``, ``adapter`` and ``model`` sections of a case.
 
-    Every case sees about as many real tokens per optimizer step, so that all are the same training: accumulation
-    follows from that, or packing would silently make the batch several times larger.
+    Every case has about the same number of real tokens per optimizer step, so that all are the same training.
+    Accumulation follows from that; otherwise packing would silently make the batch several times larger.
 
     Args:
         cfg: the sections of the run.
@@ -28,7 +28,7 @@ def configured(
         **cfg["train"],
         "per_device_train_batch_size": setting.rows,
         "gradient_accumulation_steps": accumulation,
-        "optimizer_in_backward": False,  # the same steps, but without accumulation
+        "optimizer_in_backward": False,  # the same steps without accumulation
         "bf16": setting.bf16,
         "fp16": False,
         "tf32": setting.tf32,
@@ -49,13 +49,13 @@ def configured(
 
 
 def _adapter(section: StartedAdapter, rank: int) -> StartedAdapter:
-    """Return the adapter with another rank at the same scale, starting anew."""
+    """Return a fresh adapter with another rank at the same scale."""
     kept = section.copy()
     kept.pop("init_from", None)
     kept.pop("start", None)
     if section.get("type", "lora") != "lora" or rank == section["r"]:
         return kept
-    # The scale stays as it is, also where its alpha is then not a whole number.
+    # alpha / r is kept, even if alpha is then not a whole number.
     alpha = cast(int, section["lora_alpha"] * rank / section["r"])
     return {**kept, "r": rank, "lora_alpha": alpha}
 
@@ -85,7 +85,7 @@ WORDS: dict[str, dict[Any, str]] = {
 
 
 def words(factor: Factor, setting: CaseSetting) -> str:
-    """Return how a setting has a factor, for people."""
+    """Describe a factor's value in a setting."""
     return ", ".join(_word(setting, name) for name in factor.fields)
 
 

@@ -1,4 +1,4 @@
-"""From measured cases to what a factor is worth: seconds and dollars per epoch, speed-up, held-out loss, spread."""
+"""The effect of a factor from measured cases: seconds and dollars per epoch, speed-up, held-out loss, spread."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,32 +11,32 @@ SECONDS_PER_HOUR = 3600
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A case over its repeats, in the order of the rounds; ``failed`` says why there are none."""
+    """A case with its repeats in the order of the rounds; ``failed`` is the reason if there are none."""
 
     rates: tuple[float, ...] = ()
     """Real tokens per second of one device, training alone."""
     losses: tuple[float | None, ...] = ()
-    """Held-out, in nats per trained token, after the same number of tokens as every other case."""
+    """Held-out loss in nats per token after the same number of training tokens in every case."""
     peak_memory_bytes: int = 0
     save_seconds: float = 0.0
     first_warm_up_seconds: float = 0.0
-    """Of the first repeat: with compiling, where nothing was compiled before."""
+    """Of the first repeat, including compilation without a cache."""
     warm_up_seconds: float = 0.0
     """Of the later ones."""
     waited_share: float = 0.0
-    """Of the time, spent waiting for a processor that other programs held, at most in a round."""
+    """Largest fraction of a round that was spent waiting for a CPU used by other programs."""
     facts: dict[str, Any] | None = None
     """Micro-batch, accumulation, steps, tokens, engine."""
     failed: str = ""
 
     @property
     def rate(self) -> float:
-        """Return the median rate."""
+        """Return the median throughput."""
         return median(self.rates)
 
 
 def together(results: Sequence[dict[str, Any]]) -> Measured:
-    """Return the repeats of a case as one; a case that failed once is a failed case."""
+    """Combine the repeats of a case; a case that failed once counts as failed."""
     failures = [result["failed"] for result in results if "failed" in result]
     if failures:
         return Measured(failed=failures[0])
@@ -57,14 +57,14 @@ def together(results: Sequence[dict[str, Any]]) -> Measured:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One epoch from its start: what it consists of, in seconds, beside training itself.
+    """One epoch from its start: its parts besides training itself, in seconds.
 
     Attributes:
         tokens: real tokens of an epoch of the run.
         steps: optimizer steps of an epoch.
         reading: seconds to read the sources, off and on a fast disk.
         tokenising: seconds to tokenise at the start, and to open what is tokenised.
-        hours_between_interruptions: what seldom checkpoints reckon with.
+        hours_between_interruptions: mean time between interruptions, for the optimal checkpoint interval.
         save_steps: steps between checkpoints of the guides.
     """
 
@@ -101,15 +101,15 @@ def spread(values: Sequence[float]) -> float:
 
 
 def speed_ups(off: Measured, on: Measured) -> list[float]:
-    """Return by how much the rate rose in each round: both cases of a round ran at about the same time."""
+    """Return the ratio of throughputs in each round; both cases of a round ran at about the same time."""
     return [new / old for old, new in zip(off.rates, on.rates, strict=True)]
 
 
 def effect(off: Measured, on: Measured, epoch: Epoch, price_per_hour: float | None) -> dict[str, Any]:
-    """Return what switching a factor on does to training, as facts.
+    """Return the effect of switching a factor on, as facts.
 
-    ``speed_up`` is the median over the rounds of new over old rate, ``time_reduction`` the share of the time that is
-    saved: 2 times as fast is 50% less time.
+    ``speed_up`` is the median over the rounds of new over old throughput, ``time_reduction`` the fraction of the time
+    that is saved: 2 times as fast is 50% less time.
     """
     if off.failed or on.failed:
         return {"failed": off.failed or on.failed}
@@ -132,14 +132,14 @@ def effect(off: Measured, on: Measured, epoch: Epoch, price_per_hour: float | No
 
 
 def verdict(ratios: Sequence[float]) -> str:
-    """Return what the rounds agree on: faster, slower, or neither."""
+    """Return faster or slower if all rounds agree, else neither."""
     if min(ratios) > 1:
         return "faster"
     return "slower" if max(ratios) < 1 else "unclear"
 
 
 def savings(seconds: float, price_per_hour: float | None) -> dict[str, float | None]:
-    """Return seconds and dollars that are saved in an epoch; negative ones are lost, None is unknown."""
+    """Return seconds and dollars saved per epoch, negative if lost; None is unknown."""
     usd = None if price_per_hour is None else seconds / SECONDS_PER_HOUR * price_per_hour
     return {"seconds_saved": seconds, "usd_saved": usd}
 
@@ -179,7 +179,7 @@ def _loss_bound(off: Measured, on: Measured, choose: Any) -> float | None:
 
 
 def part_of_epoch(whole: float, saved: float, price_per_hour: float | None) -> dict[str, Any]:
-    """Return the effect of a factor that is not training itself, on one epoch from its start of ``whole`` seconds."""
+    """Return the effect of a factor outside training on one epoch from its start, of ``whole`` seconds."""
     return {
         "speed_up": whole / (whole - saved),
         "time_reduction": saved / whole,

@@ -1,8 +1,8 @@
-"""The optimisations of the well-known guides, each with how it is off, how it is on, and why it may not show here.
+"""The optimisations of well-known guides: each with its off and on settings, and when it cannot be shown.
 
 Two ends are compared: the slow way of the guides (`baseline`) and the fast one (`fast`). A factor is a group of
-settings in which they differ. Switched on alone it is measured from the slow end, switched off alone from the fast end.
-Others are no part of either end and are measured beside the fast one.
+settings in which they differ. It is measured by switching it on alone at the slow end, and off alone at the fast end.
+Other factors belong to neither end and are measured against the fast one.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ OPTIMIZERS_8BIT = ("adamw_8bit", "paged_adamw_8bit", "adamw_torch_8bit")
 
 @dataclass(frozen=True, slots=True)
 class CaseSetting:
-    """All that may differ between two cases; the rest of the run's configuration is the same in all of them."""
+    """All settings that may differ between cases; the rest of the run's configuration is the same in all of them."""
 
     row_length: int
     packing: bool
@@ -30,7 +30,7 @@ class CaseSetting:
     """``gradient_checkpointing``."""
     compiles: bool
     workers: int
-    """Loader processes; with any there are prefetched and page-locked batches, too."""
+    """Loader processes; with any, batches are prefetched and page-locked."""
     rank: int
     """0 without an adapter."""
     quantization: str
@@ -43,22 +43,22 @@ class CaseSetting:
 
     @property
     def rows(self) -> int:
-        """Return the rows in one forward pass: as many places in all cases, as nearly as whole rows allow."""
+        """Return the rows in one forward pass, so that all cases have about the same number of positions."""
         return max(1, int(self.places / self.row_length + 0.5))
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What of the run and of the machine decides which factors can be shown."""
+    """The facts of run and machine that decide which factors can be shown."""
 
     own_places: int
     """Tokens in one forward pass of the run as it is configured."""
     right_length: int
     long_length: int
-    """Rows as long as the data need, and as the guides have them."""
+    """Row lengths: as the data need, and as the guides use."""
     context: int | None
     longest: int
-    """Tokens of the longest document that is trained on."""
+    """Tokens of the longest training document."""
     rank: int
     quantization: str
     is_cpu: bool
@@ -72,12 +72,12 @@ class Situation:
     fp8: bool | str
     cores: int
     device: str
-    """Its name, for people."""
+    """Display name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """An optimisation: the fields of :class:`CaseSetting` that it consists of, none where no training shows it."""
+    """An optimisation: the fields of :class:`CaseSetting` that it changes; empty if it is outside training."""
 
     name: str
     title: str
@@ -97,7 +97,7 @@ COMPILING = Factor("compile", "Compiled layers", ("compiles",))
 RANK = Factor("rank", "Smaller rank", ("rank",))
 WORKERS = Factor("workers", "Loader processes", ("workers",))
 QUANTISATION = Factor("quantization", "No quantisation", ("quantization",))
-# Compiled layers are fused already, so that the kernels of liger-kernel are measured in their place.
+# Compiled layers are fused already, so the kernels of liger-kernel are measured instead of compilation.
 LIGER = Factor("liger", "Fused kernels instead of compiled layers", ("liger", "compiles"))
 OPTIMIZER = Factor("optimizer", "8-bit optimizer", ("optim",))
 OFFLOADING = Factor("offloading", "Activations in RAM", ("offloads",))
@@ -116,7 +116,7 @@ NAMES = tuple(factor.name for factor in FACTORS)
 
 
 def _of_the_run(here: Situation) -> dict[str, Any]:
-    """Return what neither end changes."""
+    """Return the settings that neither end changes."""
     return {
         "rank": here.rank,
         "quantization": here.quantization,
@@ -158,7 +158,7 @@ def fast_end(here: Situation) -> CaseSetting:
 
 
 def beside(here: Situation) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """Return the factors that neither end is about: fields when off and when on, beside the fast end."""
+    """Return the factors that belong to neither end: their fields when off and on, against the fast end."""
     off_rank = GUIDES_RANK if here.rank < GUIDES_RANK else 2 * here.rank
     found: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         WORKERS.name: ({"workers": 0}, {"workers": min(4, max(2, here.cores))}),
@@ -179,9 +179,9 @@ def beside(here: Situation) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
 
 
 def obstacle(factor: Factor, here: Situation) -> str:
-    """Return why a factor cannot be shown on this machine or with this run, empty if it can.
+    """Return why a factor cannot be shown on this machine or with this run; an empty string if it can.
 
-    What needs a try (whether there is memory for it, say) is only known from the case itself.
+    Obstacles such as lack of memory only appear when the case runs.
     """
     if factor in (TF32, BF16) and here.is_cpu:
         return {
@@ -228,7 +228,7 @@ def _missing_package(factor: Factor, here: Situation) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A factor measured: two settings that differ in it alone; ``where`` says from which end."""
+    """A factor to measure: two settings that differ in it alone; ``where`` is the end."""
 
     factor: Factor
     where: str
@@ -237,7 +237,7 @@ class Pair:
 
 
 def pairs_of(here: Situation, shown: tuple[Factor, ...]) -> tuple[CaseSetting, CaseSetting, list[Pair]]:
-    """Return both ends and the pairs of settings that are to be measured.
+    """Return both ends and the pairs of settings to measure.
 
     A factor that is not shown has the same setting everywhere, that of the fast end.
 

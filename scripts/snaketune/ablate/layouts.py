@@ -1,4 +1,4 @@
-"""The rows that the cases train on, laid out in each way that is compared, and the operations each way costs."""
+"""The rows that cases train on, in each layout that is compared, and the FLOPs of each layout."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,16 +17,16 @@ from snaketune.data.tokens.token_store import TokenStore
 from snaketune.plan.flops import ModelShape, hardware_flops
 
 DENSE = ("sdpa", "eager")
-"""Kernels that compute every pair of places in a row and mask most of them."""
+"""Kernels that compute every pair of positions in a row and mask most of them."""
 
 PACKED, PADDED = "packed", "padded"
 MOST_DOCUMENTS, MOST_HELD_OUT = 4096, 256
-"""More would say no more about a rate and take long to lay out in every way."""
+"""More rows would not make throughput more exact, and take long to write in every layout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Rows of the sample on disk, and what is counted in those of the training split.
+    """Rows of the sample on disk, and counts of those of the training split.
 
     Attributes:
         squares: sum of the squared lengths of the documents, in tokens².
@@ -41,7 +41,7 @@ class Layout:
 
     @property
     def is_packed(self) -> bool:
-        """Tell whether rows hold as many documents as fit, as their folder says, and not one each."""
+        """Tell from the folder's facts whether rows are packed instead of holding one document each."""
         return self.folder.endswith(PACKED)
 
     @property
@@ -51,16 +51,16 @@ class Layout:
 
     @property
     def places_per_token(self) -> float:
-        """Return the places, padding included, that a real token takes."""
+        """Return the positions, padding included, per real token."""
         return self.rows * self.row_length / self.tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Documents of the run: some of those of each split that are trained on, or held out, uncut or as pieces.
+    """A sample of the run's training and held-out documents, untruncated or as pieces.
 
     Attributes:
-        most_tokens: the length at which texts are cut.
+        most_tokens: the length at which texts are split.
         train, held_out: indices of pieces.
         lengths: of the training pieces, in tokens.
     """
@@ -94,7 +94,7 @@ def draw(tokens: Path, most_tokens: int, seed: int) -> Sample:
 
 
 def lengths_to_compare(tokens: Path, rightsize: Mapping[str, Any], multiple: int, guides: int) -> tuple[int, int]:
-    """Return rows as long as the data need and as the guides (or the configuration) have them, in tokens.
+    """Return the row length that the data need and that of the guides (or the configuration), in tokens.
 
     Args:
         tokens: folder of the tokenised splits.
@@ -112,7 +112,7 @@ def lengths_to_compare(tokens: Path, rightsize: Mapping[str, Any], multiple: int
 
 
 def lay_out(sample: Sample, row_length: int, packing: bool, pad_id: int, folder: Path) -> Layout:
-    """Write the sample as rows, unless that was done, and return them."""
+    """Write the sample as rows unless they exist, and return them."""
     place = folder / f"{row_length}-{PACKED if packing else PADDED}"
     facts = place / "layout.json"
     if facts.is_file():
@@ -135,16 +135,16 @@ def lay_out(sample: Sample, row_length: int, packing: bool, pad_id: int, folder:
 def operations(
     shape: ModelShape, layout: Layout, engine: Mapping[str, Any], trained_parameters: int, full: bool
 ) -> float:
-    """Return the operations that a training carries out per real token.
+    """Return the FLOPs that a training executes per real token.
 
-    Layers compute at every place, padding or not, unless training puts the tokens of a batch into one row; a chunked
-    loss only where a loss is taken. Attention with a mask computes whole rows, ``row_length²`` pairs where half of a
-    document's would do.
+    Layers compute every position, padding included, unless training joins the tokens of a batch into one row; a chunked
+    loss computes loss-bearing positions only. Attention with a mask computes whole rows: ``row_length²`` pairs, where
+    half of each document's would suffice.
 
     Args:
         shape: of the model.
         layout: the rows.
-        engine: what training decided: ``attention``, ``chunked_loss``, ``checkpoint_every``, ``computes_padding``.
+        engine: training's decisions: ``attention``, ``chunked_loss``, ``checkpoint_every``, ``computes_padding``.
         trained_parameters: of the adapter.
         full: whether all weights are trained.
     """
@@ -159,5 +159,5 @@ def operations(
 
 
 def predicted_speed_up(off: float, on: float) -> float:
-    """Return how many times faster the case with ``on`` operations per real token should be."""
+    """Return the predicted speed-up of the case with ``on`` FLOPs per real token."""
     return off / on

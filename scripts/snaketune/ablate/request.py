@@ -1,4 +1,4 @@
-"""From the files of a run and this machine to what is ablated."""
+"""Collects the subject of an ablation from a run's files and this machine."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ class TokensSlice(TypedDict, total=False):
 
 
 class AblationSlice(TypedDict, total=False):
-    """The slices of the stages whose settings are measured, and the factors that are asked for."""
+    """The slices of the stages whose settings are measured, and the requested factors."""
 
     training: TrainingSlice
     planning: PlanningSlice
@@ -46,7 +46,7 @@ class AblationSlice(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The results of earlier stages that an ablation reads: their folders or files, and their facts."""
+    """The results of earlier stages that an ablation reads: folders or files, and their facts."""
 
     model: Path
     """The prepared model."""
@@ -67,17 +67,17 @@ class Files:
 
 
 def target_here(cfg: AblationSlice, machine: Machine) -> Target:
-    """Return the device of this machine with the configured price: what is measured is measured here."""
+    """Return the device of this machine, where everything is measured, with the configured price."""
     return choose_target({**cfg["planning"]["plan"], "gpu": "auto", "num_gpus": 1}, machine)
 
 
 def subject_of(cfg: AblationSlice, settings: Operational, files: Files, machine: Machine) -> tuple[Subject, Situation]:
-    """Return the run and what decides which factors can be shown.
+    """Return the run and the facts that decide which factors can be shown.
 
     Args:
         cfg: ``training``, ``planning``, ``lengths`` and ``tokenizing``: the slices of those stages.
         settings: operational settings of training.
-        files: what earlier stages made.
+        files: results of earlier stages.
         machine: this one.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Cases one after the other, each in a process of its own; what is finished is kept, so that a killed ablation goes on.
+"""Runs cases one after the other in separate processes; results are kept, so that a killed ablation resumes.
 
-The processes are forked from one that has imported the packages and done nothing else: each starts with clean memory
-and without the seconds that imports take.
+The processes are forked from one that has only imported the packages: each starts with clean memory and without the
+seconds that imports take.
 """
 
 import multiprocessing
@@ -30,7 +30,7 @@ IMPORTED_ONCE = ["snaketune.train.probe.probing", "snaketune.data.tokens.chunk_t
 
 
 class FreshProcesses:
-    """Runs functions in processes of their own and keeps what they return in a folder.
+    """Runs functions in separate processes and keeps their results in a folder.
 
     Args:
         folder: for the results, one file each.
@@ -43,7 +43,7 @@ class FreshProcesses:
     def result(self, name: str, work: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """Return what ``work(*arguments)`` returned, now or before an interruption, as ``{"value": ...}``.
 
-        A case that cannot be had here gives ``{"failed": sentence}`` instead. ``kept`` tells that it was there already.
+        A case that cannot run here gives ``{"failed": sentence}`` instead. ``kept`` tells that it was stored before.
         """
         path = self._folder / f"{name}.json"
         is_kept = path.is_file()
@@ -64,7 +64,7 @@ def _death(code: int | None) -> str:
 
 
 def _work(path: Path, parent: str, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides, and this one follows it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles the signal and ends this one
     stop_with_parent(parent)
     try:
         write_json(path, {"value": work(*arguments)})
@@ -73,7 +73,7 @@ def _work(path: Path, parent: str, work: Callable[..., Any], arguments: tuple[An
 
 
 def folder_of(root: Path, run: str, spec: str, files: Files, machine: Machine) -> Path:
-    """Return the folder for finished cases: another one when run, code, data, packages or machine are others."""
+    """Return the folder for finished cases, which depends on run, code, data, packages and machine."""
     parts = {
         "spec": spec,
         "data": files.rightsize["fingerprint"],
@@ -85,7 +85,7 @@ def folder_of(root: Path, run: str, spec: str, files: Files, machine: Machine) -
 
 
 def machine_facts(machine: Machine) -> dict[str, Any]:
-    """Return what the figures hold for: the device and the packages that compute on it."""
+    """Return the device and the versions that the figures hold for."""
     return {"device": machine.gpu or "CPU", "ram_gb": round(machine.ram_gb, 1), "versions": versions_of()}
 
 
@@ -111,7 +111,7 @@ class AblationJob:
 def ablate_run(job: AblationJob) -> None:
     """Measure every case that was not measured before an interruption, and write ablate.json."""
     take_cards()
-    # Compiled kernels are kept between the cases, as they are between trainings.
+    # Cases share the cache of compiled kernels, as trainings do.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(job.work.absolute() / "compiled"))
     files = read_files(job, Disks.of(os.environ, job.work), job.settings.pop("scratch"), job.work)
     machine = look_at_machine(job.output.parent)

@@ -1,4 +1,4 @@
-"""The parts and the whole: what each factor saves of an epoch, what all save together, and why that is not the same."""
+"""Single and combined effects: what each factor saves of an epoch, what all save together, and why these differ."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from snaketune.ablate import factors
 from snaketune.ablate.effects import Epoch, Measured, case_facts, effect, part_of_epoch, spread
 
 NEAR = 0.05
-"""Product and measured whole that differ by less than this share are called the same."""
+"""Relative difference of product and measured whole below which they are called equal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the whole is made from.
+    """The inputs of the combined effect.
 
     Attributes:
         slow, fast: both ends.
-        epoch: what an epoch consists of beside training.
-        rates: what was measured of disks and of tokenising, as facts.
+        epoch: the parts of an epoch besides training.
+        rates: measured throughput of disks and of tokenising, as facts.
         shown: names of the factors that were measured.
-        predicted: speed-up of all of them by the token arithmetic; None where it cannot be told.
-        removing_padding: by which factor right-sizing and packing shrink the places, alone and together.
+        predicted: their combined speed-up by the token arithmetic; None if unknown.
+        removing_padding: factors by which right-sizing and packing reduce positions, alone and together.
         price_per_hour: US dollars; None is unknown.
     """
 
@@ -52,7 +52,7 @@ class Parts:
         predicted: float | None,
         removing_padding: Mapping[str, float],
     ) -> "Parts":
-        """Return the parts from the cases as they were measured."""
+        """Return the parts from the measured cases."""
         tokenising, opening, start_facts = _starting(starts, tokens)
         reading, disk_facts = _reading(disks, source_bytes)
         epoch = Epoch(
@@ -68,17 +68,17 @@ class Parts:
 
     @property
     def tokenising_failed(self) -> str:
-        """Return why tokenising could not be measured, empty if it could."""
+        """Return why tokenising could not be measured; an empty string if it could."""
         found: str = self.rates["tokenising"].get("failed", "")
         return found
 
     def seconds(self, case: Measured, on: bool, but: str = "") -> float:
-        """Return the seconds of an epoch from its start with the factors beside training all on or all off.
+        """Return the seconds of an epoch from its start with the factors outside training all on or all off.
 
         Args:
             case: how it trains.
-            on: whether they are on; those that are not shown always are.
-            but: the one factor that is the other way round.
+            on: whether they are on; those that are not shown are always on.
+            but: the one factor with the opposite state.
         """
         staged, tokenised, seldom = (
             on != (name == but) or name not in self.shown
@@ -111,11 +111,11 @@ def _reading(disks: Sequence[dict[str, Any]], size: int) -> tuple[tuple[float, f
 
 
 OUTSIDE = (factors.STAGING, factors.PRETOKENISING, factors.CADENCE)
-"""Factors that are no part of training itself."""
+"""Factors outside training itself."""
 
 
 def outside_rows(parts: Parts) -> list[dict[str, Any]]:
-    """Return the effects of the factors beside training, from both ends, on one epoch from its start."""
+    """Return the effects of the factors outside training, from both ends, on one epoch from its start."""
     found = []
     for factor in OUTSIDE:
         if factor.name not in parts.shown:
@@ -134,7 +134,7 @@ def _outside(parts: Parts, case: Measured, on: bool, name: str) -> dict[str, Any
 
 
 def outside_words(factor: factors.Factor, parts: Parts, case: Measured) -> dict[str, str]:
-    """Return how a factor beside training is off and on, for people."""
+    """Describe the off and on states of a factor outside training."""
     if factor == factors.PRETOKENISING:
         return {"off_words": "tokenised at the start", "on_words": "memory-mapped"}
     if factor == factors.STAGING:
@@ -145,11 +145,11 @@ def outside_words(factor: factors.Factor, parts: Parts, case: Measured) -> dict[
 
 
 def combined(parts: Parts, effects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return all factors together, measured, next to the product of the parts.
+    """Return the measured effect of all factors together, and the product of the single ones.
 
     Args:
         parts: both ends and the epoch around them.
-        effects: of the single factors, as they go into ablate.json.
+        effects: of the single factors, as written to ablate.json.
     """
     if parts.slow.failed or parts.fast.failed:
         return {"failed": parts.slow.failed or parts.fast.failed}
@@ -183,7 +183,7 @@ def sentence(measured: float, product: float, removing: Mapping[str, float]) -> 
     Args:
         measured: speed-up of everything together.
         product: of the single speed-ups.
-        removing: by how much right-sizing and packing shrink the places, alone and ``together``; may be empty.
+        removing: factors by which right-sizing and packing reduce positions, alone and ``together``; may be empty.
     """
     both = f"measured together they give {measured:.2f}"
     if abs(product / measured - 1) < NEAR:
@@ -214,7 +214,7 @@ def facts_of(
     tokens_per_case: int,
     rounds: int,
 ) -> dict[str, Any]:
-    """Return the content of ablate.json beside what names the run and the machine."""
+    """Return the content of ablate.json except the descriptions of run and machine."""
     order = {name: place for place, name in enumerate(factors.NAMES)}
     rows = sorted([*effects, *outside_rows(parts)], key=lambda row: order[row["factor"]])
     ends = {"slow": parts.slow, "fast": parts.fast}

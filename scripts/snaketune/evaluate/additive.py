@@ -1,4 +1,4 @@
-"""Measures that follow from sums: their value over all cases, over some of them, and how sure a difference is.
+"""Additive measures: values over all or some cases, and bootstrap intervals of differences.
 
 Every measure of an evaluation is of this kind: each case (a document, an answer) adds a few numbers, and the value is
 a function of the sums. So one bootstrap serves them all, BLEU and chrF included.
@@ -31,7 +31,7 @@ class Additive:
     value: Value
 
     def over(self, chosen: np.ndarray | slice = slice(None)) -> float | None:
-        """Return the value over the ``chosen`` cases, a mask or indices; over all when none are given."""
+        """Return the value over the ``chosen`` cases (a mask or indices); over all by default."""
         return self.value(self.parts[chosen].sum(axis=0))
 
 
@@ -45,11 +45,11 @@ def values(measures: Measures, chosen: np.ndarray | slice = slice(None)) -> dict
 
 
 def differences(before: Measures, after: Measures) -> dict[str, Interval]:
-    """Return for each measure after minus before, and the 95% interval of that from a paired bootstrap.
+    """Return the difference of each measure, after minus before, with a 95% interval from a paired bootstrap.
 
-    Cases are drawn with replacement, as many as there are, 2,000 times with a fixed seed; both models see the same
-    draws, and the interval holds the middle 95% of the differences (percentile method; Efron & Tibshirani 1993,
-    chapter 13). One draw is in memory at a time: one number per case. Fewer than two cases have no interval.
+    Cases are resampled with replacement, as many as there are, 2,000 times with a fixed seed. Both models get the same
+    resamples; the interval holds the middle 95% of the differences (percentile method; Efron & Tibshirani 1993,
+    chapter 13). Fewer than two cases give no interval.
     """
     names = [name for name in after if name in before]
     found: dict[str, Interval] = {}
@@ -71,6 +71,8 @@ def _drawn_differences(pairs: list[tuple[Additive, Additive]], cases: int) -> np
     random = np.random.default_rng(SEED)
     drawn = np.empty((RESAMPLES, len(pairs)))
     for row in drawn:
+        # A resample is a count per case, and a sum over it a product with the parts: memory holds one count per case.
+        # The pairing cancels what makes a case hard for both models, so that intervals are far narrower.
         weights = np.bincount(random.integers(0, cases, cases), minlength=cases).astype(np.float64)
         for place, (before, after) in enumerate(pairs):
             old, new = before.value(weights @ before.parts), after.value(weights @ after.parts)

@@ -1,7 +1,7 @@
 """The evaluation of a run: base and tuned model in one process, the merged one after them.
 
-Base and tuned model are read as they were trained, quantised where the base was: what is measured is what tuning
-did, in the memory that training had. The merged model is what gets used, and is never quantised.
+Base and tuned model are loaded as in training, quantised if the base was: this measures the effect of tuning, in the
+memory that training had. The merged model is the one in use and is never quantised.
 """
 
 from dataclasses import dataclass, field, replace
@@ -39,12 +39,12 @@ STEPS = {"tuned_minus_base": ("base", "tuned"), "merged_minus_tuned": ("tuned", 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the models did.
+    """Results of the evaluation.
 
     Attributes:
         facts: what evaluation.json holds.
-        held_out: the requests of the held-out split and their answers; None when none were generated.
-        files: the same of each external file.
+        held_out: the requests of the held-out split and their answers; None if none were generated.
+        files: the same for each external file.
         likelihoods: of the held-out documents, by model.
         timings: what was timed, by model.
     """
@@ -103,7 +103,7 @@ def _examine_adapter(examination: "_Examination", adapter: Path) -> None:
 
 
 class _Examination:
-    """The held-out data, opened once, and what the models made of them so far."""
+    """The held-out data, opened once, and the results of the models so far."""
 
     def __init__(self, inputs: EvaluationInputs, settings: EvaluationSettings, clock: Clock | None):
         self._settings, self._clock = settings, clock
@@ -115,7 +115,7 @@ class _Examination:
         self._writing = Writing.of(inputs.tokens)
         self.base = load_model(inputs.model, settings.model)
         self._decoding = self._how_to_answer()
-        # The tokens that end an answer here and that the model's own generation configuration does not know.
+        # Stop tokens that the model's own generation configuration lacks.
         self._more_stops = set(self._decoding.stop_ids) - own_stops(self.base)
         self._held_out = self._questions_of(inputs.records, self._store.records) if settings.asks else None
         self._files = self._external_questions()
@@ -220,7 +220,7 @@ class _Examination:
             kept[name] = facts["measures"]
 
     def release_base(self) -> None:
-        """Drop the base model, so that the merged one never shares the memory with it."""
+        """Free the base model before the merged one is loaded."""
         del self.base
         free_memory()
 
@@ -253,7 +253,7 @@ class _Examination:
     def _differences(
         self, measures: dict[str, dict[str, Additive]], questions: Questions | None
     ) -> dict[str, dict[str, Interval]]:
-        """Return for each step from one model to the next what lies between them."""
+        """Return the differences between each model and the next."""
         found = {}
         for step, (before, after) in STEPS.items():
             moved = differences(measures[before], measures[after]) if {before, after} <= set(measures) else {}

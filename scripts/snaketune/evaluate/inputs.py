@@ -1,4 +1,4 @@
-"""Where an input lies: rules name the manifest of the stage that made it, a person may name the thing itself."""
+"""Locating an input: rules give the manifest of the stage that made it, users may give the file or folder itself."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from snaketune.core.manifest import read_manifest
 
 
 def located(path: str | Path, name: str) -> Path:
-    """Return ``path`` itself or, when it is a manifest, what it describes: ``name`` beside it, its content checked.
+    """Return ``path`` or, if it is a manifest, ``name`` beside it after verifying its files.
 
     Raises:
         DataError: if a file that the manifest lists is missing or damaged.

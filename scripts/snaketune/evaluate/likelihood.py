@@ -1,4 +1,4 @@
-"""How likely a model finds the held-out documents: one sum per document, so that intervals can be had later."""
+"""Likelihoods of the held-out documents: one sum per document, from which intervals can be computed."""
 
 from array import array
 from dataclasses import dataclass, fields
@@ -16,7 +16,7 @@ NO_TEXTS = np.zeros(0, np.int64)
 
 @dataclass(frozen=True, slots=True)
 class Likelihoods:
-    """What a model makes of each packed document, in the order of the records; all arrays have shape [documents].
+    """A model's likelihood of each packed document, in the order of the records; all arrays have shape [documents].
 
     A text that is in several rows is one document.
 
@@ -25,7 +25,7 @@ class Likelihoods:
         lengths: tokens of the document in its rows.
         tokens: tokens that bear loss.
         nll: summed negative log-likelihood of those, in nats, float64.
-        correct: how many of those the model would have said itself.
+        correct: how many of those are the model's most likely token.
         rejected: whether the document is a bad answer; in a pair the chosen one comes right before it.
     """
 
@@ -78,17 +78,17 @@ def _summed(values: np.ndarray, firsts: np.ndarray) -> np.ndarray:
 
 def token_scores(chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
     """Return the negative log-likelihood (nats, float64) and whether the best guess is right, both of shape [n]."""
-    # Not logsumexp minus logit: for a confident model that difference of large numbers is mostly rounding.
+    # Not logsumexp minus logit: for a confident model that difference of two large numbers is mostly rounding error.
     losses = torch.nn.functional.cross_entropy(chunk.logits, chunk.targets, reduction="none")
     hits = chunk.logits.argmax(dim=1) == chunk.targets
     return losses.cpu().numpy().astype(np.float64), hits.cpu().numpy().astype(np.int64)
 
 
 class _DocumentIndex:
-    """Which document a place in a row belongs to."""
+    """Maps a position in a row to its document."""
 
     def __init__(self, rows: PackedRows, pairs: bool):
-        # Three plain numbers per document, however many there are.
+        # Compact arrays: three numbers per document, without Python objects.
         numbers, rejected = array("q"), array("b")
         for row in range(len(rows)):
             for document in rows.documents(row):
@@ -97,10 +97,10 @@ class _DocumentIndex:
                 rejected.extend(rows.rejected(row).tolist())
         self.records, self.lengths, self._starts = np.frombuffer(numbers, np.int64).reshape(-1, 3).T.copy()
         self.size = len(self.records)
-        # A place is one number, row * row_length + column; documents are sorted by that of their first token.
+        # A position is one number, row * row_length + column; documents are sorted by that of their first token.
         self._width = rows.row_length
         self.rejected = np.frombuffer(rejected, np.int8).astype(bool) if pairs else np.zeros(self.size, bool)
 
     def at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Return the number of the document at each place."""
+        """Return the number of the document at each position."""
         return np.searchsorted(self._starts, rows * self._width + columns, side="right") - 1

@@ -1,4 +1,4 @@
-"""From sums per document to the measures of a model: over all documents, per source and per length."""
+"""Measures of a model from sums per document: over all documents, per source and per length."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -12,7 +12,7 @@ from snaketune.evaluate.additive import Additive, differences, values
 from snaketune.evaluate.likelihood import Likelihoods
 from snaketune.evaluate.preferences import PREFERENCE_ACCURACY
 
-# Of more sources than this the largest are kept, so that the facts stay small.
+# With more sources than this only the largest are listed, so that the facts stay small.
 MOST_SOURCES = 200
 
 ByModel = Mapping[str, Mapping[str, Additive]]
@@ -26,7 +26,7 @@ def likelihood_measures(
     """Return the measures among ``metrics`` that likelihoods give, and ``n``, the number of documents.
 
     ``loss`` is the mean over all loss-bearing tokens in nats, ``perplexity`` is e to the loss, ``token_accuracy`` the
-    fraction of them that the model would have said, ``bits_per_byte`` the summed loss in bits over the UTF-8 bytes
+    fraction that are the model's most likely token, ``bits_per_byte`` the summed loss in bits over the UTF-8 bytes
     of the trained text (Gao et al. 2020, The Pile, section 3.1). A measure that does not exist (nothing scored, a
     perplexity beyond the range of floats) is left out. Of pairs the chosen answers count; their bytes are only known
     together with those of the rejected ones.
@@ -67,8 +67,8 @@ def additive_measures(likelihoods: Likelihoods, store: TokenStore, metrics: Coll
 
 
 def _bits_and_bytes(likelihoods: Likelihoods, store: TokenStore) -> np.ndarray:
-    """Return bits and bytes of each document that is whole: the bytes of a cut one are not known, and it adds none."""
-    # A record has several documents where its answers are examples of their own: its length tells which one it is.
+    """Return bits and bytes of each complete document; a truncated one adds neither, because its bytes are unknown."""
+    # A record has several documents if its answers are separate examples; the length identifies the document.
     widest = int(max(store.lengths.max(initial=0), likelihoods.lengths.max(initial=0))) + 1
     kept = store.records.astype(np.int64) * widest + store.lengths
     order = np.argsort(kept, kind="stable")
@@ -107,6 +107,7 @@ def by_source(first: Likelihoods, store: TokenStore, measures: ByModel) -> list[
 def by_length(first: Likelihoods, measures: ByModel) -> list[dict[str, Any]]:
     """Return the measures of documents of 2^k to 2^(k+1) tokens, ``{from, to, n, tokens, ...}``, shortest first."""
     first = first.without_rejected()
+    # frexp gives x = m * 2^e with 0.5 <= m < 1, so e - 1 is floor(log2(x)), exact for powers of two.
     powers = np.frexp(np.maximum(first.lengths, 1).astype(np.float64))[1] - 1
     found = np.unique(powers).tolist()
     return [{"from": 1 << p, "to": 2 << p, **_group(first, powers == p, measures)} for p in found]

@@ -1,4 +1,4 @@
-"""Loading a base model, its adapter or a merged model for reading, never for training."""
+"""Loading a base model, its adapter or a merged model for inference."""
 
 import gc
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from snaketune.train.packages import NONE
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", "config.json"
-# What a model takes beside its weights while it reads: one chunk of logits, a batch of hidden states, a KV cache.
+# Memory for inference besides weights: one chunk of logits, a batch of hidden states, a KV cache.
 ROOM = 1.2
 
 
@@ -52,12 +52,12 @@ class ModelSettings:
 
     @property
     def uses_flash(self) -> bool:
-        """Whether attention runs in FlashAttention's kernels, which need the documents' boundaries spelled out."""
+        """Whether attention runs in FlashAttention's kernels, which need explicit document boundaries."""
         return self.attn_implementation.startswith("flash")
 
 
 def best_device() -> torch.device:
-    """Return the device that models are read on: the GPU where there is one."""
+    """Return the device for inference: the GPU if there is one."""
     return torch.device("cuda" if has_usable_card() else "cpu")
 
 
@@ -78,8 +78,8 @@ def computing_dtype(dtype: str, device: torch.device) -> torch.dtype:
 def load_model(folder: str | Path, settings: ModelSettings, device: torch.device | None = None) -> Any:
     """Return the causal language model in ``folder``, ready for reading, on ``device`` or on the best one.
 
-    A model that does not fit the GPU is spread over it and the memory beside it: one that was trained quantised has
-    merged weights that are several times as large.
+    A model that does not fit the GPU is spread over GPU and RAM: after quantised training, the merged weights are
+    several times as large as those in training.
     """
     torch.set_num_threads(settings.cpu_threads)
     device = device or best_device()
@@ -95,7 +95,7 @@ def load_model(folder: str | Path, settings: ModelSettings, device: torch.device
 
 
 def fits(folder: str | Path, dtype: torch.dtype) -> bool:
-    """Tell whether the GPU's free memory holds the model in ``folder`` and what reading takes."""
+    """Tell whether the GPU's free memory suffices for inference with the model in ``folder``."""
     size = count_parameters(find_weight_files(Path(folder))).parameters * dtype.itemsize
     return ROOM * size < torch.cuda.mem_get_info()[0]
 
@@ -108,7 +108,7 @@ def load_tokenizer(folder: str | Path, settings: ModelSettings) -> Any:
 
 
 def is_whole_model(folder: Path) -> bool:
-    """Tell whether what a training published is a model and not an adapter."""
+    """Tell whether a training published a model instead of an adapter."""
     return (folder / MODEL_CONFIG).is_file() and not (folder / ADAPTER_CONFIG).is_file()
 
 
@@ -139,7 +139,7 @@ def attach_adapter(model: Any, folder: str | Path) -> PeftModel:
 
 
 def with_faster_layers(model: Any) -> Any:
-    """Return ``model``, whose layers compute the same in fewer passes over memory where it is read on a CPU.
+    """Return ``model`` with fused layers if it is on a CPU: the same results in fewer passes over memory.
 
     To be called once, with the adapter on it, which may be switched off and on again afterwards.
     """

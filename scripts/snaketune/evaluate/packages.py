@@ -1,4 +1,4 @@
-"""Packages that some measures need and an installation may do without."""
+"""Optional packages that some measures need."""
 
 import importlib
 import importlib.util
@@ -40,12 +40,12 @@ def _missing(setting: str, package: str, without: str) -> ConfigError:
 
 
 def prepare_imports(cfg: Any) -> None:
-    """Prepare what must be so before anything heavy is imported, and refuse what cannot be imported.
+    """Set up the environment before heavy imports, and refuse packages that cannot be imported.
 
     Raises:
         ConfigError: naming a package that is missing.
     """
-    # Everything that is evaluated lies on disk; a task file must not fetch its data either.
+    # All inputs are on disk; task files must not download data either.
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     spare_unused(cfg)
     wanted = cfg.get("evaluate", {})

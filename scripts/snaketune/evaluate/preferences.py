@@ -1,4 +1,4 @@
-"""Which answer of a held-out pair a model finds likelier: how much tuning on preferences has taught it."""
+"""Ranking of held-out answers by likelihood: what preference training has taught a model."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""An evaluation from its files to its files, some of which people read case by case."""
+"""The evaluation job: reads inputs and writes measures, and answers and losses case by case."""
 
 import time
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""Logits of the positions that bear loss in packed rows, in chunks whose memory does not depend on the data.
+"""Logits at loss-bearing positions of packed rows, in chunks whose memory does not depend on the data.
 
-Documents in a row are kept apart by restarting position ids alone: transformers isolates them only when it gets
-neither an attention mask nor a KV cache, so that neither is ever passed here.
+Documents in a row are separated by the restarts of position ids alone. transformers honours these only without an
+attention mask and a KV cache, so neither is ever passed here.
 """
 
 from collections.abc import Iterator
@@ -28,9 +28,9 @@ class Chunk:
 
     Attributes:
         rows: row in the file of each position, int64, shape [n].
-        columns: place of the predicted token in its row, int64, shape [n].
-        targets: the token that is right, int64, shape [n].
-        logits: what the model says, float32, shape [n, vocabulary].
+        columns: position of the predicted token in its row, int64, shape [n].
+        targets: the correct token, int64, shape [n].
+        logits: the model's logits, float32, shape [n, vocabulary].
     """
 
     rows: np.ndarray
@@ -61,7 +61,7 @@ def scored_chunks(model: Any, rows: PackedRows, settings: ModelSettings, limit: 
 
 
 def row_batches(tokens: np.ndarray, row_length: int) -> Iterator[list[int]]:
-    """Yield row numbers in batches of at most 8192 tokens, rows of similar fill together, so that little is padding."""
+    """Yield row numbers in batches of at most 8192 tokens; rows of similar length share a batch to save padding."""
     order = np.argsort(tokens, kind="stable")[::-1]
     size = max(1, TOKENS_PER_PASS // row_length)
     for start in range(0, len(order), size):
@@ -73,7 +73,7 @@ def _trimmed(batch: dict[str, torch.Tensor], width: int) -> dict[str, torch.Tens
 
 
 class _Reader:
-    """A model cut in two: hidden states at the wanted positions, and the output layer that turns them into logits."""
+    """A model in two parts: hidden states at selected positions, and the output layer that computes their logits."""
 
     def __init__(self, model: Any, settings: ModelSettings):
         self._model = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -83,7 +83,7 @@ class _Reader:
 
     @torch.no_grad()
     def states(self, batch: dict[str, torch.Tensor], places: torch.Tensor) -> torch.Tensor:
-        """Return what :meth:`project` makes logits of, at ``places`` (row, column) of the batch, shape [n, width]."""
+        """Return the inputs of :meth:`project` at ``places`` (row, column) of the batch, shape [n, width]."""
         at = places.to(self._device)
         if self._is_plain:
             hidden = body_of(self._model)(**self._inputs(batch)).last_hidden_state
@@ -110,7 +110,7 @@ class _Reader:
     def _probe(self) -> tuple[int, bool]:
         """Return the size of the vocabulary and whether hidden states times the output layer are the logits.
 
-        Some models scale or cap them afterwards; their own logits are then taken, row by row.
+        For models that scale or cap them afterwards, the model's own logits are taken, row by row.
         """
         ids = torch.arange(PROBE_TOKENS, device=self._device)[None]
         own = self._model(input_ids=ids, use_cache=False).logits

@@ -1,4 +1,4 @@
-"""What an evaluation is given, what it measures and how."""
+"""Inputs and settings of an evaluation."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from snaketune.settings.evaluation import EvaluationSlice
 
 @dataclass(frozen=True, slots=True)
 class EvaluationInputs:
-    """Where the models and the held-out data lie; ``merged`` is None for a run that does not merge.
+    """Paths of the models and the held-out data; ``merged`` is None for a run that does not merge.
 
     Attributes:
         tokens: folder with the tokenised splits and ``chat_template.jinja``.
@@ -35,7 +35,7 @@ class EvaluationSettings:
     """What is measured and how.
 
     Attributes:
-        normalize: what may differ between an answer and the reference that it matches.
+        normalize: differences between an answer and its reference to ignore.
         latency_requests: requests that are answered one at a time, for the latency; 0 measures none.
         files: external evaluation files.
         tasks: task files of lm-evaluation-harness, ``{path, digest}`` each.

@@ -1,4 +1,4 @@
-"""Base and tuned model answering at the same time, token by token in turns."""
+"""Base and tuned model answer at the same time, alternating token by token."""
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -47,7 +47,7 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class _Speaker:
-    """A model, and whether its adapter is switched on while it speaks; None where it has none."""
+    """A model, and whether its adapter is enabled while it generates; None without an adapter."""
 
     model: Any
     adapter: bool | None
@@ -151,7 +151,7 @@ def _fast(folder: Path, settings: ModelSettings) -> Any:
 
 
 class _Turns:
-    """Lets threads go on one after the other, so that what they draw and share never depends on who is faster."""
+    """Lets threads run strictly in turns, so that random numbers and output do not depend on their speed."""
 
     def __init__(self, count: int):
         self._present, self._current, self._changed = list(range(count)), 0, threading.Condition()
@@ -176,7 +176,7 @@ class _Turns:
 
 
 class _Streamer(BaseStreamer):
-    """Takes each token as it is made, shows the text and hands over to the other model."""
+    """Receives each token as it is generated, shows the text and hands over to the other model."""
 
     def __init__(
         self,

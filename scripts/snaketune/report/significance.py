@@ -1,16 +1,17 @@
-"""Is a difference more than chance? Two small exact answers, without a dependency."""
+"""Significance of differences: McNemar's exact test and Wilson's interval, without a dependency."""
 
 import math
 
 
 def sign_test(gains: int, losses: int) -> float:
-    """Return the two-sided p value of McNemar's exact test: gains and losses are equally likely under chance.
+    """Return the two-sided p value of McNemar's exact test, whose null hypothesis is that both are equally likely.
 
     Source: McNemar (1947), Psychometrika 12; exact form with the binomial distribution.
     """
     changed = gains + losses
     if changed == 0:
         return 1.0
+    # Binomial coefficients as integers, each from the one before: exact for any count, where floats would overflow.
     term, tail = 1, 1
     for k in range(min(gains, losses)):
         term = term * (changed - k) // (k + 1)
@@ -24,6 +25,7 @@ def interval(fraction: float, n: int) -> tuple[float, float]:
 
     Source: Wilson (1927), JASA 22.
     """
+    # Not fraction ± z·se (Wald): that has zero width at 0% and 100%, and covers too little for few cases.
     z = 1.959964
     centre = (fraction + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(fraction * (1 - fraction) / n + z * z / (4 * n * n))

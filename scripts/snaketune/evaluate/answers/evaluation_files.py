@@ -23,7 +23,7 @@ OWN_COLUMNS = "evaluate.columns"
 
 @dataclass(frozen=True, slots=True)
 class FileSettings:
-    """Which files there are, ``{path, digest}`` each, and how they are read."""
+    """The external files, ``{path, digest}`` each, and how they are read."""
 
     entries: tuple[dict[str, str], ...] = ()
     columns: dict[str, str] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class FileSettings:
 
     @property
     def policy(self) -> ReadingPolicy:
-        """Return how the files are read; records of a test split are what they are for."""
+        """Return the reading settings; records of a test split are allowed, because these files are for testing."""
         given = (self.columns, self.ignore, self.roles, self.strip, self.system_prompt)
         return ReadingPolicy("auto", *given, for_training=False)
 
@@ -64,7 +64,7 @@ class FileSettings:
 
 @contextmanager
 def canonical_records(entry: dict[str, str], settings: FileSettings) -> Iterator[Path]:
-    """Give the canonical records of an evaluation file, which are gone when the block ends.
+    """Provide the canonical records of an evaluation file for the duration of the block.
 
     Raises:
         DataError: if the file cannot be used as a whole: a question that is left out would change the score.
@@ -76,7 +76,7 @@ def canonical_records(entry: dict[str, str], settings: FileSettings) -> Iterator
             reader = RecordReader(settings.policy, file, Quarantine(refused))
             try:
                 reader.read([(Source(entry["path"], path.stat().st_size, entry["digest"]), path)], threads=1)
-                if settings.columns_key == OWN_COLUMNS:  # those of the data may name what questions lack
+                if settings.columns_key == OWN_COLUMNS:  # training columns may be absent here
                     reader.finish()
             except (ConfigError, DataError) as error:
                 raise DataError(f"evaluate.files: {settings.in_own_words(error)}") from None

@@ -1,4 +1,4 @@
-"""Greedy answers in batches: same answers as one by one, in a fraction of the time."""
+"""Greedy generation in batches: the same answers as one by one, in a fraction of the time."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from snaketune.evaluate.answers.timing import Stopwatch
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How answers are made: greedily, at most ``max_new_tokens`` long, up to one of ``stop_ids``."""
+    """Generation settings: greedy, at most ``max_new_tokens``, up to one of ``stop_ids``."""
 
     max_new_tokens: int
     batch_size: int
@@ -25,7 +25,7 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Answers in the order of their prompts; ``cut`` says which ran to their longest length without an end."""
+    """Answers in the order of their prompts; ``cut`` marks those that reached the maximum length."""
 
     texts: list[str]
     cut: list[bool]
@@ -38,7 +38,7 @@ def with_room(prompts: Sequence[Prompt], model: Any) -> list[Prompt]:
 
 
 def context_length(model: Any) -> int:
-    """Return the longest sequence of the model in tokens; a very large number where it states none."""
+    """Return the model's maximum sequence length in tokens; a very large number if it states none."""
     config = model.config.get_text_config()
     return getattr(config, "max_position_embeddings", None) or 1 << 30
 
@@ -57,7 +57,7 @@ def generate_answers(
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
     answers = Answers([""] * len(prompts), [False] * len(prompts))
     own_defaults = model.generation_config
-    # generate() fills what a configuration leaves open from the model's own, which may sample or penalise.
+    # generate() fills unset values from the model's own generation configuration, which may sample or penalise.
     model.generation_config = GenerationConfig()
     try:
         for limit, places in answer_batches(prompts, decoding, context_length(model)):
@@ -77,7 +77,7 @@ def generate_answers(
 
 
 def spelled(tokenizer: Any, ids: Sequence[int]) -> str:
-    """Return the text of an answer; of its special tokens only those that tell reasoning from what follows."""
+    """Return the text of an answer, keeping only those special tokens that delimit reasoning."""
     written = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     marked = readable(written, tokenizer.all_special_tokens)
     if marked is not None:
@@ -86,9 +86,9 @@ def spelled(tokenizer: Any, ids: Sequence[int]) -> str:
 
 
 def answer_batches(prompts: Sequence[Prompt], decoding: Decoding, context: int) -> Iterator[tuple[int, list[int]]]:
-    """Yield batches of places in ``prompts``, longest first, with the number of tokens that their answers may have.
+    """Yield batches of indices into ``prompts``, longest first, with the maximum length of their answers in tokens.
 
-    All prompts of a batch may have equally long answers, so that an answer does not depend on its batch.
+    All prompts of a batch have the same maximum, so that an answer does not depend on its batch.
     """
     room = [min(decoding.max_new_tokens, context - len(prompt.ids)) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda place: (-len(prompts[place].ids), place))

@@ -1,7 +1,7 @@
-"""When an answer counts as right: what may differ between equal texts, and numbers compared as numbers.
+"""When an answer counts as correct: normalisation of texts, and comparison of numbers.
 
-Numbers are found as lm-evaluation-harness does for GSM8K: what stands behind the last marker (``#### 42``, its strict
-match), or without a marker the last number of all (its flexible extraction). They are compared as numbers: 1,000.0 is
+Numbers are extracted as in lm-evaluation-harness for GSM8K: the one after the last marker (``#### 42``, its strict
+match), or without a marker the last number (its flexible extraction). They are compared by value: 1,000.0 equals
 $1000.
 """
 
@@ -34,7 +34,7 @@ def answer_number(text: str) -> Decimal | None:
 
 
 def reference_number(text: str) -> Decimal | None:
-    """Return the number that ``text`` marks as its answer or is itself, or None."""
+    """Return the number that ``text`` marks as its answer or consists of, or None."""
     marked = _marked(text)
     if marked is not None:
         return _last_number(marked)
@@ -76,7 +76,7 @@ def without_articles(text: str) -> str:
     return " ".join(ARTICLES.sub(" ", text).split())
 
 
-# In the order in which they are applied: an article is found before its neighbours are joined.
+# In order of application: articles are removed before whitespace is joined.
 NORMALIZERS: dict[str, Callable[[str], str]] = {
     "unicode": lambda text: unicodedata.normalize("NFKC", text),
     "case": str.casefold,

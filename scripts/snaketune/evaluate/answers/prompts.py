@@ -24,11 +24,11 @@ Turn = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """How the conversations that a model was trained on were written: prompts are written in the same way.
+    """How the training conversations were rendered; prompts are rendered in the same way.
 
     Attributes:
-        date: what templates took for today.
-        reasoning: what became of reasoning.
+        date: the current date for templates.
+        reasoning: how reasoning was handled.
     """
 
     date: str = DEFAULT_DATE
@@ -36,7 +36,7 @@ class Writing:
 
     @classmethod
     def of(cls, tokens: Path) -> "Writing":
-        """Return that of tokenised records, from their manifest."""
+        """Return the rendering of tokenised records, from their manifest."""
         facts = read_manifest(tokens / "manifest.json") if (tokens / "manifest.json").is_file() else {}
         return cls(facts.get("date", DEFAULT_DATE), facts.get("reasoning", reasoning.AUTO))
 
@@ -49,7 +49,7 @@ class Prompt:
         record: line of the record in the held-out file.
         text: the conversation up to the answer, as the model reads it.
         ids: its token ids.
-        reference: the answer that the data give.
+        reference: the answer in the data.
     """
 
     record: int
@@ -66,7 +66,7 @@ def choose_prompts(
     template: str,
     writing: Writing = Writing(),
 ) -> tuple[list[Prompt], list[int]]:
-    """Return at most ``limit`` prompts in the order of the records, and the records that the template refused.
+    """Return at most ``limit`` prompts in the order of the records, and the records that the template rejected.
 
     Which ones is decided by a digest of their content: the choice is stable when records are added, removed or
     reordered around them. Records of plain text have no request, those that tokenising dropped are left out; of a pair
@@ -93,7 +93,7 @@ def choose_prompts(
 def _candidates(
     path: str | Path, tokenized: np.ndarray | None
 ) -> Iterator[tuple[str, int, list[Turn], list[Turn] | None]]:
-    # Answers that are examples of their own name their record several times.
+    # A record whose answers are separate examples occurs several times.
     kept, place = (None if tokenized is None else np.unique(tokenized)), 0
     with open(path, "rb") as lines:
         for number, line in enumerate(lines):

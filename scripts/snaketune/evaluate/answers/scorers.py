@@ -1,4 +1,4 @@
-"""Measures of generated answers against their references, each from numbers that one answer adds."""
+"""Additive measures of generated answers against their references."""
 
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -12,10 +12,10 @@ from snaketune.evaluate.additive import Additive
 from snaketune.evaluate.answers.matching import normalizer, numeric_match
 from snaketune.evaluate.packages import ROUGE, SACREBLEU, package
 
-# Measures that call an answer right or wrong. The first that was asked for and applies to every reference decides which
-# it is: where all references end in a number, it is the number that counts.
+# Measures that classify an answer as right or wrong. The first requested one that applies to every reference decides:
+# if all references end in a number, that is the numeric match.
 DECIDING = ("numeric_match", "exact_match", "json_equal")
-# Measures of which an answer may not be a case.
+# Measures that do not apply to every answer.
 OF_SOME = (*DECIDING, "json_valid")
 ANSWER_METRICS = (*DECIDING, "json_valid", "chrf", "bleu", "rouge_l")
 
@@ -27,7 +27,7 @@ class Scorer:
     Attributes:
         parts: the numbers that an answer with its reference adds.
         value: the measure from their sums, None where no answer was scored.
-        score: that of one answer, for reading; None where it cannot be scored.
+        score: score of one answer, for display; None if it cannot be scored.
     """
 
     parts: Callable[[str, str], Sequence[float]]
@@ -80,12 +80,12 @@ def json_equal(answer: str, reference: str) -> bool | None:
     found = _document(answer)
     try:
         return found is not None and _canonical(found) == _canonical(wanted)
-    except (RecursionError, orjson.JSONEncodeError):  # an answer of a thousand nested brackets is not an answer
+    except (RecursionError, orjson.JSONEncodeError):  # deeply nested brackets exceed the recursion limit
         return False
 
 
 def _canonical(document: Any) -> bytes:
-    # Bytes, not values: in Python true equals 1 and 1 equals 1.0, in JSON only the latter do.
+    # Serialised bytes, not values: in Python True == 1 == 1.0, in JSON only the latter are equal.
     return orjson.dumps(_numbers(document), option=orjson.OPT_SORT_KEYS)
 
 

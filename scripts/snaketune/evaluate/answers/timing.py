@@ -1,4 +1,4 @@
-"""How long answers take: measured on this machine, so that no two runs agree."""
+"""Timing of generation, measured on this machine and therefore volatile."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

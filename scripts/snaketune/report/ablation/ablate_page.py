@@ -1,4 +1,4 @@
-"""An ablation as a page: what each optimisation was worth here, alone and together, a pure function of ablate.json."""
+"""The page of an ablation: the effect of each optimisation, alone and together; a pure function of ablate.json."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ WAYS = {
     ),
 }
 BUSY = 0.05
-"""Share of CPU wait above which the page says that the machine was busy."""
+"""Fraction of CPU wait above which the page notes that the machine was busy."""
 NOTHING = "\u2013"
 WORDS = {"faster": "faster", "slower": "slower", "unclear": "no clear difference"}
 
@@ -114,7 +114,7 @@ def figures(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-# Nats per token: what another order of sums makes of the same training.
+# Nats per token: differences of this size arise from the order of summation alone.
 ROUNDING = 1e-6
 
 

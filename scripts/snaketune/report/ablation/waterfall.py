@@ -1,4 +1,4 @@
-"""From the slow end to the fast one in steps: each factor as it was measured alone, and what they overlap by."""
+"""Waterfall from the slow to the fast end: each factor as measured alone, and their overlap."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ class Bar:
 
 
 def bars(facts: Mapping[str, Any]) -> list[Bar]:
-    """Return the bars: both ends as measured, between them the parts one after the other, then what they overlap by.
+    """Return the bars: the slow end, the single factors one after the other, their overlap, and the fast end.
 
-    Each part shortens what the ones before it left by the speed-up it has alone, so that the parts end at the product
-    of the parts.
+    Each factor divides the time that the ones before it left by its own speed-up, so that they end at the product of
+    the single speed-ups; the overlap is the distance from there to the measured fast end.
     """
     whole = facts["combined"]
     if "failed" in whole:

@@ -1,1 +1,1 @@
-"""Charts, and the curves behind them."""
+"""Charts and their curves."""

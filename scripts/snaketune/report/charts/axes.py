@@ -1,4 +1,4 @@
-"""From values to places in a drawing: where the ticks of an axis are and how they read."""
+"""Axes: scaling of values to positions, and the positions and labels of ticks."""
 
 import math
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from snaketune.report import units
 
 Write = Callable[[float, float], str]
-"""How a tick reads: from its value and the distance to the next one."""
+"""Formats a tick label from its value and the distance to the next tick."""
 STEPS = (1.0, 2.0, 5.0, 10.0)
 ROUNDING = 0.7
-"""How much closer than wished for ticks may be: a few more are better than half of them."""
+"""Tolerance on the tick distance: a few more ticks are better than half as many."""
 SMALLEST, LARGEST = 1e-4, 1e7
 
 
@@ -25,7 +25,7 @@ class Scale:
     logarithmic: bool = False
 
     def place(self, value: float) -> float:
-        """Return where a value is, from 0 at ``low`` to 1 at ``high``."""
+        """Return the position of a value, from 0 at ``low`` to 1 at ``high``."""
         value, low, high = (self.inner(one) for one in (value, self.low, self.high))
         return (value - low) / (high - low)
 
@@ -38,8 +38,8 @@ def linear(low: float, high: float, count: int, whole: bool = False, nice: bool 
     """Return an axis over some values with about ``count`` ticks at 1, 2 or 5 times a power of ten.
 
     Args:
-        low, high: the lowest and the highest value; equal ones get some room around them.
-        count: how many ticks are wished for.
+        low, high: the lowest and the highest value; equal ones are widened.
+        count: desired number of ticks.
         whole: ticks are whole numbers.
         nice: the axis begins and ends at a tick; otherwise at the lowest and the highest value.
     """
@@ -74,12 +74,12 @@ def _step(least: float) -> float:
 
 
 def _steady(value: float) -> float:
-    """Return a value without the noise of its last binary digits."""
+    """Return a value without floating-point noise."""
     return float(f"{value:.12g}")
 
 
 def number(value: float, step: float) -> str:
-    """Return a tick with as many decimals as the distance between ticks asks for."""
+    """Format a tick with the decimals that the distance between ticks requires."""
     size = max(abs(value), step)
     if value == 0:
         return "0"
@@ -90,7 +90,7 @@ def number(value: float, step: float) -> str:
 
 
 def thousands(value: float, step: float) -> str:
-    """Return a tick as 20k, 1.5M or 3G."""
+    """Format a tick as 20k, 1.5M or 3G."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{number(_steady(value / size), step / size)}{letter}"
@@ -98,10 +98,10 @@ def thousands(value: float, step: float) -> str:
 
 
 def money(value: float, step: float) -> str:
-    """Return a tick in US dollars."""
+    """Format a tick in US dollars."""
     return f"${number(value, step)}"
 
 
 def per_cent(value: float, step: float) -> str:
-    """Return a tick of a fraction in per cent."""
+    """Format a fraction as a percentage."""
     return f"{number(_steady(value * 100), step * 100)}%"

@@ -1,4 +1,4 @@
-"""What a training logged about itself: curves over the steps, and how far each step is in tokens and in time."""
+"""The metrics that a training logged: curves over steps, and the progress of each step in tokens and time."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ CURVES = (
     "reward",
     "completion_length",
 )
-# Measured on a machine: two trainings that are otherwise equal differ in them.
+# Measured on a machine: these differ between otherwise identical trainings.
 RATES = ("tokens_per_second", "mfu", "memory_gb", "gpu_utilization")
 SPENT = ("data_seconds", "compute_seconds", "evaluation_seconds", "checkpoint_seconds")
 
@@ -34,7 +34,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a step is: real tokens so far, and seconds of training so far (None where they were not logged)."""
+    """Progress at a step: real tokens and seconds of training so far (None if not logged)."""
 
     tokens: int | None
     seconds: float | None
@@ -52,7 +52,7 @@ class Metrics:
 def gather(lines: Iterable[Mapping[str, Any]]) -> Metrics:
     """Return the curves of the lines of ``metrics.jsonl``, in their order.
 
-    The seconds of a resumed training go on where those of the one before ended, without the time in between.
+    The seconds of a resumed training continue from those before the interruption, without the time in between.
     """
     points: dict[str, list[Point]] = {name: [] for name in (*CURVES, *RATES)}
     gaps: Counter[str] = Counter()

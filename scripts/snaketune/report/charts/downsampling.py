@@ -1,4 +1,4 @@
-"""Curves with many points, made small without hiding a spike."""
+"""Downsampling of curves with many points that keeps every spike visible."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,6 +15,7 @@ def thin(points: Sequence[Point], maximum: int = MAXIMUM_POINTS) -> list[Point]:
     """
     if len(points) <= maximum:
         return list(points)
+    # Averages or every n-th point would drop a spike of one step. Two points per bucket bound the number.
     inner = points[1:-1]
     buckets = (maximum - 2) // 2
     kept = [points[0]]

@@ -1,4 +1,4 @@
-"""Training and held-out loss in one picture, over steps, tokens, time or money."""
+"""Charts of training and held-out loss over steps, tokens, time or cost."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ BUTTONS = {"loss": "Steps", "loss-tokens": "Tokens", "loss-time": "Time", "loss-
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What the loss is drawn over: ``place`` gives a logged step's place on it, None where that is not known."""
+    """A horizontal axis of the loss: ``place`` returns the position of a logged step on it, None if unknown."""
 
     name: str
     title: str

@@ -1,9 +1,9 @@
-"""Charts as SVG of our own: no library in the page, the same bytes everywhere, as wide as their place.
+"""Charts as SVG without a library in the page: the same bytes everywhere, as wide as the page allows.
 
-A drawing is a column of labels beside a field. Places across the field are per cent of its width, so that it fits any
-screen without being drawn again and its text keeps its size; lines are in the units of their data, which a transform
-stretches over the field, so that the script which tells values reads them from there. Colours are classes of the
-page's style: charts follow light, dark and print.
+A chart is a column of labels beside a plot area. Horizontal positions in the area are percentages of its width, so that
+it fits any screen without redrawing while text keeps its size. Lines are in data units, which a transform stretches
+over the area, so that the script of the tooltips can read values from them. Colours are classes of the page's style
+sheet: charts follow light mode, dark mode and print.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from snaketune.report.charts.axes import Scale, Write
 TOP, BOTTOM = 24, 46
 """Pixels above the field for the title of its values, and below for ticks and the title across."""
 CHARACTER = 6.6
-"""Pixels of a digit at 12 pixels, generously."""
+"""Width of a digit at 12 pixels, rounded up."""
 FINE_POINTS = 300
 COLOURS = 8
 SPAN = 42
@@ -35,7 +35,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar of a histogram from ``low`` to ``high`` across."""
+    """A bar of a histogram, from ``low`` to ``high`` horizontally."""
 
     low: float
     high: float
@@ -54,7 +54,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What an axis is called and how its ticks read; ``low`` and ``high`` hold it wider than its values."""
+    """Title and tick format of an axis; ``low`` and ``high`` extend it beyond its values."""
 
     title: str
     write: Write = axes.number
@@ -66,7 +66,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """What is drawn: lines or bars over one axis, ``height`` pixels high."""
+    """A plot: lines or bars over one axis, ``height`` pixels high."""
 
     across: Axis
     upward: Axis
@@ -125,7 +125,7 @@ def drawn(plot: Plot | Spans, logarithmic: bool = False) -> str:
 
 
 class _Field:
-    """Places in a field: per cent across, pixels down."""
+    """Positions in the plot area: percentages horizontally, pixels vertically."""
 
     def __init__(self, across: Scale, upward: Scale, height: int) -> None:
         self.across, self.upward, self.height = across, upward, height

@@ -1,4 +1,4 @@
-"""Several runs side by side: what was set differently, what came out of it, and the curves in one picture."""
+"""Comparison of several runs: differing settings, results, and overlaid curves."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One key of the configuration that the runs do not agree on."""
+    """A configuration key whose values differ between the runs."""
 
     key: str
     values: tuple[str, ...]
@@ -61,7 +61,7 @@ def load_run(folder: Path) -> RunFacts:
 
 
 def differences(runs: Sequence[RunFacts]) -> list[Difference]:
-    """Return the keys that the runs do not agree on, sorted; a key that a run lacks shows as not set."""
+    """Return the keys whose values differ between the runs, sorted; a missing key shows as not set."""
     tables = [run.run["config"] for run in runs]
     keys = sorted({key for table in tables for key in table})
     rows = []
@@ -73,7 +73,7 @@ def differences(runs: Sequence[RunFacts]) -> list[Difference]:
 
 
 def relative(value: float | None, first: float | None) -> str:
-    """Return by how much a value differs from the first run's, in per cent of it."""
+    """Return the relative difference of a value from the first run's, in percent."""
     if value is None or not first:
         return ""
     if value == first:
@@ -98,7 +98,7 @@ def throughput(run: RunFacts) -> float | None:
 
 
 def median(values: Iterable[float]) -> float | None:
-    """Return the middle one of some values, the upper one of two, or None without any."""
+    """Return the median of some values, the upper of two middle ones; None without any."""
     ordered = sorted(values)
     return ordered[len(ordered) // 2] if ordered else None
 
@@ -165,7 +165,7 @@ def curve(run: RunFacts, key: str) -> list[Progress]:
 
 
 def labels(runs: Sequence[RunFacts]) -> list[str]:
-    """Return what the page calls each run: its name, with the id where two variants have the same name."""
+    """Return the display name of each run: its name, with the id if two variants share it."""
     names = [run.name for run in runs]
     return [
         excerpt(name if names.count(name) == 1 else f"{name} {run.folder.name}", 60).text

@@ -1,4 +1,4 @@
-"""The curves of several runs in one picture, over tokens and over time."""
+"""Overlaid curves of several runs, over tokens, time and cost."""
 
 from collections.abc import Sequence
 

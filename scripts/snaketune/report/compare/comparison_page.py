@@ -29,7 +29,7 @@ def render_comparison(runs: Sequence[RunFacts], everything: Sequence[RunFacts], 
     Args:
         runs: the runs side by side, in this order.
         everything: all runs of the results, for the table at the end.
-        page_folder: where the page will lie; links to reports are relative to it.
+        page_folder: folder of the page; links to reports are relative to it.
     """
     pairs = Pairs(runs)
     return fill(
@@ -45,7 +45,7 @@ def render_comparison(runs: Sequence[RunFacts], everything: Sequence[RunFacts], 
 
 
 def warnings(runs: Sequence[RunFacts]) -> list[str]:
-    """Return why some numbers of these runs do not compare."""
+    """Return notes on why some numbers of these runs are not comparable."""
     found = []
     if len({run.run["digests"].get("data") for run in runs}) > 1:
         found.append("The runs were not trained and evaluated on the same data: their losses do not compare directly.")
@@ -81,7 +81,7 @@ def find_runs(results: Path) -> list[RunFacts]:
 
 
 def rank(run: RunFacts) -> tuple[float, str, str]:
-    """Return the place of a run in the table of all runs: by held-out loss, those without one last."""
+    """Return the sort key of a run in the table of all runs: by held-out loss, runs without one last."""
     loss = score(run.evaluation["tuned"], "loss")
     return (float("inf") if loss is None else loss, run.name, run.folder.name)
 

@@ -1,4 +1,4 @@
-"""Which of several runs is better, in one line that the paired intervals carry."""
+"""The verdict on several runs in one line, based on paired intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ class Comparison:
 def comparison_verdict(runs: Sequence[RunFacts], pairs: Pairs) -> Comparison:
     """Return which run is better over the held-out records that all of them were evaluated on.
 
-    Right answers and held-out loss decide (of preference runs the accuracy has no pairs in the facts, and only answers
-    do); a run leads where it is clearly better than every other in one of them and behind in none.
+    Correct answers and held-out loss decide; for preference runs only answers do, because the facts hold no paired
+    accuracies. A run leads if it is clearly better than every other in one of them and behind in none.
     """
     names = labels(runs)
     keys = [key for key in deciding_measures(runs) if _is_paired(runs, pairs, key)]

@@ -1,4 +1,4 @@
-"""Two runs over the held-out records that both were evaluated on: by how much they differ, and how sure that is."""
+"""Paired differences of two runs over the held-out records that both were evaluated on, with intervals."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,15 +14,15 @@ from snaketune.facts.lines import DocumentLine, GenerationLine, read_lines
 from snaketune.report.compare.comparison import RunFacts
 from snaketune.report.run.judging import clear_sign
 
-# The scores whose mean over the answers is the measure; BLEU and chrF are no means.
+# Measures that are the mean of per-answer scores; BLEU and chrF are not.
 MEANS = ("exact_match", "json_equal", "numeric_match", "json_valid", "rouge_l")
 LIKE_LOSS = ("perplexity", "bits_per_byte")
-"""What is lower exactly where the loss is, on the same records with the same tokenizer."""
+"""Measures that are monotonic in the loss, on the same records with the same tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What the tuned model of a run did with each held-out record; records are known by what was asked of them.
+    """Scores of a run's tuned model on each held-out record; records are identified by their requests.
 
     Attributes:
         documents: summed loss in nats and loss-bearing tokens of each document, by record and place in the record.
@@ -49,7 +49,7 @@ class Shared:
 
 
 def scored(run: RunFacts) -> Scored:
-    """Read what a run's tuned model did with each record; nothing of what the run did not write."""
+    """Read the scores of a run's tuned model on each record; measures that the run did not write are absent."""
     documents = _documents(_lines(run.folder / "documents.jsonl", DocumentLine))
     return Scored(
         documents, _answers(_lines(run.folder / "generations.jsonl", GenerationLine)), run.run["digests"].get("data")

@@ -1,4 +1,4 @@
-"""Measures of several runs in rows, and which of them is the best one where that is known."""
+"""Rows of measures of several runs, and the best run of each if it is known."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from snaketune.report.compare.paired import Shared, compare, scored
 from snaketune.report.run.evaluation import METRICS, Metric
 
 SAME = 0.001
-"""How far two counted values may lie apart, relative to the larger, and still be called equal."""
+"""Relative difference below which two counted values are called equal."""
 NOISE = 0.1
-"""The same of what one training on one GPU measured once."""
+"""The same for values measured once by one training on one GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Measured:
 
 
 class Pairs:
-    """What lies between any two of some runs; each pair is compared once."""
+    """Differences between any two of several runs; each pair is compared once."""
 
     def __init__(self, runs: Sequence[RunFacts]) -> None:
         self._scored = [scored(run) for run in runs]
@@ -59,8 +59,8 @@ class Pairs:
     def leading(self, key: str, values: Sequence[float | None], higher_is_better: bool | None) -> tuple[bool, ...]:
         """Return which runs have the best value of a measure: all that are not clearly worse than the best one.
 
-        Nobody leads where that is everyone, where a difference has no interval, or where what the runs share says the
-        opposite of their values.
+        No run leads if all do, if a difference has no interval, or if the differences on shared records contradict the
+        values.
         """
         nobody = (False,) * len(values)
         known = [place for place, value in enumerate(values) if value is not None]
@@ -139,7 +139,7 @@ def on_one_gpu(runs: Sequence[RunFacts]) -> bool:
 
 
 def best(values: Sequence[float | None], higher_is_better: bool | None, tolerance: float = SAME) -> tuple[bool, ...]:
-    """Return which runs have the best value; nobody wins where all are the same or nothing is better."""
+    """Return which runs have the best value; none if all are equal or the value is neither better nor worse."""
     known = [value for value in values if value is not None]
     if higher_is_better is None or len(known) < 2:
         return (False,) * len(values)
