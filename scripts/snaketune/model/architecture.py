@@ -1,4 +1,4 @@
-"""What kind of model a configuration describes, and which class of transformers has it."""
+"""The kind of model that a configuration describes, its class in transformers, and its attention kernels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +11,14 @@ def read_configuration(folder: str | Path, trust_remote_code: bool) -> Any:
     """Return the ``PreTrainedConfig`` of the model in ``folder``.
 
     Raises:
-        ConfigError: if this version of transformers does not know the kind of model, or cannot read its settings.
+        ConfigError: if this version of transformers does not support the kind of model, or cannot read its settings.
     """
     import transformers
     from transformers import AutoConfig
 
     try:
         return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=trust_remote_code)
-    except Exception as error:  # each kind of configuration checks its values in its own way; the reason is passed on
+    except Exception as error:  # configuration classes raise errors of many types; the reason is passed on
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ConfigError(
             f"{Path(folder) / 'config.json'} cannot be read by transformers {transformers.__version__} ({reason}):"
@@ -27,11 +27,11 @@ def read_configuration(folder: str | Path, trust_remote_code: bool) -> Any:
 
 
 def auto_class(config: Any) -> Any:
-    """Return the class of transformers that opens the model of ``config`` as a language model.
+    """Return the transformers auto class that loads the model of ``config`` as a language model.
 
-    That is ``AutoModelForCausalLM``, and ``AutoModelForImageTextToText`` for a vision-language model whose causal
-    class is missing or would leave the rest of the checkpoint behind: its text model is trained, everything before
-    that is left as it is and goes into what is merged.
+    This is ``AutoModelForCausalLM``, or ``AutoModelForImageTextToText`` for a vision-language model without a causal
+    class, or whose causal class would drop the rest of the checkpoint. Only the text model is trained then; the other
+    parts stay as they are and are part of the merged model.
     """
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
@@ -41,14 +41,14 @@ def auto_class(config: Any) -> Any:
 
 
 def _takes_the_text_alone(config: Any, causal: Any) -> bool:
-    """Tell whether the causal class opens a part of this checkpoint; one that was saved as such has no more."""
+    """Return whether the causal class loads only a part of this checkpoint (one saved by that class has no more)."""
     text, found = getattr(type(config), "sub_configs", {}).get("text_config"), causal[type(config)]
     is_text = text is not None and getattr(found, "config_class", None) is text
     return is_text and found.__name__ not in (config.architectures or [])
 
 
 def model_class(config: Any) -> type | None:
-    """Return the class of the model of ``config``, None for code that comes with the model or an unknown kind."""
+    """Return the model class of ``config``, None for an unknown kind or for a model with its own code."""
     mapping = auto_class(config)._model_mapping
     found = mapping[type(config)] if type(config) in mapping else None  # noqa: SIM401 - it is lazy and no dict
     return found[0] if isinstance(found, tuple) else found
@@ -56,12 +56,12 @@ def model_class(config: Any) -> type | None:
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """Which attention kernels transformers has for a kind of model.
+    """The attention kernels that transformers supports for a kind of model.
 
     Attributes:
         kind: ``model_type``.
-        any_kernel: whether its layers look their attention up by name, so that one of ours is called, too.
-        flash_kernels: those that its flash attention needs where not any will do, e.g. for attention sinks.
+        any_kernel: whether its layers look up their attention by name, so that a registered kernel of ours is used.
+        flash_kernels: the flash kernels that it requires (for attention sinks, for example); empty if any will do.
     """
 
     kind: str
@@ -72,14 +72,14 @@ class Support:
     flash_kernels: tuple[str, ...] = ()
 
     def runs(self, kernel: str) -> bool:
-        """Tell whether the attention implementation ``kernel`` works with these models."""
+        """Return whether the attention implementation ``kernel`` works with these models."""
         if kernel.startswith("flash"):
             return self.flash and (not self.flash_kernels or kernel in self.flash_kernels)
         return {"sdpa": self.sdpa, "flex_attention": self.flex}.get(kernel, True)
 
 
 def support_of(config: Any) -> Support:
-    """Return what transformers' class for ``config`` says of itself; a class that is not known may support all."""
+    """Return the kernels that the class of ``config`` declares; an unknown class is assumed to support all."""
     found, kind = model_class(config), config.model_type
     if found is None:
         return Support(kind)
@@ -90,10 +90,10 @@ def support_of(config: Any) -> Support:
 
 
 def body_of(model: Any) -> Any:
-    """Return the part of a causal language model that ends before the output layer: it gives the last hidden states.
+    """Return the part of a causal language model before the output layer, which yields the last hidden states.
 
-    ``get_decoder`` is that part in most classes of transformers; where it is the model itself or the output layer, the
-    part that holds the embedding is taken.
+    In most classes of transformers ``get_decoder`` returns that part. If it returns the whole model or the output
+    layer, the part that contains the embedding is used.
     """
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     parts = (model.get_decoder(), model.base_model, *model.modules())

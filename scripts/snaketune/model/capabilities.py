@@ -1,7 +1,7 @@
-"""What a kind of model can do, tried on a miniature before anything is spent: read forwards only, keep documents apart.
+"""Tests of a kind of model on a miniature, before any time is spent: is it causal, and does it keep documents separate?
 
-The configuration decides it, so that a model of a few thousand random weights with the same settings shows it: how
-attention is made, which layers are recurrent, whether positions isolate the documents of a packed row.
+Both depend on the configuration alone: on the attention, on recurrent layers, and on whether restarting positions
+isolate the documents of a packed row. A model of a few thousand random weights with the same settings shows it.
 """
 
 from pathlib import Path
@@ -16,17 +16,17 @@ from snaketune.model.miniature import miniature
 
 FIRST, SECOND = 11, 9
 TOLERANCE = 1e-3
-# Random weights of this size make attention matter; the usual initialisation hardly does.
+# With the usual initialisation attention is nearly uniform and a leak between documents hardly visible.
 SPREAD = 0.1
 LARGEST = 20_000_000
 
 
 def describe_nature(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
-    """Return what the model in ``folder`` can do, for the manifest.
+    """Return the capabilities of the model in ``folder``, for the manifest.
 
     Returns:
-        ``kind`` and ``packing``: True where documents of a packed row are kept apart, False where they are not, None
-        where the miniature of this kind of model could not be tried.
+        ``kind`` and ``packing``: True if the documents of a packed row are independent, False if they are not, None
+        if no miniature of this kind of model could be tested.
 
     Raises:
         ConfigError: if it is not a causal language model, or its weights are quantised.
@@ -36,7 +36,7 @@ def describe_nature(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
 
 
 def nature_of(config: Any, trust_remote_code: bool) -> dict[str, Any]:
-    """Return the same facts of the model that a ``PreTrainedConfig`` describes."""
+    """Return the same facts for the model that a ``PreTrainedConfig`` describes."""
     refuse_other_kinds(config, trust_remote_code)
     if getattr(model_class(config), "_is_stateful", False):  # recurrent layers, whose state passes through a row
         return {"kind": config.model_type, "packing": False}
@@ -53,7 +53,7 @@ def nature_of(config: Any, trust_remote_code: bool) -> dict[str, Any]:
 
 
 def refuse_other_kinds(config: Any, trust_remote_code: bool = False) -> None:
-    """Raise ConfigError for a model that transformers does not have as a causal language model."""
+    """Raise ConfigError if transformers has no causal language model for ``config``."""
     if getattr(config, "is_encoder_decoder", False):
         raise ConfigError(
             f"model.name_or_path: a {config.model_type} model is an encoder-decoder: give a decoder-only model."
@@ -67,7 +67,7 @@ def refuse_other_kinds(config: Any, trust_remote_code: bool = False) -> None:
 
 
 def _small_model(config: Any, trust_remote_code: bool) -> Any:
-    """Return a miniature with random weights, None if this kind of model has none that can be tried."""
+    """Return a miniature with random weights, None if no miniature of this kind of model runs."""
     kernel = "sdpa" if support_of(config).sdpa else "eager"
     try:
         with torch.random.fork_rng(devices=[]):
@@ -82,7 +82,7 @@ def _small_model(config: Any, trust_remote_code: bool) -> Any:
                     torch.nn.init.normal_(weight, std=SPREAD)
             model = model.float().eval()
             _states(model, _ids()[None], torch.arange(FIRST + SECOND)[None])
-    except Exception as error:  # each kind fails in its own way; training checks the model itself once more
+    except Exception as error:  # kinds fail with errors of many types; training tests the model itself again
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         kind = config.model_type
         print(
@@ -94,7 +94,7 @@ def _small_model(config: Any, trust_remote_code: bool) -> Any:
 
 
 def _refuse_large(small: Any, trust_remote_code: bool) -> None:
-    """Raise ValueError for a miniature that is none, because this kind has sizes of other names."""
+    """Raise ValueError if a miniature is not small because this kind of model names its sizes differently."""
     with torch.device("meta"):
         model = auto_class(small).from_config(small, trust_remote_code=trust_remote_code)
     size = sum(weight.numel() for weight in model.parameters())
@@ -109,13 +109,13 @@ def _ids(later: int = 0) -> torch.Tensor:
 
 
 def _change(model: Any, seen: slice, ids: torch.Tensor, other: torch.Tensor) -> float:
-    """Return how much the states at ``seen`` differ between two sequences."""
+    """Return the relative difference of the states at ``seen`` between two sequences."""
     positions = torch.arange(len(ids))[None]
     return _relative(*(_states(model, one[None], positions)[seen] for one in (ids, other)))
 
 
 def _mixing(model: Any) -> float:
-    """Return how much a document changes behind another one in its row."""
+    """Return the relative change of a document's states if another document precedes it in its row."""
     ids = _ids()
     alone = _states(model, ids[None, FIRST:], torch.arange(SECOND)[None])
     positions = torch.cat([torch.arange(FIRST), torch.arange(SECOND)])

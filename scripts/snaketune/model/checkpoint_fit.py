@@ -1,6 +1,7 @@
-"""Whether the files of a model hold what its configuration describes: no weight missing, unknown or of another shape.
+"""Checks that a checkpoint fits its configuration: no weight missing, unknown or of a different shape.
 
-transformers fills a missing weight with random numbers and passes over one that it does not know, with a warning.
+transformers initialises missing weights randomly and ignores unknown ones, with no more than a warning. A training
+would then start from a damaged model.
 """
 
 import re
@@ -13,15 +14,15 @@ from snaketune.core.errors import ConfigError, DataError
 from snaketune.model.json_files import read_object
 from snaketune.model.weights import find_weight_files, stored_weights
 
-# What old versions of transformers saved and none has read since, and layers that predict further tokens.
+# Buffers that old versions of transformers saved and newer ones do not read, and multi-token prediction layers.
 UNUSED = re.compile(r"(^|\.)(attn|attention)\.(masked_)?bias$|inv_freq$|position_ids$|(^|\.)(mtp|nextn)[._]")
-# Quantised checkpoints that training takes as they are.
+# Quantisation methods whose checkpoints can be trained from directly.
 TRAINED_QUANTISED = frozenset({"bitsandbytes"})
 ANOTHER = "copy the model again, or correct its config.json"
 
 
 def refuse_quantised(folder: Path) -> None:
-    """Raise ConfigError for a checkpoint whose weights are in a format that no training here starts from."""
+    """Raise ConfigError for a checkpoint quantised by a method that cannot be trained from."""
     config = read_object(folder / "config.json")
     stated = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config") or {}
     method = stated.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in stated else None)
@@ -34,15 +35,15 @@ def refuse_quantised(folder: Path) -> None:
 
 
 def check_loaded(folder: Path, model: Any, found: dict[str, Any]) -> None:
-    """Check what transformers found when it loaded ``model`` from ``folder``.
+    """Check the report of transformers on loading ``model`` from ``folder``.
 
     Args:
-        folder: the model.
-        model: as it was loaded.
+        folder: the model folder.
+        model: the loaded model.
         found: transformers' loading information.
 
     Raises:
-        DataError: naming the first tensor that is missing, unknown or of another shape.
+        DataError: for the first tensor that is missing, unknown or of a different shape.
         ConfigError: if the configuration ties two tensors that differ.
     """
     kind = model.config.model_type
@@ -66,7 +67,7 @@ def check_loaded(folder: Path, model: Any, found: dict[str, Any]) -> None:
 
 
 def _check_tied(folder: Path, model: Any) -> None:
-    """Refuse two different tensors for what the configuration says is one: who reads it next would take either."""
+    """Refuse different tensors for tied weights: it is undefined which of the two a reader uses."""
     if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
         return
     layers = (model.get_input_embeddings(), model.get_output_embeddings())
@@ -81,7 +82,7 @@ def _check_tied(folder: Path, model: Any) -> None:
 
 @contextmanager
 def without_report() -> Iterator[None]:
-    """Keep transformers' own report of what does not fit, and its bars, off the screen."""
+    """Silence transformers' own report on mismatched weights, and its progress bars, inside the block."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()

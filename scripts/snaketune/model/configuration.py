@@ -1,4 +1,4 @@
-"""The configuration of a model as its folder states it."""
+"""The configuration files of a model folder: sizes, digests and dtype."""
 
 import json
 from pathlib import Path
@@ -10,16 +10,16 @@ from snaketune.model.json_files import read_object
 from snaketune.model.tokenizer_files import chat_template_digest, tokenizer_digest
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
-# Where a model lay and which version saved it.
+# Where a model was loaded from and which version saved it: irrelevant to what its weights compute.
 VOLATILE_KEYS = frozenset({"_name_or_path", "transformers_version", "_commit_hash"})
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
 
 
 def describe_configuration(folder: Path) -> dict[str, Any]:
-    """Return the sizes that ``config.json`` states and the digests of the tokenizer and the chat template.
+    """Return the sizes in ``config.json`` and the digests of the tokenizer and the chat template.
 
-    ``vocab_size`` is the number of rows of the embedding, ``context_length`` the longest sequence in tokens;
-    either is ``None`` where the configuration does not say.
+    ``vocab_size`` is the number of rows of the embedding, ``context_length`` the longest sequence in tokens; either
+    is ``None`` if the configuration does not contain it.
     """
     config = read_object(folder / CONFIG)
     sizes = {**config, **(config.get("text_config") or {})}
@@ -28,7 +28,7 @@ def describe_configuration(folder: Path) -> dict[str, Any]:
 
 
 def configuration_digest(folder: Path) -> str:
-    """Return the digest of all that ``config.json`` says about the model, which decides what its weights compute."""
+    """Return the digest of everything in ``config.json`` that determines what the weights compute."""
     config = read_object(folder / CONFIG)
     return digest_of({key: value for key, value in config.items() if key not in VOLATILE_KEYS})
 
@@ -39,7 +39,7 @@ def describe_tokenizer(folder: Path) -> dict[str, Any]:
 
 
 def with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
-    """Return the configuration with its dtype replaced, also under the name of older versions."""
+    """Return the configuration with its dtype replaced, also under its older name ``torch_dtype``."""
     config = {key: value for key, value in config.items() if key != "torch_dtype"} | {"dtype": dtype}
     for key, value in config.items():
         if isinstance(value, dict) and ("dtype" in value or "torch_dtype" in value):
@@ -48,5 +48,5 @@ def with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
 
 
 def write_configuration(path: Path, value: dict[str, Any]) -> None:
-    """Write JSON as transformers does; its configurations may hold integers beyond 64 bits, which orjson refuses."""
+    """Write JSON as transformers does; its configurations may contain integers beyond 64 bits, which orjson refuses."""
     write_bytes(path, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())

@@ -1,4 +1,4 @@
-"""A model folder: checked for what would fail or harm later, then linked file by file into the results."""
+"""Model folders: checked for anything that would fail or do harm later, then linked file by file into the results."""
 
 import os
 from pathlib import Path
@@ -11,15 +11,15 @@ from snaketune.model.tokenizer_files import ensure_fast_tokenizer
 from snaketune.model.untrusted_folder import check_types, require_inside
 from snaketune.model.weights import find_weight_files
 
-# All that transformers reads to load a model and its tokenizer, beside the weights.
+# Everything besides the weights that transformers reads to load a model and its tokenizer.
 SUPPORT_PATTERNS = (
     *("config.json", "*_config.json", "*.index.json", "chat_template.json", "normalizer.json"),
     *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab*.json", "vocab*.txt", "merges*.txt"),
     *("*.model", "*.tiktoken", "*.jinja", "additional_chat_templates/*.jinja"),
 )
-# Code of the model's own may read other files as well.
+# A model's own code may read other files as well.
 CODE_PATTERNS = ("*.py", "*.json", "*.txt")
-# With an adapter's configuration in a model's folder transformers looks for the adapter's weights as well.
+# If a model folder contains an adapter's configuration, transformers tries to load the adapter's weights as well.
 LEFT_OUT = frozenset({"adapter_config.json", "trainer_state.json"})
 INDEX_ENDING = ".index.json"
 CODE_SOURCES = ("config.json", "tokenizer_config.json")
@@ -28,12 +28,12 @@ CODE_SOURCES = ("config.json", "tokenizer_config.json")
 def link_model(source: Path, target: Path, trust_remote_code: bool, weights: bool = True) -> None:
     """Fill the empty folder ``target`` with links to the files of the model in ``source``.
 
-    Hard links cost no space and survive a rename of the source; where they are impossible (another device,
-    another owner) the link is symbolic. Without ``weights`` the folder is good for tokenising and planning only.
+    Hard links take no space and survive a rename of the source; if they are impossible (another device, another owner),
+    the link is symbolic. Without ``weights`` the folder is good for tokenising and planning only.
 
     Raises:
-        ConfigError: if the folder lacks a configuration, safetensors weights or a usable tokenizer, or needs
-            its own code although ``trust_remote_code`` is off, or if a file of it is a link that leads out of it.
+        ConfigError: if the folder lacks a configuration, safetensors weights or a usable tokenizer, needs its own code
+            although ``trust_remote_code`` is off, or contains a link that points outside it.
         DataError: if weights are missing.
     """
     require_model_folder(source)
@@ -49,14 +49,14 @@ def link_model(source: Path, target: Path, trust_remote_code: bool, weights: boo
 
 
 def require_model_folder(folder: Path) -> None:
-    """Raise ConfigError if there is no ``folder``, no ``config.json`` in it, or its settings cannot be read."""
+    """Raise ConfigError if ``folder`` or its ``config.json`` is missing, or its settings cannot be read."""
     if not folder.is_dir():
         what = "is a file, but not a GGUF file" if folder.exists() else "does not exist"
         raise ConfigError(f"model.name_or_path {folder} {what}: give the path of a model folder or of a GGUF file.")
     if not read_object(folder / CONFIG):
         raise ConfigError(f"model.name_or_path {folder} has no config.json: give a folder in the Hugging Face format.")
     check_types(folder)
-    read_object(folder / GENERATION)  # transformers would pass over a damaged one, and answers would run on
+    read_object(folder / GENERATION)  # transformers ignores a damaged one, and answers would not stop
 
 
 def refuse_remote_code(folder: Path) -> None:
@@ -70,19 +70,20 @@ def refuse_remote_code(folder: Path) -> None:
 
 
 def support_files(folder: Path, trust_remote_code: bool) -> list[Path]:
-    """Return the files beside the weights that transformers may read, sorted; code only when it is trusted."""
+    """Return the files besides the weights that transformers may read, sorted; code only if it is trusted."""
     patterns = (*SUPPORT_PATTERNS, *CODE_PATTERNS) if trust_remote_code else SUPPORT_PATTERNS
     found = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
     return [file for file in found if file.name not in LEFT_OUT and not file.name.startswith(".")]
 
 
 def files_beside_weights(folder: Path, trust_remote_code: bool) -> list[Path]:
-    """Return the same files without those that say which weights are where: what a model is without its weights."""
+    """Return the same files without the weight index, for a model folder without weights."""
     return [file for file in support_files(folder, trust_remote_code) if not file.name.endswith(INDEX_ENDING)]
 
 
 def link(file: Path, target: Path) -> None:
-    """Make ``target`` a hard link to what ``file`` is or points to, or a symbolic link where that is impossible."""
+    """Make ``target`` a hard link to ``file`` or its target, or a symbolic link if that is impossible."""
+    # The hub's cache consists of symbolic links to blobs: resolving first links the content, not the link.
     target.parent.mkdir(parents=True, exist_ok=True)
     file = file.resolve()
     try:

@@ -1,7 +1,7 @@
-"""A model of the Hugging Face hub: its revision pinned to a commit, its files fetched at that commit.
+"""A model of the Hugging Face hub: its revision is pinned to a commit, and its files are fetched at that commit.
 
-Whether the hub answers is asked before its client is loaded, with the standard library alone: without a network
-the client retries for minutes, and the user should read in a second what to do instead.
+Before the hub's client is loaded, the standard library checks whether the hub is reachable: without a network the
+client retries for minutes, whereas the user should know within a second what to do.
 """
 
 import re
@@ -22,13 +22,14 @@ DEFAULT_REVISION = "main"
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
 WEIGHT_PATTERN = "*.safetensors"
-# The client's star crosses folders: what lies deeper, or is called consolidated, is a copy in another format.
+# A star in the client's patterns matches slashes, too. Files in subfolders, and those named consolidated, are copies of
+# the weights in other formats.
 IGNORED = ("consolidated*", "*/*.safetensors", "*/*.json", "*/*.txt", "*/*.model", "*/*.py")
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A model of the hub on this machine: what was asked for, the commit it is and where its files lie."""
+    """A downloaded model of the hub: the requested revision, its commit, and the folder of its files."""
 
     repo: str
     revision: str
@@ -37,14 +38,14 @@ class Snapshot:
 
 
 def fetch_snapshot(repo: str, revision: str | None, trust_remote_code: bool, weights: bool = True) -> Snapshot:
-    """Download what transformers needs of ``repo`` at ``revision`` into the hub's cache, or find it there.
+    """Download the files of ``repo`` at ``revision`` that transformers needs into the hub's cache, or find them there.
 
-    The small files come first: a model that would be refused is refused before its weights are fetched. With
-    ``HF_HUB_OFFLINE=1`` only the cache is asked. Without ``weights`` only the small files come.
+    The small files come first, so that an unsuitable model is refused before its weights are downloaded. With
+    ``HF_HUB_OFFLINE=1`` only the cache is used. Without ``weights`` only the small files are fetched.
 
     Raises:
         ConfigError: if the hub cannot be reached, or the repository, the revision or the cached copy does not
-            exist, needs a permission or cannot be used.
+            exist, is not accessible or cannot be used.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import validate_repo_id
@@ -58,8 +59,8 @@ def fetch_snapshot(repo: str, revision: str | None, trust_remote_code: bool, wei
         return _cached_snapshot(repo, revision, everything)
     ensure_reachable(constants.ENDPOINT, repo)
     refuse_unsafe_weights(repo, list_files(repo, revision))
-    # Asked for by its name, the cache remembers which commit the revision is, so that it is found again offline;
-    # the folder is named after that commit, and the weights are fetched at it even if the revision moves on.
+    # Downloading by name makes the cache record the commit of the revision, so that it is found again offline. The
+    # folder is named after that commit, and the weights are fetched at it even if the branch moves meanwhile.
     folder = _download(repo, revision, support)
     if not trust_remote_code:
         refuse_remote_code(folder)
@@ -68,7 +69,7 @@ def fetch_snapshot(repo: str, revision: str | None, trust_remote_code: bool, wei
 
 
 def ensure_reachable(endpoint: str, repo: str) -> None:
-    """Raise ConfigError within a second if nothing answers at the hub's ``endpoint`` or the proxy before it."""
+    """Raise ConfigError within a second if neither the hub's ``endpoint`` nor its proxy accepts a connection."""
     host, port = first_hop(endpoint)
     problem = _connection_problem(host, port)
     if problem:
@@ -82,7 +83,7 @@ def list_files(repo: str, revision: str) -> list[str]:
     """Return the names of the files of ``repo`` at ``revision``.
 
     Raises:
-        ConfigError: if the hub knows no such repository or revision or does not let this user read it.
+        ConfigError: if the repository or revision does not exist, or this user may not read it.
     """
     from huggingface_hub import HfApi
 
@@ -100,7 +101,7 @@ def _download(repo: str, revision: str, allowed: list[str]) -> Path:
 
 @contextmanager
 def _one_sentence(repo: str, revision: str) -> Iterator[None]:
-    """Turn what the hub's client raises into a ConfigError that says what to do."""
+    """Turn errors of the hub's client into a ConfigError that says what to do."""
     from huggingface_hub import errors
 
     place = f"model.name_or_path {repo}"

@@ -1,4 +1,4 @@
-"""The JSON files of a model folder, which come from elsewhere and may be damaged."""
+"""The JSON files of a model folder, which were written elsewhere and may be damaged."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from snaketune.core.errors import ConfigError
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """Return the JSON object in ``file``, an empty one if there is no such file.
+    """Return the JSON object in ``file``, an empty one if the file does not exist.
 
     Raises:
         ConfigError: if the file holds anything else.

@@ -1,4 +1,4 @@
-"""A model of the same kind, a few thousand weights large: whatever depends on the architecture alone is tried on it."""
+"""Miniatures: models of the same kind with a few thousand weights, to test what depends on the architecture alone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 VOCABULARY = 320
 WIDTH, HEADS, KEY_HEADS, HEAD_WIDTH, EXPERTS, USED, LAYERS = 32, 4, 2, 8, 4, 2, 8
 
-# What makes a model small, by the names that transformers' configurations have for it.
+# Small sizes by the names that the configurations of transformers use for them.
 SMALL: dict[str, Any] = {
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "byte_vocab_size"), VOCABULARY),
     **dict.fromkeys(
@@ -40,18 +40,19 @@ LAYER_COUNTS = (
 
 
 def miniature(config: Any, layers: int | None = None, own: Mapping[str, Any] | None = None) -> Any:
-    """Return a tiny configuration of the kind of ``config``; what is not a size stays as it is.
+    """Return a tiny configuration of the same kind as ``config``; settings other than sizes stay as they are.
 
     Args:
         config: a ``PreTrainedConfig``.
-        layers: their number; by default as many as show every kind of layer that the model has.
-        own: what this kind of model needs instead.
+        layers: number of layers; by default enough to include every kind of layer of the model.
+        own: settings that this kind of model needs instead.
 
     Raises:
-        Exception: whatever the kind's configuration raises when sizes do not fit together.
+        Exception: whatever the configuration class raises if sizes do not fit together.
     """
     stated = config.to_dict()
     given = {name: value for name, value in SMALL.items() if stated.get(name) is not None}
+    # Multi-head attention must not become grouped-query attention: some kinds support only the former.
     if stated.get("num_key_value_heads") == stated.get("num_attention_heads"):
         given |= {"num_key_value_heads": HEADS} if "num_key_value_heads" in given else {}
     if stated.get("attention_hidden_size") and stated.get("hidden_size"):
@@ -61,13 +62,13 @@ def miniature(config: Any, layers: int | None = None, own: Mapping[str, Any] | N
     for name in getattr(type(config), "sub_configs", {}):
         if hasattr(getattr(config, name, None), "to_dict"):
             given[name] = miniature(getattr(config, name), layers)
-    if layers is not None:  # a kind and not a given model: the rest is as the kind has it
+    if layers is not None:  # a kind rather than a given model: all other settings are the kind's defaults
         return type(config)(**{**given, **(own or {})})
     return _with_the_rest(config, stated, given, count)
 
 
 def _layers(stated: Mapping[str, Any]) -> int:
-    """Return how many layers show every kind of layer there is."""
+    """Return the number of layers needed to include every kind of layer."""
     count = next((stated[name] for name in LAYER_COUNTS if isinstance(stated.get(name), int)), LAYERS)
     kinds = stated.get("layer_types") or stated.get("layers_block_type") or stated.get("layer_block_type") or []
     first_seen = [kinds.index(kind) for kind in set(kinds)]
@@ -75,7 +76,7 @@ def _layers(stated: Mapping[str, Any]) -> int:
 
 
 def _with_the_rest(config: Any, stated: Mapping[str, Any], given: dict[str, Any], count: int) -> Any:
-    """Return the configuration with lists of one entry per layer cut; sizes that no table knows are the kind's own."""
+    """Return the configuration with per-layer lists shortened; sizes missing in the table are the kind's defaults."""
     total = next((stated[name] for name in LAYER_COUNTS if isinstance(stated.get(name), int)), 0)
     rest = {name: value for name, value in stated.items() if name not in given and name != "transformers_version"}
     rest = {name: value[:count] if _is_per_layer(value, total) else value for name, value in rest.items()}
@@ -83,7 +84,7 @@ def _with_the_rest(config: Any, stated: Mapping[str, Any], given: dict[str, Any]
         rest["per_layer_config"] = {at: one for at, one in rest["per_layer_config"].items() if int(at) < count}
     try:
         return type(config)(**{**rest, **given})
-    except Exception:  # sizes that belong together: the kind's own for all that is a number
+    except Exception:  # some sizes depend on each other: use the kind's defaults for every number
         kept = {name: value for name, value in rest.items() if isinstance(value, str | bool | list)}
         return type(config)(**{**kept, **given})
 

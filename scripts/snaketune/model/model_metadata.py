@@ -1,4 +1,4 @@
-"""What a base model's own card says about its licence and its languages; a model made from it has to say so, too."""
+"""Licence and languages from a base model's card, which the card of a model derived from it has to repeat."""
 
 import re
 from pathlib import Path
@@ -16,10 +16,11 @@ MOST_LANGUAGES = 200
 
 
 def describe_card(folder: Path) -> dict[str, Any]:
-    """Return ``license``, ``license_name``, ``license_link`` and ``language`` as far as the folder states them.
+    """Return ``license``, ``license_name``, ``license_link`` and ``language`` as far as the folder gives them.
 
-    A card that cannot be read states nothing; a folder with a licence file and no statement is of an `other` licence.
+    A card that cannot be read is ignored; a licence file without a card counts as licence `other`.
     """
+    # The card is foreign text that ends up in another card: only values of the expected form are taken over.
     stated = _front_matter(folder / CARD)
     known: dict[str, Any] = {}
     if isinstance(stated.get("license"), str) and LICENCE.fullmatch(stated["license"]):

@@ -1,4 +1,4 @@
-"""Where a base model comes from: its files are brought into one folder, with or without the weights."""
+"""The origins of base models: folder, GGUF file or hub; each is brought into one folder, with or without weights."""
 
 import sys
 from pathlib import Path
@@ -17,18 +17,18 @@ TINY = "tiny"
 def bring_model(
     cfg: Model, folder: Path, weights: bool = True, commit: str | None = None
 ) -> tuple[dict[str, Any], Path]:
-    """Fill the empty ``folder`` with a model that exists already.
+    """Fill the empty ``folder`` with an existing model.
 
     Args:
         cfg: ``name_or_path`` (``smollm2``, a folder, a GGUF file or a hub repository), ``revision`` and
             ``trust_remote_code``.
-        folder: where its files go.
-        weights: whether they are wanted; without them no byte of them is fetched or read.
-        commit: of a hub repository, where it is known: a branch may move on between two jobs.
+        folder: receives the files.
+        weights: whether to include the weights; if not, none of them is fetched or read.
+        commit: the commit of a hub repository if known already, since a branch may move between two jobs.
 
     Returns:
-        Where the model comes from, in words that hold on every machine, and the folder that holds its weights: the
-        user's own where ``folder`` has links, so that an error names a file that the user knows.
+        The model's origin, without paths of this machine, and the folder of its weights: the user's own if ``folder``
+        contains links, so that errors name a file that the user knows.
 
     Raises:
         ConfigError: if the model cannot be found, reached or used safely.
@@ -52,7 +52,7 @@ def bring_model(
 
 
 def bring_gguf(file: Path, folder: Path, weights: bool) -> dict[str, Any]:
-    """Fill the empty ``folder`` from a GGUF file, and say on the screen what its weights are."""
+    """Fill the empty ``folder`` from a GGUF file, with a notice on stderr if its weights are quantised."""
     facts = convert_gguf(file, folder, weights)
     if facts.is_quantized and weights:
         print(

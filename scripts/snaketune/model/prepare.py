@@ -1,4 +1,4 @@
-"""Prepare the base model of a run: bring it into one folder, whatever its origin, and say what it is."""
+"""Preparation of a run's base model: one folder, whatever the origin, and the facts about it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,24 +20,24 @@ from snaketune.model.tokenizer_only import PreparedTokenizer
 from snaketune.model.weights import count_parameters, digest_weights, find_weight_files
 from snaketune.settings.model import Model, TinyModel
 
-# What the tokenizer's job and the model's both find out.
+# Facts that both the tokenizer's job and the model's job determine.
 IN_COMMON = ("vocab_size", "context_length", "tokenizer_digest", "chat_template_digest")
 
 
 @dataclass(frozen=True, slots=True)
 class MergedBase:
-    """The merged model of another run: its folder and the digest of its files, as that run's description has it."""
+    """The merged model of another run: its folder, and the digest of its files from that run's manifest."""
 
     folder: Path
     digest: str
 
 
 def merged_base(manifest: str | Path) -> MergedBase:
-    """Return the merged model that ``manifest``, the facts of its merge, describes.
+    """Return the merged model that ``manifest``, the manifest of its merge, describes.
 
     Raises:
-        SnaketuneError: the one that the merge ended with, if there is no merged model.
-        DataError: if a file of it is missing or damaged.
+        SnaketuneError: the error of the merge, if it failed.
+        DataError: if a file is missing or damaged.
     """
     accepted(manifest)
     return MergedBase(Path(manifest).parent / "merged", digest_of(read_manifest(manifest)["files"]))
@@ -56,22 +56,22 @@ def prepare_model(
     Args:
         cfg: ``name_or_path`` (``tiny``, ``smollm2``, ``run:<name>``, a folder, a GGUF file or a hub repository),
             ``revision``, ``trust_remote_code``, ``tiny``.
-        output: the model folder; it appears when everything in it is complete and checked.
-        tokenizer: what :func:`prepare_tokenizer` has made, which the data are prepared with.
+        output: the model folder; it appears once everything in it is complete and checked.
+        tokenizer: the result of :func:`prepare_tokenizer`, with which the data are prepared.
         corpus: canonical records for a tiny model that learns from the data.
         base: the merged model of the run that ``name_or_path`` names.
-        weights: whether they are wanted; a folder or a repository can be planned without.
+        weights: whether to include the weights; planning does not need them.
 
     Raises:
         ConfigError: if the model cannot be found, reached or used safely.
-        DataError: if its files are damaged, its weights not finite or its tokenizer another one by now.
+        DataError: if its files are damaged, its weights are not finite or its tokenizer has changed.
     """
     with writing_directory(output) as folder:
         origin, source = _bring(cfg, folder, tokenizer, corpus, base, weights)
         facts = describe_configuration(folder)
         if not base:
             _refuse_another_tokenizer(cfg["name_or_path"], tokenizer.facts, facts)
-        # What another run made has a card only once that run is finished; the first model's is asked instead.
+        # Another run writes its model card only at its end; the card of the original model is used instead.
         stated = {} if base else describe_card(source)
         return {
             **origin,
@@ -103,7 +103,7 @@ def _bring(
 
 
 def _refuse_another_tokenizer(name: str, known: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Raise DataError if the data are prepared with another tokenizer than the one beside the weights."""
+    """Raise DataError if the tokenizer beside the weights is not the one with which the data are prepared."""
     changed = [key for key in IN_COMMON if known[key] != found[key]]
     if changed:
         raise DataError(
@@ -113,14 +113,14 @@ def _refuse_another_tokenizer(name: str, known: Mapping[str, Any], found: Mappin
 
 
 def describe_weights(folder: Path) -> dict[str, Any]:
-    """Return number, type and digest of the weights in ``folder``, after checking that all are finite."""
+    """Return the number, dtype and digest of the weights in ``folder``, after checking that all are finite."""
     files = find_weight_files(folder)
     size = count_parameters(files)
     return {"parameters": size.parameters, "dtype": size.dtype, "weights_digest": digest_weights(files)}
 
 
 def describe_shape(folder: Path, cfg: Model) -> dict[str, Any]:
-    """Return what :func:`describe_weights` returns for weights that are not here, from the configuration alone.
+    """Return the same as :func:`describe_weights` from the configuration alone, without weights or digest.
 
     Raises:
         PlanError: if transformers has no causal language model for it.
@@ -134,7 +134,7 @@ def describe_shape(folder: Path, cfg: Model) -> dict[str, Any]:
 
 
 def make_tiny_model(cfg: TinyModel, corpus: Path | None, tokenizer_folder: Path, folder: Path) -> None:
-    """Train a model as ``cfg`` (the ``model.tiny`` section) says and save it into ``folder``, with its tokenizer.
+    """Train the tiny model of ``cfg`` (the ``model.tiny`` section) and save it into ``folder``, with its tokenizer.
 
     Args:
         cfg: ``corpus`` (``quickstart`` or ``data``), sizes, ``pretrain_*`` settings and ``seed``.

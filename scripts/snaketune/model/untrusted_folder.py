@@ -1,4 +1,4 @@
-"""What a model folder from elsewhere could bring along: links that lead out of it, and settings of wrong types."""
+"""Checks of model folders from untrusted sources: links that point outside, and settings of wrong types."""
 
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,12 @@ TEXTS = ("model_type", "dtype", "torch_dtype")
 
 
 def require_inside(file: Path, folder: Path) -> None:
-    """Refuse a file of a model folder that is a link to somewhere else: it would be linked into the results.
+    """Refuse a link that points outside the model folder: its target would become part of the results.
 
-    The hub's own cache has links in each ``snapshots/<commit>`` to ``blobs`` beside it; these are followed.
+    Links from ``snapshots/<commit>`` to the neighbouring ``blobs``, as in the hub's cache, are allowed.
 
     Raises:
-        ConfigError: naming the link and where it leads.
+        ConfigError: with the link and its target.
     """
     home, place = folder.resolve(), file.resolve()
     allowed = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
@@ -42,10 +42,10 @@ def require_inside(file: Path, folder: Path) -> None:
 
 
 def check_types(folder: Path) -> None:
-    """Refuse a ``config.json`` in which something that is read here has a wrong type.
+    """Refuse a ``config.json`` with a value of the wrong type among the settings that are read here.
 
     Raises:
-        ConfigError: naming the key and its value.
+        ConfigError: with the key and its value.
     """
     config = read_object(folder / CONFIG)
     _check(folder / CONFIG, config)

@@ -1,4 +1,4 @@
-"""What safetensors files say about a model: counted from their headers, checked and digested tensor by tensor."""
+"""Weights in safetensors files: counted from their headers, checked for finite values and digested tensor by tensor."""
 
 import hashlib
 import math
@@ -16,7 +16,7 @@ from snaketune.model.json_files import read_object
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLED_ENDINGS = (".bin", ".pt", ".pth", ".ckpt")
-# What the table of token embeddings is called in the models of transformers.
+# Names of the token embedding in the models of transformers.
 EMBEDDINGS = frozenset(
     {"embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "embeddings", "embedding", "embed", "emb"}
 )
@@ -27,7 +27,7 @@ DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bf
 
 @dataclass(frozen=True)
 class WeightFacts:
-    """The size of a model and the type in which most of its parameters are stored."""
+    """The number of parameters of a model, and the dtype in which most of them are stored."""
 
     parameters: int
     dtype: str
@@ -37,7 +37,7 @@ def find_weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files from which transformers loads the model in ``folder``, sorted.
 
     Raises:
-        ConfigError: if there are none.
+        ConfigError: if the folder has no such file.
         DataError: if the index names a file that is missing.
     """
     if (folder / SINGLE_FILE).is_file():
@@ -52,13 +52,14 @@ def find_weight_files(folder: Path) -> list[Path]:
         raise DataError(f"{folder / INDEX_FILE}: weight_map does not map tensors to files: copy it again.")
     names = sorted(set(named.values()))
     for name in names:
+        # The index is foreign text: a name with a path in it could point outside the folder.
         if Path(name).name != name or not (folder / name).is_file():
             raise DataError(f"{folder / INDEX_FILE} names the file {name}, which is not there: copy the model again.")
     return [folder / name for name in names]
 
 
 def refuse_unsafe_weights(place: str, names: Sequence[str]) -> None:
-    """Raise ConfigError if the files ``names`` of the model at ``place`` have weights, but none in safetensors."""
+    """Raise ConfigError if the files ``names`` of the model at ``place`` contain weights, but none in safetensors."""
     if SINGLE_FILE in names or INDEX_FILE in names:
         return
     if "adapter_model.safetensors" in names:
@@ -76,10 +77,10 @@ def refuse_unsafe_weights(place: str, names: Sequence[str]) -> None:
 
 
 def count_parameters(files: Sequence[Path]) -> WeightFacts:
-    """Count the parameters in safetensors ``files`` from their headers alone, without reading a weight.
+    """Count the parameters in safetensors ``files`` from their headers, without reading any weights.
 
     Raises:
-        DataError: if a file is damaged or there is no tensor.
+        DataError: if a file is damaged or contains no tensor.
     """
     sizes: Counter[str] = Counter()
     for file in files:
@@ -96,11 +97,11 @@ def count_parameters(files: Sequence[Path]) -> WeightFacts:
 def digest_weights(files: Iterable[Path]) -> str:
     """Check that every weight is a finite number and return one digest over all tensors.
 
-    The digest (BLAKE2b-128, hex) covers name, type, shape and bytes of each tensor in the order of the names, so
-    it does not depend on how the tensors are spread over files. Each tensor is mapped, never copied whole.
+    The digest (BLAKE2b-128, hex) covers name, dtype, shape and bytes of each tensor in the order of the names, so it
+    does not depend on the distribution of tensors over files. Each tensor is memory-mapped, never copied whole.
 
     Raises:
-        DataError: if a tensor holds NaN or infinity: training from it can only produce more of them.
+        DataError: if a tensor contains NaN or infinity, from which training can only produce more of them.
     """
     state = hashlib.blake2b(digest_size=16)
     for name, tensor, file in _tensors(files):
@@ -117,9 +118,9 @@ def digest_weights(files: Iterable[Path]) -> str:
 
 @contextmanager
 def embedding_rows(folder: Path) -> Iterator[Any]:
-    """Give the rows of the token embedding in ``folder``, read when they are asked for; None without one.
+    """Yield a lazily read slice of the token embedding in ``folder``, or None if it is not found.
 
-    It is the tensor with a row per token of the vocabulary whose name says so and that is not the output layer.
+    It is the tensor with an embedding's name and one row per token of the vocabulary; the output layer does not count.
     """
     with ExitStack() as stack:
         yield next(_embeddings(folder, stack), None)
@@ -140,7 +141,7 @@ def _embeddings(folder: Path, stack: ExitStack) -> Iterator[Any]:
 
 
 def stored_weights(files: Iterable[Path], names: Sequence[str]) -> list[Any]:
-    """Return those of the tensors ``names`` that are in ``files``, in the order of the files."""
+    """Return the tensors ``names`` as far as they are in ``files``, in the order of the files."""
     found = []
     for file in files:
         with _opened(file, "pt") as handle:
@@ -172,7 +173,7 @@ def _opened(file: Path, framework: str) -> Iterator[Any]:
 def _is_finite(piece: Any) -> bool:
     if not piece.is_floating_point():
         return True
-    # Eight-bit floats have no isfinite of their own; a wider type holds each of their values.
+    # torch has no isfinite for 8-bit floats; float32 represents each of their values exactly.
     wide = piece.float() if piece.element_size() == 1 else piece
     return bool(wide.isfinite().all())
 

@@ -1,1 +1,1 @@
-"""Which layers an adapter goes to."""
+"""Adapters: their configuration, the layers they apply to, and embeddings of new tokens."""

@@ -1,4 +1,4 @@
-"""The adapter of a configuration in PEFT's words, the same for training and for planning."""
+"""The PEFT configuration of the ``adapter`` section, the same for training and for planning."""
 
 import warnings
 from typing import Any, cast
@@ -18,12 +18,12 @@ def lora_config(model: Any, adapter: Adapter, targets: Targets | None = None) ->
     """Return PEFT's configuration of the ``adapter`` section for ``model``.
 
     Args:
-        model: the base model, also without weights.
-        adapter: the section; of ``trainable_token_indices`` the numbers of the tokens.
-        targets: what :func:`targets_of` found; it is asked again by default.
+        model: the base model; weights are not needed.
+        adapter: the section, with ids of tokens in ``trainable_token_indices``.
+        targets: the result of :func:`targets_of`; computed here by default.
 
     Raises:
-        ConfigError: if a layer or a parameter does not fit the model.
+        ConfigError: if a layer or a parameter does not exist in the model or does not suit it.
     """
     targets = targets or targets_of(model, adapter["target_modules"], adapter["r"])
     is_tied = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
@@ -41,7 +41,7 @@ def lora_config(model: Any, adapter: Adapter, targets: Targets | None = None) ->
         alpha_pattern=dict(adapter.get("alpha_pattern") or {}),
         modules_to_save=whole or None,
         trainable_token_indices=dict.fromkeys(embedding_names(model, is_tied), tokens) if tokens else None,
-        # Without it a trained copy of tied embeddings would come apart from the output layer.
+        # Otherwise a trained copy of tied embeddings would diverge from the output layer.
         ensure_weight_tying=is_tied and bool(whole),
         bias="none",
         task_type="CAUSAL_LM",
@@ -49,7 +49,7 @@ def lora_config(model: Any, adapter: Adapter, targets: Targets | None = None) ->
 
 
 def put_adapter(model: Any, adapter: Adapter, targets: Targets | None = None) -> PeftModel:
-    """Return ``model`` with the adapter of the ``adapter`` section on it.
+    """Return ``model`` wrapped with the adapter of the ``adapter`` section.
 
     Raises:
         ConfigError: if the adapter does not fit the model.
@@ -57,7 +57,7 @@ def put_adapter(model: Any, adapter: Adapter, targets: Targets | None = None) ->
     config = lora_config(model, adapter, targets)
     try:
         with warnings.catch_warnings(), names_as_given():
-            # PEFT and transformers of the same months warn about each other's names and about models with experts.
+            # Current PEFT and transformers warn about each other's names and about models with experts.
             warnings.simplefilter("ignore")
             return get_peft_model(model, config)
     except ValueError as error:
@@ -74,19 +74,19 @@ def _alternatives(model: Any, adapter: Adapter) -> str:
 
 
 def embedding_names(model: Any, is_tied: bool) -> list[str]:
-    """Return the names of the layers with a row for each token: the input embedding and an output layer of its own.
+    """Return the names of the layers with one row per token: the input embedding and an untied output layer.
 
-    An output layer that shares the embedding's weights follows them.
+    A tied output layer shares the embedding's weights and is not listed.
     """
     layers = [model.get_input_embeddings()] + ([] if is_tied else [model.get_output_embeddings()])
     return [name for name, module in model.named_modules() if name and any(module is layer for layer in layers)]
 
 
 def expert_parameters(model: Any, wanted: str | list[str]) -> list[str]:
-    """Return the names of the fused expert tensors that ``adapter.target_parameters`` asks for.
+    """Return the names of the fused expert tensors selected by ``adapter.target_parameters``.
 
     Raises:
-        ConfigError: if the model has none, or none of that name.
+        ConfigError: if the model has no such tensors.
     """
     if not wanted:
         return []
@@ -108,15 +108,15 @@ def expert_parameters(model: Any, wanted: str | list[str]) -> list[str]:
 
 
 def fused_experts(model: Any) -> list[str]:
-    """Return the names of the parameters that hold the matrices of all experts of a layer, shape [experts, …, …]."""
+    """Return the names of parameters with the matrices of all experts of a layer, shape [experts, …, …]."""
     found = ((name, weight) for name, weight in model.named_parameters() if "lora_" not in name)
     return [name for name, weight in found if weight.dim() == 3 and ".experts." in f".{name}"]
 
 
 def leave_inputs_to_autocast(model: Any) -> None:
-    """Keep PEFT from turning the inputs of float32 adapters into float32, which autocast turns back at once.
+    """Stop PEFT from casting the inputs of float32 adapters to float32, which autocast reverts at once.
 
-    The copies are kept for the backward pass, though (17% more activations); gradients are the same without them.
+    The casts would be saved for the backward pass (17% more activation memory); gradients are identical without them.
     """
     for module in model.modules():
         if hasattr(module, "cast_input_dtype_enabled"):

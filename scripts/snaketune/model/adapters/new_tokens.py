@@ -1,8 +1,8 @@
-"""Tokens that were added to a vocabulary and whose embeddings no training has touched, and tokens by their text.
+"""Added tokens whose embeddings are untrained, and the ids of tokens given by text.
 
-A row of the embedding that was made by resizing the model is nearly the mean of all rows (transformers draws it from
-their distribution with a tiny share of its spread), zero, or random numbers of the initialisation, which lean in no
-direction where trained rows all lean in one.
+An embedding row created by resizing the model is close to the mean of all rows (transformers draws it from their
+distribution with a tiny fraction of its variance), zero, or random as initialised. Trained rows of a model share a
+common direction, and random rows are nearly orthogonal to it.
 """
 
 from collections.abc import Callable
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer.json"
 NEW = "new"
-# A row that is this much nearer to the mean than half of the rows are was drawn around it; trained rows are not.
+# A row whose distance from the mean is at most this fraction of the median distance was drawn around the mean.
 NEAR_MEAN = 0.05
-# Random rows of width d lean by about 1/sqrt(d): that many times as much is no accident, as much as that is none.
+# Random vectors of width d have a cosine of about 1/sqrt(d). The test for random rows applies only if the median cosine
+# with the mean row is above 6 times that; a row below 3 times that counts as orthogonal.
 LEANING, UPRIGHT = 6.0, 3.0
 INITIAL_SPREAD = 0.02
 SPREAD_BAND = 0.15
@@ -33,10 +34,10 @@ ROWS_AT_ONCE, SHOWN = 8192, 4
 
 
 def token_numbers(setting: str | list[int | str], folder: Path) -> list[int]:
-    """Return the numbers of the tokens that ``adapter.trainable_token_indices`` names, in order.
+    """Return the ids of the tokens selected by ``adapter.trainable_token_indices``, ascending.
 
     Args:
-        setting: ``new``, or tokens by text or number.
+        setting: ``new``, or tokens by text or id.
         folder: the prepared model.
 
     Raises:
@@ -64,7 +65,7 @@ def token_numbers(setting: str | list[int | str], folder: Path) -> list[int]:
 
 
 def with_token_numbers(adapter: Adapter, folder: Path) -> Adapter:
-    """Return the ``adapter`` section with numbers for the tokens that it names, see :func:`token_numbers`."""
+    """Return the ``adapter`` section with the ids of its tokens, see :func:`token_numbers`."""
     if adapter["type"] == "none":
         return adapter
     numbers: list[int | str] = [*token_numbers(adapter["trainable_token_indices"], folder)]
@@ -72,7 +73,8 @@ def with_token_numbers(adapter: Adapter, folder: Path) -> Adapter:
 
 
 def vocabulary(folder: Path) -> dict[str, int]:
-    """Return every token of the tokenizer in ``folder`` with its number."""
+    """Return the id of every token of the tokenizer in ``folder``."""
+    # BPE and WordPiece vocabularies are mappings; a Unigram vocabulary is a list of (token, score) in the order of ids.
     content = read_object(folder / TOKENIZER)
     listed = (content.get("model") or {}).get("vocab") or {}
     pairs = listed.items() if isinstance(listed, dict) else ((entry[0], at) for at, entry in enumerate(listed))
@@ -80,15 +82,15 @@ def vocabulary(folder: Path) -> dict[str, int]:
 
 
 def added_tokens(folder: Path) -> dict[str, int]:
-    """Return the tokens that stand beside the tokenizer's own vocabulary, with their numbers."""
+    """Return the ids of the tokens that were added to the tokenizer's own vocabulary."""
     listed = read_object(folder / TOKENIZER).get("added_tokens") or []
     return {str(entry["content"]): int(entry["id"]) for entry in listed if "content" in entry and "id" in entry}
 
 
 def untrained_tokens(folder: Path) -> dict[str, int]:
-    """Return the added tokens whose embedding rows no training has touched, with their numbers.
+    """Return the ids of the added tokens whose embedding rows look untrained.
 
-    Nothing is found where the folder holds no weights or no tensor that is the embedding.
+    The result is empty if the folder has no weights or its embedding is not found.
     """
     added = added_tokens(folder)
     with embedding_rows(folder) as rows:
@@ -100,13 +102,13 @@ def untrained_tokens(folder: Path) -> dict[str, int]:
 
 
 def initial_spread(folder: Path) -> float:
-    """Return the standard deviation that the model's weights were first drawn with."""
+    """Return the standard deviation of the model's weight initialisation."""
     settings = read_object(folder / CONFIG)
     return float((settings.get("text_config") or settings).get("initializer_range") or INITIAL_SPREAD)
 
 
 def _untrained(weight: Any, numbers: list[int], spread: float) -> set[int]:
-    """Return those of the rows ``numbers`` of ``weight`` (a slice of a file, [tokens, width]) that look untrained."""
+    """Return which of the rows ``numbers`` of ``weight`` (a file slice, [tokens, width]) look untrained."""
     import torch
 
     mean, distances, leanings = _usual(weight)
@@ -123,12 +125,12 @@ def _untrained(weight: Any, numbers: list[int], spread: float) -> set[int]:
 
 
 def rows_in(weight: Any) -> int:
-    """Return how many rows the slice of a file has."""
+    """Return the number of rows of a file slice."""
     return weight.get_shape()[0]
 
 
 def _usual(weight: Any) -> "tuple[torch.Tensor, float, float]":
-    """Return the mean row, the median distance from it and the median leaning (cosine) towards it."""
+    """Return the mean row, the median distance from it and the median absolute cosine with it."""
     import torch
 
     parts = [weight[start : start + ROWS_AT_ONCE].float() for start in range(0, rows_in(weight), ROWS_AT_ONCE)]
@@ -141,12 +143,12 @@ def _usual(weight: Any) -> "tuple[torch.Tensor, float, float]":
 def advice_on_tokens(
     rows: Callable[[], PackedRows], new_tokens: Callable[[], dict[str, int]], adapter: Adapter
 ) -> str | None:
-    """Return a sentence on new tokens in the data whose embeddings this training leaves as they are, else None.
+    """Return a sentence on new tokens in the data whose embeddings this training does not change, else None.
 
     Args:
-        rows: opens the packed training rows; called only where there are tokens to look for.
-        new_tokens: finds the model's new tokens (:func:`untrained_tokens`); called only where it matters.
-        adapter: the ``adapter`` section, of ``trainable_token_indices`` the numbers.
+        rows: opens the packed training rows; called only if there are tokens to search for.
+        new_tokens: finds the model's new tokens (:func:`untrained_tokens`); called only if needed.
+        adapter: the ``adapter`` section, with ids of tokens in ``trainable_token_indices``.
     """
     if adapter["type"] == "none" or adapter["modules_to_save"]:
         return None
@@ -164,7 +166,7 @@ def advice_on_tokens(
 
 
 def _tokens_in(rows: PackedRows, wanted: set[int]) -> set[int]:
-    """Return which of the tokens ``wanted`` are in any row."""
+    """Return which of the tokens ``wanted`` occur in any row."""
     candidates, found = np.array(sorted(wanted)), set[int]()
     for start in range(0, len(rows), ROWS_AT_ONCE):
         block = rows.take("input_ids", range(start, min(start + ROWS_AT_ONCE, len(rows))))

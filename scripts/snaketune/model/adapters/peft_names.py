@@ -1,9 +1,9 @@
-"""Names of layers between PEFT and us: what is called ``gate_proj`` is that layer, not the experts' fused matrix.
+"""Layer names given to PEFT: ``gate_proj`` means the layer of that name, not the fused matrix of the experts.
 
-For kinds with experts PEFT takes ``gate_proj``, ``up_proj``, ``down_proj`` and ``gate`` for names of transformers 4 and
-puts the adapter on the fused tensors of the experts instead, also where a dense layer or a shared expert is meant: that
-layer then has no adapter. Names here are those of the installed transformers, so the translation is switched off; and
-an adapter's file names such a layer as the parameter ``….gate_proj.weight``, which every PEFT reads as what it is.
+For models with experts, PEFT takes ``gate_proj``, ``up_proj``, ``down_proj`` and ``gate`` as names of transformers 4
+and puts the adapter on the fused tensors of the experts, even if a dense layer or a shared expert is meant, which then
+has no adapter. Names here are those of the installed transformers, so the translation is switched off. In an adapter's
+file, such a layer is named as the parameter ``….gate_proj.weight``, which every version of PEFT reads correctly.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ WEIGHT = ".weight"
 
 @contextmanager
 def names_as_given() -> Iterator[None]:
-    """Let PEFT take names of layers as they are while the block runs."""
+    """Make PEFT use layer names as they are inside the block."""
     before = translation.convert_peft_config_for_transformers
     translation.convert_peft_config_for_transformers = lambda *args, **kwargs: None
     try:
@@ -30,10 +30,10 @@ def names_as_given() -> Iterator[None]:
 
 
 def for_every_peft(settings: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Return an adapter's ``settings``, those of its file, so that PEFT itself finds the layers that were trained.
+    """Return an adapter's saved ``settings``, changed so that an unmodified PEFT finds the trained layers.
 
     Args:
-        settings: as PEFT saved them.
+        settings: the settings as PEFT saved them.
         kind: ``model_type`` of the base model.
     """
     stated = settings.get("target_modules")
@@ -43,7 +43,7 @@ def for_every_peft(settings: dict[str, Any], kind: str) -> dict[str, Any]:
         return settings
     parameters = [*(settings.get("target_parameters") or []), *(f"{name}{WEIGHT}" for name in taken)]
     changed = {"target_modules": [name for name in modules if name not in taken], "target_parameters": parameters}
-    return {**settings, **changed, "lora_dropout": 0.0}  # PEFT drops nothing out of a parameter's inputs
+    return {**settings, **changed, "lora_dropout": 0.0}  # PEFT has no dropout for target_parameters
 
 
 def _taken_for_experts(modules: list[str], kind: str) -> list[str]:
@@ -53,7 +53,7 @@ def _taken_for_experts(modules: list[str], kind: str) -> list[str]:
         probe = LoraConfig(target_modules=[name])
         try:
             translation.convert_peft_config_for_transformers(probe, model, None)
-        except ValueError:  # it misses the other half of a fused matrix: it has taken the name
+        except ValueError:  # PEFT lacks the other half of a fused matrix, so it has translated the name
             found.append(name)
             continue
         found += [] if name in (probe.target_modules or ()) else [name]
@@ -61,7 +61,7 @@ def _taken_for_experts(modules: list[str], kind: str) -> list[str]:
 
 
 def read_config(folder: str | Path) -> PeftConfig:
-    """Return the configuration of the adapter in ``folder`` with all its layers among ``target_modules``."""
+    """Return the configuration of the adapter in ``folder``, with all its layers in ``target_modules``."""
     config = PeftConfig.from_pretrained(str(folder))
     listed = getattr(config, "target_parameters", None) or []
     layers = [name.removesuffix(WEIGHT) for name in listed if name.endswith(WEIGHT)]

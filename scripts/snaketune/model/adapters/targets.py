@@ -1,8 +1,8 @@
-"""Which layers of a model get an adapter: what ``all-linear`` means for each kind of model.
+"""The layers of a model that get an adapter: what ``all-linear`` means for each kind of model.
 
-PEFT takes every linear layer but the output layer. Left out here as well are layers that choose experts or that mix
-streams of a handful of values, where a low-rank change is no low rank; layers whose forward is not a matrix product;
-layers that a kernel reads past the adapter; and everything before the text model of a vision-language model.
+PEFT takes every linear layer except the output layer. This module also leaves out routers of experts; layers so narrow
+that an update of rank r is not low-rank; layers whose forward is not a plain matrix product; layers whose weight is
+read directly by a kernel, bypassing the adapter; and everything outside the text model of a vision-language model.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from snaketune.core.errors import ConfigError
 ALL_LINEAR = "all-linear"
 ROUTERS = frozenset({"gate", "router", "shared_expert_gate", "wg"})
 EXPERTS = ("experts", "expert", "input_linear", "w1", "block_sparse_moe")
-# Layers whose weight is read directly, by a kernel or by the model's own code, which passes an adapter by. PEFT refuses
-# some of these, by name.
+# Layers whose weight is read directly, by a kernel or by the model's own code, so that an adapter would have no effect.
+# PEFT refuses some of them by name.
 FUSED_OUT = frozenset({"out_proj", "conv1d"})
 FUSED_MIXER = FUSED_OUT | {"dt_proj", "x_proj"}
 READ_DIRECTLY: dict[str, frozenset[str]] = {
@@ -23,22 +23,22 @@ READ_DIRECTLY: dict[str, frozenset[str]] = {
     **dict.fromkeys(("mamba", "falcon_mamba"), FUSED_MIXER),
     "jamba": frozenset({"dt_proj"}),
 }
-# What chooses the tokens that sparse attention looks at, or where a patch of bytes ends: a choice has no gradient.
+# Modules that select the tokens of sparse attention or the ends of byte patches: a discrete choice has no gradient.
 CHOOSERS = frozenset({"indexer", "patcher"})
-# What the parts of a model for pictures and sound are called where its configuration has no text model of its own.
+# Names of the image and audio parts of models whose configuration has no separate text model.
 OTHER_SENSES = ("vision", "visual", "image", "audio")
-# Attention to something other than the text, which training on text leaves out.
+# Attention to inputs other than text, which training on text does not use.
 CROSS_ATTENTION = frozenset({"encoder_attn", "crossattention"})
-# A layer this many times narrower than the model does not limit the rank of all others.
+# Only a layer at least this many times narrower than the model is left out; otherwise the rank itself is too large.
 NARROW = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """The layers that get an adapter, and what was left out and why.
+    """The layers that get an adapter, and those left out with the reasons.
 
     Attributes:
-        modules: what PEFT gets as ``target_modules``.
+        modules: ``target_modules`` for PEFT.
         remarks: a clause for each kind of layer that ``all-linear`` leaves out.
     """
 
@@ -47,15 +47,15 @@ class Targets:
 
 
 def targets_of(model: Any, target_modules: str | list[str], rank: int) -> Targets:
-    """Return the layers of ``model`` that an adapter of ``rank`` goes on.
+    """Return the layers of ``model`` that get an adapter of ``rank``.
 
     Args:
-        model: the base model, also without weights.
-        target_modules: ``all-linear``, or names of layers, which are taken as they are.
+        model: the base model; weights are not needed.
+        target_modules: ``all-linear``, or names of layers, which are used as they are.
         rank: ``adapter.r``.
 
     Raises:
-        ConfigError: if a layer that is named is none that LoRA can change, or ``all-linear`` finds nothing.
+        ConfigError: if LoRA cannot adapt a named layer, or ``all-linear`` finds no layer.
     """
     if target_modules != ALL_LINEAR:
         names = [target_modules] if isinstance(target_modules, str) else list(target_modules)
@@ -78,7 +78,7 @@ def targets_of(model: Any, target_modules: str | list[str], rank: int) -> Target
 
 
 def linear_layers(model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield name and module of every layer that is a matrix product, without the output layer."""
+    """Yield the name and module of every linear layer except the output layer."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
@@ -89,7 +89,7 @@ def linear_layers(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def text_prefix(model: Any) -> str:
-    """Return what the names of the text model's modules begin with, for a model that has more than that; else ""."""
+    """Return the prefix of the text model's module names, or "" if the model has no other parts."""
     if model.config.get_text_config() is model.config:
         return ""
     decoder = model.get_decoder()
@@ -102,14 +102,14 @@ def width_of(model: Any) -> int:
 
 
 def narrowest(module: Any) -> int:
-    """Return the smaller of a linear layer's two widths; the shape of quantised weights says nothing about them."""
+    """Return the smaller dimension of a linear layer, not from its weight if possible: quantised weights are packed."""
     if hasattr(module, "in_features"):
         return min(module.in_features, module.out_features)
     return min(module.weight.shape)
 
 
 def _reason(model: Any, name: str, module: Any, rank: int) -> str | None:
-    """Return why ``all-linear`` leaves a layer out, None where it does not."""
+    """Return the reason why ``all-linear`` leaves a layer out, None if it includes it."""
     last = name.rsplit(".", 1)[-1]
     if not name.startswith(text_prefix(model)) or any(part.startswith(OTHER_SENSES) for part in name.split(".")):
         return "not part of the text model"
@@ -135,7 +135,8 @@ def _attends_elsewhere(model: Any, name: str) -> bool:
 
 
 def is_router(model: Any, name: str) -> bool:
-    """Tell whether the layer chooses among experts: it is called so, and experts are beside or above it."""
+    """Return whether the layer chooses among experts: it has a router's name, and experts are its siblings."""
+    # The name alone does not tell: ``gate`` is a router in some models and an ordinary projection in others.
     parts = name.split(".")
     for at, part in enumerate(parts):
         if part == "router" or part == "shared_expert_gate":
@@ -148,7 +149,7 @@ def is_router(model: Any, name: str) -> bool:
 
 
 def _is_product(module: Any) -> bool:
-    """Tell whether a layer gives one tensor; classes of models make others of it, as routers that give two."""
+    """Return whether a layer returns one tensor; model-specific subclasses, such as routers, may return two."""
     import torch
 
     if not type(module).__module__.startswith(("transformers.models.", "transformers_modules.")):
@@ -162,7 +163,7 @@ def _is_product(module: Any) -> bool:
         ValueError,
         TypeError,
         IndexError,
-    ):  # it wants its inputs in another shape, as grouped ones do
+    ):  # it needs inputs of another shape, as grouped linear layers do
         return False
     return isinstance(result, torch.Tensor)
 
@@ -178,6 +179,6 @@ def _refuse_unsuitable(model: Any, names: list[str]) -> None:
 
 
 def _few(names: list[str], most: int = 3) -> str:
-    """Return the different last parts of some names, layers' numbers left out."""
+    """Return the distinct last components of some names, without layer numbers, for a message."""
     kinds = list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in names))
     return ", ".join(kinds[:most]) + (f" and {len(kinds) - most} more" if len(kinds) > most else "")

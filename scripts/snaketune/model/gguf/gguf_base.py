@@ -1,4 +1,8 @@
-"""A GGUF file as the base model: its weights dequantised once into a folder in the Hugging Face format."""
+"""GGUF files as base models: dequantised once into a folder in the Hugging Face format.
+
+transformers reads GGUF files, but silently drops tensors that it does not know and some scaling of positions. Both are
+therefore checked here against the file itself.
+"""
 
 import math
 import tempfile
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
     from snaketune.model.gguf.gguf_reader import GgufReader
 
 FACTORS = "rope_freqs.weight"
-# Llama 3.1 and 3.2 differ in the factor alone (Meta's `use_scaled_rope`, transformers' rope_type `llama3`).
+# Llama 3.1 and 3.2 differ only in the factor (Meta's `use_scaled_rope`, rope_type `llama3` in transformers).
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 TOLERANCE = 1e-4
 
@@ -28,8 +32,8 @@ if TYPE_CHECKING:
     from snaketune.model.gguf.gguf_reader import GgufReader
 
 PACKAGE = "gguf"
-LINK_NAME = "model.gguf"  # transformers goes by the ending, which files of Ollama's store lack
-# A file's origin and the packing of its weights say nothing about the folder that is written.
+LINK_NAME = "model.gguf"  # transformers requires the suffix, which files of Ollama's store lack
+# The file's origin and quantisation do not apply to the folder that is written.
 LEFT_OUT = ("_name_or_path", "_model_name_or_path", "quantization_config")
 
 
@@ -39,11 +43,11 @@ def convert_gguf(file: Path, folder: Path, weights: bool = True) -> GgufFacts:
     Args:
         file: the GGUF file.
         folder: an empty folder.
-        weights: whether they are wanted; a run can be planned and its data prepared without.
+        weights: whether to include the weights; planning and data preparation do not need them.
 
     Raises:
-        ConfigError: if the package `gguf` is missing, or transformers has no model or no tokenizer for the file.
-        DataError: if the file is damaged, or a weight is missing.
+        ConfigError: if the package `gguf` is missing, or transformers has no model or tokenizer for the file.
+        DataError: if the file is damaged or a weight is missing.
     """
     require_package(file)
     from snaketune.model.gguf.gguf_reader import parsed_once
@@ -55,6 +59,7 @@ def convert_gguf(file: Path, folder: Path, weights: bool = True) -> GgufFacts:
         _save_tokenizer(source, folder)
         _save_configuration(source, folder, reader)
         if weights:
+            # ``save_pretrained`` overwrites the config.json that was corrected above, so it is written again.
             config = read_object(folder / CONFIG)
             _save_weights(source, folder, reader)
             write_configuration(folder / CONFIG, config)
@@ -62,7 +67,7 @@ def convert_gguf(file: Path, folder: Path, weights: bool = True) -> GgufFacts:
 
 
 def require_package(file: Path) -> None:
-    """Raise ConfigError if the package that reads ``file`` is not installed."""
+    """Raise ConfigError if the package that reads GGUF files is not installed."""
     if find_spec(PACKAGE) is None:
         raise ConfigError(
             f"model.name_or_path {file} is a GGUF file, which needs the package {PACKAGE}: install it with"
@@ -72,12 +77,12 @@ def require_package(file: Path) -> None:
 
 @contextmanager
 def _one_sentence(file: Path) -> Iterator[None]:
-    """Turn what gguf and transformers raise about a file into an error that says what to do."""
+    """Turn errors of gguf and transformers about a file into one that says what to do."""
     try:
         yield
     except (SnaketuneError, OSError, ImportError):
         raise
-    except Exception as error:  # damaged bytes surface as whatever they lead to; the reason is passed on
+    except Exception as error:  # damaged bytes may cause any error; the reason is passed on
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if isinstance(error, UnsupportedGguf | NotImplementedError) or "not supported" in reason:
             raise ConfigError(
@@ -105,7 +110,7 @@ def _save_configuration(source: Path, folder: Path, reader: "GgufReader") -> Non
 
 
 def _save_weights(source: Path, folder: Path, reader: "GgufReader") -> None:
-    """Dequantise tensor by tensor through transformers' loader; at most the bfloat16 model is in memory."""
+    """Dequantise tensor by tensor with transformers' loader; memory holds at most the bfloat16 model."""
     import torch
     from transformers import AutoModelForCausalLM, GgufConfig
 
@@ -123,14 +128,15 @@ def _save_weights(source: Path, folder: Path, reader: "GgufReader") -> None:
 
 
 def _require_every_weight(model: Any, loaded: dict[str, Any], reader: "GgufReader") -> None:
-    """Refuse a model in which a weight was made up, or from which a tensor of the file is missing.
+    """Refuse a model with a randomly initialised weight, or without one of the file's tensors.
 
-    transformers leaves out tensors whose names it does not know, without a word.
+    transformers silently drops tensors whose names it does not know, so the numbers of values are compared.
     """
     missing = sorted(loaded["missing_keys"]) + sorted(str(key) for key in loaded["mismatched_keys"])
     if missing:
         raise UnsupportedGguf(f"it has no weights for {', '.join(missing[:3])}")
     stored = sum(int(tensor.n_elements) for tensor in reader.tensors if tensor.name != FACTORS)
+    # Tied weights appear twice in the state dict but once in the file: count each storage once.
     distinct = {tensor.data_ptr(): tensor.numel() for tensor in model.state_dict().values()}
     held = sum(distinct.values())
     if stored != held:
@@ -138,10 +144,10 @@ def _require_every_weight(model: Any, loaded: dict[str, Any], reader: "GgufReade
 
 
 def scaled_positions(reader: "GgufReader", config: dict[str, Any]) -> dict[str, Any]:
-    """Return what ``config`` lacks of the file's scaled positions: ``rope_parameters``, or nothing.
+    """Return ``rope_parameters`` with the file's scaling of positions if ``config`` lacks it, else nothing.
 
     Raises:
-        UnsupportedGguf: if the file scales positions in a way that cannot be expressed.
+        UnsupportedGguf: if the configuration cannot express the file's scaling.
     """
     rope = config.get("rope_parameters") or {}
     if "rope_theta" not in rope or rope.get("rope_type", "default") != "default":
@@ -161,7 +167,9 @@ def scaled_positions(reader: "GgufReader", config: dict[str, Any]) -> dict[str, 
 
 
 def _llama3(factors: np.ndarray, theta: float) -> dict[str, Any]:
-    """Return the parameters from which the file's ``factors``, one for each pair of dimensions, were computed."""
+    """Return the parameters from which the file's ``factors``, one per pair of dimensions, were computed."""
+    # llama.cpp stores the result of Llama 3's formula, not its parameters. The lowest frequency is divided by the full
+    # factor, so the maximum reveals it; recomputing all factors verifies the guess.
     scale = float(factors.max())
     if np.allclose(factors, llama3_factors(len(factors), theta, scale), rtol=TOLERANCE):
         return {"rope_type": "llama3", "factor": scale, **LLAMA3}
@@ -169,7 +177,9 @@ def _llama3(factors: np.ndarray, theta: float) -> dict[str, Any]:
 
 
 def llama3_factors(pairs: int, theta: float, scale: float) -> np.ndarray:
-    """Return by how much Llama 3.1 divides the frequency of each of ``pairs`` rotary dimensions, float64."""
+    """Return the divisors that Llama 3.1 applies to the frequencies of ``pairs`` rotary dimensions, float64 [pairs]."""
+    # Frequencies with many turns within the original context stay, those with less than one are divided by ``scale``,
+    # and those between are interpolated.
     frequencies = theta ** -(np.arange(pairs) / pairs)
     low, high = LLAMA3["low_freq_factor"], LLAMA3["high_freq_factor"]
     turns = LLAMA3["original_max_position_embeddings"] * frequencies / (2 * math.pi)

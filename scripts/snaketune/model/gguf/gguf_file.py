@@ -1,4 +1,4 @@
-"""A GGUF file: recognised by its first bytes, and what its metadata says, without reading a weight."""
+"""GGUF files: recognised by their first bytes, and described from their metadata without reading any weights."""
 
 import re
 from collections.abc import Iterator
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 MAGIC = b"GGUF"
 SUFFIX = ".gguf"
 SPLIT_NAME = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")
-# llama.cpp keeps a projector, which maps images or sound into a language model, in a file beside the model's own.
+# llama.cpp stores a projector, which maps images or audio into a language model, in a separate file.
 OTHER_KINDS = {"adapter": "a LoRA adapter", "mmproj": "the vision or audio part of a model", "imatrix": "statistics"}
 PROJECTOR_ARCHITECTURES = frozenset({"clip"})
 PLAIN_TYPES = frozenset({"F16", "BF16", "F32", "F64"})
 
 
 class UnsupportedGguf(Exception):
-    """A GGUF file holds what no model in the Hugging Face format expresses; the text says what."""
+    """A GGUF file that cannot be expressed in the Hugging Face format, with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class GgufFacts:
-    """What a GGUF file says about itself.
+    """The metadata of a GGUF file.
 
     Attributes:
-        architecture: llama.cpp's name of it, such as ``llama``.
-        name: the model's name, empty where the file has none.
-        quantization: the type in which most of the weights are stored, such as ``Q4_1`` or ``F16``.
-        card: ``license`` and ``language`` as a model card states them, as far as the file does.
+        architecture: llama.cpp's name of the architecture, such as ``llama``.
+        name: the model's name, empty if the file has none.
+        quantization: the type in which most weights are stored, such as ``Q4_1`` or ``F16``.
+        card: ``license`` and ``language`` for a model card, as far as the file gives them.
     """
 
     architecture: str
@@ -49,12 +49,12 @@ class GgufFacts:
 
 
 def find_gguf(path: Path) -> Path | None:
-    """Return the GGUF file that ``path`` is or, as a folder without a configuration, holds; ``None`` if neither.
+    """Return ``path`` if it is a GGUF file, or the GGUF file in the folder ``path`` without configuration, else None.
 
-    The content decides, not the name: Ollama keeps its models as ``blobs/sha256-…``.
+    The content decides, not the name: Ollama stores its models as ``blobs/sha256-…``.
 
     Raises:
-        ConfigError: if a folder holds several such files.
+        ConfigError: if a folder contains several GGUF files.
     """
     if not path.is_dir():
         return path if path.is_file() and _has_magic(path) else None
@@ -73,7 +73,7 @@ def _has_magic(file: Path) -> bool:
 
 
 def gguf_facts(file: Path, reader: "GgufReader") -> GgufFacts:
-    """Return what the metadata of ``file`` says.
+    """Return the facts from the metadata of ``file``.
 
     Raises:
         ConfigError: if it is a part of a split model, or not a language model.
@@ -95,7 +95,7 @@ def gguf_facts(file: Path, reader: "GgufReader") -> GgufFacts:
 
 
 def _quantisation(reader: "GgufReader") -> str:
-    """Return what the file calls its quantisation, such as Q4_K_M, or the type that most of its weights have."""
+    """Return the file's own name of its quantisation, such as Q4_K_M, or the type of most of its weights."""
     from gguf import LlamaFileType
 
     number = reader.value("general.file_type")

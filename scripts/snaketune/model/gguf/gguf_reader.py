@@ -1,8 +1,8 @@
-"""One parsed GGUF file for everything that reads it.
+"""A GGUF file parsed once for all its readers.
 
-transformers opens a GGUF file with the package `gguf` three times over (configuration, tokenizer, weights), each time
-parsing every string of the vocabulary, and computes the table of tensor names once for each module of the model. For
-a vocabulary of 262,144 tokens these are minutes. Here the file is parsed once, without numpy's slow memory-map slices.
+transformers parses a GGUF file three times with the package `gguf` (for configuration, tokenizer and weights), with
+every string of the vocabulary, and computes the table of tensor names for each module of the model. For a vocabulary of
+262,144 tokens this takes minutes. Here the file is parsed once, without numpy's slow slicing of memory maps.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ class GgufReader(gguf.GGUFReader):
     def _get(self, offset: Any, dtype: Any, count: Any = 1, override_order: Any = None) -> np.ndarray:
         if "_plain" not in self.__dict__:
             self._plain = self.data.view(np.ndarray)
+        # GGUF files may be big-endian: the reader detects the byte order, and views must carry it.
         kind = np.dtype(dtype).newbyteorder(self.byte_order if override_order is None else override_order)
         return np.frombuffer(self._plain, kind, int(count), int(offset)) if count else np.empty(0, kind)
 
@@ -32,10 +33,10 @@ class GgufReader(gguf.GGUFReader):
 
 @contextmanager
 def parsed_once(file: Path) -> Iterator[GgufReader]:
-    """Let transformers take the one reader of ``file`` while the context lasts.
+    """Make transformers use one shared reader of ``file`` inside the block.
 
     Raises:
-        ValueError, KeyError, IndexError: as the package does for a file that it cannot read.
+        ValueError, KeyError, IndexError: from the package, if it cannot read the file.
     """
     reader = GgufReader(file)
     before = gguf.GGUFReader, gguf.get_tensor_name_map

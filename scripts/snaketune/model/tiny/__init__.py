@@ -1,1 +1,1 @@
-"""The tiny model, made from scratch."""
+"""The tiny model: tokenizer and weights trained from scratch, for the quickstart and for tests."""

@@ -1,4 +1,4 @@
-"""What the tiny model reads first: the example's world, or the plain text of a run's own training split."""
+"""The pretraining corpus of the tiny model: texts of the quickstart, or the plain text of a run's training split."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ def corpus_texts(name: str, corpus: Path | None) -> Callable[[], Iterable[str]]:
         corpus: the canonical train.jsonl, needed for ``data``.
 
     Raises:
-        ConfigError: if there is no such corpus.
+        ConfigError: if the corpus is unknown or the records are missing.
         DataError: if it is empty.
     """
     if name == QUICKSTART:
@@ -35,7 +35,7 @@ def corpus_texts(name: str, corpus: Path | None) -> Callable[[], Iterable[str]]:
 
 
 def record_texts(corpus: Path) -> Iterator[str]:
-    """Yield the text of each canonical record in ``corpus``: its messages by lines, without chat markers."""
+    """Yield the text of each canonical record in ``corpus``, its messages joined by line breaks without chat markers."""
     with open(corpus, "rb") as file:
         for line in file:
             record = orjson.loads(line)
@@ -45,5 +45,5 @@ def record_texts(corpus: Path) -> Iterator[str]:
 
 
 def _messages(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the messages of a record; of a pair, with the answer that was chosen."""
+    """Return the messages of a record, for a pair with the chosen answer."""
     return [*record.get("messages", ()), *record.get("chosen", ())]

@@ -1,7 +1,7 @@
-"""The tiny model: a small Llama trained from scratch on a corpus, in 32-bit floats on one thread.
+"""The tiny model: a small Llama trained from scratch on a corpus, in float32 on one thread.
 
-One thread because the bits of a sum depend on how it is cut up: the same corpus then gives the same weights on
-every machine of one class, however many cores the step was given.
+Floating-point sums depend on how they are split over threads. With one thread, the same corpus gives the same weights
+on every machine of one class, however many cores the stage has.
 """
 
 import math
@@ -20,19 +20,19 @@ THREADS = 1
 IGNORED = -100  # the label that the loss skips, as in PyTorch
 WARMUP_SHARE = 0.05
 FINAL_RATE_SHARE = 0.05
-BETAS = (0.9, 0.95)  # a shorter memory of the second moment halves the steps that a small model needs
+BETAS = (0.9, 0.95)  # a shorter average of the second moment halves the steps that a small model needs
 WEIGHT_DECAY = 0.01
 GRADIENT_NORM = 1.0
 BATCHES_PER_BUCKET = 16
-# A step has no more positions than this for each sequence of a batch: long texts make batches of fewer sequences, so
-# that steps and batch size alone decide what a pretraining costs. Packing texts into rows would gain little over
-# batches of texts of one length: 2% of the positions of the quickstart's are padding.
+# Maximum number of positions of a step per sequence of a batch: batches of long texts have fewer sequences, so that the
+# cost of pretraining depends only on steps and batch size. Packing would gain little over batches of similar length: 2%
+# of the quickstart's positions are padding.
 POSITIONS_PER_SEQUENCE = 128
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How the tiny model is trained: optimiser steps, sequences per step, peak learning rate and seed."""
+    """Pretraining settings of the tiny model: optimiser steps, sequences per step, peak learning rate and seed."""
 
     steps: int
     batch_size: int
@@ -41,7 +41,7 @@ class Pretraining:
 
     @property
     def positions_per_step(self) -> int:
-        """The most tokens, padding included, that a step trains on."""
+        """The maximum number of positions, including padding, of a step."""
         return self.batch_size * POSITIONS_PER_SEQUENCE
 
 
@@ -65,13 +65,13 @@ def build_model(cfg: TinyModel, tokenizer: PreTrainedTokenizerFast) -> LlamaForC
 
 
 def pretrain(model: LlamaForCausalLM, documents: Sequence[Sequence[int]], plan: Pretraining, pad_token_id: int) -> None:
-    """Train all weights of ``model`` in place on token id lists, next token prediction, AdamW.
+    """Train all weights of ``model`` in place by next-token prediction with AdamW.
 
     Args:
-        model: a model with 32-bit weights.
+        model: a model with float32 weights.
         documents: token ids of each sequence, at least two and at most the model's context length.
         plan: steps, batch size, learning rate and seed.
-        pad_token_id: fills up the shorter sequences of a batch.
+        pad_token_id: the id that pads shorter sequences of a batch.
     """
     torch.set_num_threads(THREADS)
     model.train()
@@ -95,7 +95,7 @@ def pretrain(model: LlamaForCausalLM, documents: Sequence[Sequence[int]], plan: 
 
 
 def rate_share(step: int, steps: int) -> float:
-    """Return the share of the peak learning rate at ``step``: linear warm-up, then a cosine to 5%."""
+    """Return the fraction of the peak learning rate at ``step``: linear warm-up, then cosine decay to 5%."""
     warmup = max(1, round(WARMUP_SHARE * steps))
     if step < warmup:
         return (step + 1) / warmup
@@ -104,11 +104,11 @@ def rate_share(step: int, steps: int) -> float:
 
 
 def endless_batches(documents: Sequence[Sequence[int]], batch_size: int, seed: int) -> Iterator[list[Sequence[int]]]:
-    """Yield batches forever, every document once per round, those of one batch of similar length.
+    """Yield batches endlessly, every document once per round, with documents of similar length in each batch.
 
-    A round is shuffled, cut into buckets of 16 batches, each bucket sorted by length and cut into batches that
-    come in random order: padding costs a few percent of the tokens instead of a third. Batches of long documents are
-    cut so that none has more than 128 positions for each of ``batch_size``, or is a single document.
+    A round is shuffled and cut into buckets of 16 batches; each bucket is sorted by length and cut into batches, which
+    come in random order. Padding then costs a few percent of the positions instead of a third. Batches of long
+    documents are split until they have at most 128 positions per sequence of ``batch_size``, or one document.
     """
     rng = Random(seed)
     size = min(batch_size, len(documents))
@@ -126,9 +126,9 @@ def endless_batches(documents: Sequence[Sequence[int]], batch_size: int, seed: i
 
 
 def pad(batch: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return input ids and labels of shape (sequences, longest), padded on the right; padding has no label.
+    """Return input ids and labels of shape (sequences, longest), padded on the right; padding bears no loss.
 
-    No attention mask is needed: padding comes after all real tokens, and attention is causal.
+    No attention mask is needed: attention is causal, and padding follows all real tokens.
     """
     longest = max(len(ids) for ids in batch)
     inputs = torch.full((len(batch), longest), pad_token_id)
@@ -141,11 +141,11 @@ def pad(batch: Sequence[Sequence[int]], pad_token_id: int) -> tuple[torch.Tensor
 def encode_corpus(
     texts: Iterable[str], tokenizer: PreTrainedTokenizerFast, context_length: int, plan: Pretraining
 ) -> list[list[int]]:
-    """Return sequences of token ids, each text between its begin and end tokens, as many as the training can read.
+    """Return sequences of token ids, each text between bos and eos tokens, as many as the training can use.
 
-    A text longer than the context, or than a step, is cut; no sequence has fewer than two tokens, so that each has
-    something to predict. Texts are read until there is one sequence for each place in a batch, or a token for each
-    position: no more of a large corpus is tokenised.
+    A text longer than the context or than a step is cut. Every sequence has at least two tokens, so that there is
+    something to predict. Texts are read only until there are enough sequences or tokens for all steps, so that no more
+    of a large corpus is tokenised.
     """
     longest = min(context_length, plan.positions_per_step)
     sequences: list[list[int]] = []

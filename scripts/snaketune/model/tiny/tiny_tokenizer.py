@@ -1,4 +1,4 @@
-"""The tokenizer of the tiny model: byte-level BPE trained on the corpus, with markers for chats."""
+"""The tokenizer of the tiny model: byte-level BPE trained on the corpus, with special tokens for chat roles."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 
-SAMPLE_CHARACTERS = 16_000_000  # merges do not change with more text, memory and time do
+SAMPLE_CHARACTERS = 16_000_000  # more text costs memory and time but hardly changes the merges
 SMALLEST_VOCABULARY = 3 + len(ROLES) + 256
 
-# The generation markers cover what the assistant says and the end of its turn, so that a trainer which learns
-# only from the assistant also teaches the model to stop. Tools are offered by the system, and a tool answers as a user.
+# The generation blocks cover the assistant's text and the end of its turn, so that training on the assistant alone also
+# teaches the model to stop. Tools are offered in the system turn, and a tool's result is written as a user turn.
 CHAT_TEMPLATE = """\
 {{- bos_token -}}
 {%- if tools -%}
@@ -61,7 +61,7 @@ CHAT_TEMPLATE = """\
 
 
 def make_tokenizer(cfg: TinyModel, texts: Iterable[str], folder: Path) -> dict[str, Any]:
-    """Train a tokenizer as ``cfg`` (the ``model.tiny`` section) says, save it into ``folder`` and return its sizes.
+    """Train the tokenizer of ``cfg`` (the ``model.tiny`` section), save it into ``folder`` and return its sizes.
 
     Raises:
         ConfigError: if the vocabulary is too small.
@@ -77,7 +77,7 @@ def make_tokenizer(cfg: TinyModel, texts: Iterable[str], folder: Path) -> dict[s
 
 
 def _sample(texts: Iterable[str]) -> Iterator[str]:
-    """Yield the first documents, up to a number of characters that is plenty to train a tokenizer."""
+    """Yield the first documents, up to a number of characters that suffices to train a tokenizer."""
     left = SAMPLE_CHARACTERS
     for text in texts:
         yield text[:left]
@@ -87,16 +87,16 @@ def _sample(texts: Iterable[str]) -> Iterator[str]:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, context_length: int) -> "PreTrainedTokenizerFast":
-    """Train the tokenizer on ``texts``, which are read once and not kept.
+    """Train the tokenizer on ``texts``, which are read once and not kept in memory.
 
-    All 256 bytes are in the vocabulary, so that any text has an encoding that decodes to itself. A run of digits
-    is split from what precedes it: a number is the same token after a space and after a colon, and a small model
-    can copy it. The vocabulary is smaller than ``vocab_size`` where the texts have too few different words.
+    All 256 bytes are in the vocabulary, so that any text can be encoded and decoded without loss. A run of digits is
+    split from the text before it: a number is then the same token after a space and after a colon, and a small model
+    can copy it. The vocabulary is smaller than ``vocab_size`` if the texts have too few distinct words.
 
     Args:
         texts: documents without chat markers.
         vocab_size: number of tokens including the six special ones; at least 262.
-        context_length: longest sequence of the model in tokens.
+        context_length: context length of the model in tokens.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
