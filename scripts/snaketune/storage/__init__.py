@@ -1,1 +1,1 @@
-"""Disks and object storage: verified copies of files."""
+"""Disks, object storage and the hub: verified copies of files."""

@@ -1,4 +1,4 @@
-"""Where the copy of a source goes: which sources are copied at all, to which disk, and whether there is room."""
+"""The targets of copies: which sources are copied at all, to which disk, and whether the disk has enough room."""
 
 import os
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from snaketune.storage.disks import AUTO, Candidate, Disk, Disks, existing, read
 from snaketune.storage.object_storage import is_remote
 
 BUILTIN = {"builtin:quickstart": quickstart_lines, "builtin:pairs": pair_lines, "builtin:labels": label_lines}
-# A copy is read once or twice more, so another local disk must be this much faster to be worth it.
+# A copy is read only once or twice, so another local disk must be this many times faster to be worth copying to.
 WORTH = 2.0
-# What is kept of the end of a name that is too long for a file, in characters; formats are told by it.
+# Characters kept from the end of a name too long for a file: formats are recognised by the suffix.
 LONGEST_SUFFIX = 20
-# Where objects are: on no disk of this machine.
+# The place of objects, on no disk of this machine.
 NETWORK = Disk(-1, "network")
 
 
@@ -27,8 +27,8 @@ NETWORK = Disk(-1, "network")
 class Source:
     """A source as the user named it, its size in bytes and its content digest (XXH3-128).
 
-    ``options`` are the settings of its own: name, format, columns, weight and max_records; ``part`` is the number of
-    the configured source that the file belongs to.
+    ``options`` are its own settings: name, format, columns, weight and max_records; ``part`` is the number of the
+    configured source to which the file belongs.
     """
 
     path: str
@@ -41,12 +41,12 @@ class Source:
 def choose_folders(
     sources: Sequence[Source], scratch: str | Path | None, work: str | Path, disks: Disks
 ) -> list[Path | None]:
-    """Return for each source the folder to copy it to, None where it is read in place.
+    """Return the folder to which each source is copied, None if it is read in place.
 
-    Objects are always copied, without a scratch folder to the private folder ``work``.
+    Objects are always copied; without a scratch folder, to the private folder ``work``.
 
     Raises:
-        DataError: if there is not enough room.
+        DataError: if the disk has not enough room.
     """
     if scratch == AUTO:
         return _choose_automatically(sources, disks)
@@ -78,6 +78,8 @@ def _choose_automatically(sources: Sequence[Source], disks: Disks) -> list[Path 
     best = disks.fastest(needed)
     rates: dict[int, float] = {}
 
+    # Network file systems are slow to read repeatedly, so sources there are always copied; between local disks the
+    # measured rates decide.
     def is_worth_it(source: Source) -> bool:
         disk = places.get(source.path)
         if disk is None or _is_on(source, best.disk.device, disks):
@@ -92,7 +94,7 @@ def _choose_automatically(sources: Sequence[Source], disks: Disks) -> list[Path 
 
 
 def _is_on(source: Source, device: int, disks: Disks) -> bool:
-    """Tell whether a source is a file on the given device; one that is gone lives on in its copies."""
+    """Return whether a source is a file on the given device; a deleted source can still be read from its copies."""
     if source.path in BUILTIN or is_remote(source.path):
         return False
     return Path(source.path).exists() and disks.find(source.path).device == device
@@ -103,13 +105,13 @@ def _paths(sources: Sequence[Source]) -> list[str]:
 
 
 def _missing(source: Source, folder: Path) -> int:
-    """Return the bytes that a folder lacks of a source."""
+    """Return the number of bytes of a source that are missing in a folder."""
     copy = copy_of(source, folder)
     return 0 if copy.is_file() and copy.stat().st_size == source.bytes else source.bytes
 
 
 def copy_of(source: Source, folder: Path) -> Path:
-    """Return the place of a copy, which is named by its content."""
+    """Return the path of a source's copy, which contains the content digest."""
     name = source.path.replace(":", "-") + ".jsonl" if source.path in BUILTIN else Path(source.path).name
     if len(os.fsencode(name)) > LONGEST_NAME:  # an object's may be
         name = source.digest + name[-LONGEST_SUFFIX:]

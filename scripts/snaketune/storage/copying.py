@@ -1,4 +1,4 @@
-"""Copies of large files: shared by the filesystem where it can, hashed on the way, resumed after an interruption."""
+"""Verified copies of large files: by reflink if the file system supports it, hashed while copying, and resumable."""
 
 import fcntl
 import os
@@ -18,7 +18,7 @@ from snaketune.core.errors import DiskFullError
 from snaketune.core.private_folders import PrivateFolder
 from snaketune.data.sources.source_files import changed, open_source
 
-# ioctl request of Linux: let a new file share the blocks of another one until either is changed.
+# The FICLONE ioctl of Linux: a new file shares the blocks of another one until either is changed.
 FICLONE = 0x40049409
 
 
@@ -28,8 +28,8 @@ class Copied:
 
     Attributes:
         how: ``reflink`` or ``copy``.
-        resumed: bytes that an interrupted attempt had left, in bytes.
-        read: rate at which the original was read, in bytes per second; None where nothing was.
+        resumed: bytes left by an interrupted attempt.
+        read: read throughput of the original in bytes per second; None if nothing was read.
     """
 
     how: str
@@ -40,17 +40,17 @@ class Copied:
 def copy_verified(
     path: str | Path, target: Path, digest: str, advance: Callable[[int], object], share: bool = True
 ) -> Copied:
-    """Copy a file to ``target``, which appears there only with the expected content; one process at a time.
+    """Copy a file to ``target``, which appears only with the expected content; one process at a time.
 
-    What an interruption leaves is kept beside ``target`` and continued; the digest at the end covers it as well.
+    An interrupted copy is kept beside ``target`` and resumed; the final digest covers the resumed part as well.
 
     Args:
         digest: expected XXH3-128 of the file.
-        advance: called with the number of bytes that are done.
+        advance: called with the number of bytes processed.
         share: whether to try a reflink.
 
     Raises:
-        DataError: if the file cannot be read or has another content.
+        DataError: if the file cannot be read or its content differs.
     """
     partial = beside(target.name, ".partial")
     with PrivateFolder(target.parent) as folder:
@@ -64,7 +64,7 @@ def copy_verified(
 def _share(
     path: str | Path, folder: PrivateFolder, partial: str, digest: str, advance: Callable[[int], object]
 ) -> Copied | None:
-    """Make a copy that shares the blocks of a file; None where the filesystem cannot."""
+    """Make a copy that shares the blocks of a file; None if the file system does not support it."""
     with open_source(path) as original, os.fdopen(folder.create(partial), "wb", buffering=0) as copy:
         shared = _reflink(original, copy)
         _keep_mode(original, copy)
@@ -85,9 +85,10 @@ def _copy(
         resumed = os.fstat(copy.fileno()).st_size
         try:
             found, rate = _append(original, copy, advance)
+            # Renaming before the data are on the disk could publish an empty or partial file after a power cut.
             os.fsync(copy.fileno())
         except OSError as error:
-            if error.errno in FULL:  # what is left would only keep the disk full
+            if error.errno in FULL:  # a partial copy would only keep the disk full
                 full_disk = _no_room(folder.path, original, copy)
                 folder.remove(partial)
                 raise full_disk from None
@@ -98,18 +99,18 @@ def _copy(
     folder.remove(partial)
     if not resumed:
         raise changed(str(path))
-    # What an interruption left may have been damaged, by a power cut for example: once more from the start.
+    # The resumed part may have been damaged, by a power cut for example: copy again from the start.
     advance(-Path(path).stat().st_size)
     return _copy(path, folder, partial, digest, advance)
 
 
 def _keep_mode(original: Any, copy: IO[bytes]) -> None:
-    """Give a copy no more readers than the original has."""
+    """Give a copy the permissions of the original, so that nobody else can read it, and write access for the owner."""
     os.fchmod(copy.fileno(), stat.S_IMODE(os.fstat(original.fileno()).st_mode) & 0o666 | stat.S_IRUSR | stat.S_IWUSR)
 
 
 def _append(original: Any, copy: IO[bytes], advance: Callable[[int], object]) -> tuple[str, float]:
-    """Hash what is there, append the rest of the original, and return the digest of all and the rate of reading."""
+    """Hash the part already copied, append the rest, and return the digest of all and the read throughput."""
     state, seconds, size = xxhash.xxh3_128(), 0.0, 0
     copy.seek(0)
     while content := copy.read(CHUNK_BYTES):
@@ -138,7 +139,9 @@ def _no_room(folder: Path, original: Any, copy: IO[bytes]) -> DiskFullError:
 
 
 class _Appender:
-    """Appends what was just read, inside the kernel where both files' filesystems know how."""
+    """Appends the bytes just read, by ``copy_file_range`` if the file systems support it."""
+
+    # The bytes are read anyway, to be hashed; copying inside the kernel saves writing them from user space again.
 
     def __init__(self, original: Any, copy: IO[bytes]):
         self._original, self._copy = original, copy
@@ -147,7 +150,7 @@ class _Appender:
     def __call__(self, content: bytes) -> None:
         left = memoryview(content)
         place = self._original.tell() - len(content)
-        # Files on different filesystems cannot, as a rule; the first attempt tells.
+        # This usually fails between different file systems; the first attempt shows it.
         while self._inside and left:
             try:
                 size = os.copy_file_range(self._original.fileno(), self._copy.fileno(), len(left), place)
@@ -160,7 +163,7 @@ class _Appender:
 
 
 def _reflink(original: Any, copy: IO[bytes]) -> bool:
-    """Make an empty file share the blocks of another one; False where the filesystem cannot."""
+    """Make an empty file share the blocks of another one; False if the file system does not support it."""
     try:
         fcntl.ioctl(copy.fileno(), FICLONE, original.fileno())
     except OSError:

@@ -1,4 +1,4 @@
-"""Disks: which folder lies on which, which are local, how fast they are, and which is the one for copies."""
+"""Disks: the disk of a folder, which disks are local, their throughput, and the best one for copies."""
 
 import os
 import random
@@ -13,7 +13,7 @@ import xxhash
 from snaketune.core.cached_state import read_state, write_state
 from snaketune.core.errors import DataError
 
-# Of the disks in this machine. Anything else, known or not, may be at the other end of a network or in memory.
+# File systems of local disks. Any other, known or not, may be on a network or in memory.
 LOCAL = {
     *("apfs", "bcachefs", "btrfs", "ecryptfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "jfs", "nilfs2", "ntfs3"),
     *("overlay", "reiserfs", "ufs", "vfat", "xfs", "zfs"),
@@ -34,13 +34,13 @@ class Disk:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is known to be a disk of this machine."""
+        """Whether it is certainly a disk of this machine."""
         return self.kind in LOCAL
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Measured rates in bytes per second."""
+    """Measured throughput in bytes per second."""
 
     write: float
     read: float
@@ -48,7 +48,7 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A folder for copies, its disk and the bytes that are free there."""
+    """A folder for copies, its disk, and the free bytes there."""
 
     folder: Path
     disk: Disk
@@ -60,11 +60,13 @@ def _is_speed(entry: object) -> bool:
 
 
 def disk_of(path: str | Path, mounts: str | Path = "/proc/mounts") -> Disk:
-    """Return the disk of a path, or of the nearest folder above it that exists."""
+    """Return the disk of a path, or of its nearest existing parent."""
     place = existing(path).resolve()
     kind, length = "unknown", -1
     for line in Path(mounts).read_text(encoding="utf-8").splitlines() if Path(mounts).exists() else ():
         _, point, found = line.split()[:3]
+        # /proc/mounts escapes spaces in octal. The longest matching mount point wins; of equal ones the last, which
+        # hides the others.
         point = point.replace("\\040", " ")
         if place.is_relative_to(point) and len(point) >= length:
             kind, length = found, len(point)
@@ -72,21 +74,21 @@ def disk_of(path: str | Path, mounts: str | Path = "/proc/mounts") -> Disk:
 
 
 def existing(path: str | Path) -> Path:
-    """Return the nearest place at or above ``path`` that exists."""
+    """Return ``path`` or its nearest parent that exists."""
     return next(place for place in (Path(path), *Path(path).absolute().parents) if place.exists())
 
 
 def free_bytes(path: str | Path) -> int:
-    """Return the bytes that may still be written to the disk of a path."""
+    """Return the bytes that this user can still write to the disk of a path."""
     status = os.statvfs(existing(path))
     return status.f_bavail * status.f_frsize
 
 
 def usual_folders(first: Iterable[str | None], work: str | Path) -> list[Path]:
-    """Return folders of our own in the places where fast disks are found, whether or not they can be used.
+    """Return a private folder in each place where a fast disk is likely, whether or not it can be used.
 
     Args:
-        first: places that the environment names, such as TMPDIR.
+        first: places named by the environment, such as TMPDIR.
         work: private folder of the workflow, whose disk is a candidate as well.
     """
     named = [Path(place) for place in first if place]
@@ -95,7 +97,7 @@ def usual_folders(first: Iterable[str | None], work: str | Path) -> list[Path]:
 
 
 def is_ours(folder: Path) -> bool:
-    """Tell whether we can have ``folder`` to ourselves: others can write to /tmp as well."""
+    """Return whether ``folder`` is, or can be made, this user's own: other users can write to /tmp as well."""
     if not folder.is_symlink() and folder.is_dir():
         return folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK | os.X_OK)
     above = existing(folder)
@@ -103,9 +105,10 @@ def is_ours(folder: Path) -> bool:
 
 
 def measure(folder: Path) -> Speed:
-    """Write 64 MiB to a folder, through to the disk, read them back from there and return both rates."""
+    """Write 64 MiB to a folder, flushed to the disk, read them back from it, and return both rates."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     trial = folder / f".trial-{os.getpid()}"
+    # Random bytes: some file systems compress, and zeros would measure the compression.
     piece = random.Random(0).randbytes(PIECE_BYTES)
     try:
         trial.unlink(missing_ok=True)
@@ -121,7 +124,7 @@ def measure(folder: Path) -> Speed:
 
 
 def read_rate(path: str | Path, most: int = TRIAL_BYTES) -> float:
-    """Return the rate, in bytes per second, at which the beginning of a file comes from its disk."""
+    """Return the throughput, in bytes per second, of reading the beginning of a file from its disk."""
     with open(path, "rb", buffering=0) as file:
         forget(file.fileno())
         buffer, size, start = bytearray(PIECE_BYTES), 0, time.perf_counter()
@@ -131,18 +134,18 @@ def read_rate(path: str | Path, most: int = TRIAL_BYTES) -> float:
 
 
 def forget(descriptor: int) -> None:
-    """Ask the system to drop what it holds of a file in memory, so that reading it reads the disk."""
+    """Ask the system to drop a file from the page cache, so that the next read comes from the disk."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class Disks:
-    """The disks of this machine; what was measured is kept in a file, since it takes about a second.
+    """The disks of this machine; measurements are cached in a file, since each takes about a second.
 
     Args:
-        folders: where copies may go, see :func:`usual_folders`.
-        cache: JSON file for the rates, by host and folder.
-        find: returns the disk of a path; ``measure`` the rates of a folder, ``free`` the bytes left there.
+        folders: possible folders for copies, see :func:`usual_folders`.
+        cache: JSON file of the rates by host and folder.
+        find: returns the disk of a path; ``measure`` returns the rates of a folder, ``free`` its free bytes.
     """
 
     def __init__(
@@ -159,12 +162,12 @@ class Disks:
 
     @classmethod
     def of(cls, environment: Mapping[str, str], work: str | Path) -> "Disks":
-        """Return the disks of this machine as a workflow with this environment and private folder knows them."""
+        """Return the disks of this machine for a workflow with this environment and private folder."""
         named = [environment.get(name) for name in NAMED_PLACES]
         return cls(usual_folders(named, work), Path(work) / "disks.json")
 
     def candidates(self) -> list[Candidate]:
-        """Return one folder for each local disk that can be written to."""
+        """Return one folder for each writable local disk."""
         found: dict[int, Candidate] = {}
         for folder in self._folders:
             disk = self.find(folder)
@@ -173,7 +176,7 @@ class Disks:
         return list(found.values())
 
     def speed(self, folder: Path) -> Speed:
-        """Return the rates of a folder, measured once on each host."""
+        """Return the rates of a folder, measured once per host."""
         known = read_state(self._cache, _is_speed)
         key = f"{socket.gethostname()}: {folder.absolute()} on {self.find(folder).device}"
         if key not in known:
@@ -182,10 +185,10 @@ class Disks:
         return Speed(**known[key])
 
     def fastest(self, needed: Callable[[Candidate], int]) -> Candidate:
-        """Return the local disk that reads fastest of those with room for what is ``needed`` there, in bytes.
+        """Return the local disk with the fastest reads among those with room for the ``needed`` bytes.
 
         Raises:
-            DataError: if there is no local disk, or none with room.
+            DataError: if there is no local disk, or none with enough room.
         """
         local = self.candidates()
         if not local:
@@ -203,14 +206,14 @@ class Disks:
 
 
 def temporary_place(scratch: str | Path | None, work: str | Path, name: str, disks: Disks, needed: int = 0) -> Path:
-    """Return the folder for a stage's temporary files, which belongs to this workflow alone.
+    """Return a folder for a stage's temporary files that no other workflow uses.
 
     Args:
         scratch: ``paths.scratch``: a folder, ``auto`` for the fastest local disk with room, or None for ``work``.
-        work: private folder of the workflow; also taken where ``auto`` finds nothing better.
-        name: of the stage and its variant.
+        work: private folder of the workflow; also used if ``auto`` finds nothing better.
+        name: name of the stage and its variant.
         disks: the disks of this machine.
-        needed: bytes that will be written, about.
+        needed: approximate number of bytes to be written.
     """
     if not scratch:
         return Path(work) / name
@@ -220,7 +223,7 @@ def temporary_place(scratch: str | Path | None, work: str | Path, name: str, dis
         if not roomy or {candidate.disk for candidate in roomy} == {disks.find(work)}:
             return Path(work) / name
         folder = disks.fastest(lambda _: needed).folder
-    # Other workflows may have the same scratch folder and stages of the same name.
+    # Other workflows may use the same scratch folder for stages of the same name.
     owner = xxhash.xxh3_64_hexdigest(os.fsencode(Path(work).resolve()))
     return folder / f"{name}-{owner}"
 

@@ -1,7 +1,7 @@
-"""Verified copies of objects: parts fetched at once and written in order, broken connections taken up where they broke.
+"""Verified copies of objects: parts are fetched in parallel and written in order; broken connections are resumed.
 
-What an interruption leaves is the beginning of the object, under a name of its own, and is continued. The name of the
-copy appears when its content is complete and checked.
+Since parts are written in order, a partial file is always the beginning of the object and can be resumed. The copy
+gets its final name once its content is complete and checked.
 """
 
 import errno
@@ -26,24 +26,24 @@ from snaketune.data.sources.source_files import changed
 from snaketune.storage.object_checks import Check, check_of
 from snaketune.storage.object_storage import CONNECTIONS, StoredObject, broken_connections, explained, is_passing
 
-# With eight connections 64 MiB are in memory.
+# Eight connections hold 64 MiB in memory.
 PART_BYTES = 8 << 20
 READ_BYTES = 1 << 20
-# Attempts in a row that bring no byte: about a minute, with the waits between them.
+# Consecutive attempts without a single byte before giving up: about a minute, including the waits between them.
 MOST_FAILURES = 6
 LONGEST_WAIT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A fetched object, before it gets its name.
+    """A fetched object before it gets its final name.
 
     Attributes:
-        place: where its content is.
-        digest: XXH3-128 of it.
-        resumed: bytes that an interrupted attempt had left.
-        rate: at which it arrived, in bytes per second; None where nothing was missing.
-        is_checked: whether the server knew a checksum.
+        place: path of its content.
+        digest: XXH3-128 of the content.
+        resumed: bytes left by an interrupted attempt.
+        rate: throughput in bytes per second; None if nothing was missing.
+        is_checked: whether it was compared with a checksum of the server.
     """
 
     place: Path
@@ -61,20 +61,20 @@ def publish(arrived: Arrived, target: Path) -> None:
 
 
 def fetch(client: Any, found: StoredObject, partial: Path, advance: Callable[[int], object]) -> Arrived:
-    """Copy an object to ``partial``, which may hold its beginning already, and check it.
+    """Copy an object to ``partial``, which may already contain its beginning, and check it.
 
     Args:
-        client: of the storage.
-        found: the object; another one at its address is refused.
-        partial: the copy, still without its final name; one process at a time.
-        advance: called with the number of bytes that are done.
+        client: client of the storage.
+        found: the object; if another one has replaced it, it is refused.
+        partial: the copy, without its final name yet; one process at a time.
+        advance: called with the number of bytes processed.
 
     Raises:
         DataError: if the object changes meanwhile, arrives damaged or cannot be fetched.
     """
     check = check_of(client, found)
     if check is None:
-        partial.unlink(missing_ok=True)  # nothing would tell whether what is left of an attempt is as it was
+        partial.unlink(missing_ok=True)  # without a checksum, damage to a resumed part would go unnoticed
     arrived = _fetch_once(client, found, partial, check, advance)
     if check is None or check.agrees():
         return arrived
@@ -84,7 +84,7 @@ def fetch(client: Any, found: StoredObject, partial: Path, advance: Callable[[in
     second = _fetch_once(client, found, partial, again, advance)
     if again is not None and again.agrees():
         return second
-    # Damage on the way is not the same twice; the tag is then no checksum on this server.
+    # Transmission damage does not repeat: two equal results mean that the tag is not a checksum on this server.
     if check.is_certain or second.digest != arrived.digest:
         partial.unlink()
         raise DataError(
@@ -114,7 +114,7 @@ def _fetch_once(
                 take(content)
             os.fsync(file.fileno())
         except OSError as error:
-            if error.errno == errno.ENOSPC:  # what is left would only keep the disk full
+            if error.errno == errno.ENOSPC:  # a partial copy would only keep the disk full
                 partial.unlink()
             raise
     missing = found.bytes - resumed
@@ -123,7 +123,7 @@ def _fetch_once(
 
 
 def _take_prefix(partial: Path, found: StoredObject, take: Callable[[Any], None]) -> int:
-    """Hand out what an interrupted attempt left and return its size."""
+    """Pass the bytes left by an interrupted attempt to ``take`` and return their number."""
     if not partial.exists() or partial.stat().st_size > found.bytes:
         partial.unlink(missing_ok=True)
         return 0
@@ -140,14 +140,14 @@ def _write(file: IO[bytes], content: Any) -> None:
 
 
 class _Parts:
-    """The parts of an object, which several connections fetch at once."""
+    """The parts of an object, fetched over several connections in parallel."""
 
     def __init__(self, client: Any, found: StoredObject):
         self._client, self._found = client, found
         self._stopped = threading.Event()
 
     def from_place(self, start: int) -> Iterator[bytearray]:
-        """Yield the content from byte ``start`` on, in order; the next parts are on their way meanwhile."""
+        """Yield the content from byte ``start`` on, in order, while the next parts are being fetched."""
         size = self._found.bytes
         waiting: deque[Future[bytearray]] = deque()
         pool = ThreadPoolExecutor(CONNECTIONS)
@@ -163,7 +163,7 @@ class _Parts:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _part(self, place: int, size: int) -> bytearray:
-        """Return some bytes of the object, asking again for what is missing of them when a connection breaks."""
+        """Return some bytes of the object, requesting the missing ones again if a connection breaks."""
         content = bytearray(size)
         filled = failures = 0
         while not self._stopped.is_set():
@@ -171,6 +171,7 @@ class _Parts:
             filled += arrived
             if error is None:
                 break
+            # Any progress resets the count: a slow or flaky connection may break many times over a large object.
             failures = 1 if arrived else failures + 1
             if failures > MOST_FAILURES:
                 with explained(self._client, self._found.url):
@@ -180,7 +181,7 @@ class _Parts:
         return content
 
     def _receive(self, place: int, room: memoryview) -> tuple[int, Exception | None]:
-        """Fill ``room`` as far as the connection holds; return the number of bytes and what broke it."""
+        """Fill ``room`` until the connection breaks or it is full; return the number of bytes and the error, if any."""
         from botocore.exceptions import ClientError
 
         filled = 0
@@ -202,7 +203,7 @@ class _Parts:
         return filled, None if filled == len(room) else ConnectionError("ended early")
 
     def _refuse_another(self, answer: Any, span: str) -> None:
-        """Refuse an answer that is no part of the object; not every server heeds every condition."""
+        """Refuse a response that is not part of the object: some servers ignore If-Match or Range."""
         if answer.get("ETag", "").strip('"') != self._found.etag:
             raise changed(self._found.url)
         expected = f"{span.replace('=', ' ')}/{self._found.bytes}"

@@ -1,6 +1,6 @@
-"""Files of data sets on the Hugging Face hub: their addresses, and copies of them that are checked.
+"""Files of data sets on the Hugging Face hub: their addresses, and verified copies.
 
-An address is ``hf://owner/name[@revision][/path or pattern]``; what is fetched has a commit as its revision.
+An address is ``hf://owner/name[@revision][/path or pattern]``; files are always fetched at a commit.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ SHA256_DIGITS, SHA1_DIGITS = 64, 40
 
 @dataclass(frozen=True, slots=True)
 class HubAddress:
-    """A data set of the hub, at a revision, and the path or pattern of files in it, empty for all."""
+    """A data set of the hub at a revision, and a path or pattern of files in it (empty for all)."""
 
     repo: str
     revision: str | None = None
@@ -35,11 +35,13 @@ class HubAddress:
 
     @classmethod
     def of(cls, url: str) -> "HubAddress":
-        """Return what an address names.
+        """Return the parsed address.
 
         Raises:
-            ConfigError: if it names no data set.
+            ConfigError: if it does not name a data set.
         """
+        # The revision follows the @ of the last part of the name, which may have one or two parts. A reference such as
+        # refs/convert/parquet has slashes itself, as %2F or as they are.
         parts = url.removeprefix(SCHEME).removeprefix(KIND).strip("/").split("/")
         marked = next((number for number, part in enumerate(parts[:2]) if "@" in part), None)
         length = min(2, len(parts)) if marked is None else marked + 1
@@ -59,20 +61,20 @@ class HubAddress:
 
 
 def is_on_hub(path: str) -> bool:
-    """Tell whether a path is the address of a data set on the hub, or of a file in one."""
+    """Return whether a path is the address of a data set on the hub, or of a file in one."""
     return path.startswith(SCHEME)
 
 
 def fetch_from_hub(found: StoredObject, partial: Path, advance: Callable[[int], object]) -> Arrived:
-    """Copy a file of the hub to ``partial`` and check it against the digest that the hub has of it.
+    """Copy a file of the hub to ``partial`` and check it against the hub's digest.
 
     Args:
-        found: address at a commit, size, and the hub's digest (SHA-256, or SHA-1 of a git blob); no digest if empty.
-        partial: the copy, still without its final name; one process at a time.
-        advance: called with the number of bytes that are done.
+        found: address at a commit, size, and the hub's digest (SHA-256, or SHA-1 of a git blob); may be empty.
+        partial: the copy, without its final name yet; one process at a time.
+        advance: called with the number of bytes processed.
 
     Raises:
-        DataError: if it cannot be fetched or arrives as another file than the hub names.
+        DataError: if it cannot be fetched or does not match the digest.
     """
     from huggingface_hub import hf_hub_download
 
@@ -95,11 +97,12 @@ def fetch_from_hub(found: StoredObject, partial: Path, advance: Callable[[int], 
 
 
 def _digests(path: Path, expected: str, advance: Callable[[int], object]) -> tuple[str, str]:
-    """Return the XXH3-128 of a file, and its digest of the kind that the hub gives; empty if it gives none."""
+    """Return the XXH3-128 of a file, and its digest of the hub's kind (empty if the hub gives none)."""
     state = xxhash.xxh3_128()
     kinds = {SHA256_DIGITS: hashlib.sha256, SHA1_DIGITS: lambda: hashlib.sha1(usedforsecurity=False)}
     theirs = kinds[len(expected)]() if len(expected) in kinds else None
     if theirs and len(expected) == SHA1_DIGITS:
+        # Git hashes a blob with this header; files in LFS have the SHA-256 of their plain content instead.
         theirs.update(b"blob %d\0" % path.stat().st_size)
     with open(path, "rb", buffering=0) as file:
         while content := file.read(CHUNK_BYTES):
@@ -112,7 +115,7 @@ def _digests(path: Path, expected: str, advance: Callable[[int], object]) -> tup
 
 @contextmanager
 def in_one_sentence(url: str, kind: type[ConfigError] | type[DataError]) -> Iterator[None]:
-    """Turn what the hub's client raises into an error that says what to do."""
+    """Turn errors of the hub's client into one that says what to do."""
     from huggingface_hub import errors
 
     repo = HubAddress.of(url).repo

@@ -1,7 +1,7 @@
-"""Objects on S3-compatible storage: their addresses, what the server says of them, and its errors as one sentence.
+"""Objects on S3-compatible storage: addresses, metadata, and the server's errors as one sentence.
 
-Endpoint, region and credentials come from where every AWS tool finds them: its environment variables and files, or the
-role of the machine. Nothing of them is ever written down.
+Endpoint, region and credentials come from the usual AWS environment variables and files, or from the role of the
+machine. None of them is ever written to a file or a message.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ SCHEME = "s3://"
 HUB_SCHEME = "hf://"
 PACKAGE = "botocore"
 INSTALL = "pip install -r envs/extras/storage.txt -c constraints.txt"
-# Parts that are fetched or sent at once; eight fill a fast line, and each is in memory.
+# Parts transferred in parallel: eight saturate a fast connection, and each is held in memory.
 CONNECTIONS = 8
 GONE = {"404", "NotFound", "NoSuchKey"}
 DENIED = {"401", "403", "AccessDenied", "AllAccessDisabled", "Forbidden"}
@@ -32,17 +32,17 @@ CHANGED = {"412", "PreconditionFailed"}
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An object, or everything that begins with ``key``, in a bucket."""
+    """An object in a bucket, or all objects whose key starts with ``key``."""
 
     bucket: str
     key: str
 
     @classmethod
     def of(cls, url: str) -> "Address":
-        """Return the address that an ``s3://bucket/key`` names.
+        """Return the address of an ``s3://bucket/key`` URL.
 
         Raises:
-            ConfigError: if it names no bucket.
+            ConfigError: if it has no bucket.
         """
         bucket, _, key = url.removeprefix(SCHEME).partition("/")
         if not url.startswith(SCHEME) or not bucket:
@@ -55,20 +55,20 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object as the server describes it: its address, size in bytes and entity tag, which follows its content."""
+    """An object as the server describes it: address, size in bytes, and entity tag, which changes with the content."""
 
     url: str
     bytes: int
     etag: str
 
     def asked_for(self) -> dict[str, str]:
-        """Return the arguments of a request for this object and none that replaced it."""
+        """Return the arguments of a request that fails if another object has replaced this one."""
         address = Address.of(self.url)
         return {"Bucket": address.bucket, "Key": address.key, "IfMatch": f'"{self.etag}"'}
 
 
 def is_remote(path: str) -> bool:
-    """Tell whether a path is the address of an object, or of a file on the Hugging Face hub."""
+    """Return whether a path is the address of an object, or of a file on the Hugging Face hub."""
     return str(path).startswith((SCHEME, HUB_SCHEME))
 
 
@@ -83,10 +83,10 @@ def require_package(setting: str) -> None:
 
 
 def connect() -> Any:
-    """Return a client for the storage that the environment names; it asks without a signature where there are no keys.
+    """Return a client for the storage configured in the environment; without credentials, requests are unsigned.
 
     Raises:
-        ConfigError: if the package is missing, or the environment's settings contradict each other.
+        ConfigError: if the package is missing, or the environment's settings cannot be used.
     """
     require_package("s3://")
     import botocore.config
@@ -97,7 +97,7 @@ def connect() -> Any:
         session = botocore.session.get_session()
         session.register_component("data_loader", _descriptions(session.get_config_variable("data_path")))
         options = {} if session.get_credentials() else {"signature_version": botocore.UNSIGNED}
-        # Checksums in trailers, which newer clients add, are unknown to many servers. Ours are MD5 digests.
+        # Newer clients add checksums in trailers, which many S3-compatible servers reject; uploads use Content-MD5.
         settings = botocore.config.Config(
             connect_timeout=10,
             read_timeout=30,
@@ -117,17 +117,17 @@ def connect() -> Any:
 
 @cache
 def _descriptions(folders: str | None) -> Any:
-    """Return what reads the descriptions of services and keeps them: they take longer than all else about a client."""
+    """Return a caching loader of service descriptions, whose parsing is the slowest part of creating a client."""
     import botocore.loaders
 
     return botocore.loaders.create_loader(folders)
 
 
 def describe(client: Any, url: str) -> StoredObject:
-    """Return what the server says of an object.
+    """Return the server's description of an object.
 
     Raises:
-        DataError: if it is not there or cannot be asked for.
+        DataError: if it does not exist or the request fails.
     """
     address = Address.of(url)
     with explained(client, url):
@@ -136,12 +136,12 @@ def describe(client: Any, url: str) -> StoredObject:
 
 
 def listed(client: Any, prefix: str, below: bool = True, name: str = "") -> Iterator[StoredObject]:
-    """Yield the objects whose address begins with ``prefix``; without ``below`` none behind another slash.
+    """Yield the objects whose address starts with ``prefix``; without ``below``, none beyond another slash.
 
-    Errors name ``name``, where it is another one.
+    Errors name ``name`` instead of ``prefix`` if it is given.
 
     Raises:
-        DataError: if the bucket is not there or may not be listed.
+        DataError: if the bucket does not exist or may not be listed.
     """
     address = Address.of(prefix)
     options = {} if below else {"Delimiter": "/"}
@@ -149,17 +149,17 @@ def listed(client: Any, prefix: str, below: bool = True, name: str = "") -> Iter
     with explained(client, name or prefix):
         for page in pages:
             for entry in page.get("Contents", ()):
-                if not entry["Key"].endswith("/"):  # the consoles' folders
+                if not entry["Key"].endswith("/"):  # web consoles represent folders by such empty objects
                     url = str(Address(address.bucket, entry["Key"]))
                     yield StoredObject(url, entry["Size"], entry["ETag"].strip('"'))
 
 
 @contextmanager
 def explained(client: Any, url: str) -> Iterator[None]:
-    """Turn what goes wrong with a request into one sentence.
+    """Turn a failed request into one sentence.
 
     Raises:
-        DataError: naming the address, what the server or the network said and what to do.
+        DataError: with the address, the reason and what to do.
     """
     from botocore import exceptions as errors
 
@@ -179,19 +179,19 @@ def explained(client: Any, url: str) -> Iterator[None]:
 
 
 def broken_connections() -> tuple[type[Exception], ...]:
-    """Return the errors of a line that cannot be opened or breaks; another attempt may succeed."""
+    """Return the exceptions of connections that fail or break, after which another attempt may succeed."""
     from botocore import exceptions as errors
 
     return (errors.HTTPClientError, errors.ConnectionError, errors.IncompleteReadError, ConnectionError)
 
 
 def is_gone(error: Exception) -> bool:
-    """Tell whether a server's error says that there is no such object."""
+    """Return whether a server's error means that the object does not exist."""
     return _code(error) in GONE
 
 
 def is_passing(error: Exception) -> bool:
-    """Tell whether a server's error is its own and may be gone the next time."""
+    """Return whether a server's error is temporary, so that another attempt may succeed."""
     status = getattr(error, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return status >= 500 or status == 429 or _code(error) in ("SlowDown", "RequestTimeout")
 
@@ -230,7 +230,7 @@ def _sentence(code: str, client: Any, url: str) -> str:
 
 
 def _endpoint(client: Any) -> str:
-    """Return where requests go to, without anything secret that stands in it."""
+    """Return the endpoint of requests, without credentials that its URL may contain."""
     parts = urlsplit(client.meta.endpoint_url)
     return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
 
@@ -242,5 +242,5 @@ def _is_anonymous(client: Any) -> bool:
 
 
 def _brief(error: Exception) -> str:
-    """Return the kind of an error; its own text may hold addresses with keys in them."""
+    """Return the type of an error; its text may contain URLs with credentials."""
     return type(error).__name__

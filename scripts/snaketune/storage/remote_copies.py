@@ -1,6 +1,7 @@
-"""Copies of objects among those of other sources: named by content, which is known once an object has been fetched.
+"""Copies of objects, named by content like those of other sources.
 
-Before that an object is told from another one by its address, its size and its entity tag alone.
+The content digest of an object is known only once it has been fetched. Before that, its address, size and entity tag
+identify it.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,17 +23,17 @@ ETAG = "etag "
 
 
 class Contents:
-    """What earlier fetches found: the content digest by address, size and entity tag, kept in a file in ``work``."""
+    """The content digests of objects fetched earlier, by address, size and entity tag, in a file in ``work``."""
 
     def __init__(self, work: str | Path):
         self._path = Path(work) / "objects.json"
 
     def of(self, found: StoredObject) -> str:
-        """Return the content digest of an object, empty when it was not fetched yet."""
+        """Return the content digest of an object, empty if it has not been fetched yet."""
         return self._all().get(_key(found), "")
 
     def remember(self, found: StoredObject, digest: str) -> None:
-        """Keep the content digest of an object."""
+        """Store the content digest of an object."""
         with wait_for_lock(self._path.with_suffix(".lock"), "notes what it fetched"):
             write_state(self._path, self._all() | {_key(found): digest})
 
@@ -41,22 +42,22 @@ class Contents:
 
 
 def as_entry(found: StoredObject) -> dict[str, Any]:
-    """Return what a spec says of an object."""
+    """Return the entry of an object in a spec."""
     return {"path": found.url, "bytes": found.bytes, "digest": f"{ETAG}{found.etag}"}
 
 
 def object_of(entry: Mapping[str, Any]) -> StoredObject:
-    """Return the object that an entry of a spec means."""
+    """Return the object of an entry in a spec."""
     return StoredObject(entry["path"], entry["bytes"], entry["digest"].removeprefix(ETAG))
 
 
 def fetch_unknown(
     found: StoredObject, folder: Path, contents: Contents, advance: Callable[[int], object]
 ) -> tuple[Source, Copied]:
-    """Fetch an object whose content is not known into its place in ``folder``.
+    """Fetch an object of unknown content digest to its place in ``folder``.
 
     Raises:
-        DataError: if it is another one by now, arrives damaged or cannot be fetched.
+        DataError: if it has changed, arrives damaged or cannot be fetched.
     """
 
     def settle(arrived: Arrived) -> tuple[Source, Copied]:
@@ -70,13 +71,13 @@ def fetch_unknown(
 
 
 def fetch_known(source: Source, target: Path, folder: Path, advance: Callable[[int], object]) -> Copied:
-    """Fetch a source whose content is known to ``target``.
+    """Fetch a source of known content digest to ``target``.
 
     Raises:
-        DataError: if it has another content by now, arrives damaged or cannot be fetched.
+        DataError: if its content has changed, it arrives damaged or cannot be fetched.
     """
     client = None if is_on_hub(source.path) else connect()
-    # The address of a file on the hub has its commit: there is one content at it.
+    # The address of a file on the hub contains its commit, so its content cannot change.
     found = StoredObject(source.path, source.bytes, "") if client is None else describe(client, source.path)
     if found.bytes != source.bytes:
         raise changed(source.path)
@@ -99,7 +100,8 @@ def _fetch(
     settle: Callable[[Arrived], Any],
     advance: Callable[[int], object],
 ) -> Any:
-    """Fetch an object beside the copies in ``folder`` and let ``settle`` move it; one process at a time."""
+    """Fetch an object beside the copies in ``folder``, then let ``settle`` move it; one process at a time."""
+    # Other users can write to a shared scratch folder: a file or link planted at the partial's name must not be used.
     partial = folder / "incoming" / f"{_key(found)}.partial"
     with PrivateFolder(partial.parent) as incoming:
         incoming.remove_planted(partial.name)

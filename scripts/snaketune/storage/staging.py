@@ -1,8 +1,7 @@
-"""Where a source is read from: its own place, a verified copy on scratch, or the text that snaketune carries.
+"""Staging: each source is read in place, from a verified copy on scratch, or from the data built into snaketune.
 
-Copies are not outputs of the workflow. They are named by content, so a node without one, or a wiped scratch, costs
-a copy and nothing else. A source that lies on the scratch folder's disk already is not copied; a hard link would gain
-nothing over that.
+Copies are not outputs of the workflow. They are named by content, so a node without one, or a wiped scratch folder,
+costs a copy and nothing else. A source already on the scratch folder's disk is not copied.
 """
 
 import os
@@ -31,12 +30,12 @@ from snaketune.storage.remote_copies import Contents, fetch_known, fetch_unknown
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """Where a source is read from and how it came there; rates are measured, in bytes per second.
+    """Where a source is read from and how it got there.
 
     Attributes:
         how: ``in place``, ``copy``, ``reflink``, ``found`` (an earlier copy), ``generated`` or ``fetched``.
-        resumed: bytes that an interrupted copy had left.
-        read_before: rate of reading the original; ``read_after`` of reading the place. None where not measured.
+        resumed: bytes left by an interrupted copy.
+        read_before, read_after: measured read throughput of the original and of the place, bytes per second, or None.
     """
 
     place: Path
@@ -54,13 +53,13 @@ def stage_sources(
 ) -> list[Source]:
     """Describe every source, verify its content and, with a scratch folder, copy it there.
 
-    What was done and the measured rates go to ``staging.json`` in ``work``, which belongs to no manifest.
+    The actions and measured rates go to ``staging.json`` in ``work``, which is in no manifest: they differ by machine.
 
     Args:
-        entries: ``{path, digest}`` as the workflow found them when it started, of objects also ``bytes``.
-        scratch: folder on a fast disk, ``auto`` for the fastest local one, None to read sources where they are.
+        entries: ``{path, digest}`` as recorded when the workflow started, with ``bytes`` for objects.
+        scratch: folder on a fast disk, ``auto`` for the fastest local disk, None to read sources in place.
         work: private folder of the workflow, for the built-in data and, without scratch, for objects.
-        disks: the machine's.
+        disks: the disks of this machine.
 
     Raises:
         DataError: if a source cannot be used, changed meanwhile, or does not fit on scratch.
@@ -87,21 +86,21 @@ def facts_of(sources: Iterable[Source]) -> dict[str, Any]:
 
 
 def _written(source: Source) -> dict[str, Any]:
-    """Return a source without what it says nothing about."""
+    """Return a source as a dictionary, without empty ``options`` and ``part``."""
     return {key: value for key, value in asdict(source).items() if value or key not in ("options", "part")}
 
 
 def sources_of(facts: dict[str, Any]) -> list[Source]:
-    """Return the sources that stage.json lists."""
+    """Return the sources listed in stage.json."""
     return [Source(**entry) for entry in facts["sources"]]
 
 
 def ensure_staged(
     sources: Sequence[Source], scratch: str | Path | None, work: str | Path = "work", disks: Disks | None = None
 ) -> list[Path]:
-    """Return a place to read each source from, copying or generating it first where that is needed.
+    """Return a verified place to read each source from, copying or generating it first if needed.
 
-    May be called on any node and again after any restart. The content of a copy was just verified.
+    It can be called on any node, and again after any restart.
 
     Raises:
         DataError: if a source cannot be used, changed meanwhile, or does not fit on scratch.
@@ -117,12 +116,12 @@ def ensure_near(
     work: str | Path = "work",
     disks: Disks | None = None,
 ) -> dict[str, Path]:
-    """Return where to read results of an earlier stage, by name: from a disk of this node where they are on none.
+    """Return local paths of an earlier stage's results, by name.
 
     With a scratch folder, results on a network file system are copied once to each node that uses them.
 
     Args:
-        folder: of the earlier stage.
+        folder: folder of the earlier stage.
         files: ``{name: {bytes, digest}}`` of its manifest.
         scratch, work, disks: as for :func:`ensure_staged`.
 
@@ -164,7 +163,7 @@ def _stage(source: Source, folder: Path | None, work: str | Path) -> Staged:
 
 
 def _make_place(folder: Path) -> None:
-    """Make the folder of copies; one that stands in a folder for all users has to be ours."""
+    """Create the folder for copies; inside a folder shared by all users it must belong to this user."""
     if folder.name == f"snaketune-{os.geteuid()}":
         with PrivateFolder(folder):
             return
@@ -172,7 +171,7 @@ def _make_place(folder: Path) -> None:
 
 
 def _stage_object(entry: Mapping[str, Any], source: Source, folder: Path, contents: Contents) -> tuple[Source, Staged]:
-    """Fetch an object, unless what an earlier workflow fetched is there, and return it with its content's digest."""
+    """Fetch an object unless an earlier workflow's copy exists, and return it with its content digest."""
     target = copy_of(source, folder)
     if _is_verified(source, target):
         return source, Staged(target, "found")
@@ -182,7 +181,7 @@ def _stage_object(entry: Mapping[str, Any], source: Source, folder: Path, conten
 
 
 def _proven_in_place(source: Source, found: Staged) -> Staged:
-    """Read a source that is used where it is, to know that it is the one that the workflow saw."""
+    """Verify that a source used in place still has the content that the workflow recorded."""
     if found.how != "in place":
         return found
     if (rate := _rate_if_intact(source, found.place)) is None:
@@ -191,8 +190,8 @@ def _proven_in_place(source: Source, found: Staged) -> Staged:
 
 
 def _ensure(source: Source, target: Path, make: Callable[[Source, Path], Copied]) -> Staged:
-    """Put the content of ``source`` at ``target`` unless it is there; one process at a time."""
-    with PrivateFolder(target.parent):  # before anything in it is believed
+    """Put the content of ``source`` at ``target`` unless it is already there; one process at a time."""
+    with PrivateFolder(target.parent):  # checks the owner before anything in the folder is trusted
         pass
     if _is_verified(source, target):
         return Staged(target, "found")
@@ -204,7 +203,7 @@ def _ensure(source: Source, target: Path, make: Callable[[Source, Path], Copied]
 
 
 def _proven(source: Source, target: Path, made: Copied) -> Staged:
-    """Read a copy back from its disk."""
+    """Verify a copy by reading it back from its disk."""
     if (rate := _rate_if_intact(source, target)) is None:
         target.unlink()
         raise DataError(f"{target} does not return the bytes written to it: choose another disk for paths.scratch.")
@@ -237,7 +236,7 @@ def _fetch(source: Source, target: Path) -> Copied:
 
 
 def _rate_if_intact(source: Source, place: Path) -> float | None:
-    """Read a place from its disk; return the rate in bytes per second, or None for another content."""
+    """Read a file from its disk; return the throughput in bytes per second, or None if its content differs."""
     with open(place, "rb") as file:
         forget(file.fileno())
     start = time.perf_counter()
@@ -246,7 +245,7 @@ def _rate_if_intact(source: Source, place: Path) -> float | None:
 
 
 def _note(work: Path, sources: Sequence[Source], staged: Sequence[Staged]) -> None:
-    """Add what is known of these sources to ``staging.json``; other data have their own entries there."""
+    """Add entries of these sources to ``staging.json``, which other runs with other data share."""
     path = work / "staging.json"
     with wait_for_lock(work / "staging.lock", "notes where its sources are"):
         known = _noted(path)
@@ -258,7 +257,7 @@ def _note(work: Path, sources: Sequence[Source], staged: Sequence[Staged]) -> No
 
 
 def _noted(path: Path) -> dict[str, Any]:
-    """Return earlier entries, which are for people to read: without them nothing is lost."""
+    """Return earlier entries, or none if the file is damaged: they only inform the user."""
     try:
         known = read_json(path)
         return known if all(isinstance(entry, dict) for entry in known.values()) else {}
@@ -278,7 +277,7 @@ def _entry(source: Source, found: Staged) -> dict[str, Any]:
 
 
 def progress_bar(total: int, label: str) -> Any:
-    """Return a progress bar in bytes that says nothing when the output is not a terminal."""
+    """Return a progress bar in bytes, silent if stderr is not a terminal."""
     if not sys.stderr.isatty():
         return _NoBar()
     from tqdm import tqdm
@@ -287,7 +286,7 @@ def progress_bar(total: int, label: str) -> Any:
 
 
 class _NoBar:
-    """A progress bar where no terminal shows one: importing tqdm takes a tenth of the start of a job."""
+    """A silent progress bar, which saves the import of tqdm, a tenth of a job's start-up time."""
 
     def __enter__(self) -> "_NoBar":
         return self
@@ -296,4 +295,4 @@ class _NoBar:
         return None
 
     def update(self, size: int) -> None:
-        """Take the bytes that were done."""
+        """Ignore the number of bytes processed."""

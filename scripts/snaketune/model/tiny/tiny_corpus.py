@@ -35,7 +35,7 @@ def corpus_texts(name: str, corpus: Path | None) -> Callable[[], Iterable[str]]:
 
 
 def record_texts(corpus: Path) -> Iterator[str]:
-    """Yield the text of each canonical record in ``corpus``, its messages joined by line breaks without chat markers."""
+    """Yield the text of each canonical record in ``corpus``: its messages, one after another, without chat markers."""
     with open(corpus, "rb") as file:
         for line in file:
             record = orjson.loads(line)
