@@ -1,4 +1,4 @@
-"""A trained LoRA adapter: what is in it, whether it is sound, and the change it makes to each weight."""
+"""A trained LoRA adapter: its contents, their validation, and its change of each weight."""
 
 import math
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ A, B = ".lora_A.weight", ".lora_B.weight"
 AGAIN = "train the adapter again"
 PRODUCT_NUMBERS = 1 << 20  # of one product in float64
 
-# Options of LoRA whose change is more than the product of two matrices; PEFT itself merges those.
+# LoRA options whose change is not just the product of two matrices; PEFT itself merges those.
 BEYOND_PLAIN = (
     "use_dora",
     "modules_to_save",
@@ -50,7 +50,7 @@ class Adapter:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the adapter is two matrices per weight and nothing else."""
+        """Whether the adapter consists of two matrices per weight only."""
         options = any(getattr(self.config, name, None) for name in BEYOND_PLAIN)
         shaped = all(name.startswith(PREFIX) and name.endswith((A, B)) for name in self.tensors)
         return isinstance(self.config, LoraConfig) and not options and shaped
@@ -76,7 +76,7 @@ class Adapter:
     def change(self, module: str) -> torch.Tensor:
         """Return what the adapter adds to the weight of ``module``: scale * B @ A, float32, shaped as stored.
 
-        Computed in float64, some rows at a time: rounded to float32 it hardly ever depends on the machine.
+        Computed in float64, some rows at a time: rounded to float32 the result hardly ever depends on the machine.
         """
         first, second = (factor.double() for factor in self.factors(module))
         product = torch.empty(len(second), first.shape[1])
@@ -96,10 +96,10 @@ def _layer_order(name: str) -> tuple[Any, ...]:
 
 
 def read_adapter(folder: str | Path) -> Adapter:
-    """Return the adapter in ``folder`` after checking that it is sound.
+    """Return the adapter in ``folder`` after validating it.
 
     Raises:
-        TrainingError: if its files cannot be read, a number in it is not finite, a name was left by a compiler,
+        TrainingError: if its files cannot be read, a number in it is not finite, a name is that of a compiled model,
             its matrices do not pair up, or it changes nothing.
     """
     folder = Path(folder)

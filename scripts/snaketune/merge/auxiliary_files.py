@@ -1,4 +1,4 @@
-"""What makes merged weights a model: configuration, tokenizer, chat template, licence."""
+"""Auxiliary files of a merged model: configuration, tokenizer, chat template, licence."""
 
 import shutil
 from pathlib import Path
@@ -23,7 +23,7 @@ LICENCES = ("LICENSE", "LICENCE", "NOTICE", "COPYING", "USE_POLICY")
 
 
 def copy_auxiliary_files(base_folder: Path, own_folder: Path, folder: Path, dtype: torch.dtype, template: str) -> None:
-    """Copy everything but weights and read-me from the base model and make it fit the merged one.
+    """Copy everything but weights and README from the base model and adapt it to the merged one.
 
     Args:
         base_folder: the base model.
@@ -47,12 +47,12 @@ def copy_auxiliary_files(base_folder: Path, own_folder: Path, folder: Path, dtyp
 
 
 def is_tied(config: dict[str, Any]) -> bool:
-    """Tell whether a configuration, or its part on text, says that input embedding and output layer are one."""
+    """Tell whether a configuration, or its text part, ties input embedding and output layer."""
     return any(part.get(TIED) for part in (config, config.get(TEXT) or {}))
 
 
 def has_own_output_layer(folder: Path) -> bool:
-    """Tell whether the weights in ``folder`` have an output layer that is not their input embedding."""
+    """Tell whether the weights in ``folder`` have an output layer that differs from their input embedding."""
     checkpoint = Checkpoint(folder)
     output, embedding = (
         next((name for end in ends for name in checkpoint.shapes if f".{name}".endswith(end)), None)
@@ -64,13 +64,13 @@ def has_own_output_layer(folder: Path) -> bool:
 
 
 def untied(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration that does not say of two tensors that they are one: readers would take either for both."""
+    """Return a configuration that does not tie two different tensors, of which loaders would keep only one."""
     text = {TEXT: untied(config[TEXT])} if config.get(TEXT) else {}
     return {**config, **({TIED: False} if config.get(TIED) else {}), **text}
 
 
 def end_answers(folder: Path, base_folder: Path, tokenizer: Any, template: str) -> None:
-    """Let the merged model in ``folder`` end an answer where the chat template ends a turn."""
+    """Make the merged model in ``folder`` stop where the chat template ends a turn."""
     settings = settings_with_stop(base_folder, tokenizer, template)
     if settings:
         write_configuration(folder / GENERATION, settings)
@@ -84,7 +84,7 @@ def _travels(path: Path) -> bool:
 
 
 def _replace_template(folder: Path, template: str) -> None:
-    # A template in the tokenizer's configuration would compete with the file.
+    # A template in the tokenizer's configuration could take precedence over the file.
     path = folder / TOKENIZER_CONFIG
     if path.is_file():
         write_configuration(path, {key: value for key, value in read_json(path).items() if key != "chat_template"})

@@ -32,7 +32,7 @@ FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class Checkpoint:
-    """The tensors of a model folder; nothing is read but headers until a tensor is asked for.
+    """The tensors of a model folder; only headers are read until a tensor is requested.
 
     Attributes:
         dtypes: dtype of each tensor, by name, in the order of the files.

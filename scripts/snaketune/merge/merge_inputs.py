@@ -1,4 +1,4 @@
-"""What a merge is given, how it is wanted, and whether adapter and base model belong together."""
+"""Inputs and settings of a merge, and the check that adapter and base model belong together."""
 
 from dataclasses import dataclass
 from pathlib import Path

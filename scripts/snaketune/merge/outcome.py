@@ -1,7 +1,7 @@
-"""What became of a merge: one fact file that every later stage takes, whether there is a merged model or not.
+"""The outcome of a merge: one fact file for every later stage, with or without a merged model.
 
-A refused merge, or one that failed, must not cost the evaluation and the report: the job ends well and says so in the
-facts. ``accept_merge`` comes after them and ends the workflow with the sentence.
+A refused or failed merge must not cost the evaluation and the report: the job succeeds and records the failure in the
+facts. ``accept_merge`` runs after them and ends the workflow with the message.
 """
 
 import shutil
@@ -20,7 +20,7 @@ from snaketune.core.manifest import read_manifest, write_manifest
 STAGE = "merge_adapter"
 FACTS = "merge.json"
 REFUSED = "refused"
-# What a sentence says whose cause may be gone at the next command, which then merges again.
+# In messages about causes that may be temporary: the next command merges again.
 TRY_AGAIN = "try again"
 
 
@@ -42,7 +42,7 @@ def attempt(merge: Callable[[], dict[str, Any]], output: Path, facts: Path) -> N
 
 
 def _refusal(error: Exception) -> dict[str, Any]:
-    """Return an error as facts; what nobody foresaw is also shown in full, in the log."""
+    """Return an error as facts; an unexpected one is also logged with its traceback."""
     if isinstance(error, SnaketuneError):
         reason = str(error)
         passes = isinstance(error, DiskFullError) or TRY_AGAIN in reason
@@ -93,7 +93,7 @@ def accepted(path: str | Path) -> dict[str, Any]:
 
 
 def is_to_be_repeated(path: str | Path) -> bool:
-    """Tell whether a merge failed by circumstances, so that the next command tries it again."""
+    """Tell whether a merge failed for a possibly temporary reason, so that the next command tries again."""
     try:
         refused = read_json(path).get(REFUSED)
     except (OSError, ValueError, AttributeError):

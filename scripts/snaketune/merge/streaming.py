@@ -1,4 +1,4 @@
-"""The streaming merge: base weights plus the adapter's change, in float32, rounded once, shard by shard."""
+"""The streaming merge: base weight plus the adapter's change in float32, rounded once, shard by shard."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from snaketune.merge.rounding import AUTOMATIC, Rounding, nearest
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The weights of a model to be, each computed when it is asked for: for writing, and again for checking.
+    """The weights of the merged model, computed on demand: once for writing and again for verification.
 
     Attributes:
         dtype: dtype of most of them.
@@ -66,7 +66,7 @@ def merged_weight(base: Checkpoint, adapter: Adapter, module: str) -> torch.Tens
             f"{adapter.folder}: the change of {module} has shape {list(change.shape)}, its weight in the base model"
             f" {list(weight.shape)}: the adapter belongs to another model; {AGAIN}."
         )
-    # Adding -0.0 leaves every number as it is, the sign of a zero included.
+    # Adding -0.0, unlike 0.0, preserves the sign of a zero weight that does not change.
     merged = weight.add_(change.masked_fill_(change == 0, -0.0))
     if not bool(torch.isfinite(merged).all()):
         raise TrainingError(f"{module}.weight is not finite after merging: lower train.learning_rate and {AGAIN}.")

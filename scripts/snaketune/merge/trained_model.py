@@ -1,4 +1,4 @@
-"""A model all of whose weights were trained: nothing to merge, but the same checks and the files asked for."""
+"""A fully trained model: nothing to merge, but the same checks and the requested dtype and file size."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ class TrainedModel:
 
 
 def read_trained_model(folder: Path) -> TrainedModel:
-    """Return the trained model in ``folder`` after a look at its names.
+    """Return the trained model in ``folder`` after checking its tensor names.
 
     Raises:
         TrainingError: if it has no readable weights, or a name was left by a compiler.

@@ -1,4 +1,4 @@
-"""The merge for adapters that are more than two matrices per weight: PEFT's own, in float32, then rounded."""
+"""The merge of adapters that are not plain LoRA: by PEFT in float32, then rounded."""
 
 import hashlib
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ def changed_weights(merge: Merge) -> list[str]:
 def round_weights(merge: Merge, base: Checkpoint, rounding: Rounding) -> None:
     """Round every weight of a merged model in place to its format.
 
-    Those that training left alone are rounded to nearest: in the base model's own format they keep their bytes.
+    Weights that training did not change are rounded to nearest: in the base model's own dtype they keep their bytes.
     """
     changed = frozenset(changed_weights(merge))
     for name, weight in merge.model.named_parameters():

@@ -45,9 +45,9 @@ def training_arguments(
         work: private folder of the run.
         device: where the run computes.
         has_held_out: whether there is anything to evaluate on.
-        checkpoint_every: every how many layers activations are recomputed; 0 is none.
-        kind: what takes the arguments.
-        more: further arguments of ``TrainingArguments``, which have the last word.
+        checkpoint_every: activations of one in this many layers are recomputed; 0 recomputes none.
+        kind: class of the result.
+        more: further arguments of ``TrainingArguments``, which take precedence.
     """
     evaluates = train["eval_steps"] > 0 and has_held_out
     workers = settings["dataloader_num_workers"]
@@ -66,7 +66,7 @@ def training_arguments(
         "dataloader_num_workers": workers,
         "dataloader_prefetch_factor": settings["dataloader_prefetch_factor"] if workers else None,
         "dataloader_pin_memory": settings["dataloader_pin_memory"] and not device.is_cpu,
-        # A blocking copy waits for all work that is queued; six of them a micro-batch leave a GPU idle between.
+        # A blocking copy waits for all queued work; six of them per micro-batch leave the GPU idle in between.
         "accelerator_config": {"non_blocking": not device.is_cpu, **more.pop("accelerator_config", {})},
         "dataloader_persistent_workers": workers > 0,
         "remove_unused_columns": False,
@@ -82,8 +82,8 @@ def training_arguments(
 def on_one_device(arguments: TrainingArguments) -> TrainingArguments:
     """Keep one process to one GPU, however many it sees.
 
-    transformers would wrap the model in ``nn.DataParallel``: another batch size, and boundaries of documents that are
-    scattered over the GPUs as if they were rows.
+    transformers would wrap the model in ``nn.DataParallel``, which changes the batch size and scatters the document
+    boundaries over the GPUs as if they were rows.
     """
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1

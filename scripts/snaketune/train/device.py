@@ -1,4 +1,4 @@
-"""What the device decides: dtypes and kernels, one code path for CPU and GPU."""
+"""Decisions that depend on the device: dtypes and kernels, with one code path for CPU and GPU."""
 
 import functools
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ def find_device() -> Device:
     """Return the accelerator of this process, else the CPU.
 
     Raises:
-        ConfigError: if there is an accelerator that torch cannot use, and nobody asked for the CPU.
+        ConfigError: if there is an accelerator that torch cannot use, and the CPU was not requested.
     """
     if has_usable_card():
         major, _ = torch.cuda.get_device_capability()
@@ -65,7 +65,7 @@ def _why_unusable() -> str | None:
 
 
 def _has_kernels(capability: tuple[int, int], built: list[str]) -> bool:
-    """Tell whether a build has kernels for a card: those of its generation, or instructions for any newer one (PTX)."""
+    """Tell whether a build has kernels for a GPU: binaries of its generation, or PTX of an older one."""
     wanted = 10 * capability[0] + capability[1]
     for name in built:
         kind, _, number = name.partition("_")
@@ -88,7 +88,7 @@ def weight_dtype(setting: str, device: Device) -> torch.dtype:
 
 
 def attention(setting: str) -> str:
-    """Return the attention implementation for reading a model: with padding, masks and a cache, or packed rows.
+    """Return the attention implementation for inference: with padding, masks and a cache, or packed rows.
 
     ``auto`` and ``varlen`` are sdpa, which does all of that on every device; kernels for packed training rows are
     chosen by :func:`snaketune.train.kernels.attention.training_attention`.
@@ -97,7 +97,7 @@ def attention(setting: str) -> str:
 
 
 def mixed_dtype(train: Train, device: Device) -> torch.dtype | None:
-    """Return the dtype of automatic mixed precision in training, None where there is none."""
+    """Return the dtype of automatic mixed precision in training; None without it."""
     precision = precision_arguments(train, device)
     if not precision["bf16"] and not precision["fp16"]:
         return None
@@ -105,7 +105,7 @@ def mixed_dtype(train: Train, device: Device) -> torch.dtype | None:
 
 
 def mixed_precision(model: torch.nn.Module, dtype: torch.dtype | None) -> torch.autocast:
-    """Return the context that training computes in: what runs outside of it reaches kernels in other formats.
+    """Return the autocast context of training; code that runs outside it calls kernels with other dtypes.
 
     Args:
         model: any part of what is trained, on its device.
@@ -133,7 +133,7 @@ def computing_dtype(cfg: TrainingSlice, device: Device) -> torch.dtype:
 
 
 def is_sharded(cfg: TrainingSlice) -> bool:
-    """Tell whether each process holds a share of the weights, so that none of them ever has the whole model.
+    """Tell whether each process holds a shard of the weights, so that none ever has the whole model.
 
     Args:
         cfg: the ``train`` and ``model`` sections; quantised weights cannot be shared out from memory.
@@ -186,7 +186,7 @@ def check_formats(cfg: TrainingSlice, device: Device) -> None:
             f"train.optimizer_in_backward: true needs a GPU with bfloat16 and this is {name_of(device)}, whose float16"
             " gradients are scaled and checked before a step: set it to false."
         )
-    # torch's scaler divides float32 gradients only.
+    # torch's gradient scaler unscales float32 gradients only.
     is_full = cfg["adapter"]["type"] == "none"
     key, dtype = ("model.dtype", cfg["model"]["dtype"]) if is_full else ("adapter.dtype", cfg["adapter"].get("dtype"))
     if dtype in ("bfloat16", "float16"):
@@ -197,14 +197,14 @@ def check_formats(cfg: TrainingSlice, device: Device) -> None:
 
 
 def name_of(device: Device) -> str:
-    """Return what a sentence calls the device."""
+    """Return the device's name for messages."""
     return "a CPU" if device.is_cpu else torch.cuda.get_device_name()
 
 
 def prepare_arithmetic(threads: int) -> Device:
     """Fix the number of CPU threads, which decides the last bits of sums, and return the device of this process."""
     torch.set_num_threads(threads)
-    # Before the card is asked for anything: a question to the first one would open a context on it for each process.
+    # Before any query: asking the first GPU would create a CUDA context on it in every process.
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
     return find_device()

@@ -1,4 +1,4 @@
-"""Out of memory: what the run needs, part by part, and the next smaller setting, instead of a traceback."""
+"""Explains running out of memory: the run's memory by part and the next smaller setting, instead of a traceback."""
 
 import os
 import traceback
@@ -14,8 +14,8 @@ from snaketune.settings.training import TrainingSlice
 from snaketune.train.device import Device
 
 GIGA = 1e9
-# How libraries say that memory is used up, beside torch's own exception: torch of the machine's memory, CUDA, its
-# libraries (cuBLAS makes its handle in what is left), Triton, NCCL, and a loader process that the system ended.
+# Error messages for exhausted memory besides torch's own exception: torch on RAM, CUDA, its libraries (cuBLAS cannot
+# create its handle), Triton, NCCL, and a loader process killed by the system.
 OUT_OF_MEMORY_TEXTS = (
     "can't allocate memory",
     "cannot allocate memory",
@@ -54,14 +54,14 @@ def explaining_out_of_memory(explain: Callable[[], str]) -> Iterator[None]:
         forget_frames(error)
     else:
         return
-    # Outside of the handler: its traceback would keep the tensors of the failed step alive.
+    # Raised outside the handler, whose traceback would keep the tensors of the failed step alive.
     raise MemoryExhaustedError(f"out of memory: {explain()}; the last checkpoint is kept and nothing is published.")
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error, or the one that it came from, says that memory ran out.
+    """Tell whether an error, or one in its chain of causes, means that memory ran out.
 
-    torch has an exception for its own allocator alone; compiling wraps whatever a kernel raised.
+    torch's exception covers its own allocator only, and compilation wraps the exceptions of kernels.
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
@@ -73,9 +73,9 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 
 def forget_frames(error: BaseException | None) -> None:
-    """Let go of the variables of the functions that an error came through: the tensors of the step that failed.
+    """Clear the local variables of an error's frames, which hold the tensors of the failed step.
 
-    Whatever handles the error next, contextlib's frames among it, would keep them alive through its traceback.
+    Later handlers, such as contextlib's frames, would keep them alive through the traceback.
     """
     while error is not None:
         traceback.clear_frames(error.__traceback__)
@@ -90,7 +90,7 @@ def memory_gigabytes(device: Device) -> float:
 
 
 def advise(model_folder: Path, row_length: int, cfg: TrainingSlice, device: Device) -> str:
-    """Return what the run needs against what there is, and the next smaller setting."""
+    """Return needed and available memory, and the next smaller setting."""
     there = memory_gigabytes(device)
     try:
         return _plan(model_folder, row_length, cfg, device, there)
@@ -115,7 +115,7 @@ def _plan(model_folder: Path, row_length: int, cfg: TrainingSlice, device: Devic
     if cfg["train"]["gradient_checkpointing"] == "auto" and not device.is_cpu:
         setting = replace(setting, checkpoint_every=choose_checkpointing(config, setting, there).checkpoint_every)
     plan = memory_plan(config, setting)
-    # It did not fit, whatever the plan says: the next setting has to need less than this one.
+    # It did not fit, even if the plan says so: the next setting has to need less than this one.
     smaller = next_smaller_setting(config, setting, min(there, plan.total))
     change = smaller.sentence() if smaller else "use a smaller model or a device with more memory"
     return f"the run needs {plan.describe()}, and there are {there:.1f} GB: {change}"

@@ -1,4 +1,4 @@
-"""The packages that a training computes with; this module loads none of them."""
+"""Versions and availability of the packages that training needs; this module imports none of them."""
 
 import importlib.metadata
 import importlib.util
@@ -10,7 +10,7 @@ from snaketune.settings.training import TrainingSlice
 NONE, EIGHT, FOUR = "none", "8bit", "4bit"
 INSTALL = "pip install -r envs/extras/quantization.txt -c constraints.txt"
 VERSIONED = ("torch", "transformers", "peft", "accelerate")
-# Whose optimizers are not torch's own, and the extra that each package is.
+# Packages of optimizers that are not torch's own, and the extra that installs each.
 OPTIMIZERS = {
     "adamw_8bit": "bitsandbytes",
     "paged_adamw_8bit": "bitsandbytes",
@@ -41,14 +41,14 @@ def versions(cfg: TrainingSlice) -> dict[str, str]:
 
 
 def spare_unused(cfg: TrainingSlice) -> None:
-    """Keep PEFT and accelerate from importing what nothing here uses: bitsandbytes, which compiles kernels, and boto3.
+    """Keep PEFT and accelerate from importing unused packages: bitsandbytes, which compiles kernels, and boto3.
 
-    That is more than a second of each job. To be called before they are imported, where no object storage is read.
+    This saves more than a second per job. Call it before they are imported, in jobs that do not use object storage.
     """
     is_used = cfg.get("model", cfg).get("quantization", NONE) != NONE
     is_used |= OPTIMIZERS.get(cfg.get("train", {}).get("optim", "")) == "bitsandbytes"
     for name in ("boto3",) if is_used else ("boto3", "bitsandbytes"):
-        # With nothing under its name, Python says that there is no such module.
+        # None in sys.modules makes Python raise ModuleNotFoundError on import.
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 

@@ -42,12 +42,12 @@ from snaketune.train.trainer import PackedTrainer, assemble
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A finished training: the checkpoint that it results in and what the run cost.
+    """A finished training: its resulting checkpoint and what the run cost.
 
     Attributes:
-        checkpoint: of what is published.
-        best: which checkpoint was kept, where the best one or an early stop was asked for.
-        info: volatile facts: what was decided for speed, where the time went, what checkpoints cost.
+        checkpoint: the checkpoint to publish.
+        best: the checkpoint kept, if the best one or early stopping was requested.
+        info: volatile facts: performance decisions, times, and cost of checkpoints.
     """
 
     checkpoint: Path
@@ -61,7 +61,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A trainer that is ready to train, and what belongs to it."""
+    """A trainer that is ready to train, with its schedule, engine and stop request."""
 
     trainer: PackedTrainer
     schedule: CheckpointSchedule
@@ -99,7 +99,7 @@ def train(
         return train_by_rewards(model_folder, rows, cfg, settings, work, start)
     process_group = ProcessGroup.of_environment()
     if not process_group.is_main_process:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - one voice is enough; errors go to stderr
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - only the main process prints; errors go to stderr
     require_sinks(settings["report_to"])
     device = prepare_arithmetic(cfg["train"]["cpu_threads"])
     checkpoint = newest_intact(work, work.name)
@@ -131,10 +131,10 @@ def train(
 
 
 def require_completion(run: Run, work: Path) -> None:
-    """Check that training did all its steps and that its last checkpoint is there.
+    """Check that training completed all steps and that its last checkpoint exists.
 
     Raises:
-        TrainingError: saying where it stands and what to do.
+        TrainingError: naming the step it reached and what to do.
     """
     state = run.trainer.state
     is_over = state.global_step == state.max_steps or run.trainer.best.found.is_over
@@ -174,7 +174,7 @@ def prepare_run(
 ) -> Run:
     """Load and check everything and return the run, ready to train.
 
-    ``whole`` is the configuration of the training that this one is a sample of: its length decides what pays.
+    ``whole`` is the configuration of the training that this one is a sample of: its length decides on compilation.
     """
     if cfg["train"]["method"] == "grpo":
         raise ConfigError(
@@ -188,7 +188,7 @@ def prepare_run(
     base = load_base(model_folder, cfg, device)
     adapter = with_token_numbers(cfg["adapter"], model_folder)
     model = add_adapter(base, adapter, start)
-    # DeepSpeed has no autocast: it turns the weights themselves into 16 bits.
+    # DeepSpeed does not use autocast: it casts the weights themselves to 16 bits.
     if mixed_dtype(cfg["train"], device) and cfg["train"]["strategy"] not in ZERO_STAGES:
         leave_inputs_to_autocast(model)
     check_rows(model, rows, held_out)
@@ -201,8 +201,8 @@ def prepare_run(
     engine = prepare_engine(model, (rows, held_out), cfg, device, estimate_run(model, rows, whole or cfg, device))
     if cfg["train"]["fp8"]:
         use_float8(model, cfg["adapter"]["type"] == "none", cfg["train"]["fp8"])
-    # Before the arguments: from them on DeepSpeed would shard every model that is made, also one without weights.
-    # DeepSpeed makes its own process group.
+    # TrainingArguments come last: once they exist, DeepSpeed shards every new model, even one without weights. It also
+    # creates its own process group.
     if cfg["train"]["strategy"] not in ZERO_STAGES:
         process_group.meet(device.type)
     flops = training_flops(model, cfg["adapter"]["type"] == "none", device, computing_dtype(cfg, device))
@@ -240,7 +240,7 @@ def prepare_run(
 def _sealing(
     work: Path, limit: int, schedule: CheckpointSchedule, metrics: Path, best: BestCheckpoint
 ) -> Callable[[Path, Path, dict[str, Any]], None]:
-    """Return how checkpoints of this run get their final name, with what is only known out here."""
+    """Return the function that seals checkpoints of this run, with facts that the trainer does not have."""
 
     def seal_checkpoint(partial: Path, target: Path, facts: dict[str, Any]) -> None:
         sync_metrics(metrics)

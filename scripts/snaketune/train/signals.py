@@ -1,4 +1,4 @@
-"""Being told to stop: the step under way is finished, a checkpoint is written, and the same command goes on."""
+"""Stop requests: the current step is finished, a checkpoint is written, and the same command resumes."""
 
 import signal
 import sys
@@ -22,13 +22,13 @@ GRACE_SECONDS = 60.0
 
 
 class StopRequest(TrainerCallback):
-    """While it is entered, a signal or the death of the workflow asks training to save and end after this step.
+    """While entered, a signal or the end of the workflow makes training save and end after the current step.
 
     Args:
         process_group: the processes that train together.
 
     Attributes:
-        reason: what asked, or None.
+        reason: what requested the stop, or None.
     """
 
     def __init__(self, process_group: ProcessGroup = ALONE) -> None:
@@ -44,7 +44,7 @@ class StopRequest(TrainerCallback):
         return self.reason is not None
 
     def agreed(self) -> bool:
-        """Tell whether training is to end, which all of its processes have to find out at the same place."""
+        """Tell whether training is to end; a collective operation, so that all processes stop at the same step."""
         if not self._process_group.any(bool(self)):
             return False
         self.reason = self.reason or "another process of the training was stopped"
@@ -53,7 +53,7 @@ class StopRequest(TrainerCallback):
     def __enter__(self) -> "StopRequest":
         """Listen to signals (in the main thread, where Python allows it) and to the end of the workflow."""
         if threading.current_thread() is threading.main_thread():
-            # What is ignored stays so: SIGHUP under nohup, SIGINT below a launcher that passes signals on.
+            # Ignored signals stay ignored: SIGHUP under nohup, SIGINT below a launcher that passes signals on.
             listened = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._receive) for number in listened}
         self._streams = sys.stdout, sys.stderr
@@ -62,7 +62,7 @@ class StopRequest(TrainerCallback):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Put back what was there before."""
+        """Restore handlers and streams."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self._streams:
@@ -76,16 +76,16 @@ class StopRequest(TrainerCallback):
         self.reason = self.reason or f"{signal.Signals(number).name} received"
 
     def _outlive_workflow(self) -> None:
-        """Let training save what it has, within the time that a scheduler gives a job to end."""
+        """Give training time to save, as long as schedulers usually allow a job to end."""
         self.reason = self.reason or "the workflow that started this job is gone"
         self._left.wait(GRACE_SECONDS)
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Remember where this process began."""
+        """Record the first step of this process."""
         self._first_step = state.global_step
 
     def on_step_begin(self, args, state, control, **kwargs):
-        """End at once as long as nothing was computed that is worth saving."""
+        """End at once if no step was completed yet."""
         if self and state.global_step == self._first_step:
             raise TrainingError(
                 f"{self.reason} before the first training step: run the same command to continue from step"
@@ -107,7 +107,7 @@ class StopRequest(TrainerCallback):
 
 
 class _Unbreakable:
-    """A stream whose reader may go first: a signal to the whole job also ends the ``tee`` that writes its log."""
+    """A stream that survives its reader: a signal to the whole job also ends the ``tee`` that writes its log."""
 
     def __init__(self, stream: IO[str]):
         self._stream = stream

@@ -1,4 +1,4 @@
-"""One training from its files to its files: locked, resumed or found complete, on one process or several, published."""
+"""The training job: locks, resumes or finds complete, trains in one process or several, and publishes."""
 
 import dataclasses
 import os
@@ -82,7 +82,7 @@ def run_training(job: TrainingJob, command: Sequence[str]) -> None:
         print("This training was finished before, and its files are intact: they are published as they were.")
         print(f"To train the same once more, remove them and its state first: rm -r {folder} {work}")
         return
-    # Before anything is computed: a slow disk costs seconds here, and would cost the result afterwards.
+    # Before training: a slow disk costs seconds here, and could cost the result afterwards.
     git = provenance.describe_git(Path(__file__).parent) if lock else None
     with requeued_when_out_of_time(work) if lock else nullcontext():
         finished = _train(job, rows, work, origins, command if lock else None)
@@ -103,7 +103,7 @@ def run_training(job: TrainingJob, command: Sequence[str]) -> None:
 def _train(
     job: TrainingJob, rows: dict[str, Any], work: Path, origins: Origins, command: Sequence[str] | None
 ) -> Finished:
-    """Train in this process, after its workers where it is the one that starts them with ``command``."""
+    """Train in this process, after the workers if it is the one that starts them with ``command``."""
     settings = job.settings
     if command and (count := processes_wanted(job.cfg, settings["num_nodes"])) > 1:
         run_workers(count, command, find_nodes(settings["num_nodes"]))
@@ -113,7 +113,7 @@ def _train(
 
 
 def _info(git: Any, finished: Finished) -> dict[str, Any]:
-    """Return what is volatile of a training: machine, memory, and what happened this time."""
+    """Return the volatile facts of a training: machine, memory and this session."""
     return {
         "machine": provenance.describe_machine(),
         "git": git,
@@ -125,13 +125,13 @@ def _info(git: Any, finished: Finished) -> dict[str, Any]:
 
 
 def note_session(work: Path, finished: Finished) -> None:
-    """Keep the volatile facts of a training that several processes finished; the first of them writes."""
+    """Store the volatile facts of a training by several processes; the main process writes."""
     if ProcessGroup.of_environment().is_main_process:
         facts = {"resumed_from": finished.resumed_from, "tokens_this_time": finished.tokens_this_time}
         write_json(work / SESSION, {**facts, "info": finished.info})
 
 
 def with_session(work: Path, finished: Finished) -> Finished:
-    """Return a training that was found complete with what :func:`note_session` kept of it, if it did."""
+    """Return a training that was found complete with the facts that :func:`note_session` stored, if any."""
     path = work / SESSION
     return dataclasses.replace(finished, **read_json(path)) if path.is_file() else finished

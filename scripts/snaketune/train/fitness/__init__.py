@@ -1,1 +1,1 @@
-"""Whether a card is fit for training: every method for a few steps, exactness, determinism, memory and throughput."""
+"""Checks of a GPU: every method for a few steps, exactness, determinism, memory and throughput."""

@@ -1,4 +1,4 @@
-"""What a card is checked with: a random model, packed rows of random documents, and trainings as runs do them.
+"""Test bench of the GPU checks: a random model, packed rows of random documents, and trainings as in runs.
 
 It needs torch, transformers, peft, accelerate, pyarrow and orjson, downloads nothing and reads no configuration.
 """
@@ -104,7 +104,7 @@ class Size:
 
 
 REDUCED = Size(32, 48, 2, 4, 2, 97, 48, 12)
-"""For a CPU: runs every check, says nothing about speed."""
+"""For a CPU: runs every check, without meaning for speed."""
 ORDINARY = Size(1024, 2816, 4, 16, 4, 32_000, 2048, 24)
 """Fits an 8 GB card with every method."""
 

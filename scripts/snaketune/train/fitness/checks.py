@@ -1,4 +1,4 @@
-"""The checks of a card, one function each: what it saw, or an error that says what is wrong."""
+"""The checks of a GPU, one function each: a result, or an error that says what is wrong."""
 
 import functools
 import gc
@@ -33,7 +33,7 @@ from snaketune.train.kernels.chunked_cross_entropy import put_chunked_loss
 from snaketune.train.monitoring.step_timers import forget_peak_memory
 from snaketune.train.out_of_memory import memory_gigabytes
 
-# How far losses and gradients may be apart that are computed in another order.
+# Tolerance of losses and gradients that are summed in another order.
 NEAR_FLOAT32, NEAR_HALF = 1e-4, 2e-2
 PLAN_TOLERANCE = 0.1
 # A layer of an 8B model and what a share of the measured peak its training should reach on a fit card.
@@ -63,7 +63,7 @@ def choose_attention(bench: Bench) -> Seen:
 
 
 def documents_stay_apart(bench: Bench) -> Seen:
-    """Compare documents alone and behind another one, with the kernel and the precision of training."""
+    """Compare documents alone and after another one, with the kernel and the precision of training."""
     cfg = bench.configuration()
     trainer, engine = bench.training(cfg, "apart")
     model: Any = trainer.model
@@ -105,7 +105,7 @@ class _Save(TrainerCallback):
 
 
 def resumed_is_uninterrupted(bench: Bench) -> Seen:
-    """Train through, and in two parts with a checkpoint between: the weights have to have the same bits."""
+    """Train in one go, and in two parts with a checkpoint between: the weights have to be identical to the bit."""
     cfg = bench.configuration({"deterministic": True})
     kept: dict[str, Any] = {}
 
@@ -128,7 +128,7 @@ def resumed_is_uninterrupted(bench: Bench) -> Seen:
 
 
 def repeated_is_the_same(bench: Bench) -> Seen:
-    """Train twice with ``deterministic: true``: the weights have to have the same bits."""
+    """Train twice with ``deterministic: true``: the weights have to be identical to the bit."""
     found = []
     for _ in range(2):
         trainer, _ = bench.training(bench.configuration({"deterministic": True}), "again")
@@ -145,7 +145,7 @@ def _same_bits(expected: list[torch.Tensor], found: list[torch.Tensor]) -> None:
 
 
 def nothing_waits(bench: Bench) -> Seen:
-    """Train with torch's own alarm for every wait of the host, outside of the looks at the loss."""
+    """Train with torch's warnings about host synchronisation, except where the loss is read."""
     need_card(bench)
     trainer, _ = bench.training(bench.configuration(), "waits")
     step = trainer.training_step

@@ -31,7 +31,7 @@ SECONDS = 360.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What came of a check.
+    """The result of a check.
 
     Attributes:
         verdict: ``passed``, ``failed`` or ``not here``.
@@ -93,7 +93,7 @@ def _verdict(bench: Bench, check: Callable[[Bench], Seen]) -> tuple[str, Seen]:
             return PASSED, check(bench)
     except NotHereError as reason:
         return NOT_HERE, Seen(str(reason))
-    except Exception as error:  # whatever goes wrong on a card is what the check is for
+    except Exception as error:  # any failure on a GPU is a result of the check
         text = " ".join(str(error).split())
         return FAILED, Seen(f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__)
 

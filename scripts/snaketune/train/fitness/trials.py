@@ -1,4 +1,4 @@
-"""Short trainings that a card is tried with: each method, each preset, and pairs; their loss has to fall."""
+"""Short trainings of the GPU check: each method, each preset, and preference pairs; their loss has to fall."""
 
 import importlib.util
 import math
@@ -20,7 +20,7 @@ OF_THE_CHECK = (
 )
 MOST_ROWS = 2
 
-# How far the first loss of DPO may be from log 2, by rounding to 16 bits.
+# Tolerance of DPO's first loss against log 2, for rounding to 16 bits.
 NEAR_LOG_2 = 2e-2
 # Presets whose models are an example's own.
 TINY = ("quickstart", "smollm2")

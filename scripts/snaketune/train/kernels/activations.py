@@ -1,11 +1,11 @@
-"""Activation checkpointing: which layers compute their activations again in the backward pass."""
+"""Activation checkpointing: which layers recompute their activations in the backward pass."""
 
 from collections.abc import Callable
 from typing import Any
 
 
 def checkpoint_interval(setting: bool | str, every_n_layers: int, least: Callable[[], int]) -> int:
-    """Return n where every n-th layer is checkpointed; 0 is none of them.
+    """Return n if every n-th layer is checkpointed, 0 if none is.
 
     Checkpointing all layers makes LoRA training about half as expensive again (its backward pass has no weight
     gradients to hide the recomputation behind), so that ``auto`` checkpoints as few layers as fit: none, every

@@ -1,4 +1,4 @@
-"""Compiling the decoder layers: one by one, after the adapter, only where it pays, and counted."""
+"""Compilation of decoder layers: one by one, after the adapter, only if it pays off, with recompilations counted."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ from snaketune.train.device import Device
 # Compiling costs one to three minutes on a GPU machine and saves about a sixth of the time after that
 # (published: 16-44%), so that it has paid for itself after roughly ten minutes.
 WORTH_SECONDS = 600.0
-# The fastest GPU sold, dense bfloat16 FLOP/s at the share of it that training reaches: a run that is long even
-# there is long everywhere, which is all that matters when nobody knows the GPU's own peak.
+# FLOP/s that training reaches on the fastest GPU sold (dense bfloat16): if the GPU's own peak is unknown, a run that is
+# long even there is long everywhere.
 FASTEST_RATE = 2.5e15 * 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Compilations:
-    """What torch has compiled in this process: graphs, and places where a graph had to be broken off."""
+    """Compilations of this process: graphs and graph breaks."""
 
     graphs: int
     breaks: int
@@ -41,12 +41,12 @@ def compile_layers(model: torch.nn.Module) -> int:
 
 
 def compilations() -> Compilations:
-    """Return the counts so far; a graph more after the first steps is a recompilation."""
+    """Return the counts so far; a new graph after the first steps is a recompilation."""
     return Compilations(counters["stats"]["unique_graphs"], sum(counters["graph_break"].values()))
 
 
 def pays(flops: float, rate: float | None) -> bool:
-    """Tell whether a run is long enough for compiling, from its FLOPs and the FLOP/s that are expected.
+    """Tell whether a run is long enough for compilation, from its FLOPs and the expected FLOP/s.
 
     The rule asks for the whole run, not for what is left of it, so that a resumed run decides as the first time.
 
@@ -60,7 +60,7 @@ def pays(flops: float, rate: float | None) -> bool:
 def wants_compiling(
     setting: bool | str, device: Device, is_long: bool, adapter: Adapter, is_checkpointing: bool
 ) -> tuple[bool, str | None]:
-    """Return whether to compile, and why not when somebody might expect it.
+    """Return whether to compile, and why not if it might be expected.
 
     ``auto`` never compiles on a CPU, where training is for trying things out.
 
@@ -85,7 +85,7 @@ def wants_compiling(
 
 
 def _obstacle(adapter: Adapter, is_checkpointing: bool) -> tuple[str | None, str]:
-    """Return what of the adapter does not compile, and the value that does."""
+    """Return the adapter's setting that does not compile, and a value that does."""
     if adapter.get("use_dora"):
         # PEFT's DoRA breaks the graph in each adapted layer and then exceeds the limit of recompilations: it would run
         # as slowly as before, after minutes of compiling.
@@ -98,7 +98,7 @@ def _obstacle(adapter: Adapter, is_checkpointing: bool) -> tuple[str | None, str
 
 
 class CompilationWatch(TrainerCallback):
-    """Say when something is compiled again after the first steps: every time costs tens of seconds.
+    """Prints a line on each recompilation after the first steps, which costs tens of seconds.
 
     Attributes:
         later: graphs compiled after the warm-up.

@@ -1,6 +1,6 @@
 """Attention over packed rows on a CPU, document by document.
 
-It needs no mask and computes no products of tokens that may not attend to each other. The arguments are those of
+It needs no mask and computes no products between documents. The arguments are those of
 ``torch.nn.attention.varlen.varlen_attn``, so that packed rows take the same path on every device.
 """
 
@@ -45,11 +45,12 @@ def attend_by_document(
 
 
 class _Documents(torch.autograd.Function):
-    """Each document by torch's own kernel; results are written side by side into one tensor."""
+    """Attention of each document by torch's own kernel; results are written into one tensor."""
 
     @staticmethod
     def forward(ctx, query, key, value, documents, scale):
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
+        # Log-sum-exp of each query's scores, from which the backward pass recomputes the attention weights.
         sums = query.new_empty(query.shape[:2], dtype=torch.float32)
         for start, end in documents:
             parts = (_of_kernel(states[start:end]) for states in (query, key, value))
@@ -77,7 +78,7 @@ def _of_kernel(states: torch.Tensor) -> torch.Tensor:
 
 
 def _in_windows(query, key, value, documents, scale, reach: int, enable_gqa: bool) -> torch.Tensor:
-    """Attend to the last ``reach`` tokens and the own one only, which takes a mask as large as a document."""
+    """Attend to the last ``reach`` tokens and the query's own only, which needs a mask as large as a document."""
     out = []
     lengths = [end - start for start, end in documents]
     for parts in zip(*(states.split(lengths) for states in (query, key, value)), strict=True):

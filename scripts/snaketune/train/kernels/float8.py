@@ -1,4 +1,4 @@
-"""Matrix products of the frozen base in 8-bit floating point, on GPUs that have it."""
+"""Matrix products of the frozen base in float8, on GPUs that support it."""
 
 import importlib.util
 from typing import Any
@@ -12,12 +12,12 @@ from snaketune.train.device import Device, name_of
 # Ada (8.9) is the first generation with float8 tensor cores; they take shapes in multiples of 16.
 CAPABILITY = (8, 9)
 STEP = 16
-# Scales for each row, and the first generation that torchao has fast kernels with them for.
+# Row-wise scales, and the first generation for which torchao has fast kernels with them.
 ROWWISE, ROWWISE_CAPABILITY = "rowwise", (9, 0)
 
 
 def require_float8(train: Train, device: Device) -> None:
-    """Raise ConfigError if ``train.fp8`` is asked for and the machine cannot do it."""
+    """Raise ConfigError if ``train.fp8`` is set and the machine does not support it."""
     setting = train["fp8"]
     if setting and (obstacle := _obstacle(device, train["torch_compile"])):
         raise ConfigError(f"train.fp8: {str(setting).lower()} {obstacle}.")
@@ -29,12 +29,11 @@ def require_float8(train: Train, device: Device) -> None:
 
 
 def use_float8(model: Any, is_full: bool, setting: bool | str = True) -> int:
-    """Turn the linear layers of the base model, but not its output layer, into float8 ones; return how many.
+    """Convert the linear layers of the base model, except its output layer, to float8; return how many.
 
-    It comes last, when the model has been checked: rounding to 8 bits makes what a check compares differ by more than
-    what it looks for. An adapter keeps its own format. Published: 30% more tokens per second for LoRA on a 70B model.
-    Only compiled does it pay: uncompiled, scaling is many small kernels and the unneeded gradient of the frozen weight
-    is computed as well.
+    It comes last, after the model's checks, whose tolerances are tighter than rounding to 8 bits. An adapter keeps its
+    dtype. Published: 30% more tokens per second for LoRA on a 70B model. It pays only with compilation: otherwise
+    scaling takes many small kernels, and the unneeded gradient of the frozen weight is computed as well.
 
     Args:
         model: the model with its adapter.

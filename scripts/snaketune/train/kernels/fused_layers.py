@@ -1,7 +1,7 @@
-"""Faster layers for training in float32 on a CPU: the same sums, fewer passes over memory and less kept for backward.
+"""Faster layers for float32 training on a CPU: the same sums in fewer passes over memory, with fewer saved tensors.
 
-They are put in as the ``forward`` of single modules, so that names, hooks and state dicts stay as they are. What a
-layer computes is known by its code: a class whose ``forward`` has the same instructions as Llama's does the same.
+They replace the ``forward`` of single modules, so that names, hooks and state dicts are unchanged. What a layer
+computes is recognised by its code: a class whose ``forward`` has the same bytecode as Llama's computes the same.
 """
 
 import functools
@@ -20,7 +20,7 @@ ACTIVATIONS = (SiLUActivation, torch.nn.SiLU)
 
 
 def fuse_layers(model: torch.nn.Module) -> int:
-    """Give the layers of ``model`` that are known faster forwards and return how many there are.
+    """Install faster forward passes in the supported layers of ``model`` and return their number.
 
     Args:
         model: with its adapter on it, not sharded, not compiled; weights may be on the meta device.

@@ -1,10 +1,10 @@
-"""Fused kernels of liger-kernel (Hsu et al. 2024, arXiv:2410.10989), where they compute what the model does.
+"""Fused kernels of liger-kernel (Hsu et al. 2024, arXiv:2410.10989), used where they match the model's own results.
 
-RMSNorm, the gate of SwiGLU and rotary positions are one kernel each instead of many small ones, and keep less. They
-are put in as the ``forward`` of single modules: liger's own patches replace functions of transformers for the whole
-process. Its fused cross-entropy is not used: as TRL published, it takes more than twice the time of one large product
-in bfloat16; ours goes in chunks of such (:mod:`snaketune.train.kernels.chunked_cross_entropy`). Compiled layers need
-none of them, because Inductor fuses the same.
+RMSNorm, the gate of SwiGLU and rotary embeddings become one kernel each instead of many small ones, and save less for
+the backward pass. They replace the ``forward`` of single modules, because liger's own patches replace functions of
+transformers for the whole process. Its fused cross-entropy is not used: by TRL's published figures it takes more than
+twice the time of one large product in bfloat16, of which ours computes chunks
+(:mod:`snaketune.train.kernels.chunked_cross_entropy`). Compiled layers need none of them: Inductor fuses the same.
 """
 
 import functools
@@ -24,7 +24,7 @@ from snaketune.train.kernels.attention import given_to
 from snaketune.train.kernels.fused_layers import ACTIVATIONS, computes_as, same_code
 
 ROTARY = "apply_rotary_pos_emb"
-# How far hidden states and gradients may be from the model's own, relative to their size.
+# Relative tolerance of hidden states and gradients against the model's own.
 STATES_FLOAT32, STATES_HALF = 1e-4, 2e-2
 GRADIENTS_PER_STATE = 3
 
@@ -32,9 +32,9 @@ Swapped = list[tuple[Any, Any]]
 
 
 def use_liger(model: Any, cfg: TrainingSlice, device: Device, is_compiled: bool) -> tuple[int, str | None]:
-    """Put the kernels into the layers that are known and return how many, and why none where some might be expected.
+    """Install the kernels in supported layers; return how many, and why none if some might be expected.
 
-    It has to run in the mixed precision of training.
+    Call it under the mixed precision of training.
 
     Args:
         model: with its adapter on it, on its device.
@@ -43,7 +43,7 @@ def use_liger(model: Any, cfg: TrainingSlice, device: Device, is_compiled: bool)
         is_compiled: whether its layers are compiled.
 
     Raises:
-        ConfigError: if ``train.use_liger_kernel: true`` cannot be.
+        ConfigError: if ``train.use_liger_kernel: true`` is not possible.
     """
     setting = cfg["train"]["use_liger_kernel"]
     if setting is False:
@@ -75,7 +75,7 @@ def _obstacle(cfg: TrainingSlice, device: Device, is_compiled: bool) -> str | No
 
 
 def _swap(model: Any) -> Swapped:
-    """Give the known modules of ``model`` their kernels; return them with the forwards that they had of their own."""
+    """Install kernels in the supported modules of ``model``; return these with their instance's previous forward."""
     swapped = []
     for module in model.modules():
         if forward := _forward(module):
@@ -105,9 +105,9 @@ def _forward(module: Any) -> Callable[..., Any] | None:
 
 
 def _normalized(kernel: Any, module: Any, states: torch.Tensor) -> torch.Tensor:
-    if states.dtype != module.weight.dtype:  # the sum of both formats is for torch to choose
+    if states.dtype != module.weight.dtype:  # leave type promotion to torch
         return type(module).forward(module, states)
-    # Not in place: what flows back may be wanted by a residual, too.
+    # Not in place: a residual connection may need the upstream gradient, too.
     return kernel.apply(states, module.weight, module.variance_epsilon, 0.0, "llama", False)
 
 
@@ -121,7 +121,7 @@ def _rotates(forward: FunctionType) -> bool:
 
 
 def _rotating(module: Any, forward: FunctionType, kernel: Any) -> Callable[..., Any]:
-    """Return the module's forward with another rotary function: the same code over globals of its own."""
+    """Return the module's forward with another rotary function: the same code object with its own globals."""
 
     def rotate(q, k, cos, sin, unsqueeze_dim: int = 1):
         return kernel.apply(q, k, cos, sin, None, unsqueeze_dim)
@@ -162,7 +162,7 @@ def _documents(base: Any, lengths: tuple[int, int]) -> dict[str, Any]:
 
 
 def _rotary_apart(swapped: Swapped, model: Any) -> str | None:
-    """Return how the rotary kernel differs, seen by itself: where attention is even, a model hardly shows it."""
+    """Return how the rotary kernel differs when called alone; nearly uniform attention would hide an error."""
     module = next((module for module, _ in swapped if ROTARY in type(module).forward.__code__.co_names), None)
     if module is None:
         return None
@@ -175,7 +175,7 @@ def _rotary_apart(swapped: Swapped, model: Any) -> str | None:
         angles = angles[..., : module.head_dim // 2].repeat(1, 1, 2).to(weight.device)
         states = [torch.arange(n * 7 * module.head_dim, dtype=torch.float32).view(1, n, 7, -1).sin() for n in (4, 2)]
         leaves = [each.to(weight.device, dtype).requires_grad_() for each in states]
-        # The kernel turns them in place, as what a projection made.
+        # Copies, because the kernel rotates its inputs in place.
         turned = forward.__globals__[ROTARY](
             *(leaf * 1 for leaf in leaves), angles.cos().to(dtype), angles.sin().to(dtype)
         )

@@ -1,4 +1,4 @@
-"""Products of matrices by the faster of the libraries that torch brings for a CPU.
+"""Matrix products by the faster of the CPU libraries that torch ships.
 
 ``torch.mm`` in float32 goes to MKL, which has slow kernels for processors of other makers; oneDNN, which torch uses for
 16-bit numbers, compiles its own for whatever it finds (measured on an AMD EPYC: 10-17% faster for the layers of a small

@@ -1,9 +1,9 @@
-"""Activations in pinned RAM between the forward and the backward pass, copied beside the computing.
+"""Activation offloading: saved tensors wait in pinned RAM, and copies overlap with computation.
 
-What autograd keeps is copied to the host on a stream of its own and comes back, ahead of its use, in the opposite
-order (the scheme of torchtune and TRL). Two things have to be waited for, on the card and never by the host: a tensor
-is let go only after its copy, and a copy is used only when it has arrived. How much is on its way at a time is
-bounded, so that the memory of a step is known beforehand.
+Tensors that autograd saves are copied to the host on a separate stream and prefetched in reverse order (the scheme of
+torchtune and TRL). Two events have to be waited for, by the GPU's stream and never by the host: a tensor is freed only
+after its copy, and a copy is used only once it has arrived. The bytes in flight are bounded, so that the memory of a
+step is known in advance.
 """
 
 import functools
@@ -18,20 +18,20 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from snaketune.model.architecture import body_of
 
-# Bytes on their way at a time, in each direction; and what is too small to be worth a copy.
+# Bytes in flight, in each direction; and the size below which a tensor is not worth a copy.
 ON_THE_WAY = 1 << 29
 SMALLEST = 1 << 16
 
 
 @dataclass(slots=True)
 class Away:
-    """A tensor that is in RAM, or on its way there or back.
+    """A tensor that is in RAM, or being copied there or back.
 
     Attributes:
         host: the copy in RAM.
-        number: place among those of the step.
-        back: the tensor on the device again, and the event after which it is whole.
-        used: how often autograd wants it, by all that kept it.
+        number: index among those of the step.
+        back: the tensor on the device again, and the event after which it is complete.
+        used: number of pending uses by autograd.
     """
 
     host: torch.Tensor
@@ -47,22 +47,22 @@ class Lane:
         self._stream = torch.cuda.Stream()
 
     def takes(self, tensor: torch.Tensor) -> bool:
-        """Tell whether a tensor is where copies start from."""
+        """Tell whether a tensor is on the GPU."""
         return tensor.is_cuda
 
     def to_host(self, tensor: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """Return the copy of a dense tensor, with its strides, and the event after which it is whole."""
+        """Return the copy of a dense tensor, with its strides, and the event after which it is complete."""
         host = torch.empty_like(tensor, device="cpu", pin_memory=True)
         return host, self._copy(host, tensor)
 
     def to_device(self, host: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, Any]:
-        """Return the tensor on the device and the event after which it is whole."""
-        # Of the computing stream's memory, whose earlier users the copy has to let finish.
+        """Return the tensor on the device and the event after which it is complete."""
+        # Allocated on the compute stream: the copy has to wait for earlier users of that memory.
         tensor = torch.empty_like(host, device=device)
         return tensor, self._copy(tensor, host)
 
     def wait(self, event: Any) -> None:
-        """Let what is computed from now on wait for an event."""
+        """Make the compute stream wait for an event."""
         torch.cuda.current_stream().wait_event(event)
 
     def _copy(self, target: torch.Tensor, source: torch.Tensor) -> Any:
@@ -73,14 +73,14 @@ class Lane:
 
 
 class Shelf:
-    """What one forward pass keeps, in RAM until its backward pass takes it.
+    """The saved tensors of one forward pass, in RAM until its backward pass needs them.
 
-    Autograd's hooks hold it, and it holds no hook: it goes with the graph, without the garbage collector.
+    Autograd's hooks refer to it, but it to no hook: it is freed with the graph, without the garbage collector.
 
     Args:
-        lane: copies.
+        lane: makes the copies.
         stays: storages that are not moved: those of weights.
-        limit: bytes on their way at a time.
+        limit: bytes in flight.
         smallest: bytes from which a tensor is moved.
     """
 
@@ -93,17 +93,17 @@ class Shelf:
         self._next = -1
 
     def keep(self, tensor: torch.Tensor) -> torch.Tensor | tuple[Away, torch.device]:
-        """Send a tensor away and return what stands for it; it stays itself where moving it is not worth it."""
+        """Offload a tensor and return a handle to it, or the tensor itself if it is not worth moving."""
         if not self._moves(tensor):
             return tensor
         storage = tensor.untyped_storage()
         key = (storage._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype, tensor._version)
-        if key in self._known and not self._known[key][0].expired():  # another operation keeps it, too
+        if key in self._known and not self._known[key][0].expired():  # saved by another operation as well
             away = self._known[key][1]
             away.used += 1
         else:
             away = self._send(tensor)
-            # As long as the weak reference is held, no other storage gets the same address.
+            # While the weak reference is held, no other storage can get the same address.
             self._known[key] = StorageWeakRef(storage), away
         return away, tensor.device
 
@@ -113,7 +113,7 @@ class Shelf:
             and self._lane.takes(tensor)
             and tensor.nbytes >= self._smallest
             and tensor.untyped_storage()._cdata not in self._stays
-            # A copy has the same strides only of what leaves no gaps.
+            # Only a tensor without gaps keeps its strides in a copy.
             and (tensor.is_contiguous() or torch.empty_like(tensor, device="meta").stride() == tensor.stride())
         )
 
@@ -130,11 +130,11 @@ class Shelf:
 
     def _let_go(self) -> None:
         tensor, event = self._leaving.popleft()
-        self._lane.wait(event)  # its memory is the computing stream's, which from here on may write to it
+        self._lane.wait(event)  # the compute stream may reuse its memory from here on
         self._leaving_bytes -= tensor.nbytes
 
     def take(self, kept: torch.Tensor | tuple[Away, torch.device]) -> torch.Tensor:
-        """Return a kept tensor, and call back those that will be wanted next."""
+        """Return a saved tensor, and prefetch those that will be needed next."""
         if isinstance(kept, torch.Tensor):
             return kept
         while self._leaving:
@@ -143,7 +143,7 @@ class Shelf:
         tensor, event = away.back or self._call_back(away, device)
         self._lane.wait(event)
         away.used -= 1
-        if away.used <= 0:  # an operation that asks twice gets another copy
+        if away.used <= 0:  # a second request by the same operation gets another copy
             self._coming_bytes -= tensor.nbytes
             self._away[away.number] = away.back = None
         self._look_ahead(away.number, device)
@@ -164,7 +164,7 @@ class Shelf:
 
 
 def offload_activations(model: Any, lane: Any = None, smallest: int = SMALLEST) -> None:
-    """Keep in RAM what the layers of ``model`` keep for their backward pass; the output layer's loss stays.
+    """Offload the tensors that the layers of ``model`` save for their backward pass; those of the loss stay.
 
     Args:
         model: the causal language model, with or without an adapter, on its device.

@@ -1,1 +1,1 @@
-"""The base model, and what of it is trained."""
+"""Loading the base model and selecting its trained weights."""

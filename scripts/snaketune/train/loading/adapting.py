@@ -1,4 +1,4 @@
-"""What of a model is trained: every weight, or an adapter on frozen ones."""
+"""Selects the trained weights: all of them, or an adapter on frozen ones."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from snaketune.model.adapters.targets import Targets, targets_of
 from snaketune.settings.adapter import Adapter
 
 NAME = "default"
-# What the names of an adapter's tensors hold.
+# Parts of the names of an adapter's tensors.
 OURS = ("lora_", "modules_to_save", "trainable_tokens_delta")
 
 
@@ -55,7 +55,7 @@ def add_adapter(
 
 
 def _left_alone(model: PeftModel, targets: Targets) -> list[str]:
-    """Return sentences on what the adapter does not change although somebody might expect it."""
+    """Return notes on weights that the adapter unexpectedly does not cover."""
     notes = [f"no adapter on {', '.join(targets.remarks)}"] if targets.remarks else []
     sizes = {name: weight.numel() for name, weight in model.get_base_model().named_parameters() if "lora_" not in name}
     experts = fused_experts(model.get_base_model())
@@ -69,7 +69,7 @@ def _left_alone(model: PeftModel, targets: Targets) -> list[str]:
 
 
 def check_modules_to_save(base: torch.nn.Module, names: list[str]) -> None:
-    """Raise ConfigError for a module that the model lacks, which PEFT would pass over, or that cannot be trained."""
+    """Raise ConfigError for a module that the model lacks, which PEFT would ignore, or that cannot be trained."""
     for wanted in names:
         found = [module for name, module in base.named_modules() if name.endswith(wanted)]
         if not found:
@@ -98,7 +98,7 @@ def check_expressions(adapter: Adapter) -> None:
 
 
 def check_patterns(model: PeftModel, adapter: Adapter) -> None:
-    """Raise ConfigError for a pattern of a rank or an alpha that no adapted layer has; PEFT would pass over it."""
+    """Raise ConfigError for a rank or alpha pattern that matches no adapted layer, which PEFT would ignore."""
     layers = [name for name, module in model.get_base_model().named_modules() if isinstance(module, LoraLayer)]
     for key in ("rank_pattern", "alpha_pattern"):
         for pattern in adapter[key]:
@@ -146,7 +146,7 @@ def _misfit(model: PeftModel, tensors: Mapping[str, torch.Tensor]) -> str | None
 def cast_trainable(model: torch.nn.Module, dtype: torch.dtype) -> None:
     """Give trained weights their dtype.
 
-    DoRA's magnitudes stay float32: their steps are smaller than bfloat16 can hold.
+    DoRA's magnitudes stay float32: their updates are smaller than a step of bfloat16.
     """
     for name, weight in model.named_parameters():
         if weight.requires_grad:

@@ -1,4 +1,4 @@
-"""Loading the base model and making of it what is trained: an adapter on frozen weights, or every weight."""
+"""Loading the base model for training, in full, quantised, or empty where another process has its weights."""
 
 import copy
 import warnings
@@ -22,15 +22,15 @@ from snaketune.train.loading.quantization import keep_arithmetic, quantization_c
 from snaketune.train.loading.unsupported_model import explaining_unfit_model
 from snaketune.train.packages import NONE
 
-# Of a proxy model: enough to hold every kind of layer of the models that mix them.
+# Layers of a proxy model: enough to include every kind of layer of hybrid models.
 LAYERS = 8
 
 
 def load_base(folder: str | Path, cfg: TrainingSlice, device: Device) -> PreTrainedModel:
     """Load the prepared model in ``folder`` for training.
 
-    It goes onto the device or, where it is to be sharded, into the memory of the first process alone, which hands out
-    the shares: a model that no GPU could hold is read once, and is on no GPU as a whole at any time.
+    It goes to the device or, if it is to be sharded, into the RAM of the first process alone, which distributes the
+    shards: a model that no GPU could hold is read once, and no GPU ever holds it whole.
 
     Args:
         folder: a Hugging Face model folder.
@@ -54,8 +54,8 @@ def load_base(folder: str | Path, cfg: TrainingSlice, device: Device) -> PreTrai
 def base_dtype(cfg: TrainingSlice, device: Device) -> torch.dtype:
     """Return the dtype of the weights in training.
 
-    Weights that are trained themselves are float32 unless asked otherwise: with 8 bits of mantissa a bfloat16 weight
-    does not move at all when a step changes it by less than about 0.2%, as nearly all steps do.
+    Weights in full training are float32 by default: with 8 bits of mantissa a bfloat16 weight does not change at all
+    when an update is smaller than about 0.2% of it, as nearly all updates are.
     """
     setting = cfg["model"]["dtype"]
     is_full = cfg["adapter"]["type"] == "none"
@@ -65,8 +65,8 @@ def base_dtype(cfg: TrainingSlice, device: Device) -> torch.dtype:
 def empty_model(folder: str | Path, dtype: torch.dtype, kernel: str, trust_remote_code: bool) -> PreTrainedModel:
     """Return the model in ``folder`` without reading its weights, which another process has.
 
-    They are memory that nobody has written to, and which therefore takes none. On the meta device they could not be
-    told apart, and accelerate finds the optimizer's parameters by their place in memory.
+    They are uninitialised memory, which takes no RAM until it is written to. Meta tensors would not do: accelerate
+    identifies the optimizer's parameters by their address.
     """
     config = read_configuration(folder, trust_remote_code)
     with init_empty_weights(include_buffers=False):
@@ -106,13 +106,13 @@ def open_model(
     from snaketune.model.checkpoint_fit import check_loaded, without_report  # needs orjson, which the core does not
 
     logging.disable_progress_bar()
-    # Trainer and model code of the same release warn about each other's names.
+    # Trainer and model code of one release warn about each other's deprecated names.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     quantized = quantization_config(quantization, dtype, folder)
     extra: dict[str, Any] = {"quantization_config": quantized} if quantized else {}
     config = read_configuration(folder, trust_remote_code)
     is_plain = not quantized and not getattr(config, "quantization_config", None)
-    # Evaluation asks for sdpa, which not every kind of model has; training has chosen what there is.
+    # Evaluation requests sdpa, which some architectures lack; training has selected a supported kernel.
     kernel = "eager" if kernel == "sdpa" and not support_of(config).sdpa else kernel
     with (
         explaining_unfit_model(config.model_type, "cannot be loaded"),
@@ -155,7 +155,7 @@ def _missing_package(error: ImportError, kernel: str) -> str:
 def proxy_model_of(model: Any, device: Device) -> PreTrainedModel:
     """Return a model with the first layers' architecture, the kernel and the dtype of ``model``.
 
-    Its weights are random; the same seed and the same sequence of random numbers go on afterwards.
+    Its weights are random; the state of the random generators is restored afterwards.
 
     Args:
         model: the model, under an adapter or not; its weights may be absent.
@@ -169,6 +169,6 @@ def proxy_model_of(model: Any, device: Device) -> PreTrainedModel:
         text.layer_types = text.layer_types[: text.num_hidden_layers]
     devices = [] if device.is_cpu else [torch.cuda.current_device()]
     with torch.random.fork_rng(devices), torch.device(device.type):
-        # The class itself, so that nothing is asked about code that came with the model and runs already.
+        # By its class, so that trust_remote_code is not asked again for code that runs already.
         small = type(base)._from_config(config, dtype=base.dtype, attn_implementation=config._attn_implementation)
     return small.eval()

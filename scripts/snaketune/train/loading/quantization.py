@@ -52,10 +52,10 @@ def _refuse_quantised(setting: str, folder: str | Path) -> None:
 
 
 def keep_arithmetic(model: Any) -> None:
-    """Make a quantised model compute in evaluation as it does in training.
+    """Make a quantised model compute the same in evaluation as in training.
 
-    On processors with AVX512-BF16 bitsandbytes repacks 4-bit weights for good at the first forward pass in
-    evaluation mode; products with repacked weights have no gradient, so that training would go on without one.
+    On CPUs with AVX512-BF16 bitsandbytes permanently repacks 4-bit weights at the first forward pass in evaluation
+    mode. Products with repacked weights have no gradient, so that training would continue without one.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

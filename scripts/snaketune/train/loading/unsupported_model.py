@@ -10,10 +10,9 @@ from snaketune.train.out_of_memory import ran_out_of_memory
 
 @contextmanager
 def explaining_unfit_model(kind: str, what: str = "fails on a row of text") -> Iterator[None]:
-    """Turn whatever the code of ``kind`` models raises into a TrainingError.
+    """Turn any exception of the code of ``kind`` models into a TrainingError.
 
-    Memory that runs out, an operation that is not deterministic, and errors of our own stay what they are: each has a
-    sentence of its own.
+    Exhausted memory, non-deterministic operations and our own errors pass unchanged: they have their own messages.
 
     Args:
         kind: ``model_type``.

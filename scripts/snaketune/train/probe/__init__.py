@@ -1,1 +1,1 @@
-"""Short real trainings that measure."""
+"""Short trainings that measure speed and memory."""

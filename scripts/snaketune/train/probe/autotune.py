@@ -1,7 +1,7 @@
-"""Autotuning: the settings that train the same, tried one after the other with short probes; advice comes of it.
+"""Autotuning: equivalent settings are measured with short probes, which results in advice.
 
-Every candidate keeps the effective batch. What cannot fit by plan is not tried, running out of memory is a result
-like any other, and the winner has to be faster than the spread of the repeats.
+Every candidate keeps the effective batch. Candidates that cannot fit by plan are not tried, running out of memory is a
+valid result, and the winner has to be faster by more than the spread of the repeats.
 """
 
 import os
@@ -29,7 +29,7 @@ Need = Callable[[Candidate], float | None]
 def autotune(
     inputs: ProbeInputs, cfg: TrainingSlice, settings: Operational, found: Probe, max_seconds: float
 ) -> dict[str, Any]:
-    """Return all candidates with what was measured, and what to change in the configuration.
+    """Return all candidates with their measurements, and what to change in the configuration.
 
     Args:
         inputs, cfg, settings: as for a probe.
@@ -86,7 +86,7 @@ def search(
     is_cpu: bool,
     splits: bool = True,
 ) -> list[dict[str, Any]]:
-    """Return a row for every candidate that was looked at, the configured one first.
+    """Return a row for every candidate considered, the configured one first.
 
     For each micro-batch the least recomputation that fits; then other numbers of loader processes
     with the fastest of these.
@@ -94,7 +94,7 @@ def search(
     Args:
         current: the configured setting.
         measure: probes a candidate.
-        needs: the planned memory of a candidate in GB, None if nobody can say.
+        needs: the planned memory of a candidate in GB; None if unknown.
         memory_gb: of the device.
         cores: of the machine.
         is_cpu: whether there is no GPU: memory is no reason to recompute there.
@@ -131,7 +131,7 @@ def _try(candidate: Candidate, measure: Measure, needs: Need, memory_gb: float) 
 
 
 def needs_of(inputs: ProbeInputs, cfg: TrainingSlice) -> Need:
-    """Return what tells the planned memory of a candidate in GB."""
+    """Return a function that estimates the memory of a candidate in GB."""
     from transformers import AutoConfig
 
     allowed, device = cfg["model"].get("trust_remote_code", False), find_device()
@@ -151,7 +151,7 @@ def needs_of(inputs: ProbeInputs, cfg: TrainingSlice) -> Need:
 def with_candidate(
     cfg: TrainingSlice, settings: Operational, candidate: Candidate
 ) -> tuple[TrainingSlice, Operational]:
-    """Return configuration and operational settings with a candidate's in them."""
+    """Return configuration and operational settings with those of a candidate."""
     values = {key.removeprefix("train."): value for key, value in candidate.keys().items()}
     workers = values.pop("dataloader_num_workers")
     train = cast(PaddedTrain, {**cfg["train"], **values})

@@ -1,4 +1,4 @@
-"""The probe of a run: recalled where the same was measured before, else measured, and kept for the next run."""
+"""The probe of a run: taken from the record of an identical earlier one, else measured and recorded."""
 
 import os
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ WITHOUT_EFFECT = {
         "strategy",
     ),
 }
-"""Settings that cannot change the speed of a step, or that a probe ignores."""
+"""Settings that do not affect the speed of a step, or that a probe ignores."""
 LOADER = ("dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory")
 
 STEPS, WARMUP_STEPS, REPEATS = 2, 4, 3
@@ -131,7 +131,7 @@ def _measure(request: ProbeRequest, identity: str, found: Mapping[str, str]) -> 
 
 
 def this_device() -> dict[str, Any]:
-    """Return what a rate was measured on: the kind of GPU, or this machine's CPU."""
+    """Return the device that throughput is measured on: the kind of GPU, or this machine's CPU."""
     if torch.cuda.is_available():
         return {"gpu": torch.cuda.get_device_name()}
     machine = provenance.describe_machine()
@@ -146,7 +146,7 @@ def probe_identity(
     device: Mapping[str, Any],
     versions: Mapping[str, str],
 ) -> str:
-    """Return the name under which a probe is kept: runs that agree on it are as fast as each other.
+    """Return the identity of a probe: runs with the same identity have the same speed.
 
     Args:
         cfg: the ``train``, ``adapter`` and ``model`` sections.
@@ -182,9 +182,9 @@ class ProbeJob:
 
 
 def probe_run(job: ProbeJob) -> None:
-    """Write what was measured, or what was measured before under the same conditions."""
+    """Write the measurement, new or recorded before under the same conditions."""
     take_cards()
-    # One at a time: two probes on one device would measure each other.
+    # One at a time: concurrent probes on one device would slow each other down.
     lock = wait_for_lock(job.scratch / "lock")
     record = probe_of(
         ProbeRequest(

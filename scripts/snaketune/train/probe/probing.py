@@ -1,7 +1,7 @@
-"""A probe: a short real training on a run's own rows that says how fast, how large and how long a whole one will be.
+"""A probe: a short training on a run's own rows that measures throughput and memory and predicts the duration.
 
-It trains with what :func:`snaketune.train.run.train` trains with, from loading to the held-out loss, and throws the
-result away. The first steps (compiling, first use of memory, filling of caches) are measured apart.
+It uses the code of :func:`snaketune.train.run.train`, from loading to the held-out loss, and discards the result. The
+first steps (compilation, first allocations, filling of caches) are measured separately.
 """
 
 import contextlib
@@ -62,7 +62,7 @@ class ProbeInputs:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a probe measured; everything in it is measured, nothing estimated.
+    """The measurements of a probe; nothing in it is estimated.
 
     Attributes:
         tokens_per_second: real tokens (padding never counts) per second of training on one device, with the wait for
@@ -103,7 +103,7 @@ class Probe:
 
     @property
     def start_seconds(self) -> float:
-        """Return what a run takes beside training at this rate: loading, and the first steps' own time."""
+        """Return the start-up seconds of a run: loading, and the excess time of the first steps."""
         return self.load_seconds + max(self.warmup_seconds - self.warmup_tokens / self.tokens_per_second, 0.0)
 
 
@@ -174,8 +174,8 @@ def _measure(
 ) -> Probe:
     """Train and return what was measured.
 
-    The model is in the variables of this function alone: when it ends, also by an error, nothing holds it any more
-    once the error has been dealt with, and the next candidate has the whole memory.
+    Only local variables of this function refer to the model: when it returns, or its error has been handled, the model
+    is freed and the next candidate has the whole memory.
     """
     forget_peak_memory()
     began = time.monotonic()
@@ -188,7 +188,7 @@ def _measure(
 
 
 class FirstRows(PackedRows):
-    """The first ``count`` rows of others, which share their memory."""
+    """A view of the first ``count`` rows, without a copy."""
 
     def __init__(self, rows: PackedRows, count: int):
         self.__dict__.update(vars(rows))
@@ -199,7 +199,7 @@ class FirstRows(PackedRows):
 
 
 class Watch(TrainerCallback):
-    """Reads the clock after the warm-up and after every repeat, with all work of the device done.
+    """Reads the clock after the warm-up and after every repeat, with the device synchronised.
 
     Args:
         run: what is measured; its counter says how many tokens there were.
@@ -229,7 +229,7 @@ class Watch(TrainerCallback):
         self._began = time.monotonic()
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Mark the end of the warm-up and of a repeat; ask for the end after the last one or when time is up."""
+        """Record the end of the warm-up and of each repeat; stop after the last one or when time is up."""
         done = state.global_step - self._warmup
         if state.global_step == 1:
             self._first = _now()
@@ -243,7 +243,7 @@ class Watch(TrainerCallback):
             control.should_training_stop = control.should_save = True
 
     def _steps_for(self, seconds: float) -> int:
-        """Return the steps that take ``seconds``, judged by the warm-up without the first step."""
+        """Return the number of steps that take ``seconds``, from the warm-up without its first step."""
         each = max((self.marks[0][0] - self._first) / max(self._warmup - 1, 1), 1e-6)
         return min(max(self.steps, math.ceil(seconds / each)), MOST_STEPS)
 
@@ -259,14 +259,14 @@ class Watch(TrainerCallback):
 
 
 def _now() -> float:
-    """Return the clock's seconds when the device has done all its work."""
+    """Return the clock's seconds after synchronising the device."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.monotonic()
 
 
 def _short_training(cfg: TrainingSlice, steps: int, whole: int) -> TrainingSlice:
-    """Return the configuration of a training of ``whole`` steps on one device that is not evaluated on its way."""
+    """Return the configuration of a training of ``whole`` steps on one device without evaluations."""
     logging = min(logging_interval(cfg["train"]["logging_steps"], whole), steps)
     changed: Train = {"max_steps": whole, "eval_steps": 0, "logging_steps": logging, "strategy": "single"}
     return {**cfg, "train": {**cfg["train"], **changed}}
@@ -315,7 +315,7 @@ def _measured(
 
 @contextlib.contextmanager
 def _leaving_no_trace() -> Iterator[None]:
-    """Keep quiet, and put back what transformers and accelerate keep for the next training of this process."""
+    """Suppress output, and reset the global state of transformers and accelerate for this process's next training."""
     before = {name: value for name, value in os.environ.items() if name.startswith("ACCELERATE_")}
     try:
         with contextlib.redirect_stdout(io.StringIO()):

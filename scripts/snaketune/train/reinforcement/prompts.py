@@ -1,4 +1,4 @@
-"""The prompts of GRPO: what comes before the last answer of each document in packed rows, and that answer."""
+"""The prompts of GRPO: the text before the last answer of each document in packed rows, and that answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ MOST_STOPS = 4
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """What answers are generated to.
+    """The prompts to generate answers to.
 
     Attributes:
         ids: token ids of each prompt.
@@ -74,7 +74,7 @@ def prompts_of(rows: PackedRows, tokenizer: Any, rewards: Sequence[str]) -> Prom
 
 
 def _documents(rows: PackedRows) -> list[tuple[int, np.ndarray, int, int]]:
-    """Return the record, the tokens, and where the last stretch of trained tokens begins and ends, of each document."""
+    """Return for each document its record, its tokens, and the start and end of its last span of trained tokens."""
     found = []
     for row in range(len(rows)):
         ids, mask = (rows.take(name, [row])[0] for name in ("input_ids", "loss_mask"))
@@ -89,7 +89,7 @@ def _documents(rows: PackedRows) -> list[tuple[int, np.ndarray, int, int]]:
 
 
 def require_room(prompts: Prompts, completion: int, context: int | None) -> None:
-    """Check that the longest prompt and an answer fit the model's context.
+    """Check that the longest prompt with an answer fits the model's context.
 
     Raises:
         ConfigError: if they do not.

@@ -1,4 +1,4 @@
-"""Rewards of answers: the measures of evaluation, the length, and functions of the user's own."""
+"""Rewards of answers: the measures of evaluation, the length, and user-defined functions."""
 
 import importlib.util
 import math
@@ -31,8 +31,8 @@ class Reward:
     Attributes:
         name: as the configuration has it.
         score: from prompts, completions and references to numbers.
-        seconds: that one call may take.
-        calls: how often it was called.
+        seconds: time limit of one call.
+        calls: number of calls so far.
     """
 
     name: str
@@ -109,7 +109,7 @@ def _judged(judge: Judge) -> Returned:
 
 
 def brevity(prompts: Sequence[str], completions: Sequence[str], references: Sequence[str]) -> list[float]:
-    """Return 1 for an answer no longer than its reference, and less the longer it is: the share of the two lengths."""
+    """Return 1 for an answer no longer than its reference, else the ratio of the reference's length to its own."""
     pairs = zip(completions, references, strict=True)
     return [min(1.0, max(1, len(wanted)) / max(1, len(answer))) for answer, wanted in pairs]
 
@@ -138,6 +138,6 @@ def load_function(place: str) -> Returned:
 
 
 def applicable(names: Sequence[str], references: Sequence[str]) -> list[int]:
-    """Return the places of the references that every measure among ``names`` applies to."""
+    """Return the indices of the references that every measure among ``names`` applies to."""
     judges = [JUDGES[name] for name in names if name in JUDGES]
     return [place for place, text in enumerate(references) if all(judge(text, text) is not None for judge in judges)]

@@ -1,4 +1,4 @@
-"""A training by rewards from a prepared model and packed rows to a finished adapter."""
+"""A GRPO training from a prepared model and packed rows to a finished adapter."""
 
 from pathlib import Path
 from typing import Any
