@@ -1,4 +1,4 @@
-"""Archives with one file in them, read without unpacking anything to a disk."""
+"""Archives that contain a single file, read as a stream without unpacking anything to disk."""
 
 import io
 import stat
@@ -13,32 +13,34 @@ from snaketune.core.errors import DataError
 ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 TAR_MAGIC, TAR_PLACE = b"ustar", 257
 ENCRYPTED = 1
-# What some systems put beside the files of an archive.
+# Files that some operating systems add to an archive.
 SYSTEM_FILES = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
 UNPACK = "unpack it and give the files in it"
 
 
 def is_tar(head: bytes) -> bool:
-    """Tell whether data that begin with ``head``, of 512 bytes, are a tar archive."""
+    """Return whether data that begin with ``head``, of 512 bytes, are a tar archive."""
     return head[TAR_PLACE:].startswith(TAR_MAGIC)
 
 
 def is_zip(head: bytes) -> bool:
-    """Tell whether data that begin with ``head`` are a zip archive."""
+    """Return whether data that begin with ``head`` are a zip archive."""
     return head.startswith(ZIP_MAGICS)
 
 
 def zip_member(file: IO[bytes], name: str) -> tuple[str, io.RawIOBase]:
-    """Return name and content of the one file in a zip archive; reading raises EOFError where it is damaged.
+    """Return the name and content of the only file in a zip archive; reading raises EOFError if it is damaged.
 
     Raises:
-        DataError: if the archive is damaged, has no file or several, or one that is encrypted or leads out of it.
+        DataError: if the archive is damaged, does not contain exactly one file, or its file is encrypted or has a path
+            outside the archive.
     """
     try:
         archive = zipfile.ZipFile(file)
         entries = [entry for entry in archive.infolist() if not entry.is_dir() and not _is_companion(entry.filename)]
         member = _only(entries, lambda entry: entry.filename, name, "zip")
         _refuse_climbing(member.filename, name)
+        # The upper half of external_attr holds the Unix mode.
         if stat.S_ISLNK(member.external_attr >> 16):
             raise DataError(f"{name}: {member.filename!r} in it is a link: pack the file itself.")
         if member.flag_bits & ENCRYPTED:
@@ -49,11 +51,11 @@ def zip_member(file: IO[bytes], name: str) -> tuple[str, io.RawIOBase]:
 
 
 class TarMember(io.RawIOBase):
-    """The content of the one file in a tar archive, read forward; the end is reached when no second file follows.
+    """The content of the only file in a tar archive, read as a stream; at its end, a second file is refused.
 
     Raises:
-        DataError: while reading, if there is no file or a second one, or one that is a link or leads out.
-        EOFError: while reading, where the archive is damaged or truncated.
+        DataError: while reading, if the archive has no file or several, or a link or a path outside the archive.
+        EOFError: while reading, if the archive is damaged or truncated.
     """
 
     def __init__(self, stream: io.RawIOBase, name: str):
@@ -98,7 +100,7 @@ class TarMember(io.RawIOBase):
 
 
 class _Whole:
-    """A stream whose ``read`` gives as many bytes as were asked for, as tarfile expects; errors keep their kind."""
+    """A stream whose ``read`` returns as many bytes as requested, as tarfile expects; exceptions pass unchanged."""
 
     def __init__(self, stream: io.RawIOBase):
         self._stream = stream
@@ -111,7 +113,7 @@ class _Whole:
 
 
 class _Damageable(io.RawIOBase):
-    """The content of a zip member; reading raises EOFError where it is damaged."""
+    """The content of a zip member; reading raises EOFError if it is damaged."""
 
     def __init__(self, content: IO[bytes]):
         self._content = content
@@ -126,7 +128,7 @@ class _Damageable(io.RawIOBase):
         except EOFError:
             raise EOFError("the archive ends inside the file") from None
         except Exception as error:
-            # zlib, bz2 and lzma each have their own errors for damaged data, beside zipfile's.
+            # zlib, bz2 and lzma have their own exceptions for damaged data, besides zipfile's.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise EOFError(str(error)) from None

@@ -1,7 +1,7 @@
-r"""Sources cut into blocks of whole records, each with the number and the place of its first record.
+r"""Sources cut into blocks of whole records, each with the number and the offset of its first record.
 
-The cuts depend on the content alone, so that work on blocks gives the same bytes with any number of processes. A file
-is read once and hashed on the way. Lines end at ``\n`` alone: U+2028 and the like are part of the text.
+The cuts depend on the content alone, so that the output has the same bytes with any number of processes. A file is read
+once and hashed while it is read. Lines end only at ``\n``: U+2028 and similar characters are part of the text.
 """
 
 import io
@@ -27,19 +27,19 @@ PACKED = (".gz", ".zst", ".xz", ".bz2", ".zip", ".tgz", ".parquet")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Consecutive records of a source, lines of JSON if nothing else is said.
+    """Consecutive records of a source, by default lines of JSON.
 
     Attributes:
-        source: index of the source; ``reading`` what its records are read as, None as long as that is not decided.
-        path: what the user calls the source; ``place`` the file to read.
+        source: index of the source; ``reading`` how its records are read, None until that is decided.
+        path: the user's name of the source; ``place`` the file to read.
         line: number of the first record, from 1.
-        offset: byte offset of the first line in the (decompressed) file; None where records have none.
-        size: bytes of the lines, with their ends.
-        consumed: bytes of the file as it lies on disk that were read for this block.
-        content: the lines, or None where they are to be read from ``place``.
+        offset: byte offset of the first line in the (decompressed) file; None if records have no offsets.
+        size: bytes of the lines, including their ends.
+        consumed: bytes of the file on disk that were read for this block.
+        content: the lines, or None if they have to be read from ``place``.
         unit: what a record is called: line, item or row.
-        coding: how the content becomes records where it is no lines of JSON.
-        is_plain: whether the lines are at their offset in the file itself.
+        coding: how the content is decoded into records; None for lines of JSON.
+        is_plain: whether the lines are at ``offset`` in the file itself, uncompressed.
     """
 
     source: int
@@ -56,9 +56,9 @@ class Block:
     is_plain: bool = False
 
     def items(self) -> list[Any]:
-        """Return the records: lines without their ends, or what :meth:`Coding.items` makes of the content.
+        """Return the records: lines without their ends, or the result of :meth:`Coding.items`.
 
-        Of lines the last item is empty unless the file lacks its last line end.
+        The last item of lines is empty unless the file lacks its last line end.
         """
         return self.lines() if self.coding is None else self.coding.items(self.content or b"", self.line)
 
@@ -72,25 +72,25 @@ class Block:
         return content.split(b"\n")
 
     def by_reference(self) -> "Block":
-        """Return the block without its content, for another process of this machine to read it."""
+        """Return the block without its content, so that another process reads it instead of receiving it by a pipe."""
         return replace(self, content=None)
 
 
 class SourceBlocks:
     """The blocks of a source.
 
-    A block is about 256 KiB long. Of a line over 16 MiB, which is alone in its block, only the beginning is given. A
-    byte order mark at the start is left out.
+    A block has about 256 KiB. A line over 16 MiB is alone in its block, which contains only its beginning. A byte order
+    mark at the start is skipped.
 
     Args:
         source: index of the source.
-        path: what the user calls it.
-        place: where the file is.
-        digest: XXH3-128 of the file as it lies on disk, checked at the end; empty for a look at the beginning.
+        path: the user's name of the source.
+        place: path of the file.
+        digest: XXH3-128 of the file on disk, checked at the end; empty if only the beginning is read.
 
     Attributes:
-        container: what the source turned out to be, from the first block on.
-        beside: names of what stands beside the records, known at the end.
+        container: the recognised container, from the first block on.
+        beside: names of members besides the records, known at the end.
     """
 
     def __init__(self, source: int, path: str, place: str | Path, digest: str):
@@ -102,8 +102,8 @@ class SourceBlocks:
         """Yield the blocks.
 
         Raises:
-            DataError: if the file cannot be read, is of another kind, is damaged (with the last record that was read)
-                or changed since it was staged.
+            DataError: if the file cannot be read, is not supported, is damaged (with the last record that was read) or
+                has changed since it was staged.
         """
         reached = 0
         try:
@@ -161,7 +161,7 @@ def blocks_of(source: int, path: str, place: str | Path, digest: str) -> Iterato
 
 
 def is_packed(path: str) -> bool:
-    """Tell by its name whether a source is likely to be much larger once it is unpacked."""
+    """Return whether a source, judging by its name, is likely to be much larger once unpacked."""
     return path.lower().endswith(PACKED)
 
 
@@ -173,7 +173,7 @@ def _damaged(path: str, unit: str, number: int, error: EOFError) -> DataError:
 
 
 class _Cutter:
-    """Cuts a stream behind the last line end in every 256 KiB."""
+    """Cuts a stream after the last line end in every 256 KiB."""
 
     def __init__(self, stream: io.RawIOBase, path: str, unit: str = "line"):
         self._stream, self._path, self._unit = stream, path, unit
@@ -211,7 +211,7 @@ class _Cutter:
         return block
 
     def _skip_line(self, rest: bytes) -> tuple[bytes, int, bytes]:
-        """Return the beginning of an overlong line, the number of bytes passed over and what follows the line."""
+        """Return the beginning of an overlong line, the number of skipped bytes and the bytes after the line."""
         beginning, skipped = rest[: LONGEST_LINE + 1], len(rest) - LONGEST_LINE - 1
         while piece := self._read(b""):
             if end := piece.find(b"\n") + 1:
@@ -220,7 +220,7 @@ class _Cutter:
         return beginning, skipped, b""
 
     def _read(self, before: bytes) -> bytes:
-        """Return the next bytes, as many as fit; ``before`` was read and not yet given to anybody."""
+        """Return the next bytes, as many as fit; errors also count the lines of ``before``, not yielded yet."""
         filled, view = 0, memoryview(self._buffer)
         try:
             while filled < len(view) and (size := self._stream.readinto(view[filled:])):

@@ -1,4 +1,4 @@
-"""Compressed data as plain bytes: streamed, bounded by what they may expand to, whole up to a damaged place."""
+"""Decompression as a stream, with a limit on the expansion, and complete up to the place of any damage."""
 
 import bz2
 import io
@@ -10,10 +10,10 @@ from typing import Any
 from snaketune.core.errors import DataError
 
 READ_BYTES = 1 << 20
-# More text than this from so little data is no text that anybody wrote; below the first figure it does no harm.
+# Real text does not compress 250-fold: such data are a decompression bomb. Up to 16 MiB they do no harm.
 HARMLESS_BYTES = 16 << 20
 MOST_EXPANSION = 250
-# Dictionaries of this size are beyond every preset of xz.
+# Enough for the dictionaries of all xz presets; a forged header may ask for more.
 XZ_MEMORY = 256 << 20
 GZIP_MAGIC, ZSTD_MAGIC, XZ_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0"
 BZIP2_MAGIC, BZIP2_PLACE, BZIP2_BLOCKS = b"BZh", 4, (b"1AY&SY", b"\x17rE8P\x90")
@@ -21,7 +21,8 @@ SKIPPABLE = b"\x2a\x4d\x18"
 
 
 def compression_of(head: bytes) -> str:
-    """Return how data are compressed that begin with ``head``: gzip, zstd, xz or bzip2; empty for none of them."""
+    """Return the compression of data that begin with ``head``: gzip, zstd, xz or bzip2, or '' for none of them."""
+    # "BZh" alone could be text: the magic number of the first block, or of the empty file, must follow.
     if head.startswith(GZIP_MAGIC):
         return "gzip"
     if head.startswith(ZSTD_MAGIC) or (len(head) > 3 and 0x50 <= head[0] <= 0x5F and head[1:4] == SKIPPABLE):
@@ -32,7 +33,7 @@ def compression_of(head: bytes) -> str:
 
 
 def unpacked(raw: io.RawIOBase, kind: str) -> io.RawIOBase:
-    """Return the content of compressed data of a :func:`compression_of`; reading raises EOFError where damaged."""
+    """Return a stream of the decompressed data; ``kind`` is from :func:`compression_of`. Damage raises EOFError."""
     return Unzstd(raw) if kind == "zstd" else Inflated(raw, MEMBERS[kind])
 
 
@@ -60,8 +61,8 @@ MEMBERS: dict[str, Callable[[], Any]] = {
 class Inflated(io.RawIOBase):
     """The content of a gzip, bzip2 or xz file of one or more members.
 
-    Unlike the readers of the standard library it hands out everything before a damaged place, so that the line reached
-    is known. Memory is bounded by the caller's buffer, whatever the data expand to.
+    Unlike the readers of the standard library, it returns everything before the place of any damage, so that errors
+    can name the line. Memory is bounded by the caller's buffer, whatever the data expand to.
 
     Raises:
         EOFError: while reading, if the file ends inside a member, or the data or their checksum are damaged.
@@ -86,6 +87,7 @@ class Inflated(io.RawIOBase):
                 self._member = self._new_member()
             else:
                 following = (self._raw.read(READ_BYTES) or b"") if self._member.needs_input else b""
+            # The decompressor may still hold output after the last input, so the end needs both conditions.
             is_end = not following and self._member.needs_input
             content = self._decompress(following, len(view))
             if content:
@@ -95,7 +97,7 @@ class Inflated(io.RawIOBase):
                 raise EOFError("the file ends before the end-of-stream marker")
 
     def _following_member(self) -> bytes:
-        """Return the beginning of what follows a member and its padding."""
+        """Return the first bytes after a member and its zero padding, which tar and tape tools add."""
         following = (self._member.unused_data or b"").lstrip(b"\0")
         while not following:
             content = self._raw.read(READ_BYTES)
@@ -113,7 +115,7 @@ class Inflated(io.RawIOBase):
 
 
 class Unzstd(io.RawIOBase):
-    """The content of a Zstandard file of one or more frames; windows of up to 128 MiB.
+    """The content of a Zstandard file of one or more frames, with windows of up to 128 MiB.
 
     Raises:
         EOFError: while reading, if the file ends inside a frame or the data are damaged.
@@ -134,7 +136,7 @@ class Unzstd(io.RawIOBase):
         try:
             content = self._stream.read(len(view))
         except OSError as error:
-            if error.errno is not None:  # of the disk, not of the data
+            if error.errno is not None:  # an error of the disk, not of the data
                 raise
             raise EOFError(str(error)) from None
         view[: len(content)] = content
@@ -142,12 +144,12 @@ class Unzstd(io.RawIOBase):
 
 
 class Bounded(io.RawIOBase):
-    """A stream that stops when compressed data expand to more than anybody's text does.
+    """A stream that refuses compressed data that expand beyond what real text does.
 
     Args:
         stream: the plain bytes.
-        taken: returns how many bytes of the compressed file were read for them.
-        name: what the user calls the file.
+        taken: returns the number of bytes of the compressed file that were read for them.
+        name: the user's name of the file.
 
     Raises:
         DataError: while reading, with the size reached.

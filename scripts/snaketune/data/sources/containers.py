@@ -1,4 +1,7 @@
-"""What a source is made of, told by its content: lines of JSON, one JSON text, a table as text, Parquet or Arrow."""
+"""Recognition of a source's container by content: lines of JSON, a JSON text, CSV or similar, Parquet or Arrow.
+
+File names are often wrong or missing, and one extension (.json) is in use for both lines and whole texts.
+"""
 
 from dataclasses import dataclass
 
@@ -12,11 +15,11 @@ from snaketune.data.sources.tables import ARROW_MAGIC, PARQUET_MAGIC, STREAM_MAG
 
 LINES, ARRAY, OBJECTS, MEMBER, ROWS, TABLE = "lines", "array", "objects", "member", "rows", "table"
 HEAD_BYTES = 1 << 20
-# So many are read to see whether a text is objects one after another.
+# Number of objects parsed to recognise a text of consecutive objects.
 OBJECTS_LOOKED_AT = 64
-# What the items of a list of messages have; a list of them is part of a record.
+# Keys of messages: a list of objects with one of them is a conversation, so part of a record.
 OF_A_TURN = frozenset(("role", "from"))
-# Columns of records: an object with one of them is a record, whatever lists it has.
+# Columns of records: an object with one of them is a record itself, whatever lists it contains.
 OF_A_RECORD = frozenset(
     (
         *("messages", "conversations", "conversation", "prompt", "completion", "instruction", "question", "answer"),
@@ -27,13 +30,13 @@ OF_A_RECORD = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """The kind of a content.
+    """The container of a source.
 
     Attributes:
-        kind: one of the constants of this module; ``label`` in words, empty for lines of JSON.
+        kind: one of the constants of this module; ``label`` is its name for messages, empty for lines of JSON.
         unit: what a record is called: line, item or row.
-        member: name of the list in an object.
-        coding: of a table as text; ``skipped`` the bytes before its first row.
+        member: name of the list of records in an object.
+        coding: coding of a delimited table; ``skipped`` is the number of bytes before its first row.
     """
 
     kind: str = LINES
@@ -45,10 +48,10 @@ class Container:
 
 
 def recognise(content: Content) -> Container:
-    """Return what a content is made of.
+    """Return the container of a content.
 
     Raises:
-        DataError: if it is nothing that records are read from.
+        DataError: if records cannot be read from it.
     """
     if content.file is not None:
         is_parquet = content.file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
@@ -84,6 +87,8 @@ def _recognise_table(text: bytes, is_whole: bool, name: str, mark: int) -> Conta
 
 
 def _recognise_json(content: Content, begin: bytes, is_whole: bool) -> Container:
+    # A complete value on the first line with more text after it means JSON lines. A first line longer than the head
+    # needs a longer look, up to the longest line that is read.
     line, ended, rest = begin.partition(b"\n")
     if not ended and not is_whole:
         begin = content.stream.peek(LONGEST_LINE + HEAD_BYTES).removeprefix(BYTE_ORDER_MARK).lstrip(BLANK)
@@ -101,7 +106,7 @@ def _recognise_json(content: Content, begin: bytes, is_whole: bool) -> Container
 
 
 def _of_long_object(begin: bytes, is_whole: bool) -> Container:
-    """Return what begins with an object that its first line does not hold."""
+    """Return the container of a text that begins with an object longer than its first line."""
     objects = Container(OBJECTS, "JSON objects", "item")
     values, end = _values(begin)
     if values and end:
@@ -115,9 +120,9 @@ def _of_long_object(begin: bytes, is_whole: bool) -> Container:
 
 
 def _values(begin: bytes) -> tuple[list[object], int]:
-    """Return the objects that a text begins with and where they end; 0 if that is not how the text goes on.
+    """Return the objects at the beginning of a text and their end, or 0 if the text is not consecutive objects.
 
-    Objects that each stand on a line are lines: one with a line break in it, or two on a line, tell that these are not.
+    Objects on one line each are JSON lines; an object with a line break inside, or two on one line, rule that out.
     """
     from snaketune.data.sources.json_scanner import ends_of_values
 
@@ -137,7 +142,7 @@ def _values(begin: bytes) -> tuple[list[object], int]:
 
 
 def _of_object(value: object, otherwise: Container) -> Container:
-    """Return what a file is that holds one object: one with a list of records, or a record itself."""
+    """Return the container of a file with a single object: one with a list of records, or a record itself."""
     if type(value) is not dict or OF_A_RECORD.intersection(key.lower() for key in value):
         return otherwise
     lists = [key for key, inner in value.items() if is_list_of_objects(inner)]
@@ -151,7 +156,7 @@ def _list_of(member: str) -> Container:
 
 
 def _first_list(begin: bytes) -> str:
-    """Return the name of the first list of objects, no messages, that an unfinished object has as a member."""
+    """Return the name of the first member of an unfinished object that is a list of objects other than messages."""
     from snaketune.data.sources.json_scanner import ends_of_values, lists_in_object
 
     for key, place in lists_in_object(begin):

@@ -1,7 +1,6 @@
-"""The plain content of a source: compression and archives around it are found by its first bytes and taken off.
+"""The plain content of a source: layers of compression and archives are recognised by magic bytes and removed.
 
-Whatever a file is called, it is read as what it is. Text is UTF-8; UTF-16 and UTF-32 with a byte order mark
-are decoded.
+The file name does not matter. Text is UTF-8; UTF-16 and UTF-32 with a byte order mark are decoded.
 """
 
 import codecs
@@ -18,11 +17,12 @@ from snaketune.data.sources.archives import TarMember, is_tar, is_zip, zip_membe
 from snaketune.data.sources.compression import Bounded, compression_of, unpacked
 from snaketune.data.sources.source_files import HEAD_BYTES, HashedFile, changed, open_source
 
-# More layers than a compressed file in an archive that is compressed itself are made to annoy.
+# A compressed file in a compressed archive has three layers; deeper nesting is not an honest data file.
 MOST_LAYERS = 4
 READ_BYTES = 1 << 20
-# Read at any place of the file, so that a stream of them goes to an unnamed temporary file first.
+# Parquet and Arrow files need random access, so a stream of them goes to an unnamed temporary file first.
 SEEKABLE = (b"PAR1", b"ARROW1")
+# UTF-32 first: its little-endian mark begins with that of UTF-16.
 WIDE_MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -32,7 +32,7 @@ WIDE_MARKS = {
 
 
 class Peekable(io.RawIOBase):
-    """A stream whose beginning can be looked at."""
+    """A stream whose next bytes can be inspected without consuming them."""
 
     def __init__(self, stream: io.RawIOBase):
         self._stream, self._seen = stream, b""
@@ -43,12 +43,12 @@ class Peekable(io.RawIOBase):
         return True
 
     def peek(self, size: int) -> bytes:
-        """Return the next ``size`` bytes, or all up to the end or a damaged place, without taking them."""
+        """Return the next ``size`` bytes, or all up to the end or to damaged data, without consuming them."""
         try:
             while len(self._seen) < size and not self._error and (piece := self._stream.read(size - len(self._seen))):
                 self._seen += piece
         except (EOFError, OSError) as error:
-            self._error = error  # for whoever reads that far
+            self._error = error  # raised once the reader gets that far
         return self._seen[:size]
 
     def readinto(self, buffer: Any) -> int:
@@ -67,7 +67,7 @@ class Decoded(io.RawIOBase):
     """Text of another encoding as UTF-8.
 
     Raises:
-        EOFError: while reading, where the bytes are no text of that encoding.
+        EOFError: while reading, if the bytes are not valid in that encoding.
     """
 
     def __init__(self, stream: io.RawIOBase, encoding: str):
@@ -96,14 +96,14 @@ class Decoded(io.RawIOBase):
 
 @dataclass(slots=True)
 class Content:
-    """A source with everything around its content taken off.
+    """A source with all layers around its content removed.
 
     Attributes:
-        stream: the plain bytes, from their beginning; a byte order mark of UTF-8 may come first.
-        file: the same bytes at any place, for kinds that need it; None for a stream.
-        layers: what was taken off, from outside: ``gzip``, ``zip``, ``utf-16`` and so on.
+        stream: the plain bytes from the beginning, possibly with a UTF-8 byte order mark.
+        file: the same bytes with random access, for containers that need it; None for a stream.
+        layers: the removed layers from the outside in: ``gzip``, ``zip``, ``utf-16`` and so on.
         member: name of the file in an archive.
-        archive: the zip archive itself, where there is one.
+        archive: the zip archive itself, if there is one.
     """
 
     name: str
@@ -115,16 +115,16 @@ class Content:
     archive: IO[bytes] | None = None
 
     def reached(self) -> int:
-        """Return how many bytes of the source were read for what was taken from the content so far."""
+        """Return the number of bytes of the source that were read for the content consumed so far."""
         return self.archive.tell() if self.archive else self.raw.size
 
     def finish(self, digest: str) -> None:
-        """Read what is left and compare the whole file with the digest that it had when it was staged.
+        """Read the rest of the file and compare its digest with the one recorded when it was staged.
 
-        Without a digest nothing is compared and no more is read.
+        Without a digest nothing more is read or compared.
 
         Raises:
-            DataError: if it is another one.
+            DataError: if the digests differ.
         """
         if not digest:
             return
@@ -136,16 +136,16 @@ class Content:
 
 @contextmanager
 def opened(name: str, place: str | Path, digest: str) -> Iterator[Content]:
-    """Open a source and take off what is around its content.
+    """Open a source and remove the layers around its content.
 
     Args:
-        name: what the user calls the file.
-        place: where it is.
-        digest: XXH3-128 of the file; files that are read at any place are compared with it first, others when they
-            were read to their end, by :meth:`Content.finish`. Empty where nothing is to be compared.
+        name: the user's name of the file.
+        place: path of the file.
+        digest: XXH3-128 of the file. Files with random access are verified first, others at their end by
+            :meth:`Content.finish`. Empty to verify nothing.
 
     Raises:
-        DataError: if it cannot be read, is an archive without exactly one file, or is packed too often.
+        DataError: if it cannot be read, is an archive without exactly one file, or has too many layers.
     """
     file = open_source(place)
     raw = HashedFile(file)
@@ -168,7 +168,7 @@ def opened(name: str, place: str | Path, digest: str) -> Iterator[Content]:
 
 
 def _verify(content: Content, digest: str) -> None:
-    """Compare a file with its digest before it is read at any place."""
+    """Verify the digest of a file before it is read with random access."""
     while content.stream.read(READ_BYTES):
         pass
     content.finish(digest)
@@ -181,7 +181,7 @@ def _take_off_zip(content: Content, archive: IO[bytes]) -> None:
 
 
 def _take_off(content: Content) -> None:
-    """Take off layer after layer until what is left is the content."""
+    """Remove layer after layer until the content is left."""
     while content.file is None:
         head = content.stream.peek(HEAD_BYTES)
         if kind := compression_of(head):
@@ -211,7 +211,7 @@ def _add(content: Content, layer: str, stream: io.RawIOBase) -> None:
 
 
 def _spooled(stream: io.RawIOBase) -> IO[bytes]:
-    """Write a stream to a temporary file without a name, which is gone when it is closed."""
+    """Write a stream to an unnamed temporary file, which disappears when it is closed."""
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     while piece := stream.read(READ_BYTES):
         file.write(piece)

@@ -1,8 +1,11 @@
-"""Tables as text: CSV and its kin, by the rules of RFC 4180, cut at row ends and read row by row.
+"""Delimited tables: CSV, TSV and similar by the rules of RFC 4180, cut at row ends and read row by row.
 
-A field is quoted as a whole or not at all; in a quoted one a quote is written twice, and separators and line breaks are
-text. Every value is text exactly as it stands, an empty one too. A row with another number of fields than the header is
-refused: in such a file a value has slipped into another column.
+A field is quoted as a whole or not at all; inside quotes, a quote is doubled, and separators and line breaks are text.
+Every value is kept exactly as text, including empty ones. A row whose number of fields differs from the header's is
+refused, since its values have shifted to other columns.
+
+Rows are matched by regular expressions with possessive quantifiers, which never backtrack: on malformed input they fail
+in linear time.
 """
 
 import io
@@ -15,20 +18,20 @@ from snaketune.core.errors import DataError
 from snaketune.data.records.parsing import LONGEST_LINE
 from snaketune.data.sources.pieces import BLOCK_BYTES, Piece
 
-# Spreadsheets write this first line to say which separator follows.
+# Spreadsheets write this first line to declare the separator.
 SEPARATOR_LINE = re.compile(rb'"?sep=(.)"?\r?\n')
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 MOST_COLUMNS = 2000
 LONGEST_NAME = 200
 ROWS_LOOKED_AT = 200
 INDEX = "index"
-# What ended lines before 2001 on one system, and still in a few files.
+# The line end of classic Mac OS, still found in a few files.
 OLD_END = rb"\r"
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How rows are written: what is between fields, whether they may stand in quotes, and what ends a row."""
+    """How rows are written: the separator, whether fields may be quoted, and the pattern of a row end."""
 
     separator: str
     quoted: bool = True
@@ -36,9 +39,9 @@ class Dialect:
 
     @cached_property
     def field(self) -> bytes:
-        """The pattern of one field; what begins with a quote and is not quoted as a whole is none."""
+        """The pattern of one field; text that begins with a quote but is not quoted as a whole does not match."""
         plain = rb"[^%s\r\n]*+" % self.between
-        if self.end != OLD_END:  # a return within a line is text
+        if self.end != OLD_END:  # a carriage return inside a line is text
             plain += rb"(?:\r(?!\n)%s)*+" % plain
         return rb'(?:"(?:[^"]++|"")*+"|(?!")%s)' % plain if self.quoted else plain
 
@@ -58,12 +61,12 @@ class Dialect:
         return re.compile(self.fields.pattern + b"(?:%s)" % self.end)
 
     def row_of(self, columns: int) -> re.Pattern[bytes]:
-        """Return the pattern of a blank row, or of one of so many fields, each a group, at the end of the text too."""
+        """Return the pattern of a blank row, or a row of that many fields (groups), which may end with the text."""
         fields = self.between.join([b"(" + self.field + b")"] * columns)
         return re.compile(rb"(?:%s)?+(?:%s|\Z)" % (fields, self.end))
 
     def whole_row_of(self, columns: int) -> re.Pattern[bytes]:
-        """Return the pattern of a blank row, or of one of so many fields, with its end."""
+        """Return the pattern of a blank row, or of a row of that many fields, with its end."""
         return re.compile(rb"(?:%s)?+(?:%s)" % (self.between.join([self.field] * columns), self.end))
 
     def values(self, row: bytes) -> list[bytes]:
@@ -78,27 +81,27 @@ class Dialect:
         return found
 
     def unquoted(self, field: bytes) -> bytes:
-        """Return the text of a field."""
+        """Return the text of a field without its quotes."""
         return field[1:-1].replace(b'""', b'"') if self.quoted and field[:1] == b'"' else field
 
 
 @dataclass(frozen=True)
 class RowCoding:
-    """How the rows of a piece become objects: name, dialect and columns of the table."""
+    """How the rows of a piece become objects: the name, dialect and columns of the table."""
 
     name: str
     dialect: Dialect
     columns: tuple[str, ...]
 
     def items(self, content: bytes, number: int) -> list[bytes | dict[str, str]]:
-        """Return an object for each row, nothing for a blank one, and the bytes of one that is no UTF-8.
+        """Return an object for each row, empty bytes for a blank row, and the raw bytes of a row that is not UTF-8.
 
         Args:
             content: whole rows.
-            number: of the first.
+            number: number of the first row.
 
         Raises:
-            DataError: at a row that has not as many fields as the header.
+            DataError: at a row whose number of fields differs from the header's.
         """
         found: list[bytes | dict[str, str]] = []
         row, columns, position = self._row.match, self.columns, 0
@@ -108,7 +111,9 @@ class RowCoding:
             values: Sequence[bytes] = match.groups()
             if has_quotes and values[0] is not None:
                 values = [value[1:-1].replace(b'""', b'"') if value[:1] == b'"' else value for value in values]
-            if values[0] is None or not match[0].strip(b"\r\n"):  # blank, in a table of one column an empty value
+            if values[0] is None or not match[0].strip(
+                b"\r\n"
+            ):  # a blank row; in a table of one column, an empty value
                 found.append(b"")
                 continue
             try:
@@ -134,10 +139,10 @@ class RowCoding:
 
 
 class RowCutter:
-    """Cuts a stream of rows behind the last row end in every 256 KiB."""
+    """Cuts a stream of rows after the last row end in every 256 KiB."""
 
     def __init__(self, stream: io.RawIOBase, coding: RowCoding, skipped: int):
-        """Begin behind ``skipped`` bytes of header."""
+        """Start after ``skipped`` bytes of header."""
         self._stream, self._coding, self._dialect = stream, coding, coding.dialect
         self._row = coding.dialect.whole_row_of(len(coding.columns))
         self._offset, self._number = skipped, 1
@@ -146,7 +151,7 @@ class RowCutter:
         """Yield pieces of whole rows.
 
         Raises:
-            DataError: at a row that cannot be told from what follows it.
+            DataError: at a row whose end cannot be determined.
         """
         rest = b""
         while content := self._stream.read(BLOCK_BYTES):
@@ -162,9 +167,9 @@ class RowCutter:
             yield self._piece(rest, 1)
 
     def _whole_rows(self, content: bytes) -> tuple[int, int]:
-        """Return where the last whole row ends and how many there are."""
+        """Return the end of the last whole row and the number of whole rows."""
         position = count = 0
-        row = self._row.match  # at this very place; a search would try every later one
+        row = self._row.match  # at exactly this position; a search would try every later one
         while match := row(content, position):
             position, count = match.end(), count + 1
         return position, count
@@ -175,7 +180,7 @@ class RowCutter:
         return piece
 
     def _refuse_endless(self, rest: bytes) -> None:
-        """Refuse a row that is not only unfinished: one that has ended has another number of fields."""
+        """Refuse a row that is not merely unfinished: a complete row here has the wrong number of fields."""
         if ended := self._dialect.row.match(rest):
             self._coding.items(ended[0], self._number)
         match = self._dialect.fields.match(rest)
@@ -196,12 +201,12 @@ class RowCutter:
 
 
 def sniff(head: bytes, is_whole: bool, name: str) -> tuple[RowCoding, int] | None:
-    """Return how a table is written and the bytes of its header, None for what is not a table.
+    """Return the coding of a table and the number of bytes of its header, None if the text is not a table.
 
     Args:
         head: the beginning of the text, without a byte order mark.
-        is_whole: whether that is all of it.
-        name: what the user calls it; a name as tables have makes a table of what only nearly is one.
+        is_whole: whether this is the whole text.
+        name: the user's name of the file; with a table's suffix, less regular text is accepted as a table.
 
     Raises:
         DataError: if the header cannot be used.
@@ -230,9 +235,9 @@ def sniff(head: bytes, is_whole: bool, name: str) -> tuple[RowCoding, int] | Non
 
 
 def _called(place: int, is_named: bool) -> str:
-    """Return what a column without a name is called; empty where that tells that the text is not a table.
+    """Return a name for a column without one, '' if its absence means that the text is not a table.
 
-    pandas writes the numbers of rows under no name first; spreadsheets leave empty columns behind the last one.
+    pandas writes row numbers in an unnamed first column; spreadsheets leave empty columns after the last one.
     """
     if place == 1:
         return INDEX
@@ -240,18 +245,18 @@ def _called(place: int, is_named: bool) -> str:
 
 
 def is_named_as_table(name: str) -> bool:
-    """Tell whether a file has a name as tables have."""
+    """Return whether a file has the suffix of a table."""
     return ".csv" in name.lower() or ".tsv" in name.lower()
 
 
 def _preference(found: tuple[tuple[bool, int, int], Dialect]) -> tuple[bool, int, bool, int]:
-    """Return the order of dialects: where both fit, quotes are quotes, though as text they leave more rows."""
+    """Return the sort key of dialects: if both fit, the quoted one wins, although the other one yields more rows."""
     (is_even, columns, rows), dialect = found
     return is_even and columns > 1, columns, dialect.quoted, rows
 
 
 def _fit(dialect: Dialect, text: bytes, is_whole: bool) -> tuple[bool, int, int]:
-    """Return whether all rows at the beginning have as many fields as the first, how many, and how many rows."""
+    """Return whether the first rows all have the same number of fields, that number, and the number of rows."""
     widths: list[int] = []
     position = 0
     while len(widths) < ROWS_LOOKED_AT and (match := dialect.row.match(text, position)):

@@ -1,6 +1,7 @@
-"""The marks of JSON outside of its strings, found in text of any size without parsing it.
+"""Structural characters of JSON outside strings, found in text of any size without parsing it.
 
-numpy does the work, so this module is imported only where a file is no JSON lines.
+The scan is vectorised with numpy, in the manner of simdjson: quotes that are not escaped toggle a parity, whose running
+sum tells which characters are inside strings. The module is imported only for files other than JSON lines.
 """
 
 import re
@@ -12,25 +13,25 @@ import numpy as np
 
 QUOTE, BACKSLASH, COMMA, BREAK = b'"\\,\n'
 OPEN, CLOSE = (ord("["), ord("{")), (ord("]"), ord("}"))
-# Which bytes are looked at: one of 256 each.
+# A table for bytes.translate: 1 for each structural byte.
 MARKS = bytes(byte in b'"\\[]{},\n' for byte in range(256))
 STEPS = np.zeros(256, np.int8)
 STEPS[list(OPEN)], STEPS[list(CLOSE)] = 1, -1
 KEY = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*\Z', re.DOTALL)
-# So far before a list its key is looked for.
+# The key of a list is searched within this many bytes before it.
 LONGEST_KEY = 1000
 
 
 @dataclass(slots=True)
 class Scanner:
-    """Finds the marks of JSON that stand outside of strings, in a text that comes in pieces."""
+    """Finds the structural characters of JSON outside strings, in a text given piece by piece."""
 
     in_string: bool = False
     depth: int = 0
     is_escaped: bool = False
 
     def scan(self, piece: bytes) -> tuple[Any, Any, Any, Any]:
-        """Return places, bytes and depths (after each) of the marks, and the places of line breaks inside strings."""
+        """Return positions, bytes and depths (after each) of the marks, and positions of line breaks inside strings."""
         places = np.flatnonzero(np.frombuffer(piece.translate(MARKS), np.bool_))
         marks = np.frombuffer(piece, np.uint8)[places]
         quotes = (marks == QUOTE) & ~self._escaped(places, marks, len(piece))
@@ -46,7 +47,7 @@ class Scanner:
         return places, marks, depths, broken
 
     def _escaped(self, places: Any, marks: Any, size: int) -> Any:
-        """Return which marks stand behind an odd number of backslashes, and remember whether the next byte does."""
+        """Return which marks follow an odd number of backslashes, and remember this for the next byte."""
         slashes = marks == BACKSLASH
         escaped = np.zeros(len(marks), bool)
         carried = self.is_escaped and len(places) > 0 and places[0] == 0
@@ -56,7 +57,7 @@ class Scanner:
             return escaped
         follows = np.zeros(len(marks), bool)
         follows[1:] = slashes[:-1] & (np.diff(places) == 1)
-        # Where the latest run of backslashes begins; one that continues from the last piece has begun before this one.
+        # Start of the latest run of backslashes; a run continued from the previous piece starts before this one.
         starts = np.where(slashes & ~follows, places, -2)
         if carried:
             starts[0], follows[0] = -1, True
@@ -67,14 +68,14 @@ class Scanner:
 
 
 def ends_of_values(text: bytes) -> list[int]:
-    """Return the places behind the objects and lists that a text consists of."""
+    """Return the ends (exclusive) of the top-level objects and lists of a text."""
     places, marks, depths, _ = Scanner().scan(text)
     found: list[int] = (places[(depths <= 0) & (STEPS[marks] == -1)] + 1).tolist()
     return found
 
 
 def lists_in_object(text: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield the quoted key of each list that is a member of the object in ``text``, and where its items begin."""
+    """Yield the quoted key of each list that is a member of the object in ``text``, and the start of its items."""
     places, marks, depths, _ = Scanner().scan(text)
     for place in places[(depths == 2) & (marks == OPEN[0])].tolist():
         if key := KEY.search(text[max(0, place - LONGEST_KEY) : place]):

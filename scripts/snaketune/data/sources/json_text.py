@@ -1,8 +1,8 @@
-r"""JSON of other layouts as JSON lines: a stream whose item ends become line ends and all else stays as it is.
+r"""JSON texts converted to JSON lines: a stream in which the ends of items become line ends.
 
 The commas between the items of a list become ``\n`` and other line breaks become spaces, byte for byte at the same
-place. So an item keeps its spelling and its offset, and what is wrong in one is found as on a line. A line break inside
-a string, which JSON forbids, becomes ``\r``, which it forbids as well.
+offset. An item therefore keeps its spelling and its offset, and errors inside it are found as on a line. A line break
+inside a string, which JSON forbids, becomes ``\r``, which is forbidden as well, so that the error is still found.
 """
 
 import io
@@ -18,15 +18,15 @@ from snaketune.data.records.quarantine import Refusal
 from snaketune.data.sources.json_scanner import BREAK, CLOSE, COMMA, KEY, OPEN, STEPS, Scanner
 
 SPACE, RETURN = b" \r"
-# More than this beside the one list of an object is not a description of it.
+# An object's members besides its list of records are a description of it; more than this is something else.
 MOST_BESIDE = 1 << 20
 
 
 class Items(io.RawIOBase):
-    """A JSON text as lines of its items; the subclasses say what the items are.
+    """A JSON text as one line per item; subclasses define the items.
 
     Raises:
-        DataError: while reading, if the brackets do not match or the text ends inside of them.
+        DataError: while reading, if the brackets do not match or the text ends inside them.
     """
 
     what = "JSON text"
@@ -41,7 +41,7 @@ class Items(io.RawIOBase):
         return True
 
     def beside(self) -> list[str]:
-        """Return the names of members that are beside the records, known at the end."""
+        """Return the names of members besides the records, known at the end."""
         return []
 
     def readinto(self, buffer: Any) -> int:
@@ -81,7 +81,7 @@ def _set(text: Any, places: Any, byte: int) -> None:
 
 
 class ArrayItems(Items):
-    """The items of one JSON array, one a line."""
+    """The items of a JSON array, one per line."""
 
     what = "JSON array"
 
@@ -123,13 +123,13 @@ class ArrayItems(Items):
 
 
 class Objects(Items):
-    """JSON objects one after another, over as many lines as they like, one a line."""
+    """Consecutive JSON objects, each over any number of lines, converted to one per line."""
 
     what = "JSON text"
 
     def __init__(self, stream: io.RawIOBase, name: str):
         super().__init__(stream, name)
-        self._items = -1  # the one that has begun
+        self._items = -1  # counts completed items, and the first start does not complete any
 
     def _convert(self, piece: bytes) -> bytes:
         places, marks, depths, broken = self._scanner.scan(piece)
@@ -145,11 +145,11 @@ class Objects(Items):
 
 
 def _with_breaks(text: Any, starts: Any) -> bytes:
-    """Return the text with a line break before each of the places."""
+    """Return the text with a line break before each of the positions."""
     if not len(starts):
         found: bytes = text.tobytes()
         return found
-    # A blank before an object becomes the line end; where there is no blank, a line end is put between.
+    # White space before an object is replaced by the line end; without white space, a line end is inserted.
     after_blank = np.isin(text[starts - 1], list(BLANK)) & (starts > 0)
     text[starts[after_blank] - 1] = BREAK
     tight = starts[~after_blank]
@@ -158,7 +158,7 @@ def _with_breaks(text: Any, starts: Any) -> bytes:
 
 @dataclass(slots=True)
 class _Outside:
-    """What stands around the list of an object, and whether the list has begun and ended."""
+    """The text around the list of an object, and whether the list has begun and ended."""
 
     text: bytearray = field(default_factory=bytearray)
     has_begun: bool = False
@@ -166,7 +166,7 @@ class _Outside:
 
 
 class ListItems(Items):
-    """The items of the one list in a JSON object, one a line.
+    """The items of the list of records in a JSON object, one per line.
 
     Args:
         member: name of the list.
@@ -205,7 +205,7 @@ class ListItems(Items):
         return text.tobytes()
 
     def _start(self, piece: bytes, places: Any, marks: Any, depths: Any) -> int:
-        """Return the place behind the bracket that opens the list, the length of the piece when it does not yet."""
+        """Return the position after the bracket that opens the list, or the length of the piece if it does not open."""
         opening = places[(depths == 2) & (marks == OPEN[0])]
         for place in map(int, opening):
             found = KEY.search(bytes(self._outside.text[-MOST_BESIDE:]) + piece[:place])

@@ -1,19 +1,19 @@
-"""What a container is cut into, so that several processes can work on it."""
+"""Pieces: parts of a container for several processes to work on."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-# Blocks of this size stay in the processor's cache.
+# Blocks of this size stay in the CPU cache.
 BLOCK_BYTES = 1 << 18
 
 
 class Coding(Protocol):
-    """How the content of a piece becomes records; small, as it goes to other processes with each piece."""
+    """Decodes the content of a piece into records; small, since it is sent to other processes with each piece."""
 
     def items(self, content: bytes, number: int) -> list[Any]:
-        """Return the records of a piece whose first one has this number.
+        """Return the records of a piece, ``number`` being that of the first one.
 
-        Each is an object, or bytes that are to be one in JSON; empty bytes are nobody's record but have a number.
+        Each is an object, or bytes to be parsed as one; empty bytes are a blank record, which is counted but not read.
         """
 
 
@@ -22,10 +22,10 @@ class Piece:
     """Consecutive records of a container.
 
     Attributes:
-        number: of the first record, from 1.
-        offset: byte offset of the first record in the decompressed content; None where that has no meaning.
+        number: number of the first record, from 1.
+        offset: byte offset of the first record in the decompressed content; None if offsets have no meaning.
         size: bytes of the content.
-        content: whole records; ``coding`` how to read them, None for lines of JSON.
+        content: whole records; ``coding`` decodes them, None for lines of JSON.
     """
 
     number: int

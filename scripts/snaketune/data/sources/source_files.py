@@ -1,4 +1,4 @@
-"""Source files as they lie on disk: opened, told apart by their first bytes, hashed on the way."""
+"""Source files on disk: opened, hashed while they are read, and refused by magic bytes if they are not supported."""
 
 import io
 import os
@@ -31,7 +31,7 @@ FOREIGN = {
 
 
 def _ignore(size: int) -> None:
-    """Nobody watches the progress."""
+    """Ignore progress."""
 
 
 def open_source(path: str | Path) -> io.FileIO:
@@ -55,7 +55,7 @@ def open_source(path: str | Path) -> io.FileIO:
 
 
 def kind_of(status: os.stat_result) -> str:
-    """Return what a path is that is not a regular file, in words."""
+    """Return a description of a path that is not a regular file."""
     kinds = {
         stat.S_IFIFO: "a named pipe",
         stat.S_IFSOCK: "a socket",
@@ -94,32 +94,32 @@ class HashedFile(io.RawIOBase):
         return self._state.hexdigest()
 
     def close(self) -> None:
-        """Close the file below as well."""
+        """Close the underlying file as well."""
         self._file.close()
         super().close()
 
 
 def empty(name: str) -> DataError:
-    """Return the error for a source without a byte."""
+    """Return the error for an empty source."""
     return DataError(f"{name} is empty (0 bytes): remove it from data.sources or fill it.")
 
 
 def changed(name: str) -> DataError:
-    """Return the error for a source whose content is not the one that the workflow saw when it started."""
+    """Return the error for a source whose content has changed since the workflow started."""
     return DataError(
         f"{name} changed while the workflow ran: wait until it is completely written, then run the same command again."
     )
 
 
 def refuse_foreign(head: bytes, name: str, inside: bool = False) -> None:
-    """Refuse what is neither UTF-8 text nor a table that is read.
+    """Refuse files that are neither UTF-8 text nor a supported table.
 
     Args:
-        head: the first 512 bytes, decompressed when ``inside``.
-        name: what the user calls the file.
+        head: the first 512 bytes, decompressed if ``inside``.
+        name: the user's name of the file.
 
     Raises:
-        DataError: naming the kind of file and the cure.
+        DataError: with the kind of file and what to do.
     """
     subject = f"the content of {name}" if inside else name
     for magic, sentence in FOREIGN.items():

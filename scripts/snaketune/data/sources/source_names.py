@@ -1,4 +1,4 @@
-"""The names of the user's files, for sentences about their records."""
+"""The names of the user's files, for messages about their records."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,12 +8,12 @@ from snaketune.core.canonical import read_json
 
 
 def names_in(stage: str | Path) -> list[str]:
-    """Return the path of each source that stage.json lists, by its number in the records."""
+    """Return the paths of the sources in stage.json, indexed by the source number of the records."""
     return [str(entry["path"]) for entry in read_json(stage)["sources"]]
 
 
 def place_of(record: Mapping[str, Any], sources: Sequence[str], unknown: str) -> str:
-    """Return the user's file and line of a record, or ``unknown`` where the files are not known."""
+    """Return the user's file and line of a record, or ``unknown`` if the files are not known."""
     if record.get("source", -1) in range(len(sources)):
         return f"{sources[record['source']]} line {record['line']}"
     return unknown

@@ -1,8 +1,8 @@
-"""Tables of Arrow and Parquet, read a few rows at a time; each row becomes the object that JSON would have.
+"""Arrow and Parquet tables, read a few rows at a time; each row becomes the object that JSON would have.
 
-Text, whole numbers and lists are as they are. Null is absence, and so is NaN, which tables of numbers have for it.
-Dates and times become text in ISO 8601, decimal numbers the text of their digits; bytes are text where they are UTF-8,
-else ``{"bytes": length}``, which nothing reads as text.
+Text, integers and lists stay as they are. Null values are left out, and so is NaN, which stands for null in numeric
+columns. Dates and times become ISO 8601 text, decimals the text of their digits. Bytes become text if they are UTF-8,
+otherwise ``{"bytes": length}``, which nothing reads as text.
 """
 
 import datetime
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PARQUET_MAGIC, ARROW_MAGIC = b"PAR1", b"ARROW1"
-# What a stream of Arrow begins with: a continuation mark; the length of the schema and its flatbuffer follow.
+# An Arrow stream begins with a continuation marker, followed by the length of the schema and its flatbuffer.
 STREAM_MAGIC = b"\xff\xff\xff\xff"
 ROWS_AT_ONCE = 1024
 PAGE_BYTES = 1 << 20
@@ -33,12 +33,12 @@ Convert = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class TableCoding:
-    """How the rows of a piece become objects: the piece is a stream of Arrow."""
+    """Decodes the rows of a piece, an Arrow stream, into objects."""
 
     name: str
 
     def items(self, content: bytes, number: int) -> list[Any]:
-        """Return an object for each row, a refusal for one that is over 16 MiB or has a value that is none."""
+        """Return an object for each row, or a refusal for a row over 16 MiB or with a value that cannot be read."""
         import pyarrow as pa
 
         table = pa.ipc.open_stream(content).read_all()
@@ -54,9 +54,9 @@ class TableCutter:
     """Cuts a table into pieces of about 256 KiB.
 
     Args:
-        file: the table, at any place of it, or None for a stream.
+        file: the table with random access, or None for a stream.
         stream: its bytes from the beginning.
-        name: what the user calls it.
+        name: the user's name of the file.
     """
 
     def __init__(self, file: IO[bytes] | None, stream: io.RawIOBase, name: str):
@@ -65,7 +65,7 @@ class TableCutter:
         self._share = 0.0
 
     def reached(self, size: int) -> int:
-        """Return how many of the ``size`` bytes of the file the rows so far are worth."""
+        """Return the share of the rows so far in the ``size`` bytes of the file."""
         return int(self._share * size)
 
     def cut(self) -> Iterator[Piece]:
@@ -106,7 +106,7 @@ class TableCutter:
     def _parquet_batches(self) -> Iterator["pa.RecordBatch"]:
         import pyarrow.parquet as pq
 
-        # Pages are read one by one: a row group may be as large as the file.
+        # Read page by page, since a row group may be as large as the file.
         table = pq.ParquetFile(self._file, buffer_size=PAGE_BYTES, pre_buffer=False, page_checksum_verification=True)
         total, rows = max(table.metadata.num_rows, 1), 0
         for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, use_threads=False):
@@ -131,13 +131,13 @@ class TableCutter:
 
 
 def _sound(batch: "pa.RecordBatch") -> "pa.RecordBatch":
-    """Return a batch of Arrow, which has no checksums: a damaged offset would lead out of its memory.
+    """Return a validated Arrow batch: Arrow has no checksums, and a damaged offset would point outside its memory.
 
-    Text that is not UTF-8 is no damage in a column of texts, whose offsets are checked before: its row is set aside
-    when it is read. Inside of lists and objects it may hide one.
+    Invalid UTF-8 in a column of strings, whose offsets are validated first, is not damage: its row is quarantined when
+    it is read. Inside lists and structs, invalid UTF-8 may hide a damaged offset and is refused.
 
     Raises:
-        pyarrow.ArrowInvalid: if it is damaged.
+        pyarrow.ArrowInvalid: if the batch is damaged.
     """
     import pyarrow as pa
 
@@ -153,7 +153,7 @@ def _sound(batch: "pa.RecordBatch") -> "pa.RecordBatch":
 
 
 def _row(table: "pa.Table") -> Any:
-    """Return the object of a row, or why there is none."""
+    """Return the object of a row, or the reason why it cannot be read."""
     import pyarrow as pa
 
     try:
@@ -175,7 +175,7 @@ def rows_of(table: "pa.Table") -> list[dict[str, Any]]:
 
 
 def _objects(names: list[str], columns: list["pa.Array"], count: int) -> list[dict[str, Any]]:
-    """Return objects of columns, without what is null."""
+    """Return objects from columns, without null values."""
     if not columns:
         return [{} for _ in range(count)]
     values = [_values(column) for column in columns]
@@ -212,7 +212,7 @@ def _values(column: "pa.Array") -> list[Any]:
 
 @cache
 def _converter(kind: "pa.DataType") -> Convert | None:
-    """Return the function that makes JSON of a value of a type that is not null, None where nothing is to be done."""
+    """Return the function that converts a non-null value of a type to JSON, None if it needs no conversion."""
     import pyarrow as pa
 
     types = pa.types
@@ -266,14 +266,14 @@ def _mapping(change: Convert | None) -> Convert:
 
 
 def _float(value: float) -> float | str | None:
-    """NaN is null; an infinity, which JSON has not, is text."""
+    """Return a float as JSON: NaN as null, and infinities, which JSON lacks, as text."""
     if value != value:
         return None
     return value if value not in (float("inf"), float("-inf")) else str(value)
 
 
 def _short_float(value: float) -> float | str | None:
-    """Return the shortest number that is this one in 32 bits, not its digits in 64."""
+    """Return the shortest decimal that equals the value in float32, without the extra digits of its float64 form."""
     import numpy as np
 
     return _float(float(str(np.float32(value))))
