@@ -1,1 +1,1 @@
-"""Talking to a base model and to what it was tuned to, side by side in a terminal."""
+"""Conversations with a base model and its tuned model, side by side in a terminal."""

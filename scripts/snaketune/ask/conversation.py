@@ -1,4 +1,4 @@
-"""A conversation with several models at once: each remembers its own answers, shown side by side while they grow."""
+"""A conversation with several models at once: each has its own history, and answers are streamed side by side."""
 
 import shutil
 import sys
@@ -19,25 +19,25 @@ Turn = dict[str, str]
 
 
 class Answering(Protocol):
-    """What makes the answers."""
+    """The models that answer."""
 
     names: Sequence[str]
 
     def answer(
         self, chats: Sequence[Sequence[Turn]], request: Request, show: Callable[[Sequence[str]], None]
     ) -> list[str]:
-        """Return an answer of each model to its own conversation, calling ``show`` with what there is so far."""
+        """Return each model's answer to its own conversation, calling ``show`` with the partial answers."""
         ...
 
 
 class Conversation:
-    """Turns of a user and of each model.
+    """The turns of a user and of each model.
 
     Args:
-        models: what answers.
-        request: how; the user can change it on the way.
-        note: takes lines for the transcript.
-        output: where answers are shown.
+        models: the models that answer.
+        request: settings of the answers, which the user can change during the conversation.
+        note: called with text for the transcript.
+        output: stream on which answers are shown.
     """
 
     def __init__(self, models: Answering, request: Request, note: Callable[[str], None], output: TextIO | None = None):
@@ -45,14 +45,14 @@ class Conversation:
         self._turns: list[list[Turn]] = [[] for _ in models.names]
 
     def ask(self, question: str) -> list[str]:
-        """Show and return the answers to a question, which become part of what each model remembers."""
+        """Show and return the answers to a question, and add them to each model's history."""
         for turns in self._turns:
             turns.append({"role": "user", "content": question})
         system = [{"role": "system", "content": self._request.system}] if self._request.system else []
         display = Display(self._models.names, self._output)
         try:
             answers = self._models.answer([[*system, *turns] for turns in self._turns], self._request, display.show)
-        except BaseException:
+        except BaseException:  # also on Ctrl-C: a question without an answer must not stay in the history
             for turns in self._turns:
                 turns.pop()
             raise
@@ -63,7 +63,7 @@ class Conversation:
         return answers
 
     def command(self, line: str) -> bool:
-        """Follow a line that begins with a slash; return False when it ends the conversation."""
+        """Execute a line that begins with a slash; return False if it ends the conversation."""
         name, _, value = line[1:].strip().partition(" ")
         if name in ("quit", "exit", "q"):
             return False
@@ -76,7 +76,7 @@ class Conversation:
         return True
 
     def talk(self, lines: TextIO, is_terminal: bool) -> None:
-        """Answer line by line until the lines end."""
+        """Answer line by line until the input ends."""
         if is_terminal:
             self._say(f"Ask a question; {HELP}.")
         while line := self._next(lines, is_terminal):
@@ -102,12 +102,12 @@ class Conversation:
 
 
 def with_system(request: Request, usual: str | None) -> Request:
-    """Return the request with the system prompt of the data where it names none."""
+    """Return the request with the system prompt of the data if it has none itself."""
     return request if request.system is not None else replace(request, system=usual)
 
 
 def side_by_side(titles: Sequence[str], texts: Sequence[str], width: int) -> list[str]:
-    """Return the lines of a table of one row: a title over each text; below each other where it is narrow."""
+    """Return the lines of a table with a title above each text, or of texts below each other if it is too narrow."""
     column = (width - len(GAP) * (len(texts) - 1)) // len(texts)
     if column < NARROWEST:
         return [line for title, text in zip(titles, texts, strict=True) for line in (f"{title}:", *wrap(text, width))]
@@ -116,25 +116,25 @@ def side_by_side(titles: Sequence[str], texts: Sequence[str], width: int) -> lis
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Return the lines of a text, none wider than ``width``; its own line breaks stay, control characters do not."""
+    """Return the lines of a text wrapped at ``width``; its line breaks are kept, control characters are replaced."""
     plain = "".join(mark if mark.isprintable() or mark == "\n" else " " for mark in text.expandtabs(4))
     lines = [textwrap.wrap(line, width, drop_whitespace=False, replace_whitespace=False) for line in plain.split("\n")]
     return [part.rstrip() for line in lines for part in (line or [""])]
 
 
 class Display:
-    """Shows growing texts on a stream: redrawn in place on a terminal, once at the end elsewhere.
+    """Shows growing texts on a stream: redrawn in place on a terminal, written once at the end otherwise.
 
     Args:
-        titles: one for each text.
-        stream: where to.
+        titles: a title for each text.
+        stream: the output stream.
     """
 
     def __init__(self, titles: Sequence[str], stream: TextIO):
         self._titles, self._stream, self._drawn = titles, stream, 0
 
     def show(self, texts: Sequence[str]) -> None:
-        """Draw what there is so far."""
+        """Draw the partial texts, on a terminal only."""
         if self._stream.isatty():
             size = shutil.get_terminal_size()
             self._draw(side_by_side(self._titles, texts, size.columns - 1)[-(size.lines - 2) :])
@@ -147,6 +147,7 @@ class Display:
         return lines
 
     def _draw(self, lines: Sequence[str]) -> None:
+        # Move the cursor up over the previous drawing and erase from there to the end of the screen.
         back = f"\x1b[{self._drawn}A\x1b[J" if self._drawn else ""
         self._stream.write(back + "\n".join(lines) + "\n")
         self._stream.flush()

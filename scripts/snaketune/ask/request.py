@@ -1,4 +1,4 @@
-"""What `snakemake ask` is given: a question or none, and how answers are made."""
+"""The request of `snakemake ask`: an optional question, and generation settings."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ MODELS = ("auto", "merged", "adapter")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """How answers are made.
+    """A question and generation settings.
 
     Attributes:
         question: asked once; None opens a conversation.
-        run: the run to talk to; None takes the first.
-        system: the system prompt; None takes that of the data.
-        temperature: 0 always takes the likeliest token.
-        top_p: of the likeliest tokens those that make up this share are drawn from.
-        max_new_tokens: the longest answer.
-        seed: of the draws.
-        model: `merged`, `adapter`, or `auto`: the merged model where there is one.
+        run: the run to talk to; None means the first.
+        system: the system prompt; None means that of the data.
+        temperature: sampling temperature; 0 is greedy decoding.
+        top_p: probability mass of nucleus sampling.
+        max_new_tokens: maximum length of an answer.
+        seed: seed of the sampling.
+        model: `merged`, `adapter`, or `auto` (the merged model if it exists).
     """
 
     question: str | None = None
@@ -37,10 +37,10 @@ class Request:
 
 
 def read_request(given: object) -> Request:
-    """Return what ``--config ask=…`` says: nothing, a question, or a mapping with some of the settings.
+    """Return the request given by ``--config ask=…``: nothing, a question, or a mapping of settings.
 
     Raises:
-        ConfigError: naming the setting, its value and the fix.
+        ConfigError: if a setting is invalid, with its value and the fix.
     """
     if given in ("no", [], None, False):
         return Request()
@@ -55,10 +55,10 @@ def read_request(given: object) -> Request:
 
 
 def with_setting(request: Request, name: str, value: object) -> Request:
-    """Return the request with one setting changed; texts are read as numbers where one is wanted.
+    """Return the request with one setting changed; text is parsed if the setting is a number.
 
     Raises:
-        ConfigError: if there is no such setting, or it cannot have this value.
+        ConfigError: if the setting is unknown or the value invalid.
     """
     fields = {field.name: field for field in dataclasses.fields(Request)}
     if name not in fields:

@@ -1,4 +1,4 @@
-"""Serving a merged model with an OpenAI-compatible server that is installed: vLLM, else `transformers serve`."""
+"""Serving a merged model with an installed OpenAI-compatible server: vLLM, otherwise `transformers serve`."""
 
 import shutil
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from pathlib import Path
 from snaketune.core.errors import ConfigError
 
 EXTRA = "envs/extras/serve.txt"
-# What `transformers serve` imports beside transformers.
+# Packages that `transformers serve` needs besides transformers.
 NEEDED = ("fastapi", "uvicorn", "openai")
 RUNS, LATEST, MERGED = "runs", "latest", "merged"
 
 
 def find_merged(results: Path, run: str | None) -> Path:
-    """Return the folder of the merged model of a run, which need not be named where only one has a model.
+    """Return the folder of a run's merged model; the run may be omitted if only one has a merged model.
 
     Raises:
-        ConfigError: if there is none, or it is not clear which.
+        ConfigError: if no merged model is found, or several runs have one.
     """
     models = sorted(path for path in results.glob(f"{RUNS}/*/{LATEST}/{MERGED}") if path.is_dir())
     found = {path.parents[1].name: path for path in models}
@@ -43,9 +43,9 @@ def server_command(
 
     Args:
         model: the folder.
-        name: what clients of vLLM call the model; `transformers serve` calls it by its folder.
-        host: the address to listen at.
-        port: its port.
+        name: the model's name for clients of vLLM; `transformers serve` uses the folder as its name.
+        host: the address to listen on.
+        port: the port to listen on.
         which: finds a program.
         installed: finds a package.
 

@@ -1,1 +1,1 @@
-"""Model cards: the README.md of the adapter and of the merged model, made from fact files alone."""
+"""Model cards: the README.md of the adapter and of the merged model, generated from fact files alone."""

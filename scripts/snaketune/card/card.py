@@ -1,4 +1,4 @@
-"""A model card as text: front matter for the hub, and what a person wants to know."""
+"""The text of a model card: front matter for the hub, then introduction, evaluation, limits, data, training and use."""
 
 from snaketune.card.evaluation import DataSet, data_sets, results_table
 from snaketune.card.facts import CardFacts
@@ -13,7 +13,7 @@ FEW = 100
 
 
 def render_card(facts: CardFacts) -> str:
-    """Return the card: the same facts give the same bytes."""
+    """Return the card; the same facts give the same bytes."""
     sections = [
         *_introduction(facts),
         *_evaluation(facts),
@@ -87,7 +87,7 @@ def _limits(facts: CardFacts) -> list[str]:
 
 
 def limits(facts: CardFacts) -> list[str]:
-    """Return what the evaluation does not say, each in a sentence."""
+    """Return sentences on what the evaluation does not show."""
     evaluation, found = facts.evaluation, []
     counts = evaluation["tuned"] or Scores()
     sizes = ((counts.get("n"), "documents"), (counts.get("n_generated"), "answers"))

@@ -1,4 +1,4 @@
-"""The evaluation as a card shows it: what each model measured, and how sure the difference is."""
+"""The evaluation in a card: the measures of each model, and confidence intervals of their differences."""
 
 import math
 from collections.abc import Mapping
@@ -29,14 +29,14 @@ METRICS = {
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """What was measured on one set of data.
+    """The measures on one data set.
 
     Attributes:
-        name: for people.
-        type: what the hub wants to know the data by.
-        split: which part of them.
+        name: name to display.
+        type: identifier of the data set for the hub.
+        split: name of the split.
         models: measures and counts by model.
-        differences: the intervals of tuned minus base, by measure.
+        differences: intervals of tuned minus base, by measure.
     """
 
     name: str
@@ -46,26 +46,26 @@ class DataSet:
     differences: Mapping[str, Interval] = field(default_factory=dict)
 
     def values(self, kind: str) -> dict[str, float]:
-        """Return the measures of the model that a card is of."""
+        """Return the measures of the card's model."""
         found = measures(self.models.get("merged" if kind == "merged" else "tuned", {}))
         return {name: found[name] for name in self.metrics if name in found}
 
     @property
     def metrics(self) -> list[str]:
-        """The names of all measures of any model, in the order of the list above, others after them."""
+        """The names of all measures of any model, in the order of :data:`METRICS`, then others by name."""
         found = dict.fromkeys(name for model in self.models.values() for name in measures(model))
         return sorted(found, key=lambda name: (list(METRICS).index(name) if name in METRICS else len(METRICS), name))
 
     @property
     def cases(self) -> str:
-        """On how many cases the measures are."""
+        """The number of cases behind the measures, in words."""
         counts: Mapping[str, Any] = next(iter(self.models.values()), {})
         names = {"n": "documents", "n_generated": "answers"}
         return " and ".join(f"{number(counts[key])} {names[key]}" for key in names if key in counts)
 
 
 def metric_name(name: str) -> str:
-    """Return what a measure is called."""
+    """Return the display name of a measure."""
     return METRICS.get(name) or one_line(name)
 
 
@@ -99,12 +99,12 @@ def _data_set(name: str, type_: str, split: str, facts: Compared) -> DataSet:
 
 
 def basename(path: str) -> str:
-    """Return the last part of a path: a card is read by others, who need not know a user's folders."""
+    """Return the last component of a path: cards are public and must not reveal the user's folders."""
     return one_line(path.rstrip("/").rsplit("/", 1)[-1])
 
 
 def results_table(data: DataSet) -> list[str]:
-    """Return the table of one data set: a line per measure."""
+    """Return the table of one data set, with a row per measure."""
     models = [name for name in MODELS if name in data.models]
     head = ["measure", *models, "tuned minus base", "95% interval"]
     rows = []

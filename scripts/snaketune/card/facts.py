@@ -1,4 +1,4 @@
-"""What a model card is made from: the facts of one run, none of them volatile."""
+"""The facts of one run from which its model card is generated; none of them is volatile."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from snaketune.facts.of_run import FACT_FILES
 from snaketune.facts.run import RunIdentity
 from snaketune.facts.training import Trained
 
-# Where the hub's client keeps a data set: .../datasets--openai--gsm8k/snapshots/<commit>/...
+# Path of a data set in the cache of the hub's client: .../datasets--openai--gsm8k/snapshots/<commit>/...
 CACHED_DATASET = re.compile(r"^datasets--([A-Za-z0-9][\w.-]{0,90}?)--([A-Za-z0-9][\w.-]{0,90})$", re.ASCII)
 
 
@@ -23,10 +23,10 @@ class CardFacts:
     """The fact files of a run, checked when they were read.
 
     Attributes:
-        kind: which folder the card is of, ``adapter`` or ``merged``.
-        base: the manifest of the model that training started from.
-        origin: that of the model at the beginning of a chain of runs; the same as ``base`` without a chain.
-        merged: None for a run that does not merge.
+        kind: the folder of the card, ``adapter`` or ``merged``.
+        base: the manifest of the model from which training started.
+        origin: the manifest of the first model in a chain of runs; equal to ``base`` without a chain.
+        merged: facts of the merge; None for a run that does not merge.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class CardFacts:
 
     @property
     def is_merged(self) -> bool:
-        """Whether the card is that of the merged model."""
+        """Whether the card is for the merged model."""
         return self.kind == "merged"
 
     @property
@@ -60,37 +60,37 @@ class CardFacts:
 
     @property
     def has_own_template(self) -> bool:
-        """Whether the chat template in force is another one than the base model's."""
+        """Whether the chat template of the run differs from the base model's."""
         file = self.base["files"].get("model/chat_template.jinja", {})
         return self.chats and file.get("digest") != self.tokens["files"]["chat_template.jinja"]["digest"]
 
     @property
     def stop_tokens(self) -> list[int]:
-        """The tokens that end an answer, where the folder's own generation configuration does not know them all."""
+        """The stop tokens to pass explicitly, if the folder's own generation configuration does not list them all."""
         if self.is_merged:
             return []
         return self.evaluation["stop_tokens"]
 
     @property
     def hub_base(self) -> str | None:
-        """The hub id of the model that this one belongs to: an adapter fits only what it was trained on."""
+        """The hub id of the base model: for an adapter, the model it was trained on, the only one that it fits."""
         base = self.origin if self.is_merged or self.is_whole else self.base
         return base["repo"] if base["kind"] == "hub" else None
 
     @property
     def datasets(self) -> list[str]:
-        """The hub ids of the sources, where their paths are those of the hub's cache."""
+        """The hub ids of sources in the cache of the hub's client."""
         parts = [part for source in self.run["sources"] for part in PurePosixPath(source["path"]).parts]
         found = [CACHED_DATASET.match(part) for part in parts]
         return sorted({f"{match[1]}/{match[2]}" for match in found if match})
 
     def setting(self, key: str) -> Any:
-        """Return the value of a configuration key; None where the run has no such key."""
+        """Return the value of a configuration key, None if the run has no such key."""
         entry = self.run["config"].get(key)
         return entry["value"] if entry else None
 
     def documents(self, split: Literal["train", "eval"]) -> int | None:
-        """Return how many documents of a split are in packed rows; None where there are none."""
+        """Return the number of a split's documents in packed rows, None if it has no rows."""
         packed = self.pack["splits"].get(split)
         return packed["documents"] if packed else None
 

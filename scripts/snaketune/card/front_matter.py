@@ -1,7 +1,7 @@
-"""The YAML block at the head of a card, which the Hugging Face hub reads.
+"""The YAML front matter of a card, which the Hugging Face hub reads.
 
-Keys and values are those of https://huggingface.co/docs/hub/model-cards: a base model or a data set is named only
-where it is known to be one of the hub, for the hub refuses other names.
+Keys and values follow https://huggingface.co/docs/hub/model-cards. Base models and data sets are included only if they
+are known to be on the hub, because the hub rejects other names.
 """
 
 from typing import Any
@@ -14,18 +14,18 @@ from snaketune.card.text import one_line
 
 FENCE = "---"
 TASK = "text-generation"
-# As the hub calls these measures; others keep their names.
+# The hub's names of measures, where they differ.
 HUB_METRICS = {"rouge_l": "rouge", "token_accuracy": "accuracy"}
 
 
 def front_matter(facts: CardFacts) -> str:
-    """Return the block with its fences; nothing in it depends on when or where it is written."""
+    """Return the block with its fences; its content does not depend on time or place."""
     text = yaml.safe_dump(metadata(facts), sort_keys=False, allow_unicode=True, width=1 << 20)
     return f"{FENCE}\n{text}{FENCE}\n"
 
 
 def metadata(facts: CardFacts) -> dict[str, Any]:
-    """Return what the block says; what is not known is left out."""
+    """Return the content of the block, without unknown values."""
     is_adapter = not facts.is_merged and not facts.is_whole
     known = {
         "base_model": facts.hub_base,
@@ -42,19 +42,19 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
 
 
 def licence(facts: CardFacts) -> dict[str, str]:
-    """Return the licence keys of the base model's own card; `other` where it has a licence file and no card."""
+    """Return the licence keys of the base model's card; `other` if it has a licence file but no card."""
     card = facts.origin["card"]
     return {key: card[key] for key in ("license", "license_name", "license_link") if key in card}
 
 
 def tags(facts: CardFacts) -> list[str]:
-    """Return what the model is found by."""
+    """Return the tags for search on the hub."""
     kind = "full-fine-tune" if facts.is_whole else "dora" if facts.setting("adapter.use_dora") else "lora"
     return [kind, str(facts.setting("train.method")), "snaketune"]
 
 
 def model_index(facts: CardFacts) -> list[dict[str, Any]]:
-    """Return the evaluation in the form of Papers with Code that the hub shows; empty when nothing was measured."""
+    """Return the evaluation as a model-index in the format of Papers with Code; empty if nothing was measured."""
     results = [
         {
             "task": {"type": TASK, "name": "Text Generation"},

@@ -1,4 +1,4 @@
-"""The card as README.md of the folder that it is about, also after the folder was made anew."""
+"""Placement of the card as README.md in its folder, again whenever the folder is rebuilt."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ README = "README.md"
 
 
 def place_card(card: str | Path, folder: str | Path) -> bool:
-    """Put the content of ``card`` into ``folder`` where it is missing or different; tell whether that was so.
+    """Copy ``card`` into ``folder`` if it is missing there or differs; return whether it was copied.
 
-    Nothing happens without the card or the folder. No manifest lists the read-me, so that no check misses it.
+    Without the card or the folder nothing happens. No manifest lists the README, so no check fails without it.
     """
     card, target = Path(card), Path(folder) / README
     if not card.is_file() or not target.parent.is_dir():

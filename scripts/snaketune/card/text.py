@@ -1,4 +1,4 @@
-"""Text that comes from a user's files, made safe for Markdown and for front matter."""
+"""Text from a user's files, made safe for Markdown and for front matter."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,20 +9,20 @@ BACKTICK, BAR = "`", "|"
 
 
 def one_line(value: Any, limit: int = LONGEST) -> str:
-    """Return ``value`` as one line of printable characters, cut at ``limit`` of them."""
+    """Return ``value`` as one line of at most ``limit`` printable characters."""
     printable = "".join(sign if sign.isprintable() else " " for sign in str(value))
     line = " ".join(printable.split())
     return line if len(line) <= limit else line[: limit - 1] + "\u2026"
 
 
 def code(value: Any) -> str:
-    """Return ``value`` as a code span, in which Markdown and HTML mean nothing; bars do not end a table's cell."""
+    """Return ``value`` as a code span, in which Markdown and HTML have no effect and bars do not end a table cell."""
     line = one_line(value).replace(BACKTICK, "'").replace(BAR, "\u00a6")
     return f"{BACKTICK}{line}{BACKTICK}" if line else "(empty)"
 
 
 def number(value: float | int | None) -> str:
-    """Return whole numbers with thousands separated, others with four significant digits."""
+    """Return integers with thousands separators and other numbers with four significant digits."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "unknown"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
@@ -34,6 +34,6 @@ def signed(value: float) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return the lines of a Markdown table, nothing without rows."""
+    """Return the lines of a Markdown table, none without rows."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *lines] if lines else []

@@ -1,4 +1,4 @@
-"""What the model was trained on and how, and what checks its merge passed."""
+"""The sections of a card on data, training and the merge check."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from snaketune.facts.merging import Combination, MergeChecked
 
 MOST_SOURCES = 20
 
-# Settings that are always shown; of the sections that make a model what it is the chosen ones are.
+# Settings that are always shown. Of the sections that affect the model, settings that were changed are shown as well.
 ALWAYS = (
     "train.learning_rate",
     "train.lr_scheduler_type",
@@ -22,9 +22,9 @@ ALWAYS = (
 OF_ADAPTERS = ("adapter.r", "adapter.lora_alpha", "adapter.lora_dropout", "adapter.target_modules")
 SECTIONS = ("dedupe", "split", "tokens", "adapter", "train", "merge")
 DEFAULT = "default"
-# How often something is saved or said, which makes no other model.
+# Frequencies of saving and logging, and threads: they do not affect the model.
 HABITS = ("train.cpu_threads", "train.eval_steps", "train.logging_steps", "train.save_steps", "train.save_total_limit")
-# Settings with values like these are shown; paths, templates and prompts are the user's own text.
+# Only simple values are shown: paths, templates and prompts are the user's own text and may be private.
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,40}", re.ASCII)
 METHODS = {
     "sft": "supervised fine-tuning",
@@ -52,13 +52,13 @@ CHECK = {
 
 
 def method(facts: CardFacts) -> str:
-    """Return what kind of training it was, in words."""
+    """Return the name of the training method."""
     name = str(facts.setting("train.method"))
     return METHODS.get(name, one_line(name))
 
 
 def training_section(facts: CardFacts) -> list[str]:
-    """Return what was trained for how long, and every setting that was chosen."""
+    """Return the section on what was trained, for how long, and with which settings."""
     made = facts.adapter
     packing = "packed" if facts.pack["packing"] else "one document a row"
     rows = [
@@ -85,7 +85,7 @@ def training_section(facts: CardFacts) -> list[str]:
 
 
 def settings(facts: CardFacts) -> list[tuple[str, Any]]:
-    """Return the main settings of a training and the chosen ones, without the user's own texts and empty values."""
+    """Return the main settings and all changed ones, without free text and empty values."""
     config = facts.run["config"]
     always = {*ALWAYS, *(() if facts.is_whole else OF_ADAPTERS)}
     chosen = {key for key in config if key.split(".")[0] in SECTIONS and config[key]["origin"] != DEFAULT}
@@ -106,7 +106,7 @@ def _shown(value: Any) -> str | None:
 
 
 def merge_section(facts: CardFacts) -> list[str]:
-    """Return the numbers of the check that the merged model passed; nothing where there is none."""
+    """Return the results of the merge check; nothing without a merged model."""
     if not facts.is_merged or facts.merged is None:
         return []
     check = facts.merged["check"]
@@ -135,7 +135,7 @@ def _with_interval(check: Mapping[str, Any], key: str) -> str:
 
 
 def _cost(check: MergeChecked) -> list[str]:
-    """Return what to know where the dtype costs something."""
+    """Return a remark if the dtype loses some of the training."""
     if check["verdict"] != "rounded":
         return []
     told = "The sum is correct, but this dtype loses some of the training: merge with `merge.dtype: float32`"
@@ -154,7 +154,7 @@ def _combination(combined: Combination) -> list[str]:
 
 
 def data_section(facts: CardFacts) -> list[str]:
-    """Return the sources and the funnel from their lines to the documents that were trained on."""
+    """Return the section on the sources, with the funnel from their lines to the trained documents."""
     rows = [(label, number(value)) for label, value in funnel(facts) if value is not None]
     return ["## Data", "", *_sources(facts), "", *table(("step", "records"), rows)]
 
@@ -169,7 +169,7 @@ def _sources(facts: CardFacts) -> list[str]:
 
 
 def funnel(facts: CardFacts) -> list[tuple[str, int | None]]:
-    """Return what is there and what left on the way, in order; None where it is not known."""
+    """Return the counts of records kept and removed at each step, in order; None if unknown."""
     split, dropped = facts.split, facts.tokens["splits"]["train"]["dropped"] or {}
     lines = [source["lines"] for source in facts.reading["sources"]]
     return [

@@ -1,16 +1,16 @@
-"""How to load a model, push it and make it again; each command says whether it was run."""
+"""The sections of a card on loading, uploading and reproducing a model; each command says whether it was run."""
 
 from snaketune.card.facts import CardFacts
 from snaketune.card.text import code, one_line
 
 HERE = "path/to/this/folder"
 BASE = "path/to/the/base/model"
-# Ranks that vLLM keeps room for (--max-lora-rank).
+# Values that vLLM accepts for --max-lora-rank.
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def usage_section(facts: CardFacts) -> list[str]:
-    """Return how the model is loaded with transformers, with PEFT and with vLLM."""
+    """Return the section on loading the model with transformers, PEFT and vLLM."""
     if facts.is_merged:
         return ["## Use", "", *_whole(facts, HERE), *_serve(f"vllm serve {HERE}"), *_stops(facts)]
     if facts.is_whole:
@@ -87,7 +87,7 @@ def _ask(facts: CardFacts) -> list[str]:
     how = f"max_new_tokens={facts.setting('evaluate.max_new_tokens') or 64}, do_sample=False"
     if not facts.chats:
         return [made, f'print(generate("Once", {how})[0]["generated_text"])']
-    if facts.stop_tokens:  # without them an answer runs on: the generation configuration does not know them
+    if facts.stop_tokens:  # the generation configuration lacks them, so answers would not stop
         how += f", eos_token_id={facts.stop_tokens}"
     return [
         made,
@@ -98,6 +98,7 @@ def _ask(facts: CardFacts) -> list[str]:
 
 
 def _vllm_adapter(facts: CardFacts) -> list[str]:
+    # Features of an adapter that vLLM does not support.
     beyond = ("use_dora", "modules_to_save", "trainable_token_indices", "target_parameters")
     if any(facts.setting(f"adapter.{key}") for key in beyond):
         return []
@@ -128,7 +129,7 @@ def _stops(facts: CardFacts) -> list[str]:
 
 
 def push_section(facts: CardFacts) -> list[str]:
-    """Return how the folder is put on the hub, which nobody did."""
+    """Return the section on uploading the folder to the hub."""
     return [
         "## Push",
         "",
@@ -142,7 +143,7 @@ def push_section(facts: CardFacts) -> list[str]:
 
 
 def reproduction_section(facts: CardFacts) -> list[str]:
-    """Return what makes the same run again, and how to tell that it is the same."""
+    """Return the section on reproducing the run, with the fingerprints to compare."""
     return [
         "## Reproduction",
         "",

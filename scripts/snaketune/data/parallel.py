@@ -1,6 +1,6 @@
-"""The same work on many pieces in several processes; results come in the order of the pieces.
+"""The same work on many pieces in several processes, with results in the order of the pieces.
 
-Nothing heavy is imported here, as every process does it again.
+Nothing heavy is imported here, since every process imports this module.
 """
 
 import multiprocessing
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from snaketune.core.cli import stop_with_parent
 
-# Below this a second process costs more than it brings: starting one takes about half a second.
+# Less work than this is not worth a process, which takes about half a second to start.
 BYTES_PER_PROCESS = 16 << 20
 
 Item = TypeVar("Item")
@@ -41,15 +41,18 @@ def ordered_results(
 ) -> Iterator[Result]:
     """Yield ``make_worker(*arguments)(chunk)`` for each chunk, in order.
 
-    With several processes each makes its own worker; a few results wait in memory, however slow the reader is.
+    Each process creates its own worker. At most two pieces per process are in flight, so memory stays bounded however
+    slow the consumer is.
 
     Raises:
-        MemoryError: if the system ended a process, which it does when memory is short.
+        MemoryError: if a process was killed, as the system does when memory runs out.
     """
     if processes <= 1:
         yield from map(make_worker(*arguments), chunks)
         return
-    context = multiprocessing.get_context("spawn")  # a forked copy of native threads would hang
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # forking copies locks of native threads, but not the threads, and may deadlock
     initial = (make_worker, arguments, f"{socket.gethostname()}:{os.getpid()}")
     with ProcessPoolExecutor(processes, context, initializer=_start, initargs=initial) as pool:
         waiting: deque[Any] = deque()
@@ -67,12 +70,12 @@ def ordered_results(
 
 
 def in_processes(work: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], threads: int) -> Iterator[Any]:
-    """Yield ``work(*task)`` for each task, in order, made by up to ``threads`` processes.
+    """Yield ``work(*task)`` for each task, in order, computed by up to ``threads`` processes.
 
     Args:
-        work: a function at the top of a module; its results travel between processes.
+        work: a module-level function; its results are pickled between processes.
         tasks: the arguments of each call.
-        threads: 1 works in this process.
+        threads: maximum number of processes; 1 works in this process.
     """
     return ordered_results(_caller, (work,), tasks, min(threads, len(tasks)))
 

@@ -1,8 +1,8 @@
-"""Shards: shares of a stage's work that are jobs of their own, on any machine; the stage puts their results together.
+"""Shards: parts of a stage's work that run as separate jobs on any machine; the stage combines their results.
 
-The work is cut into pieces by the content alone, a shard is a stretch of them, and results are put together in order.
-So the number of shards changes no byte of what a stage makes. A part is the file of a shard's results; it is
-temporary, written and read by the same version of the code, and therefore simply pickled.
+The work is cut into pieces by content alone, a shard is a consecutive range of pieces, and results are combined in
+order. The number of shards therefore does not change a byte of the output. The results of a shard are in a temporary
+file, its part; it is written and read by the same version of the code, so pickle suffices.
 """
 
 import pickle
@@ -14,46 +14,46 @@ from typing import Any
 from snaketune.core.atomic import writing
 from snaketune.core.errors import DataError
 
-# More than this cost more to put together than they bring.
+# With more shards, combining their results costs more than they save.
 MOST_SHARDS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One of ``count`` shares of the work, ``index`` from 1."""
+    """One of ``count`` shards; ``index`` counts from 1."""
 
     index: int
     count: int
 
     @classmethod
     def named(cls, name: str) -> "Shard":
-        """Return the shard that a file name calls ``3-of-7``."""
+        """Return the shard with a name such as ``3-of-7``."""
         index, _, count = name.partition("-of-")
         return cls(int(index), int(count))
 
     def holds(self, start: int, total: int) -> bool:
-        """Tell whether the piece that begins at byte ``start`` of ``total`` bytes belongs to this shard."""
+        """Return whether the piece that begins at byte ``start`` of ``total`` bytes belongs to this shard."""
         return self.of(start, total) == self.index
 
     def of(self, start: int, total: int) -> int:
-        """Return the index of the one of all shards that has the piece which begins there."""
+        """Return the index of the shard that owns the piece beginning at byte ``start``."""
         return min(start * self.count // max(total, 1), self.count - 1) + 1
 
 
 def names_of(count: int) -> list[str]:
-    """Return the names of all shards, in order; none where one job does everything."""
+    """Return the names of all shards in order; none if a single job does all the work."""
     return [f"{index}-of-{count}" for index in range(1, count + 1)] if count > 1 else []
 
 
 def write_part(path: str | Path, results: Iterable[Any]) -> None:
-    """Write the results of a shard's pieces, one after the other, so that the file is whole or absent."""
+    """Write the results of a shard's pieces consecutively to a file that is either complete or absent."""
     with writing(path) as file:
         for result in results:
             pickle.dump(result, file, pickle.HIGHEST_PROTOCOL)
 
 
 def read_parts(paths: Sequence[str | Path]) -> Iterator[Any]:
-    """Yield the results of all pieces, in order; one is in memory at a time.
+    """Yield the results of all pieces in order, with one in memory at a time.
 
     Raises:
         DataError: if a part is damaged.
@@ -69,7 +69,7 @@ def read_parts(paths: Sequence[str | Path]) -> Iterator[Any]:
 
 
 def gathered(pieces: Iterable[Any], results: Iterator[Any]) -> Iterator[Any]:
-    """Yield one of the results for each piece, and leave those that follow.
+    """Yield one result per piece, without consuming any beyond.
 
     Raises:
         DataError: if there are fewer results than pieces.

@@ -1,4 +1,4 @@
-"""A look at data before anything is prepared: the beginnings of the sources, and how a model will see them."""
+"""Inspection of data before anything is prepared: the beginnings of the sources, and how a model will see them."""
 
 from snaketune.inspection.inspecting import inspect_group
 

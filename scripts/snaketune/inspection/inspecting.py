@@ -1,4 +1,4 @@
-"""From the sources of runs to the facts of `inspect`: nothing is kept, and no weights are needed."""
+"""The facts of `inspect` from the sources of runs; temporary files are removed, and no weights are needed."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,10 +24,10 @@ NO_VIEW: dict[str, Any] = {"examples": [], "lengths": [], "left_out": {}, "first
 
 
 def inspect_group(group: Mapping[str, Any], scratch: Path) -> dict[str, Any]:
-    """Return the facts of runs that read the same sources for the same model in the same way.
+    """Return the facts of runs that share sources, model and data settings.
 
     Args:
-        group: names of the ``runs``, ``sources`` with their path, and ``cfg``, their configuration.
+        group: the names of the ``runs``, their ``sources`` and their configuration ``cfg``.
         scratch: an empty folder.
     """
     cfg, entries = group["cfg"], group["sources"]
@@ -59,10 +59,11 @@ def _facts(look: Look, view: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def view_of(records: Sequence[Mapping[str, Any]], recipe: Recipe) -> dict[str, Any]:
-    """Return three examples with trained and masked text, lengths, and what is left out; all as facts.
+    """Return facts: three examples with trained and masked text, lengths, and the records left out.
 
-    ``lengths`` are the tokens of each document. ``error`` says why nothing of the source can be tokenised.
+    ``lengths`` are tokens per document. ``error`` is the reason if the source cannot be tokenised at all.
     """
+    # The records pass through the tokeniser of the real stage, so the examples cannot differ from a run's.
     try:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "records.jsonl"

@@ -1,4 +1,7 @@
-"""A finished run on the Hugging Face hub: model, adapter and cards in one commit, in a repository that is private."""
+"""Publishing a finished run to the Hugging Face hub: model, adapter and cards in one commit.
+
+A single commit keeps the repository consistent: readers see either the old files or all of the new ones.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +22,7 @@ _PAGES = ("report.html", "facts.json")
 
 @dataclass(frozen=True, slots=True)
 class OnHub:
-    """What publishing came to: files and bytes of the commit, files removed, and the page of the repository."""
+    """The result of publishing: files and bytes of the commit, files removed, and the page of the repository."""
 
     files: int
     bytes: int
@@ -28,7 +31,7 @@ class OnHub:
 
 
 def is_hub(url: str | None) -> bool:
-    """Tell whether an address is one of the hub."""
+    """Return whether an address is on the hub."""
     return bool(url) and str(url).startswith(HUB_SCHEME)
 
 
@@ -45,10 +48,10 @@ def repository_of(url: str) -> str:
 
 
 def check_hub(url: str, api: Any = None) -> None:
-    """Refuse a repository without a login; nothing is created yet.
+    """Check that a hub login exists; nothing is created yet.
 
     Raises:
-        ConfigError: saying what to do.
+        ConfigError: if it does not, with what to do.
     """
     repository_of(url)
     from huggingface_hub import HfApi, errors
@@ -66,21 +69,21 @@ def check_hub(url: str, api: Any = None) -> None:
 
 
 def publish_to_hub(api: Any, folder: Path, url: str, private: bool, say: Callable[[str], object] = print) -> OnHub:
-    """Make one commit of what a run ends in; files already on the hub are not uploaded again.
+    """Commit the results of a run; files already on the hub are not uploaded again.
 
     The merged model is at the root, so that ``from_pretrained(owner/name)`` finds it, and the adapter in ``adapter``;
-    without a merged model the adapter is at the root. An interruption leaves no partial commit, and uploaded files are
-    not sent twice.
+    without a merged model the adapter is at the root. An interruption leaves no partial commit, and files uploaded
+    before it are not uploaded again.
 
     Args:
         api: ``huggingface_hub.HfApi``, which takes the token from its own store.
-        folder: of the run.
+        folder: folder of the run.
         url: ``hf://owner/name``.
         private: whether a newly created repository is private; an existing one is unchanged.
-        say: told what is uploaded.
+        say: called with a line about the upload.
 
     Raises:
-        DataError: if a file is damaged, or the hub refuses.
+        DataError: if a file is damaged, or the hub refuses the upload.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -100,7 +103,7 @@ def publish_to_hub(api: Any, folder: Path, url: str, private: bool, say: Callabl
 
 
 def places_on_hub(names: Mapping[str, Any]) -> dict[str, str]:
-    """Return the files of a run that go to the hub: the path there, and the path in the run's folder."""
+    """Return the files of a run that go to the hub: a mapping of paths there to paths in the run's folder."""
     whole = "merged" if any(name.startswith("merged/") for name in names) else "adapter"
     found = {name.removeprefix(f"{whole}/"): name for name in names if name.startswith(f"{whole}/")}
     if whole == "merged":
@@ -139,10 +142,10 @@ def in_one_sentence(url: str) -> Iterator[None]:
 
 
 def check_destination(url: str | None, connect: Callable[[], Any] = connect) -> None:
-    """Refuse a destination that cannot be listed.
+    """Check that the destination is set and accessible.
 
     Raises:
-        ConfigError: naming the setting and what is wrong with it.
+        ConfigError: if it is not, with the setting and the reason.
     """
     if not url:
         raise ConfigError(
@@ -158,12 +161,12 @@ def check_destination(url: str | None, connect: Callable[[], Any] = connect) -> 
 
 
 def publish_runs(runs: list[dict[str, str]], is_private: bool, work: str) -> None:
-    """Publish runs one after the other, all on the hub or all in object storage, and say what was sent.
+    """Publish runs one after the other, all to the hub or all to object storage, and print a line for each.
 
     Args:
-        runs: ``folder`` and ``url`` of each.
-        is_private: whether a repository that is made is private.
-        work: the folder of resumable state.
+        runs: ``folder`` and ``url`` of each run.
+        is_private: whether newly created repositories are private.
+        work: folder for state that allows resuming.
     """
     on_hub = [entry for entry in runs if is_hub(entry["url"])]
     for entry in on_hub:

@@ -1,4 +1,8 @@
-"""The folder of a run in object storage: files first, then the manifests that name them, then the list of all of it."""
+"""Publishing the folder of a run to object storage: files first, then the manifests that list them, then the index.
+
+Object storage has no transactions. The order guarantees that a manifest never lists a file that is missing or old, so a
+reader that starts from a manifest sees a consistent run at any time.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,15 +41,15 @@ def publish_folder(
 ) -> Published:
     """Make the objects under ``url`` equal to the files of a run's folder, uploading only missing files.
 
-    A manifest is taken away before a file that it names changes, and put back after it; ``published.json``, which lists
-    every file with its size and digest, comes last. Objects that were not published from here stay.
+    A manifest is deleted before a file that it lists changes, and uploaded again afterwards; ``published.json``, which
+    lists every file with its size and digest, comes last. Objects without our digest in their metadata are kept.
 
     Args:
-        client: of the storage.
-        folder: of the run.
-        url: address of its folder in the storage, without a slash at the end.
-        work: private folder, where the list is written before it is uploaded.
-        say: told what is uploaded.
+        client: client of the storage.
+        folder: folder of the run.
+        url: address of its folder in the storage, without a trailing slash.
+        work: private folder, where the index is written before it is uploaded.
+        say: called with a line for each uploaded file.
 
     Raises:
         DataError: if a file is damaged, or the storage cannot be written to.
@@ -61,6 +65,7 @@ def publish_folder(
     if not todo and not extra:
         return Published(0, 0, len(files), 0)
     todo |= {INDEX} | {manifest for manifest, others in named.items() if todo.intersection(others)}
+    # Manifests and the index promise that other files exist, so they go first and come back last.
     promises = {name for name in todo if name == INDEX or name in named}
     _remove(client, url, [*sorted(promises.intersection(there)), *sorted(extra)])
     for name in (*sorted(todo - promises), *sorted(promises - {INDEX}), INDEX):
@@ -72,10 +77,10 @@ def publish_folder(
 
 
 def checked_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return size and digest of every file of a run's folder, all of which are as their jobs wrote them.
+    """Return the size and digest of every file of a run's folder, after checking that all are as their jobs wrote them.
 
     Raises:
-        DataError: naming one that is damaged; the same command makes it again.
+        DataError: if a file is damaged; the same command rebuilds it.
     """
     _require_as_made(folder)
     files = _files_of(folder)
@@ -84,7 +89,7 @@ def checked_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _files_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read every file: published content is never judged by file times."""
+    """Return the size and digest of every file, computed from its content and never inferred from file times."""
     return {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "digest": file_digest(path)}
         for path in files_under(folder)
@@ -92,10 +97,10 @@ def _files_of(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _require_as_made(folder: Path) -> None:
-    """Give small files their content back that were edited since their jobs wrote them.
+    """Restore small files that were edited after their jobs wrote them.
 
     Raises:
-        DataError: if one was deleted or is too long for its content to be known.
+        DataError: if a file was deleted, or was too large for its content to be stored.
     """
     for output in changed_outputs(folder, verify=True):
         if not output.path.is_file() or not restore(output):
@@ -104,11 +109,11 @@ def _require_as_made(folder: Path) -> None:
 
 
 def _named(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
-    """Return the files that each manifest names.
+    """Return the files listed in each manifest.
 
     Raises:
-        DataError: if one is not what its manifest says: a reader would refuse it. That manifest is removed, so that
-            the same command makes the file again.
+        DataError: if a file differs from its manifest, so that a reader would refuse it. The manifest is removed, so
+            that the same command rebuilds the file.
     """
     named = {}
     for manifest in (name for name in files if name.endswith("manifest.json")):
@@ -122,7 +127,7 @@ def _named(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> dict[str, se
 
 
 def _stored(client: Any, url: str) -> dict[str, str | None]:
-    """Return the digest of every object under ``url`` by its name there; None for those that are not ours."""
+    """Return the digests of the objects under ``url`` by name; None for objects that were not uploaded from here."""
     names = [one.url.removeprefix(f"{url}/") for one in listed(client, f"{url}/")]
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         digests = pool.map(lambda name: stored_digest(client, f"{url}/{name}"), names)

@@ -1,4 +1,4 @@
-"""One file to one object: in parts of which each is sent with its MD5 digest, and what the server holds compared."""
+"""Upload of a file to an object: each part is sent with its MD5 digest, and the stored object is verified."""
 
 import hashlib
 from base64 import b64encode
@@ -14,7 +14,7 @@ import xxhash
 from snaketune.core.errors import DataError
 from snaketune.storage.object_storage import CONNECTIONS, Address, broken_connections, describe, explained
 
-# S3 allows 10,000 parts, of at least 5 MiB but for the last.
+# S3 allows at most 10,000 parts, each of at least 5 MiB except the last.
 PART_BYTES = 16 << 20
 MOST_PARTS = 10_000
 READ_BYTES = 1 << 20
@@ -22,12 +22,12 @@ DIGEST = "snaketune-digest"
 
 
 def upload(client: Any, path: Path, url: str, digest: str) -> None:
-    """Upload a file and check that the server holds its content; a partial object is never visible at the address.
+    """Upload a file and verify the stored content; a partial object is never visible at the address.
 
     The XXH3-128 ``digest`` of the file is stored in the object's metadata, so that existing uploads are recognised.
 
     Raises:
-        DataError: if the file has another content, or the upload fails or is damaged.
+        DataError: if the file's content differs from ``digest``, or the upload fails or is damaged.
     """
     size = path.stat().st_size
     part_bytes = max(PART_BYTES, -(-size // MOST_PARTS))
@@ -49,10 +49,10 @@ def upload(client: Any, path: Path, url: str, digest: str) -> None:
 
 
 def stored_digest(client: Any, url: str) -> str | None:
-    """Return the digest of the file that an object was uploaded from; None where there is none of ours.
+    """Return the digest in an object's metadata; None if the object does not exist or was not uploaded from here.
 
     Raises:
-        DataError: if the storage cannot be asked.
+        DataError: if the request fails.
     """
     from botocore.exceptions import ClientError
 
@@ -80,7 +80,7 @@ class _HashedParts:
             yield content
 
     def hexdigest(self) -> str:
-        """Return the digest of what was read."""
+        """Return the digest of the parts read so far."""
         return self._state.hexdigest()
 
 
@@ -90,7 +90,7 @@ def _refuse_changed(path: Path, parts: _HashedParts, digest: str) -> None:
 
 
 def _upload_parts(client: Any, target: dict[str, str], parts: _HashedParts, path: Path, digest: str) -> bool:
-    """Upload a file in parts, several at once; tell whether the entity tags prove what the server holds."""
+    """Upload a file in parallel parts; return whether the entity tags prove that the server stored its content."""
     from botocore.exceptions import ClientError
 
     own = {**target, "UploadId": client.create_multipart_upload(**target, Metadata={DIGEST: digest})["UploadId"]}
@@ -101,14 +101,15 @@ def _upload_parts(client: Any, target: dict[str, str], parts: _HashedParts, path
         numbers = [{"PartNumber": number, "ETag": etag} for number, (etag, _) in enumerate(done, 1)]
         client.complete_multipart_upload(**own, MultipartUpload={"Parts": numbers})
     except BaseException:
-        with suppress(ClientError, *broken_connections()):  # the error that led here is the one to tell
+        # Parts of an unfinished upload are stored, and billed, until it is aborted.
+        with suppress(ClientError, *broken_connections()):  # the original error is the one to report
             client.abort_multipart_upload(**own)
         raise
     return all(etag.strip('"') == md5 for etag, md5 in done)
 
 
 def _sent(client: Any, own: dict[str, str], parts: _HashedParts, pool: ThreadPoolExecutor) -> Iterator[tuple[str, str]]:
-    """Send the parts and yield the entity tag and the MD5 digest of each, in order."""
+    """Upload the parts, and yield the entity tag and the MD5 digest of each in order."""
 
     def send(number: int, content: bytes) -> tuple[str, str]:
         answer = client.upload_part(**own, PartNumber=number, Body=content, ContentMD5=_md5(content))
@@ -124,7 +125,7 @@ def _sent(client: Any, own: dict[str, str], parts: _HashedParts, pool: ThreadPoo
 
 
 def _read_back(client: Any, url: str) -> str:
-    """Return the digest of an object's content: where entity tags are no MD5 digests, nothing else proves it."""
+    """Return the digest of an object's content, for servers whose entity tags are not MD5 digests."""
     address, state = Address.of(url), xxhash.xxh3_128()
     with explained(client, url):
         for content in client.get_object(Bucket=address.bucket, Key=address.key)["Body"].iter_chunks(READ_BYTES):

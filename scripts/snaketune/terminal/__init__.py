@@ -1,1 +1,1 @@
-"""What a run of the workflow says in the terminal: one line per stage, and at the end what it made."""
+"""The terminal output of the workflow: one line per stage, and a summary of the results at the end."""

@@ -1,4 +1,4 @@
-"""The last lines of a command: is the model better, what did it take, where is it, and how is it used."""
+"""The last lines of a command: the verdict, the cost, the paths of the results, and the next command."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,18 +10,18 @@ from snaketune.report import units
 from snaketune.report.run.evaluation import METRICS
 from snaketune.terminal.stages import columns
 
-# More runs than this have one line each.
+# With more runs than this, each gets a single line.
 RUNS_IN_FULL = 2
 _EVALUATION = "evaluation."
 
 
 def end_of_runs(folders: Mapping[str, Path], ask: str, compare: str) -> list[str]:
-    """Return the lines on the finished runs: five for each of a few, one for each of many.
+    """Return the lines on the finished runs: five per run for one or two, one per run for more.
 
     Args:
-        folders: the folder of each run, as a user would name it.
-        ask: the command that talks to a model; may be empty.
-        compare: the command that puts runs side by side; empty where their page was made and is named already.
+        folders: the folder of each run, as shown to the user.
+        ask: the command to talk to a model; may be empty.
+        compare: the command to compare runs; empty if their comparison was made and is shown already.
     """
     found = {name: facts_of(folder) for name, folder in folders.items()}
     there = {name: facts for name, facts in found.items() if facts}
@@ -40,9 +40,9 @@ def end_of_runs(folders: Mapping[str, Path], ask: str, compare: str) -> list[str
 
 
 def lowest_loss(runs: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Return the run of the lowest held-out loss; None where the losses are of different data or tokens.
+    """Return the run with the lowest held-out loss; None if the losses are for different data or tokenizers.
 
-    Whether that run is better than another is for `compare` to say, from paired intervals.
+    Whether its advantage is significant is for `compare` to say, from paired intervals.
     """
     losses = {name: facts.get(f"{_EVALUATION}tuned.loss") for name, facts in runs.items()}
     measured = {(facts.get("digests.data"), facts.get("digests.tokenizer")) for facts in runs.values()}
@@ -51,7 +51,7 @@ def lowest_loss(runs: Mapping[str, Mapping[str, Any]]) -> str | None:
 
 
 def facts_of(folder: Path) -> dict[str, Any]:
-    """Return the values of facts.json by name; nothing where the run has none that can be read."""
+    """Return the values of facts.json by name; empty if the file is missing or unreadable."""
     try:
         return {row["name"]: row["value"] for row in read_json(folder / "facts.json")}
     except (OSError, ValueError, KeyError, TypeError):
@@ -59,7 +59,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
 
 
 def five_lines(facts: Mapping[str, Any], folder: Path, ask: str) -> list[str]:
-    """Return verdict, base and tuned model with the interval, time and cost, the model's place and the report's."""
+    """Return five lines: verdict, change with its interval, time and cost, path of the model and of the report."""
     kind = "merged" if (folder / "merged").is_dir() else "adapter"
     place = f"{folder}/{kind}{'' if kind == 'merged' else ' (an adapter, not merged)'}"
     return [
@@ -105,5 +105,5 @@ def _time_and_cost(facts: Mapping[str, Any]) -> str:
 
 
 def end_of_target(target: str, files: Sequence[str]) -> list[str]:
-    """Return the lines that name what a target made."""
+    """Return a line for each file that a target made."""
     return [columns(target, path) for path in files if Path(path).exists()]

@@ -1,9 +1,9 @@
-"""Snakemake's logger, with one line per stage in place of its own lines; a plugin of its public interface.
+"""A logger plugin for Snakemake's public interface, with one line per stage instead of Snakemake's own output.
 
-Snakemake finds plugins among the packages of the environment. This one is part of the workflow and not installed, so
-that ``profiles/default`` registers it (:func:`register`) before Snakemake reads its command line. ``--verbose``,
-``--printshellcmds``, ``--debug-dag`` and dry runs show Snakemake's own lines; its log in ``.snakemake/log`` has them
-always.
+Snakemake finds plugins among the installed packages. This one is part of the workflow and not installed, so
+``profiles/default`` registers it (:func:`register`) before Snakemake parses its command line. ``--verbose``,
+``--printshellcmds``, ``--debug-dag`` and dry runs show Snakemake's own output; its log in ``.snakemake/log`` always
+contains it.
 """
 
 import logging
@@ -22,9 +22,9 @@ from snaketune.workflow.stage_table import ROWS
 
 NAME = "snaketune"
 NOTHING_TO_DO = "Nothing to be done"
-# A stage that lasts longer than this says that it has begun, also when it is a short one by nature.
+# A stage that is still running after this time prints that it has started, even if it is usually short.
 QUIET_SECONDS = 120.0
-# How Snakemake's lines begin that say how it works, not what became of the user's work.
+# Beginnings of Snakemake's messages about its own operation rather than the user's results.
 CHATTER = (
     "Building DAG of jobs",
     "Assuming unrestricted shared filesystem usage",
@@ -47,7 +47,7 @@ CHATTER = (
     "Removing output files of failed job",
     "Processed ",
 )
-# The errors after every failed job: they say less than the job has said, one of them with its whole command.
+# Errors that Snakemake adds after every failed job: the job has already printed a better message.
 AFTER_A_FAILURE = (
     "At least one job did not complete successfully",
     "CalledProcessError in file ",
@@ -71,11 +71,11 @@ class _Job:
 
 
 class LogHandler(LogHandlerBase):
-    """Say what begins, what came out and what failed.
+    """Prints which stages start, their results, and failures.
 
     Attributes:
-        made: the outputs of jobs that have finished.
-        is_idle: whether there was nothing to do.
+        made: the outputs of finished jobs.
+        is_idle: whether Snakemake had nothing to do.
     """
 
     def __post_init__(self) -> None:
@@ -89,7 +89,7 @@ class LogHandler(LogHandlerBase):
     writes_to_stream, writes_to_file, has_filter, has_formatter, needs_rulegraph = True, False, False, True, False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take one of Snakemake's records."""
+        """Handle one of Snakemake's log records."""
         event = getattr(record, "event", None)
         line = self._line(event, record)
         if self._own:
@@ -98,7 +98,7 @@ class LogHandler(LogHandlerBase):
             self._write(line)
 
     def close(self) -> None:
-        """Forget what has not ended."""
+        """Cancel the timers of unfinished jobs."""
         for timer in self._timers.values():
             timer.cancel()
         super().close()
@@ -170,7 +170,7 @@ def _label(rule: str) -> str:
 
 
 def _snakemakes_own(settings: Any) -> logging.Handler | None:
-    """Return the handler that Snakemake would have used, where its own lines are asked for."""
+    """Return Snakemake's own handler if an option asks for its output."""
     if not any(getattr(settings, name, False) for name in _SHOWN_WORDS):
         return None
     from snaketune.workflow.snakemake_internals import own_handler

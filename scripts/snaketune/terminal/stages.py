@@ -1,4 +1,4 @@
-"""The stages in the words of the terminal: a name, and what came out as its facts say."""
+"""The stages in the terminal: a label for each, and a summary of its result from its facts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ WIDTH = 10
 
 
 def columns(label: str, text: str, run: str = "") -> str:
-    """Return a line of the terminal: what it is about, and what there is to say."""
+    """Return a line for the terminal: a label, the run if given, and a text."""
     return f"{label:{WIDTH}} {f'{run}: ' if run else ''}{text}"
 
 
@@ -87,7 +87,7 @@ def _evaluated(facts: Facts) -> str:
     return f"loss {units.significant(base)} → {units.significant(tuned)}"
 
 
-# What came out of a stage, from the facts that it wrote.
+# Functions that summarise a stage's result from its facts.
 OUTCOMES = {
     "stage_sources": _staged,
     "read_records": _read,
@@ -103,19 +103,19 @@ OUTCOMES = {
     "merge_adapter": _merged,
     "evaluate_model": _evaluated,
 }
-# What these make is for a person to open.
+# Stages whose output is for a person to open, so its path is shown.
 NAMED = ("render_report", "compare_runs", "convert_to_gguf")
 LABELS = {stage.name: stage.label for stage in TABLE}
 LABELS |= {share.rule: share.label for stage in TABLE for share in stage.shares}
-# Files of a run by the stage that makes them, to name what was reused.
+# The stage that makes each file of a run, to name reused results.
 FILES = {file: stage.name for stage in TABLE if stage.scope == "run" for file in stage.results}
 
 
 def outcome(rule: str, outputs: Sequence[str]) -> str:
-    """Return what came out of a finished job, or nothing where its facts do not say.
+    """Return a summary of a finished job's result, '' if its facts give none.
 
     Args:
-        rule: its rule.
+        rule: the rule of the job.
         outputs: the paths of its outputs.
     """
     if not outputs or rule not in OUTCOMES:
@@ -124,14 +124,14 @@ def outcome(rule: str, outputs: Sequence[str]) -> str:
     try:
         return OUTCOMES[rule](read_json(path)) if path else ""
     except (OSError, ValueError, KeyError, TypeError):
-        return ""  # the stage that reads these facts next says what is wrong with them
+        return ""  # the next stage that reads these facts reports what is wrong
 
 
 def stages_of(paths: Sequence[str], made: set[str]) -> list[str]:
-    """Return the labels of the stages whose results in ``paths`` were there already, in the order of the workflow.
+    """Return the labels of stages whose results in ``paths`` existed already, in the order of the workflow.
 
     Args:
-        paths: what the wanted results are.
+        paths: the requested results.
         made: the outputs of the jobs that ran.
     """
     rules = [_rule_of(Path(path)) for path in paths if path not in made]
