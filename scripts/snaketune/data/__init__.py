@@ -1,1 +1,1 @@
-"""Data: from raw lines to packed rows, in bounded memory, every record accounted for."""
+"""Data preparation from raw lines to packed rows, in bounded memory and with every record accounted for."""

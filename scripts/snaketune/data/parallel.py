@@ -50,9 +50,8 @@ def ordered_results(
     if processes <= 1:
         yield from map(make_worker(*arguments), chunks)
         return
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # forking copies locks of native threads, but not the threads, and may deadlock
+    # Forking copies the locks of native threads but not the threads themselves, and may deadlock.
+    context = multiprocessing.get_context("spawn")
     initial = (make_worker, arguments, f"{socket.gethostname()}:{os.getpid()}")
     with ProcessPoolExecutor(processes, context, initializer=_start, initargs=initial) as pool:
         waiting: deque[Any] = deque()

@@ -1,1 +1,1 @@
-"""Turns, reasoning and tool calls, however they are written."""
+"""Turns, reasoning and tool calls in the notations that data sets use."""

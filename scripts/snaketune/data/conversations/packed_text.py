@@ -1,4 +1,4 @@
-"""Conversations that a column holds as text: JSON, or what Python prints for a list, as tables write them."""
+"""Conversations stored as text in a column: as JSON, or as Python prints a list, which exports of tables often do."""
 
 import ast
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,14 +13,14 @@ from snaketune.data.records.quarantine import Refusal
 from snaketune.data.records.reading_policy import ReadingPolicy
 
 Json = dict[str, Any]
-# Longer lists in Python's form are not tried: its parser takes a hundred times their size.
+# Longer lists in Python's notation are not parsed: ast takes a hundred times their size in memory.
 LONGEST_LITERAL = 1 << 20
 
 
 def packed_columns(records: Sequence[Json], policy: ReadingPolicy) -> tuple[str, ...]:
     """Return the columns whose texts are conversations in most of the records that have them.
 
-    Answers stay as they are, since they may be meant to be JSON, and so does what the configuration calls a text.
+    Columns of answers are excluded, since answers may be meant to be JSON, and so is the configured text column.
     """
     taken = {*policy.ignore, policy.columns.get("text")}
     names = dict.fromkeys(name for record in records for name, value in record.items() if type(value) is str)
@@ -37,7 +37,7 @@ def unpacked(record: Json, names: Iterable[str]) -> Json:
     """Return a record with the conversations of some columns as lists.
 
     Raises:
-        Refusal: with the reason ``not_packed`` where the text is not a list of messages, or ``duplicate_key``.
+        Refusal: with the reason ``not_packed`` if the text is not a list of messages, or ``duplicate_key``.
     """
     return {**record, **{name: _read(record, name) for name in names if type(record.get(name)) is str}}
 
@@ -59,7 +59,7 @@ def _read(record: Mapping[str, Any], name: str) -> Any:
 
 
 def _parsed(text: str) -> Any:
-    """Return the list that a text stands for, None where it stands for none."""
+    """Return the list that a text represents, None if it does not represent one."""
     bare = text.lstrip()
     if not bare.startswith("["):
         return None

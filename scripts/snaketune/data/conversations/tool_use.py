@@ -1,6 +1,6 @@
-"""Tools in conversations, as OpenAI writes them: calls of the assistant, results, and the tools that are offered.
+"""Tools in conversations, in OpenAI's format: calls by the assistant, results, and the tools on offer.
 
-They are kept as they stand, since it is the chat template that turns them into text.
+They are kept as they are, since the chat template turns them into text.
 """
 
 import json
@@ -12,9 +12,9 @@ import orjson
 from snaketune.data.records.parsing import KINDS, refuse_any_repeated, refuse_changed_in_text
 from snaketune.data.records.quarantine import Refusal
 
-# Whole numbers from here on are not all doubles, and the parser reads those beyond 64 bits as doubles.
+# From 2**53 on not every integer is a double, and the parser reads integers beyond 64 bits as doubles.
 LARGEST_EXACT = float(1 << 53)
-# The writer gives up at 254 levels.
+# orjson cannot serialise more than 254 levels of nesting.
 DEEPEST = 100
 CALL_KEYS = ("id", "type", "function")
 FUNCTION_KEYS = ("name", "arguments")
@@ -51,7 +51,7 @@ def _check_call(call: Any, place: str) -> None:
 
 
 def bare_calls(calls: list[dict[str, Any]], note: Callable[[str, Any], None], path: str) -> list[dict[str, Any]]:
-    """Return calls with the keys that mean something; ``note`` gets the place and the value of each other one."""
+    """Return calls with their meaningful keys only; ``note`` receives the place and value of each other key."""
     return [_bare(call, note, path) for call in calls]
 
 
@@ -69,7 +69,7 @@ def _only(value: dict[str, Any], keys: Sequence[str], note: Callable[[str, Any],
 
 
 def is_calls(value: Any) -> bool:
-    """Tell whether a value is calls of functions, or JSON text of such: ``[{"name": …, "arguments": …}]``."""
+    """Return whether a value is function calls, or their JSON text: ``[{"name": …, "arguments": …}]``."""
     if type(value) is str:
         if not value.lstrip().startswith(("[", "{")):
             return False
@@ -92,7 +92,7 @@ def _is_call(value: Any) -> bool:
 def with_parts_called(
     calls: list[dict[str, Any]] | None, called: list[dict[str, Any]], role: str, place: str
 ) -> list[dict[str, Any]]:
-    """Return the calls among the parts of a content; only the assistant makes some, in one way.
+    """Return the calls among the parts of a content, which only an assistant without other calls may have.
 
     Raises:
         Refusal: with the reason ``bad_tool_call``.
@@ -135,7 +135,7 @@ def written_calls(written: Any, place: str) -> list[dict[str, Any]]:
 
 
 def tools_of(value: Any, name: str) -> list[dict[str, Any]] | None:
-    """Return the tools that a record offers, None when there are none; JSON text is read.
+    """Return the tools that a record offers, None if it has none; JSON text is parsed.
 
     Raises:
         Refusal: with the reason ``bad_tools``, ``inexact_number`` or ``too_deep``.
@@ -153,10 +153,10 @@ def tools_of(value: Any, name: str) -> list[dict[str, Any]] | None:
 
 
 def for_template(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the messages in the shape that transformers gives chat templates.
+    """Return the messages in the form that transformers passes to chat templates.
 
-    Arguments of calls are objects (OpenAI has them as JSON text, which a template that writes objects as JSON would
-    quote a second time), and a key without a value is left out: many templates would write ``None``.
+    Arguments of calls become objects: OpenAI's JSON text would be quoted a second time by templates that use tojson.
+    Keys with null values are left out, since many templates would write ``None``.
     """
     for message in messages:
         if len(message) != 2 or message["content"] is None:
@@ -180,9 +180,9 @@ def _with_object(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_results(messages: Sequence[dict[str, Any]], place: str) -> None:
-    """Refuse a tool's result that nobody asked for.
+    """Refuse a tool result without a call.
 
-    It must follow an answer or another result, and name one of the calls where both have ids.
+    It must follow an answer or another result, and refer to one of the calls if both have ids.
 
     Raises:
         Refusal: with the reason ``tool_without_call``.
@@ -201,7 +201,7 @@ def check_results(messages: Sequence[dict[str, Any]], place: str) -> None:
 
 
 def _read(text: str, place: str) -> Any:
-    """Return the value of JSON text inside a record; a key that is written twice is refused there too."""
+    """Return the value of JSON text inside a record, in which repeated keys are refused as well."""
     value = orjson.loads(text)
     for _ in _levels(value, place):
         pass
@@ -211,7 +211,7 @@ def _read(text: str, place: str) -> Any:
 
 
 def _check_written(value: Any, place: str) -> None:
-    """Refuse what would be written differently from how it was read, or not at all."""
+    """Refuse values that would be written differently from how they were read, or cannot be written."""
     for level in _levels(value, place):
         for number in level:
             if type(number) is float and abs(number) >= LARGEST_EXACT:

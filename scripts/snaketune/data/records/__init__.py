@@ -1,1 +1,1 @@
-"""From a line to a canonical record, or to the quarantine."""
+"""Conversion of lines into canonical records, and the quarantine of those that cannot be converted."""

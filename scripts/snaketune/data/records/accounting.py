@@ -1,4 +1,4 @@
-"""The account of each source: what became of its lines, what of its records is not used, and the sentences on both."""
+"""The account of each source: counts of its lines, unused fields of its records, and sentences about both."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ SHARE_SHOWN = 0.005
 
 @dataclass(slots=True)
 class SourceAccount:
-    """What became of the lines of one source; blank lines do not count."""
+    """Counts over the lines of one source, without blank lines."""
 
     path: str
     reading: Reading
@@ -30,7 +30,7 @@ class SourceAccount:
     name: str = ""
 
     def add(self, result: BlockResult) -> None:
-        """Count the lines of a block."""
+        """Add the counts of a block."""
         self.records += result.records
         self.quarantined += result.reasons.total()
         self.set_aside += sum(result.reasons[reason] for reason in SET_ASIDE)
@@ -44,9 +44,9 @@ class SourceAccount:
     def facts(self) -> dict[str, Any]:
         """Return the account for the manifest.
 
-        ``ignored`` are columns and keys that no record was made of; ``unused`` has the reason for each, the records
-        that have it, those of them with text, and its share of the characters of all text, used or not. What is no
-        lines of JSON has a ``container``, and ``beside`` names what an object has beside its list.
+        ``ignored`` lists unused columns and keys; ``unused`` has for each the reason, the records that have it, those
+        with text in it, and its share of the characters of all text. ``container`` is present unless the source is
+        JSON lines, and ``beside`` names the members of an object besides its list of records.
         """
         container = self.blocks.container.label if self.blocks else ""
         beside = self.blocks.beside if self.blocks else []
@@ -72,11 +72,12 @@ class SourceAccount:
         return {"name": name, "records": records, "with_text": with_text, "share": share, "reason": reason}
 
     def columns(self) -> list[str]:
-        """Return the columns that are used."""
+        """Return the used columns."""
         return [column_of(path) for _, path in self.reading.fields]
 
     def lost(self) -> str | None:
-        """Return a column that has text in most lines, is not used, and was not in the first records."""
+        """Return an unused column that has text in most lines but was absent from the first records."""
+        # The reading is decided on the first records. A column that appears later would be dropped unseen.
         known = dict(self.reading.known)
         if self.reading.is_decided:
             return None
@@ -91,7 +92,7 @@ class SourceAccount:
 
 
 def summary_of(facts: dict[str, Any]) -> list[str]:
-    """Return sentences on each source: what it was read as and why, what became of its lines, what is not used."""
+    """Return sentences on each source: its format and the evidence for it, counts of lines, and unused fields."""
     return [sentence for entry in facts["sources"] for sentence in _sentences(entry)]
 
 

@@ -1,7 +1,7 @@
-"""From the fields of one record to the canonical record, for each shape; names of columns are known by now.
+"""Building of canonical records from the fields of a record, for each format, once the columns are known.
 
-``Given`` holds, for each field beside the main ones, the columns of this record that have it: system, tools, history,
-input, reasoning.
+``Given`` maps each secondary field (system, tools, history, input, reasoning) to the columns of this record that hold
+it.
 """
 
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ Given = Mapping[str, list[str]]
 
 
 class Builder:
-    """Builds canonical records of one reading; ``pairs`` keeps both answers of a preference."""
+    """Builds canonical records according to one reading; ``pairs`` keeps both answers of a preference."""
 
     def __init__(self, reading: Reading, turns: TurnReader, pairs: bool, wins: frozenset[str], note: Note):
-        """Take over a reading; ``wins`` are fields whose column comes before what the turns say."""
+        """Set the reading; ``wins`` are fields whose column takes precedence over the turns."""
         self._reading, self._turns, self._pairs, self._wins, self._note = reading, turns, pairs, wins, note
         self._parts = PartReader(turns, reading.rendered, reading.calls)
         self._names = dict(reading.fields)
@@ -48,7 +48,7 @@ class Builder:
         return self._with_tools({"messages": turns}, record, given, raw)
 
     def _unwrapped(self, value: Json, column: str) -> list[Any]:
-        """Return the messages of an object that has nothing else that is used."""
+        """Return the messages of an object, counting its other members as unused."""
         for key, item in value.items():
             if key != "messages":
                 self._note(f"{column}.{key}", item)
@@ -67,7 +67,7 @@ class Builder:
         return self._with_tools({"messages": turns}, record, given, record.get(prompt))
 
     def _written_together(self, record: Json, given: Given, prompt: str, completion: str) -> list[Turn]:
-        """Return the turns of a pair, which may be the two parts of one rendered conversation."""
+        """Return the turns of a pair, which may be the two halves of one rendered conversation."""
         asked, answer = record.get(prompt), record.get(completion)
         if not self._reading.rendered or type(asked) is not str or type(answer) is not str:
             return completed(self._parts, record, self._asked(record, given, prompt), completion)
@@ -88,7 +88,7 @@ class Builder:
         return {**rest, "messages": made["messages"] + made["chosen"]}
 
     def text(self, record: Json, given: Given) -> Json:
-        """Return the canonical record of plain text, all of which is learned."""
+        """Return the canonical record of plain text, all of which is trained."""
         name = self._names["text"]
         return {"text": text_of(picked(record, name), name, "empty_text")}
 
@@ -129,7 +129,7 @@ class Builder:
             self._note(f"{name}[].{ranking.text} ({words})", rest)
 
     def _asked(self, record: Json, given: Given, prompt: str) -> list[Turn]:
-        """Return the turns before the answer: system, history, and the question with what belongs to it."""
+        """Return the turns before the answer: system, history, and the question with its context."""
         extra = self._context(record, given)
         value = record.get(prompt)
         if type(value) is str and not value.strip() and extra:
@@ -162,6 +162,7 @@ class Builder:
         if name is None:
             return []
         value = value_at(record, name)
+        # The history of Alpaca-style data is a list of [question, answer] pairs.
         if type(value) is list and all(type(item) is list and len(item) == 2 for item in value):
             value = [text for item in value for text in item]
         turns = self._turns.read_turns(value, {name: value}, name)
@@ -209,18 +210,18 @@ class Builder:
 
 
 def picked(record: Json, *paths: str) -> Json:
-    """Return a record in which what stands at each path is also a field of that name."""
+    """Return a record with the value at each path as an additional field of that name."""
     inner = {path: value for path in paths if path not in record and (value := value_at(record, path)) is not ABSENT}
     return {**record, **inner} if inner else record
 
 
 def has_prompt(value: Any, given: Given) -> bool:
-    """Tell whether there is a prompt in its column or in what belongs to it."""
+    """Return whether the prompt column or its context has a prompt."""
     return value is not None or bool(given.get("input"))
 
 
 def _only(record: Json, given: Given, field: str) -> str | None:
-    """Return the column that has a field in this record; several must agree."""
+    """Return the column that holds a field in this record; several must have the same value."""
     names = [name for name in given.get(field, ()) if _is_filled(value_at(record, name))]
     if len(names) > 1 and any(value_at(record, name) != value_at(record, names[0]) for name in names[1:]):
         raise Refusal("two_columns", f"{names[0]!r} and {names[1]!r} both contain its {field}: keep one of them")
@@ -234,7 +235,7 @@ def _is_filled(value: Any) -> bool:
 
 
 def _with_extra(turns: list[Turn], extra: str) -> list[Turn]:
-    """Return turns in which the last question has a text behind it, after a blank line."""
+    """Return turns with a text appended to the last question, after a blank line."""
     for index in range(len(turns) - 1, -1, -1):
         if turns[index]["role"] == "user":
             asked = {**turns[index], "content": f"{turns[index]['content']}\n\n{extra}"}

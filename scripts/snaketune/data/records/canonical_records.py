@@ -1,9 +1,9 @@
-"""Canonical records read back, and the keys by which two of them, or their prompts, count as the same.
+"""Reading of canonical records, and the keys by which two records, or two prompts, are compared.
 
-Records are equal when everything in them is: every character of every text. Prompts are the same for the split when
-their normalised texts are, which errs on the side of keeping them together: Unicode NFKC with every run of white space
-as one space; upper and lower case stay apart. White space includes the separators U+001E and U+001F, so they cannot
-occur in normalised text and a key says unambiguously where a turn ends.
+Records are equal if every character of every text is. For the split, prompts are equal if their normalised texts are,
+which errs on the side of keeping them together: Unicode NFKC, with every run of white space as one space; case counts.
+White space includes the separators U+001E and U+001F: they cannot occur in normalised text, so they mark the ends of
+turns in a key unambiguously.
 """
 
 import io
@@ -19,7 +19,7 @@ from snaketune.core.errors import DataError
 
 END_OF_ROLE = b"\x1f"
 END_OF_TURN = b"\x1e"
-# Before the role of a turn of a bad answer.
+# Prefix of the role in turns of a rejected answer.
 REJECTED = "rejected "
 ASCII_SPACES = bytes(ord(" ") if code < 128 and chr(code).isspace() else code for code in range(256))
 
@@ -37,8 +37,8 @@ def read_turns(
 
     Args:
         path: canonical records.
-        span: the byte range of whole lines to read; all if not given.
-        wanted: for each line of the range whether to read it; all if not given.
+        span: byte range of whole lines to read; by default the whole file.
+        wanted: whether to read each line of the range; by default all.
 
     Raises:
         DataError: if a line is not a canonical record, which means that the file was damaged.
@@ -47,7 +47,7 @@ def read_turns(
 
 
 def read_exact_bytes(path: str | Path, span: Range | None = None) -> Iterator[bytes]:
-    """Yield what :func:`exact_bytes` gives for each canonical record of a range.
+    """Yield the :func:`exact_bytes` of each canonical record of a range.
 
     Raises:
         DataError: if a line is not a canonical record, which means that the file was damaged.
@@ -86,6 +86,7 @@ def line_ranges(path: str | Path, size: int = RANGE_BYTES) -> list[Range]:
     cuts = [0]
     with open(path, "rb") as file:
         while (target := cuts[-1] + size) < end:
+            # From one byte before the target, so that a line that ends exactly there is not joined with the next one.
             file.seek(target - 1)
             file.readline()
             cuts.append(file.tell())
@@ -108,9 +109,9 @@ def count_lines(path: Path, span: Range) -> int:
 
 
 def turns_of(record: dict[str, Any]) -> list[Turn]:
-    """Return the turns of a canonical record as (role, content); what a tool is called with counts as content.
+    """Return the turns of a canonical record as (role, content), with the arguments of tool calls as content.
 
-    Of a pair the rejected answer comes last: pairs that differ in it alone are different records.
+    In a pair the rejected answer comes last, so that pairs that differ only in it are different records.
     """
     if "text" in record:
         return [("text", record["text"])]
@@ -121,13 +122,13 @@ def turns_of(record: dict[str, Any]) -> list[Turn]:
 
 
 def conversation_of(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the messages of a canonical record; of a pair, the prompt with the answer that was chosen."""
+    """Return the messages of a canonical record; for a pair, the prompt with the chosen answer."""
     found: list[dict[str, Any]] = record["messages"] + record["chosen"] if "chosen" in record else record["messages"]
     return found
 
 
 def _said(message: dict[str, Any]) -> str:
-    """Return the content of a turn with its reasoning and the functions that it calls; ids of calls are arbitrary."""
+    """Return the content of a turn with its reasoning and function calls, without the arbitrary ids of calls."""
     content: str = message.get("reasoning_content", "") + (message["content"] or "")
     if "tool_calls" not in message:
         return content
@@ -136,24 +137,24 @@ def _said(message: dict[str, Any]) -> str:
 
 
 def prompt_of(turns: list[Turn]) -> list[Turn]:
-    """Return the turns before the last answer; of plain text, all of it."""
+    """Return the turns before the last answer; for plain text, the whole text."""
     first = next((index for index, (role, _) in enumerate(turns) if role.startswith(REJECTED)), 0)
-    if first and turns[first - 1][0] != "assistant":  # a bad answer without a good one
+    if first and turns[first - 1][0] != "assistant":  # a rejected answer without a chosen one
         return turns[:first]
     last = max((index for index, (role, _) in enumerate(turns) if role == "assistant"), default=len(turns))
     return turns[:last]
 
 
 def key_bytes(turns: list[Turn]) -> bytes:
-    """Return the normalised text of ``turns`` with role and end of each, as UTF-8."""
+    """Return the normalised text of ``turns`` with the role and end of each, as UTF-8."""
     return b"".join([role.encode() + END_OF_ROLE + normalised(content) + END_OF_TURN for role, content in turns])
 
 
 def exact_bytes(record: dict[str, Any]) -> bytes:
-    """Return bytes that two canonical records share exactly when they are equal but for the place they come from.
+    """Return bytes that are equal for two canonical records exactly if the records are, apart from their place.
 
-    Everything counts: every character of the texts, roles, weights, tools. Of the ids of tool calls, which are
-    arbitrary, it counts only which call each result belongs to.
+    Everything counts: every character of the texts, roles, weights, tools. Ids of tool calls are arbitrary, so only the
+    assignment of results to calls counts.
 
     Raises:
         KeyError, TypeError: if it is not a canonical record.
@@ -167,7 +168,7 @@ def exact_bytes(record: dict[str, Any]) -> bytes:
 
 
 def _number_calls(turn: dict[str, Any], numbers: dict[str, int]) -> None:
-    """Replace the ids of calls by their numbers in the order in which they occur."""
+    """Replace the ids of calls by numbers in order of appearance."""
     for holder in turn.get("tool_calls", ()):
         if "id" in holder:
             holder["id"] = numbers.setdefault(holder["id"], len(numbers))
@@ -176,9 +177,9 @@ def _number_calls(turn: dict[str, Any], numbers: dict[str, int]) -> None:
 
 
 def normalised(text: str) -> bytes:
-    """Return ``text`` in Unicode NFKC with every run of white space as one space and none at the ends, as UTF-8."""
+    """Return ``text`` in Unicode NFKC with every run of white space as one space, trimmed, as UTF-8."""
     if not text.isascii():
         return " ".join(unicodedata.normalize("NFKC", text).split()).encode()
-    # Splitting into words is the costly part, and most prose has nothing to collapse.
+    # Splitting into words is the slow part, and most prose has nothing to collapse.
     spaced = text.encode().translate(ASCII_SPACES)
     return b" ".join(spaced.split()) if b"  " in spaced else spaced.strip()

@@ -1,4 +1,4 @@
-"""One parsed record to one canonical record, by the reading of its source; whatever container it comes from."""
+"""Conversion of one parsed record to one canonical record according to the reading of its source."""
 
 import re
 from typing import Any
@@ -28,15 +28,15 @@ from snaketune.data.records.seen import Seen
 from snaketune.data.templates import ordinary
 
 Json = dict[str, Any]
-# Texts of a canonical turn beside its content.
+# Fields of a canonical turn with text besides its content.
 INNER_TEXTS = ("reasoning_content", "tool_calls", "name", "tool_plan")
 UNUSED, MODALITY, JUDGEMENT = "unused", "modality", "judgement"
 
 
 class RecordConverter:
-    """Converts the records of one source; what it saw of them is taken with :meth:`seen`.
+    """Converts the records of one source and counts what it uses and ignores, see :meth:`seen`.
 
-    Ordinary records, of which the main columns hold plain texts and others mean nothing, take a short way.
+    Ordinary records, whose main columns hold plain texts and whose other columns have no meaning, take a fast path.
     """
 
     def __init__(self, reading: Reading, policy: ReadingPolicy):
@@ -58,7 +58,7 @@ class RecordConverter:
         """Return the content of the canonical record.
 
         Raises:
-            Refusal: if it cannot become one, or is set aside.
+            Refusal: if it cannot be converted, or is set aside.
         """
         if self._missing:
             self._look_for_named(record)
@@ -81,7 +81,7 @@ class RecordConverter:
         return converted
 
     def seen(self) -> Seen:
-        """Return what was seen since the last call."""
+        """Return the counts since the last call."""
         seen, self._seen = self._seen, Seen()
         return seen
 
@@ -103,7 +103,7 @@ class RecordConverter:
         return result
 
     def _given(self, record: Json) -> dict[str, list[str]]:
-        """Return which columns have each field beside the main ones; the others are noted."""
+        """Return the columns of each secondary field, and count all other columns as unused."""
         given: dict[str, list[str]] = {}
         rest: dict[str, dict[str, Any]] = {}
         columns = self._columns
@@ -142,7 +142,7 @@ class RecordConverter:
             self._seen.found |= found
 
     def _field_of_columns(self) -> dict[str, str]:
-        """Return what each column that means something is used for: a field, or ``""`` where it is a main one."""
+        """Return the use of each meaningful column: the name of a secondary field, or ``""`` for a main field."""
         reading, beside = self._reading, BESIDE[self._kind]
         uses: dict[str, str] = dict.fromkeys(MODALITIES, MODALITY) if self._kind != "text" else {}
         if self._policy.for_training:
@@ -166,7 +166,7 @@ class RecordConverter:
         return {**uses, **dict.fromkeys(self._policy.ignore, UNUSED)}
 
     def _short_way(self) -> tuple[ordinary.ShortWay, frozenset[str]]:
-        """Return the short way of ordinary records, and the columns that it uses."""
+        """Return the fast path for ordinary records, and the columns that it uses."""
         names, reading = dict(self._reading.fields), self._reading
         main = {path for name, path in reading.fields if self._columns.get(path) == ""}
         self._nested = [path for _, path in reading.fields if column_of(path) != path and "[]" not in path]
@@ -195,7 +195,7 @@ def _size_of_used(converted: Json) -> int:
     """Return the characters of the texts of a canonical record.
 
     Raises:
-        Refusal: if a question stands for an image.
+        Refusal: if a question has a placeholder for an image.
     """
     used = 0 if len(converted) == 1 and "text" not in converted else _size_beside(converted)
     for turn in converted.get("messages", ()):
@@ -209,29 +209,29 @@ def _size_of_used(converted: Json) -> int:
 
 
 def _size_beside(converted: Json) -> int:
-    """Return the characters of the texts of a canonical record beside its messages."""
+    """Return the characters of the texts of a canonical record besides its messages."""
     answers = (*converted.get("chosen", ()), *converted.get("rejected", ()))
     size = size_of([converted.get("text"), converted.get("tools")])
     return size + sum(len(turn["content"] or "") + _size_inside(turn) for turn in answers)
 
 
 def _size_inside(turn: Json) -> int:
-    """Return the characters of the texts of a canonical turn beside its content."""
+    """Return the characters of the texts of a canonical turn besides its content."""
     return size_of([turn.get(key) for key in INNER_TEXTS])
 
 
 def _is_within(path: str, place: str) -> bool:
-    """Tell whether a path is a place or leads into it."""
+    """Return whether a path is a place or is inside it."""
     return path == place or (path.startswith(place) and path[len(place)] in ".[")
 
 
 def _counted(place: str) -> str:
-    """Return a place for counting: further items of a list are one."""
+    """Return a place under which to count: all items of a list count as one."""
     return re.sub(r"\[\d+\]$", "[…]", place)
 
 
 def refuse_judged(name: str, value: Any) -> None:
-    """Refuse a record that its owner judged wrong or keeps for evaluation.
+    """Refuse a record that the data marks as wrong or as part of another split.
 
     Raises:
         Refusal: with the reason ``judged_wrong``.
@@ -241,7 +241,7 @@ def refuse_judged(name: str, value: Any) -> None:
 
 
 def is_against(name: str, value: Any) -> bool:
-    """Tell whether the value of a column says that a record is not for training."""
+    """Return whether the value of a column means that a record is not for training."""
     if plain(column_of(name)) in SPLITS:
         return type(value) is str and value.strip().lower() in OTHER_SPLITS
     if type(value) is str:

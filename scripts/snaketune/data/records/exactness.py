@@ -1,4 +1,7 @@
-"""Checks of a raw line that its parsed record cannot answer: keys that are written twice, numbers that would change."""
+"""Checks that need the raw line rather than the parsed record: repeated keys, and numbers that would change.
+
+A full check would parse every line a second time. Counting bytes first leaves few lines to look at closely.
+"""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -16,9 +19,9 @@ CALLS = ("tool_calls", "function_call", "tools", "functions")
 
 
 def repetition_check(reading: Reading) -> Callable[[bytes, Json], None]:
-    """Return the check of a line for columns, or keys of a turn, that are written twice, and for numbers of tools.
+    """Return the check of a line for repeated columns, repeated keys of turns, and inexact numbers of tools.
 
-    A line with as many colons as keys has none twice; others have colons in their texts, or nested objects.
+    A line with as many colons as keys has no repeated key; other lines have colons in texts, or nested objects.
 
     Returns:
         A function of the raw line and its record, which raises Refusal.
@@ -39,7 +42,7 @@ def repetition_check(reading: Reading) -> Callable[[bytes, Json], None]:
         for name in main:
             if type(found := record.get(name)) is list:
                 turns = turns + found if turns else found
-        # A conversion came before: the items are all objects or all texts.
+        # The record was converted already, so the items are all objects or all texts.
         objects = turns if turns and type(turns[0]) is dict else []
         inside = sum(map(len, objects))
         if colons == len(record) + inside:
@@ -63,12 +66,12 @@ def repetition_check(reading: Reading) -> Callable[[bytes, Json], None]:
 
 @lru_cache(maxsize=256)
 def _inner(keys: frozenset[str]) -> tuple[bytes, ...]:
-    """Return the needles of the keys that every turn may have once."""
+    """Return the needles of the keys that each turn may have once."""
     return needles(key for key in (*ROLE_KEYS, *CONTENT_KEYS) if key in keys)
 
 
 def _of_tools(record: Json, columns: list[str], tools: frozenset[str]) -> list[Any]:
-    """Return the parts of a record that are tools or calls of them."""
+    """Return the parts of a record that are tools or tool calls."""
     found = [record[name] for name in sorted(tools) if name in record]
     for column in columns:
         turns = record.get(column)

@@ -1,4 +1,4 @@
-"""Places inside a record: ``answer``, ``answers.text[0]``, ``instances[0].output``; ``messages[].name``."""
+"""Paths inside a record: ``answer``, ``answers.text[0]``, ``instances[0].output``, ``messages[].name``."""
 
 import re
 from functools import lru_cache
@@ -18,12 +18,12 @@ def steps_of(path: str) -> tuple[str | int, ...]:
 
 
 def column_of(path: str) -> str:
-    """Return the column that a path begins with."""
+    """Return the column at the beginning of a path."""
     return re.split(r"[.\[]", path, maxsplit=1)[0]
 
 
 def value_at(record: dict[str, Any], path: str) -> Any:
-    """Return what stands at ``path``, or :data:`ABSENT`; a column whose whole name is ``path`` comes first."""
+    """Return the value at ``path``, or :data:`ABSENT`; a column whose whole name is ``path`` takes precedence."""
     if path in record:
         return record[path]
     value: Any = record
@@ -38,7 +38,7 @@ def value_at(record: dict[str, Any], path: str) -> Any:
 
 
 def values_at(record: dict[str, Any], path: str) -> list[Any]:
-    """Return everything that stands at a path in which ``[]`` is each item of a list."""
+    """Return all values at a path in which ``[]`` means each item of a list."""
     if path in record:
         return [record[path]]
     found: list[Any] = [record]
@@ -53,7 +53,7 @@ def values_at(record: dict[str, Any], path: str) -> list[Any]:
 
 
 def beside(record: dict[str, Any], path: str) -> dict[str, Any]:
-    """Return what stands beside ``path`` in its column, each with its own path."""
+    """Return the values beside ``path`` in its column, by their own paths."""
     if path in record:
         return {}
     found: dict[str, Any] = {}

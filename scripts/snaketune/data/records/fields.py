@@ -1,4 +1,4 @@
-"""Values of raw records that must be text, and the sentence for one that is something else."""
+"""Values of raw records that must be text, and the refusal of other values."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,19 +7,19 @@ from snaketune.data.records.parsing import KINDS
 from snaketune.data.records.quarantine import Refusal
 
 KEYS_SHOWN = 12
-# Why a record is set aside that is not a bad line: it is counted, and does not count as one.
+# Reasons to set a valid record aside: it is counted, but not as a bad line.
 OTHER_MODALITY = "other_modality"
 JUDGED_WRONG = "judged_wrong"
 SET_ASIDE = (OTHER_MODALITY, JUDGED_WRONG)
-# Between these a number is written without an exponent.
+# In this range Python writes a float without an exponent.
 SMALLEST, LARGEST = 1e-4, 1e16
 
 
 def text_of(record: Mapping[str, Any], name: str, when_empty: str) -> str:
-    """Return the text of a field exactly as it stands.
+    """Return the text of a field, unchanged.
 
     Raises:
-        Refusal: if it is missing, no text, or blank; the last with the reason ``when_empty``.
+        Refusal: if it is missing, not text, or blank (with the reason ``when_empty``).
     """
     value = record.get(name)
     if type(value) is not str:
@@ -30,9 +30,9 @@ def text_of(record: Mapping[str, Any], name: str, when_empty: str) -> str:
 
 
 def answer_of(record: Mapping[str, Any], name: str) -> str:
-    """Return the text of an answer; whole numbers, decimal fractions, true and false are what JSON writes for them.
+    """Return the text of an answer; numbers, true and false become their JSON text.
 
-    A fraction is written with the fewest digits that name it: 1.50 is 1.5.
+    A decimal fraction is written with the fewest digits that identify it: 1.50 becomes 1.5.
 
     Raises:
         Refusal: if it is missing, blank, or neither text nor such a value.
@@ -46,7 +46,7 @@ def answer_of(record: Mapping[str, Any], name: str) -> str:
 
 
 def refuse_value(record: Mapping[str, Any], name: str, expected: str, place: str = "") -> Refusal:
-    """Return the refusal of a field that is missing, null or of the wrong type; ``place`` says where it is."""
+    """Return the refusal of a field at ``place`` that is missing, null or of the wrong type."""
     inside = f"{place}: " if place else ""
     if name not in record:
         return Refusal("missing_field", f"{inside}there is no {name!r}; found: {listed(record)}")
@@ -56,6 +56,6 @@ def refuse_value(record: Mapping[str, Any], name: str, expected: str, place: str
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return names for a sentence: the first twelve, long ones shortened."""
+    """Return names for a message: the first twelve, with long ones shortened."""
     shown = [name if len(name) <= 40 else f"{name[:40]}…" for name in names]
     return ", ".join(shown[:KEYS_SHOWN]) + (", …" if len(shown) > KEYS_SHOWN else "") or "nothing"

@@ -1,4 +1,4 @@
-"""Answers with a label: what says that an answer is good, and what a record with one becomes."""
+"""Labelled answers: values that mean good or bad, and the canonical record of a labelled answer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ SAID = {**dict.fromkeys(NO, False), **dict.fromkeys(YES, True), "-1": False}
 
 
 def label_of(value: Any) -> bool | None:
-    """Return whether a label says that an answer is good; None where it says nothing."""
+    """Return whether a label means a good answer; None if it is not a known label."""
     if type(value) is float and value.is_integer():
         value = int(value)
     if type(value) in (bool, int, str):
@@ -25,10 +25,10 @@ def labelled(converted: dict[str, Any], record: Mapping[str, Any], column: str) 
     Args:
         converted: the canonical record of the conversation, which ends in the answer.
         record: the raw record.
-        column: the column, or path inside one, of the label.
+        column: the column of the label, or a path inside one.
 
     Raises:
-        Refusal: if there is no label, or the conversation does not end in an answer after a question.
+        Refusal: if the label is missing, or the conversation does not end in an answer after a question.
     """
     value = value_at(dict(record), column)
     is_good = label_of(value)

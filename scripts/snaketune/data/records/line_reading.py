@@ -1,4 +1,4 @@
-"""A block of raw lines to canonical records and quarantine: what each process does, and what reading costs."""
+"""The work of each reading process: a block of raw lines becomes canonical records and quarantine entries."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -21,13 +21,13 @@ Parser = Callable[[Any, bool], dict[str, Any]]
 
 @dataclass(slots=True)
 class BlockResult:
-    """What became of the lines of one block; blank lines do not count.
+    """The result of reading one block, without blank lines.
 
     Attributes:
         source: index of the source; ``consumed`` as in the block.
         written: canonical records, ``records`` of them, one JSON object per line.
-        refused: lines of the quarantine; ``reasons`` counts them, ``first`` is the first in words.
-        seen: what nothing was made of, and which of the named columns there are.
+        refused: quarantine entries; ``reasons`` counts them, ``first`` describes the first.
+        seen: unused fields, and the configured columns that were found.
     """
 
     source: int
@@ -41,14 +41,14 @@ class BlockResult:
 
 
 class LineReader:
-    """Reads blocks; the same block gives the same result in any process."""
+    """Reads blocks; a block gives the same result in any process."""
 
     def __init__(self, policy: ReadingPolicy):
         self._policy = policy
         self._readers: dict[Reading, tuple[RecordConverter, Parser]] = {}
 
     def __call__(self, block: Block) -> BlockResult:
-        """Convert each line of ``block`` or set it aside with its reason."""
+        """Convert each line of ``block``, or quarantine it with the reason."""
         reading = block.reading
         if reading is None:
             raise ValueError("the reading of a block is decided before its records are converted")
@@ -65,6 +65,7 @@ class LineReader:
         last, source, number = len(lines) - 1, block.source, block.line - 1
         written, refused = BytesIO(), BytesIO()
         write, dumps, ending = written.write, orjson.dumps, orjson.OPT_APPEND_NEWLINE
+        # Offsets are needed only for refused lines, so they are summed up from one refusal to the next.
         reached, offset = 0, block.offset
         for place, content in enumerate(lines):
             number += 1
@@ -101,10 +102,10 @@ class LineReader:
 
 
 def _object(content: Any) -> dict[str, Any]:
-    """Return the object of a row, of a table that has no text of its own.
+    """Return the object of a table row.
 
     Raises:
-        Refusal: if the table itself refused the row.
+        Refusal: if the row could not be read.
     """
     if isinstance(content, Refusal):
         raise content
@@ -113,7 +114,7 @@ def _object(content: Any) -> dict[str, Any]:
 
 
 def _entry(block: Block, number: int, offset: int | None, content: Any, refusal: Refusal) -> bytes:
-    """Return the line of the quarantine; what has no text of its own is shown as JSON, without a byte offset."""
+    """Return a quarantine entry; a row without text of its own is shown as JSON, without a byte offset."""
     if block.coding is None:
         return entry_of(block.source, block.path, number, offset, content, refusal)
     raw = content if type(content) is bytes else orjson.dumps(content if type(content) is dict else None)

@@ -1,4 +1,8 @@
-"""One raw line to one JSON object, or the exact reason why not."""
+"""Parsing of a raw line into a JSON object, or the exact reason why it cannot be parsed.
+
+JSON parsers accept repeated keys and change numbers silently. Both would train on something other than the data, so
+they are refused here where they matter.
+"""
 
 import json
 import re
@@ -10,13 +14,13 @@ import orjson
 from snaketune.data.records.quarantine import Refusal
 
 LONGEST_LINE = 16 << 20
-# What JSON takes for white space, and what some programs write before it.
+# The white space of JSON, and the mark that some programs write at the beginning of a file.
 BLANK = b" \t\r\n"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# Keys of which an object of a list has one if the list is a conversation.
+# Keys that identify a list of objects as a conversation.
 TURN_NAMES = frozenset(("role", "from", "speaker", "sender"))
 NOT_NUMBERS = ("NaN", "Infinity")
-# Characters that JSON can escape without writing their number.
+# Characters that have a short escape in JSON.
 SHORT_ESCAPES = frozenset('"\\/\b\f\n\r\t')
 KINDS: dict[type, str] = {
     type(None): "null",
@@ -43,14 +47,14 @@ def as_record(value: Any) -> dict[str, Any]:
 
 
 def parse_line(content: bytes, complete: bool = True) -> dict[str, Any]:
-    r"""Return the JSON object on a line; a list of messages becomes an object with them.
+    r"""Return the JSON object on a line; a list of messages is wrapped in an object.
 
     Args:
         content: the line without its final ``\n``.
         complete: whether the line had one; the last line of a file may lack it.
 
     Raises:
-        Refusal: if there is none; the reason is ``line_too_long``, ``not_json``, ``invalid_utf8``,
+        Refusal: if it cannot be parsed; the reason is ``line_too_long``, ``not_json``, ``invalid_utf8``,
             ``lone_surrogate``, ``nan_literal``, ``too_deep`` or ``not_an_object``.
     """
     if len(content) > LONGEST_LINE:
@@ -80,25 +84,25 @@ def _explain(content: bytes, error: orjson.JSONDecodeError, complete: bool) -> R
 
 
 def is_list_of_objects(value: Any) -> bool:
-    """Tell whether a value is a list that begins with an object."""
+    """Return whether a value is a list that begins with an object."""
     return type(value) is list and bool(value) and type(value[0]) is dict
 
 
 def needles(names: Iterable[str]) -> tuple[bytes, ...]:
-    """Return what :func:`refuse_repeated` looks for: the names as they stand in JSON."""
+    """Return the names as they are written in JSON, for :func:`refuse_repeated`."""
     return tuple(orjson.dumps(name) for name in names)
 
 
 def refuse_repeated(content: bytes, names: tuple[bytes, ...], once: int = 1) -> None:
-    """Refuse a line in which an object has one of the given keys twice: nobody knows which value is meant.
+    """Refuse a line in which an object has one of the given keys twice, so that the intended value is unknown.
 
-    Parsers keep the first or the last silently. Counting the quoted names is cheap and finds every candidate but keys
-    that are spelled with escapes (:func:`refuse_escaped`); only candidates are parsed again, key by key.
+    Parsers silently keep the first or the last. Counting the quoted names is cheap and finds every candidate except
+    keys spelled with escapes (:func:`refuse_escaped`); only candidates are parsed again, key by key.
 
     Args:
         content: the raw line, known to be valid JSON.
         names: quoted keys from :func:`needles`.
-        once: how often a key occurs when nothing is repeated.
+        once: how often a key occurs if nothing is repeated.
 
     Raises:
         Refusal: with the reason ``duplicate_key``.
@@ -110,10 +114,10 @@ def refuse_repeated(content: bytes, names: tuple[bytes, ...], once: int = 1) -> 
 
 
 def escaped_key(names: Collection[str]) -> re.Pattern[bytes]:
-    """Return a pattern that finds the end of each key that is one of ``names`` in JSON and spelled with escapes.
+    """Return a pattern that finds the end of each key among ``names`` that is spelled with escapes.
 
-    It looks for the last escape of a key and for what may follow it; text between quotes that looks alike is found as
-    well, but hardly ever.
+    It matches the last escape of a key and the characters that may follow it. Similar text inside strings also matches,
+    which is rare and only costs a closer look.
     """
     characters = "".join(names)
     unicode = rb"\\u00[0-7]" if characters.isascii() else rb"\\u"
@@ -122,11 +126,11 @@ def escaped_key(names: Collection[str]) -> re.Pattern[bytes]:
 
 
 def refuse_escaped(content: bytes, names: Collection[str], key: re.Pattern[bytes]) -> None:
-    """Refuse a line in which an object has one of the given keys twice, one of them spelled with escapes.
+    """Refuse a line in which an object has one of the given keys twice, once spelled with escapes.
 
     Args:
         content: the raw line, known to be valid JSON.
-        names: the keys as they read.
+        names: the keys without escapes.
         key: their :func:`escaped_key`.
 
     Raises:
@@ -151,20 +155,20 @@ def refuse_any_repeated(text: str, place: str) -> None:
     json.loads(text, object_pairs_hook=check, parse_int=str, parse_float=str)
 
 
-# What numbers have that could be written in another way; texts may have it as well.
+# Numbers that may be written differently when serialised again; texts may match as well.
 FRACTION = re.compile(r"\d[.eE]|-0")
 
 
 class _Spelled(str):
-    """A number as it stands in a line."""
+    """A number as it is written in a line."""
 
 
 def refuse_changed(content: bytes, parts_of: Callable[[dict[str, Any]], list[Any]]) -> None:
-    """Refuse a line in which a key is written twice, or a number of a part would be written differently.
+    """Refuse a line with a repeated key, or with a number that would be written differently.
 
     Args:
         content: the raw line, known to be valid JSON.
-        parts_of: gives the parts of the record whose numbers matter, such as the arguments of calls.
+        parts_of: returns the parts of the record whose numbers matter, such as the arguments of calls.
 
     Raises:
         Refusal: with the reason ``duplicate_key`` or ``inexact_number``.
@@ -205,7 +209,7 @@ def _refuse_changed_numbers(waiting: list[Any]) -> None:
 
 
 def _written(number: str) -> str:
-    """Return how a number is written into records or, where that differs, into the text of a template."""
+    """Return a number as it is written into records or, if that differs, into the text of a template."""
     if number.lstrip("-").isdecimal():
         return number if number != "-0" else "0"
     written = orjson.dumps(float(number)).decode()

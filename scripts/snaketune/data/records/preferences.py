@@ -1,7 +1,7 @@
-"""A prompt with its completion, or with an answer that was chosen and one that was rejected.
+"""Prompts with a completion, or with a chosen and a rejected answer.
 
-Each may be text or turns. The answers of a preference may be whole conversations: what these have in common is then
-the prompt. Where the answers are a ranked list, the first or best is chosen and the last or worst rejected.
+Each part may be text or turns. The answers of a preference may be whole conversations, whose common beginning is then
+the prompt. From a ranked list of answers, the first or best is chosen and the last or worst rejected.
 """
 
 from collections.abc import Mapping
@@ -19,9 +19,9 @@ from snaketune.data.records.reading_policy import Ranking
 
 @dataclass(frozen=True, slots=True)
 class PartReader:
-    """Reads a question or an answer, text or turns; ``rendered`` is the markup of texts that are conversations.
+    """Reads a question or an answer, as text or turns; ``rendered`` is the markup of texts that are conversations.
 
-    With ``calls``, answers that are calls of functions are tool calls, also as JSON text.
+    With ``calls``, answers that are function calls, also as JSON text, become tool calls.
     """
 
     turns: TurnReader
@@ -60,10 +60,10 @@ class PartReader:
         return [{"role": role, "content": text}]
 
     def conversation_in(self, text: str, name: str) -> list[Turn]:
-        """Return the turns of a text in the markup; an assistant's turn without text at the end is left out.
+        """Return the turns of a text in the markup, without an empty assistant turn at the end.
 
         Raises:
-            Refusal: if not all of it is turns.
+            Refusal: if the text does not consist of turns only.
         """
         found = turns_in(text, self.rendered)
         if found is None:
@@ -85,13 +85,13 @@ def preference(
     """Return ``{messages, chosen, rejected}`` of a raw record.
 
     Args:
-        reader: how its parts are read.
+        reader: reads the parts.
         record: the raw record.
-        asked: the turns of the prompt; none where the answers begin with them.
-        names: the columns of prompt, chosen and rejected answer.
+        asked: the turns of the prompt; empty if the answers contain them.
+        names: the columns of the prompt, the chosen and the rejected answer.
 
     Raises:
-        Refusal: if a part is missing or wrong, the answers share no prompt (``prompts_differ``) or are the same
+        Refusal: if a part is missing or wrong, the answers have different prompts (``prompts_differ``) or are equal
             (``no_preference``).
     """
     prompt, chosen, rejected = names
@@ -108,10 +108,10 @@ def preference(
 
 
 def completed(reader: PartReader, record: Mapping[str, Any], asked: list[Turn], name: str) -> list[Turn]:
-    """Return the turns of a prompt and of the completion in column ``name``; the prompt is not trained.
+    """Return the turns of a prompt and of the completion in column ``name``; answers in the prompt are not trained.
 
     Raises:
-        Refusal: if the completion is missing or wrong, or both are not a conversation that ends in an answer.
+        Refusal: if the completion is missing or wrong, or both do not form a conversation that ends in an answer.
     """
     answer = reader.answer(record, name)
     if not answer:
@@ -122,7 +122,8 @@ def completed(reader: PartReader, record: Mapping[str, Any], asked: list[Turn], 
 
 
 def _without_prompt(asked: list[Turn], one: list[Turn], other: list[Turn]) -> tuple[list[Turn], list[list[Turn]]]:
-    """Take the turns that two whole conversations begin with as the prompt; it must end in the one that is given."""
+    """Split two whole conversations into their common prompt and the answers; a given prompt must be at its end."""
+    # At least one turn of each is left as the answer, even if one conversation is the beginning of the other.
     shared = 0
     while shared < min(len(one), len(other)) - 1 and one[shared] == other[shared]:
         shared += 1
@@ -135,10 +136,10 @@ def _without_prompt(asked: list[Turn], one: list[Turn], other: list[Turn]) -> tu
 
 
 def ranked(record: Mapping[str, Any], name: str, ranking: Ranking) -> tuple[Any, Any]:
-    """Return the best and the worst of the answers in a list; of equal ones the first is best and the last worst.
+    """Return the best and the worst answer of a list; among equal scores, the first is best and the last worst.
 
     Raises:
-        Refusal: if there are no answers or one of them has no number (``no_score``).
+        Refusal: if there are no answers, or one of them has no score (``no_score``).
     """
     answers = record.get(name)
     if type(answers) is not list or not answers:
@@ -157,7 +158,7 @@ def ranked(record: Mapping[str, Any], name: str, ranking: Ranking) -> tuple[Any,
 
 
 def has_preference(record: Mapping[str, Any], name: str, ranking: Ranking) -> bool:
-    """Tell whether the best and the worst answer differ in what ranks them."""
+    """Return whether the best and the worst answer have different scores."""
     if ranking.text is None:
         return True
     return len({_score(answer, ranking, name) for answer in record[name]}) > 1

@@ -1,4 +1,4 @@
-"""Lines that are not records: set aside with place and reason, counted, and too many of them stop the run."""
+"""The quarantine: lines that cannot become records, kept with place and reason; too many of them stop the run."""
 
 import shutil
 from collections import Counter
@@ -14,7 +14,7 @@ RAW_CHARACTERS = 2000
 
 
 class Refusal(Exception):
-    """A line cannot become a record: a reason code and a readable detail."""
+    """A line that cannot become a record, with a reason code and a readable detail."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(reason, detail)
@@ -23,16 +23,16 @@ class Refusal(Exception):
 
 
 def entry_of(source: int, path: str, line: int, offset: int | None, content: bytes, refusal: Refusal) -> bytes:
-    """Return the line of the quarantine for a refused line.
+    """Return the quarantine entry of a refused line.
 
     Args:
         source: index of the source, ``path`` its name.
         line: number of the line, item or row, from 1.
         offset: byte offset of the line's first byte in the (decompressed) file; None for rows of a table.
-        content: the raw line; its first 2,000 characters are kept, invalid bytes replaced.
-        refusal: why.
+        content: the raw line; its first 2,000 characters are kept, with invalid bytes replaced.
+        refusal: the reason.
     """
-    # A character has at most four bytes, so this much is enough; the cut may split only one that is not kept.
+    # A character has at most four bytes, so these suffice; the cut can only split a character that is not kept.
     text = content[: 4 * RAW_CHARACTERS + 4].decode("utf-8", "replace")
     entry = {
         "source": source,
@@ -55,14 +55,14 @@ class Quarantine:
         self.first = ""
 
     def add(self, entries: bytes, reasons: Mapping[str, int], first: str) -> None:
-        """Set lines aside: their entries, how many there are of each reason, and the first of them in words."""
+        """Add entries, their counts by reason, and a description of the first of them."""
         self._file.write(entries)
         self.reasons.update(reasons)
         self.first = self.first or first
 
     @property
     def total(self) -> int:
-        """The number of lines set aside."""
+        """The number of quarantined lines."""
         return self.reasons.total()
 
     def counts(self) -> str:
@@ -71,7 +71,7 @@ class Quarantine:
         return ", ".join(f"{count} {reason}" for reason, count in ordered)
 
     def keep_copy(self, path: str | Path) -> None:
-        """Copy what was written so far to ``path``, for a run that is about to stop."""
+        """Copy the entries written so far to ``path``, for a run that is about to stop."""
         self._file.flush()
         with open(self._file.name, "rb") as written, writing(path) as copy:
             shutil.copyfileobj(written, copy)

@@ -1,4 +1,4 @@
-"""How records are read: what the configuration says about it, and what was decided for one source."""
+"""How records are read: the policy from the configuration, and the reading decided for each source."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -7,7 +7,7 @@ from typing import Any
 from snaketune.core.training_methods import PREFERENCE, method_of
 from snaketune.settings.reading import ReadingSlice
 
-# Sources of which the beginning is looked at before any of them is read.
+# Number of sources whose beginning is inspected before any of them is read.
 LOOKED_AT = 20
 ANSWER_TEXTS = (
     "response",
@@ -25,7 +25,7 @@ SCORES = ("overall_score", "score", "rating", "rank", "ranking", "reward", "over
 
 @dataclass(frozen=True, slots=True)
 class ReadingPolicy:
-    """How records are read: the ``data`` section of the configuration, and the method that learns from them.
+    """The ``data`` section of the configuration, and the training method.
 
     ``method`` is ``train.method``. ``for_training`` is false for evaluation files, whose records may belong to a test
     split.
@@ -48,41 +48,41 @@ class ReadingPolicy:
 
     @classmethod
     def of_slice(cls, cfg: ReadingSlice) -> "ReadingPolicy":
-        """Return the policy in a stage's configuration slice."""
+        """Return the policy of a stage's configuration slice."""
         known: dict[str, Any] = {key: value for key, value in cfg["data"].items() if key in cls.__dataclass_fields__}
         return cls(**known, method=method_of(cfg))
 
     def of_source(self, options: Mapping[str, Any]) -> "ReadingPolicy":
-        """Return the policy for a source with options of its own."""
+        """Return the policy for a source with its own options."""
         own = {key: options[key] for key in ("format", "columns") if key in options}
         return replace(self, **own) if own else self
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many records of all sources together are kept, None for all, and the seed of every sample."""
+    """The maximum number of records of all sources together (None for all), and the seed of every sample."""
 
     max_records: int | None = None
     seed: int = 0
 
     @classmethod
     def of_slice(cls, cfg: ReadingSlice) -> "Limits":
-        """Return the limits in a stage's configuration slice."""
+        """Return the limits of a stage's configuration slice."""
         data = cfg["data"]
         return cls(data.get("max_records"), data.get("seed", 0))
 
     def leave_out(self, options: Iterable[Mapping[str, Any]]) -> bool:
-        """Tell whether records of some source, all of which have ``options``, may be left out."""
+        """Return whether any limit applies, given the ``options`` of all sources."""
         return self.max_records is not None or any("max_records" in own for own in options)
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Where several answers to one prompt are, and how the best and the worst of them are found.
+    """How several answers to one prompt are ranked.
 
     Attributes:
-        text: key of an answer's text; None where the answers themselves are texts, the best one first.
-        score: key of the number that ranks them; ``lowest_first`` where it is a rank.
+        text: key of an answer's text; None if the answers are plain texts, the best one first.
+        score: key of the score; ``lowest_first`` if it is a rank.
     """
 
     text: str | None = None
@@ -92,22 +92,22 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the records of one source are read as; decided once, from its first records.
+    """How the records of one source are read, decided once from its first records.
 
     Attributes:
-        format: the name of the shape: ``messages``, ``sharegpt``, ``preference``, ``instruction``,
+        format: the name of the format: ``messages``, ``sharegpt``, ``preference``, ``instruction``,
             ``prompt_completion`` or ``text``.
-        fields: which column, or path inside one, is which field.
-        rendered: name of the chat markup in which conversations are written as one text; empty if they are not.
-        ranking: how several answers are ranked, where the answers of a pair are a list.
-        judged: columns that say of a record whether it is for training; those that are not are set aside.
-        single: columns that are lists of one item; a record with more has answers that would be lost.
-        known: the columns that are not used, each with the reason why that is right.
-        is_decided: whether the configuration names the main fields, so that the rest is left out on purpose.
-        named: what the configuration names for this source.
+        fields: pairs of a field and its column, or path inside a column.
+        rendered: name of the chat markup if conversations are written as one text, else empty.
+        ranking: how answers are ranked if the answers of a pair are a list.
+        judged: columns that say whether a record is for training; records that are not are set aside.
+        single: columns that are lists of one item; a record with more is refused, since answers would be lost.
+        known: the unused columns, each with the reason why it may be ignored.
+        is_decided: whether the configuration names the main fields, so that other columns are ignored on purpose.
+        named: the columns that the configuration names for this source.
         evidence: for the terminal: "question/answer read as prompt/completion".
-        calls: whether answers that are calls of functions, as JSON text or objects, are tool calls.
-        packed: columns whose texts are conversations, written as JSON or as Python prints them.
+        calls: whether answers that are function calls, as JSON text or objects, become tool calls.
+        packed: columns whose texts are conversations in JSON or in Python's notation.
     """
 
     format: str
@@ -124,12 +124,12 @@ class Reading:
     packed: tuple[str, ...] = ()
 
     def field(self, name: str) -> str | None:
-        """Return the path of a field, or None where there is no such field."""
+        """Return the path of a field, or None if the source has no such field."""
         return dict(self.fields).get(name)
 
 
 def scores_of(values: list[list[Any]]) -> Ranking | None:
-    """Return the keys of text and score that all answers have."""
+    """Return the keys of text and score that all answers have, or None."""
     answers = [answer for value in values for answer in value]
     if not all(type(answer) is dict for answer in answers) or all(len(value) == 1 for value in values):
         return None

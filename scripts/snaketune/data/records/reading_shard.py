@@ -1,4 +1,4 @@
-"""Reading one shard of the sources."""
+"""Reading of one shard of the sources, and the stage that combines all shards."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,16 +34,16 @@ def read_shard(
 ) -> None:
     """Convert the lines of one shard of the sources and write the results to the file ``part``.
 
-    A shard looks at no source that is wholly in others. Of a source that begins before it, it reads what comes before,
-    which finds the number of its first line and costs little beside converting, and nothing of what comes after it.
+    A shard skips sources that belong entirely to other shards. It reads a source that begins in an earlier shard from
+    the start, to find the number of its first line, which costs little compared with conversion, and stops at its end.
 
     Args:
-        sources: all of them.
-        places: returns where to read some of them, after bringing them there.
+        sources: all sources.
+        places: returns the paths of some sources, after staging them.
         policy: how lines are read.
-        shard: which one.
+        shard: the shard to read.
         part: receives the results.
-        threads: the most processes that read.
+        threads: maximum number of processes.
 
     Raises:
         ConfigError: if a setting does not fit the data.
@@ -60,7 +60,7 @@ def read_shard(
 
 
 def sources_of_shard(sources: Sequence[Source], shard: Shard) -> list[int]:
-    """Return the numbers of the sources that a shard has something of, from 0."""
+    """Return the numbers, from 0, of the sources that overlap a shard."""
     starts, total = _starts(sources)
     ends = map(_last, starts, sources)
     reach = [(shard.of(start, total), shard.of(end, total)) for start, end in zip(starts, ends, strict=True)]
@@ -74,7 +74,7 @@ def _blocks_of_shard(
     for index, place in places.items():
         source, reached = sources[index], starts[index]
         for block in reader.blocks_of(index, source, place, several):
-            # Within the source, whatever a container says of what it consumed: shards have to follow each other.
+            # A container's estimate of consumed bytes may exceed the source; capping it keeps the shards in order.
             owner = shard.of(min(reached, _last(starts[index], source)), total)
             if owner > shard.index:
                 break
@@ -84,7 +84,7 @@ def _blocks_of_shard(
 
 
 def _starts(sources: Sequence[Source]) -> tuple[list[int], int]:
-    """Return where each source begins among the bytes of all of them, and how many those are."""
+    """Return the offset of each source among the bytes of all sources, and the total number of bytes."""
     *starts, total = accumulate((source.bytes for source in sources), initial=0)
     return starts, total
 

@@ -1,22 +1,22 @@
-"""What was seen of records and not used, counted by name."""
+"""Unused fields of records, counted by name."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from snaketune.data.formats.columns import has_text, size_of
 
-# Columns that are counted by name, at most.
+# Maximum number of fields counted by name.
 KNOWN_COLUMNS = 1000
 
 
 @dataclass(slots=True)
 class Seen:
-    """What was seen of records: columns and keys that nothing is made of, and columns that are named and there.
+    """Counts of unused columns and keys, and the configured columns that were found.
 
     Attributes:
-        unused: for each the number of records that have it, of those with text in it, and the text's characters.
-        found: columns of ``data.columns`` and ``data.ignore`` that a record had.
-        used: the characters of all texts that records were made of.
+        unused: for each field, the number of records that have it, of those with text in it, and the text's characters.
+        found: columns of ``data.columns`` and ``data.ignore`` that occurred in a record.
+        used: the characters of all texts used in records.
     """
 
     unused: dict[str, list[int]] = field(default_factory=dict)
@@ -24,12 +24,12 @@ class Seen:
     used: int = 0
 
     def share(self, name: str) -> float:
-        """Return the characters of something that is not used as a fraction of those of all text, used or not."""
+        """Return the characters of an unused field as a fraction of the characters of all text, used or not."""
         everything = self.used + sum(size for _, _, size in self.unused.values())
         return self.unused[name][2] / max(1, everything)
 
     def note(self, name: str, value: Any) -> None:
-        """Count a value that is not used, once per record and name."""
+        """Count an unused value, once per record and name."""
         counts = self.unused.get(name)
         if counts is None:
             if len(self.unused) >= KNOWN_COLUMNS:
@@ -41,7 +41,7 @@ class Seen:
             counts[2] += size_of(value)
 
     def add(self, other: "Seen") -> None:
-        """Add what was seen elsewhere."""
+        """Add the counts of another object."""
         self.found |= other.found
         self.used += other.used
         for name, counts in other.unused.items():
