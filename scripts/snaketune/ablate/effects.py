@@ -113,6 +113,7 @@ def effect(off: Measured, on: Measured, epoch: Epoch, price_per_hour: float | No
     """
     if off.failed or on.failed:
         return {"failed": off.failed or on.failed}
+    # Ratios within rounds, not a ratio of medians: a machine that slows down between rounds affects both cases alike.
     ratios = speed_ups(off, on)
     speed_up = median(ratios)
     saved = epoch.training(off) * (1 - 1 / speed_up)

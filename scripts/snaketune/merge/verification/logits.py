@@ -70,6 +70,7 @@ class Logits:
         # Relative to the change, not to the log-probabilities: a short training changes little, and an adapter merged
         # with a wrong factor would go unnoticed beside the base model's share.
         norm = torch.linalg.vector_norm
+        # What float32 alone may cause is subtracted, so that a correct merge gives 0 even after a tiny change.
         off = float(norm(found - expected)) - FLOAT32_NOISE * float(norm(expected))
         if np.isnan(off):
             return off

@@ -34,6 +34,7 @@ def bars(facts: Mapping[str, Any]) -> list[Bar]:
     slow, now = whole["seconds_slow"], whole["seconds_slow"]
     found = [Bar(SLOW, 0.0, slow, "whole")]
     for row in alone(facts):
+        # By the ratio, not the seconds: savings of single factors can add up to more than the whole epoch.
         then = now * (slow - row["seconds_saved"]) / slow
         found.append(Bar(visible(facts["titles"][row["factor"]]), now, then, "saved" if then <= now else "lost"))
         now = then

@@ -48,6 +48,7 @@ def linear(low: float, high: float, count: int, whole: bool = False, nice: bool 
         low, high = (low - room, high + room)
     step = _step((high - low) / count)
     step = max(step, 1.0) if whole else step
+    # Ticks are whole multiples of the step, computed from integers: adding steps up would accumulate rounding errors.
     first, last = (math.floor, math.ceil) if nice else (math.ceil, math.floor)
     numbers = range(first(_steady(low / step)), last(_steady(high / step)) + 1)
     ticks = tuple(_steady(number * step) for number in numbers)
@@ -61,6 +62,7 @@ def logarithmic(low: float, high: float) -> Scale:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     every = [factor * 10.0**power for power in powers for factor in STEPS[:3]]
     inside = [tick for tick in every if low <= tick <= high]
+    # A narrow range may hold too few of these ticks, a wide one too many: then linear ticks, or powers of ten only.
     if len(inside) < 2:
         inside = [tick for tick in linear(low, high, 4, nice=False).ticks if tick > 0]
     if len(inside) > 7:

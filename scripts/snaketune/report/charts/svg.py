@@ -182,6 +182,8 @@ def _lines(field: _Field, series: Sequence[Series]) -> list[str]:
         return []
     across, upward = field.across, field.upward
     low, high = upward.inner(upward.low), upward.inner(upward.high)
+    # (a, b, c, d, e, f) of SVG: x' = a x + e, y' = d y + f; d is negative because y points down. Nine digits, because
+    # steps and tokens are large numbers of which the offset e takes away most.
     right, up = 100 / (across.high - across.low), 100 / (high - low)
     matrix = " ".join(f"{one:.9g}" for one in (right, 0, 0, -up, -across.low * right, high * up))
     width = "fine" if max(len(one.points) for one in series) > FINE_POINTS else "line"

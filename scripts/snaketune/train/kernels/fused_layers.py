@@ -77,6 +77,7 @@ class _Normalized(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, epsilon: float):
+        # mean(x²) = ‖x‖² / width: the norm is a single reduction, where x * x would allocate a tensor as large as x.
         norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         inverse = norms.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, inverse)

@@ -85,6 +85,7 @@ class Mismatched:
 def partners(records: Sequence[int]) -> list[int]:
     """Return for each document the one whose answer its prompt gets; an empty list if all are of one record."""
     numbers = np.asarray(records)
+    # By record instead of by row: the partners then do not depend on how documents were packed.
     order = np.argsort(numbers, kind="stable")
     found, starts = np.unique(numbers[order], return_index=True)
     if len(found) < 2:

@@ -112,6 +112,7 @@ class UnpairedTrainer(ReferencedTrainer):
         samples, units = super().get_batch_samples(*args, **kwargs)
         found = [batch.pop("mismatched") for batch in samples if "mismatched" in batch]
         if samples:
+            # Once per optimizer step, so that all of its micro-batches use the same KL term.
             self._kl = self._estimate(map(self._prepare_inputs, found))
         return samples, units
 
