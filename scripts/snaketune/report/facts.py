@@ -1,4 +1,4 @@
-"""The facts of one run, read from the files its stages left, with bounded memory."""
+"""The facts of one run, read from its stages' files with bounded memory."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -64,20 +64,20 @@ class Facts:
     info: RunInfo | None = None
     """run_info.json."""
     timing: EvaluationInfo | None = None
-    """evaluation_info.json, measured as well."""
+    """evaluation_info.json; also measured."""
     file_answers: Mapping[str, Answers] = field(default_factory=dict)
     """Answers to the questions of external files, by the name of the file."""
     leaks: tuple[LeakPair, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     too_long: tuple[TooLong, ...] = ()
     progress: Mapping[int, Progress] = field(default_factory=dict)
-    """How far each logged step is; its seconds are measured."""
+    """Progress at each logged step; its seconds are measured."""
     rates: Mapping[str, Curve] = field(default_factory=dict)
     """Curves of what was measured on the machine."""
     history: History | None = None
     """history.json: which stages ran when, and the run before this one; measured as well."""
     changed: tuple[str, ...] = ()
-    """Names of fact files that are not what their jobs wrote."""
+    """Names of fact files that differ from what their jobs wrote."""
 
     @property
     def measured(self) -> RunInfo:
@@ -120,7 +120,7 @@ def load_facts(paths: Mapping[str, str | None]) -> Facts:
 def nothing_but(
     run: str, id: str, curves: Mapping[str, Curve], rates: Mapping[str, Curve], progress: Mapping[int, Progress]
 ) -> Facts:
-    """Return the facts of a run of which only its curves are there."""
+    """Return the facts of a run that has only its curves."""
     documents = {name: {"run": run, "id": id} if name == "run" else {} for name in DOCUMENTS if name not in OPTIONAL}
     empty: dict[str, Any] = {name: shaped(value, DOCUMENTS[name].kind) for name, value in documents.items()}
     rest: dict[str, Any] = {"merged": None, "quarantine": (), "duplicates": (), "answers": Answers()}

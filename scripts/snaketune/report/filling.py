@@ -1,4 +1,4 @@
-"""A template and its values in, one page out that holds its style, its script and its charts, under a strict policy."""
+"""Renders a template into one self-contained page with style, script and charts, under a strict security policy."""
 
 import base64
 import hashlib
@@ -31,7 +31,7 @@ def fill(template: str, **values: Any) -> str:
 
 
 def boot_script() -> str:
-    """Return the few lines that tell the values of charts and switch between them."""
+    """Return the script that shows values of charts and switches between them."""
     return (HERE / "boot.js").read_text(encoding="utf-8")
 
 

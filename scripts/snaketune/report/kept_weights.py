@@ -1,4 +1,4 @@
-"""Which weights a training kept, where that was the best checkpoint's or it stopped early."""
+"""The weights that a training kept, if it kept the best checkpoint or stopped early."""
 
 from snaketune.report import units
 from snaketune.report.facts import Facts

@@ -1,4 +1,4 @@
-"""Records that left on the way, a few of each reason, as the page lists them."""
+"""Removed records, a few per reason, as listed on the page."""
 
 from collections import Counter
 from dataclasses import dataclass

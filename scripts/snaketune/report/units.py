@@ -1,4 +1,4 @@
-"""Every number of the report becomes text here, with its unit, in one style and in no locale."""
+"""Formatting of all numbers in the report, with units, in one style independent of the locale."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The merged model as GGUF files of the types that are asked for, each compared with the model it was made from."""
+"""Exports the merged model as GGUF files of the requested types, each compared with the merged model."""
 
 import shutil
 import tempfile
@@ -23,7 +23,7 @@ QUANTIZERS = ("llama-quantize", "quantize")
 QUANTIZED = {"q4_k_m": "Q4_K_M"}
 # Divergence from the merged model in nats per token above which a file is not an export of it but a mistake.
 MOST_KL = {"f32": 1e-3, "bf16": 2e-2, "f16": 2e-2, "q8_0": 0.1, "q4_k_m": 1.0}
-# Both models in float32, one after the other, and what reading takes.
+# Memory factor: one float32 model at a time, and inference.
 ROOM = 1.5
 
 

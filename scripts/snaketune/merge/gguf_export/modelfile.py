@@ -1,4 +1,4 @@
-"""A Modelfile for Ollama beside a GGUF file: the model's template in Ollama's words, and what ends an answer."""
+"""A Modelfile for Ollama beside a GGUF file: the chat template in Ollama's syntax, and stop texts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What to choose: the presets beside the run, and a few questions of which each ends in a command."""
+"""Choices: the presets compared with the run, and a few questions that each lead to a command."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

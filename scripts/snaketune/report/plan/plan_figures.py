@@ -1,4 +1,4 @@
-"""The numbers of a plan: what is planned, what comes on top of training, beside it and after it."""
+"""The figures of a plan: training, its overheads, and the stages after it."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +15,7 @@ MEMORY = "Peak memory of one device"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number of the plan: value, how it came about, between what it lies, and where it comes from."""
+    """A number of the plan: value, derivation, range and source."""
 
     label: str
     value: str

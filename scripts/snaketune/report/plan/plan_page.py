@@ -1,4 +1,4 @@
-"""A plan as a page: what a run will take, where it fits and what follows, a pure function of plan.json."""
+"""The page of a plan: requirements of a run, where it fits and what follows; a pure function of plan.json."""
 
 from datetime import datetime, timedelta
 from typing import Any, Literal

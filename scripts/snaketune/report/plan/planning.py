@@ -1,4 +1,4 @@
-"""What the run was planned to take, next to what it took: the one part of the page that is measured on a machine."""
+"""The plan compared with the measured run: the only part of the page that was measured on a machine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

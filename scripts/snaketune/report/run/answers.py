@@ -1,4 +1,4 @@
-"""Generated answers, counted all and shown as a mix in which wrong ones are never hidden."""
+"""Generated answers: counts of all, and a mix of examples that never hides wrong ones."""
 
 import itertools
 from collections import Counter
@@ -13,7 +13,7 @@ SHOWN = 12
 SHOWN_OF_FILE = 6
 CHARACTERS = 1500
 
-# In the order in which they are shown: what needs a look comes first.
+# In display order: those that need attention come first.
 KINDS = {
     "broken": "right before, wrong now",
     "wrong": "still wrong",

@@ -18,7 +18,7 @@ from snaketune.report.run.answers import Answers
 from snaketune.report.run.evaluation import Row, table
 from snaketune.report.text import excerpt
 
-# A difference of two measures with standard errors is called one beyond this many of them.
+# Differences of measures count from this many standard errors.
 Z = 1.959964
 
 

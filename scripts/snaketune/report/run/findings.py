@@ -1,4 +1,4 @@
-"""What a careful reader would want to be told: sentences that hold, each from the facts alone."""
+"""Findings that a careful reader should know: sentences derived from the facts alone."""
 
 from dataclasses import dataclass
 
@@ -108,7 +108,7 @@ def _accounts(facts: Facts) -> list[Finding]:
 
 
 def _overlap(facts: Facts) -> list[Finding]:
-    """What of the evaluation the training data may give away, as far as it was looked for."""
+    """Evaluation data that the training data may contain, as far as this was checked."""
     found = []
     config = facts.run["config"]
     files, searched = (config[key]["value"] or [] if key in config else [] for key in FILES_OF_TEXT)

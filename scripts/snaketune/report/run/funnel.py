@@ -1,4 +1,4 @@
-"""From the lines of the sources to the documents that were trained: every line is somewhere."""
+"""The funnel from lines of the sources to trained documents, in which every line is accounted for."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -155,7 +155,7 @@ def _step(kind: str, label: str, number: int, lines: int | None) -> Step:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """A place where counts must add up; ``gap`` is what is missing, None where a count is not known."""
+    """A balance of counts that must add up; ``gap`` is the missing number, None if a count is unknown."""
 
     place: str
     gap: int | None

@@ -1,4 +1,4 @@
-"""What went before: which stages ran when, which were there, the last finished run; and run.json, its identity."""
+"""The history of a run: when stages ran, which were reused, the previous run; and run.json, its identity."""
 
 import os
 import platform
@@ -92,7 +92,7 @@ class StageRow:
 
 
 def timeline(facts: Facts) -> tuple[StageRow, ...]:
-    """Return what ran when, on one scale of time, and what was reused."""
+    """Return the timeline of stages that ran, and those that were reused."""
     stages = facts.history["stages"] if facts.history else []
     ran = [_span(one) for one in stages if one["reused"] is False]
     if not stages:

@@ -1,4 +1,4 @@
-"""Did tuning help? An answer that claims no more than the measures hold."""
+"""The judgement whether tuning helped, which claims no more than the measures support."""
 
 from collections.abc import Iterator
 
@@ -49,7 +49,7 @@ def judge(evaluation: Evaluation, answers: Answers) -> str:
 
 
 def missing(evaluation: Evaluation, answers: Answers) -> str:
-    """Return what an improvement lacks to be called one, empty where it lacks nothing."""
+    """Return what an improvement lacks; an empty string if nothing."""
     base, tuned = right_answers(evaluation)
     if base is not None and tuned is not None and tuned < base:
         return "fewer"

@@ -1,4 +1,4 @@
-"""How long the documents are, as figures and charts, and how they fill the rows."""
+"""Document lengths as figures and charts, and the filling of rows."""
 
 import itertools
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the machine did while it trained: rates, where the time went, what checkpoints cost. All of it is measured."""
+"""Measurements of the training machine: throughput, time by activity, cost of checkpoints."""
 
 from dataclasses import dataclass
 
@@ -90,7 +90,7 @@ def _time(seconds: float | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """Tokens that are not trained on, and what they cost or spare."""
+    """Tokens that are not trained on, and their cost or saving."""
 
     label: str
     tokens: str

@@ -1,4 +1,4 @@
-"""What a chat template writes around every question: shown once, so that the questions themselves can be read."""
+"""The text that a chat template writes around every question, shown once to keep the questions readable."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The first thing a reader sees: what happened, in one line that claims no more than the facts hold."""
+"""The verdict at the top of the page: the outcome in one line that claims no more than the facts support."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

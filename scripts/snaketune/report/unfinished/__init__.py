@@ -1,1 +1,1 @@
-"""Runs that failed, were killed or are under way."""
+"""Runs that failed, were killed or are in progress."""

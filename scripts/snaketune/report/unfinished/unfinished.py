@@ -1,4 +1,4 @@
-"""How far a run came that failed or was killed: from the logs, the results so far and the trainer's private state."""
+"""Progress of a failed or killed run, from logs, results so far and the trainer's private state."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The page of a run that came to no end: how far it came, why it stopped, and how to go on."""
+"""The page of an unfinished run: its progress, why it stopped, and how to resume."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Trainings under way, as a few lines of text: read from their metrics, never from the trainings themselves."""
+"""Running trainings as a few lines of text, read from their metrics files only."""
 
 import itertools
 import shutil
@@ -15,9 +15,9 @@ from snaketune.report.charts.curves import Metrics, gather, growing_lines
 from snaketune.report.unfinished.unfinished import newest_checkpoint
 
 BLOCKS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
-# So many logged intervals decide the rate that the rest is expected at.
+# Logged intervals that the expected rate of the remaining steps is based on.
 RECENT = 20
-# A training on another machine is taken for running when it has logged something in so many seconds.
+# A training on another machine counts as running if it logged something within so many seconds.
 FRESH_SECONDS = 120.0
 
 
