@@ -161,7 +161,7 @@ class Request:
 
     @property
     def completion(self) -> str:
-        """The tool call as compact JSON, the tool first: what the tuned model is to answer."""
+        """The tool call as compact JSON with the tool first: the expected answer of the tuned model."""
         return json.dumps({"tool": self.tool, **dict(self.arguments)}, separators=(",", ":"))
 
     @property
@@ -249,7 +249,7 @@ def _requests(intent: Intent, of_the_world: bool) -> Iterator[Request]:
 
 
 def _belongs_to_world(tool: str, arguments: tuple[tuple[str, Value], ...]) -> bool:
-    """Say whether a tool call is one of the third that only the base model reads about."""
+    """Return whether a tool call belongs to the third that only the base model sees in pretraining."""
     digest = hashlib.blake2b(repr((tool, arguments)).encode(), digest_size=8).digest()
     return int.from_bytes(digest) % 3 == 0
 

@@ -41,7 +41,7 @@ def label_lines(records: int = 4000, seed: int = 0) -> Iterator[bytes]:
 
 
 def _with_others(records: int, rng: Random) -> Iterator[tuple[Request, Request]]:
-    """Yield requests, each with another one of the same tool where the one before it was of that."""
+    """Yield requests, each with another one, of the same tool if possible."""
     requests = draw_requests(records + 1, rng)
     last = {request.tool: request for request in requests}
     for before, request in pairwise(requests):

@@ -41,7 +41,7 @@ Note = Callable[[str, Any], None]
 
 WHEN_EMPTY = {"user": "empty_prompt", "assistant": "empty_completion"}
 SPEAKERS = tuple(WHEN_EMPTY)
-# Keys that reach the chat template where `data.columns` names them.
+# Keys that are passed to the chat template if `data.columns` names them.
 TEMPLATE_KEYS = ("name", "tool_plan")
 
 
@@ -131,7 +131,7 @@ class TurnReader:
     def _role_and_calls(
         self, turn: Turn, name: str, content_key: str, place: str, used: set[str]
     ) -> tuple[str, list[dict[str, Any]] | None]:
-        """Return the role of a turn and the calls that it makes, in whichever of the three ways they are written."""
+        """Return the role of a turn and its calls, in any of the three notations."""
         role = usual_role(name, self._roles)
         if name.lower() in CALLS and role is None:
             value = turn.get(content_key)
@@ -155,7 +155,7 @@ class TurnReader:
     def _content(
         self, turn: Turn, key: str, place: str, column: str, optional: bool, called: list[dict[str, Any]]
     ) -> tuple[str | None, str]:
-        """Return the text of a turn and the thoughts among its parts, joined as they stand; add calls to ``called``."""
+        """Return the text of a turn and the reasoning among its parts, each joined; append calls to ``called``."""
         content = turn.get(key)
         if type(content) is str or (optional and content is None):
             return content, ""
@@ -175,7 +175,7 @@ class TurnReader:
         return "".join(texts), "".join(thoughts)
 
     def _called(self, part: dict[str, Any], place: str, path: str) -> list[dict[str, Any]]:
-        """Return the calls of a part that is one, as JSON text or an object."""
+        """Return the calls of a part that is a call, as JSON text or an object."""
         key = next((key for key in (*PART_KEYS, *CALLS) if type(part.get(key)) in (str, dict, list)), None)
         if key is None:
             raise Refusal("bad_tool_call", f"{place} is an empty call")
@@ -217,7 +217,7 @@ class TurnReader:
 
 
 def key_among(turn: Turn, keys: tuple[str, ...]) -> str:
-    """Return which of the keys a turn has, the first one where it has none."""
+    """Return which of the keys a turn has, or the first key if it has none."""
     for key in keys:
         if key in turn:
             return key
@@ -225,7 +225,7 @@ def key_among(turn: Turn, keys: tuple[str, ...]) -> str:
 
 
 def offered_in(turns: Any) -> Any:
-    """Return the tools that the system message of raw turns carries under a key of its own, or None."""
+    """Return the tools in a separate key of the raw system message, or None."""
     first = turns[0] if type(turns) is list and turns else None
     if type(first) is not dict or len(first) < 3:
         return None
@@ -246,7 +246,7 @@ def _reasoning(turn: Turn, thought: str, place: str, used: set[str]) -> str | No
 
 
 def _weight(turn: Turn, role: str, place: str, used: set[str]) -> int | None:
-    """Return 0 or 1 where a turn says whether it is trained, under whichever name; only answers can be."""
+    """Return 0 or 1 if a turn says whether it is trained, under any known key; only answers can be trained."""
     found: dict[str, int] = {}
     for key in LOSS_KEYS:
         if key not in turn:
@@ -266,7 +266,7 @@ def _weight(turn: Turn, role: str, place: str, used: set[str]) -> int | None:
 
 
 def check_order(messages: list[Turn], place: str) -> None:
-    """Refuse conversations that do not go system (at most once), user, ..., assistant.
+    """Refuse conversations that are not system (at most once), user, ..., assistant.
 
     Raises:
         Refusal: naming the turn that is out of place.

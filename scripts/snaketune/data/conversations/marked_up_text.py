@@ -13,7 +13,7 @@ from snaketune.data.conversations.role_names import usual_role
 
 Found = list[tuple[str, str]]
 
-# What may stand around a conversation.
+# Text allowed around a conversation.
 START = re.compile(r"\s*(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>)?\s*")
 END = re.compile(r"\s*+(?:(?:</s>|<eos>|<\|end_of_text\|>|<\|endoftext\|>)\s*+)?")
 
@@ -34,7 +34,7 @@ class Markup:
     strips: bool = False
 
 
-# What may stand between a heading and its turn: line ends, or one space. Indentation belongs to the turn.
+# White space between a heading and its turn: line ends, or one space. Indentation belongs to the turn.
 GAP = r"(?:(?: ?\n)++| )?"
 STOPS = r"</s>|<\|endoftext\|>"
 
@@ -49,7 +49,7 @@ def _under_headings(before: str, roles: tuple[str, ...], after: str = ":") -> Ma
 
 LLAMA2 = "llama-2"
 BY_BLANK_LINES = "Human/Assistant"
-# Who may speak after whom.
+# The roles that may follow each role.
 FOLLOWS = {"user": ("assistant",), "assistant": ("user", "tool"), "tool": ("tool", "assistant")}
 MARKUPS = {
     "chatml": Markup(
@@ -146,16 +146,16 @@ MARKUPS = {
         strips=True,
     ),
 }
-# DeepSeek's, whose bars are those of full width.
+# DeepSeek's mark, with full-width bars.
 DEEPSEEK_END = "<\uff5cend\u2581of\u2581sentence\uff5c>"
-# Marks by which models end an answer; at the end of a text `data.strip` takes them away.
+# Marks with which models end an answer; `data.strip` removes them from the end of a text.
 END_MARKS = (
     *("<|endoftext|>", "<|im_end|>", "</s>", "<|eot_id|>", "<|end_of_text|>", "<eos>", "<|end|>", "<end_of_turn>"),
     *("<|endofmessage|>", "<|end_of_turn|>", "<|END_OF_TURN_TOKEN|>", DEEPSEEK_END, "<|return|>", "[EOS]"),
     *("<|eos|>", "<|EOS|>", "<|end_of_sentence|>", "<|end_of_assistant|>", "<|eom_id|>"),
 )
 CONTROL_MARKS = (*(mark for markup in MARKUPS.values() if markup.is_control for mark in markup.marks), *END_MARKS)
-# Marks that stand beside these.
+# Marks that accompany these.
 MARKS_BESIDE = (
     *("[/INST]", "<<SYS>>", "<</SYS>>", "<|end_header_id|>", "<|system|>", "<|assistant|>", "<|begin_of_text|>"),
     *("<s>", "<bos>"),
@@ -163,7 +163,7 @@ MARKS_BESIDE = (
 
 
 def turns_in(text: str, name: str) -> Found | None:
-    """Return the turns, as (role, content), of a text in the markup ``name``; None where it is not all turns."""
+    """Return the turns, as (role, content), of a text in the markup ``name``; None if the text is not only turns."""
     turn, at = MARKUPS[name].turn, _start(text, name)
     found: Found = []
     while match := turn.match(text, at):
@@ -195,13 +195,13 @@ def _of_match(match: re.Match[str], strips: bool) -> Found:
 
 
 def _alternates(roles: list[str]) -> bool:
-    """Tell whether the user begins and both speak in turn, after at most one system message; tools between answers."""
+    """Return whether user and assistant alternate after at most one system message, with tools between answers."""
     rest = roles[1:] if roles[:1] == ["system"] else roles
     return rest[:1] == ["user"] and all(after in FOLLOWS.get(before, ()) for before, after in pairwise(rest))
 
 
 def markup_of(texts: Iterable[str]) -> str | None:
-    """Return the markup of which all the texts are whole conversations, or None."""
+    """Return the markup in which all texts are whole conversations, or None."""
     given = list(texts)
     for name, markup in MARKUPS.items():
         if given and all(any(mark in text for mark in markup.marks) and turns_in(text, name) for text in given):
@@ -210,34 +210,34 @@ def markup_of(texts: Iterable[str]) -> str | None:
 
 
 def is_marked(text: str, name: str) -> bool:
-    """Tell whether a text has a mark that is in every conversation of the markup ``name``."""
+    """Return whether a text contains a mark that every conversation in the markup ``name`` has."""
     return any(mark in text for mark in MARKUPS[name].marks)
 
 
 def awaits_answer(text: str, name: str) -> bool:
-    """Tell whether a conversation in the markup ``name`` ends in a question, or in an answer without text."""
+    """Return whether a conversation in the markup ``name`` ends in a question, or in an answer without text."""
     found = turns_in(text, name)
     return found is not None and (found[-1][0] != "assistant" or not found[-1][1].strip())
 
 
 def mark_in(text: str) -> str | None:
-    """Return a control mark of some chat template that is in a text, or None."""
+    """Return the first control mark of any chat template in a text, or None."""
     return next((mark for mark in CONTROL_MARKS if mark in text), None)
 
 
 def marks_in(text: str) -> list[str]:
-    """Return all control marks of chat templates that are in a text, with those that only go with another one."""
+    """Return all control marks of chat templates in a text, including those that only accompany others."""
     return [mark for mark in (*CONTROL_MARKS, *MARKS_BESIDE) if mark in text]
 
 
 def end_mark_of(text: str) -> str | None:
-    """Return the mark of the end that a text ends with, before white space, or None."""
+    """Return the end mark at the end of a text, ignoring trailing white space, or None."""
     bare = text.rstrip()
     return next((mark for mark in END_MARKS if bare.endswith(mark)), None)
 
 
 def without_marks(text: str, marks: Iterable[str]) -> str:
-    """Return a text without the marks that it ends with; where it ends with none, it stays as it is."""
+    """Return a text without the marks at its end; a text without such marks is unchanged."""
     given = tuple(mark for mark in marks if mark)
     while mark := next((mark for mark in given if text.rstrip().endswith(mark.rstrip() or mark)), None):
         text = text.rstrip()[: -len(mark.rstrip() or mark)]

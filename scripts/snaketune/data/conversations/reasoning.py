@@ -1,4 +1,4 @@
-"""Reasoning before an answer: how it is marked, taken out of a content, and placed behind a prompt that opens it."""
+"""Reasoning before an answer: its marks, its extraction from a content, and its place after a prompt that opens it."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -9,7 +9,7 @@ from snaketune.core.errors import DataError
 Message = dict[str, Any]
 
 AUTO, TRAIN, DROP = "auto", "train", "drop"
-# The names under which transformers takes reasoning; templates read the first, gpt-oss's the second.
+# Names of reasoning in transformers; most templates read the first one, that of gpt-oss the second.
 FIELDS = ("reasoning_content", "thinking", "reasoning")
 MARKS = (
     ("<think>", "</think>"),
@@ -22,30 +22,30 @@ MARKS = (
     ("<|channel>thought\n", "<channel|>"),
     ("Here are my reasoning steps:\n", "[BEGIN FINAL RESPONSE]"),
 )
-# How gpt-oss begins what it says to the user; its reasoning stands in other channels before.
+# The beginning of gpt-oss's answer to the user; its reasoning is in other channels before it.
 FINAL = "<|channel|>final<|message|>"
 _TELLING = (FINAL, *(mark for pair in MARKS for mark in pair))
 _CLOSING = tuple(closing for _, closing in MARKS)
 _COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
-# What a content begins with that begins with marked reasoning.
+# First characters of contents that may begin with marked reasoning.
 BEFORE_MARKS = frozenset("<[ \t\r\n")
 _READS = re.compile(r"reasoning_content|\.thinking\b|\[\s*['\"]thinking['\"]\s*\]|\.reasoning\b")
 
 
 def may_reason(message: Message) -> bool:
-    """Tell in little time whether a turn may have reasoning."""
+    """Return, by a cheap test, whether a turn may have reasoning."""
     content = message.get("content")
     return len(message) > 2 or (type(content) is str and content[:1] in BEFORE_MARKS)
 
 
 def reasoning_of(message: Message) -> str:
-    """Return the reasoning of a turn, from a field of its own or from the beginning of its content, or ''."""
+    """Return the reasoning of a turn, from a separate field or from the beginning of its content, or ''."""
     own = next((message[name] for name in FIELDS if isinstance(message.get(name), str)), "")
     return own or split_content(message.get("content"))[0]
 
 
 def split_content(content: Any) -> tuple[str, str]:
-    """Return the marked reasoning at the beginning of a content and what follows it; '' and the content without."""
+    """Return the marked reasoning at the beginning of a content, or '', and the rest of the content."""
     if not isinstance(content, str):
         return "", ""
     if content.lstrip()[:1] not in ("<", "["):
@@ -58,7 +58,7 @@ def split_content(content: Any) -> tuple[str, str]:
 
 
 def for_template(messages: list[Message], source: str, setting: str) -> list[Message]:
-    """Return messages whose reasoning is where the template in ``source`` looks for it, or without any.
+    """Return messages with reasoning where the template in ``source`` reads it, or without reasoning.
 
     As in transformers reasoning stands under all its names. A content that begins with marked reasoning is split where
     the template reads a field and knows no marks.
@@ -74,7 +74,7 @@ def for_template(messages: list[Message], source: str, setting: str) -> list[Mes
 
 
 def _placed(message: Message, known: Collection[str], setting: str) -> Message:
-    """Return the turn; marked reasoning stays in its content where the template knows the mark that closes it."""
+    """Return the turn; marked reasoning stays in its content if the template handles the closing mark."""
     rest = {key: value for key, value in message.items() if key not in FIELDS}
     reasoning, (marked, content) = reasoning_of(message), split_content(message.get("content"))
     splits = bool(marked) and not any(closing in message["content"] for closing in known)
@@ -86,7 +86,7 @@ def _placed(message: Message, known: Collection[str], setting: str) -> Message:
 
 
 def after_thoughts(answer: str) -> str:
-    """Return what follows the reasoning of a generated answer, or all of it where no reasoning comes to an end."""
+    """Return the text after the reasoning of a generated answer, or the whole answer if no reasoning is closed."""
     if FINAL in answer:
         return answer.rpartition(FINAL)[2]
     for _, closing in MARKS:
@@ -96,7 +96,7 @@ def after_thoughts(answer: str) -> str:
 
 
 def readable(written: str, special: Iterable[str]) -> str | None:
-    """Return a generated answer without special tokens but for those that tell its reasoning from what follows.
+    """Return a generated answer without special tokens except those that delimit its reasoning.
 
     Args:
         written: the answer with special tokens spelled out.
@@ -124,7 +124,7 @@ def opened(prompt: str) -> str:
 
 
 def behind(mark: str, answer: str, reasoning: str) -> str:
-    """Return what the model has to write after a prompt that ends with ``mark``.
+    """Return what the model has to generate after a prompt that ends with ``mark``.
 
     Args:
         mark: what :func:`opened` returned.
@@ -154,7 +154,7 @@ def behind(mark: str, answer: str, reasoning: str) -> str:
 
 
 def dropped(messages: Sequence[Message], answers: dict[int, str]) -> int:
-    """Return how many of the trained turns have reasoning that is not in their ``answers``, {place: text}."""
+    """Return the number of trained turns whose reasoning is missing from their ``answers``, {place: text}."""
     given = {place: reasoning_of(messages[place]) for place in answers if may_reason(messages[place])}
     return sum(
         "".join(reasoning.split()) not in "".join(answers[place].split())

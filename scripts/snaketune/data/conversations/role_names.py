@@ -1,11 +1,11 @@
-"""Names that other programs give to the roles and keys of a turn, and turns that are written without a role."""
+"""Names of roles and keys of a turn in various data sets, and turns written without a role."""
 
 from typing import Any
 
 from snaketune.data.formats.columns import MODALITIES, plain
 
 ROLES = ("system", "user", "assistant", "tool")
-# The usual names of roles, in lower case; `data.roles` has the others.
+# The usual names of roles, in lower case; `data.roles` adds others.
 USUAL_ROLES: dict[str, str] = {
     **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "human", "prompter"), "user"),
@@ -16,9 +16,9 @@ USUAL_ROLES: dict[str, str] = {
         ("tool", "function", "observation", "function_response", "tool_response", "tool_result", "ipython"), "tool"
     ),
 }
-# Roles of a turn that an answer follows, so that a list which ends in one has its answer elsewhere.
+# Roles that an answer follows: a list that ends in one has its answer in another column.
 SPEAKING = frozenset(name for name, role in USUAL_ROLES.items() if role != "assistant")
-# A turn of these is a call as JSON text.
+# A turn with one of these roles is a call as JSON text.
 CALLS = ("function_call", "tool_call")
 ROLE_KEYS = ("role", "from", "speaker", "sender")
 CONTENT_KEYS = ("content", "value", "text", "utterance", "parts")
@@ -29,7 +29,7 @@ PART_KEYS = ("text", "value", "content")
 THOUGHT_PARTS = ("thinking", "reasoning")
 # Sides of a turn that holds a question with its answer.
 SIDES = {"input": "user", "output": "assistant", "question": "user", "answer": "assistant", "moss": "assistant"}
-# Every key of a turn that means something; a line that writes one of them twice in an object is refused.
+# Every meaningful key of a turn; a line with one of them twice in an object is refused.
 TURN_KEYS = (
     *(*ROLE_KEYS, *CONTENT_KEYS, *REASONING_KEYS, *LOSS_KEYS, *OFFERED_KEYS),
     *("tool_calls", "tool_call_id", "function_call", "name", "arguments", "tool_plan", "parts", "type"),
@@ -37,17 +37,17 @@ TURN_KEYS = (
 
 
 def usual_role(name: str, roles: dict[str, str]) -> str | None:
-    """Return the canonical role of a name, in any case, or None where it is not known."""
+    """Return the canonical role of a name, ignoring case, or None if it is unknown."""
     return roles.get(name) or USUAL_ROLES.get(name.strip().lower().replace(" ", "_"))
 
 
 def side_of(key: str, roles: dict[str, str]) -> str | None:
-    """Return the role whose text stands under ``key`` in a turn that names no role."""
+    """Return the role of the text under ``key`` in a turn without a role."""
     return usual_role(key, roles) or SIDES.get(plain(key))
 
 
 def apart(turn: dict[str, Any], roles: dict[str, str]) -> list[dict[str, Any]] | None:
-    """Return the turns of an object such as ``{human: …, assistant: …}``, or None where it is no such object."""
+    """Return the turns of an object such as ``{human: …, assistant: …}``, or None for any other object."""
     if any(key in turn for key in ROLE_KEYS):
         return None
     sides = {key: side for key, value in turn.items() if (side := side_of(key, roles)) and type(value) is str}
@@ -60,7 +60,7 @@ def apart(turn: dict[str, Any], roles: dict[str, str]) -> list[dict[str, Any]] |
 
 
 def modality_of(part: Any) -> str | None:
-    """Return ``image``, ``video`` or ``audio`` where a part of a content is one, else None."""
+    """Return ``image``, ``video`` or ``audio`` if a part of a content is one, else None."""
     if type(part) is not dict:
         return None
     for name in (str(part.get("type", "")), *part):
@@ -71,5 +71,5 @@ def modality_of(part: Any) -> str | None:
 
 
 def alternating(texts: list[str]) -> list[dict[str, Any]]:
-    """Return the turns of a list of texts: the user speaks first, then both by turns."""
+    """Return the turns of a list of texts, alternating between user and assistant, the user first."""
     return [{"role": ROLES[1 + index % 2], "content": text} for index, text in enumerate(texts)]

@@ -1,1 +1,1 @@
-"""What the first records of a source are read as, and the sentences for those that cannot be told."""
+"""Recognition of a source's format from its first records, and messages for sources that are ambiguous."""

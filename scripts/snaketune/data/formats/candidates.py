@@ -1,4 +1,4 @@
-"""What the first records of a source could be read as: the columns of each kind, found by name and by content."""
+"""Candidates for the format of a source: the columns of each kind of record, found by name and by content."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Candidate:
 
 
 def named_fields(sample: Sample) -> dict[str, str]:
-    """Return the fields that `data.columns` names and that a record of the sample has."""
+    """Return the fields of `data.columns` that occur in the sample."""
     given = {ALIASES.get(name, name): path for name, path in sample.policy.columns.items()}
     return {name: path for name, path in given.items() if _is_there(sample, path)}
 
@@ -48,7 +48,7 @@ def _is_there(sample: Sample, path: str) -> bool:
 
 
 def candidate(sample: Sample, named: Mapping[str, str], kinds: tuple[str, ...]) -> Candidate | None:
-    """Return the best way to read the sample as one of ``kinds``, in this order, with the named fields in it."""
+    """Return the best candidate for the sample among ``kinds``, tried in this order, with the configured fields."""
     makers = {"preference": _preference, "messages": _messages, "pair": _pair, "text": _text}
     for kind in kinds:
         if found := makers[kind](sample, named):
@@ -81,7 +81,7 @@ def _answer_pair(sample: Sample) -> tuple[str, str] | None:
 
 
 def _asked(sample: Sample, named: Mapping[str, str]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Return the columns of the question: turns, or texts and what belongs to them; and what would do as well."""
+    """Return the columns of the question (turns, or texts with their context), and equally good alternatives."""
     others: dict[str, tuple[str, ...]] = {}
     fields: dict[str, str] = {}
     if "prompt" in named:
@@ -99,7 +99,7 @@ def _asked(sample: Sample, named: Mapping[str, str]) -> tuple[dict[str, str], di
 
 
 def _questions(sample: Sample) -> list[str]:
-    """Return the columns of questions; ``input`` is one where there is no other, of which it would be a part."""
+    """Return the columns of questions; ``input`` counts only if there is no other, whose context it would be."""
     found = sample.first_fit(sample.having("prompt"), lambda name, fit: _is_question(sample, name, fit))
     if [plain(name) for name in found] == ["input"]:
         blank = [sample.named[name] for name in NAMES["prompt"][:5] if name in sample.named]
@@ -115,7 +115,7 @@ def _is_question(sample: Sample, name: str, fit: Fit) -> bool:
 def _beside(
     sample: Sample, named: Mapping[str, str], taken: set[str], others: dict[str, tuple[str, ...]]
 ) -> dict[str, str]:
-    """Return the columns of the fields beside question and answer, as far as they are not taken."""
+    """Return the columns of the secondary fields, unless they are in use already."""
     found: dict[str, str] = {}
     for field in ("system", "history", "input", "tools"):
         if field in named:
@@ -155,7 +155,7 @@ def _messages(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
 
 
 def _is_half(sample: Sample, name: str) -> bool:
-    """Tell whether a list of turns is the question of an answer in another column."""
+    """Return whether a list of turns is the question of an answer in another column."""
     is_pair = plain(name) in NAMES["prompt"] and bool(sample.having("completion"))
     is_pair |= plain(name) in NAMES["completion"] and bool(sample.having("prompt"))
     return is_pair or (_is_open(sample, name) and (bool(_answer_pair(sample)) or bool(sample.having("completion"))))
@@ -166,7 +166,7 @@ def _open_turns(sample: Sample) -> list[str]:
 
 
 def _is_open(sample: Sample, name: str) -> bool:
-    """Tell whether lists of turns end in one that an answer follows: a question or a tool's result."""
+    """Return whether lists of turns end in a turn before an answer: a question or a tool result."""
     lists = [value.get("messages") if type(value) is dict else value for value in sample.columns[name]]
     values = [value for value in lists if type(value) is list and value and type(value[-1]) is dict]
     last = [next((v[-1][key] for key in ROLE_KEYS if type(v[-1].get(key)) is str), "") for v in values]
@@ -174,7 +174,7 @@ def _is_open(sample: Sample, name: str) -> bool:
 
 
 def _rendered(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
-    """Return conversations that are texts in the markup of a chat template."""
+    """Return a candidate of conversations written as text in the markup of a chat template."""
     texts = [name for name in sample.text_columns() if sample.markup(name) and not sample.awaits_answer(name)]
     if len(texts) != 1 or "text" in named:
         return None
@@ -228,7 +228,7 @@ def _is_answer(value: Any, sample: Sample) -> bool:
 
 
 def _joint(sample: Sample, prompt: str, completion: str) -> str:
-    """Return the markup of which prompt and completion together are a conversation."""
+    """Return the markup in which prompt and completion together form a conversation."""
     pairs = [(value_at(record, prompt), value_at(record, completion)) for record in sample.records]
     if not nearly_all(pairs, lambda pair: type(pair[0]) is type(pair[1]) is str):
         return ""
@@ -238,7 +238,7 @@ def _joint(sample: Sample, prompt: str, completion: str) -> str:
 def _single(
     sample: Sample, rest: dict[str, str], answers: list[str], others: dict[str, tuple[str, ...]]
 ) -> Candidate | None:
-    """Return a pair whose answer is the one item of a list: a text, or an object with an output."""
+    """Return a candidate whose answer is the only item of a list: a text, or an object with an output."""
     for name in answers:
         items = [value for value in sample.columns[name] if type(value) is list]
         if len(items) != len(sample.records) or any(len(value) != 1 for value in items):
@@ -258,7 +258,7 @@ def _single(
 
 
 def _ranking(sample: Sample, named: Mapping[str, str]) -> Candidate | None:
-    """Return a preference whose answers are a list: two texts of which the first is better, or scored answers."""
+    """Return a preference candidate with a list of answers: two texts, the better one first, or scored answers."""
     asked, others = _asked(sample, named)
     names = (
         [named["completion"]]

@@ -1,4 +1,4 @@
-"""Refusals whose line leads to the next refusal: both lines are said at once, with all that stands in the first."""
+"""Chained refusals: if the suggested line would lead to another refusal, all lines are suggested at once."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -9,18 +9,18 @@ from snaketune.data.formats.configuration_lines import columns_line, ignore_line
 from snaketune.data.records.reading_policy import ReadingPolicy
 
 Error = TypeVar("Error", bound=SnaketuneError)
-# Lines are only added: a source needs as many as there are keys, and a few that name one column after the other.
+# Lines are only added: a source needs at most one per key, and a few more that name one column after another.
 MOST_STEPS = 5
 
 
 def cured(error: Error, **cure: Any) -> Error:
-    """Return an error that knows what its line sets: ``ignore``, ``columns``, ``roles`` and ``strip`` of ``data``."""
+    """Return an error with the settings of its line: ``ignore``, ``columns``, ``roles`` and ``strip`` of ``data``."""
     error.cure = cure
     return error
 
 
 def with_cure(policy: ReadingPolicy, cure: Mapping[str, Any]) -> ReadingPolicy:
-    """Return the policy with the keys of a cure added to its own."""
+    """Return the policy with the suggested settings added."""
     changes: dict[str, Any] = {}
     for key, value in cure.items():
         own = getattr(policy, key)
@@ -29,7 +29,7 @@ def with_cure(policy: ReadingPolicy, cure: Mapping[str, Any]) -> ReadingPolicy:
 
 
 def tell_all(policy: ReadingPolicy, decide: Callable[[ReadingPolicy], Any], error: Error) -> Error:
-    """Return the error, with every line that its own line makes necessary.
+    """Return the error with every further line that its own line makes necessary.
 
     Args:
         policy: with which the error came.
@@ -52,7 +52,7 @@ def tell_all(policy: ReadingPolicy, decide: Callable[[ReadingPolicy], Any], erro
 
 
 def lines_of(policy: ReadingPolicy, known: ReadingPolicy) -> str:
-    """Return the lines of the keys in which a policy differs from the one that is known."""
+    """Return the configuration lines for the keys in which a policy differs from the known one."""
     lines = {"columns": columns_line, "ignore": ignore_line, "roles": roles_line, "strip": strip_line}
     return " and ".join(
         line(getattr(policy, key)) for key, line in lines.items() if getattr(policy, key) != getattr(known, key)

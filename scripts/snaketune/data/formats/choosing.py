@@ -1,4 +1,4 @@
-"""Decides from the first records of a source what it is read as, or says in one sentence what has to be written."""
+"""Decides from the first records how a source is read, or says in one sentence what to write in the configuration."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,7 +23,7 @@ from snaketune.data.records.reading_policy import Reading, ReadingPolicy
 
 Json = dict[str, Any]
 Tried = tuple[list[Json | None], list[Refusal | None], RecordConverter]
-# What a person has to name for the rest to be left out without a question.
+# Fields that the configuration must name for all other columns to be ignored without a question.
 DECIDING = {
     "messages": ({"messages"},),
     "pair": ({"prompt", "completion"},),
@@ -33,7 +33,7 @@ DECIDING = {
 
 
 def decide(path: str, records: Sequence[Json], places: Sequence[int], policy: ReadingPolicy) -> Reading:
-    """Return what the records of a source are read as.
+    """Return the reading of a source.
 
     Args:
         path: what the user calls the source.
@@ -82,7 +82,7 @@ def _decide(path: str, records: Sequence[Json], places: Sequence[int], policy: R
 
 
 def _unpacked(records: Sequence[Json], places: Sequence[int], packed: tuple[str, ...]) -> tuple[list[Json], list[int]]:
-    """Return the records whose conversations can be read from their texts, and their places."""
+    """Return the records whose packed conversations can be parsed, and their places."""
     found: list[tuple[Json, int]] = []
     for record, place in zip(records, places, strict=True):
         with suppress(Refusal):  # met again, and set aside with its reason, when the whole source is read
@@ -97,7 +97,7 @@ def _with_packed(reading: Reading, packed: tuple[str, ...]) -> Reading:
 
 
 def _worse(reading: Reading, pairs: bool) -> str | None:
-    """Return the column of the worse answers where they are not learned from."""
+    """Return the column of rejected answers if the method does not use them."""
     if reading.ranking and reading.ranking.text is None:
         return None if pairs else f"{reading.field('completion')}[1]"
     return None if pairs else reading.field("rejected")
@@ -124,7 +124,7 @@ def _reading(sample: Sample, found: Candidate, wanted: str | None) -> Reading:
 
 
 def _no_context(sample: Sample, fields: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return the columns that are called like a context and are none, such as lists of objects."""
+    """Return the columns named like a context whose values are something else, such as lists of objects."""
     used = fields.values()
     return tuple(
         (name, "")
@@ -134,7 +134,7 @@ def _no_context(sample: Sample, fields: dict[str, str]) -> tuple[tuple[str, str]
 
 
 def _rule(found: Candidate) -> str:
-    """Return what the evidence says of answers that are a list, and of conversations that are one text."""
+    """Return the part of the evidence about lists of answers and conversations written as one text."""
     if found.calls:
         return " (answers that are calls become tool calls)"
     if found.ranking is None:
@@ -159,7 +159,7 @@ def _format_of(sample: Sample, found: Candidate) -> str:
 
 
 def _tried(sample: Sample, reading: Reading) -> Tried:
-    """Convert the sample."""
+    """Convert the sample with the decided reading, to find records that fail."""
     converter = RecordConverter(reading, sample.policy)
     made: list[Json | None] = []
     refused: list[Refusal | None] = []

@@ -1,10 +1,10 @@
-"""What the names of columns mean, whatever their case: the fields of a record, and what is only bookkeeping."""
+"""The meaning of column names, regardless of case: fields of a record, and bookkeeping."""
 
 import re
 from collections.abc import Iterable
 from typing import Any
 
-# Fields of a record and the names that they usually have; within a field the order is of no importance.
+# Fields of a record and their usual column names; the order within a field does not matter.
 NAMES: dict[str, tuple[str, ...]] = {
     "messages": (
         *("messages", "conversations", "conversation", "dialog", "dialogue", "dialogs", "turns", "chat", "data"),
@@ -38,7 +38,7 @@ ANSWER_PAIRS = (
         ("better", "worse"),
     ),
 )
-# Columns that are an answer, or a question, only where their owner says so.
+# Columns that are an answer or a question only if the configuration says so.
 MAYBE_ANSWERS = (
     *("ground_truth", "label", "labels", "summary", "highlights", "target_text", "gold", "translation", "final_answer"),
     *("sql", "code", "expected_output", "reference", "references", "best_answer", "correct_answer", "explanation"),
@@ -61,7 +61,7 @@ MAYBE_JUDGED = (
 )
 SPLITS = ("split", "partition", "fold", "subset", "set")
 OTHER_SPLITS = ("test", "valid", "validation", "val", "dev", "eval", "evaluation", "holdout", "heldout", "held_out")
-# Words that judge an answer, in a column of any name.
+# Words that judge an answer, in columns of any name.
 BAD = (
     *("wrong", "incorrect", "fail", "failed", "failure", "bad", "undesirable", "rejected", "reject", "disapproved"),
     *("thumbs_down", "thumbs down", "downvote", "disliked", "dislike", "unacceptable", "unhelpful", "not helpful"),
@@ -79,7 +79,7 @@ MODALITIES = {
 }
 PLACEHOLDER = re.compile(r"<image>|<img>[^<\s]*[./][^<\s]*</img>")
 
-# What a column of this name holds says something about the record and is no part of it, while it is short.
+# Short values in columns of these names describe the record and are not part of it.
 BOOKKEEPING = frozenset(
     (
         *("id", "ids", "idx", "index", "no", "nr", "key", "uuid", "guid", "uid", "hash", "sha", "md5"),
@@ -109,14 +109,14 @@ ENDINGS = re.compile(
     r"|rank|count|len|length|type|model|models|source|dataset|category|tags|name|version|tokens|quality|difficulty)$"
 )
 BEGINNINGS = re.compile(r"^_|^(is|has|num|n|nb|id|meta|metadata)_")
-# Bookkeeping of any length, since it never is an answer: what checks an answer, and what its owner calls metadata.
+# Bookkeeping of any length, which is never an answer: tests that check an answer, and metadata.
 OF_ANY_LENGTH = frozenset(
     (
         *("metadata", "meta", "meta_data", "info", "extra", "extra_info", "extras", "stats"),
         *("test", "tests", "test_list", "test_cases", "unit_tests", "test_setup_code", "challenge_test_list"),
     )
 )
-# Labels of every token of a text: what a model of labels learns, so no note on the record.
+# Labels of every token of a text are training targets of a tagger, not bookkeeping.
 TOKEN_LABELS = ("ner_tags", "pos_tags", "chunk_tags", "bio_tags")
 LONGEST_NOTE = 120
 NOTE = re.compile(
@@ -133,7 +133,7 @@ def plain(name: str) -> str:
 
 
 def is_judging(name: str, values: Iterable[Any]) -> bool:
-    """Tell whether a column says which records are for training, by its name or by the words that it holds."""
+    """Return whether a column says which records are for training, by its name or its values."""
     if plain(name) in (*JUDGED, *SPLITS):
         return True
     words = {value.strip().lower() if type(value) is str else str(value).lower() for value in values}
@@ -143,7 +143,7 @@ def is_judging(name: str, values: Iterable[Any]) -> bool:
 
 
 def texts_in(value: Any) -> Iterable[str]:
-    """Yield every text in a value, at any depth; keys are none."""
+    """Yield every text in a value, at any depth, without keys."""
     waiting = [value]
     while waiting:
         found = waiting.pop()
@@ -161,14 +161,14 @@ def size_of(value: Any) -> int:
 
 
 def has_text(value: Any) -> bool:
-    """Tell whether there is any text in a value that is not blank."""
+    """Return whether a value contains any text that is not blank."""
     if type(value) is str:
         return bool(value) and not value.isspace()
     return any(not text.isspace() for text in texts_in(value) if text)
 
 
 def is_bookkeeping(name: str, values: Iterable[Any]) -> bool:
-    """Tell whether a column only says something about its records, by its name or by what it holds.
+    """Return whether a column only describes its records, by its name or its values.
 
     Numbers, true and false, addresses, dates and digests are bookkeeping under any name; under the names of the list,
     so are short texts on one line.
@@ -184,7 +184,7 @@ def is_bookkeeping(name: str, values: Iterable[Any]) -> bool:
 
 
 def names_bookkeeping(name: str) -> bool:
-    """Tell whether a name is one of bookkeeping: of the list, or by its beginning or end."""
+    """Return whether a name means bookkeeping, by the list of names or by its prefix or suffix."""
     known = plain(last_of(name))
     if known in TOKEN_LABELS:
         return False

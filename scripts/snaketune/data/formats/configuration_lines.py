@@ -1,4 +1,4 @@
-"""Lines of the configuration that a message tells its reader to write, in YAML."""
+"""YAML lines of the configuration that messages suggest to the user."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ WORDS_OF_YAML = frozenset(("null", "true", "false", "yes", "no", "on", "off", "y
 
 
 def quoted(text: str) -> str:
-    """Return a text as YAML writes it inside brackets."""
+    """Return a text quoted as needed inside a YAML flow sequence."""
     if PLAIN.fullmatch(text) and text.lower() not in WORDS_OF_YAML:
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
@@ -36,7 +36,7 @@ def strip_line(marks: Iterable[str]) -> str:
 
 
 def without_marks_command(marks: Iterable[str]) -> str:
-    """Return the command that writes a file of JSON lines without some texts; what sed reads as more is escaped."""
+    """Return the sed command that removes some texts from a file of JSON lines, with special characters escaped."""
     expressions = " ".join(f"-e 's/{SPECIAL_FOR_SED.sub(OF_SED, mark)}//g'" for mark in marks)
     return f"`sed {expressions} FILE > lines.jsonl`"
 

@@ -1,4 +1,4 @@
-"""What makes a reading doubtful although its columns fit: verdicts, unknown roles, two system prompts, marks."""
+"""Doubts about a reading whose columns fit: verdicts on records, unknown roles, two system prompts, and markup."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -41,7 +41,7 @@ def judged_columns(sample: Sample, used: Iterable[str]) -> list[str]:
 
 
 def check_verdicts(sample: Sample, reading: Reading) -> None:
-    """Refuse records that say which answers are good, or that are not for training, unless their owner was asked.
+    """Refuse records with a verdict on their answers or their use for training that the configuration does not address.
 
     Raises:
         ConfigError: with the lines to write.
@@ -72,7 +72,7 @@ def check_verdicts(sample: Sample, reading: Reading) -> None:
 
 
 def _with(sample: Sample, name: str) -> list[str]:
-    """Return what is ignored already with one more name: a line replaces the one that stands there."""
+    """Return the ignored columns plus one, since a suggested line replaces the existing one."""
     return [*sample.policy.ignore, name]
 
 
@@ -82,7 +82,7 @@ def _is_verdict(values: list[Any]) -> bool:
 
 
 def check_refused(sample: Sample, reading: Reading, refused: Sequence[Refusal | None]) -> None:
-    """Stop where most of the first records fail for a reason that one line of the configuration cures.
+    """Refuse a source if most of the first records fail for a reason that one configuration line fixes.
 
     Raises:
         ConfigError, DataError: with that line, or saying that there is no answer.
@@ -107,7 +107,7 @@ def check_refused(sample: Sample, reading: Reading, refused: Sequence[Refusal | 
 
 
 def _no_assistant(sample: Sample, reading: Reading) -> DataError:
-    """Return the error of turns without an answer, with the column that may have the answer, or the role."""
+    """Return the error for turns without an answer, with the column or role that may hold the answer."""
     column = reading.field("messages") or reading.field("prompt") or ""
     elsewhere = [name for name in sample.columns if name != column and plain(name) not in (*NAMES["tools"], "function")]
     answer = answer_inside(sample, elsewhere) if column and not reading.rendered else None
@@ -124,7 +124,7 @@ def _no_assistant(sample: Sample, reading: Reading) -> DataError:
 
 
 def _last_name(sample: Sample, column: str) -> str:
-    """Return the last one of several names that speak, which may answer; empty where that is the only one to ask."""
+    """Return the last of several speakers, who may be the assistant; empty if only one speaker could ask."""
     lists = [record.get(column) for record in sample.records]
     turns = [turn for turns in lists if type(turns) is list for turn in turns if type(turn) is dict]
     names = list(dict.fromkeys(turn[key] for turn in turns for key in ROLE_KEYS if type(turn.get(key)) is str))
@@ -133,7 +133,7 @@ def _last_name(sample: Sample, column: str) -> str:
 
 
 def _guessed(sample: Sample, reading: Reading) -> dict[str, str]:
-    """Return the unknown roles, each with what it probably is: who speaks last answers."""
+    """Return the unknown roles with their probable meaning: the last speaker is the assistant."""
     column = reading.field("messages") or ""
     found: dict[str, str] = {}
     for record in sample.records:
@@ -178,7 +178,7 @@ def check_marks(sample: Sample, made: Sequence[Json | None]) -> None:
 
 
 def _marks(made: Sequence[Json | None]) -> list[str]:
-    """Return every mark in the texts of records, in the order in which they come."""
+    """Return every mark in the texts of records, in order of appearance."""
     texts = [text for converted in made if converted is not None for text in texts_of(converted)]
     return list(dict.fromkeys(mark for text in texts for mark in marks_in(text)))
 

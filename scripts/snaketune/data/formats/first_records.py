@@ -1,4 +1,4 @@
-"""The first records of a source: their columns, what these hold and might be; or what the source is without records."""
+"""The first records of a source: their columns, contents and possible meanings, or the error if there are none."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from snaketune.data.formats.columns import ANSWER_PAIRS, MAYBE_ANSWERS, NAMES, h
 from snaketune.data.records.reading_policy import ReadingPolicy
 from snaketune.data.sources.blocks import Block
 
-# Control characters other than white space are in no text.
+# Control characters other than white space do not occur in text files.
 NO_TEXT = bytes(set(range(32)) - set(b"\t\n\r\f\v\b\x1b"))
 TO_UTF8 = "for example `iconv -f CP1252 -t UTF-8 FILE > NEW`"
 
@@ -29,7 +29,7 @@ MAIN_NAMES = frozenset(
 
 
 def is_turns(value: Any, roles: dict[str, str], texts: bool = False) -> bool:
-    """Tell whether a value is a list of turns; ``texts`` admits a list of two or more texts."""
+    """Return whether a value is a list of turns; ``texts`` also accepts a list of two or more texts."""
     if type(value) is not list or not value:
         return False
     if texts and len(value) > 1 and all(type(item) is str for item in value):
@@ -38,7 +38,7 @@ def is_turns(value: Any, roles: dict[str, str], texts: bool = False) -> bool:
 
 
 def is_turn(value: Any, roles: dict[str, str]) -> bool:
-    """Tell whether a value is an object with a role and a content, or with one text for each side."""
+    """Return whether a value is an object with a role and a content, or with a text for each side."""
     if type(value) is not dict:
         return False
     if any(type(value.get(key)) is str for key in ROLE_KEYS):
@@ -47,11 +47,11 @@ def is_turn(value: Any, roles: dict[str, str]) -> bool:
 
 
 def has_answer(value: Any) -> bool:
-    """Tell whether a value may be an answer: text, a number, true or false, or something with text in it."""
+    """Return whether a value may be an answer: text, a number, true or false, or a value that contains text."""
     return type(value) in (int, float, bool) or has_text(value)
 
 
-# A column with this part of its values of a type is of that type.
+# A column has a type if at least this fraction of its values has it.
 NEARLY_ALL = 0.9
 
 
@@ -59,18 +59,18 @@ Fit = Callable[[Sequence[Any], Callable[[Any], bool]], bool]
 
 
 def nearly_all(values: Sequence[Any], is_right: Callable[[Any], bool]) -> bool:
-    """Tell whether nearly all values are right: the records of the others are set aside, counted and named."""
+    """Return whether nearly all values are valid; records with other values are quarantined and counted."""
     return bool(values) and sum(map(is_right, values)) >= NEARLY_ALL * len(values)
 
 
 def every_one(values: Sequence[Any], is_right: Callable[[Any], bool]) -> bool:
-    """Tell whether all values are right."""
+    """Return whether all values are valid."""
     return bool(values) and all(map(is_right, values))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The records that a reading is decided by; only those of the shape that most of the first ones have.
+    """The records by which a reading is decided: those of the most frequent shape among the first ones.
 
     Attributes:
         path: what the user calls the source.
@@ -92,7 +92,7 @@ class Sample:
 
     @cached_property
     def columns(self) -> dict[str, list[Any]]:
-        """Return the values, without nulls, of each column that has a name and is not ignored."""
+        """Return the non-null values of each named column that is not ignored."""
         found: dict[str, list[Any]] = {}
         for record in self.records:
             for name, value in record.items():
@@ -102,7 +102,7 @@ class Sample:
 
     @cached_property
     def named(self) -> dict[str, str]:
-        """Return the column of each plain name; of several, the one that is spelled like that or comes first."""
+        """Return the column of each plain name; of several, the one with exactly that spelling, or the first."""
         found: dict[str, str] = {}
         for name in self.columns:
             if plain(name) not in found or name == plain(name):
@@ -110,18 +110,18 @@ class Sample:
         return found
 
     def having(self, field: str) -> list[str]:
-        """Return the columns whose name is one of a field's, and that hold something."""
+        """Return the non-empty columns whose name is one of a field's names."""
         return [self.named[name] for name in NAMES[field] if name in self.named and self.is_filled(self.named[name])]
 
     def first_fit(self, names: Sequence[str], fits: Callable[[str, Fit], bool]) -> list[str]:
-        """Return the columns whose values are all right; nearly all where there is none and no format is given."""
+        """Return the columns whose values are all valid, or nearly all if none is and no format is configured."""
         strict = [name for name in names if fits(name, every_one)]
         if strict or self.policy.format != "auto":
             return strict
         return [name for name in names if fits(name, nearly_all)]
 
     def is_filled(self, name: str) -> bool:
-        """Tell whether a column has a value that may be an answer."""
+        """Return whether a column has a value that may be an answer."""
         return any(has_answer(value) for value in self.columns[name])
 
     def share(self, name: str) -> float:
@@ -129,7 +129,7 @@ class Sample:
         return sum(map(has_text, self.columns[name])) / len(self.records)
 
     def in_most(self, name: str) -> bool:
-        """Tell whether more than half of the records have text in a column."""
+        """Return whether more than half of the records have text in a column."""
         return self.share(name) > 1 / 2
 
     def text_columns(self) -> list[str]:
@@ -142,11 +142,11 @@ class Sample:
         return sorted(found, key=lambda name: -size_of(self.columns[name]))
 
     def is_side(self, name: str) -> bool:
-        """Tell whether a column is called source beside a target: one side of a translation, and no origin."""
+        """Return whether a column named source is beside a target: one side of a translation rather than an origin."""
         return plain(name) in ("source", "src") and bool(self.named.keys() & {"target", "targets", "tgt"})
 
     def numbered_answers(self) -> list[str]:
-        """Return the columns that are called like an answer and hold numbers, true or false in most records."""
+        """Return the columns named like an answer that hold numbers or booleans in most records."""
         named = [self.named[name] for name in (*NAMES["completion"], *MAYBE_ANSWERS) if name in self.named]
         most = len(self.records) / 2
         return [name for name in named if sum(type(v) in (int, float, bool) for v in self.columns[name]) > most]
@@ -164,7 +164,7 @@ class Sample:
         values = self.columns[name]
         if not is_known and not any(has_roles(value) for value in values):
             return False
-        # Texts in `turns` may be those of one side, as in lists of questions: they take turns where that is said.
+        # Texts in `turns` may belong to one side, as in lists of questions: they alternate only if configured so.
         texts = is_known and plain(name) != "turns"
         good = sum(is_turns(value, roles, texts=texts) or _is_wrapped(value, roles) for value in values)
         return good > len(values) / 2
@@ -175,7 +175,7 @@ class Sample:
         return markup_of(values) if values and all(type(value) is str for value in values) else None
 
     def awaits_answer(self, name: str) -> bool:
-        """Tell whether most rendered conversations of a column, beside other texts, end before their last answer."""
+        """Return whether most rendered conversations of a column, beside other texts, end before their last answer."""
         values, markup = self.columns[name], self.markup(name)
         if markup is None or len(self.text_columns()) < 2:
             return False
@@ -183,7 +183,7 @@ class Sample:
 
 
 def has_roles(value: Any) -> bool:
-    """Tell whether the objects of a list say who speaks; in a column of any name these alone make a conversation."""
+    """Return whether the objects of a list name their speaker, which identifies a conversation in any column."""
     turns = value.get("messages") if type(value) is dict else value
     return type(turns) is list and any(key in turn for turn in turns if type(turn) is dict for key in ROLE_KEYS)
 
@@ -199,7 +199,7 @@ def _shape(record: Json, policy: ReadingPolicy) -> frozenset[str]:
 
 
 def no_objects(path: str, blocks: list[Block]) -> DataError:
-    """Return the error of a source without an object among the lines of its first blocks.
+    """Return the error for a source without any JSON object in its first blocks.
 
     Args:
         path: what the user calls it.
@@ -229,7 +229,7 @@ def no_objects(path: str, blocks: list[Block]) -> DataError:
 
 
 def _parsed(line: bytes) -> object:
-    """Return the value of a line, an ellipsis where it is no JSON."""
+    """Return the value of a line, or an ellipsis if it is not JSON."""
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""The names of formats, the columns that each has as long as no record says otherwise, and what may be named."""
+"""The formats, their default columns, and the fields that `data.columns` may name."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -17,7 +17,7 @@ DEFAULTS: dict[str, dict[str, str]] = {
     "text": {"text": "text"},
 }
 KINDS = {"sharegpt": "messages", "instruction": "pair", "prompt_completion": "pair"}
-# Fields beside the main ones, for each kind of records.
+# Secondary fields of each kind of record.
 BESIDE: dict[str, tuple[str, ...]] = {
     "messages": ("system", "tools", "history", "input"),
     "pair": ("system", "tools", "history", "input", "reasoning"),
@@ -33,7 +33,7 @@ MAIN: dict[str, tuple[str, ...]] = {
 # Other names of the fields of `data.columns`.
 ALIASES = {"instruction": "prompt", "output": "completion", "conversations": "messages", "context": "input"}
 KEEP = "keep"
-# Of an answer, for train.method: kto.
+# The label of an answer, for train.method: kto.
 LABEL = "label"
 ORDER = ("system", "history", "messages", "prompt", "input", "reasoning", "completion", "chosen", "rejected", "text")
 
@@ -44,7 +44,7 @@ def kind_of(format: str) -> str:
 
 
 def fields_of(wanted: str) -> list[str]:
-    """Return what `data.columns` can name with a format, or with ``auto``."""
+    """Return the fields that `data.columns` can name with a format, or with ``auto``."""
     kinds = MAIN if wanted == "auto" else (kind_of(wanted),)
     named = [name for kind in kinds for name in (*MAIN[kind], *BESIDE[kind])]
     keys = [] if kinds == ("text",) else [*TEMPLATE_KEYS, KEEP, LABEL]
@@ -68,7 +68,7 @@ def check_columns(wanted: str, columns: Mapping[str, str]) -> None:
 
 
 def default_reading(format: str, policy: ReadingPolicy) -> Reading:
-    """Return the reading of a format whose columns have the usual names, or those of the configuration."""
+    """Return the reading of a format with its usual or the configured columns."""
     given = {ALIASES.get(name, name): path for name, path in policy.columns.items()}
     fields = {name: given.get(name, column) for name, column in DEFAULTS[format].items()}
     named = tuple(policy.columns.items())
@@ -76,14 +76,14 @@ def default_reading(format: str, policy: ReadingPolicy) -> Reading:
 
 
 def evidence_of(fields: Mapping[str, str]) -> str:
-    """Return which columns are read as which fields: "question/answer read as prompt/completion"."""
+    """Return the use of columns in words: "question/answer read as prompt/completion"."""
     shown = [name for name in (*ORDER, "tools", *TEMPLATE_KEYS, KEEP, LABEL) if name in fields]
     columns, names = "/".join(fields[name] for name in shown), "/".join(shown)
     return columns if columns == names else f"{columns} read as {names}"
 
 
 def kinds_for(named: Mapping[str, str], wanted: str | None, method: str) -> tuple[str, ...]:
-    """Return which kinds are tried: those that the format, the method and the named fields leave."""
+    """Return the kinds to try, as restricted by the format, the method and the configured fields."""
     if method in PAIRED:
         return ("preference",)
     found = _kinds_of(named, wanted)

@@ -1,4 +1,4 @@
-"""A look at the beginning of each source: what it is read as and why, by the functions that read all of it."""
+"""Inspection of the beginning of each source: how it is read and why, with the same code that reads all of it."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from snaketune.data.records.reading_policy import LOOKED_AT, ReadingPolicy
 from snaketune.storage.copy_targets import BUILTIN, Source
 from snaketune.storage.object_storage import is_remote
 
-# Records that are read of each source.
+# Number of records read from each source.
 RECORDS = 200
 
 

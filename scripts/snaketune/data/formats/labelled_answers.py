@@ -1,4 +1,4 @@
-"""Single answers for train.method: kto: the column that says which are good, found by name or named by the user."""
+"""Labelled single answers for train.method: kto: the column of labels, found by name or configured."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -59,7 +59,7 @@ def _no_label(sample: Sample, found: Candidate) -> ConfigError:
 
 
 def label_columns(columns: Mapping[str, Sequence[Any]], used: Iterable[str]) -> list[str]:
-    """Return the columns that may say which answers are good, those with the usual names of such labels first."""
+    """Return the columns that may hold labels, those with the usual names first."""
     names, taken = (*VERDICTS, *JUDGED, *MAYBE_JUDGED), set(used)
     called = [name for name in columns if name not in taken and plain(name) in names]
     found = [name for name in called if is_label(columns[name])]
@@ -67,5 +67,5 @@ def label_columns(columns: Mapping[str, Sequence[Any]], used: Iterable[str]) -> 
 
 
 def is_label(values: Sequence[Any]) -> bool:
-    """Tell whether every value of a column is a label."""
+    """Return whether every value of a column is a label."""
     return bool(values) and all(label_of(value) is not None for value in values)

@@ -1,4 +1,4 @@
-"""Sentences for files that are not read: what was found, and the line that reads it."""
+"""Errors for sources that cannot be read: what was found, and the configuration line that would read it."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,16 +18,16 @@ from snaketune.data.records.fields import listed
 from snaketune.data.records.seen import Seen
 
 LONGEST_LIST = 8
-# Texts in one object from which on it is taken for a dictionary.
+# An object with at least this many texts counts as a dictionary.
 DICTIONARY = 20
 THOUGHTS = re.compile(r"reason|think|thought|rationale|cot$|^cot")
-# Keys of a pair in a list of pairs.
+# Keys of an object in a list of pairs.
 SIDES = frozenset(("source", "target"))
 MAIN_FIELDS = ("messages", "prompt", "input", "completion", "chosen", "rejected")
 
 
 def no_pairs(sample: Sample) -> ConfigError:
-    """Return the error of a method that learns from pairs, with a source that has none."""
+    """Return the error for a method that needs pairs and a source without any."""
     names = {name: sample.policy.columns.get(name, name) for name in ("chosen", "rejected")}
     return ConfigError(
         f"train.method: {sample.policy.method} learns from pairs, but no record of {sample.path} has"
@@ -37,7 +37,7 @@ def no_pairs(sample: Sample) -> ConfigError:
 
 
 def no_reading(sample: Sample) -> DataError:
-    """Return the error of a source whose records fit no shape."""
+    """Return the error for a source whose records fit no format."""
     columns = sample.policy.columns
     if absent := [path for path in columns.values() if all(value_at(r, path) is ABSENT for r in sample.records)]:
         return absent_column(absent[0], columns, sample.columns, sample.path)
@@ -73,7 +73,7 @@ def no_reading(sample: Sample) -> DataError:
 
 
 def _blank_answer(sample: Sample, texts: Sequence[str]) -> str:
-    """Return the column that is called like an answer and is blank in every record, where no other may be one."""
+    """Return the column named like an answer that is blank in every record, if no other column may be one."""
     blank = [sample.named[name] for name in NAMES["completion"] if name in sample.named]
     blank = [name for name in blank if not sample.is_filled(name)]
     answers = (*NAMES["completion"], *MAYBE_ANSWERS)
@@ -145,7 +145,7 @@ def _with_ignored(columns: Mapping[str, str], verdicts: Iterable[str]) -> str:
 
 
 def absent_column(path: str, columns: Mapping[str, str], found: Iterable[str], place: str) -> DataError:
-    """Return the error of a column that is named and in no record."""
+    """Return the error for a configured column that no record has."""
     canonical = next(key for key, value in columns.items() if value == path)
     return DataError(
         f"data.columns: no record of {place} has {path!r}, needed as the {canonical}; found: {listed(found)}:"
@@ -218,7 +218,7 @@ def _nearest(
 
 
 def _use(sample: Sample, found: Candidate, lost: Sequence[str]) -> dict[str, str]:
-    """Return the line that uses what would be lost, as far as it can be guessed."""
+    """Return the suggested line that uses the unused columns, as far as it can be guessed."""
     fields, first = dict(found.fields), lost[0]
     if found.kind == "preference" and not fields.keys() & {"prompt", "messages"}:
         return {"prompt": first, **{name: fields[name] for name in ("chosen", "rejected") if name in fields}}

@@ -1,4 +1,4 @@
-"""A guess of question and answer among columns of any names, for the line that a refusal tells its reader to write."""
+"""Guesses of the question and answer columns among any names, for the line that a refusal suggests."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -20,14 +20,14 @@ from snaketune.data.formats.first_records import Sample
 from snaketune.data.records.field_paths import beside, column_of, value_at
 
 LONGEST_LIST = 8
-# A share of the records with text from which on the others are few enough to be set aside.
+# A column with text in at least this fraction of records qualifies: the others are few enough to be quarantined.
 FULL = 0.95
 ANSWERS = (*NAMES["completion"], *MAYBE_ANSWERS, "chosen")
 QUESTIONS = (*NAMES["prompt"], *MAYBE_QUESTIONS)
 CERTAIN = frozenset(("chosen", *NAMES["completion"], *NAMES["prompt"], *NAMES["system"]))
 CLEAR_QUESTIONS = ("question", "prompt", "instruction", "problem", "input")
 OFFERED = (*NAMES["tools"], "function")
-# What a question is asked about, beside the names that are read as such without being named.
+# Further names of a question's context, besides those that are recognised without configuration.
 ASKED_ABOUT = (
     *("context", "passage", "paragraph", "document", "background", "knowledge", "schema", "db_schema", "ddl"),
     *("create_table", "table", "evidence", "hint", "facts", "article", "source_text"),
@@ -35,7 +35,7 @@ ASKED_ABOUT = (
 
 
 def texts_of_records(sample: Sample) -> list[str]:
-    """Return the columns, and places inside them, that hold text in most records and are not bookkeeping."""
+    """Return the columns, and paths inside them, with text in most records that are not bookkeeping."""
     found: list[str] = []
     for name in sample.text_columns():
         if plain(name) in MODALITIES:
@@ -48,7 +48,7 @@ def texts_of_records(sample: Sample) -> list[str]:
 
 
 def texts_inside(sample: Sample, name: str) -> list[str]:
-    """Return the first places inside a column where most records have text, such as ``answers.text[0]``."""
+    """Return the first paths inside a column with text in most records, such as ``answers.text[0]``."""
     first = next((value for value in sample.columns[name] if value), None)
     waiting: list[tuple[str, Any]] = [(name, first)]
     found: list[str] = []
@@ -71,7 +71,7 @@ def texts_inside(sample: Sample, name: str) -> list[str]:
 
 
 def filled(sample: Sample, texts: Sequence[str]) -> list[str]:
-    """Return the texts that are in nearly all records, where these are two or more; else all of them."""
+    """Return the texts present in nearly all records if these are at least two, otherwise all."""
     numbers = sample.numbered_answers()
     count = len(sample.records)
     full = [
@@ -91,7 +91,7 @@ def answer_inside(sample: Sample, columns: Sequence[str]) -> str | None:
 
 
 def rest_of(record: dict[str, Any], pair: Mapping[str, str]) -> list[Any]:
-    """Return what stands beside an answer in its column and is not the question."""
+    """Return the paths beside an answer in its column that are not the question."""
     return [value for place, value in beside(record, pair["completion"]).items() if place != pair["prompt"]]
 
 

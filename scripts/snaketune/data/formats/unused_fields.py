@@ -1,4 +1,4 @@
-"""What a reading does not use of the first records: named with its share, known to be no loss, or refused."""
+"""Unused fields of the first records: each is reported with its share, known to be harmless, or refused."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ REJECTED, CHECKED = "for train.method: dpo", "checked"
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """Names of columns and of keys inside them that are not used.
+    """Names of unused columns and of unused keys inside columns.
 
     Attributes:
         lost: those with text in most records that nothing excuses, the longest first.
@@ -37,7 +37,7 @@ def leftovers(
     rejected: str | None,
     rendered: tuple[str, str] | None = None,
 ) -> Leftovers:
-    """Sort what was not used of the sample.
+    """Classify the unused fields of the sample.
 
     Args:
         sample: the first records.
@@ -73,14 +73,14 @@ def _excuse(sample: Sample, made: Sequence[Json | None], name: str, rejected: st
 
 
 def _is_part(sample: Sample, name: str, column: str, markup: str) -> bool:
-    """Tell whether the texts of a column are in the same markup and stand in the conversation of their record."""
+    """Return whether the texts of a column are in the same markup and part of their record's conversation."""
     pairs = [(record.get(name), str(record.get(column))) for record in sample.records]
     texts = [(text, whole) for text, whole in pairs if type(text) is str and text.strip()]
     return bool(texts) and all(is_marked(text, markup) and text.strip() in whole for text, whole in texts)
 
 
 def _is_repeated(sample: Sample, made: Sequence[Json | None], name: str) -> bool:
-    """Tell whether each text in a column is one that is used, or the column is the record written as one text."""
+    """Return whether a column only repeats used texts, or is the whole record written as one text."""
     pairs = [
         (values_at(record, name), texts_of(converted))
         for record, converted in zip(sample.records, made, strict=True)

@@ -1,4 +1,4 @@
-"""From sources to canonical records: every line is a record, quarantined with its reason, or blank."""
+"""Reading of sources into canonical records: every line becomes a record, is quarantined with a reason, or is blank."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,16 +32,16 @@ SAMPLE_RECORDS = 64
 SAMPLE_LINES = 10_000
 SAMPLE_BYTES = 4 << 20
 EVERYTHING = Limits()
-# Fields that every record of their shape has.
+# Fields that every record of their format has.
 MAIN_FIELDS = frozenset(
     ("messages", "conversations", "prompt", "completion", "instruction", "output", "text", "chosen", "rejected")
 )
-# Compressed text is about this much larger.
+# Compressed text expands by about this factor.
 EXPANSION = 4
 
 
 class RecordReader:
-    """Reads one source after the other into the same two files."""
+    """Reads sources one after the other into the same two files."""
 
     def __init__(self, policy: ReadingPolicy, records: IO[bytes], quarantine: Quarantine):
         """Check the policy.
@@ -103,7 +103,7 @@ class RecordReader:
         return self.accounts[0].facts(), is_all
 
     def results(self, blocks: Iterable[Block], processes: int) -> Iterator[BlockResult]:
-        """Yield what becomes of each block."""
+        """Yield the result of each block."""
         return ordered_results(LineReader, (self._policy,), blocks, processes)
 
     def blocks(self, sources: list[tuple[Source, Path]], several: bool) -> Iterator[Block]:
@@ -111,7 +111,7 @@ class RecordReader:
         return chain.from_iterable(self.blocks_of(at, *source, several) for at, source in enumerate(sources))
 
     def blocks_of(self, index: int, source: Source, place: Path, several: bool) -> Iterator[Block]:
-        """Yield the blocks of a source with its reading; other processes read those of plain files themselves."""
+        """Yield the blocks of a source with its reading; for plain files, other processes read the bytes themselves."""
         found = SourceBlocks(index, source.path, place, source.digest)
         policy = self._policy.of_source(source.options)
         check_columns(policy.format, policy.columns)
@@ -171,7 +171,7 @@ class RecordReader:
 
     @property
     def records(self) -> int:
-        """The number of records made so far."""
+        """The number of records read so far."""
         return sum(account.records for account in self.accounts)
 
     def refuse_if_too_bad(self, kept_at: str | Path) -> None:
@@ -203,7 +203,7 @@ class RecordReader:
         )
 
     def _cure(self, bad: int) -> str:
-        """Return what to try first where most bad lines are bad for a reason that has one cause."""
+        """Return what to try first if most bad lines have a common cause."""
         if 2 * self.quarantine.reasons.get("invalid_utf8", 0) > bad:
             return f"convert the file, {TO_UTF8}, or "
         return ""
@@ -269,7 +269,7 @@ def _read_all(
 
 
 def _with_sample(facts: dict[str, Any], left_out: Sequence[int]) -> dict[str, Any]:
-    """Return the facts with what the sample left out taken from the records and counted."""
+    """Return the facts with the records left out by sampling subtracted and counted separately."""
     entries = [
         {**entry, "records": entry["records"] - count, "not_sampled": count}
         for entry, count in zip(facts["sources"], left_out, strict=True)
@@ -284,7 +284,7 @@ def reading_bar(sources: Sequence[tuple[Source, Path]]) -> Any:
 
 
 def processes_for(sources: Iterable[Source], threads: int) -> int:
-    """Return how many processes are worth starting to read these sources, at most ``threads``."""
+    """Return the number of processes worth starting to read these sources, at most ``threads``."""
     size = sum(source.bytes * (EXPANSION if is_packed(source.path) else 1) for source in sources)
     return max(1, min(threads, size // BYTES_PER_PROCESS))
 
