@@ -103,3 +103,9 @@ def test_settings_have_types():
     assert [name_of(path) for path in MODULES if untyped.search(path.read_text(encoding="utf-8"))] == [
         "workflow/stages.py"
     ]
+
+
+def test_the_jobs_of_stages_have_typed_settings():
+    """A key that is misspelt is found by mypy, also where a job hands its slice on."""
+    untyped = re.compile(r"^    (cfg|settings): Any\b", re.MULTILINE)
+    assert [name_of(path) for path in MODULES if untyped.search(path.read_text(encoding="utf-8"))] == []

@@ -13,12 +13,14 @@ from snaketune.ablate.factors import GUIDES_LENGTH, Situation
 from snaketune.ablate.layouts import Sample, draw, lengths_to_compare
 from snaketune.core.canonical import read_json
 from snaketune.core.manifest import read_manifest
+from snaketune.facts.data import PACKING, RIGHTSIZE
+from snaketune.facts.model import BASE_MODEL
 from snaketune.plan.devices.machine import Machine
 from snaketune.plan.devices.target import Target, choose_target
 from snaketune.plan.workload import Work, read_work
 from snaketune.settings.operational import Operational
 from snaketune.settings.planning import PlanningSlice
-from snaketune.settings.tokens import Tokens
+from snaketune.settings.reading import LengthSlice, TokenizingSlice
 from snaketune.settings.training import TrainingSlice
 from snaketune.storage.copy_targets import BUILTIN
 from snaketune.storage.disks import Disks
@@ -27,19 +29,13 @@ from snaketune.storage.staging import ensure_staged, sources_of
 COMPILERS = ("g++", "clang++", "c++")
 
 
-class TokensSlice(TypedDict, total=False):
-    """The slice of a stage that depends on the section ``tokens``."""
-
-    tokens: Tokens
-
-
 class AblationSlice(TypedDict, total=False):
     """The slices of the stages whose settings are measured, and the requested factors."""
 
     training: TrainingSlice
     planning: PlanningSlice
-    lengths: TokensSlice
-    tokenizing: TokensSlice
+    lengths: LengthSlice
+    tokenizing: TokenizingSlice
     factors: list[str]
     catalogue: str
 
@@ -175,10 +171,10 @@ def read_files(given: Any, disks: Disks, scratch: str | None, work: Path) -> Fil
         tokens=Path(given.tokens).parent,
         records=Path(given.records),
         rows=Path(given.pack).with_name("train.arrow"),
-        model_facts=read_manifest(given.model),
+        model_facts=BASE_MODEL.parse(read_manifest(given.model), given.model),
         token_facts=read_manifest(given.tokens),
-        rightsize=read_json(given.rightsize),
-        pack=read_manifest(given.pack),
+        rightsize=RIGHTSIZE.read(given.rightsize),
+        pack=PACKING.parse(read_manifest(given.pack), given.pack),
         sources=tuple(Path(source.path) for source in sources),
         copies=tuple(ensure_staged(sources, scratch, work, disks)),
     )

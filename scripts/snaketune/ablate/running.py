@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.ablate.ablation import Ablation
-from snaketune.ablate.request import Files, read_files, subject_of
+from snaketune.ablate.request import AblationSlice, Files, read_files, subject_of
 from snaketune.core.atomic import write_json
 from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.cli import stop_with_parent
@@ -23,6 +23,7 @@ from snaketune.core.errors import SnaketuneError
 from snaketune.core.gpus import take_cards
 from snaketune.core.locks import wait_for_lock
 from snaketune.plan.devices.machine import Machine, look_at_machine
+from snaketune.settings.operational import Operational
 from snaketune.storage.disks import Disks
 from snaketune.train.packages import versions_of
 
@@ -95,8 +96,8 @@ class AblationJob:
 
     spec: str
     code: str
-    cfg: Any
-    settings: Any
+    cfg: AblationSlice
+    settings: Operational
     rightsize: Path
     tokens: Path
     records: Path

@@ -13,8 +13,8 @@ from snaketune.config.schema import RunConfig
 from snaketune.workflow.stages import OPERATIONAL
 
 LINE_LENGTH = 120
-# No stage hands these sections on: they become a policy, field by field, where the script gets them.
-NOT_HANDED_ON = ("paths", "dedupe", "split")
+# No stage gets this section: rules put its paths where they belong.
+NOT_HANDED_ON = ("paths",)
 HEADER = '''"""The section `{name}` as stages get it. Generated from the configuration's models: run `make generate`."""
 
 from typing import {imports}

@@ -122,6 +122,13 @@ class Rightsize(LengthAccount):
     packed_tokens: int | None
 
 
+class ChosenLength(TypedDict):
+    """What packing takes of rightsize.json; ``model_packs``: whether the model keeps the documents of a row apart."""
+
+    max_length: int
+    model_packs: bool | None
+
+
 class PackedSplit(TypedDict):
     """One split in rows; ``efficiency`` is the fraction of their positions that hold a token."""
 
@@ -152,4 +159,5 @@ DEDUPLICATION = FactFile(Deduplication)
 SPLIT = FactFile(Split)
 TOKENS = FactFile(Tokens)
 RIGHTSIZE = FactFile(Rightsize)
+CHOSEN_LENGTH = FactFile(ChosenLength)
 PACKING = FactFile(Packing)

@@ -24,4 +24,13 @@ class BaseModel(TypedDict):
     merged_digest: str | None
 
 
+class PreparedTokenizer(TypedDict):
+    """What data stages need of a model: its context in tokens, and by ``nature`` how it treats documents of a row."""
+
+    context_length: int | None
+    tokenizer_digest: str
+    nature: dict[str, Any]
+
+
 BASE_MODEL = FactFile(BaseModel)
+PREPARED_TOKENIZER = FactFile(PreparedTokenizer)

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from snaketune.core.canonical import read_json
 from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.facts.data import PACKING, RIGHTSIZE
+from snaketune.facts.model import BASE_MODEL, BaseModel
 from snaketune.facts.plan import PLAN
 from snaketune.model.adapters.new_tokens import advice_on_tokens, untrained_tokens, with_token_numbers
 from snaketune.plan.cache import KeptAnswers, answers_about
@@ -14,6 +16,8 @@ from snaketune.plan.costs.past_runs import preparation_seconds
 from snaketune.plan.devices.machine import look_at_machine
 from snaketune.plan.gate import check_plan
 from snaketune.plan.planning import PlanInputs, make_plan
+from snaketune.settings.operational import Operational
+from snaketune.settings.planning import PlanningSlice
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +26,8 @@ class PlanJob:
 
     spec: str
     code: str
-    cfg: Any
-    settings: Any
+    cfg: PlanningSlice
+    settings: Operational
     rightsize: Path
     pack: Path
     model: Path
@@ -50,19 +54,19 @@ def plan_run(job: PlanJob) -> None:
 
 def _inputs(job: PlanJob) -> PlanInputs:
     # Of the model only the configuration is read, and of its weights, which may be large, the embedding.
-    folder, model = job.model.parent / "model", read_json(job.model)
+    folder, model = job.model.parent / "model", BASE_MODEL.read(job.model)
     answers = _answers(job, model)
 
     def new_tokens() -> dict[str, int]:
         return answers.value("new tokens", lambda: untrained_tokens(folder)) if answers else untrained_tokens(folder)
 
-    cfg = job.cfg | {"adapter": with_token_numbers(job.cfg["adapter"], folder)}
+    adapter = with_token_numbers(job.cfg["adapter"], folder)
     rows = job.pack.parent / "train.arrow"
     return PlanInputs(
-        cfg=cfg,
+        cfg=cast(PlanningSlice, {**job.cfg, "adapter": adapter}),
         settings=job.settings,
-        rightsize=read_json(job.rightsize),
-        pack=read_json(job.pack),
+        rightsize=RIGHTSIZE.read(job.rightsize),
+        pack=PACKING.read(job.pack),
         model=model,
         model_folder=folder,
         results=job.results,
@@ -70,13 +74,13 @@ def _inputs(job: PlanJob) -> PlanInputs:
         machine=look_at_machine(job.results),
         now=datetime.now().astimezone(),
         probe=read_json(job.probe) if job.probe else None,
-        token_advice=advice_on_tokens(lambda: PackedRows(rows), new_tokens, cfg["adapter"]),
+        token_advice=advice_on_tokens(lambda: PackedRows(rows), new_tokens, adapter),
         preparation=preparation_seconds(job.benchmarks),
         answers=answers,
     )
 
 
-def _answers(job: PlanJob, model: dict[str, Any]) -> KeptAnswers | None:
+def _answers(job: PlanJob, model: BaseModel) -> KeptAnswers | None:
     """Return the cached facts of a model, which save loading torch; None if it has its own code, which may change."""
     if job.work is None or job.cfg["model"]["trust_remote_code"]:
         return None

@@ -162,7 +162,7 @@ def _beside(
         "afterwards": after_training(cfg, work, seen, disk, found, held_out),
         "answers": answers_block(found, target),
         "ram": host_memory(work, target, memory_gb, given.model, workers, given.machine.ram_gb),
-        "presets": preset_table(cfg, work, target, seen, given.pack.get("packing", True)),
+        "presets": preset_table(cfg, work, target, seen, given.pack.get("packing") is not False),
     }
 
 
@@ -257,7 +257,7 @@ def _tables(
         "fit": fit,
         "ladder": ladder_table(load_ladder(), catalogue, fit, method, cfg["plan"]),
         "strategies": strategy_table(seen, target, whole_memory, work, reached),
-        "sensitivity": sensitivity_table(work, seen, given.rightsize, given.pack.get("packing", True), has_fp8),
+        "sensitivity": sensitivity_table(work, seen, given.rightsize, given.pack.get("packing") is not False, has_fp8),
         "costs": cost_rows(cfg["plan"], values["cost_usd"], about["cost_usd"]["origin"]),
         "ownership": ownership(cfg["plan"], seen, target, remedy is None),
         "advice": [asdict(one) for one in advise(_situation(given, target, work, options, values, remedy))],

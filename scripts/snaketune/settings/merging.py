@@ -1,5 +1,7 @@
 """What merging gets of the configuration."""
 
+from typing import TypedDict
+
 from snaketune.settings.evaluation import ModelUse
 from snaketune.settings.merge import Merge
 
@@ -14,3 +16,15 @@ class MergeSlice(ModelUse, total=False):
     """The slice of ``merge_adapter``."""
 
     merge: CombinedMerge
+
+
+class ExportSlice(TypedDict):
+    """The slice of ``convert_to_gguf``: the system prompt that goes into the Modelfile."""
+
+    system: str | None
+
+
+class ExportSettings(TypedDict):
+    """The operational settings of an export: the converter of llama.cpp to use, if any."""
+
+    gguf_converter: str | None

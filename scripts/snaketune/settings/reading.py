@@ -1,9 +1,11 @@
-"""What reading, tokenising and inspecting get of the configuration."""
+"""What the stages that prepare data get of the configuration."""
 
 from typing import TypedDict
 
 from snaketune.settings.data import Data
+from snaketune.settings.dedupe import Dedupe
 from snaketune.settings.model import Model
+from snaketune.settings.split import Split
 from snaketune.settings.tokens import Tokens
 
 
@@ -18,6 +20,33 @@ class ReadingSlice(TypedDict, total=False):
 
     data: Data
     train: Method
+
+
+class DedupeSlice(TypedDict, total=False):
+    """The slice of ``dedupe_records``."""
+
+    dedupe: Dedupe
+
+
+class Mixing(TypedDict):
+    """Weights of the sources, in their order, and the seed that draws what is left out or repeated."""
+
+    weights: list[float]
+    seed: int
+
+
+class SplitSlice(TypedDict, total=False):
+    """The slice of ``split_records``; ``evaluations`` have the path and digest of each file to keep out of training."""
+
+    split: Split
+    evaluations: list[dict[str, str]]
+    mixing: Mixing
+
+
+class LengthSlice(TypedDict, total=False):
+    """The slice of ``rightsize`` and of ``pack_rows``."""
+
+    tokens: Tokens
 
 
 class TokenizingSlice(TypedDict, total=False):

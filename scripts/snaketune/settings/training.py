@@ -32,3 +32,9 @@ class TrainingSlice(ModelTraining, total=False):
     """The slice of ``train_model``; of ``plan`` it has the number of devices."""
 
     plan: Plan
+
+
+class ProbeSlice(TrainingSlice, total=False):
+    """What ``probe_run`` gets: ``autotune`` asks for other settings of the same result to be measured, too."""
+
+    autotune: bool

@@ -8,18 +8,18 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
 from snaketune.core.atomic import sibling
-from snaketune.core.canonical import read_json
 from snaketune.core.manifest import read_manifest, write_manifest
 from snaketune.data.rows.cutting import CutDocuments, Documents, Sizes, cut
 from snaketune.data.rows.packing import RowPlan, one_per_row, pack, refuse_mixed_pairs, wants_packing
 from snaketune.data.tokens.token_store import TokenStore
+from snaketune.facts.data import CHOSEN_LENGTH
+from snaketune.settings.reading import LengthSlice
 
 BATCH_TOKENS = 1 << 20
 Tokens = tuple[np.ndarray, np.ndarray]
@@ -244,7 +244,7 @@ class PackingJob:
 
     spec: str
     code: str
-    cfg: Any
+    cfg: LengthSlice
     rightsize: Path
     tokens: Path
     train: Path
@@ -258,12 +258,12 @@ def pack_splits(job: PackingJob) -> None:
     Raises:
         ConfigError: if pairs and other records are mixed in a way that cannot be packed.
     """
-    pad_id, settings, sizes = read_manifest(job.tokens)["pad_id"], job.cfg["tokens"], read_json(job.rightsize)
-    row_length, packs = sizes["max_length"], wants_packing(settings["packing"], sizes.get("model_packs"))
+    pad_id, settings, sizes = read_manifest(job.tokens)["pad_id"], job.cfg["tokens"], CHOSEN_LENGTH.read(job.rightsize)
+    row_length, packs = sizes["max_length"], wants_packing(settings["packing"], sizes["model_packs"])
     accounts = {}
     for split, output in (("train", job.train), ("eval", job.eval)):
         store = TokenStore(job.tokens.parent / split)
-        refuse_mixed_pairs(bool(store.seconds.any()), sizes.get("model_packs"))
+        refuse_mixed_pairs(bool(store.seconds.any()), sizes["model_packs"])
         pieces = cut(Sizes.of(store), row_length, settings["on_too_long"])
         rows = pack(pieces.lengths, row_length) if packs else one_per_row(pieces.lengths)
         accounts[split] = write_rows(output, CutDocuments(store, pieces), rows, row_length, pad_id) | pieces.counts()

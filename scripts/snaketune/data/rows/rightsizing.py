@@ -3,19 +3,22 @@
 Memory and the cost of attention grow with the row length, so the model's full context is rarely the right choice.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from snaketune.core.canonical import digest_of, read_json
+from snaketune.core.canonical import digest_of
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.core.manifest import read_manifest
 from snaketune.data.rows.cutting import Pieces, Sizes, cut
 from snaketune.data.rows.packing import pack
 from snaketune.data.tokens.token_store import TokenStore
 from snaketune.facts.data import RIGHTSIZE
+from snaketune.facts.model import PREPARED_TOKENIZER
+from snaketune.settings.reading import LengthSlice
 
 HISTOGRAM_BINS = 48
 BATCH = 8
@@ -186,7 +189,7 @@ class RightsizeJob:
 
     spec: str
     code: str
-    cfg: Any
+    cfg: LengthSlice
     tokens: Path
     model: Path
     output: Path
@@ -196,17 +199,17 @@ def rightsize_run(job: RightsizeJob) -> None:
     """Measure the lengths, choose the maximum length, and write the facts with a fingerprint of the data."""
     from snaketune.data.tokens.left_out_records import check_losses, lengths_told
 
-    tokens, model = read_manifest(job.tokens), read_json(job.model)
+    tokens, model = read_manifest(job.tokens), PREPARED_TOKENIZER.read(job.model)
     folder = job.tokens.parent
     train, held_out = TokenStore(folder / "train"), TokenStore(folder / "eval")
-    policy, pairs = LengthPolicy(**job.cfg["tokens"]), bool(train.seconds.any())
+    policy, pairs = LengthPolicy(**cast(Mapping[str, Any], job.cfg["tokens"])), bool(train.seconds.any())
     facts = rightsize(Sizes.of(train), Sizes.of(held_out), policy, model["context_length"], pairs)
     check_losses(facts, tokens["splits"], policy, pairs)
     for line in lengths_told(facts, pairs):
         print(line)
     # The list of dropped records does not affect training: it may change without causing a rerun.
     data = {name: file for name, file in tokens["files"].items() if name != "dropped.jsonl"}
-    facts["model_packs"] = model.get("nature", {}).get("packing")
+    facts["model_packs"] = model["nature"].get("packing")
     parts = {"data": data, "tokenizer": model["tokenizer_digest"], "max_length": facts["max_length"]}
     facts["fingerprint"] = digest_of(parts)
     RIGHTSIZE.write(job.output, facts)

@@ -9,7 +9,7 @@ import re
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import orjson
@@ -22,7 +22,7 @@ from snaketune.data.parallel import in_processes
 from snaketune.data.records.canonical_records import Range, damaged, line_ranges, lines_in, turns_of
 from snaketune.data.similarity.dedupe import DedupeParts, DedupePolicy, RemovalPlan, plan_removal
 from snaketune.data.tokens.left_out_records import removed_duplicates
-from snaketune.settings.reading import StageSettings
+from snaketune.settings.reading import DedupeSlice, StageSettings
 from snaketune.storage.disks import Disks, temporary_place
 
 EXCERPT_CHARACTERS = 200
@@ -240,7 +240,7 @@ class DedupeJob:
 
     spec: str
     code: str
-    cfg: Any
+    cfg: DedupeSlice
     settings: StageSettings
     records: Path
     keys: list[Path]

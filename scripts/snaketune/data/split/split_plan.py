@@ -28,7 +28,7 @@ from snaketune.data.similarity.removal import EXCERPT_CHARACTERS, LineIndex, exc
 from snaketune.data.split.sampling import repetitions
 from snaketune.data.split.splitting import apply_plan, plan_split
 from snaketune.data.tokens.left_out_records import share
-from snaketune.settings.reading import StageSettings
+from snaketune.settings.reading import Mixing, SplitSlice, StageSettings
 from snaketune.storage.disks import Disks, temporary_place
 
 TRAIN, EVALUATION, DROPPED = 0, 1, -1
@@ -83,7 +83,7 @@ class SidePlan:
         """Which held-out records no training record may be similar to, bool [held-out records]."""
         return ~np.isin(np.flatnonzero(self.side == EVALUATION), self.template_family)
 
-    def times(self, index: LineIndex, mixing: dict[str, Any] | None) -> np.ndarray | None:
+    def times(self, index: LineIndex, mixing: Mixing | None) -> np.ndarray | None:
         """Return how often each record is repeated in an epoch, or None without weights: every record once.
 
         Args:
@@ -251,7 +251,7 @@ class SplitJob:
 
     spec: str
     code: str
-    cfg: Any
+    cfg: SplitSlice
     settings: StageSettings
     records: Path
     train: Path

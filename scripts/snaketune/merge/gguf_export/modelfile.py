@@ -16,6 +16,7 @@ from snaketune.data.templates.templates import ChatTemplate
 from snaketune.merge.gguf_export.exporting import Export, check, export
 from snaketune.merge.outcome import accepted
 from snaketune.model.stop_tokens import as_list
+from snaketune.settings.merging import ExportSettings, ExportSlice
 
 Turn = dict[str, str]
 Render = Callable[[list[Turn], bool], str]
@@ -98,8 +99,8 @@ class ExportJob:
 
     spec: str
     code: str
-    cfg: Any
-    settings: Any
+    cfg: ExportSlice
+    settings: ExportSettings
     merged: Path
     rows: Path
     kind: str

@@ -13,9 +13,11 @@ from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.gpus import take_cards
 from snaketune.core.locks import wait_for_lock
 from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.facts.data import PACKING
+from snaketune.facts.model import BASE_MODEL
 from snaketune.plan.costs.probed import describe_probe, noise, probe_path
 from snaketune.settings.operational import Operational
-from snaketune.settings.training import TrainingSlice
+from snaketune.settings.training import ProbeSlice, TrainingSlice
 from snaketune.train.monitoring import provenance
 from snaketune.train.packages import versions
 from snaketune.train.probe.autotune import autotune
@@ -172,8 +174,8 @@ class ProbeJob:
 
     spec: str
     code: str
-    cfg: Any
-    settings: Any
+    cfg: ProbeSlice
+    settings: Operational
     pack: Path
     model: Path
     results: Path
@@ -190,9 +192,9 @@ def probe_run(job: ProbeJob) -> None:
         ProbeRequest(
             cfg=job.cfg,
             settings=job.settings,
-            model=read_json(job.model),
+            model=BASE_MODEL.read(job.model),
             model_folder=job.model.parent / "model",
-            pack=read_json(job.pack),
+            pack=PACKING.read(job.pack),
             rows_folder=job.pack.parent,
             results=job.results,
             scratch=job.scratch,
