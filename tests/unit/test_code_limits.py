@@ -24,6 +24,7 @@ LONG_FUNCTIONS = {
 }
 # A module with fewer lines and one importer is part of that one, or of a neighbour, but for this many.
 SMALL, SMALL_MODULES = 60, 5
+GENERATED = "Generated from the configuration's models: run `make generate`."
 COINAGES = re.compile(
     r"(^|_)(door|stand_ins|outlook|effort|shortage|surroundings|team|shares|sides|stands|likeness|companions|statement"
     r"|stops|chance|thinning|cadence|earlier|remembering|material|attempts|upkeep|blueprint|discovery|head|meters)$"
@@ -74,7 +75,9 @@ def importers():
 
 def test_few_modules_are_small_and_serve_one_other():
     found = importers()
-    small = [path for path in MODULES if len(path.read_text(encoding="utf-8").splitlines()) < SMALL]
+    texts = {path: path.read_text(encoding="utf-8") for path in MODULES}
+    # A section of the configuration is a module, however few keys it has: those are generated.
+    small = [path for path, text in texts.items() if len(text.splitlines()) < SMALL and GENERATED not in text]
     alone = [name_of(path) for path in small if len(found[path]) <= 1]
     assert len(alone) <= SMALL_MODULES, alone
 
