@@ -153,7 +153,7 @@ class MergeJob:
 
     spec: str
     code: str
-    cfg: Any
+    cfg: MergeSlice
     model: Path
     adapter: Path
     others: list[Path]
