@@ -14,7 +14,7 @@ from snaketune.core.cli import parse_arguments, run
 def main() -> None:
     """Pack, write and account for both splits."""
     arguments = parse_arguments(__doc__, "rightsize", "tokens", "train", "eval", "manifest", facts=("manifest",))
-    from snaketune.data.rows.packed_rows import PackingJob, pack_splits
+    from snaketune.data.rows.packing_job import PackingJob, pack_splits
 
     pack_splits(PackingJob(**vars(arguments)))
 

@@ -13,6 +13,7 @@ import ablate_case  # noqa: E402 - found through the line above
 from report_case import FOLDER, fact_paths  # noqa: E402
 from test_inspection import PAIR, group, source  # noqa: E402
 
+from snaketune.facts.plan import PLAN  # noqa: E402
 from snaketune.inspection import inspect_group  # noqa: E402
 from snaketune.report.ablation.ablate_page import render_ablation  # noqa: E402
 from snaketune.report.compare.comparison import load_run  # noqa: E402
@@ -35,7 +36,7 @@ def write_pages(folder: Path) -> list[str]:
         "unfinished.html": unfinished(folder),
         "ablate.html": ablation(folder),
         "inspect.html": inspection(folder),
-        "plan.html": render_plan(orjson.loads((FOLDER / "plan.json").read_bytes()), "one", "lora-1"),
+        "plan.html": render_plan(PLAN.read(FOLDER / "plan.json"), "one", "lora-1"),
     }
     for name, content in pages.items():
         (folder / name).write_text(content, encoding="utf-8")

@@ -142,5 +142,5 @@ def test_drawn_answers_repeat_with_their_seed_and_a_full_context_is_said(run):
 
 def test_a_model_without_a_template_has_no_turns(run, tmp_path):
     (tmp_path / "chat_template.jinja").write_text("")
-    with pytest.raises(ConfigError, match="no chat template"):
+    with pytest.raises(ConfigError, match="without a chat template"):
         Talking(Places(run.model, run.adapter, None, tmp_path), ModelSettings())

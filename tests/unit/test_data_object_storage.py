@@ -166,7 +166,7 @@ def test_a_job_takes_what_its_workflow_found_and_asks_nothing(storage, tmp_path)
         ("s3://nowhere/x.jsonl", r"no such bucket, nowhere: check its name and AWS_ENDPOINT_URL"),
         ("s3:///x.jsonl", r"names no bucket: write s3://bucket/path"),
         ("s3://No Bucket/x.jsonl", r"No Bucket/x\.jsonl cannot be requested \(ParamValidationError\)"),
-        ("gs://bucket/x.jsonl", r"gs:// is not supported: name a file or, in data\.sources, an object as s3://"),
+        ("gs://bucket/x.jsonl", r"gs:// is not supported: name a file or, in data\.sources, an object s3://"),
     ],
 )
 def test_what_cannot_be_found_is_one_sentence(storage, tmp_path, source, sentence):

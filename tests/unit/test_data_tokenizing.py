@@ -395,7 +395,7 @@ def test_the_audit_counts_what_is_trained_in_each_row():
     found.add(Audit(rows=1, fewest=1, most=9, ends=1))
     assert found == Audit(rows=4, fewest=1, most=9, ends=3, rows_without_end=1)
     for changed, message in (
-        ({6: 9, 1: 1}, r"line 5: .* the token 9"),
+        ({6: 9, 1: 1}, r"line 5: .* token 9"),
         ({6: 2}, r"line 5: the trained part of an answer ends with the token 2"),
         ({5: 9}, r"line 5: 2 ends of turns are trained for 1 answers"),
         ({5: 8}, r"line 5: the token 8 of another role"),

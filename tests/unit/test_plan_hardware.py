@@ -141,7 +141,7 @@ def test_the_package_needs_only_yaml_torch_and_its_libraries():
             for name in names:
                 top = name.split(".")[0]
                 assert top in sys.stdlib_module_names or top in allowed, f"{file.name} imports {name}"
-                assert top != "snaketune" or name in shared or name.startswith("snaketune.plan")
+                assert top != "snaketune" or name in shared or name.startswith(("snaketune.plan", "snaketune.settings"))
 
 
 def test_importing_the_plan_does_not_import_torch():

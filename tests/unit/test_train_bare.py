@@ -24,7 +24,6 @@ CORE = [
     "train.monitoring.step_timers",
     "train.checkpoints.checkpoint_schedule",
     "train.monitoring.mfu",
-    "train.inputs",
     "data.rows.packed_rows",
     "data.rows.packing",
     "plan.flops",

@@ -5,10 +5,12 @@ it that have not been played; a step that was played already passes, or fails as
 """
 
 import inspect
+import os
 
 import pytest
 
 STORY = "story"
+WANTED = "SNAKETUNE_SLOW"
 
 
 def pytest_configure(config):
@@ -34,12 +36,18 @@ def pytest_pyfunc_call(pyfuncitem):
 def steps_of(module):
     """Return the tests of a module that continue each other on its ``project``, in the order of the file."""
     tests = [value for name, value in vars(module).items() if name.startswith("test_") and inspect.isfunction(value)]
-    steps = [test for test in tests if "project" in inspect.signature(test).parameters and not is_parametrized(test)]
+    continuing = (test for test in tests if "project" in inspect.signature(test).parameters)
+    steps = [test for test in continuing if not is_marked(test, "parametrize") and not is_left_out(test)]
     return sorted(steps, key=lambda test: test.__code__.co_firstlineno)
 
 
-def is_parametrized(test):
-    return any(mark.name == "parametrize" for mark in getattr(test, "pytestmark", []))
+def is_marked(test, name):
+    return any(mark.name == name for mark in getattr(test, "pytestmark", []))
+
+
+def is_left_out(test):
+    """Return whether a step takes minutes and is not asked for; the steps below it do without it."""
+    return is_marked(test, "slow") and WANTED not in os.environ
 
 
 def outcome_of(step, request):

@@ -14,12 +14,8 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from snaketune.core.atomic import sibling
-from snaketune.core.manifest import read_manifest, write_manifest
-from snaketune.data.rows.cutting import CutDocuments, Documents, Sizes, cut
-from snaketune.data.rows.packing import RowPlan, one_per_row, pack, refuse_mixed_pairs, wants_packing
-from snaketune.data.tokens.token_store import TokenStore
-from snaketune.facts.data import CHOSEN_LENGTH
-from snaketune.settings.reading import LengthSlice
+from snaketune.data.rows.cutting import Documents
+from snaketune.data.rows.packing import RowPlan
 
 BATCH_TOKENS = 1 << 20
 Tokens = tuple[np.ndarray, np.ndarray]
@@ -236,36 +232,3 @@ class PackedRows:
         if len(views) == 1:
             return views[0]
         return np.concatenate(views) if views else np.empty((0, self.row_length), np.int32)
-
-
-@dataclass(frozen=True, slots=True)
-class PackingJob:
-    """Packing: files and settings, by the names of the flags that ``pack_rows.py`` documents."""
-
-    spec: str
-    code: str
-    cfg: LengthSlice
-    rightsize: Path
-    tokens: Path
-    train: Path
-    eval: Path
-    manifest: Path
-
-
-def pack_splits(job: PackingJob) -> None:
-    """Cut, pack and write both splits, and record their counts.
-
-    Raises:
-        ConfigError: if pairs and other records are mixed in a way that cannot be packed.
-    """
-    pad_id, settings, sizes = read_manifest(job.tokens)["pad_id"], job.cfg["tokens"], CHOSEN_LENGTH.read(job.rightsize)
-    row_length, packs = sizes["max_length"], wants_packing(settings["packing"], sizes["model_packs"])
-    accounts = {}
-    for split, output in (("train", job.train), ("eval", job.eval)):
-        store = TokenStore(job.tokens.parent / split)
-        refuse_mixed_pairs(bool(store.seconds.any()), sizes["model_packs"])
-        pieces = cut(Sizes.of(store), row_length, settings["on_too_long"])
-        rows = pack(pieces.lengths, row_length) if packs else one_per_row(pieces.lengths)
-        accounts[split] = write_rows(output, CutDocuments(store, pieces), rows, row_length, pad_id) | pieces.counts()
-    facts = {"row_length": row_length, "packing": packs, "splits": accounts}
-    write_manifest(job.manifest, "pack_rows", [job.train, job.eval], facts)

@@ -111,7 +111,7 @@ def _kernel(config: Any, wanted: str) -> str:
     if kernel != "eager" and not support.any_kernel:
         raise PlanError(
             f"model.name_or_path: {support.kind} models have their own attention, whose memory cannot be traced "
-            "without data: measure a short run with plan.probe."
+            "without data and is unknown: measure a short run with plan.probe."
         )
     return kernel
 
