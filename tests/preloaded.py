@@ -23,8 +23,9 @@ PROGRAMS = ("python", "snakemake")
 PLACE, OWNER = "SNAKETUNE_TEST_SERVER", "SNAKETUNE_TEST_OWNER"
 
 
-# The real one: a training would give back at its end what is frozen here.
-freeze, gc.freeze, gc.unfreeze = gc.freeze, lambda: None, lambda: None
+# The real ones: a training would give back at its end what is frozen here.
+freeze, unfreeze = gc.freeze, gc.unfreeze
+gc.freeze = gc.unfreeze = lambda: None
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import weakref
 from types import SimpleNamespace
 
 import numpy as np
+import preloaded
 import pytest
 import torch
 from fake_float8 import Float8, put_in_fake_torchao
@@ -174,8 +175,16 @@ def test_other_errors_are_none(error):
     assert not ran_out_of_memory(error)
 
 
+@pytest.fixture
+def collector(monkeypatch):
+    """The garbage collector as a training has it: the tests freeze what is imported for good, and here nothing is."""
+    monkeypatch.setattr(gc, "freeze", preloaded.freeze)
+    monkeypatch.setattr(gc, "unfreeze", preloaded.unfreeze)
+    gc.unfreeze()
+
+
 @HALF_CARD
-def test_a_candidate_that_runs_out_of_memory_leaves_nothing_behind(card, base, rows, tmp_path, monkeypatch):
+def test_a_candidate_that_runs_out_of_memory_leaves_nothing_behind(card, base, rows, tmp_path, monkeypatch, collector):
     models = []
 
     def exhaust(self, model, *args, **kwargs):
@@ -190,7 +199,7 @@ def test_a_candidate_that_runs_out_of_memory_leaves_nothing_behind(card, base, r
     assert gc.get_freeze_count() == 0
 
 
-def test_a_frozen_collector_is_thawed_by_any_end(base, rows, tmp_path, monkeypatch):
+def test_a_frozen_collector_is_thawed_by_any_end(base, rows, tmp_path, monkeypatch, collector):
     monkeypatch.setattr(PackedTrainer, "training_step", lambda *a, **k: (_ for _ in ()).throw(TrainingError("stop")))
     run = prepare_run(base, *rows, method(), SETTINGS, tmp_path, prepare_arithmetic(1), StopRequest())
     with pytest.raises(TrainingError):
