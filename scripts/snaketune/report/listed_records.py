@@ -1,6 +1,7 @@
 """Removed records, a few per reason, as listed on the page."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,12 +61,9 @@ class LeakPair:
 
 def read_quarantine(path: Path) -> tuple[QuarantinedLine, ...]:
     """Return a few quarantined lines: the first ones of each reason."""
-    seen: Counter[str] = Counter()
     chosen: list[QuarantinedLine] = []
-    for line in read_lines(path):
-        reason = str(line.get("reason", "unknown"))
-        seen[reason] += 1
-        if seen[reason] <= QUARANTINE_PER_REASON and len(chosen) < QUARANTINE_SHOWN:
+    for reason, line in _first_of_each_reason(read_lines(path), QUARANTINE_PER_REASON):
+        if len(chosen) < QUARANTINE_SHOWN:
             place = f"{excerpt(line.get('path'), 200).text}, line {line.get('line')}"
             detail, raw = excerpt(line.get("detail"), LINE_CHARACTERS), excerpt(line.get("raw"), LINE_CHARACTERS)
             chosen.append(QuarantinedLine(place, reason, detail, raw))
@@ -86,27 +84,27 @@ def read_duplicates(path: Path) -> tuple[DuplicatePair, ...]:
 
 def read_left_out(path: Path) -> tuple[LeftOut, ...]:
     """Return the first few records of each reason that tokenising left out."""
-    seen: Counter[str] = Counter()
     chosen: list[LeftOut] = []
-    for line in read_lines(path, LeftOutLine):
-        reason = str(line.get("reason", "unknown"))
-        seen[reason] += 1
-        if seen[reason] <= QUARANTINE_PER_REASON:
-            place, detail = (int(line.get("source", -1)), int(line.get("line", 0))), line.get("detail")
-            chosen.append(LeftOut(str(line.get("split")), place, reason, excerpt(detail, LINE_CHARACTERS)))
+    for reason, line in _first_of_each_reason(read_lines(path, LeftOutLine), QUARANTINE_PER_REASON):
+        place, detail = (int(line.get("source", -1)), int(line.get("line", 0))), line.get("detail")
+        chosen.append(LeftOut(str(line.get("split")), place, reason, excerpt(detail, LINE_CHARACTERS)))
     return tuple(sorted(chosen, key=lambda line: line.reason))
 
 
 def read_leaks(path: Path) -> tuple[LeakPair, ...]:
     """Return the first few records of each reason that were kept from training."""
+    lines = _first_of_each_reason(read_lines(path, LeakLine), LEAKS_PER_REASON)
+    return tuple(sorted((_leak(reason, line) for reason, line in lines), key=lambda leak: leak.reason))
+
+
+def _first_of_each_reason(lines: Iterable[Json], most: int) -> Iterator[tuple[str, Json]]:
+    """Yield the first ``most`` lines of each reason, with the reason; all lines are read, so each is checked."""
     seen: Counter[str] = Counter()
-    chosen: list[LeakPair] = []
-    for line in read_lines(path, LeakLine):
+    for line in lines:
         reason = str(line.get("reason", "unknown"))
         seen[reason] += 1
-        if seen[reason] <= LEAKS_PER_REASON:
-            chosen.append(_leak(reason, line))
-    return tuple(sorted(chosen, key=lambda leak: leak.reason))
+        if seen[reason] <= most:
+            yield reason, line
 
 
 def _leak(reason: str, line: Json) -> LeakPair:
