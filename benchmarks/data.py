@@ -52,7 +52,7 @@ model:
   name_or_path: tiny
   tiny: {{corpus: data, vocab_size: 32768, pretrain_steps: 0, max_position_embeddings: 16384}}
 dedupe: {{near: true}}
-split: {{max_similarity: 0.5}}
+split: {{max_similarity: 0.5, test_size: {test_size}}}
 tokens: {{max_length: 4096, on_too_long: truncate}}
 """
 WATCHED_EVERY = 0.5
@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, nargs="+", default=[35_000])
     parser.add_argument("--small", action="store_true", help="records of about 100 bytes: for memory by their number")
     parser.add_argument("--input", type=Path, help="JSON lines to use instead of a generated corpus")
+    parser.add_argument("--test-size", type=float, default=0.05, help="split.test_size")
     parser.add_argument("--cores", default="2")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where to work; the system's temporary folder if not given")
@@ -77,7 +78,9 @@ def main() -> None:
             write_corpus(corpus, None, max(arguments.records), arguments.seed)
         figures = []
         for size in [None] if arguments.input else sorted(arguments.records):
-            figures.append(measure(Path(name) / f"run-{size}", corpus.resolve(), size, arguments.cores))
+            figures.append(
+                measure(Path(name) / f"run-{size}", corpus.resolve(), size, arguments.cores, arguments.test_size)
+            )
             print(table(figures[-1]), file=sys.stderr, flush=True)
     found: dict = {"sizes": figures}
     if len(figures) > 1:
@@ -101,7 +104,7 @@ def write_small(path: Path, records: int, seed: int) -> None:
             file.write(f'{{"prompt":"{number} {chosen.choice(words)}?","completion":"{answer}"}}\n')
 
 
-def measure(folder: Path, corpus: Path, records: int | None, cores: str) -> dict:
+def measure(folder: Path, corpus: Path, records: int | None, cores: str, test_size: float) -> dict:
     """Return the figures of the first ``records`` lines of a corpus; leave nothing in ``folder``."""
     folder.mkdir()
     copy(folder)
@@ -111,7 +114,7 @@ def measure(folder: Path, corpus: Path, records: int | None, cores: str) -> dict
     else:
         with open(corpus, "rb") as lines, open(source, "wb") as file:
             file.writelines(islice(lines, records))
-    (folder / "config" / "config.yaml").write_text(CONFIG.format(source=source.name))
+    (folder / "config" / "config.yaml").write_text(CONFIG.format(source=source.name, test_size=test_size))
     load = os.getloadavg()[0]
     with Usage(folder) as usage:
         first = timed(folder, cores, "split_records")

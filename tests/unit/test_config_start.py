@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from snakemake import common, rules
+from snakemake.jobs import Job
+from snakemake.output_index import OutputIndex
 from snakemake.persistence import PersistenceBase
 from snakemake.persistence.file import FilePersistence
 
@@ -14,7 +16,7 @@ from snaketune.config import resolve
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.config.schema import LinkedConfig
 from snaketune.workflow import stages
-from snaketune.workflow.snakemake_internals import lighten
+from snaketune.workflow.snakemake_internals import lighten, operational
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 PRESETS = SCRIPTS.parent / "config" / "presets"
@@ -26,6 +28,8 @@ HEAVY = ("pandas", "pyarrow", "torch", "transformers", "tokenizers", "snaketune.
 def snakemake(monkeypatch):
     """Snakemake as it was before the test, when the test is over."""
     monkeypatch.setattr(PersistenceBase, "_serialize_param", PersistenceBase._serialize_param)
+    monkeypatch.setattr(Job, "conda_env_spec", Job.conda_env_spec)
+    monkeypatch.setattr(OutputIndex, "match_producers", OutputIndex.match_producers)
     for module in (common, rules):
         monkeypatch.setattr(module, "get_function_params", common.get_function_params)
 
@@ -50,6 +54,70 @@ def test_the_parameters_of_a_function_are_looked_at_once(snakemake, monkeypatch)
     assert [common.get_input_function_aux_params(made, given) for _ in range(3)] == [{"threads": 2}] * 3
     assert list(rules.get_function_params(made)) == ["wildcards", "threads"]
     assert looks == [made]
+
+
+class RuleOfOneEnvironment:
+    """A rule whose environment has no wildcards, which Snakemake remembers after its first job."""
+
+    _expanded_conda_env = rules._NOT_CACHED
+
+    def expand_conda_env(self, wildcards, params, input):
+        self._expanded_conda_env = "envs/data.yaml"
+        return self._expanded_conda_env
+
+
+class JobThatCounts(Job):
+    """A job that counts how often params were computed."""
+
+    _conda_env_spec, wildcards_dict, input, computed = None, {}, (), 0
+
+    def __init__(self, rule):
+        self.rule = rule
+
+    @property
+    def params(self):
+        JobThatCounts.computed += 1
+        return {}
+
+
+def test_of_a_rule_with_one_environment_the_first_job_alone_needs_params_for_it(snakemake):
+    lighten()
+    rule = RuleOfOneEnvironment()
+    assert [JobThatCounts(rule).conda_env_spec for _ in range(5)] == ["envs/data.yaml"] * 5
+    assert JobThatCounts.computed == 1
+
+
+class RuleOfPages:
+    """A rule that counts what is matched with its output."""
+
+    def __init__(self):
+        self.asked = []
+
+    def products(self):
+        return []
+
+    def is_producer(self, file):
+        self.asked.append(file)
+        return file == "a.html"
+
+
+def test_a_file_is_matched_with_the_outputs_of_all_rules_once(snakemake, monkeypatch):
+    pages = RuleOfPages()
+    monkeypatch.setattr(OutputIndex, "match", lambda index, file: {pages})
+    lighten()
+    for found in ([{pages}, set()], [set(), {pages}]):
+        index = OutputIndex([pages])
+        files = ("a.html", "b.html") if found[0] else ("b.html", "a.html")
+        for _ in range(3):
+            producers = [index.match_producers(file) for file in files]
+            assert producers == found
+            producers[0].clear(), producers[1].clear()  # a caller's set is its own
+    assert pages.asked == ["a.html", "b.html", "b.html", "a.html"]
+
+
+def test_params_that_are_never_recorded_need_no_resources():
+    assert {"threads", "resources"}.isdisjoint(inspect.signature(operational(str)).parameters)
+    assert rules.Rule._is_deriving_function(operational(str))
 
 
 def test_what_every_start_imports_is_light():

@@ -116,9 +116,9 @@ class RuleParams:
         return self._table.runs[wildcards.run].config.train.cpu_threads
 
 
-def named_files(wildcards: Any, input: Any, threads: int) -> str:
+def named_files(wildcards: Any, input: Any) -> str:
     """The input files of a job by their names, as JSON, for a script that reads many; barriers of other runs are none.
 
-    With the number of threads, so that they are not recorded: the inputs are already.
+    Snakemake does not record params of functions that take ``input``: the inputs are recorded already.
     """
     return canonical_text({name: str(file) for name, file in input.items() if isinstance(file, str)})

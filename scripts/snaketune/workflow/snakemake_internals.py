@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from snakemake import common, io, rules
+from snakemake.jobs import Job
+from snakemake.output_index import OutputIndex
 from snakemake.persistence import PersistenceBase
 from snakemake.scheduling.job_scheduler import JobScheduler
 
@@ -19,6 +21,8 @@ def lighten() -> None:
     """Keep Snakemake from doing what cannot change the outcome: see the functions below."""
     _leave_out_pandas()
     _remember_signatures()
+    _remember_environments()
+    _remember_producers()
 
 
 def _leave_out_pandas() -> None:
@@ -34,13 +38,43 @@ def _remember_signatures() -> None:
     common.get_function_params = rules.get_function_params = functools.cache(common.get_function_params)
 
 
-def operational(value: Callable[[Any], Any]) -> Callable[[Any, int], Any]:
+def _remember_environments() -> None:
+    """Compute the params of a job only if it stays in the DAG.
+
+    Snakemake asks every job for its environment, also those that a passed checkpoint is about to replace, and computes
+    their params for it. It remembers an environment without wildcards for the rule, so that its first job is enough.
+    """
+    by_params = Job.conda_env_spec.fget
+
+    def spec(job: Job) -> Any:
+        known = job.rule._expanded_conda_env
+        return by_params(job) if known is rules._NOT_CACHED else known
+
+    Job.conda_env_spec = property(spec)
+
+
+def _remember_producers() -> None:
+    """Match each file with the outputs of all rules once: an index holds the same rules from beginning to end."""
+    match = OutputIndex.match_producers
+
+    def match_producers(index: OutputIndex, targetfile: str) -> set[Any]:
+        found: dict[str, set[Any]] = index.__dict__.setdefault("_found", {})
+        file = str(targetfile)
+        if file not in found:
+            found[file] = match(index, targetfile)
+        return set(found[file])
+
+    OutputIndex.match_producers = match_producers
+
+
+def operational(value: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
     """Return a params function whose value never causes a rerun.
 
-    Snakemake does not record params of functions that take ``threads``, whose number differs from machine to machine.
+    Snakemake does not record params of functions that take ``output``, which the wildcards decide. It does not record
+    those that take ``threads`` either, but computes all resources of a job for them.
     """
 
-    def unrecorded(wildcards: Any, threads: int) -> Any:
+    def unrecorded(wildcards: Any, output: Any) -> Any:
         return value(wildcards)
 
     return unrecorded
