@@ -63,9 +63,9 @@ class GrpoConfig(Section):
     num_generations: int = Field(
         8, ge=2, description="Answers to each prompt; `per_device_train_batch_size` x accumulation is a multiple of it."
     )
-    max_completion_length: int = Field(256, ge=1, description="Most tokens of an answer.")
-    temperature: float = Field(1.0, gt=0, description="Of sampling: higher explores more.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Of sampling: the share of probability that is sampled from.")
+    max_completion_length: int = Field(256, ge=1, description="Maximum length of an answer in tokens.")
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature; higher values explore more.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling: the probability mass to sample from.")
     beta: float = Field(
         0.0, ge=0, description="Weight of the KL divergence from the start; 0 computes none and saves a forward pass."
     )
@@ -94,7 +94,7 @@ class TrainConfig(Section):
         2e-4,
         gt=0,
         lt=1,
-        description="Peak learning rate; with dpo, orpo and kto take 5e-5, and 5e-6 when every weight is trained.",
+        description="Peak learning rate; recommended with dpo, orpo and kto: 5e-5, or 5e-6 for full fine-tuning.",
     )
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         "cosine", description="Shape of the learning rate after warm-up."
