@@ -202,7 +202,7 @@ def planned_memory(workload: Workload, cases: list[str]) -> float | None:
     from train_cases import Case
 
     from snaketune.plan.memory.memory import memory_plan
-    from snaketune.plan.settings import AdapterSetting, MemorySetting
+    from snaketune.plan.memory_settings import AdapterSetting, MemorySetting
 
     ours = [Case.parse(case) for case in cases if case.partition(":")[0] == "snaketune"]
     if not ours:

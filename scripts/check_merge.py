@@ -20,7 +20,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__, *names, several=("rows",))
     from snaketune.core.atomic import write_json
     from snaketune.merge.merge_inputs import MergeInputs
-    from snaketune.merge.verification.gate import check_folder
+    from snaketune.merge.verification.merge_gate import check_folder
 
     inputs = MergeInputs(
         model=Path(arguments.model),

@@ -22,7 +22,7 @@ def main() -> None:
     arguments = parse_arguments(
         __doc__, *names, optional=("merged", "info"), facts=("output", "generations", "documents", "info")
     )
-    from snaketune.evaluate.packages import prepare_imports
+    from snaketune.evaluate.evaluation_packages import prepare_imports
 
     prepare_imports(arguments.cfg)
     from snaketune.evaluate.results import EvaluationJob, evaluate_run

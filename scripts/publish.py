@@ -10,7 +10,7 @@ from snaketune.core.cli import parse_arguments, run
 def main() -> None:
     """Publish the runs one after the other."""
     arguments = parse_arguments(__doc__, "settings")
-    from snaketune.publish.hub import publish_runs
+    from snaketune.publish.hub_upload import publish_runs
 
     publish_runs(arguments.cfg["runs"], arguments.cfg["private"], arguments.settings["work"])
 

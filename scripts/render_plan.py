@@ -12,7 +12,7 @@ from snaketune.core.cli import parse_arguments, run
 def main() -> None:
     """Read the plan, render the page, write it atomically."""
     arguments = parse_arguments(__doc__, "plan", "output", facts=("output",))
-    from snaketune.facts.plan import PLAN
+    from snaketune.facts.plan_facts import PLAN
     from snaketune.report.plan.plan_page import render_plan
 
     page = render_plan(PLAN.read(arguments.plan), arguments.cfg["run"], arguments.cfg["id"])

@@ -13,7 +13,7 @@ from snaketune.core.cli import parse_arguments, run
 def main() -> None:
     """Read the facts, render page and table, write both atomically."""
     arguments = parse_arguments(__doc__, "output", "table", json=("facts",), facts=("output", "table"))
-    from snaketune.report.facts import load_facts
+    from snaketune.report.report_facts import load_facts
     from snaketune.report.run.page import render
     from snaketune.report.run.table import fact_table, table_bytes
 

@@ -16,7 +16,7 @@ def main() -> None:
     """Read the facts, write the card beside the folder, and put it there."""
     arguments = parse_arguments(__doc__, "output", texts=("kind",), json=("facts",), facts=("output",))
     from snaketune.card.card import render_card
-    from snaketune.card.facts import load_facts
+    from snaketune.card.card_facts import load_facts
     from snaketune.card.placing import place_card
 
     facts = load_facts(arguments.kind, arguments.facts)

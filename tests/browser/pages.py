@@ -13,14 +13,14 @@ import ablate_case  # noqa: E402 - found through the line above
 from report_case import FOLDER, fact_paths  # noqa: E402
 from test_inspection import PAIR, group, source  # noqa: E402
 
-from snaketune.facts.plan import PLAN  # noqa: E402
+from snaketune.facts.plan_facts import PLAN  # noqa: E402
 from snaketune.inspection import inspect_group  # noqa: E402
 from snaketune.report.ablation.ablate_page import render_ablation  # noqa: E402
 from snaketune.report.compare.comparison import load_run  # noqa: E402
 from snaketune.report.compare.comparison_page import render_comparison  # noqa: E402
-from snaketune.report.facts import load_facts  # noqa: E402
 from snaketune.report.inspection_page import render_inspection  # noqa: E402
 from snaketune.report.plan.plan_page import render_plan  # noqa: E402
+from snaketune.report.report_facts import load_facts  # noqa: E402
 from snaketune.report.run.page import render  # noqa: E402
 from snaketune.report.unfinished.unfinished import gather_attempt  # noqa: E402
 from snaketune.report.unfinished.unfinished_page import render_unfinished  # noqa: E402

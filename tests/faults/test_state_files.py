@@ -18,7 +18,7 @@ from snaketune.core.digests import DigestCache, file_digest
 from snaketune.core.errors import DataError
 from snaketune.core.manifest import read_manifest, write_manifest
 from snaketune.core.outputs import MOST_KEPT_BYTES, forget_outputs, record_outputs
-from snaketune.report.facts import _changed
+from snaketune.report.report_facts import _changed
 from snaketune.storage.disks import Disk, Disks, Speed
 from snaketune.storage.staging import stage_sources
 from snaketune.workflow.lifecycle import remember_shards, shards_before, write_resolved

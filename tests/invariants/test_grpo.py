@@ -14,8 +14,8 @@ from snaketune.core.errors import ConfigError, DataError, TrainingError
 from snaketune.data.rows.packed_rows import PackedRows, write_rows
 from snaketune.data.rows.packing import pack
 from snaketune.train.device import prepare_arithmetic
-from snaketune.train.reinforcement import grpo, training
-from snaketune.train.reinforcement.prompts import prompts_of, require_room
+from snaketune.train.reinforcement import grpo, grpo_training
+from snaketune.train.reinforcement.prompt_rows import prompts_of, require_room
 from snaketune.train.reinforcement.rewards import Reward, load_function, rewards_of
 from snaketune.train.run import build_trainer, train
 
@@ -97,16 +97,16 @@ def test_rewards_rise_and_a_killed_training_ends_in_the_same_weights(base, rows,
     assert [line["step"] for line in found] == list(range(1, 13))
     assert found[-1]["reward"] > found[0]["reward"] + 0.1
     assert found[-1]["trained_tokens"] > 0 and 0 <= found[-1]["frac_reward_zero_std"] <= 1
-    added = training.add_callbacks
+    added = grpo_training.add_callbacks
 
     def with_crash(trainer, *args):
         added(trainer, *args)
         trainer.add_callback(StopAt(8))
 
-    monkeypatch.setattr(training, "add_callbacks", with_crash)
+    monkeypatch.setattr(grpo_training, "add_callbacks", with_crash)
     with pytest.raises(KeyboardInterrupt):
         trained(base, rows, work_in(tmp_path, "parts"), group, **keys)
-    monkeypatch.setattr(training, "add_callbacks", added)
+    monkeypatch.setattr(grpo_training, "add_callbacks", added)
     resumed = trained(base, rows, work_in(tmp_path, "parts"), group, **keys)
     assert resumed.resumed_from == 5
     assert weights(resumed) == weights(whole) != {}

@@ -15,8 +15,8 @@ from tiny_run import TinyRun, conversations, llama, save_adapter, write_run
 from snaketune.core.errors import TrainingError
 from snaketune.merge.merge_inputs import MergeInputs, check_origin
 from snaketune.merge.merging import merge_adapter
-from snaketune.merge.verification import gate
-from snaketune.merge.verification.gate import check_folder, check_in_fresh_process
+from snaketune.merge.verification import merge_gate
+from snaketune.merge.verification.merge_gate import check_folder, check_in_fresh_process
 
 CFG = {"dtype": "bfloat16", "max_shard_size": "30KB", "cpu_threads": 1, "attn_implementation": "sdpa"}
 WEIGHTS = "adapter_model.safetensors"
@@ -248,5 +248,5 @@ def test_a_fresh_process_refuses_with_its_own_sentence(tiny):
 def test_a_check_that_ends_without_a_word_proves_nothing(tiny, tmp_path, monkeypatch):
     script = tmp_path / "check.py"
     script.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
-    monkeypatch.setattr(gate, "SCRIPT", script)
+    monkeypatch.setattr(merge_gate, "SCRIPT", script)
     refused(tiny, "ended with status -9 without a result", check_in_fresh_process)

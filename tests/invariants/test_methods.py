@@ -16,7 +16,7 @@ from snaketune.merge.checkpoint import Checkpoint
 from snaketune.merge.merge_inputs import MergeSettings
 from snaketune.merge.merging import write_merged
 from snaketune.merge.trained_model import copy_trained, read_trained_model
-from snaketune.train.checkpoints.publishing import publish
+from snaketune.train.checkpoints.weight_publishing import publish
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.facts import trained_parameters
 from snaketune.train.loading.adapting import add_adapter

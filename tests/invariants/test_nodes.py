@@ -15,7 +15,7 @@ from two_hosts import remove_hosts, set_up_hosts, slurm_job
 from snaketune.core.errors import TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.train.checkpoints.checkpoints import newest_intact
-from snaketune.train.checkpoints.publishing import publish
+from snaketune.train.checkpoints.weight_publishing import publish
 from snaketune.train.distributed.nodes import find_nodes
 from snaketune.train.run import train
 

@@ -21,7 +21,7 @@ from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, 
 from snaketune.evaluate.results import write_generations
 from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
-from snaketune.merge.verification.gate import check_folder
+from snaketune.merge.verification.merge_gate import check_folder
 from snaketune.model.tiny.tiny_tokenizer import CHAT_TEMPLATE
 
 LENGTH, REQUESTS = 7, 6

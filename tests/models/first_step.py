@@ -16,7 +16,7 @@ from snaketune.model.architecture import read_configuration
 from snaketune.model.capabilities import describe_nature
 from snaketune.plan.flops import shape_of
 from snaketune.plan.memory.memory import memory_plan
-from snaketune.plan.settings import MemorySetting, setting_of
+from snaketune.plan.memory_settings import MemorySetting, setting_of
 from snaketune.train.device import find_device
 from snaketune.train.run import build_trainer
 from snaketune.workflow.stages import slice_of

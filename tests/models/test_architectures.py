@@ -14,7 +14,7 @@ from snaketune.model.adapters.lora import put_adapter
 from snaketune.model.adapters.targets import targets_of
 from snaketune.model.architecture import auto_class, body_of, support_of
 from snaketune.model.capabilities import describe_nature, nature_of
-from snaketune.train.checkpoints.publishing import publish
+from snaketune.train.checkpoints.weight_publishing import publish
 
 LORA = {"r": 4, "target_modules": "all-linear"}
 

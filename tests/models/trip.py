@@ -23,7 +23,7 @@ from snaketune.data.tokens.token_store import TokenStore
 from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, evaluate
 from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
-from snaketune.merge.verification.gate import check_folder
+from snaketune.merge.verification.merge_gate import check_folder
 from snaketune.model.adapters.new_tokens import advice_on_tokens, untrained_tokens, with_token_numbers
 from snaketune.model.architecture import auto_class
 from snaketune.model.prepare import prepare_model
@@ -31,7 +31,7 @@ from snaketune.model.tiny.tiny_tokenizer import CHAT_TEMPLATE, train_tokenizer
 from snaketune.model.tokenizer_only import PreparedTokenizer, prepare_tokenizer
 from snaketune.plan.devices.machine import Machine
 from snaketune.plan.planning import PlanInputs, make_plan
-from snaketune.train.checkpoints.publishing import publish
+from snaketune.train.checkpoints.weight_publishing import publish
 from snaketune.train.run import train
 from snaketune.workflow.stages import slice_of
 

@@ -24,7 +24,7 @@ from snaketune.evaluate.models import ModelSettings
 from snaketune.merge.gguf_export.gguf import convert_to_gguf
 from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
-from snaketune.merge.verification.gate import check_folder
+from snaketune.merge.verification.merge_gate import check_folder
 from snaketune.model.gguf.gguf_base import convert_gguf
 from snaketune.train.batches import collate
 from snaketune.train.kernels.chunked_cross_entropy import put_chunked_loss

@@ -4,10 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from snaketune.facts.evaluation import EVALUATION, Evaluation
+from snaketune.facts.evaluation_facts import EVALUATION, Evaluation
 from snaketune.facts.of_run import FACT_FILES
 from snaketune.facts.shapes import shaped
-from snaketune.report.facts import Facts, load_facts
+from snaketune.report.report_facts import Facts, load_facts
 
 FOLDER = Path(__file__).parent.parent / "golden" / "report" / "facts"
 FILES = {

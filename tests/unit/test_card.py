@@ -7,10 +7,10 @@ from huggingface_hub import ModelCard, ModelCardData
 from report_case import FILES, FOLDER
 
 from snaketune.card.card import limits, render_card
-from snaketune.card.facts import CardFacts, load_facts
+from snaketune.card.card_facts import CardFacts, load_facts
 from snaketune.card.front_matter import metadata
-from snaketune.card.text import code, one_line
-from snaketune.card.training import funnel
+from snaketune.card.markdown_text import code, one_line
+from snaketune.card.training_section import funnel
 from snaketune.core.atomic import write_json
 from snaketune.core.canonical import read_json
 from snaketune.core.errors import DataError

@@ -4,7 +4,7 @@ import pytest
 
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError
-from snaketune.evaluate import packages
+from snaketune.evaluate import evaluation_packages
 from snaketune.workflow import job_environment
 from snaketune.workflow.sources.inputs import ExternalInputs
 from snaketune.workflow.stages import slice_of
@@ -64,6 +64,6 @@ def test_columns_of_files_do_not_matter_without_files():
 
 
 def test_a_missing_package_is_named_before_anything_is_computed(monkeypatch):
-    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(evaluation_packages.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"^run default: evaluate\.metrics: bleu needs the package sacrebleu"):
         job_environment.require_packages("default", resolved(evaluate={"metrics": ["bleu"]}).config, "evaluate_model")

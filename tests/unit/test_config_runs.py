@@ -7,7 +7,7 @@ from report_case import facts_with
 from snaketune.config.consistency import check_run
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError
-from snaketune.report.run.provenance import config_file
+from snaketune.report.run.reproducing import config_file
 from snaketune.workflow import job_environment
 from snaketune.workflow.job_environment import REQUIREMENTS, machine_notes, require_packages
 from snaketune.workflow.job_table import JobTable

@@ -2,7 +2,7 @@ import pytest
 
 from snaketune.core.errors import DataError
 from snaketune.core.manifest import write_manifest
-from snaketune.evaluate.inputs import located
+from snaketune.evaluate.evaluation_inputs import located
 
 
 def test_a_manifest_stands_for_what_lies_beside_it(tmp_path):

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from snaketune.core.errors import ConfigError
-from snaketune.evaluate import packages
+from snaketune.evaluate import evaluation_packages
 from snaketune.evaluate.additive import Additive
 from snaketune.evaluate.answers.matching import answer_number, normalizer, numeric_match, reference_number
 from snaketune.evaluate.answers.scorers import json_equal, json_valid, scored, scorers
@@ -150,12 +150,12 @@ def test_what_is_no_json_object_is_no_case():
 
 
 def test_a_missing_package_is_one_sentence_before_anything_runs(monkeypatch):
-    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(evaluation_packages.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"evaluate\.metrics: chrf needs the package sacrebleu: pip install -r envs/"):
-        packages.require_evaluation_packages(["loss", "chrf"], [])
+        evaluation_packages.require_evaluation_packages(["loss", "chrf"], [])
     with pytest.raises(ConfigError, match=r"evaluate\.tasks needs the package lm_eval"):
-        packages.require_evaluation_packages(["loss"], ["t.yaml"])
-    packages.require_evaluation_packages(["loss", "exact_match"], [])
+        evaluation_packages.require_evaluation_packages(["loss"], ["t.yaml"])
+    evaluation_packages.require_evaluation_packages(["loss", "exact_match"], [])
 
 
 def test_nothing_to_score_is_none():

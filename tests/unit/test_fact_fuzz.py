@@ -16,17 +16,17 @@ import pytest
 from report_case import FILES, FOLDER, fact_paths
 
 from snaketune.card.card import render_card
-from snaketune.card.facts import load_facts as load_card_facts
+from snaketune.card.card_facts import load_facts as load_card_facts
 from snaketune.core.errors import SnaketuneError
 from snaketune.core.manifest import damaged_files
 from snaketune.facts.measured import RUN_INFO
-from snaketune.facts.plan import PLAN
+from snaketune.facts.plan_facts import PLAN
 from snaketune.plan.costs.past_runs import finished_runs, measured_run
 from snaketune.plan.summary import describe
 from snaketune.report.compare.comparison import load_run
 from snaketune.report.compare.comparison_page import find_runs, render_comparison
-from snaketune.report.facts import load_facts
 from snaketune.report.plan.plan_page import render_plan
+from snaketune.report.report_facts import load_facts
 from snaketune.report.run.history import run_before
 from snaketune.report.run.page import render
 from snaketune.report.run.table import fact_table, table_bytes
@@ -34,7 +34,7 @@ from snaketune.report.unfinished.unfinished import gather_attempt
 from snaketune.report.unfinished.unfinished_page import render_unfinished
 from snaketune.report.unfinished.watching import describe_trainings, find_trainings
 from snaketune.terminal.closing import end_of_runs
-from snaketune.terminal.stages import OUTCOMES, outcome
+from snaketune.terminal.stage_lines import OUTCOMES, outcome
 from snaketune.workflow.results.damage import heal
 from snaketune.workflow.results.pruning import find_unused_work
 from snaketune.workflow.results.unrecorded import FORMS, MANIFESTS

@@ -9,7 +9,7 @@ from report_case import FILES, FOLDER
 from snaketune.core.errors import DataError
 from snaketune.facts.fact_files import FORMAT, FactFile
 from snaketune.facts.of_run import FACT_FILES
-from snaketune.facts.plan import PLAN
+from snaketune.facts.plan_facts import PLAN
 from snaketune.facts.shapes import ShapeError, shaped
 
 READ = {name: kind for name, kind in FACT_FILES.items() if name in FILES}

@@ -13,7 +13,7 @@ BREAKS = {
     "train/kernels/chunked_cross_entropy.py": "from snaketune.config import resolve",
     "merge/merging.py": "from snaketune.report import page",
     "data/rows/packing.py": "import torch",
-    "facts/plan.py": "from snaketune.plan import gate",
+    "facts/plan_facts.py": "from snaketune.plan import gate",
 }
 
 

@@ -13,7 +13,7 @@ from snaketune.merge.adapter import read_adapter
 from snaketune.merge.combining import Combination, combine_adapters, hollow_model
 from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
-from snaketune.merge.verification.gate import check_folder
+from snaketune.merge.verification.merge_gate import check_folder
 
 ONE, TWO = {"use_rslora": True}, {"lora_alpha": 3}
 OTHER_RANKS = {"r": 6, "rank_pattern": {"q_proj": 3}, "alpha_pattern": {"up_proj": 20}}

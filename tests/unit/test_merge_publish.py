@@ -17,7 +17,7 @@ from snaketune.merge.checkpoint import Checkpoint
 from snaketune.merge.merge_inputs import MergeInputs
 from snaketune.merge.merging import merge_adapter
 from snaketune.merge.verification import divergence, logits
-from snaketune.merge.verification.gate import check_folder
+from snaketune.merge.verification.merge_gate import check_folder
 from snaketune.model.tiny.tiny_tokenizer import CHAT_TEMPLATE
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "merge_adapter.py"

@@ -7,7 +7,7 @@ from plan_models import LLAMA_3_1_8B, QWEN_3_06B
 
 from snaketune.plan.memory.fitting import choose_checkpointing, fits, next_smaller_setting
 from snaketune.plan.memory.memory import memory_plan
-from snaketune.plan.settings import MemorySetting
+from snaketune.plan.memory_settings import MemorySetting
 
 SETTING = MemorySetting(1024, 4)
 

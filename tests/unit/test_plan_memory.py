@@ -11,7 +11,7 @@ from plan_models import LLAMA_2_7B, LLAMA_2_13B, LLAMA_3_1_8B, MIXTRAL_8X7B, QWE
 
 from snaketune.core.errors import PlanError
 from snaketune.plan.memory.memory import memory_plan
-from snaketune.plan.settings import AdapterSetting, MemorySetting, setting_of
+from snaketune.plan.memory_settings import AdapterSetting, MemorySetting, setting_of
 
 GIB = 2**30 / 1e9
 # LitGPT's finetune_lora: rank 8 on queries and values, dropout 0.05, bf16-true, no checkpointing, the longest of

@@ -8,7 +8,7 @@ from plan_models import QWEN_3_06B
 from snaketune.plan.advice.strategies import Strategy, compare, memory_per_gpu
 from snaketune.plan.memory.counting import count_parameters
 from snaketune.plan.memory.memory import memory_plan
-from snaketune.plan.settings import MemorySetting
+from snaketune.plan.memory_settings import MemorySetting
 
 H100 = Strategy("single", 1, 2.50)
 

@@ -14,7 +14,7 @@ from snaketune.model.adapters.lora import leave_inputs_to_autocast
 from snaketune.plan.memory import tracing
 from snaketune.plan.memory.meta_ops import LiveBytes
 from snaketune.plan.memory.tracing import Trace, trace_step
-from snaketune.plan.settings import AdapterSetting, MemorySetting
+from snaketune.plan.memory_settings import AdapterSetting, MemorySetting
 from snaketune.train.batches import with_boundaries
 from snaketune.train.kernels.attention import VARLEN, register_varlen
 from snaketune.train.kernels.cpu_attention import attend_by_document

@@ -11,7 +11,7 @@ from snaketune.core.errors import ConfigError, DataError
 from snaketune.core.manifest import write_manifest
 from snaketune.core.outputs import record_outputs
 from snaketune.publish import uploading
-from snaketune.publish.hub import check_destination
+from snaketune.publish.hub_upload import check_destination
 from snaketune.publish.publishing import publish_folder
 from snaketune.storage.object_storage import connect, listed
 

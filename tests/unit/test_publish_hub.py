@@ -6,7 +6,7 @@ from huggingface_hub import HfApi, _commit_api
 
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.core.manifest import write_manifest
-from snaketune.publish.hub import check_destination, check_hub, places_on_hub, publish_to_hub, repository_of
+from snaketune.publish.hub_upload import check_destination, check_hub, places_on_hub, publish_to_hub, repository_of
 
 URL = "hf://me/my-model"
 

@@ -3,13 +3,13 @@
 import pytest
 from report_case import evaluation_of, facts_with
 
-from snaketune.report.facts import load_facts
+from snaketune.report.report_facts import load_facts
 from snaketune.report.run.answers import Answers, collect_by_file
 from snaketune.report.run.breakdown import file_parts, length_parts, source_parts, task_rows
-from snaketune.report.run.evaluation import table
+from snaketune.report.run.evaluation_table import table
 from snaketune.report.run.findings import findings
 from snaketune.report.run.judging import judge
-from snaketune.report.run.machine import speeds
+from snaketune.report.run.machine_section import speeds
 from snaketune.report.run.page import render
 from snaketune.report.run.verdict import verdict
 

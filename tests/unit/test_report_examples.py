@@ -2,7 +2,7 @@
 
 from report_case import facts_with
 
-from snaketune.report.run.examples import examples
+from snaketune.report.run.example_texts import examples
 
 
 def test_of_a_pair_both_answers_are_shown():

@@ -7,10 +7,10 @@ from report_case import FOLDER, fact_paths, facts_with
 
 from snaketune.core.errors import DataError
 from snaketune.data.tokens.token_store import SCHEMA, writing_tokens
-from snaketune.report.facts import load_facts
+from snaketune.report.report_facts import load_facts
 from snaketune.report.run.findings import findings
 from snaketune.report.run.funnel import balances, funnel
-from snaketune.report.run.provenance import config_file, settings, sources
+from snaketune.report.run.reproducing import config_file, settings, sources
 from snaketune.report.run.too_long import find_too_long
 
 

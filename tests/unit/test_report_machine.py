@@ -10,7 +10,7 @@ from snaketune.facts.measured import RUN_INFO
 from snaketune.report.charts.curves import Curve, gather, growing_lines
 from snaketune.report.charts.loss_charts import loss_chart, loss_over_dollars, loss_over_time, loss_over_tokens
 from snaketune.report.run.history import changes, machine_facts, run_before, stage_times, timeline
-from snaketune.report.run.machine import checkpoint_facts, rate_charts, time_split, token_costs, took
+from snaketune.report.run.machine_section import checkpoint_facts, rate_charts, time_split, token_costs, took
 
 
 def facts_of(lines, **changes):

@@ -4,7 +4,7 @@ import pytest
 from report_case import facts_with, replaced
 
 from snaketune.report.run.findings import findings
-from snaketune.report.run.merging import merge_check
+from snaketune.report.run.merge_findings import merge_check
 from snaketune.report.run.page import render
 from snaketune.report.run.table import fact_table
 from snaketune.report.run.verdict import merge_part, verdict

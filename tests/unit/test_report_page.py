@@ -253,7 +253,7 @@ def test_two_processes_in_two_places_give_the_same_bytes_under_300_kilobytes(tmp
 
 def test_the_script_never_imports_torch_or_transformers():
     code = (
-        "import sys, snaketune.report.run.page, snaketune.report.facts;"
+        "import sys, snaketune.report.run.page, snaketune.report.report_facts;"
         "sys.exit(any(name.split('.')[0] in ('torch', 'transformers') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(SCRIPTS)}).returncode == 0

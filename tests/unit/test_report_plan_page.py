@@ -7,8 +7,8 @@ import pytest
 from report_case import FOLDER
 from test_report_page import HOSTILE, Page
 
-from snaketune.facts.plan import PLAN
-from snaketune.facts.plan_tables import FitCell
+from snaketune.facts.plan_facts import PLAN
+from snaketune.facts.plan_table_facts import FitCell
 from snaketune.facts.shapes import shaped
 from snaketune.report.plan.plan_figures import figures
 from snaketune.report.plan.plan_page import end_of, headline, render_plan, tone

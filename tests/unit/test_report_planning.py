@@ -4,7 +4,7 @@ import re
 
 from report_case import facts_with
 
-from snaketune.report.plan.planning import dollars, planning
+from snaketune.report.plan.plan_compared import dollars, planning
 from snaketune.report.run.page import render
 
 

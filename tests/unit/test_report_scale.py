@@ -7,7 +7,7 @@ import orjson
 import pytest
 from report_case import fact_paths
 
-from snaketune.report.facts import load_facts
+from snaketune.report.report_facts import load_facts
 from snaketune.report.run.page import render
 
 STEPS = 10_000

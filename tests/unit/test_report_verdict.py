@@ -3,7 +3,7 @@ from report_case import evaluation_of, facts_with
 
 from snaketune.report.filling import style_sheet
 from snaketune.report.run.answers import Answers
-from snaketune.report.run.evaluation import table
+from snaketune.report.run.evaluation_table import table
 from snaketune.report.run.judging import judge
 from snaketune.report.run.verdict import HEADLINES, verdict
 from snaketune.report.significance import interval, sign_test

@@ -7,7 +7,7 @@ from plan_models import LLAMA_2_7B, LLAMA_2_13B, YI_34B, llama
 
 from snaketune.plan.advice.strategies import memory_per_gpu
 from snaketune.plan.memory.memory import memory_plan
-from snaketune.plan.settings import AdapterSetting, MemorySetting
+from snaketune.plan.memory_settings import AdapterSetting, MemorySetting
 
 PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
 LORA = MemorySetting(2048, adapter=AdapterSetting(16), checkpoint_every=1)

@@ -8,10 +8,10 @@ from snaketune.config import typed_sections
 from snaketune.config.schema import LinkedConfig, RunConfig
 from snaketune.config.typed_sections import section_modules
 from snaketune.facts.shapes import shaped
-from snaketune.settings import evaluation, merging, planning, reading, training
-from snaketune.settings.model import Model
-from snaketune.settings.plan import Plan
-from snaketune.settings.tokens import Tokens
+from snaketune.settings import data_slices, evaluation_slices, merge_slices, planning_slice, training_slices
+from snaketune.settings.model_section import Model
+from snaketune.settings.plan_section import Plan
+from snaketune.settings.tokens_section import Tokens
 from snaketune.workflow.stages import OPERATIONAL, STAGES, slice_of
 
 
@@ -25,17 +25,17 @@ class ModelSlice(typing.TypedDict, total=False):
 
 
 SLICES = {
-    "stage_sources": reading.ReadingSlice,
-    "read_records": reading.ReadingSlice,
+    "stage_sources": data_slices.ReadingSlice,
+    "read_records": data_slices.ReadingSlice,
     "prepare_tokenizer": ModelSlice,
     "prepare_model": ModelSlice,
-    "tokenize_records": reading.TokenizingSlice,
+    "tokenize_records": data_slices.TokenizingSlice,
     "rightsize": TokensSlice,
     "pack_rows": TokensSlice,
-    "plan_run": planning.PlanningSlice,
-    "train_model": training.TrainingSlice,
-    "merge_adapter": merging.MergeSlice,
-    "evaluate_model": evaluation.EvaluationSlice,
+    "plan_run": planning_slice.PlanningSlice,
+    "train_model": training_slices.TrainingSlice,
+    "merge_adapter": merge_slices.MergeSlice,
+    "evaluate_model": evaluation_slices.EvaluationSlice,
 }
 CONFIGURATIONS = (
     {},
@@ -67,7 +67,7 @@ def test_the_slice_of_each_stage_has_the_type_that_it_is_declared_with(stage, ch
 @pytest.mark.parametrize("name", [name for name in RunConfig.model_fields if name not in typed_sections.NOT_HANDED_ON])
 def test_a_section_has_the_keys_of_its_model_that_decide_results(name):
     scope: dict = {}
-    exec(section_modules()[name], scope)
+    exec(section_modules()[f"{name}_section"], scope)
     model = RunConfig.model_fields[name].annotation
     declared = typing.get_type_hints(scope[typed_sections.class_name(model)])
     assert set(declared) == {key for key in model.model_fields if f"{name}.{key}" not in OPERATIONAL}

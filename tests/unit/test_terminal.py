@@ -10,7 +10,7 @@ from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 
 from snaketune.terminal import plugin
 from snaketune.terminal.closing import end_of_runs
-from snaketune.terminal.stages import stages_of
+from snaketune.terminal.stage_lines import stages_of
 
 QUIET = {**dict.fromkeys(("verbose", "debug_dag", "printshellcmds", "dryrun"), False), "quiet": None, "nocolor": True}
 FACTS = {

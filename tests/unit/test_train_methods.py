@@ -14,7 +14,7 @@ from snaketune.config.schema_train import TrainConfig
 from snaketune.core.errors import ConfigError, DataError, TrainingError
 from snaketune.core.manifest import write_manifest
 from snaketune.evaluate.evaluation import EvaluationInputs, EvaluationSettings, evaluate
-from snaketune.train.checkpoints.publishing import publish
+from snaketune.train.checkpoints.weight_publishing import publish
 from snaketune.train.device import Device, prepare_arithmetic
 from snaketune.train.facts import trained_parameters, training_facts
 from snaketune.train.loading.adapting import add_adapter

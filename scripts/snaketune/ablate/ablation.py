@@ -16,7 +16,7 @@ from snaketune.ablate.summing import Parts, facts_of
 from snaketune.core.errors import TrainingError
 from snaketune.plan.flops import ModelShape
 from snaketune.settings.operational import Operational
-from snaketune.settings.training import TrainingSlice
+from snaketune.settings.training_slices import TrainingSlice
 
 ROUNDS, FEWEST_ROUNDS = 3, 2
 LONG_ROUND_SECONDS = 150.0

@@ -10,7 +10,7 @@ from typing import Any
 from snaketune.ablate.layouts import Layout
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.settings.operational import Operational
-from snaketune.settings.training import TrainingSlice
+from snaketune.settings.training_slices import TrainingSlice
 
 WARM_UP_SHARE = 0.2
 REPEATS = 3

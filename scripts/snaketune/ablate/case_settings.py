@@ -3,9 +3,9 @@
 from typing import Any, cast
 
 from snaketune.ablate.factors import CaseSetting, Factor
-from snaketune.settings.model import Model
+from snaketune.settings.model_section import Model
 from snaketune.settings.operational import Operational
-from snaketune.settings.training import PaddedTrain, StartedAdapter, TrainingSlice
+from snaketune.settings.training_slices import PaddedTrain, StartedAdapter, TrainingSlice
 
 
 def configured(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.ablate.ablation import Ablation
-from snaketune.ablate.request import AblationSlice, Files, read_files, subject_of
+from snaketune.ablate.ablation_request import AblationSlice, Files, read_files, subject_of
 from snaketune.core.atomic import write_json
 from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.cli import stop_with_parent

@@ -1,12 +1,12 @@
 """The text of a model card: front matter for the hub, then introduction, evaluation, limits, data, training and use."""
 
-from snaketune.card.evaluation import DataSet, data_sets, results_table
-from snaketune.card.facts import CardFacts
+from snaketune.card.card_facts import CardFacts
+from snaketune.card.evaluation_section import DataSet, data_sets, results_table
 from snaketune.card.front_matter import front_matter
-from snaketune.card.text import code, number, one_line
-from snaketune.card.training import data_section, merge_section, method, training_section
+from snaketune.card.markdown_text import code, number, one_line
+from snaketune.card.training_section import data_section, merge_section, method, training_section
 from snaketune.card.usage import push_section, reproduction_section, usage_section
-from snaketune.facts.evaluation import Scores
+from snaketune.facts.evaluation_facts import Scores
 from snaketune.merge.outcome import refusal_of
 
 FEW = 100

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from snaketune.card.evaluation import data_sets, metric_name
-from snaketune.card.facts import CardFacts
-from snaketune.card.text import one_line
+from snaketune.card.card_facts import CardFacts
+from snaketune.card.evaluation_section import data_sets, metric_name
+from snaketune.card.markdown_text import one_line
 
 FENCE = "---"
 TASK = "text-generation"

@@ -1,7 +1,7 @@
 """The sections of a card on loading, uploading and reproducing a model; each command says whether it was run."""
 
-from snaketune.card.facts import CardFacts
-from snaketune.card.text import code, one_line
+from snaketune.card.card_facts import CardFacts
+from snaketune.card.markdown_text import code, one_line
 
 HERE = "path/to/this/folder"
 BASE = "path/to/the/base/model"

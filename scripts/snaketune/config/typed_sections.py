@@ -22,8 +22,8 @@ from typing import {imports}
 
 
 def section_modules() -> dict[str, str]:
-    """Return the text of the module of each section, by its name."""
-    modules = {name: _module(name, _model_in(field.annotation)) for name, field in _sections().items()}
+    """Return the text of the module of each section, by the module's name."""
+    modules = {f"{name}_section": _module(name, _model_in(field.annotation)) for name, field in _sections().items()}
     return {**modules, "operational": _operational()}
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from snaketune.facts.evaluation import Interval
+from snaketune.facts.evaluation_facts import Interval
 
 RESAMPLES = 2000
 LEVEL = 0.95

@@ -18,6 +18,7 @@ from snaketune.evaluate.answers.prompts import Prompt, Writing, choose_prompts, 
 from snaketune.evaluate.answers.questions import REFUSED, TOO_LONG, Questions
 from snaketune.evaluate.answers.scorers import scorers
 from snaketune.evaluate.answers.timing import Clock, Stopwatch, timing_facts
+from snaketune.evaluate.evaluation_settings import EvaluationInputs, EvaluationSettings
 from snaketune.evaluate.harness import run_tasks
 from snaketune.evaluate.likelihood import Likelihoods, measure
 from snaketune.evaluate.measures import additive_measures, by_length, by_source, check_finite
@@ -30,8 +31,7 @@ from snaketune.evaluate.models import (
     with_faster_layers,
 )
 from snaketune.evaluate.preferences import PREFERENCE_ACCURACY, preference_measures
-from snaketune.evaluate.settings import EvaluationInputs, EvaluationSettings
-from snaketune.facts.evaluation import Interval
+from snaketune.facts.evaluation_facts import Interval
 from snaketune.train.packages import NONE
 
 STEPS = {"tuned_minus_base": ("base", "tuned"), "merged_minus_tuned": ("tuned", "merged")}

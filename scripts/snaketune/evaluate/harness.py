@@ -5,7 +5,7 @@ from typing import Any
 
 from snaketune.core.digests import file_digest
 from snaketune.core.errors import ConfigError
-from snaketune.evaluate.packages import HARNESS, package
+from snaketune.evaluate.evaluation_packages import HARNESS, package
 
 # Resamples for the standard error of measures that have no formula for it.
 RESAMPLES = 1000

@@ -14,9 +14,9 @@ from transformers import AutoTokenizer
 from snaketune.core.errors import TrainingError
 from snaketune.model.adapters.peft_names import names_as_given, read_config
 from snaketune.model.weights import count_parameters, find_weight_files
-from snaketune.settings.evaluation import ModelUse
-from snaketune.settings.model import Model
-from snaketune.settings.train import Train
+from snaketune.settings.evaluation_slices import ModelUse
+from snaketune.settings.model_section import Model
+from snaketune.settings.train_section import Train
 from snaketune.train.device import attention, has_usable_card
 from snaketune.train.kernels.fused_layers import fuse_layers
 from snaketune.train.loading.loading import open_model

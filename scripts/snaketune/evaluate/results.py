@@ -10,11 +10,11 @@ import orjson
 from snaketune.core.atomic import writing
 from snaketune.core.gpus import take_cards
 from snaketune.evaluate.evaluation import Evaluation, evaluate
-from snaketune.evaluate.inputs import located
-from snaketune.evaluate.settings import EvaluationInputs, EvaluationSettings
-from snaketune.facts.evaluation import EVALUATION
+from snaketune.evaluate.evaluation_inputs import located
+from snaketune.evaluate.evaluation_settings import EvaluationInputs, EvaluationSettings
+from snaketune.facts.evaluation_facts import EVALUATION
 from snaketune.facts.measured import EVALUATION_INFO
-from snaketune.settings.evaluation import EvaluationSlice
+from snaketune.settings.evaluation_slices import EvaluationSlice
 from snaketune.train.monitoring.provenance import describe_machine
 
 

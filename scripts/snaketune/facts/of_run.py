@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from snaketune.facts.data import DEDUPLICATION, PACKING, READING, RIGHTSIZE, SPLIT, TOKENS
-from snaketune.facts.evaluation import EVALUATION
+from snaketune.facts.data_facts import DEDUPLICATION, PACKING, READING, RIGHTSIZE, SPLIT, TOKENS
+from snaketune.facts.evaluation_facts import EVALUATION
 from snaketune.facts.fact_files import FactFile
 from snaketune.facts.measured import EVALUATION_INFO, RUN_INFO
-from snaketune.facts.merging import MERGED
-from snaketune.facts.model import BASE_MODEL
-from snaketune.facts.plan import PLAN
-from snaketune.facts.run import HISTORY, RUN
-from snaketune.facts.training import TRAINED
+from snaketune.facts.merge_facts import MERGED
+from snaketune.facts.model_facts import BASE_MODEL
+from snaketune.facts.plan_facts import PLAN
+from snaketune.facts.run_facts import HISTORY, RUN
+from snaketune.facts.training_facts import TRAINED
 
 FACT_FILES: dict[str, FactFile[Any]] = {
     "run": RUN,

@@ -18,7 +18,7 @@ from snaketune.data.records.reading_policy import ReadingPolicy
 from snaketune.data.tokens.chunk_tokenizing import ChunkTokenizer, Recipe
 from snaketune.data.tokens.chunks import chunks_of
 from snaketune.model.tokenizer_only import look_at_tokenizer
-from snaketune.settings.reading import InspectionSlice
+from snaketune.settings.data_slices import InspectionSlice
 
 NO_VIEW: dict[str, Any] = {"examples": [], "lengths": [], "left_out": {}, "first_left_out": "", "error": ""}
 

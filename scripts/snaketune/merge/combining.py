@@ -17,7 +17,7 @@ from snaketune.evaluate.models import ADAPTER_WEIGHTS
 from snaketune.merge.adapter import AGAIN, CONFIG, PREFIX, A, Adapter, read_adapter
 from snaketune.model.adapters.peft_names import names_as_given
 from snaketune.model.architecture import auto_class, read_configuration
-from snaketune.settings.merging import MergeSlice
+from snaketune.settings.merge_slices import MergeSlice
 
 NAME = "combined"
 

@@ -10,8 +10,8 @@ from snaketune.core.canonical import read_json
 from snaketune.core.errors import TrainingError
 from snaketune.evaluate.models import ModelSettings
 from snaketune.merge.rounding import AUTO, AUTOMATIC, Rounding
-from snaketune.settings.merge import Merge
-from snaketune.settings.merging import MergeSlice
+from snaketune.settings.merge_section import Merge
+from snaketune.settings.merge_slices import MergeSlice
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from snaketune.core.disk_space import require_room
 from snaketune.core.errors import ConfigError, TrainingError
 from snaketune.core.gpus import take_cards
 from snaketune.core.manifest import describe_files
-from snaketune.evaluate.inputs import located
+from snaketune.evaluate.evaluation_inputs import located
 from snaketune.evaluate.models import is_whole_model, load_tokenizer
 from snaketune.merge.adapter import AGAIN, Adapter, read_adapter
 from snaketune.merge.auxiliary_files import copy_auxiliary_files, end_answers
@@ -24,12 +24,12 @@ from snaketune.merge.merge_inputs import MergeInputs, MergeSettings, check_origi
 from snaketune.merge.outcome import attempt
 from snaketune.merge.streaming import merge_streaming, strangers
 from snaketune.merge.trained_model import TrainedModel, copy_trained, read_trained_model
-from snaketune.merge.verification.gate import check_in_fresh_process, checking_rows
+from snaketune.merge.verification.merge_gate import check_in_fresh_process, checking_rows
 from snaketune.merge.verification.written_weights import is_streamed
 from snaketune.merge.with_peft import write_with_peft
 from snaketune.model.architecture import auto_class, read_configuration
 from snaketune.model.configuration import CONFIG
-from snaketune.settings.merging import MergeSlice
+from snaketune.settings.merge_slices import MergeSlice
 
 COMBINED = "combined_adapter"
 Gate = Callable[[Path, MergeInputs, MergeSlice], dict[str, Any]]

@@ -9,7 +9,7 @@ from snaketune.model.gguf.gguf_base import convert_gguf
 from snaketune.model.gguf.gguf_file import find_gguf
 from snaketune.model.hub import REPOSITORY, fetch_snapshot
 from snaketune.model.smollm2 import SMOLLM2, fetch_smollm2, packaged_file
-from snaketune.settings.model import Model
+from snaketune.settings.model_section import Model
 
 TINY = "tiny"
 

@@ -18,7 +18,7 @@ from snaketune.model.origin import TINY, bring_model
 from snaketune.model.tiny.tiny_corpus import corpus_texts
 from snaketune.model.tokenizer_only import PreparedTokenizer
 from snaketune.model.weights import count_parameters, digest_weights, find_weight_files
-from snaketune.settings.model import Model, TinyModel
+from snaketune.settings.model_section import Model, TinyModel
 
 # Facts that both the tokenizer's job and the model's job determine.
 IN_COMMON = ("vocab_size", "context_length", "tokenizer_digest", "chat_template_digest")

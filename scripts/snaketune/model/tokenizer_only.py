@@ -11,7 +11,7 @@ from snaketune.model.configuration import describe_configuration, describe_token
 from snaketune.model.origin import TINY, bring_model
 from snaketune.model.tiny.tiny_corpus import QUICKSTART, corpus_texts
 from snaketune.model.tiny.tiny_tokenizer import make_tokenizer
-from snaketune.settings.model import Model
+from snaketune.settings.model_section import Model
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from math import floor, log10
 from typing import Any, Literal
 
-from snaketune.facts.plan import LimitName, Plan
+from snaketune.facts.plan_facts import LimitName, Plan
 from snaketune.plan.summary import dollars, duration
-from snaketune.settings.planning import PlanningSlice
+from snaketune.settings.planning_slice import PlanningSlice
 
 SLACK = 0.01
 """Margin that advised settings leave under a limit, for the last batch and the last checkpoint."""

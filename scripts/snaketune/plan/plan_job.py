@@ -7,9 +7,9 @@ from typing import cast
 
 from snaketune.core.canonical import read_json
 from snaketune.data.rows.packed_rows import PackedRows
-from snaketune.facts.data import PACKING, RIGHTSIZE
-from snaketune.facts.model import BASE_MODEL, BaseModel
-from snaketune.facts.plan import PLAN
+from snaketune.facts.data_facts import PACKING, RIGHTSIZE
+from snaketune.facts.model_facts import BASE_MODEL, BaseModel
+from snaketune.facts.plan_facts import PLAN
 from snaketune.model.adapters.new_tokens import advice_on_tokens, untrained_tokens, with_token_numbers
 from snaketune.plan.cache import KeptAnswers, answers_about
 from snaketune.plan.costs.past_runs import preparation_seconds
@@ -17,7 +17,7 @@ from snaketune.plan.devices.machine import look_at_machine
 from snaketune.plan.gate import check_plan
 from snaketune.plan.planning import PlanInputs, make_plan
 from snaketune.settings.operational import Operational
-from snaketune.settings.planning import PlanningSlice
+from snaketune.settings.planning_slice import PlanningSlice
 
 
 @dataclass(frozen=True, slots=True)

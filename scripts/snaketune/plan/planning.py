@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
-from snaketune.facts.plan import Plan
+from snaketune.facts.plan_facts import Plan
 from snaketune.plan.advice.advice import Situation, advise
 from snaketune.plan.advice.after_training import after_training, answering_of, answers_block, host_memory
 from snaketune.plan.advice.fit_table import Option, fit_table, options_of, verdict_of, with_measured
@@ -40,11 +40,11 @@ from snaketune.plan.devices.machine import Machine
 from snaketune.plan.devices.target import Target, choose_target
 from snaketune.plan.gate import nearest_hours
 from snaketune.plan.memory.memory import MemoryPlan
+from snaketune.plan.memory_settings import setting_of
 from snaketune.plan.remedy import Remedy, find_remedy
-from snaketune.plan.settings import setting_of
 from snaketune.plan.workload import Work, least_memory, memory_of, read_work, speed_key
 from snaketune.settings.operational import Operational
-from snaketune.settings.planning import PlanningSlice
+from snaketune.settings.planning_slice import PlanningSlice
 
 MEMORY_BAND = 0.10
 MEASURE = "snakemake --cores all plan --config 'plan={probe: true}'"

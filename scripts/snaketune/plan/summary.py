@@ -9,8 +9,8 @@ from snaketune.plan.costs.budget import finishes_at
 from snaketune.plan.costs.calendar import span
 
 if TYPE_CHECKING:  # every start imports this module
-    from snaketune.facts.plan import Overheads, Plan, Rate
-    from snaketune.facts.plan_tables import FitCell, LadderRow, StrategyRow
+    from snaketune.facts.plan_facts import Overheads, Plan, Rate
+    from snaketune.facts.plan_table_facts import FitCell, LadderRow, StrategyRow
 
 UNKNOWN = "unknown"
 METHODS = {"lora": "LoRA", "8bit": "8 bit", "4bit": "4 bit", "full": "full"}

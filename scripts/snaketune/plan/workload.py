@@ -13,8 +13,8 @@ from snaketune.plan.flops import ModelShape, hardware_flops, shape_of
 from snaketune.plan.memory.counting import text_sizes
 from snaketune.plan.memory.fitting import choose_checkpointing
 from snaketune.plan.memory.memory import WIDTH, MemoryPlan, adapter_parameters, memory_plan
-from snaketune.plan.settings import CHECKPOINT_LEVELS, MemorySetting, setting_of
-from snaketune.settings.planning import PlanningSlice
+from snaketune.plan.memory_settings import CHECKPOINT_LEVELS, MemorySetting, setting_of
+from snaketune.settings.planning_slice import PlanningSlice
 
 SPEED_KEYS = {
     "model": ("dtype", "quantization", "attn_implementation"),

@@ -6,7 +6,7 @@ from typing import Any
 from snaketune.data.records.accounting import summary_of
 from snaketune.report import units
 from snaketune.report.filling import fill
-from snaketune.report.run.examples import Example, example_of
+from snaketune.report.run.example_texts import Example, example_of
 from snaketune.report.run.funnel import reason_words
 from snaketune.report.text import visible
 

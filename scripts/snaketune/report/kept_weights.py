@@ -1,7 +1,7 @@
 """The weights that a training kept, if it kept the best checkpoint or stopped early."""
 
 from snaketune.report import units
-from snaketune.report.facts import Facts
+from snaketune.report.report_facts import Facts
 
 
 def kept_step(facts: Facts) -> int | None:

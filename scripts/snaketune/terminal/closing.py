@@ -7,8 +7,8 @@ from typing import Any
 from snaketune.core.canonical import read_json
 from snaketune.plan.summary import dollars, duration
 from snaketune.report import units
-from snaketune.report.run.evaluation import METRICS
-from snaketune.terminal.stages import columns
+from snaketune.report.run.evaluation_table import METRICS
+from snaketune.terminal.stage_lines import columns
 
 # With more runs than this, each gets a single line.
 RUNS_IN_FULL = 2

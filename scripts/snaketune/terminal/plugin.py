@@ -17,7 +17,7 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 
-from snaketune.terminal.stages import LABELS, columns, outcome
+from snaketune.terminal.stage_lines import LABELS, columns, outcome
 from snaketune.workflow.stage_table import ROWS
 
 NAME = "snaketune"

@@ -8,8 +8,8 @@ import torch
 
 from snaketune.core.errors import ConfigError
 from snaketune.core.gpus import MAKE_AGAIN, OR_CPU, why_unusable
-from snaketune.settings.train import Train
-from snaketune.settings.training import TrainingSlice
+from snaketune.settings.train_section import Train
+from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.distributed.process_group import local_rank
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from snaketune.core.errors import ConfigError
 from snaketune.data.rows.packed_rows import PackedRows
-from snaketune.settings.adapter import Adapter
-from snaketune.settings.train import Train
-from snaketune.settings.training import TrainingSlice
+from snaketune.settings.adapter_section import Adapter
+from snaketune.settings.train_section import Train
+from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.batches import Layout, document_shape
 from snaketune.train.device import Device, is_sharded, mixed_dtype, mixed_precision
 from snaketune.train.kernels.activations import checkpoint_interval

@@ -9,9 +9,9 @@ from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.plan.devices.hardware import peak_flops
 from snaketune.plan.flops import model_flops, shape_of
 from snaketune.plan.memory.fitting import choose_checkpointing
-from snaketune.plan.settings import setting_of
-from snaketune.settings.train import Train
-from snaketune.settings.training import TrainingSlice
+from snaketune.plan.memory_settings import setting_of
+from snaketune.settings.train_section import Train
+from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.device import Device
 from snaketune.train.engine import RunEstimate
 from snaketune.train.kernels.compiling import pays

@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from snaketune.train.checkpoints.publishing import WEIGHTS, model_weights
+from snaketune.train.checkpoints.weight_publishing import WEIGHTS, model_weights
 from snaketune.train.monitoring.metrics import read_metrics
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from snaketune.core.errors import SnaketuneError, TrainingError
-from snaketune.settings.training import TrainingSlice
+from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.device import Device
 
 GIGA = 1e9
@@ -107,7 +107,7 @@ def _plan(model_folder: Path, row_length: int, cfg: TrainingSlice, device: Devic
 
     from snaketune.plan.memory.fitting import choose_checkpointing, next_smaller_setting
     from snaketune.plan.memory.memory import memory_plan
-    from snaketune.plan.settings import setting_of
+    from snaketune.plan.memory_settings import setting_of
 
     allowed = cfg["model"].get("trust_remote_code", False)
     config = AutoConfig.from_pretrained(str(model_folder), local_files_only=True, trust_remote_code=allowed)

@@ -5,7 +5,7 @@ import importlib.util
 import sys
 
 from snaketune.core.errors import ConfigError
-from snaketune.settings.training import TrainingSlice
+from snaketune.settings.training_slices import TrainingSlice
 
 NONE, EIGHT, FOUR = "none", "8bit", "4bit"
 INSTALL = "pip install -r envs/extras/quantization.txt -c constraints.txt"

@@ -14,7 +14,7 @@ from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.model.adapters.lora import leave_inputs_to_autocast
 from snaketune.model.adapters.new_tokens import advice_on_tokens, untrained_tokens, with_token_numbers
 from snaketune.settings.operational import Operational
-from snaketune.settings.training import TrainingSlice
+from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.arguments import training_arguments
 from snaketune.train.checkpoints.best_checkpoint import BestCheckpoint
 from snaketune.train.checkpoints.checkpoint_schedule import CheckpointSchedule, LogSchedule
@@ -94,7 +94,7 @@ def train(
         TrainingError: if a value is not finite, the loss diverges, memory runs out or training ended early.
     """
     if cfg["train"]["method"] == "grpo":
-        from snaketune.train.reinforcement.training import train_by_rewards  # TRL: seconds that others do not pay
+        from snaketune.train.reinforcement.grpo_training import train_by_rewards  # TRL: seconds that others do not pay
 
         return train_by_rewards(model_folder, rows, cfg, settings, work, start)
     process_group = ProcessGroup.of_environment()

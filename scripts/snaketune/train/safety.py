@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from snaketune.core.errors import DataError, TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
-from snaketune.settings.train import Train
+from snaketune.settings.train_section import Train
 from snaketune.train.optimizers import state_tensors
 
 ROWS_AT_ONCE = 1024

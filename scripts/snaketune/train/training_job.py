@@ -16,10 +16,10 @@ from snaketune.core.manifest import read_manifest, write_manifest
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.facts.measured import RUN_INFO
 from snaketune.settings.operational import Operational
-from snaketune.settings.training import TrainingSlice
+from snaketune.settings.training_slices import TrainingSlice
 from snaketune.storage.staging import ensure_near
 from snaketune.train.checkpoints.kept_trainings import put_back
-from snaketune.train.checkpoints.publishing import publish
+from snaketune.train.checkpoints.weight_publishing import publish
 from snaketune.train.distributed.nodes import find_nodes
 from snaketune.train.distributed.process_group import ProcessGroup, is_worker
 from snaketune.train.distributed.requeue import requeued_when_out_of_time

@@ -11,7 +11,7 @@ from snaketune.config.schema import LinkedConfig
 from snaketune.core import environment
 from snaketune.core.cli import PARENT_VARIABLE
 from snaketune.core.errors import ConfigError
-from snaketune.evaluate.packages import require_evaluation_packages
+from snaketune.evaluate.evaluation_packages import require_evaluation_packages
 from snaketune.model.gguf.gguf_base import require_package
 from snaketune.model.gguf.gguf_file import find_gguf
 from snaketune.train.packages import require_bitsandbytes, require_deepspeed, require_optimizer, require_trl

@@ -17,7 +17,7 @@ from snaketune.core.long_arguments import shortened
 from snaketune.data.shards import MOST_SHARDS, names_of
 from snaketune.plan.advice.presets import presets_digest
 from snaketune.plan.devices.hardware import catalogue_digest
-from snaketune.publish.hub import is_hub
+from snaketune.publish.hub_upload import is_hub
 from snaketune.workflow.sources.inputs import ExternalInputs
 from snaketune.workflow.stage_table import ROWS, TABLE, stage_names
 from snaketune.workflow.stages import (

@@ -75,7 +75,7 @@ def is_no(switch: object) -> bool:
 def show_plan(path: Path, name: str) -> None:
     """Print the plan of a run with times relative to now; nothing if it has no plan, which was already explained."""
     if path.is_file():
-        from snaketune.facts.plan import PLAN
+        from snaketune.facts.plan_facts import PLAN
 
         print(f"\n{describe(PLAN.read(path), name, datetime.now().astimezone())}", flush=True)
 

@@ -20,8 +20,8 @@ from snaketune.workflow.stages import slice_of
 
 if TYPE_CHECKING:
     from snaketune.evaluate.answers.evaluation_files import FileSettings
-    from snaketune.settings.evaluation import EvaluationSlice
-    from snaketune.settings.reading import ReadingSlice
+    from snaketune.settings.data_slices import ReadingSlice
+    from snaketune.settings.evaluation_slices import EvaluationSlice
 
 
 class FirstLook:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.config.resolve import ResolvedRun
-from snaketune.publish.hub import check_destination
+from snaketune.publish.hub_upload import check_destination
 from snaketune.workflow.job_environment import require_packages
 from snaketune.workflow.preflight import FirstLook
 from snaketune.workflow.session import WORK, Session

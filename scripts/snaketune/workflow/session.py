@@ -18,7 +18,7 @@ from snaketune.core.shell_settings import refused_setting
 from snaketune.merge.gguf_export.gguf import find_converter
 from snaketune.terminal.closing import end_of_runs, end_of_target
 from snaketune.terminal.plugin import LogHandler
-from snaketune.terminal.stages import columns, stages_of
+from snaketune.terminal.stage_lines import columns, stages_of
 from snaketune.workflow import lifecycle
 from snaketune.workflow.cluster_resources import is_for_login_node
 from snaketune.workflow.cores import share_out_gpus

@@ -17,7 +17,7 @@ from snaketune.plan.costs.budget import (
 from snaketune.plan.costs.throughput import SLOWER
 from snaketune.plan.memory.counting import count_parameters
 from snaketune.plan.memory.memory import memory_plan
-from snaketune.plan.settings import MemorySetting
+from snaketune.plan.memory_settings import MemorySetting
 
 H100 = Strategy("single", 1, 2.50)
 FSDP = Strategy("fsdp", 2, 2.50, efficiency=0.95)

@@ -11,7 +11,7 @@ from snaketune.plan.costs.budget import annual_usd, break_even_runs, electricity
 from snaketune.plan.devices.hardware import find_hardware
 from snaketune.plan.flops import model_flops, shape_of
 from snaketune.plan.memory.memory import adapter_parameters, memory_plan
-from snaketune.plan.settings import AdapterSetting, MemorySetting
+from snaketune.plan.memory_settings import AdapterSetting, MemorySetting
 
 ORIGINAL = MemorySetting(1024, 1, AdapterSetting(64), quantization="4bit", chunked_loss=False)
 OPTIMIZED = MemorySetting(512, 2, AdapterSetting(32), quantization="8bit", chunked_loss=False)

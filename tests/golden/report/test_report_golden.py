@@ -14,7 +14,7 @@ GOLDEN = HERE / "page.html"
 def rendered() -> bytes:
     from report_case import fact_paths
 
-    from snaketune.report.facts import load_facts
+    from snaketune.report.report_facts import load_facts
     from snaketune.report.run.page import render
 
     return render(load_facts(fact_paths())).encode()

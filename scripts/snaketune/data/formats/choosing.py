@@ -7,11 +7,11 @@ from typing import Any
 
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.conversations.packed_text import packed_columns, unpacked
-from snaketune.data.formats.candidates import Candidate, candidate, named_fields
 from snaketune.data.formats.chained_refusals import tell_all
 from snaketune.data.formats.columns import MODALITIES, NAMES, plain
 from snaketune.data.formats.doubts import check_marks, check_refused, check_verdicts, judged_columns
 from snaketune.data.formats.first_records import Sample
+from snaketune.data.formats.format_candidates import Candidate, candidate, named_fields
 from snaketune.data.formats.formats import default_reading, evidence_of, kind_of, kinds_for
 from snaketune.data.formats.labelled_answers import with_label
 from snaketune.data.formats.refusals import doubtful, no_pairs, no_reading, one_message_a_line

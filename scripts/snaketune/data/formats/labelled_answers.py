@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from snaketune.core.errors import ConfigError
-from snaketune.data.formats.candidates import Candidate
 from snaketune.data.formats.columns import JUDGED, MAYBE_JUDGED, VERDICTS, plain
 from snaketune.data.formats.first_records import Sample
+from snaketune.data.formats.format_candidates import Candidate
 from snaketune.data.formats.formats import LABEL
 from snaketune.data.records.fields import listed
 from snaketune.data.records.labels import label_of

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.conversations.role_names import CONTENT_KEYS, ROLE_KEYS, USUAL_ROLES
-from snaketune.data.formats.candidates import Candidate
 from snaketune.data.formats.chained_refusals import cured
 from snaketune.data.formats.columns import MAYBE_ANSWERS, MAYBE_QUESTIONS, NAMES, VERDICTS, has_text, plain
 from snaketune.data.formats.configuration_lines import columns_line, ignore_line
 from snaketune.data.formats.first_records import Sample
+from snaketune.data.formats.format_candidates import Candidate
 from snaketune.data.formats.formats import evidence_of
 from snaketune.data.formats.suggestions import filled, is_told_by_names, rest_of, suggested, texts_of_records
 from snaketune.data.formats.unused_fields import Leftovers

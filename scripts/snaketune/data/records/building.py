@@ -11,7 +11,7 @@ from snaketune.data.conversations.conversations import Note, Turn, TurnReader, c
 from snaketune.data.conversations.tool_use import tools_of
 from snaketune.data.records.field_paths import ABSENT, value_at
 from snaketune.data.records.fields import refuse_value, text_of
-from snaketune.data.records.preferences import PartReader, completed, has_preference, preference, ranked
+from snaketune.data.records.preference_records import PartReader, completed, has_preference, preference, ranked
 from snaketune.data.records.quarantine import Refusal
 from snaketune.data.records.reading_policy import Ranking, Reading
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from snaketune.core.training_methods import PREFERENCE, method_of
-from snaketune.settings.reading import ReadingSlice
+from snaketune.settings.data_slices import ReadingSlice
 
 # Number of sources whose beginning is inspected before any of them is read.
 LOOKED_AT = 20

@@ -18,7 +18,7 @@ from snaketune.data.records.reading import RecordReader, processes_for, read_rec
 from snaketune.data.records.reading_policy import Limits, ReadingPolicy
 from snaketune.data.shards import Shard, write_part
 from snaketune.data.sources.blocks import Block
-from snaketune.settings.reading import ReadingSlice, StageSettings
+from snaketune.settings.data_slices import ReadingSlice, StageSettings
 from snaketune.storage.copy_targets import Source
 from snaketune.storage.disks import Disks
 from snaketune.storage.staging import ensure_staged, sources_of

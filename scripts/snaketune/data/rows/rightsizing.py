@@ -16,9 +16,9 @@ from snaketune.core.manifest import read_manifest
 from snaketune.data.rows.cutting import Pieces, Sizes, cut
 from snaketune.data.rows.packing import pack
 from snaketune.data.tokens.token_store import TokenStore
-from snaketune.facts.data import RIGHTSIZE
-from snaketune.facts.model import PREPARED_TOKENIZER
-from snaketune.settings.reading import LengthSlice
+from snaketune.facts.data_facts import RIGHTSIZE
+from snaketune.facts.model_facts import PREPARED_TOKENIZER
+from snaketune.settings.data_slices import LengthSlice
 
 HISTOGRAM_BINS = 48
 BATCH = 8

@@ -22,7 +22,7 @@ from snaketune.data.parallel import in_processes
 from snaketune.data.records.canonical_records import Range, damaged, line_ranges, lines_in, turns_of
 from snaketune.data.similarity.dedupe import DedupeParts, DedupePolicy, RemovalPlan, plan_removal
 from snaketune.data.tokens.left_out_records import removed_duplicates
-from snaketune.settings.reading import DedupeSlice, StageSettings
+from snaketune.settings.data_slices import DedupeSlice, StageSettings
 from snaketune.storage.disks import Disks, temporary_place
 
 EXCERPT_CHARACTERS = 200

@@ -28,7 +28,7 @@ from snaketune.data.similarity.removal import EXCERPT_CHARACTERS, LineIndex, exc
 from snaketune.data.split.sampling import repetitions
 from snaketune.data.split.splitting import apply_plan, plan_split
 from snaketune.data.tokens.left_out_records import share
-from snaketune.settings.reading import Mixing, SplitSlice, StageSettings
+from snaketune.settings.data_slices import Mixing, SplitSlice, StageSettings
 from snaketune.storage.disks import Disks, temporary_place
 
 TRAIN, EVALUATION, DROPPED = 0, 1, -1

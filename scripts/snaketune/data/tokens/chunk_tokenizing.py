@@ -23,7 +23,7 @@ from snaketune.data.tokens.mask_audit import Audit, Limits, Rows, audit
 from snaketune.data.tokens.token_store import SCHEMA, mask_array
 from snaketune.data.tokens.tokenizer import TextTokenizer, own_chat_template, text_tokenizer
 from snaketune.data.tokens.tokenizer_engine import few_threads, load_engine
-from snaketune.settings.reading import TokenizingSlice
+from snaketune.settings.data_slices import TokenizingSlice
 
 EXAMPLES = 3
 RECORDS_WITH_EXAMPLES = 8000

@@ -10,7 +10,7 @@ from snaketune.data.tokens.chunk_tokenizing import Recipe
 from snaketune.data.tokens.left_out_records import left_out_at_tokenising
 from snaketune.data.tokens.tokenizing import tokenize_splits
 from snaketune.data.tokens.tokenizing_account import warnings_of
-from snaketune.settings.reading import StageSettings, TokenizingSlice
+from snaketune.settings.data_slices import StageSettings, TokenizingSlice
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from snaketune.core.errors import ConfigError, DataError
 from snaketune.data.records.quarantine import Quarantine
 from snaketune.data.records.reading import RecordReader
 from snaketune.data.records.reading_policy import ReadingPolicy
-from snaketune.settings.evaluate import Evaluate
-from snaketune.settings.evaluation import EvaluationSlice
+from snaketune.settings.evaluate_section import Evaluate
+from snaketune.settings.evaluation_slices import EvaluationSlice
 from snaketune.storage.copy_targets import Source
 
 SHARED: tuple[Literal["ignore", "roles", "strip"], ...] = ("ignore", "roles", "strip")

@@ -10,7 +10,7 @@ from snaketune.data.conversations.reasoning import after_thoughts
 from snaketune.evaluate.additive import Additive, differences, values
 from snaketune.evaluate.answers.prompts import Prompt
 from snaketune.evaluate.answers.scorers import DECIDING, OF_SOME, Scorer, scored
-from snaketune.facts.evaluation import Interval
+from snaketune.facts.evaluation_facts import Interval
 
 REFUSED = "refused by the chat template"
 TOO_LONG = "fills the model's context"

@@ -10,7 +10,7 @@ import orjson
 
 from snaketune.evaluate.additive import Additive
 from snaketune.evaluate.answers.matching import normalizer, numeric_match
-from snaketune.evaluate.packages import ROUGE, SACREBLEU, package
+from snaketune.evaluate.evaluation_packages import ROUGE, SACREBLEU, package
 
 # Measures that classify an answer as right or wrong. The first requested one that applies to every reference decides:
 # if all references end in a number, that is the numeric match.

@@ -16,7 +16,7 @@ from snaketune.data.templates.templates import ChatTemplate
 from snaketune.merge.gguf_export.exporting import Export, check, export
 from snaketune.merge.outcome import accepted
 from snaketune.model.stop_tokens import as_list
-from snaketune.settings.merging import ExportSettings, ExportSlice
+from snaketune.settings.merge_slices import ExportSettings, ExportSlice
 
 Turn = dict[str, str]
 Render = Callable[[list[Turn], bool], str]

@@ -8,7 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from snaketune.core.errors import ConfigError
 from snaketune.model.adapters.peft_names import names_as_given
 from snaketune.model.adapters.targets import ALL_LINEAR, Targets, linear_layers, targets_of
-from snaketune.settings.adapter import Adapter
+from snaketune.settings.adapter_section import Adapter
 
 ALL_EXPERTS = "all-experts"
 LISTED = 8

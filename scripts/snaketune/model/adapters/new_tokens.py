@@ -16,7 +16,7 @@ from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.model.configuration import CONFIG
 from snaketune.model.json_files import read_object
 from snaketune.model.weights import embedding_rows
-from snaketune.settings.adapter import Adapter
+from snaketune.settings.adapter_section import Adapter
 
 if TYPE_CHECKING:
     import torch

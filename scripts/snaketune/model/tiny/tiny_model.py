@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from snaketune.settings.model import TinyModel
+from snaketune.settings.model_section import TinyModel
 
 THREADS = 1
 IGNORED = -100  # the label that the loss skips, as in PyTorch

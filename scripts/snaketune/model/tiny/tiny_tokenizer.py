@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snaketune.core.errors import ConfigError
-from snaketune.settings.model import TinyModel
+from snaketune.settings.model_section import TinyModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -7,7 +7,7 @@ from typing import Any
 from snaketune.plan.costs.forecast import WRITING_GB_PER_SECOND, Disk, Forecast, forward_share
 from snaketune.plan.devices.target import Target
 from snaketune.plan.workload import Work
-from snaketune.settings.planning import PlanningSlice
+from snaketune.settings.planning_slice import PlanningSlice
 
 UPLOAD_GB_PER_SECOND = 0.0125
 """100 Mbit/s, a common upload rate at home and in small offices; assumed, not measured."""

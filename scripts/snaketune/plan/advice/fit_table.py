@@ -10,7 +10,7 @@ from snaketune.plan.costs.throughput import estimated_rate
 from snaketune.plan.devices.hardware import Hardware
 from snaketune.plan.memory.fitting import MARGIN
 from snaketune.plan.memory.memory import memory_plan
-from snaketune.plan.settings import CHECKPOINT_LEVELS, AdapterSetting, MemorySetting
+from snaketune.plan.memory_settings import CHECKPOINT_LEVELS, AdapterSetting, MemorySetting
 from snaketune.plan.workload import Work
 
 Method = Literal["lora", "8bit", "4bit", "full"]

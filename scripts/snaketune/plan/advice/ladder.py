@@ -5,7 +5,7 @@ from typing import Any
 
 from snaketune.plan.costs.budget import annual_usd, electricity_usd, is_short
 from snaketune.plan.devices.hardware import Hardware, Step
-from snaketune.settings.plan import Plan
+from snaketune.settings.plan_section import Plan
 
 
 def ladder_table(

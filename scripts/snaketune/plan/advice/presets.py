@@ -17,12 +17,12 @@ from snaketune.plan.costs.forecast import Forecast
 from snaketune.plan.costs.throughput import SLOWER, peak_of
 from snaketune.plan.devices.target import Target
 from snaketune.plan.memory.memory import adapter_parameters, memory_plan
-from snaketune.plan.settings import setting_of
+from snaketune.plan.memory_settings import setting_of
 from snaketune.plan.workload import Work, with_checkpointing
-from snaketune.settings.model import Model
-from snaketune.settings.planning import PlanningSlice
-from snaketune.settings.train import Train
-from snaketune.settings.training import PaddedTrain, StartedAdapter
+from snaketune.settings.model_section import Model
+from snaketune.settings.planning_slice import PlanningSlice
+from snaketune.settings.train_section import Train
+from snaketune.settings.training_slices import PaddedTrain, StartedAdapter
 
 FOLDER = Path(__file__).resolve().parents[4] / "config" / "presets"
 

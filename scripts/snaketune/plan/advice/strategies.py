@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from snaketune.plan.memory.memory import STATE_VALUES, WIDTH, MemoryPlan
-from snaketune.plan.settings import MemorySetting
+from snaketune.plan.memory_settings import MemorySetting
 
 StrategyName = Literal["single", "ddp", "fsdp", "deepspeed_zero2", "deepspeed_zero3"]
 SHARDED: tuple[StrategyName, ...] = ("fsdp", "deepspeed_zero3")

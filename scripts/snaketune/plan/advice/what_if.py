@@ -15,7 +15,7 @@ from snaketune.plan.costs.forecast import Forecast
 from snaketune.plan.costs.throughput import SLOWER
 from snaketune.plan.devices.target import Target
 from snaketune.plan.workload import Work, tokens_up_to
-from snaketune.settings.plan import Plan
+from snaketune.settings.plan_section import Plan
 
 FLOAT8_GAIN = 1.28
 """torchtitan, Llama-3.1-8B on 8 H100: 6,667 to 8,532 tokens/s; for adapters on 70B torchtune found 1.30."""

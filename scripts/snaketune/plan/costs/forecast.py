@@ -12,7 +12,7 @@ from snaketune.plan.devices.target import Target
 from snaketune.plan.memory.memory import WIDTH
 from snaketune.plan.workload import Work, checkpoint_gb, trained_gb
 from snaketune.settings.operational import Operational
-from snaketune.settings.planning import PlanningSlice
+from snaketune.settings.planning_slice import PlanningSlice
 
 WRITING_GB_PER_SECOND = 0.5
 """Assumed write speed of checkpoints if none was measured; that of a SATA disk."""

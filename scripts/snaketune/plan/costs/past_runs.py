@@ -10,7 +10,7 @@ from typing import Any
 
 from snaketune.facts.fact_files import FactFile
 from snaketune.facts.measured import EVALUATION_INFO, RUN_INFO
-from snaketune.facts.plan import PLAN
+from snaketune.facts.plan_facts import PLAN
 from snaketune.facts.shapes import shaped
 from snaketune.plan.devices.target import Target
 from snaketune.plan.memory.memory import CONTEXT_GB

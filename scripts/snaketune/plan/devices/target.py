@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from snaketune.plan.costs.budget import electricity_usd
 from snaketune.plan.devices.hardware import AUTO, Hardware, find_hardware
 from snaketune.plan.devices.machine import Machine
-from snaketune.settings.plan import Plan
+from snaketune.settings.plan_section import Plan
 
 CPU = "cpu"
 

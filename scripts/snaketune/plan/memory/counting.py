@@ -12,7 +12,7 @@ from typing import Any
 from snaketune.core.errors import PlanError
 from snaketune.plan.cache import remembered
 from snaketune.plan.memory.unknown import unknown_instead
-from snaketune.settings.adapter import Adapter
+from snaketune.settings.adapter_section import Adapter
 
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 EXPERTS_USED = ("num_experts_per_tok", "top_k_experts", "moe_topk")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from snaketune.plan.memory.memory import MemoryPlan, memory_plan
-from snaketune.plan.settings import CHECKPOINT_LEVELS, MemorySetting
+from snaketune.plan.memory_settings import CHECKPOINT_LEVELS, MemorySetting
 
 MARGIN = 0.10
 """The plan's error against published peaks is ±10%: a run counts as fitting only with this margin."""

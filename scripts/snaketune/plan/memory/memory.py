@@ -32,7 +32,7 @@ from snaketune.plan.memory.counting import (
 )
 from snaketune.plan.memory.tracing import Trace, trace_step
 from snaketune.plan.memory.unknown import unknown_instead
-from snaketune.plan.settings import AdapterSetting, MemorySetting
+from snaketune.plan.memory_settings import AdapterSetting, MemorySetting
 
 GB = 1e9
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}

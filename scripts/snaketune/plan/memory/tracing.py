@@ -21,7 +21,7 @@ from snaketune.model.architecture import body_of, support_of
 from snaketune.plan.cache import remembered
 from snaketune.plan.memory.counting import adapted_model, count_parameters, meta_model, refuse_experts
 from snaketune.plan.memory.unknown import unknown_instead
-from snaketune.plan.settings import MemorySetting
+from snaketune.plan.memory_settings import MemorySetting
 
 SHALLOW, DEEP = 1, 3
 

@@ -7,7 +7,7 @@ from snaketune.report.charts import axes
 from snaketune.report.charts.curves import Curve
 from snaketune.report.charts.downsampling import every_so_often, thin
 from snaketune.report.charts.svg import Axis, Plot, Series, Spans
-from snaketune.report.facts import Facts
+from snaketune.report.report_facts import Facts
 
 TABLE_ROWS = 25
 STEP_TITLE = "optimizer step"

@@ -9,8 +9,8 @@ from snaketune.report.charts.charts import HEIGHT, STEP_TITLE, TABLE_ROWS, Chart
 from snaketune.report.charts.curves import Curve
 from snaketune.report.charts.downsampling import Point, every_so_often, thin
 from snaketune.report.compare.comparison import price_per_hour
-from snaketune.report.facts import Facts
 from snaketune.report.kept_weights import kept_step, what_was_kept
+from snaketune.report.report_facts import Facts
 
 COLOURS = {"training": 1, "held-out": 2}
 HOUR = 3600.0

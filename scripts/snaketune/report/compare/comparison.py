@@ -4,14 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from snaketune.facts.evaluation import EVALUATION, Evaluation
+from snaketune.facts.evaluation_facts import EVALUATION, Evaluation
 from snaketune.facts.lines import Json, MetricsLine, read_lines
 from snaketune.facts.measured import EVALUATION_INFO, RUN_INFO, EvaluationInfo, RunInfo
-from snaketune.facts.plan import PLAN, Plan
-from snaketune.facts.run import RUN, RunIdentity
-from snaketune.facts.training import TRAINED, Trained
+from snaketune.facts.plan_facts import PLAN, Plan
+from snaketune.facts.run_facts import RUN, RunIdentity
+from snaketune.facts.training_facts import TRAINED, Trained
 from snaketune.report import units
-from snaketune.report.run.provenance import shown_value
+from snaketune.report.run.reproducing import shown_value
 from snaketune.report.text import excerpt
 
 ABSENT = "not set"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from snaketune.facts.evaluation import score
+from snaketune.facts.evaluation_facts import score
 from snaketune.report import units
 from snaketune.report.compare.comparison import (
     RunFacts,

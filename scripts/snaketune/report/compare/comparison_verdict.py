@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from snaketune.facts.evaluation import score
+from snaketune.facts.evaluation_facts import score
 from snaketune.report import units
 from snaketune.report.compare.comparison import RunFacts, hours, labels, training_seconds
 from snaketune.report.compare.ranking import Pairs
-from snaketune.report.run.evaluation import METRICS
+from snaketune.report.run.evaluation_table import METRICS
 from snaketune.report.run.judging import deciding, preference_sign
 
 

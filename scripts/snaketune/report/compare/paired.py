@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from snaketune.evaluate.additive import Additive, differences
-from snaketune.facts.evaluation import Interval
+from snaketune.facts.evaluation_facts import Interval
 from snaketune.facts.lines import DocumentLine, GenerationLine, read_lines
 from snaketune.report.compare.comparison import RunFacts
 from snaketune.report.run.judging import clear_sign

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snaketune.facts.evaluation import Interval, score
+from snaketune.facts.evaluation_facts import Interval, score
 from snaketune.report import units
 from snaketune.report.compare.comparison import (
     RunFacts,
@@ -18,7 +18,7 @@ from snaketune.report.compare.comparison import (
     training_seconds,
 )
 from snaketune.report.compare.paired import Shared, compare, scored
-from snaketune.report.run.evaluation import METRICS, Metric
+from snaketune.report.run.evaluation_table import METRICS, Metric
 
 SAME = 0.001
 """Relative difference below which two counted values are called equal."""

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.core.canonical import canonical_text
-from snaketune.facts.plan import Plan, Remedy
-from snaketune.facts.plan_tables import PresetRow
+from snaketune.facts.plan_facts import Plan, Remedy
+from snaketune.facts.plan_table_facts import PresetRow
 from snaketune.report import units
 from snaketune.report.compare.comparison import dollars
 from snaketune.report.plan.plan_tables import UNKNOWN, gigabytes, time
-from snaketune.report.run.provenance import shown_value
+from snaketune.report.run.reproducing import shown_value
 
 TRAIN = "snakemake --cores all train"
 SAME = 0.005

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from snaketune.facts.plan import About, Plan, Rate, number_of
+from snaketune.facts.plan_facts import About, Plan, Rate, number_of
 from snaketune.report import units
 from snaketune.report.compare.comparison import dollars, hours
 from snaketune.report.plan.plan_tables import UNKNOWN, gigabytes, time

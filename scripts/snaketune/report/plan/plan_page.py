@@ -3,8 +3,8 @@
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from snaketune.facts.plan import LimitName, Plan
-from snaketune.facts.plan_tables import Ownership
+from snaketune.facts.plan_facts import LimitName, Plan
+from snaketune.facts.plan_table_facts import Ownership
 from snaketune.report import units
 from snaketune.report.compare.comparison import dollars, hours
 from snaketune.report.filling import fill
@@ -21,7 +21,7 @@ from snaketune.report.plan.plan_tables import (
     strategy_rule,
     time,
 )
-from snaketune.report.run.provenance import shown_value
+from snaketune.report.run.reproducing import shown_value
 from snaketune.report.text import excerpt
 
 MONDAY = datetime(2024, 1, 1)

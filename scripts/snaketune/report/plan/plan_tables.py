@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from snaketune.facts.plan import Plan
-from snaketune.facts.plan_tables import FitCell, LadderRow
+from snaketune.facts.plan_facts import Plan
+from snaketune.facts.plan_table_facts import FitCell, LadderRow
 from snaketune.report import units
 from snaketune.report.compare.comparison import dollars, hours
-from snaketune.report.plan.planning import METHODS, VERDICTS
+from snaketune.report.plan.plan_compared import METHODS, VERDICTS
 from snaketune.report.text import excerpt
 
 UNKNOWN = "unknown"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from snaketune.facts.evaluation import (
+from snaketune.facts.evaluation_facts import (
     MODELS,
     Evaluation,
     FileScores,
@@ -15,7 +15,7 @@ from snaketune.facts.evaluation import (
 )
 from snaketune.report import units
 from snaketune.report.run.answers import Answers
-from snaketune.report.run.evaluation import Row, table
+from snaketune.report.run.evaluation_table import Row, table
 from snaketune.report.text import excerpt
 
 # Differences of measures count from this many standard errors.

@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from snaketune.facts.data import LengthAccount
-from snaketune.facts.evaluation import MODELS, count
-from snaketune.facts.merging import Merged
+from snaketune.facts.data_facts import LengthAccount
+from snaketune.facts.evaluation_facts import MODELS, count
+from snaketune.facts.merge_facts import Merged
 from snaketune.report import units
-from snaketune.report.facts import Facts
 from snaketune.report.kept_weights import kept_step
+from snaketune.report.report_facts import Facts
 from snaketune.report.run.answers import WRONG_KINDS
 from snaketune.report.run.funnel import balances
-from snaketune.report.run.merging import choice, missing_because
+from snaketune.report.run.merge_findings import choice, missing_because
 from snaketune.report.text import excerpt
 
 OVERFITTED = 1.02

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from snaketune.facts.data import PackedSplit, Split
+from snaketune.facts.data_facts import PackedSplit, Split
 from snaketune.report import units
-from snaketune.report.facts import Facts
+from snaketune.report.report_facts import Facts
 
 SplitName = Literal["train", "eval"]
 SPLITS: tuple[tuple[SplitName, str], ...] = (("train", "Training"), ("eval", "Held-out"))

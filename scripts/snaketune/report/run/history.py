@@ -10,12 +10,12 @@ from typing import Any, TypedDict
 
 from snaketune.core.canonical import digest_of, read_json
 from snaketune.facts.measured import RUN_INFO, RunInfo
-from snaketune.facts.run import HISTORY, RUN, RunBefore, StageTime
+from snaketune.facts.run_facts import HISTORY, RUN, RunBefore, StageTime
 from snaketune.report import units
 from snaketune.report.compare.comparison import ABSENT, hours
-from snaketune.report.facts import Facts
-from snaketune.report.run.machine import Part
-from snaketune.report.run.provenance import shown_value
+from snaketune.report.report_facts import Facts
+from snaketune.report.run.machine_section import Part
+from snaketune.report.run.reproducing import shown_value
 from snaketune.report.text import excerpt
 from snaketune.workflow.stage_table import TABLE
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from snaketune.facts.evaluation import Compared, Evaluation, Interval, Scores, base_and_tuned, count, score
+from snaketune.facts.evaluation_facts import Compared, Evaluation, Interval, Scores, base_and_tuned, count, score
 from snaketune.report.run.answers import Answers
 from snaketune.report.significance import interval, sign_test
 

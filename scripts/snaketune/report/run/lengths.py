@@ -4,12 +4,12 @@ import itertools
 from dataclasses import dataclass
 from typing import Literal
 
-from snaketune.facts.data import LengthBin, PackedSplit, Rightsize
+from snaketune.facts.data_facts import LengthBin, PackedSplit, Rightsize
 from snaketune.report import units
 from snaketune.report.charts import axes
 from snaketune.report.charts.charts import Chart
 from snaketune.report.charts.svg import Axis, Bar, Limit, Plot, Series
-from snaketune.report.facts import Facts
+from snaketune.report.report_facts import Facts
 from snaketune.report.run.funnel import SPLITS, packed_split
 
 HEIGHT = 150

@@ -3,23 +3,23 @@
 import functools
 from typing import Any
 
-from snaketune.facts.evaluation import MODELS
+from snaketune.facts.evaluation_facts import MODELS
 from snaketune.report import units
 from snaketune.report.charts import charts, loss_charts
-from snaketune.report.facts import Facts
 from snaketune.report.filling import fill
-from snaketune.report.plan import planning
+from snaketune.report.plan import plan_compared
+from snaketune.report.report_facts import Facts
 from snaketune.report.run import (
     breakdown,
-    evaluation,
-    examples,
+    evaluation_table,
+    example_texts,
     findings,
     funnel,
     history,
     lengths,
-    machine,
-    merging,
-    provenance,
+    machine_section,
+    merge_findings,
+    reproducing,
 )
 from snaketune.report.run.answers import KINDS
 from snaketune.report.run.verdict import verdict
@@ -44,7 +44,7 @@ def sections(facts: Facts) -> dict[str, Any]:
         **_better(facts),
         **_cost(facts),
         **_data(facts),
-        "merge": merging.merge_check(facts),
+        "merge": merge_findings.merge_check(facts),
         **_again(facts),
     }
 
@@ -64,29 +64,29 @@ def _loss(facts: Facts) -> dict[str, Any]:
 
 def _cost(facts: Facts) -> dict[str, Any]:
     return {
-        "took": machine.took(facts),
-        "planning": planning.planning(facts),
-        "time_split": machine.time_split(facts),
-        "rate_charts": machine.rate_charts(facts),
-        "checkpoint_facts": machine.checkpoint_facts(facts),
-        "token_costs": machine.token_costs(facts),
+        "took": machine_section.took(facts),
+        "planning": plan_compared.planning(facts),
+        "time_split": machine_section.time_split(facts),
+        "rate_charts": machine_section.rate_charts(facts),
+        "checkpoint_facts": machine_section.checkpoint_facts(facts),
+        "token_costs": machine_section.token_costs(facts),
         "has_price": loss_charts.dollars_per_hour(facts) is not None,
         "timeline": history.timeline(facts),
-        "speeds": machine.speeds(facts.timing),
+        "speeds": machine_section.speeds(facts.timing),
     }
 
 
 def _better(facts: Facts) -> dict[str, Any]:
     counts = facts.answers.counts
     return {
-        "rows": evaluation.table(facts.evaluation, facts.answers),
+        "rows": evaluation_table.table(facts.evaluation, facts.answers),
         "source_parts": breakdown.source_parts(facts.evaluation, source_paths(facts)),
         "length_parts": breakdown.length_parts(facts.evaluation),
         "file_parts": breakdown.file_parts(facts.evaluation, facts.file_answers),
         "task_rows": breakdown.task_rows(facts.evaluation),
         "models": [name for name in MODELS if facts.evaluation[name]],
         "model_names": MODEL_NAMES,
-        "cases": evaluation.cases(facts.evaluation),
+        "cases": evaluation_table.cases(facts.evaluation),
         "answers": facts.answers,
         "answer_kinds": [(words, units.count(counts[kind])) for kind, words in KINDS.items() if kind in counts],
         "kind_words": KINDS,
@@ -113,7 +113,7 @@ def _data(facts: Facts) -> dict[str, Any]:
         "batch_ways": lengths.batch_ways(facts),
         "length_facts": lengths.length_facts(facts),
         "packing": lengths.packing(facts),
-        "examples": examples.examples(facts),
+        "examples": example_texts.examples(facts),
     }
 
 
@@ -131,17 +131,17 @@ def place(paths: list[str], side: tuple[int, int]) -> str:
 
 def _again(facts: Facts) -> dict[str, Any]:
     return {
-        "changed": provenance.settings(facts, changed=True),
-        "defaults": provenance.settings(facts, changed=False),
-        "sources": provenance.sources(facts),
-        "digests": provenance.digests(facts),
-        "code_digests": provenance.code_digests(facts),
-        "versions": provenance.versions(facts),
-        "seeds": provenance.seeds(facts),
+        "changed": reproducing.settings(facts, changed=True),
+        "defaults": reproducing.settings(facts, changed=False),
+        "sources": reproducing.sources(facts),
+        "digests": reproducing.digests(facts),
+        "code_digests": reproducing.code_digests(facts),
+        "versions": reproducing.versions(facts),
+        "seeds": reproducing.seeds(facts),
         "fingerprint": str(facts.run["fingerprint"] or units.UNKNOWN),
         "changes": history.changes(facts),
         "machine_facts": history.machine_facts(facts),
         "run_id": excerpt(facts.run["id"], 200).text,
-        "config_file": provenance.config_file(facts),
-        "command": provenance.COMMAND,
+        "config_file": reproducing.config_file(facts),
+        "command": reproducing.COMMAND,
     }

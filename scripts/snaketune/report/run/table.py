@@ -6,14 +6,14 @@ from typing import Any
 import orjson
 
 from snaketune.core.canonical import canonical_text
-from snaketune.facts.evaluation import MODELS
-from snaketune.facts.plan import number_of
+from snaketune.facts.evaluation_facts import MODELS
+from snaketune.facts.plan_facts import number_of
 from snaketune.report import units
 from snaketune.report.charts.loss_charts import dollars_per_hour
 from snaketune.report.compare.comparison import median, peak_bytes
-from snaketune.report.facts import Facts
-from snaketune.report.plan.planning import whole_hours
-from snaketune.report.run.evaluation import METRICS
+from snaketune.report.plan.plan_compared import whole_hours
+from snaketune.report.report_facts import Facts
+from snaketune.report.run.evaluation_table import METRICS
 from snaketune.report.run.funnel import line_count
 from snaketune.report.run.verdict import verdict
 

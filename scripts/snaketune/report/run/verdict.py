@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from snaketune.facts.evaluation import base_and_tuned, count, score
+from snaketune.facts.evaluation_facts import base_and_tuned, count, score
 from snaketune.report import units
-from snaketune.report.facts import Facts
-from snaketune.report.run.evaluation import METRICS
+from snaketune.report.report_facts import Facts
+from snaketune.report.run.evaluation_table import METRICS
 from snaketune.report.run.judging import (
     compared_answers,
     deciding,
@@ -20,7 +20,7 @@ from snaketune.report.run.judging import (
     preference_sign,
     relative_fall,
 )
-from snaketune.report.run.merging import missing_because, trained_thing
+from snaketune.report.run.merge_findings import missing_because, trained_thing
 from snaketune.report.text import excerpt
 
 HEADLINES = {

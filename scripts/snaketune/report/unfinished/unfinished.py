@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 
 from snaketune.core.canonical import read_json
-from snaketune.facts.plan import planned_steps
-from snaketune.facts.training import TRAINED
+from snaketune.facts.plan_facts import planned_steps
+from snaketune.facts.training_facts import TRAINED
 from snaketune.report.charts.curves import Metrics, gather, growing_lines
 from snaketune.train.checkpoints.checkpoints import facts_of, is_sealed, steps_of
 from snaketune.train.identity import fingerprint

@@ -9,8 +9,8 @@ from snaketune.report import units
 from snaketune.report.charts import loss_charts
 from snaketune.report.charts.curves import Curve
 from snaketune.report.compare.comparison import hours
-from snaketune.report.facts import Facts, nothing_but
 from snaketune.report.filling import fill
+from snaketune.report.report_facts import Facts, nothing_but
 from snaketune.report.run.history import TITLES
 from snaketune.report.run.verdict import Figure
 from snaketune.report.text import excerpt

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.canonical import read_json
-from snaketune.facts.plan import planned_steps
+from snaketune.facts.plan_facts import planned_steps
 from snaketune.report import units
 from snaketune.report.charts.curves import Metrics, gather, growing_lines
 from snaketune.report.unfinished.unfinished import newest_checkpoint

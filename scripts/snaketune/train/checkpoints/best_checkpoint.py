@@ -12,7 +12,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from snaketune.core.errors import TrainingError
-from snaketune.settings.train import Train
+from snaketune.settings.train_section import Train
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ import torch
 
 from snaketune.core.environment import WORKER
 from snaketune.core.errors import ConfigError, TrainingError
-from snaketune.settings.training import TrainingSlice
+from snaketune.settings.training_slices import TrainingSlice
 from snaketune.storage.disks import Disks, temporary_place
 from snaketune.train.device import Device
 from snaketune.train.distributed.nodes import Nodes

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from snaketune.plan.advice.presets import read_presets
 from snaketune.plan.flops import model_flops, shape_of
 from snaketune.plan.memory.memory import memory_plan
-from snaketune.plan.settings import setting_of
+from snaketune.plan.memory_settings import setting_of
 from snaketune.train.batches import arrange
 from snaketune.train.device import computing_dtype, has_usable_card, mixed_dtype, mixed_precision, name_of
 from snaketune.train.fitness.bench import Bench, Watch, trained_weights

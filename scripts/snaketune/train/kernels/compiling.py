@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from snaketune.core.errors import ConfigError
-from snaketune.settings.adapter import Adapter
+from snaketune.settings.adapter_section import Adapter
 from snaketune.train.device import Device
 
 # Compiling costs one to three minutes on a GPU machine and saves about a sixth of the time after that

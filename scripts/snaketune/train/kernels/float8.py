@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from snaketune.core.errors import ConfigError
-from snaketune.settings.train import Train
+from snaketune.settings.train_section import Train
 from snaketune.train.device import Device, name_of
 
 # Ada (8.9) is the first generation with float8 tensor cores; they take shapes in multiples of 16.

@@ -18,7 +18,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm, app
 
 from snaketune.core.errors import ConfigError
 from snaketune.model.architecture import body_of
-from snaketune.settings.training import TrainingSlice
+from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.device import Device, is_exact, is_sharded
 from snaketune.train.kernels.attention import given_to
 from snaketune.train.kernels.fused_layers import ACTIVATIONS, computes_as, same_code

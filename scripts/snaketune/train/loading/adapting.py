@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from snaketune.core.errors import ConfigError, TrainingError
 from snaketune.model.adapters.lora import fused_experts, put_adapter
 from snaketune.model.adapters.targets import Targets, targets_of
-from snaketune.settings.adapter import Adapter
+from snaketune.settings.adapter_section import Adapter
 
 NAME = "default"
 # Parts of the names of an adapter's tensors.

@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from snaketune.core.errors import ConfigError
 from snaketune.model.architecture import auto_class, read_configuration, support_of
-from snaketune.settings.training import TrainingSlice
+from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.device import Device, computing_dtype, is_sharded, weight_dtype
 from snaketune.train.distributed.process_group import ProcessGroup
 from snaketune.train.kernels.attention import training_attention

@@ -7,7 +7,7 @@ from typing import Any
 from snaketune.core.canonical import digest_of
 from snaketune.core.errors import ConfigError
 from snaketune.core.manifest import read_manifest
-from snaketune.train.checkpoints.publishing import WEIGHTS
+from snaketune.train.checkpoints.weight_publishing import WEIGHTS
 
 
 @dataclass(frozen=True, slots=True)

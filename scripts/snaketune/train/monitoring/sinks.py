@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from snaketune.core.errors import ConfigError
-from snaketune.settings.training import TrainingSlice
+from snaketune.settings.training_slices import TrainingSlice
 
 PACKAGES = {"tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"}
 

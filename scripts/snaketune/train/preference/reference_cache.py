@@ -19,8 +19,8 @@ from snaketune.core.digests import file_digest
 from snaketune.core.locks import wait_for_lock
 from snaketune.core.manifest import describe_files
 from snaketune.data.rows.packed_rows import FIXED, PackedRows
-from snaketune.settings.train import Train
-from snaketune.settings.training import TrainingSlice
+from snaketune.settings.train_section import Train
+from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.preference.dpo import PreferenceLoss
 from snaketune.train.preference.dpo_trainer import PreferenceTrainer
 from snaketune.train.preference.kto import UnpairedLoss

@@ -13,9 +13,9 @@ from snaketune.core.errors import PlanError
 from snaketune.plan.candidates import LEVELS, Candidate, advice, row_choices, worker_choices
 from snaketune.plan.memory.fitting import MARGIN
 from snaketune.plan.memory.memory import memory_plan
-from snaketune.plan.settings import setting_of
+from snaketune.plan.memory_settings import setting_of
 from snaketune.settings.operational import Operational
-from snaketune.settings.training import PaddedTrain, TrainingSlice
+from snaketune.settings.training_slices import PaddedTrain, TrainingSlice
 from snaketune.train.device import find_device
 from snaketune.train.out_of_memory import MemoryExhaustedError, memory_gigabytes
 from snaketune.train.probe.probing import Probe, ProbeInputs, probe

@@ -13,11 +13,11 @@ from snaketune.core.canonical import digest_of, read_json
 from snaketune.core.gpus import take_cards
 from snaketune.core.locks import wait_for_lock
 from snaketune.data.rows.packed_rows import PackedRows
-from snaketune.facts.data import PACKING
-from snaketune.facts.model import BASE_MODEL
+from snaketune.facts.data_facts import PACKING
+from snaketune.facts.model_facts import BASE_MODEL
 from snaketune.plan.costs.probed import describe_probe, noise, probe_path
 from snaketune.settings.operational import Operational
-from snaketune.settings.training import ProbeSlice, TrainingSlice
+from snaketune.settings.training_slices import ProbeSlice, TrainingSlice
 from snaketune.train.monitoring import provenance
 from snaketune.train.packages import versions
 from snaketune.train.probe.autotune import autotune

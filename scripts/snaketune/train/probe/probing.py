@@ -23,8 +23,8 @@ from snaketune.core.atomic import private_folder
 from snaketune.core.errors import TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.settings.operational import Operational
-from snaketune.settings.train import Train
-from snaketune.settings.training import TrainingSlice
+from snaketune.settings.train_section import Train
+from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.checkpoints.checkpoint_schedule import logging_interval
 from snaketune.train.determinism import explaining_refusal
 from snaketune.train.device import prepare_arithmetic

@@ -13,8 +13,8 @@ from snaketune.core.atomic import remove_tree
 from snaketune.core.errors import TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.settings.operational import Operational
-from snaketune.settings.train import Train
-from snaketune.settings.training import TrainingSlice
+from snaketune.settings.train_section import Train
+from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.arguments import training_arguments
 from snaketune.train.checkpoints.checkpoint_schedule import CheckpointSchedule, LogSchedule
 from snaketune.train.device import Device
@@ -23,7 +23,7 @@ from snaketune.train.loading.adapting import add_adapter
 from snaketune.train.loading.loading import load_base
 from snaketune.train.monitoring.metrics import MetricsWriter
 from snaketune.train.monitoring.step_timers import TimeSplit, TokenCounter
-from snaketune.train.reinforcement.prompts import Prompts, prompts_of, require_room
+from snaketune.train.reinforcement.prompt_rows import Prompts, prompts_of, require_room
 from snaketune.train.reinforcement.rewards import rewards_of
 from snaketune.train.safety import LossWatch, check_rows
 

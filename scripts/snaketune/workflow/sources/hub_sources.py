@@ -18,8 +18,8 @@ from snaketune.core.canonical import canonical_text, read_json
 from snaketune.core.errors import ConfigError
 from snaketune.core.reachability import connection_problem, first_hop
 from snaketune.storage.hub_files import HubAddress, in_one_sentence
+from snaketune.workflow.sources.matching_files import DATA_FILE, DESCRIPTIONS, choose_split, listed
 from snaketune.workflow.sources.remote_sources import MAGIC, translate
-from snaketune.workflow.sources.source_files import DATA_FILE, DESCRIPTIONS, choose_split, listed
 
 ENDPOINT = "https://huggingface.co"
 DEFAULT_SPLIT = "train"

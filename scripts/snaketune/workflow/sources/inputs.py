@@ -21,8 +21,8 @@ from snaketune.storage.hub_files import is_on_hub
 from snaketune.storage.object_storage import HUB_SCHEME, is_remote
 from snaketune.storage.remote_copies import as_entry
 from snaketune.workflow.sources.hub_sources import HubSources
+from snaketune.workflow.sources.matching_files import DATA_FILE, Found, find_files, unreadable
 from snaketune.workflow.sources.remote_sources import RemoteSources
-from snaketune.workflow.sources.source_files import DATA_FILE, Found, find_files, unreadable
 
 BUILTIN = "builtin:"
 BUILTIN_SOURCES = ("builtin:quickstart", "builtin:pairs", "builtin:labels")

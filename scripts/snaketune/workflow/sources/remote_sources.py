@@ -8,8 +8,8 @@ from typing import Any
 from snaketune.core.cached_state import read_state, write_state
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.storage.object_storage import Address, StoredObject, connect, describe, listed, require_package
-from snaketune.workflow.sources.source_files import choose_split, data_files
-from snaketune.workflow.sources.source_files import listed as shown
+from snaketune.workflow.sources.matching_files import choose_split, data_files
+from snaketune.workflow.sources.matching_files import listed as shown
 
 MAGIC = re.compile(r"[*?[]")
 TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^]]*\]|.", re.DOTALL)

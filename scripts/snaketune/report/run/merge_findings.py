@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from snaketune.facts.evaluation import ChangedAnswers
-from snaketune.facts.merging import MergeChecked
+from snaketune.facts.evaluation_facts import ChangedAnswers
+from snaketune.facts.merge_facts import MergeChecked
 from snaketune.report import units
-from snaketune.report.facts import Facts
+from snaketune.report.report_facts import Facts
 from snaketune.report.run.funnel import SPLITS
 from snaketune.report.text import excerpt
 

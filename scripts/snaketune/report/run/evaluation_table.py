@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from snaketune.facts.evaluation import MODELS, Compared, Interval, Scores, count, score
+from snaketune.facts.evaluation_facts import MODELS, Compared, Interval, Scores, count, score
 from snaketune.report import units
 from snaketune.report.run.answers import Answers
 from snaketune.report.run.judging import clear_sign, deciding, match_sign, moved

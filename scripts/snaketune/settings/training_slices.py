@@ -2,10 +2,10 @@
 
 from typing import TypedDict
 
-from snaketune.settings.adapter import Adapter
-from snaketune.settings.model import Model
-from snaketune.settings.plan import Plan
-from snaketune.settings.train import Train
+from snaketune.settings.adapter_section import Adapter
+from snaketune.settings.model_section import Model
+from snaketune.settings.plan_section import Plan
+from snaketune.settings.train_section import Train
 
 
 class StartedAdapter(Adapter, total=False):

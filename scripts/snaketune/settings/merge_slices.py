@@ -2,8 +2,8 @@
 
 from typing import TypedDict
 
-from snaketune.settings.evaluation import ModelUse
-from snaketune.settings.merge import Merge
+from snaketune.settings.evaluation_slices import ModelUse
+from snaketune.settings.merge_section import Merge
 
 
 class CombinedMerge(Merge, total=False):

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from snaketune.facts.data import Deduplication, Packing, Reading, Rightsize, Split, Tokens
-from snaketune.facts.evaluation import Evaluation
-from snaketune.facts.merging import Merged
-from snaketune.facts.model import BaseModel
+from snaketune.facts.data_facts import Deduplication, Packing, Reading, Rightsize, Split, Tokens
+from snaketune.facts.evaluation_facts import Evaluation
+from snaketune.facts.merge_facts import Merged
+from snaketune.facts.model_facts import BaseModel
 from snaketune.facts.of_run import FACT_FILES
-from snaketune.facts.run import RunIdentity
-from snaketune.facts.training import Trained
+from snaketune.facts.run_facts import RunIdentity
+from snaketune.facts.training_facts import Trained
 
 # Path of a data set in the cache of the hub's client: .../datasets--openai--gsm8k/snapshots/<commit>/...
 CACHED_DATASET = re.compile(r"^datasets--([A-Za-z0-9][\w.-]{0,90}?)--([A-Za-z0-9][\w.-]{0,90})$", re.ASCII)

@@ -8,8 +8,8 @@ from snaketune.evaluate.answers.evaluation_files import FileSettings
 from snaketune.evaluate.answers.scorers import ANSWER_METRICS
 from snaketune.evaluate.measures import LIKELIHOOD_METRICS
 from snaketune.evaluate.models import ModelSettings
-from snaketune.settings.evaluate import Evaluate
-from snaketune.settings.evaluation import EvaluationSlice
+from snaketune.settings.evaluate_section import Evaluate
+from snaketune.settings.evaluation_slices import EvaluationSlice
 
 
 @dataclass(frozen=True, slots=True)

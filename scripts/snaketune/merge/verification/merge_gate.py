@@ -15,7 +15,7 @@ from snaketune.merge.adapter import read_adapter
 from snaketune.merge.merge_inputs import MergeInputs, MergeSettings
 from snaketune.merge.trained_model import read_trained_model
 from snaketune.merge.verification.verify import Proof, verify_merge
-from snaketune.settings.merging import MergeSlice
+from snaketune.settings.merge_slices import MergeSlice
 
 SCRIPT = Path(__file__).parents[3] / "check_merge.py"
 

@@ -13,15 +13,15 @@ from snaketune.ablate.factors import GUIDES_LENGTH, Situation
 from snaketune.ablate.layouts import Sample, draw, lengths_to_compare
 from snaketune.core.canonical import read_json
 from snaketune.core.manifest import read_manifest
-from snaketune.facts.data import PACKING, RIGHTSIZE
-from snaketune.facts.model import BASE_MODEL
+from snaketune.facts.data_facts import PACKING, RIGHTSIZE
+from snaketune.facts.model_facts import BASE_MODEL
 from snaketune.plan.devices.machine import Machine
 from snaketune.plan.devices.target import Target, choose_target
 from snaketune.plan.workload import Work, read_work
+from snaketune.settings.data_slices import LengthSlice, TokenizingSlice
 from snaketune.settings.operational import Operational
-from snaketune.settings.planning import PlanningSlice
-from snaketune.settings.reading import LengthSlice, TokenizingSlice
-from snaketune.settings.training import TrainingSlice
+from snaketune.settings.planning_slice import PlanningSlice
+from snaketune.settings.training_slices import TrainingSlice
 from snaketune.storage.copy_targets import BUILTIN
 from snaketune.storage.disks import Disks
 from snaketune.storage.staging import ensure_staged, sources_of

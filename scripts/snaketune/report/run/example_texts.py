@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.report import units
-from snaketune.report.facts import Facts
+from snaketune.report.report_facts import Facts
 from snaketune.report.text import visible
 
 CHARACTERS = 4000

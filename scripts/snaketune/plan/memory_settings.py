@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from snaketune.settings.adapter import Adapter
-from snaketune.settings.training import ModelTraining
+from snaketune.settings.adapter_section import Adapter
+from snaketune.settings.training_slices import ModelTraining
 
 CHECKPOINT_LEVELS = (0, 4, 2, 1)
 """Checkpointing intervals, from least to most recomputation; 0 recomputes nothing."""

@@ -2,11 +2,11 @@
 
 from typing import Any, TypedDict
 
-from snaketune.settings.data import Data
-from snaketune.settings.evaluate import Evaluate
-from snaketune.settings.merge import Merge
-from snaketune.settings.model import Model
-from snaketune.settings.train import Train
+from snaketune.settings.data_section import Data
+from snaketune.settings.evaluate_section import Evaluate
+from snaketune.settings.merge_section import Merge
+from snaketune.settings.model_section import Model
+from snaketune.settings.train_section import Train
 
 
 class ModelUse(TypedDict, total=False):

@@ -8,8 +8,8 @@ from snaketune.report.charts import axes
 from snaketune.report.charts.charts import Chart, curve_chart
 from snaketune.report.charts.loss_charts import dollars_per_hour
 from snaketune.report.compare.comparison import dollars, hours
-from snaketune.report.facts import Facts
-from snaketune.report.plan.planning import whole_hours
+from snaketune.report.plan.plan_compared import whole_hours
+from snaketune.report.report_facts import Facts
 
 NAMES = {"base": "Base", "tuned": "Base and adapter", "merged": "Merged"}
 

@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from snaketune.card.evaluation import basename
-from snaketune.card.facts import CardFacts
-from snaketune.card.text import code, number, one_line, table
-from snaketune.facts.merging import Combination, MergeChecked
+from snaketune.card.card_facts import CardFacts
+from snaketune.card.evaluation_section import basename
+from snaketune.card.markdown_text import code, number, one_line, table
+from snaketune.facts.merge_facts import Combination, MergeChecked
 
 MOST_SOURCES = 20
 

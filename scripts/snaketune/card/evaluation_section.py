@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from snaketune.card.facts import CardFacts
-from snaketune.card.text import code, number, one_line, signed, table
-from snaketune.facts.evaluation import MODELS, Compared, Interval
+from snaketune.card.card_facts import CardFacts
+from snaketune.card.markdown_text import code, number, one_line, signed, table
+from snaketune.facts.evaluation_facts import MODELS, Compared, Interval
 
 COUNTS = ("n", "n_generated", "n_cut")
 METRICS = {

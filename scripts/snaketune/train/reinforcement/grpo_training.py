@@ -6,7 +6,7 @@ from typing import Any
 from snaketune.core.errors import TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
 from snaketune.settings.operational import Operational
-from snaketune.settings.training import TrainingSlice
+from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.checkpoints.checkpoint_schedule import CheckpointSchedule
 from snaketune.train.checkpoints.checkpoints import facts_of, keep_newest, newest_intact, seal
 from snaketune.train.determinism import choose_kernels, explaining_refusal

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.facts.measured import RunInfo
-from snaketune.facts.plan import About, Plan, Rate, number_of
-from snaketune.facts.plan_tables import CostRow, FitCell
+from snaketune.facts.plan_facts import About, Plan, Rate, number_of
+from snaketune.facts.plan_table_facts import CostRow, FitCell
 from snaketune.report import units
 from snaketune.report.compare.comparison import dollars, hours, relative
-from snaketune.report.facts import Facts
+from snaketune.report.report_facts import Facts
 from snaketune.report.text import excerpt
 
 METHODS = {"lora": "LoRA", "8bit": "8 bit", "4bit": "4 bit", "full": "All weights"}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.outputs import changed_outputs
-from snaketune.facts.data import (
+from snaketune.facts.data_facts import (
     Deduplication,
     Packing,
     Reading,
@@ -14,15 +14,15 @@ from snaketune.facts.data import (
     Split,
     Tokens,
 )
-from snaketune.facts.evaluation import Evaluation
+from snaketune.facts.evaluation_facts import Evaluation
 from snaketune.facts.lines import MetricsLine, read_lines
 from snaketune.facts.measured import NOTHING_MEASURED, EvaluationInfo, RunInfo
-from snaketune.facts.merging import Merged
+from snaketune.facts.merge_facts import Merged
 from snaketune.facts.of_run import FACT_FILES
-from snaketune.facts.plan import Plan
-from snaketune.facts.run import History, RunIdentity
+from snaketune.facts.plan_facts import Plan
+from snaketune.facts.run_facts import History, RunIdentity
 from snaketune.facts.shapes import shaped
-from snaketune.facts.training import Trained
+from snaketune.facts.training_facts import Trained
 from snaketune.report.charts.curves import Curve, Progress, gather
 from snaketune.report.listed_records import (
     DuplicatePair,

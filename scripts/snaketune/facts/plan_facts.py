@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from snaketune.facts.fact_files import FactFile
-from snaketune.facts.plan_tables import (
+from snaketune.facts.plan_table_facts import (
     Advice,
     Afterwards,
     CostRow,

@@ -2,11 +2,11 @@
 
 from typing import TypedDict
 
-from snaketune.settings.data import Data
-from snaketune.settings.dedupe import Dedupe
-from snaketune.settings.model import Model
-from snaketune.settings.split import Split
-from snaketune.settings.tokens import Tokens
+from snaketune.settings.data_section import Data
+from snaketune.settings.dedupe_section import Dedupe
+from snaketune.settings.model_section import Model
+from snaketune.settings.split_section import Split
+from snaketune.settings.tokens_section import Tokens
 
 
 class Method(TypedDict, total=False):

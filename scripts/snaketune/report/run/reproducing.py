@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.core.canonical import canonical_text
-from snaketune.facts.data import SourceAccount
-from snaketune.facts.run import ConfigEntry, RawSource
+from snaketune.facts.data_facts import SourceAccount
+from snaketune.facts.run_facts import ConfigEntry, RawSource
 from snaketune.report import units
-from snaketune.report.facts import Facts
+from snaketune.report.report_facts import Facts
 from snaketune.report.text import excerpt
 
 VALUE_CHARACTERS = 600
