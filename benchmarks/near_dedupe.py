@@ -73,10 +73,10 @@ def exact_pairs(rows: Rows, threshold: float) -> tuple[np.ndarray, np.ndarray, n
     found = []
     for start in range(0, len(rows), 512):
         chosen = np.arange(start, min(start + 512, len(rows)))
-        x, y, similarity = index.similar(Rows(chosen, *gathered(rows.hashes, rows.offsets, chosen)))
-        one, other = rows.owner[chosen[x]], rows.owner[y]
-        once = one < other
-        found.append((one[once], other[once], similarity[once]))
+        for x, y, similarity in index.similar(Rows(chosen, *gathered(rows.hashes, rows.offsets, chosen))):
+            one, other = rows.owner[chosen[x]], rows.owner[y]
+            once = one < other
+            found.append((one[once], other[once], similarity[once]))
     x, y, similarity = (np.concatenate(column) for column in zip(*found, strict=True))
     return x, y, similarity
 

@@ -1,6 +1,7 @@
 import gzip
 import io
 import random
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,12 @@ from test_data_shingles import plain
 from snaketune.core.digests import file_digest
 from snaketune.core.errors import DataError
 from snaketune.data.records.canonical_records import line_ranges
+from snaketune.data.similarity import hash_index, overlap
 from snaketune.data.similarity import leaks as leaking
-from snaketune.data.similarity import overlap
-from snaketune.data.similarity.leaks import Side, check_sides, find_leaks
+from snaketune.data.similarity.leak_check import check_sides
+from snaketune.data.similarity.leaks import Side, find_leaks
 from snaketune.data.similarity.removal import LineIndex
-from snaketune.data.similarity.shingles import BATCH_TEXTS
+from snaketune.data.similarity.shingles import BATCH_TEXTS, shingled
 from snaketune.data.split.split_plan import SplitPolicy, plan_sides, write_leaks
 
 
@@ -66,8 +68,10 @@ def test_the_search_finds_every_pair_and_no_other(tmp_path_factory, seed, thresh
     held_out = np.random.default_rng(seed).random(len(texts)) < 0.4
     with pytest.MonkeyPatch.context() as patch:
         if small_pieces:
-            patch.setattr(overlap, "HITS", 3)
+            patch.setattr(hash_index, "HITS", 3)
             patch.setattr(overlap, "BLOCK_SHINGLES", 100)
+            patch.setattr(overlap, "BITMAP_PAIRS", 9)
+            patch.setattr(leaking, "LISTED_AT_ONCE", 5)
         leaks = find_leaks(Side(path, ~held_out), Side(path, held_out), threshold, folder)
     expected = {}
     for train in np.flatnonzero(~held_out).tolist():
@@ -156,12 +160,35 @@ def test_of_a_held_out_record_that_very_many_are_like_few_pairs_are_kept(tmp_pat
     """So many pairs as there are records, of each held-out one, would be neither held nor compared in time."""
     path = canonical(tmp_path / "r", *(f"{question} {answer}" for (_, question), (_, answer) in numbered(3000)))
     held_out = np.arange(3000) % 600 == 0
-    (task,) = leaking._tasks(Side(path, ~held_out), 0.5)
+    (task,) = leaking.tasks_of(Side(path, ~held_out), 0.5)
     rows = leaking.shingles_of_range(path, task[1], held_out, 0, 0.5)
     leaking.SimilarityIndex.build(rows, 0.5).save(folder / "held_out")
-    counts = [leaking.leaks_of_range(*task, folder / "held_out", most).shape[1] for most in (10, 3000)]
+    counts = [int(leaking.leaks_of_range(*task, folder / "held_out", most).counts.sum()) for most in (10, 3000)]
     assert counts[1] > 10_000
     assert 5 * 10 < counts[0] <= 5 * (10 + BATCH_TEXTS)
+
+
+def test_texts_that_share_very_much_with_very_many_others_take_little_memory(monkeypatch):
+    """Each pair shares most of the few runs of characters that two letters make; almost none is alike."""
+    rng = random.Random(1)
+    texts = ["".join(rng.choices("ab", k=120)) for _ in range(1100)]
+    held_out, others = (shingled(some, 5, 0.97) for some in (texts[:1000], texts[1000:]))
+    index = overlap.SimilarityIndex.build(held_out, 0.97)
+
+    def found():
+        tracemalloc.start()
+        pieces = list(index.similar(others))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return pieces, peak
+
+    (whole, unbounded), _ = found(), monkeypatch.setattr(hash_index, "HITS", 1 << 12)
+    monkeypatch.setattr(overlap, "BITMAP_PAIRS", 1 << 8)
+    pieces, bounded = found()
+    assert (len(whole), len(pieces)) == (1, 24)
+    one, other = ([np.concatenate(column) for column in zip(*some, strict=True)] for some in (whole, pieces))
+    assert len(one[0]) and all(map(np.array_equal, one, other))
+    assert bounded < unbounded / 2
 
 
 @settings(max_examples=15, deadline=None)
@@ -175,6 +202,8 @@ def test_held_out_records_that_many_are_like_are_left_out_exactly(tmp_path_facto
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(leaking, "SAMPLED_RECORDS", 60 if sampled else 1 << 20)
         patch.setattr(leaking, "COMPARED_AT_ONCE", 200)
+        patch.setattr(leaking, "LISTED_AT_ONCE", 3)
+        patch.setattr(leaking, "line_ranges", lambda path: line_ranges(path, 9000))
         found = find_leaks(Side(path, ~held_out), Side(path, held_out), 0.5, folder, most=most)
     train, evaluation = np.flatnonzero(~held_out).tolist(), np.flatnonzero(held_out).tolist()
     pairs = {(x, y): similarity(texts[x], texts[y], 0.5) for x in train for y in evaluation}
@@ -247,7 +276,9 @@ def jsonl(*values):
     return b"".join(orjson.dumps(value) + b"\n" for value in values)
 
 
-def test_planted_questions_are_found_in_any_dress(tmp_path, folder):
+@pytest.mark.parametrize("hits", [hash_index.HITS, 3])
+def test_planted_questions_are_found_in_any_dress(tmp_path, folder, monkeypatch, hits):
+    monkeypatch.setattr(hash_index, "HITS", hits)
     content = jsonl({"id": 7, "nested": [{"q": LONG}], "answer": "72"}, {"q": SHORT})
     found, listed, counts = decontaminated(
         tmp_path,

@@ -15,8 +15,9 @@ import numpy as np
 
 from snaketune.data.parallel import in_processes
 from snaketune.data.records.canonical_records import Range, Turn, count_lines, line_ranges, read_turns
+from snaketune.data.similarity import hash_index
 from snaketune.data.similarity.evaluation_texts import EvaluationText
-from snaketune.data.similarity.overlap import HashIndex
+from snaketune.data.similarity.hash_index import HashIndex
 from snaketune.data.similarity.shingles import BATCH_TEXTS, folded, windows, words
 
 LONG, SHORT = 13, 8
@@ -130,15 +131,24 @@ def contamination_of_range(path: Path, span: Range, chosen: np.ndarray, first: i
 def _contamination(
     batch: Sequence[tuple[int, Turn]], indexes: Sequence[HashIndex], lengths: np.ndarray, sizes: np.ndarray
 ) -> Contamination:
-    """Return one row for each pair of a turn and an evaluation text that overlap enough."""
+    """Return one row for each pair of a turn and an evaluation text that overlap enough.
+
+    A batch is halved until its turns share at most 2**21 n-grams with all texts, or one turn is left.
+    """
     is_open = np.array([turn[0] in OPEN_ROLES for _, turn in batch])
     counts, *kinds = runs([turn[1] for _, turn in batch])
     # A short turn can only match a whole short text, and only in an open role: a short answer proves nothing.
     compared = (counts >= LONG) | (is_open & (counts > 0))
-    found = []
-    for index, (hashes, offsets) in zip(indexes, kinds, strict=True):
+    owned = []
+    for hashes, offsets in kinds:
         turn = np.repeat(np.arange(len(batch)), np.diff(offsets))
-        hashes, turn = hashes[compared[turn]], turn[compared[turn]]
+        owned.append((hashes[compared[turn]], turn[compared[turn]]))
+    total = sum(index.count(hashes) for index, (hashes, _) in zip(indexes, owned, strict=True))
+    if total > hash_index.HITS and len(batch) > 1:
+        halves = batch[: len(batch) // 2], batch[len(batch) // 2 :]
+        return _joined([_contamination(half, indexes, lengths, sizes) for half in halves])
+    found = []
+    for index, (hashes, turn) in zip(indexes, owned, strict=True):
         hits = [(turn[at], text, hashes[at].view(np.int64)) for at, text in index.find(hashes)]
         columns = [np.concatenate(column) for column in zip(*hits, strict=True)] if hits else [np.zeros(0, int)] * 3
         # Distinct hits only: a turn that repeats one 8-gram must not reach half of a text's 8-grams.

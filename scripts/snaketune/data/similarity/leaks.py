@@ -10,27 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xxhash
 
-from snaketune.core.errors import DataError
 from snaketune.data.parallel import in_processes
-from snaketune.data.records.canonical_records import Range, count_lines, key_bytes, line_ranges, prompt_of, read_turns
+from snaketune.data.records.canonical_records import Range, count_lines, line_ranges, read_turns
 from snaketune.data.similarity.minhash import near_text
 from snaketune.data.similarity.overlap import SimilarityIndex
 from snaketune.data.similarity.shingles import Rows, batches, shingled, taken
 
 NGRAM = 5
-# The final check fails if a training record is this similar to a held-out one.
-FORBIDDEN = 0.8
-# The final check searches about this many evenly spaced ranges of a long training file.
-CHECKED_RANGES = 4
 # An evenly spaced sample of at least this many training records (at most every 64th) reveals template families.
 SAMPLED_RECORDS, SAMPLED_SHARE, PIECE_RECORDS = 4096, 64, 256
 # Upper bound on the pairs compared at once if every pair is similar.
 COMPARED_AT_ONCE = 1 << 18
+# Pairs that are read back from a file at once.
+LISTED_AT_ONCE = 1 << 18
 # The index is rebuilt when less than this fraction of its rows is still needed.
 FULL_ENOUGH = 0.9
-THRESHOLDS = (0.5, FORBIDDEN, 1.0)
+THRESHOLDS = (0.5, 0.8, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +85,10 @@ def find_leaks(
         most: held-out records with more similar training records than this belong to a template family and are
             excluded. None excludes none.
     """
-    return _search(_tasks(train, threshold), evaluation, threshold, folder, threads, most)
+    return search(tasks_of(train, threshold), evaluation, threshold, folder, threads, most)
 
 
-def _search(
+def search(
     tasks: Sequence[tuple[Any, ...]],
     evaluation: Side,
     threshold: float,
@@ -100,7 +96,12 @@ def _search(
     threads: int,
     most: int | None = None,
 ) -> Leaks:
-    rows = _rows(list(in_processes(shingles_of_range, _tasks(evaluation, threshold), threads)))
+    """Search ranges of training records, from :func:`tasks_of`, as :func:`find_leaks` does.
+
+    Memory holds the held-out records, 16 bytes of each of them for each range in flight, and the pairs that are listed;
+    all other pairs pass through files in ``folder``.
+    """
+    rows = _rows(list(in_processes(shingles_of_range, tasks_of(evaluation, threshold), threads)))
     closest = np.zeros(int(rows.owner[-1]) + 1 if len(rows) else 0)
     template_family = np.zeros(len(closest), bool)
     if most is not None:
@@ -108,12 +109,16 @@ def _search(
         rows = taken(rows, np.flatnonzero(~template_family[rows.owner]))
     SimilarityIndex.build(rows, threshold).save(folder / "held_out")
     searches = [(*task, folder / "held_out", most) for task in tasks if len(rows)]
-    pairs = np.concatenate([np.zeros((3, 0)), *in_processes(leaks_of_range, searches, threads)], axis=1)
-    other = pairs[1].astype(np.int64)
-    np.maximum.at(closest, other, pairs[2])
+    counts, files = np.zeros(len(closest), np.int64), list[Path]()
+    for found in in_processes(leaks_of_range, searches, threads):
+        np.maximum(closest[: len(found.closest)], found.closest, out=closest[: len(found.closest)])
+        counts[: len(found.counts)] += found.counts
+        files.append(found.pairs)
     if most is not None:
-        template_family |= np.bincount(other, minlength=len(template_family)) > most
-    record, other, similarity = _best(pairs[:, ~template_family[other]])
+        template_family |= counts > most
+    record, other, similarity = np.concatenate(
+        [np.zeros((3, 0)), *(_listed(path, template_family) for path in files)], axis=1
+    )
     return Leaks(record.astype(np.int64), other.astype(np.int64), similarity, closest, np.flatnonzero(template_family))
 
 
@@ -131,32 +136,55 @@ def _surely_alike(
         rank = before + np.cumsum(chosen)
         sampled.append((path, span, chosen & (rank % step == 0), *rest))
         before = int(rank[-1]) if len(rank) else before
-    sample = _rows(list(in_processes(shingles_of_range, sampled, threads)))
-    starts = [*np.flatnonzero(np.diff(sample.owner, prepend=-1)).tolist(), len(sample)]
-    counts, index, done = np.zeros(len(closest), np.int64), SimilarityIndex.build(rows, threshold), 0
+    sample = _Sample(in_processes(shingles_of_range, sampled, threads))
+    counts, index = np.zeros(len(closest), np.int64), SimilarityIndex.build(rows, threshold)
     # The pieces start small, since every record may be similar to every held-out one. They grow while few pairs are
     # found and shrink otherwise; each found family leaves the index, so that later pieces are cheap.
     size = COMPARED_AT_ONCE // max(1, len(index.rows))
-    while done < len(starts) - 1 and len(index.rows):
-        stop = min(done + max(1, size), len(starts) - 1)
-        _, other, similarity = _pairs(taken(sample, np.arange(starts[done], starts[stop])), index)
-        np.maximum.at(closest, other, similarity)
-        counts += np.bincount(other, minlength=len(counts))
+    while len(index.rows) and len(piece := sample.take(max(1, size))):
+        found = 0
+        for _, other, similarity in _pairs(piece, index):
+            np.maximum.at(closest, other, similarity)
+            counts += np.bincount(other, minlength=len(counts))
+            found += len(other)
         index = _without_families(index, counts, most)
-        done, size = stop, min(max(1, 2 * size), PIECE_RECORDS) if len(other) < COMPARED_AT_ONCE // 8 else size // 2
+        size = min(max(1, 2 * size), PIECE_RECORDS) if found < COMPARED_AT_ONCE // 8 else size // 2
     return counts > most
 
 
-def _pairs(rows: Rows, held_out: SimilarityIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (training record, held-out record, similarity) of all similar pairs, each once."""
+class _Sample:
+    """The shingles of some records, taken a few at a time; only those of one range are held.
+
+    Args:
+        parts: the shingles of each range.
+    """
+
+    def __init__(self, parts: Iterator[Rows]):
+        self._parts, self._rows = parts, _rows([])
+
+    def take(self, most: int) -> Rows:
+        """Return the rows of the next ``most`` records, or of all that are left."""
+        while len(starts := self._starts()) <= most and (part := next(self._parts, None)) is not None:
+            self._rows = _rows([self._rows, part])
+        stop = int(starts[min(most, len(starts) - 1)])
+        found, self._rows = (taken(self._rows, np.arange(*span)) for span in ((0, stop), (stop, len(self._rows))))
+        return found
+
+    def _starts(self) -> np.ndarray:
+        """Return where the rows of each record start, and their end."""
+        return np.append(np.flatnonzero(np.diff(self._rows.owner, prepend=-1)), len(self._rows))
+
+
+def _pairs(rows: Rows, held_out: SimilarityIndex) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield (training record, held-out record, similarity) of all similar pairs, each once, record by record."""
     # A text of medium length has two rows, words and characters: the more similar one counts.
-    x, y, similarity = held_out.similar(rows)
-    record, other = rows.owner[x], held_out.rows.owner[y]
-    order = np.lexsort((-similarity, other, record))
-    record, other, similarity = record[order], other[order], similarity[order]
-    new = np.ones(len(order), bool)
-    new[1:] = (record[1:] != record[:-1]) | (other[1:] != other[:-1])
-    return record[new], other[new], similarity[new]
+    for x, y, similarity in held_out.similar(rows):
+        record, other = rows.owner[x], held_out.rows.owner[y]
+        order = np.lexsort((-similarity, other, record))
+        record, other, similarity = record[order], other[order], similarity[order]
+        new = np.ones(len(order), bool)
+        new[1:] = (record[1:] != record[:-1]) | (other[1:] != other[:-1])
+        yield record[new], other[new], similarity[new]
 
 
 def _best(pairs: np.ndarray) -> np.ndarray:
@@ -166,7 +194,7 @@ def _best(pairs: np.ndarray) -> np.ndarray:
     return pairs[:, order[np.unique(record[order], return_index=True)[1]]]
 
 
-def _tasks(side: Side, threshold: float) -> list[tuple[Any, ...]]:
+def tasks_of(side: Side, threshold: float) -> list[tuple[Any, ...]]:
     """Return (path, range, chosen records of the range, index of its first record, threshold) for each range."""
     ranges = line_ranges(side.path)
     firsts = np.cumsum([0, *(count_lines(side.path, span) for span in ranges)])
@@ -199,28 +227,59 @@ def _rows(parts: Sequence[Rows]) -> Rows:
     return Rows(owner, hashes, np.cumsum(lengths.astype(np.int64)))
 
 
+@dataclass(frozen=True, slots=True)
+class LeaksOfRange:
+    """What the search of a range of training records found.
+
+    Attributes:
+        pairs: a file of float64 [pairs, 3]: training record, held-out record and similarity, in the order of the first.
+        closest: float64 [held-out records], highest similarity to any training record compared.
+        counts: int64 [held-out records], how many training records are similar.
+    """
+
+    pairs: Path
+    closest: np.ndarray
+    counts: np.ndarray
+
+
 def leaks_of_range(
     path: Path, span: Range, chosen: np.ndarray, first: int, threshold: float, index: Path, most: int | None
-) -> np.ndarray:
-    """Search a range of training records.
+) -> LeaksOfRange:
+    """Search a range of training records; the pairs go to a file beside the index, so that memory holds few of them.
 
-    Returns:
-        Training record, held-out record and similarity, float64 [3, pairs]. Without ``most``, only the most similar
-        pair of each training record and of each held-out record. With it, a held-out record with more similar training
-        records is followed only until that is established: the cost of finding them all is unbounded.
+    Without ``most``, the file has the most similar pair of each training record. With it, all pairs, but a held-out
+    record with more similar training records is followed only until that is established: the cost of finding them all
+    is unbounded.
     """
     held_out = SimilarityIndex.load(index, threshold)
-    found = [np.zeros((3, 0))]
-    counts = np.zeros(int(held_out.rows.owner[-1]) + 1 if len(held_out.rows) else 0, np.int64)
-    for rows in _shingled_batches(path, span, chosen, first, threshold):
-        pairs = np.stack(_pairs(rows, held_out))
-        if most is None:
-            found.append(np.concatenate([_best(pairs), _best(pairs[[1, 0, 2]])[[1, 0, 2]]], axis=1))
-            continue
-        found.append(pairs)
-        counts += np.bincount(pairs[1].astype(np.int64), minlength=len(counts))
-        held_out = _without_families(held_out, counts, most)
-    return np.concatenate(found, axis=1)
+    count = int(held_out.rows.owner[-1]) + 1 if len(held_out.rows) else 0
+    found = LeaksOfRange(index.with_name(f"pairs-{span[0]}"), np.zeros(count), np.zeros(count, np.int64))
+    with open(found.pairs, "wb") as file:
+        for rows in _shingled_batches(path, span, chosen, first, threshold):
+            for record, other, similarity in _pairs(rows, held_out):
+                np.maximum.at(found.closest, other, similarity)
+                np.add.at(found.counts, other, 1)
+                pairs = np.stack((record, other, similarity))
+                file.write((_best(pairs) if most is None else pairs).T.tobytes())
+            if most is not None:
+                held_out = _without_families(held_out, found.counts, most)
+    return found
+
+
+def _listed(path: Path, template_family: np.ndarray) -> np.ndarray:
+    """Return the most similar pair of each training record of a file of pairs, without template families.
+
+    Removes the file.
+    """
+    best = np.zeros((3, 0))
+    with open(path, "rb") as file:
+        while (pairs := np.fromfile(file, np.float64, 3 * LISTED_AT_ONCE).reshape(-1, 3).T).size:
+            kept = pairs[:, ~template_family[pairs[1].astype(np.int64)]]
+            # The pairs of a record may continue in the next piece.
+            last = np.searchsorted(best[0], kept[0, 0]) if kept.size else best.shape[1]
+            best = np.concatenate([best[:, :last], _best(np.concatenate([best[:, last:], kept], axis=1))], axis=1)
+    path.unlink()
+    return best
 
 
 def _without_families(held_out: SimilarityIndex, counts: np.ndarray, most: int) -> SimilarityIndex:
@@ -229,46 +288,3 @@ def _without_families(held_out: SimilarityIndex, counts: np.ndarray, most: int) 
     if len(left) >= FULL_ENOUGH * len(held_out.rows):
         return held_out
     return SimilarityIndex.build(taken(held_out.rows, left), held_out.threshold)
-
-
-def check_sides(train: Path, evaluation: Side, template_family: bool, folder: Path, threads: int = 1) -> dict[str, int]:
-    """Read both written sides back and check that they share nothing.
-
-    All prompts are compared. Similar texts are searched in full up to 64 MiB of training records and in a sample of
-    ranges beyond; ``records_checked`` is the number of records searched.
-
-    Args:
-        train: the training records.
-        evaluation: the held-out records; the choice applies to similar texts only, prompts are always compared.
-        template_family: whether to search for similar texts, too.
-        folder: an empty folder for temporary files.
-        threads: processes to use.
-
-    Raises:
-        DataError: if a prompt is on both sides or two texts are too similar.
-    """
-    prompts = [_prompt_keys(path, threads) for path in (train, evaluation.path)]
-    shared = {"shared_prompts": int(np.isin(prompts[1], prompts[0]).sum())}
-    checked = {}
-    if template_family:
-        tasks = _tasks(Side(train), FORBIDDEN)
-        tasks = tasks[:: max(1, -(-len(tasks) // CHECKED_RANGES))]
-        shared["similar_pairs"] = len(_search(tasks, evaluation, FORBIDDEN, folder, threads).train)
-        checked["records_checked"] = sum(len(chosen) for _, _, chosen, *_ in tasks)
-    if any(shared.values()):
-        raise DataError(
-            f"split: after splitting {shared} occur on both sides, which must never happen: please report this with "
-            "the configuration; another split.seed may avoid it."
-        )
-    return {**shared, **checked}
-
-
-def _prompt_keys(path: Path, threads: int) -> np.ndarray:
-    tasks = [(path, span) for span in line_ranges(path)]
-    return np.frombuffer(b"".join(in_processes(prompt_keys_of_range, tasks, threads)), np.uint64)
-
-
-def prompt_keys_of_range(path: Path, span: Range) -> bytes:
-    """Return a 64-bit hash of each normalised prompt of a range, 8 bytes each in native byte order."""
-    hashes = (xxhash.xxh3_64_intdigest(key_bytes(prompt_of(turns))) for turns in read_turns(path, span))
-    return np.fromiter(hashes, np.uint64).tobytes()

@@ -1,4 +1,4 @@
-"""An inverted index of hashes, and an exact similarity search for all rows above a threshold built on it.
+"""An exact similarity search for all rows above a threshold.
 
 Unlike MinHash with LSH, prefix filtering misses no pair: it suits a small fixed set (the held-out records) searched by
 many others, where one missed leak matters.
@@ -10,94 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
+from snaketune.data.similarity import hash_index
 from snaketune.data.similarity.bitmaps import SLACK, bitmaps, may_be_similar
+from snaketune.data.similarity.hash_index import FEWEST_FLAGS, MOST_FLAGS, HashIndex, mapped, ranges_within, slots
 from snaketune.data.similarity.shingles import Rows, gathered, jaccard
 
-SMALL_BYTES = 1 << 12
-FEWEST_FLAGS, MOST_FLAGS = 1 << 16, 1 << 27
-# Hits expanded at once: a shingle that occurs in very many texts then costs time, not memory.
-HITS = 1 << 21
+# Pairs whose bitmaps are compared at once, 256 bytes for each side.
+BITMAP_PAIRS = 1 << 14
 BLOCK_SHINGLES, BLOCK_ROWS = 1 << 20, 1 << 14
 # 50 bits of a shingle's hash and 14 bits of its row's number within a block are packed into one sortable integer.
 HASH_BITS, ROW_BITS = np.uint64(50), np.uint64(14)
 PLACE_BITS = 24
-
-
-@dataclass(frozen=True, slots=True)
-class HashIndex:
-    """The texts that contain each hash. A table of flags rejects most absent hashes without a binary search.
-
-    Attributes:
-        keys: uint64, the distinct hashes, sorted.
-        starts: int64 [keys + 1], where the owners of each key start.
-        owners: uint32, the texts that contain each key.
-        flags: bool, for each value of a hash's upper bits whether some key has it.
-    """
-
-    keys: np.ndarray
-    starts: np.ndarray
-    owners: np.ndarray
-    flags: np.ndarray
-
-    @classmethod
-    def build(cls, hashes: np.ndarray, owners: np.ndarray, flagged: bool = True) -> "HashIndex":
-        """Index ``hashes``, uint64, with the texts ``owners`` that contain them (ascending), with or without flags."""
-        order = np.argsort(hashes, kind="stable")
-        hashes, owners = hashes[order], owners[order].astype(np.uint32)
-        if len(hashes):
-            same = (hashes[1:] == hashes[:-1]) & (owners[1:] == owners[:-1])
-            distinct = np.concatenate([[True], ~same])
-            hashes, owners = hashes[distinct], owners[distinct]
-        keys, starts = np.unique(hashes, return_index=True)
-        flags = np.zeros(min(max(FEWEST_FLAGS, 1 << (16 * len(keys)).bit_length()), MOST_FLAGS) if flagged else 0, bool)
-        if flagged:
-            flags[_slots(keys, len(flags))] = True
-        return cls(keys, np.append(starts, len(hashes)), owners, flags)
-
-    def save(self, path: Path) -> None:
-        """Write the index to files named ``path``.*."""
-        for name in self.__slots__:
-            np.save(path.with_suffix(f".{name}.npy"), getattr(self, name))
-
-    @classmethod
-    def load(cls, path: Path) -> "HashIndex":
-        """Return the memory-mapped index at ``path``."""
-        return cls(*(mapped(path.with_suffix(f".{name}.npy")) for name in cls.__slots__))
-
-    def holds(self, hashes: np.ndarray) -> np.ndarray:
-        """Return whether some text may contain each hash, bool; about one in sixteen absent hashes passes."""
-        found: np.ndarray = self.flags[_slots(hashes, len(self.flags))]
-        return found
-
-    def find(self, hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (positions in ``hashes``, texts that contain the hash at that position), int64, in chunks."""
-        if not len(self.keys):
-            return
-        likely = np.flatnonzero(self.holds(hashes)) if len(self.flags) else np.arange(len(hashes))
-        place = np.searchsorted(self.keys, hashes[likely])
-        place[place == len(self.keys)] = 0
-        known = self.keys[place] == hashes[likely]
-        likely, place = likely[known], place[known]
-        counts = self.starts[place + 1] - self.starts[place]
-        ends = np.cumsum(counts)
-        start = 0
-        while start < len(likely):
-            limit = HITS + (ends[start - 1] if start else 0)
-            stop = max(start + 1, int(np.searchsorted(ends, limit)))
-            chunk = slice(start, stop)
-            owners, _ = gathered(self.owners, self.starts, place[chunk])
-            yield np.repeat(likely[chunk], counts[chunk]), owners.astype(np.int64)
-            start = stop
-
-
-def mapped(path: Path) -> np.ndarray:
-    """Return the array in a file, memory-mapped unless it is small."""
-    return np.asarray(np.load(path, mmap_mode="r" if path.stat().st_size > SMALL_BYTES else None))
-
-
-def _slots(hashes: np.ndarray, count: int) -> np.ndarray:
-    # ``count`` is a power of two, 2**k with bit_length k + 1: the upper k bits of a hash are its slot.
-    return hashes >> np.uint64(65 - count.bit_length())
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,26 +73,50 @@ class SimilarityIndex:
         sizes, maps, frequency = (mapped(path.with_suffix(f".{name}.npy")) for name in ("sizes", "maps", "frequency"))
         return cls(rows, sizes, maps, frequency, HashIndex.load(path), threshold)
 
-    def similar(self, others: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return (row of ``others``, row of the index, similarity) of all pairs that reach the threshold.
+    def similar(self, others: Rows) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield (row of ``others``, row of the index, similarity) of all pairs that reach the threshold, in pieces.
 
-        ``others`` may have at most 16,384 rows.
+        A piece holds all pairs of some consecutive texts of ``others``. Its memory is bounded: by 2**21 shared shingles
+        or, where one text shares more, by the rows of the index.
+
+        Args:
+            others: at most 16,384 rows.
         """
-        x, y = self._candidates(others)
-        similarity = jaccard(others, self.rows, x, y)
-        found = similarity >= self.threshold
-        return x[found], y[found], similarity[found]
-
-    def _candidates(self, others: Rows) -> tuple[np.ndarray, np.ndarray]:
         hashes, row, sizes = _rarest(others, 0, len(others), self.frequency, self.threshold)
-        likely = np.flatnonzero(self.frequency[_slots(hashes, len(self.frequency))])
+        likely = np.flatnonzero(self.frequency[slots(hashes, len(self.frequency))])
         # Sorted hashes read the memory-mapped index sequentially.
         likely = likely[np.argsort(hashes[likely])]
-        hashes, row = hashes[likely], row[likely]
-        count = max(1, len(self.rows))
-        hits = [row[place] * count + held for place, held in self.index.find(hashes)]
-        pairs, shared = np.unique(np.concatenate([np.zeros(0, np.int64), *hits]), return_counts=True)
-        x, y = pairs // count, pairs % count
+        known, place = self.index.located(hashes[likely])
+        row = row[likely[known]]
+        order = np.argsort(row, kind="stable")
+        row, place = row[order], place[order]
+        hits = np.bincount(row, self.index.counts(place), minlength=len(others)).astype(np.int64)
+        for start, stop in _texts_within(others.owner, hits, hash_index.HITS):
+            chosen = slice(*np.searchsorted(row, [start, stop]))
+            x, y, shared = self._sharing(row[chosen] - start, place[chosen], stop - start)
+            x, y = self._candidates(others, sizes, x + start, y, shared)
+            similarity = jaccard(others, self.rows, x, y)
+            found = similarity >= self.threshold
+            yield x[found], y[found], similarity[found]
+
+    def _sharing(self, row: np.ndarray, place: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return (row, row of the index, number of shared keys) of all pairs that share a key."""
+        count, counts = max(1, len(self.rows)), self.index.counts(place)
+        pairs = (np.repeat(row[chunk], counts[chunk]) * count + held for chunk, held in self.index.owners_of(place))
+        if counts.sum() <= hash_index.HITS:
+            found, shared = np.unique(np.concatenate([np.zeros(0, np.int64), *pairs]), return_counts=True)
+        else:
+            table = np.zeros(rows * count, np.int64)
+            for piece in pairs:
+                table += np.bincount(piece, minlength=len(table))
+            found = np.flatnonzero(table)
+            shared = table[found]
+        return found // count, found % count, shared
+
+    def _candidates(
+        self, others: Rows, sizes: np.ndarray, x: np.ndarray, y: np.ndarray, shared: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return those of the pairs ``x``, ``y`` that may reach the threshold, by sizes, shared keys and bitmaps."""
         one, other = sizes[x], self.sizes[y]
         # A shared shingle outside the prefixes is among the last ceil(t * size) - 1 shingles of one of the rows, which
         # bounds their number. Similarity t needs an overlap of at least t / (1 + t) * (A + B) in all.
@@ -179,8 +126,25 @@ class SimilarityIndex:
         x, y = x[enough], y[enough]
         present, place = np.unique(x, return_inverse=True)
         maps = bitmaps(Rows(present, *gathered(others.hashes, others.offsets, present)))
-        enough = may_be_similar(maps[place], self.maps[y], sizes[x] + self.sizes[y], self.threshold)
-        return x[enough], y[enough]
+        alike = np.ones(len(x), bool)
+        for start in range(0, len(x), BITMAP_PAIRS):
+            few = slice(start, start + BITMAP_PAIRS)
+            total = sizes[x[few]] + self.sizes[y[few]]
+            alike[few] = may_be_similar(maps[place[few]], self.maps[y[few]], total, self.threshold)
+        return x[alike], y[alike]
+
+
+def _texts_within(owner: np.ndarray, hits: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges of rows (start, stop) of whole texts with at most ``most`` hits together, or of one text.
+
+    Args:
+        owner: the text of each row, ascending.
+        hits: the hits of each row.
+        most: the largest sum of a range.
+    """
+    lasts = np.append(np.flatnonzero(np.diff(owner)), len(owner) - 1) if len(owner) else np.zeros(0, np.int64)
+    for first, stop in ranges_within(np.cumsum(hits)[lasts], most):
+        yield int(lasts[first - 1]) + 1 if first else 0, int(lasts[stop - 1]) + 1
 
 
 def _ceiling(values: np.ndarray) -> np.ndarray:
@@ -201,7 +165,7 @@ def _rarest(
     sizes = np.bincount(row, minlength=stop - start)
     starts = np.cumsum(sizes) - sizes
     # Row, frequency and position in one integer: sorting integers is much faster than sorting by two columns.
-    order = np.sort((row << 8 | frequency[_slots(taken, len(frequency))]) << PLACE_BITS | np.arange(len(row)))
+    order = np.sort((row << 8 | frequency[slots(taken, len(frequency))]) << PLACE_BITS | np.arange(len(row)))
     # The prefix has size - ceil(t * size) + 1 shingles: a row without any of them shares fewer than t * size.
     chosen = np.arange(len(row)) - starts[row] < (sizes - _ceiling(sizes * threshold) + 1)[row]
     return taken[order[chosen] & ((1 << PLACE_BITS) - 1)], row[chosen], sizes
@@ -210,9 +174,9 @@ def _rarest(
 def _frequency(hashes: np.ndarray) -> np.ndarray:
     table = np.zeros(min(max(FEWEST_FLAGS, 1 << (4 * len(hashes)).bit_length()), MOST_FLAGS), np.uint8)
     if len(hashes):
-        slots = np.sort(_slots(hashes, len(table)).astype(np.uint32))
-        starts = np.flatnonzero(np.diff(slots, prepend=slots[0] + np.uint32(1)))
-        table[slots[starts]] = np.minimum(np.diff(starts, append=len(slots)), 255)
+        used = np.sort(slots(hashes, len(table)).astype(np.uint32))
+        starts = np.flatnonzero(np.diff(used, prepend=used[0] + np.uint32(1)))
+        table[used[starts]] = np.minimum(np.diff(starts, append=len(used)), 255)
     return table
 
 

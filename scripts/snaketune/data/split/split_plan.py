@@ -23,7 +23,8 @@ from snaketune.data.similarity.decontamination import (
     find_contamination,
 )
 from snaketune.data.similarity.evaluation_texts import EvaluationText, read_evaluation_texts
-from snaketune.data.similarity.leaks import Leaks, Side, check_sides, find_leaks
+from snaketune.data.similarity.leak_check import check_sides
+from snaketune.data.similarity.leaks import Leaks, Side, find_leaks
 from snaketune.data.similarity.removal import EXCERPT_CHARACTERS, LineIndex, excerpt
 from snaketune.data.split.sampling import repetitions
 from snaketune.data.split.splitting import apply_plan, plan_split
@@ -209,23 +210,28 @@ def write_leaks(
         index: where the lines of the records start.
         file: receives the list.
     """
-    reasons: dict[int, dict[str, Any]] = {}
-    if (found := plan.contamination) is not None:
-        texts = _named(evaluations, found.text)
-        columns = (found.record, found.text, found.share, found.long_run, found.half, found.whole)
-        for record, text, share, *rules in zip(*(column.tolist() for column in columns), strict=True):
-            reasons[record] = _contaminated(texts[text], share, rules)
+    found, leaks, none = plan.contamination, plan.leaks, np.zeros(0, np.int64)
+    contaminated, similar = none if found is None else found.record, none if leaks is None else leaks.train
+    texts = _named(evaluations, none if found is None else found.text)
     with open(path, "rb") as lines:
-        if (leaks := plan.leaks) is not None:
-            pairs = zip(leaks.train.tolist(), leaks.evaluation.tolist(), leaks.similarity.tolist(), strict=True)
-            for record, other, similarity in pairs:
+        # One entry at a time: very many records may be dropped.
+        for record in map(int, np.union1d(contaminated, similar)):
+            if found is not None and (place := _place_in(contaminated, record)) is not None:
+                rules = (found.long_run[place], found.half[place], found.whole[place])
+                reason = _contaminated(texts[int(found.text[place])], float(found.share[place]), rules)
+            elif leaks is not None and (place := _place_in(similar, record)) is not None:
+                other, similarity = int(leaks.evaluation[place]), float(leaks.similarity[place])
                 told = {"similarity": round(similarity, 6), "eval": index.place(other)}
-                held_out = excerpt(index.line(lines, other))
-                reasons.setdefault(record, {"reason": "similar", **told, "eval_text": held_out})
-        for record in sorted(reasons):
+                reason = {"reason": "similar", **told, "eval_text": excerpt(index.line(lines, other))}
             text = excerpt(index.line(lines, record))
-            entry = {"removed": index.place(record), **reasons[record], "text": text}
+            entry = {"removed": index.place(record), **reason, "text": text}
             file.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _place_in(records: np.ndarray, record: int) -> int | None:
+    """Return where a record is in an ascending array, or None if it is not."""
+    place = int(np.searchsorted(records, record))
+    return place if place < len(records) and records[place] == record else None
 
 
 def _named(evaluations: Sequence[dict[str, str]], wanted: np.ndarray) -> dict[int, EvaluationText]:
