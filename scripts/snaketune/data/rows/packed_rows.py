@@ -82,6 +82,7 @@ def _row_batch(store: Documents, plan: RowPlan, kind: pa.Schema, pad_id: int) ->
     documents, counts = _documents(store, plan.members, row_length)
     row_offsets = np.concatenate([[0], np.cumsum(counts)])[plan.offsets]
     sizes = np.fromiter((len(tokens) for tokens, _ in documents), np.int64, len(documents))
+    # No row is empty, which reduceat would not handle: for an empty range it returns the next element.
     used = np.add.reduceat(sizes, row_offsets[:-1])
     starts = _starts(sizes, used, row_offsets, row_length)
     # The documents of a row are contiguous, so filling the used positions in order puts each token in its place.

@@ -79,6 +79,7 @@ def pack(lengths: np.ndarray, row_length: int) -> RowPlan:
     # so documents of equal length keep their order and the plan is the same on every machine.
     order = np.argsort(-lengths.astype(np.int64), kind="stable")
     row_of = np.empty(len(lengths), np.int64)
+    # Plain Python integers: element access on a numpy array costs several times as much in this loop.
     row_of[order] = _rows_of(lengths[order].tolist(), row_length)
     # A stable sort by row keeps the documents of a row in their own order.
     counts = np.bincount(row_of)

@@ -63,8 +63,10 @@ def choose_max_length(lengths: np.ndarray, policy: LengthPolicy, context: int | 
     by_tokens = int(np.searchsorted(running, policy.coverage * running[-1] - 1e-9)) + 1
     longest = int(ordered[max(by_documents, by_tokens, 1) - 1])
     step = policy.pad_to_multiple_of
+    # Rounded up, so that rows are whole tiles of the kernels.
     rounded = -(-longest // step) * step
     return (
+        # The context is not rounded: positions beyond it were never trained.
         (context, "context")
         if context is not None and context < longest
         else (min(rounded, context or rounded), "data")
@@ -97,6 +99,7 @@ def account_for(sizes: Sizes, pieces: Pieces, max_length: int) -> dict[str, int]
         "pieces": int(in_pieces.sum()) + counts["tokens_repeated"],
         "tokens_repeated": counts["tokens_repeated"],
     }
+    # An identity of the counts above: whatever breaks it loses tokens silently.
     assert account["tokens_kept"] + account["tokens_dropped"] + account["tokens_truncated"] == account["tokens"]
     return account
 
@@ -178,6 +181,7 @@ def _all_too_long(what: str, lengths: np.ndarray, max_length: int, cure: str) ->
 
 def histogram(lengths: np.ndarray) -> list[dict[str, int]]:
     """Return at most 48 bins of equal width (a multiple of 4 tokens), ``from`` inclusive, ``to`` exclusive."""
+    # Multiples of 4 keep the bin edges readable, and at most 48 bins fit the chart of the report.
     width = max(4, -(-(int(lengths.max()) + 1) // HISTOGRAM_BINS // 4) * 4)
     counts = np.bincount(lengths.astype(np.int64) // width)
     return [{"from": i * width, "to": (i + 1) * width, "records": int(n)} for i, n in enumerate(counts)]

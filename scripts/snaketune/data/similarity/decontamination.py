@@ -20,8 +20,10 @@ from snaketune.data.similarity.evaluation_texts import EvaluationText
 from snaketune.data.similarity.hash_index import HashIndex
 from snaketune.data.similarity.shingles import BATCH_TEXTS, folded, windows, words
 
+# 13-grams as in GPT-3 (Brown et al. 2020, appendix C); 8-grams as in Tülu 3 (Lambert et al. 2024).
 LONG, SHORT = 13, 8
 LEAST_SHARE = 0.5
+# The roles in which a whole short text of an evaluation counts: questions are distinctive, short answers are not.
 OPEN_ROLES = ("user", "text")
 
 
@@ -53,6 +55,7 @@ class Contamination:
 
 def runs(texts: Sequence[str]) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Return the word count of each text, and the hashes and offsets of its 13-grams and of its 8-grams."""
+    # Copies of benchmarks often differ from the original in punctuation and case only.
     hashes, offsets = words([folded(text) for text in texts], punctuation_breaks=True)
     return np.diff(offsets), windows(hashes, offsets, LONG, 13), windows(hashes, offsets, SHORT, 8)
 
@@ -175,6 +178,7 @@ def _rated(long: np.ndarray, short: np.ndarray, lengths: np.ndarray, sizes: np.n
 
 def _merged(found: Contamination) -> Contamination:
     """Return one row per record, with the text that it overlaps most; a rule holds if it holds for any text."""
+    # Ties go to the first text, so the result does not depend on the division into batches.
     order = np.lexsort((found.text, -found.share, found.record))
     record, starts = np.unique(found.record[order], return_index=True)
     if not len(record):

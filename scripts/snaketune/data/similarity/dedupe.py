@@ -114,6 +114,7 @@ def plan_removal(
             store = Store(folder, sketches, criteria)
         found = near_duplicates(store, len(representative))
         # Only the first of equal records was sketched. The others follow it, so that none refers to a removed record.
+        # The facts count a record as exact if its representative stays, and as near if that was removed in turn.
         near = found.representative[representative] != representative
         similarity, representative, compared = (
             found.similarity[representative],

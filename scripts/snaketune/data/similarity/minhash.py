@@ -56,6 +56,8 @@ def sketch_range(
     owners, lengths, shingles, sketches, maps, keys, wholes = [], [], [], [], [], [], []
     done = 0
     for batch in batches(texts):
+        # Indentation counts in the shingles, but a pair that differs in nothing else is excluded later by the two
+        # hashes of the whole text: a changed indentation can be lost among many equal shingles.
         rows, hashes = shingled_with_indentation(batch, criteria.ngram, criteria.threshold)
         signatures = minhash(rows, criteria.num_perm)
         owners.append(chosen[rows.owner + done] + first)
@@ -107,6 +109,8 @@ def band_keys(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
     keys = np.zeros((bands, signatures.shape[1]), np.uint64)
     for index, factor in enumerate(constants(rows, 5)):
         keys += values[:, index] * factor
+        # Multiplication carries bits upwards only; the shift brings them down, so that every value affects the upper
+        # half.
         keys ^= keys >> np.uint64(29)
     found: np.ndarray = (keys * constants(1, 6)[0] >> HALF).astype(np.uint32)
     return found

@@ -198,6 +198,8 @@ def _checked(table: pa.Table, index: LineIndex, name: str | Path) -> tuple[np.nd
     representative = index.find(columns[2], columns[3], name)
     row = np.full(len(index.places), -1)
     row[gone] = np.arange(len(gone))
+    # A record listed twice keeps only its last row; a representative that is itself removed would leave a record
+    # without any surviving copy.
     again, chained = row[gone] != np.arange(len(gone)), row[representative] >= 0
     if (wrong := np.flatnonzero(again | chained)).size:
         place = {column: values[wrong[0]] for column, values in zip(SCHEMA.names, columns, strict=False)}
@@ -217,6 +219,7 @@ class Pair:
 
     def described(self, lines: IO[bytes], index: LineIndex) -> bytes:
         """Return the pair as a JSON line with the places and the beginnings of both texts."""
+        # The excerpts let a reader judge a removal without looking up both lines in the sources.
         entry = {
             "removed": index.place(self.removed),
             "kept": index.place(self.kept),
@@ -262,8 +265,12 @@ def dedupe(job: DedupeJob) -> None:
     name = f"dedupe_records-{job.kept.parent.name}"
     policy, parts = DedupePolicy(**job.cfg["dedupe"]), DedupeParts(job.keys, job.sketches)
     with private_folder(temporary_place(settings["scratch"], settings["work"], name, disks, needed)) as folder:
+        # The plan needs temporary files of several times the records' size, which go to the fastest disk with enough
+        # space.
         plan = plan_removal(job.records, policy, folder, settings["threads"], parts)
     index = LineIndex.read(job.records, settings["threads"])
+    # The plan goes through the table on disk rather than being applied from memory: the table of another engine then
+    # takes the same path, with the same checks.
     with writing(job.removed) as removed:
         write_removed(plan, index, removed)
     with writing(job.kept) as kept, writing(job.duplicates) as duplicates:

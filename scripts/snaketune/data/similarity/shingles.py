@@ -29,6 +29,7 @@ CHUNK_SHINGLES = 1 << 20
 LETTER, BREAK, SINGLE = 0, 1, 2
 LINE_END = ord("\n")
 INDENTED = re.compile(r"(?:\A|\n)[^\S\n]")
+# Written out rather than derived from unicodedata, so that these classes do not change with the version of Python.
 _SPACES = (
     *((9, 13), (28, 32), (0x85, 0x85), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A), (0x2028, 0x2029)),
     *((0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000)),
@@ -43,6 +44,7 @@ _SINGLES = (
     *((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xF900, 0xFAFF), (0x20000, 0x3FFFF)),
 )
 
+# 2^64 divided by the golden ratio, as in SplitMix64: an odd number with well-mixed bits, invertible modulo 2^64.
 _BASE = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 _CACHED_POWERS = 1 << 20
@@ -77,6 +79,7 @@ def kinds_of_characters(punctuation_breaks: bool = False) -> np.ndarray:
 
 def folded(text: str) -> str:
     """Return ``text`` in Unicode NFKC and lower case."""
+    # NFKC leaves ASCII unchanged, and isascii() merely reads a flag of the string.
     return (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
 
 
@@ -103,6 +106,7 @@ def indented_words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.nda
     kinds = kinds_of_characters()[codes]
     starts, ends = _boundaries(kinds)
     sums, begins = _prefix_sums(codes, 1), _with_indentation(codes, kinds, starts)
+    # Without indented lines, which is usual for prose, both hashes are the same array and are computed once.
     bare = hashes = mixed(_differences(sums, starts, ends))
     if begins is not starts:
         hashes = mixed(_differences(sums, begins, ends))
@@ -145,9 +149,11 @@ def _with_indentation(codes: np.ndarray, kinds: np.ndarray, starts: np.ndarray) 
 
 def _codes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return the code points of all texts, each followed by a line end, and where each text starts, [texts + 1]."""
+    # The line end after each text is a separator, so that no word spans two texts of the batch.
     joined = "\n".join([*texts, ""])
     starts = np.zeros(len(texts) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)) + 1, out=starts[1:])
+    # ASCII needs one byte per character instead of four: the following passes over the array are limited by memory.
     if joined.isascii():
         return np.frombuffer(joined.encode("ascii"), np.uint8), starts
     return np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32), starts
@@ -159,6 +165,8 @@ def _boundaries(kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     inside = np.zeros(len(kinds) + 1, bool)
     np.not_equal(kinds, BREAK, out=inside[1:])
     before, here = inside[:-1], inside[1:]
+    # A word starts where a word character follows a separator. A character that is a word by itself also starts one,
+    # and so does whatever follows it.
     start = here & ~before
     if (single := kinds == SINGLE).any():
         start |= single
@@ -254,9 +262,12 @@ def _shingled(
     spaced: Callable[[str], str],
 ) -> Rows:
     """Return word shingles of texts with the given words, and character shingles of short texts after ``spaced``."""
+    # A text of w words has w - n + 1 shingles, and one changed word changes n of them: at 4 n words a single edit
+    # leaves a similarity of about one half.
     short = SHORT_NGRAMS * ngram
     counts = np.diff(offsets)
     by_words = np.flatnonzero(counts >= short)
+    # Jaccard similarity t bounds the ratio of sizes by t, so a text longer than short / t cannot match a short one.
     by_characters = np.flatnonzero(counts < short / threshold)
     rows = _taken(*windows(hashes, offsets, ngram, 1), by_words)
     if not len(by_characters):
@@ -266,6 +277,7 @@ def _shingled(
     inner = np.ones(len(codes), bool)
     inner[starts[1:] - 1] = False
     starts -= np.arange(len(starts))
+    # The 1 keeps character 0 apart from the zeros that pad texts that are too short.
     runs = windows(codes[inner].astype(np.uint64) + np.uint64(1), starts, CHARACTER_NGRAM, 2)
     return _merged(rows, Rows(by_characters, *runs))
 
@@ -294,6 +306,7 @@ def _merged(one: Rows, other: Rows) -> Rows:
     hashes = np.concatenate([one.hashes, other.hashes])
     offsets = np.concatenate([one.offsets, other.offsets[1:] + one.offsets[-1]])
     owner = np.concatenate([one.owner, other.owner])
+    # A stable sort keeps each text's word row before its character row.
     order = np.argsort(owner, kind="stable")
     return Rows(owner[order], *gathered(hashes, offsets, order))
 
@@ -358,6 +371,7 @@ def _jaccard(left: Rows, right: Rows, x: np.ndarray, y: np.ndarray) -> np.ndarra
     for side, (rows, chosen) in enumerate(((left, x), (right, y))):
         hashes, starts = gathered(rows.hashes, rows.offsets, chosen)
         pairs = np.repeat(np.arange(len(x), dtype=np.uint64) << np.uint64(51), np.diff(starts))
+        # 13 bits are enough for the at most 4,096 pairs of a chunk.
         keys.append(((hashes >> np.uint64(13)) & np.uint64(_MASK - 1)) | pairs | np.uint64(side))
     key = np.concatenate(keys)
     key.sort()

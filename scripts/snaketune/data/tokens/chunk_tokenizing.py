@@ -151,6 +151,7 @@ class ChunkTokenizer:
             len(kept),
             len(flat.ids),
             int(flat.mask.sum()),
+            # Records are dropped while rendering and again while encoding; sorted, the list follows the file.
             sorted(dropped, key=lambda entry: entry["record"]),
             audit(flat, self.limits, self._place_of([part for unit in kept for part in unit])),
             [_example(unit, self.tokenizer) for unit in kept[: self._examples(chunk)]],
@@ -221,6 +222,7 @@ def _useless(unit: Unit) -> tuple[str, str] | None:
         # For a few hundred bytes this is faster than any().
         if 1 not in mask.tobytes():
             return JOINED if document.answers else NOTHING_TRAINED
+    # Equal answers have a margin of 0 whatever the model: with DPO the pair has no gradient and counts as wrong.
     if len(unit) == 2 and np.array_equal(unit[0][1][0], unit[1][1][0]):
         return SAME_ANSWERS
     return None

@@ -82,6 +82,8 @@ class Encoder:
         """Return the documents, with one per answer where an answer would merge with its prompt into one token."""
         parted: list[Document] = []
         for document in documents:
+            # A document that can be cut into segments is encoded exactly, and one with a single answer has nothing to
+            # part.
             if document.answers < 2 or self._kept(document) or not self._joins(document):
                 parted.append(document)
             else:
@@ -102,6 +104,7 @@ class Encoder:
                 split.append((place, segments))
             else:
                 whole.append(place)
+        # One call per kind of document: batches keep the engine's threads busy.
         rows |= zip((place for place, _ in split), self._encode_segments([part for _, part in split]), strict=True)
         rows |= zip(plain, self._encode_plain([documents[place].text for place in plain]), strict=True)
         rows |= zip(whole, self.encode_whole([documents[place] for place in whole]), strict=True)
@@ -137,6 +140,7 @@ class Encoder:
         starts, ends = offsets[:, 0], offsets[:, 1]
         found: list[int | None] = []
         for start, end in document.spans:
+            # Every token that overlaps the span, however little; tokens without text (ends == starts) overlap nothing.
             touched = np.flatnonzero((ends > start) & (starts < end) & (ends > starts))
             if not document.answers or not len(touched):
                 found.append(int(touched[0]) if len(touched) else len(starts))
@@ -161,6 +165,8 @@ class Encoder:
         skipped = 1 if fence else 0
         ids = np.asarray([*prompt.ids, *rest.ids[skipped:]], np.int32)
         mask = np.zeros(len(ids), np.int8)
+        # Compared as text, because the ids differ by design at the joint; a difference in text means that the fence
+        # altered the answer.
         if self._tokenizer.decode(ids.tolist()) == self._tokenizer.decode(encoding.ids):
             begins = np.asarray(rest.offsets, np.int64).reshape(-1, 2)[skipped:, 0] - len(fence)
             mask[len(prompt.ids) :][begins < end - start] = 1
@@ -197,6 +203,8 @@ class Encoder:
         eos, rows = self._tokenizer.eos_id, []
         for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
             own = ids[start:end]
+            # Without it the model would learn texts that never end. Some tokenizers add the token themselves; it is
+            # never doubled.
             if eos is not None and (start == end or own[-1] != eos):
                 own = np.append(own, np.int32(eos))
             rows.append(_row(own, np.ones(len(own), np.int8)))

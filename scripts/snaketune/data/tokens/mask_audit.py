@@ -49,6 +49,7 @@ class Audit:
 
     def add(self, other: "Audit") -> None:
         """Add the counts of other rows of the same split."""
+        # A split without rows has no minimum; its 0 must not become that of the sum.
         counted = [audit.fewest for audit in (self, other) if audit.rows]
         self.fewest = min(counted, default=0)
         self.most = max(self.most, other.most)
@@ -114,6 +115,7 @@ def audit(rows: Rows, limits: Limits, place: Callable[[int], str]) -> Audit:
             "weights."
         )
     # A doubled bos arises when both template and tokenizer add one; no model has seen that in pretraining.
+    # For a row of one token this is the token itself, which ``second > starts`` excludes.
     second = np.minimum(starts + 1, rows.offsets[1:] - 1)
     doubled = (rows.ids[starts] == limits.bos_id) & (rows.ids[second] == limits.bos_id) & (second > starts)
     if limits.bos_id is not None and doubled.any():
@@ -122,6 +124,7 @@ def audit(rows: Rows, limits: Limits, place: Callable[[int], str]) -> Audit:
             "chat template (tokens.chat_template)."
         )
     trained = np.add.reduceat(rows.mask, starts, dtype=np.int64)
+    # Stop tokens in prompts (most templates end every turn with the same one) are not counted.
     is_stop = np.isin(rows.ids, limits.stop_ids) & (rows.mask == 1)
     stops = np.add.reduceat(is_stop, starts, dtype=np.int64)
     _check_answers(rows, limits, is_stop, stops, place)
@@ -151,6 +154,8 @@ def _check_answers(
             f"{place(int(uneven[0]))}: {stops[uneven[0]]} ends of turns are trained for {rows.answers[uneven[0]]}"
             " answers: choose another chat template (tokens.chat_template)."
         )
+    # A span that runs on into the next answer ends with a stop token and may contain the right number of them: the
+    # tokens of the header in between give it away.
     foreign = np.flatnonzero(np.isin(rows.ids, limits.foreign_ids) & (rows.mask == 1) & checked)
     if len(foreign):
         raise DataError(

@@ -25,6 +25,7 @@ class Borders:
         # Added tokens with lstrip or rstrip swallow white space beside them, and single_word ones depend on their
         # neighbours: only the others make a cut safe.
         added = [token for token in tokenizer.added_tokens.values() if not token.single_word and token.content.strip()]
+        # Sorted by length and looked up by slices of that length: models with thousands of added tokens cost no more.
         self._closing = _by_length({token.content for token in added if not token.rstrip})
         self._reach = max([CONTEXT, *(size for size, _ in self._closing)])
         self._swallowing = tuple({token.content for token in added if token.rstrip})
@@ -83,6 +84,7 @@ class Borders:
             return False
         key = (left, right[: space + 1])
         if key not in self._answers:
+            # Dropping the whole cache is rare and cheaper than tracking the age of entries.
             self._answers = {} if len(self._answers) >= ANSWERS_KEPT else self._answers
             self._answers[key] = self._is_exact(left, text[at : at + space + CONTEXT])
         return self._answers[key]
