@@ -84,6 +84,8 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
                 flush(file.fileno())
+        # The order is fixed: content, then the name, then the folder's entry. A power cut in between leaves the old
+        # file or the new one.
         os.replace(partial, path)
         sync_directory(path.parent)
     finally:
@@ -130,6 +132,7 @@ def replace_folder(new: Path, path: Path) -> None:
 
     An existing folder is moved aside first, so that a half-written one is never visible.
     """
+    # A rename cannot replace a folder that is not empty.
     aside = sibling(path.with_name(f"{path.name}.old"))
     remove_tree(aside)
     if path.is_symlink() or path.exists():
@@ -170,6 +173,7 @@ def sync_tree(folder: Path) -> None:
 
     Hard links share their permissions with the file they link to, which is a user's own: they are left alone.
     """
+    # There is no call that only reads the umask.
     umask = os.umask(0)
     os.umask(umask)
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()):

@@ -36,6 +36,7 @@ class CodeDigests:
     def of(self, script: str | Path) -> str:
         """Return the digest of ``script`` and of its closure."""
         script = Path(script).resolve()
+        # Names are relative to the package, so the digest is the same in every clone.
         parts = {"script": self._meaning(str(script))[0]}
         for name in self._closure(script):
             parts[name] = self._meaning(self._files[name])[0]
@@ -59,6 +60,8 @@ class CodeDigests:
                     if name in self._files and name not in found:
                         found.add(name)
                         waiting.append(self._files[name])
+        # Templates are read by name at run time, which the imports do not show: all files beside an imported module
+        # count.
         folders = {name.rpartition("/")[0] for name in found}
         return found | {
             name for name in self._files if name.endswith(RESOURCE_SUFFIXES) and name.rpartition("/")[0] in folders
@@ -125,6 +128,8 @@ def _imported_modules(tree: ast.Module) -> list[str]:
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module)
+            # `from package import name` may import a module or something in it; a name that is no file is ignored
+            # later.
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     return sorted(name for name in names if name.split(".")[0] == PACKAGE)
 

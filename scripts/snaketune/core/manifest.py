@@ -16,6 +16,7 @@ FORMAT = 1
 def describe_files(paths: Iterable[str | Path], root: str | Path) -> dict[str, dict[str, Any]]:
     """Return ``{path relative to root: {bytes, digest}}`` for the files at or under ``paths``."""
     root = Path(root)
+    # Sorted, because a directory lists its files in an order of its own.
     files = sorted({file for path in paths for file in files_under(path)})
     return {
         file.relative_to(root).as_posix(): {"bytes": file.stat().st_size, "digest": file_digest(file)} for file in files
@@ -43,6 +44,7 @@ def listed_files(manifest: str | Path) -> dict[str, dict[str, Any]] | None:
 
 def _is_entry(name: str, entry: Mapping[str, Any]) -> bool:
     return (
+        # A manifest from elsewhere must not make this program read, compare or report files outside its folder.
         not name.startswith("/")
         and ".." not in name.split("/")
         and isinstance(entry["bytes"], int)
@@ -61,6 +63,7 @@ def damaged_files(manifest: str | Path) -> list[str]:
     bad = []
     for name, entry in files.items():
         file = manifest.parent / name
+        # The size first: it costs no reading.
         if not file.is_file() or file.stat().st_size != entry["bytes"] or file_digest(file) != entry["digest"]:
             bad.append(name)
     return bad

@@ -55,6 +55,7 @@ def merge_adapter(
     torch.set_num_threads(settings.model.cpu_threads)
     _refuse_quantised(inputs.model)
     checking_rows(inputs.rows)
+    # Inputs are checked before space is reserved and anything is written.
     tuned = None if inputs.others else _read(inputs.adapter)
     needed = sum(file.stat().st_size for file in inputs.model.glob("*.safetensors"))
     require_room(output, needed, "the merged model")
@@ -67,6 +68,7 @@ def merge_adapter(
         template = inputs.template.read_text(encoding="utf-8")
         copy_auxiliary_files(inputs.model, own, folder, dtype, template)
         end_answers(folder, inputs.model, load_tokenizer(folder, settings.model), template)
+        # Inside the block that publishes: if the check raises, the folder never gets its final name.
         facts = {"check": gate(folder, inputs, cfg), "dtype": str(dtype).removeprefix("torch.")}
     facts["rounding"] = settings.rounding.name(dtype)
     if inputs.others:

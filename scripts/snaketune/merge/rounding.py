@@ -65,16 +65,20 @@ class Rounding:
             block = flat[start : start + BLOCK]
             target[start : start + BLOCK] = _in_range(up_or_down(block, bits), block, name)
         if base is not None and base.dtype != dtype:
+            # Stochastic rounding would scatter weights that were never trained.
             alone = exact == base
             result[alone] = base[alone].to(dtype)
         return result
 
     def _bits(self, name: str, count: int) -> Iterator[torch.Tensor]:
         """Yield ``count`` random numbers of 16 bits as int32, in blocks."""
+        # Philox is counter-based and specified (Salmon et al. 2011), so the bits are the same in every version and on
+        # every machine; the name in the key keeps weights independent of each other and of their order.
         key = hashlib.blake2b(f"{self.seed}\0{name}".encode(), digest_size=16).digest()
         source = np.random.Philox(key=int.from_bytes(key, "little"))
         for start in range(0, count, BLOCK):
             size = min(BLOCK, count - start)
+            # Four numbers of 16 bits from each word of 64, read in little-endian order on every machine.
             words = source.random_raw(-(-size // 4)).astype("<u8", copy=False)
             yield torch.from_numpy(words.view("<u2")[:size].astype(np.int32))
 
@@ -123,6 +127,8 @@ def _to_float16(values: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
     exponent = torch.frexp(size).exponent - 1
     step = torch.ldexp(torch.ones_like(size), exponent.clamp(HALF_LOWEST, 15) - HALF_DIGITS)
     low = torch.floor(size / step)
+    # The half centres the random number between the 2^16 values that it can take: the probability is then exact to
+    # 2^-17.
     above = (size / step - low) > (bits.double() + 0.5) / (1 << CUT)
     result = torch.copysign((low + above) * step, values.double())
     fits = size < HALF_LIMIT + 16  # numbers that rounding to nearest takes to infinity are refused here, too

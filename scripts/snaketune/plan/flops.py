@@ -49,6 +49,7 @@ def shape_of(config: Any) -> ModelShape:
         layers, heads = text.num_hidden_layers, getattr(text, "num_attention_heads", None)
         usual = "full_attention" if heads else "recurrent"
         stated = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None)
+        # Configurations cut to fewer layers keep their full list of types.
         types = list(stated or [usual] * layers)[:layers]
         window = getattr(text, "sliding_window", None) or getattr(text, "attention_chunk_size", None) or 0
         return ModelShape(
@@ -115,6 +116,7 @@ def hardware_flops(
             is never recomputed.
     """
     model = model_flops(shape, tokens, sum_squared_lengths, lora_parameters, full)
+    # Recomputation repeats the forward pass, 2 operations per weight and token.
     layers = 2 * tokens * (shape.linear_parameters - shape.head_parameters + lora_parameters)
     again = recomputed_layers(shape.layers, checkpoint_every) / shape.layers
     return model + again * (layers + _attention_forward(shape, tokens, sum_squared_lengths))
@@ -133,5 +135,6 @@ def _attention_forward(shape: ModelShape, tokens: int, squares: int) -> float:
     """
     # Σ len² counts each pair twice: causal attention computes half of them, hence the factor 2 at the window.
     everywhere = shape.layers - shape.windowed_layers - shape.recurrent_layers
+    # w pairs for each of n tokens are w·n, in units of Σ len² twice that.
     windowed = min(squares, 2 * shape.window * tokens)
     return 2 * shape.attention_width * (everywhere * squares + shape.windowed_layers * windowed)

@@ -58,6 +58,7 @@ def collate(rows: PackedRows, indices: Sequence[int]) -> dict[str, torch.Tensor]
     Returns:
         ``input_ids``, ``labels`` (-100 where no loss is taken) and ``position_ids``, int64, shape [len, row_length].
     """
+    # Stored as int32, which halves the file; embeddings and the loss take int64 indices.
     ids = torch.from_numpy(rows.take("input_ids", indices).astype("int64"))
     trained = torch.from_numpy(rows.take("loss_mask", indices)).bool()
     positions = torch.from_numpy(rows.take("position_ids", indices).astype("int64"))
@@ -78,6 +79,7 @@ def dense(batch: dict[str, torch.Tensor], tokens: torch.Tensor) -> dict[str, tor
     padding = {
         "input_ids": torch.zeros(missing, dtype=torch.int64),
         "labels": torch.full((missing,), IGNORED),
+        # Padding gets positions from 0, which makes it a document of its own.
         "position_ids": torch.arange(missing),
     }
     found = {name: torch.cat([values[kept], padding[name]]) for name, values in (batch | {"labels": labels}).items()}
@@ -134,6 +136,7 @@ def with_boundaries(batch: dict[str, torch.Tensor], slots: Sequence[int] = (), l
 def loss_places(labels: torch.Tensor) -> torch.Tensor:
     """Return the flat positions that carry loss, those whose next token is trained, int64, shape [n]."""
     trained = torch.zeros_like(labels, dtype=torch.bool)
+    # The state at position t predicts the token at t + 1, so the loss of a label belongs to the position before it.
     trained[:, :-1] = labels[:, 1:] != IGNORED
     return torch.nonzero(trained.reshape(-1)).flatten()
 

@@ -93,6 +93,7 @@ def prepare_engine(
     """
     # A sharded model cannot run on one process alone: its checks run on a small model of the same architecture.
     train, notes = cfg["train"], []
+    # A sharded model cannot run yet: the checks use a small model of the same configuration.
     sample = proxy_model_of(model, device) if is_sharded(cfg) else model
     with explaining_unfit_model(model.config.model_type), mixed_precision(sample, mixed_dtype(train, device)):
         if device.is_cpu and not is_sharded(cfg):
@@ -161,6 +162,7 @@ def _compile(
 ) -> tuple[int, str | None]:
     setting = train["torch_compile"]
     is_long = setting == "auto" and not device.is_cpu and estimate.is_long()
+    # Without compilation the casts to float8 are separate kernels and cost more than the products save.
     setting = True if train["fp8"] else setting
     wanted, why_not = wants_compiling(setting, device, is_long, adapter, every > 0)
     layers = compile_layers(model) if wanted else 0

@@ -68,6 +68,7 @@ def forget_overrides(optimizer: Any) -> None:
 
     It would keep a model that ran out of memory alive, and give the next one float32 states at the same indices.
     """
+    # Only optimizers of bitsandbytes have this manager, one per process.
     if hasattr(optimizer, "mng"):
         optimizer.mng.initialize()
         optimizer.page_mng.paged_tensors.clear()
@@ -79,6 +80,8 @@ def page_again(optimizer: Any) -> None:
         return
     for weight, state in optimizer.state.items():
         for name in ("state1", "state2"):
+            # The same condition as in bitsandbytes when it creates the states: a resumed run pages what an
+            # uninterrupted one does.
             if weight.device.type != "cpu" and weight.numel() >= PAGED_FROM and name in state:
                 state[name] = _paged(state[name], optimizer.page_mng.paged_tensors)
 

@@ -88,6 +88,7 @@ class FiniteGuard:
         """
         assert self._loss is not None, "a step without a forward pass"
         facts = StepFacts(step, learning_rate, tuple(self._rows))
+        # One tensor, so that both values take a single copy.
         values = torch.stack([self._loss.float(), torch.as_tensor(grad_norm, device=self._loss.device).float()])
         self._loss, self._rows = None, []
         self.check_pending()
@@ -112,6 +113,7 @@ class FiniteGuard:
 
     def _judge(self, facts: StepFacts, values: torch.Tensor) -> None:
         loss, grad_norm = values.tolist()
+        # Only overflows in a row count: with float16 single ones are how the scaler finds its scale.
         self._overflows = 0 if math.isfinite(grad_norm) else self._overflows + 1
         if not math.isfinite(loss):
             raise TrainingError(_not_finite(facts, "loss", loss))
@@ -147,6 +149,7 @@ def require_finite_state(step: int, parameters: Iterable[torch.Tensor], optimize
     """
     for name, tensors in (("a trained weight", parameters), ("the optimizer's state", state_tensors(optimizer))):
         numbers = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+        # One flag per tensor on the device and a single copy of all of them, instead of a synchronisation per tensor.
         verdicts = [torch.isfinite(own_part(tensor)).all() for tensor in numbers]
         if verdicts and not all(torch.stack([verdict.cpu() for verdict in verdicts]).tolist()):
             raise TrainingError(
@@ -187,6 +190,7 @@ class LossWatch:
 
     def restore(self, lines: Iterable[tuple[int, float]]) -> None:
         """Add (step, loss) of the log lines from before an interruption, without checking them."""
+        # Not checked: the limit may have been raised in order to continue.
         for step, loss in lines:
             self._note(step, loss)
 
@@ -209,6 +213,7 @@ class LossWatch:
         self._losses.append(loss)
         if len(self._losses) < self.WINDOW:
             return None
+        # A mean over several lines: single batches scatter by more than the limit on small micro-batches.
         mean = sum(self._losses) / self.WINDOW
         if mean < self._best:
             self._best, self._best_step = mean, step

@@ -86,6 +86,8 @@ class PackedTrainer(Trainer):
         They are handed back to the collector however training ends: what a failed training leaves behind would
         otherwise keep its GPU memory.
         """
+        # A full collection walks every object of torch and transformers, hundreds of thousands of them, in the middle
+        # of a step. Frozen objects are left out; what training itself creates is still collected.
         gc.collect()
         gc.freeze()
         try:
@@ -103,6 +105,7 @@ class PackedTrainer(Trainer):
         """Create the optimizer and, with ``train.optimizer_in_backward``, its steps within the backward pass."""
         optimizer = super().create_optimizer(*args, **kwargs)
         if self._wants_steps_in_backward and self._steps is None:
+            # The step would use the gradient of the first micro-batch alone.
             if self.args.gradient_accumulation_steps > 1:
                 raise ConfigError(
                     "train.optimizer_in_backward: true makes every backward pass an optimizer step, but "
@@ -126,6 +129,7 @@ class PackedTrainer(Trainer):
         return super()._prepare_for_training(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset=None):
+        # A single process takes the Trainer's own sampler, which pads nothing.
         if self._process_group.size == 1:
             return super()._get_train_sampler(train_dataset)
         turn = self._process_group.size * self.args.per_device_train_batch_size
@@ -142,6 +146,7 @@ class PackedTrainer(Trainer):
 
     def training_step(self, model, inputs, *args, **kwargs):
         """Count the batch and run one forward and backward pass."""
+        # The counts travel with the batch, since loader processes read ahead: what is counted is what was trained.
         facts = inputs.pop("facts")
         self._process_group.note()
         self.counter.add(facts)
@@ -150,6 +155,8 @@ class PackedTrainer(Trainer):
             model.train = lambda mode=True: model
         try:
             with self._explaining_first_step():
+                # The loss is a sum over tokens divided by the tokens of the whole optimizer step (num_items_in_batch),
+                # so micro-batches of unequal length weigh as in one large batch.
                 loss = super().training_step(model, inputs, *args, **kwargs)
         finally:
             model.__dict__.pop("train", None)
@@ -191,6 +198,7 @@ class PackedTrainer(Trainer):
             self.accelerator.unscale_gradients()
             gradients = [parameter.grad for parameter in self._trainable if parameter.grad is not None]
             grad_norm = full_tensor(torch.nn.utils.get_total_norm(gradients))
+        # A NaN in the gradient would be written into the weights and into both moments by the step that follows.
         self.guard.close_step(self.state.global_step + 1, self._optimizer().param_groups[0]["lr"], grad_norm)
         return grad_norm
 

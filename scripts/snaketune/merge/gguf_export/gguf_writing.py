@@ -86,6 +86,7 @@ def write_gguf(model: Path, kind: str, target: Path) -> None:
     _write_tokenizer(writer, model, config)
     names = gguf.get_tensor_name_map(_architecture(name), config["num_hidden_layers"])
     for own in sorted(weights.dtypes):
+        # llama.cpp takes the embedding for the output layer where there is none.
         if own == "lm_head.weight" and config.get("tie_word_embeddings"):
             continue
         theirs = names.get_name(own, try_suffixes=(".weight", ".bias"))
@@ -113,6 +114,7 @@ def _type_of(values: np.ndarray, kind: str) -> "gguf.GGMLQuantizationType":
     types = gguf.GGMLQuantizationType
     if values.ndim < 2:
         return types.F32
+    # q8_0 stores a scale per block of 32 values of a row.
     return types.F16 if kind == "q8_0" and values.shape[-1] % 32 else types[TYPES[kind]]
 
 
@@ -122,6 +124,8 @@ def _interleaved(name: str, values: np.ndarray, config: Mapping[str, Any]) -> np
     count = next((number for part, number in heads.items() if name.endswith(part)), None)
     if count is None:
         return values
+    # transformers rotates the first half of a head's dimensions against the second, llama.cpp neighbouring pairs: row i
+    # of the first half and row i of the second become neighbours.
     rows = values.reshape(count, 2, values.shape[0] // count // 2, values.shape[1])
     return np.ascontiguousarray(rows.swapaxes(1, 2).reshape(values.shape))
 
@@ -159,6 +163,7 @@ def _write_tokenizer(writer: "gguf.GGUFWriter", model: Path, config: Mapping[str
     kinds = gguf.TokenType
     tokens, types = [], []
     for number in range(config["vocab_size"]):
+        # The embedding may have more rows than the tokenizer has tokens; llama.cpp needs a text for each.
         tokens.append(texts.get(number, f"[PAD{number}]"))
         is_control = number in added and added[number]["special"]
         used = kinds.CONTROL if is_control else kinds.USER_DEFINED if number in added else kinds.NORMAL

@@ -85,6 +85,7 @@ class Comparing:
             expected = torch.from_numpy(stored).view(values.shape)
             # KL(p || q) = sum over the vocabulary of p (log p - log q), exact for each position: no sampling.
             kls.append((expected.exp() * (expected - values)).double().sum(dim=1).numpy())
+            # The stride continues from chunk to chunk, so the chosen positions do not depend on where chunks end.
             kl_spans.append(span[-seen % self._stride :: self._stride])
             losses.append(loss)
             spans.append(span)
@@ -105,6 +106,7 @@ class Comparing:
         for chunk in scored_chunks(model, self._rows, self._settings, limit=ROWS):
             values = torch.log_softmax(chunk.logits, dim=1)
             loss = -values.gather(1, chunk.targets[:, None])[:, 0].double().cpu().numpy()
+            # Row and column group in one number.
             span = chunk.rows.astype(np.int64) * (1 << 32) + chunk.columns // SPAN
             yield loss, span, values[-seen % self._stride :: self._stride].cpu()
             seen += len(loss)

@@ -49,6 +49,7 @@ class Account:
     def project(self, found: torch.Tensor, weight: torch.Tensor, change: torch.Tensor) -> None:
         """Add the projection of the stored change, ``found - weight``, on the exact ``change`` (both float32)."""
         stored = found.float() - weight
+        # Sums over a hundred million products: float32 would stop adding the small ones.
         self.along += float((stored * change).sum(dtype=torch.float64))
         self.length += float((change * change).sum(dtype=torch.float64))
 
@@ -86,6 +87,8 @@ def sum_error(exact: torch.Tensor, weight: torch.Tensor, change: torch.Tensor) -
         change: the independently computed change, float32.
     """
     norm = torch.linalg.vector_norm
+    # The difference of two nearly equal numbers keeps the rounding error of the larger; that part is no error of the
+    # change.
     off = float(norm((exact - weight) - change)) - FLOAT32_NOISE * float(norm(exact))
     length = float(norm(change))
     if off <= 0:

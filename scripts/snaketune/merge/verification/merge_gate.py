@@ -52,6 +52,8 @@ def check_in_fresh_process(folder: Path, inputs: MergeInputs, cfg: MergeSlice) -
         paths = {"folder": folder, "model": inputs.model, "adapter": inputs.adapter}
         paths |= {"template": inputs.template, "output": facts}
         spec = canonical_text({"cfg": cfg})
+        # The merging process still holds the tensors that it wrote: a check there could pass on memory instead of
+        # files.
         command = [sys.executable, str(SCRIPT), "--spec", spec, "--rows", *map(str, inputs.rows)]
         command += [text for name, path in paths.items() for text in (f"--{name}", str(path))]
         result = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False)

@@ -92,6 +92,7 @@ def next_smaller_setting(
     for key, value, changed, remark in _changes(setting):
         plan = memory_plan(config, changed)
         change = SmallerSetting(key, value, changed, plan, fits(plan, budget_gb, margin), remark)
+        # In order of cost, so the first that fits is the cheapest.
         if change.fits:
             return change
         smaller.append(change)
@@ -110,6 +111,7 @@ def _changes(setting: MemorySetting) -> Iterator[Change]:
         yield "train.chunked_loss", True, replace(setting, chunked_loss=True), "with an identical result"
     yield from _quantized(setting)
     yield from _elsewhere(setting)
+    # Last, and by halves: shorter documents change the data and cannot be undone by accumulation.
     length = setting.row_length // 2
     while length >= SHORTEST:
         remark = "which shortens or drops the longest records"
@@ -120,6 +122,7 @@ def _changes(setting: MemorySetting) -> Iterator[Change]:
 def _fewer_rows(setting: MemorySetting) -> Iterator[Change]:
     rows = setting.micro_batch // 2
     while rows >= 1:
+        # Rounded up: the effective batch never shrinks.
         factor = -(-setting.micro_batch // rows)
         remark = f"and multiply train.gradient_accumulation_steps by {factor} to train the same"
         if setting.steps_in_backward:
@@ -156,6 +159,7 @@ def _elsewhere(setting: MemorySetting) -> Iterator[Change]:
 
 
 def _quantized(setting: MemorySetting) -> Iterator[Change]:
+    # A quantised base cannot be trained itself, and bitsandbytes' kernels need a GPU.
     if setting.device == "cpu" or setting.adapter is None:
         return
     remark = "which trains slower and rounds the frozen base"

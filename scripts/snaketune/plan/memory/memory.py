@@ -121,6 +121,7 @@ def _memory_plan(config: Any, counts: ParameterCounts, setting: MemorySetting) -
     trained, width = _trained(config, counts, setting)
     held = _largest_tensor(counts) if setting.steps_in_backward and not setting.adapter else trained
     kept, transient = _activations(config, setting)
+    # Copies in flight to and from RAM; everything else that is kept is not on the GPU.
     kept = min(kept, 2 * OFFLOADED_AT_ONCE) if setting.offloads else kept
     kept *= HEAP_SHARE[setting.device]
     sizes = text_sizes(config)
@@ -132,6 +133,7 @@ def _memory_plan(config: Any, counts: ParameterCounts, setting: MemorySetting) -
         optimizer=_optimizer_bytes(trained, counts, setting, width) / GB,
         activations=kept / GB,
         head=head / GB,
+        # The head's buffers are freed before the layers' backward pass reaches its peak, so the two do not add up.
         workspace=max(transient - head, 0) / GB,
         context=CONTEXT_GB[setting.device],
         device=setting.device,
@@ -177,6 +179,8 @@ def _optimizer_bytes(trained: int, counts: ParameterCounts, setting: MemorySetti
         return 0
     if optimizer in BYTE_STATES:
         is_exempt = optimizer == "adamw_8bit" and setting.adapter is None
+        # Only with full training are embeddings trained; transformers registers 32-bit states for them with
+        # bitsandbytes.
         exempt = counts.embedding if is_exempt else 0
         return (trained - exempt) * BYTE_STATES[optimizer] + exempt * EMBEDDING_STATES
     if optimizer not in STATE_VALUES:

@@ -56,7 +56,10 @@ def trace_step(config: Any, setting: MemorySetting) -> Trace:
             return Trace(kept, max(peak - kept, 0))
         shallow, _ = _run(config, SHALLOW, setting)
         deep, peak = _run(config, DEEP, setting)
+        # The difference of two depths removes what does not depend on depth: the embedding's output, the mask and the
+        # last norm.
         per_layer = (deep - shallow) / (DEEP - SHALLOW)
+        # The peak beyond what is kept comes from one layer at a time and is the same at any depth.
         return Trace(round(shallow + (layers - SHALLOW) * per_layer), max(peak - deep, 0))
 
 
@@ -139,6 +142,7 @@ def _build(config: Any, setting: MemorySetting, attention: str, mixed: Callable[
 
         fuse_layers(model)  # as training does; layers in other formats stay as they are
     if setting.checkpoint_every:
+        # Recomputation runs in the backward pass, outside the precision context of the forward pass.
         contexts = {"use_reentrant": False, "context_fn": lambda: (nullcontext(), mixed())}
         base.activation_checkpointing_enable(contexts, every_n_layers=setting.checkpoint_every)
     for parameter in model.parameters():

@@ -84,9 +84,12 @@ class BestCheckpoint(TrainerCallback):
         """Compare an evaluation with the best; a postponed one has no metrics and is repeated after resuming."""
         if not self.is_used or not metrics:
             return
+        # Patience before the best value is replaced: it compares with the best of the evaluations before this one.
         self._count(metrics[self._name])
         if self._is_better(metrics[self._name], 0.0):
             self.found.metric, self.found.step = metrics[self._name], state.global_step
+            # The weights of this step exist only now; without the checkpoint the best model could not be restored
+            # later.
             control.should_save |= self.keeps_best
         if self._patience is not None and self.found.misses >= self._patience:
             self.found.is_over = control.should_save = control.should_training_stop = True

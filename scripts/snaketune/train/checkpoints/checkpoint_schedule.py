@@ -81,14 +81,18 @@ class CheckpointSchedule(TrainerCallback):
         self._is_over = state.global_step >= state.max_steps
         since = self._clock() - self._last_save
         if self._steps is None:
+            # Saving is collective, and the clocks of the processes differ: if each decided for itself, some would wait
+            # for ever.
             is_due = self._process_group.first(since >= self.interval)
         else:
             is_due = state.global_step % self._steps == 0
+        # The last step always gets a checkpoint: the result is published from it.
         if is_due or self._is_over:
             control.should_save = True
 
     def saved(self, seconds: float) -> None:
         """Record a checkpoint that took ``seconds``."""
+        # The gap ends before the save, whose seconds are known only now.
         self._longest = max(self._longest, self._clock() - self._last_save - seconds)
         self._save_seconds.append(seconds)
         self._last_save = self._clock()
@@ -133,6 +137,7 @@ class CheckpointSchedule(TrainerCallback):
 
     def _seconds_of(self, steps: int) -> float | None:
         done = self._last_step - self._first_step
+        # Time of work alone: checkpoints are counted separately.
         working = self._clock() - self._began - sum(self._save_seconds)
         return steps * working / done if done else None
 

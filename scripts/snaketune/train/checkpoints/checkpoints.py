@@ -38,6 +38,7 @@ def steps_of(folder: Path) -> list[int]:
 
 def keep_newest(folder: Path, limit: int, best: int | None = None) -> None:
     """Remove all checkpoints but the newest ``limit`` and the one of step ``best``."""
+    # Called after a new checkpoint is sealed, so that at least one intact checkpoint exists at any time.
     for step in steps_of(folder)[limit:]:
         if step != best:
             shutil.rmtree(folder / f"checkpoint-{step}")
@@ -72,6 +73,7 @@ def _problem(checkpoint: Path) -> str | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} cannot be read"
     best = facts["best"][1] if "best" in facts else None
+    # Resuming from it would end with the best checkpoint gone and nothing to publish.
     if best is not None and not is_sealed(checkpoint.parent, best) and best != facts["step"]:
         return f"the checkpoint of step {best}, its best predecessor, is missing"
     bad = damaged_files(manifest)
@@ -80,6 +82,7 @@ def _problem(checkpoint: Path) -> str | None:
 
 def _require_owner(checkpoint: Path, fingerprint: str) -> None:
     owner = facts_of(checkpoint)["fingerprint"]
+    # The folder is named by the fingerprint, so this is a folder that was copied or renamed by hand.
     if owner != fingerprint:
         raise TrainingError(
             f"{checkpoint} belongs to training {owner}, not to this one, {fingerprint}: move it away; it is not used."

@@ -76,9 +76,11 @@ def put_back(folder: Path, fingerprint: str) -> bool:
             return False
     except (OSError, ValueError, KeyError, TypeError):
         return False
+    # Hard links share their content with the published files: an edit in place would have changed both.
     if damaged_files(kept / MANIFEST) or not all((kept / name).is_file() for name in FILES):
         return False
     names = {name.split("/")[0] for name in listed_files(kept / MANIFEST) or ()}
+    # The manifest comes last: until it is in place, the training does not count as finished.
     for name in (*sorted(names), *FILES):
         remove_tree(folder / name)
         os.replace(kept / name, folder / name)

@@ -40,6 +40,7 @@ def publish_adapter(checkpoint: Path, target: Path, base_name: str, revision: st
     """
     settings = for_every_peft(read_json(checkpoint / SETTINGS), kind)
     settings = {name: sorted(value) if _is_set(name, value) else value for name, value in settings.items()}
+    # A local path would differ between machines and say nothing to whoever gets the adapter.
     settings |= {"base_model_name_or_path": base_name, "revision": revision}
     with writing_directory(target) as partial:
         shutil.copyfile(checkpoint / WEIGHTS, partial / WEIGHTS)
@@ -68,6 +69,7 @@ def model_weights(folder: Path) -> list[Path]:
 
 
 def _with_cache(config: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    # The key is absent if it was absent before, rather than set to a default that the base model did not state.
     kept = {key: value for key, value in config.items() if key != "use_cache"}
     return kept | ({"use_cache": before["use_cache"]} if "use_cache" in before else {})
 

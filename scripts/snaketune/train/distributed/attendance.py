@@ -66,7 +66,9 @@ class Attendance:
         if waited < self._patience:
             return
         counts = [int(self._store.get(_key(rank))) for rank in range(self._size)]
+        # Whoever waits in a collective has counted one batch more than the process that never reached it.
         waiting = [rank for rank, count in enumerate(counts) if count == max(counts)]
+        # One of the waiting processes reports, or the log would have the sentence once per process.
         if self._rank == waiting[0]:
             missing = [rank for rank in range(self._size) if rank not in waiting]
             self._end(absence(self._rank, self._size, missing, waited))

@@ -64,6 +64,7 @@ def run_workers(count: int, command: Sequence[str], nodes: Nodes = ONE_NODE) -> 
         OutOfTime: if they ended because of SIGUSR1.
         TrainingError: if one of them failed; its own message is already in the log.
     """
+    # One thread each unless the user says otherwise: as many threads per process as cores would compete for them.
     environment = {"OMP_NUM_THREADS": "1", **os.environ, WORKER: "1"}
     process = subprocess.Popen([*nodes.launcher(count), *command], env=environment)
     came: list[int] = []
@@ -77,6 +78,7 @@ def run_workers(count: int, command: Sequence[str], nodes: Nodes = ONE_NODE) -> 
         for each in workers or [process]:
             each.terminate()
 
+    # Signals that the parent ignores, as under nohup, stay ignored.
     listened = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, tell_to_end) for number in listened}
     try:
@@ -168,6 +170,7 @@ def allow_sharding_on_cpu() -> None:
 
     if getattr(AcceleratorState, "_shards_on_cpu", False):
         return
+    # accelerate refuses FSDP on a CPU before it reads the plugin, so the kind is set after its own initialisation.
     prepare = AcceleratorState.__init__
 
     def prepare_and_shard(self: Any, *args: Any, **kwargs: Any) -> None:

@@ -67,6 +67,8 @@ def share_out(model: torch.nn.Module, arguments: TrainingArguments) -> None:
         if dtype and weight.is_floating_point():  # the optimizer keeps float32 master copies of trained weights
             weight.data = weight.data.to(dtype)
     for module in model.modules():
+        # ZeRO shards parameters only; buffers such as rotary frequencies must be on the device before the first forward
+        # pass.
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(arguments.device))
     assert isinstance(arguments.deepspeed, dict)

@@ -16,6 +16,7 @@ def checkpoint_interval(setting: bool | str, every_n_layers: int, least: Callabl
         every_n_layers: ``train.checkpoint_every_n_layers``, the n for ``true``.
         least: returns the n of the least checkpointing with which the run fits the memory.
     """
+    # Called only if needed: finding the least interval traces the model.
     if setting == "auto":
         return least()
     return every_n_layers if setting else 0

@@ -33,6 +33,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, bias, targets, chunk: int, with_gradient: bool):
         wanted = [bool(with_gradient and needed) for needed in ctx.needs_input_grad[:3]]
+        # One loss per token, summed at the end, so that the order of summation does not depend on the chunks.
         losses = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if wanted[0] else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
@@ -61,6 +62,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *upstream):
+        # Computing the gradients in the forward pass is possible because the loss is the root of the graph: its own
+        # gradient is one number, known only here, by which all of them scale.
         scaled = (None if part is None else part * upstream[0].to(part.dtype) for part in ctx.saved_tensors)
         return *scaled, None, None, None
 
@@ -138,12 +141,14 @@ def chunked_loss_obstacle(model: Any) -> str | None:
     """
     base = _causal_model(model)
     head = base.get_output_embeddings()
+    # The exact class: a subclass (quantised, or wrapped by an adapter) may compute something else.
     if type(head) is not torch.nn.Linear:
         return f"the output layer is a {type(head).__name__} rather than a plain linear layer"
     settings = base.config.get_text_config()
     changed = [name for name in CHANGED_LOGITS if getattr(settings, name, None) not in (None, 1, 1.0)]
     if changed:
         return f"the model modifies its logits ({changed[0]})"
+    # Mixture-of-experts models add a load-balancing term to their loss, which the hidden states alone do not determine.
     if getattr(settings, "output_router_logits", False):
         return "the model adds a router loss"
     return _difference(base)
@@ -177,8 +182,10 @@ def _near(own: torch.Tensor, ours: torch.Tensor, limit: float) -> bool:
 
 def _sample(base: Any, length: int = 16) -> dict[str, Any]:
     vocabulary = base.config.get_text_config().vocab_size
+    # Fixed tokens instead of random ones: the check must not draw from the generator of the training.
     ids = (torch.arange(2 * length).view(2, length) * 11 + 5) % vocabulary
     labels = ids.clone()
+    # Some masked positions, so that a model that ignores the mask or averages differently is found out.
     labels[:, : length // 4] = IGNORED
     positions = torch.arange(length).repeat(2, 1)
     return given_to(base, {"input_ids": ids, "labels": labels, "position_ids": positions})
@@ -204,6 +211,7 @@ def _forward_with_chunks(base: Any, original: Callable[..., Any], loss_of: Calla
     def forward(*args, labels=None, shift_labels=None, loss_places=None, num_items_in_batch=None, **kwargs):
         if labels is None and shift_labels is None:
             return original(*args, **kwargs)
+        # Arguments of the replaced forward pass that only concern logits and the form of its result.
         for unused in ("logits_to_keep", "return_dict"):
             kwargs.pop(unused, None)
         hidden = body_of(base)(*args, **kwargs).last_hidden_state

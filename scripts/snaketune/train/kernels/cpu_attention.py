@@ -37,8 +37,10 @@ def attend_by_document(
         enable_gqa: neighbouring query heads share a key head; the kernel finds out by itself.
     """
     edges = boundaries.tolist()
+    # Trailing boundaries are equal where a batch is padded with empty documents.
     documents = [(start, end) for start, end in pairwise(edges) if end > start]
     reach = window_size[0]
+    # A window at least as long as the longest document never cuts anything, and the kernel without a mask is faster.
     if 0 <= reach < max((end - start for start, end in documents), default=0) - 1:
         return _in_windows(query, key, value, documents, scale, reach, enable_gqa)
     return _Documents.apply(query, key, value, documents, scale)
@@ -63,6 +65,7 @@ class _Documents(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *upstream):
         query, key, value, out, sums = ctx.saved_tensors
+        # Empty rather than zeros: the documents cover every token.
         slopes = tuple(torch.empty_like(states) for states in (query, key, value))
         for start, end in ctx.documents:
             parts = [_of_kernel(states[start:end]) for states in (upstream[0], query, key, value, out)]

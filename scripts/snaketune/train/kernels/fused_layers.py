@@ -25,6 +25,7 @@ def fuse_layers(model: torch.nn.Module) -> int:
     Args:
         model: with its adapter on it, not sharded, not compiled; weights may be on the meta device.
     """
+    # Layers inside a LoRA layer are computed by its fused forward pass and must not be fused a second time.
     inside = {part for module in model.modules() if isinstance(module, LoraLayer) for part in module.modules()}
     count = 0
     for module in model.modules():
@@ -57,10 +58,13 @@ def same_code(one: Any, other: Any) -> bool:
 
 
 def _instructions(code: CodeType) -> tuple[Any, ...]:
+    # Without the name, the file and the docstring (the first constant), which differ between equal classes of two
+    # models.
     return code.co_code, code.co_names, code.co_varnames, code.co_consts[1:], code.co_freevars
 
 
 def _normalized(module: Any, states: torch.Tensor) -> torch.Tensor:
+    # Under autocast the original upcasts and rounds in its own order, which is kept to the bit.
     if states.dtype != torch.float32:
         return type(module).forward(module, states)
     return _Normalized.apply(states, module.weight, module.variance_epsilon)

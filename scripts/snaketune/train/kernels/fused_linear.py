@@ -29,6 +29,7 @@ class _Linear(torch.autograd.Function):
     def forward(ctx, x, weight, bias, down, up, scaling: float):
         out, inner = _multiplied(x, weight, bias, down, up, scaling)
         ctx.scaling = scaling
+        # For the frozen base weight no gradient is computed, so the input is saved only for the adapter.
         ctx.save_for_backward(x if _needs_input(ctx.needs_input_grad) else None, weight, down, up, inner)
         return out
 
@@ -85,6 +86,8 @@ def _needs_input(needed: tuple[bool, ...]) -> bool:
 def _backward(slope, x, weight, adapter, to_input: bool) -> tuple[torch.Tensor | None, ...]:
     """Return the gradients of the input and of the adapter's two matrices."""
     down, up, inner, scaling = adapter
+    # With W the base weight, A and B the adapter and s its scale: y = x Wᵀ + s (x Aᵀ) Bᵀ gives dx = G W + s (G B) A, dA
+    # = s (G B)ᵀ x and dB = s Gᵀ (x Aᵀ), where G is the upstream gradient.
     to_x = product(slope, weight.t()) if to_input else None
     if down is None:
         return to_x, None, None
@@ -109,6 +112,7 @@ def adapter_of(module: torch.nn.Module) -> tuple[Any, ...] | None:
     base, active = module.get_base_layer(), [name for name in module.active_adapters if name in module.lora_A]
     if module.disable_adapters or not active:
         return base.weight, base.bias, None, None, 1.0
+    # Several active adapters add up; the fused formula has one.
     if len(active) > 1:
         return None
     name = active[0]

@@ -24,6 +24,7 @@ class Tally:
     def add(self, margins: torch.Tensor, differences: torch.Tensor) -> None:
         """Add pairs with their reward margins and the differences of their log-probabilities."""
         self.pairs += len(margins)
+        # In float64: the interval may hold thousands of pairs, and the sums go through a checkpoint.
         self.margin += margins.double().sum()
         self.rewarded += (margins > 0).double().sum()
         self.preferred += (differences > 0).double().sum()
@@ -113,6 +114,7 @@ class AnswerTrainer(PackedTrainer):
         """Restore running loss and metrics of the log interval that the checkpoint was written in."""
         super().restore_interval()
         if self._resumed:
+            # A checkpoint stores plain numbers; counts have to be integers again.
             kinds = {name: type(value) for name, value in asdict(self.tally_kind()).items()}
             tally = self._resumed["interval_tally"]
             self._tally = self.tally_kind(**{name: kinds[name](value) for name, value in tally.items()})

@@ -88,12 +88,14 @@ def number_documents(batch: dict[str, Any], tokens: torch.Tensor) -> tuple[torch
     positions = batch["position_ids"]
     filled = pad(tokens, (0, len(positions) - len(tokens)))
     is_real = torch.arange(positions.shape[1]) < filled[:, None]
+    # Padding starts at position 0 as well, so real tokens are told by the count of each row, not by positions.
     begins = (positions == 0) & is_real
     return begins.flatten().cumsum(0) - 1, is_real.flatten()
 
 
 def sum_by_document(log_probs: torch.Tensor, owners: torch.Tensor, documents: int) -> torch.Tensor:
     """Return the log-probability of each document, shape [documents], the sum over its trained tokens."""
+    # One addition per token in a fixed order on a CPU, so the sum is the same in every run.
     return torch.zeros(documents, device=log_probs.device).index_add(0, owners, log_probs)
 
 
@@ -114,6 +116,7 @@ def install_log_probs(model: Any) -> None:
             return whole(*args, **inputs)
         inputs = {name: value for name, value in inputs.items() if value is not None}
         states = base.base_model(*args, **inputs, use_cache=False).last_hidden_state.flatten(0, 1)[places]
+        # Only the selected states reach the output layer: prompts, which are most of the tokens, never get logits.
         return {"log_probs": _log_probs(base, whole, states, targets)}
 
     base.forward = forward
@@ -125,6 +128,7 @@ def _log_probs(base: Any, whole: Callable[..., Any], states: torch.Tensor, targe
     def of_chunk(chunk: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         return -cross_entropy(_logits(base, whole, chunk).float(), wanted, reduction="none")
 
+    # The same bound on logits as the chunked cross-entropy, which the memory plan counts on.
     size = max(1, LOGITS_AT_ONCE // base.config.get_text_config().vocab_size)
     pieces = zip(states.split(size), targets.split(size), strict=True)
     return torch.cat([checkpoint(of_chunk, *piece, use_reentrant=False) for piece in pieces])

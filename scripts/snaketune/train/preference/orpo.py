@@ -102,6 +102,7 @@ class OddsRatioTrainer(AnswerTrainer):
     def _losses(self, model: Any, batch: dict[str, Any], tally: Tally) -> torch.Tensor:
         found = token_log_probs(model, batch)
         documents, owners, sizes = len(batch["sizes"]), batch["owners"], batch["sizes"]
+        # The odds ratio compares the answers alone: the prompt has the same tokens in both documents.
         sums = sum_by_document(found * batch["answers"], owners, documents)
         parts, margins = self._pair_loss(sums / sizes)
         # compute_loss divides the sum over pairs by the pairs of the step; times pairs per token, the likelihood part
@@ -118,6 +119,7 @@ class OddsRatioTrainer(AnswerTrainer):
 
     def held_out_measures(self) -> dict[str, float]:
         """Return the mean loss and ranking metrics of the held-out pairs; an empty dictionary if interrupted."""
+        # The first token of a document is predicted from nothing and bears no loss.
         sizes = [
             document.length - 1 for row in range(len(self._held_out)) for document in self._held_out.documents(row)
         ]

@@ -41,6 +41,7 @@ class ReferenceCache:
 
     def __call__(self, name: str, compute: Callable[[], Reference]) -> Reference:
         """Return the block ``name``, computed if missing or damaged; a lock lets one process compute at a time."""
+        # Runs with the same base and data, a grid over beta for example, share this folder and may start together.
         lock = wait_for_lock(self.folder / "lock")
         path = self.folder / name
         found = self._read(path)
@@ -118,7 +119,10 @@ def reference_facts(
         "model": cfg["model"],
         "adapter": cfg["adapter"]["type"],
         "train": {name: cfg["train"].get(name) for name in ARITHMETIC},
+        # Log-probabilities differ in the last bits between kinds of GPUs.
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        # Another version of the code could sum in another order; the cache must not hide that from a run whose
+        # fingerprint says so.
         "code": code_digest(Path(__file__).with_name(f"{cfg['train']['method']}_trainer.py"), scripts),
     }
 
