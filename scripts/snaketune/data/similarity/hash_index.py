@@ -37,9 +37,11 @@ class HashIndex:
         hashes, owners = hashes[order], owners[order].astype(np.uint32)
         if len(hashes):
             same = (hashes[1:] == hashes[:-1]) & (owners[1:] == owners[:-1])
+            # A text that repeats a hash is listed once, or it would be counted twice among the shared ones.
             distinct = np.concatenate([[True], ~same])
             hashes, owners = hashes[distinct], owners[distinct]
         keys, starts = np.unique(hashes, return_index=True)
+        # At least sixteen slots per key: an absent hash then passes about once in sixteen times.
         flags = np.zeros(min(max(FEWEST_FLAGS, 1 << (16 * len(keys)).bit_length()), MOST_FLAGS) if flagged else 0, bool)
         if flagged:
             flags[slots(keys, len(flags))] = True

@@ -106,6 +106,8 @@ def search(
     template_family = np.zeros(len(closest), bool)
     if most is not None:
         template_family = _surely_alike(rows, tasks, threshold, most, closest, threads)
+        # Families found in the sample leave the index before the full search, whose cost is the number of similar
+        # pairs.
         rows = taken(rows, np.flatnonzero(~template_family[rows.owner]))
     SimilarityIndex.build(rows, threshold).save(folder / "held_out")
     searches = [(*task, folder / "held_out", most) for task in tasks if len(rows)]
@@ -115,6 +117,8 @@ def search(
         counts[: len(found.counts)] += found.counts
         files.append(found.pairs)
     if most is not None:
+        # The sample proves membership in a family but not the opposite: a family too small for the sample shows only in
+        # the full count.
         template_family |= counts > most
     record, other, similarity = np.concatenate(
         [np.zeros((3, 0)), *(_listed(path, template_family) for path in files)], axis=1
@@ -130,6 +134,7 @@ def _surely_alike(
     This avoids comparing every record with every other where all come from one template. Updates ``closest``.
     """
     records = sum(int(task[2].sum()) for task in tasks)
+    # Evenly spaced by rank rather than random: the same sample for any division into ranges.
     step = min(SAMPLED_SHARE, max(1, records // SAMPLED_RECORDS))
     sampled, before = [], 0
     for path, span, chosen, *rest in tasks:

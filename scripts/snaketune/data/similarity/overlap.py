@@ -51,6 +51,7 @@ class SimilarityIndex:
     @classmethod
     def build(cls, rows: Rows, threshold: float) -> "SimilarityIndex":
         """Index ``rows``."""
+        # Frequencies come from the indexed set alone, so the order of rarity is known before any other text is read.
         frequency, found = _frequency(rows.hashes), [(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, int))]
         for start, stop in _blocks(rows):
             hashes, row, sizes = _rarest(rows, start, stop, frequency, threshold)
@@ -122,6 +123,8 @@ class SimilarityIndex:
         # bounds their number. Similarity t needs an overlap of at least t / (1 + t) * (A + B) in all.
         beyond = np.maximum(_ceiling(self.threshold * one), _ceiling(self.threshold * other)) - 1
         enough = shared + beyond >= _ceiling(self.threshold / (1 + self.threshold) * (one + other))
+        # Jaccard similarity is at most the ratio of the sizes: the intersection has at most as many members as the
+        # smaller set, the union at least as many as the larger.
         enough &= np.minimum(one, other) >= self.threshold * np.maximum(one, other) - SLACK
         x, y = x[enough], y[enough]
         present, place = np.unique(x, return_inverse=True)
