@@ -1,4 +1,4 @@
-"""Let a merged model pass, or end with the sentence that says why there is none.
+"""Accept a merged model, or fail with the reason why the merge was refused.
 
 Arguments:
     merge: merge.json with what became of the merge.

@@ -1,4 +1,4 @@
-"""Write the merged model as one GGUF file for llama.cpp and Ollama, check it, and put a Modelfile beside it.
+"""Write the merged model as one GGUF file for llama.cpp and Ollama, check it, and add a Modelfile.
 
 Arguments:
     settings: operational settings: the converter of llama.cpp, if one is configured.

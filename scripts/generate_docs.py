@@ -1,4 +1,4 @@
-"""Generate from the schema its JSON, its table and the plain types of its sections; --check only tells what differs."""
+"""Generate the schema's JSON, its table and the types of its sections; --check only reports differences."""
 
 import argparse
 import sys

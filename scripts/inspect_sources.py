@@ -12,7 +12,7 @@ from snaketune.core.cli import parse_arguments, run
 
 
 def main() -> None:
-    """Look at the beginning of every source of each group of runs, tell the terminal and write the page."""
+    """Inspect the beginning of every source of each group of runs, print the result and write the page."""
     arguments = parse_arguments(__doc__, "output")
     from snaketune.core.atomic import write_bytes
     from snaketune.inspection import inspect_group

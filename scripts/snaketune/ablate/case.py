@@ -35,7 +35,7 @@ class TrainingCase:
 
     @property
     def steps(self) -> int:
-        """Return the number of optimizer steps that comes closest to so many tokens."""
+        """Return the number of optimizer steps that comes closest to a number of tokens."""
         train = self.cfg["train"]
         rows = train["per_device_train_batch_size"] * train["gradient_accumulation_steps"]
         return max(FEWEST_STEPS, round(self.tokens / (rows * self.layout.tokens_per_row)))

@@ -44,7 +44,7 @@ class FreshProcesses:
     def result(self, name: str, work: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """Return what ``work(*arguments)`` returned, now or before an interruption, as ``{"value": ...}``.
 
-        A case that cannot run here gives ``{"failed": sentence}`` instead. ``kept`` tells that it was stored before.
+        A case that cannot run here gives ``{"failed": sentence}`` instead. ``kept`` means that it was measured earlier.
         """
         path = self._folder / f"{name}.json"
         is_kept = path.is_file()
@@ -92,7 +92,7 @@ def machine_facts(machine: Machine) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class AblationJob:
-    """What this stage is given, by the names of the flags of ``ablate_run.py``, where each has its sentence."""
+    """The stage's inputs, named like the flags of ``ablate_run.py``, which documents them."""
 
     spec: str
     code: str

@@ -1,4 +1,4 @@
-"""A grid: one entry under ``runs`` that stands for a run of every combination of some values."""
+"""Grids: one entry under ``runs`` that expands to a run for every combination of some values."""
 
 import itertools
 import re

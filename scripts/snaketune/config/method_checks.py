@@ -1,4 +1,4 @@
-"""What does not go together with ``train.method``, refused before anything is computed."""
+"""Settings that are incompatible with ``train.method``, refused before anything is computed."""
 
 import re
 from pathlib import Path

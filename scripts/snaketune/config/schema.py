@@ -391,7 +391,7 @@ class LinkedConfig(RunConfig):
 
 
 class RunEntry(RunConfig):
-    """What an entry of `runs` may hold: any key of a run, a preset of its own, and a grid."""
+    """An entry of `runs`: any key of a run, its own preset, and a grid."""
 
     preset: str | None = Field(None, description="Name of a file in config/presets, for this run.")
     grid: dict[str, list[Any]] | None = Field(
@@ -402,7 +402,7 @@ class RunEntry(RunConfig):
 
 
 class FileConfig(RunConfig):
-    """What config/config.yaml may hold: a preset, runs and any key of a run."""
+    """The content of config/config.yaml: a preset, runs and any key of a run."""
 
     preset: str | None = Field(None, description="Name of a file in config/presets; your values override it.")
     runs: dict[str, RunEntry | None] = Field(

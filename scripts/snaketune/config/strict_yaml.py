@@ -68,7 +68,7 @@ class _StrictLoader(yaml.SafeLoader):
 def _count(node: yaml.Node | None, name: str) -> None:
     """Refuse a document that expands to too many values, or that holds itself.
 
-    An anchor's size is counted once and added for each of its aliases: nine lines can stand for gigabytes.
+    An anchor's size is counted once and added for each of its aliases: nine lines can expand to gigabytes.
     """
     sizes: dict[int, int | None] = {}
 

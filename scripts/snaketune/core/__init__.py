@@ -1,1 +1,1 @@
-"""What every stage is built on: atomic files, canonical JSON, digests, manifests, locks."""
+"""The foundation of every stage: atomic files, canonical JSON, digests, manifests, locks."""

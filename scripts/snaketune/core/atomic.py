@@ -31,7 +31,7 @@ CANNOT_FLUSH = {
 
 
 def sibling(path: Path) -> Path:
-    """Return the temporary name beside ``path`` that this process writes to before renaming."""
+    """Return the temporary name in the folder of ``path`` that this process writes to before renaming."""
     return path.with_name(beside(path.name, f".partial-{this_process()}"))
 
 

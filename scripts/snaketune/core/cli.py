@@ -161,7 +161,7 @@ def leave_closed_pipe() -> int:
 
 
 def reader_left(seconds: float) -> bool:
-    """Wait for ``seconds``, or until the reader of standard output has closed the pipe; tell whether it has."""
+    """Wait for ``seconds``, or until the reader of standard output has closed the pipe; return whether it has."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(seconds * 1000))

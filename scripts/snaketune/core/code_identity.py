@@ -1,7 +1,7 @@
 """The digest of a stage's code: comments, docstrings and formatting do not count, expressions do.
 
 The digest covers the script and every module of the library that it imports, directly or not, also inside
-functions, and the template files beside those modules.
+functions, and the template files in the same folders.
 """
 
 import ast

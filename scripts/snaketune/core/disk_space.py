@@ -116,7 +116,7 @@ def full_places(places: Iterable[str | Path]) -> list[str]:
 
 
 def usual_places() -> list[str]:
-    """Return the folders that a job writes to beside its outputs."""
+    """Return the folders that a job writes to in addition to its outputs."""
     return list(dict.fromkeys(["work", ".", tempfile.gettempdir(), os.environ.get("TMPDIR", tempfile.gettempdir())]))
 
 

@@ -81,7 +81,7 @@ class PrivateFolder:
         return os.open(name, flags, 0o600, dir_fd=self._descriptor)
 
     def remove_planted(self, name: str) -> None:
-        """Remove whatever has a name that we write to and is not a regular file of ours with a single link."""
+        """Remove anything at a path to be written that is not a regular file of this user with a single link."""
         try:
             status = os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
         except FileNotFoundError:

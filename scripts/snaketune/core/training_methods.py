@@ -1,4 +1,4 @@
-"""What each value of ``train.method`` learns from: one place for the stages that prepare, train and judge."""
+"""What each value of ``train.method`` learns from, for the stages that prepare, train and evaluate."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -6,7 +6,7 @@ from snaketune.core.manifest import read_manifest
 
 
 def located(path: str | Path, name: str) -> Path:
-    """Return ``path`` or, if it is a manifest, ``name`` beside it after verifying its files.
+    """Return ``path`` or, if it is a manifest, ``name`` in its folder after verifying its files.
 
     Raises:
         DataError: if a file that the manifest lists is missing or damaged.

@@ -32,7 +32,7 @@ class EvaluationInputs:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSettings:
-    """What is measured and how.
+    """The metrics to compute and their settings.
 
     Attributes:
         normalize: differences between an answer and its reference to ignore.

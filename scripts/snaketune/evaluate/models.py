@@ -30,7 +30,7 @@ ROOM = 1.2
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """How a model is loaded: dtype, attention kernel, threads of a CPU, trust in its own code, quantisation."""
+    """Loading options of a model: dtype, attention kernel, CPU threads, trust in its own code, quantisation."""
 
     dtype: str = "auto"
     attn_implementation: str = "sdpa"

@@ -20,7 +20,7 @@ from snaketune.train.monitoring.provenance import describe_machine
 
 @dataclass(frozen=True, slots=True)
 class EvaluationJob:
-    """What an evaluation is given, by the names of the flags of ``evaluate_model.py``; of ``merged`` the folder."""
+    """The inputs of an evaluation, named like the flags of ``evaluate_model.py``; ``merged`` is the folder."""
 
     spec: str
     code: str

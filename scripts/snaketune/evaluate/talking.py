@@ -30,7 +30,7 @@ Show = Callable[[Sequence[str]], None]
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the models are.
+    """Paths of the models.
 
     Attributes:
         base: folder of the base model and its tokenizer.

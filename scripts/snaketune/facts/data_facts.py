@@ -9,7 +9,7 @@ LengthBin = TypedDict("LengthBin", {"from": int, "to": int, "records": int})
 
 
 class SourceAccount(TypedDict):
-    """What became of the lines of one source; ``lines`` is None where a source does not say."""
+    """Account of the lines of one source; ``lines`` is None if unknown."""
 
     path: str
     format: str | None
@@ -91,7 +91,7 @@ class Tokens(TypedDict):
 
 
 class LengthAccount(TypedDict):
-    """What the maximum length does to the documents of one split, in documents and in tokens."""
+    """Effect of the maximum length on the documents of one split, in documents and in tokens."""
 
     records: int | None
     tokens: int | None
@@ -123,7 +123,7 @@ class Rightsize(LengthAccount):
 
 
 class ChosenLength(TypedDict):
-    """What packing takes of rightsize.json; ``model_packs``: whether the model keeps the documents of a row apart."""
+    """The part of rightsize.json that packing reads; ``model_packs``: whether the model separates packed documents."""
 
     max_length: int
     model_packs: bool | None

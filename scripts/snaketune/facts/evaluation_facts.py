@@ -69,7 +69,7 @@ class Group(TypedDict):
 
 
 class SourceGroup(Group):
-    """Those of one source, by its number."""
+    """Metrics of one source, by its number."""
 
     source: int | None
 
@@ -100,7 +100,7 @@ class TaskScores(TypedDict):
 
 
 class ChangedAnswers(TypedDict):
-    """How many answers of the merged model are not those of the adapter."""
+    """Number of answers of the merged model that differ from the adapter's."""
 
     n: int
     changed: int | None

@@ -42,7 +42,7 @@ class LeftOutLine(TypedDict, total=False):
 
 
 class LeakPlaces(TypedDict, total=False):
-    """Where a record comes from, as far as it is known."""
+    """Origin of a record, as far as it is known."""
 
     source: int | None
     line: int | None
@@ -59,7 +59,7 @@ class LeakLine(TypedDict, total=False):
 
 
 class DocumentLine(TypedDict):
-    """What a run's models did with a held-out document; losses are sums in nats."""
+    """Results of a run's models on a held-out document; losses are sums in nats."""
 
     record: int
     tokens: int

@@ -15,7 +15,7 @@ class Gpu(TypedDict):
 
 
 class MachineFacts(TypedDict):
-    """Where a job ran."""
+    """The machine of a job."""
 
     host: str | None
     platform: str | None
@@ -33,7 +33,7 @@ class Wall(TypedDict):
 
 
 class Seconds(TypedDict):
-    """Where the time of a training went."""
+    """The time of a training by activity."""
 
     compute: float | None
     data: float | None
@@ -42,7 +42,7 @@ class Seconds(TypedDict):
 
 
 class Checkpoints(TypedDict):
-    """What saving progress took."""
+    """The cost of checkpoints."""
 
     checkpoints: int | None
     save_steps: int | str | None
@@ -80,7 +80,7 @@ class RunInfo(TypedDict):
 
 
 class AnswerTimes(TypedDict):
-    """How fast one model answered: seconds of single requests, and tokens per second in batches."""
+    """Speed of one model: seconds of single requests, and tokens per second in batches."""
 
     latency_median_s: float | None
     latency_p95_s: float | None

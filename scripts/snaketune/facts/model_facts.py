@@ -6,7 +6,7 @@ from snaketune.facts.fact_files import FactFile
 
 
 class BaseModel(TypedDict):
-    """Where a model came from (``kind`` is hub, folder, gguf, tiny or run) and what it is; ``card``: what it states."""
+    """Origin (``kind``: hub, folder, gguf, tiny or run) and description of a model; ``card``: what its card states."""
 
     kind: str
     name: str
@@ -25,7 +25,7 @@ class BaseModel(TypedDict):
 
 
 class PreparedTokenizer(TypedDict):
-    """What data stages need of a model: its context in tokens, and by ``nature`` how it treats documents of a row."""
+    """What data stages need to know of a model: its context in tokens, and whether it packs (``nature``)."""
 
     context_length: int | None
     tokenizer_digest: str

@@ -19,7 +19,7 @@ from snaketune.facts.plan_table_facts import (
 
 
 class About(TypedDict):
-    """What is to be known about a number: where it comes from and between what it lies."""
+    """Metadata of a number: its origin and its range."""
 
     origin: str
     source: str
@@ -56,14 +56,14 @@ LimitName = Literal["max_hours", "max_cost_usd"]
 
 
 class Limits(TypedDict):
-    """What the configuration allows."""
+    """Limits of the configuration."""
 
     max_cost_usd: float | None
     max_hours: float | None
 
 
 class Overheads(TypedDict):
-    """What comes on top of training: checkpoints, evaluations and starting."""
+    """Costs in addition to training: checkpoints, evaluations and start-up."""
 
     save_steps: int | str | None
     saves: int | None
@@ -77,7 +77,7 @@ class Overheads(TypedDict):
 
 
 class WorkFacts(TypedDict):
-    """What is trained on what."""
+    """The work of a run."""
 
     rows: int
     documents: int
@@ -101,7 +101,7 @@ class HostMemory(TypedDict):
 
 
 class AnswerForecast(TypedDict):
-    """What a number of answers of the tuned model take."""
+    """Cost of a number of answers of the tuned model."""
 
     answers: int
     seconds: float | None
@@ -111,7 +111,7 @@ class AnswerForecast(TypedDict):
 
 
 class DiskFacts(TypedDict):
-    """What a run writes and what is free, in GB."""
+    """Disk space that a run needs and free space, in GB."""
 
     checkpoints: float
     merged: float
@@ -185,7 +185,7 @@ class Plan(TypedDict):
 
 
 class PlannedSteps(TypedDict):
-    """What a reader needs who only wants to know how long a training is."""
+    """The fields for readers that only need the length of a training."""
 
     steps: float | None
 

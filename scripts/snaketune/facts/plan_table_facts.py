@@ -44,7 +44,7 @@ FitCell = TypedDict(
 
 
 class FitRow(TypedDict):
-    """A GPU with the methods that were looked at."""
+    """A GPU with the methods that were considered."""
 
     id: str
     title: str
@@ -81,7 +81,7 @@ class Ownership(TypedDict):
 
 
 class PresetRow(TypedDict):
-    """What a preset would do to the run, and the time against the run's own."""
+    """Effect of a preset on the run, and its time relative to the run's own."""
 
     preset: str
     steps: int
@@ -92,7 +92,7 @@ class PresetRow(TypedDict):
 
 
 class SensitivityRow(TypedDict):
-    """What one change would do to time and dollars."""
+    """Effect of one change on time and dollars."""
 
     change: str
     means: str

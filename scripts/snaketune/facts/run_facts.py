@@ -13,7 +13,7 @@ class ConfigEntry(TypedDict):
 
 
 class SourceOptions(TypedDict):
-    """What the configuration says of one source beside its path."""
+    """Options of one source in the configuration besides its path."""
 
     name: str | None
     weight: float | None

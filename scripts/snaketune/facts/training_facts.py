@@ -6,7 +6,7 @@ from snaketune.facts.fact_files import FactFile
 
 
 class BestCheckpointFacts(TypedDict):
-    """Which checkpoint was best and which was kept, where the best one or an early stop was asked for."""
+    """The best and the kept checkpoint, if best-checkpoint selection or early stopping is used."""
 
     step: int | None
     value: float | None

@@ -24,7 +24,7 @@ NAME = "combined"
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """How adapters are combined.
+    """Method and weights of a combination of adapters.
 
     Attributes:
         weights: factor of each adapter.

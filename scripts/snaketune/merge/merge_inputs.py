@@ -16,7 +16,7 @@ from snaketune.settings.merge_slices import MergeSlice
 
 @dataclass(frozen=True, slots=True)
 class MergeInputs:
-    """Where things lie: base model, adapter or trained model, chat template in force, and rows that the check reads.
+    """Paths of the base model, the adapter or trained model, the chat template in use, and the rows for the check.
 
     Rows are tried in order: those held out first, the training rows where nothing is held out. ``others`` are the
     adapters that are merged together, in the order of ``merge.adapters``; without any the run's own is merged.

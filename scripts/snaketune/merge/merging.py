@@ -151,7 +151,7 @@ def _refuse_quantised(model: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class MergeJob:
-    """What this stage is given, by the names of the flags of ``merge_adapter.py``, where each has its sentence."""
+    """The stage's inputs, named like the flags of ``merge_adapter.py``, which documents them."""
 
     spec: str
     code: str
@@ -165,7 +165,7 @@ class MergeJob:
 
 
 def merge_run(job: MergeJob) -> None:
-    """Merge, have it checked and write the facts; the merged model is the folder ``merged`` beside them."""
+    """Merge, check the result and write the facts; the merged model is the folder ``merged`` next to them."""
     take_cards()
     held_out = located(job.rows, "eval.arrow")
     inputs = MergeInputs(

@@ -64,7 +64,7 @@ def refusal_of(facts: Mapping[str, Any] | None) -> str:
 
 
 def merged_folder(path: str | Path | None) -> Path | None:
-    """Return the folder of the merged model that a fact file tells of, its content checked; None without one.
+    """Return the folder of the merged model of a fact file after verifying its content; None without one.
 
     A folder is returned as it is.
 

@@ -24,7 +24,7 @@ HALF_LIMIT = 65504.0
 
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """How trained weights are rounded: ``auto`` is stochastic where the target has fewer bits than the float32 sum."""
+    """Rounding of trained weights: ``auto`` is stochastic if the target has fewer bits than the float32 sum."""
 
     kind: str = AUTO
     seed: int = 0

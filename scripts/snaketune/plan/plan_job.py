@@ -22,7 +22,7 @@ from snaketune.settings.planning_slice import PlanningSlice
 
 @dataclass(frozen=True, slots=True)
 class PlanJob:
-    """What a plan is given, by the names of the flags of ``plan_run.py``, where each has its sentence."""
+    """The inputs of a plan, named like the flags of ``plan_run.py``, which documents them."""
 
     spec: str
     code: str

@@ -31,7 +31,7 @@ class Remedy:
 
     @property
     def words(self) -> str:
-        """Return the settings as they stand in the configuration file."""
+        """Return the settings as written in the configuration file."""
         return ", ".join(f"{key}: {written(value)}" for key, value in self.changes.items())
 
 

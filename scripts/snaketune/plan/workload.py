@@ -127,7 +127,7 @@ def read_work(
 
 
 def of_generations(work: Work, generations: int) -> Work:
-    """Return the work of GRPO: each prompt with so many answers, taken to be as long as the reference."""
+    """Return the work of GRPO: each prompt with its answers, assumed to be as long as the reference."""
     note = (
         "train.method: grpo trains on answers that it generates, here taken to be as long as the references; generating"
         " them takes most of the time and is in these hours only where a run of the same kind was measured"

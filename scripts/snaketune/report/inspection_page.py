@@ -83,7 +83,7 @@ def _counts(reasons: Mapping[str, int]) -> str:
 
 
 def told(group: Facts, colours: bool = False) -> list[str]:
-    """Return the lines for the terminal; trained text stands in 【brackets】, or in colour."""
+    """Return the lines for the terminal; trained text is in 【brackets】, or in colour."""
     lines = [f"Runs: {', '.join(group['runs'])}", model_line(group["model"])]
     for source in group["sources"]:
         lines += ["", source["path"]]

@@ -81,7 +81,7 @@ class Facts:
 
     @property
     def measured(self) -> RunInfo:
-        """run_info.json; nothing is known in it where there is none."""
+        """run_info.json; all values are unknown without it."""
         return self.info or NOTHING_MEASURED
 
 

@@ -44,13 +44,13 @@ class JobTable:
 
     Args:
         runs: the resolved runs.
-        found: content outside of the workflow.
+        found: external inputs of the workflow.
         code_of: returns the digest of a stage's code.
         shards_before: numbers of shards by stage and id in earlier workflows.
         specs: folder of the specs that are too long for a command line.
 
     Raises:
-        ConfigError: if choices of a run do not go together.
+        ConfigError: if settings of a run contradict each other.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class JobTable:
         self._shards_before = shards_before or {}
 
     def spec(self, stage: str, settings: Mapping[str, Any]) -> str:
-        """Return the ``spec`` of a rule: all that decides its result, as canonical JSON that its script reads."""
+        """Return the ``spec`` of a rule: everything that determines its result, as canonical JSON for its script."""
         return shortened(canonical_text({"stage": stage, "code": self._code_of(stage), "cfg": settings}), self._specs)
 
     def variant_spec(self, stage: str, id: str, job: str | None = None) -> str:
@@ -156,7 +156,7 @@ class JobTable:
         return self.spec("ablate_run", {**slices, "factors": wanted, "catalogue": self._catalogue})
 
     def ablate_settings(self, run: str) -> str:
-        """Return the operational settings of an ablation as JSON: those of training, and where sources are copied."""
+        """Return the operational settings of an ablation as JSON: those of training, and the scratch folder."""
         train = self.runs[run].config.train
         return canonical_text({"scratch": self.scratch, **{name: getattr(train, name) for name in LOADER_KEYS}})
 

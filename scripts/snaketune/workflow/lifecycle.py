@@ -1,4 +1,4 @@
-"""The lifecycle of a working directory between jobs: one workflow at a time, cards in place, failures explained."""
+"""The lifecycle of a working directory around the jobs: one workflow at a time, cards in place, failures explained."""
 
 import re
 from contextlib import suppress
@@ -36,10 +36,10 @@ def lock_or_explain(path: str | Path) -> Lock:
 
 
 def finish_run(files: list[str], folder: Path) -> None:
-    """Put a run's model cards into the folders that they describe, and remove the page that says it is unfinished.
+    """Copy a run's model cards into the folders that they describe, and remove its page of unfinished runs.
 
     Args:
-        files: all files that the run ends in.
+        files: all final files of the run.
         folder: its folder; a note is printed if it is not writable.
     """
     try:
@@ -56,7 +56,7 @@ def place_cards(folder: Path) -> None:
 
 
 def drop_unfinished(files: list[str]) -> None:
-    """Remove the page of an unfinished run when all files that a run ends in are there."""
+    """Remove the page of an unfinished run if all final files exist."""
     page = Path(files[0]).with_name(UNFINISHED)
     if page.exists() and is_finished(files):
         page.unlink(missing_ok=True)
@@ -68,12 +68,12 @@ def is_yes(switch: object) -> bool:
 
 
 def is_no(switch: object) -> bool:
-    """Tell whether a switch of `--config` is off, which it is when it is not given."""
+    """Tell whether a switch of `--config` is off, as it is by default."""
     return switch is False or str(switch).lower() in ("no", "false")
 
 
 def show_plan(path: Path, name: str) -> None:
-    """Print the plan of a run with times relative to now; nothing if it has no plan, which was already explained."""
+    """Print the plan of a run with times relative to now; nothing if the plan failed, which was already explained."""
     if path.is_file():
         from snaketune.facts.plan_facts import PLAN
 
@@ -91,7 +91,7 @@ def explain_failure(workflow_logs: list[str], command: str, is_local: bool = Fal
     Args:
         workflow_logs: Snakemake's logs of this invocation, which name the log of each failed job.
         command: the command that failed.
-        is_local: whether jobs print to this terminal: a message that was the last thing printed is not repeated.
+        is_local: whether jobs print to this terminal: a message that was printed last is not repeated.
     """
     text = "\n".join(Path(log).read_text(encoding="utf-8", errors="replace") for log in workflow_logs)
     since = text[text.find("Error in rule") :]
@@ -117,7 +117,7 @@ def shards_before(path: Path) -> dict[str, int]:
 
 
 def remember_shards(path: Path, counts: dict[str, int]) -> None:
-    """Keep the numbers of shards that this workflow uses."""
+    """Record the numbers of shards that this workflow uses."""
     known = shards_before(path)
     if known | counts != known:
         write_state(path, known | counts)

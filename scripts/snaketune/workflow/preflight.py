@@ -1,7 +1,7 @@
-"""User inputs are checked when the workflow starts, also with ``-n``, so that unreadable files cost nothing.
+"""Checks of the user's inputs when the workflow starts, also with ``-n``, before anything is computed.
 
-Of each source the beginning is read, by the functions that later read all of it: this finds an unknown shape or a wrong
-    name in ``data.columns``. Evaluation files, which are small and used last, are read completely.
+The beginning of each source is read by the functions that later read all of it: this detects an unknown shape or a
+wrong name in ``data.columns``. Evaluation files, which are small and used last, are read completely.
 """
 
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ class FirstLook:
             path = str(entry["path"])
             key = {"entry": entry, "policy": asdict(policy)}
             if not is_remote(path) and not path.startswith(BUILTIN) and self._is_new(key):
-                # Imported where something is new: it reads every format there is.
+                # Imported only for new content: it brings in the readers of all formats.
                 from snaketune.data.formats.inspection import read_beginning
 
                 read_beginning(number, entry, policy, self._path.parent)

@@ -1,4 +1,4 @@
-"""What rules take for `input`: functions of the wildcards, some of which only look and add no file."""
+"""Input functions of the rules; some of them only check something and add no file."""
 
 from collections.abc import Callable
 from functools import cache
@@ -13,13 +13,13 @@ from snaketune.workflow.session import WORK, Session
 from snaketune.workflow.snakemake_internals import ancient
 
 Files = str | list[str]
-# Wildcards are objects of Snakemake with an attribute for each name.
+# Wildcards are Snakemake objects with an attribute for each name.
 ByWildcards = Callable[[Any], Files]
 COMPARED = (
     *("run.json", "adapter.manifest.json", "run_info.json", "metrics.jsonl", "plan.json", "report.html"),
     *("evaluation.json", "evaluation_info.json", "documents.jsonl", "generations.jsonl"),
 )
-# What the report and the cards are made from, by the names that their scripts read it under: files of stages.
+# Files of stages that the report and the cards are made from, by the names under which their scripts read them.
 STAGES_REPORTED = {
     "reading": ("read_records", "manifest.json"),
     "quarantine": ("read_records", "quarantine.jsonl"),
@@ -31,7 +31,7 @@ STAGES_REPORTED = {
     "dropped": ("tokenize_records", "dropped.jsonl"),
     "pack": ("pack_rows", "manifest.json"),
 }
-# And files of the run.
+# Files of the run, likewise.
 RUN_REPORTED = {
     "run": "run.json",
     "adapter": "adapter.manifest.json",
@@ -56,7 +56,7 @@ class RuleInputs:
 
     def __init__(self, session: Session, checkpoints: Any):
         self._session, self._table, self._checkpoints = session, session.job_table, checkpoints
-        # Before their barrier is passed both raise Snakemake's exception, which is not remembered.
+        # Before their barrier is passed, both raise Snakemake's exception, which `cache` does not store.
         self._weights_passed = cache(lambda id: self._checkpoints.prepare_model.get(id=id).output.manifest)
         self._data_passed = cache(lambda id: self._checkpoints.rightsize.get(id=id).output.rightsize)
         self._packages_of_training = self.packages_looked_at("train_model", "adapter.manifest.json")
@@ -67,31 +67,31 @@ class RuleInputs:
         return self._table.upstream(wildcards.id, wildcards.get("run"))
 
     def made_by(self, stage: str, file: str) -> ByWildcards:
-        """The file of an earlier stage that the job's variant builds on."""
+        """Return the function that gives a file of an upstream stage of the job's variant."""
         return lambda wildcards: self._table.path(stage, self.upstream(wildcards)[stage], file)
 
     def shards(self, stage: str, file: str) -> ByWildcards:
-        """What the shards of a stage have made; nothing where one job does everything."""
+        """Return the function that gives the files of a stage's shards; empty if one job does everything."""
         return lambda wildcards: self._table.shard_files(stage, wildcards.id, file)
 
     def rightsized(self, wildcards: Any) -> Files:
-        """The barrier of the data: what takes this small file reruns only when its content changed."""
+        """Return the barrier of the data: jobs that read this small file rerun only if its content changed."""
         found: Files = self._data_passed(self.upstream(wildcards)["rightsize"])
         return found
 
     def prepared_model(self, wildcards: Any) -> Files:
-        """The barrier of the weights: what takes this manifest reruns only when its content changed."""
+        """Return the barrier of the weights: jobs that read this manifest rerun only if its content changed."""
         return self._manifest_of_weights(self.upstream(wildcards)["prepare_model"])
 
     def planned_model(self, wildcards: Any) -> Files:
-        """The model that a run is planned with; a plan waits for no training."""
+        """Return the model that a run is planned with; a plan never waits for a training."""
         return self._manifest_of_weights(self._table.planned_model(wildcards.run))
 
     def _manifest_of_weights(self, id: str) -> Files:
-        """Return the barrier of some weights, or their plain manifest where they are another run's.
+        """Return the barrier of some weights, or their plain manifest if they come from another run.
 
-        Snakemake passes a barrier behind others only when its job runs: what waits for one that need not run is not
-        judged again when the others are passed.
+        Snakemake passes a barrier that is behind others only if its job runs: jobs that wait for one that need not run
+        are not re-evaluated when the others are passed.
         """
         if self._table.base_manifest(id):
             return self._table.path("prepare_model", id, "manifest.json")
@@ -99,11 +99,11 @@ class RuleInputs:
         return found
 
     def earlier(self, wildcards: Any) -> Files:
-        """The barriers of the runs that this job builds on: when they are passed, it is evaluated again."""
+        """Return the barriers of the runs that this job builds on: it is re-evaluated when they are passed."""
         return self._barriers_of(self._table.runs_before(wildcards.id, wildcards.get("run"), merging=False))
 
     def earlier_of_merge(self, wildcards: Any) -> Files:
-        """Those, and the barriers of the runs whose adapters this run merges, for jobs that use its merged model."""
+        """Return these and the barriers of the runs whose adapters are merged, for jobs that use the merged model."""
         return self._barriers_of(self._table.runs_before(wildcards.id, wildcards.run))
 
     def _barriers_of(self, runs: list[ResolvedRun]) -> list[str]:
@@ -112,28 +112,28 @@ class RuleInputs:
         return [*map(self._data_passed, ids["rightsize"]), *map(self._weights_passed, models)]
 
     def corpus_of_tiny_model(self, wildcards: Any) -> Files:
-        """The text that the built-in model learns first, when that is the run's own training split."""
+        """Return the text that the built-in model is pre-trained on, if that is the run's own training split."""
         ids = self.upstream(wildcards)
         return self._table.path("split_records", ids["split_records"], "train.jsonl") if "split_records" in ids else []
 
     def base_run(self, wildcards: Any) -> Files:
-        """The merged model that a base model, or a run, starts from, when it is another run's."""
+        """Return the merged model of another run that a base model, or a run, starts from, if any."""
         return self._table.base_manifest(wildcards.id, wildcards.get("run")) or []
 
     def start_run(self, wildcards: Any) -> Files:
-        """The adapter that training continues from, when it is another run's."""
+        """Return the adapter of another run that training continues from, if any."""
         return self._table.start_manifest(wildcards.run) or []
 
     def merged_adapters(self, wildcards: Any) -> Files:
-        """The adapters that this run merges together, when it merges more than its own."""
+        """Return the adapters that this run merges together, if it merges more than its own."""
         return self._table.merged_manifests(wildcards.run)
 
     def merge_facts(self, wildcards: Any) -> Files:
-        """What became of the merge, when the run merges."""
+        """Return the facts of the merge, if the run merges."""
         return self._table.run_path(wildcards.run, "merge.json") if self._table.merges(wildcards.run) else []
 
     def of_tokenizing(self, wildcards: Any) -> dict[str, Files]:
-        """What is tokenised and with what, for the whole stage and for each of its shards."""
+        """Return the inputs of tokenisation, for the whole stage and for each of its shards."""
         made = {
             "train": ("split_records", "train.jsonl"),
             "eval": ("split_records", "eval.jsonl"),
@@ -143,9 +143,9 @@ class RuleInputs:
         return {name: self.made_by(*which)(wildcards) for name, which in made.items()}
 
     def of_training(self, wildcards: Any) -> dict[str, Files]:
-        """What a training reads beside its barriers: packed rows, the plan, and what it takes from other runs.
+        """Return the inputs of a training besides its barriers: packed rows, the plan, and results of other runs.
 
-        The plan only refuses: one that is written again with the same limits trains nothing again.
+        The plan is `ancient`: it can refuse a training, but a rewritten one must not repeat it.
         """
         return {
             "looked_at": [*self._packages_of_training(wildcards), *self.questions_looked_at(wildcards)],
@@ -156,7 +156,7 @@ class RuleInputs:
         }
 
     def of_evaluation(self, wildcards: Any) -> dict[str, Files]:
-        """What an evaluation reads beside its barriers; the packed rows stand for the data that they are made of."""
+        """Return the inputs of an evaluation besides its barriers; the packed rows represent the data behind them."""
         data = {"tokens": "tokenize_records", "records": "split_records"}
         return {
             "adapter": self._in_run(wildcards, "adapter.manifest.json"),
@@ -166,7 +166,7 @@ class RuleInputs:
         }
 
     def facts_of_report(self, wildcards: Any) -> dict[str, Files]:
-        """The fact files of the stages and of the run, by the names that the report reads them under."""
+        """Return the fact files of the stages and of the run, by the names under which the report reads them."""
         made = {name: self.made_by(*which)(wildcards) for name, which in STAGES_REPORTED.items()}
         return {**made, **{name: self._in_run(wildcards, file) for name, file in RUN_REPORTED.items()}}
 
@@ -174,41 +174,41 @@ class RuleInputs:
         return f"{self._table.results}/runs/{wildcards.run}/{wildcards.id}/{file}"
 
     def facts_of_card(self, wildcards: Any) -> dict[str, Files]:
-        """Those that a model card reads."""
+        """Return the fact files that a model card reads."""
         facts = self.facts_of_report(wildcards)
         return {name: facts[name] for name in CARDED}
 
     def carded_merge(self, wildcards: Any) -> Files:
-        """The same for the card of the adapter; that of the merged model needs one that passed."""
+        """Return the facts of the merge; the card of the merged model requires one that passed its check."""
         is_merged = wildcards.kind == "merged"
         return self._table.run_path(wildcards.run, "merged.manifest.json") if is_merged else self.merge_facts(wildcards)
 
     def probed(self, wildcards: Any) -> Files:
-        """What was measured for the plan, when the configuration asks for it."""
+        """Return the measurements for the plan, if the configuration asks for them."""
         return self._table.probe_file(wildcards.run) or []
 
     def compared_facts(self, wildcards: Any) -> Files:
-        """The fact files of the runs to compare."""
+        """Return the fact files of the runs to compare."""
         runs = self._session.named("compare", self._table.compared)
         return [self._table.run_path(run, name) for run in runs for name in COMPARED]
 
     def published(self, wildcards: Any) -> Files:
-        """What there is to publish, once it is clear that it can be."""
+        """Return the files to publish, after checking the destination."""
         if self._session.snakemake.is_main_process:
             self._session.or_stop(lambda: check_destination(self._table.publish))
         return self._table.wanted_files()
 
     def sources_looked_at(self, wildcards: Any) -> Files:
-        """No file: the beginnings of the sources are read."""
+        """Return no file, but check the beginnings of the sources."""
         return self._look(lambda look: look.check_sources(self._table.variant("read_records", wildcards.id).config))
 
     def questions_looked_at(self, wildcards: Any) -> Files:
-        """No file: the evaluation files of the run are read."""
+        """Return no file, but check the evaluation files of the run."""
         config = self._table.runs[wildcards.run].config
         return self._look(lambda look: look.check_evaluation_files(wildcards.run, config))
 
     def _look(self, check: Callable[[FirstLook], None]) -> list[str]:
-        """Look, while jobs are planned, at what they would only meet when they run; `-n` plans them, too."""
+        """Check, while jobs are planned, also with `-n`, what they would otherwise only notice when they run."""
 
         def look() -> None:
             check(self._first_look())
@@ -219,7 +219,7 @@ class RuleInputs:
         return []
 
     def packages_looked_at(self, stage: str, made: str) -> ByWildcards:
-        """No file: what a job that is still to do imports is installed here; `-n` looks, too."""
+        """Return no file, but check that the packages of a pending job are installed, also with `-n`."""
         snakemake = self._session.snakemake
 
         def check(wildcards: Any) -> Files:

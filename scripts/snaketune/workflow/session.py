@@ -1,4 +1,4 @@
-"""One invocation of the workflow: what it starts with, what it does around its jobs, and what it says at the end."""
+"""One invocation of the workflow: its start, its work before and after the jobs, and its closing messages."""
 
 import atexit
 import shlex
@@ -41,13 +41,13 @@ from snaketune.workflow.stopping import end_on_signals
 from snaketune.workflow.until import replace_until
 
 WORK = Path("work")
-# What `--config` may say beside configuration: switches of targets, which belong to no run.
+# Switches of targets in `--config`, which are not part of the configuration and belong to no run.
 SWITCHES = ("prune", "compare", "ablate", "verify", "ask")
 Result = TypeVar("Result")
 
 
 class Session:
-    """What the rules of one invocation share.
+    """State shared by the rules of one invocation.
 
     Args:
         snakemake: the workflow.
@@ -55,12 +55,12 @@ class Session:
     Attributes:
         job_table: the configured runs.
         places: the folders that the workflow works in.
-        switches: what `--config` says for targets, "no" where nothing.
+        switches: the values of `--config` for targets, "no" by default.
     """
 
     def __init__(self, snakemake: Snakemake):
         lighten()
-        atexit.register(snakemake.remove_temporary_folders)  # the first: it comes after all that is done at the end
+        atexit.register(snakemake.remove_temporary_folders)  # registered first, so that it runs last
         self.snakemake = snakemake
         self.switches = {name: snakemake.config.pop(name, "no") for name in SWITCHES}
         scripts = snakemake.folder / "scripts"
@@ -74,11 +74,11 @@ class Session:
         self.or_stop(self._start)
         share_out_gpus(snakemake)
         if max(self.job_table.shard_counts().values()) > 1:
-            snakemake.forget_groups()  # a group is one job on one node; shards are there to be on several
+            snakemake.forget_groups()  # a group runs as one job on one node, but shards are meant for several
         snakemake.run_locally(self._local_rules())
 
     def _start(self) -> None:
-        """Resolve the configuration, look at what lies outside, and put results in order before jobs are planned."""
+        """Resolve the configuration, find external inputs, and repair results before jobs are planned."""
         layer, snakemake = self._configuration(), self.snakemake
         self.job_table = self._make_job_table(layer)
         self.places = Places(self.job_table, WORK, layer.name)
@@ -92,11 +92,11 @@ class Session:
             for at_end in (self._code.save, self._name_results, self._tidy_up, self._point_latest, self._show_plans):
                 atexit.register(at_end)
         else:
-            # Slurm's warning goes to every process of a job. It is for the training, which this one has to wait for.
+            # Slurm's warning goes to every process of a job. It is meant for the training that this process waits for.
             signal.signal(signal.SIGUSR1, lambda number, frame: None)
 
     def _configuration(self) -> Layer:
-        """Return the layer of `--configfile`, else of config/config.yaml; one file is a whole configuration."""
+        """Return the layer of `--configfile` or of config/config.yaml; a single file is the whole configuration."""
         path = [Path("config/config.yaml"), *self.snakemake.configfiles][-1]
         name = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
         return Layer(name, load_yaml(path, name))
@@ -109,7 +109,7 @@ class Session:
         remote = RemoteSources(WORK / "remote_sources.json", is_main)
         found = ExternalInputs(WORK / "digests.json", remote, HubSources(WORK / "hub_sources.json", is_main))
         for run in runs:
-            # A look needs no digests, which take all of every file; where another target does, they are made then.
+            # Digests, for which every file is read completely, are not needed to inspect the beginnings of sources.
             if "inspect" in sys.argv[1:]:
                 found.find_sources(run.config)
             else:
@@ -118,7 +118,7 @@ class Session:
         return JobTable(runs, found, self._code_of, lifecycle.shards_before(WORK / "shards.json"))
 
     def _local_rules(self) -> list[str]:
-        """Return the rules that run where Snakemake was started, also with a cluster."""
+        """Return the rules that run on the machine where Snakemake was started, also with a cluster."""
         sizes = [self.job_table.found.bytes_of(run.config) for run in self.job_table.runs.values()]
         small = ["rightsize"] if is_for_login_node(sizes) else []
         return [stage.name for stage in TABLE if stage.is_local] + small
@@ -130,12 +130,12 @@ class Session:
 
     @staticmethod
     def stop(error: SnaketuneError) -> NoReturn:
-        """End the workflow with the one sentence of a user's error instead of a traceback."""
+        """End the workflow with the message of an error instead of a traceback."""
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         sys.exit(error.exit_code)
 
     def or_stop(self, call: Callable[[], Result]) -> Result:
-        """Return what ``call`` returns, or end the workflow with the sentence of its error."""
+        """Return the result of ``call``, or end the workflow with the message of its error."""
         try:
             return call()
         except SnaketuneError as error:
@@ -146,25 +146,25 @@ class Session:
             raise
 
     def named(self, switch: str, check: Callable[[Any], Result]) -> Result:
-        """Return what a switch of `--config` names, as ``check`` understands it."""
+        """Return what a switch of `--config` selects, as validated by ``check``."""
         given = self.switches[switch]
         return self.or_stop(lambda: check([] if given == "no" else given))
 
     def begin(self) -> None:
-        """Check the machine and prepare the working folder, once it is known that jobs will run."""
+        """Check the machine and prepare the working folder, once it is certain that jobs will run."""
         self._lock.append(self.or_stop(lambda: lifecycle.lock_or_explain(WORK / "workflow.lock")))
         self.or_stop(self._check_machine)
         self._write_resolved_runs()
         lifecycle.remember_shards(WORK / "shards.json", self.job_table.shard_counts())
         if self.job_table.has_chains():
-            # A refused merge ends the runs that start from it, and must not cost its own run's evaluation and report.
+            # A refused merge stops the runs that start from it, but its own run still needs its evaluation and report.
             self.snakemake.keep_going()
         if not self.snakemake.local_exec:
-            # Who executes is known at the start only: Snakemake in a job finds its plugins where this one does.
+            # The executor is known only now: Snakemake inside a job must find the same plugins as this one.
             restore_plugin_path(self._plugin_path)
 
     def _check_machine(self) -> None:
-        """Refuse what this machine lacks; jobs that run elsewhere look there themselves."""
+        """Refuse settings that this machine cannot run; jobs on other machines check for themselves."""
         self.places.begin()
         if self.snakemake.uses_this_interpreter:
             if "export_gguf" in self.snakemake.targets:
@@ -179,7 +179,7 @@ class Session:
                 find_converter(run.config.merge.gguf_converter)
 
     def _write_resolved_runs(self) -> None:
-        """Write resolved configurations with origins, for the description of each run; an inspection has none."""
+        """Write resolved configurations with origins, for the description of each run; `inspect` has none."""
         if self.snakemake.targets == {"inspect"}:
             return
         table = self.job_table
@@ -189,25 +189,25 @@ class Session:
             lifecycle.write_resolved(path, run, table.found.sources(run.config), earlier)
 
     def note_jobs(self) -> None:
-        """Note what each finished job read and wrote, so that a copy of the results is known for what it is."""
+        """Record what each finished job read and wrote, so that copies of results are recognised."""
         note_proofs(self.snakemake.finished_jobs(), Path(self.job_table.results), WORK)
 
     def end_well(self) -> None:
-        """Note what every job made, and that all have ended well."""
+        """Record the outputs of all jobs and that the workflow succeeded."""
         self.note_jobs()
         if not self.snakemake.keeps_temporary_files:
             self.places.drop_shard_files()
         self._ended_well = True
 
     def explain(self, logs: str | list[str]) -> None:
-        """Say what to read and do after a failure, behind Snakemake's own lines."""
+        """Print what to read and do after a failure, following Snakemake's own lines."""
         files = [logs] if isinstance(logs, str) else list(logs)
         sentences = lifecycle.explain_failure(files, own_command(), self.snakemake.local_exec)
         print(sentences, file=sys.stderr, flush=True)
         self.note_jobs()
 
     def _name_results(self) -> None:
-        """Say what the command has made, or found, when it has ended well: what a newcomer looks for first."""
+        """After success, print what the command has built or found: what a new user looks for first."""
         handler = self.snakemake.log_handler(LogHandler)
         if not self.snakemake.is_run_for_real or not (self._ended_well or (handler and handler.is_idle)):
             return
@@ -229,20 +229,20 @@ class Session:
         return f"snakemake --cores {self.snakemake.cores or 'all'} {target}"
 
     def _show_plans(self) -> None:
-        """Print the plans that were asked for, with the time at which each run would end if it began now."""
+        """Print the requested plans, with the time at which each run would end if it started now."""
         if self.snakemake.is_run_for_real and "plan" in self.snakemake.targets:
             for name in self.job_table.runs:
                 lifecycle.show_plan(Path(self.job_table.run_path(name, "plan.json")), name)
 
     def _point_latest(self) -> None:
-        """Make `latest` follow the current configuration, also when nothing had to run."""
+        """Point `latest` to the current configuration, also if nothing had to run."""
         table = self.job_table
         for name, id in table.run_ids.items() if self.snakemake.is_run_for_real else ():
             latest_link.point_latest(Path(table.results) / "runs" / name, id)
             lifecycle.finish_run(run_status.files_of(table, name), Path(table.run_path(name, "")))
 
     def _tidy_up(self) -> None:
-        """Tidy the folders of results and of resumable state, also when nothing had to run."""
+        """Clean up the folders of results and of resumable state, also if nothing had to run."""
         if self.snakemake.is_run_for_real:
             self.places.tidy()
 
@@ -253,6 +253,6 @@ def resolved_file(run: str, id: str) -> Path:
 
 
 def own_command(instead: tuple[str, str] = ("", "")) -> str:
-    """Return the command that this workflow was started with; the word ``instead[0]`` is replaced by the other."""
+    """Return the command that started this workflow, with the word ``instead[0]`` replaced by ``instead[1]``."""
     words = (instead[1] if word == instead[0] else word for word in sys.argv[1:])
     return "snakemake " + " ".join(map(shlex.quote, words))

@@ -1,6 +1,6 @@
-"""Everything that depends on the internals of Snakemake 9; no other module touches them, which a test checks.
+"""Everything that depends on the internals of Snakemake 9; a test checks that no other module touches them.
 
-Each function says what Snakemake lacks a public way for. After an update of Snakemake this is the one file to look at.
+Each function states what Snakemake has no public interface for. After an update of Snakemake, review this file.
 """
 
 import functools
@@ -18,7 +18,7 @@ from snakemake.scheduling.job_scheduler import JobScheduler
 
 
 def lighten() -> None:
-    """Keep Snakemake from doing what cannot change the outcome: see the functions below."""
+    """Skip work of Snakemake that cannot change the outcome, see the functions below."""
     _leave_out_pandas()
     _remember_signatures()
     _remember_environments()
@@ -26,23 +26,23 @@ def lighten() -> None:
 
 
 def _leave_out_pandas() -> None:
-    """Keep pandas, a quarter of a second, from being imported to ask of each param whether it is a table.
+    """Avoid the import of pandas (a quarter of a second), which only serves to test whether a param is a table.
 
-    Params here are texts, which Snakemake writes in the same way without it.
+    Params here are texts, which Snakemake serialises the same way without it.
     """
     PersistenceBase._serialize_param = property(lambda persistence: persistence._serialize_param_builtin)
 
 
 def _remember_signatures() -> None:
-    """Look at the parameters of each function of a rule once, not twice for every job that is drawn."""
+    """Inspect the signature of each function of a rule once, instead of twice per job of the DAG."""
     common.get_function_params = rules.get_function_params = functools.cache(common.get_function_params)
 
 
 def _remember_environments() -> None:
     """Compute the params of a job only if it stays in the DAG.
 
-    Snakemake asks every job for its environment, also those that a passed checkpoint is about to replace, and computes
-    their params for it. It remembers an environment without wildcards for the rule, so that its first job is enough.
+    Snakemake determines the environment of every job, also of jobs that a passed checkpoint is about to replace, and
+    computes their params for it. It caches an environment without wildcards per rule, so the rule's first job suffices.
     """
     by_params = Job.conda_env_spec.fget
 
@@ -54,7 +54,7 @@ def _remember_environments() -> None:
 
 
 def _remember_producers() -> None:
-    """Match each file with the outputs of all rules once: an index holds the same rules from beginning to end."""
+    """Match each file with the outputs of all rules once: the rules of an index never change."""
     match = OutputIndex.match_producers
 
     def match_producers(index: OutputIndex, targetfile: str) -> set[Any]:
@@ -70,8 +70,8 @@ def _remember_producers() -> None:
 def operational(value: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
     """Return a params function whose value never causes a rerun.
 
-    Snakemake does not record params of functions that take ``output``, which the wildcards decide. It does not record
-    those that take ``threads`` either, but computes all resources of a job for them.
+    Snakemake does not record params of functions that take ``output``, which follows from the wildcards. Nor does it
+    record those that take ``threads``, but for these it computes all resources of a job.
     """
 
     def unrecorded(wildcards: Any, output: Any) -> Any:
@@ -81,7 +81,7 @@ def operational(value: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 def ancient(path: Any) -> Any:
-    """Mark a path that an input function returns: the time of this file causes no rerun."""
+    """Mark a path returned by an input function so that the modification time of the file causes no rerun."""
     return io.ancient(path)
 
 
@@ -91,7 +91,7 @@ def on_graceful_exit(handler: Callable[..., None]) -> None:
 
 
 def stop_scheduling(scheduler: Any) -> None:
-    """Let Snakemake start no further job and end when the running ones have; never call it in a signal handler."""
+    """Start no further job and end when the running ones have finished; never call it in a signal handler."""
     with scheduler._lock:
         scheduler._user_kill = "graceful"
     scheduler._open_jobs.release()
@@ -108,11 +108,11 @@ def own_handler(settings: Any) -> logging.Handler:
 
 
 class Snakemake:
-    """Snakemake's object of a workflow, as far as this project uses it.
+    """Snakemake's workflow object, as far as this project uses it.
 
     Args:
-        workflow: the object that a Snakefile finds under this name. The command line's words reach it only after the
-            Snakefile was read.
+        workflow: the object of this name in a Snakefile. It gets the command line's targets only after the Snakefile
+            was read.
     """
 
     def __init__(self, workflow: Any):
@@ -125,7 +125,7 @@ class Snakemake:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this is the process that a person started, not one that runs a job of a cluster."""
+        """Whether this process was started by the user and does not run a job of a cluster."""
         return bool(self._workflow.is_main_process)
 
     @property
@@ -140,12 +140,12 @@ class Snakemake:
 
     @property
     def uses_this_interpreter(self) -> bool:
-        """Whether jobs run here with the packages of this interpreter, not in an environment that is deployed."""
+        """Whether jobs run here with the packages of this interpreter and not in a deployed environment."""
         return self.local_exec and not self._workflow.deployment_settings.deployment_method
 
     @property
     def is_run_for_real(self) -> bool:
-        """Whether jobs may run, as they do not with `-n`, `--touch` and what only lists."""
+        """Whether jobs may run: not with `-n`, `--touch` or options that only list something."""
         workflow = self._workflow
         return workflow.executor_plugin is not None and not workflow.dryrun and not workflow.touch
 
@@ -156,29 +156,29 @@ class Snakemake:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What `--config` says; what is taken out of it stays out."""
+        """The values of `--config`; removed entries stay removed."""
         found = self._workflow.config_settings.config
         return found if isinstance(found, dict) else dict(found or {})
 
     @property
     def targets(self) -> set[str]:
-        """The targets of the command line, once it was read; empty for the default one."""
+        """The targets of the command line, once it has been read; empty for the default target."""
         settings = self._workflow.dag_settings
         return set(settings.targets) if settings is not None else set()
 
     @property
     def cores(self) -> int | None:
-        """What `--cores` gives."""
+        """The value of `--cores`."""
         return self._workflow.cores or None
 
     @property
     def cores_of_resources(self) -> int | None:
-        """The same, as it is known while jobs are planned."""
+        """The same value, as available while jobs are planned."""
         return self._workflow.resource_settings.cores or None
 
     @property
     def gpus(self) -> int | None:
-        """How many jobs that need a GPU may run at a time; None where that is not limited."""
+        """The maximum number of concurrent jobs that need a GPU; None if unlimited."""
         found = self._workflow.global_resources.get("gpu")
         return found.value if found else None
 
@@ -190,16 +190,16 @@ class Snakemake:
             self._workflow.global_resources["gpu"] = count()
 
     def run_locally(self, names: Iterable[str]) -> None:
-        """Make rules local ones, as the statement `localrules` does with names that are written out."""
+        """Make rules local, as the statement `localrules` does, which takes literal names only."""
         self._workflow.localrules(*names)
 
     def forget_groups(self) -> None:
-        """Drop what `--groups` says: a group is one job on one node."""
+        """Ignore `--groups`: a group runs as one job on one node."""
         if not self.local_exec and self._workflow.group_settings.overwrite_groups:
             self._workflow.group_settings.overwrite_groups.clear()
 
     def before_dag(self, action: Callable[[], None]) -> None:
-        """Call ``action`` when all rules were read, just before the DAG of jobs is built."""
+        """Call ``action`` after all rules were read, just before the DAG of jobs is built."""
         prepare = self._workflow._prepare_dag
 
         @functools.wraps(prepare)
@@ -216,18 +216,18 @@ class Snakemake:
         return sorted(settings.until) if settings and settings.until else []
 
     def replace_until(self, targets: Iterable[str]) -> None:
-        """Make ``targets`` in place of what the command line asked for, all of it."""
+        """Build all of ``targets`` instead of the targets of the command line."""
         self._workflow.dag_settings.targets = frozenset(targets)
         self._workflow.dag_settings.until = frozenset()
 
     def param_of(self, rule: str, name: str) -> Any:
-        """Return a param of a rule, a function as such; None where there is no such rule or param."""
+        """Return a param of a rule, unevaluated if it is a function; None if there is no such rule or param."""
         if not self._workflow.is_rule(rule):
             return None
         return dict(self._workflow.get_rule(rule).params.items()).get(name)
 
     def keep_going(self) -> None:
-        """Go on with independent jobs when one fails."""
+        """Continue with independent jobs when one fails."""
         self._workflow.scheduler.keepgoing = True
 
     @property
@@ -236,21 +236,21 @@ class Snakemake:
         return self._workflow._scheduler is not None
 
     def stop_scheduling(self) -> None:
-        """Start no further job, and end when the running ones have."""
+        """Start no further job, and end when the running ones have finished."""
         stop_scheduling(self._workflow._scheduler)
 
     def finished_jobs(self) -> Iterable[Any]:
-        """Return Snakemake's objects of the jobs that have finished."""
+        """Return Snakemake's job objects of the finished jobs."""
         found: Iterable[Any] = self._workflow.dag.finished_jobs
         return found
 
     def remove_temporary_folders(self) -> None:
-        """Remove the folders that Snakemake leaves to Python's exit, which warns of each."""
+        """Remove the temporary folders that Snakemake leaves to the interpreter's exit, which warns about each."""
         caches = self._workflow.sourcecache.runtime_cache
         for folder in filter(None, (self._workflow._snakemake_tmp_dir, caches)):
             folder.cleanup()
 
     def log_handler(self, kind: type[Any]) -> Any:
-        """Return the log handler of a class; None where it is not in use."""
+        """Return the log handler of a class; None if it is not in use."""
         handlers = self._workflow.logger_manager.get_log_handlers()
         return next((each for each in handlers if isinstance(each, kind)), None)

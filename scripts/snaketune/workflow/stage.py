@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-# Whose results a stage makes: runs share data and models that their configuration shares; pages have
-# targets of their own.
+# What the results of a stage belong to: runs with the same configuration share data and models; pages have their own
+# targets.
 Scope = Literal["data", "model", "run", "page"]
 
 
@@ -26,11 +26,11 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A rule of which each job does one share of a stage.
+    """A rule whose jobs each build one shard of a stage.
 
     Attributes:
         rule: its name.
-        file: what a job makes, below the variant's folder, with ``{}`` for the shard's name.
+        file: the output of a job, below the variant's folder, with ``{}`` for the shard's name.
         label: its name in the terminal; empty for bookkeeping.
     """
 
@@ -40,7 +40,7 @@ class Share:
 
 
 def after(*names: str) -> Callable[[Any], tuple[str, ...]]:
-    """Return the parents of a stage that has the same ones in every configuration."""
+    """Return the ``parents`` of a stage whose parents are the same in every configuration."""
     return lambda config: names
 
 
@@ -53,23 +53,23 @@ class Stage:
 
     Attributes:
         name: of the rule and of its script.
-        scope: whose results it makes.
-        keys: the keys and sections of the configuration that it depends on; None where it has no slice and no id of
-            its own, because it depends on other stages' results alone.
-        parents: the stages whose results it uses, by configuration; those of a stage without a slice are in its rule.
-        results: the files that it ends in; the terminal shows facts of the first.
-        beside: small files that the same job writes beside those.
-        has_job_per_result: whether each of them is made by a job of its own.
+        scope: what its results belong to.
+        keys: the keys and sections of the configuration that it depends on; None if it depends on results of other
+            stages only and has neither a slice nor an id.
+        parents: the upstream stages, by configuration; those of a stage without a slice are stated in its rule.
+        results: its final files; the terminal shows facts of the first.
+        beside: further small files that the same job writes.
+        has_job_per_result: whether each result is built by a separate job.
         is_wanted: whether a run is finished only with its results.
-        is_after_merge: whether it happens only in runs that merge; files that begin with ``merged`` are always so.
-        is_cost: whether it says what a run would cost, which is no part of what the run is.
-        is_timed: whether Snakemake keeps what it took in ``benchmarks/``.
-        is_local: whether it takes seconds, or needs the internet, which the nodes of a cluster often lack.
-        is_long: whether the terminal says that it begins, because its own lines follow.
-        label: its name in the terminal; empty for bookkeeping, which is shown only when it fails.
+        is_after_merge: whether it runs only in runs that merge; files that begin with ``merged`` always do.
+        is_cost: whether it estimates the cost of a run, which is not part of the run's identity.
+        is_timed: whether Snakemake records its time in ``benchmarks/``.
+        is_local: whether it takes seconds, or needs the internet, which cluster nodes often lack.
+        is_long: whether the terminal announces its start, because its own lines follow.
+        label: its name in the terminal; empty for bookkeeping, which is shown only if it fails.
         title: its name in pages.
-        shares: the rules that each do a share of it where the data are large.
-        need: what it asks a cluster for.
+        shares: the rules that each build a shard of it if the data are large.
+        need: its resource request on a cluster.
     """
 
     name: str
@@ -91,10 +91,10 @@ class Stage:
     need: Need | None = None
 
     def is_made(self, file: str, merges: bool) -> bool:
-        """Tell whether a run, which merges or not, has this result."""
+        """Tell whether a run that merges, or does not, has this result."""
         return merges or not (self.is_after_merge or file.startswith("merged"))
 
     def groups(self) -> list[tuple[str, ...]]:
-        """Return the small files that one job writes beside each other, for each of its jobs; not weights."""
+        """Return the small files that each of its jobs writes together; weights are left out."""
         files = sorted(file for file in (*self.results, *self.beside) if not file.endswith(".gguf"))
         return [(file,) for file in files] if self.has_job_per_result else [tuple(files)] if files else []

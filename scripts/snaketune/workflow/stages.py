@@ -1,11 +1,11 @@
 """The part of the configuration that each stage depends on, and the identity that follows from it.
 
-The id of a stage covers its own slice and those of all stages before it, and nothing else: runs share every
-stage whose configuration they share, and going back to an earlier configuration finds its results in place.
+The id of a stage covers its own slice and those of all stages before it, and nothing else: runs share every stage with
+the same configuration, and returning to an earlier configuration reuses its results.
 
-A run may start from another run. Its model is then the other one's merged model, whose identity is part of this
-run's; its tokenizer is that of the model at the beginning of the chain, so that its data stages wait for no training.
-No data stage waits for weights either: all of them take what ``prepare_tokenizer`` makes.
+A run may start from another run. Its model is then the other run's merged model, whose identity becomes part of this
+run's; its tokenizer is that of the first model of the chain, so that its data stages wait for no training. No data
+stage waits for weights either: all of them use the output of ``prepare_tokenizer``.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ BEST_KEYS = (
     "train.early_stopping_patience",
     "train.early_stopping_threshold",
 )
-# Bytes of the digest by which a stage names another run's result.
+# Bytes of the digest by which a slice refers to another run's result.
 LINK_BYTES = 16
 
 
@@ -60,16 +60,16 @@ DATA_STAGES = stage_names("data")
 def slice_of(config: LinkedConfig, stage: str) -> dict[str, Any]:
     """Return the nested part of the configuration that ``stage`` depends on, without operational settings.
 
-    A stage with keys of one section gets that section's keys; several sections are kept apart by name. Settings without
-    effect are left out, so that they rerun nothing: ``model.tiny`` for any other model, ``revision`` for the built-in
-    one, ``coverage`` when the length is given, the near-duplicate settings when ``near`` is off.
+    Keys are grouped by section. Settings without effect are left out, so that changing them reruns nothing:
+    ``model.tiny`` for any other model, ``revision`` for the built-in one, ``coverage`` if the length is given, the
+    near-duplicate settings if ``near`` is off.
     """
     return {key: dict(part) if isinstance(part, dict) else part for key, part in _slice(_Same(config), stage).items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Same:
-    """A configuration that equals itself alone. It never changes, so what follows from it is found once."""
+    """A configuration compared by identity. It never changes, so that values derived from it can be cached."""
 
     config: LinkedConfig
 
@@ -87,7 +87,7 @@ def _values(same: _Same) -> dict[str, Any]:
 
 @lru_cache(maxsize=16384)
 def _slice(same: _Same, stage: str) -> dict[str, Any]:
-    """Return :func:`slice_of`, which is not to be changed."""
+    """Return the result of :func:`slice_of` from a cache: it must not be modified."""
     config, values = same.config, _values(same)
     wanted = [key for key in _keys_of(stage) if _matters(config, key) and not _is_usual(config, stage, key)]
     nested: dict[str, Any] = {}
@@ -119,7 +119,7 @@ def _covers(keys: tuple[str, ...], key: str) -> bool:
 
 
 def _is_usual(config: LinkedConfig, stage: str, key: str) -> bool:
-    """Tell whether the data are prepared as for any method but dpo: only dpo is part of their identity."""
+    """Tell whether the data are prepared as for sft: then the method is not part of their identity."""
     return key == "train.method" and stage in DATA_STAGES and config.train.method in PLAIN
 
 
@@ -168,7 +168,7 @@ def _follows_evaluations(config: LinkedConfig, key: str) -> bool:
 
 
 def _rounds_at_random(config: LinkedConfig) -> bool:
-    """Tell whether merged weights may be rounded stochastically; the dtype of the base is not known here."""
+    """Tell whether merged weights may be rounded stochastically; the base model's dtype is unknown here."""
     return config.merge.rounding != "nearest" and config.merge.dtype != "float32"
 
 
@@ -201,12 +201,12 @@ def _identity(same: _Same, stage: str, size: int) -> str:
 
 
 def first_run(config: LinkedConfig) -> LinkedConfig:
-    """Return the run at the beginning of the chain, whose model the tokenizer comes with."""
+    """Return the first run of the chain, whose model provides the tokenizer."""
     return first_run(config.base_run) if config.base_run else config
 
 
 def _tokenizer_part(config: LinkedConfig) -> dict[str, Any]:
-    """Return what a run depends on of its tokenizer: the slice of that, with the identity of data of its own."""
+    """Return the tokenizer's part of the identity: its slice and, if its data differ, their identity."""
     first = first_run(config)
     part, before = slice_of(first, "prepare_tokenizer"), lineage(first, "prepare_tokenizer")[:-1]
     if all(slice_of(first, name) == slice_of(config, name) for name in before):
@@ -215,7 +215,7 @@ def _tokenizer_part(config: LinkedConfig) -> dict[str, Any]:
 
 
 def readable(config: LinkedConfig, stage: str) -> str:
-    """Return the word that an id starts with: of the data, the model or the method."""
+    """Return the readable beginning of an id: the name of the data, the model or the method."""
     if stage in ("prepare_tokenizer", "prepare_model"):
         return slug(PurePath(config.model.name_or_path).name)
     if stage in DATA_STAGES:
@@ -241,12 +241,12 @@ def stage_id(config: LinkedConfig, stage: str) -> str:
 
 
 def _owner(config: LinkedConfig, stage: str) -> LinkedConfig:
-    """Return the run whose configuration decides ``stage``: for the tokenizer that at the beginning of the chain."""
+    """Return the run whose configuration determines ``stage``: for the tokenizer, the first of the chain."""
     return first_run(config) if stage == "prepare_tokenizer" else config
 
 
 def variants(runs: list[ResolvedRun]) -> dict[tuple[str, str], Variant]:
-    """Return every variant that the runs need, keyed by stage and id; what runs share appears once."""
+    """Return every variant that the runs need, keyed by stage and id; shared ones appear once."""
     table: dict[tuple[str, str], Variant] = {}
     for run in runs:
         ids = {stage: stage_id(run.config, stage) for stage in STAGES}

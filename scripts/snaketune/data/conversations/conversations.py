@@ -1,7 +1,7 @@
 """Turns of a conversation, however they are written, checked and in one shape.
 
 A canonical turn has ``role`` and ``content``, and where the raw one has them ``reasoning_content``, ``weight`` (0: not
-trained), ``tool_calls``, ``tool_call_id`` and a tool's ``name``. Texts are taken over exactly as they stand. Keys that
+trained), ``tool_calls``, ``tool_call_id`` and a tool's ``name``. Texts are copied verbatim. Keys that
 nothing is made of are noted, with what they hold.
 """
 

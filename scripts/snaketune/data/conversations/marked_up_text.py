@@ -20,7 +20,7 @@ END = re.compile(r"\s*+(?:(?:</s>|<eos>|<\|end_of_text\|>|<\|endoftext\|>)\s*+)?
 
 @dataclass(frozen=True, slots=True)
 class Markup:
-    """How a template writes turns: ``turn`` matches one, with its role and its content.
+    """The syntax in which a template writes turns: ``turn`` matches one, with its role and its content.
 
     Attributes:
         marks: texts of which one is in every conversation of this markup, and that are not text otherwise.

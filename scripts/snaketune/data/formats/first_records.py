@@ -142,7 +142,7 @@ class Sample:
         return sorted(found, key=lambda name: -size_of(self.columns[name]))
 
     def is_side(self, name: str) -> bool:
-        """Return whether a column named source is beside a target: one side of a translation rather than an origin."""
+        """Return whether a column named source accompanies a target: then it is one side of a translation."""
         return plain(name) in ("source", "src") and bool(self.named.keys() & {"target", "targets", "tgt"})
 
     def numbered_answers(self) -> list[str]:

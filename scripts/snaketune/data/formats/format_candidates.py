@@ -21,7 +21,7 @@ class Candidate:
 
     Attributes:
         others: columns that would serve as well for one of the fields: the reading is not certain.
-        calls: whether answers are calls of the tools beside them.
+        calls: whether answers are calls of the record's tools.
     """
 
     kind: str

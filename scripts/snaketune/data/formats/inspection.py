@@ -31,7 +31,7 @@ class Look:
         records: canonical records of the beginning.
         is_all: whether that is all of the source.
         refused: lines that are not records, by reason; ``first`` is the first of them in words.
-        error: why the source cannot be read at all, or was not looked at.
+        error: why the source cannot be read, or was not inspected.
     """
 
     path: str
@@ -45,7 +45,7 @@ class Look:
 
 
 def look_at(entries: Sequence[Mapping[str, Any]], policy: ReadingPolicy, scratch: Path) -> list[Look]:
-    """Return a look at each of the first 20 sources.
+    """Inspect each of the first 20 sources.
 
     Args:
         entries: the ``path`` of each source, ``options`` where it has some of its own.

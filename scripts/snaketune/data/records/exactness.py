@@ -1,6 +1,6 @@
 """Checks that need the raw line rather than the parsed record: repeated keys, and numbers that would change.
 
-A full check would parse every line a second time. Counting bytes first leaves few lines to look at closely.
+A full check would parse every line a second time. Counting bytes first leaves few lines to check in detail.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How records are read: the policy from the configuration, and the reading decided for each source."""
+"""The reading of records: the policy from the configuration, and the decision for each source."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -78,7 +78,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """How several answers to one prompt are ranked.
+    """The ranking of several answers to one prompt.
 
     Attributes:
         text: key of an answer's text; None if the answers are plain texts, the best one first.
@@ -92,7 +92,7 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How the records of one source are read, decided once from its first records.
+    """The way in which the records of one source are read, decided once from its first records.
 
     Attributes:
         format: the name of the format: ``messages``, ``sharegpt``, ``preference``, ``instruction``,

@@ -1,4 +1,4 @@
-"""How documents longer than a row are cut, truncated or dropped.
+"""Cutting, truncation or removal of documents longer than a row.
 
 A plain text longer than a row is cut into pieces of a row's length, as in continued pretraining, so that no token is
 lost. Each piece begins with the last token of the piece before it, as context without loss: the first token of a row

@@ -1,6 +1,7 @@
 """The stage that packs: both splits, cut to the run's length and packed into rows.
 
-Training reads rows too, on machines that have only torch and its libraries, so the stage is not beside their reader.
+Training reads rows too, on machines that have only torch and its libraries, so the stage is not in the module of their
+reader.
 """
 
 from dataclasses import dataclass

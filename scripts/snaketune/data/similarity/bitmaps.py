@@ -1,7 +1,7 @@
 """Bitmaps of shingles: a 256-byte filter that rejects most dissimilar pairs and never a similar one.
 
-Comparing two bitmaps costs 32 XORs and popcounts, whatever the length of the texts; only pairs that pass have their
-shingles compared exactly.
+Comparing two bitmaps costs 32 XORs and popcounts, regardless of the length of the texts; only pairs that pass have
+their shingles compared exactly.
 """
 
 import numpy as np

@@ -234,7 +234,7 @@ def _rows(parts: Sequence[Rows]) -> Rows:
 
 @dataclass(frozen=True, slots=True)
 class LeaksOfRange:
-    """What the search of a range of training records found.
+    """Result of the search of a range of training records.
 
     Attributes:
         pairs: a file of float64 [pairs, 3]: training record, held-out record and similarity, in the order of the first.
@@ -250,7 +250,7 @@ class LeaksOfRange:
 def leaks_of_range(
     path: Path, span: Range, chosen: np.ndarray, first: int, threshold: float, index: Path, most: int | None
 ) -> LeaksOfRange:
-    """Search a range of training records; the pairs go to a file beside the index, so that memory holds few of them.
+    """Search a range of training records; pairs go to a file next to the index, so memory holds few of them.
 
     Without ``most``, the file has the most similar pair of each training record. With it, all pairs, but a held-out
     record with more similar training records is followed only until that is established: the cost of finding them all

@@ -21,7 +21,7 @@ SKIPPABLE = b"\x2a\x4d\x18"
 
 
 def compression_of(head: bytes) -> str:
-    """Return the compression of data that begin with ``head``: gzip, zstd, xz or bzip2, or '' for none of them."""
+    """Return the compression of data that begin with ``head``: gzip, zstd, xz or bzip2, or '' if there is none."""
     # "BZh" alone could be text: the magic number of the first block, or of the empty file, must follow.
     if head.startswith(GZIP_MAGIC):
         return "gzip"
@@ -62,7 +62,7 @@ class Inflated(io.RawIOBase):
     """The content of a gzip, bzip2 or xz file of one or more members.
 
     Unlike the readers of the standard library, it returns everything before the place of any damage, so that errors
-    can name the line. Memory is bounded by the caller's buffer, whatever the data expand to.
+    can name the line. Memory is bounded by the caller's buffer, however much the data expand.
 
     Raises:
         EOFError: while reading, if the file ends inside a member, or the data or their checksum are damaged.

@@ -31,7 +31,7 @@ OLD_END = rb"\r"
 
 @dataclass(frozen=True)
 class Dialect:
-    """How rows are written: the separator, whether fields may be quoted, and the pattern of a row end."""
+    """The syntax of rows: the separator, whether fields may be quoted, and the pattern of a row end."""
 
     separator: str
     quoted: bool = True
@@ -87,7 +87,7 @@ class Dialect:
 
 @dataclass(frozen=True)
 class RowCoding:
-    """How the rows of a piece become objects: the name, dialect and columns of the table."""
+    """The conversion of rows into objects: the name, dialect and columns of the table."""
 
     name: str
     dialect: Dialect

@@ -81,7 +81,7 @@ class SidePlan:
 
     @property
     def must_differ(self) -> np.ndarray:
-        """Which held-out records no training record may be similar to, bool [held-out records]."""
+        """Held-out records that no training record may be similar to, bool [held-out records]."""
         return ~np.isin(np.flatnonzero(self.side == EVALUATION), self.template_family)
 
     def times(self, index: LineIndex, mixing: Mixing | None) -> np.ndarray | None:

@@ -1,7 +1,7 @@
 """The mask audit: checks every row's loss mask before it is written.
 
 A wrong mask trains without any error and shows only in the model's answers. The audit therefore shares no code with
-the modules that make masks, and looks at nothing but ids and masks of finished rows.
+the modules that make masks, and uses only ids and masks of finished rows.
 """
 
 from collections.abc import Callable

@@ -63,7 +63,7 @@ class FastEngine:
 
     Raises:
         ImportError: if it is not installed.
-        Exception: whatever it raises for a tokenizer that it does not support.
+        Exception: anything that it raises for an unsupported tokenizer.
     """
 
     name = "fastokens"

@@ -24,7 +24,7 @@ Turn = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """How the training conversations were rendered; prompts are rendered in the same way.
+    """The rendering of the training conversations, used for prompts as well.
 
     Attributes:
         date: the current date for templates.

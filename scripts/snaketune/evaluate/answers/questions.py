@@ -28,7 +28,7 @@ class Questions:
         cut: which answers of each model ran to ``max_new_tokens`` without an end.
         measures: the measures of each model.
         left_out: why requests could not be put, by record.
-        decided_by: the measure that calls an answer right or wrong, None where there is none.
+        decided_by: the metric that decides whether an answer is correct, None without one.
     """
 
     prompts: list[Prompt]

@@ -18,7 +18,7 @@ class Stopwatch:
     tokens: int = 0
 
     def add(self, began: float, tokens: int) -> None:
-        """Take in a call that began at ``began``, ends now and made so many tokens."""
+        """Add a call that began at ``began``, ends now and generated ``tokens`` tokens."""
         self.seconds.append(self.clock() - began)
         self.tokens += tokens
 

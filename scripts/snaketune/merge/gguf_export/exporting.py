@@ -29,7 +29,7 @@ ROOM = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What is exported: the merged model's folder, the dtype of its weights and the type of the file."""
+    """An export: the merged model's folder, the dtype of its weights and the type of the file."""
 
     model: Path
     dtype: str

@@ -1,4 +1,4 @@
-"""A Modelfile for Ollama beside a GGUF file: the chat template in Ollama's syntax, and stop texts."""
+"""A Modelfile for Ollama next to a GGUF file: the chat template in Ollama's syntax, and stop texts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ _TURNS = (("user", _USER), ("assistant", _ANSWER), ("user", _SECOND))
 
 
 def template_and_stops(model: Path) -> tuple[str | None, list[str]]:
-    """Return both; no template where there is none or Ollama has no words for it."""
+    """Return both; no template if there is none or Ollama's syntax cannot express it."""
     tokenizer: Any = AutoTokenizer.from_pretrained(str(model), local_files_only=True)
     generation = model / "generation_config.json"
     ends = read_json(generation).get("eos_token_id") if generation.is_file() else tokenizer.eos_token_id
@@ -95,7 +95,7 @@ def template_and_stops(model: Path) -> tuple[str | None, list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class ExportJob:
-    """What this stage is given, by the names of the flags of ``convert_to_gguf.py``, where each has its sentence."""
+    """The stage's inputs, named like the flags of ``convert_to_gguf.py``, which documents them."""
 
     spec: str
     code: str
@@ -110,7 +110,7 @@ class ExportJob:
 
 
 def export_run(job: ExportJob) -> None:
-    """Check the merged model, write the file, compare it and write a Modelfile beside it."""
+    """Check the merged model, write the file, compare it and write a Modelfile next to it."""
     accepted(job.merged)
     model = job.merged.parent / "merged"
     wanted = Export(model, read_manifest(job.merged)["dtype"], job.kind.lstrip("-") or None)

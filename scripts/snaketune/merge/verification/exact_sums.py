@@ -22,7 +22,7 @@ CANCELLATION_NOISE = 1e-5
 
 @dataclass(slots=True)
 class Account:
-    """How much of the trained change survives rounding.
+    """Account of how much of the trained change survives rounding.
 
     Attributes:
         tensors: trained tensors.

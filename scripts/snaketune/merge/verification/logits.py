@@ -1,7 +1,7 @@
 """Check of a merge in the logits: tuned model, merged weights before rounding, and written files on a few rows.
 
-Everything is computed in float32, where correct merges differ only by the order of additions, whatever rounding to the
-files' dtype costs.
+Everything is computed in float32, where correct merges differ only by the order of additions, however much rounding to
+the files' dtype costs.
 """
 
 from typing import Any

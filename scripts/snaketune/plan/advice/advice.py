@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What is known before a run; None is unknown."""
+    """The facts known before a run; None means unknown."""
 
     makes_it_fit: str | None = None
     """The settings with which a run fits; None if it fits as configured."""

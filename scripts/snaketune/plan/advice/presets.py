@@ -133,7 +133,7 @@ def _inputs(train: Train, run: RunInputs, then: Work) -> RunInputs:
 
 
 def _epochs(run: RunInputs) -> float:
-    """Return the epochs of a run of so many steps."""
+    """Return the epochs of a run of a number of steps."""
     return run.max_steps * run.micro_batch * run.accumulation * run.gpus / run.rows
 
 

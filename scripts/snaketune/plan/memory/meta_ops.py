@@ -1,4 +1,4 @@
-"""What tracing adds to the meta device: counting of live bytes, mixed precision, fused attention, quantisation.
+"""Extensions of the meta device for tracing: counting of live bytes, mixed precision, fused attention, quantisation.
 
 This module imports torch at its top and is only imported by a trace.
 """
@@ -72,7 +72,7 @@ class MixedPrecision(TorchFunctionMode):
         self._casts: dict[int, torch.Tensor] = {}
 
     def __enter__(self):
-        """Make this the precision of the attention stand-ins as well."""
+        """Set this as the precision of the attention substitutes as well."""
         _entered.append(self._dtype)
         return super().__enter__()
 
@@ -180,7 +180,7 @@ STAND_INS = {"fused": attend_fused, "sdpa": attend_masked}
 
 
 def attention_name(attention: str) -> str:
-    """Return the name under which transformers finds the stand-in for ``attention``; eager needs none."""
+    """Return the name under which transformers finds the substitute for ``attention``; eager needs none."""
     if attention not in STAND_INS:
         return attention
     name = f"snaketune_planned_{attention}"

@@ -6,7 +6,7 @@ keep, and include what the backward pass needs for a moment on top. Layers of on
 extrapolated from depths of 1 and 3, which takes a tenth of a second for any size; a model of mixed layers is traced
 at full depth.
 
-The meta device needs three stand-ins: a fused attention (its own falls back to matrices of length²), mixed precision
+The meta device needs three substitutes: a fused attention (its own falls back to matrices of length²), mixed precision
 (autocast refuses the device) and quantised matrix products (bitsandbytes has no meta kernels).
 """
 
@@ -106,7 +106,7 @@ def _kernel(config: Any, wanted: str) -> str:
     """Return the kernel that a run of this model gets where ``wanted`` is the best there is.
 
     Raises:
-        PlanError: if its layers take none of the stand-ins, so that their memory cannot be traced.
+        PlanError: if its layers accept none of the substitutes, so that their memory cannot be traced.
     """
     support = support_of(config)
     kernel = "sdpa" if wanted == "fused" and not (support.any_kernel and support.sdpa) else wanted

@@ -76,7 +76,7 @@ def gather(lines: Iterable[Mapping[str, Any]]) -> Metrics:
 
 
 def _seconds(line: Mapping[str, Any], tokens: int) -> float | None:
-    """Return the seconds of an interval of so many tokens, as logged or from its rate."""
+    """Return the seconds of an interval of a number of tokens, as logged or from the throughput."""
     if any(name in line for name in SPENT):
         return sum(line.get(name) or 0.0 for name in SPENT)
     rate = line.get("tokens_per_second")

@@ -30,7 +30,7 @@ NOISE = 0.1
 class Measured:
     """One measure over the runs.
 
-    ``differences`` are to the first run, ``intervals`` belong to them; ``best`` tells which runs have the best value,
+    ``differences`` are to the first run, ``intervals`` belong to them; ``best`` marks the runs with the best value,
     where that is known.
     """
 

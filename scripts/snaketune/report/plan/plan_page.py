@@ -173,7 +173,7 @@ def costs(plan: Plan) -> list[tuple[str, str, str]]:
 
 
 def ownership(found: Ownership) -> list[tuple[str, str]]:
-    """Return renting and buying side by side; what is not known is said to be."""
+    """Return renting and buying side by side; unknown values are marked as such."""
     if found["is_short"]:
         return [("A training of less than a minute", "is not worth renting or buying for")]
     if found["fits"] is False:

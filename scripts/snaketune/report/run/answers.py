@@ -39,7 +39,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """How many answers there are of each kind, the few that are shown, and what stands around all of their prompts."""
+    """The numbers of answers of each kind, the few that are shown, and the text around all of their prompts."""
 
     counts: Mapping[str, int] = field(default_factory=dict)
     shown: tuple[Answer, ...] = ()
@@ -81,7 +81,7 @@ def collect(generations: Iterable[Mapping[str, Any]], shown: int = SHOWN) -> Ans
 
 
 def collect_by_file(generations: Iterable[Mapping[str, Any]], shown: int = SHOWN_OF_FILE) -> dict[str, Answers]:
-    """Return the same for each external file; the lines of a file stand together."""
+    """Return the same for each external file; the lines of a file are consecutive."""
     groups = itertools.groupby(generations, key=lambda line: str(line["file"]))
     return {name: collect(lines, shown) for name, lines in groups}
 

@@ -16,7 +16,7 @@ SAME = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """How a metric is called and written; ``higher_is_better`` is None where the report cannot know."""
+    """Name and number format of a metric; ``higher_is_better`` is None if unknown."""
 
     label: str
     meaning: str

@@ -20,7 +20,7 @@ FILES_OF_TEXT = ("evaluate.files", "split.decontaminate")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One sentence; a warning asks for a look, a check has passed."""
+    """One sentence; a warning needs attention, a check has passed."""
 
     level: str
     sentence: str
@@ -45,7 +45,7 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
 
 
 def warning(sentence: str) -> Finding:
-    """Return a finding that asks for a look."""
+    """Return a finding that needs attention."""
     return Finding("warning", sentence)
 
 

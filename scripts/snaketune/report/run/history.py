@@ -119,7 +119,7 @@ def _row(stage: StageTime, begin: float, length: float) -> StageRow:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What was set differently in the run before: key, its value there and its value here."""
+    """Settings that differ from the previous run: key, its value there and its value here."""
 
     name: str
     finished: str
@@ -172,7 +172,7 @@ def _resumed(facts: Facts) -> str | None:
 
 
 class Description(TypedDict):
-    """What the workflow says of a run: the configuration slice and the digest of the code of each stage."""
+    """The workflow's description of a run: the configuration slice and the code digest of each stage."""
 
     run: str
     id: str
@@ -226,7 +226,7 @@ def describe(cfg: Description, facts: dict[str, dict[str, Any]], merged: dict[st
 
 @dataclass(frozen=True, slots=True)
 class DescriptionJob:
-    """What a description is made from, by the names of the flags of ``describe_run.py``."""
+    """The inputs of a description, named like the flags of ``describe_run.py``."""
 
     spec: str
     code: str

@@ -23,7 +23,7 @@ LIMIT_ORIGINS = {
 
 @dataclass(frozen=True, slots=True)
 class LengthFact:
-    """A number beside the histogram, and a line below it."""
+    """A number next to the histogram, and a line below it."""
 
     label: str
     value: str
@@ -32,7 +32,7 @@ class LengthFact:
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How one split fills its rows; ``trained`` and ``filled`` are fractions as text."""
+    """Filling of the rows of one split; ``trained`` and ``filled`` are fractions as text."""
 
     split: str
     rows: str
@@ -43,7 +43,7 @@ class Packing:
 
 
 def length_facts(facts: Facts) -> tuple[LengthFact, ...]:
-    """Return the numbers beside the histogram of the training documents; unknown ones are left out."""
+    """Return the numbers next to the histogram of the training documents; unknown ones are left out."""
     sizes = facts.rightsize
     whole = whole_documents(facts)
     found = (

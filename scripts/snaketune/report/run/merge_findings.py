@@ -1,4 +1,4 @@
-"""What the check of the merged model found."""
+"""Findings of the check of the merged model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -11,7 +11,7 @@ OPENING = re.compile(r"\[INST\] ?|<[|\uff5c](?:[Uu]ser|message|im_sep|end_header
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The whole lines with which all prompts begin, or end, and the control tokens on the line beside the question."""
+    """The whole lines with which all prompts begin, or end, and the control tokens on the line of the question."""
 
     before: str = ""
     after: str = ""
@@ -37,7 +37,7 @@ class SharedText:
         self._prompts += 1
 
     def frame(self) -> Frame:
-        """Return what the prompts share; nothing of a single one, or where the shortest would have nothing left."""
+        """Return the text that all prompts share; empty for a single prompt, or if the shortest has nothing else."""
         before, after = _beginning(self._first), _ending(self._last[::-1])
         return Frame() if self._prompts < 2 or len(before) + len(after) >= self._shortest else Frame(before, after)
 

@@ -1,4 +1,4 @@
-"""How to make the run again: its configuration, what it was made from, and the command."""
+"""Reproducing the run: its configuration, its inputs, and the command."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -133,7 +133,7 @@ def cut_part(facts: Facts) -> str:
 
 
 def fallen_parts(facts: Facts) -> list[str]:
-    """Return the scores of answers that fell beyond chance, except the one of right answers, which is told anyway."""
+    """Return the scores of answers that fell significantly, except correct answers, which are always reported."""
     told = ("", deciding(facts.evaluation["tuned"]))
     return [
         f"{_label(key)}{f' on {excerpt(file, 100).text}' if file else ''} fell by"
