@@ -7,12 +7,13 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from plan_models import MIXTRAL_8X7B, SMALL
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, Lfm2Config, LlamaConfig
 
 from snaketune.core.errors import PlanError
 from snaketune.model.adapters.lora import leave_inputs_to_autocast
 from snaketune.plan.memory import tracing
-from snaketune.plan.memory.meta_ops import LiveBytes
+from snaketune.plan.memory.meta_ops import LiveBytes, run_on_meta
 from snaketune.plan.memory.tracing import Trace, trace_step
 from snaketune.plan.memory_settings import AdapterSetting, MemorySetting
 from snaketune.train.batches import with_boundaries
@@ -130,3 +131,50 @@ def test_a_trace_is_made_once(monkeypatch):
 def test_experts_cannot_be_traced():
     with pytest.raises(PlanError, match="mixtral"):
         trace_step(MIXTRAL_8X7B, MemorySetting(128))
+
+
+ATEN = torch.ops.aten
+OPERATIONS = (
+    (ATEN.mm.default, lambda given: (given.t(),)),
+    (ATEN.mul.Tensor, lambda given: (given.half(),)),
+    (ATEN.mul.Tensor, lambda given: (2,)),
+    (ATEN.mul.Tensor, lambda given: (2.0,)),
+    (ATEN.mul.Tensor, lambda given: (torch.tensor(2.0, dtype=torch.float64),)),
+    (ATEN.add_.Tensor, lambda given: (given,)),
+    (ATEN.unsqueeze_.default, lambda given: (1,)),
+    (ATEN._unsafe_view.default, lambda given: ([3, 2, 2],)),
+    (ATEN.split.Tensor, lambda given: (2,)),
+)
+
+
+@pytest.mark.parametrize("number", range(len(OPERATIONS)))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int64], ids=str)
+def test_an_operation_that_is_looked_up_returns_what_it_returns_when_it_is_run(number, dtype):
+    operation, others = OPERATIONS[number]
+
+    def described(run):
+        given = torch.empty_strided((3, 4), (1, 3), dtype=dtype, device="meta")
+        results = run(operation, (given, *others(given)), {})
+        results = [results] if isinstance(results, torch.Tensor) else results
+        storages = [value.untyped_storage()._cdata for value in (*results, given)]
+        layouts = [(value.shape, value.stride(), value.dtype, value.device) for value in (*results, given)]
+        return layouts, [storage == storages[-1] for storage in storages]
+
+    expected = described(lambda func, args, kwargs: func(*args, **kwargs))
+    assert [described(run_on_meta) for _ in range(2)] == [expected] * 2
+
+
+def test_an_operation_is_looked_up_the_second_time():
+    runs = []
+
+    class Noted(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            runs.append(func)
+            return func(*args, **(kwargs or {}))
+
+    given = torch.empty(5, 7, device="meta")
+    with Noted():
+        for _ in range(2):
+            run_on_meta(ATEN.cumsum.default, (given, 1), {})
+            run_on_meta(ATEN.cumsum_.default, (given, 1), {})
+    assert [runs.count(func) for func in (ATEN.cumsum.default, ATEN.cumsum_.default)] == [1, 1]

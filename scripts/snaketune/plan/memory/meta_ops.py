@@ -4,8 +4,9 @@ This module imports torch at its top and is only imported by a trace.
 """
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -27,6 +28,68 @@ LOW_PRECISION = {
 FULL_PRECISION = {functional.layer_norm, functional.group_norm}
 _entered: list[torch.dtype] = []
 """Dtypes of the active mixed-precision contexts, innermost last."""
+Layout = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
+"""Shape, strides and dtype of a tensor, which is all that a tensor on the meta device has."""
+_layouts: dict[Any, Layout | None] = {}
+"""What the operations of this process returned; None where the next one like it has to be run, too."""
+
+
+def run_on_meta(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return the result of an operation on the meta device; one that has been run before is looked up.
+
+    Most operations compute the shape of their result in Python there, which takes most of the time of a trace.
+    """
+    effect = _effect(func)
+    key = _key((func, args, tuple(kwargs.items()))) if effect else None
+    if key is None:
+        return func(*args, **kwargs)
+    if layout := _layouts.get(key):
+        return args[0] if effect == "in place" else _empty(layout)
+    result = func(*args, **kwargs)
+    if key not in _layouts:
+        is_as_said = _layout(result) == key[1][0] if effect == "in place" else _fills_own_storage(result, args)
+        _layouts[key] = _layout(result) if is_as_said else None
+    return result
+
+
+@cache
+def _effect(func: Any) -> str:
+    """Return whether an operation returns one tensor, "new" or its first argument "in place"; else nothing."""
+    schema = func._schema
+    if [str(value.type) for value in schema.returns] != ["Tensor"]:
+        return ""
+    alias = schema.returns[0].alias_info
+    if alias is None:
+        return "" if schema.is_mutable else "new"
+    return "in place" if alias.is_write and func.overloadpacket.__name__.endswith("_") else ""
+
+
+def _key(value: Any) -> Any:
+    """Return what decides the result of an operation, hashable; None where the value of a tensor may decide it."""
+    if isinstance(value, torch.Tensor):
+        # Type promotion treats scalars by their origin, which a tensor does not show.
+        return _layout(value) if value.device.type == "meta" and value.dim() else None
+    if isinstance(value, tuple | list):
+        parts = tuple([_key(part) for part in value])
+        return None if None in parts else parts
+    return (type(value), value) if isinstance(value, Hashable) else None
+
+
+def _layout(tensor: torch.Tensor) -> Layout:
+    return tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+
+def _empty(layout: Layout) -> torch.Tensor:
+    shape, strides, dtype = layout
+    return torch.empty_strided(shape, strides, dtype=dtype, device="meta")
+
+
+def _fills_own_storage(result: torch.Tensor, args: tuple[Any, ...]) -> bool:
+    """Tell whether a result has a storage of its own of just its size, so that an empty tensor can replace it."""
+    storage = result.untyped_storage()
+    given = {leaf.untyped_storage()._cdata for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor)}
+    own = result.device.type == "meta" and storage._cdata not in given
+    return own and storage.nbytes() == _empty(_layout(result)).untyped_storage().nbytes()
 
 
 class LiveBytes(TorchDispatchMode):
@@ -39,7 +102,7 @@ class LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Run the operation and note the storages of its results."""
-        result = func(*args, **(kwargs or {}))
+        result = run_on_meta(func, args, kwargs or {})
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
                 self._note(leaf.untyped_storage())
