@@ -2,11 +2,15 @@
 
 import gc
 import os
+import sys
 
 # Read by OpenMP when torch is loaded, also in the processes of xdist, which share the cores: threads of its own in each
 # would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Each job of a workflow would compile the modules that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 import preloaded
 import pytest
 
