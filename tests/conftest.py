@@ -10,9 +10,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Each job of a workflow would compile the modules that it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
 import preloaded
 import pytest
+
+sys.dont_write_bytecode = False
 
 # Until the tests are collected: what they import stays, and walking it again and again takes seconds.
 gc.disable()

@@ -38,7 +38,7 @@ READ_AT_IMPORT = ("BITSANDBYTES_", "CUDA_", "DATASETS_", "HF_", "HUGGINGFACE", "
 # Set by the scripts themselves, or read only when it is used.
 HARMLESS = (
     *("DATASETS_VERBOSITY", "HF_HUB_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_TOKEN"),
-    *("PYTHONNOUSERSITE", "PYTHONPATH", "PYTHONUTF8", "PYTHONUNBUFFERED"),
+    *("PYTHONDONTWRITEBYTECODE", "PYTHONNOUSERSITE", "PYTHONPATH", "PYTHONUTF8", "PYTHONUNBUFFERED"),
 )
 
 
@@ -189,6 +189,7 @@ def become(request: dict[str, Any]) -> None:
     for number in request["ignored"]:
         signal.signal(number, signal.SIG_IGN)
     is_unbuffered = "PYTHONUNBUFFERED" in os.environ or request["arguments"][:1] == ["-u"]
+    sys.dont_write_bytecode = "PYTHONDONTWRITEBYTECODE" in os.environ
     sys.stdout.reconfigure(line_buffering=os.isatty(1), write_through=is_unbuffered)
     import numpy
     import torch
