@@ -20,7 +20,8 @@ def main() -> None:
     from snaketune.data.records.reading_shard import read_shard
     from snaketune.data.shards import Shard
     from snaketune.storage.disks import Disks
-    from snaketune.storage.staging import ensure_staged, sources_of
+    from snaketune.storage.stage_facts import sources_of
+    from snaketune.storage.staging import ensure_staged
 
     settings, shard = arguments.settings, Shard.named(arguments.part.stem)
     disks, policy = Disks.of(os.environ, settings["work"]), ReadingPolicy.of_slice(arguments.cfg)

@@ -18,12 +18,14 @@ def main() -> None:
     from snaketune.core.atomic import write_json
     from snaketune.core.manifest import write_manifest
     from snaketune.storage.disks import Disks
-    from snaketune.storage.staging import facts_of, stage_sources
+    from snaketune.storage.stage_facts import facts_of, index_of
+    from snaketune.storage.staging import stage_sources
 
     settings, work = arguments.settings, Path(arguments.settings["work"])
     disks = Disks.of(os.environ, work)
-    facts = facts_of(stage_sources(arguments.cfg["sources"], settings["scratch"], work, disks))
-    write_json(arguments.output, facts)
+    sources = stage_sources(arguments.cfg["sources"], settings["scratch"], work, disks)
+    facts = facts_of(sources)
+    write_json(arguments.output, {**facts, **index_of(sources)})
     write_manifest(arguments.manifest, "stage_sources", [arguments.output], facts)
 
 

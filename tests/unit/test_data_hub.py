@@ -29,7 +29,8 @@ import json, sys
 from snaketune.core.errors import SnaketuneError
 from snaketune.workflow.sources.inputs import ExternalInputs
 from snaketune.config.resolve import Layer, resolve_runs
-from snaketune.storage.staging import ensure_staged, facts_of, sources_of, stage_sources
+from snaketune.storage.stage_facts import facts_of, sources_of
+from snaketune.storage.staging import ensure_staged, stage_sources
 try:
     file = {"data": {"sources": json.loads(sys.argv[1])}, "model": {"name_or_path": "tiny"}}
     config = resolve_runs(Layer("c", file), {}, "nowhere")[0].config

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,18 +12,22 @@ from data_files import canonical, source
 from data_tokenizers import QWEN, make_folder
 
 from snaketune.core.errors import DataError
+from snaketune.data.records import line_reading
 from snaketune.data.records.canonical_records import line_ranges
 from snaketune.data.records.reading import read_records
 from snaketune.data.records.reading_policy import ReadingPolicy
 from snaketune.data.records.reading_shard import read_shard
+from snaketune.data.records.shard_parts import spans_of
 from snaketune.data.shards import Shard, names_of, read_parts, write_part
 from snaketune.data.similarity import dedupe, dedupe_shard
 from snaketune.data.similarity.dedupe import DedupeParts, DedupePolicy, plan_removal
 from snaketune.data.similarity.dedupe_shard import key_shard, sketch_shard
-from snaketune.data.sources import blocks
+from snaketune.data.sources import blocks, line_chunks
 from snaketune.data.tokens import chunks
 from snaketune.data.tokens.chunk_tokenizing import Recipe
 from snaketune.data.tokens.tokenizing import tokenize_shard, tokenize_splits
+from snaketune.storage.stage_facts import facts_of, index_of, sources_of
+from snaketune.storage.staging import stage_sources
 
 COUNTS = [2, 7]
 
@@ -55,14 +60,109 @@ def test_a_shard_looks_at_its_own_sources_alone(tmp_path, count):
     assert {name for names in looked_at for name in names} == {f"{number}.jsonl" for number in range(9)}
 
 
-def test_a_shard_reads_nothing_behind_itself(tmp_path, monkeypatch):
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Files of some kilobytes have an index, as those above 64 MiB do."""
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 512)
+    monkeypatch.setattr(line_chunks, "CHUNK_BYTES", 1000)
+
+
+def indexed(path, content):
+    """A source with the index of its lines, and its place."""
+    one, place = source(path, content)
+    return replace(one, chunks=tuple(line_chunks.chunks_of(one.path, place, one.bytes, one.digest))), place
+
+
+def test_a_shard_reads_its_own_bytes_alone(tmp_path, small_chunks):
     content = b'{"text":"a line of some length"}\n' * 400
-    one, place = source(tmp_path / "a.jsonl", content)
-    place.write_bytes(content[:-3000] + b"\xff" * 3000)  # what comes behind changed: the stage itself notices that
-    read_shard([one], lambda some: [place], ReadingPolicy(), Shard(1, 4), tmp_path / "1.part")
-    with pytest.raises(DataError, match="changed"):
-        read_shard([one], lambda some: [place], ReadingPolicy(), Shard(4, 4), tmp_path / "4.part")
+    one, place = indexed(tmp_path / "a.jsonl", content)
+    spans = [spans_of([one], shard)[0] for shard in all_shards(4)]
+    assert [span.first for span in spans[1:]] == [span.stop for span in spans[:-1]]
+    here = one.chunks[spans[2].first].offset
+    # Another shard's bytes changed, which that one notices.
+    place.write_bytes(content[: here - 40] + b"\xff" * 40 + content[here:])
+    for number, shard in enumerate(all_shards(4)):
+        arguments = ([one], lambda some: [*some] and pytest.fail("staged"), ReadingPolicy(max_bad_fraction=1), shard)
+        if number == 1:
+            with pytest.raises(DataError, match="changed"):
+                read_shard(*arguments, tmp_path / "part")
+        else:
+            read_shard(*arguments, tmp_path / "part")
+
+
+LINES = {
+    "ends as usual": b'{"text":"%d"}\n',
+    "carriage returns": b'{"text":"%d"}\r\n',
+    "blank lines": b'{"text":"%d"}\n\n \n',
+    "characters of several bytes": '{"text":"%d €äß漢字🙂"}\n'.encode(),
+    "long lines": b'{"text":"%d ' + b"long " * 150 + b'"}\n',
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_large_file_of_lines_is_read_in_ranges_as_in_one_piece(tmp_path, monkeypatch, small_chunks, name, mark):
+    lines = [LINES[name] % number for number in range(400)]
+    lines[5::40] = [b"oops %d\n" % number for number in range(len(lines[5::40]))]
+    content = mark + b"".join(lines).rstrip()
+    one, place = indexed(tmp_path / "a.jsonl", content)
+    small = source(tmp_path / "b.jsonl", b'{"text":"of its own"}')
+    assert len(one.chunks) > 4
+    plain = [(replace(one, chunks=()), place), small]
+    expected = reading(tmp_path, plain, 0, monkeypatch)
+    for shards in (1, 2, 5):
+        assert reading(tmp_path, [(one, place), small], shards, monkeypatch) == expected
+    assert (expected[2]["quarantined"], expected[2]["records"]) == (10, 391)
+
+
+def test_an_overlong_line_at_the_edge_of_a_range_stays_one_line(tmp_path, monkeypatch, small_chunks):
+    for module in (blocks, line_reading):
+        monkeypatch.setattr(module, "LONGEST_LINE", 1500)
+    lines = [b'{"text":"%d"}\n' % number for number in range(300)]
+    lines[100:100] = [b'{"text":"' + b"x" * 5000 + b'"}\n'] * 2
+    one, place = indexed(tmp_path / "a.jsonl", b"".join(lines))
+    expected = reading(tmp_path, [(replace(one, chunks=()), place)], 0, monkeypatch)
+    assert expected[2]["quarantined"] == 2
+    for shards in (3, 9):
+        assert reading(tmp_path, [(one, place)], shards, monkeypatch) == expected
+
+
+OTHER_FILES = {
+    "a.jsonl.gz": gzip.compress(b'{"text":"a"}\n' * 4000),
+    "a.csv": b"text\n" + b"a\n" * 4000,
+    "a.json": b"[" + b",".join([b'{"text":"a"}'] * 4000) + b"]",
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FILES)
+def test_other_files_have_no_index_and_go_to_one_shard(tmp_path, small_chunks, name):
+    one, _ = indexed(tmp_path / name, OTHER_FILES[name])
+    assert not one.chunks
+    assert [len(spans_of([one], shard)) for shard in all_shards(4)] == [1, 0, 0, 0]
+
+
+def test_an_index_goes_with_the_staged_sources_and_into_no_manifest(tmp_path, small_chunks):
+    place = tmp_path / "a.jsonl"
+    one, _ = indexed(place, b'{"text":"a line"}\n' * 400)
+    for scratch in (None, tmp_path / "scratch"):
+        (staged,) = stage_sources([{"path": str(place), "digest": one.digest}], scratch, tmp_path / "work")
+        assert staged.chunks == one.chunks != ()
+        facts = facts_of([staged])
+        assert "chunks" not in json.dumps(facts)
+        assert sources_of(json.loads(json.dumps({**facts, **index_of([staged])}))) == [staged]
+    assert index_of([source(tmp_path / "b.jsonl", b"{}\n")[0]]) == {}
+
+
+def test_parts_that_leave_something_out_are_refused(tmp_path, monkeypatch, small_chunks):
+    sources = [
+        indexed(tmp_path / "a.jsonl", b'{"text":"a line"}\n' * 400),
+        source(tmp_path / "b.jsonl", b'{"text":"b"}'),
+    ]
+    reading(tmp_path, sources, 3, monkeypatch)
+    made = [tmp_path / f"{number}.part" for number in (1, 2, 3)]
+    for parts in (made[:2], made[1:], [made[0], made[2]], [*made, made[2]], [made[0], *made]):
+        with pytest.raises(DataError, match="do not match"), open(tmp_path / "q", "w+b") as quarantine:
+            read_records(sources, ReadingPolicy(), io.BytesIO(), quarantine, tmp_path / "kept", parts=parts)
 
 
 def test_a_damaged_part_is_one_sentence(tmp_path):
@@ -80,10 +180,10 @@ def places_of(sources):
 
 
 def reading(folder, sources, shards, monkeypatch):
-    """Return the bytes of records and quarantine, and the facts, read in so many shards."""
+    """Return the bytes of records and quarantine, and the facts, read in so many shards; 0 for no shard's help."""
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 512)
     parts = []
-    for shard in all_shards(shards):
+    for shard in [Shard(number, shards) for number in range(1, shards + 1)]:
         parts.append(folder / f"{shard.index}.part")
         given = [one for one, _ in sources]
         read_shard(given, places_of(sources), ReadingPolicy(max_bad_fraction=1), shard, parts[-1])

@@ -22,7 +22,8 @@ from snaketune.storage.disks import (
     temporary_place,
     usual_folders,
 )
-from snaketune.storage.staging import ensure_staged, facts_of, sources_of, stage_sources
+from snaketune.storage.stage_facts import facts_of, sources_of
+from snaketune.storage.staging import ensure_staged, stage_sources
 
 BUILTIN = {"path": "builtin:quickstart", "digest": "builtin"}
 CONTENT = PAIR * 1000

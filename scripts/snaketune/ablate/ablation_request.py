@@ -24,7 +24,8 @@ from snaketune.settings.planning_slice import PlanningSlice
 from snaketune.settings.training_slices import TrainingSlice
 from snaketune.storage.copy_targets import BUILTIN
 from snaketune.storage.disks import Disks
-from snaketune.storage.staging import ensure_staged, sources_of
+from snaketune.storage.stage_facts import sources_of
+from snaketune.storage.staging import ensure_staged
 
 COMPILERS = ("g++", "clang++", "c++")
 

@@ -78,10 +78,14 @@ def gathered(pieces: Iterable[Any], results: Iterator[Any]) -> Iterator[Any]:
         try:
             yield next(results)
         except StopIteration:
-            raise DataError(
-                "The shard parts do not match the data: delete the folder `parts` of this stage and run the same"
-                " command."
-            ) from None
+            raise unfit_parts() from None
+
+
+def unfit_parts() -> DataError:
+    """Return the error for parts that are not those of the data."""
+    return DataError(
+        "The shard parts do not match the data: delete the folder `parts` of this stage and run the same command."
+    )
 
 
 def _unfit(path: str | Path) -> DataError:

@@ -11,6 +11,7 @@ from snaketune.core.errors import DataError
 from snaketune.core.private_folders import own_place
 from snaketune.data.quickstart import quickstart_lines
 from snaketune.data.quickstart_preferences import label_lines, pair_lines
+from snaketune.data.sources.pieces import Chunk
 from snaketune.storage.disks import AUTO, Candidate, Disk, Disks, existing, read_rate
 from snaketune.storage.object_storage import is_remote
 
@@ -28,7 +29,7 @@ class Source:
     """A source as the user named it, its size in bytes and its content digest (XXH3-128).
 
     ``options`` are its own settings: name, format, columns, weight and max_records; ``part`` is the number of the
-    configured source to which the file belongs.
+    configured source to which the file belongs; ``chunks`` is the index of a large file of lines.
     """
 
     path: str
@@ -36,6 +37,7 @@ class Source:
     digest: str
     options: dict[str, Any] = field(default_factory=dict)
     part: int = 0
+    chunks: tuple[Chunk, ...] = ()
 
 
 def choose_folders(

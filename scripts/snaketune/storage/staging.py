@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from snaketune.core.digests import file_digest
 from snaketune.core.errors import DataError
 from snaketune.core.locks import wait_for_lock
 from snaketune.core.private_folders import PrivateFolder
+from snaketune.data.sources import line_chunks
+from snaketune.data.sources.pieces import Chunk
 from snaketune.data.sources.source_files import changed, empty, open_source
 from snaketune.storage.copy_targets import BUILTIN, Source, choose_folders, copy_of
 from snaketune.storage.copying import Copied, copy_verified
@@ -36,6 +38,7 @@ class Staged:
         how: ``in place``, ``copy``, ``reflink``, ``found`` (an earlier copy), ``generated`` or ``fetched``.
         resumed: bytes left by an interrupted copy.
         read_before, read_after: measured read throughput of the original and of the place, bytes per second, or None.
+        chunks: the index of its lines, where it was made while the file was verified.
     """
 
     place: Path
@@ -43,6 +46,7 @@ class Staged:
     resumed: int = 0
     read_before: float | None = None
     read_after: float | None = None
+    chunks: tuple[Chunk, ...] = ()
 
 
 def stage_sources(
@@ -74,25 +78,11 @@ def stage_sources(
             source, found = _stage_object(entry, source, folder, contents)
         else:
             found = _proven_in_place(source, _stage(source, folder, work))
-        sources.append(replace(source, options=entry.get("options", {}), part=entry.get("part", 0)))
+        own = {"options": entry.get("options", {}), "part": entry.get("part", 0)}
+        sources.append(replace(source, **own, chunks=found.chunks or _chunks_of(source, found.place)))
         staged.append(found)
     _note(Path(work), sources, staged)
     return sources
-
-
-def facts_of(sources: Iterable[Source]) -> dict[str, Any]:
-    """Return the content of stage.json."""
-    return {"sources": [_written(source) for source in sources]}
-
-
-def _written(source: Source) -> dict[str, Any]:
-    """Return a source as a dictionary, without empty ``options`` and ``part``."""
-    return {key: value for key, value in asdict(source).items() if value or key not in ("options", "part")}
-
-
-def sources_of(facts: dict[str, Any]) -> list[Source]:
-    """Return the sources listed in stage.json."""
-    return [Source(**entry) for entry in facts["sources"]]
 
 
 def ensure_staged(
@@ -184,9 +174,22 @@ def _proven_in_place(source: Source, found: Staged) -> Staged:
     """Verify that a source used in place still has the content that the workflow recorded."""
     if found.how != "in place":
         return found
+    start = time.perf_counter()
+    if chunks := _chunks_of(source, found.place):
+        measured = source.bytes / max(time.perf_counter() - start, 1e-9)
+        return Staged(found.place, found.how, 0, measured, measured, chunks)
     if (rate := _rate_if_intact(source, found.place)) is None:
         raise changed(source.path)
     return Staged(found.place, found.how, 0, rate, rate)
+
+
+def _chunks_of(source: Source, place: Path) -> tuple[Chunk, ...]:
+    """Return the index of a source's lines, from its disk: this verifies the file if it has one."""
+    if source.bytes <= line_chunks.CHUNK_BYTES:
+        return ()
+    with open(place, "rb") as file:
+        forget(file.fileno())
+    return tuple(line_chunks.chunks_of(source.path, place, source.bytes, source.digest))
 
 
 def _ensure(source: Source, target: Path, make: Callable[[Source, Path], Copied]) -> Staged:

@@ -11,9 +11,18 @@ from snaketune.data.records.line_reading import BlockResult
 from snaketune.data.records.reading_policy import Reading
 from snaketune.data.records.seen import Seen
 from snaketune.data.sources.blocks import SourceBlocks
+from snaketune.data.sources.containers import Container
 
 IGNORED_SHOWN = 50
 SHARE_SHOWN = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What is known of a source that a shard has read: its container, and what its members besides the records are."""
+
+    container: Container = field(default_factory=Container)
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -26,7 +35,7 @@ class SourceAccount:
     quarantined: int = 0
     set_aside: int = 0
     seen: Seen = field(default_factory=Seen)
-    blocks: SourceBlocks | None = None
+    blocks: SourceBlocks | Layout | None = None
     name: str = ""
 
     def add(self, result: BlockResult) -> None:

@@ -16,15 +16,18 @@ from snaketune.data.formats.first_records import TO_UTF8, no_objects
 from snaketune.data.formats.formats import check_columns
 from snaketune.data.formats.refusals import absent_column
 from snaketune.data.parallel import BYTES_PER_PROCESS, ordered_results
-from snaketune.data.records.accounting import SourceAccount, counted
+from snaketune.data.records.accounting import Layout, SourceAccount, counted
 from snaketune.data.records.field_paths import column_of
 from snaketune.data.records.fields import listed
 from snaketune.data.records.line_reading import BlockResult, LineReader
 from snaketune.data.records.parsing import parse_line
 from snaketune.data.records.quarantine import Quarantine, Refusal
 from snaketune.data.records.reading_policy import Limits, Reading, ReadingPolicy
-from snaketune.data.shards import gathered, read_parts
+from snaketune.data.records.shard_parts import Begun, Ended, ReadSources
+from snaketune.data.shards import read_parts
 from snaketune.data.sources.blocks import Block, SourceBlocks, is_packed
+from snaketune.data.sources.line_chunks import blocks_of_chunks
+from snaketune.data.sources.pieces import Chunk
 from snaketune.storage.copy_targets import Source
 from snaketune.storage.staging import progress_bar
 
@@ -55,7 +58,7 @@ class RecordReader:
         self._named = dict(policy.columns)
         self._found: set[str] = set()
         self.quarantine = quarantine
-        self.accounts: list[SourceAccount] = []
+        self.accounts: dict[int, SourceAccount] = {}
 
     def read(self, sources: list[tuple[Source, Path]], threads: int, parts: Sequence[str | Path] = ()) -> None:
         """Read all lines of all sources, each with the place where it lies, in bounded memory.
@@ -68,14 +71,17 @@ class RecordReader:
         Raises:
             DataError: if a file cannot be read, changed, has no lines or has no known shape.
         """
-        processes = 1 if parts else processes_for([source for source, _ in sources], threads)
-        blocks = self.blocks(sources, processes > 1)
-        read = gathered(blocks, read_parts(parts)) if parts else self.results(blocks, processes)
+        given = [source for source, _ in sources]
+        if parts:
+            read = self._read_by_shards(given, parts)
+        else:
+            processes = processes_for(given, threads)
+            read = self.results(self.blocks(sources, processes > 1), processes)
         with reading_bar(sources) as bar:
             for result in read:
                 self._add(result)
                 bar.update(result.consumed)
-        for account in self.accounts:
+        for account in self.accounts.values():
             if not account.records + account.quarantined:
                 raise _no_lines(account.path)
 
@@ -110,17 +116,47 @@ class RecordReader:
         """Yield the blocks of all sources, each with its reading."""
         return chain.from_iterable(self.blocks_of(at, *source, several) for at, source in enumerate(sources))
 
-    def blocks_of(self, index: int, source: Source, place: Path, several: bool) -> Iterator[Block]:
-        """Yield the blocks of a source with its reading; for plain files, other processes read the bytes themselves."""
+    def blocks_of(
+        self, index: int, source: Source, place: Path, several: bool, chunks: Sequence[Chunk] | None = None
+    ) -> Iterator[Block]:
+        """Yield the blocks of a source, or of some of its chunks, with its reading.
+
+        For plain files, other processes read the bytes themselves. The reading is always decided on the beginning.
+        """
         found = SourceBlocks(index, source.path, place, source.digest)
-        policy = self._policy.of_source(source.options)
-        check_columns(policy.format, policy.columns)
-        self._named |= policy.columns
+        policy = self._policy_of(source)
         reading, blocks = self._choose(iter(found), source.path, policy)
-        self.accounts.append(SourceAccount(source.path, reading, blocks=found, name=source.options.get("name", "")))
+        self._open_account(index, source, reading, found)
+        if chunks is not None:
+            blocks = blocks_of_chunks(index, source.path, place, chunks)
         for block in blocks:
             known = replace(block, reading=reading)
             yield known.by_reference() if several and block.is_plain else known
+
+    def _policy_of(self, source: Source) -> ReadingPolicy:
+        policy = self._policy.of_source(source.options)
+        check_columns(policy.format, policy.columns)
+        self._named |= policy.columns
+        return policy
+
+    def _open_account(self, index: int, source: Source, reading: Reading, layout: SourceBlocks | Layout) -> None:
+        name = source.options.get("name", "")
+        self.accounts[index] = SourceAccount(source.path, reading, blocks=layout, name=name)
+
+    def _read_by_shards(self, sources: Sequence[Source], parts: Sequence[str | Path]) -> Iterator[BlockResult]:
+        """Yield what shards have read; no source is opened again."""
+        read = ReadSources(sources)
+        for result in read_parts(parts):
+            if isinstance(result, Begun):
+                read.begin(result)
+                self._policy_of(sources[result.source])
+                if result.source not in self.accounts:
+                    self._open_account(result.source, sources[result.source], result.reading, Layout())
+            elif isinstance(result, Ended):
+                self.accounts[result.source].blocks = result.layout
+            else:
+                yield result
+        read.finish()
 
     def _add(self, result: BlockResult) -> None:
         self._records.write(result.written)
@@ -146,23 +182,25 @@ class RecordReader:
         """
         if unseen := {*map(column_of, self._named.values()), *map(column_of, self._policy.ignore)} - self._found:
             self._refuse_unseen(min(unseen))
-        for account in self.accounts:
+        for account in self.accounts.values():
             if name := account.lost():
                 raise DataError(
                     f"{account.path}: {name!r} has text in most records but is not used, since the first records lack "
                     f"it: write {ignore_line([name])} to leave it out, or name it in data.columns."
                 )
-        if self._policy.system_prompt and all(account.reading.format == "text" for account in self.accounts):
+        if self._policy.system_prompt and all(account.reading.format == "text" for account in self.accounts.values()):
             raise ConfigError("data.system_prompt: plain text has no system message: set it to null.")
         return {
-            "sources": [account.facts() for account in self.accounts],
+            "sources": [account.facts() for account in self.accounts.values()],
             "records": self.records,
             "quarantined": self.quarantine.total,
             "reasons": dict(sorted(self.quarantine.reasons.items())),
         }
 
     def _refuse_unseen(self, name: str) -> None:
-        found = sorted({name for account in self.accounts for name in (*account.seen.unused, *account.columns())})
+        found = sorted(
+            {name for account in self.accounts.values() for name in (*account.seen.unused, *account.columns())}
+        )
         columns, where = self._named, counted(len(self.accounts), "source")
         if name in map(column_of, columns.values()):
             path = next(path for path in columns.values() if column_of(path) == name)
@@ -172,7 +210,7 @@ class RecordReader:
     @property
     def records(self) -> int:
         """The number of records read so far."""
-        return sum(account.records for account in self.accounts)
+        return sum(account.records for account in self.accounts.values())
 
     def refuse_if_too_bad(self, kept_at: str | Path) -> None:
         """Stop when too many lines were quarantined, after keeping a copy of them at ``kept_at``.
@@ -182,7 +220,7 @@ class RecordReader:
         Raises:
             DataError: with the counts per reason, the first case and the place of the copy.
         """
-        aside = sum(account.set_aside for account in self.accounts)
+        aside = sum(account.set_aside for account in self.accounts.values())
         bad = self.quarantine.total - aside
         lines = bad + self.records
         if aside and not lines:
@@ -224,7 +262,7 @@ def read_records(
     The bytes that are written depend neither on ``threads`` nor on ``parts``.
 
     Args:
-        sources: each source with the place to read it from.
+        sources: each source with the place to read it from, which is not used if there are ``parts``.
         policy: how lines are read.
         records: receives canonical records in input order, one JSON object per line.
         quarantine: receives the refused lines; a real file, since it is copied when the run has to stop.

@@ -2,26 +2,29 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
-from itertools import accumulate
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 from snaketune.core.atomic import writing
 from snaketune.core.canonical import read_json
 from snaketune.core.manifest import write_manifest
-from snaketune.data.records.accounting import summary_of
+from snaketune.data.records.accounting import Layout, summary_of
 from snaketune.data.records.line_reading import BlockResult
 from snaketune.data.records.quarantine import Quarantine
 from snaketune.data.records.reading import RecordReader, processes_for, read_records, reading_bar
 from snaketune.data.records.reading_policy import Limits, ReadingPolicy
+from snaketune.data.records.shard_parts import Begun, Ended, Span, spans_of
 from snaketune.data.shards import Shard, write_part
-from snaketune.data.sources.blocks import Block
+from snaketune.data.sources.pieces import Chunk
 from snaketune.settings.data_slices import ReadingSlice, StageSettings
-from snaketune.storage.copy_targets import Source
+from snaketune.storage.copy_targets import BUILTIN, Source
 from snaketune.storage.disks import Disks
-from snaketune.storage.staging import ensure_staged, sources_of
+from snaketune.storage.object_storage import is_remote
+from snaketune.storage.stage_facts import sources_of
+from snaketune.storage.staging import ensure_staged
 
 
 def read_shard(
@@ -34,8 +37,8 @@ def read_shard(
 ) -> None:
     """Convert the lines of one shard of the sources and write the results to the file ``part``.
 
-    A shard skips sources that belong entirely to other shards. It reads a source that begins in an earlier shard from
-    the start, to find the number of its first line, which costs little compared with conversion, and stops at its end.
+    A shard opens only the sources that it has something of. Of a large file of lines it reads its own chunks, and the
+    first records, which decide how the source is read. Other sources are read whole by one shard.
 
     Args:
         sources: all sources.
@@ -49,48 +52,51 @@ def read_shard(
         ConfigError: if a setting does not fit the data.
         DataError: if a source cannot be read.
     """
-    own = sources_of_shard(sources, shard)
-    some = [sources[index] for index in own]
-    found = dict(zip(own, places(some), strict=True))
+    spans = spans_of(sources, shard)
+    found = dict(zip(spans, _places_of([sources[index] for index in spans], list(spans.values()), places), strict=True))
     reader = RecordReader(policy, BytesIO(), Quarantine(BytesIO()))
-    processes = processes_for(some, threads)
-    blocks = _blocks_of_shard(reader, sources, found, shard, processes > 1)
-    with reading_bar([(sources[index], place) for index, place in found.items()]) as bar:
-        write_part(part, _shown(reader.results(blocks, processes), bar))
+    processes = processes_for((_part_of(sources[index], span) for index, span in spans.items()), threads)
+    blocks = chain.from_iterable(
+        reader.blocks_of(index, sources[index], place, processes > 1, _chunks_in(sources[index], spans[index]))
+        for index, place in found.items()
+    )
+    with reading_bar([(_part_of(sources[index], spans[index]), place) for index, place in found.items()]) as bar:
+        write_part(part, _marked(_shown(reader.results(blocks, processes), bar), reader, spans))
 
 
-def sources_of_shard(sources: Sequence[Source], shard: Shard) -> list[int]:
-    """Return the numbers, from 0, of the sources that overlap a shard."""
-    starts, total = _starts(sources)
-    ends = map(_last, starts, sources)
-    reach = [(shard.of(start, total), shard.of(end, total)) for start, end in zip(starts, ends, strict=True)]
-    return [index for index, (first, last) in enumerate(reach) if first <= shard.index <= last]
+def _places_of(
+    sources: Sequence[Source], spans: Sequence[Span], places: Callable[[Sequence[Source]], Iterable[Path]]
+) -> list[Path]:
+    """Return where each source of a shard is read: a part of a local file in place, since it is read once."""
+    is_part = [span.stop - span.first < span.count for span in spans]
+    here = [
+        part and not is_remote(one.path) and one.path not in BUILTIN for one, part in zip(sources, is_part, strict=True)
+    ]
+    staged = iter(places([one for one, stays in zip(sources, here, strict=True) if not stays]))
+    return [Path(one.path) if stays else next(staged) for one, stays in zip(sources, here, strict=True)]
 
 
-def _blocks_of_shard(
-    reader: RecordReader, sources: Sequence[Source], places: dict[int, Path], shard: Shard, several: bool
-) -> Iterator[Block]:
-    starts, total = _starts(sources)
-    for index, place in places.items():
-        source, reached = sources[index], starts[index]
-        for block in reader.blocks_of(index, source, place, several):
-            # A container's estimate of consumed bytes may exceed the source; capping it keeps the shards in order.
-            owner = shard.of(min(reached, _last(starts[index], source)), total)
-            if owner > shard.index:
-                break
-            if owner == shard.index:
-                yield block
-            reached += block.consumed
+def _chunks_in(source: Source, span: Span) -> Sequence[Chunk] | None:
+    """Return the chunks to read of a source; None if it is read whole."""
+    return source.chunks[span.first : span.stop] if source.chunks else None
 
 
-def _starts(sources: Sequence[Source]) -> tuple[list[int], int]:
-    """Return the offset of each source among the bytes of all sources, and the total number of bytes."""
-    *starts, total = accumulate((source.bytes for source in sources), initial=0)
-    return starts, total
+def _part_of(source: Source, span: Span) -> Source:
+    """Return a source with the bytes that are read of it."""
+    if not source.chunks:
+        return source
+    offsets = [*(chunk.offset for chunk in source.chunks), source.bytes]
+    return replace(source, bytes=offsets[span.stop] - offsets[span.first])
 
 
-def _last(start: int, source: Source) -> int:
-    return start + max(source.bytes - 1, 0)
+def _marked(results: Iterable[BlockResult], reader: RecordReader, spans: dict[int, Span]) -> Iterator[Any]:
+    """Yield results, those of each source between a beginning and an end."""
+    for source, of_source in groupby(results, key=lambda result: result.source):
+        account = reader.accounts[source]
+        yield Begun(source, account.reading, spans[source])
+        yield from of_source
+        if account.blocks:
+            yield Ended(source, Layout(account.blocks.container, tuple(account.blocks.beside)))
 
 
 def _shown(results: Iterable[BlockResult], bar: Any) -> Iterator[BlockResult]:
@@ -118,7 +124,10 @@ def read_all(job: ReadingJob) -> None:
     """Read the staged sources into canonical records and a quarantine."""
     settings, work = job.settings, Path(job.settings["work"])
     sources = sources_of(read_json(job.stage))
-    places = ensure_staged(sources, settings["scratch"], work, Disks.of(os.environ, work))
+    # What shards have read needs no place.
+    places = [Path(source.path) for source in sources]
+    if not job.parts:
+        places = ensure_staged(sources, settings["scratch"], work, Disks.of(os.environ, work))
     kept_at = work / "quarantine" / f"{job.quarantine.parent.name}.jsonl"
     policy, limits = ReadingPolicy.of_slice(job.cfg), Limits.of_slice(job.cfg)
     with writing(job.records) as records, writing(job.quarantine) as quarantine:

@@ -16,7 +16,7 @@ from snaketune.data.records.reading_policy import Reading
 from snaketune.data.sources.containers import ARRAY, LINES, MEMBER, OBJECTS, ROWS, TABLE, Container, recognise
 from snaketune.data.sources.contents import Content, opened
 from snaketune.data.sources.delimited import RowCutter
-from snaketune.data.sources.pieces import BLOCK_BYTES, Coding, Piece
+from snaketune.data.sources.pieces import BLOCK_BYTES, Chunk, Coding, Piece
 from snaketune.data.sources.tables import TableCutter
 
 if TYPE_CHECKING:
@@ -139,10 +139,10 @@ class SourceBlocks:
             table = self._table if content.file else TableCutter(None, content.stream, self._path)
             yield from table.cut()
         elif kind == LINES:
-            yield from _Cutter(content.stream, self._path, self.container.unit).cut()
+            yield from LineCutter(content.stream, self._path, self.container.unit).cut()
         else:
             items = self._items(content)
-            yield from _Cutter(items, self._path, self.container.unit).cut()
+            yield from LineCutter(items, self._path, self.container.unit).cut()
             self.beside = items.beside()
 
     def _items(self, content: Content) -> "Items":
@@ -172,17 +172,33 @@ def _damaged(path: str, unit: str, number: int, error: EOFError) -> DataError:
     )
 
 
-class _Cutter:
-    """Cuts a stream after the last line end in every 256 KiB."""
+class LineCutter:
+    """Cuts a stream after the last line end in every 256 KiB.
 
-    def __init__(self, stream: io.RawIOBase, path: str, unit: str = "line"):
-        self._stream, self._path, self._unit = stream, path, unit
+    Args:
+        stream: the bytes, from ``start.offset`` on.
+        path: the user's name of the source.
+        unit: what a line is called.
+        start: where to begin; None for the beginning.
+
+    Attributes:
+        line: number of the line after the last piece; ``offset`` is its byte offset.
+        position: how far the stream was read, as a byte offset.
+    """
+
+    def __init__(self, stream: io.RawIOBase, path: str, unit: str = "line", start: Chunk | None = None):
+        self._stream, self._path, self._unit, self._start = stream, path, unit, start
         self._buffer = bytearray(BLOCK_BYTES)
-        self._line, self._offset = 1, 0
+        self.line, self.offset = (start.line, start.offset) if start else (1, 0)
+        self.position = self.offset
 
     def cut(self) -> Iterator[Piece]:
         """Yield pieces of whole lines."""
-        rest, piece = b"", self._start()
+        if self._start:
+            rest = self._read(b"", self._start.position - self.offset)
+            piece = self._read(rest)
+        else:
+            rest, piece = b"", self._beginning()
         while piece:
             end = piece.rfind(b"\n") + 1
             if end:
@@ -197,17 +213,17 @@ class _Cutter:
         if rest:
             yield self._block(rest)
 
-    def _start(self) -> bytes:
+    def _beginning(self) -> bytes:
         first = self._read(b"")
         if first.startswith(BYTE_ORDER_MARK):
-            self._offset = len(BYTE_ORDER_MARK)
+            self.offset = len(BYTE_ORDER_MARK)
             return first[len(BYTE_ORDER_MARK) :]
         return first
 
     def _block(self, content: bytes, skipped: int = 0) -> Piece:
-        block = Piece(self._line, self._offset, len(content), content)
-        self._line += content.count(b"\n") + (1 if skipped else 0)
-        self._offset += len(content) + skipped
+        block = Piece(self.line, self.offset, len(content), content)
+        self.line += content.count(b"\n") + (1 if skipped else 0)
+        self.offset += len(content) + skipped
         return block
 
     def _skip_line(self, rest: bytes) -> tuple[bytes, int, bytes]:
@@ -219,12 +235,13 @@ class _Cutter:
             skipped += len(piece)
         return beginning, skipped, b""
 
-    def _read(self, before: bytes) -> bytes:
-        """Return the next bytes, as many as fit; errors also count the lines of ``before``, not yielded yet."""
-        filled, view = 0, memoryview(self._buffer)
+    def _read(self, before: bytes, size: int | None = None) -> bytes:
+        """Return the next ``size`` bytes, by default a block; errors also count the lines of ``before``."""
+        buffer = self._buffer if size is None else bytearray(size)
+        filled, view = 0, memoryview(buffer)
         try:
-            while filled < len(view) and (size := self._stream.readinto(view[filled:])):
-                filled += size
+            while filled < len(view) and (taken := self._stream.readinto(view[filled:])):
+                filled += taken
         except EOFError as error:
             raise _damaged(self._path, self._unit, self._reached(before, view[:filled]), error) from None
         except OSError as error:
@@ -233,7 +250,8 @@ class _Cutter:
             raise DataError(
                 f"{self._path}: reading stopped after {self._unit} {number} ({reason}): check the disk."
             ) from None
+        self.position += filled
         return bytes(view[:filled])
 
     def _reached(self, before: bytes, read: Any) -> int:
-        return self._line - 1 + (before + bytes(read)).count(b"\n")
+        return self.line - 1 + (before + bytes(read)).count(b"\n")

@@ -33,3 +33,23 @@ class Piece:
     size: int
     content: bytes
     coding: Coding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive blocks of an uncompressed file of lines that can be read without what is before them.
+
+    Attributes:
+        line: number of the first line, from 1.
+        offset: byte offset of the first line.
+        position: how far the file had been read when the line before ended: the next bytes are read from there, so that
+            the blocks are cut as in a reading of the whole file.
+        blocks: number of blocks.
+        digest: XXH3-128 of the content of the blocks.
+    """
+
+    line: int
+    offset: int
+    position: int
+    blocks: int
+    digest: str
