@@ -78,8 +78,8 @@ def stage_sources(
             source, found = _stage_object(entry, source, folder, contents)
         else:
             found = _proven_in_place(source, _stage(source, folder, work))
-        own = {"options": entry.get("options", {}), "part": entry.get("part", 0)}
-        sources.append(replace(source, **own, chunks=found.chunks or _chunks_of(source, found.place)))
+        chunks = found.chunks or _chunks_of(source, found.place)
+        sources.append(replace(source, options=entry.get("options", {}), part=entry.get("part", 0), chunks=chunks))
         staged.append(found)
     _note(Path(work), sources, staged)
     return sources
@@ -176,8 +176,8 @@ def _proven_in_place(source: Source, found: Staged) -> Staged:
         return found
     start = time.perf_counter()
     if chunks := _chunks_of(source, found.place):
-        measured = source.bytes / max(time.perf_counter() - start, 1e-9)
-        return Staged(found.place, found.how, 0, measured, measured, chunks)
+        rate: float | None = source.bytes / max(time.perf_counter() - start, 1e-9)
+        return Staged(found.place, found.how, 0, rate, rate, chunks)
     if (rate := _rate_if_intact(source, found.place)) is None:
         raise changed(source.path)
     return Staged(found.place, found.how, 0, rate, rate)
