@@ -175,12 +175,11 @@ def _proven_in_place(source: Source, found: Staged) -> Staged:
     if found.how != "in place":
         return found
     start = time.perf_counter()
-    if chunks := _chunks_of(source, found.place):
-        rate: float | None = source.bytes / max(time.perf_counter() - start, 1e-9)
-        return Staged(found.place, found.how, 0, rate, rate, chunks)
-    if (rate := _rate_if_intact(source, found.place)) is None:
+    chunks = _chunks_of(source, found.place)
+    seconds = max(time.perf_counter() - start, 1e-9)
+    if (rate := source.bytes / seconds if chunks else _rate_if_intact(source, found.place)) is None:
         raise changed(source.path)
-    return Staged(found.place, found.how, 0, rate, rate)
+    return Staged(found.place, found.how, 0, rate, rate, chunks)
 
 
 def _chunks_of(source: Source, place: Path) -> tuple[Chunk, ...]:
