@@ -85,8 +85,8 @@ def test_measured_packing_and_right_sizing_agree_with_the_arithmetic(tmp_path):
     [
         (4.0, 8.0, {"packing": 4.0, "right_sizing": 2.0, "together": 4.1}, "remove the same padding"),
         (4.0, 6.0, {}, "they overlap"),
-        (4.0, 3.0, {}, "some help each other"),
-        (4.0, 4.1, {}, "do not stand in each other's way"),
+        (4.0, 3.0, {}, "some reinforce each other"),
+        (4.0, 4.1, {}, "they are independent"),
     ],
 )
 def test_one_sentence_says_why_the_whole_is_not_the_product(measured, product, removing, words):

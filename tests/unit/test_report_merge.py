@@ -66,7 +66,7 @@ def test_a_right_sum_whose_format_costs_something_is_amber_with_the_choice():
     assert any("(0.0800 to 0.130)" in value for value in rows.values())
     assert rows["Generated answers that differ in the merged model"] == "3 of 43"
     page = text_of(facts)
-    assert "rounded to nearest" in page and "worth a look" in page
+    assert "rounded to nearest" in page and "notable cost" in page
 
 
 def test_an_equal_merge_is_a_check_that_passed():

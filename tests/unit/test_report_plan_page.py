@@ -127,16 +127,16 @@ def test_a_gpu_says_with_what_setting_it_fits_or_why_not():
 def test_all_parts_of_the_plan_are_there(plan):
     page = page_of(plan)
     for words in (
-        "When is it done?",
+        "When will it finish?",
         "Friday 18:00",
         "Costs of a run",
         "Rent or buy",
         "Where does it fit?",
-        "What would change it?",
+        "What would change the plan?",
         "Time reduction",
         "What to choose?",
         "because",
-        "What does it rest on?",
+        "What is it based on?",
         "Price of an hour",
     ):
         assert words in page.text

@@ -63,7 +63,7 @@ def test_a_sparkline_hides_no_spike(values, width, shown):
 def test_no_line_is_wider_than_the_terminal():
     text = describe_trainings([Watched("x" * 300, tuple(line(s) for s in range(1, 500)), 900, 0.0)], 40, Path("work"))
     assert max(map(len, text.splitlines())) <= 40
-    assert describe_trainings([], 80, Path("work")) == "No training is under way in work."
+    assert describe_trainings([], 80, Path("work")) == "No training is running in work."
 
 
 @pytest.fixture

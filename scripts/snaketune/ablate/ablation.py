@@ -119,7 +119,7 @@ class Ablation:
         Raises:
             TrainingError: if neither end can be trained here.
         """
-        self._say(f"{len(self._names)} cases, every one in a process of its own, in {ROUNDS} rounds.")
+        self._say(f"{len(self._names)} cases, each in its own process, in {ROUNDS} rounds.")
         tokens, rounds, began = self._tokens_per_case(), ROUNDS, self._clock()
         found: dict[CaseSetting, list[dict[str, Any]]] = {setting: [] for setting in self._names}
         starts: list[dict[str, Any]] = []

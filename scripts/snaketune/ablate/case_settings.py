@@ -72,10 +72,10 @@ def loading(settings: Operational, setting: CaseSetting) -> Operational:
 
 
 WORDS: dict[str, dict[Any, str]] = {
-    "packing": {True: "packed", False: "one document in a row"},
+    "packing": {True: "packed", False: "one document per row"},
     "tf32": {True: "TF32", False: "exact float32"},
     "bf16": {True: "bfloat16", False: "float32"},
-    "recomputes": {True: "every layer recomputed", False: "nothing recomputed", "auto": "as little as memory needs"},
+    "recomputes": {True: "every layer recomputed", False: "nothing recomputed", "auto": "as little as memory allows"},
     "compiles": {True: "compiled", False: "not compiled"},
     "quantization": {"none": "not quantised", "8bit": "8 bit", "4bit": "4 bit"},
     "liger": {True: "kernels of liger-kernel", False: "the model's own operations"},
@@ -96,7 +96,7 @@ def _word(setting: CaseSetting, name: str) -> str:
     if name == "row_length":
         return f"rows of {value:,} tokens"
     if name == "places":
-        return f"{setting.rows} row{'' if setting.rows == 1 else 's'} at once, the rest accumulated"
+        return f"micro-batch of {setting.rows} row{'' if setting.rows == 1 else 's'}, the rest accumulated"
     if name == "workers":
         return f"{value}, prefetching, pinned memory" if value else "none"
     if name == "optim":

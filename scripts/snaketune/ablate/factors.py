@@ -1,8 +1,8 @@
 """The optimisations of well-known guides: each with its off and on settings, and when it cannot be shown.
 
-Two ends are compared: the slow way of the guides (`baseline`) and the fast one (`fast`). A factor is a group of
-settings in which they differ. It is measured by switching it on alone at the slow end, and off alone at the fast end.
-Other factors belong to neither end and are measured against the fast one.
+Two configurations are compared: the slow one of the guides (`baseline`) and the fast one (`fast`). A factor is a group
+of settings in which they differ. It is measured by switching it on alone in the slow configuration, and off alone in
+the fast one. Other factors belong to neither and are measured against the fast configuration.
 """
 
 from dataclasses import dataclass, replace

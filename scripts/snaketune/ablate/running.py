@@ -60,8 +60,8 @@ class FreshProcesses:
 
 def _death(code: int | None) -> str:
     if code is not None and code < 0:
-        return f"its process was ended by {signal.Signals(-code).name}, as a system does that is out of memory"
-    return f"its process ended with status {code}; the log says why"
+        return f"its process was killed by {signal.Signals(-code).name}, probably for lack of memory"
+    return f"its process exited with status {code}; see the log"
 
 
 def _work(path: Path, parent: str, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

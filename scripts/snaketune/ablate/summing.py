@@ -141,7 +141,7 @@ def outside_words(factor: factors.Factor, parts: Parts, case: Measured) -> dict[
         return {"off_words": "read from the sources' disk", "on_words": "read from scratch"}
     counts = (1, 1) if case.failed else (parts.epoch.saves(case, False), parts.epoch.saves(case, True))
     off, on = (f"{count} checkpoint{'' if count == 1 else 's'} an epoch" for count in counts)
-    return {"off_words": f"every {parts.epoch.save_steps} steps: {off}", "on_words": f"as seldom as pays: {on}"}
+    return {"off_words": f"every {parts.epoch.save_steps} steps: {off}", "on_words": f"cheapest interval: {on}"}
 
 
 def combined(parts: Parts, effects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -185,24 +185,22 @@ def sentence(measured: float, product: float, removing: Mapping[str, float]) -> 
         product: of the single speed-ups.
         removing: factors by which right-sizing and packing reduce positions, alone and ``together``; may be empty.
     """
-    both = f"measured together they give {measured:.2f}"
+    both = f"measured together, they give {measured:.2f}"
     if abs(product / measured - 1) < NEAR:
-        return (
-            f"The parts multiply to {product:.2f} and {both}: within {NEAR:.0%} they do not stand in each other's way."
-        )
+        return f"The product of the parts is {product:.2f}; {both}: within {NEAR:.0%} they are independent."
     if product < measured:
         return (
-            f"The parts multiply to {product:.2f} and {both}: some help each other, because what one leaves over is a"
-            " larger share of the rest for the next."
+            f"The product of the parts is {product:.2f}; {both}: some reinforce each other, because what one"
+            " leaves is a larger share of the rest for the next."
         )
     if removing and removing["packing"] * removing["right_sizing"] > removing["together"] * (1 + NEAR):
         return (
-            f"The parts multiply to {product:.2f} and {both}, because packing ({removing['packing']:.2f} by the"
+            f"The product of the parts is {product:.2f}; {both}, because packing ({removing['packing']:.2f} by the"
             f" arithmetic) and right-sizing ({removing['right_sizing']:.2f}) remove the same padding, which can only be"
             f" removed once ({removing['together']:.2f} together)."
         )
     return (
-        f"The parts multiply to {product:.2f} and {both}, because they overlap: time that one has saved cannot be saved"
+        f"The product of the parts is {product:.2f}; {both}, because they overlap: time saved by one cannot be saved"
         " again by another."
     )
 

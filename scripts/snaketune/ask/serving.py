@@ -22,10 +22,10 @@ def find_merged(results: Path, run: str | None) -> Path:
     models = sorted(path for path in results.glob(f"{RUNS}/*/{LATEST}/{MERGED}") if path.is_dir())
     found = {path.parents[1].name: path for path in models}
     if run is not None and run not in found:
-        there = f"use one of {', '.join(found)}" if found else "give `snakemake train` first"
+        there = f"use one of {', '.join(found)}" if found else "run `snakemake train` first"
         raise ConfigError(f"serve: the run {run} has no merged model in {results}: {there}.")
     if not found:
-        raise ConfigError(f"serve: no run in {results} has a merged model: give `snakemake train` first.")
+        raise ConfigError(f"serve: no run in {results} has a merged model: run `snakemake train` first.")
     if run is None and len(found) > 1:
         raise ConfigError(f"serve: {', '.join(found)} have models: name one as in `make serve RUN={min(found)}`.")
     return found[run or next(iter(found))]

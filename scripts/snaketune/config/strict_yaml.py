@@ -106,10 +106,10 @@ def _integer(loader: _StrictLoader, node: yaml.ScalarNode) -> int:
     """Return a whole number in decimal digits; PyYAML reads ``010`` as 8, and cannot read ``08``."""
     place = f"{loader.name}, line {node.start_mark.line + 1}"
     if len(node.value) > MOST_DIGITS:
-        raise ConfigError(f"{place}: a number of {len(node.value):,} digits is not one: write fewer.")
+        raise ConfigError(f"{place}: {len(node.value):,} digits are too many for a number: write fewer.")
     if re.match(r"[-+]?0[0-9]", node.value):
         raise ConfigError(
-            f"{place}: {node.value} begins with a zero, which some read as a number to the base 8: write"
+            f"{place}: {node.value} begins with a zero, which some programs read as octal: write"
             f" {int(node.value)}, or '{node.value}' in quotes for a text."
         )
     return int(node.value)

@@ -1,6 +1,6 @@
 """The whole page, byte for byte, charts included.
 
-After a wanted change, write it anew and read the difference: ``python tests/golden/report/test_report_golden.py``.
+After a wanted change, regenerate it and review the difference: ``python tests/golden/report/test_report_golden.py``.
 """
 
 import sys

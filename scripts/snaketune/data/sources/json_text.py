@@ -219,7 +219,7 @@ class ListItems(Items):
         if len(self._outside.text) > MOST_BESIDE:
             member = orjson.dumps(self._member).decode()
             raise DataError(
-                f"{self._name}: much stands beside the list {member} of the JSON object, so that it is not clear which"
+                f"{self._name}: the JSON object has much content besides the list {member}, so it is unclear which"
                 f" list is meant: write the right one to a file, `jq -c '.[{member}][]' FILE > lines.jsonl`."
             )
 

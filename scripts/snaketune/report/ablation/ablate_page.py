@@ -13,16 +13,16 @@ from snaketune.report.text import excerpt, visible
 WAYS = {
     "baseline": (
         "Switched on alone",
-        "The guides' slow way with this one change. Every line is measured against the slow way itself.",
+        "The guides' slow configuration with this one change, compared with the unchanged slow configuration.",
     ),
     "fast": (
-        "Taken away from the fast way",
-        "The fast way without this one setting, against the full fast way: what it still contributes when all the "
+        "Removed from the fast configuration",
+        "The fast configuration without this setting, compared with the full one: its contribution when all the "
         "others are on.",
     ),
     "beside": (
-        "Claimed by guides, but not part of the fast way",
-        "Each compared with the unchanged fast way.",
+        "Recommended by guides, but not part of the fast configuration",
+        "Each compared with the unchanged fast configuration.",
     ),
 }
 BUSY = 0.05
@@ -190,7 +190,7 @@ def _memory(case: Mapping[str, Any]) -> str:
 
 def ends(facts: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return both ends with what was measured of each."""
-    names = {"slow": "The guides' slow way", "fast": "The fast way"}
+    names = {"slow": "The guides' slow configuration", "fast": "The fast configuration"}
     return [(names[name], end_rows(end)) for name, end in facts["ends"].items()]
 
 

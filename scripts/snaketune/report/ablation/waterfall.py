@@ -9,7 +9,7 @@ from snaketune.report.charts.charts import Chart
 from snaketune.report.charts.svg import Axis, Span, Spans
 from snaketune.report.text import visible
 
-SLOW, FAST, OVERLAP = "The guides' slow way", "The fast way, measured", "Overlap of the parts"
+SLOW, FAST, OVERLAP = "Slow, as in the guides", "Fast, measured", "Overlap of the parts"
 
 
 @dataclass(frozen=True, slots=True)

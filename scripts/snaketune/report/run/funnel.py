@@ -105,7 +105,7 @@ def funnel(facts: Facts) -> tuple[Step, ...]:
 def _alike(facts: Facts, split: str) -> str:
     """Return how many held-out records have more training records like them than a leak explains, for a label."""
     count = facts.split["eval_alike"] if split == "eval" else None
-    return f" ({units.plain(count)} of them like many training records each)" if count else ""
+    return f" ({units.plain(count)} of them similar to many training records)" if count else ""
 
 
 def line_count(facts: Facts) -> int | None:

@@ -131,7 +131,7 @@ def write_page(found: dict[str, Any], work: str, command: str, name: str) -> Non
         identity = None
     attempt = gather_attempt(found, Path(work) / "runs" / identity if identity else None, command)
     if attempt is None:
-        print(f"{found['run']}: nothing of it has been tried yet.", flush=True)
+        print(f"{found['run']}: not started yet.", flush=True)
         return
     page = Path(found["folder"]) / name
     write_bytes(page, render_unfinished(attempt).encode())

@@ -84,7 +84,7 @@ def _run_folder(arguments: Sequence[str]) -> Path | None:
 def describe_trainings(trainings: Sequence[Watched], width: int, work: Path) -> str:
     """Return what a terminal of ``width`` characters shows."""
     if not trainings:
-        return f"No training is under way in {work}."
+        return f"No training is running in {work}."
     return "\n\n".join("\n".join(line[:width] for line in describe(training, width)) for training in trainings)
 
 
