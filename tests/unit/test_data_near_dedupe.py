@@ -1,5 +1,7 @@
 import random
+import re
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +13,8 @@ from test_data_shingles import plain, similarity
 from snaketune.data.records.canonical_records import count_lines, line_ranges
 from snaketune.data.similarity import near_dedupe
 from snaketune.data.similarity.bitmaps import bitmaps, least_difference, may_be_similar
-from snaketune.data.similarity.minhash import SimilarityCriteria, minhash, near_text
-from snaketune.data.similarity.near_dedupe import Clusters, Store, near_duplicates, sketch_ranges
+from snaketune.data.similarity.minhash import SimilarityCriteria, minhash, near_text, sketch_ranges
+from snaketune.data.similarity.near_dedupe import Clusters, Store, near_duplicates
 from snaketune.data.similarity.shingles import shingled
 
 VOCABULARY = [f"{one}{two}" for one in "bcdfghklmnprst" for two in ("a", "en", "ix", "oru", "ull")]
@@ -31,6 +33,26 @@ def find(path, criteria=None, range_bytes=1 << 20, threads=1, skip=()):
     sketches = sketch_ranges(path, ranges, parts, criteria, folder, threads)
     found = near_duplicates(Store(folder, sketches, criteria), len(out))
     return found.representative, found.similarity
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="only Linux says which pages are in memory")
+def test_keys_do_not_stay_in_memory(tmp_path):
+    rows, bands = 1 << 16, SimilarityCriteria().banding[0]
+    arrays = {
+        "owners": np.arange(rows),
+        "lengths": np.zeros(rows, np.int64),
+        "shingles": np.zeros(0, np.uint64),
+        "sketches": np.zeros((rows, 1), np.uint8),
+        "bitmaps": np.zeros((rows, 1), np.uint64),
+        "wholes": np.zeros((rows, 2), np.uint64),
+        "keys": np.arange(bands * rows, dtype=np.uint32).reshape(bands, rows),
+    }
+    for name, array in arrays.items():
+        np.save(tmp_path / f"part.{name}.npy", array)
+    store = Store(tmp_path, [tmp_path / "part"], SimilarityCriteria())
+    near_duplicates(store, rows)
+    mapping = Path("/proc/self/smaps").read_text().partition("part.keys.npy")[2]
+    assert int(re.search(r"Rss: *([0-9]+) kB", mapping)[1]) < arrays["keys"].nbytes / 1024 / 10
 
 
 def edited(text, rng):

@@ -17,8 +17,8 @@ import xxhash
 from snaketune.data.parallel import in_processes
 from snaketune.data.records.canonical_records import Range, count_lines, line_ranges, read_exact_bytes
 from snaketune.data.shards import read_parts
-from snaketune.data.similarity.minhash import SimilarityCriteria
-from snaketune.data.similarity.near_dedupe import Store, near_duplicates, sketch_ranges, sketches_in
+from snaketune.data.similarity.minhash import SimilarityCriteria, sketch_ranges, sketches_in
+from snaketune.data.similarity.near_dedupe import Store, near_duplicates
 from snaketune.data.similarity.sorted_keys import first_occurrences
 
 

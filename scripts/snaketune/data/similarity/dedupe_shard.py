@@ -7,8 +7,7 @@ from snaketune.data.parallel import in_processes
 from snaketune.data.records.canonical_records import Range, count_lines, line_ranges
 from snaketune.data.shards import Shard, write_part
 from snaketune.data.similarity.dedupe import KEY_BYTES, DedupePolicy, absent, keys_of_range, plan_from_keys
-from snaketune.data.similarity.minhash import sketch_range
-from snaketune.data.similarity.near_dedupe import sketching_tasks
+from snaketune.data.similarity.minhash import sketch_range, sketching_tasks
 
 
 def key_shard(path: Path, policy: DedupePolicy, shard: Shard, part: str | Path, threads: int = 1) -> None:

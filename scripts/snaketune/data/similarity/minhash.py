@@ -5,11 +5,14 @@ to a bucket: only records that share a bucket are compared. Signatures merely pr
 similarity decides (:mod:`snaketune.data.similarity.near_dedupe`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from snaketune.data.parallel import in_processes
 from snaketune.data.records.canonical_records import Range, Turn, read_turns
 from snaketune.data.similarity.bitmaps import WORDS, bitmaps
 from snaketune.data.similarity.shingles import Rows, batches, constants, shingled_with_indentation
@@ -114,3 +117,41 @@ def band_keys(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
         keys ^= keys >> np.uint64(29)
     found: np.ndarray = (keys * constants(1, 6)[0] >> HALF).astype(np.uint32)
     return found
+
+
+def sketch_ranges(
+    path: Path,
+    ranges: Sequence[Range],
+    skip: Sequence[np.ndarray],
+    criteria: SimilarityCriteria,
+    folder: Path,
+    threads: int = 1,
+) -> list[Path]:
+    """Write the sketches of a file of canonical records and return their paths.
+
+    Args:
+        path: the records.
+        ranges: byte ranges of whole lines that cover the file.
+        skip: for each range which of its records are already removed, bool.
+        criteria: what counts as similar.
+        folder: an empty folder for the sketches.
+        threads: processes to use; the result depends neither on their number nor on the ranges.
+    """
+    return list(in_processes(sketch_range, sketching_tasks(path, ranges, skip, criteria, folder), threads))
+
+
+def sketching_tasks(
+    path: Path, ranges: Sequence[Range], skip: Sequence[np.ndarray], criteria: SimilarityCriteria, folder: Path
+) -> list[tuple[Any, ...]]:
+    """Return the arguments of ``sketch_range`` for each range."""
+    firsts = np.cumsum([0, *(len(part) for part in skip)]).tolist()
+    return [
+        (path, span, out, first, criteria, folder / f"{index:06d}")
+        for index, (span, out, first) in enumerate(zip(ranges, skip, firsts, strict=False))
+    ]
+
+
+def sketches_in(folders: Sequence[Path]) -> list[Path]:
+    """Return the paths of the sketches in the folders, in the order of the records."""
+    found = {path.name.split(".")[0]: path.parent for folder in folders for path in folder.glob("*.keys.npy")}
+    return [folder / name for name, folder in sorted(found.items())]

@@ -11,15 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from snaketune.core.errors import DataError
-from snaketune.data.parallel import in_processes
-from snaketune.data.records.canonical_records import Range
 from snaketune.data.similarity.bitmaps import may_be_similar
-from snaketune.data.similarity.minhash import SimilarityCriteria, sketch_range
+from snaketune.data.similarity.minhash import SimilarityCriteria
 from snaketune.data.similarity.shingles import Rows, jaccard
 from snaketune.data.similarity.sorted_keys import HALF, LOW, distinct, shared_keys
 
@@ -48,44 +45,6 @@ class Duplicates:
     verified: int
 
 
-def sketch_ranges(
-    path: Path,
-    ranges: Sequence[Range],
-    skip: Sequence[np.ndarray],
-    criteria: SimilarityCriteria,
-    folder: Path,
-    threads: int = 1,
-) -> list[Path]:
-    """Write the sketches of a file of canonical records and return their paths.
-
-    Args:
-        path: the records.
-        ranges: byte ranges of whole lines that cover the file.
-        skip: for each range which of its records are already removed, bool.
-        criteria: what counts as similar.
-        folder: an empty folder for the sketches.
-        threads: processes to use; the result depends neither on their number nor on the ranges.
-    """
-    return list(in_processes(sketch_range, sketching_tasks(path, ranges, skip, criteria, folder), threads))
-
-
-def sketching_tasks(
-    path: Path, ranges: Sequence[Range], skip: Sequence[np.ndarray], criteria: SimilarityCriteria, folder: Path
-) -> list[tuple[Any, ...]]:
-    """Return the arguments of ``sketch_range`` for each range."""
-    firsts = np.cumsum([0, *(len(part) for part in skip)]).tolist()
-    return [
-        (path, span, out, first, criteria, folder / f"{index:06d}")
-        for index, (span, out, first) in enumerate(zip(ranges, skip, firsts, strict=False))
-    ]
-
-
-def sketches_in(folders: Sequence[Path]) -> list[Path]:
-    """Return the paths of the sketches in the folders, in the order of the records."""
-    found = {path.name.split(".")[0]: path.parent for folder in folders for path in folder.glob("*.keys.npy")}
-    return [folder / name for name, folder in sorted(found.items())]
-
-
 def near_duplicates(store: "Store", records: int) -> Duplicates:
     """Return the representative of each of the ``records`` records whose sketches are in ``store``."""
     clusters = Clusters(records)
@@ -109,8 +68,10 @@ class Store:
     def __init__(self, folder: Path, parts: Sequence[Path], criteria: SimilarityCriteria, keep: bool = False):
         self.criteria = criteria
         self.verified = 0
-        self.owner = np.concatenate([np.load(part.with_suffix(".owners.npy")) for part in parts])
-        lengths = np.concatenate([np.load(part.with_suffix(".lengths.npy")) for part in parts])
+        self.owner, lengths = (
+            np.concatenate([np.load(part.with_suffix(f".{name}.npy")) for part in parts])
+            for name in ("owners", "lengths")
+        )
         if len(lengths) >= 1 << 32:
             raise DataError("dedupe.near: there are more than 2**32 records: set it to false or split the sources.")
         self._sizes, offsets = lengths, np.concatenate([[0], np.cumsum(lengths)])
@@ -138,7 +99,10 @@ class Store:
         return self.criteria.banding[0]
 
     def _band(self, band: int) -> np.ndarray:
-        return np.concatenate([part[band] for part in self._keys])
+        try:
+            return np.concatenate([part[band] for part in self._keys])
+        finally:
+            _forget(*self._keys)
 
     def candidates(self, stays: np.ndarray, changed: np.ndarray) -> Iterator[np.ndarray]:
         """Yield candidate pairs: rows of kept records that share a bucket in which some record changed.
@@ -187,8 +151,7 @@ class Store:
             one, other = one[likely], other[likely]
             sizes = self._sizes[one] + self._sizes[other]
             found.append(start + likely[may_be_similar(self._bitmaps[one], self._bitmaps[other], sizes, threshold)])
-        _forget(self._sketches)
-        _forget(self._bitmaps)
+        _forget(self._sketches, self._bitmaps)
         return np.concatenate(found)
 
 
@@ -211,9 +174,9 @@ def _joined(folder: Path, parts: Sequence[Path], name: str, keep: bool) -> np.nd
     return np.memmap(target, array.dtype, "r").reshape(-1, *array.shape[1:])
 
 
-def _forget(array: np.ndarray) -> None:
-    """Release the pages of a memory-mapped file; they stay in the page cache."""
-    if isinstance(array, np.memmap):
+def _forget(*arrays: np.ndarray) -> None:
+    """Release the pages of memory-mapped files; they stay in the page cache."""
+    for array in (array for array in arrays if isinstance(array, np.memmap)):
         array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
