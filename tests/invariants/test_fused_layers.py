@@ -5,11 +5,12 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from snaketune.train.batches import dense, with_boundaries
 from snaketune.train.kernels import attention
 from snaketune.train.kernels.attention import VARLEN, needs_boundaries, register_varlen, select_attention
+from snaketune.train.kernels.chunked_cross_entropy import put_chunked_loss
 from snaketune.train.kernels.cpu_attention import attend_by_document
 from snaketune.train.kernels.fused_layers import fuse_layers
 
@@ -59,14 +60,14 @@ def assert_same(found, expected):
 @pytest.mark.parametrize(
     ("config", "lora", "fused"),
     [
-        (LlamaConfig(**SIZES), LORA, 2 * (7 + 2 + 1) + 2),
-        (Qwen2Config(**SIZES), LORA, 2 * (7 + 2 + 1) + 2),  # a bias
-        (LlamaConfig(**SIZES), {**LORA, "target_modules": ["q_proj", "down_proj"]}, 2 * (7 + 2 + 1) + 2),
-        (LlamaConfig(**SIZES), None, 2 * (7 + 2 + 1) + 2),  # every weight is trained
-        (LlamaConfig(**SIZES, hidden_act="gelu"), LORA, 2 * (7 + 2) + 2),
-        (GemmaConfig(**SIZES, head_dim=8), LORA, 2 * 7 + 1),  # its norm is another one
-        (LlamaConfig(**SIZES), {**LORA, "use_dora": True}, 2 * 2 + 2),
-        (LlamaConfig(**SIZES), {**LORA, "lora_bias": True}, 2 * 2 + 2),
+        (LlamaConfig(**SIZES), LORA, 2 * (7 + 2 + 2) + 2),
+        (Qwen2Config(**SIZES), LORA, 2 * (7 + 2 + 2) + 2),  # a bias
+        (LlamaConfig(**SIZES), {**LORA, "target_modules": ["q_proj", "down_proj"]}, 2 * (7 + 2 + 2) + 2),
+        (LlamaConfig(**SIZES), None, 2 * (7 + 2 + 2) + 2),  # every weight is trained
+        (LlamaConfig(**SIZES, hidden_act="gelu"), LORA, 2 * (7 + 2 + 1) + 2),
+        (GemmaConfig(**SIZES, head_dim=8), LORA, 2 * (7 + 1) + 1),  # its norm is another one
+        (LlamaConfig(**SIZES), {**LORA, "use_dora": True}, 2 * 3 + 2),
+        (LlamaConfig(**SIZES), {**LORA, "lora_bias": True}, 2 * 3 + 2),
     ],
 )
 def test_fused_layers_give_the_same_logits_and_gradients(config, lora, fused):
@@ -75,8 +76,46 @@ def test_fused_layers_give_the_same_logits_and_gradients(config, lora, fused):
     assert_same(learn(model, batch()), learn(plain, batch()))
 
 
+def test_with_more_tokens_than_inputs_the_adapter_is_added_to_the_weight():
+    plain, model = build(LlamaConfig(**SIZES)), build(LlamaConfig(**SIZES))
+    fuse_layers(model)
+    long = {name: torch.cat([part] * 3) for name, part in batch().items()}
+    assert long["input_ids"].numel() > SIZES["intermediate_size"]
+    assert_same(learn(model, long), learn(plain, long))
+
+
+@pytest.mark.parametrize(
+    ("config", "is_known"),
+    [
+        (LlamaConfig(**SIZES), True),
+        (Qwen2Config(**SIZES), True),
+        (Qwen3Config(**SIZES, head_dim=8), True),
+        (MistralConfig(**SIZES, sliding_window=5), True),
+        (GemmaConfig(**SIZES, head_dim=8), False),
+    ],
+)
+@pytest.mark.parametrize("trained", [0.4, 0.0])
+def test_the_last_layer_of_known_models_is_computed_where_a_loss_follows(config, is_known, trained):
+    plain, model = build(config), build(config)
+    fuse_layers(model)
+    put_chunked_loss(model)
+    seen = []
+    last = model.get_base_model().model.layers[-1].mlp
+    last.register_forward_hook(lambda module, given, out: seen.append(out[..., 0].numel()))
+    labels = batch()["input_ids"].clone()
+    labels[torch.rand(labels.shape, generator=torch.Generator().manual_seed(3)) >= trained] = -100
+    count = int((labels[:, 1:] != -100).sum())
+    results = []
+    for each in (model, plain):
+        loss = each(**batch(), labels=labels, use_cache=False, num_items_in_batch=torch.tensor(7)).loss
+        loss.backward()
+        results.append((loss.detach(), {name: p.grad for name, p in each.named_parameters() if p.grad is not None}))
+    assert seen == [count if is_known else labels.numel()]
+    assert_same(*results)
+
+
 def test_dropout_keeps_a_layer_as_it_is():
-    assert fuse_layers(build(LlamaConfig(**SIZES), lora={**LORA, "lora_dropout": 0.1})) == 2 * 2 + 2
+    assert fuse_layers(build(LlamaConfig(**SIZES), lora={**LORA, "lora_dropout": 0.1})) == 2 * 3 + 2
 
 
 def test_layers_in_other_formats_stay_as_they_are():

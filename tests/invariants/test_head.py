@@ -57,6 +57,14 @@ def test_loss_and_all_gradients_equal_those_of_cross_entropy(dtype, limit, chunk
     assert [part.dtype for part in chunked[1:]] == [dtype] * 3
 
 
+def test_a_target_whose_probability_underflows_has_a_finite_loss():
+    parts, targets = operands(torch.float32)
+    parts[0] *= 100
+    usual = functional.cross_entropy(functional.linear(*parts), targets, reduction="sum")
+    assert float(functional.linear(*parts).softmax(-1).gather(-1, targets[:, None]).min()) == 0
+    assert relative(linear_cross_entropy(*parts[:2], targets, parts[2]), usual) < 1e-6
+
+
 def test_autocast_multiplies_in_its_format_and_sums_in_float32():
     (hidden, weight, _), targets = operands(torch.float32)
     with torch.autocast("cpu", torch.bfloat16):

@@ -8,9 +8,10 @@ Parts and their sources:
 - gradients and optimizer: per trained parameter, as torch, bitsandbytes, torchao and transformers allocate them.
   Gradients are counted in full, as accumulation keeps them; with steps in the backward pass, only the largest one.
 - activations and workspace: traced (see ``tracing``); with offloading, the copies in flight.
-- head: with a chunked loss the logits of one chunk, 8 bytes each (bf16 logits, float32 log-softmax, bf16 gradient),
-  a copy of the last hidden state and its gradient and, if the head is trained, its gradient in float32; otherwise
-  16 bytes per logit of the batch (bf16 logits, float32 copy, log-softmax, float32 and bf16 gradients).
+- head: with a chunked loss the logits of one chunk, 8 bytes each (bf16 logits, float32 log-softmax, bf16 gradient) or
+  4 in float32 (the gradient overwrites the logits), a copy of the last hidden state and its gradient and, if the head
+  is trained, its gradient in float32; otherwise 16 bytes per logit of the batch (bf16 logits, float32 copy,
+  log-softmax, float32 and bf16 gradients).
 - context: memory of the process besides tensors: CUDA's kernels and libraries, or Python and its libraries.
 
 Gigabytes are 10⁹ bytes throughout.
@@ -36,7 +37,7 @@ from snaketune.plan.memory_settings import AdapterSetting, MemorySetting
 
 GB = 1e9
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
-LOGITS_AT_ONCE = {"cuda": 1 << 26, "cpu": 1 << 22}
+LOGITS_AT_ONCE = {"cuda": 1 << 26, "cpu": 8_000_000}
 """Logits that the chunked loss holds at a time (``train/kernels/chunked_cross_entropy.py``)."""
 OFFLOADED_AT_ONCE = 1 << 29
 """Bytes of offloaded activations in flight at a time, in each direction (``kernels/offloading.py``)."""
@@ -191,14 +192,15 @@ def _optimizer_bytes(trained: int, counts: ParameterCounts, setting: MemorySetti
 
 
 def _head_bytes(sizes: TextSizes, setting: MemorySetting) -> float:
-    # 16 bytes per logit for the full loss, 8 for those of a chunk: see the module's docstring for the tensors. The
+    # 16 bytes per logit for the full loss, 8 or 4 for those of a chunk: see the module's docstring for the tensors. The
     # chunked loss also holds the hidden states with their gradient, and the float32 gradient of a trained head.
     if not setting.chunked_loss:
         return 16 * setting.tokens * sizes.vocabulary
     logits = min(LOGITS_AT_ONCE[setting.device], setting.tokens * sizes.vocabulary)
     states = 2 * setting.tokens * sizes.hidden * WIDTH[setting.weight_dtype]
     gradient = 0 if setting.adapter else 4 * sizes.vocabulary * sizes.hidden
-    return 8 * logits + states + gradient
+    per_logit = 4 if setting.weight_dtype == "float32" and not setting.autocast else 8
+    return per_logit * logits + states + gradient
 
 
 def _activations(config: Any, setting: MemorySetting) -> tuple[float, float]:

@@ -17,11 +17,13 @@ from snaketune.model.architecture import body_of
 from snaketune.train.batches import IGNORED, loss_places
 from snaketune.train.device import is_exact
 from snaketune.train.kernels.attention import given_to
+from snaketune.train.kernels.last_layer import is_trimmed
 from snaketune.train.kernels.matrix_products import product
 
 # Logits held at a time: 2^26 are 512 tokens of a vocabulary of 128,000, 0.5 GB with their bfloat16 copies. A CPU is
-# faster with fewer (measured: 15% at vocabularies of 4,096 and 32,000).
-LOGITS_AT_ONCE, LOGITS_AT_ONCE_CPU = 1 << 26, 1 << 22
+# faster with fewer (measured: 15% at vocabularies of 4,096 and 32,000), until the products have too few rows: 8 million
+# are 32 MB, the largest block that glibc keeps for the next chunk, and 162 tokens of a vocabulary of 49,152.
+LOGITS_AT_ONCE, LOGITS_AT_ONCE_CPU = 1 << 26, 8_000_000
 # Settings under which the logits are not just hidden states times a matrix (Gemma, Cohere, Granite, Falcon-H1).
 CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 TOLERANCE_FLOAT32, TOLERANCE_HALF = 1e-4, 2e-2
@@ -43,12 +45,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # would keep all of them. The upstream gradient is a scalar, which the backward pass multiplies in.
         for start in range(0, len(targets), chunk):
             part = slice(start, start + chunk)
-            # In float32: a bfloat16 sum over 100,000 exponentials would drop the small terms.
-            logs = product(hidden[part], weight, bias).log_softmax(-1, dtype=torch.float32)
-            losses[part] = -logs.gather(-1, targets[part, None]).squeeze(-1)
-            if not any(wanted):
+            losses[part], slope = _losses_and_slope(product(hidden[part], weight, bias), targets[part], any(wanted))
+            if slope is None:
                 continue
-            slope = _slope(logs, targets[part], hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = product(slope, weight.t())
             if grad_weight is not None:
@@ -68,10 +67,27 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return *scaled, None, None, None
 
 
-def _slope(logs: torch.Tensor, targets: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return d loss / d logits = softmax - one-hot; overwrites ``logs``, which saves a second buffer of that size."""
-    logs.exp_().scatter_add_(-1, targets[:, None], logs.new_full((len(targets), 1), -1.0))
-    return logs.to(dtype)
+def _losses_and_slope(
+    logits: torch.Tensor, targets: torch.Tensor, with_slope: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the tokens' losses and d loss / d logits = softmax - one-hot; float32 ``logits`` are overwritten with it.
+
+    In float32: a bfloat16 sum over 100,000 exponentials would drop the small terms.
+    """
+    chosen = targets[:, None]
+    if logits.dtype == torch.float32:
+        most, own = logits.amax(-1), logits.gather(-1, chosen).squeeze(-1)
+        shares = torch.softmax(logits, -1, out=logits)
+        # The largest share is exp(0) over the sum of exponentials, so that its logarithm is that of their sum, negated:
+        # it cannot underflow, which the target's own share can.
+        losses = most - own - shares.amax(-1).log()
+    else:
+        shares = logits.log_softmax(-1, dtype=torch.float32)
+        losses = -shares.gather(-1, chosen).squeeze(-1)
+        shares = shares.exp_() if with_slope else shares
+    if not with_slope:
+        return losses, None
+    return losses, shares.scatter_add_(-1, chosen, shares.new_full(chosen.shape, -1.0)).to(logits.dtype)
 
 
 def _as(gradient: torch.Tensor | None, like: torch.Tensor | None) -> torch.Tensor | None:
@@ -91,7 +107,7 @@ def linear_cross_entropy(
         hidden: hidden states at the positions that carry loss, shape [tokens, width].
         weight, bias: of the output layer, shapes [vocabulary, width] and [vocabulary].
         targets: the token to predict from each state, int64, shape [tokens].
-        chunk: tokens whose logits exist at the same time; by default as many as give 2^26 logits (2^22 on a CPU).
+        chunk: tokens whose logits exist at the same time; by default as many as give 2^26 logits (8 million on a CPU).
     """
     dtype = _product_dtype(hidden, weight)
     bias = None if bias is None else bias.to(dtype)
@@ -206,6 +222,8 @@ def _forward_with_loss(head: torch.nn.Linear, original: Callable[..., Any]) -> C
 
 
 def _forward_with_chunks(base: Any, original: Callable[..., Any], loss_of: Callable[..., Any]) -> Callable[..., Any]:
+    trimmed = is_trimmed(base)
+
     # Trainer inspects the signature for num_items_in_batch, and generate for the inputs: hence functools.wraps.
     @functools.wraps(original)
     def forward(*args, labels=None, shift_labels=None, loss_places=None, num_items_in_batch=None, **kwargs):
@@ -214,10 +232,13 @@ def _forward_with_chunks(base: Any, original: Callable[..., Any], loss_of: Calla
         # Arguments of the replaced forward pass that only concern logits and the form of its result.
         for unused in ("logits_to_keep", "return_dict"):
             kwargs.pop(unused, None)
-        hidden = body_of(base)(*args, **kwargs).last_hidden_state
         places, targets = _places_and_targets(labels, shift_labels, loss_places)
-        states = hidden.flatten(0, 1).index_select(0, places.to(hidden.device))
-        total = loss_of(states, targets=targets.to(hidden.device))
+        if trimmed:
+            states = body_of(base)(*args, loss_places=places, **kwargs).last_hidden_state[0]
+        else:
+            hidden = body_of(base)(*args, **kwargs).last_hidden_state
+            states = hidden.flatten(0, 1).index_select(0, places.to(hidden.device))
+        total = loss_of(states, targets=targets.to(states.device))
         return CausalLMOutputWithPast(
             loss=total / (max(1, len(targets)) if num_items_in_batch is None else num_items_in_batch)
         )

@@ -1,12 +1,10 @@
 """Faster layers for float32 training on a CPU: the same sums in fewer passes over memory, with fewer saved tensors.
 
-They replace the ``forward`` of single modules, so that names, hooks and state dicts are unchanged. What a layer
-computes is recognised by its code: a class whose ``forward`` has the same bytecode as Llama's computes the same.
+They replace the ``forward`` of single modules, so that names, hooks and state dicts are unchanged.
 """
 
 import functools
 from collections.abc import Callable
-from types import CodeType
 from typing import Any
 
 import torch
@@ -15,6 +13,9 @@ from transformers.activations import SiLUActivation
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from snaketune.train.kernels.fused_linear import can_be_fused, fused_linear, gated_linear, is_full_precision
+from snaketune.train.kernels.last_layer import trim_last_layer
+from snaketune.train.kernels.recognition import computes_as
+from snaketune.train.kernels.rotary import rotate, rotates, rotating
 
 ACTIVATIONS = (SiLUActivation, torch.nn.SiLU)
 
@@ -33,6 +34,7 @@ def fuse_layers(model: torch.nn.Module) -> int:
         if fused:
             module.forward = fused
             count += 1
+    trim_last_layer(model)
     return count
 
 
@@ -43,24 +45,9 @@ def _fused(module: Any) -> Callable[..., torch.Tensor] | None:
         return functools.partial(_normalized, module)
     if computes_as(module, LlamaMLP) and type(module.act_fn) in ACTIVATIONS and can_be_fused(module.down_proj):
         return functools.partial(_gated, module)
+    if rotates(module) and next(module.parameters()).dtype == torch.float32:
+        return rotating(module, rotate)
     return None
-
-
-def computes_as(module: torch.nn.Module, known: type[torch.nn.Module]) -> bool:
-    """Tell whether the module's forward is the code of a known class under another name."""
-    return same_code(type(module).forward, known.forward)
-
-
-def same_code(one: Any, other: Any) -> bool:
-    """Tell whether two functions are the same code, whatever they are called."""
-    codes = [getattr(function, "__code__", None) for function in (one, other)]
-    return all(codes) and len({_instructions(code) for code in codes if code}) == 1
-
-
-def _instructions(code: CodeType) -> tuple[Any, ...]:
-    # Without the name, the file and the docstring (the first constant), which differ between equal classes of two
-    # models.
-    return code.co_code, code.co_names, code.co_varnames, code.co_consts[1:], code.co_freevars
 
 
 def _normalized(module: Any, states: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,9 @@ With W the base weight, A = ``down`` [r, in], B = ``up`` [out, r], s = ``scaling
 (Hu et al. 2021, arXiv:2106.09685):
 
     y = x Wᵀ + s (x Aᵀ) Bᵀ      dL/dx = G W + s (G B) A      dL/dA = s (G B)ᵀ x      dL/dB = s Gᵀ (x Aᵀ)
+
+With many tokens W + s B A is a smaller matrix than y or dL/dx, and adding the adapter to the weight takes less time
+than adding its output: each is then one product with that sum, which is computed for both and never kept.
 """
 
 from collections.abc import Callable
@@ -70,12 +73,25 @@ class _GatedLinear(torch.autograd.Function):
 
 def _multiplied(x, weight, bias, down, up, scaling: float) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return the output and the adapter's inner states, shapes [tokens, out] and [tokens, r]."""
-    out = product(x, weight, bias)
     if down is None:
-        return out, None
+        return product(x, weight, bias), None
     inner = product(x, down)
+    if _adds_to_weight(x):
+        return product(x, _summed(weight, down, up, scaling), bias), inner
     # In place: beta is 1, so the output becomes out + scaling * inner @ up.T without a second tensor of its size.
-    return out.addmm_(inner, up.t(), alpha=scaling), inner
+    return product(x, weight, bias).addmm_(inner, up.t(), alpha=scaling), inner
+
+
+def _adds_to_weight(states: torch.Tensor) -> bool:
+    """Tell whether a sum of the weight's size, [out, in], is smaller than one of the product's with ``states``.
+
+    The product of inputs [tokens, in] has the shape [tokens, out], that of slopes [tokens, out] the shape [tokens, in].
+    """
+    return len(states) > states.shape[1]
+
+
+def _summed(weight, down, up, scaling: float) -> torch.Tensor:
+    return torch.addmm(weight, up, down, alpha=scaling)
 
 
 def _needs_input(needed: tuple[bool, ...]) -> bool:
@@ -86,15 +102,15 @@ def _needs_input(needed: tuple[bool, ...]) -> bool:
 def _backward(slope, x, weight, adapter, to_input: bool) -> tuple[torch.Tensor | None, ...]:
     """Return the gradients of the input and of the adapter's two matrices."""
     down, up, inner, scaling = adapter
-    # With W the base weight, A and B the adapter and s its scale: y = x Wᵀ + s (x Aᵀ) Bᵀ gives dx = G W + s (G B) A, dA
-    # = s (G B)ᵀ x and dB = s Gᵀ (x Aᵀ), where G is the upstream gradient.
-    to_x = product(slope, weight.t()) if to_input else None
     if down is None:
-        return to_x, None, None
+        return product(slope, weight.t()) if to_input else None, None, None
     # s (G B), shape [tokens, r]: shared by the gradients of the input and of A.
     inner_slope = product(slope, up.t()).mul_(scaling)
-    if to_x is not None:
-        to_x.addmm_(inner_slope, down)
+    to_x = None
+    if to_input and _adds_to_weight(slope):
+        to_x = product(slope, _summed(weight, down, up, scaling).t())
+    elif to_input:
+        to_x = product(slope, weight.t()).addmm_(inner_slope, down)
     # The narrow factor comes first: a product with few columns takes up to twice as long as one with few rows.
     to_up = product(inner.t(), slope.t()).mul_(scaling).t()
     return to_x, product(inner_slope.t(), x.t()), to_up
@@ -141,7 +157,7 @@ def fused_linear(module: torch.nn.Module) -> Callable[..., torch.Tensor]:
         parts = adapter_of(module)
         if args or kwargs or parts is None or not is_full_precision(x):
             return original(x, *args, **kwargs)
-        return _Linear.apply(x.reshape(-1, x.shape[-1]), *parts).view(*x.shape[:-1], -1)
+        return _Linear.apply(x.reshape(-1, x.shape[-1]), *parts).view(*x.shape[:-1], len(parts[0]))
 
     return forward
 
@@ -157,4 +173,4 @@ def gated_linear(gate: torch.Tensor, value: torch.Tensor, module: torch.nn.Modul
     if parts is None:
         return None
     flat = (gate.reshape(-1, gate.shape[-1]), value.reshape(-1, value.shape[-1]))
-    return _GatedLinear.apply(*flat, *parts).view(*gate.shape[:-1], -1)
+    return _GatedLinear.apply(*flat, *parts).view(*gate.shape[:-1], len(parts[0]))

@@ -10,20 +10,21 @@ twice the time of one large product in bfloat16, of which ours computes chunks
 import functools
 import importlib.util
 from collections.abc import Callable
-from types import FunctionType, MethodType
 from typing import Any
 
 import torch
-from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm, apply_rotary_pos_emb
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from snaketune.core.errors import ConfigError
 from snaketune.model.architecture import body_of
 from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.device import Device, is_exact, is_sharded
 from snaketune.train.kernels.attention import given_to
-from snaketune.train.kernels.fused_layers import ACTIVATIONS, computes_as, same_code
+from snaketune.train.kernels.fused_layers import ACTIVATIONS
+from snaketune.train.kernels.recognition import computes_as
+from snaketune.train.kernels.rotary import NAME as ROTARY
+from snaketune.train.kernels.rotary import rotates, rotating
 
-ROTARY = "apply_rotary_pos_emb"
 # Relative tolerance of hidden states and gradients against the model's own.
 STATES_FLOAT32, STATES_HALF = 1e-4, 2e-2
 GRADIENTS_PER_STATE = 3
@@ -98,10 +99,7 @@ def _forward(module: Any) -> Callable[..., Any] | None:
         return functools.partial(_normalized, LigerRMSNormFunction, module)
     if computes_as(module, LlamaMLP) and type(module.act_fn) in ACTIVATIONS:
         return functools.partial(_gated, LigerSiLUMulFunction, module)
-    forward = type(module).forward
-    if isinstance(forward, FunctionType) and _rotates(forward):
-        return _rotating(module, forward, LigerRopeFunction)
-    return None
+    return rotating(module, _rotary(LigerRopeFunction)) if rotates(module) else None
 
 
 def _normalized(kernel: Any, module: Any, states: torch.Tensor) -> torch.Tensor:
@@ -115,21 +113,11 @@ def _gated(kernel: Any, module: Any, x: torch.Tensor) -> torch.Tensor:
     return module.down_proj(kernel.apply(module.gate_proj(x), module.up_proj(x)))
 
 
-def _rotates(forward: FunctionType) -> bool:
-    rotary = forward.__globals__.get(ROTARY)
-    return ROTARY in forward.__code__.co_names and rotary is not None and same_code(rotary, apply_rotary_pos_emb)
-
-
-def _rotating(module: Any, forward: FunctionType, kernel: Any) -> Callable[..., Any]:
-    """Return the module's forward with another rotary function: the same code object with its own globals."""
-
+def _rotary(kernel: Any) -> Callable[..., Any]:
     def rotate(q, k, cos, sin, unsqueeze_dim: int = 1):
         return kernel.apply(q, k, cos, sin, None, unsqueeze_dim)
 
-    known = {**forward.__globals__, ROTARY: rotate}
-    own = FunctionType(forward.__code__, known, forward.__name__, forward.__defaults__, forward.__closure__)
-    own.__kwdefaults__ = forward.__kwdefaults__
-    return MethodType(own, module)
+    return rotate
 
 
 def _sample(model: Any, lengths: tuple[int, int] = (13, 8)) -> list[torch.Tensor]:
