@@ -154,6 +154,57 @@ def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_checked(tmp_path, m
     assert "1 files of the database could not be read" in said.out
 
 
+def test_the_files_of_osv_as_they_are_published(tmp_path, monkeypatch, capsys):
+    """PyPI's all.zip: files at its root, a record by GitHub and one by PyPA, a withdrawn one, malware."""
+    package = {"ecosystem": "PyPI", "name": "Some_Package", "purl": "pkg:pypi/some-package"}
+    common = {"schema_version": "1.7.3", "modified": "2026-05-04T03:02:01.5Z", "published": "2025-01-01T00:00:00Z"}
+    github = {
+        **common,
+        "id": "GHSA-aaaa-bbbb-cccc",
+        "aliases": ["CVE-2025-1", "PYSEC-2025-7"],
+        "summary": "Some_Package reads too much",
+        "severity": [{"type": "CVSS_V3", "score": "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:N/A:N"}],
+        "references": [{"type": "WEB", "url": "https://example.org"}],
+        "database_specific": {"cwe_ids": ["CWE-22"], "severity": "HIGH", "github_reviewed": True},
+        "affected": [
+            {
+                "package": package,
+                "ranges": [events(("introduced", "1.0"), ("fixed", "1.4"))],
+                "versions": ["1.0", "1.1", "1.3"],
+                "database_specific": {"source": "https://example.org/a.json"},
+            },
+            {"package": package, "ranges": [events(("introduced", "2.0"))], "versions": ["2.0", "2.1"]},
+        ],
+    }
+    commits = {"type": "GIT", "repo": "https://example.org/a", "events": [{"introduced": "0"}, {"fixed": "ab" * 20}]}
+    pypa = {
+        **common,
+        "id": "PYSEC-2025-7",
+        "aliases": ["CVE-2025-1", "GHSA-aaaa-bbbb-cccc"],
+        "details": "Some_Package reads too much, at length.",
+        "affected": [
+            {
+                "package": package,
+                "ranges": [commits, events(("introduced", "1.0"), ("fixed", "1.4"))],
+                "versions": ["1.0"],
+            }
+        ],
+    }
+    withdrawn = {**github, "id": "GHSA-wwww-wwww-wwww", "aliases": [], "withdrawn": "2026-01-01T00:00:00Z"}
+    malware = {**common, "id": "MAL-2025-1", "affected": [{"package": package, "versions": ["6.6.6"]}]}
+    with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for advisory in (github, pypa, withdrawn, malware):
+            archive.writestr(f"{advisory['id']}.json", json.dumps(advisory, indent=2))
+    arguments = ("--advisories", tmp_path / "all.zip")
+    status, said = run(monkeypatch, capsys, tmp_path, "some-package==1.1\n", *arguments)
+    names = "CVE-2025-1 GHSA-aaaa-bbbb-cccc PYSEC-2025-7"
+    assert f"Vulnerable: some-package==1.1: {names}: Some_Package reads too much (fixed in 1.4)" in said.out
+    assert status == 1 and "1 in 1 pins, by 4 advisories, the newest of 2026-05-04" in said.out
+    assert run(monkeypatch, capsys, tmp_path, "some-package==1.4\n", *arguments)[0] == 0
+    assert run(monkeypatch, capsys, tmp_path, "some-package==2.2\n", *arguments)[0] == 1
+    assert "MAL-2025-1" in run(monkeypatch, capsys, tmp_path, "some-package==6.6.6\n", *arguments)[1].out
+
+
 def test_a_database_of_thousands_of_advisories(tmp_path, monkeypatch, capsys):
     def advisory(number):
         ranges = [events(("introduced", f"{number % 7}"), ("fixed", f"{number % 7 + 1}.{number % 5}")), RANGE]

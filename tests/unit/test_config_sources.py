@@ -6,7 +6,7 @@ import pytest
 
 from snaketune.config.resolve import Layer, resolve_runs
 from snaketune.core.errors import ConfigError
-from snaketune.workflow.sources import matching_files
+from snaketune.workflow.sources import bounded_walks
 from snaketune.workflow.sources.inputs import ExternalInputs, expand
 from snaketune.workflow.sources.matching_files import find_files
 from snaketune.workflow.stages import slice_of, stage_id
@@ -203,11 +203,11 @@ def test_a_wrong_source_is_one_sentence(source, words):
         resolved(source)
 
 
-@pytest.mark.parametrize("source", ["data", "data/**/*.jsonl", "./data/**", "d*/**/*.none"])
+@pytest.mark.parametrize("source", ["data", "data/**/*.jsonl", "./data/**", "d*/**/*.none", "*/*/*", "./d*/*/*.x"])
 @pytest.mark.parametrize("key", ["data.sources", "evaluate.files"])
 def test_a_source_that_is_half_a_disk_is_one_sentence(monkeypatch, source, key):
     write(*(f"data/{part}/{number}.jsonl" for part in "abc" for number in range(9)))
-    monkeypatch.setattr(matching_files, "MOST_ENTRIES", 30)
+    monkeypatch.setattr(bounded_walks, "MOST_ENTRIES", 30)
     find_files("data/**/*.jsonl", key)
     write("data/d/1.jsonl")
     with pytest.raises(ConfigError) as error:
@@ -219,7 +219,7 @@ def test_links_that_lead_in_circles_are_one_sentence(place, monkeypatch):
     write("data/a.jsonl")
     (place / "data" / "one").symlink_to(place / "data")
     (place / "data" / "two").symlink_to(place / "data")
-    monkeypatch.setattr(matching_files, "MOST_ENTRIES", 3000)
+    monkeypatch.setattr(bounded_walks, "MOST_ENTRIES", 3000)
     assert len(find_files("data", "data.sources").paths) == 1
     with pytest.raises(ConfigError, match="stands for over 3,000"):
         find_files("data/**/*.jsonl", "data.sources")

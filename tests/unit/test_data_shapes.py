@@ -339,6 +339,15 @@ def test_a_record_of_other_types_is_set_aside_and_costs_no_other(tmp_path, odd, 
     assert found.quarantine[0]["line"] == place + 1
 
 
+@pytest.mark.parametrize("odd", [7, {"a": "x"}, [7]])
+def test_a_context_of_another_type_is_set_aside_with_its_record(tmp_path, odd):
+    records = [{"instruction": f"q{number}", "input": f"c{number}", "output": f"a{number}"} for number in range(30)]
+    records[4]["input"] = odd
+    found = read_bytes(tmp_path, lines(*records))
+    assert found.facts["reasons"] == {"wrong_type": 1} and found.quarantine[0]["line"] == 5
+    assert len(found.records) == 29 and all(f"c{record['line'] - 1}" in str(record) for record in found.records)
+
+
 def test_markup_is_seen_beside_a_record_of_another_type(tmp_path):
     pair = {"prompt": "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n", "completion": "b<|im_end|>"}
     records = [pair] * 29

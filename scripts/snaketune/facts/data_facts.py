@@ -82,10 +82,21 @@ class TokenizedExample(TypedDict, total=False):
     rejected: list[Piece]
 
 
+class FileEntry(TypedDict):
+    """Size and digest of a file that a manifest lists."""
+
+    bytes: int
+    digest: str
+
+
+TokenFiles = TypedDict("TokenFiles", {"chat_template.jinja": FileEntry})
+"""The template that was used (empty for plain text), beside the tokens."""
+
+
 class Tokens(TypedDict):
     """The manifest of ``tokenize_records``; an example has ``tokens``, and ``rejected`` where it is a pair."""
 
-    files: dict[str, dict[str, Any]]
+    files: TokenFiles
     splits: TokenizedSplits
     examples: list[TokenizedExample]
 

@@ -28,6 +28,19 @@ class About(TypedDict):
     high: Any
 
 
+class AboutNumbers(TypedDict):
+    """The origins of the public numbers of a plan."""
+
+    tokens_total: About
+    steps: About
+    train_hours: About
+    hours: About
+    cost_usd: About
+    total_usd: About
+    memory_gb: About
+    disk_gb: About
+
+
 class Rate(TypedDict):
     """Real tokens per second of one device."""
 
@@ -159,7 +172,7 @@ class Plan(TypedDict):
     autotune: dict[str, Any] | None
     finishes_at: str | None
     planned_at: str
-    about: dict[str, About]
+    about: AboutNumbers
     rate: Rate
     device: Device
     limits: Limits
@@ -197,6 +210,11 @@ PLANNED_STEPS = FactFile(PlannedSteps)
 def number_of(plan: Plan, name: str) -> float | None:
     """Return one of the public numbers of a plan by its name, as ``hours`` or ``memory_gb``; None if not known."""
     return cast(Mapping[str, float | None], plan).get(name)
+
+
+def about_number(plan: Plan, name: str) -> About:
+    """Return where one of the public numbers of a plan comes from."""
+    return cast(Mapping[str, About], plan["about"])[name]
 
 
 def planned_steps(folder: Path) -> int | None:

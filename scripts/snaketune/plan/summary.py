@@ -1,15 +1,15 @@
 """A plan as text for the terminal: one screen, most important first, every number with its origin."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from snaketune.plan.costs.budget import finishes_at
 from snaketune.plan.costs.calendar import span
 
 if TYPE_CHECKING:  # every start imports this module
-    from snaketune.facts.plan_facts import Overheads, Plan, Rate
+    from snaketune.facts.plan_facts import About, Overheads, Plan, Rate
     from snaketune.facts.plan_table_facts import FitCell, LadderRow, StrategyRow
 
 UNKNOWN = "unknown"
@@ -66,7 +66,7 @@ def headline(plan: "Plan", now: datetime | None = None) -> list[str]:
 
 
 def _line(plan: "Plan", label: str, value: str, name: str, source: str) -> str:
-    about = plan["about"].get(name) or plan["rate"]
+    about = cast("Mapping[str, About]", plan["about"]).get(name) or plan["rate"]
     if value == UNKNOWN and name not in ("memory_gb", "cost_usd", "total_usd", "disk_gb"):
         source = about["source"] if label == "rate" else ""
     origin = "" if value == UNKNOWN else about["origin"]

@@ -298,10 +298,6 @@ class JobTable:
         name = references(self._config(id, run)).get(BASE)
         return self.run_path(name, "merge.json") if name else None
 
-    def has_chains(self) -> bool:
-        """Tell whether a run starts from another's merged model, so that a refused merge stops more than one run."""
-        return any(references(run.config).get(BASE) for run in self.runs.values())
-
     def start_manifest(self, run: str) -> str | None:
         """Return the manifest of the adapter that a run continues from, or None for a new adapter."""
         name = references(self.runs[run].config).get(START)

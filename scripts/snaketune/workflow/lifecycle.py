@@ -1,9 +1,11 @@
 """The lifecycle of a working directory around the jobs: one workflow at a time, cards in place, failures explained."""
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from snaketune.card.placing import KINDS, place_card
@@ -85,13 +87,16 @@ _KILLED = re.compile(r"(?:exit status|exit code|died with)\W{0,3}(?:137\b|-9\b|.
 _LOG = re.compile(r"^\s+log: (\S+)", re.MULTILINE)
 
 
-def explain_failure(workflow_logs: list[str], command: str, is_local: bool = False) -> str:
+def explain_failure(
+    workflow_logs: list[str], command: str, is_local: bool = False, finished: Mapping[str, bool] = MappingProxyType({})
+) -> str:
     """Return what to read and do after a failure: the jobs' own messages, their logs, the next command.
 
     Args:
         workflow_logs: Snakemake's logs of this invocation, which name the log of each failed job.
         command: the command that failed.
         is_local: whether jobs print to this terminal: a message that was printed last is not repeated.
+        finished: of each run that was asked for, whether it is finished; of several each is named.
     """
     text = "\n".join(Path(log).read_text(encoding="utf-8", errors="replace") for log in workflow_logs)
     since = text[text.find("Error in rule") :]
@@ -107,8 +112,16 @@ def explain_failure(workflow_logs: list[str], command: str, is_local: bool = Fal
             "lower train.per_device_train_batch_size, or give the job more memory; `dmesg` shows which process was "
             "killed."
         ]
+    lines += _runs_by_outcome(finished) if len(finished) > 1 else []
     lines += ["To see how far each run got, as a page: snakemake --cores 1 report"]
     return "\n".join([*lines, f"Finished results are kept. Once the cause is fixed, run: {command}"])
+
+
+def _runs_by_outcome(finished: Mapping[str, bool]) -> list[str]:
+    """Return a line with the runs that are finished, and one with the others."""
+    groups = {"Finished runs": True, "Unfinished runs": False}
+    named = {title: [run for run, is_done in finished.items() if is_done == wanted] for title, wanted in groups.items()}
+    return [f"{title}: {', '.join(runs)}." for title, runs in named.items() if runs]
 
 
 def shards_before(path: Path) -> dict[str, int]:

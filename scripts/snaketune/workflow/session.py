@@ -30,6 +30,7 @@ from snaketune.workflow.job_environment import (
 )
 from snaketune.workflow.job_table import JobTable
 from snaketune.workflow.results import latest_link, run_status
+from snaketune.workflow.results.finished import is_finished
 from snaketune.workflow.results.provenance_notes import note_proofs, order_before_jobs
 from snaketune.workflow.snakemake_internals import Snakemake, lighten
 from snaketune.workflow.sources.hub_sources import HubSources
@@ -156,8 +157,8 @@ class Session:
         self.or_stop(self._check_machine)
         self._write_resolved_runs()
         lifecycle.remember_shards(WORK / "shards.json", self.job_table.shard_counts())
-        if self.job_table.has_chains():
-            # A refused merge stops the runs that start from it, but its own run still needs its evaluation and report.
+        if len(self.job_table.runs) > 1:
+            # What ends one run (a refused plan or merge, a diverged training) must not cost the others theirs.
             self.snakemake.keep_going()
         if not self.snakemake.local_exec:
             # The executor is known only now: Snakemake inside a job must find the same plugins as this one.
@@ -202,9 +203,15 @@ class Session:
     def explain(self, logs: str | list[str]) -> None:
         """Print what to read and do after a failure, following Snakemake's own lines."""
         files = [logs] if isinstance(logs, str) else list(logs)
-        sentences = lifecycle.explain_failure(files, own_command(), self.snakemake.local_exec)
+        sentences = lifecycle.explain_failure(files, own_command(), self.snakemake.local_exec, self._outcomes())
         print(sentences, file=sys.stderr, flush=True)
         self.note_jobs()
+
+    def _outcomes(self) -> dict[str, bool]:
+        """Tell of each run whether it is finished, where that was asked for."""
+        if not {"train"} >= self.snakemake.targets:
+            return {}
+        return {run: is_finished(run_status.files_of(self.job_table, run)) for run in self.job_table.runs}
 
     def _name_results(self) -> None:
         """After success, print what the command has built or found: what a new user looks for first."""

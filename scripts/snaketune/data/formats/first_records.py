@@ -51,7 +51,11 @@ def has_answer(value: Any) -> bool:
     return type(value) in (int, float, bool) or has_text(value)
 
 
-# A column has a type if at least this fraction of its values has it.
+# A column is read as a question, an answer or a context if at least this fraction of its first values can be one. This
+# decides which columns are read, and no record is trained or lost by it: each that does not fit is quarantined with its
+# line and `wrong_type`, and counted against data.max_bad_fraction. Without a tolerance one odd value (a number, a list)
+# among the first records would refuse the whole source; with more than one in ten it is another kind of column, for
+# which the person has to decide. Columns in which every value fits come first.
 NEARLY_ALL = 0.9
 
 

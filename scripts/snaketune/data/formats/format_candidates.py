@@ -123,7 +123,7 @@ def _beside(
             continue
         names = [name for name in sample.having(field) if name not in taken]
         if field == "input":
-            names = [name for name in names if all(_is_context(value) for value in sample.columns[name])]
+            names = sample.first_fit(names, lambda name, fit: fit(sample.columns[name], _is_context))
         if names:
             found[field] = names[0]
             if len(names) > 1 and field == "input":

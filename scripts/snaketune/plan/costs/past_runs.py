@@ -101,11 +101,10 @@ def answer_timings(results: Path, target: Target, host: str, parameters: int) ->
 def _read(folder: Path, name: str = "plan.json") -> dict[str, Any] | None:
     """Return a fact file; None if it is missing or damaged, or another job is replacing it."""
     try:
-        document = json.loads((folder / name).read_bytes())
-        shaped(document, FORMS[name].kind)
+        document: dict[str, Any] = shaped(json.loads((folder / name).read_bytes()), FORMS[name].kind)
     except (OSError, ValueError, RecursionError):
         return None
-    return document if isinstance(document, dict) else None
+    return document
 
 
 def _is_whole(info: Mapping[str, Any]) -> bool:
@@ -136,12 +135,12 @@ def measured_run(
 ) -> list[dict[str, Any]]:
     """Return a list with a run's measurement, its throughput scaled to ``flops`` per token; empty for a short run."""
     seconds = info.get("seconds") or {}
-    training = seconds.get("compute", 0.0) + seconds.get("data", 0.0)
+    training = (seconds.get("compute") or 0.0) + (seconds.get("data") or 0.0)
     if training < SHORTEST_SECONDS or not info.get("tokens_this_time"):
         return []
     theirs = (plan.get("rate") or {}).get("flops_per_token")
     correction = theirs / flops if theirs and flops else 1.0
-    spent = training + seconds.get("evaluation", 0.0) + seconds.get("checkpoint", 0.0)
+    spent = training + (seconds.get("evaluation") or 0.0) + (seconds.get("checkpoint") or 0.0)
     memory = info["peak_memory"]
     on_gpu = memory["gpu_bytes"] / 1e9 + CONTEXT_GB["cuda"] if memory.get("gpu_bytes") else None
     return [
@@ -159,7 +158,8 @@ def measured_run(
 
 def _evaluation_rate(plan: Mapping[str, Any], seconds: float | None) -> float | None:
     """Return the held-out tokens per second of a run; None without evaluations during training."""
-    tokens = (plan.get("work") or {}).get("eval_tokens", 0) * (plan.get("overheads") or {}).get("evaluations", 0)
+    times = (plan.get("overheads") or {}).get("evaluations") or 0
+    tokens = ((plan.get("work") or {}).get("eval_tokens") or 0) * times
     return tokens / seconds if tokens and seconds else None
 
 

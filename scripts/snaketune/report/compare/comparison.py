@@ -155,7 +155,7 @@ def curve(run: RunFacts, key: str) -> list[Progress]:
     points, tokens, seconds = [], 0, 0.0
     price = price_per_hour(run.plan)
     for line in run.lines:
-        if line.get("tokens_per_second"):
+        if line.get("tokens_per_second") and line.get("tokens"):
             seconds += (line["tokens"] - tokens) / line["tokens_per_second"]
         tokens = line.get("tokens") or tokens
         if line.get(key) is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.facts.measured import RunInfo
-from snaketune.facts.plan_facts import About, Plan, Rate, number_of
+from snaketune.facts.plan_facts import About, Plan, Rate, about_number, number_of
 from snaketune.facts.plan_table_facts import CostRow, FitCell
 from snaketune.report import units
 from snaketune.report.compare.comparison import dollars, hours, relative
@@ -71,7 +71,7 @@ class Entry:
 
 
 def _row(plan: Plan, info: RunInfo, facts: Facts, entry: Entry) -> PlannedRow:
-    about: About | Rate = plan["about"][entry.name] if entry.name else plan["rate"]
+    about: About | Rate = about_number(plan, entry.name) if entry.name else plan["rate"]
     planned = number_of(plan, entry.name) if entry.name else plan["rate"]["tokens_per_second"]
     actual, low, high = entry.actual(facts, info), about["low"], about["high"]
     return PlannedRow(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from snaketune.facts.plan_facts import About, Plan, Rate, number_of
+from snaketune.facts.plan_facts import About, Plan, Rate, about_number, number_of
 from snaketune.report import units
 from snaketune.report.compare.comparison import dollars, hours
 from snaketune.report.plan.plan_tables import UNKNOWN, gigabytes, time
@@ -45,7 +45,7 @@ def figures(plan: Plan) -> list[Figure]:
         (MEMORY, gigabytes, "memory_gb"),
         ("Disk", gigabytes, "disk_gb"),
     ]
-    found = [_figure(label, write, number_of(plan, name), plan["about"][name]) for label, write, name in rows]
+    found = [_figure(label, write, number_of(plan, name), about_number(plan, name)) for label, write, name in rows]
     found.insert(2, _figure("Throughput of one device", _rate, rate["tokens_per_second"], rate))
     found += _beside(plan)
     least = _least(plan)

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import stat
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from errno import ELOOP, ENOENT
@@ -18,6 +17,7 @@ from typing import Any
 
 from snaketune.core.errors import ConfigError
 from snaketune.data.sources.source_files import kind_of
+from snaketune.workflow.sources.bounded_walks import refuse_vast_pattern, walk
 from snaketune.workflow.sources.nearest_paths import nearest_path
 
 # Endings of data files, and of compressed ones.
@@ -34,8 +34,6 @@ SPLITS = {
     "validation": ("validation", "valid", "val", "dev", "eval", "evaluation", "heldout"),
 }
 SHOWN = 5
-# A folder with more entries is hardly a data set: `/` or a home folder would be walked for hours.
-MOST_ENTRIES = 500_000
 # The key whose folders stand for training data; folders of other keys stand for held-out data.
 SOURCES = "data.sources"
 HELD_OUT = ("test", "validation")
@@ -138,11 +136,7 @@ def _with_variables(source: str, key: str) -> str:
 def _matches(pattern: str, key: str) -> Found:
     found = Found()
     folders = []
-    if "**" in pattern:
-        # glob says nothing until something matches: what it visits is counted first.
-        start = pattern[: pattern.index("**")].rpartition("/")[0] or ("/" if pattern.startswith("/") else ".")
-        for place in glob.glob(start):  # noqa: PTH207 - a pattern may be absolute
-            deque(_visible_files(Path(place), key, pattern, follow_links=True), maxlen=0)
+    refuse_vast_pattern(pattern, key)
     for path in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - a pattern may be absolute
         if os.path.isdir(path):  # noqa: PTH112 - a pattern gives text
             folders.append(path)
@@ -227,24 +221,17 @@ def _to_score(folder: Path, names: list[str]) -> str:
     return f" To evaluate on them, write evaluate.files: [{listed(paths)}]." if paths else ""
 
 
-def _visible_files(folder: Path, key: str, source: str, follow_links: bool = False) -> Iterator[str]:
+def _visible_files(folder: Path, key: str, source: str) -> Iterator[str]:
     """Yield the names of the files below a folder that are not hidden, relative to it.
 
     Raises:
-        ConfigError: if there are too many entries, as in `/` or where links lead in circles.
+        ConfigError: if there are too many entries, as in `/`.
     """
-    count = 0
-    for place, folders, files in os.walk(folder, followlinks=follow_links):
-        count += len(folders) + len(files)
-        if count > MOST_ENTRIES:
-            raise ConfigError(
-                f"{key}: {source} stands for over {MOST_ENTRIES:,} files and folders: name the folder of the data set,"
-                " or its files."
-            )
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    for place, files in walk(folder, key, source):
+        inside = os.path.relpath(place, folder)
         for name in files:
             if not name.startswith("."):
-                yield os.path.relpath(os.path.join(place, name), folder)  # noqa: PTH118 - of text
+                yield name if inside == "." else f"{inside}/{name}"
 
 
 def _files_of_splits(folder: Path, key: str, split: str | None) -> Found:
