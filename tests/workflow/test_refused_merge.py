@@ -1,6 +1,6 @@
 """A merge that is refused costs nothing but the merged model, with real Snakemake. The tests build on each other.
 
-Of four runs one has such a merge, one waits for it, one is refused by its plan, and one that needs neither is finished.
+Of four runs one has such a merge, one waits for it, one has data that are too long, and one is finished.
 """
 
 import json
@@ -15,10 +15,10 @@ MODULE, RIGHT, WRONG = "scripts/snaketune/merge/streaming.py", "weight.add_(chan
 RUNS = """runs:
   one: {}
   two: {model: {name_or_path: "run:one"}}
-  over: {plan: {gpu: rtx4090, max_hours: 1e-9}}
+  short: {tokens: {max_length: 16, on_too_long: error}}
   without: {merge: {enabled: false}}
 """
-OVER = "plan.max_hours: 1e-09 but this run is planned to take"
+TOO_LONG, OUTCOMES = "on_too_long", "\nFinished runs: without.\nUnfinished runs: one, short, two.\n"
 SENTENCE = "The merged weights are not base plus adapter"
 OF_THE_REST = {"merge_adapter", "evaluate_model", "describe_run", "render_report", "write_model_card"}
 
@@ -52,7 +52,7 @@ def test_evaluation_report_and_card_come_and_the_command_ends_with_the_sentence(
     for name in ("report.html", "adapter_card.md", "adapter/README.md"):
         assert SENTENCE in (project.latest() / name).read_text(), name
     assert not (project.latest() / "merged").exists() and not (project.latest() / "merged.manifest.json").exists()
-    assert OVER in project.output and "\nFinished runs: without.\nUnfinished runs: one, two, over.\n" in project.output
+    assert TOO_LONG in project.output and OUTCOMES in project.output
     assert (project.latest("without") / "report.html").is_file()
     assert not (project.folder / "results" / "runs" / "two").exists() or not list(
         (project.folder / "results" / "runs" / "two").glob("*/adapter*")

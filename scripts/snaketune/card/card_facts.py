@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from snaketune.core.errors import DataError
 from snaketune.facts.data_facts import Deduplication, Packing, Reading, Rightsize, Split, Tokens
 from snaketune.facts.evaluation_facts import Evaluation
+from snaketune.facts.fact_files import REPAIR
 from snaketune.facts.merge_facts import Merged
 from snaketune.facts.model_facts import BaseModel
 from snaketune.facts.of_run import FACT_FILES
 from snaketune.facts.run_facts import RunIdentity
 from snaketune.facts.training_facts import Trained
 
+# Among the files of tokenising; empty for plain text.
+TEMPLATE = "chat_template.jinja"
 # Path of a data set in the cache of the hub's client: .../datasets--openai--gsm8k/snapshots/<commit>/...
 CACHED_DATASET = re.compile(r"^datasets--([A-Za-z0-9][\w.-]{0,90}?)--([A-Za-z0-9][\w.-]{0,90})$", re.ASCII)
 
@@ -56,13 +60,13 @@ class CardFacts:
     @property
     def chats(self) -> bool:
         """Whether the model was trained with a chat template."""
-        return bool(self.tokens["files"]["chat_template.jinja"]["bytes"])
+        return bool(self.tokens["files"][TEMPLATE]["bytes"])
 
     @property
     def has_own_template(self) -> bool:
         """Whether the chat template of the run differs from the base model's."""
-        file = self.base["files"].get("model/chat_template.jinja", {})
-        return self.chats and file.get("digest") != self.tokens["files"]["chat_template.jinja"]["digest"]
+        file = self.base["files"].get(f"model/{TEMPLATE}", {})
+        return self.chats and file.get("digest") != self.tokens["files"][TEMPLATE]["digest"]
 
     @property
     def stop_tokens(self) -> list[int]:
@@ -101,4 +105,7 @@ def load_facts(kind: str, paths: Mapping[str, str | None]) -> CardFacts:
     Raises:
         DataError: if a file is missing, damaged or of a newer format.
     """
-    return CardFacts(kind=kind, **{name: FACT_FILES[name].read(path) for name, path in paths.items() if path})
+    facts = CardFacts(kind=kind, **{name: FACT_FILES[name].read(path) for name, path in paths.items() if path})
+    if TEMPLATE not in facts.tokens["files"]:
+        raise DataError(f"{paths['tokens']}: files.{TEMPLATE} is missing: {REPAIR}.")
+    return facts

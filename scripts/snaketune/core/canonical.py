@@ -1,5 +1,6 @@
 """One JSON text per value: sorted keys and fixed formatting for everything that is hashed, stored or compared."""
 
+import errno
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,10 @@ from typing import Any
 import orjson
 
 from snaketune.core.errors import NotJsonError
+from snaketune.core.regular_files import open_regular
+
+# What opening a folder, a pipe or a device, or a link that leads to itself, ends with.
+NOT_REGULAR = (errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.ELOOP)
 
 
 def canonical_bytes(value: Any) -> bytes:
@@ -38,10 +43,17 @@ def read_json(path: str | Path) -> Any:
     """Parse the JSON file at ``path``.
 
     Raises:
-        NotJsonError: if its content is not JSON.
+        NotJsonError: if its content is not JSON, or it is not a regular file.
     """
     try:
-        return orjson.loads(Path(path).read_bytes())
+        with open_regular(path) as file:
+            return orjson.loads(file.read())
+    except OSError as error:
+        if error.errno not in NOT_REGULAR:
+            raise
+        raise NotJsonError(
+            f"{path} is not a regular file: delete it and run the same command, its stage writes it again."
+        ) from None
     except orjson.JSONDecodeError as error:
         raise NotJsonError(
             f"{path} is not JSON ({error}): delete it and run the same command, its stage writes it again."

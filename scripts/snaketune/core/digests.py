@@ -7,6 +7,7 @@ import xxhash
 
 from snaketune.core.canonical import digest_of
 from snaketune.core.content_cache import Remembered
+from snaketune.core.regular_files import open_regular
 
 CHUNK_BYTES = 8 << 20
 
@@ -17,7 +18,7 @@ def file_digest(path: str | Path) -> str:
     XXH3 is as fast as the disk; it detects change and damage, not forgery.
     """
     state = xxhash.xxh3_128()
-    with open(path, "rb", buffering=0) as file:
+    with open_regular(path, buffering=0) as file:
         while chunk := file.read(CHUNK_BYTES):
             state.update(chunk)
     return state.hexdigest()

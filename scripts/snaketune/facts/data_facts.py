@@ -89,14 +89,10 @@ class FileEntry(TypedDict):
     digest: str
 
 
-TokenFiles = TypedDict("TokenFiles", {"chat_template.jinja": FileEntry})
-"""The template that was used (empty for plain text), beside the tokens."""
-
-
 class Tokens(TypedDict):
     """The manifest of ``tokenize_records``; an example has ``tokens``, and ``rejected`` where it is a pair."""
 
-    files: TokenFiles
+    files: dict[str, FileEntry]
     splits: TokenizedSplits
     examples: list[TokenizedExample]
 

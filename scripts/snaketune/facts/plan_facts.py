@@ -24,8 +24,8 @@ class About(TypedDict):
     origin: str
     source: str
     unit: str | None
-    low: Any
-    high: Any
+    low: float | None
+    high: float | None
 
 
 class AboutNumbers(TypedDict):

@@ -39,9 +39,8 @@ def heal(wanted: list[str], work: str | Path, verify: bool = False, shared: Iter
         manifests = [path for path in wanted if path.endswith(("manifest.json", MERGE_FACTS))]
         drop_damaged_manifests(manifests, Path(work) / "digests.json", verify)
     except OSError as error:
-        raise DataError(
-            f"{error.filename} is damaged and cannot be rebuilt ({error.strerror}): make its folder writable."
-        ) from None
+        cure = "remove that folder" if Path(str(error.filename)).is_dir() else "make its folder writable"
+        raise DataError(f"{error.filename} is damaged and cannot be rebuilt ({error.strerror}): {cure}.") from None
 
 
 def _drop_failed_merges(paths: list[str]) -> None:
