@@ -108,6 +108,61 @@ def test_caches_are_made_again_with_a_line(tmp_path, capsys, content):
     assert (f"{cache} is damaged" in said) == (content != b"{}")
 
 
+def in_place_of(path: Path, kind: str) -> None:
+    """Put something that is no file where one was."""
+    path.unlink()
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a folder":
+        path.mkdir()
+    else:
+        targets = {"a device": "/dev/zero", "a link to itself": path.name, "a link to nothing": "/no/where"}
+        path.symlink_to(targets[kind])
+
+
+KINDS = ("a pipe", "a device", "a folder", "a link to itself", "a link to nothing")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_in_place_of_a_cache_neither_stops_nor_hangs(tmp_path, kind, capsys):
+    path, data = tmp_path / "digests.json", tmp_path / "data"
+    write_state(path, {})
+    data.write_text("content")
+    in_place_of(path, kind)
+    time.sleep(1.5 * SETTLED_NS / 1e9)
+    for _ in range(2):
+        digests = DigestCache(path)
+        assert digests.digest(data) == file_digest(data)
+        digests.save()
+    assert "Traceback" not in capsys.readouterr().err
+    assert kind == "a folder" or read_state(path, lambda entry: True)
+
+
+@pytest.mark.parametrize("name", ["adapter.manifest.json", "metrics.jsonl", "evaluation.json"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_in_place_of_a_result_is_made_again_or_named(run, kind, name, capsys):
+    path = run / name
+    in_place_of(path, kind)
+    if kind == "a folder":
+        with pytest.raises(DataError, match=f"{name} is damaged and cannot be rebuilt .*: remove that folder"):
+            heal(wanted(run), "work")
+        return
+    heal(wanted(run), "work")
+    assert not path.exists() or path.is_file()
+    # What a job made alone and leads nowhere is missing, which Snakemake says itself.
+    is_missing = name == "evaluation.json" and kind.startswith("a link")
+    assert is_missing or f"{path} was deleted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_what_is_no_file_is_refused_by_name(tmp_path, kind):
+    path = tmp_path / "stage.json"
+    path.write_text("{}")
+    in_place_of(path, kind)
+    with pytest.raises(DataError, match=r"stage\.json is not a regular file: delete it"):
+        read_json(path)
+
+
 def test_damaged_caches_are_no_traceback_and_no_lie(tmp_path, capsys):
     path, chance = tmp_path / "state.json", random.Random(1)
     values = {"a": [1, 2, 3, 4, "d"], "b": [5, 6, 7, 8, "e"]}

@@ -140,6 +140,16 @@ def test_a_failure_ends_with_the_jobs_sentence_its_log_and_the_next_command(tmp_
     ]
 
 
+def test_of_several_runs_a_failure_names_those_that_are_finished(tmp_path):
+    def explained(**finished):
+        (tmp_path / "workflow.log").write_text("Error in rule read:\n")
+        return explain_failure([str(tmp_path / "workflow.log")], "snakemake", finished=finished)
+
+    assert "Finished runs: b.\nUnfinished runs: a, c.\n" in explained(a=False, b=True, c=False)
+    assert "Finished" not in explained(a=False, b=False).replace("Finished results", "")
+    assert "runs:" not in explained(a=False)
+
+
 @pytest.mark.parametrize(("later", "times"), [("", 0), ("Finished jobid: 4 (Rule: read)\n", 1)])
 def test_a_sentence_that_was_just_printed_is_not_repeated(tmp_path, monkeypatch, later, times):
     monkeypatch.chdir(tmp_path)

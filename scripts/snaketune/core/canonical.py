@@ -2,13 +2,14 @@
 
 import errno
 import hashlib
+import os
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
 from snaketune.core.errors import NotJsonError
-from snaketune.core.regular_files import open_regular
 
 # What opening a folder, a pipe or a device, or a link that leads to itself, ends with.
 NOT_REGULAR = (errno.EISDIR, errno.EINVAL, errno.ENXIO, errno.ELOOP)
@@ -58,3 +59,20 @@ def read_json(path: str | Path) -> Any:
         raise NotJsonError(
             f"{path} is not JSON ({error}): delete it and run the same command, its stage writes it again."
         ) from None
+
+
+def open_regular(path: str | Path, buffering: int = -1) -> BinaryIO:
+    """Open a regular file to read its bytes: a pipe would wait for a writer, and a device may be endless.
+
+    Raises:
+        OSError: if it cannot be opened; ``EINVAL`` if it is a pipe, a device or a socket.
+    """
+    file = open(path, "rb", buffering, opener=_without_waiting)  # noqa: SIM115 - returned open
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import xxhash
 
-from snaketune.core.canonical import digest_of
+from snaketune.core.canonical import digest_of, open_regular
 from snaketune.core.content_cache import Remembered
-from snaketune.core.regular_files import open_regular
 
 CHUNK_BYTES = 8 << 20
 

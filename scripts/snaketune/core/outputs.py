@@ -62,7 +62,8 @@ def changed_outputs(folder: Path, work: str | Path = "work", verify: bool = Fals
     for record in sorted((Path(work) / "outputs" / _inside(folder)).glob("*.json")):
         path = folder / record.name.removesuffix(".json")
         try:
-            if not verify and path.stat().st_ctime_ns < record.stat().st_mtime_ns:
+            # Of the path itself: a link that was put there may lead to something old.
+            if not verify and path.lstat().st_ctime_ns < record.stat().st_mtime_ns:
                 continue
             digest = file_digest(path)
         except OSError:

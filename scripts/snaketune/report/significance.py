@@ -23,9 +23,13 @@ def sign_test(gains: int, losses: int) -> float:
 def interval(fraction: float, n: int) -> tuple[float, float]:
     """Return the 95% Wilson score interval of a fraction measured on ``n`` cases.
 
+    Facts are checked for types, not for ranges: numbers that no measurement gives are taken for the nearest that one
+    does, and the page shows them as they are.
+
     Source: Wilson (1927), JASA 22.
     """
     # Not fraction ± z·se (Wald): that has zero width at 0% and 100%, and covers too little for few cases.
+    fraction, n = min(max(fraction, 0.0), 1.0), max(n, 1)
     z = 1.959964
     centre = (fraction + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(fraction * (1 - fraction) / n + z * z / (4 * n * n))

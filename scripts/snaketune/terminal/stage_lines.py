@@ -123,7 +123,7 @@ def outcome(rule: str, outputs: Sequence[str]) -> str:
     path = next((path for path in outputs if Path(path).name == ROWS[rule].results[0]), None)
     try:
         return OUTCOMES[rule](read_json(path)) if path else ""
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ""  # the next stage that reads these facts reports what is wrong
 
 

@@ -39,8 +39,9 @@ def heal(wanted: list[str], work: str | Path, verify: bool = False, shared: Iter
         manifests = [path for path in wanted if path.endswith(("manifest.json", MERGE_FACTS))]
         drop_damaged_manifests(manifests, Path(work) / "digests.json", verify)
     except OSError as error:
-        cure = "remove that folder" if Path(str(error.filename)).is_dir() else "make its folder writable"
-        raise DataError(f"{error.filename} is damaged and cannot be rebuilt ({error.strerror}): {cure}.") from None
+        path = error.filename2 or error.filename  # of a rename, the second is the final name
+        cure = "remove that folder" if Path(str(path)).is_dir() else "make its folder writable"
+        raise DataError(f"{path} is damaged and cannot be rebuilt ({error.strerror}): {cure}.") from None
 
 
 def _drop_failed_merges(paths: list[str]) -> None:
@@ -145,7 +146,8 @@ def _damaged(manifest: Path, digests: DigestCache, verify: bool) -> str | None:
             return name
         if verify and file_digest(file) != entry["digest"]:
             return name
-        if max(stat.st_mtime_ns, stat.st_ctime_ns) >= made and digests.digest(file) != entry["digest"]:
+        changed = max(stat.st_mtime_ns, stat.st_ctime_ns, file.lstat().st_ctime_ns)  # of a link that was put there, too
+        if changed >= made and digests.digest(file) != entry["digest"]:
             return name
     return None
 
