@@ -6,7 +6,7 @@ rule evaluate_model:
         unpack(INPUTS.of_evaluation),
         installed=INPUTS.packages_looked_at("evaluate_model", "evaluation.json"),
         rightsize=INPUTS.rightsized,
-        earlier=INPUTS.earlier,
+        earlier=INPUTS.earlier_of_evaluation,
         model=INPUTS.prepared_model,
     output:
         evaluation="<results>/runs/{run}/{id}/evaluation.json",
@@ -28,7 +28,7 @@ rule evaluate_model:
         "Evaluating {wildcards.run}"
     shell:
         "python scripts/evaluate_model.py --spec {params.spec:q} --model {input.model:q} --adapter {input.adapter:q}"
-        " --merged {input.merged:q} --tokens {input.tokens:q} --rows {input.rows:q} --records {input.records:q}"
+        " --merged {input.merged:q} --judge {input.judge:q} --tokens {input.tokens:q} --rows {input.rows:q} --records {input.records:q}"
         " --output {output.evaluation:q} --generations {output.generations:q} --documents {output.documents:q}"
         " --info {output.info:q} 2>&1 | tee {log:q}"
 

@@ -34,5 +34,5 @@ rule train_model:
     shell:
         f"{BEFORE_TRAINING} python scripts/train_model.py --spec {{params.spec:q}} --settings {{params.settings:q}}"
         " --rightsize {input.rightsize:q} --plan {input.plan:q} --rows {input.rows:q} --model {input.model:q}"
-        " --start {input.start:q} --work work --adapter {output.adapter:q} --metrics {output.metrics:q}"
+        " --start {input.start:q} --rewards {input.rewards:q} --work work --adapter {output.adapter:q} --metrics {output.metrics:q}"
         f" --info {{output.info:q}} --manifest {{output.manifest:q}} {TO_ITS_LOG}"

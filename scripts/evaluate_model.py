@@ -4,6 +4,7 @@ Arguments:
     model: base model: its manifest or folder.
     adapter: adapter: its manifest or folder.
     merged: merge.json, for a run that merges.
+    judge: merge.json of the reward model that scores the answers.
     tokens: tokenised splits: their manifest or folder.
     rows: packed rows: their manifest, or those of the held-out split.
     records: split records: their manifest, or those held out.
@@ -20,7 +21,7 @@ def main() -> None:
     """Read the manifests, evaluate, and write the measures, the answers, the losses of the documents and the times."""
     names = ("model", "adapter", "tokens", "rows", "records", "output", "generations", "documents")
     arguments = parse_arguments(
-        __doc__, *names, optional=("merged", "info"), facts=("output", "generations", "documents", "info")
+        __doc__, *names, optional=("merged", "judge", "info"), facts=("output", "generations", "documents", "info")
     )
     from snaketune.evaluate.evaluation_packages import prepare_imports
 
@@ -28,7 +29,8 @@ def main() -> None:
     from snaketune.evaluate.results import EvaluationJob, evaluate_run
     from snaketune.merge.outcome import merged_folder
 
-    evaluate_run(EvaluationJob(**{**vars(arguments), "merged": merged_folder(arguments.merged)}))
+    folders = {name: merged_folder(getattr(arguments, name)) for name in ("merged", "judge")}
+    evaluate_run(EvaluationJob(**{**vars(arguments), **folders}))
 
 
 if __name__ == "__main__":

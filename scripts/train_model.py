@@ -7,6 +7,7 @@ Arguments:
     rows: manifest of the packed rows.
     model: manifest of the base model.
     start: manifest of the adapter to go on from.
+    rewards: merge.json of each reward model, in the order of train.grpo.rewards.
     work: folder of resumable state.
     adapter: folder of the adapter to write.
     metrics: JSON lines of metrics to write.
@@ -22,7 +23,9 @@ from snaketune.core.cli import parse_arguments, run
 def main() -> None:
     """Train under the lock of the run's fingerprint and publish the adapter."""
     names = ("settings", "rightsize", "plan", "rows", "model", "work", "adapter", "metrics", "info", "manifest")
-    arguments = parse_arguments(__doc__, *names, optional=("start",), facts=("metrics", "info", "manifest"))
+    arguments = parse_arguments(
+        __doc__, *names, optional=("start",), several=("rewards",), facts=("metrics", "info", "manifest")
+    )
     from snaketune.train.packages import spare_unused
 
     spare_unused(arguments.cfg)

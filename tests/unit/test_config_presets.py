@@ -8,7 +8,7 @@ from snaketune.config.resolve import Layer, resolve_runs
 
 PRESETS = Path(__file__).parents[2] / "config" / "presets"
 NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
-NAMING_A_MODEL = ("original_34b", "optimized_13b", "quickstart", "smollm2", "orpo", "kto")
+NAMING_A_MODEL = ("original_34b", "optimized_13b", "quickstart", "smollm2", "orpo", "kto", "reward")
 OWN = {"data": {"sources": ["data.jsonl"]}, "model": {"name_or_path": "org/model"}}
 # What the guides state: batch, accumulation, and whatever else they name.
 STATED = {
@@ -76,6 +76,7 @@ STATED = {
     "grpo_math": {"train.method": "grpo", "train.grpo.rewards": ["numeric_match"], "train.grpo.num_generations": 8},
     "orpo": {"model.name_or_path": "tiny", "train.method": "orpo"},
     "kto": {"model.name_or_path": "tiny", "train.method": "kto"},
+    "reward": {"model.name_or_path": "tiny", "train.method": "reward"},
     "smollm2": {"model.name_or_path": "smollm2", "train.learning_rate": 2e-3, "train.max_steps": 60},
 }
 

@@ -136,7 +136,7 @@ def test_no_key_is_dead(key):
     if key in BEST_KEYS and not key.endswith(("_end", "_patience")):
         base = config(tokens={"max_length": "auto"}, dedupe=near, train={"eval_steps": 5, "early_stopping_patience": 2})
         sections["train"] |= {"eval_steps": 5, "early_stopping_patience": 2}
-    if key.startswith(("train.dpo.", "train.orpo.", "train.kto.", "train.grpo.")):
+    if key.startswith(("train.dpo.", "train.orpo.", "train.kto.", "train.reward.", "train.grpo.")):
         method = key.split(".")[1]
         base = config(dedupe=near, train={"method": method})
         sections["train"]["method"] = method

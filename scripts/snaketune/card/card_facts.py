@@ -63,6 +63,11 @@ class CardFacts:
         return bool(self.tokens["files"][TEMPLATE]["bytes"])
 
     @property
+    def gives_scores(self) -> bool:
+        """Whether it is a reward model, which gives scores and no text."""
+        return bool(self.setting("train.method") == "reward")
+
+    @property
     def has_own_template(self) -> bool:
         """Whether the chat template of the run differs from the base model's."""
         file = self.base["files"].get(f"model/{TEMPLATE}", {})

@@ -17,6 +17,8 @@ METRICS = {
     "token_accuracy": "token accuracy",
     "preference_accuracy": "preference accuracy",
     "reward_accuracy": "reward accuracy",
+    "reward_margin": "score of the chosen answer less the rejected one's",
+    "reward": "mean reward of the answers",
     "exact_match": "exact match",
     "numeric_match": "numeric match",
     "json_valid": "JSON valid",
@@ -112,6 +114,7 @@ def results_table(data: DataSet) -> list[str]:
         moved = data.differences.get(metric, Interval())
         values = [_value(data.models[name].get(metric)) for name in models]
         label = METRICS.get(metric) or code(metric)
+        label = "loss (nats per pair)" if metric == "loss" and "reward_margin" in data.metrics else label
         rows.append([label, *values, _difference(moved), _interval(moved)])
     return table(head, rows)
 

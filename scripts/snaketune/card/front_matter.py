@@ -13,7 +13,8 @@ from snaketune.card.evaluation_section import data_sets, metric_name
 from snaketune.card.markdown_text import one_line
 
 FENCE = "---"
-TASK = "text-generation"
+TASK, TASK_NAME = "text-generation", "Text Generation"
+SCORING, SCORING_NAME = "text-classification", "Text Classification"
 # The hub's names of measures, where they differ.
 HUB_METRICS = {"rouge_l": "rouge", "token_accuracy": "accuracy"}
 
@@ -31,7 +32,7 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
         "base_model": facts.hub_base,
         "base_model_relation": ("adapter" if is_adapter else "finetune") if facts.hub_base else None,
         "library_name": "peft" if is_adapter else "transformers",
-        "pipeline_tag": TASK,
+        "pipeline_tag": SCORING if facts.gives_scores else TASK,
         **licence(facts),
         "language": facts.origin["card"].get("language"),
         "datasets": facts.datasets,
@@ -50,14 +51,16 @@ def licence(facts: CardFacts) -> dict[str, str]:
 def tags(facts: CardFacts) -> list[str]:
     """Return the tags for search on the hub."""
     kind = "full-fine-tune" if facts.is_whole else "dora" if facts.setting("adapter.use_dora") else "lora"
-    return [kind, str(facts.setting("train.method")), "snaketune"]
+    more = ["reward-model"] if facts.gives_scores else []
+    return [kind, str(facts.setting("train.method")), *more, "snaketune"]
 
 
 def model_index(facts: CardFacts) -> list[dict[str, Any]]:
     """Return the evaluation as a model-index in the format of Papers with Code; empty if nothing was measured."""
+    task, name = (SCORING, SCORING_NAME) if facts.gives_scores else (TASK, TASK_NAME)
     results = [
         {
-            "task": {"type": TASK, "name": "Text Generation"},
+            "task": {"type": task, "name": name},
             "dataset": {"name": one_line(data.name), "type": data.type, "split": data.split},
             "metrics": [_metric(name, value) for name, value in data.values(facts.kind).items()],
         }

@@ -31,6 +31,7 @@ METHODS = {
     "dpo": "direct preference optimisation",
     "orpo": "odds-ratio preference optimisation",
     "kto": "Kahneman-Tversky optimisation",
+    "reward": "reward modelling",
     "grpo": "group relative policy optimisation",
 }
 CHECK = {
@@ -42,6 +43,9 @@ CHECK = {
     "change_kept": "part of the change that the stored weights hold",
     "weights": "numbers in the trained weights",
     "moved": "of those stored otherwise than in the base model",
+    "score_change": "mean change of a score by the dtype",
+    "scores_compared": "answers whose scores were compared",
+    "pairs_reordered": "pairs that the merged model ranks the other way round",
     "mean_kl": "mean KL divergence of the next token, adapter and merged (nats)",
     "adapter_loss": "loss with the adapter (nats per token)",
     "merged_loss": "loss of the merged model (nats per token)",

@@ -11,6 +11,8 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 def usage_section(facts: CardFacts) -> list[str]:
     """Return the section on loading the model with transformers, PEFT and vLLM."""
+    if facts.gives_scores:
+        return ["## Use", "", *_scoring(facts)]
     if facts.is_merged:
         return ["## Use", "", *_whole(facts, HERE), *_serve(f"vllm serve {HERE}"), *_stops(facts)]
     if facts.is_whole:
@@ -58,6 +60,47 @@ def _adapter(facts: CardFacts) -> list[str]:
         "```",
         "",
         *_template(facts),
+    ]
+
+
+def _scoring(facts: CardFacts) -> list[str]:
+    """Return how to score an answer; servers of language models do not run reward models."""
+    whole = facts.is_merged or facts.is_whole
+    tokenizer = "folder" if facts.is_merged else "base"
+    load = (
+        ['model = AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto")']
+        if whole
+        else [
+            f"model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1{_revision(facts)})",
+            "model.config.get_text_config().pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id",
+            "model = PeftModel.from_pretrained(model, folder)",
+        ]
+    )
+    names = f'folder = "{HERE}"' if facts.is_merged else f'base, folder = "{_base(facts)}", "{HERE}"'
+    text = (
+        'text = tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}, {"role": "assistant", "content":'
+        ' "Hi"}], tokenize=False)'
+        if facts.chats
+        else 'text = "Once upon a time"'
+    )
+    return [
+        "It gives a whole conversation a score: the higher, the better its last answer. Scores compare answers to one"
+        " question; they have no unit.",
+        "",
+        *_status("The merge check read this folder in the same way." if facts.is_merged else None),
+        "```python",
+        *([] if whole else ["from peft import PeftModel"]),
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+        "",
+        names,
+        f"tokenizer = AutoTokenizer.from_pretrained({tokenizer})",
+        *load,
+        text,
+        'inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False)',
+        "print(model(**inputs).logits[0, 0].item())",
+        "```",
+        "",
+        *(_template(facts) if not facts.is_merged else []),
     ]
 
 

@@ -13,7 +13,7 @@ from snaketune.workflow.write_checks import VARIABLE
 
 # Metrics of training on held-out pairs and labelled answers, besides the loss.
 PAIR_METRICS = ("preference_accuracy", "reward_accuracy", "reward_margin")
-MEASURED = {"dpo": PAIR_METRICS, "orpo": PAIR_METRICS, "kto": ("reward_margin",)}
+MEASURED = {"dpo": PAIR_METRICS, "orpo": PAIR_METRICS, "kto": ("reward_margin",), "reward": PAIR_METRICS[1:]}
 TEMPLATE = re.compile(r"\{[{%]")
 """Marks a string as a chat template rather than a path."""
 # Keys that decide an adapter's shape and scale: runs that share an adapter must agree on them.

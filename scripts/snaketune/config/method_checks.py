@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.config.resolve import ResolvedRun
+from snaketune.config.run_references import referenced
+from snaketune.config.schema import LinkedConfig
 from snaketune.config.schema_train import DpoConfig, TrainConfig
 from snaketune.core.errors import ConfigError
 from snaketune.core.training_methods import PAIRED, PREFERENCE
@@ -19,6 +21,8 @@ def check_method(run: ResolvedRun) -> None:
     Raises:
         ConfigError: naming the run, the two keys and what to change.
     """
+    _check_start(run)
+    _check_judge(run)
     if run.config.train.method in PREFERENCE:
         _check_preferences(run)
     elif run.config.train.method == "grpo":
@@ -48,6 +52,75 @@ def _check_preferences(run: ResolvedRun) -> None:
         )
     if method == "dpo":
         _check_smoothing(place, run.config.train.dpo)
+    if method == "reward":
+        _check_reward_model(run, place)
+
+
+def _check_reward_model(run: ResolvedRun, place: str) -> None:
+    config = run.config
+    wrong: tuple[tuple[str, Any, Any, str], ...] = (
+        ("model.quantization", config.model.quantization, "none", "whose head would be quantised, too"),
+        ("train.fp8", config.train.fp8, False, "whose head is not in float8"),
+        ("evaluate.tasks", config.evaluate.tasks, [], "which answers nothing"),
+        ("evaluate.files", config.evaluate.files, [], "which answers nothing"),
+        ("merge.adapters", config.merge.adapters, [], "whose heads cannot be added"),
+    )
+    _refuse_unless(place, wrong)
+
+
+def _refuse_unless(place: str, wrong: tuple[tuple[str, Any, Any, str], ...]) -> None:
+    """Refuse a key of ``wrong``, (name, value, value needed, why), with another value than the one needed."""
+    for key, value, needed, why in wrong:
+        if value != needed:
+            shown, good = (str(each).lower() if isinstance(each, bool) else each for each in (value, needed))
+            raise ConfigError(f"{place}, {why}, and {key} is {shown}: set {key} to {good}.")
+
+
+def _check_judge(run: ResolvedRun) -> None:
+    """Refuse a judge that is no run, that reads other text than it was trained on, or that has nothing to judge."""
+    config, judge = run.config, run.config.evaluate.reward_model
+    if judge is None:
+        return
+    place = f"run {run.name}: evaluate.reward_model is {judge!r}"
+    if not referenced(judge):
+        raise ConfigError(f"{place}, which is no run: write run:<name> of a run with train.method: reward.")
+    if config.train.method == "reward":
+        raise ConfigError(f"{place} and train.method is reward, which answers nothing: remove the key.")
+    if config.judge_run:
+        _check_template(place, run, config.judge_run)
+
+
+def _check_template(place: str, run: ResolvedRun, judge: LinkedConfig) -> None:
+    own, other = run.config.tokens.chat_template, judge.tokens.chat_template
+    if own != other:
+        raise ConfigError(
+            f"{place}, whose tokens.chat_template is {_short(other)} where this run has {_short(own)}: a reward model"
+            " scores text in the form that it was trained on; give both runs the same template."
+        )
+
+
+def _short(template: str | None) -> str:
+    return "null" if template is None else repr(template[:40])
+
+
+def _check_start(run: ResolvedRun) -> None:
+    """Refuse to train a language model from a reward model, which gives no text, and the other way round."""
+    method = run.config.train.method
+    for key, start in (("model.name_or_path", run.config.base_run), ("adapter.init_from", run.config.start_run)):
+        if start is None:
+            continue
+        gives_scores = start.train.method == "reward"
+        if gives_scores and method != "reward":
+            raise ConfigError(
+                f"run {run.name}: {key} names a run whose train.method is reward, which gives scores and no text, and"
+                f" train.method is {method}: start from a run that answers; train.grpo.rewards and"
+                " evaluate.reward_model take reward models."
+            )
+        if not gives_scores and method == "reward" and key == "adapter.init_from":
+            raise ConfigError(
+                f"run {run.name}: adapter.init_from names a run whose train.method is {start.train.method}, whose"
+                " adapter has no head for scores: set model.name_or_path to that run instead."
+            )
 
 
 def _check_smoothing(place: str, loss: DpoConfig) -> None:
@@ -71,10 +144,7 @@ def _check_grpo(run: ResolvedRun) -> None:
         ("plan.probe", config.plan.probe, False, "whose time goes to generating, which the probe does not measure"),
         ("tokens.assistant_only_loss", config.tokens.assistant_only_loss, True, "which learns from answers"),
     )
-    for key, value, needed, why in wrong:
-        if value != needed:
-            shown, good = (str(each).lower() if isinstance(each, bool) else each for each in (value, needed))
-            raise ConfigError(f"{place}, {why}, and {key} is {shown}: set {key} to {good}.")
+    _refuse_unless(place, wrong)
     if config.data.format == "text":
         raise ConfigError(f"{place} and data.format is text, which has no prompts: set data.format to auto.")
     answers = train.per_device_train_batch_size * train.gradient_accumulation_steps
@@ -86,17 +156,19 @@ def _check_grpo(run: ResolvedRun) -> None:
             f" set train.gradient_accumulation_steps to {group.num_generations}."
         )
     _check_rewards(place, group.rewards, group.reward_weights)
+    for name, judge in config.reward_runs.items():
+        _check_template(f"{place} and train.grpo.rewards names run:{name}", run, judge)
 
 
 def _check_rewards(place: str, rewards: list[str], weights: list[float] | None) -> None:
     for name in rewards:
-        if name in BUILT_IN_REWARDS:
+        if name in BUILT_IN_REWARDS or referenced(name):
             continue
         found = FUNCTION.fullmatch(name)
         if not found:
             raise ConfigError(
-                f"{place} and train.grpo.rewards has {name!r}, which is no reward: use {', '.join(BUILT_IN_REWARDS)} or"
-                " file.py:function."
+                f"{place} and train.grpo.rewards has {name!r}, which is no reward: use {', '.join(BUILT_IN_REWARDS)},"
+                " run:<name> or file.py:function."
             )
         if not Path(found["file"]).expanduser().is_file():
             raise ConfigError(f"{place} and train.grpo.rewards has {name!r}: there is no file {found['file']}.")

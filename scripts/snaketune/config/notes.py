@@ -8,7 +8,7 @@ from snaketune.core.training_methods import PREFERENCE
 # Above this, training every weight usually destroys what the model knew; adapters take ten times as much.
 LARGE_FOR_ALL_WEIGHTS = 5e-5
 # Presets of the embedded examples.
-EXAMPLES = ("quickstart", "orpo", "kto")
+EXAMPLES = ("quickstart", "orpo", "kto", "reward")
 
 
 def notes_for(preset: Any, origins: dict[str, str], config: RunConfig) -> tuple[str, ...]:

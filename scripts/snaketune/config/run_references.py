@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PREFIX = "run:"
 BASE, START, MERGED = "model.name_or_path", "adapter.init_from", "merge.adapters"
+REWARD, JUDGE = "train.grpo.rewards", "evaluate.reward_model"
 
 
 def referenced(value: str | None) -> str | None:
@@ -30,6 +31,17 @@ def references(config: RunConfig) -> dict[str, str]:
 def merged_names(config: RunConfig) -> list[str]:
     """Return the names of the runs whose adapters ``config`` merges together, in the order given."""
     return [adapter.run.removeprefix(PREFIX).strip() for adapter in config.merge.adapters]
+
+
+def reward_names(config: RunConfig) -> list[str]:
+    """Return the names of the runs whose reward models ``config`` trains by, in the order given."""
+    rewards = config.train.grpo.rewards if config.train.method == "grpo" else []
+    return [name for reward in rewards if (name := referenced(reward)) is not None]
+
+
+def judge_name(config: RunConfig) -> str | None:
+    """Return the name of the run whose reward model judges the answers of ``config``, None without one."""
+    return referenced(config.evaluate.reward_model)
 
 
 def needed_runs(
@@ -56,6 +68,7 @@ def needed_runs(
 def _needs(config: RunConfig, merging: bool) -> list[tuple[str, bool]]:
     """Return the runs that a training or, with ``merging``, a merged model needs, and whether merged themselves."""
     found = [(name, key == BASE) for key, name in references(config).items()]
+    found += [(name, True) for name in reward_names(config)]
     return found + [(name, False) for name in (merged_names(config) if merging else [])]
 
 
@@ -68,7 +81,7 @@ def link_runs(runs: list[ResolvedRun]) -> list[ResolvedRun]:
         ConfigError: if a run does not exist, merges nothing, or starts from itself.
     """
     links = _Links({run.name: run for run in runs})
-    return [links.merging(run.name, ()) for run in runs]
+    return [links.judged(run.name) for run in runs]
 
 
 class _Links:
@@ -94,26 +107,54 @@ class _Links:
             self._merged[name] = replace(run, config=run.config.model_copy(update={"merged_runs": configs}))
         return self._merged[name]
 
+    def judged(self, name: str) -> ResolvedRun:
+        """Return the run ``name`` with everything that it needs, the reward model that judges its answers included.
+
+        Nothing needs a run's evaluation, so that two runs may judge each other's models.
+        """
+        run = self.merging(name, ())
+        judge = judge_name(run.config)
+        if judge is None:
+            return run
+        found = self._scoring(run, JUDGE, judge, ())
+        return replace(run, config=run.config.model_copy(update={"judge_run": found.config}))
+
+    def _scoring(self, run: ResolvedRun, key: str, name: str, path: tuple[str, ...]) -> ResolvedRun:
+        """Return the run whose merged reward model the setting ``key`` of ``run`` names."""
+        found = self._earlier(run, key, name, path)
+        if found.config.train.method != "reward":
+            raise ConfigError(
+                f"{run.origins.get(key, 'default')}: {key} of the run {run.name} names {name}, whose train.method is"
+                f" {found.config.train.method}: name a run with train.method: reward."
+            )
+        return found
+
     def _link(self, run: ResolvedRun, path: tuple[str, ...]) -> ResolvedRun:
         found = {key: self._earlier(run, key, name, path) for key, name in references(run.config).items()}
         base, start = found.get(BASE), found.get(START)
         first = base or start
         run = _with_template_of(run, first) if first else run
-        links = {"base_run": base.config if base else None, "start_run": start.config if start else None}
+        scoring = {other: self._scoring(run, REWARD, other, path).config for other in reward_names(run.config)}
+        links = {
+            "base_run": base.config if base else None,
+            "start_run": start.config if start else None,
+            "reward_runs": scoring,
+        }
         return replace(run, config=run.config.model_copy(update=links))
 
     def _earlier(self, run: ResolvedRun, key: str, name: str, path: tuple[str, ...]) -> ResolvedRun:
-        said = f"names {name}" if key == MERGED else f"is {PREFIX}{name}"
+        said = f"names {name}" if key in (MERGED, REWARD) else f"is {PREFIX}{name}"
         place = f"{run.origins.get(key, 'default')}: {key} of the run {run.name} {said}"
         if name not in self._runs:
             known = ", ".join(sorted(set(self._runs) - {run.name})) or "no other run"
             raise ConfigError(f"{place}, but there is no run {name!r}: this configuration has {known}.")
         # A run whose training is resolved may be used while its own merge is still being resolved.
-        if name in path and (key == BASE or name not in self._trained):
+        merges = key in (BASE, REWARD, JUDGE)
+        if name in path and (merges or name not in self._trained):
             circle = " -> ".join((*path[path.index(name) :], name))
             raise ConfigError(f"{place}, which is circular ({circle}): let one of these runs start from a model.")
-        earlier = self.merging(name, path) if key == BASE else self.training(name, path)
-        if key == BASE and not earlier.config.merge.enabled:
+        earlier = self.merging(name, path) if merges else self.training(name, path)
+        if merges and not earlier.config.merge.enabled:
             raise ConfigError(f"{place}, which has no merged model: set runs.{name}.merge.enabled to true.")
         return earlier
 

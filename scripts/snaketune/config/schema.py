@@ -270,6 +270,11 @@ class EvaluateConfig(Section):
         description="Task files (YAML) of lm-evaluation-harness with local data, run on the base and on the merged or "
         "tuned model; needs the extra `lm-eval`.",
     )
+    reward_model: str | None = Field(
+        None,
+        description="Reward model that judges the generated answers, `run:<name>` of a run with `train.method: "
+        "reward`: its mean score of each model's answers is the measure `reward`.",
+    )
     max_samples: int = Field(
         200,
         ge=0,
@@ -387,6 +392,12 @@ class LinkedConfig(RunConfig):
     start_run: "LinkedConfig | None" = Field(None, exclude=True, description="The run whose adapter it continues from.")
     merged_runs: "dict[str, LinkedConfig]" = Field(
         {}, exclude=True, description="The runs whose adapters are merged, by name."
+    )
+    reward_runs: "dict[str, LinkedConfig]" = Field(
+        {}, exclude=True, description="The runs whose reward models it trains by, by name."
+    )
+    judge_run: "LinkedConfig | None" = Field(
+        None, exclude=True, description="The run whose reward model judges its answers."
     )
 
 

@@ -43,22 +43,34 @@ class KtoConfig(Section):
     )
 
 
+class RewardConfig(Section):
+    """The loss of `train.method: reward`; the name is TRL's."""
+
+    center_rewards_coefficient: float | None = Field(
+        None,
+        gt=0,
+        description="Weight of the squared sum of a pair's scores, which keeps scores around 0; TRL suggests 0.01, "
+        "null leaves it out.",
+    )
+
+
 class GrpoConfig(Section):
     """Sampling and rewards of `train.method: grpo`, by TRL; the names are TRL's."""
 
     rewards: Annotated[list[str], BeforeValidator(as_list), Field(min_length=1)] = Field(
         ["exact_match"],
         description="What answers are rewarded for, added up: `exact_match`, `numeric_match`, `json_equal` and "
-        "`json_valid` against the reference answer (0 or 1), `length` (no longer than the reference is 1), or "
-        "`file.py:function`, which takes lists of prompts, completions and references and returns a list of numbers.",
+        "`json_valid` against the reference answer (0 or 1), `length` (no longer than the reference is 1), "
+        "`run:<name>`, the score by the reward model of a run with `train.method: reward`, or `file.py:function`, "
+        "which takes lists of prompts, completions and references and returns a list of numbers.",
     )
     reward_weights: list[float] | None = Field(None, description="Weight of each reward; null weighs all 1.")
     reward_timeout: float = Field(60.0, gt=0, description="Seconds that one call of a reward may take.")
     max_reward_fall: float | None = Field(
         0.5,
         gt=0,
-        description="Stop when the mean reward of five log lines is this far below the best such mean; null never "
-        "stops.",
+        description="Stop when the mean reward of five log lines is this far below the best such mean; with a reward "
+        "model in deviations of the first rewards, if above 1. Null never stops.",
     )
     num_generations: int = Field(
         8, ge=2, description="Answers to each prompt; `per_device_train_batch_size` x accumulation is a multiple of it."
@@ -75,16 +87,17 @@ class GrpoConfig(Section):
 class TrainConfig(Section):
     """How the adapter is trained."""
 
-    method: Literal["sft", "dpo", "orpo", "kto", "grpo"] = Field(
+    method: Literal["sft", "dpo", "orpo", "kto", "reward", "grpo"] = Field(
         "sft",
         description="`sft`: learn the answers; `dpo`: learn to prefer the chosen answer of a pair to the rejected one; "
         "`orpo`: learn the chosen answer and to prefer it, in one run from a base model; `kto`: learn from single "
-        "answers that are labelled good or bad, or from pairs; `grpo`: generate answers and learn from their rewards "
-        "(extra `grpo`). See docs/methods.md.",
+        "answers that are labelled good or bad, or from pairs; `reward`: a model that gives answers scores, from "
+        "pairs; `grpo`: generate answers and learn from their rewards (extra `grpo`). See docs/methods.md.",
     )
     dpo: DpoConfig = DpoConfig()
     orpo: OrpoConfig = OrpoConfig()
     kto: KtoConfig = KtoConfig()
+    reward: RewardConfig = RewardConfig()
     grpo: GrpoConfig = GrpoConfig()
     num_train_epochs: float = Field(1.0, gt=0, description="Passes over the training rows.")
     max_steps: int = Field(-1, ge=-1, description="Stop after this many optimizer steps; -1 trains all epochs.")
@@ -188,8 +201,8 @@ class TrainConfig(Section):
     metric_for_best_model: str = Field(
         "loss",
         description="Metric that compares evaluations during training: `loss`, with dpo and orpo "
-        "also `preference_accuracy`, `reward_accuracy` or `reward_margin`, with kto `reward_margin`; an `eval_` prefix "
-        "is accepted.",
+        "also `preference_accuracy`, `reward_accuracy` or `reward_margin`, with kto `reward_margin`, with reward "
+        "`reward_accuracy` or `reward_margin`; an `eval_` prefix is accepted.",
     )
     greater_is_better: bool | None = Field(
         None, description="Whether a greater value is better; null means yes unless the name ends with `loss`."

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # Methods that compare a chosen with a rejected answer to the same prompt.
-PAIRED = ("dpo", "orpo")
+PAIRED = ("dpo", "orpo", "reward")
 # Methods that learn which answers are better, from pairs or from answers with a label.
 PREFERENCE = (*PAIRED, "kto")
 # Methods of which the packed rows are those of sft.

@@ -31,7 +31,10 @@ from snaketune.evaluate.models import (
     with_faster_layers,
 )
 from snaketune.evaluate.preferences import PREFERENCE_ACCURACY, preference_measures
+from snaketune.evaluate.reward_judge import Judge, ending_of, finished, require_same_tokenizer
+from snaketune.evaluate.reward_scores import RewardScores, evaluate_scores
 from snaketune.facts.evaluation_facts import Interval
+from snaketune.model.reward_model import is_reward_model
 from snaketune.train.packages import NONE
 
 STEPS = {"tuned_minus_base": ("base", "tuned"), "merged_minus_tuned": ("tuned", "merged")}
@@ -47,6 +50,7 @@ class Evaluation:
         files: the same for each external file.
         likelihoods: of the held-out documents, by model.
         timings: what was timed, by model.
+        scores: of the held-out documents, of a reward model; None of a language model.
     """
 
     facts: dict[str, Any]
@@ -54,6 +58,7 @@ class Evaluation:
     files: dict[str, Questions] = field(default_factory=dict)
     likelihoods: dict[str, Likelihoods] = field(default_factory=dict)
     timings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    scores: RewardScores | None = None
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -69,6 +74,8 @@ class Evaluation:
 def evaluate(inputs: EvaluationInputs, settings: EvaluationSettings, clock: Clock | None = None) -> Evaluation:
     """Return likelihoods and answers of the base, the tuned and, where there is one, the merged model.
 
+    Of a reward model the scores of the held-out pairs are returned instead.
+
     Args:
         inputs: the models and the held-out data.
         settings: what is measured.
@@ -79,6 +86,9 @@ def evaluate(inputs: EvaluationInputs, settings: EvaluationSettings, clock: Cloc
         DataError: if an external evaluation file cannot be used.
         ConfigError: if the model cannot be asked what the settings ask, or a task of the harness fails.
     """
+    if is_reward_model(inputs.adapter):
+        found = evaluate_scores(inputs, settings.model)
+        return Evaluation(found.facts, scores=found)
     examination = _Examination(inputs, settings, clock)
     unquantised = replace(settings.model, quantization=NONE)
     if is_whole_model(inputs.adapter):
@@ -90,6 +100,8 @@ def evaluate(inputs: EvaluationInputs, settings: EvaluationSettings, clock: Cloc
         _examine_adapter(examination, inputs.adapter)
     if inputs.merged is not None:
         examination.examine("merged", with_faster_layers(load_model(inputs.merged, unquantised)))
+        free_memory()
+    examination.judge(inputs)
     return examination.finish()
 
 
@@ -201,7 +213,22 @@ class _Examination:
 
     def _ask(self, questions: Questions, name: str, model: Any, watch: Stopwatch | None) -> dict[str, Any]:
         made = generate_answers(model, self._tokenizer, questions.prompts, self._decoding, watch)
+        questions.ids[name] = made.ids
         return questions.add(name, made.texts, made.cut)
+
+    def judge(self, inputs: EvaluationInputs) -> None:
+        """Have the reward model score all answers, once no other model is in memory."""
+        if inputs.judge is None:
+            return
+        require_same_tokenizer(inputs.judge, inputs.model, "evaluate.reward_model", self._settings.judge_name)
+        judge, ending = Judge(inputs.judge, self._settings.model, self._settings.batch_size), ending_of(self._rows)
+        parts = [(self._held_out, self._facts)] if self._held_out else []
+        for questions, facts in (*parts, *((found, self._file_facts[name]) for name, found in self._files.items())):
+            for name, answers in questions.ids.items():
+                pairs = zip(questions.prompts, answers, strict=True)
+                scores = judge([finished(prompt.ids, ids, ending, self._decoding.stop_ids) for prompt, ids in pairs])
+                facts[name] |= questions.reward(name, scores.tolist())
+                print(f"{name}: reward {facts[name]['reward']:.6g}", flush=True)
 
     def _time(self, name: str, model: Any, batched: Stopwatch) -> None:
         asked = [self._held_out] if self._held_out else []

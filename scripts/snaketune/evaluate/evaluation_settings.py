@@ -20,6 +20,7 @@ class EvaluationInputs:
         tokens: folder with the tokenised splits and ``chat_template.jinja``.
         rows: packed rows of the held-out split.
         records: canonical records of the held-out split.
+        judge: the reward model that scores answers, None without one.
     """
 
     model: Path
@@ -28,6 +29,7 @@ class EvaluationInputs:
     tokens: Path
     rows: Path
     records: Path
+    judge: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class EvaluationSettings:
         latency_requests: requests that are answered one at a time, for the latency; 0 measures none.
         files: external evaluation files.
         tasks: task files of lm-evaluation-harness, ``{path, digest}`` each.
+        judge_name: the run of the reward model that scores answers, for messages.
     """
 
     metrics: tuple[str, ...]
@@ -50,6 +53,7 @@ class EvaluationSettings:
     latency_requests: int = 0
     files: FileSettings = field(default_factory=FileSettings)
     tasks: tuple[dict[str, str], ...] = ()
+    judge_name: str = ""
 
     @classmethod
     def of_slice(cls, cfg: EvaluationSlice) -> "EvaluationSettings":
@@ -65,6 +69,7 @@ class EvaluationSettings:
             own.get("latency_requests", 0),
             FileSettings.of_slice(cfg),
             tuple(cfg.get("evaluation_tasks", ())),
+            (own.get("reward_model") or "").removeprefix("run:").strip(),
         )
 
     @property
@@ -74,5 +79,5 @@ class EvaluationSettings:
 
     @property
     def asks(self) -> bool:
-        """Whether any measure needs answers."""
-        return any(metric in ANSWER_METRICS for metric in self.metrics)
+        """Whether any measure, or a reward model, needs answers."""
+        return bool(self.judge_name) or any(metric in ANSWER_METRICS for metric in self.metrics)

@@ -30,13 +30,17 @@ ROOM = 1.2
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """Loading options of a model: dtype, attention kernel, CPU threads, trust in its own code, quantisation."""
+    """Loading options of a model: dtype, attention kernel, CPU threads, trust in its own code, quantisation.
+
+    ``scores`` loads it as a reward model, with the first weights of a new head unless it has one.
+    """
 
     dtype: str = "auto"
     attn_implementation: str = "sdpa"
     cpu_threads: int = 1
     trust_remote_code: bool = False
     quantization: str = NONE
+    scores: bool = False
 
     @classmethod
     def of_slice(cls, cfg: ModelUse) -> "ModelSettings":
@@ -76,7 +80,7 @@ def computing_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def load_model(folder: str | Path, settings: ModelSettings, device: torch.device | None = None) -> Any:
-    """Return the causal language model in ``folder``, ready for reading, on ``device`` or on the best one.
+    """Return the model in ``folder``, ready for reading, on ``device`` or on the best one.
 
     A model that does not fit the GPU is spread over GPU and RAM: after quantised training, the merged weights are
     several times as large as those in training.
@@ -89,8 +93,8 @@ def load_model(folder: str | Path, settings: ModelSettings, device: torch.device
         return open_model(folder, dtype, kernel, trust, quantization).eval()
     if device.type == "cuda" and not fits(folder, dtype):
         print(f"{Path(folder).name} does not fit in free GPU memory; part of it stays in CPU memory.", flush=True)
-        return open_model(folder, dtype, kernel, trust, device_map="auto").eval()
-    model: Any = open_model(folder, dtype, kernel, trust)
+        return open_model(folder, dtype, kernel, trust, device_map="auto", scores=settings.scores).eval()
+    model: Any = open_model(folder, dtype, kernel, trust, scores=settings.scores)
     return model.to(device).eval()
 
 

@@ -20,7 +20,10 @@ from snaketune.train.monitoring.provenance import describe_machine
 
 @dataclass(frozen=True, slots=True)
 class EvaluationJob:
-    """The inputs of an evaluation, named like the flags of ``evaluate_model.py``; ``merged`` is the folder."""
+    """The inputs of an evaluation, named like the flags of ``evaluate_model.py``.
+
+    ``merged`` and ``judge`` are folders of models.
+    """
 
     spec: str
     code: str
@@ -35,6 +38,7 @@ class EvaluationJob:
     generations: Path
     documents: Path
     info: Path | None
+    judge: Path | None = None
 
 
 def evaluate_run(job: EvaluationJob) -> None:
@@ -51,6 +55,7 @@ def evaluate_run(job: EvaluationJob) -> None:
         tokens=located(job.tokens, ""),
         rows=located(job.rows, "eval.arrow"),
         records=located(job.records, "eval.jsonl"),
+        judge=job.judge,
     )
     evaluation = evaluate(inputs, EvaluationSettings.of_slice(job.cfg), time.perf_counter if job.info else None)
     write_generations(job.generations, evaluation)
@@ -77,9 +82,13 @@ def write_generations(path: str | Path, evaluation: Evaluation) -> None:
 def write_documents(path: str | Path, evaluation: Evaluation) -> None:
     """Write one JSON line per packed document: record, loss-bearing tokens and the models' summed losses in nats.
 
-    The line of the rejected answer of a pair says so and follows that of the chosen one.
+    The line of the rejected answer of a pair says so and follows that of the chosen one. Of a reward model the lines
+    have scores instead of losses.
     """
     with writing(path) as file:
+        if evaluation.scores:
+            for line in evaluation.scores.lines():
+                file.write(_line(line))
         if not evaluation.likelihoods:
             return
         first = next(iter(evaluation.likelihoods.values()))

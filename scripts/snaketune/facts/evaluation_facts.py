@@ -11,7 +11,9 @@ class Scores(TypedDict, total=False):
 
     ``n`` counts records, ``n_matched`` comparisons of a good with a bad answer where answers are not paired,
     ``n_generated`` answers, ``n_cut`` answers without an end, ``n_scored`` the answers that a measure applies to;
-    ``decided_by`` names the measure that calls an answer right.
+    ``decided_by`` names the measure that calls an answer right. Of a reward model, which has a ``reward_margin``,
+    ``loss`` is that of a pair and ``preference_accuracy`` ranks by score; ``reward`` is the mean score that a reward
+    model gives answers.
     """
 
     n: int | None
@@ -33,6 +35,8 @@ class Scores(TypedDict, total=False):
     rouge_l: float | None
     preference_accuracy: float | None
     reward_accuracy: float | None
+    reward_margin: float | None
+    reward: float | None
 
 
 class Interval(TypedDict, total=False):
@@ -106,8 +110,27 @@ class ChangedAnswers(TypedDict):
     changed: int | None
 
 
+class ScoreHistogram(TypedDict):
+    """How many answers of held-out pairs got a score between two edges."""
+
+    edges: list[float]
+    chosen: list[int]
+    rejected: list[int]
+
+
+class ScoredPair(TypedDict):
+    """A held-out pair with the scores of its answers; texts are excerpts."""
+
+    record: int
+    prompt: str
+    chosen: str
+    chosen_score: float
+    rejected: str
+    rejected_score: float
+
+
 class Evaluation(Compared):
-    """evaluation.json."""
+    """evaluation.json; ``scores`` and ``scored_pairs`` are those of a tuned reward model."""
 
     by_source: list[SourceGroup]
     by_length: list[LengthGroup]
@@ -115,6 +138,8 @@ class Evaluation(Compared):
     tasks: dict[str, TaskScores]
     changed_answers: ChangedAnswers | None
     stop_tokens: list[int]
+    scores: ScoreHistogram
+    scored_pairs: list[ScoredPair]
 
 
 EVALUATION = FactFile(Evaluation)

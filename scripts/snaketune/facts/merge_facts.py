@@ -6,7 +6,7 @@ from snaketune.facts.fact_files import FactFile
 
 
 class MergeChecked(TypedDict):
-    """The comparison of the merged model with the adapter; losses in nats per trained token."""
+    """The comparison of the merged model with the adapter: losses in nats per trained token, or scores."""
 
     verdict: str | None
     split: str | None
@@ -27,6 +27,9 @@ class MergeChecked(TypedDict):
     relative_loss_change: float | None
     moved: int | None
     weights: int | None
+    score_change: float | None
+    scores_compared: int | None
+    pairs_reordered: int | None
 
 
 class Refusal(TypedDict):

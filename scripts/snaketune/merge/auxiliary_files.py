@@ -27,18 +27,20 @@ def copy_auxiliary_files(base_folder: Path, own_folder: Path, folder: Path, dtyp
 
     Args:
         base_folder: the base model.
-        own_folder: where the configuration is that fits the weights: the base model's or a trained model's.
+        own_folder: where the configuration is that fits the weights: the base model's, a trained model's or, of a
+            reward model, the merged model's own.
         folder: the merged model, which has its weights already.
         dtype: dtype that ``config.json`` states.
         template: the chat template the model was tuned with; empty keeps the base model's.
     """
+    own = read_json(own_folder / CONFIG)
     for path in sorted(base_folder.iterdir()):
         if path.is_file() and _travels(path):
             shutil.copyfile(path, folder / path.name)
     if not (base_folder / GENERATION).is_file():
         (folder / GENERATION).unlink(missing_ok=True)  # saved by a library with its own defaults
     name = str(dtype).removeprefix("torch.")
-    config = with_dtype(read_json(own_folder / CONFIG), name)
+    config = with_dtype(own, name)
     if is_tied(config) and has_own_output_layer(folder):
         config = untied(config)
     write_configuration(folder / CONFIG, config)

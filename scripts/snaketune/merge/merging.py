@@ -29,6 +29,7 @@ from snaketune.merge.verification.written_weights import is_streamed
 from snaketune.merge.with_peft import write_with_peft
 from snaketune.model.architecture import auto_class, read_configuration
 from snaketune.model.configuration import CONFIG
+from snaketune.model.reward_model import is_reward_model
 from snaketune.settings.merge_slices import MergeSlice
 
 COMBINED = "combined_adapter"
@@ -65,6 +66,7 @@ def merge_adapter(
             tuned = _combine(inputs, cfg, settings)
         dtype = _write(inputs.model, tuned, folder, settings)
         own = inputs.adapter if isinstance(tuned, TrainedModel) else inputs.model
+        own = folder if is_reward_model(inputs.adapter) and not isinstance(tuned, TrainedModel) else own
         template = inputs.template.read_text(encoding="utf-8")
         copy_auxiliary_files(inputs.model, own, folder, dtype, template)
         end_answers(folder, inputs.model, load_tokenizer(folder, settings.model), template)
@@ -79,7 +81,10 @@ def merge_adapter(
 
 def _tell(facts: dict[str, Any], verb: str) -> None:
     check = facts["check"]
-    change = f"mean KL {check['mean_kl']:.3g} nats, relative loss change {check['relative_loss_change']:.3g}"
+    if "score_change" in check:
+        change = f"scores change by {check['score_change']:.3g}, {check['pairs_reordered']} pairs change their order"
+    else:
+        change = f"mean KL {check['mean_kl']:.3g} nats, relative loss change {check['relative_loss_change']:.3g}"
     print(f"{verb} {check['tensors_merged']} weights ({facts['dtype']}): {change}", flush=True)
 
 

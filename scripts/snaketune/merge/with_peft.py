@@ -14,6 +14,7 @@ from snaketune.merge.adapter import AGAIN, Adapter
 from snaketune.merge.checkpoint import Checkpoint
 from snaketune.merge.merge_inputs import MergeSettings
 from snaketune.merge.rounding import NEAREST, Rounding
+from snaketune.model.reward_model import is_reward_model
 
 PROBES = 8
 
@@ -49,7 +50,7 @@ def merge_with_peft(base_folder: Path, adapter: Adapter, dtype: torch.dtype | No
     Raises:
         TrainingError: if PEFT cannot merge the adapter or a result is not finite.
     """
-    model = load_whole(base_folder, trust)
+    model = load_whole(base_folder, trust, is_reward_model(adapter.folder))
     target = dtype or own_dtype(base_folder, model)
     before = weight_digests(model)
     tuned = attach_adapter(model, adapter.folder)
@@ -87,9 +88,10 @@ def round_weights(merge: Merge, base: Checkpoint, rounding: Rounding) -> None:
         weight.data = rule.apply(weight.data, merge.dtype, name, before)
 
 
-def load_whole(folder: Path, trust: bool) -> Any:
-    """Return the model in ``folder`` in float32 on the CPU."""
-    return load_model(folder, ModelSettings(dtype="float32", trust_remote_code=trust), torch.device("cpu"))
+def load_whole(folder: Path, trust: bool, scores: bool = False) -> Any:
+    """Return the model in ``folder`` in float32 on the CPU, with ``scores`` as a reward model."""
+    settings = ModelSettings(dtype="float32", trust_remote_code=trust, scores=scores)
+    return load_model(folder, settings, torch.device("cpu"))
 
 
 def own_dtype(folder: Path, model: Any) -> torch.dtype:

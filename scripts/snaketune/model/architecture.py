@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from snaketune.core.errors import ConfigError
+from snaketune.model.reward_model import is_reward_configuration
 
 
 def read_configuration(folder: str | Path, trust_remote_code: bool) -> Any:
@@ -31,10 +32,17 @@ def auto_class(config: Any) -> Any:
 
     This is ``AutoModelForCausalLM``, or ``AutoModelForImageTextToText`` for a vision-language model without a causal
     class, or whose causal class would drop the rest of the checkpoint. Only the text model is trained then; the other
-    parts stay as they are and are part of the merged model.
+    parts stay as they are and are part of the merged model. A reward model gives scores instead of text and is loaded
+    as ``AutoModelForSequenceClassification``.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        AutoModelForSequenceClassification,
+    )
 
+    if is_reward_configuration(config):
+        return AutoModelForSequenceClassification
     causal, whole = (kind._model_mapping for kind in (AutoModelForCausalLM, AutoModelForImageTextToText))
     is_whole = type(config) in whole and (type(config) not in causal or _takes_the_text_alone(config, causal))
     return AutoModelForImageTextToText if is_whole else AutoModelForCausalLM

@@ -12,6 +12,7 @@ from typing import Any
 
 from snaketune.core.errors import ConfigError, DataError
 from snaketune.model.json_files import read_object
+from snaketune.model.reward_model import HEAD, OUTPUTS, is_reward_configuration
 from snaketune.model.weights import find_weight_files, stored_weights
 
 # Buffers that old versions of transformers saved and newer ones do not read, and multi-token prediction layers.
@@ -34,19 +35,22 @@ def refuse_quantised(folder: Path) -> None:
         )
 
 
-def check_loaded(folder: Path, model: Any, found: dict[str, Any]) -> None:
+def check_loaded(folder: Path, model: Any, found: dict[str, Any], is_new_head: bool = False) -> None:
     """Check the report of transformers on loading ``model`` from ``folder``.
 
     Args:
         folder: the model folder.
         model: the loaded model.
         found: transformers' loading information.
+        is_new_head: whether a language model was loaded as a reward model: its output layer is then left out, and the
+            head for scores is not in its files.
 
     Raises:
         DataError: for the first tensor that is missing, unknown or of a different shape.
         ConfigError: if the configuration ties two tensors that differ.
     """
     kind = model.config.model_type
+    found = _without_head(found) if is_new_head else found
     if found["mismatched_keys"]:
         name, stored, wanted = sorted(found["mismatched_keys"])[0]
         raise DataError(
@@ -66,9 +70,20 @@ def check_loaded(folder: Path, model: Any, found: dict[str, Any]) -> None:
     _check_tied(folder, model)
 
 
+def _without_head(found: dict[str, Any]) -> dict[str, Any]:
+    """Return transformers' loading information without what a new reward model replaces: the output layer."""
+    return {
+        **found,
+        "missing_keys": {name for name in found["missing_keys"] if name != f"{HEAD}.weight"},
+        "unexpected_keys": {name for name in found["unexpected_keys"] if not name.startswith(OUTPUTS)},
+    }
+
+
 def _check_tied(folder: Path, model: Any) -> None:
     """Refuse different tensors for tied weights: it is undefined which of the two a reader uses."""
-    if not getattr(model.config.get_text_config(), "tie_word_embeddings", False):
+    if is_reward_configuration(model.config) or not getattr(
+        model.config.get_text_config(), "tie_word_embeddings", False
+    ):
         return
     layers = (model.get_input_embeddings(), model.get_output_embeddings())
     names = [next((name for name, part in model.named_modules() if part is layer), "") for layer in layers]

@@ -26,6 +26,7 @@ class Evaluate(TypedDict, total=False):
     files: list[str]
     columns: dict[str, str]
     tasks: list[str]
+    reward_model: str | None
     max_samples: int
     max_new_tokens: int
     batch_size: int

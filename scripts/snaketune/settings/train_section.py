@@ -25,6 +25,12 @@ class Kto(TypedDict, total=False):
     undesirable_weight: float
 
 
+class Reward(TypedDict, total=False):
+    """The loss of `train.method: reward`; the name is TRL's."""
+
+    center_rewards_coefficient: float | None
+
+
 class Grpo(TypedDict, total=False):
     """Sampling and rewards of `train.method: grpo`, by TRL; the names are TRL's."""
 
@@ -43,10 +49,11 @@ class Grpo(TypedDict, total=False):
 class Train(TypedDict, total=False):
     """The keys of `train` that decide results; a slice has those its stage depends on."""
 
-    method: Literal["sft", "dpo", "orpo", "kto", "grpo"]
+    method: Literal["sft", "dpo", "orpo", "kto", "reward", "grpo"]
     dpo: Dpo
     orpo: Orpo
     kto: Kto
+    reward: Reward
     grpo: Grpo
     num_train_epochs: float
     max_steps: int

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from snaketune.train.hooks import Hooks
 from snaketune.train.kernels.float8 import require_float8, use_float8
 from snaketune.train.loading.adapting import add_adapter
 from snaketune.train.loading.loading import load_base
+from snaketune.train.loading.origins import NO_REWARDS
 from snaketune.train.monitoring.metrics import MetricsWriter, sync_metrics, unknown_mfu
 from snaketune.train.monitoring.mfu import TrainingFlops, training_flops
 from snaketune.train.monitoring.sinks import open_sinks, require_sinks
@@ -77,6 +78,7 @@ def train(
     settings: Operational,
     work: Path,
     start: Path | None = None,
+    judges: Mapping[str, Path] = NO_REWARDS,
 ) -> Finished:
     """Train to the end, from the newest intact checkpoint in ``work`` if there is one.
 
@@ -87,6 +89,7 @@ def train(
         settings: operational settings (loader, checkpoints, limits), which never change the result.
         work: private folder of this training, named after its fingerprint.
         start: weights of an adapter to continue from.
+        judges: folders of the reward models that ``train.grpo.rewards`` names, by their names there.
 
     Raises:
         ConfigError: if the configuration does not fit the device or the model.
@@ -96,7 +99,7 @@ def train(
     if cfg["train"]["method"] == "grpo":
         from snaketune.train.reinforcement.grpo_training import train_by_rewards  # TRL: seconds that others do not pay
 
-        return train_by_rewards(model_folder, rows, cfg, settings, work, start)
+        return train_by_rewards(model_folder, rows, cfg, settings, work, start, judges)
     process_group = ProcessGroup.of_environment()
     if not process_group.is_main_process:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - only the main process prints; errors go to stderr
@@ -107,11 +110,7 @@ def train(
     best = BestCheckpoint(cfg["train"])
     best.require_evaluations(len(held_out))
     if checkpoint and (saved["step"] == saved["max_steps"] or best.ended_with(saved)):
-        again = f"To train it once more, first remove {work}: rm -r {work}"
-        print(f"Training is already complete in {checkpoint}. {again}", flush=True)
-        best.restore(saved)
-        step = saved["step"]
-        return Finished(best.chosen(work, step), step, step, 0, device.type, {}, best.result(step))
+        return _finished_before(checkpoint, saved, best, work, device)
     out_of_memory = explaining_out_of_memory(lambda: advise(model_folder, rows.row_length, cfg, device))
     with out_of_memory, explaining_refusal(), StopRequest(process_group) as stop:
         run = prepare_run(model_folder, rows, held_out, cfg, settings, work, device, stop, start, process_group)
@@ -128,6 +127,16 @@ def train(
     finished = Finished(best.chosen(work, step), step, saved.get("step"), tokens, device.type, info, best.result(step))
     process_group.destroy()
     return finished
+
+
+def _finished_before(
+    checkpoint: Path, saved: dict[str, Any], best: BestCheckpoint, work: Path, device: Device
+) -> Finished:
+    again = f"To train it once more, first remove {work}: rm -r {work}"
+    print(f"Training is already complete in {checkpoint}. {again}", flush=True)
+    best.restore(saved)
+    step = saved["step"]
+    return Finished(best.chosen(work, step), step, step, 0, device.type, {}, best.result(step))
 
 
 def require_completion(run: Run, work: Path) -> None:

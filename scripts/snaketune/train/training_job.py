@@ -48,6 +48,7 @@ class TrainingJob:
     rows: Path
     model: Path
     start: Path | None
+    rewards: list[Path]
     work: Path
     adapter: Path
     metrics: Path
@@ -74,7 +75,7 @@ def run_training(job: TrainingJob, command: Sequence[str]) -> None:
     # Compiled kernels serve later runs, too; torch would keep them in a temporary folder.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(job.work.absolute() / "compiled"))
     clock, rows, model = provenance.Stopwatch(), read_manifest(job.rows), read_manifest(job.model)
-    origins, found = find_origins(model, job.start), versions(job.cfg)
+    origins, found = find_origins(model, job.start, reward_models(job)), versions(job.cfg)
     identity = fingerprint(job.spec, read_json(job.rightsize), rows, origins.digests, found)
     work = job.work / "runs" / identity
     lock = None if is_worker() else wait_for_lock(work / "lock")
@@ -109,7 +110,14 @@ def _train(
         run_workers(count, command, find_nodes(settings["num_nodes"]))
     near = ensure_near(job.rows.parent, rows["files"], settings["scratch"], job.work)
     splits = [PackedRows(near[name]) for name in ("train.arrow", "eval.arrow")]
-    return train(job.model.parent / "model", splits[0], splits[1], job.cfg, settings, work, origins.start)
+    judges = {name: path.with_name("merged") for name, path in reward_models(job).items()}
+    return train(job.model.parent / "model", splits[0], splits[1], job.cfg, settings, work, origins.start, judges)
+
+
+def reward_models(job: TrainingJob) -> dict[str, Path]:
+    """Return the facts of the merge of each reward model that the training uses, by its name in the configuration."""
+    names = [name for name in job.cfg["train"]["grpo"]["rewards"] if name.startswith("run:")] if job.rewards else []
+    return dict(zip(names, job.rewards, strict=True))
 
 
 def _info(git: Any, finished: Finished) -> dict[str, Any]:

@@ -22,6 +22,11 @@ def ask_spec(job_table: JobTable, given: Any) -> str:
     name = request.run or next(iter(job_table.runs))
     if name not in job_table.runs:
         raise ConfigError(f"ask.run is {name!r}, which is not configured: use one of {', '.join(job_table.runs)}.")
+    if job_table.runs[name].config.train.method == "reward":
+        raise ConfigError(
+            f"ask: run {name} trains a reward model (train.method: reward), which gives scores and no text: name"
+            " another run, as in `--config 'ask={run: name}'`, or judge answers with it by evaluate.reward_model."
+        )
     if not Path(job_table.run_path(name, "adapter.manifest.json")).is_file():
         raise ConfigError(f"ask: run {name} has not been trained as it is configured: run `snakemake train` first.")
     merged = Path(job_table.run_path(name, "merged"))

@@ -9,7 +9,15 @@ from snaketune.ablate.factors import NAMES as FACTORS
 from snaketune.config.consistency import check_run
 from snaketune.config.merged_adapters import check_merged_adapters
 from snaketune.config.resolve import ResolvedRun
-from snaketune.config.run_references import BASE, START, merged_names, needed_runs, references
+from snaketune.config.run_references import (
+    BASE,
+    START,
+    judge_name,
+    merged_names,
+    needed_runs,
+    references,
+    reward_names,
+)
 from snaketune.config.schema import LinkedConfig
 from snaketune.core.canonical import canonical_text
 from snaketune.core.errors import ConfigError
@@ -303,6 +311,20 @@ class JobTable:
         name = references(self.runs[run].config).get(START)
         return self.run_path(name, "adapter.manifest.json") if name else None
 
+    def reward_merges(self, run: str) -> list[str]:
+        """Return the facts of the merges of the reward models that a run trains by, in the order given."""
+        return [self.run_path(name, "merge.json") for name in reward_names(self.runs[run].config)]
+
+    def judge_merge(self, run: str) -> str | None:
+        """Return the facts of the merge of the reward model that judges a run's answers, None without one."""
+        name = judge_name(self.runs[run].config)
+        return self.run_path(name, "merge.json") if name else None
+
+    def runs_judging(self, run: str) -> list[ResolvedRun]:
+        """Return the runs that the evaluation of a run needs besides those of its training."""
+        name = judge_name(self.runs[run].config)
+        return [self.runs[name], *needed_runs(self.runs, self.runs[name].config, name, True)] if name else []
+
     def merged_manifests(self, run: str) -> list[str]:
         """Return the manifests of the adapters that a run merges together, in the order given; none for its own."""
         config = self.runs[run].config
@@ -375,10 +397,11 @@ class JobTable:
         return f"{self.results}/{target}.html"
 
     def gguf_files(self) -> list[str]:
-        """Return the export of every run that merges."""
+        """Return the export of every run that merges; llama.cpp does not read reward models."""
         files = []
         for name, run in self.runs.items():
-            types = run.config.merge.gguf_types if self.merges(name) else []
+            is_exported = self.merges(name) and run.config.train.method != "reward"
+            types = run.config.merge.gguf_types if is_exported else []
             files += [self.run_path(name, f"model{'' if kind == 'native' else f'-{kind}'}.gguf") for kind in types]
         return files
 

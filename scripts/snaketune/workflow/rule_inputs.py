@@ -102,6 +102,11 @@ class RuleInputs:
         """Return the barriers of the runs that this job builds on: it is re-evaluated when they are passed."""
         return self._barriers_of(self._table.runs_before(wildcards.id, wildcards.get("run"), merging=False))
 
+    def earlier_of_evaluation(self, wildcards: Any) -> Files:
+        """Those of a run's training and of the reward model that judges its answers."""
+        judging = self._barriers_of(self._table.runs_judging(wildcards.run))
+        return list(dict.fromkeys([*self.earlier(wildcards), *judging]))
+
     def earlier_of_merge(self, wildcards: Any) -> Files:
         """Return these and the barriers of the runs whose adapters are merged, for jobs that use the merged model."""
         return self._barriers_of(self._table.runs_before(wildcards.id, wildcards.run))
@@ -153,6 +158,7 @@ class RuleInputs:
             "rows": self.made_by("pack_rows", "manifest.json")(wildcards),
             "base": self.base_run(wildcards),
             "start": self.start_run(wildcards),
+            "rewards": self._table.reward_merges(wildcards.run),
         }
 
     def of_evaluation(self, wildcards: Any) -> dict[str, Files]:
@@ -161,6 +167,7 @@ class RuleInputs:
         return {
             "adapter": self._in_run(wildcards, "adapter.manifest.json"),
             "merged": self.merge_facts(wildcards),
+            "judge": self._table.judge_merge(wildcards.run) or [],
             "rows": self.made_by("pack_rows", "manifest.json")(wildcards),
             **{name: ancient(self.made_by(stage, "manifest.json")(wildcards)) for name, stage in data.items()},
         }

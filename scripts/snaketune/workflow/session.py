@@ -174,7 +174,10 @@ class Session:
 
     def _require_converter(self) -> None:
         if not self.job_table.gguf_files():
-            raise ConfigError("export_gguf: no run merges its adapter: set merge.enabled to true.")
+            raise ConfigError(
+                "export_gguf: no run merges its adapter into a language model: set merge.enabled to true; a reward"
+                " model (train.method: reward) has no GGUF form."
+            )
         for run in self.job_table.runs.values():
             if run.config.merge.enabled and run.config.merge.gguf_converter:
                 find_converter(run.config.merge.gguf_converter)

@@ -101,6 +101,12 @@ def _slice(same: _Same, stage: str) -> dict[str, Any]:
         nested["model"]["base"] = identity(config.base_run, "merge_adapter", LINK_BYTES)
     if stage == "train_model" and config.start_run:
         nested["adapter"]["start"] = identity(config.start_run, "train_model", LINK_BYTES)
+    if stage == "train_model" and config.reward_runs:
+        nested["train"]["grpo"]["identities"] = {
+            name: identity(run, "merge_adapter", LINK_BYTES) for name, run in config.reward_runs.items()
+        }
+    if stage == "evaluate_model" and config.judge_run:
+        nested["evaluate"]["judge"] = identity(config.judge_run, "merge_adapter", LINK_BYTES)
     if stage == "merge_adapter" and config.merged_runs:
         nested["merge"]["identities"] = {
             name: identity(run, "train_model", LINK_BYTES) for name, run in config.merged_runs.items()
@@ -135,7 +141,7 @@ def _matters(config: LinkedConfig, key: str) -> bool:
         return config.adapter.type == "lora"
     if key in ("dedupe.threshold", "dedupe.num_perm", "dedupe.ngram"):
         return config.dedupe.near
-    if key.startswith(("train.dpo.", "train.orpo.", "train.kto.", "train.grpo.")):
+    if key.startswith(("train.dpo.", "train.orpo.", "train.kto.", "train.reward.", "train.grpo.")):
         is_used = key != "train.dpo.label_smoothing" or config.train.dpo.loss_type == "sigmoid"
         return key.split(".")[1] == config.train.method and is_used
     if key in BEST_KEYS:

@@ -1,7 +1,7 @@
 """Greedy generation in batches: the same answers as one by one, in a fraction of the time."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,10 +25,11 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Answers in the order of their prompts; ``cut`` marks those that reached the maximum length."""
+    """Answers in the order of their prompts: texts and token ids; ``cut`` marks those of the maximum length."""
 
     texts: list[str]
     cut: list[bool]
+    ids: list[list[int]] = field(default_factory=list)
 
 
 def with_room(prompts: Sequence[Prompt], model: Any) -> list[Prompt]:
@@ -55,7 +56,7 @@ def generate_answers(
         TrainingError: when a batch does not fit the GPU's memory.
     """
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    answers = Answers([""] * len(prompts), [False] * len(prompts))
+    answers = Answers([""] * len(prompts), [False] * len(prompts), [[] for _ in prompts])
     own_defaults = model.generation_config
     # generate() fills unset values from the model's own generation configuration, which may sample or penalise.
     model.generation_config = GenerationConfig()
@@ -67,6 +68,7 @@ def generate_answers(
                 watch.add(began, sum(map(len, made)))
             for place, ids in zip(places, made, strict=True):
                 answers.texts[place], answers.cut[place] = spelled(tokenizer, ids), len(ids) == limit
+                answers.ids[place] = ids
     except torch.OutOfMemoryError:
         raise TrainingError(
             f"evaluate.batch_size: {decoding.batch_size} prompts at once do not fit in GPU memory: lower it."

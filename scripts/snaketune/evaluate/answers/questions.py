@@ -14,6 +14,8 @@ from snaketune.facts.evaluation_facts import Interval
 
 REFUSED = "refused by the chat template"
 TOO_LONG = "fills the model's context"
+# The measure of a reward model.
+REWARD = "reward"
 OUTCOMES = {-1: "worse", 0: "tie", 1: "better"}
 
 
@@ -29,6 +31,8 @@ class Questions:
         measures: the measures of each model.
         left_out: why requests could not be put, by record.
         decided_by: the metric that decides whether an answer is correct, None without one.
+        ids: token ids of the answers of each model.
+        rewards: scores of the answers of each model by a reward model, if one judges.
     """
 
     prompts: list[Prompt]
@@ -38,6 +42,14 @@ class Questions:
     cut: dict[str, list[bool]] = field(default_factory=dict)
     measures: dict[str, dict[str, Additive]] = field(default_factory=dict)
     decided_by: str | None = None
+    ids: dict[str, list[list[int]]] = field(default_factory=dict)
+    rewards: dict[str, list[float]] = field(default_factory=dict)
+
+    def reward(self, model: str, scores: list[float]) -> dict[str, float]:
+        """Take in the scores that a reward model gives the answers of a model, and return their mean."""
+        self.rewards[model] = scores
+        self.measures[model][REWARD] = Additive(np.array([[score, 1.0] for score in scores]), _mean)
+        return values({REWARD: self.measures[model][REWARD]})
 
     def add(self, model: str, answers: list[str], cut: list[bool]) -> dict[str, Any]:
         """Take in the answers of a model and return its measures, which are those of what follows its reasoning.
@@ -86,6 +98,8 @@ class Questions:
         for place, prompt in enumerate(self.prompts):
             given = {name: answers[place] for name, answers in self.answers.items()}
             scores = {name: self._scores(answer, prompt.reference) for name, answer in given.items()}
+            for name, found in self.rewards.items():
+                scores[name][REWARD] = found[place]
             matches = {f"{name}_match": found[self.decided_by] for name, found in scores.items() if self.decided_by}
             line = {"record": prompt.record, "prompt": prompt.text, "reference": prompt.reference}
             cut = [name for name in given if self.cut[name][place]]
@@ -97,6 +111,10 @@ class Questions:
         said = _said(answer, reference)
         found = {name: scorer.score(said, reference) for name, scorer in self.scorers.items()}
         return {name: score for name, score in found.items() if score is not None}
+
+
+def _mean(sums: np.ndarray) -> float | None:
+    return float(sums[0] / sums[1]) if sums[1] else None
 
 
 def _said(answer: str, reference: str) -> str:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from snaketune.evaluate.models import is_whole_model
 from snaketune.merge.adapter import read_adapter
 from snaketune.merge.merge_inputs import MergeInputs, MergeSettings
 from snaketune.merge.trained_model import read_trained_model
+from snaketune.merge.verification.scores import verify_scores
 from snaketune.merge.verification.verify import Proof, verify_merge
+from snaketune.model.reward_model import is_reward_model
 from snaketune.settings.merge_slices import MergeSlice
 
 SCRIPT = Path(__file__).parents[3] / "check_merge.py"
@@ -36,8 +39,10 @@ def check_folder(folder: Path, inputs: MergeInputs, cfg: MergeSlice) -> dict[str
     tuned = read_trained_model(adapter) if is_whole_model(adapter) else read_adapter(adapter)
     name, rows = checking_rows(inputs.rows)
     template = inputs.template.read_text(encoding="utf-8")
-    proof = Proof(inputs.model, tuned, rows, settings.model, template, settings.dtype, settings.rounding)
-    check = verify_merge(folder, proof)
+    scores = is_reward_model(adapter)
+    loading = replace(settings.model, scores=scores)
+    proof = Proof(inputs.model, tuned, rows, loading, template, settings.dtype, settings.rounding)
+    check = verify_scores(folder, proof) if scores else verify_merge(folder, proof)
     return {**check.facts(), "split": name}
 
 

@@ -133,15 +133,7 @@ def verify_merge(folder: Path, proof: Proof) -> MergeCheck:
     Raises:
         TrainingError: with the numbers, if the merge is wrong or equals the base model.
     """
-    check_auxiliary_files(folder, proof.base_folder, proof.rows, proof.template, proof.settings)
-    trust = proof.settings.trust_remote_code
-    written = check_written(folder, proof.base_folder, proof.tuned, proof.dtype, trust, proof.rounding)
-    _refuse_wrong_sums(written.relative_error)
-    if not written.account.changed:
-        raise TrainingError(
-            f"None of the {written.merged} merged weights differs from the base model: the training is lost in "
-            "rounding; set merge.rounding to stochastic, merge.dtype to float32, or train longer."
-        )
+    written = check_files(folder, proof)
     settings = comparing_settings(proof)
     is_exact = settings.dtype == "float32"
     logits = _logits(proof, settings)
@@ -164,6 +156,24 @@ def verify_merge(folder: Path, proof: Proof) -> MergeCheck:
     check = _check(proof, written, found, logits.sum_error, file_error, settings.dtype)
     _judge(check)
     return replace(check, verdict=ROUNDED if is_worth_a_look(found) else EQUAL)
+
+
+def check_files(folder: Path, proof: Proof) -> Written:
+    """Check the files of the model in ``folder``: tokenizer and settings, and every weight against its recomputation.
+
+    Raises:
+        TrainingError: if one is wrong, or every weight equals the base model's.
+    """
+    check_auxiliary_files(folder, proof.base_folder, proof.rows, proof.template, proof.settings)
+    trust = proof.settings.trust_remote_code
+    written = check_written(folder, proof.base_folder, proof.tuned, proof.dtype, trust, proof.rounding)
+    _refuse_wrong_sums(written.relative_error)
+    if not written.account.changed:
+        raise TrainingError(
+            f"None of the {written.merged} merged weights differs from the base model: the training is lost in "
+            "rounding; set merge.rounding to stochastic, merge.dtype to float32, or train longer."
+        )
+    return written
 
 
 def _logits(proof: Proof, settings: ModelSettings) -> Logits:

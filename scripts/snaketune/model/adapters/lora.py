@@ -8,6 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from snaketune.core.errors import ConfigError
 from snaketune.model.adapters.peft_names import names_as_given
 from snaketune.model.adapters.targets import ALL_LINEAR, Targets, linear_layers, targets_of
+from snaketune.model.reward_model import HEAD, TASK, has_reward_head
 from snaketune.settings.adapter_section import Adapter
 
 ALL_EXPERTS = "all-experts"
@@ -27,7 +28,8 @@ def lora_config(model: Any, adapter: Adapter, targets: Targets | None = None) ->
     """
     targets = targets or targets_of(model, adapter["target_modules"], adapter["r"])
     is_tied = bool(getattr(model.config.get_text_config(), "tie_word_embeddings", False))
-    whole = list(adapter.get("modules_to_save") or [])
+    scores = has_reward_head(model)
+    whole = [*(adapter.get("modules_to_save") or []), *([HEAD] if scores else [])]
     tokens = cast(list[int], list(adapter.get("trainable_token_indices") or []))
     return LoraConfig(
         r=adapter["r"],
@@ -42,9 +44,9 @@ def lora_config(model: Any, adapter: Adapter, targets: Targets | None = None) ->
         modules_to_save=whole or None,
         trainable_token_indices=dict.fromkeys(embedding_names(model, is_tied), tokens) if tokens else None,
         # Otherwise a trained copy of tied embeddings would diverge from the output layer.
-        ensure_weight_tying=is_tied and bool(whole),
+        ensure_weight_tying=is_tied and bool(whole) and not scores,
         bias="none",
-        task_type="CAUSAL_LM",
+        task_type=TASK if scores else "CAUSAL_LM",
     )
 
 

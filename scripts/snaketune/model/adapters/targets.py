@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaketune.core.errors import ConfigError
+from snaketune.model.reward_model import HEAD
 
 ALL_LINEAR = "all-linear"
 ROUTERS = frozenset({"gate", "router", "shared_expert_gate", "wg"})
@@ -78,13 +79,13 @@ def targets_of(model: Any, target_modules: str | list[str], rank: int) -> Target
 
 
 def linear_layers(model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the name and module of every linear layer except the output layer."""
+    """Yield the name and module of every linear layer except the output layer, or the head of a reward model."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    head = model.get_output_embeddings()
+    heads = (model.get_output_embeddings(), getattr(model, HEAD, None))
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head:
+        if isinstance(module, torch.nn.Linear | Conv1D) and not any(module is head for head in heads):
             yield name, module
 
 

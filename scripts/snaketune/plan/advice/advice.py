@@ -103,6 +103,12 @@ RULES: tuple[Rule, ...] = (
     Rule("training", "kto", lambda s: s.learns_by == "kto", "answers that are labelled one by one suffice for it"),
     Rule(
         "training",
+        "reward",
+        lambda s: s.learns_by == "reward",
+        "it learns from pairs to score answers, for GRPO and to judge models; it answers nothing itself",
+    ),
+    Rule(
+        "training",
         "orpo",
         lambda s: s.learns_by == "orpo",
         "one run teaches the chosen answers and to prefer them, without a reference",

@@ -76,7 +76,8 @@ def small_charts(facts: Facts) -> list[Chart]:
         facts.curves["reward_margin"],
         "reward_margin",
         "Reward margin",
-        "By how much the chosen answer's reward exceeds the rejected one's: beta times the gain in log-probability.",
+        "By how much the chosen answer's reward exceeds the rejected one's: a reward model's score, or beta times the"
+        " gain in log-probability.",
         "reward margin",
     )
     accuracy = curve_chart(

@@ -101,7 +101,7 @@ def _line(name: str, curve: Curve, axis: Axis) -> svg.Series:
 
 
 def _caption(facts: Facts) -> str:
-    meaning = "DPO loss of a pair of answers" if learns_preferences(facts) else "Loss in nats per trained token"
+    meaning = "Loss of a pair of answers" if learns_preferences(facts) else "Loss in nats per trained token"
     is_held_out = bool(facts.curves["eval_loss"].points)
     text = meaning + ("." if is_held_out else "; no held-out loss was measured during training.")
     return " ".join(filter(None, (text, what_was_kept(facts))))

@@ -60,6 +60,20 @@ METRICS = {
         units.percent,
         units.points,
     ),
+    "reward": Metric(
+        "Reward",
+        "mean score of the answers by evaluate.reward_model, higher is better",
+        True,
+        units.plain,
+        units.signed,
+    ),
+    "reward_margin": Metric(
+        "Reward margin",
+        "score of the chosen answer less the rejected one's, higher is better",
+        True,
+        units.plain,
+        units.signed,
+    ),
     "token_accuracy": Metric(
         "Token accuracy", "next tokens predicted right, higher is better", True, units.percent, units.points
     ),
@@ -71,6 +85,11 @@ METRICS = {
     "chrf": Metric("chrF", "0 to 100, higher is better", True, units.plain, units.signed),
     "bleu": Metric("BLEU", "0 to 100, higher is better", True, units.plain, units.signed),
     "rouge_l": Metric("ROUGE-L", "0 to 1, higher is better", True, units.plain, units.signed),
+}
+# What two of these mean of a reward model.
+SCORED = {
+    "preference_accuracy": "chosen answer has the higher score, higher is better, chance is 50%",
+    "loss": "nats per pair, lower is better",
 }
 COUNTS: tuple[Literal["n", "n_generated"], ...] = ("n", "n_generated")
 CUT = "n_cut"  # answers without an end, no measure
@@ -109,7 +128,8 @@ def table(evaluation: Compared, answers: Answers | None = None) -> tuple[Row, ..
 def cases(evaluation: Compared) -> str:
     """Return how much held-out data the measures rest on, as sentences."""
     records, generated = (count(evaluation["tuned"], key) for key in COUNTS)
-    over = [f"Losses over {units.count(records, 'held-out record')}."] if records else []
+    what = ("Losses", "record") if score(evaluation["tuned"], "reward_margin") is None else ("Scores", "pair")
+    over = [f"{what[0]} over {units.count(records, f'held-out {what[1]}')}."] if records else []
     over += (
         [f"Answers to {units.count(generated, 'held-out request')}, with 95% Wilson intervals."] if generated else []
     )
@@ -131,9 +151,10 @@ def _values(evaluation: Compared, key: str) -> list[float | None]:
 def _row(evaluation: Compared, key: str, answers: Answers) -> Row:
     metric = METRICS.get(key) or Metric(key, "", None, units.plain, units.signed)
     base, tuned, merged = _values(evaluation, key)
+    scores = score(evaluation["tuned"], "reward_margin") is not None
     return Row(
         label=metric.label,
-        meaning=metric.meaning,
+        meaning=SCORED.get(key, metric.meaning) if scores else metric.meaning,
         base=_value(metric, key, evaluation["base"], base),
         tuned=_value(metric, key, evaluation["tuned"], tuned),
         tuning=_tuning(metric, evaluation, key, answers),

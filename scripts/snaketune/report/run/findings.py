@@ -166,6 +166,12 @@ def _merge(facts: Facts) -> list[Finding]:
 
 def _cost_of_rounding(facts: Facts, merged: Merged) -> str:
     check, dtype = merged["check"], excerpt(merged["dtype"], 50).text
+    if check["score_change"] is not None:
+        return (
+            f"The merged model is the correct sum, but storing it as {dtype} changes scores by"
+            f" {units.significant(check['score_change'])} and the order of"
+            f" {units.count(check['pairs_reordered'], 'pair')}; {choice(facts)}."
+        )
     return (
         f"The merged model is the correct sum, but storing it as {dtype} costs:"
         f" loss {units.significant(check['adapter_loss'])} \u2192 {units.significant(check['merged_loss'])}, KL"

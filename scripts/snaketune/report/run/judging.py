@@ -140,7 +140,12 @@ def loss_may_be_chance(evaluation: Evaluation) -> bool:
 
 
 def preference_sign(evaluation: Evaluation) -> int | None:
-    """Return 1 or -1 where tuning moved the pairs one way, 0 where that may be chance, None without pairs."""
+    """Return 1 or -1 where tuning moved the pairs one way, 0 where that may be chance, None without pairs.
+
+    Of a reward model that is the interval of the difference in how many pairs it ranks right.
+    """
+    if gives_scores(evaluation):
+        return clear_sign(moved(evaluation, "tuned_minus_base", "preference_accuracy")) or 0
     fraction, pairs = score(evaluation["tuned"], "reward_accuracy"), compared_answers(evaluation)
     if fraction is None or not pairs:
         return None
@@ -148,6 +153,11 @@ def preference_sign(evaluation: Evaluation) -> int | None:
     if sign_test(gained, pairs - gained) >= CHANCE:
         return 0
     return 1 if 2 * gained > pairs else -1
+
+
+def gives_scores(evaluation: Evaluation) -> bool:
+    """Tell whether the models are reward models, which give answers scores."""
+    return score(evaluation["tuned"], "reward_margin") is not None
 
 
 def compared_answers(evaluation: Evaluation) -> int | None:

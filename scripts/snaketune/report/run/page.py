@@ -20,6 +20,7 @@ from snaketune.report.run import (
     machine_section,
     merge_findings,
     reproducing,
+    scores,
 )
 from snaketune.report.run.answers import KINDS
 from snaketune.report.run.verdict import verdict
@@ -87,6 +88,8 @@ def _better(facts: Facts) -> dict[str, Any]:
         "models": [name for name in MODELS if facts.evaluation[name]],
         "model_names": MODEL_NAMES,
         "cases": evaluation_table.cases(facts.evaluation),
+        "score_chart": scores.score_chart(facts),
+        "scored_pairs": scores.scored_pairs(facts),
         "answers": facts.answers,
         "answer_kinds": [(words, units.count(counts[kind])) for kind, words in KINDS.items() if kind in counts],
         "kind_words": KINDS,

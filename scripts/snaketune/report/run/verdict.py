@@ -12,6 +12,7 @@ from snaketune.report.run.judging import (
     compared_answers,
     deciding,
     fallen_scores,
+    gives_scores,
     judge,
     loss_may_be_chance,
     loss_sign,
@@ -98,6 +99,10 @@ def preference_part(facts: Facts) -> str:
     if sign is None:
         return ""
     chance = "" if sign else ", which may be chance"
+    if gives_scores(facts.evaluation):
+        before, after = (units.percent(value) for value in base_and_tuned(facts.evaluation, "preference_accuracy"))
+        text = f"the chosen answer has the higher score in {after} of {units.count(pairs, 'held-out pair')}"
+        return f"{text}, with an untrained head in {before}{chance}"
     gained = units.percent(score(facts.evaluation["tuned"], "reward_accuracy"))
     if count(facts.evaluation["tuned"], "n_matched"):
         return f"a good answer gained on a bad one in {gained} of {units.count(pairs, 'held-out comparison')}{chance}"
@@ -108,6 +113,8 @@ def preference_part(facts: Facts) -> str:
 
 def match_part(facts: Facts) -> str:
     """Return what became of exact match, or what is measured in its place, saying so when that may be chance."""
+    if gives_scores(facts.evaluation):
+        return ""
     key = deciding(facts.evaluation["tuned"])
     base, tuned = base_and_tuned(facts.evaluation, key)
     cases = count(facts.evaluation["tuned"], "n_generated") or 0
@@ -150,6 +157,7 @@ def loss_part(facts: Facts) -> str:
         return "held-out loss was not measured"
     before = "" if base is None else f"{units.significant(base)} \u2192 "
     what = "held-out loss" if preference_sign(facts.evaluation) is None else "loss of the chosen answers"
+    what = "loss of the held-out pairs" if gives_scores(facts.evaluation) else what
     chance = ", which may be chance" if loss_may_be_chance(facts.evaluation) else ""
     fall = relative_fall(facts.evaluation)
     small = f", {units.percent(fall)} lower" if loss_sign(facts.evaluation) == 1 and fall < SMALL_FALL else ""
@@ -176,8 +184,11 @@ def figures(facts: Facts) -> tuple[Figure, ...]:
     trained, total = facts.adapter["trainable_parameters"], facts.adapter["total_parameters"]
     of_total = f"{units.share(trained, total)} of {units.count(total)}" if total else ""
     key = deciding(facts.evaluation["tuned"]) or "exact_match"
+    first = _change(_label(key), facts, key, units.percent, "n_generated", "held-out request")
+    if gives_scores(facts.evaluation):
+        first = _change("Reward margin", facts, "reward_margin", units.significant, "n", "held-out pair")
     return (
-        _change(_label(key), facts, key, units.percent, "n_generated", "held-out request"),
+        first,
         _main_figure(facts),
         Figure("Optimizer steps", units.count(facts.adapter["steps"]), _tokens_seen(facts)),
         Figure("Trained parameters", units.count(trained), of_total),

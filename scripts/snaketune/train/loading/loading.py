@@ -14,6 +14,12 @@ from transformers.utils import logging
 
 from snaketune.core.errors import ConfigError
 from snaketune.model.architecture import auto_class, read_configuration, support_of
+from snaketune.model.reward_model import (
+    has_reward_head,
+    is_reward_configuration,
+    reward_configuration,
+    start_head,
+)
 from snaketune.settings.training_slices import TrainingSlice
 from snaketune.train.device import Device, computing_dtype, is_sharded, weight_dtype
 from snaketune.train.distributed.process_group import ProcessGroup
@@ -47,7 +53,13 @@ def load_base(folder: str | Path, cfg: TrainingSlice, device: Device) -> PreTrai
         print(f"model.quantization: {quantization} on a CPU saves memory but no time, and loses precision.", flush=True)
     if is_sharded(cfg) and not ProcessGroup.of_environment().is_main_process:
         return empty_model(folder, base_dtype(cfg, device), kernel, trust)
-    loaded = open_model(folder, base_dtype(cfg, device), kernel, trust, quantization)
+    scores = cfg["train"]["method"] == "reward"
+    loaded = open_model(folder, base_dtype(cfg, device), kernel, trust, quantization, scores=scores)
+    if has_reward_head(loaded) and not scores:
+        raise ConfigError(
+            f"model.name_or_path: {type(loaded).__name__} gives scores and no text, so train.method:"
+            f" {cfg['train']['method']} cannot train it: name a language model, or set train.method to reward."
+        )
     return loaded if quantization != NONE or is_sharded(cfg) else torch.nn.Module.to(loaded, device.type)
 
 
@@ -87,6 +99,7 @@ def open_model(
     trust_remote_code: bool,
     quantization: str = NONE,
     device_map: str | None = None,
+    scores: bool = False,
 ) -> PreTrainedModel:
     """Return the causal language model in ``folder``, from safetensors only and without a network.
 
@@ -97,6 +110,7 @@ def open_model(
         trust_remote_code: whether code that comes with the model may run.
         quantization: ``model.quantization``; a quantised model is on its device already.
         device_map: ``auto`` spreads the model over a GPU and the memory beside it.
+        scores: load it as a reward model, with the first weights of a new head unless it has one.
 
     Raises:
         ConfigError: if the attention kernel or the quantisation cannot be had.
@@ -105,12 +119,13 @@ def open_model(
     """
     from snaketune.model.checkpoint_fit import check_loaded, without_report  # needs orjson, which the core does not
 
-    logging.disable_progress_bar()
-    # Trainer and model code of one release warn about each other's deprecated names.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    _hush()
     quantized = quantization_config(quantization, dtype, folder)
     extra: dict[str, Any] = {"quantization_config": quantized} if quantized else {}
     config = read_configuration(folder, trust_remote_code)
+    is_new_head = scores and not is_reward_configuration(config)
+    if is_new_head:
+        extra["config"] = config = reward_configuration(config, folder)
     is_plain = not quantized and not getattr(config, "quantization_config", None)
     # Evaluation requests sdpa, which some architectures lack; training has selected a supported kernel.
     kernel = "eager" if kernel == "sdpa" and not support_of(config).sdpa else kernel
@@ -131,10 +146,18 @@ def open_model(
             ignore_mismatched_sizes=is_plain,  # they are refused below, in a sentence
             **extra,
         )
+    if is_new_head:
+        start_head(model)
     if is_plain:
-        check_loaded(Path(folder), model, found)
+        check_loaded(Path(folder), model, found, is_new_head)
     keep_arithmetic(model)
     return model
+
+
+def _hush() -> None:
+    logging.disable_progress_bar()
+    # Trainer and model code of one release warn about each other's deprecated names.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 @contextmanager

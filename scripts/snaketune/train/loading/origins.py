@@ -1,13 +1,16 @@
 """What a training starts from: weights and configuration of the base model and, from another run, an adapter."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from snaketune.core.canonical import digest_of
-from snaketune.core.errors import ConfigError
+from snaketune.core.errors import ConfigError, TrainingError
 from snaketune.core.manifest import read_manifest
 from snaketune.train.checkpoints.weight_publishing import WEIGHTS
+
+NO_REWARDS: Mapping[str, Path] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +21,13 @@ class Origins:
     start: Path | None
 
 
-def find_origins(model: dict[str, Any], start: str | Path | None) -> Origins:
+def find_origins(model: dict[str, Any], start: str | Path | None, rewards: Mapping[str, Path] = NO_REWARDS) -> Origins:
     """Return what a training starts from.
 
     Args:
         model: the manifest of the base model.
         start: path of the manifest of the adapter to continue from, if there is one.
+        rewards: paths of the facts of the merges of reward models, by their names.
 
     Raises:
         ConfigError: if the model was prepared without weights.
@@ -35,7 +39,21 @@ def find_origins(model: dict[str, Any], start: str | Path | None) -> Origins:
             "give a folder with safetensors files."
         )
     digests = {"base": model["weights_digest"], "configuration": model["configuration_digest"]}
+    digests |= {name: _digest_of_merge(name, path) for name, path in rewards.items()}
     if not start:
         return Origins(digests, None)
     digests["adapter"] = digest_of(read_manifest(start)["files"])
     return Origins(digests, Path(start).parent / "adapter" / WEIGHTS)
+
+
+def _digest_of_merge(name: str, path: Path) -> str:
+    """Return the digest of the merged model beside the facts at ``path``.
+
+    Raises:
+        TrainingError: if the merge was refused.
+        DataError: if a file of it is damaged.
+    """
+    facts = read_manifest(path)
+    if not facts["files"]:
+        raise TrainingError(f"train.grpo.rewards: {name}: this run has no merged model: correct its merge first.")
+    return digest_of(facts["files"])

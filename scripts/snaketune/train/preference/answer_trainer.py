@@ -63,7 +63,11 @@ class AnswerTrainer(PackedTrainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._tally = self.tally_kind()
-        install_log_probs(self._model())
+        self._install(self._model())
+
+    def _install(self, model: Any) -> None:
+        """Give the model the forward pass that the losses use."""
+        install_log_probs(model)
 
     def _losses(self, model: Any, batch: dict[str, Any], tally: Any) -> torch.Tensor:
         """Return the loss of each pair, or answer, of the batch, and add its ranking metrics to ``tally``."""

@@ -27,6 +27,7 @@ from snaketune.train.preference.kto import UnpairedLoss
 from snaketune.train.preference.kto_trainer import UnpairedTrainer
 from snaketune.train.preference.orpo import OddsRatioLoss, OddsRatioTrainer
 from snaketune.train.preference.reference import Reference
+from snaketune.train.preference.reward import PairScoreLoss, RewardTrainer
 
 DIGEST_BYTES, ROWS_AT_ONCE = 16, 1024
 # The settings that influence the last bits of a forward pass.
@@ -92,6 +93,8 @@ def preference_settings(
     method = train.get("method")
     if method == "orpo":
         return {"kind": OddsRatioTrainer, "loss": OddsRatioLoss(**train["orpo"])}
+    if method == "reward":
+        return {"kind": RewardTrainer, "loss": PairScoreLoss(**train["reward"])}
     if method not in ("dpo", "kto"):
         return {}
     folder = work.parent.parent / "references" / digest_of(reference_facts(cfg, base, rows, start))

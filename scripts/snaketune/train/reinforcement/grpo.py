@@ -2,8 +2,9 @@
 
 import functools
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from datasets import Dataset
 from transformers import AutoTokenizer, set_seed
@@ -12,6 +13,9 @@ from trl import GRPOConfig, GRPOTrainer
 from snaketune.core.atomic import remove_tree
 from snaketune.core.errors import TrainingError
 from snaketune.data.rows.packed_rows import PackedRows
+from snaketune.evaluate.models import ModelSettings
+from snaketune.evaluate.reward_judge import Judge, ending_of, require_same_tokenizer
+from snaketune.settings.evaluation_slices import ModelUse
 from snaketune.settings.operational import Operational
 from snaketune.settings.train_section import Train
 from snaketune.settings.training_slices import TrainingSlice
@@ -21,10 +25,11 @@ from snaketune.train.device import Device
 from snaketune.train.hooks import Hooks
 from snaketune.train.loading.adapting import add_adapter
 from snaketune.train.loading.loading import load_base
+from snaketune.train.loading.origins import NO_REWARDS
 from snaketune.train.monitoring.metrics import MetricsWriter
 from snaketune.train.monitoring.step_timers import TimeSplit, TokenCounter
 from snaketune.train.reinforcement.prompt_rows import Prompts, prompts_of, require_room
-from snaketune.train.reinforcement.rewards import rewards_of
+from snaketune.train.reinforcement.rewards import Reward, ScoredBy, rewards_of
 from snaketune.train.safety import LossWatch, check_rows
 
 # What TRL logs under other names, and what of it is kept.
@@ -114,11 +119,14 @@ class GroupMetrics(MetricsWriter):
 
     Args:
         fall: how far the mean reward of five lines may be below the best such mean; None never stops.
+        is_scored: whether a reward model gives rewards: its scores have no unit, so that ``fall`` is in deviations of
+            the first rewards.
     """
 
-    def __init__(self, *args, times: TimeSplit, fall: float | None, **kwargs):
+    def __init__(self, *args, times: TimeSplit, fall: float | None, is_scored: bool = False, **kwargs):
         super().__init__(*args, **kwargs)
         self._times_of_run, self._fall = times, fall
+        self._unit: float | None = None if is_scored else 1.0
         self._rewards: list[float] = []
         self._best = -math.inf
 
@@ -137,6 +145,8 @@ class GroupMetrics(MetricsWriter):
         if "loss" not in kept or "reward" not in kept:
             return
         super().on_log(args, state, control, logs=kept, **kwargs)
+        if self._unit is None:
+            self._unit = max(1.0, kept.get("reward_std", 1.0))
         self._see(state.global_step, kept["reward"])
 
     def _see(self, step: int, reward: float) -> None:
@@ -145,9 +155,10 @@ class GroupMetrics(MetricsWriter):
             return
         mean = sum(self._rewards) / WINDOW
         self._best = max(self._best, mean)
-        if self._fall is not None and mean < self._best - self._fall:
+        fall = None if self._fall is None else self._fall * (self._unit or 1.0)
+        if fall is not None and mean < self._best - fall:
             raise TrainingError(
-                f"step {step}: the mean reward of the last {WINDOW} lines is {mean:.4g}, more than {self._fall:g} below"
+                f"step {step}: the mean reward of the last {WINDOW} lines is {mean:.4g}, more than {fall:.4g} below"
                 f" the best, {self._best:.4g}: lower train.learning_rate or raise train.grpo.beta, or set"
                 " train.grpo.max_reward_fall higher (null never stops); nothing is published."
             )
@@ -162,6 +173,7 @@ def build(
     device: Device,
     hooks: Hooks,
     start: Path | None,
+    judges: Mapping[str, Path] = NO_REWARDS,
 ) -> GroupTrainer:
     """Return TRL's trainer, ready to train; nothing is generated yet.
 
@@ -171,11 +183,12 @@ def build(
     """
     train, group = cfg["train"], cfg["train"]["grpo"]
     set_seed(train["seed"])
-    rewards: list[Any] = rewards_of(group)
     tokenizer = AutoTokenizer.from_pretrained(
         folder, padding_side="left", local_files_only=True, trust_remote_code=cfg["model"]["trust_remote_code"]
     )
     prompts = prompts_of(rows, tokenizer, group["rewards"])
+    models = {name: _scoring(name, path, folder, rows, prompts, cfg) for name, path in judges.items()}
+    rewards: list[Any] = rewards_of(group, models)
     # Answers are generated from padded batches, which kernels for packed rows do not know.
     loading = cfg.copy()
     if cfg["model"]["attn_implementation"] == "auto":
@@ -200,6 +213,13 @@ def build(
     )
 
 
+def _scoring(name: str, judge: Path, folder: Path, rows: PackedRows, prompts: Prompts, cfg: TrainingSlice) -> ScoredBy:
+    """Return the reward model ``name``, which reads the tokens of the model in ``folder``."""
+    require_same_tokenizer(judge, folder, "train.grpo.rewards", name.removeprefix("run:").strip())
+    ids = dict(zip(prompts.texts, prompts.ids, strict=True))
+    return ScoredBy(Judge(judge, ModelSettings.of_slice(cast(ModelUse, cfg))), ids, ending_of(rows), prompts.stops)
+
+
 def add_callbacks(
     trainer: GroupTrainer, schedule: CheckpointSchedule, stop: Any, train: Train, metrics: Path, sinks: Any
 ) -> None:
@@ -215,6 +235,7 @@ def add_callbacks(
         sinks=sinks,
         times=trainer.times,
         fall=train["grpo"]["max_reward_fall"],
+        is_scored=any(isinstance(each, Reward) and each.is_scored for each in trainer.reward_funcs),
     )
     for callback in (schedule, LogSchedule(train["logging_steps"]), stop, writer):
         trainer.add_callback(callback)

@@ -1,5 +1,6 @@
 """A GRPO training from a prepared model and packed rows to a finished adapter."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from snaketune.train.checkpoints.checkpoints import facts_of, keep_newest, newes
 from snaketune.train.determinism import choose_kernels, explaining_refusal
 from snaketune.train.device import check_formats, prepare_arithmetic
 from snaketune.train.hooks import Hooks
+from snaketune.train.loading.origins import NO_REWARDS
 from snaketune.train.monitoring.metrics import sync_metrics
 from snaketune.train.monitoring.sinks import open_sinks, require_sinks
 from snaketune.train.out_of_memory import advise, explaining_out_of_memory
@@ -21,7 +23,13 @@ from snaketune.train.signals import StopRequest
 
 
 def train_by_rewards(
-    folder: Path, rows: PackedRows, cfg: TrainingSlice, settings: Operational, work: Path, start: Path | None
+    folder: Path,
+    rows: PackedRows,
+    cfg: TrainingSlice,
+    settings: Operational,
+    work: Path,
+    start: Path | None,
+    judges: Mapping[str, Path] = NO_REWARDS,
 ) -> Finished:
     """Train to the end, from the newest intact checkpoint in ``work`` if there is one.
 
@@ -40,7 +48,7 @@ def train_by_rewards(
     hooks = Hooks(seal=_sealing(work, settings["save_total_limit"], schedule), saved=schedule.saved)
     out_of_memory = explaining_out_of_memory(lambda: advise(folder, rows.row_length, cfg, device))
     with out_of_memory, explaining_refusal(), StopRequest() as stop:
-        trainer = build(folder, rows, cfg, settings, work, device, hooks, start)
+        trainer = build(folder, rows, cfg, settings, work, device, hooks, start, judges)
         sinks = open_sinks(settings["report_to"], work, cfg)
         add_callbacks(trainer, schedule, stop, cfg["train"], work / "metrics.jsonl", sinks)
         if checkpoint:

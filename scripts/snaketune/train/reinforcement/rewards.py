@@ -11,6 +11,7 @@ from snaketune.core.errors import ConfigError, DataError, TrainingError
 from snaketune.data.templates.jinja_sandbox import time_limit
 from snaketune.evaluate.answers.matching import numeric_match
 from snaketune.evaluate.answers.scorers import exact_match, json_equal, json_valid
+from snaketune.evaluate.reward_judge import finished
 
 # A measure of an answer and its reference; None where it does not apply to the reference.
 Judge = Callable[[str, str], float | bool | None]
@@ -22,6 +23,29 @@ JUDGES: dict[str, Judge] = {
 }
 LENGTH = "length"
 Returned = Callable[[Sequence[str], Sequence[str], Sequence[str]], Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredBy:
+    """The scores of a reward model.
+
+    Attributes:
+        judge: scores documents of token ids.
+        ids: token ids of each prompt by its text.
+        ending: tokens that end a document.
+        stops: tokens that end an answer.
+    """
+
+    judge: Callable[[list[list[int]]], Any]
+    ids: Mapping[str, tuple[int, ...]]
+    ending: tuple[int, ...]
+    stops: tuple[int, ...]
+
+    def __call__(self, prompts: Sequence[str], completions: Sequence[Any], references: Sequence[str]) -> list[float]:
+        """Return the scores of answers, which are token ids here: text that is tokenised again may have others."""
+        pairs = zip(prompts, completions, strict=True)
+        documents = [finished(self.ids[prompt], answer, self.ending, self.stops) for prompt, answer in pairs]
+        return [float(score) for score in self.judge(documents)]
 
 
 @dataclass(slots=True)
@@ -41,12 +65,22 @@ class Reward:
     calls: int = 0
 
     @property
+    def is_scored(self) -> bool:
+        """Whether a reward model gives it."""
+        return isinstance(self.score, ScoredBy)
+
+    @property
     def __name__(self) -> str:
         """What TRL calls it in its metrics."""
-        return self.name.replace("/", "_")
+        return self.name.replace("/", "_").replace(":", "_")
 
     def __call__(
-        self, prompts: Sequence[str], completions: Sequence[str], reference: Sequence[str], **_: Any
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        reference: Sequence[str],
+        completion_ids: Sequence[Sequence[int]] = (),
+        **_: Any,
     ) -> list[Any]:
         """Return the rewards of completions.
 
@@ -57,7 +91,8 @@ class Reward:
         place = f"train.grpo.rewards: {self.name}, call {self.calls} with {len(completions)} completions"
         try:
             with time_limit(self.seconds, lambda: "too slow"):
-                found = self.score(prompts, completions, reference)
+                texts: Any = completion_ids if self.is_scored else completions
+                found = self.score(prompts, texts, reference)
         except DataError:
             raise TrainingError(
                 f"{place}: it took more than {self.seconds:g} s: make it faster, or raise train.grpo.reward_timeout."
@@ -84,8 +119,11 @@ def _checked(found: Any, wanted: int, place: str) -> list[float]:
     return [float(number) for number in numbers]
 
 
-def rewards_of(settings: Mapping[str, Any]) -> list[Reward]:
-    """Return the rewards that the section ``train.grpo`` names.
+NO_MODELS: Mapping[str, ScoredBy] = {}
+
+
+def rewards_of(settings: Mapping[str, Any], models: Mapping[str, ScoredBy] = NO_MODELS) -> list[Reward]:
+    """Return the rewards that the section ``train.grpo`` names; ``models`` has the reward models by their names.
 
     Raises:
         ConfigError: if one is unknown, or its file or function cannot be loaded.
@@ -96,6 +134,8 @@ def rewards_of(settings: Mapping[str, Any]) -> list[Reward]:
             made.append(Reward(name, _judged(JUDGES[name]), settings["reward_timeout"]))
         elif name == LENGTH:
             made.append(Reward(name, brevity, settings["reward_timeout"]))
+        elif name in models:
+            made.append(Reward(name, models[name], settings["reward_timeout"]))
         else:
             made.append(Reward(name, load_function(name), settings["reward_timeout"]))
     return made
