@@ -15,6 +15,7 @@ from snaketune.config.run_references import (
     judge_name,
     merged_names,
     needed_runs,
+    referenced,
     references,
     reward_names,
 )
@@ -314,6 +315,11 @@ class JobTable:
     def reward_merges(self, run: str) -> list[str]:
         """Return the facts of the merges of the reward models that a run trains by, in the order given."""
         return [self.run_path(name, "merge.json") for name in reward_names(self.runs[run].config)]
+
+    def rewards_by_name(self, run: str) -> dict[str, str]:
+        """Return those by the names of the rewards in the configuration."""
+        names = [name for name in self.runs[run].config.train.grpo.rewards if referenced(name)]
+        return dict(zip(names, self.reward_merges(run), strict=False))
 
     def judge_merge(self, run: str) -> str | None:
         """Return the facts of the merge of the reward model that judges a run's answers, None without one."""

@@ -122,9 +122,10 @@ def identity_of(found: Mapping[str, Any]) -> str | None:
 
     It needs the packages that train to be installed, because their versions are part of it; none of them is loaded.
     """
-    wanted = [found[name] for name in ("rightsize", "rows", "model", "start") if found[name]]
+    rewards = {name: Path(path) for name, path in found["rewards"].items()}
+    wanted = [*(found[name] for name in ("rightsize", "rows", "model", "start") if found[name]), *rewards.values()]
     if not all(Path(path).is_file() for path in wanted):
         return None
     rightsize, rows, model = (read_json(found[name]) for name in ("rightsize", "rows", "model"))
-    digests = find_origins(model, found["start"]).digests
+    digests = find_origins(model, found["start"], rewards).digests
     return fingerprint(found["training"], rightsize, rows, digests, versions(orjson.loads(found["training"])["cfg"]))

@@ -77,6 +77,7 @@ def _attempt(job_table: JobTable, run: str) -> dict[str, Any]:
         "rows": job_table.path("pack_rows", upstream["pack_rows"], "manifest.json"),
         "model": job_table.path("prepare_model", upstream["prepare_model"], "manifest.json"),
         "start": job_table.start_manifest(run),
+        "rewards": job_table.rewards_by_name(run),
     }
 
 
