@@ -4,6 +4,7 @@ Padding is computed like any other token and thrown away. Packing several docume
 loss mask and the restarting positions keep the documents of a row independent of each other.
 """
 
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -79,18 +80,18 @@ def pack(lengths: np.ndarray, row_length: int) -> RowPlan:
     # so documents of equal length keep their order and the plan is the same on every machine.
     order = np.argsort(-lengths.astype(np.int64), kind="stable")
     row_of = np.empty(len(lengths), np.int64)
-    # Plain Python integers: element access on a numpy array costs several times as much in this loop.
-    row_of[order] = _rows_of(lengths[order].tolist(), row_length)
+    # Plain Python integers, one at a time: element access on a numpy array costs several times as much in this loop.
+    row_of[order] = _rows_of(lengths[order].astype(np.int64).data, row_length)
     # A stable sort by row keeps the documents of a row in their own order.
     counts = np.bincount(row_of)
-    return RowPlan(np.argsort(row_of, kind="stable"), np.cumsum([0, *counts.tolist()], dtype=np.int64))
+    return RowPlan(np.argsort(row_of, kind="stable"), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
 
 
-def _rows_of(lengths: list[int], row_length: int) -> list[int]:
+def _rows_of(lengths: Iterable[int], row_length: int) -> np.ndarray:
     """Return the row of each document, the longest one first."""
     open_rows: list[list[int]] = [[] for _ in range(row_length + 1)]
     spaces, rows = 0, 0
-    found = []
+    found = array("q")
     for length in lengths:
         # Bit s of ``spaces`` is set while some open row has exactly s free tokens. The shift leaves the rows in which
         # the document fits, and x & -x isolates the lowest set bit: the row with the least space left over.
@@ -108,7 +109,7 @@ def _rows_of(lengths: list[int], row_length: int) -> list[int]:
         if left := space - length:
             open_rows[left].append(row)
             spaces |= 1 << left
-    return found
+    return np.array(found, np.int64)
 
 
 def one_per_row(lengths: np.ndarray) -> RowPlan:

@@ -111,7 +111,7 @@ def costs(lengths: np.ndarray, max_length: int, context: int | None) -> dict[str
     ``padded_tokens_at_max_length`` to the length chosen here, ``padded_tokens_dynamic_batches_of_8`` to the longest
     of eight consecutive pieces (the last batch may be smaller); ``packed_tokens`` is for packed rows.
     """
-    sizes = np.diff([*range(0, len(lengths), BATCH), len(lengths)])
+    sizes = np.diff(np.append(np.arange(0, len(lengths), BATCH), len(lengths)))
     longest = np.maximum.reduceat(lengths, np.arange(0, len(lengths), BATCH)) if len(lengths) else lengths
     return {
         "padded_tokens_at_context": None if context is None else len(lengths) * context,

@@ -4,6 +4,7 @@
 the order of the records, and changes little when the source grows.
 """
 
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -42,7 +43,7 @@ def sample(records: Path, out: IO[bytes], sources: Sequence[Source], limit: int 
         left = np.flatnonzero(kept)
         kept[left[_beyond(hashes[left], limit)]] = False
     with open(records, "rb") as lines:
-        out.writelines(line for line, is_kept in zip(lines, kept.tolist(), strict=True) if is_kept)
+        out.writelines(line for line, is_kept in zip(lines, kept.data, strict=True) if is_kept)
     found: list[int] = np.bincount(numbers[~kept], minlength=len(sources)).tolist()
     return found
 
@@ -85,8 +86,7 @@ def _limits(sources: Sequence[Source]) -> dict[int, int]:
 def _hashes(records: Path, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the hash of each record's content and the number of its source."""
     # The place is left out of the hash: it changes when lines are inserted before the record.
-    hashes: list[int] = []
-    numbers: list[int] = []
+    hashes, numbers = array("Q"), array("i")
     start = str(seed).encode()
     with open(records, "rb") as lines:
         for line in lines:

@@ -5,6 +5,7 @@ data set (or, with stratification, a source) so small that nothing would be held
 held out until the set has grown.
 """
 
+from itertools import repeat
 from pathlib import Path
 from typing import IO
 
@@ -94,9 +95,10 @@ def apply_plan(
         evaluation: receives the held-out lines.
         times: how often each record is written to ``train``, once if None; ignored for records of other sides.
     """
-    often = np.ones(len(side), np.int64) if times is None else times
+    # Views yield one number at a time; lists would take eight bytes and more for each record.
+    often = repeat(1, len(side)) if times is None else np.ascontiguousarray(times, np.int64).data
     with open(path, "rb") as lines:
-        for line, place, count in zip(lines, side.astype(int).tolist(), often.tolist(), strict=True):
+        for line, place, count in zip(lines, side.astype(np.int8).data, often, strict=True):
             if place > 0:
                 evaluation.write(line)
             elif place == 0:
