@@ -44,6 +44,7 @@ class Remembered:
         path = Path(path)
         if self.knows(path, stat):
             return self._known[str(path)][-1]
+        # The key is taken before reading: a change during the read leaves an entry that no longer matches the file.
         key, now = _key(path.stat()), time.time_ns()
         found = find_out(path)
         if abs(now - key[-1]) > SETTLED_NS:

@@ -29,6 +29,7 @@ def files_under(path: str | Path) -> list[Path]:
     if path.is_file():
         return [path]
     found = (p for p in path.rglob("*") if p.is_file())
+    # Hidden files are temporary files of writers and silly renames of NFS, no results.
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(path).parts))
 
 

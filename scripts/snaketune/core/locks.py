@@ -58,6 +58,8 @@ def try_lock(path: str | Path) -> tuple[Lock | None, str]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # The file stays after the lock is released: removing it would let two processes lock two different files of that
+    # name.
     file = _open(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,6 +98,7 @@ def wait_for_lock(path: str | Path, doing: str = "works on the same run") -> Loc
 
 def _open(path: Path) -> IO[str]:
     """Open a lock file without following a link and without blocking on a pipe."""
+    # O_NOFOLLOW and O_NONBLOCK: in a shared folder another user could have put a link or a pipe at this path.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o666)
@@ -118,6 +121,7 @@ def _no_lock_file(path: Path) -> DataError:
 
 def _sign(file: IO[str]) -> None:
     file.seek(0)
+    # A shorter process id must not leave digits of the one before.
     file.truncate()
     file.write(str(os.getpid()))
     file.flush()
@@ -156,6 +160,7 @@ def _break_stale(held: Path) -> bool:
     if not _create(breaking):
         return False
     try:
+        # held
         if _is_stale(held):
             held.unlink(missing_ok=True)
         return True
@@ -170,6 +175,7 @@ def _is_stale(path: Path) -> bool:
         return False
     place, pid = _read_holder(path)
     if pid:
+        # On another host the answer is unknown, and an unknown holder is taken to be alive.
         return is_gone(place, pid) is True
     return time.time() - status.st_mtime > MAKING_SECONDS
 

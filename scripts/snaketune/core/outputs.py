@@ -67,6 +67,7 @@ def changed_outputs(folder: Path, work: str | Path = "work", verify: bool = Fals
                 continue
             digest = file_digest(path)
         except OSError:
+            # Missing or unreadable, which no recorded digest equals.
             digest = ""
         output = _read(path, record)
         if output and output.digest != digest:
@@ -87,6 +88,7 @@ def restore(output: Output, work: str | Path = "work") -> bool:
     if output.content is None:
         return False
     write_bytes(output.path, output.content.encode())
+    # With its old time, or Snakemake would rerun everything that reads the file.
     os.utime(output.path, ns=(output.mtime_ns, output.mtime_ns))
     record_outputs([output.path], work)
     return True

@@ -41,6 +41,7 @@ def bytes_per_step(work: Work, memory: MemoryPlan, name: StrategyName, gpus: int
     width = WIDTH[work.setting.adapter.dtype if work.setting.adapter else work.setting.weight_dtype]
     gradients, share = work.trained * width, (gpus - 1) / gpus
     if name not in SHARDED:
+        # Once per step, not per micro-batch: with accumulation DDP all-reduces only in the last one.
         return 2 * share * gradients
     # Weights twice, for forward and backward pass; gradients once.
     return accumulation * share * (2 * memory.weights * 1e9 + gradients)
@@ -66,5 +67,6 @@ def efficiency_of(
         return None
     tokens = work.tokens / work.rows * work.setting.micro_batch * accumulation
     computing = tokens / tokens_per_second
+    # 1e9: link speeds are in GB/s of 10^9 bytes.
     talking = bytes_per_step(work, memory, name, gpus, accumulation) / (link * 1e9 * LINK_SHARE)
     return Efficiency(computing / (computing + talking), computing / max(computing, talking), talking)

@@ -126,6 +126,8 @@ class ExampleFinder:
         scaffold = self._scaffold(tuple([(m["role"], m.get("weight") != 0) for m in messages]))
         if scaffold is None:
             return None
+        # The true rendering is still made and compared below: the scaffold saves the rendering of each answer's prompt,
+        # never the check.
         text = self._template.render(messages)
         if scaffold.marked:
             [frame] = scaffold.frames
@@ -167,6 +169,7 @@ class ExampleFinder:
         try:
             examples = self._exact(messages, None)
             text, spans = self._template.render(messages), self._template.marked()
+        # return None
         except DataError:
             return None
         literals = _literals(text, len(key))
@@ -193,9 +196,12 @@ class ExampleFinder:
         unmarked = (UNMARKED,) * (len(trained) - len(waiting))
         while waiting:
             text, history = self._text(messages, waiting[-1], turns, tools, is_last=not examples)
+            # A prefix, not a substring: an answer is trained in this text only if everything before it is its inference
+            # prompt.
             fits = [place for place in waiting if text.startswith(turns[place].text)]
             check_written(messages[:history], text, {place: turns[place].answer for place in fits}, tools)
             examples.append(_example(text, {place: turns[place] for place in fits}, history))
+            # The loop ends: the text of the last waiting answer always holds that answer.
             waiting = [place for place in waiting if place not in fits]
         if unmarked and examples:
             examples[0] = replace(examples[0], notes=examples[0].notes + unmarked)

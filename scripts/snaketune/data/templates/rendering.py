@@ -128,6 +128,7 @@ class Renderer:
             )
 
     def _check_texts(self, texts: list[str]) -> None:
+        # The separator keeps a token from being found across two texts; no control token contains a NUL.
         if found := self._tokenizer.control_token_in("\n\0\n".join(texts)):
             raise Unusable(CONTROL_TOKEN, f"the text contains the control token {found!r}")
 
@@ -154,6 +155,7 @@ class Renderer:
         """Return the messages of each conversation of a record; in pairs, answers in the prompt are not trained."""
         if not self._pairs:
             return [self._given(conversation_of(record))]
+        # Earlier answers are shared by both documents of a pair and would cancel in the margin.
         prompt = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in record["messages"]]
         return [self._given(prompt + record[answer]) for answer in ANSWERS if answer in record]
 
@@ -167,6 +169,7 @@ class Renderer:
             examples = self._examples(messages, tools)
         except LeftOut as error:
             if error.role == "system":
+                # f"{self.place
                 raise DataError(
                     f"{self.place(number, record)}: {error}: choose one that writes it (tokens.chat_template), or "
                     "remove the system messages from the data."

@@ -47,6 +47,7 @@ def rate_of(
     """
     if measured:
         rate = measured.tokens_per_second
+        # The band is never narrower than the uncertainty of a repeated measurement, even if the runs agree by chance.
         low, high = min(measured.slowest, rate * (1 - MEASURED_BAND)), max(measured.fastest, rate * (1 + MEASURED_BAND))
         return Rate(rate, low, high, "measured", measured.source)
     flops = work.flops_per_token()
@@ -88,6 +89,7 @@ def estimated_rate(
             "its peak FLOP/s is not in config/hardware.yaml" if flops else "the model's operations cannot be counted"
         )
         return Rate(None, None, None, "unknown", f"{missing}, and no earlier run measured it")
+    # The peak of the device is that of 16-bit products; dequantisation comes on top of them.
     slower = SLOWER[quantization or work.setting.quantization]
     ideal = peak / flops / slower
     lowest = LOW_SHARE if work.parameters >= SMALL_MODEL else LOW_SHARE_OF_SMALL

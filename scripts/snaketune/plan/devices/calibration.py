@@ -46,6 +46,7 @@ def find_calibration(
         found += [
             run | {"reached": run["rate"] * flops} for run in measured_run(folder, info, plan, None, speed["gpus"])
         ]
+    # Only the newest: a driver or library update changes what a device reaches.
     newest = sorted(found, key=lambda run: run["finished"])[-NEWEST:]
     if not newest:
         return None

@@ -66,6 +66,7 @@ def _documents(lines: Iterable[Mapping[str, Any]]) -> dict[tuple[int, int], tupl
     for line in lines:
         if line.get("rejected") or line.get("tuned_nll") is None:
             continue
+        # A record may yield several documents; they are told by their order, which is the same for equal data.
         record = line["record"]
         found[record, places[record]] = (float(line["tuned_nll"]), line["tokens"])
         places[record] += 1
@@ -87,6 +88,8 @@ def compare(first: Scored, second: Scored) -> Shared:
     Documents are the same where the data are, answers where request and reference are. The intervals are those of a
     paired bootstrap (:func:`snaketune.evaluate.additive.differences`).
     """
+    # Record numbers mean the same only within the same data; answers are matched by their text and need no such
+    # condition.
     documents = sorted(set(first.documents) & set(second.documents)) if first.data == second.data else []
     answers = sorted(set(first.answers) & set(second.answers))
     moved = differences(*(_loss_of(side, documents) for side in (first, second)))
@@ -108,6 +111,8 @@ def _means_of(side: Scored, requests: Sequence[tuple[str, str]], both: Sequence[
         applies = [all(key in one.answers[request] for one in both) for request in requests]
         if any(applies):
             scores = [float(side.answers[one].get(key, 0.0)) for one in requests]
+            # Two sums, of the scores and of the answers that have one: their ratio is the mean over those answers in
+            # every resample.
             found[key] = Additive(np.array([scores, applies], dtype=np.float64).T * np.array(applies)[:, None], _ratio)
     return found
 

@@ -52,6 +52,7 @@ def _link(folder: Path, current: str) -> bool:
     """Make the link; False where the disk has none."""
     partial = sibling(folder / LINK)
     try:
+        # A link cannot be changed in place; renaming a new one over it never leaves a moment without.
         partial.symlink_to(current)
     except OSError:
         (folder / LINK).unlink(missing_ok=True)

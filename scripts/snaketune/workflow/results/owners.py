@@ -56,6 +56,7 @@ def name_of(work: Path, project: Path, config: str) -> str:
 
     A copy of the project has another name, even if its ``work`` folder was copied too.
     """
+    # The path is part of the name, because a copied project has the same identity file.
     text = "\n".join([_identity(work / "project-id"), str(project), config])
     mark = hashlib.blake2b(os.fsencode(text), digest_size=3).hexdigest()
     return f"{re.sub(r'[^A-Za-z0-9._-]', '_', project.name)[:40] or 'project'}-{mark}"
@@ -77,6 +78,7 @@ def claim(results: Path, name: str, project: Path, config: str, uses: Iterable[s
 
     A project whose ``work`` was removed gets a new name: it takes over the variants of the old one.
     """
+    # Written only when something changed, so that a start with nothing to do writes nothing.
     uses = sorted(uses)
     owners = owners_of(results)
     before = next((owner for owner in owners if owner.name == name), None)

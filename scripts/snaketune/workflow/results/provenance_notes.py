@@ -111,6 +111,7 @@ def note_proofs(jobs: Iterable[Any], results: Path, work: Path) -> None:
 
 
 def _proof_of(job: Any, contents: Contents) -> Proof | None:
+    # Ancient inputs never cause a rerun, so their digests need not match either.
     inputs = [file for file in job.input if not getattr(file, "is_ancient", False)]
     names = [[_below(file, contents.root) for file in files] for files in (inputs, job.output)]
     spec, is_temporary = job.params.get("spec"), any("temp" in getattr(file, "flags", ()) for file in job.output)
@@ -145,12 +146,14 @@ def put_in_order(folders: Iterable[Path], results: Path, work: Path, spec_of: Ca
     Returns:
         How many jobs had proven results with times out of order.
     """
+    # In topological order, since correcting the time of an input can make the jobs that read it look outdated.
     proofs = in_order([proof for folder in folders for proof in proofs_in(folder)])
     times, contents, proven = Times(results), None, 0
     latest = time.time_ns() + round(CLOCK_TOLERANCE * 1e9)
     for proof in proofs:
         newest = max((times.of(name) for name in proof.inputs), default=0)
         measured = [os.path.abspath(proof.benchmark)] if os.path.lexists(proof.benchmark) else []
+        # Only results that Snakemake would rerun are verified: digests of everything would take minutes at each start.
         late = [name for name in (*proof.outputs, *measured) if times.of(name) < newest]
         if not late or newest > latest:  # a time that is still to come is not passed on: the clock is wrong
             continue
