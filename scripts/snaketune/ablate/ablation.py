@@ -110,6 +110,7 @@ class Ablation:
         names.setdefault(self._fast, factors.FAST)
         for pair in self._pairs:
             for side, setting in (("off", pair.off), ("on", pair.on)):
+                # Pairs share cases: a setting that occurs twice is measured once.
                 names.setdefault(setting, f"{pair.where}-{pair.factor.name}-{side}")
         return names
 
@@ -140,6 +141,7 @@ class Ablation:
 
     def _case(self, setting: CaseSetting, number: int, tokens: float) -> TrainingCase:
         subject, layout = self._subject, self._layout(setting)
+        # Another seed per round: the spread then covers the order of rows as well as the machine.
         seed = subject.cfg["train"]["seed"] + number
         cfg = configured(subject.cfg, setting, layout.tokens_per_row, subject.step_tokens, seed)
         settings = loading(subject.settings, setting)
@@ -156,6 +158,7 @@ class Ablation:
         steps = self._subject.step_tokens
         case = self._case(self._slow, 0, FEWEST_STEPS * steps)
         pilot = self._result("pilot", measure_training, case)
+        # The slow configuration may not fit; the other cases can still be measured, with the fewest steps.
         if "failed" in pilot:
             return FEWEST_STEPS * steps
         rate = pilot["value"]["tokens_per_second"]

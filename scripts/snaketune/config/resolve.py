@@ -97,6 +97,7 @@ def _resolve_run(
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for layer in layers:
+        # A section that is null in a layer leaves the values below it untouched.
         own = {key: value for key, value in layer.values.items() if key not in ("preset", "runs") and value is not None}
         for key in flatten(own):
             origins[key] = layer.name
@@ -198,6 +199,7 @@ def suggestion(key: str, model: type[BaseModel], path: str = "") -> str:
     everywhere = {path.rsplit(".", 1)[-1]: path for path in reversed(all_keys())}
     if key in FEATURES and key not in everywhere:
         return FEATURES[key]
+    # A loose match within the section, a strict one elsewhere: a short name is similar to many.
     if near := difflib.get_close_matches(key, list(model.model_fields), n=1, cutoff=0.6):
         return f"Did you mean {near[0]}?"
     if key in everywhere:
@@ -239,6 +241,7 @@ def _nulls(value: Any) -> Any:
     """Turn the string ``null`` from the command line, where every scalar is a string, into None."""
     if isinstance(value, dict):
         return {key: _nulls(item) for key, item in value.items()}
+    # YAML's spellings of null; every other scalar is converted by the schema.
     return None if value in ("null", "~") else value
 
 
@@ -247,6 +250,7 @@ def _check_writable(merged: dict[str, Any], origins: dict[str, str]) -> None:
     for key, value in flatten(merged).items():
         problem = ""
         for leaf in _leaves(value):
+            # orjson writes integers of at most 64 bits.
             if isinstance(leaf, int) and abs(leaf) >= LARGEST_NUMBER:
                 problem = f"a number of {len(str(leaf))} digits: write a smaller one"
             if isinstance(leaf, str) and not leaf.isascii() and any("\ud800" <= mark <= "\udfff" for mark in leaf):
@@ -287,5 +291,6 @@ def _sentence(problems: list[Any], origins: dict[str, str], place: str) -> str:
 
 def _key_of(problem: Any, known: set[str]) -> str:
     parts = [str(part) for part in problem["loc"]]
+    # pydantic's location also has union members and list indices: the longest known key is meant.
     prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
     return next((prefix for prefix in prefixes if prefix in known), prefixes[0])

@@ -53,6 +53,7 @@ class _Speaker:
     adapter: bool | None
 
     def take_the_floor(self) -> None:
+        # Both share one set of weights, so the adapter is switched on or off at each change of turn.
         if self.adapter is not None:
             (self.model.enable_adapter_layers if self.adapter else self.model.disable_adapter_layers)()
 
@@ -84,6 +85,7 @@ class Talking:
             DataError: if the template refuses a conversation, or it fills a model's context.
         """
         prompts = [self._prompt(chat) for chat in chats]
+        # One generator for both models: the strict alternation below makes the draws reproducible.
         set_seed(request.seed)
         turns, texts = _Turns(len(prompts)), [""] * len(prompts)
         errors: list[BaseException] = []
@@ -93,6 +95,7 @@ class Talking:
                 turns.wait(number, self._speakers[number].take_the_floor)
                 streamer = _Streamer(self._tokenizer, turns, number, texts, show, self._speakers[number], self._stops)
                 self._generate(number, prompts[number], request, streamer)
+            # Kept for the main thread: an exception that ends a thread would leave the other one waiting for its turn.
             except BaseException as error:
                 errors.append(error)
             finally:
@@ -198,6 +201,7 @@ class _Streamer(BaseStreamer):
         if not self._has_seen_prompt:
             self._has_seen_prompt = True
             return
+        # All tokens are decoded together each time: single tokens may be parts of a character.
         self._ids += [token for token in value.flatten().tolist() if token not in self._stops]
         self._texts[self._number] = self._tokenizer.decode(self._ids, skip_special_tokens=True)
         self._show(self._texts)

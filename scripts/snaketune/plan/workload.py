@@ -173,6 +173,7 @@ def squared_lengths(histogram: Sequence[Mapping[str, int]], max_length: int, on_
         if middle <= max_length:
             total += part["records"] * middle**2
         elif on_too_long != "drop":
+            # Pieces: middle / max_length of them, each with max_length squared pairs.
             total += part["records"] * max_length * (middle if on_too_long == "pieces" else max_length)
     return round(total)
 
@@ -194,6 +195,7 @@ def speed_key(cfg: PlanningSlice, work: Work, target: Target) -> dict[str, Any]:
         if name in sections[section]
     }
     key |= {"parameters": work.parameters, "row_length": work.row_length, "gpus": target.gpus}
+    # The micro-batch that is used, which may differ from the configured one.
     key["per_device_train_batch_size"] = work.setting.micro_batch
     return key | ({"cpu_threads": cfg["train"]["cpu_threads"]} if target.is_cpu else {})
 
@@ -206,6 +208,7 @@ def trained_gb(work: Work) -> float:
 def checkpoint_gb(work: Work) -> float:
     """Return the size of a checkpoint in GB: the trained weights and Adam's two moments."""
     optimizer = work.setting.optimizer
+    # Two moments of one byte per value; the scales of their blocks are negligible.
     if "8bit" in optimizer:
         return trained_gb(work) + 2 * work.trained / 1e9
     return trained_gb(work) * (1 if optimizer in ("sgd", "adafactor") else 3)

@@ -110,6 +110,7 @@ def budget_of(inputs: RunInputs) -> Budget:
     steps = whole if inputs.max_steps < 0 else inputs.max_steps
     tokens = round(inputs.tokens * inputs.epochs * steps / whole)
     saves = saves_of(steps, inputs.save_steps)
+    # A measured throughput already contains the idle time that the utilisation stands for.
     utilization = 1.0 if inputs.measured else inputs.utilization
     parts = {
         "train_hours": hours_of(tokens, inputs.tokens_per_second, inputs.gpus, utilization),

@@ -81,9 +81,11 @@ def finished_runs(
     """
     for file in sorted((results / "runs").glob("*/*/run_info.json")):
         folder = file.parent
+        # `latest` points at one of the other folders, whose run would count twice.
         if folder.is_symlink() or folder.parent.is_symlink():
             continue
         plan, info = (plans or {}).get(folder) or _read(folder), _read(folder, "run_info.json")
+        # A run without its facts is still running, or was interrupted: its times cover a part only.
         if plan and info and _is_whole(info) and _is_there(info, target, host):
             yield folder, info, plan
 

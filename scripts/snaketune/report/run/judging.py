@@ -40,7 +40,9 @@ def judge(evaluation: Evaluation, answers: Answers) -> str:
         return "unknown"
     if max(count(evaluation["tuned"], "n") or 0, count(evaluation["tuned"], "n_generated") or 0) < MINIMUM_RECORDS:
         return "few"
+    # Signs that may be chance neither support nor contradict the others.
     found = set(signs) - {0}
+    # A score that fell on an external file counts against an improvement, but alone it does not make the run worse.
     if any(found or not file for file, _, _ in fallen_scores(evaluation)):
         found.add(-1)
     if found != {1}:
@@ -149,6 +151,7 @@ def preference_sign(evaluation: Evaluation) -> int | None:
     fraction, pairs = score(evaluation["tuned"], "reward_accuracy"), compared_answers(evaluation)
     if fraction is None or not pairs:
         return None
+    # The facts hold a fraction; the test needs the count.
     gained = round(fraction * pairs)
     if sign_test(gained, pairs - gained) >= CHANCE:
         return 0
@@ -184,4 +187,5 @@ def match_sign(base: float, tuned: float, cases: int, answers: Answers) -> int:
         p = sign_test(answers.counts.get("fixed", 0), answers.counts.get("broken", 0))
         return sign if p < CHANCE else 0
     lower, upper = sorted((base, tuned))
+    # Disjoint intervals are a stricter criterion than a test of the difference, which is why pairs are preferred above.
     return sign if interval(lower, cases)[1] < interval(upper, cases)[0] else 0

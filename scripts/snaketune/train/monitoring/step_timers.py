@@ -66,6 +66,7 @@ class TokenCounter:
     def gather(self, sum_over_processes: Callable[[Sequence[float]], list[float]]) -> None:
         """Add the counts of the other processes since the last call; a collective operation."""
         counts = (self.total, self.trained, self.squares, self.since_start)
+        # Only what is new since the last call is summed: the agreed counts are already those of all processes.
         new = sum_over_processes([count - agreed for count, agreed in zip(counts, self._agreed, strict=True)])
         self._agreed = tuple(agreed + round(more) for agreed, more in zip(self._agreed, new, strict=True))
         self.total, self.trained, self.squares, self.since_start = self._agreed
@@ -146,6 +147,7 @@ def data_hint(spent: dict[str, float], share: float = 0.2, seconds: float = 1.0)
 
 def peak_memory() -> dict[str, int]:
     """Return the peak resident memory of this process and, on a GPU, the peak allocated there, in bytes."""
+    # getrusage counts bytes on macOS and kilobytes on Linux.
     kilo = 1 if sys.platform == "darwin" else 1024
     peaks = {"resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilo}
     if (
@@ -161,6 +163,7 @@ def forget_peak_memory() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
+        # Resets VmHWM, see proc(5).
         Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -38,6 +38,7 @@ class PairScoreLoss:
         difference = chosen - rejected if margins is None else chosen - rejected - margins
         losses = -logsigmoid(difference)
         if self.center_rewards_coefficient is not None:
+            # Bradley-Terry fixes differences only: without this term, adding a constant to all scores costs nothing.
             losses = losses + self.center_rewards_coefficient * (chosen + rejected) ** 2
         return losses
 

@@ -239,11 +239,13 @@ class Watch(TrainerCallback):
         if not done and self._length:
             self.steps = self._steps_for(self._length)
         is_late = self._most is not None and self.marks[-1][0] - self._began > self._most
+        # Only at the end of a repeat, so that every rate covers the same number of steps.
         if done and (is_late or len(self.marks) > self._repeats):
             control.should_training_stop = control.should_save = True
 
     def _steps_for(self, seconds: float) -> int:
         """Return the number of steps that take ``seconds``, from the warm-up without its first step."""
+        # The first step is left out: it compiles and allocates.
         each = max((self.marks[0][0] - self._first) / max(self._warmup - 1, 1), 1e-6)
         return min(max(self.steps, math.ceil(seconds / each)), MOST_STEPS)
 
@@ -324,6 +326,7 @@ def _leaving_no_trace() -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
             os.environ.pop(name)
         os.environ.update(before)
+        # Compiled code of this training would count against the recompilation limit of the next one.
         torch._dynamo.reset()
         gc.collect()
         if torch.cuda.is_available():

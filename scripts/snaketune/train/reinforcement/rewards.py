@@ -111,6 +111,7 @@ def _checked(found: Any, wanted: int, place: str) -> list[float]:
         try:
             value = float(number)
         except (TypeError, ValueError):
+            # if not
             value = math.nan
         if not math.isfinite(value):
             raise TrainingError(
@@ -143,6 +144,8 @@ def rewards_of(settings: Mapping[str, Any], models: Mapping[str, ScoredBy] = NO_
 
 def _judged(judge: Judge) -> Returned:
     def score(prompts: Sequence[str], completions: Sequence[str], references: Sequence[str]) -> list[float]:
+        # A metric that does not apply (None) gives no reward rather than an error: such prompts are filtered before
+        # training.
         return [float(judge(answer, wanted) or 0) for answer, wanted in zip(completions, references, strict=True)]
 
     return score
