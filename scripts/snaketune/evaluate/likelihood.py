@@ -59,9 +59,11 @@ def measure(
     for chunk in scored_chunks(model, rows, settings):
         documents = index.at(chunk.rows, chunk.columns)
         losses, hits = token_scores(chunk)
+        # add.at, because one document occurs many times in a chunk and plain indexing would count it once.
         np.add.at(tokens, documents, 1)
         np.add.at(nll, documents, losses)
         np.add.at(correct, documents, hits)
+    # Stable: the two documents of a pair, and the pieces of a text, keep their order.
     order = np.argsort(index.records, kind="stable")
     records, rejected = index.records[order], index.rejected[order]
     firsts = np.flatnonzero((np.diff(records, prepend=-1) != 0) | ~np.isin(records, texts))

@@ -133,6 +133,7 @@ def attach_adapter(model: Any, folder: str | Path) -> PeftModel:
         found = lines[1].strip() if lines[0].endswith(":") and len(lines) > 1 else lines[0]  # torch puts a title first
         raise TrainingError(f"{folder}: the adapter does not match the base model ({found}): train it again.") from None
     expected = set(get_peft_model_state_dict(tuned, save_embedding_layers=False))
+    # Tensors that are missing, and LoRA tensors that are left over; PEFT may save further tensors, such as embeddings.
     strays = sorted(expected - saved) + sorted(name for name in saved - expected if "lora_" in name)
     if strays:
         raise TrainingError(

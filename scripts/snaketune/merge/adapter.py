@@ -71,6 +71,7 @@ class Adapter:
         assert isinstance(config, LoraConfig)
         alpha = _of_pattern(config.alpha_pattern, module, config.lora_alpha)
         rank = self.factors(module)[0].shape[0]
+        # Hu et al. 2021, arXiv:2106.09685; rank-stabilised: Kalajdzievski 2023, arXiv:2312.03732.
         return alpha / (math.sqrt(rank) if config.use_rslora else rank)
 
     def change(self, module: str) -> torch.Tensor:
@@ -92,6 +93,7 @@ def _of_pattern(pattern: dict[str, int] | None, module: str, default: int) -> in
 
 
 def _layer_order(name: str) -> tuple[Any, ...]:
+    # Layer 10 after layer 9, not after layer 1.
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in name.split("."))
 
 
@@ -112,6 +114,7 @@ def read_adapter(folder: str | Path) -> Adapter:
         raise TrainingError(f"{folder}: the adapter cannot be read ({first}): {AGAIN}.") from None
     for name, tensor in adapter.tensors.items():
         _check_tensor(folder, name, tensor)
+    # B starts at zero, so an adapter whose B matrices are all zero was never trained, or its training was lost.
     if not any(bool(tensor.any()) for name, tensor in adapter.tensors.items() if "lora_A" not in name):
         raise TrainingError(f"{folder}: every lora_B is zero, so the adapter changes nothing: {AGAIN}.")
     if adapter.is_plain:

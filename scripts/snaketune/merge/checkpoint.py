@@ -76,6 +76,7 @@ class Checkpoint:
         totals: dict[torch.dtype, int] = {}
         for name, dtype in self.dtypes.items():
             if dtype in FLOATS:
+                # By number of values: norms are often float32 in a bfloat16 model.
                 totals[dtype] = totals.get(dtype, 0) + prod(self.shapes[name])
         return max(totals, key=lambda dtype: totals[dtype], default=torch.float32)
 
@@ -84,6 +85,7 @@ def weight_files(folder: str | Path) -> list[Path]:
     """Return the safetensors files of the model in ``folder``: those its index names, else the single one."""
     folder = Path(folder)
     if (folder / INDEX).is_file():
+        # Only the files of the index: a folder may also contain weights of an earlier download.
         return [folder / name for name in sorted(set(read_json(folder / INDEX)["weight_map"].values()))]
     return [folder / SINGLE] if (folder / SINGLE).is_file() else []
 
@@ -96,6 +98,7 @@ def size_in_bytes(text: str) -> int:
 def plan_shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
     """Return the tensor names of each shard, in order; a shard exceeds ``limit`` bytes only with a single tensor."""
     shards: list[list[str]] = []
+    # Over the limit, so that the first tensor opens the first shard.
     used = limit + 1
     for name, size in sizes.items():
         if used + size > limit:
@@ -148,6 +151,7 @@ def _write_file(
         kind = next(kind for kind, dtype in DTYPES.items() if dtype == formats[name])
         header[name] = {"dtype": kind, "shape": list(shapes[name]), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
+    # Padding of the header is part of the format, so that tensors start at a multiple of 8 bytes.
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)

@@ -132,6 +132,7 @@ def _combined(tuned: PeftModel, adapters: list[Adapter], how: Combination) -> di
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(how.seed)
         try:
+            # A seeded generator of its own: DARE draws its mask from torch's global one.
             tuned.base_model.add_weighted_adapter(  # type: ignore[operator]
                 names, list(how.weights), NAME, how.method, density=how.density, svd_full_matrices=False
             )
@@ -143,6 +144,7 @@ def _combined(tuned: PeftModel, adapters: list[Adapter], how: Combination) -> di
             ) from None
     found = get_peft_model_state_dict(tuned, adapter_name=NAME, save_embedding_layers=False)
     wanted = set().union(*(adapter.tensors for adapter in adapters))
+    # PEFT skips layers that only some of the adapters have.
     if set(found) != wanted:
         raise TrainingError(
             "merge.adapters: the combination does not cover the layers of all adapters: leave out the adapter that was"

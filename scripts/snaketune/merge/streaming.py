@@ -61,6 +61,7 @@ def merged_weight(base: Checkpoint, adapter: Adapter, module: str) -> torch.Tens
         TrainingError: if the change has another shape than the weight or the sum is not finite.
     """
     weight, change = base.tensor(f"{module}.weight").float(), adapter.change(module)
+    # Checked explicitly: broadcasting could make a wrong sum out of vectors.
     if weight.shape != change.shape:
         raise TrainingError(
             f"{adapter.folder}: the change of {module} has shape {list(change.shape)}, its weight in the base model"
@@ -68,6 +69,7 @@ def merged_weight(base: Checkpoint, adapter: Adapter, module: str) -> torch.Tens
         )
     # Adding -0.0, unlike 0.0, preserves the sign of a zero weight that does not change.
     merged = weight.add_(change.masked_fill_(change == 0, -0.0))
+    # float32 holds every 16-bit value, so an overflow comes from the adapter.
     if not bool(torch.isfinite(merged).all()):
         raise TrainingError(f"{module}.weight is not finite after merging: lower train.learning_rate and {AGAIN}.")
     return merged

@@ -52,8 +52,10 @@ def merge_with_peft(base_folder: Path, adapter: Adapter, dtype: torch.dtype | No
     """
     model = load_whole(base_folder, trust, is_reward_model(adapter.folder))
     target = dtype or own_dtype(base_folder, model)
+    # Digests instead of a copy of the weights, which would double the memory.
     before = weight_digests(model)
     tuned = attach_adapter(model, adapter.folder)
+    # Before merging: the merge replaces the layers in place.
     answers = _answers(tuned)
     try:
         merged: Any = tuned.merge_and_unload(safe_merge=True)

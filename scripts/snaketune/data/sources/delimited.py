@@ -105,6 +105,7 @@ class RowCoding:
         """
         found: list[bytes | dict[str, str]] = []
         row, columns, position = self._row.match, self.columns, 0
+        # Most tables have no quotes: one search of the block saves a test per field.
         has_quotes = self.dialect.quoted and b'"' in content
         while position < len(content) and (match := row(content, position)) and match.end() > position:
             position = match.end()
@@ -186,6 +187,7 @@ class RowCutter:
         match = self._dialect.fields.match(rest)
         reached = match.end() if match else 0
         opening = self._dialect.separator.encode() + b'"' if reached else b'"'
+        # The last byte may be a carriage return whose line feed has not been read yet.
         is_unfinished = reached >= len(rest) - 1 or rest.startswith(opening, reached)
         if len(rest) > LONGEST_LINE or not is_unfinished:
             raise self._malformed(rest)
@@ -216,8 +218,10 @@ def sniff(head: bytes, is_whole: bool, name: str) -> tuple[RowCoding, int] | Non
         skipped, wanted = line.end(), (line[1].decode("latin-1"),)
     text = head[skipped:]
     end = rb"\r?\n" if b"\n" in text else OLD_END
+    # Prose with commas can look like a table; a name that says so lowers the bar.
     is_named = is_named_as_table(name)
     dialects = [Dialect(one, quoted, end) for one in wanted for quoted in (True, False) if quoted or one == "\t"]
+    # Every dialect is tried on the same rows, rather than counting separators, which quoted text may contain.
     best = max(((_fit(one, text, is_whole), one) for one in dialects), key=_preference)
     (is_even, columns, rows), dialect = best
     if not is_named and (not is_even or columns < 2 or rows < 2):

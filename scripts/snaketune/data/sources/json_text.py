@@ -96,6 +96,7 @@ class ArrayItems(Items):
         is_begun = self._scanner.depth > 0
         places, marks, depths, broken = self._scanner.scan(piece)
         text = np.frombuffer(bytearray(piece), np.uint8)
+        # The first bracket that returns to depth 0 closes the array, even if more text follows in the same piece.
         closing = np.flatnonzero((depths <= 0) & (STEPS[marks] == -1))
         if len(closing):
             end = int(closing[0])
@@ -106,6 +107,7 @@ class ArrayItems(Items):
             text[places[end]] = SPACE
         if not is_begun:
             text[places[marks == OPEN[0]][:1]] = SPACE
+        # Depth 1 is the array itself: commas inside the items are deeper.
         separators = places[(marks == COMMA) & (depths == 1)]
         self._items += len(separators)
         _set(text, places[marks == BREAK], SPACE)
@@ -215,6 +217,7 @@ class ListItems(Items):
         return len(piece)
 
     def _keep(self, piece: bytes, start: int, end: int) -> None:
+        # Everything around the list is kept and parsed at the end, so that nothing of it goes unnoticed.
         self._outside.text += piece[:start] + piece[end:] if start <= end else piece
         if len(self._outside.text) > MOST_BESIDE:
             member = orjson.dumps(self._member).decode()

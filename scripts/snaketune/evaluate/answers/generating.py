@@ -101,6 +101,7 @@ def answer_batches(prompts: Sequence[Prompt], decoding: Decoding, context: int) 
 
 
 def _generate(model: Any, prompts: list[tuple[int, ...]], limit: int, decoding: Decoding) -> Iterator[list[int]]:
+    # Left, so that all prompts end at the same position, where generation starts.
     inputs, mask = pad_left(prompts, decoding.pad_id)
     made = model.generate(
         input_ids=inputs.to(model.device),

@@ -60,6 +60,7 @@ def _value(text: str) -> Decimal | None:
     for sign in UNITS:
         text = text.replace(sign, "")
     try:
+        # Decimal, not float: 0.1 and 0.10 are equal and no digits are lost.
         return Decimal(text)
     except InvalidOperation:
         return None
@@ -67,6 +68,7 @@ def _value(text: str) -> Decimal | None:
 
 def without_punctuation(text: str) -> str:
     """Return ``text`` without ASCII punctuation and signs, and without punctuation of other scripts."""
+    # Unicode punctuation has a category that begins with P; ASCII signs such as + and $ have other categories.
     kept = (sign for sign in text if sign not in string.punctuation and unicodedata.category(sign)[0] != "P")
     return "".join(kept)
 

@@ -94,6 +94,7 @@ def _numbers(value: Any) -> Any:
         return {key: _numbers(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_numbers(item) for item in value]
+    # 1.0 and 1 are the same number in JSON; beyond 2^53 a float no longer tells neighbouring integers apart.
     is_whole = isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53
     return int(value) if is_whole else value
 

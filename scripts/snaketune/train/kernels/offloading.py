@@ -97,6 +97,7 @@ class Shelf:
         if not self._moves(tensor):
             return tensor
         storage = tensor.untyped_storage()
+        # The version is part of the key: a tensor that was changed in place is another tensor.
         key = (storage._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype, tensor._version)
         if key in self._known and not self._known[key][0].expired():  # saved by another operation as well
             away = self._known[key][1]
@@ -137,6 +138,7 @@ class Shelf:
         """Return a saved tensor, and prefetch those that will be needed next."""
         if isinstance(kept, torch.Tensor):
             return kept
+        # self._let_go() away, device
         while self._leaving:
             self._let_go()
         away, device = kept
@@ -178,8 +180,10 @@ def offload_activations(model: Any, lane: Any = None, smallest: int = SMALLEST) 
 
     @functools.wraps(original)
     def forward(*args: Any, **kwargs: Any) -> Any:
+        # Evaluation saves nothing for a backward pass.
         if not torch.is_grad_enabled():
             return original(*args, **kwargs)
+        # Collected in each forward pass, because sharding and casting replace parameters.
         parts = (*model.parameters(), *model.buffers())
         shelf = Shelf(lane, frozenset(part.untyped_storage()._cdata for part in parts), smallest=smallest)
         with saved_tensors_hooks(shelf.keep, shelf.take):

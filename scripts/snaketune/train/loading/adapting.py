@@ -50,6 +50,7 @@ def add_adapter(
     check_ranks(model, adapter["r"])
     if start:
         load_weights(model, Path(start))
+    # Last, because loading weights and PEFT's own initialisation may change dtypes.
     cast_trainable(model, torch.bfloat16 if adapter["dtype"] == "bfloat16" else torch.float32)
     return model
 
@@ -114,6 +115,7 @@ def check_ranks(model: PeftModel, rank: int) -> None:
         if not isinstance(module, LoraLayer):
             continue
         widest, own = min(module.in_features or 0, module.out_features or 0), module.r[NAME]
+        # A product of that rank cannot have more than the smaller dimension: the rest would be wasted memory.
         if own > widest:
             key = "adapter.r" if own == rank else "adapter.rank_pattern"
             raise ConfigError(

@@ -44,7 +44,7 @@ def load_base(folder: str | Path, cfg: TrainingSlice, device: Device) -> PreTrai
         device: where it goes; it decides the dtype of ``dtype: auto``.
 
     Raises:
-        ConfigError: if the attention kernel or the quantisation cannot be had here.
+        ConfigError: if the attention kernel or the quantisation is not available here.
     """
     model, quantization = cfg["model"], cfg["model"].get("quantization", NONE)
     trust, arithmetic = model["trust_remote_code"], computing_dtype(cfg, device)
@@ -113,7 +113,7 @@ def open_model(
         scores: load it as a reward model, with the first weights of a new head unless it has one.
 
     Raises:
-        ConfigError: if the attention kernel or the quantisation cannot be had.
+        ConfigError: if the attention kernel or the quantisation is not available.
         DataError: if the files do not hold what the configuration describes.
         TrainingError: if transformers cannot load the model.
     """
@@ -190,6 +190,7 @@ def proxy_model_of(model: Any, device: Device) -> PreTrainedModel:
     text.num_hidden_layers = min(LAYERS, text.num_hidden_layers)
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[: text.num_hidden_layers]
+    # The proxy must not change what the training draws later.
     devices = [] if device.is_cpu else [torch.cuda.current_device()]
     with torch.random.fork_rng(devices), torch.device(device.type):
         # By its class, so that trust_remote_code is not asked again for code that runs already.
