@@ -58,6 +58,7 @@ def check_hub(url: str, api: Any = None) -> None:
 
     try:
         with in_one_sentence(url):
+            # One request that needs a valid token, before hours of computation.
             (api or HfApi()).whoami()
     except errors.LocalTokenNotFoundError:
         raise ConfigError(
@@ -93,6 +94,7 @@ def publish_to_hub(api: Any, folder: Path, url: str, private: bool, say: Callabl
     with in_one_sentence(url):
         page = str(api.create_repo(repository, private=private, exist_ok=True, repo_type="model"))
         there = set(api.list_repo_files(repository))
+        # Only weights are removed: other files may be the owner's.
         stale = sorted(name for name in there - set(files) if _is_stale(name))
         say(f"Uploading {len(files)} files ({size / 1e6:,.1f} MB) to {page}")
         additions = [CommitOperationAdd(name, str(folder / source)) for name, source in files.items()]

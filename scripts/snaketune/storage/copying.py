@@ -71,9 +71,11 @@ def _share(
     if not shared:
         folder.remove(partial)
         return None
+    # A reflink shares the blocks of the file as it is now, which may have changed since its digest was taken.
     if file_digest(folder.path / partial) != digest:
         folder.remove(partial)
         raise changed(str(path))
+    # return Copied
     advance(Path(path).stat().st_size)
     return Copied("reflink", 0, None)
 
@@ -145,6 +147,8 @@ class _Appender:
 
     def __init__(self, original: Any, copy: IO[bytes]):
         self._original, self._copy = original, copy
+        # Not for a resumed copy: its beginning was written by other means and the offsets would have to be kept in
+        # step.
         self._inside = hasattr(os, "copy_file_range") and copy.tell() == 0
 
     def __call__(self, content: bytes) -> None:

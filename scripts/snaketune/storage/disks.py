@@ -171,6 +171,7 @@ class Disks:
         found: dict[int, Candidate] = {}
         for folder in self._folders:
             disk = self.find(folder)
+            # One folder per device: several usual places are often on the same disk.
             if disk.is_local and disk.device not in found and is_ours(folder):
                 found[disk.device] = Candidate(folder, disk, self.free(folder))
         return list(found.values())
@@ -178,6 +179,7 @@ class Disks:
     def speed(self, folder: Path) -> Speed:
         """Return the rates of a folder, measured once per host."""
         known = read_state(self._cache, _is_speed)
+        # The work folder may be shared by nodes with different disks under the same path.
         key = f"{socket.gethostname()}: {folder.absolute()} on {self.find(folder).device}"
         if key not in known:
             known[key] = {name: round(rate) for name, rate in asdict(self._measure(folder)).items()}
@@ -202,6 +204,7 @@ class Disks:
             raise DataError(
                 f"paths.scratch: auto finds no local disk with enough room, {_need_of_room(local, needed)}."
             )
+        # By reading: copies are written once and read by several stages.
         return max(roomy, key=lambda candidate: self.speed(candidate.folder).read)
 
 

@@ -100,6 +100,7 @@ def _fetch_once(
     state = xxhash.xxh3_128()
 
     def take(content: Any) -> None:
+        # if check
         state.update(content)
         if check is not None:
             check.update(content)
@@ -124,6 +125,7 @@ def _fetch_once(
 
 def _take_prefix(partial: Path, found: StoredObject, take: Callable[[Any], None]) -> int:
     """Pass the bytes left by an interrupted attempt to ``take`` and return their number."""
+    # A longer file is the beginning of something else.
     if not partial.exists() or partial.stat().st_size > found.bytes:
         partial.unlink(missing_ok=True)
         return 0
@@ -153,12 +155,14 @@ class _Parts:
         pool = ThreadPoolExecutor(CONNECTIONS)
         try:
             for place in range(start, size, PART_BYTES):
+                # At most as many parts as connections are held, fetched or waiting to be written.
                 waiting.append(pool.submit(self._part, place, min(PART_BYTES, size - place)))
                 if len(waiting) == CONNECTIONS:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
+            # pool
             self._stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -200,6 +204,7 @@ class _Parts:
                 return filled, error
             with explained(self._client, self._found.url):
                 raise
+        # A response can end cleanly before all bytes have arrived.
         return filled, None if filled == len(room) else ConnectionError("ended early")
 
     def _refuse_another(self, answer: Any, span: str) -> None:

@@ -36,6 +36,7 @@ def cores_for(stage: str, id: str, job_table: JobTable, cores: int, gpus: int = 
         ),
         reverse=True,
     )
+    # Only as many trainings run concurrently as there are GPUs; the ones with most threads are assumed.
     return max(1, cores - sum(held[: max(1, gpus)]))
 
 

@@ -59,11 +59,13 @@ class _Ending:
 
         It interrupts any code of this thread, so work that takes locks is left to another thread.
         """
+        # A second signal of any kind but Ctrl-C is ignored: Slurm and Kubernetes send several.
         if self._first is not None:
             if number == self._first == signal.SIGINT:
                 self._end_at_once()
             return
         self._first = number
+        # No job has been started: nothing has to be saved.
         if not self._snakemake.has_scheduler:
             leave(number)
         _start(self._end)
@@ -78,6 +80,7 @@ class _Ending:
         told: set[psutil.Process] = set()
         busy = time.monotonic()
         while time.monotonic() - busy < GRACE_SECONDS:
+            # In a loop, because a job may be starting at this moment; each one is signalled once.
             for job in (jobs := self._jobs()) - told:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     job.terminate()
@@ -86,6 +89,7 @@ class _Ending:
                 busy = time.monotonic()
             time.sleep(LOOK_SECONDS)
         _say("No job is left: stopping.")
+        # _exit, because the main thread may be blocked in Snakemake's scheduler.
         os._exit(128 + (self._first or 0))
 
     def _end_at_once(self) -> None:

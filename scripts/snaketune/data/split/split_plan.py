@@ -180,8 +180,11 @@ def plan_sides(
     if evaluations:
         build_index(read_evaluation_texts(evaluations), folder)
         contamination = find_contamination(path, ~held_out, folder, threads)
+        # Only training records are dropped: the held-out set must not depend on what happens to resemble it.
         side[contamination.record] = DROPPED
     if policy.max_similarity is not None:
+        # All training candidates are searched, also those already dropped, so that both counts are independent of the
+        # order.
         sides, limit = (Side(path, ~held_out), Side(path, held_out)), policy.max_similarity
         leaks = find_leaks(*sides, limit, folder, threads, policy.max_alike)
         side[leaks.train] = DROPPED

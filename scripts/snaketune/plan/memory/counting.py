@@ -83,6 +83,7 @@ def count_parameters(config: Any) -> ParameterCounts:
 def _counts(model: Any, config: Any) -> ParameterCounts:
     import torch
 
+    # By identity: a tied head is the same tensor under another name.
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     head = model.get_output_embeddings()
     sizes = {"linear": 0, "experts": 0, "embedding": 0, "head": 0, "other": 0}
@@ -100,6 +101,7 @@ def _kind(name: str, parameter: Any, embeddings: set[int], head: Any) -> str:
         return "head"
     if ".experts." in name and parameter.dim() >= 2 and not name.endswith("bias"):
         return "experts"
+    # Convolutions of hybrid models are three-dimensional and negligible.
     return "linear" if parameter.dim() == 2 else "other"
 
 

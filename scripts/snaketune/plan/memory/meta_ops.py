@@ -110,6 +110,7 @@ class LiveBytes(TorchDispatchMode):
 
     def _note(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
+        # Views share the storage of their base, which is counted once.
         if key in self._alive:
             return
 
@@ -117,6 +118,7 @@ class LiveBytes(TorchDispatchMode):
             self.now -= size
             self._alive.pop(key, None)
 
+        # The callback runs when the last tensor of the storage is freed, as the memory would be.
         self._alive[key] = weakref.ref(storage, freed)
         self.now += size
         self.peak = max(self.peak, self.now)
@@ -161,6 +163,7 @@ class MixedPrecision(TorchFunctionMode):
     def _low(self, value: Any) -> Any:
         if not _is_floating(value) or value.dtype == self._dtype:
             return value
+        # Autocast caches casts of trained weights only; activations are cast each time.
         if not (value.is_leaf and value.requires_grad):
             return value.to(self._dtype)
         if id(value) not in self._casts:
@@ -214,6 +217,7 @@ class FusedAttention(torch.autograd.Function):
         accumulator = torch.empty_like(query, dtype=torch.float32)
         expanded = [torch.empty_like(query) for _ in range(2)] if key.shape[1] != query.shape[1] else []
         gradients = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
+        # Freed only here: all of these buffers exist at the same time, as in the kernel.
         del accumulator, expanded
         return gradients
 

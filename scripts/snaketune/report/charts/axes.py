@@ -44,6 +44,7 @@ def linear(low: float, high: float, count: int, whole: bool = False, nice: bool 
         nice: the axis begins and ends at a tick; otherwise at the lowest and the highest value.
     """
     if low == high:
+        # A flat curve gets some room on either side; an axis of zero length has no positions.
         room = abs(low) / 2 or 1.0
         low, high = (low - room, high + room)
     step = _step((high - low) / count)

@@ -67,6 +67,7 @@ def gather(lines: Iterable[Mapping[str, Any]]) -> Metrics:
             elif name in line:
                 gaps[name] += 1
         if line.get("tokens") is not None:
+            # Summed from the intervals rather than read from a clock, so that an interruption leaves no gap.
             spent = _seconds(line, line["tokens"] - (tokens or 0))
             seconds = None if spent is None or seconds is None else seconds + spent
             tokens = int(line["tokens"])
@@ -90,6 +91,7 @@ def growing_lines(path: Path) -> list[dict[str, Any]]:
         DataError: if an earlier line is damaged.
     """
     try:
+        # What follows the last line end is empty or still being written.
         *lines, _ = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []

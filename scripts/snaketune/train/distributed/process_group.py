@@ -110,6 +110,7 @@ class ProcessGroup:
 
     def all(self, value: float) -> list[float]:
         """Return the value of every process, by rank."""
+        # A sum with zeros elsewhere gathers the values with the one collective that is used anyway.
         return self.sum([value if rank == self.rank else 0.0 for rank in range(self.size)])
 
     def barrier(self) -> None:
@@ -133,6 +134,7 @@ class ProcessGroup:
     def _reduce(self, values: Sequence[float], operation: dist.ReduceOp.RedOpType) -> list[float]:
         if self.size == 1:
             return list(values)
+        # float64 represents token counts up to 2^53 exactly.
         tensor = torch.tensor(list(values), dtype=torch.float64)
         with self._explaining_absence():
             dist.all_reduce(tensor, op=operation, group=self._talk())
@@ -140,6 +142,7 @@ class ProcessGroup:
 
     def _talk(self) -> dist.ProcessGroup:
         if self._group is None:
+            # Created on first use, which all processes reach together.
             self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
         return self._group
 

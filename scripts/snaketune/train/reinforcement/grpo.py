@@ -71,6 +71,7 @@ class GroupTrainer(GRPOTrainer):
         total = lengths + sum(len(self._ids[prompt]) for prompt in prompts)
         self.counter.total += total
         self.counter.since_start += total
+        # Counted here because every answer passes through here exactly once, also if it is used for several steps.
         self.counter.trained += lengths
         return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
 
@@ -146,6 +147,7 @@ class GroupMetrics(MetricsWriter):
             return
         super().on_log(args, state, control, logs=kept, **kwargs)
         if self._unit is None:
+            # At least 1, so that nearly equal first rewards do not make the limit tiny.
             self._unit = max(1.0, kept.get("reward_std", 1.0))
         self._see(state.global_step, kept["reward"])
 
@@ -195,6 +197,7 @@ def build(
         loading["model"] = {**cfg["model"], "attn_implementation": "sdpa"}
     base = load_base(folder, loading, device)
     require_room(prompts, group["max_completion_length"], getattr(base.config, "max_position_embeddings", None))
+    # The stop tokens of the data: TRL takes those of the generation configuration, which may lack the end of a turn.
     base.generation_config.eos_token_id = list(prompts.stops)
     model = add_adapter(base, cfg["adapter"], start)
     check_rows(model, rows, rows)

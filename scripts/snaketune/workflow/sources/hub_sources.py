@@ -54,6 +54,7 @@ class HubSources:
         name = canonical_text([url, split, config])
         if name not in self._found:
             remembered = self._remembered().get(name)
+            # A commit never changes, so the cache suffices without a request.
             is_pinned = COMMIT.fullmatch(HubAddress.of(url).revision or "") is not None
             if remembered is None or (self._is_asking and not is_pinned):
                 remembered = self._ask(url, key, split, config, remembered)
@@ -112,6 +113,7 @@ def _look(url: str, place: str, split: str | None, config: str | None) -> dict[s
     commit = str(info.sha)
     card = _configs(address, commit) if CARD in files and not address.pattern else {}
     chosen, notes = _chosen(address, place, sorted(files), card, split, config)
+    # The listing of a gated data set is public, its files are not: one request per run tells before any job starts.
     if info.gated:
         _metadata(address, commit, chosen[0])  # tells whether this user may read it
     entries = [_entry(address, commit, files[name]) for name in chosen]
@@ -218,6 +220,7 @@ def _configs(address: HubAddress, commit: str) -> dict[str, dict[str, list[str]]
         if isinstance(one, dict) and (splits := _splits(one.get("data_files"), str(one.get("data_dir") or ""))):
             found[str(one.get("config_name", "default"))] = splits
     defaults = [str(one.get("config_name")) for one in configs or [] if isinstance(one, dict) and one.get("default")]
+    # A configuration that the card marks as the default, under whatever name.
     return {"default": found[defaults[0]], **found} if defaults and defaults[0] in found else found
 
 
