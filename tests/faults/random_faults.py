@@ -256,3 +256,5 @@ FAULTS: tuple[Callable[[Campaign], None], ...] = (
     other_target,
     fill,
 )
+# Those that cost a second or some, one of which each run of the tests does: the others begin another variant or a disk.
+QUICK = (flip, edit, damage_state, cut, touch, forget_and_edit, future, delete, forget, kill)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -42,18 +43,15 @@ class Campaign:
     """A project, what it came to undisturbed, and the faults that it has met since.
 
     Args:
-        folder: where the project is made.
+        project: the project; what it lacks is made first.
         seed: decides every fault.
-        kind: which kind of project.
     """
 
-    def __init__(self, folder: Path, seed: int, kind: str):
+    def __init__(self, project: Project, seed: int):
         self.chance, self.faults = random.Random(seed), ["undisturbed"]
-        self.project = Project(folder, KINDS[kind])
-        line = preference if kind == "preference" else record
-        self.project.raw.write_text("".join(line(number) + "\n" for number in range(120)))
+        self.project = project
         self.command(0)
-        self.undisturbed = stable_content(folder / "results")
+        self.undisturbed = stable_content(project.folder / "results")
         self.folders = {_variant(name) for name in self.undisturbed}
 
     def command(self, *codes: int, arguments: tuple[str, ...] = ()) -> str:
@@ -67,9 +65,9 @@ class Campaign:
         assert "Traceback (most recent call last)" not in text, text[-6000:]
         return text
 
-    def step(self) -> None:
-        """Do one fault, then give the same command and compare."""
-        fault = self.chance.choice(FAULTS)
+    def step(self, fault: Callable[["Campaign"], None] | None = None) -> None:
+        """Do one fault, by default one that chance chooses, then give the same command and compare."""
+        fault = fault or self.chance.choice(FAULTS)
         self.faults.append(fault.__name__)
         fault(self)
         self.command(0)
@@ -93,6 +91,13 @@ class Campaign:
     def some_work(self) -> None:
         """Make something to do: a stage whose manifest is gone."""
         self.any_file("results/**/manifest.json", "results/**/*.manifest.json", "results/**/evaluation.json").unlink()
+
+
+def make_project(folder: Path, kind: str) -> Project:
+    """Make a project of a kind that has not run yet."""
+    project, line = Project(folder, KINDS[kind]), preference if kind == "preference" else record
+    project.raw.write_text("".join(line(number) + "\n" for number in range(120)))
+    return project
 
 
 def _variant(name: str) -> str:
@@ -124,7 +129,7 @@ def run(minutes: float, seed: int, kind: str) -> int:
     can_fill = small_disk(folder)
     disks = "with full disks" if can_fill else "without full disks, because nothing can be mounted"
     print(f"seed {seed}, {kind}, {folder}, {disks}", flush=True)
-    campaign = Campaign(folder / "project" if not can_fill else folder, seed, kind)
+    campaign = Campaign(make_project(folder if can_fill else folder / "project", kind), seed)
     ends = time.monotonic() + minutes * 60
     while time.monotonic() < ends:
         begun = time.monotonic()

@@ -182,6 +182,10 @@ MET = [
     ("plan.json", "about.steps", ...),
     ("plan.json", "about.cost_usd.high", {}),
     ("plan.json", "work.eval_tokens", None),
+    ("plan.json", "about.steps.low", -1),
+    ("plan.json", "memory_gb", 1e308),
+    ("plan.json", "memory.head", "x"),
+    ("plan.json", "ownership", None),
     ("evaluation.json", "base", -1),
     ("evaluation.json", "tuned.exact_match", -1),
 ]

@@ -2,12 +2,19 @@
 
 import random
 import re
+import sys
 import time
 import zipfile
+from pathlib import Path
 
 import preloaded
 import pytest
 from project import CONFIG, Project, kill_all_in, record, stable_content
+
+sys.path.append(str(Path(__file__).parents[1] / "faults"))
+
+from random_faults import QUICK
+from torture import Campaign
 
 pytestmark = pytest.mark.story
 
@@ -100,6 +107,16 @@ def test_one_core_is_enough(project):
     project.run("--cores", "1", "train")
     assert "Nothing to be done" in project.output
     assert project.screen.splitlines()[-1].startswith("report  ")
+
+
+def test_after_each_random_fault_the_same_command_ends_in_the_same_bytes(project):
+    """A short campaign of ``make torture``, with one fault of each quick kind at places that the seed decides."""
+    campaign = Campaign(project, seed=19)
+    for fault in QUICK:
+        try:
+            campaign.step(fault)
+        except AssertionError as error:
+            raise AssertionError(f"{campaign.faults}: {error}") from None
 
 
 BAD = {

@@ -104,6 +104,20 @@ class WorkFacts(TypedDict):
     fit_method: str
 
 
+class MemoryParts(TypedDict):
+    """The memory of one device by what holds it, in GB; all None where it could not be traced."""
+
+    weights: float | None
+    adapter: float | None
+    gradients: float | None
+    optimizer: float | None
+    activations: float | None
+    head: float | None
+    workspace: float | None
+    context: float | None
+    origin: str | None
+
+
 class HostMemory(TypedDict):
     """The memory of the host that a run takes, in GB."""
 
@@ -178,7 +192,7 @@ class Plan(TypedDict):
     limits: Limits
     overheads: Overheads
     work: WorkFacts
-    memory: dict[str, Any]
+    memory: MemoryParts
     ram: HostMemory | None
     answers: AnswerForecast | None
     remedy: Remedy | None

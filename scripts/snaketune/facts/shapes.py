@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 
 T = TypeVar("T")
 SHOWN = 60
+# Nothing that is measured is larger; products of such numbers overflow where they are shown.
+LARGEST = 1e60
 NAMES = {
     bool: "true or false",
     int: "a whole number",
@@ -140,6 +142,8 @@ def _scalar_check(kind: Any) -> Check:
         # A flag is an int to Python, but no number in a fact.
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
             raise _wrong(value, place, NAMES.get(kind, kind.__name__))
+        if kind in (int, float) and abs(value) > LARGEST:
+            raise _wrong(value, place, f"a number below {LARGEST:g}")
         return value
 
     return check

@@ -78,7 +78,7 @@ def _row(plan: Plan, info: RunInfo, facts: Facts, entry: Entry) -> PlannedRow:
         label=entry.label,
         planned="unknown" if planned is None else entry.write(planned),
         origin="" if planned is None else _how(entry.name, about["origin"]),
-        band="" if planned is None or low is None else f"{entry.write(low)} to {entry.write(high)}",
+        band="" if None in (planned, low, high) else f"{entry.write(low)} to {entry.write(high)}",
         actual=units.UNKNOWN if actual is None else entry.write(actual),
         difference="" if actual is None else relative(actual, planned),
     )

@@ -1,7 +1,8 @@
 """The page of a plan: requirements of a run, where it fits and what follows; a pure function of plan.json."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from snaketune.facts.plan_facts import LimitName, Plan
 from snaketune.facts.plan_table_facts import Ownership
@@ -178,14 +179,15 @@ def ownership(found: Ownership) -> list[tuple[str, str]]:
         return [("A training of less than a minute", "is not worth renting or buying for")]
     if found["fits"] is False:
         return [("A device that the run does not fit", "is neither rented nor bought for it")]
-    runs = found["break_even_runs"]
+    runs, years = found["break_even_runs"], found["years_of_use"]
+    used = UNKNOWN if years is None else f"{years:g}"
     rows = [
         ("Rented, a run", dollars(found["rented_usd_per_run"])),
         ("On hardware of one's own, a run (electricity)", dollars(found["owned_usd_per_run"])),
         ("The hardware", dollars(found["hardware_usd"])),
         ("Paid for after", UNKNOWN if runs is None else f"{units.count(-int(-runs // 1))} runs"),
         (f"Rented, {found['trainings_per_year']} runs a year", dollars(found["rented_usd_per_year"])),
-        (f"Bought for {found['years_of_use']:g} years, a year", dollars(found["owned_usd_per_year"])),
+        (f"Bought for {used} years, a year", dollars(found["owned_usd_per_year"])),
     ]
     return [row for row in rows if row[1] != UNKNOWN] or [("Rent, hardware and electricity", UNKNOWN)]
 
@@ -218,7 +220,7 @@ def work(plan: Plan) -> list[tuple[str, str]]:
 
 def memory(plan: Plan) -> list[tuple[str, str]]:
     """Return the parts of the memory of one device."""
-    parts = plan["memory"]
+    parts = cast(Mapping[str, float | None], plan["memory"])
     return [(name.capitalize(), gigabytes(parts[name])) for name in MEMORY_PARTS if parts.get(name)]
 
 

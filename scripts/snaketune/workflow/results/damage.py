@@ -1,5 +1,6 @@
 """Finds results that were deleted, edited or damaged, when a command starts, and repairs or rebuilds them."""
 
+import os
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -39,8 +40,12 @@ def heal(wanted: list[str], work: str | Path, verify: bool = False, shared: Iter
         manifests = [path for path in wanted if path.endswith(("manifest.json", MERGE_FACTS))]
         drop_damaged_manifests(manifests, Path(work) / "digests.json", verify)
     except OSError as error:
-        path = error.filename2 or error.filename  # of a rename, the second is the final name
-        cure = "remove that folder" if Path(str(path)).is_dir() else "make its folder writable"
+        path = Path(str(error.filename2 or error.filename))  # of a rename, the second is the final name
+        cure = "make its folder writable"
+        if path.is_dir():
+            cure = "remove that folder"
+        elif path.is_file() and not os.access(path, os.R_OK):
+            cure = "make it readable"
         raise DataError(f"{path} is damaged and cannot be rebuilt ({error.strerror}): {cure}.") from None
 
 
