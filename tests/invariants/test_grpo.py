@@ -16,7 +16,7 @@ from snaketune.data.rows.packing import pack
 from snaketune.train.device import prepare_arithmetic
 from snaketune.train.reinforcement import grpo, grpo_training
 from snaketune.train.reinforcement.prompt_rows import prompts_of, require_room
-from snaketune.train.reinforcement.rewards import Reward, load_function, rewards_of
+from snaketune.train.reinforcement.rewards import Reward, ScoredBy, load_function, rewards_of
 from snaketune.train.run import build_trainer, train
 
 STOP = 2
@@ -148,10 +148,38 @@ def test_a_sample_of_its_rows_is_no_measure_of_it(base, rows, rewarding, tmp_pat
 
 def test_a_collapse_stops(tmp_path):
     writer = object.__new__(grpo.GroupMetrics)
-    writer._fall, writer._rewards, writer._best = 0.5, [], float("-inf")
+    writer._fall, writer._rewards, writer._best, writer._unit = 0.5, [], float("-inf"), 1.0
     with pytest.raises(TrainingError, match=r"step 14: the mean reward .* below the best, 0\.9"):
         for step in range(20):
             writer._see(step, 0.9 if step < 12 else 0.0)
+
+
+def test_a_reward_model_scores_answers_as_its_documents_end(rows):
+    seen = []
+
+    def judge(documents):
+        seen.extend(documents)
+        return [float(len(document)) for document in documents]
+
+    found = prompts_of(rows, tokenizer(), ["run:rm"])
+    ids = dict(zip(found.texts, found.ids, strict=True))
+    (reward,) = rewards_of(
+        {"rewards": ["run:rm"], "reward_timeout": 9.0}, {"run:rm": ScoredBy(judge, ids, (STOP, 7), found.stops)}
+    )
+    given = {"prompts": found.texts[:2], "completions": ["w9", "w9 w8"], "reference": ["w9", "w9"]}
+    assert reward(**given, completion_ids=[[9, STOP], [9, 8]]) == [6.0, 7.0]
+    assert seen == [[*found.ids[0], 9, STOP, 7], [*found.ids[1], 9, 8, STOP, 7]]
+    assert reward.is_scored and reward.__name__ == "run_rm"
+
+
+def test_scores_collapse_in_units_of_their_own_deviation(tmp_path):
+    writer = object.__new__(grpo.GroupMetrics)
+    writer._fall, writer._rewards, writer._best, writer._unit = 0.5, [], float("-inf"), 4.0
+    for step in range(20):
+        writer._see(step, 3.0 if step < 10 else 1.5)
+    with pytest.raises(TrainingError, match="more than 2 below the best"):
+        for step in range(20, 30):
+            writer._see(step, 0.5)
 
 
 def test_prompts_and_references_are_those_of_the_rows(rows, capsys):

@@ -108,12 +108,6 @@ def test_loss_and_gradient_are_those_of_trl(tmp_path, scoring):
     assert found["eval_reward_mean"] == pytest.approx(metrics["mean_reward"][0], rel=1e-4)
 
 
-def test_margins_of_the_data_are_those_of_trl(tmp_path, scoring):
-    chosen, rejected, margins = torch.tensor([1.0, 0.2]), torch.tensor([0.5, 0.4]), torch.tensor([0.3, 2.0])
-    expected = -torch.nn.functional.logsigmoid(chosen - rejected - margins)
-    assert torch.equal(PairScoreLoss()(chosen, rejected, margins), expected)
-
-
 @pytest.mark.parametrize("adapter", [{"r": 4}, {"type": "none"}])
 def test_resumed_equals_uninterrupted(base, splits, tmp_path, adapter):
     keys = {"logging_steps": 3, "eval_steps": 4, "gradient_accumulation_steps": 2, "max_steps": 9}

@@ -220,14 +220,6 @@ class PackedRows:
         result: np.ndarray = np.diff(records, prepend=-1) == 0
         return result
 
-    def margins(self, row: int) -> np.ndarray | None:
-        """Return by how much the answers of each pair of row ``row`` differ by the data, float32; None if unknown."""
-        batch, index = self._locate(row)
-        found = self._batches[batch]
-        if "margins" not in found.schema.names:
-            return None
-        return np.array(found.column("margins")[index].as_py(), np.float32)
-
     def _locate(self, row: int) -> tuple[int, int]:
         batch = bisect_right(self._starts, row) - 1
         return batch, row - self._starts[batch]

@@ -4,7 +4,6 @@ import functools
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.functional import logsigmoid
 
@@ -27,16 +26,13 @@ class PairScoreLoss:
 
     center_rewards_coefficient: float | None = None
 
-    def __call__(self, chosen: torch.Tensor, rejected: torch.Tensor, margins: torch.Tensor | None) -> torch.Tensor:
+    def __call__(self, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
         """Return the loss of each pair, shape [pairs]: that of Bradley and Terry, as in TRL's RewardTrainer.
 
         Args:
             chosen, rejected: scores, shape [pairs].
-            margins: by how much the scores of a pair are to differ (Touvron et al. 2023, arXiv:2307.09288, equation
-                2), shape [pairs]; None where the data do not say.
         """
-        difference = chosen - rejected if margins is None else chosen - rejected - margins
-        losses = -logsigmoid(difference)
+        losses = -logsigmoid(chosen - rejected)
         if self.center_rewards_coefficient is not None:
             # Bradley-Terry fixes differences only: without this term, adding a constant to all scores costs nothing.
             losses = losses + self.center_rewards_coefficient * (chosen + rejected) ** 2
@@ -93,9 +89,7 @@ class ScoringCollator:
         """Return the batch of the rows ``indices``."""
         batch = self._collate(indices)
         ends = document_ends(batch, torch.from_numpy(self._rows.tokens[indices]).long(), self._padding)
-        margins = [self._rows.margins(row) for row in indices]
-        known = [torch.from_numpy(np.asarray(each, np.float32)) for each in margins if each is not None]
-        return batch | {"ends": ends, "sizes": ends} | ({"margins": torch.cat(known)} if known else {})
+        return batch | {"ends": ends, "sizes": ends}
 
 
 @dataclass(slots=True)
@@ -156,4 +150,4 @@ class RewardTrainer(AnswerTrainer):
         scores = model(**inputs, ends=batch["ends"])["scores"]
         chosen, rejected = scores[0::2], scores[1::2]
         tally.add(chosen.detach(), rejected.detach())
-        return self._pair_loss(chosen, rejected, batch.get("margins"))
+        return self._pair_loss(chosen, rejected)
